@@ -1,0 +1,234 @@
+"""What an engine is: advance these work items by one step, together.
+
+An engine holds weights and nothing of any stream: the state of a stream is a value that the caller keeps. It is loaded
+and called on one thread only. Results come back per item, and an item that fails is an exception in its place, so that
+it never fails its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+"""Mono (n,) or many-channel (channels, n) float32 in [-1, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A voice that a model speaks with. `language` is a BCP 47 tag."""
+
+    id: str
+    language: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """Text already cut into speakable pieces, and how to say it.
+
+    `speed` is relative to the voice's own pace. The same `seed` gives the same samples.
+    """
+
+    pieces: tuple[str, ...]
+    voice: str
+    speed: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AudioChunk:
+    """One step's sound of one utterance: mono float32 `samples` (n,) at `sample_rate` Hz.
+
+    `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance.
+    """
+
+    samples: Samples
+    sample_rate: int
+    index: int
+    text: str
+    last: bool
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the sound."""
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechTraits:
+    """What a speech model can do, known before it is loaded or just after."""
+
+    sample_rate: int
+    voices: tuple[Voice, ...]
+    default_voice: str
+    min_speed: float
+    max_speed: float
+
+
+class Utterance(Protocol):
+    """The state of one stream, owned by its caller."""
+
+    @property
+    def finished(self) -> bool:
+        """True when no further step will bring sound."""
+
+
+UtteranceT = TypeVar("UtteranceT", bound=Utterance)
+
+
+class SpeechEngine(Protocol[UtteranceT]):
+    """Text to speech, one chunk per step for every utterance."""
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """What this model can do."""
+
+    def open(self, request: SpeechRequest) -> UtteranceT:
+        """Prepares the state of a new utterance. Raises `MotetError` when the request cannot be spoken."""
+
+    def step(self, utterances: Sequence[UtteranceT]) -> list[AudioChunk | Exception]:
+        """One chunk for each utterance, as one batch."""
+
+    def close(self, utterance: UtteranceT) -> None:
+        """Frees the utterance's slot; safe to call twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionOptions:
+    """How to transcribe. `language` is a two-letter code, or None to detect it."""
+
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    translate: bool = False
+    word_times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of speech: mono float32 (n,) at the engine's sample rate, starting `start` seconds into the recording."""
+
+    samples: Samples
+    start: float
+    options: RecognitionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word and when it is said, in seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A phrase and when it is said, in seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+    average_log_probability: float
+    compression_ratio: float
+    no_speech_probability: float
+    tokens: tuple[int, ...] = ()
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said in one window."""
+
+    segments: tuple[Segment, ...]
+    language: str
+
+    @property
+    def text(self) -> str:
+        """The segments' words as one line."""
+        return " ".join(segment.text.strip() for segment in self.segments if segment.text.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionTraits:
+    """What a recognition model can do. An empty `languages` means any."""
+
+    sample_rate: int
+    languages: tuple[str, ...]
+    translates: bool
+    max_window_seconds: float
+
+
+class RecognitionEngine(Protocol):
+    """Speech to text, window by window."""
+
+    @property
+    def traits(self) -> RecognitionTraits:
+        """What this model can do."""
+
+    def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
+        """One transcript for each window, as one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A stretch of a recording to separate: (channels, n) float32 at `sample_rate` Hz.
+
+    `description` and `reference` (mono, same rate) tell a model that can be asked what to pull out.
+    """
+
+    samples: Samples
+    sample_rate: int
+    index: int
+    description: str | None = None
+    reference: Samples | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stems:
+    """The parts of one chunk, each (channels, n) float32, as long as the chunk."""
+
+    stems: Mapping[str, Samples]
+    sample_rate: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationTraits:
+    """What a separation model can do. It takes any of `sample_rates`."""
+
+    sample_rates: tuple[int, ...]
+    stems: tuple[str, ...]
+    takes_description: bool
+    takes_reference: bool
+
+
+class SeparationEngine(Protocol):
+    """Sound to stems, chunk by chunk."""
+
+    @property
+    def traits(self) -> SeparationTraits:
+        """What this model can do."""
+
+    def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
+        """The stems of each chunk, as one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything needed to load an engine: where its weights are and what it may use.
+
+    `device` is the hardware class's word for its device ("cpu", "cuda", "mlx"); `options` are the engine's own.
+    """
+
+    model: str
+    folder: str
+    device: str
+    threads: int
+    options: Mapping[str, object] = field(default_factory=dict)

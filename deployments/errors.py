@@ -1,0 +1,71 @@
+"""Errors as values: what went wrong, and what the caller can do about it.
+
+A `Failure` is plain data, so it crosses process boundaries unchanged and can stand in a list beside the
+results of its batch-mates. `MotetError` carries one through code that raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "invalid",  # the request is wrong and would be wrong again
+    "unauthorized",  # no key, or one we do not know
+    "not_found",  # a model, voice or session that does not exist
+    "unsupported",  # well formed, but this model cannot do it
+    "too_large",  # over a configured limit
+    "overloaded",  # no room now; try again later
+    "unavailable",  # a replica is gone or not ready
+    "timeout",  # a deadline passed
+    "engine",  # the engine itself failed
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A cause, and the remedy in the caller's own terms.
+
+    `param` names the request field at fault; `code` is a stable word for programs.
+    """
+
+    kind: Kind
+    cause: str
+    remedy: str = ""
+    param: str | None = None
+    code: str | None = None
+
+    @property
+    def message(self) -> str:
+        """Cause and remedy as one sentence pair."""
+        return f"{self.cause} {self.remedy}".strip()
+
+
+class MotetError(Exception):
+    """Raises a `Failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+    def __str__(self) -> str:
+        return self.failure.message
+
+
+def fail(
+    kind: Kind, cause: str, remedy: str = "", *, param: str | None = None, code: str | None = None
+) -> MotetError:
+    """Builds the exception for `raise fail("invalid", "...", "...")`."""
+    return MotetError(Failure(kind, cause, remedy, param, code))
+
+
+def as_failure(error: BaseException) -> Failure:
+    """The `Failure` inside an exception, or an `engine` one that names what happened."""
+    if isinstance(error, MotetError):
+        return error.failure
+    return Failure(
+        "engine",
+        f"The model failed on this request: {type(error).__name__}: {error}",
+        "Try again; if it happens again, report the request id to whoever runs this service.",
+        code="engine_failure",
+    )
