@@ -54,6 +54,7 @@ class SeparationSettings(StrictModel):
     max_audio_seconds: float
     session_idle_seconds: float
     block_bytes: int
+    max_sessions: int
 
 
 class Source(StrictModel):

@@ -31,13 +31,15 @@ class Voice:
 class SpeechRequest:
     """Text already cut into speakable pieces, and how to say it.
 
-    `speed` is relative to the voice's own pace. The same `seed` gives the same samples.
+    `speed` is relative to the voice's own pace. The same `seed` gives the same samples. `first_index` is the place of the
+    first piece in the whole text, when the text is spoken in several requests.
     """
 
     pieces: tuple[str, ...]
     voice: str
     speed: float = 1.0
     seed: int = 0
+    first_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,82 @@
+"""The hardware classes a replica can run on, as a tagged union: the class is configuration, never a guess.
+
+Each class knows what to ask of Ray and what to tell the libraries on it. `num_gpus` is never asked for alone: Ray 2.60
+advertises a Mac's GPU as `GPU: 1`, so CUDA replicas are pinned by label as well.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from deployments.settings import StrictModel
+
+LABEL = "motet.hardware"
+
+
+class HardwareClass(StrictModel):
+    """What every class has: the CPUs that Ray reserves for a replica, and the threads its model uses."""
+
+    cpus: float
+    threads: int
+
+    @property
+    def device(self) -> str:
+        """The engine's word for the device."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables of a replica. Waiting OpenMP threads sleep instead of spinning: a spinning one takes a
+        core from its neighbours."""
+        return {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+
+    def actor_options(self) -> dict[str, Any]:
+        """Ray's `ray_actor_options` for a replica."""
+        return {"num_cpus": self.cpus, "runtime_env": {"env_vars": self.environment()}}
+
+
+class CpuClass(HardwareClass):
+    """Any machine."""
+
+    kind: Literal["cpu"]
+
+    @property
+    def device(self) -> str:
+        """Always "cpu"."""
+        return "cpu"
+
+
+class CudaClass(HardwareClass):
+    """A machine with NVIDIA GPUs whose Ray node carries the label `motet.hardware=cuda`."""
+
+    kind: Literal["cuda"]
+    gpus: float
+
+    @property
+    def device(self) -> str:
+        """Always "cuda"."""
+        return "cuda"
+
+    def actor_options(self) -> dict[str, Any]:
+        """A share of a GPU, on a node with the label."""
+        return {**super().actor_options(), "num_gpus": self.gpus, "label_selector": {LABEL: "cuda"}}
+
+
+class MlxClass(HardwareClass):
+    """An Apple machine, or Linux with MLX's CPU backend, whose Ray node offers the resource `mlx`."""
+
+    kind: Literal["mlx"]
+    share: float
+
+    @property
+    def device(self) -> str:
+        """Always "mlx"."""
+        return "mlx"
+
+    def actor_options(self) -> dict[str, Any]:
+        """A share of the machine's `mlx` resource."""
+        return {**super().actor_options(), "resources": {"mlx": self.share}}
+
+
+Hardware = Annotated[CpuClass | CudaClass | MlxClass, Field(discriminator="kind")]

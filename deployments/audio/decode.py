@@ -1,0 +1,414 @@
+"""Bytes that a stranger sent to sound: streaming, in constant memory, and only the formats we mean to read.
+
+The first bytes decide which demuxer opens the file, never its name, and both containers and codecs are allow-lists. How
+long a file claims to be is never believed: sound is decoded block by block until the limit is reached.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from itertools import chain
+from math import ceil
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, Protocol, cast
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from numpy.typing import NDArray
+
+from deployments.audio.resample import Resampler
+from deployments.errors import MotetError, fail
+
+Float = NDArray[np.float32]
+
+LOWEST_RATE = 4_000
+HIGHEST_RATE = 192_000
+MOST_CHANNELS = 8
+# Decoders overshoot full scale a little, and that is kept; a float file can hold any number, and that is not.
+LOUDEST = 8.0
+SPOOLED_BYTES_IN_MEMORY = 2**20
+MOST_SPOOLED_BYTES = 2**30
+
+ACCEPTED = "WAV, FLAC, MP3, OGG (Opus, Vorbis or FLAC), M4A, AAC or WebM"
+
+# FFmpeg's names of the decoders that may run on a client's bytes.
+CODECS = frozenset(
+    ("mp3float", "aac", "flac", "vorbis", "opus")
+    + ("pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_alaw", "pcm_mulaw")
+)
+
+_HEAD_BYTES = 512
+# A WAV has no packets of its own; FFmpeg's default of 4 kB would cost more than the decoding.
+_OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS)), "max_size": "65536"}
+
+_LOOKS = (
+    (0, b"\xff\xd8\xff", "a JPEG picture"),
+    (0, b"\x89PNG", "a PNG picture"),
+    (0, b"GIF8", "a GIF picture"),
+    (8, b"WEBP", "a WebP picture"),
+    (4, b"ftyphei", "a HEIC picture"),
+    (4, b"ftypmif1", "a HEIC picture"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "a ZIP archive or an Office document"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (8, b"AVI ", "an AVI video"),
+    (0, b"FLV", "a Flash video"),
+    (0, b"\x30\x26\xb2\x75", "a Windows Media file"),
+    (0, b"#!AMR", "an AMR recording"),
+    (0, b"FORM", "an AIFF recording"),
+    (0, b"caff", "a Core Audio file"),
+    (0, b"MThd", "a MIDI file, which holds notes and no sound"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"MZ", "a program"),
+)
+
+# av.logging is process-wide: with a callback into Python, codec threads would wait for the interpreter lock.
+av.logging.set_level(None)
+
+
+class ByteSource(Protocol):
+    """Anything that gives bytes in order: an upload, a pipe, an open file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; none at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What a file holds: its rate in Hz, its channels, and its codec by FFmpeg's name ("mp3", "pcm_s16le")."""
+
+    sample_rate: int
+    channels: int
+    codec: str
+
+
+class Decoder:
+    """An opened file: `info`, then one pass over its sound as float32 (channels, n) blocks of nominally [-1, 1].
+
+    Blocks are at `sample_rate` Hz, or the file's own rate when it is None, and all `block_seconds` long but the last,
+    with one channel when `mono` and the file's channels otherwise. `file` needs `read` only; one that can seek is read
+    from its start. An M4A that cannot seek waits in a temporary file, as its index may come last. Damaged and cut files
+    give what can still be decoded.
+
+    Opening raises `MotetError`: invalid `empty_audio`, `unsupported_audio` or `corrupt_audio`, or too_large
+    `audio_too_large` for an endless M4A. Iterating raises too_large `audio_too_long` once the sound passes
+    `max_seconds`, and `unsupported_audio` where the sound changes to a rate that is not accepted. What `file.read`
+    raises is raised unchanged.
+    """
+
+    def __init__(
+        self,
+        file: ByteSource | bytes,
+        *,
+        sample_rate: int | None = None,
+        mono: bool,
+        max_seconds: float,
+        block_seconds: float = 1.0,
+    ) -> None:
+        self._source = _Source(io.BytesIO(file) if isinstance(file, bytes) else file)
+        self._broken = False
+        with ExitStack() as undo:
+            undo.callback(self._source.close)
+            self._container = undo.enter_context(_open(self._source))
+            self._stream = _sound_of(self._container)
+            self._frames = self._decode()
+            # Before the container, as PyAV would go on reading from one that is closed.
+            undo.callback(self._frames.close)
+            self._first = self._first_frame()
+            self._open = undo.pop_all()
+        self.info = AudioInfo(
+            self._first.sample_rate, _channels(self._first), self._stream.codec_context.codec.canonical_name
+        )
+        self._rate = sample_rate or self.info.sample_rate
+        self._channels = 1 if mono else self.info.channels
+        self._max_seconds = max_seconds
+        self._block_seconds = block_seconds
+        self._given = 0
+
+    def __iter__(self) -> Iterator[Float]:
+        """The sound, once."""
+        size = max(1, round(self._block_seconds * self._rate))
+        held = np.zeros((self._channels, 0), np.float32)
+        for piece in self._resampled():
+            held = np.concatenate([held, piece], axis=1)
+            whole = held.shape[1] - held.shape[1] % size
+            yield from (held[:, start : start + size] for start in range(0, whole, size))
+            held = held[:, whole:]
+        if held.shape[1]:
+            yield held
+        if not self._given:
+            raise _empty("The file holds no sound.")
+
+    def close(self) -> None:
+        """Frees the codec and ends the iteration; safe to call twice. The file stays open, as it is the caller's."""
+        self._open.close()
+
+    def _first_frame(self) -> AudioFrame:
+        frame = next(self._frames, None)
+        if frame is None:
+            raise _corrupt() if self._broken else _empty("The file holds no sound.")
+        return frame
+
+    def _decode(self) -> Generator[AudioFrame, None, None]:
+        # An error between packets is the end of what can be read, as with a file that was cut short.
+        with suppress(av.FFmpegError):
+            for packet in self._container.demux(self._stream):
+                yield from self._frames_of(packet)
+        self._source.raise_error()
+
+    def _frames_of(self, packet: Packet[AudioStream]) -> Iterator[AudioFrame]:
+        # A damaged packet costs its own sound and no more.
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            self._broken = True
+            return
+        for frame in frames:
+            if frame.samples:
+                _check(frame.sample_rate, _channels(frame))
+                yield frame
+
+    def _source_blocks(self) -> Iterator[tuple[int, Float]]:
+        """Sound at the rate it was recorded at, which joined-up files change on the way."""
+        held: list[Float] = []
+        count = rate = 0
+        for frame in chain([self._first], self._frames):
+            full = count + frame.samples > frame.sample_rate * self._block_seconds
+            if held and (full or frame.sample_rate != rate):
+                yield rate, np.concatenate(held, axis=1)
+                held, count = [], 0
+            rate = frame.sample_rate
+            count += frame.samples
+            held.append(_fit(_samples(frame), self._channels))
+        yield rate, np.concatenate(held, axis=1)
+
+    def _resampled(self) -> Iterator[Float]:
+        rate = self.info.sample_rate
+        resampler = Resampler(rate, self._rate, self._channels)
+        for block_rate, block in self._source_blocks():
+            if block_rate != rate:
+                yield self._counted(resampler.finish())
+                rate, resampler = block_rate, Resampler(block_rate, self._rate, self._channels)
+            yield self._counted(resampler.push(block))
+        yield self._counted(resampler.finish())
+
+    def _counted(self, samples: Float) -> Float:
+        self._given += samples.shape[1]
+        if self._given > ceil(self._max_seconds * self._rate):
+            cause = f"The recording is longer than the limit of {self._max_seconds:g} seconds."
+            raise fail("too_large", cause, "Send it in shorter parts.", param="file", code="audio_too_long")
+        return samples
+
+
+def decode_stream(
+    file: BinaryIO | ByteSource | bytes,
+    *,
+    sample_rate: int | None = None,
+    mono: bool,
+    max_seconds: float,
+    block_seconds: float = 1.0,
+) -> Iterator[Float]:
+    """The blocks of a `Decoder` that closes itself; it opens, and may fail, at the first block."""
+    decoder = Decoder(file, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds, block_seconds=block_seconds)
+    with closing(decoder):
+        yield from decoder
+
+
+def decode_all(data: bytes, sample_rate: int | None, mono: bool, max_seconds: float) -> Float:
+    """All the sound in `data` as one (channels, n) array. Raises what a `Decoder` raises."""
+    blocks = decode_stream(data, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds)
+    return np.concatenate(list(blocks), axis=1)
+
+
+class _Source:
+    """What FFmpeg reads instead of the caller's file.
+
+    It looks at the first bytes without losing them. It keeps an error of the file for us to raise, as PyAV would keep
+    it for whichever call fails next, and never hands over more than was asked for, as PyAV would write past its buffer.
+    """
+
+    def __init__(self, file: ByteSource) -> None:
+        self._file = cast(BinaryIO, file)
+        self._temporary = ExitStack()
+        self._can_seek = bool(getattr(file, "seekable", bool)())
+        self._error: Exception | None = None
+        self._ahead = b""
+        if self._can_seek:
+            self._file.seek(0)
+
+    def peek(self, size: int) -> bytes:
+        head = b""
+        while len(head) < size and (more := self.read(size - len(head))):
+            head += more
+        self.raise_error()
+        if self._can_seek:
+            self._file.seek(0)
+        else:
+            self._ahead = head
+        return head
+
+    def make_seekable(self) -> None:
+        """Moves all that is still to be read to a temporary file, if the file cannot seek."""
+        if self._can_seek:
+            return
+        spool = SpooledTemporaryFile(max_size=SPOOLED_BYTES_IN_MEMORY)  # noqa: SIM115 - `close` closes it
+        self._temporary.enter_context(spool)
+        while block := self.read(2**16):
+            spool.write(block)
+            if spool.tell() > MOST_SPOOLED_BYTES:
+                raise _too_large()
+        self.raise_error()
+        spool.seek(0)
+        self._file, self._can_seek = cast(BinaryIO, spool), True
+
+    def close(self) -> None:
+        self._temporary.close()
+
+    def read(self, size: int) -> bytes:
+        if self._ahead:
+            taken, self._ahead = self._ahead[:size], self._ahead[size:]
+            return taken
+        try:
+            return bytes(self._file.read(size))[:size]
+        except Exception as error:  # noqa: BLE001 - whatever it is, `raise_error` raises it again
+            self._error = error
+            return b""
+
+    def seekable(self) -> bool:
+        return self._can_seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            # A damaged index points anywhere; a negative number tells FFmpeg that it does.
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def _open(source: _Source) -> InputContainer:
+    demuxer = _demuxer(source.peek(_HEAD_BYTES))
+    if demuxer == "mov":
+        source.make_seekable()
+    try:
+        return av.open(source, "r", format=demuxer, container_options=_OPTIONS, metadata_errors="replace")
+    except av.FFmpegError as error:
+        source.raise_error()
+        raise _corrupt() from error
+
+
+def _demuxer(head: bytes) -> str:
+    """FFmpeg's demuxer for a file that starts with `head`."""
+    if not head:
+        raise _empty("The file is empty.")
+    for offset, magic, looks in _LOOKS:
+        if head.startswith(magic, offset):
+            raise _unsupported(f"The file is not audio that this service reads; it looks like {looks}.")
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        return "wav"
+    starts = {b"fLaC": "flac", b"OggS": "ogg", b"\x1aE\xdf\xa3": "matroska"}
+    if head[:4] in starts:
+        return starts[head[:4]]
+    if head[4:8] == b"ftyp":
+        return "mov"
+    return _mpeg(head)
+
+
+def _mpeg(head: bytes) -> str:
+    if head[:3] == b"ID3":
+        return "mp3"
+    if len(head) > 2 and head[0] == 0xFF:
+        version, layer, bit_rate, rate = (head[1] >> 3) & 3, (head[1] >> 1) & 3, head[2] >> 4, (head[2] >> 2) & 3
+        if head[1] & 0xF6 == 0xF0:
+            return "aac"
+        if head[1] >= 0xE0 and version != 1 and layer == 1 and bit_rate != 15 and rate != 3:
+            return "mp3"
+    looks = f"; it looks like {_text(head)}" if _is_text(head) else ""
+    raise _unsupported(f"The file is not audio that this service reads{looks}.")
+
+
+def _is_text(head: bytes) -> bool:
+    text = head.decode(errors="ignore")
+    # The last letter may have been cut in the middle.
+    return len(text.encode()) > len(head) - 4 and all(letter.isprintable() or letter.isspace() for letter in text)
+
+
+def _text(head: bytes) -> str:
+    return {b"<": "an HTML or XML page", b"{": "JSON"}.get(head.lstrip()[:1], "text")
+
+
+def _sound_of(container: InputContainer) -> AudioStream:
+    if not container.streams:
+        raise _corrupt()
+    if not container.streams.audio:
+        raise _unsupported("The file holds no sound track.")
+    stream = container.streams.audio[0]
+    # PyAV leaves the context out when this build has no decoder at all.
+    name = stream.codec_context.name if stream.codec_context else "an unknown codec"
+    if name not in CODECS:
+        raise _unsupported(f"The file's sound is coded with {name}, which this service does not read.")
+    return stream
+
+
+def _check(sample_rate: int, channels: int) -> None:
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise _unsupported(
+            f"The sound has {sample_rate} samples a second, and {LOWEST_RATE} to {HIGHEST_RATE} are accepted."
+        )
+    if channels > MOST_CHANNELS:
+        raise _unsupported(f"The sound has {channels} channels, and up to {MOST_CHANNELS} are accepted.")
+
+
+def _channels(frame: AudioFrame) -> int:
+    return frame.layout.nb_channels
+
+
+def _samples(frame: AudioFrame) -> Float:
+    """A decoded frame as float32 (channels, n)."""
+    raw = frame.to_ndarray()
+    rows = raw if frame.format.is_planar else raw.reshape(-1, _channels(frame)).T
+    sound: Float = rows.astype(np.float32)
+    if rows.dtype == np.uint8:
+        return (sound - 128.0) / 128.0
+    if rows.dtype.kind == "i":
+        return sound * np.float32(2.0 ** (1 - 8 * rows.dtype.itemsize))
+    return np.nan_to_num(sound, nan=0.0, posinf=LOUDEST, neginf=-LOUDEST).clip(-LOUDEST, LOUDEST)
+
+
+def _fit(samples: Float, channels: int) -> Float:
+    if samples.shape[0] == channels:
+        return samples
+    mixed = samples.mean(axis=0, keepdims=True, dtype=np.float32)
+    return np.repeat(mixed, channels, axis=0)
+
+
+def _empty(cause: str) -> MotetError:
+    return fail("invalid", cause, "Send a recording with some sound in it.", param="file", code="empty_audio")
+
+
+def _unsupported(cause: str) -> MotetError:
+    return fail("invalid", cause, f"Send {ACCEPTED}.", param="file", code="unsupported_audio")
+
+
+def _too_large() -> MotetError:
+    cause = f"An M4A or MP4 file may hold at most {MOST_SPOOLED_BYTES // 2**20} MiB."
+    return fail("too_large", cause, "Send the sound alone, as MP3 or FLAC.", param="file", code="audio_too_large")
+
+
+def _corrupt() -> MotetError:
+    cause = "The file is damaged, or was cut off before its sound begins."
+    return fail("invalid", cause, "Check that it plays, then send it again.", param="file", code="corrupt_audio")

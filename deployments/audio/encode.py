@@ -1,0 +1,289 @@
+"""Sound to bytes in six formats, as one continuous stream.
+
+The bytes that an encoder returns, put end to end, are one valid file, and they leave as early as the codec permits.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from numpy.typing import NDArray
+
+from deployments.audio.resample import Resampler
+from deployments.errors import fail
+
+Float = NDArray[np.float32]
+AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+# FFmpeg's callback into Python would take the interpreter lock from codec threads; without it, nothing is printed.
+av.logging.set_level(None)
+
+
+@dataclass(frozen=True, slots=True)
+class FormatInfo:
+    """What a client sees of a format: its media type and the extension of a file, without a dot."""
+
+    media_type: str
+    extension: str
+
+
+FORMATS: Mapping[AudioFormat, FormatInfo] = MappingProxyType(
+    {
+        "mp3": FormatInfo("audio/mpeg", "mp3"),
+        "opus": FormatInfo("audio/ogg", "opus"),
+        "aac": FormatInfo("audio/aac", "aac"),
+        "flac": FormatInfo("audio/flac", "flac"),
+        "wav": FormatInfo("audio/wav", "wav"),
+        "pcm": FormatInfo("audio/pcm", "pcm"),
+    }
+)
+
+# Without a known length a WAV header must promise one. Readers such as Python's `wave` take the promise for a signed
+# 32-bit number, so it is the largest that fits (less the header), and they stop at the true end by themselves.
+STREAMED_WAV_BYTES = 2**31 - 1 - 44
+
+
+class Encoder(Protocol):
+    """One stream of sound on its way to bytes."""
+
+    def encode(self, samples: Float) -> bytes:
+        """Takes the next float32 samples in [-1, 1], (n,) or (channels, n); returns the bytes ready to send.
+
+        Louder samples are clipped, and ones that are not numbers become silence. One row of samples fills all
+        channels. Raises ValueError when the shape does not fit the stream or the stream has ended.
+        """
+
+    def finish(self) -> bytes:
+        """Ends the stream and returns its last bytes; a second call returns none."""
+
+    def close(self) -> None:
+        """Frees the codec without ending the stream properly; safe to call twice, and after `finish`."""
+
+
+def open_encoder(
+    format: AudioFormat, sample_rate: int, channels: int = 1, *, total_samples: int | None = None
+) -> Encoder:
+    """A new stream of `channels` channels at `sample_rate` Hz in `format`.
+
+    A codec that does not know the rate (opus, mp3, aac) gets the sound resampled to the nearest rate above.
+    `total_samples`, per channel, makes the sizes in a WAV header exact. Raises `MotetError` (unsupported) for more than
+    two channels.
+    """
+    if channels not in (1, 2):
+        cause = f"The sound has {channels} channels, and this service writes mono or stereo."
+        raise fail("unsupported", cause, "Mix it down to two channels.", code="unsupported_channels")
+    if format == "pcm":
+        return PcmEncoder(channels)
+    if format == "wav":
+        return PcmEncoder(channels, wav_header(sample_rate, channels, total_samples))
+    return StreamEncoder(_CODECS[format], sample_rate, channels)
+
+
+def wav_header(sample_rate: int, channels: int, total_samples: int | None = None) -> bytes:
+    """The 44 bytes before 16-bit WAV samples; the largest safe length when `total_samples` is not known."""
+    frame = 2 * channels
+    room = STREAMED_WAV_BYTES // frame
+    size = frame * (room if total_samples is None else min(total_samples, room))
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, sample_rate, sample_rate * frame, frame, 16)
+    return struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE") + form + struct.pack("<4sI", b"data", size)
+
+
+class PcmEncoder:
+    """16-bit little-endian interleaved samples after an optional header: the `pcm` and `wav` formats."""
+
+    def __init__(self, channels: int, header: bytes = b"") -> None:
+        self._channels = channels
+        self._header = header
+        self._ended = False
+
+    def encode(self, samples: Float) -> bytes:
+        """The samples as bytes, after the header if this is the first call. See `Encoder.encode`."""
+        _refuse_if(self._ended)
+        body = _int16(_clean(_rows(samples, self._channels))).T.tobytes()
+        return self._take_header() + body
+
+    def finish(self) -> bytes:
+        """The header, if nothing was encoded before."""
+        self._ended = True
+        return self._take_header()
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._ended = True
+        self._header = b""
+
+    def _take_header(self) -> bytes:
+        header, self._header = self._header, b""
+        return header
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    container: str
+    name: str
+    sample_format: str
+    bit_rate: Callable[[int], int | None]
+    """Bits per second and channel at a sample rate."""
+    rates: tuple[int, ...] = ()
+    """Rates that the codec takes, ascending; empty for any."""
+    muxer_options: Mapping[str, str] = field(default_factory=dict)
+    codec_options: Mapping[str, str] = field(default_factory=dict)
+
+    def rate(self, wanted: int) -> int:
+        """The codec's nearest rate that keeps the whole band, or its highest."""
+        return next((rate for rate in self.rates if rate >= wanted), max(self.rates, default=wanted))
+
+
+_LOW_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+_CODECS: Mapping[AudioFormat, _Codec] = {
+    "mp3": _Codec(
+        container="mp3",
+        name="libmp3lame",
+        sample_format="fltp",
+        bit_rate=lambda rate: 64_000 if rate <= 24_000 else 96_000,
+        rates=_LOW_RATES,
+        # A stream cannot go back to fill in a Xing header, and without a bit reservoir a frame waits for no other.
+        muxer_options={"write_xing": "0", "id3v2_version": "0"},
+        codec_options={"reservoir": "0"},
+    ),
+    "opus": _Codec(
+        container="ogg",
+        name="libopus",
+        sample_format="flt",
+        bit_rate=lambda rate: 48_000,
+        rates=(8000, 12000, 16000, 24000, 48000),
+        # In microseconds. The muxer holds one page back, so sound leaves after about two of these.
+        muxer_options={"page_duration": "60000"},
+    ),
+    "aac": _Codec(
+        container="adts",
+        name="aac",
+        sample_format="fltp",
+        bit_rate=lambda rate: 64_000,
+        rates=(*_LOW_RATES, 64000, 88200, 96000),
+    ),
+    "flac": _Codec(
+        container="flac",
+        name="flac",
+        sample_format="s16",
+        bit_rate=lambda rate: None,
+        # Room for tags that a stream never gets would be 8 KiB ahead of the first sound.
+        muxer_options={"metadata_header_padding": "0"},
+    ),
+}
+
+
+class StreamEncoder:
+    """One continuous muxer for the life of a stream: mp3, opus in ogg, aac in ADTS, flac."""
+
+    def __init__(self, codec: _Codec, sample_rate: int, channels: int) -> None:
+        self._channels = channels
+        self._rate = codec.rate(sample_rate)
+        self._resampler = Resampler(sample_rate, self._rate, channels)
+        self._format = codec.sample_format
+        self._layout = "mono" if channels == 1 else "stereo"
+        self._written = 0
+        self._ended = False
+        self._sink = _Sink()
+        # `bitexact` keeps random serial numbers and library versions out: the same sound is the same bytes.
+        options = {"flush_packets": "1", "fflags": "+bitexact", **codec.muxer_options}
+        self._container = av.open(self._sink, "w", format=codec.container, container_options=options)
+        self._stream = self._container.add_stream(codec.name, rate=self._rate, options=dict(codec.codec_options))
+        assert isinstance(self._stream, av.AudioStream)
+        self._prepare(self._stream, codec.bit_rate(self._rate))
+
+    def encode(self, samples: Float) -> bytes:
+        """The bytes that the codec has ready. See `Encoder.encode`."""
+        _refuse_if(self._ended)
+        self._write(self._resampler.push(_clean(_rows(samples, self._channels))))
+        return self._sink.take()
+
+    def finish(self) -> bytes:
+        """What the resampler, the codec and the muxer still held."""
+        if not self._ended:
+            self._write(self._resampler.finish())
+            self._mux(None)
+            self.close()
+        return self._sink.take()
+
+    def close(self) -> None:
+        """Frees the codec and the muxer."""
+        self._ended = True
+        self._container.close()
+
+    def _prepare(self, stream: av.AudioStream, bit_rate: int | None) -> None:
+        context = stream.codec_context
+        context.format, context.layout = self._format, self._layout
+        if bit_rate is not None:
+            context.bit_rate = bit_rate * self._channels
+        # Opens the codec and writes the header now, so that a stream without a sample is a valid file too.
+        self._container.start_encoding()
+
+    def _write(self, samples: Float) -> None:
+        # Codecs have crashed on long single writes, so none sees more than a second at once.
+        for start in range(0, samples.shape[1], self._rate):
+            self._mux(self._frame(samples[:, start : start + self._rate]))
+
+    def _frame(self, samples: Float) -> AudioFrame:
+        sound = _int16(samples) if self._format == "s16" else samples.clip(-1.0, 1.0)
+        planar = self._format.endswith("p")
+        # PyAV takes interleaved samples as one row.
+        rows = np.ascontiguousarray(sound if planar else sound.T.reshape(1, -1))
+        frame = AudioFrame.from_ndarray(rows, format=self._format, layout=self._layout)
+        frame.sample_rate = self._rate
+        frame.time_base = Fraction(1, self._rate)
+        frame.pts = self._written
+        self._written += samples.shape[1]
+        return frame
+
+    def _mux(self, frame: AudioFrame | None) -> None:
+        assert isinstance(self._stream, av.AudioStream)
+        self._container.mux(self._stream.encode(frame))
+
+
+class _Sink:
+    """Where the muxer writes. It has no `seek`, so the muxer knows that what is written has left."""
+
+    def __init__(self) -> None:
+        self._waiting = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._waiting += data
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = bytes(self._waiting)
+        self._waiting.clear()
+        return taken
+
+
+def _refuse_if(ended: bool) -> None:
+    if ended:
+        raise ValueError("This stream has ended; open a new encoder.")
+
+
+def _rows(samples: Float, channels: int) -> Float:
+    rows = samples.reshape(1, -1) if samples.ndim == 1 else samples
+    if rows.ndim != 2 or rows.shape[0] not in (1, channels):
+        raise ValueError(f"Expected (n,) or ({channels}, n) samples, got an array of shape {samples.shape}.")
+    return np.broadcast_to(rows, (channels, rows.shape[1]))
+
+
+def _clean(samples: Float) -> Float:
+    # One bad number would stay in a codec's memory for the rest of the stream.
+    return np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
+
+
+def _int16(samples: Float) -> NDArray[np.int16]:
+    # Full scale is 32768 both ways, so that a decoded 16-bit recording comes back bit for bit.
+    whole: NDArray[np.int16] = np.rint(samples * 32768.0).clip(-32768, 32767).astype("<i2")
+    return whole

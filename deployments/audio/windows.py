@@ -1,0 +1,51 @@
+"""Cuts a recording into windows for recognition, at its quietest moments, while it is still being read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deployments.engines.base import Samples
+from deployments.settings import WindowSettings
+
+LOUDNESS_SECONDS = 0.1
+"""Length of the stretch whose loudness decides where to cut."""
+
+
+class WindowCutter:
+    """Streaming: holds at most one window and one block of mono float32 samples."""
+
+    def __init__(self, sample_rate: int, settings: WindowSettings) -> None:
+        self._rate = sample_rate
+        self._longest = int(settings.window_seconds * sample_rate)
+        self._shortest = int(settings.min_window_seconds * sample_rate)
+        self._held: Samples = np.zeros(0, np.float32)
+        self._start = 0
+
+    def push(self, samples: Samples) -> list[tuple[float, Samples]]:
+        """Takes mono (n,) samples; returns the windows that are complete, each with its start in seconds."""
+        self._held = np.concatenate([self._held, samples])
+        windows = []
+        while len(self._held) > self._longest:
+            windows.append(self._take(self._quietest_cut()))
+        return windows
+
+    def finish(self) -> list[tuple[float, Samples]]:
+        """The last window, if anything is left."""
+        return [self._take(len(self._held))] if len(self._held) else []
+
+    def _take(self, length: int) -> tuple[float, Samples]:
+        window = (self._start / self._rate, self._held[:length].copy())
+        self._held = self._held[length:]
+        self._start += length
+        return window
+
+    def _quietest_cut(self) -> int:
+        """The middle of the quietest stretch between the shortest and the longest window."""
+        width = max(1, int(LOUDNESS_SECONDS * self._rate))
+        energy = np.cumsum(np.square(self._held[self._shortest : self._longest], dtype=np.float64))
+        if len(energy) <= width:
+            return self._longest
+        loudness = energy[width:] - energy[:-width]
+        # Of equally quiet places the latest wins: longer windows give the model more to go by.
+        quietest = len(loudness) - 1 - int(np.argmin(loudness[::-1]))
+        return self._shortest + quietest + width // 2

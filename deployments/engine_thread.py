@@ -1,0 +1,63 @@
+"""The one thread an engine lives on.
+
+MLX streams, CUDA graphs and models that are not thread-safe must be loaded and called on one thread, and the replica's
+event loop must stay free. This thread also knows how long its present call has run, which is how a stuck model shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from deployments.errors import fail
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class EngineThread:
+    """Runs calls one after another on a thread of its own."""
+
+    def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._clock = clock
+        self._busy_since: float | None = None
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls `function` on the thread and waits for what it returns or raises."""
+        call = asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._timed(function, *args, **kwargs))
+        return await call
+
+    def submit(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Queues a call whose outcome nobody waits for."""
+        self._pool.submit(self._timed, function, *args, **kwargs)
+
+    def _timed(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._busy_since = self._clock()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._busy_since = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the present call has been running; 0 when the thread is idle."""
+        since = self._busy_since
+        return 0.0 if since is None else self._clock() - since
+
+    def check(self, limit_seconds: float) -> None:
+        """Raises `MotetError` when one call has run for longer than it ever should."""
+        if self.busy_seconds > limit_seconds:
+            raise fail(
+                "unavailable",
+                f"The model has been in one step for {self.busy_seconds:.0f} s.",
+                "The replica is restarted.",
+                code="engine_stuck",
+            )
+
+    def stop(self) -> None:
+        """Lets the present call end and takes no more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

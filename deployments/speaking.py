@@ -1,0 +1,118 @@
+"""From text to a stream of sound, wherever the engine runs.
+
+Text is spoken in requests of a bounded number of pieces. A reader that stops reading therefore costs the sound of one
+request and no more, whatever the length of the text, and the next request can go to any replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deployments.audio.stretch import Stretcher
+from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits, UtteranceT
+from deployments.errors import fail
+
+CHARACTERS_PER_SECOND = 15.0
+"""English read aloud: about 150 words of six characters a minute. Only used to bound how much is asked for at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechTask:
+    """A whole text to be spoken: `pieces` in order, with the voice resolved and the speed as the caller gave it."""
+
+    pieces: tuple[str, ...]
+    voice: str
+    speed: float
+    seed: int
+
+    @property
+    def characters(self) -> int:
+        """Characters to be spoken."""
+        return sum(map(len, self.pieces))
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A speed split into what the model does itself and the time-stretch that remains."""
+
+    speed: float
+    tempo: float
+
+
+def pace_of(speed: float, traits: SpeechTraits) -> Pace:
+    """The model goes as far as it can; stretching the sound does the rest."""
+    own = min(max(speed, traits.min_speed), traits.max_speed)
+    return Pace(own, speed / own)
+
+
+def requests_of(task: SpeechTask, speed: float, seconds_of_audio: float) -> Iterator[SpeechRequest]:
+    """Cuts a task into requests of about `seconds_of_audio` each, in order."""
+    limit = seconds_of_audio * CHARACTERS_PER_SECOND
+    first, group, characters = 0, list[str](), 0
+    for index, piece in enumerate(task.pieces):
+        if group and characters + len(piece) > limit:
+            yield SpeechRequest(tuple(group), task.voice, speed, task.seed, first)
+            first, group, characters = index, [], 0
+        group.append(piece)
+        characters += len(piece)
+    if group:
+        yield SpeechRequest(tuple(group), task.voice, speed, task.seed, first)
+
+
+async def speak(
+    task: SpeechTask,
+    traits: SpeechTraits,
+    call: Callable[[SpeechRequest], AsyncGenerator[AudioChunk]],
+    seconds_of_audio: float,
+) -> AsyncIterator[AudioChunk]:
+    """The task's sound, chunk by chunk, in order; `call` speaks one request. Only the very last chunk says so."""
+    pace = pace_of(task.speed, traits)
+    stretcher = Stretcher(traits.sample_rate, pace.tempo)
+    for request in requests_of(task, pace.speed, seconds_of_audio):
+        async with aclosing(call(request)) as chunks:
+            async for chunk in chunks:
+                yield _stretched(chunk, stretcher, len(task.pieces))
+
+
+def _stretched(chunk: AudioChunk, stretcher: Stretcher, pieces: int) -> AudioChunk:
+    last = chunk.last and chunk.index == pieces - 1
+    samples = stretcher.push(chunk.samples)
+    if last:
+        samples = np.concatenate([samples, stretcher.finish()])
+    return replace(chunk, samples=samples, last=last)
+
+
+def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[AudioChunk]:
+    """The same with an engine in this process, on this thread."""
+    traits = engine.traits
+    pace = pace_of(task.speed, traits)
+    stretcher = Stretcher(traits.sample_rate, pace.tempo)
+    utterance = engine.open(SpeechRequest(task.pieces, task.voice, pace.speed, task.seed))
+    try:
+        while not utterance.finished:
+            yield _stretched(_only(engine.step([utterance])), stretcher, len(task.pieces))
+    finally:
+        engine.close(utterance)
+
+
+def _only(results: Sequence[AudioChunk | Exception]) -> AudioChunk:
+    result = results[0]
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def choose_voice(wanted: str | None, traits: SpeechTraits, aliases: dict[str, str]) -> str:
+    """The model's own name of a voice. Raises `MotetError` (not_found) that lists the voices."""
+    name = traits.default_voice if wanted is None else aliases.get(wanted, wanted)
+    if name not in {voice.id for voice in traits.voices}:
+        known = ", ".join([voice.id for voice in traits.voices] + sorted(aliases))
+        raise fail(
+            "not_found", f"There is no voice {wanted!r}.", f"Voices: {known}.", param="voice", code="voice_not_found"
+        )
+    return name
+

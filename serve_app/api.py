@@ -1,0 +1,46 @@
+"""The HTTP application: routes, guards and errors. It knows nothing of Ray, so it can be tested with any `Service`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from deployments.pipeline import SeparationGraph
+from serve_app.config import AppConfig
+from serve_app.guard import BodyLimit, KeyCheck, PageHeaders
+from serve_app.http_errors import install_error_handlers
+from serve_app.placement import ModelDirectory
+from serve_app.routes import health, models, separations, speech, transcriptions, translations, voices
+
+PAGE = Path(__file__).parent / "page"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the routes need."""
+
+    config: AppConfig
+    directory: ModelDirectory
+    graph: SeparationGraph
+
+
+def build_api(service: Service) -> ASGIApp:
+    """The application, behind its guards."""
+    api = FastAPI(title="Motet", description="One speech service over whatever hardware you have.", redoc_url=None)
+    api.state.service = service
+    for route in (speech, transcriptions, translations, separations, voices, models, health):
+        api.include_router(route.router)
+    api.mount("/page", StaticFiles(directory=PAGE), name="page")
+    install_error_handlers(api)
+    limits = service.config.limits
+    bodies = {
+        "/v1/audio/transcriptions": limits.max_transcription_bytes,
+        "/v1/audio/translations": limits.max_transcription_bytes,
+        "/v1/audio/separations": limits.max_separation_bytes,
+    }
+    guarded: ASGIApp = BodyLimit(api, bodies, limits.max_body_bytes)
+    return PageHeaders(KeyCheck(guarded, service.config.security.api_key_sha256))

@@ -1,0 +1,81 @@
+"""`build(AppConfig) -> Application`: the only place that binds the deployment graph."""
+
+# No `from __future__ import annotations`: Ray Serve reads the annotation of `build` to validate its argument.
+
+from typing import Any
+
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+from ray.serve.handle import DeploymentHandle
+
+from deployments.pipeline import Chunker, Merger
+from deployments.recognizer import Recognizer
+from deployments.replica import ReplicaSettings
+from deployments.separator import Separator
+from deployments.synthesizer import Synthesizer
+from serve_app.config import AppConfig, Model, Placement
+from serve_app.gateway import Gateway
+
+GRAPH_REPLICAS = 1
+SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
+STICKY = RequestRouterConfig(request_router_class="ray.serve.experimental.consistent_hash_router:ConsistentHashRouter")
+"""Calls with one session id go to one replica."""
+
+
+def build(config: AppConfig) -> serve.Application:
+    """The whole service as one Ray Serve application."""
+    models = {
+        name: {placement.hardware.kind: _bind(name, model, placement, config) for placement in model.placements}
+        for name, model in config.models.items()
+    }
+    chunker = _helper(Chunker, "chunker", config, request_router_config=STICKY).bind(config.separation)
+    merger = _helper(Merger, "merger", config).bind()
+    gateway = serve.deployment(
+        serve.ingress()(Gateway),
+        name="gateway",
+        num_replicas=config.gateway_replicas,
+        max_ongoing_requests=config.gateway_max_ongoing_requests,
+        graceful_shutdown_timeout_s=config.drain_s,
+        ray_actor_options={"num_cpus": 0},
+    )
+    application: serve.Application = gateway.bind(config, models, chunker, merger)
+    return application
+
+
+def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> DeploymentHandle:
+    """One model on one hardware class, as the deployment `<model>@<class>`."""
+    settings = ReplicaSettings(
+        model=name,
+        engine=model.engine,
+        source=model.source,
+        device=placement.hardware.device,
+        threads=placement.hardware.threads,
+        sha256=model.sha256,
+        options=model.options,
+        steps=model.steps,
+        stuck_after_seconds=placement.stuck_after_seconds,
+    )
+    deployment = serve.deployment(
+        SHIMS[model.task],
+        name=f"{name}@{placement.hardware.kind}",
+        num_replicas=placement.replicas,
+        max_ongoing_requests=placement.max_ongoing_requests,
+        max_queued_requests=placement.max_queued_requests,
+        graceful_shutdown_timeout_s=config.drain_s,
+        ray_actor_options=placement.hardware.actor_options(),
+    )
+    extra: list[Any] = [config.windows] if model.task == "transcription" else []
+    return deployment.bind(settings, *extra)
+
+
+def _helper(shim: type, name: str, config: AppConfig, **options: Any) -> serve.Deployment:
+    """A deployment of the separation graph that holds no model."""
+    return serve.deployment(
+        shim,
+        name=name,
+        num_replicas=GRAPH_REPLICAS,
+        max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 2),
+        graceful_shutdown_timeout_s=config.drain_s,
+        ray_actor_options={"num_cpus": 0},
+        **options,
+    )

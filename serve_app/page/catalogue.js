@@ -1,0 +1,58 @@
+// Which models this service has, and the pickers that offer them.
+
+import { askJson } from './api.js';
+import { byId, fillSelect, option } from './ui.js';
+
+const HIDDEN_MODELS = new Set(['identity']);
+
+/** Real models by task: aliases are folded into the model they stand for. */
+export async function loadModels() {
+  const { data } = await askJson('/v1/models');
+  return data.filter((model) => model.motet && !model.motet.alias_of && !HIDDEN_MODELS.has(model.id));
+}
+
+export async function loadVoices(model, signal) {
+  const { data } = await askJson(`/v1/audio/voices?model=${encodeURIComponent(model)}`, { signal });
+  return data;
+}
+
+/** A model picker for one task. `onChoice` is called with the model, or null if the service has none. */
+export class ModelPicker {
+  #select;
+  #note;
+  #task;
+  #models = [];
+  #onChoice;
+
+  constructor(name, task, onChoice) {
+    this.#select = byId(`${name}-model`);
+    this.#note = byId(`${name}-model-note`);
+    this.#task = task;
+    this.#onChoice = onChoice;
+    this.#select.addEventListener('change', () => this.#chosen());
+  }
+
+  get model() {
+    return this.#models.find((model) => model.id === this.#select.value) ?? null;
+  }
+
+  fill(models) {
+    const before = this.#select.value;
+    this.#models = models.filter((model) => model.motet.task === this.#task);
+    fillSelect(this.#select, this.#models.map((model) => option(model.id)));
+    if (this.#models.some((model) => model.id === before)) this.#select.value = before;
+    this.#chosen();
+  }
+
+  #chosen() {
+    this.#note.textContent = this.model ? describe(this.model) : `This service has no model for ${this.#task}.`;
+    this.#onChoice(this.model);
+  }
+}
+
+function describe({ motet }) {
+  const parts = [];
+  if (motet.placements?.length) parts.push(`Runs on ${motet.placements.join(', ')}`);
+  if (motet.aliases?.length) parts.push(`also called ${motet.aliases.join(', ')}`);
+  return parts.join('; ');
+}

@@ -1,0 +1,71 @@
+"""The two ways Ray Serve is run, and the environment each needs before Ray starts.
+
+`throughput` is the normal one on Linux: an HAProxy front that reaches the gateway directly, and gRPC between deployments.
+`plain` is Ray Serve as it comes, for other systems and for debugging.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+Profile = Literal["throughput", "plain"]
+
+STATS_PORT = 8404
+METRICS_PORT = 9101
+TOKEN_BYTES = 32
+
+
+def default_profile() -> Profile:
+    """HAProxy comes as a Linux wheel."""
+    return "throughput" if sys.platform == "linux" else "plain"
+
+
+def environment(profile: Profile, folder: Path, present: Mapping[str, str]) -> dict[str, str]:
+    """Variables to set before Ray starts. What the caller has set already wins.
+
+    `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet. Ray's token
+    authentication is on, with a token of this run unless there is one already.
+    """
+    wanted = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    if profile == "throughput":
+        wanted |= _haproxy(folder)
+    if not any(name in present for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
+    return {name: value for name, value in wanted.items() if name not in present}
+
+
+def _haproxy(folder: Path) -> dict[str, str]:
+    return {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(STATS_PORT)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(METRICS_PORT)),
+    }
+
+
+def free_port(wanted: int) -> int:
+    """The wanted port, or another where it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no free port")

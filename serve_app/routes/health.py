@@ -1,0 +1,56 @@
+"""The page, and whether the service lives and is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from deployments.replica import ReplicaReport
+from serve_app.api_types import service_of
+
+router = APIRouter()
+
+INDEX = Path(__file__).parent.parent / "page" / "index.html"
+READY_TIMEOUT_S = 5.0
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The web page."""
+    return FileResponse(INDEX, media_type="text/html")
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """The gateway answers."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Every model answered its warm-up and answers now. A replica takes no calls before its warm-up is over."""
+    directory = service_of(request).directory
+    reports = await asyncio.gather(*(_report(request, name) for name in directory.models))
+    ready = all(report["ready"] for report in reports)
+    body = {"status": "ready" if ready else "not ready", "models": dict(zip(directory.models, reports, strict=True))}
+    return JSONResponse(body, 200 if ready else 503)
+
+
+async def _report(request: Request, name: str) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            report: ReplicaReport = await service_of(request).directory.call(name, "report")
+    except Exception as error:
+        return {"ready": False, "cause": str(error) or type(error).__name__}
+    return {
+        "ready": True,
+        "device": report.device,
+        "load_seconds": round(report.load_seconds, 3),
+        "warm_up_seconds": round(report.warm_up_seconds, 3),
+        "memory_bytes": report.memory_bytes,
+        "heavy_libraries": list(report.heavy_libraries),
+    }

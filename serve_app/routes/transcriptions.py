@@ -1,0 +1,87 @@
+"""POST /v1/audio/transcriptions: a recording in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field, StringConstraints, field_validator
+from starlette.responses import Response
+
+from deployments.engines.base import RecognitionOptions
+from deployments.recognizer import Heard
+from deployments.settings import StrictModel
+from serve_app.api_types import service_of
+from serve_app.http_errors import validated
+from serve_app.streaming import event, event_stream
+from serve_app.transcript_formats import TranscriptFormat, rendered
+from serve_app.uploads import read_form
+
+router = APIRouter()
+
+
+class RecognitionFields(StrictModel):
+    """The form's fields, as OpenAI names them, without the file."""
+
+    model: str
+    language: str | None = None
+    prompt: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    response_format: TranscriptFormat = "json"
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    stream: bool = False
+    timestamp_granularities: tuple[Literal["word", "segment"], ...] = ("segment",)
+
+    @field_validator("language")
+    @classmethod
+    def _plain_language(cls, language: str | None) -> str | None:
+        """`en-US` and `EN` mean `en`."""
+        return language.lower().split("-")[0] if language else None
+
+    def options(self, *, translate: bool) -> RecognitionOptions:
+        """What the engine is asked."""
+        return RecognitionOptions(
+            language=self.language,
+            prompt=self.prompt or None,
+            temperature=self.temperature,
+            translate=translate,
+            word_times="word" in self.timestamp_granularities,
+        )
+
+
+@router.post("/v1/audio/transcriptions")
+async def transcriptions(request: Request) -> Response:
+    """Transcribes a recording in its own language."""
+    return await recognized(request, translate=False)
+
+
+async def recognized(request: Request, *, translate: bool) -> Response:
+    """Transcribes or translates."""
+    directory = service_of(request).directory
+    form = await read_form(request, repeated=frozenset({"timestamp_granularities"}))
+    try:
+        fields = validated(RecognitionFields, form.fields)
+        name = directory.resolve(fields.model, "transcription")
+        recording = await form.file.read()
+    finally:
+        await form.close()
+    heard = directory.stream(name, "transcribe", recording, fields.options(translate=translate))
+    if fields.stream:
+        return await event_stream(_events(heard))
+    async with aclosing(heard):
+        everything = [item async for item in heard]
+    return rendered(everything, fields.response_format, fields, "translate" if translate else "transcribe")
+
+
+async def _events(heard: AsyncGenerator[Heard]) -> AsyncGenerator[bytes]:
+    """OpenAI's events: a delta for each window, then the whole text."""
+    said, seconds = "", 0.0
+    async with aclosing(heard):
+        async for item in heard:
+            seconds = item.until_seconds
+            if text := item.transcript.text:
+                delta = f" {text}" if said else text
+                said += delta
+                yield event({"type": "transcript.text.delta", "delta": delta})
+    yield event({"type": "transcript.text.done", "text": said, "usage": {"type": "duration", "seconds": seconds}})

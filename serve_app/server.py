@@ -1,0 +1,163 @@
+"""Starts Ray and the application in the foreground, says when it is ready, and leaves nothing running.
+
+Ray Serve reads its profile from the environment when it is imported, so `motet serve` starts this module as a new program.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from deployments.errors import MotetError, fail
+from serve_app import config, profiles
+from serve_app.config import ConfigFile, HttpAddress
+
+START_TIMEOUT_S = 300.0
+POLL_S = 0.1
+LEAVE_S = 5.0
+
+
+def serve_in_new_program(config: Path, profile: profiles.Profile) -> int:
+    """Runs this module with the profile's environment; returns its exit status. Signals reach it directly."""
+    with tempfile.TemporaryDirectory(prefix="motet-") as folder:
+        environment = {**os.environ, **profiles.environment(profile, Path(folder), os.environ)}
+        program = subprocess.Popen([sys.executable, "-m", "serve_app.server", str(config)], env=environment)
+        with _passing_signals_to(program):
+            return program.wait()
+
+
+@contextmanager
+def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A terminal's Ctrl-C reaches the program by itself; a `kill` of this process is passed on."""
+    kept = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: program.terminate()),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def main(config_path: Path) -> int:
+    """Serves until a signal comes. Returns the exit status."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        settings = config.read(config_path)
+        _check_port(settings.http)
+        with running(settings, stopped):
+            if not stopped.is_set():
+                _announce(settings)
+            stopped.wait()
+    except MotetError as error:
+        print(f"motet: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def running(settings: ConfigFile, stopped: threading.Event) -> Iterator[None]:
+    """The service, from the first process to the last."""
+    import ray
+    from ray import serve
+
+    from serve_app.app import build
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False, logging_level="WARNING"
+        )
+        serve.start(
+            proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
+            http_options={"host": settings.http.host, "port": settings.http.port},
+        )
+        application = (settings.serve.get("applications") or [{}])[0]
+        try:
+            serve.run(
+                build(settings.app),
+                name=application.get("name", "motet"),
+                route_prefix=application.get("route_prefix", "/"),
+            )
+        except RuntimeError as error:
+            raise fail("unavailable", f"The service did not come up: {error}", "Run `motet doctor`.") from error
+        _wait_until_ready(settings.http, stopped)
+        yield
+    finally:
+        _stop_everything()
+
+
+def _stop_everything() -> None:
+    """Ray first; then whatever of ours it left behind."""
+    import ray
+
+    children = psutil.Process().children(recursive=True)
+    ray.shutdown()
+    _, alive = psutil.wait_procs(children, timeout=LEAVE_S)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=LEAVE_S)
+
+
+def _check_port(http: HttpAddress) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((http.host, http.port))
+        except OSError as error:
+            raise fail(
+                "unavailable", f"Cannot listen on {http.host}:{http.port}: {error.strerror}.", "Set MOTET_PORT."
+            ) from error
+
+
+def _wait_until_ready(http: HttpAddress, stopped: threading.Event) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not stopped.is_set():
+        if _ready(f"{url_of(http.host, http.port)}/readyz"):
+            return
+        if time.monotonic() > deadline:
+            raise fail("timeout", f"The service was not ready after {START_TIMEOUT_S:.0f} s.", "Run `motet doctor`.")
+        stopped.wait(POLL_S)
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a client on this machine finds a service that listens on `host`."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{reachable}:{port}"
+
+
+def _announce(settings: ConfigFile) -> None:
+    address = url_of(settings.http.host, settings.http.port)
+    print(f"Motet is ready: {address}/v1 (OpenAI API), {address}/ (web page). Ctrl-C stops it.", flush=True)
+    open_to_others = settings.http.host not in ("127.0.0.1", "localhost", "::1")
+    if open_to_others and not settings.app.security.api_key_sha256:
+        print("Warning: this port is open to the network and no key is asked for. Set security.api_key_sha256.")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,79 @@
+"""Streamed answers that are always closed, and whose first bytes exist before their status is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from deployments.errors import as_failure
+from serve_app.http_errors import error_body
+
+
+class ClosingStream(StreamingResponse):
+    """Closes its source when the client leaves; Starlette alone would leave that to the garbage collector."""
+
+    def __init__(self, source: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(source, media_type=media_type, headers=headers)
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._source.aclose()
+
+
+async def begun(source: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The same stream, with its first item already made: what fails before that fails with a status of its own."""
+    try:
+        first = await anext(source, None)
+    except BaseException:
+        await source.aclose()
+        raise
+    return _resumed(first, source)
+
+
+async def _resumed(first: bytes | None, source: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    try:
+        if first is not None:
+            yield first
+            async for item in source:
+                yield item
+    finally:
+        await source.aclose()
+
+
+def event(data: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+async def with_error_event(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Ends a broken event stream with an `error` event; a stream that never began still fails with a status."""
+    started = False
+    try:
+        async for item in events:
+            started = True
+            yield item
+    except Exception as error:
+        if not started:
+            raise
+        yield event({"type": "error", **error_body(as_failure(error))})
+
+
+async def stream_of(
+    source: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
+) -> ClosingStream:
+    """Makes the first item, then answers."""
+    return ClosingStream(await begun(source), media_type, headers)
+
+
+async def event_stream(events: AsyncGenerator[bytes], headers: Mapping[str, str] | None = None) -> ClosingStream:
+    """Answers with server-sent events."""
+    headers = {"cache-control": "no-store", **(headers or {})}
+    return await stream_of(with_error_event(events), "text/event-stream", headers)

@@ -1,0 +1,248 @@
+"""Six formats, each one continuous stream."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from deployments.audio.encode import FORMATS, AudioFormat, open_encoder, wav_header
+from deployments.errors import MotetError
+
+Float = NDArray[np.float32]
+
+EXACT: tuple[AudioFormat, ...] = ("wav", "flac", "pcm")
+RATES = (16000, 24000, 44100, 48000)
+# Samples that a codec may add at its own rate: its delay, and the rest of a last frame.
+PADDING = {"mp3": 3 * 1152, "aac": 3 * 1024, "opus": 1, "flac": 0, "wav": 0, "pcm": 0}
+
+
+def tones(rate: int, channels: int, seconds: float = 0.9) -> Float:
+    """A different sine in each channel."""
+    time = np.arange(int(rate * seconds)) / rate
+    return np.stack([0.4 * np.sin(2 * np.pi * 300 * (n + 1) * time) for n in range(channels)]).astype(np.float32)
+
+
+def encode(format: AudioFormat, rate: int, sound: Float, sizes: tuple[int, ...]) -> bytes:
+    """Encodes in pieces of `sizes`, over and over."""
+    encoder = open_encoder(format, rate, sound.shape[0])
+    out, start, turn = [], 0, 0
+    while start < sound.shape[1]:
+        size = sizes[turn % len(sizes)]
+        out.append(encoder.encode(sound[:, start : start + size]))
+        start, turn = start + size, turn + 1
+    return b"".join([*out, encoder.finish()])
+
+
+def read(format: AudioFormat, data: bytes, channels: int) -> tuple[NDArray[np.float64], int]:
+    """The (channels, n) samples of `data`, and their rate (0 for pcm), without our own decoder."""
+    if format == "pcm":
+        return np.frombuffer(data, "<i2").reshape(-1, channels).T / 32768.0, 0
+    with av.open(io.BytesIO(data)) as container:
+        frames = list(container.decode(audio=0))
+        resampler = av.AudioResampler("fltp")
+        rows = [piece.to_ndarray() for frame in frames for piece in resampler.resample(frame)]
+        return np.concatenate(rows, axis=1).astype(np.float64), frames[0].sample_rate
+
+
+def loudest_tone(samples: NDArray[np.float64], rate: int) -> float:
+    return float(np.abs(np.fft.rfft(samples * np.hanning(samples.size))).argmax()) * rate / samples.size
+
+
+def int16(sound: Float) -> NDArray[np.int16]:
+    return np.rint(sound * 32768.0).astype(np.int16)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_stream_is_one_file_of_the_same_sound(format: AudioFormat, rate: int, channels: int) -> None:
+    sound = tones(rate, channels)
+    out, out_rate = read(format, encode(format, rate, sound, (0, 1, 7, 480, 4801, 60)), channels)
+    out_rate = out_rate or rate
+    assert out.shape[0] == channels
+    assert -1 <= out.shape[1] - sound.shape[1] * out_rate / rate <= PADDING[format]
+    for row, samples in enumerate(out):
+        assert abs(loudest_tone(samples, out_rate) - 300 * (row + 1)) < 4
+        assert abs(float(samples[4000:-4000].std()) * 2**0.5 - 0.4) < 0.02
+    if format in EXACT:
+        np.testing.assert_array_equal(np.rint(out * 32768).astype(np.int64), int16(sound))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_pieces_give_the_same_bytes_as_the_whole(format: AudioFormat) -> None:
+    sound = tones(24000, 1, seconds=2.5)
+    assert encode(format, 24000, sound, (1, 333, 9000)) == encode(format, 24000, sound, (100_000,))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_sound_leaves_early(format: AudioFormat) -> None:
+    encoder = open_encoder(format, 24000)
+    # Nothing but silence: a header alone is not sound, so the second call must bring more.
+    assert encoder.encode(np.zeros(7200, np.float32))
+    later = [encoder.encode(np.zeros(2400, np.float32)) for _ in range(10)]
+    longest_wait = max(len(run) for run in "".join("x" if piece else "." for piece in later).split("x"))
+    assert longest_wait <= 1
+
+
+@pytest.mark.parametrize(("format", "limit"), [("mp3", 0.1), ("aac", 0.15), ("opus", 0.2), ("flac", 0.15)])
+def test_first_frame_needs_little_sound(format: AudioFormat, limit: float) -> None:
+    encoder = open_encoder(format, 24000)
+    header = len(encoder.encode(np.zeros(0, np.float32)))
+    noise = np.random.default_rng(3).uniform(-0.3, 0.3, 24000).astype(np.float32)
+    pushed = 0
+    while len(encoder.encode(noise[pushed : pushed + 240])) == 0:
+        pushed += 240
+    assert header < 200
+    assert (pushed + 240) / 24000 <= limit
+
+
+@pytest.mark.parametrize(("format", "rate", "written"), [("opus", 44100, 48000), ("mp3", 96000, 48000)])
+def test_a_rate_the_codec_does_not_know_is_resampled(format: AudioFormat, rate: int, written: int) -> None:
+    out, out_rate = read(format, encode(format, rate, tones(rate, 1), (5000,)), 1)
+    assert out_rate == written
+    assert abs(loudest_tone(out[0], out_rate) - 300) < 4
+
+
+def test_loud_samples_clip_and_bad_ones_are_silent() -> None:
+    sound = np.array([2.0, -2.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 0.4 / 32768, 0.6 / 32768], np.float32)
+    out = np.frombuffer(open_encoder("pcm", 24000).encode(sound), "<i2")
+    assert out.tolist() == [32767, -32768, 32767, -32768, 0, 32767, -32768, 0, 1]
+
+
+@pytest.mark.parametrize("format", ["mp3", "opus", "aac", "flac"])
+def test_a_bad_sample_does_not_spoil_what_follows(format: AudioFormat) -> None:
+    sound = tones(44100, 1, seconds=1.0)
+    sound[0, 100:110] = np.nan
+    out, rate = read(format, encode(format, 44100, sound, (5000,)), 1)
+    assert abs(float(out[0, 8000:-8000].std()) * 2**0.5 - 0.4) < 0.02
+    assert abs(loudest_tone(out[0], rate) - 300) < 4
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.83, 1.0])
+def test_a_streamed_wav_reads_up_to_where_it_was_cut(tmp_path: Path, cut: float, channels: int) -> None:
+    sound = tones(24000, channels)
+    data = encode("wav", 24000, sound, (1000,))
+    # Four bytes make a stereo sample; a cut may fall anywhere.
+    data = data[: 44 + int((len(data) - 44) * cut) // 4 * 4]
+    expected = int16(sound)[:, : (len(data) - 44) // 2 // channels].T
+    with wave.open(io.BytesIO(data)) as reader:
+        assert (reader.getframerate(), reader.getnchannels(), reader.getsampwidth()) == (24000, channels, 2)
+        frames = reader.readframes(reader.getnframes())
+    np.testing.assert_array_equal(np.frombuffer(frames, "<i2").reshape(-1, channels), expected)
+    path = tmp_path / "cut.wav"
+    path.write_bytes(data)
+    samples, rate = soundfile.read(path, dtype="int16", always_2d=True)
+    assert rate == 24000
+    np.testing.assert_array_equal(samples, expected)
+
+
+def test_a_wav_cut_inside_a_sample_still_reads() -> None:
+    data = encode("wav", 24000, tones(24000, 1), (1000,))[:1001]
+    samples, _ = soundfile.read(io.BytesIO(data))
+    assert len(samples) == (1001 - 44) // 2
+    with wave.open(io.BytesIO(data)) as reader:
+        assert len(reader.readframes(reader.getnframes())) == 1001 - 44
+
+
+def test_a_wav_of_known_length_says_so() -> None:
+    encoder = open_encoder("wav", 24000, 2, total_samples=1000)
+    data = encoder.encode(np.zeros((2, 1000), np.float32)) + encoder.finish()
+    assert int.from_bytes(data[4:8], "little") == len(data) - 8
+    with wave.open(io.BytesIO(data)) as reader:
+        assert reader.getnframes() == 1000
+
+
+def test_a_streamed_wav_promises_a_size_that_fits_31_bits() -> None:
+    for channels in (1, 2):
+        header = wav_header(24000, channels)
+        riff, size = int.from_bytes(header[4:8], "little"), int.from_bytes(header[40:44], "little")
+        assert 2**31 - 64 < size < riff < 2**31
+        assert size % (2 * channels) == 0
+        assert wav_header(24000, channels, 2**40) == header
+
+
+def test_one_row_fills_both_channels() -> None:
+    encoder = open_encoder("pcm", 24000, 2)
+    assert np.frombuffer(encoder.encode(np.array([0.25, 0.5], np.float32)), "<i2").tolist() == [8192] * 2 + [16384] * 2
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_endings(format: AudioFormat) -> None:
+    encoder = open_encoder(format, 24000)
+    assert encoder.encode(tones(24000, 1)[0]) + encoder.finish()
+    assert encoder.finish() == b""
+    encoder.close()
+    encoder.close()
+    with pytest.raises(ValueError, match="has ended"):
+        encoder.encode(np.zeros(10, np.float32))
+    dropped = open_encoder(format, 24000)
+    dropped.encode(tones(24000, 1)[0])
+    dropped.close()
+    dropped.close()
+
+
+@pytest.mark.parametrize("format", ["wav", "flac"])
+def test_a_stream_without_samples_is_a_valid_file(format: AudioFormat) -> None:
+    data = open_encoder(format, 24000).finish()
+    samples, rate = soundfile.read(io.BytesIO(data))
+    assert (len(samples), rate) == (0, 24000)
+
+
+def test_flac_is_what_other_readers_read() -> None:
+    sound = tones(24000, 2)
+    samples, rate = soundfile.read(io.BytesIO(encode("flac", 24000, sound, (500,))), dtype="int16")
+    assert rate == 24000
+    np.testing.assert_array_equal(samples[: sound.shape[1]], int16(sound).T)
+
+
+def test_wrong_shapes_and_channel_counts_are_refused() -> None:
+    for format in FORMATS:
+        with pytest.raises(ValueError, match=r"Expected \(n,\) or \(1, n\)"):
+            open_encoder(format, 24000).encode(np.zeros((2, 10), np.float32))
+        with pytest.raises(MotetError) as caught:
+            open_encoder(format, 24000, 6)
+        assert caught.value.failure.kind == "unsupported"
+
+
+def test_media_types_are_the_ones_browsers_know() -> None:
+    assert {name: info.media_type for name, info in FORMATS.items()} == {
+        "mp3": "audio/mpeg",
+        "opus": "audio/ogg",
+        "aac": "audio/aac",
+        "flac": "audio/flac",
+        "wav": "audio/wav",
+        "pcm": "audio/pcm",
+    }
+
+
+TEN_MINUTES = """
+import sys
+import numpy as np
+from deployments.audio.encode import open_encoder
+second = (0.3 * np.sin(np.arange(8000) * 0.2)).astype(np.float32)
+encoder = open_encoder(sys.argv[1], 8000)
+size = len(encoder.encode(np.tile(second, 300)))
+size += sum(len(encoder.encode(second)) for _ in range(300))
+print(size + len(encoder.finish()))
+"""
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_ten_minutes_do_not_crash(format: AudioFormat) -> None:
+    """In a child process, as a codec that crashes takes the process along."""
+    child = subprocess.run(
+        [sys.executable, "-c", TEN_MINUTES, format], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stderr == ""
+    assert int(child.stdout) > 100_000
