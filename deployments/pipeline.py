@@ -4,18 +4,21 @@
 `SeparationGraph`, hands the answer of one deployment to the next without ever holding the samples. Only the finished,
 merged stretch comes back to it by value, on its way out.
 
-Ray Serve streams have no flow control, so the chunker is asked for one chunk at a time; its sessions are pinned to a
-replica by session id, and a session that is not asked for a while is closed.
+Ray Serve streams have no flow control, so the chunker is asked for one chunk at a time. An upload's session lives in one
+chunker; each chunker is a deployment of its own with one replica, which is what pins a session to it. (Ray 2.60's
+consistent-hash router would be the usual way, but it leaves one of two requests that arrive together waiting for ever.)
+A session that is not asked for a while is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,12 +26,13 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.audio.byte_pipe import BytePipe
-from deployments.audio.chunking import ChunkPlan, Chunker as Cutter, PlannedChunk, plan_chunks
-from deployments.audio.decode import Decoder
+from deployments.audio.chunking import Chunker as Cutter
+from deployments.audio.chunking import ChunkPlan, PlannedChunk, plan_chunks
+from deployments.audio.decode import Decoder, decode_all
 from deployments.audio.overlap_add import join
 from deployments.audio.resample import Resampler
 from deployments.engines.base import Chunk, Samples, Stems
-from deployments.errors import Failure, as_failure, fail
+from deployments.errors import Failure, MotetError, as_failure, fail
 from deployments.settings import SeparationSettings
 
 ATTEMPTS = 2
@@ -177,8 +181,6 @@ def _cut(session: Session, settings: SeparationSettings) -> Any:
 def _reference(task: SeparationTask, rate: int, settings: SeparationSettings) -> Samples | None:
     if task.reference is None:
         return None
-    from deployments.audio.decode import decode_all
-
     return decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=settings.max_audio_seconds)[0]
 
 
@@ -229,10 +231,12 @@ class InFlight:
 
 
 class SeparationGraph:
-    """Coordinates one replica set of each kind. Holds references and finished stretches, never chunks."""
+    """Coordinates one recording's way. Holds references and finished stretches, never chunks."""
 
-    def __init__(self, chunker: DeploymentHandle, merger: DeploymentHandle, settings: SeparationSettings) -> None:
-        self._chunker = chunker
+    def __init__(
+        self, chunkers: Sequence[DeploymentHandle], merger: DeploymentHandle, settings: SeparationSettings
+    ) -> None:
+        self._chunkers = itertools.cycle(chunkers)
         self._merger = merger.options(_by_reference=True)
         self._settings = settings
 
@@ -244,7 +248,7 @@ class SeparationGraph:
     ) -> AsyncGenerator[Merged]:
         """The separated recording, stretch by stretch, in order. Raises `MotetError`."""
         name = uuid.uuid4().hex
-        chunker = self._chunker.options(session_id=name)
+        chunker = next(self._chunkers)
         _raise(await chunker.open.remote(name, task))
         feeding = asyncio.create_task(self._feed(chunker, name, upload))
         under_way: deque[InFlight] = deque()
@@ -252,6 +256,10 @@ class SeparationGraph:
             async for merged in self._in_order(chunker, name, under_way, pick_separator):
                 yield merged
             await feeding
+        except MotetError:
+            if feeding.done():
+                await feeding  # what broke the upload says more than what its absence broke
+            raise
         finally:
             feeding.cancel()
             for item in under_way:
@@ -260,9 +268,13 @@ class SeparationGraph:
                 chunker.close.remote(name)
 
     async def _feed(self, chunker: DeploymentHandle, name: str, upload: AsyncIterable[bytes]) -> None:
-        async for block in upload:
-            _raise(await chunker.feed.remote(name, block, False))
-        _raise(await chunker.feed.remote(name, b"", True))
+        try:
+            async for block in upload:
+                _raise(await chunker.feed.remote(name, block, False))
+            _raise(await chunker.feed.remote(name, b"", True))
+        except Exception:
+            await chunker.close.remote(name)  # wakes a decoder that waits for more
+            raise
 
     async def _in_order(
         self, chunker: DeploymentHandle, name: str, under_way: deque[InFlight], pick: Callable[[], DeploymentHandle]

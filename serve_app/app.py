@@ -5,7 +5,6 @@
 from typing import Any
 
 from ray import serve
-from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from deployments.pipeline import Chunker, Merger
@@ -16,10 +15,7 @@ from deployments.synthesizer import Synthesizer
 from serve_app.config import AppConfig, Model, Placement
 from serve_app.gateway import Gateway
 
-GRAPH_REPLICAS = 1
 SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
-STICKY = RequestRouterConfig(request_router_class="ray.serve.experimental.consistent_hash_router:ConsistentHashRouter")
-"""Calls with one session id go to one replica."""
 
 
 def build(config: AppConfig) -> serve.Application:
@@ -28,7 +24,10 @@ def build(config: AppConfig) -> serve.Application:
         name: {placement.hardware.kind: _bind(name, model, placement, config) for placement in model.placements}
         for name, model in config.models.items()
     }
-    chunker = _helper(Chunker, "chunker", config, request_router_config=STICKY).bind(config.separation)
+    chunkers = [
+        _helper(Chunker, f"chunker-{number}", config).bind(config.separation)
+        for number in range(config.separation.chunkers)
+    ]
     merger = _helper(Merger, "merger", config).bind()
     gateway = serve.deployment(
         serve.ingress()(Gateway),
@@ -38,7 +37,7 @@ def build(config: AppConfig) -> serve.Application:
         graceful_shutdown_timeout_s=config.drain_s,
         ray_actor_options={"num_cpus": 0},
     )
-    application: serve.Application = gateway.bind(config, models, chunker, merger)
+    application: serve.Application = gateway.bind(config, models, chunkers, merger)
     return application
 
 
@@ -68,14 +67,12 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> D
     return deployment.bind(settings, *extra)
 
 
-def _helper(shim: type, name: str, config: AppConfig, **options: Any) -> serve.Deployment:
+def _helper(shim: type, name: str, config: AppConfig) -> serve.Deployment:
     """A deployment of the separation graph that holds no model."""
     return serve.deployment(
         shim,
         name=name,
-        num_replicas=GRAPH_REPLICAS,
         max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 2),
         graceful_shutdown_timeout_s=config.drain_s,
         ray_actor_options={"num_cpus": 0},
-        **options,
     )

@@ -95,6 +95,7 @@ class Separation(SeparationSettings):
     block_bytes: Count = 256 * 1024
     max_sessions: Count = 8
     max_chunk_seconds: Positive = 60.0
+    chunkers: Count = 1
 
 
 class Speech(StrictModel):

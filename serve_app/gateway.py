@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
@@ -20,10 +20,10 @@ class Gateway:
         self,
         config: AppConfig,
         models: Mapping[str, Mapping[str, DeploymentHandle]],
-        chunker: DeploymentHandle,
+        chunkers: Sequence[DeploymentHandle],
         merger: DeploymentHandle,
     ) -> None:
-        graph = SeparationGraph(chunker, merger, config.separation)
+        graph = SeparationGraph(chunkers, merger, config.separation)
         self._service = Service(config, ModelDirectory(config, models), graph)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -36,8 +36,21 @@ def serve_in_new_program(config: Path, profile: profiles.Profile) -> int:
     with tempfile.TemporaryDirectory(prefix="motet-") as folder:
         environment = {**os.environ, **profiles.environment(profile, Path(folder), os.environ)}
         program = subprocess.Popen([sys.executable, "-m", "serve_app.server", str(config)], env=environment)
-        with _passing_signals_to(program):
-            return program.wait()
+        try:
+            with _passing_signals_to(program):
+                return program.wait()
+        finally:
+            _end_processes_of(folder)
+
+
+def _end_processes_of(folder: str) -> None:
+    """HAProxy outlives its manager after a reload; it is known by the folder of its files, which is ours alone."""
+    left = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(part.startswith(folder) for part in process.info["cmdline"] or []):
+            process.kill()
+            left.append(process)
+    psutil.wait_procs(left, timeout=LEAVE_S)
 
 
 @contextmanager

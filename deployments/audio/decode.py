@@ -45,8 +45,10 @@ CODECS = frozenset(
 )
 
 _HEAD_BYTES = 512
-# A WAV has no packets of its own; FFmpeg's default of 4 kB would cost more than the decoding.
-_OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS)), "max_size": "65536"}
+_OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS))}
+# A WAV has no packets of its own, and FFmpeg's default of 4 kB costs more than the decoding. It also would wait for 5 MB
+# before it is sure that 16-bit samples are not a disguised film track.
+_WAV_OPTIONS = {**_OPTIONS, "max_size": "65536", "probesize": "65536"}
 
 _LOOKS = (
     (0, b"\xff\xd8\xff", "a JPEG picture"),
@@ -305,7 +307,8 @@ def _open(source: _Source) -> InputContainer:
     if demuxer == "mov":
         source.make_seekable()
     try:
-        return av.open(source, "r", format=demuxer, container_options=_OPTIONS, metadata_errors="replace")
+        options = _WAV_OPTIONS if demuxer == "wav" else _OPTIONS
+        return av.open(source, "r", format=demuxer, container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         source.raise_error()
         raise _corrupt() from error

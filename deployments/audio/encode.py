@@ -74,7 +74,8 @@ def open_encoder(
     """A new stream of `channels` channels at `sample_rate` Hz in `format`.
 
     A codec that does not know the rate (opus, mp3, aac) gets the sound resampled to the nearest rate above.
-    `total_samples`, per channel, makes the sizes in a WAV header exact. Raises `MotetError` (unsupported) for more than
+    `total_samples`, per channel, puts the exact length into a WAV or FLAC header; without it a WAV promises the most it
+    can and a FLAC leaves it open, which players and FFmpeg accept but `soundfile` does not. Raises `MotetError` (unsupported) for more than
     two channels.
     """
     if channels not in (1, 2):
@@ -84,7 +85,10 @@ def open_encoder(
         return PcmEncoder(channels)
     if format == "wav":
         return PcmEncoder(channels, wav_header(sample_rate, channels, total_samples))
-    return StreamEncoder(_CODECS[format], sample_rate, channels)
+    encoder = StreamEncoder(_CODECS[format], sample_rate, channels)
+    if format == "flac" and total_samples is not None:
+        encoder.rewrite_header(lambda header: _flac_header(header, total_samples))
+    return encoder
 
 
 def wav_header(sample_rate: int, channels: int, total_samples: int | None = None) -> bytes:
@@ -195,7 +199,7 @@ class StreamEncoder:
         self._ended = False
         self._sink = _Sink()
         # `bitexact` keeps random serial numbers and library versions out: the same sound is the same bytes.
-        options = {"flush_packets": "1", "fflags": "+bitexact", **codec.muxer_options}
+        options = {"fflags": "+bitexact", **codec.muxer_options}
         self._container = av.open(self._sink, "w", format=codec.container, container_options=options)
         self._stream = self._container.add_stream(codec.name, rate=self._rate, options=dict(codec.codec_options))
         assert isinstance(self._stream, av.AudioStream)
@@ -210,7 +214,7 @@ class StreamEncoder:
     def finish(self) -> bytes:
         """What the resampler, the codec and the muxer still held."""
         if not self._ended:
-            self._write(self._resampler.finish())
+            self._write(_rows(self._resampler.finish(), self._channels))
             self._mux(None)
             self.close()
         return self._sink.take()
@@ -219,6 +223,10 @@ class StreamEncoder:
         """Frees the codec and the muxer."""
         self._ended = True
         self._container.close()
+
+    def rewrite_header(self, change: Callable[[bytes], bytes]) -> None:
+        """Replaces the header by what `change` makes of it; only before the first `encode`."""
+        self._sink.write(change(self._sink.take()))
 
     def _prepare(self, stream: av.AudioStream, bit_rate: int | None) -> None:
         context = stream.codec_context
@@ -264,6 +272,14 @@ class _Sink:
         taken = bytes(self._waiting)
         self._waiting.clear()
         return taken
+
+
+def _flac_header(header: bytes, total_samples: int) -> bytes:
+    # The length is the low 36 bits of eight bytes in STREAMINFO; zero means unknown, and so does more than fits.
+    at = 18
+    packed = int.from_bytes(header[at : at + 8], "big") >> 36 << 36
+    length = total_samples if total_samples < 2**36 else 0
+    return header[:at] + (packed | length).to_bytes(8, "big") + header[at + 8 :]
 
 
 def _refuse_if(ended: bool) -> None:

@@ -6,7 +6,8 @@ Both sides are brought to one notation first, so that only what was spoken or he
   ("seven thirty", "7:30" -> 730; "twenty twenty four" -> 2024);
 * money, percentages, units and usual short forms are written out, dotted letters lose their dots;
 * contractions stay as they are, punctuation and capitals go;
-* two words that the other side writes as one are one ("sea shells", "seashells"): they sound the same.
+* dates are written day by month, "the 5th of June" as "5 June";
+* a place where the two sides differ only in their spaces is no error ("sea shells", "seashells").
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 
 import jiwer
 
@@ -43,7 +45,6 @@ def errors(references: Sequence[str], heard: Sequence[str]) -> ErrorCount:
     words = wrong = 0
     for said, got in zip(references, heard, strict=True):
         left, right = normalise(said), normalise(got)
-        left, right = _join_compounds(left, set(right)), _join_compounds(right, set(left))
         words += len(left)
         wrong += _distance(left, right)
     return ErrorCount(words, wrong)
@@ -59,18 +60,15 @@ def normalise(text: str) -> list[str]:
 def _distance(left: list[str], right: list[str]) -> int:
     if not left:  # jiwer divides by the length of the reference
         return len(right)
-    aligned = jiwer.process_words(" ".join(left), " ".join(right))
-    return aligned.substitutions + aligned.deletions + aligned.insertions
-
-
-def _join_compounds(words: list[str], other_side: set[str]) -> list[str]:
-    joined: list[str] = []
-    for word in words:
-        if joined and joined[-1] + word in other_side and word not in other_side:
-            joined[-1] += word
-        else:
-            joined.append(word)
-    return joined
+    chunks = jiwer.process_words(" ".join(left), " ".join(right)).alignments[0]
+    wrong = 0
+    for equal, group in groupby(chunks, key=lambda chunk: chunk.type == "equal"):
+        differing = list(group)
+        said = left[differing[0].ref_start_idx : differing[-1].ref_end_idx]
+        got = right[differing[0].hyp_start_idx : differing[-1].hyp_end_idx]
+        if not equal and "".join(said) != "".join(got):
+            wrong += sum(max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx) for c in differing)
+    return wrong
 
 
 _WORD = re.compile(r"\d+(?:\.\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*")
@@ -212,8 +210,10 @@ _WRITTEN = _rules(
 
 # On single-spaced words with every number in digits.
 _SPOKEN = _rules(
-    (rf"\b{_MONTH} (?:(\d)0 )?second\b", r"\1 \g<2>2"),
-    (rf"\b{_MONTH} (\d+) th\b", r"\1 \2"),
+    (rf"\b{_MONTH} (?:the )?(?:(\d)0 )?second\b", r"\1 \g<2>2"),
+    (rf"\b{_MONTH} (?:the )?(\d+) th\b", r"\1 \2"),
+    (rf"\b(?:the )?(?:(\d)0 )?second of {_MONTH}\b", r"\g<1>2 \2"),
+    (rf"\b(?:the )?(\d+) th (?:of )?{_MONTH}\b", r"\1 \2"),
     (r"(?<=\d) th\b", "th"),
     (r"(?<=\d) o'clock\b", ""),
     (r"(?<=\d) ([ap]) m\b", r" \1m"),
@@ -221,8 +221,8 @@ _SPOKEN = _rules(
     (r"(?<=\d) point (?=\d)", "."),
     *((rf"(?<=\d ){short}\b", long) for short, long in _UNITS.items()),
     (rf"(?<=\d )({_COUNTED})s\b", r"\1"),
-    (r"\b(dollar|euro|pound) and (?=\d+ (?:cent|pence)\b)", r"\1 "),
     (r"\b0 (?:dollar|euro|pound) (?=\d+ (?:cent|pence)\b)", ""),
+    (r"\b(dollar|euro|pound) and (?=\d+ (?:cent|pence)\b)", r"\1 "),
     (r"\b0+ (?:cent|pence)\b", ""),
     (r"\b0(?=\d (?:cent|pence)\b)", ""),
     (r"(?<!\S)([b-hj-z]) (?=[b-hj-z](?:\s|$))", r"\1"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import soundfile
+import soundfile  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder, wav_header
@@ -46,7 +46,7 @@ def read(format: AudioFormat, data: bytes, channels: int) -> tuple[NDArray[np.fl
     """The (channels, n) samples of `data`, and their rate (0 for pcm), without our own decoder."""
     if format == "pcm":
         return np.frombuffer(data, "<i2").reshape(-1, channels).T / 32768.0, 0
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         frames = list(container.decode(audio=0))
         resampler = av.AudioResampler("fltp")
         rows = [piece.to_ndarray() for frame in frames for piece in resampler.resample(frame)]
@@ -58,7 +58,8 @@ def loudest_tone(samples: NDArray[np.float64], rate: int) -> float:
 
 
 def int16(sound: Float) -> NDArray[np.int16]:
-    return np.rint(sound * 32768.0).astype(np.int16)
+    whole: NDArray[np.int16] = np.rint(sound * 32768.0).astype(np.int16)
+    return whole
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -71,8 +72,9 @@ def test_a_stream_is_one_file_of_the_same_sound(format: AudioFormat, rate: int, 
     assert out.shape[0] == channels
     assert -1 <= out.shape[1] - sound.shape[1] * out_rate / rate <= PADDING[format]
     for row, samples in enumerate(out):
+        # LAME lowers the level by half a decibel.
         assert abs(loudest_tone(samples, out_rate) - 300 * (row + 1)) < 4
-        assert abs(float(samples[4000:-4000].std()) * 2**0.5 - 0.4) < 0.02
+        assert abs(float(samples[4000:-4000].std()) * 2**0.5 - 0.4) < 0.03
     if format in EXACT:
         np.testing.assert_array_equal(np.rint(out * 32768).astype(np.int64), int16(sound))
 
@@ -118,12 +120,18 @@ def test_loud_samples_clip_and_bad_ones_are_silent() -> None:
     assert out.tolist() == [32767, -32768, 32767, -32768, 0, 32767, -32768, 0, 1]
 
 
+@pytest.mark.parametrize("format", ["mp3", "opus", "aac"])
+def test_coded_sound_clips_too(format: AudioFormat) -> None:
+    out, _ = read(format, encode(format, 48000, tones(48000, 1) * 10, (5000,)), 1)
+    assert 0.9 < float(np.abs(out).max()) < 1.6
+
+
 @pytest.mark.parametrize("format", ["mp3", "opus", "aac", "flac"])
 def test_a_bad_sample_does_not_spoil_what_follows(format: AudioFormat) -> None:
     sound = tones(44100, 1, seconds=1.0)
     sound[0, 100:110] = np.nan
     out, rate = read(format, encode(format, 44100, sound, (5000,)), 1)
-    assert abs(float(out[0, 8000:-8000].std()) * 2**0.5 - 0.4) < 0.02
+    assert abs(float(out[0, 8000:-8000].std()) * 2**0.5 - 0.4) < 0.03
     assert abs(loudest_tone(out[0], rate) - 300) < 4
 
 
@@ -194,15 +202,26 @@ def test_endings(format: AudioFormat) -> None:
 @pytest.mark.parametrize("format", ["wav", "flac"])
 def test_a_stream_without_samples_is_a_valid_file(format: AudioFormat) -> None:
     data = open_encoder(format, 24000).finish()
-    samples, rate = soundfile.read(io.BytesIO(data))
-    assert (len(samples), rate) == (0, 24000)
+    with av.open(io.BytesIO(data), "r") as container:
+        assert container.streams.audio[0].rate == 24000
+        assert list(container.decode(audio=0)) == []
 
 
-def test_flac_is_what_other_readers_read() -> None:
-    sound = tones(24000, 2)
-    samples, rate = soundfile.read(io.BytesIO(encode("flac", 24000, sound, (500,))), dtype="int16")
-    assert rate == 24000
-    np.testing.assert_array_equal(samples[: sound.shape[1]], int16(sound).T)
+@pytest.mark.parametrize("format", FORMATS)
+def test_ending_without_a_sample_is_no_error(format: AudioFormat) -> None:
+    assert open_encoder(format, 22050, 2).finish() is not None
+
+
+@pytest.mark.parametrize("total", [0, 21600])
+def test_a_flac_of_known_length_says_so(total: int) -> None:
+    encoder = open_encoder("flac", 24000, 2, total_samples=total)
+    sound = tones(24000, 2)[:, :total]
+    data = encoder.encode(sound) + encoder.finish()
+    assert int.from_bytes(data[18:26], "big") % 2**36 == total
+    if total:
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="int16")
+        assert rate == 24000
+        np.testing.assert_array_equal(samples, int16(sound).T)
 
 
 def test_wrong_shapes_and_channel_counts_are_refused() -> None:
