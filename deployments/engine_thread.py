@@ -31,9 +31,9 @@ class EngineThread:
         call = asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._timed(function, *args, **kwargs))
         return await call
 
-    def submit(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
         """Queues a call whose outcome nobody waits for."""
-        self._pool.submit(self._timed, function, *args, **kwargs)
+        self._pool.submit(lambda: self._timed(function, *args, **kwargs))
 
     def _timed(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._busy_since = self._clock()

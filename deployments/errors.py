@@ -52,9 +52,7 @@ class MotetError(Exception):
         return self.failure.message
 
 
-def fail(
-    kind: Kind, cause: str, remedy: str = "", *, param: str | None = None, code: str | None = None
-) -> MotetError:
+def fail(kind: Kind, cause: str, remedy: str = "", *, param: str | None = None, code: str | None = None) -> MotetError:
     """Builds the exception for `raise fail("invalid", "...", "...")`."""
     return MotetError(Failure(kind, cause, remedy, param, code))
 

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from ray.serve.handle import DeploymentHandle
 
 from deployments.audio.byte_pipe import BytePipe
@@ -122,6 +123,7 @@ class Chunker:
         if found is None:
             return None
         ticket, chunk = found
+        assert isinstance(ticket, ChunkTicket)
         session.ready[ticket.index] = chunk
         return ticket
 
@@ -181,7 +183,8 @@ def _cut(session: Session, settings: SeparationSettings) -> Any:
 def _reference(task: SeparationTask, rate: int, settings: SeparationSettings) -> Samples | None:
     if task.reference is None:
         return None
-    return decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=settings.max_audio_seconds)[0]
+    rows = decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=settings.max_audio_seconds)
+    return np.ascontiguousarray(rows[0])
 
 
 def _ticketed(
@@ -203,9 +206,10 @@ class Merger:
         self, previous: Stems | Failure | None, current: Stems | Failure, plan: ChunkPlan, last: bool
     ) -> Merged | Failure:
         """The stretch that is finished once `current` is there. See `overlap_add.join`."""
-        for stems in (previous, current):
-            if isinstance(stems, Failure):
-                return stems
+        if isinstance(previous, Failure):
+            return previous
+        if isinstance(current, Failure):
+            return current
         try:
             return await asyncio.to_thread(join_stems, previous, current, plan, last)
         except Exception as error:
@@ -234,7 +238,7 @@ class SeparationGraph:
     """Coordinates one recording's way. Holds references and finished stretches, never chunks."""
 
     def __init__(
-        self, chunkers: Sequence[DeploymentHandle], merger: DeploymentHandle, settings: SeparationSettings
+        self, chunkers: Sequence[DeploymentHandle[Any]], merger: DeploymentHandle[Any], settings: SeparationSettings
     ) -> None:
         self._chunkers = itertools.cycle(chunkers)
         self._merger = merger.options(_by_reference=True)
@@ -244,7 +248,7 @@ class SeparationGraph:
         self,
         upload: AsyncIterable[bytes],
         task: SeparationTask,
-        pick_separator: Callable[[], DeploymentHandle],
+        pick_separator: Callable[[], DeploymentHandle[Any]],
     ) -> AsyncGenerator[Merged]:
         """The separated recording, stretch by stretch, in order. Raises `MotetError`."""
         name = uuid.uuid4().hex
@@ -267,7 +271,7 @@ class SeparationGraph:
             with contextlib.suppress(Exception):
                 chunker.close.remote(name)
 
-    async def _feed(self, chunker: DeploymentHandle, name: str, upload: AsyncIterable[bytes]) -> None:
+    async def _feed(self, chunker: DeploymentHandle[Any], name: str, upload: AsyncIterable[bytes]) -> None:
         try:
             async for block in upload:
                 _raise(await chunker.feed.remote(name, block, False))
@@ -277,7 +281,11 @@ class SeparationGraph:
             raise
 
     async def _in_order(
-        self, chunker: DeploymentHandle, name: str, under_way: deque[InFlight], pick: Callable[[], DeploymentHandle]
+        self,
+        chunker: DeploymentHandle[Any],
+        name: str,
+        under_way: deque[InFlight],
+        pick: Callable[[], DeploymentHandle[Any]],
     ) -> AsyncGenerator[Merged]:
         previous: Any = None
         ended = False
@@ -294,7 +302,7 @@ class SeparationGraph:
                 under_way.popleft()
                 previous = item.stems
 
-    async def _join(self, previous: Any, item: InFlight, pick: Callable[[], DeploymentHandle]) -> Merged:
+    async def _join(self, previous: Any, item: InFlight, pick: Callable[[], DeploymentHandle[Any]]) -> Merged:
         for attempt in range(ATTEMPTS):
             merged = await self._try_join(previous, item)
             if isinstance(merged, Merged):
@@ -313,7 +321,7 @@ class SeparationGraph:
             return as_failure(error)
 
 
-def _separate(pick: Callable[[], DeploymentHandle], chunk: Any) -> Any:
+def _separate(pick: Callable[[], DeploymentHandle[Any]], chunk: Any) -> Any:
     return pick().options(_by_reference=True).separate.remote(chunk)
 
 

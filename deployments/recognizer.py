@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from deployments.engines.base import RecognitionEngine, RecognitionOptions, RecognitionTraits, Transcript, Window
 from deployments.errors import Failure, as_failure
 from deployments.listening import first_second_of_silence, windows_of
-from deployments.replica import ModelReplica, ReplicaSettings
+from deployments.replica import ModelReplica
 from deployments.settings import WindowSettings
-from deployments.stepping import Stepper
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +25,11 @@ class Heard:
 class Recognizer(ModelReplica):
     """Listens. Windows of every request share the engine's batches."""
 
-    async def __init__(self, settings: ReplicaSettings, windows: WindowSettings) -> None:
-        engine: RecognitionEngine = await self.load(settings)
+    def prepare(self, engine: RecognitionEngine, windows: WindowSettings) -> None:
+        """Takes the engine and how recordings are cut."""
         self._engine = engine
         self._windows = windows
-        self._stepper: Stepper[Window, Transcript] = Stepper(engine.transcribe, self.thread, settings.steps)
-        await self.warm_up(self._hear_something)
+        self._stepper = self.stepper(engine.transcribe)
 
     async def traits(self) -> RecognitionTraits:
         """What the model can do."""
@@ -62,6 +60,7 @@ class Recognizer(ModelReplica):
         running.popleft()
         return Heard(transcript, window.start + len(window.samples) / self._engine.traits.sample_rate)
 
-    async def _hear_something(self) -> None:
+    async def answer_once(self) -> None:
+        """Listens to a second of almost nothing."""
         silence = first_second_of_silence(self._engine.traits.sample_rate)
         await self._stepper.step(silence)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -15,6 +15,10 @@ from deployments.engines import registry, sources
 from deployments.engines.base import EngineSpec
 from deployments.errors import MotetError
 from deployments.settings import StepSettings, StrictModel
+from deployments.stepping import Stepper
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 HEAVY_LIBRARIES = ("torch", "mlx")
 
@@ -48,28 +52,34 @@ class ReplicaReport:
 class ModelReplica:
     """Base of the deployments that hold an engine."""
 
-    thread: EngineThread
-    _settings: ReplicaSettings
-    _load_seconds: float
-    _warm_up_seconds: float
-
-    async def load(self, settings: ReplicaSettings) -> Any:
-        """Loads the engine on the thread that will run it."""
+    # Ray Serve awaits a constructor that is a coroutine; the type checker knows only the other kind.
+    async def __init__(self, settings: ReplicaSettings, *extra: Any) -> None:  # type: ignore[misc]
         self._settings = settings
         self.thread = EngineThread(settings.model)
         started = time.perf_counter()
-        try:
-            engine = await self.thread.run(load_engine, settings)
-        except MotetError as error:
-            raise RuntimeError(f"Model {settings.model!r} cannot be loaded. {error}") from error
+        self.prepare(await self._loaded(), *extra)
         self._load_seconds = time.perf_counter() - started
-        return engine
-
-    async def warm_up(self, answer: Callable[[], Awaitable[None]]) -> None:
-        """Answers one request before the replica counts as ready."""
         started = time.perf_counter()
-        await answer()
+        await self.answer_once()
         self._warm_up_seconds = time.perf_counter() - started
+
+    def prepare(self, engine: Any, *extra: Any) -> None:
+        """Takes the loaded engine; `extra` is what the deployment was bound with beside its settings."""
+        raise NotImplementedError
+
+    async def answer_once(self) -> None:
+        """Answers one request of its own: the replica counts as ready only after that."""
+        raise NotImplementedError
+
+    async def _loaded(self) -> Any:
+        try:
+            return await self.thread.run(load_engine, self._settings)
+        except MotetError as error:
+            raise RuntimeError(f"Model {self._settings.model!r} cannot be loaded. {error}") from error
+
+    def stepper(self, advance: Callable[[Sequence[Item]], list[Result | Exception]]) -> Stepper[Item, Result]:
+        """The gate and batch in front of one of the engine's calls."""
+        return Stepper(advance, self.thread, self._settings.steps)
 
     async def report(self) -> ReplicaReport:
         """How this replica came up and what it takes."""

@@ -6,18 +6,16 @@ import numpy as np
 
 from deployments.engines.base import Chunk, SeparationEngine, SeparationTraits, Stems
 from deployments.errors import Failure, as_failure
-from deployments.replica import ModelReplica, ReplicaSettings
-from deployments.stepping import Stepper
+from deployments.replica import ModelReplica
 
 
 class Separator(ModelReplica):
     """Takes sound apart, chunk by chunk."""
 
-    async def __init__(self, settings: ReplicaSettings) -> None:
-        engine: SeparationEngine = await self.load(settings)
+    def prepare(self, engine: SeparationEngine) -> None:
+        """Takes the engine."""
         self._engine = engine
-        self._stepper: Stepper[Chunk, Stems] = Stepper(engine.separate, self.thread, settings.steps)
-        await self.warm_up(self._separate_something)
+        self._stepper = self.stepper(engine.separate)
 
     async def traits(self) -> SeparationTraits:
         """What the model can do."""
@@ -32,6 +30,7 @@ class Separator(ModelReplica):
         except Exception as error:
             return as_failure(error)
 
-    async def _separate_something(self) -> None:
+    async def answer_once(self) -> None:
+        """Takes a second of silence apart."""
         rate = self._engine.traits.sample_rates[0]
         await self._stepper.step(Chunk(np.zeros((1, rate), np.float32), rate, 0))

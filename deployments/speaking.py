@@ -6,7 +6,7 @@ request and no more, whatever the length of the text, and the next request can g
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -68,7 +68,7 @@ async def speak(
     traits: SpeechTraits,
     call: Callable[[SpeechRequest], AsyncGenerator[AudioChunk]],
     seconds_of_audio: float,
-) -> AsyncIterator[AudioChunk]:
+) -> AsyncGenerator[AudioChunk]:
     """The task's sound, chunk by chunk, in order; `call` speaks one request. Only the very last chunk says so."""
     pace = pace_of(task.speed, traits)
     stretcher = Stretcher(traits.sample_rate, pace.tempo)
@@ -106,7 +106,7 @@ def _only(results: Sequence[AudioChunk | Exception]) -> AudioChunk:
     return result
 
 
-def choose_voice(wanted: str | None, traits: SpeechTraits, aliases: dict[str, str]) -> str:
+def choose_voice(wanted: str | None, traits: SpeechTraits, aliases: Mapping[str, str]) -> str:
     """The model's own name of a voice. Raises `MotetError` (not_found) that lists the voices."""
     name = traits.default_voice if wanted is None else aliases.get(wanted, wanted)
     if name not in {voice.id for voice in traits.voices}:
@@ -115,4 +115,3 @@ def choose_voice(wanted: str | None, traits: SpeechTraits, aliases: dict[str, st
             "not_found", f"There is no voice {wanted!r}.", f"Voices: {known}.", param="voice", code="voice_not_found"
         )
     return name
-

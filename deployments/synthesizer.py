@@ -7,18 +7,16 @@ from typing import Any
 
 from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits
 from deployments.errors import Failure, as_failure
-from deployments.replica import ModelReplica, ReplicaSettings
-from deployments.stepping import Stepper
+from deployments.replica import ModelReplica
 
 
 class Synthesizer(ModelReplica):
     """Speaks. One replica holds one engine; many streams share its steps."""
 
-    async def __init__(self, settings: ReplicaSettings) -> None:
-        engine: SpeechEngine[Any] = await self.load(settings)
+    def prepare(self, engine: SpeechEngine[Any]) -> None:
+        """Takes the engine."""
         self._engine = engine
-        self._stepper: Stepper[Any, AudioChunk] = Stepper(engine.step, self.thread, settings.steps)
-        await self.warm_up(self._say_something)
+        self._stepper = self.stepper(engine.step)
 
     async def traits(self) -> SpeechTraits:
         """What the model can do."""
@@ -40,7 +38,8 @@ class Synthesizer(ModelReplica):
             # Without an await: a cancelled stream must free its slot even while it is being torn down.
             self.thread.submit(self._engine.close, utterance)
 
-    async def _say_something(self) -> None:
+    async def answer_once(self) -> None:
+        """Says one word."""
         voice = self._engine.traits.default_voice
         async for chunk in self.speak(SpeechRequest(("Ready.",), voice)):
             if isinstance(chunk, Failure):

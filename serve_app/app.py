@@ -5,7 +5,7 @@
 from typing import Any
 
 from ray import serve
-from ray.serve.handle import DeploymentHandle
+from ray.serve import Application, Deployment
 
 from deployments.pipeline import Chunker, Merger
 from deployments.recognizer import Recognizer
@@ -18,7 +18,7 @@ from serve_app.gateway import Gateway
 SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
 
-def build(config: AppConfig) -> serve.Application:
+def build(config: AppConfig) -> Application:
     """The whole service as one Ray Serve application."""
     models = {
         name: {placement.hardware.kind: _bind(name, model, placement, config) for placement in model.placements}
@@ -30,18 +30,16 @@ def build(config: AppConfig) -> serve.Application:
     ]
     merger = _helper(Merger, "merger", config).bind()
     gateway = serve.deployment(
-        serve.ingress()(Gateway),
         name="gateway",
         num_replicas=config.gateway_replicas,
         max_ongoing_requests=config.gateway_max_ongoing_requests,
         graceful_shutdown_timeout_s=config.drain_s,
         ray_actor_options={"num_cpus": 0},
-    )
-    application: serve.Application = gateway.bind(config, models, chunkers, merger)
-    return application
+    )(serve.ingress()(Gateway))
+    return gateway.bind(config, models, chunkers, merger)
 
 
-def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> DeploymentHandle:
+def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
     """One model on one hardware class, as the deployment `<model>@<class>`."""
     settings = ReplicaSettings(
         model=name,
@@ -55,24 +53,22 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> D
         stuck_after_seconds=placement.stuck_after_seconds,
     )
     deployment = serve.deployment(
-        SHIMS[model.task],
         name=f"{name}@{placement.hardware.kind}",
         num_replicas=placement.replicas,
         max_ongoing_requests=placement.max_ongoing_requests,
         max_queued_requests=placement.max_queued_requests,
         graceful_shutdown_timeout_s=config.drain_s,
         ray_actor_options=placement.hardware.actor_options(),
-    )
+    )(SHIMS[model.task])
     extra: list[Any] = [config.windows] if model.task == "transcription" else []
     return deployment.bind(settings, *extra)
 
 
-def _helper(shim: type, name: str, config: AppConfig) -> serve.Deployment:
+def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
     """A deployment of the separation graph that holds no model."""
     return serve.deployment(
-        shim,
         name=name,
         max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 2),
         graceful_shutdown_timeout_s=config.drain_s,
         ray_actor_options={"num_cpus": 0},
-    )
+    )(shim)

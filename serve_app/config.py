@@ -204,7 +204,7 @@ DEFAULT_MODELS: Mapping[str, Model] = {
         engine="hibari",
         source="wheel:hibari-tts",
         aliases=("tts-1", "tts-1-hd", "gpt-4o-mini-tts"),
-        voice_aliases={name: "heart" for name in OPENAI_VOICES},
+        voice_aliases=dict.fromkeys(OPENAI_VOICES, "heart"),
     ),
     "whisper-tiny.en": Model(
         engine="whisper",
@@ -294,7 +294,9 @@ def mistakes_of(error: ValidationError, schema: type[BaseModel]) -> list[str]:
             continue  # a list is "too short" because of a mistake inside it
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{place}: unknown key{_nearest(str(fault['loc'][-1]), _schema_at(schema, fault['loc'][:-1]))}")
+            lines.append(
+                f"{place}: unknown key{_nearest(str(fault['loc'][-1]), _schema_at(schema, fault['loc'][:-1]))}"
+            )
         else:
             lines.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
@@ -19,9 +20,9 @@ class Gateway:
     def __init__(
         self,
         config: AppConfig,
-        models: Mapping[str, Mapping[str, DeploymentHandle]],
-        chunkers: Sequence[DeploymentHandle],
-        merger: DeploymentHandle,
+        models: Mapping[str, Mapping[str, DeploymentHandle[Any]]],
+        chunkers: Sequence[DeploymentHandle[Any]],
+        merger: DeploymentHandle[Any],
     ) -> None:
         graph = SeparationGraph(chunkers, merger, config.separation)
         self._service = Service(config, ModelDirectory(config, models), graph)

@@ -21,7 +21,7 @@ SMOOTHING = 0.2
 class PlacedModel:
     """One model on one hardware class, as seen from the gateway."""
 
-    def __init__(self, kind: str, handle: DeploymentHandle, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kind: str, handle: DeploymentHandle[Any], clock: Callable[[], float] = time.monotonic) -> None:
         self.kind = kind
         self.handle = handle
         self.under_way = 0
@@ -68,7 +68,7 @@ class PlacedModel:
 class ModelDirectory:
     """Every model by name and alias, with its placements."""
 
-    def __init__(self, config: AppConfig, handles: Mapping[str, Mapping[str, DeploymentHandle]]) -> None:
+    def __init__(self, config: AppConfig, handles: Mapping[str, Mapping[str, DeploymentHandle[Any]]]) -> None:
         self.models: Mapping[str, Model] = config.models
         self._aliases = {alias: name for name, model in config.models.items() for alias in model.aliases}
         self._placed = {name: [PlacedModel(k, h) for k, h in kinds.items()] for name, kinds in handles.items()}

@@ -96,7 +96,10 @@ def running(settings: ConfigFile, stopped: threading.Event) -> Iterator[None]:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         ray.init(
-            address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False, logging_level="WARNING"
+            address=os.environ.get("RAY_ADDRESS"),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
         )
         serve.start(
             proxy_location=settings.serve.get("proxy_location", "HeadOnly"),

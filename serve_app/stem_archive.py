@@ -16,12 +16,15 @@ class _Outbox:
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes, /) -> int:
         """Takes bytes."""
         self._data += data
         return len(data)
 
     def flush(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
         """Nothing to do."""
 
     def take(self) -> bytes:
@@ -38,7 +41,7 @@ class StemArchive:
         self._names = file_names
         self._first, *others = file_names
         self._outbox = _Outbox()
-        self._zip = zipfile.ZipFile(self._outbox, "w", zipfile.ZIP_STORED)  # type: ignore[arg-type]
+        self._zip = zipfile.ZipFile(self._outbox, "w", zipfile.ZIP_STORED)
         self._member: IO[bytes] | None = self._zip.open(file_names[self._first], "w", force_zip64=True)
         self._waiting = {stem: tempfile.TemporaryFile() for stem in others}
 

@@ -16,7 +16,9 @@ from serve_app.http_errors import error_body
 class ClosingStream(StreamingResponse):
     """Closes its source when the client leaves; Starlette alone would leave that to the garbage collector."""
 
-    def __init__(self, source: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, source: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(source, media_type=media_type, headers=headers)
         self._source = source
 

@@ -67,7 +67,9 @@ def _sorted_out(form: FormData, repeated: frozenset[str]) -> UploadForm:
 
 def missing_file() -> MotetError:
     """What to say to a form without a recording."""
-    return fail("invalid", "The form has no recording.", "Send it as the form field 'file'.", param="file", code="missing")
+    return fail(
+        "invalid", "The form has no recording.", "Send it as the form field 'file'.", param="file", code="missing"
+    )
 
 
 async def blocks_of(file: UploadFile, block_bytes: int) -> AsyncIterator[bytes]:

@@ -58,7 +58,9 @@ class BytePipe:
         with self._changed:
             self._changed.wait_for(lambda: bool(self._blocks) or self._ended or self._aborted, self._timeout)
             if self._aborted or not (self._blocks or self._ended):
-                raise fail("timeout", "The upload stopped before its end.", "Send the file again.", code="upload_stalled")
+                raise fail(
+                    "timeout", "The upload stopped before its end.", "Send the file again.", code="upload_stalled"
+                )
             return self._take(size) if self._blocks else b""
 
     def _take(self, size: int) -> bytes:

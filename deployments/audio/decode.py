@@ -261,7 +261,7 @@ class _Source:
         """Moves all that is still to be read to a temporary file, if the file cannot seek."""
         if self._can_seek:
             return
-        spool = SpooledTemporaryFile(max_size=SPOOLED_BYTES_IN_MEMORY)  # noqa: SIM115 - `close` closes it
+        spool = SpooledTemporaryFile(max_size=SPOOLED_BYTES_IN_MEMORY)
         self._temporary.enter_context(spool)
         while block := self.read(2**16):
             spool.write(block)
@@ -280,7 +280,7 @@ class _Source:
             return taken
         try:
             return bytes(self._file.read(size))[:size]
-        except Exception as error:  # noqa: BLE001 - whatever it is, `raise_error` raises it again
+        except Exception as error:
             self._error = error
             return b""
 

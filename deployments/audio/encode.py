@@ -75,8 +75,8 @@ def open_encoder(
 
     A codec that does not know the rate (opus, mp3, aac) gets the sound resampled to the nearest rate above.
     `total_samples`, per channel, puts the exact length into a WAV or FLAC header; without it a WAV promises the most it
-    can and a FLAC leaves it open, which players and FFmpeg accept but `soundfile` does not. Raises `MotetError` (unsupported) for more than
-    two channels.
+    can and a FLAC leaves it open, which players and FFmpeg accept but `soundfile`
+    does not. Raises `MotetError` (unsupported) for more than two channels.
     """
     if channels not in (1, 2):
         cause = f"The sound has {channels} channels, and this service writes mono or stereo."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 from numpy.typing import NDArray
 
 from deployments.engines.base import Chunk, EngineSpec, Samples, SeparationTraits, Stems
@@ -134,7 +134,7 @@ class NsNet2Engine:
     def _separate_alike(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
         try:
             speech = self._networks[chunks[0].sample_rate](np.concatenate([chunk.samples for chunk in chunks]))
-        except Exception as error:  # noqa: BLE001 - chunks of another rate or length are still to come
+        except Exception as error:
             return [MotetError(as_failure(error)) for _ in chunks]
         ends = np.cumsum([len(chunk.samples) for chunk in chunks])
         return [_stems(chunk, part) for chunk, part in zip(chunks, np.split(speech, ends[:-1]), strict=True)]

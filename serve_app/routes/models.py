@@ -28,7 +28,11 @@ async def model(name: str, request: Request) -> dict[str, Any]:
     if name not in directory.models and name not in directory.aliases:
         known = ", ".join(directory.models)
         raise fail(
-            "not_found", f"The model {name!r} does not exist.", f"Models: {known}.", param="model", code="model_not_found"
+            "not_found",
+            f"The model {name!r} does not exist.",
+            f"Models: {known}.",
+            param="model",
+            code="model_not_found",
         )
     return await _entry(directory, name)
 

