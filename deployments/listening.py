@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,14 @@ from deployments.audio.decode import decode_stream
 from deployments.audio.windows import WindowCutter
 from deployments.engines.base import RecognitionEngine, RecognitionOptions, Transcript, Window
 from deployments.settings import WindowSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The transcript of the next window, and where in the recording that window ends, in seconds."""
+
+    transcript: Transcript
+    until_seconds: float
 
 
 def windows_of(

@@ -5,21 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from deployments.engines.base import RecognitionEngine, RecognitionOptions, RecognitionTraits, Transcript, Window
 from deployments.errors import Failure, as_failure
-from deployments.listening import first_second_of_silence, windows_of
+from deployments.listening import Heard, first_second_of_silence, windows_of
 from deployments.replica import ModelReplica
 from deployments.settings import WindowSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """The transcript of the next window, and where in the recording that window ends, in seconds."""
-
-    transcript: Transcript
-    until_seconds: float
 
 
 class Recognizer(ModelReplica):

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
-from ray.serve.schema import ServeDeploySchema
 
 from cluster.hardware import CpuClass, CudaClass, MlxClass
 from deployments.engines import registry, sources
@@ -236,6 +235,8 @@ def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
 
     Raises `MotetError` that lists every mistake with the nearest valid name.
     """
+    from ray.serve.schema import ServeDeploySchema  # takes over a second, and the command line does without it
+
     try:
         document = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:

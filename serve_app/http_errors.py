@@ -55,9 +55,12 @@ def validated(schema: type[Schema], fields: object) -> Schema:
         return schema.model_validate(fields)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        param = ".".join(str(part) for part in fault["loc"]) or None
+        if not fault["loc"]:
+            needed = ", ".join(repr(name) for name, field in schema.model_fields.items() if field.is_required())
+            cause = f"The body cannot be read: {fault['msg']}."
+            raise fail("invalid", cause, f"Send a JSON object with {needed}.", code=fault["type"]) from error
         lines = "; ".join(mistakes_of(error, schema))
-        raise fail("invalid", f"{lines}.", param=param, code=fault["type"]) from error
+        raise fail("invalid", f"{lines}.", param=str(fault["loc"][0]), code=fault["type"]) from error
 
 
 def install_error_handlers(api: FastAPI) -> None:

@@ -27,12 +27,15 @@ class PlacedModel:
         self.under_way = 0
         self._streaming = handle.options(stream=True)
         self._clock = clock
-        self._first_answer_seconds = 0.0
+        self.first_answer_seconds: float | None = None
 
-    @property
-    def expected_seconds(self) -> float:
-        """Expected time to the first answer: what it took lately, for everyone who is ahead and for this request."""
-        return self._first_answer_seconds * (self.under_way + 1)
+    def expected_seconds(self, typical: float) -> float:
+        """Expected time to the first answer: what it took lately, for everyone who is ahead and for this request.
+
+        A placement that has not answered yet is taken to be as fast as a `typical` one.
+        """
+        own = typical if self.first_answer_seconds is None else self.first_answer_seconds
+        return own * (self.under_way + 1)
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -45,15 +48,15 @@ class PlacedModel:
 
     async def stream(self, method: str, *arguments: Any) -> AsyncGenerator[Any]:
         """Streams a method's answers. The stream is cancelled when the caller stops reading, for whatever reason."""
-        asked = self._clock()
+        asked: float | None = self._clock()
         answers = getattr(self._streaming, method).remote(*arguments)
         ended = False
         with self.request():
             try:
                 async for answer in answers:
-                    if asked:
+                    if asked is not None:
                         self._learn(self._clock() - asked)
-                        asked = 0.0
+                        asked = None
                     yield answer
                 ended = True
             finally:
@@ -61,8 +64,8 @@ class PlacedModel:
                     answers.cancel()
 
     def _learn(self, seconds: float) -> None:
-        known = self._first_answer_seconds
-        self._first_answer_seconds = seconds if known == 0 else known + SMOOTHING * (seconds - known)
+        known = self.first_answer_seconds
+        self.first_answer_seconds = seconds if known is None else known + SMOOTHING * (seconds - known)
 
 
 class ModelDirectory:
@@ -94,7 +97,10 @@ class ModelDirectory:
 
     def placements(self, name: str) -> list[PlacedModel]:
         """A model's placements, the one expected to answer first in front; equal ones in the order of the config."""
-        return sorted(self._placed[name], key=lambda placed: placed.expected_seconds)
+        placed = self._placed[name]
+        known = [p.first_answer_seconds for p in placed if p.first_answer_seconds is not None]
+        typical = min(known, default=1.0)
+        return sorted(placed, key=lambda p: p.expected_seconds(typical))
 
     async def traits(self, name: str) -> Any:
         """What the model can do, asked once."""

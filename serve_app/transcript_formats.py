@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from deployments.engines.base import Segment
-from deployments.recognizer import Heard
+from deployments.listening import Heard
 
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 

@@ -6,7 +6,8 @@ has, with one ONNX Runtime thread each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,14 @@ from hibari.voices import VOICES
 
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import fail
+
+# What hibari's own reading of English gets wrong: "no." at the end of a sentence is not "number", "No. 5" is, and a
+# version has more than one point.
+READINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"\b[Nn]o\.\s?(?=\d)"), lambda match: "number "),
+    (re.compile(r"\bno\.(?!\w)"), lambda match: "no ."),
+    (re.compile(r"\d+(?:\.\d+){2,}"), lambda match: match[0].replace(".", " point ")),
+)
 
 
 @dataclass(slots=True)
@@ -92,8 +101,15 @@ class HibariEngine:
         voice, request = self._voices[utterance.voice], utterance.request
         # A piece's noise depends on nothing but the seed and its place, so it sounds the same in any batch.
         noise = np.random.default_rng([request.seed, request.first_index + utterance.position])
-        parts = [voice.from_ids(voice.ids(p), request.speed, noise) for p in voice.phonemize(text)]
+        parts = [voice.from_ids(voice.ids(p), request.speed, noise) for p in voice.phonemize(readable(text))]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def readable(text: str) -> str:
+    """The text as hibari reads it aloud correctly."""
+    for pattern, reading in READINGS:
+        text = pattern.sub(reading, text)
+    return text
 
 
 def _voice_files(spec: EngineSpec) -> Iterator[tuple[str, Path]]:

@@ -31,13 +31,16 @@ from serve_app.uploads import UploadForm, blocks_of, read_form
 
 router = APIRouter()
 
+SHORTEST_CHUNK_SECONDS = 0.5
+"""Every chunk costs a round through the graph, so a recording in much shorter ones would occupy it for minutes."""
+
 
 class SeparationFields(StrictModel):
     """The form's fields, without its files. Seconds are of audio."""
 
     model: str
     description: Annotated[str, StringConstraints(max_length=1000)] | None = None
-    chunk_seconds: Annotated[float, Field(gt=0)] | None = None
+    chunk_seconds: Annotated[float, Field(ge=SHORTEST_CHUNK_SECONDS)] | None = None
     overlap_seconds: Annotated[float, Field(ge=0)] | None = None
     response_format: AudioFormat = "wav"
     stream_format: Literal["audio", "sse"] = "audio"

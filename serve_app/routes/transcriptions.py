@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, field_validator
 from starlette.responses import Response
 
 from deployments.engines.base import RecognitionOptions
-from deployments.recognizer import Heard
+from deployments.listening import Heard
 from deployments.settings import StrictModel
 from serve_app.api_types import service_of
 from serve_app.http_errors import validated

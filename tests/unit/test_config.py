@@ -45,7 +45,9 @@ def test_what_the_file_says_is_the_default(tmp_path: Path) -> None:
         pytest.param("applications:", "aplications:", "aplications", "applications", id="serve-top"),
         pytest.param("  port: 8000", "  prt: 8000", "http_options.prt", "port", id="serve-http"),
         pytest.param("import_path:", "import_pth:", "applications[0].import_pth", "import_path", id="serve-app"),
-        pytest.param("chunks_in_flight:", "chunk_in_flight:", "separation.chunk_in_flight", "chunks_in_flight", id="args"),
+        pytest.param(
+            "chunks_in_flight:", "chunk_in_flight:", "separation.chunk_in_flight", "chunks_in_flight", id="args"
+        ),
         pytest.param("first_piece_characters:", "first_piece_chars:", "pieces", "first_piece_characters", id="deep"),
         pytest.param("security:", "securty:", "securty", "security", id="section"),
     ],

@@ -1,0 +1,109 @@
+"""The least that can stand around the same voice: FastAPI and uvicorn in one process, for comparison.
+
+Same engine, same settings, same route and same encoder as the service; no queue, no batches, no placement, no Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.responses import StreamingResponse
+
+from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from deployments.engines.base import SpeechEngine
+from deployments.replica import ReplicaSettings, load_engine
+from deployments.speaking import SpeechTask, choose_voice, speak_here
+from deployments.text.segmentation import cut_into_pieces
+from serve_app.bench.running_service import RunningProgram, end_with_parent, running_program
+from serve_app.config import AppConfig
+
+READY = "ready on port "
+
+
+class SpeechBody(BaseModel):
+    """The fields that the benchmark sends."""
+
+    model: str
+    input: str
+    voice: str | None = None
+    response_format: AudioFormat = "mp3"
+
+
+def settings_of(name: str, config: AppConfig) -> ReplicaSettings:
+    """What the first replica of a model is told in the service."""
+    model = config.models[name]
+    placement = model.placements[0]
+    return ReplicaSettings(
+        model=name,
+        engine=model.engine,
+        source=model.source,
+        device=placement.hardware.device,
+        threads=placement.hardware.threads,
+        sha256=model.sha256,
+        options=model.options,
+        steps=model.steps,
+        stuck_after_seconds=placement.stuck_after_seconds,
+    )
+
+
+def build(config: AppConfig, engine: SpeechEngine[Any], thread: ThreadPoolExecutor) -> FastAPI:
+    """The application around an engine that lives on `thread`."""
+    api = FastAPI()
+
+    @api.post("/v1/audio/speech")
+    async def speech(body: SpeechBody) -> StreamingResponse:
+        voice = choose_voice(body.voice, engine.traits, {})
+        task = SpeechTask(cut_into_pieces(body.input, config.speech.pieces), voice, 1.0, 0)
+        media_type = FORMATS[body.response_format].media_type
+        return StreamingResponse(_encoded(task, body.response_format, engine, thread), media_type=media_type)
+
+    return api
+
+
+async def _encoded(
+    task: SpeechTask, audio_format: AudioFormat, engine: SpeechEngine[Any], thread: ThreadPoolExecutor
+) -> AsyncGenerator[bytes]:
+    parts = _parts(task, audio_format, engine)
+    while (data := await asyncio.get_running_loop().run_in_executor(thread, next, parts, None)) is not None:
+        yield data
+
+
+def _parts(task: SpeechTask, audio_format: AudioFormat, engine: SpeechEngine[Any]) -> Iterator[bytes]:
+    encoder = open_encoder(audio_format, engine.traits.sample_rate)
+    for chunk in speak_here(task, engine):
+        yield encoder.encode(chunk.samples)
+    yield encoder.finish()
+
+
+@contextmanager
+def running_bare_server() -> Iterator[RunningProgram]:
+    """Starts it on a free loopback port and stops it in the end."""
+    command = [sys.executable, "-m", "serve_app.bench.bare_server"]
+    with running_program(command, READY, dict(os.environ)) as (line, seconds):
+        yield RunningProgram("127.0.0.1", int(line.removeprefix(READY)), seconds)
+
+
+def main() -> None:
+    """Serves until a signal comes."""
+    end_with_parent()
+    config = AppConfig()
+    thread = ThreadPoolExecutor(1)
+    engine = thread.submit(load_engine, settings_of("hibari", config)).result()
+    listening = socket.create_server(("127.0.0.1", 0))
+    print(f"{READY}{listening.getsockname()[1]}", flush=True)
+    application = build(config, engine, thread)
+    uvicorn.Server(uvicorn.Config(application, log_level="warning", access_log=False)).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()

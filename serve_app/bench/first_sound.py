@@ -1,0 +1,459 @@
+"""How fast, how lean and how well understood the service's speech is on this machine.
+
+Speed is compared round by round in one life of the service: the engine in this process, FastAPI around the same engine,
+and the service over HTTP. Engines here run with the same thread settings as in the service.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.audio.chunking import Chunker, plan_chunks
+from deployments.audio.decode import decode_all
+from deployments.audio.encode import open_encoder
+from deployments.audio.overlap_add import Merger
+from deployments.engines.base import (
+    Chunk,
+    RecognitionEngine,
+    RecognitionOptions,
+    Samples,
+    SeparationEngine,
+    SpeechEngine,
+)
+from deployments.errors import fail
+from deployments.listening import transcribe_here
+from deployments.pipeline import rate_for
+from deployments.replica import load_engine
+from deployments.speaking import SpeechTask, speak_here
+from deployments.text.segmentation import cut_into_pieces
+from serve_app import profiles
+from serve_app.bench.bare_server import running_bare_server, settings_of
+from serve_app.bench.frame import (
+    Figure,
+    Report,
+    Sheet,
+    Target,
+    at_least,
+    at_most,
+    carry_out,
+    difference,
+    interleaved,
+    spread,
+)
+from serve_app.bench.running_service import RunningProgram, running_service
+from serve_app.bench.sentences import LONG_TEXT, SENTENCES
+from serve_app.bench.word_error_rate import ErrorCount, errors
+from serve_app.config import AppConfig
+
+SHORT_SENTENCE = "Hello there, this is Motet."
+SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-tiny.en", "nsnet2"
+TRANSCRIPTION_SECONDS, SEPARATION_SECONDS, SEAM_SECONDS = 30.0, 60.0, 25.0
+REQUEST_TIMEOUT_S = 120.0
+WAV_HEADER_BYTES = 44
+
+HERE, HTTP = "in this process", "through HTTP"
+MEMORY = "memory of {}"
+PLAIN = " (plain profile)"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured. `long_words` of the long text and every `sentence_step`th sentence go round the trip."""
+
+    cold_starts: int
+    overhead_rounds: int
+    speed_rounds: int
+    sentence_step: int
+    long_words: int
+    plain_profile: bool
+
+
+QUICK = Plan(cold_starts=1, overhead_rounds=25, speed_rounds=2, sentence_step=4, long_words=60, plain_profile=False)
+FULL = Plan(cold_starts=5, overhead_rounds=200, speed_rounds=7, sentence_step=1, long_words=10_000, plain_profile=True)
+
+
+def run(quick: bool) -> Report:
+    """Measures everything; `quick` takes fewer rounds and leaves the plain profile out."""
+    # Read once, when an engine's library is first imported.
+    os.environ |= {name: value for name, value in _service_environment().items() if name.startswith("OMP_")}
+    plan, config = (QUICK, AppConfig()) if quick else (FULL, AppConfig())
+
+    def measure(sheet: Sheet) -> None:
+        _measure_command(sheet, plan)
+        _measure_service(sheet, plan, Engines(config))
+
+    return carry_out("first-sound", _wanted(plan, config), measure, quick=quick)
+
+
+def _service_environment() -> dict[str, str]:
+    return profiles.environment("plain", Path(), {})
+
+
+def _wanted(plan: Plan, config: AppConfig) -> list[Figure]:
+    return [
+        Figure("word error rate of the round trip " + HERE, "%", at_most(5)),
+        Figure("word error rate of the round trip " + HTTP, "%", at_most(5)),
+        Figure("motet say, long text, one core", "x real time", at_least(40)),
+        Figure("motet say, cold, short sentence", "s", at_most(3)),
+        *_wanted_of_overhead("", at_most(10)),
+        Figure("overhead p50, bare FastAPI", "ms"),
+        Figure("cold start of the service", "s"),
+        *(Figure(MEMORY.format(name), "MB") for name in config.models),
+        Figure("heavy libraries in replicas", "", at_most(0)),
+        *(
+            Figure(f"{task} {where}", "s per s of audio")
+            for task in ("transcription", "separation")
+            for where in (HERE, HTTP)
+        ),
+        Figure("separation seam, identity " + HTTP, "of 32768", at_most(0)),
+        *(_wanted_of_overhead(PLAIN, None) if plan.plain_profile else ()),
+    ]
+
+
+def _wanted_of_overhead(profile: str, target: Target | None) -> list[Figure]:
+    return [
+        Figure("overhead p50 of HTTP" + profile, "ms", target),
+        Figure("overhead p95 of HTTP" + profile, "ms"),
+        Figure("short sentence p50, engine" + profile, "ms"),
+        Figure("short sentence p50, HTTP" + profile, "ms"),
+        Figure("short sentence p95, HTTP" + profile, "ms"),
+        Figure("first byte p50, HTTP" + profile, "ms"),
+    ]
+
+
+# The command
+
+
+def _measure_command(sheet: Sheet, plan: Plan) -> None:
+    with sheet.measuring("motet say from a cold start"):
+        walls = [_motet_say(SHORT_SENTENCE)[1] for _ in range(plan.cold_starts)]
+        note = f"the whole command, median of {len(walls)}; {spread(walls)}"
+        sheet.put("motet say, cold, short sentence", spread(walls).p50, note)
+    with sheet.measuring("motet say of the long text"), _on_one_core():
+        facts, wall = _motet_say(LONG_TEXT)
+        note = f"{len(LONG_TEXT.split()):,} words, {facts['audio_seconds']:.0f} s of audio; {wall:.1f} s with the start"
+        sheet.put("motet say, long text, one core", facts["times_real_time"], note)
+
+
+def _motet_say(text: str) -> tuple[dict[str, Any], float]:
+    """What the command says about itself, and its seconds from start to end."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "serve_app.cli", "say", "-", "-o", f"{folder}/speech.wav", "--json"]
+        started = time.perf_counter()
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=REQUEST_TIMEOUT_S)
+        seconds = time.perf_counter() - started
+    if done.returncode:
+        raise fail("engine", f"motet say ended with status {done.returncode}: {done.stderr[-500:]}")
+    return json.loads(done.stdout), seconds
+
+
+@contextmanager
+def _on_one_core() -> Iterator[None]:
+    """Programs started inside have one core."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+# Engines in this process
+
+
+class Engines:
+    """The service's models in this process, each loaded when it is first asked for."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def speech(self) -> SpeechEngine[Any]:
+        """The voice."""
+        return load_engine(settings_of(SPEECH_MODEL, self.config))
+
+    @cached_property
+    def recognition(self) -> RecognitionEngine:
+        """The listener."""
+        return load_engine(settings_of(RECOGNITION_MODEL, self.config))
+
+    @cached_property
+    def separation(self) -> SeparationEngine:
+        """The separator."""
+        return load_engine(settings_of(SEPARATION_MODEL, self.config))
+
+    def say(self, text: str) -> Samples:
+        """The sound of a text."""
+        pieces = cut_into_pieces(text, self.config.speech.pieces)
+        task = SpeechTask(pieces, self.speech.traits.default_voice, 1.0, 0)
+        return np.concatenate([chunk.samples for chunk in speak_here(task, self.speech)])
+
+    def wav(self, text: str, seconds: float = np.inf) -> bytes:
+        """The first `seconds` of a spoken text, as a file."""
+        rate = self.speech.traits.sample_rate
+        samples = self.say(text)
+        return wav_of(samples[: int(min(seconds, len(samples) / rate) * rate)], rate)
+
+    def transcribe(self, recording: bytes) -> str:
+        """What a recording says."""
+        heard = transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)
+        return " ".join(transcript.text for _, transcript in heard)
+
+    def separate(self, recording: bytes) -> bytes:
+        """The first stem of a recording, as a file."""
+        settings, traits = self.config.separation, self.separation.traits
+        rate = rate_for(self.speech.traits.sample_rate, traits.sample_rates)
+        samples = decode_all(recording, sample_rate=rate, mono=False, max_seconds=settings.max_audio_seconds)
+        plan = plan_chunks(settings.chunk_seconds, settings.overlap_seconds, rate)
+        cutter, merger = Chunker(plan, len(samples)), Merger(plan)
+        joined = []
+        for chunk in cutter.push(samples) + cutter.finish():
+            stems = self.separation.separate([Chunk(chunk.samples, rate, chunk.index)])[0]
+            if isinstance(stems, Exception):
+                raise stems
+            joined.append(merger.push(chunk.index, stems.stems[traits.stems[0]], chunk.last))
+        return wav_of(np.concatenate(joined, axis=-1), rate)
+
+
+def wav_of(samples: Samples, sample_rate: int) -> bytes:
+    """A 16-bit WAV file of (n,) or (channels, n) float32."""
+    channels = len(samples) if samples.ndim == 2 else 1
+    encoder = open_encoder("wav", sample_rate, channels, total_samples=samples.shape[-1])
+    return encoder.encode(samples) + encoder.finish()
+
+
+# The client
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; seconds are from the first byte sent to the first and to the last one received."""
+
+    body: bytes
+    first_byte_seconds: float
+    seconds: float
+
+
+class Client:
+    """One client with one connection that stays open."""
+
+    def __init__(self, program: RunningProgram) -> None:
+        self._connection = http.client.HTTPConnection(program.host, program.port, timeout=REQUEST_TIMEOUT_S)
+
+    def speak(self, text: str, audio_format: str) -> Answer:
+        """Text to sound."""
+        body = {"model": SPEECH_MODEL, "input": text, "response_format": audio_format}
+        return self._post("/v1/audio/speech", json.dumps(body).encode(), "application/json")
+
+    def transcribe(self, recording: bytes) -> Answer:
+        """A recording to text."""
+        return self._upload("/v1/audio/transcriptions", recording, model=RECOGNITION_MODEL, response_format="text")
+
+    def separate(self, recording: bytes, model: str, stem: str) -> Answer:
+        """A recording to one stem."""
+        return self._upload("/v1/audio/separations", recording, model=model, stems=stem, response_format="wav")
+
+    def readiness(self) -> dict[str, Any]:
+        """What every replica reports."""
+        self._connection.request("GET", "/readyz")
+        report: dict[str, Any] = json.loads(self._connection.getresponse().read())
+        return report["models"]
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._connection.close()
+
+    def _upload(self, path: str, file: bytes, **fields: str) -> Answer:
+        mark = uuid.uuid4().hex
+        part = f'--{mark}\r\nContent-Disposition: form-data; name="{{}}"{{}}\r\n\r\n'
+        body = b"".join(f"{part.format(name, '')}{value}\r\n".encode() for name, value in fields.items())
+        body += part.format("file", '; filename="recording.wav"').encode() + file + f"\r\n--{mark}--\r\n".encode()
+        return self._post(path, body, f"multipart/form-data; boundary={mark}")
+
+    def _post(self, path: str, body: bytes, content_type: str) -> Answer:
+        started = time.perf_counter()
+        self._connection.request("POST", path, body, {"content-type": content_type})
+        response = self._connection.getresponse()
+        first = response.read1(1)
+        first_byte = time.perf_counter() - started
+        whole = first + response.read()
+        seconds = time.perf_counter() - started
+        if response.status != 200:
+            raise fail("engine", f"{path} answered {response.status}: {whole[:500].decode(errors='replace')}")
+        return Answer(whole, first_byte, seconds)
+
+
+@contextmanager
+def connected(program: RunningProgram) -> Iterator[Client]:
+    """A client of a running server."""
+    client = Client(program)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+# The service
+
+
+def _measure_service(sheet: Sheet, plan: Plan, engines: Engines) -> None:
+    with sheet.measuring("start of the service"), running_service("throughput") as service:
+        sheet.put("cold start of the service", service.start_seconds, "from its start to its ready line")
+        with sheet.measuring("replicas"):
+            _measure_replicas(sheet, service)
+        with sheet.measuring("overhead of HTTP"):
+            _measure_overhead(sheet, plan, engines, service, "")
+        _measure_round_trips(sheet, plan, engines, service)
+        with sheet.measuring("speed of transcription and separation"):
+            _measure_speed(sheet, plan, engines, service)
+        with sheet.measuring("the seam of separation"):
+            _measure_seam(sheet, service)
+    if plan.plain_profile:
+        with sheet.measuring("the plain profile"), running_service("plain") as service:
+            _measure_overhead(sheet, plan, engines, service, PLAIN)
+
+
+def _measure_replicas(sheet: Sheet, service: RunningProgram) -> None:
+    with connected(service) as client:
+        models = client.readiness()
+    for name, report in models.items():
+        sheet.put(MEMORY.format(name), report["memory_bytes"] / 1e6, "resident")
+    heavy = {name: report["heavy_libraries"] for name, report in models.items() if report["heavy_libraries"]}
+    note = ", ".join(f"{name}: {' '.join(libraries)}" for name, libraries in heavy.items())
+    sheet.put("heavy libraries in replicas", sum(map(len, heavy.values())), note)
+
+
+def _measure_overhead(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram, profile: str) -> None:
+    with running_bare_server() as bare, connected(bare) as bare_client, connected(service) as client:
+        first_bytes: list[float] = []
+
+        def engine() -> float:
+            return _milliseconds(lambda: engines.say(SHORT_SENTENCE))
+
+        def through_service() -> float:
+            answer = client.speak(SHORT_SENTENCE, "pcm")
+            first_bytes.append(answer.first_byte_seconds * 1000)
+            return answer.seconds * 1000
+
+        def through_bare() -> float:
+            return bare_client.speak(SHORT_SENTENCE, "pcm").seconds * 1000
+
+        variants = {"engine": engine, "HTTP": through_service, "bare": through_bare}
+        interleaved(variants, 3)  # warms all of them up
+        first_bytes.clear()
+        times = interleaved(variants, plan.overhead_rounds)
+    _put_overhead(sheet, times, first_bytes, profile)
+
+
+def _put_overhead(
+    sheet: Sheet, times: Mapping[str, Sequence[float]], first_bytes: Sequence[float], profile: str
+) -> None:
+    overhead, bare = (difference(times[name], times["engine"]) for name in ("HTTP", "bare"))
+    rounds = f"{len(first_bytes)} rounds"
+    sheet.put("overhead p50 of HTTP" + profile, overhead.p50, f"paired with the engine, {rounds}; {overhead}")
+    sheet.put("overhead p95 of HTTP" + profile, overhead.p95, rounds)
+    for name in ("engine", "HTTP"):
+        sheet.put(f"short sentence p50, {name}{profile}", spread(times[name]).p50, str(spread(times[name])))
+    sheet.put("short sentence p95, HTTP" + profile, spread(times["HTTP"]).p95, rounds)
+    sheet.put("first byte p50, HTTP" + profile, spread(first_bytes).p50, str(spread(first_bytes)))
+    if not profile:
+        sheet.put("overhead p50, bare FastAPI", bare.p50, f"one process, {rounds}; {bare}")
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return (time.perf_counter() - started) * 1000
+
+
+# The round trip
+
+
+def _measure_round_trips(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
+    """Both trips at once: what is heard does not depend on how fast it goes."""
+    texts = [*SENTENCES[:: plan.sentence_step], opening(LONG_TEXT, plan.long_words)]
+    with ThreadPoolExecutor(2) as pool:
+        here = pool.submit(lambda: errors(texts, [engines.transcribe(engines.wav(text)) for text in texts]))
+        there = pool.submit(lambda: errors(texts, _trips_through(service, texts)))
+        for where, trip in ((HERE, here), (HTTP, there)):
+            with sheet.measuring("round trip " + where):
+                count = trip.result()
+                sheet.put("word error rate of the round trip " + where, count.rate * 100, _of_words(count, texts))
+
+
+def _trips_through(service: RunningProgram, texts: Sequence[str]) -> list[str]:
+    with connected(service) as client:
+        return [client.transcribe(client.speak(text, "wav").body).body.decode() for text in texts]
+
+
+def _of_words(count: ErrorCount, texts: Sequence[str]) -> str:
+    return f"{count.errors} errors in {count.words} words of {len(texts)} texts"
+
+
+def opening(text: str, words: int) -> str:
+    """The first paragraphs of a text, until they have as many words."""
+    taken: list[str] = []
+    for paragraph in text.split("\n\n"):
+        if sum(len(part.split()) for part in taken) >= words:
+            break
+        taken.append(paragraph)
+    return "\n\n".join(taken)
+
+
+# Recordings
+
+
+def _measure_speed(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
+    heard, mixed = (engines.wav(LONG_TEXT, seconds) for seconds in (TRANSCRIPTION_SECONDS, SEPARATION_SECONDS))
+    stem = engines.separation.traits.stems[0]
+    with connected(service) as client:
+        _compare(
+            sheet, plan, "transcription", TRANSCRIPTION_SECONDS,
+            lambda: engines.transcribe(heard), lambda: client.transcribe(heard),
+        )  # fmt: skip
+        _compare(
+            sheet, plan, "separation", SEPARATION_SECONDS,
+            lambda: engines.separate(mixed), lambda: client.separate(mixed, SEPARATION_MODEL, stem),
+        )  # fmt: skip
+
+
+def _compare(
+    sheet: Sheet, plan: Plan, task: str, audio_seconds: float, here: Callable[[], object], http: Callable[[], object]
+) -> None:
+    variants = {HERE: lambda: _milliseconds(here), HTTP: lambda: _milliseconds(http)}
+    times = interleaved(variants, plan.speed_rounds)
+    for where, milliseconds in times.items():
+        each = spread([value / 1000 / audio_seconds for value in milliseconds])
+        note = f"{audio_seconds:.0f} s of audio, median of {len(milliseconds)}; {1 / each.p50:.1f} x real time"
+        sheet.put(f"{task} {where}", each.p50, note)
+
+
+def _measure_seam(sheet: Sheet, service: RunningProgram) -> None:
+    """16-bit noise in, 16-bit noise out, over several chunks."""
+    rate = 44100
+    frames = int(SEAM_SECONDS * rate)
+    noise: NDArray[np.int16] = np.random.default_rng(0).integers(-32768, 32768, (2, frames)).astype(np.int16)
+    with connected(service) as client:
+        answer = client.separate(wav_of((noise / 32768).astype(np.float32), rate), "identity", "audio")
+    back = np.frombuffer(answer.body[WAV_HEADER_BYTES:], "<i2").reshape(-1, 2).T
+    if back.shape != noise.shape:
+        raise fail("engine", f"{noise.shape} samples went in and {back.shape} came back.")
+    worst = int(np.abs(back.astype(np.int32) - noise).max())
+    sheet.put("separation seam, identity " + HTTP, worst, f"largest difference in {frames:,} stereo samples")

@@ -1,0 +1,322 @@
+"""What every benchmark shares: figures with targets, rounds that are fair to each variant, and a report that can fail.
+
+A benchmark declares its figures first and then measures them. A figure that stays without a value counts as not met, so a
+measurement that broke never looks like a good one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+Verdict = Literal["met", "not met", "-"]
+LIBRARIES = ("ray", "onnxruntime", "ctranslate2", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A limit that a value keeps from above (`least`) or from below (`most`); the limit itself is good."""
+
+    at: Literal["least", "most"]
+    limit: float
+
+    def met_by(self, value: float) -> bool:
+        """Whether the value is on the good side."""
+        return value >= self.limit if self.at == "least" else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"at {self.at} {self.limit:,g}"
+
+
+def at_least(limit: float) -> Target:
+    """Good is `limit` or more."""
+    return Target("least", limit)
+
+
+def at_most(limit: float) -> Target:
+    """Good is `limit` or less."""
+    return Target("most", limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One result. `value` is in `unit`, and None as long as it is not measured."""
+
+    name: str
+    unit: str
+    target: Target | None = None
+    value: float | None = None
+    note: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a number."""
+        return self.value is not None and not math.isnan(self.value)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`-` is a measured figure without target; what was not measured is not met, target or none."""
+        if self.value is None or not self.measured:
+            return "not met"
+        if self.target is None:
+            return "-"
+        return "met" if self.target.met_by(self.value) else "not met"
+
+
+class Sheet:
+    """The figures of a benchmark while it runs. All of them are there from the start, without values."""
+
+    def __init__(self, wanted: Sequence[Figure], progress: Callable[[str], None]) -> None:
+        assert len({figure.name for figure in wanted}) == len(wanted), "two figures have one name"
+        self._figures = {figure.name: figure for figure in wanted}
+        self._progress = progress
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """In the order in which they were declared."""
+        return tuple(self._figures.values())
+
+    def put(self, name: str, value: float, note: str = "") -> None:
+        """Fills in a declared figure."""
+        self._figures[name] = replace(self._figures[name], value=value, note=note)
+
+    @contextmanager
+    def measuring(self, what: str) -> Iterator[None]:
+        """An error inside is told, and leaves its figures as they are; the benchmark goes on with the next ones."""
+        self._progress(what)
+        try:
+            yield
+        except Exception as error:
+            self.blame(f"{what}: {type(error).__name__}: {error}")
+
+    def blame(self, cause: str) -> None:
+        """Tells why figures have no value: the cause becomes the note of those that have none yet."""
+        self._progress(f"FAILED {cause}")
+        for name, figure in self._figures.items():
+            if not figure.measured and not figure.note:
+                self._figures[name] = replace(figure, note=cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and with what a benchmark ran."""
+
+    cpu: str
+    cores: int
+    versions: Mapping[str, str]
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The circumstances of a report. Times are seconds; the load is the one-minute average."""
+
+    mode: Literal["quick", "full"]
+    started_utc: str
+    duration_seconds: float
+    load_at_start: float
+    load_at_end: float
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a benchmark found."""
+
+    name: str
+    figures: tuple[Figure, ...]
+    facts: Facts
+
+    @property
+    def exit_status(self) -> int:
+        """1 when a target is not met or a figure was not measured."""
+        return int(any(figure.verdict == "not met" for figure in self.figures))
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as the table, for programs."""
+        figures = [asdict(figure) | {"verdict": figure.verdict} for figure in self.figures]
+        return {
+            "benchmark": self.name,
+            "exit_status": self.exit_status,
+            "figures": [figure if _finite(figure["value"]) else figure | {"value": None} for figure in figures],
+            "facts": asdict(self.facts),
+        }
+
+    def write(self, file: Path) -> None:
+        """Writes the JSON form."""
+        file.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def show(self, console: Console) -> None:
+        """Prints the table and its circumstances."""
+        table = Table(title=f"motet bench {self.name} ({self.facts.mode})")
+        table.add_column("figure")
+        table.add_column("value", justify="right")
+        for column in ("unit", "target", "verdict", "note"):
+            table.add_column(column)
+        for figure in self.figures:
+            target = str(figure.target) if figure.target else ""
+            table.add_row(figure.name, _text(figure), figure.unit, target, _coloured(figure.verdict), figure.note)
+        console.print(table)
+        console.print(_in_words(self.facts), style="dim", highlight=False)
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _text(figure: Figure) -> str:
+    return f"{figure.value:,.4g}" if figure.measured else "not measured"
+
+
+def _coloured(verdict: Verdict) -> str:
+    colour = {"met": "green", "not met": "bold red", "-": "dim"}[verdict]
+    return f"[{colour}]{verdict}[/]"
+
+
+def _in_words(facts: Facts) -> str:
+    machine = facts.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return (
+        f"{facts.started_utc}, {facts.duration_seconds:.0f} s, load {facts.load_at_start:.2f} at the start and "
+        f"{facts.load_at_end:.2f} at the end, {machine.cores} cores of {machine.cpu}, {versions}, commit {machine.commit}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What a report reads besides its figures: a monotonic clock in seconds, the time, the load, and the machine."""
+
+    clock: Callable[[], float]
+    now: Callable[[], datetime]
+    load: Callable[[], float]
+    machine: Callable[[], Machine]
+    progress: Callable[[str], None]
+
+
+def real_instruments() -> Instruments:
+    """Those of this machine; progress goes to stderr."""
+    return Instruments(
+        clock=time.perf_counter,
+        now=lambda: datetime.now(UTC),
+        load=lambda: os.getloadavg()[0],
+        machine=this_machine,
+        progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+    )
+
+
+def carry_out(
+    name: str,
+    wanted: Sequence[Figure],
+    measure: Callable[[Sheet], None],
+    *,
+    quick: bool,
+    instruments: Instruments | None = None,
+) -> Report:
+    """Runs `measure`, which fills in the figures of `wanted`, and reports, whatever happens in it."""
+    tools = instruments or real_instruments()
+    sheet = Sheet(wanted, tools.progress)
+    machine, load, started, now = tools.machine(), tools.load(), tools.clock(), tools.now()
+    try:
+        measure(sheet)
+    except Exception as error:
+        sheet.blame(f"{type(error).__name__}: {error}")
+    facts = Facts(
+        mode="quick" if quick else "full",
+        started_utc=now.isoformat(timespec="seconds"),
+        duration_seconds=round(tools.clock() - started, 3),
+        load_at_start=load,
+        load_at_end=tools.load(),
+        machine=machine,
+    )
+    return Report(name, sheet.figures, facts)
+
+
+def this_machine() -> Machine:
+    """The machine, the libraries and the code that run now."""
+    versions = {"python": platform.python_version()}
+    versions |= {library: importlib.metadata.version(library) for library in LIBRARIES}
+    return Machine(_cpu_model(), os.cpu_count() or 1, versions, _commit(Path(__file__).parent))
+
+
+def _cpu_model() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _commit(folder: Path) -> str:
+    """The commit of the code, with ` dirty` when files differ from it; `unknown` outside a checkout."""
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit} dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int, *, seed: int = 0) -> dict[str, list[float]]:
+    """Measures every variant once a round, so that a change of the machine's load meets all of them.
+
+    The order changes from round to round, the same way for the same seed: none always comes after the same other. The
+    results stand in the order of the rounds, so those at one position belong together.
+    """
+    names = list(variants)
+    results: dict[str, list[float]] = {name: [] for name in names}
+    random = np.random.default_rng(seed)
+    for _ in range(rounds):
+        for position in random.permutation(len(names)):
+            name = names[position]
+            results[name].append(variants[name]())
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Quantiles of some values, in their unit."""
+
+    p5: float
+    p50: float
+    p95: float
+
+    def __str__(self) -> str:
+        return f"{self.p5:.3g} to {self.p95:.3g} (p5 to p95)"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The quantiles, interpolated. Raises ValueError when there are no values."""
+    if not values:
+        raise ValueError("There is nothing to take quantiles of.")
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+    return Spread(float(low), float(middle), float(high))
+
+
+def ratio(values: Sequence[float], base: Sequence[float]) -> Spread:
+    """How many times `base` the values are, round by round."""
+    return spread([value / other for value, other in zip(values, base, strict=True)])
+
+
+def difference(values: Sequence[float], base: Sequence[float]) -> Spread:
+    """How much more than `base` the values are, round by round."""
+    return spread([value - other for value, other in zip(values, base, strict=True)])

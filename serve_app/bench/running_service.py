@@ -1,0 +1,150 @@
+"""The real service as a program of its own, for as long as a benchmark needs it.
+
+Several may run at once: each has its own port, its own Ray and its own folder. They share the cores, though, and an idle
+Ray takes about a third of one, so a benchmark measures them one after another.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, get_args
+
+import psutil
+
+from deployments.errors import fail
+from serve_app import profiles, server
+
+CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
+READY = "Motet is ready"
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProgram:
+    """A server that said that it is ready: where, and how many seconds after its start."""
+
+    host: str
+    port: int
+    start_seconds: float
+
+
+@contextmanager
+def running_service(profile: profiles.Profile, config: Path = CONFIG) -> Iterator[RunningProgram]:
+    """Starts the service in a profile and waits for its ready line; nothing of it is left afterwards.
+
+    Raises `MotetError` with the last lines it wrote when it does not come up.
+    """
+    port = free_loopback_port()
+    environment = {**os.environ, "MOTET_HOST": "127.0.0.1", "MOTET_PORT": str(port)}
+    environment.pop("RAY_ADDRESS", None)  # a cluster that is already there is not what is measured
+    command = [sys.executable, "-m", "serve_app.bench.running_service", str(config), profile]
+    with running_program(command, READY, environment) as (_, seconds):
+        yield RunningProgram("127.0.0.1", port, seconds)
+
+
+def free_loopback_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_program(command: Sequence[str], ready: str, environment: dict[str, str]) -> Iterator[tuple[str, float]]:
+    """Runs a program in a process group of its own. Yields its line that starts with `ready`, and seconds until then.
+
+    It is asked to stop with SIGTERM, and what is left of it is killed. Its stdin ends when this process does.
+    """
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        program = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            text=True,
+        )
+        try:
+            line = _line_that_starts_with(ready, program, errors)
+            yield line, time.perf_counter() - started
+        finally:
+            _stop(program)
+
+
+def end_with_parent() -> None:
+    """Called by a program under `running_program`: it stops by itself when its parent is killed."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _line_that_starts_with(ready: str, program: subprocess.Popen[str], errors: IO[bytes]) -> str:
+    """Waits for the line; goes on emptying the pipe afterwards, so that the program never blocks on it."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=_pump, args=(program.stdout, lines), daemon=True).start()
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            line = lines.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            line = None
+        if line is None:
+            raise fail("unavailable", f"{program.args!r} did not come up. {_tail(errors)}")
+        if line.startswith(ready):
+            return line.rstrip()
+
+
+def _pump(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _tail(errors: IO[bytes], size: int = 2000) -> str:
+    errors.seek(0)
+    return errors.read().decode(errors="replace")[-size:]
+
+
+def _stop(program: subprocess.Popen[str]) -> None:
+    family = _family(program.pid)
+    program.terminate()
+    try:
+        program.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+    for process in family:
+        if process.is_running():  # the same process, not another one with its number
+            process.kill()
+    psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    chosen = next(profile for profile in get_args(profiles.Profile) if profile == sys.argv[2])
+    sys.exit(server.serve_in_new_program(Path(sys.argv[1]), chosen))

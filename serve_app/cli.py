@@ -1,0 +1,406 @@
+"""The `motet` command. Nothing heavy is imported until a command needs it, and nothing here starts a cluster but `serve`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+
+import typer
+
+from deployments.errors import MotetError, fail
+
+if TYPE_CHECKING:
+    from deployments.listening import Heard
+    from serve_app.local import Progress
+
+# These repeat `AudioFormat` of deployments/audio/encode.py, `TranscriptFormat` of serve_app/transcript_formats.py and
+# `Profile` of serve_app/profiles.py, which take too long to import for a help text. A test holds them equal.
+AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
+Profile = Literal["throughput", "plain"]
+
+STDIO = Path("-")
+DEFAULT_CONFIG = Path("serve_config.yaml")
+BAR_AFTER_SECONDS = 2.0
+"""What is done sooner needs no progress bar."""
+
+app = typer.Typer(
+    name="motet",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Try it: [bold]motet say 'Hello there.' -o hello.wav[/bold], then [bold]motet transcribe hello.wav[/bold].",
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="MOTET_CONFIG",
+        exists=True,
+        dir_okay=False,
+        show_default="serve_config.yaml in this folder if there is one, else Motet's own models",
+        help="The serve_config.yaml whose models and settings are used.",
+    ),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", "-m", show_default="the first that fits", help="A model's name or alias.")
+]
+Recording = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        allow_dash=True,
+        help="A recording: WAV, FLAC, MP3, OGG, M4A, AAC or WebM; [bold]-[/bold] reads standard input.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result's facts to standard output as JSON.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command and ends the program: 0 is success, 1 a failure, 2 a wrong call, 130 Ctrl-C."""
+    try:
+        app(arguments, prog_name="motet")
+    except MotetError as error:
+        _note(f"motet: {error}")
+        sys.exit(1)
+    except OSError as error:
+        _note(f"motet: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"motet {version('motet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _motet(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Speech from text, text from speech, and stems from a mix, on whatever hardware is here."""
+
+
+@app.command()
+def say(
+    text: Annotated[
+        str | None, typer.Argument(show_default="standard input", help="The text; [bold]-[/bold] reads standard input.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            show_default="speech.wav, or speech.<format>",
+            help="Where the sound goes; its suffix is the format. [bold]-[/bold] is standard output.",
+        ),
+    ] = None,
+    form: Annotated[
+        AudioFormat | None,
+        typer.Option("--format", "-f", show_default="the suffix of -o, or wav", help="How to encode."),
+    ] = None,
+    voice: Annotated[str | None, typer.Option("--voice", "-v", show_default="the model's", help="Who speaks.")] = None,
+    model: ModelName = None,
+    speed: Annotated[
+        float, typer.Option("--speed", "-s", min=0.25, max=4.0, help="Times the voice's own pace, at the same pitch.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same samples.")] = 0,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Speak a text into a file, or to standard output.
+
+    Example: [bold]motet say "Hello there." -o hello.mp3[/bold]
+
+    Example: [bold]motet say -o book.opus < book.txt[/bold]
+
+    Example: [bold]motet say "Hello." -o - | aplay[/bold]
+    """
+    form, path = _sound_target(out, form)
+    if as_json and path == STDIO:
+        raise typer.BadParameter("goes to standard output, and so does -o -. Name a file with -o.", param_hint="--json")
+    words = _text(text)
+    from serve_app import local
+
+    order = local.SpeechOrder(words, voice, speed, seed)
+    with _progress("Speaking") as progress:
+        spoken = local.say(order, local.read_app(_config(config)), model, path, form, progress)
+    _report(
+        f"{'standard output' if path == STDIO else path}: {_pace(spoken)}; first sound after "
+        f"{spoken.first_sound_seconds:.2f} s.",
+        spoken if as_json else None,
+    )
+
+
+@app.command()
+def transcribe(
+    file: Recording,
+    form: Annotated[TranscriptFormat, typer.Option("--format", "-f", help="What is written.")] = "text",
+    out: Annotated[
+        Path, typer.Option("--output", "-o", show_default="standard output", help="Where the transcript goes.")
+    ] = STDIO,
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", show_default="detected", help="A code such as en or en-US.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Names and spellings that occur, to guide the model.")] = None,
+    model: ModelName = None,
+    words: Annotated[bool, typer.Option("--words", help="The time of each word; with --format verbose_json.")] = False,
+    config: Config = None,
+) -> None:
+    """Write down what is said in a recording. Text appears as it is recognized.
+
+    Example: [bold]motet transcribe talk.mp3 --format srt -o talk.srt[/bold]
+
+    Example: [bold]motet say "Hello." -o - | motet transcribe -[/bold]
+    """
+    if words and form != "verbose_json":
+        raise typer.BadParameter(f"has no place in {form}. Add --format verbose_json.", param_hint="--words")
+    from deployments.engines.base import RecognitionOptions
+    from serve_app import local
+
+    started = time.perf_counter()
+    settings = local.read_app(_config(config))
+    with _source(file) as source:
+        recording = source.read()
+    options = RecognitionOptions(_plain_language(language), prompt or None, word_times=words)
+    loaded = local.load_model(settings, model, "transcription")
+    heard = local.hear(recording, options, loaded, settings.windows)
+    asked = local.Asked(0.0, ("segment", "word") if words else ("segment",))
+    with local.output(out) as to:
+        items = _as_it_comes(heard, to.file) if form == "text" else _at_once(heard, form, asked, to.file)
+    wall = time.perf_counter() - started
+    seconds = items[-1].until_seconds if items else 0.0
+    pace = seconds / max(wall - loaded.load_seconds, 1e-9)
+    where = "" if out == STDIO else f"{out}: "
+    _note(
+        f"{where}{seconds:.2f} s of audio in {wall:.2f} s: {loaded.name} loaded in {loaded.load_seconds:.2f} s on "
+        f"{loaded.hardware}, then {pace:.1f} times real time."
+    )
+
+
+@app.command()
+def separate(
+    file: Recording,
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where <stem>.<format> is written for each stem.")
+    ] = Path("stems"),
+    form: Annotated[AudioFormat, typer.Option("--format", "-f", help="How to encode.")] = "wav",
+    stems: Annotated[
+        list[str] | None, typer.Option(show_default="all", help="A stem to write; repeat it, or list them with commas.")
+    ] = None,
+    model: ModelName = None,
+    chunk_seconds: Annotated[
+        float | None, typer.Option(min=0.1, show_default="10", help="Seconds of audio separated at once.")
+    ] = None,
+    overlap_seconds: Annotated[
+        float | None, typer.Option(min=0.0, show_default="30 % of a chunk", help="Seconds faded into the next chunk.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a recording apart: one file for each stem, in constant memory.
+
+    Example: [bold]motet separate noisy.mp3 -o clean/ --stems speech[/bold]
+    """
+    from serve_app import local
+
+    names = tuple(name.strip() for text in stems or () for name in text.split(",") if name.strip())
+    order = local.SeparationOrder(names, chunk_seconds, overlap_seconds)
+    settings = local.read_app(_config(config))
+    with _progress("Separating") as progress, _source(file) as source:
+        done = local.separate(source, order, settings, model, out, form, progress)
+    _report(f"{', '.join(done.outputs)} ({done.sample_rate} Hz): {_pace(done)}.", done if as_json else None)
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    profile: Annotated[
+        Profile | None,
+        typer.Option(
+            show_default="throughput on Linux, else plain",
+            help="throughput: an HAProxy front and gRPC between deployments. plain: Ray Serve as it comes.",
+        ),
+    ] = None,
+) -> None:
+    """Serve the OpenAI-compatible API in the foreground, until Ctrl-C.
+
+    Example: [bold]motet serve --config serve_config.yaml[/bold]
+
+    MOTET_HOST and MOTET_PORT override the file's address.
+    """
+    from serve_app.profiles import default_profile
+    from serve_app.server import serve_in_new_program
+
+    path = _config(config)
+    if path is None:
+        raise fail(
+            "not_found",
+            f"There is no {DEFAULT_CONFIG} in {Path.cwd()}.",
+            "Go to the folder that has it, or name one: motet serve --config <file>",
+        )
+    raise typer.Exit(serve_in_new_program(path, profile or default_profile()))
+
+
+@app.command()
+def doctor(
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say what works on this machine, and what to run for what does not. Exit status 1 if a model does not work.
+
+    Example: [bold]motet doctor --json | jq .ok[/bold]
+    """
+    from serve_app import doctor as examination
+
+    findings = examination.examine(_config(config))
+    examination.show(findings, as_json=as_json)
+    raise typer.Exit(0 if examination.healthy(findings) else 1)
+
+
+@app.command()
+def bench(
+    name: Annotated[
+        str | None, typer.Argument(show_default=False, help="A benchmark; without one, they are listed.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions, for a first look.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there as JSON.")
+    ] = None,
+) -> None:
+    """Measure this machine.
+
+    Example: [bold]motet bench first-sound --quick[/bold]
+    """
+    from serve_app.bench.catalogue import BENCHMARKS, run
+
+    if name is None:
+        width = max(map(len, BENCHMARKS))
+        print("\n".join(f"{known:<{width}}  {BENCHMARKS[known].summary}" for known in BENCHMARKS))
+        return
+    if name not in BENCHMARKS:
+        raise typer.BadParameter(f"There is no benchmark {name!r}. Benchmarks: {', '.join(BENCHMARKS)}.")
+    raise typer.Exit(run(name, quick=quick, json_file=json_file))
+
+
+def _config(named: Path | None) -> Path | None:
+    """The file that was named, or this folder's."""
+    return named or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
+
+
+def _sound_target(out: Path | None, form: AudioFormat | None) -> tuple[AudioFormat, Path]:
+    if out is None:
+        return form or "wav", Path(f"speech.{form or 'wav'}")
+    if out == STDIO:
+        if sys.stdout.isatty():
+            raise typer.BadParameter("would put sound on the screen. Pipe it on, or name a file.", param_hint="-o -")
+        return form or "wav", out
+    if form is None:
+        from serve_app.local import format_of
+
+        form = format_of(out)
+    if form is None:
+        known = ", ".join(f".{name}" for name in AudioFormat.__args__)
+        raise typer.BadParameter(f"{out.name!r} has none of the suffixes {known}. Add --format.", param_hint="-o")
+    return form, out
+
+
+def _text(text: str | None) -> str:
+    if text not in (None, "-"):
+        return str(text)
+    if sys.stdin.isatty():
+        _note("Type the text; Ctrl-D on a line of its own ends it.")
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise fail("invalid", f"The text is not UTF-8: {error}.", "Convert it, for example with iconv.") from error
+
+
+def _source(file: Path) -> Any:
+    """The recording as an open file."""
+    return nullcontext(sys.stdin.buffer) if file == STDIO else file.open("rb")
+
+
+def _plain_language(language: str | None) -> str | None:
+    """`en-US` and `EN` mean `en`."""
+    return language.lower().split("-")[0] if language else None
+
+
+def _as_it_comes(heard: Iterator[Heard], file: BinaryIO) -> list[Heard]:
+    items: list[Heard] = []
+    said = False
+    for item in heard:
+        items.append(item)
+        if text := item.transcript.text:
+            file.write(f"{' ' if said else ''}{text}".encode())
+            file.flush()
+            said = True
+    file.write(b"\n")
+    return items
+
+
+def _at_once(heard: Iterator[Heard], form: TranscriptFormat, asked: Any, file: BinaryIO) -> list[Heard]:
+    """The same bytes that the service answers with."""
+    from serve_app.transcript_formats import rendered
+
+    items = list(heard)
+    body = bytes(rendered(items, form, asked, "transcribe").body)
+    file.write(body if body.endswith(b"\n") else body + b"\n")
+    return items
+
+
+def _pace(facts: Any) -> str:
+    return (
+        f"{facts.audio_seconds:.2f} s of audio in {facts.wall_seconds:.2f} s: {facts.model} loaded in "
+        f"{facts.load_seconds:.2f} s on {facts.hardware}, then {facts.times_real_time:.1f} times real time"
+    )
+
+
+def _report(line: str, facts: Any) -> None:
+    _note(line)
+    if facts is not None:
+        print(json.dumps(asdict(facts)))
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Progress]:
+    """A bar on the terminal for what takes a while; nothing where nobody looks."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    started = time.perf_counter()
+    with Bar(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task(label, total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            late = time.perf_counter() - started > BAR_AFTER_SECONDS
+            bar.update(task, completed=done, total=total, visible=late, refresh=late)
+
+        yield show
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Stand-ins for handles and engines, so that the service can be tested without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deployments.engines.base import AudioChunk, SpeechRequest, SpeechTraits, Voice
+
+RATE = 8000
+TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("bo", "en-US")), "ada", min_speed=0.5, max_speed=2.0)
+
+
+@dataclass(slots=True)
+class ToneUtterance:
+    """What is left to say."""
+
+    request: SpeechRequest
+    position: int = 0
+    closed: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """True when every piece was said."""
+        return self.closed or self.position >= len(self.request.pieces)
+
+
+@dataclass
+class ToneEngine:
+    """Says each piece as a tone: ten milliseconds a character, its pitch that of the first character."""
+
+    batches: list[int] = field(default_factory=list)
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """Two voices at 8 kHz."""
+        return TRAITS
+
+    def open(self, request: SpeechRequest) -> ToneUtterance:
+        """Any request."""
+        return ToneUtterance(request)
+
+    def step(self, utterances: Sequence[ToneUtterance]) -> list[AudioChunk | Exception]:
+        """The next piece of each."""
+        self.batches.append(len(utterances))
+        return [self._say(utterance) for utterance in utterances]
+
+    def close(self, utterance: ToneUtterance) -> None:
+        """Marks it."""
+        utterance.closed = True
+
+    def _say(self, utterance: ToneUtterance) -> AudioChunk:
+        request = utterance.request
+        piece = request.pieces[utterance.position]
+        index = request.first_index + utterance.position
+        utterance.position += 1
+        samples = tone(piece, request.speed)
+        return AudioChunk(samples, RATE, index, piece, last=utterance.finished)
+
+
+def tone(piece: str, speed: float = 1.0) -> Any:
+    """The sound of a piece."""
+    times = np.arange(int(0.01 * len(piece) * RATE / speed)) / RATE
+    return (0.5 * np.sin(2 * np.pi * (200 + 10 * (ord(piece[0]) % 64)) * times)).astype(np.float32)
+
+
+@dataclass
+class Answers:
+    """A handle's streamed answer, as Ray Serve gives it: an iterator that can be cancelled."""
+
+    items: AsyncIterator[Any]
+    cancelled: bool = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self.items
+
+    def cancel(self) -> None:
+        """Remembers that it was called."""
+        self.cancelled = True
+
+
+@dataclass
+class FakeMethod:
+    """`handle.method`."""
+
+    handle: FakeHandle
+    name: str
+
+    def remote(self, *arguments: Any) -> Any:
+        """Calls the stand-in."""
+        self.handle.calls.append((self.name, arguments))
+        answer = getattr(self.handle.target, self.name)(*arguments)
+        if hasattr(answer, "__anext__"):
+            answer = Answers(answer)
+            self.handle.answers.append(answer)
+        return answer
+
+
+class FakeHandle:
+    """A deployment handle over an object in this process."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.answers: list[Answers] = []
+
+    def options(self, **_: Any) -> FakeHandle:
+        """Options change nothing here."""
+        return self
+
+    def __getattr__(self, name: str) -> FakeMethod:
+        return FakeMethod(self, name)
+
+
+class ToneSynthesizer:
+    """The synthesizer deployment's calls, over a `ToneEngine`."""
+
+    def __init__(self, failing_at: int | None = None) -> None:
+        self.engine = ToneEngine()
+        self.failing_at = failing_at
+        self.closed = 0
+
+    async def traits(self) -> SpeechTraits:
+        """The engine's."""
+        return self.engine.traits
+
+    async def speak(self, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
+        """Piece by piece."""
+        utterance = self.engine.open(request)
+        try:
+            while not utterance.finished:
+                if utterance.position == self.failing_at:
+                    raise RuntimeError("the engine broke")
+                result = self.engine.step([utterance])[0]
+                assert isinstance(result, AudioChunk)
+                yield result
+        finally:
+            self.closed += 1

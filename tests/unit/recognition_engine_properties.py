@@ -1,0 +1,116 @@
+"""What every recognition engine must keep to. A test module of an engine inherits these tests and gives `engine`."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+from hibari import Hibari
+
+from deployments.engines.base import RecognitionEngine, RecognitionOptions, Samples, Transcript, Window
+from deployments.errors import MotetError
+
+GOLDEN = Path(__file__).parent / "golden"
+SENTENCES = (
+    "The river rose quickly after three days of heavy rain.",
+    "Where does the next train to Boston leave?",
+    "Please call me back on Monday morning.",
+)
+
+
+@cache
+def spoken(sentence: str, sample_rate: int) -> Samples:
+    """The sentence as sound, always the same."""
+    voice = Hibari()
+    samples: Samples = soxr.resample(voice(sentence, seed=0), voice.sample_rate, sample_rate).astype(np.float32)
+    return samples
+
+
+def good(result: Transcript | Exception) -> Transcript:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+class RecognitionEngineProperties:
+    """Inherit and set `golden_name`."""
+
+    golden_name: str
+
+    def window(self, engine: RecognitionEngine, number: int, start: float = 0.0, *, word_times: bool = False) -> Window:
+        samples = spoken(SENTENCES[number], engine.traits.sample_rate)
+        return Window(samples, start, RecognitionOptions(language="en", word_times=word_times))
+
+    def test_the_words_are_heard(self, engine: RecognitionEngine) -> None:
+        for number, sentence in enumerate(SENTENCES):
+            assert good(engine.transcribe([self.window(engine, number)])[0]).text == sentence
+
+    def test_batched_equals_single(self, engine: RecognitionEngine) -> None:
+        windows = [self.window(engine, number, start=10.0 * number) for number in range(len(SENTENCES))]
+        alone = [good(engine.transcribe([window])[0]) for window in windows]
+        together = [good(result) for result in engine.transcribe(windows)]
+        assert [t.text for t in together] == [t.text for t in alone]
+        for one, other in zip(together, alone, strict=True):
+            for a, b in zip(one.segments, other.segments, strict=True):
+                assert (a.start, a.end) == pytest.approx((b.start, b.end), abs=0.05)
+
+    def test_golden(self, engine: RecognitionEngine) -> None:
+        """Rewrite with `python -m tests.unit.<this test's module>` after a change that is meant to be seen."""
+        kept = json.loads((GOLDEN / f"{self.golden_name}.json").read_text())
+        heard = described(engine, self)
+        assert [segment["text"] for segment in heard] == [segment["text"] for segment in kept]
+        for now, before in zip(heard, kept, strict=True):
+            assert now["tokens"] == before["tokens"]
+            assert now["end"] == pytest.approx(before["end"], abs=0.05)
+
+    def test_times_are_those_of_the_recording(self, engine: RecognitionEngine) -> None:
+        window = self.window(engine, 0, start=100.0, word_times=True)
+        transcript = good(engine.transcribe([window])[0])
+        end = 100.0 + len(window.samples) / engine.traits.sample_rate
+        words = [word for segment in transcript.segments for word in segment.words]
+        assert [word.text.strip() for word in words] == SENTENCES[0].split()
+        times = [time for word in words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert 100.0 <= times[0] < times[-1] <= end + 0.1
+
+    def test_silence_and_noise_say_nothing(self, engine: RecognitionEngine) -> None:
+        rate = engine.traits.sample_rate
+        noise = np.random.default_rng(0).standard_normal(5 * rate).astype(np.float32) * 0.01
+        for samples in (np.zeros(rate, np.float32), np.zeros(0, np.float32), noise):
+            assert good(engine.transcribe([Window(samples, 0.0, RecognitionOptions())])[0]).text == ""
+
+    def test_poison_fails_alone(self, engine: RecognitionEngine) -> None:
+        rate = engine.traits.sample_rate
+        broken = Window(np.full(rate, np.nan, np.float32), 0.0, RecognitionOptions(language="en"))
+        too_long = Window(np.zeros(31 * rate, np.float32), 0.0, RecognitionOptions(language="en"))
+        other = Window(self.window(engine, 0).samples, 0.0, RecognitionOptions(language="xx"))
+        results = engine.transcribe([self.window(engine, 0), broken, too_long, other, self.window(engine, 1)])
+        assert [good(results[at]).text for at in (0, 4)] == [SENTENCES[0], SENTENCES[1]]
+        assert all(isinstance(result, MotetError) for result in results[1:4])
+
+    def test_different_options_share_a_call(self, engine: RecognitionEngine) -> None:
+        plain, with_words = self.window(engine, 0), self.window(engine, 1, word_times=True)
+        first, second = (good(result) for result in engine.transcribe([plain, with_words]))
+        assert (first.text, second.text) == (SENTENCES[0], SENTENCES[1])
+        assert not first.segments[0].words
+        assert second.segments[0].words
+
+
+def described(engine: RecognitionEngine, properties: RecognitionEngineProperties) -> list[dict[str, object]]:
+    """What is heard now, as plain data."""
+    windows = [properties.window(engine, number) for number in range(len(SENTENCES))]
+    return [
+        {"text": segment.text, "tokens": list(segment.tokens), "start": segment.start, "end": segment.end}
+        for window in windows
+        for segment in good(engine.transcribe([window])[0]).segments
+    ]
+
+
+def write_golden(engine: RecognitionEngine, properties: RecognitionEngineProperties) -> None:
+    """Keeps what the engine hears now."""
+    path = GOLDEN / f"{properties.golden_name}.json"
+    path.write_text(json.dumps(described(engine, properties), indent=1) + "\n")

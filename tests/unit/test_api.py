@@ -1,0 +1,203 @@
+"""The HTTP application over stand-ins: what is answered, in which shape, and what is closed. No Ray, no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import wave
+from typing import Any, cast
+
+import httpx
+import numpy as np
+import pytest
+
+from deployments.audio.decode import decode_all
+from serve_app.api import Service, build_api
+from serve_app.config import AppConfig, Limits, Model, Security
+from serve_app.placement import ModelDirectory
+from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
+
+MODELS = {
+    "tone": Model(engine="hibari", source="wheel:hibari-tts", aliases=("tts-1",), voice_aliases={"alloy": "bo"}),
+    "echo": Model(engine="identity"),
+}
+
+
+class Bench:
+    """A service over stand-ins, and a client for it."""
+
+    def __init__(self, synthesizer: ToneSynthesizer | None = None, **settings: Any) -> None:
+        config = AppConfig(models=MODELS, **settings)
+        self.synthesizer = synthesizer or ToneSynthesizer()
+        self.handle = FakeHandle(self.synthesizer)
+        handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, "echo": {"cpu": FakeHandle(object())}})
+        api = build_api(Service(config, ModelDirectory(config, handles), cast("Any", None)))
+        transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://motet")
+
+    async def speak(self, **fields: Any) -> httpx.Response:
+        body = {"model": "tone", "input": "Hello there.", "response_format": "pcm", **fields}
+        return await self.client.post("/v1/audio/speech", json=body)
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line.removeprefix("data: ")) for line in text.split("\n\n") if line]
+
+
+def pcm_of(data: bytes) -> Any:
+    return np.frombuffer(data, "<i2").astype(np.float32) / 32767
+
+
+async def test_speech_is_the_sound_of_the_text() -> None:
+    answer = await Bench().speak()
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("audio/pcm")
+    assert answer.headers["x-sample-rate"] == str(RATE)
+    np.testing.assert_allclose(pcm_of(answer.content), tone("Hello there."), atol=1e-3)
+
+
+async def test_a_wav_is_a_wav() -> None:
+    answer = await Bench().speak(response_format="wav")
+    with wave.open(io.BytesIO(answer.content)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
+    assert decode_all(answer.content, RATE, True, 10.0).shape[1] == len(tone("Hello there."))
+
+
+async def test_events_carry_the_same_sound_and_its_usage() -> None:
+    bench = Bench()
+    text = "Hello there. How are you today?"
+    events = events_of((await bench.speak(input=text, stream_format="sse")).text)
+    assert [event["type"] for event in events[:-1]] == ["speech.audio.delta"] * (len(events) - 1)
+    sound = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
+    assert sound == (await bench.speak(input=text)).content
+    assert events[-1]["type"] == "speech.audio.done"
+    assert events[-1]["usage"]["audio_seconds"] == pytest.approx(len(sound) / 2 / RATE, abs=0.01)
+
+
+async def test_trouble_before_the_first_sound_has_a_status_of_its_own() -> None:
+    answer = await Bench(ToneSynthesizer(failing_at=0)).speak()
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+
+
+async def test_trouble_later_ends_an_event_stream_with_an_error() -> None:
+    bench = Bench(ToneSynthesizer(failing_at=1))
+    events = events_of((await bench.speak(input="The first one is fine. The second one is not.", stream_format="sse")).text)
+    assert [event["type"] for event in events] == ["speech.audio.delta", "error"]
+    assert "broke" in events[1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        pytest.param({"input": ""}, 400, "input", id="empty"),
+        pytest.param({"input": " \n "}, 400, "input", id="blank"),
+        pytest.param({"input": 3}, 400, "input", id="number"),
+        pytest.param({"input": "a" * 100_001}, 413, "input", id="long"),
+        pytest.param({"model": "tome"}, 404, "model", id="model"),
+        pytest.param({"model": "echo"}, 404, "model", id="task"),
+        pytest.param({"voice": "nobody"}, 404, "voice", id="voice"),
+        pytest.param({"response_format": "ogg"}, 400, "response_format", id="format"),
+        pytest.param({"speed": 5}, 400, "speed", id="fast"),
+        pytest.param({"speed": "quick"}, 400, "speed", id="speed-word"),
+        pytest.param({"stream_format": "ws"}, 400, "stream_format", id="stream-format"),
+        pytest.param({"voyce": "bo"}, 400, "voyce", id="unknown-field"),
+    ],
+)
+async def test_a_wrong_request_is_told_what_to_do(fields: dict[str, Any], status: int, param: str) -> None:
+    answer = await Bench().speak(**fields)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert error["param"] == param
+    assert set(error) == {"message", "type", "param", "code"}
+    assert len(error["message"]) > 10
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"], ids=["nothing", "half", "list", "bytes"])
+async def test_what_is_not_json_is_refused(body: bytes) -> None:
+    answer = await Bench().client.post("/v1/audio/speech", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("voice", [None, "ada", "bo", "alloy", {"id": "bo"}])
+async def test_voices(voice: Any) -> None:
+    answer = await Bench().speak(voice=voice)
+    assert answer.headers["x-motet-voice"] == ("ada" if voice in (None, "ada") else "bo")
+
+
+async def test_unused_instructions_are_not_hidden() -> None:
+    assert (await Bench().speak(instructions="Whisper.")).headers["x-motet-ignored"] == "instructions"
+
+
+async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:
+    bench = Bench(limits=Limits(max_body_bytes=1000))
+
+    async def drip() -> Any:
+        for _ in range(100):
+            yield b" " * 100
+
+    for content in (b" " * 1001, drip()):
+        answer = await bench.client.post("/v1/audio/speech", content=content)
+        assert answer.status_code == 413
+        assert answer.json()["error"]["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize(
+    ("header", "status"), [({}, 401), ({"authorization": "Bearer no"}, 401), ({"authorization": "Bearer key"}, 200)]
+)
+async def test_keys(header: dict[str, str], status: int) -> None:
+    digest = hashlib.sha256(b"key").hexdigest()
+    bench = Bench(security=Security(api_key_sha256=("0" * 64, digest)))
+    answer = await bench.client.get("/v1/models/tone", headers=header)
+    assert answer.status_code == status
+    if status == 401:
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert (await bench.client.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/none", 404), ("PUT", "/v1/audio/speech", 405)])
+async def test_unknown_places_answer_in_the_same_shape(method: str, path: str, status: int) -> None:
+    answer = await Bench().client.request(method, path)
+    assert answer.status_code == status
+    assert path in answer.json()["error"]["message"]
+
+
+async def test_one_model_and_its_alias() -> None:
+    client = Bench().client
+    assert (await client.get("/v1/models/tone")).json()["motet"]["aliases"] == ["tts-1"]
+    assert (await client.get("/v1/models/tts-1")).json()["motet"]["alias_of"] == "tone"
+    assert (await client.get("/v1/models/none")).status_code == 404
+
+
+async def test_voices_are_listed_with_their_aliases() -> None:
+    data = (await Bench().client.get("/v1/audio/voices", params={"model": "tts-1"})).json()["data"]
+    assert [(voice["id"], voice["aliases"]) for voice in data] == [("ada", []), ("bo", ["alloy"])]
+
+
+async def test_the_page_is_kept_to_its_own_origin() -> None:
+    answer = await Bench().client.get("/")
+    assert "<title>" in answer.text
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    script = await Bench().client.get("/page/app.js")
+    assert "javascript" in script.headers["content-type"]
+
+
+async def test_not_ready_while_a_model_does_not_answer() -> None:
+    answer = await Bench().client.get("/readyz")
+    assert answer.status_code == 503
+    assert not answer.json()["models"]["tone"]["ready"]
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/separations"])
+async def test_a_form_without_a_recording_is_told_so(path: str) -> None:
+    client = Bench().client
+    for answer in (
+        await client.post(path, json={"model": "tone"}),
+        await client.post(path, files={"other": b"x"}, data={"model": "tone"}),
+    ):
+        assert answer.status_code == 400
+        assert "file" in answer.json()["error"]["message"]

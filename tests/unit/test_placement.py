@@ -1,0 +1,141 @@
+"""Requests go where they are answered first, around what is dead, and every stream is cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
+
+from deployments.errors import Failure, MotetError
+from serve_app.config import AppConfig, Cpu, Mlx, Model, Placement
+from serve_app.placement import ModelDirectory, PlacedModel
+from tests.unit.fakes import FakeHandle
+
+CONFIG = AppConfig(
+    models={
+        "echo": Model(engine="identity", aliases=("mirror",), placements=(Placement(hardware=Mlx()), Placement())),
+    }
+)
+BUSY = BackPressureError(num_queued_requests=3, max_queued_requests=3)
+
+
+class Replica:
+    """Answers with its own name, or with trouble."""
+
+    def __init__(self, name: str, trouble: BaseException | None = None, after: int = 0) -> None:
+        self.name = name
+        self.trouble = trouble
+        self.after = after
+
+    async def ask(self) -> str:
+        if self.trouble:
+            raise self.trouble
+        return self.name
+
+    async def stream(self) -> AsyncIterator[str]:
+        for number in range(3):
+            if self.trouble and number == self.after:
+                raise self.trouble
+            yield f"{self.name}{number}"
+
+
+def directory(mlx: Replica, cpu: Replica) -> tuple[ModelDirectory, dict[str, FakeHandle]]:
+    handles = {"mlx": FakeHandle(mlx), "cpu": FakeHandle(cpu)}
+    return ModelDirectory(CONFIG, {"echo": cast("dict[str, Any]", handles)}), handles
+
+
+async def test_the_first_placement_answers() -> None:
+    models, _ = directory(Replica("mlx"), Replica("cpu"))
+    assert await models.call("echo", "ask") == "mlx"
+    assert [item async for item in models.stream("echo", "stream")] == ["mlx0", "mlx1", "mlx2"]
+
+
+@pytest.mark.parametrize("trouble", [RayActorError(), BUSY], ids=["dead", "busy"])
+async def test_trouble_before_the_first_answer_moves_on(trouble: Exception) -> None:
+    models, handles = directory(Replica("mlx", trouble), Replica("cpu"))
+    assert await models.call("echo", "ask") == "cpu"
+    assert [item async for item in models.stream("echo", "stream")] == ["cpu0", "cpu1", "cpu2"]
+    assert handles["mlx"].answers[0].cancelled
+
+
+async def test_trouble_after_the_first_answer_is_told() -> None:
+    models, _ = directory(Replica("mlx", RayActorError(), after=1), Replica("cpu"))
+    heard = []
+    with pytest.raises(MotetError, match="no replica that answers"):
+        async for item in models.stream("echo", "stream"):
+            heard.append(item)
+    assert heard == ["mlx0"]
+
+
+@pytest.mark.parametrize(("trouble", "kind"), [(RayActorError(), "unavailable"), (BUSY, "overloaded")])
+async def test_when_nobody_answers_the_reason_is_told(trouble: Exception, kind: str) -> None:
+    models, _ = directory(Replica("mlx", trouble), Replica("cpu", trouble))
+    with pytest.raises(MotetError) as caught:
+        await models.call("echo", "ask")
+    assert caught.value.failure.kind == kind
+    with pytest.raises(MotetError):
+        [item async for item in models.stream("echo", "stream")]
+
+
+async def test_a_failure_of_the_engine_is_not_tried_elsewhere() -> None:
+    class Failing:
+        async def stream(self) -> AsyncIterator[Failure]:
+            yield Failure("engine", "It broke.")
+
+    models, handles = directory(cast("Replica", Failing()), Replica("cpu"))
+    with pytest.raises(MotetError, match="It broke"):
+        [item async for item in models.stream("echo", "stream")]
+    assert not handles["cpu"].calls
+
+
+async def test_a_stream_that_is_left_is_cancelled_and_one_that_ends_is_not() -> None:
+    models, handles = directory(Replica("mlx"), Replica("cpu"))
+    stream = models.stream("echo", "stream")
+    assert await anext(stream) == "mlx0"
+    assert models.placements("echo")[0].kind == "cpu" or models.placements("echo")[0].under_way == 1
+    await stream.aclose()
+    assert handles["mlx"].answers[0].cancelled
+    [item async for item in models.stream("echo", "stream")]
+    assert not handles["mlx"].answers[-1].cancelled
+    assert all(placed.under_way == 0 for placed in models.placements("echo"))
+
+
+async def test_the_faster_placement_is_preferred_once_known() -> None:
+    times = {"slow": iter([0.0, 9.0]), "fast": iter([0.0, 0.1])}
+    placed = {
+        name: PlacedModel(name, cast("Any", FakeHandle(Replica(name))), clock=lambda name=name: next(times[name]))  # type: ignore[misc]
+        for name in times
+    }
+    for model in placed.values():
+        [item async for item in model.stream("stream")]
+    assert placed["fast"].expected_seconds(1.0) < placed["slow"].expected_seconds(1.0)
+    with placed["fast"].request(), placed["fast"].request():
+        assert placed["fast"].expected_seconds(1.0) == pytest.approx(0.3)
+
+
+def test_a_placement_that_has_not_answered_yet_is_tried_when_the_first_is_busy() -> None:
+    models, _ = directory(Replica("mlx"), Replica("cpu"))
+    assert [placed.kind for placed in models.placements("echo")] == ["mlx", "cpu"]
+    with models.placements("echo")[0].request():
+        assert [placed.kind for placed in models.placements("echo")] == ["cpu", "mlx"]
+
+
+@pytest.mark.parametrize("name", ["echo", "mirror"])
+def test_models_are_found_by_name_and_alias(name: str) -> None:
+    models, _ = directory(Replica("mlx"), Replica("cpu"))
+    assert models.resolve(name, "separation") == "echo"
+
+
+@pytest.mark.parametrize(("name", "task"), [("ecco", "separation"), ("echo", "speech")])
+def test_what_does_not_exist_or_fit_is_not_found(name: str, task: str) -> None:
+    models, _ = directory(Replica("mlx"), Replica("cpu"))
+    with pytest.raises(MotetError) as caught:
+        models.resolve(name, task)
+    assert caught.value.failure.param == "model"
+
+
+def test_a_cpu_placement_is_the_default() -> None:
+    assert Placement().hardware == Cpu()

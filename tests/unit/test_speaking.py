@@ -1,0 +1,92 @@
+"""A text is spoken whole, in order, in bounded requests, at any speed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.engines.base import AudioChunk, SpeechRequest
+from deployments.errors import MotetError
+from deployments.speaking import SpeechTask, choose_voice, pace_of, requests_of, speak, speak_here
+from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, tone
+
+PIECES = ("One.", "Two and three.", "Four, five and six.", "Seven.")
+
+
+def task(pieces: tuple[str, ...] = PIECES, speed: float = 1.0) -> SpeechTask:
+    return SpeechTask(pieces, "ada", speed, seed=7)
+
+
+async def spoken(work: SpeechTask, seconds: float, synthesizer: ToneSynthesizer) -> list[AudioChunk]:
+    def call(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
+        return cast(AsyncGenerator[AudioChunk], synthesizer.speak(request))
+
+    return [chunk async for chunk in speak(work, TRAITS, call, seconds)]
+
+
+@given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=60), seconds=st.floats(0.1, 100))
+@settings(max_examples=60, deadline=None)
+def test_requests_hold_every_piece_once_in_order_and_are_bounded(sizes: list[int], seconds: float) -> None:
+    pieces = tuple("a" * size for size in sizes)
+    requests = list(requests_of(task(pieces), 1.0, seconds))
+    assert tuple(piece for request in requests for piece in request.pieces) == pieces
+    assert [request.first_index for request in requests] == [
+        sum(len(r.pieces) for r in requests[:at]) for at in range(len(requests))
+    ]
+    for request in requests:
+        assert len(request.pieces) == 1 or sum(map(len, request.pieces)) <= seconds * 15
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.5, 1000.0])
+async def test_the_sound_is_that_of_the_pieces(seconds: float) -> None:
+    chunks = await spoken(task(), seconds, ToneSynthesizer())
+    np.testing.assert_array_equal(np.concatenate([c.samples for c in chunks]), np.concatenate([*map(tone, PIECES)]))
+    assert [chunk.last for chunk in chunks] == [False, False, False, True]
+
+
+async def test_a_reader_that_leaves_costs_one_request() -> None:
+    synthesizer = ToneSynthesizer()
+    chunks = speak(task(), TRAITS, cast("object", synthesizer.speak), 0.1)  # type: ignore[arg-type]
+    assert (await anext(chunks)).text == "One."
+    await chunks.aclose()
+    assert synthesizer.closed == 1
+    assert synthesizer.engine.batches == [1]
+
+
+@pytest.mark.parametrize(("speed", "own", "tempo"), [(1, 1, 1), (0.25, 0.5, 0.5), (4, 2, 2), (1.7, 1.7, 1)])
+def test_the_model_goes_as_far_as_it_can(speed: float, own: float, tempo: float) -> None:
+    pace = pace_of(speed, TRAITS)
+    assert (pace.speed, pace.tempo) == (own, tempo)
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.5, 1.0, 3.0, 4.0])
+async def test_speed_changes_the_length_and_not_the_pitch(speed: float) -> None:
+    pieces = ("a" * 200,)
+    samples = np.concatenate([c.samples for c in await spoken(task(pieces, speed), 10.0, ToneSynthesizer())])
+    assert len(samples) / RATE == pytest.approx(2.0 / speed, rel=0.03)
+    spectrum = np.abs(np.fft.rfft(samples))
+    pitch = np.argmax(spectrum) * RATE / len(samples)
+    assert pitch == pytest.approx(200 + 10 * (ord("a") % 64), rel=0.02)
+
+
+async def test_in_this_process_it_sounds_the_same() -> None:
+    work = task(speed=3.0)
+    here = np.concatenate([c.samples for c in speak_here(work, ToneEngine())])
+    there = np.concatenate([c.samples for c in await spoken(work, 0.5, ToneSynthesizer())])
+    np.testing.assert_array_equal(here, there)
+
+
+@pytest.mark.parametrize(("wanted", "own"), [(None, "ada"), ("bo", "bo"), ("alloy", "bo")])
+def test_voices_and_their_aliases(wanted: str | None, own: str) -> None:
+    assert choose_voice(wanted, TRAITS, {"alloy": "bo"}) == own
+
+
+def test_an_unknown_voice_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(MotetError, match="ada, bo, alloy") as caught:
+        choose_voice("nobody", TRAITS, {"alloy": "bo"})
+    assert caught.value.failure.param == "voice"

