@@ -84,7 +84,9 @@ async def test_trouble_before_the_first_sound_has_a_status_of_its_own() -> None:
 
 async def test_trouble_later_ends_an_event_stream_with_an_error() -> None:
     bench = Bench(ToneSynthesizer(failing_at=1))
-    events = events_of((await bench.speak(input="The first one is fine. The second one is not.", stream_format="sse")).text)
+    events = events_of(
+        (await bench.speak(input="The first one is fine. The second one is not.", stream_format="sse")).text
+    )
     assert [event["type"] for event in events] == ["speech.audio.delta", "error"]
     assert "broke" in events[1]["error"]["message"]
 

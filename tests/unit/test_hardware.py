@@ -1,0 +1,41 @@
+"""Every class of hardware asks Ray for what it needs, and for nothing that could put it on the wrong machine."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from cluster.hardware import LABEL, CudaClass, Hardware
+from serve_app.config import Cpu, Cuda, Mlx, Placement
+
+
+def test_cpu_threads_sleep_while_they_wait() -> None:
+    options = Cpu(threads=2, cpus=2).actor_options()
+    assert options["num_cpus"] == 2
+    assert options["runtime_env"]["env_vars"] == {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert "num_gpus" not in options
+
+
+def test_cuda_is_pinned_by_label_and_not_by_gpus_alone() -> None:
+    options = Cuda(gpus=0.5).actor_options()
+    assert options["num_gpus"] == 0.5
+    assert options["label_selector"] == {LABEL: "cuda"}
+
+
+def test_mlx_asks_for_its_own_resource_and_no_gpu() -> None:
+    options = Mlx().actor_options()
+    assert options["resources"] == {"mlx": 1.0}
+    assert "num_gpus" not in options
+
+
+def test_the_kind_chooses_the_class() -> None:
+    adapter: TypeAdapter[Hardware] = TypeAdapter(Hardware)
+    chosen = adapter.validate_python({"kind": "cuda", "cpus": 1, "threads": 1, "gpus": 1})
+    assert isinstance(chosen, CudaClass)
+    with pytest.raises(ValidationError, match="tpu"):
+        adapter.validate_python({"kind": "tpu"})
+
+
+def test_each_class_names_its_device() -> None:
+    assert [h.device for h in (Cpu(), Cuda(), Mlx())] == ["cpu", "cuda", "mlx"]
+    assert Placement().hardware.kind == "cpu"

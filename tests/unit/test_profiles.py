@@ -1,0 +1,61 @@
+"""The environment that Ray is started with."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from serve_app.profiles import Profile, environment, free_port
+from serve_app.server import url_of
+
+FOLDER = Path("/run/motet")
+
+
+@pytest.mark.parametrize("profile", ["throughput", "plain"])
+def test_token_authentication_is_on_with_a_token_of_this_run(profile: Profile) -> None:
+    first, second = (environment(profile, FOLDER, {}) for _ in range(2))
+    assert first["RAY_AUTH_MODE"] == "token"
+    assert len(first["RAY_AUTH_TOKEN"]) == 64
+    assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
+
+
+@pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_a_token_that_is_there_is_kept(name: str) -> None:
+    assert "RAY_AUTH_TOKEN" not in environment("plain", FOLDER, {name: "x"})
+
+
+def test_what_the_caller_set_wins() -> None:
+    assert "OMP_NUM_THREADS" not in environment("plain", FOLDER, {"OMP_NUM_THREADS": "4"})
+
+
+def test_the_throughput_profile_keeps_its_files_to_itself() -> None:
+    wanted = environment("throughput", FOLDER, {})
+    assert wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    assert wanted["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    places = [value for name, value in wanted.items() if name.startswith("RAY_SERVE_HAPROXY") and "PORT" not in name]
+    assert len(places) == 4
+    assert all(place.startswith(str(FOLDER)) for place in places)
+    assert not any("HAPROXY" in name for name in environment("plain", FOLDER, {}))
+
+
+def test_a_taken_port_is_replaced() -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) != port
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+    ],
+)
+def test_where_a_client_finds_the_service(host: str, url: str) -> None:
+    assert url_of(host, 8000) == url
