@@ -237,12 +237,7 @@ def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
     """
     from ray.serve.schema import ServeDeploySchema  # takes over a second, and the command line does without it
 
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise fail("invalid", f"{path} cannot be read: {error}", "Check the file.") from error
-    if not isinstance(document, dict):
-        raise fail("invalid", f"{path} is not a mapping.", "Start from the serve_config.yaml that Motet comes with.")
+    document = document_of(path)
     mistakes = unknown_keys(document, ServeDeploySchema)
     try:
         app = AppConfig.model_validate(_arguments(document))
@@ -252,6 +247,25 @@ def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
     if mistakes:
         raise fail("invalid", f"{path} has mistakes:\n" + "\n".join(f"  - {m}" for m in mistakes), "Mend them.")
     return ConfigFile(http=http, app=app, serve=document)
+
+
+def document_of(path: Path) -> Mapping[str, Any]:
+    """The file as plain data. Raises `MotetError`."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise fail("invalid", f"{path} cannot be read: {error}", "Check the file.") from error
+    if not isinstance(document, dict):
+        raise fail("invalid", f"{path} is not a mapping.", "Start from the serve_config.yaml that Motet comes with.")
+    return document
+
+
+def address_of(path: Path, environment: Mapping[str, str] = os.environ) -> HttpAddress:
+    """Where the service will listen, without checking the rest of the file. Raises `MotetError`."""
+    try:
+        return HttpAddress.model_validate(_address(document_of(path), environment))
+    except ValidationError as error:
+        raise fail("invalid", "; ".join(mistakes_of(error, HttpAddress)), "Mend the address.") from error
 
 
 def _arguments(document: Mapping[str, Any]) -> Any:

@@ -41,7 +41,9 @@ class Demo:
         answer, seconds = timed(lambda: self.client.post("/v1/audio/speech", json=body).raise_for_status())
         audio = decode_all(answer.content, None, True, 60.0)
         length = audio.shape[1] / int(answer.headers["x-sample-rate"])
-        self.rows.append(("speech", f"{length:.2f} s of sound in {seconds:.3f} s", f"{length / seconds:.0f}x real time"))
+        self.rows.append(
+            ("speech", f"{length:.2f} s of sound in {seconds:.3f} s", f"{length / seconds:.0f}x real time")
+        )
         (OUT / "speech.wav").write_bytes(answer.content)
         return answer.content
 
@@ -64,7 +66,9 @@ class Demo:
         answer, seconds = timed(lambda: self.client.post("/v1/audio/separations", data=form, files=files))
         stem = decode_all(answer.raise_for_status().content, RATE, True, 60.0)[0][: len(clean)]
         before, after = si_sdr(mixture, clean), si_sdr(stem, clean)
-        self.rows.append(("separation", f"{len(clean) / RATE:.2f} s in {seconds:.2f} s", f"{after - before:+.1f} dB SI-SDR"))
+        self.rows.append(
+            ("separation", f"{len(clean) / RATE:.2f} s in {seconds:.2f} s", f"{after - before:+.1f} dB SI-SDR")
+        )
         (OUT / "mixture.wav").write_bytes(wav)
         (OUT / "speech_stem.wav").write_bytes(answer.content)
 
@@ -101,7 +105,10 @@ def main() -> int:
     OUT.mkdir(exist_ok=True)
     console.print("Starting the service ...")
     started = time.perf_counter()
-    with running_service(default_profile()) as service, httpx.Client(base_url=service.url, timeout=60.0) as client:
+    with (
+        running_service(default_profile()) as service,
+        httpx.Client(base_url=f"http://{service.host}:{service.port}", timeout=60.0) as client,
+    ):
         demo = Demo(client)
         demo.rows.append(("start", f"{time.perf_counter() - started:.1f} s to ready", ""))
         wav = demo.speak()

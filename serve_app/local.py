@@ -134,16 +134,17 @@ def output(path: Path) -> Iterator[Output]:
         with _opened(path, "wb", path) as file:  # a device or a pipe, which nothing may replace
             yield Output(file, rewritable=False)
     else:
-        yield from _replacing(path.resolve())
+        yield from _replacing(path)
 
 
 def _replacing(path: Path) -> Iterator[Output]:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    whole = path.resolve()  # a link stays, and what it points to changes
+    part = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}.part")
     file = _opened(part, "xb", path)
     try:
         with file:
             yield Output(file, rewritable=True)
-        part.replace(path)
+        part.replace(whole)
     finally:
         part.unlink(missing_ok=True)
 

@@ -15,8 +15,9 @@ from typing import Literal
 
 Profile = Literal["throughput", "plain"]
 
-STATS_PORT = 8404
-METRICS_PORT = 9101
+STATS_OFFSET = 404
+METRICS_OFFSET = 1101
+"""HAProxy's own ports, counted from the service's: 8404 and 9101 beside 8000, where Ray Serve puts them too."""
 TOKEN_BYTES = 32
 
 
@@ -25,7 +26,7 @@ def default_profile() -> Profile:
     return "throughput" if sys.platform == "linux" else "plain"
 
 
-def environment(profile: Profile, folder: Path, present: Mapping[str, str]) -> dict[str, str]:
+def environment(profile: Profile, folder: Path, port: int, present: Mapping[str, str]) -> dict[str, str]:
     """Variables to set before Ray starts. What the caller has set already wins.
 
     `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet. Ray's token
@@ -39,13 +40,13 @@ def environment(profile: Profile, folder: Path, present: Mapping[str, str]) -> d
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     if profile == "throughput":
-        wanted |= _haproxy(folder)
+        wanted |= _haproxy(folder, port)
     if not any(name in present for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
     return {name: value for name, value in wanted.items() if name not in present}
 
 
-def _haproxy(folder: Path) -> dict[str, str]:
+def _haproxy(folder: Path, port: int) -> dict[str, str]:
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -53,14 +54,14 @@ def _haproxy(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(STATS_PORT)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(METRICS_PORT)),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(port + STATS_OFFSET)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(port + METRICS_OFFSET)),
     }
 
 
 def free_port(wanted: int) -> int:
-    """The wanted port, or another where it is taken."""
-    for port in (wanted, 0):
+    """The wanted port, or another where it is taken or there is none such."""
+    for port in (wanted if wanted < 65536 else 0, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

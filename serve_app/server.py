@@ -31,11 +31,12 @@ POLL_S = 0.1
 LEAVE_S = 5.0
 
 
-def serve_in_new_program(config: Path, profile: profiles.Profile) -> int:
+def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
     """Runs this module with the profile's environment; returns its exit status. Signals reach it directly."""
     with tempfile.TemporaryDirectory(prefix="motet-") as folder:
-        environment = {**os.environ, **profiles.environment(profile, Path(folder), os.environ)}
-        program = subprocess.Popen([sys.executable, "-m", "serve_app.server", str(config)], env=environment)
+        port = config.address_of(path).port
+        environment = {**os.environ, **profiles.environment(profile, Path(folder), port, os.environ)}
+        program = subprocess.Popen([sys.executable, "-m", "serve_app.server", str(path)], env=environment)
         try:
             with _passing_signals_to(program):
                 return program.wait()

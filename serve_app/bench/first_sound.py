@@ -64,9 +64,12 @@ from serve_app.config import AppConfig
 
 SHORT_SENTENCE = "Hello there, this is Motet."
 SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-tiny.en", "nsnet2"
-TRANSCRIPTION_SECONDS, SEPARATION_SECONDS, SEAM_SECONDS = 30.0, 60.0, 25.0
+SEAM_SECONDS = 25.0
+WORDS_PER_SECOND = 4
+"""More than anybody says in a second."""
 REQUEST_TIMEOUT_S = 120.0
 WAV_HEADER_BYTES = 44
+MOTET = (sys.executable, "-m", "serve_app.cli")
 
 HERE, HTTP = "in this process", "through HTTP"
 MEMORY = "memory of {}"
@@ -75,18 +78,41 @@ PLAIN = " (plain profile)"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured. `long_words` of the long text and every `sentence_step`th sentence go round the trip."""
+    """How much is measured: rounds, seconds of audio, and what goes round the trip.
+
+    That is every `sentence_step`th sentence and the paragraphs of the long text that hold its first `long_words`.
+    """
 
     cold_starts: int
     overhead_rounds: int
     speed_rounds: int
+    transcription_seconds: float
+    separation_seconds: float
     sentence_step: int
     long_words: int
     plain_profile: bool
 
 
-QUICK = Plan(cold_starts=1, overhead_rounds=25, speed_rounds=2, sentence_step=4, long_words=60, plain_profile=False)
-FULL = Plan(cold_starts=5, overhead_rounds=200, speed_rounds=7, sentence_step=1, long_words=10_000, plain_profile=True)
+QUICK = Plan(
+    cold_starts=1,
+    overhead_rounds=30,
+    speed_rounds=1,
+    transcription_seconds=30.0,
+    separation_seconds=30.0,
+    sentence_step=5,
+    long_words=60,
+    plain_profile=False,
+)
+FULL = Plan(
+    cold_starts=5,
+    overhead_rounds=200,
+    speed_rounds=7,
+    transcription_seconds=30.0,
+    separation_seconds=60.0,
+    sentence_step=1,
+    long_words=10_000,
+    plain_profile=True,
+)
 
 
 def run(quick: bool) -> Report:
@@ -103,7 +129,7 @@ def run(quick: bool) -> Report:
 
 
 def _service_environment() -> dict[str, str]:
-    return profiles.environment("plain", Path(), {})
+    return profiles.environment("plain", Path(), 8000, {})
 
 
 def _wanted(plan: Plan, config: AppConfig) -> list[Figure]:
@@ -111,7 +137,7 @@ def _wanted(plan: Plan, config: AppConfig) -> list[Figure]:
         Figure("word error rate of the round trip " + HERE, "%", at_most(5)),
         Figure("word error rate of the round trip " + HTTP, "%", at_most(5)),
         Figure("motet say, long text, one core", "x real time", at_least(40)),
-        Figure("motet say, cold, short sentence", "s", at_most(3)),
+        Figure("first sound of a cold motet say", "s", at_most(3)),
         *_wanted_of_overhead("", at_most(10)),
         Figure("overhead p50, bare FastAPI", "ms"),
         Figure("cold start of the service", "s"),
@@ -143,25 +169,36 @@ def _wanted_of_overhead(profile: str, target: Target | None) -> list[Figure]:
 
 def _measure_command(sheet: Sheet, plan: Plan) -> None:
     with sheet.measuring("motet say from a cold start"):
-        walls = [_motet_say(SHORT_SENTENCE)[1] for _ in range(plan.cold_starts)]
-        note = f"the whole command, median of {len(walls)}; {spread(walls)}"
-        sheet.put("motet say, cold, short sentence", spread(walls).p50, note)
-    with sheet.measuring("motet say of the long text"), _on_one_core():
-        facts, wall = _motet_say(LONG_TEXT)
-        note = f"{len(LONG_TEXT.split()):,} words, {facts['audio_seconds']:.0f} s of audio; {wall:.1f} s with the start"
+        firsts = spread([_first_sound_of_motet_say() for _ in range(plan.cold_starts)])
+        note = f"from the start of the command to its first sample; {plan.cold_starts} starts, {firsts}"
+        sheet.put("first sound of a cold motet say", firsts.p50, note)
+    with sheet.measuring("motet say of the long text"), _on_one_core(), tempfile.TemporaryDirectory() as folder:
+        facts = json.loads(_motet_say(LONG_TEXT, "-o", f"{folder}/speech.wav", "--json"))
+        note = f"{len(LONG_TEXT.split()):,} words, {facts['audio_seconds']:.0f} s of audio, loading apart"
         sheet.put("motet say, long text, one core", facts["times_real_time"], note)
 
 
-def _motet_say(text: str) -> tuple[dict[str, Any], float]:
-    """What the command says about itself, and its seconds from start to end."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "serve_app.cli", "say", "-", "-o", f"{folder}/speech.wav", "--json"]
-        started = time.perf_counter()
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=REQUEST_TIMEOUT_S)
+def _first_sound_of_motet_say() -> float:
+    """Seconds from the start of the command until a sample, beyond the header, comes out of it."""
+    started = time.perf_counter()
+    command = [*MOTET, "say", SHORT_SENTENCE, "-o", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        head = program.stdout.read(WAV_HEADER_BYTES + 1)
         seconds = time.perf_counter() - started
+        _, complaint = program.communicate(timeout=REQUEST_TIMEOUT_S)
+    if program.returncode or len(head) <= WAV_HEADER_BYTES:
+        raise fail("engine", f"motet say ended with status {program.returncode}: {complaint.decode()[-500:]}")
+    return seconds
+
+
+def _motet_say(text: str, *options: str) -> str:
+    """Its standard output."""
+    command = [*MOTET, "say", "-", *options]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=REQUEST_TIMEOUT_S)
     if done.returncode:
         raise fail("engine", f"motet say ended with status {done.returncode}: {done.stderr[-500:]}")
-    return json.loads(done.stdout), seconds
+    return done.stdout
 
 
 @contextmanager
@@ -187,17 +224,20 @@ class Engines:
     @cached_property
     def speech(self) -> SpeechEngine[Any]:
         """The voice."""
-        return load_engine(settings_of(SPEECH_MODEL, self.config))
+        engine: SpeechEngine[Any] = load_engine(settings_of(SPEECH_MODEL, self.config))
+        return engine
 
     @cached_property
     def recognition(self) -> RecognitionEngine:
         """The listener."""
-        return load_engine(settings_of(RECOGNITION_MODEL, self.config))
+        engine: RecognitionEngine = load_engine(settings_of(RECOGNITION_MODEL, self.config))
+        return engine
 
     @cached_property
     def separation(self) -> SeparationEngine:
         """The separator."""
-        return load_engine(settings_of(SEPARATION_MODEL, self.config))
+        engine: SeparationEngine = load_engine(settings_of(SEPARATION_MODEL, self.config))
+        return engine
 
     def say(self, text: str) -> Samples:
         """The sound of a text."""
@@ -205,11 +245,16 @@ class Engines:
         task = SpeechTask(pieces, self.speech.traits.default_voice, 1.0, 0)
         return np.concatenate([chunk.samples for chunk in speak_here(task, self.speech)])
 
-    def wav(self, text: str, seconds: float = np.inf) -> bytes:
-        """The first `seconds` of a spoken text, as a file."""
-        rate = self.speech.traits.sample_rate
-        samples = self.say(text)
-        return wav_of(samples[: int(min(seconds, len(samples) / rate) * rate)], rate)
+    def wav(self, text: str) -> bytes:
+        """A spoken text, as a file."""
+        return wav_of(self.say(text), self.speech.traits.sample_rate)
+
+    def recording(self, seconds: float) -> bytes:
+        """The first `seconds` of the long text, spoken, as a file."""
+        samples = self.say(opening(LONG_TEXT, int(seconds * WORDS_PER_SECOND)))
+        length = int(seconds * self.speech.traits.sample_rate)
+        assert len(samples) >= length, "the text is too short"
+        return wav_of(samples[:length], self.speech.traits.sample_rate)
 
     def transcribe(self, recording: bytes) -> str:
         """What a recording says."""
@@ -273,8 +318,8 @@ class Client:
     def readiness(self) -> dict[str, Any]:
         """What every replica reports."""
         self._connection.request("GET", "/readyz")
-        report: dict[str, Any] = json.loads(self._connection.getresponse().read())
-        return report["models"]
+        models: dict[str, Any] = json.loads(self._connection.getresponse().read())["models"]
+        return models
 
     def close(self) -> None:
         """Hangs up."""
@@ -320,11 +365,9 @@ def _measure_service(sheet: Sheet, plan: Plan, engines: Engines) -> None:
             _measure_replicas(sheet, service)
         with sheet.measuring("overhead of HTTP"):
             _measure_overhead(sheet, plan, engines, service, "")
-        _measure_round_trips(sheet, plan, engines, service)
+        _measure_fidelity(sheet, plan, engines, service)
         with sheet.measuring("speed of transcription and separation"):
             _measure_speed(sheet, plan, engines, service)
-        with sheet.measuring("the seam of separation"):
-            _measure_seam(sheet, service)
     if plan.plain_profile:
         with sheet.measuring("the plain profile"), running_service("plain") as service:
             _measure_overhead(sheet, plan, engines, service, PLAIN)
@@ -383,19 +426,23 @@ def _milliseconds(work: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-# The round trip
+# What does not depend on time
 
 
-def _measure_round_trips(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
-    """Both trips at once: what is heard does not depend on how fast it goes."""
+def _measure_fidelity(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
+    """All at once, because how well it comes out does not depend on how fast it goes."""
     texts = [*SENTENCES[:: plan.sentence_step], opening(LONG_TEXT, plan.long_words)]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         here = pool.submit(lambda: errors(texts, [engines.transcribe(engines.wav(text)) for text in texts]))
         there = pool.submit(lambda: errors(texts, _trips_through(service, texts)))
+        seam = pool.submit(_worst_seam, service)
         for where, trip in ((HERE, here), (HTTP, there)):
             with sheet.measuring("round trip " + where):
                 count = trip.result()
                 sheet.put("word error rate of the round trip " + where, count.rate * 100, _of_words(count, texts))
+        with sheet.measuring("the seam of separation"):
+            note = f"largest difference in {SEAM_SECONDS:.0f} s of 16-bit stereo noise"
+            sheet.put("separation seam, identity " + HTTP, seam.result(), note)
 
 
 def _trips_through(service: RunningProgram, texts: Sequence[str]) -> list[str]:
@@ -417,43 +464,40 @@ def opening(text: str, words: int) -> str:
     return "\n\n".join(taken)
 
 
-# Recordings
-
-
-def _measure_speed(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
-    heard, mixed = (engines.wav(LONG_TEXT, seconds) for seconds in (TRANSCRIPTION_SECONDS, SEPARATION_SECONDS))
-    stem = engines.separation.traits.stems[0]
-    with connected(service) as client:
-        _compare(
-            sheet, plan, "transcription", TRANSCRIPTION_SECONDS,
-            lambda: engines.transcribe(heard), lambda: client.transcribe(heard),
-        )  # fmt: skip
-        _compare(
-            sheet, plan, "separation", SEPARATION_SECONDS,
-            lambda: engines.separate(mixed), lambda: client.separate(mixed, SEPARATION_MODEL, stem),
-        )  # fmt: skip
-
-
-def _compare(
-    sheet: Sheet, plan: Plan, task: str, audio_seconds: float, here: Callable[[], object], http: Callable[[], object]
-) -> None:
-    variants = {HERE: lambda: _milliseconds(here), HTTP: lambda: _milliseconds(http)}
-    times = interleaved(variants, plan.speed_rounds)
-    for where, milliseconds in times.items():
-        each = spread([value / 1000 / audio_seconds for value in milliseconds])
-        note = f"{audio_seconds:.0f} s of audio, median of {len(milliseconds)}; {1 / each.p50:.1f} x real time"
-        sheet.put(f"{task} {where}", each.p50, note)
-
-
-def _measure_seam(sheet: Sheet, service: RunningProgram) -> None:
-    """16-bit noise in, 16-bit noise out, over several chunks."""
+def _worst_seam(service: RunningProgram) -> int:
+    """16-bit noise in, 16-bit noise out, over several chunks: the largest difference."""
     rate = 44100
-    frames = int(SEAM_SECONDS * rate)
-    noise: NDArray[np.int16] = np.random.default_rng(0).integers(-32768, 32768, (2, frames)).astype(np.int16)
+    noise: NDArray[np.int16] = np.random.default_rng(0).integers(-32768, 32768, (2, int(SEAM_SECONDS * rate)), np.int16)
     with connected(service) as client:
         answer = client.separate(wav_of((noise / 32768).astype(np.float32), rate), "identity", "audio")
     back = np.frombuffer(answer.body[WAV_HEADER_BYTES:], "<i2").reshape(-1, 2).T
     if back.shape != noise.shape:
         raise fail("engine", f"{noise.shape} samples went in and {back.shape} came back.")
-    worst = int(np.abs(back.astype(np.int32) - noise).max())
-    sheet.put("separation seam, identity " + HTTP, worst, f"largest difference in {frames:,} stereo samples")
+    return int(np.abs(back.astype(np.int32) - noise).max())
+
+
+# Recordings
+
+
+def _measure_speed(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
+    heard, mixed = engines.recording(plan.transcription_seconds), engines.recording(plan.separation_seconds)
+    stem = engines.separation.traits.stems[0]
+    with connected(service) as client:
+        _compare(
+            sheet, "transcription", plan.speed_rounds, plan.transcription_seconds,
+            lambda: engines.transcribe(heard), lambda: client.transcribe(heard),
+        )  # fmt: skip
+        _compare(
+            sheet, "separation", plan.speed_rounds, plan.separation_seconds,
+            lambda: engines.separate(mixed), lambda: client.separate(mixed, SEPARATION_MODEL, stem),
+        )  # fmt: skip
+
+
+def _compare(
+    sheet: Sheet, task: str, rounds: int, audio_seconds: float, here: Callable[[], object], http: Callable[[], object]
+) -> None:
+    times = interleaved({HERE: lambda: _milliseconds(here), HTTP: lambda: _milliseconds(http)}, rounds)
+    for where, milliseconds in times.items():
+        each = spread([value / 1000 / audio_seconds for value in milliseconds])
+        note = f"{audio_seconds:.0f} s of audio, median of {rounds}; {1 / each.p50:.1f} x real time"
+        sheet.put(f"{task} {where}", each.p50, note)

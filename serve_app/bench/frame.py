@@ -216,7 +216,7 @@ def real_instruments() -> Instruments:
         now=lambda: datetime.now(UTC),
         load=lambda: os.getloadavg()[0],
         machine=this_machine,
-        progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+        progress=lambda text: print(f"{datetime.now():%H:%M:%S}  {text}", file=sys.stderr, flush=True),
     )
 
 

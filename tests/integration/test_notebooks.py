@@ -13,8 +13,12 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 
+def read(path: Path) -> Any:
+    return nbformat.reads(path.read_text(), as_version=4)  # type: ignore[no-untyped-call]
+
+
 def executed(path: Path) -> Any:
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     NotebookClient(notebook, timeout=150, kernel_name="python3").execute()
     return notebook
 
@@ -31,7 +35,7 @@ def pictures_of(notebook: Any) -> int:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_kept_without_outputs(path: Path) -> None:
-    assert outputs_of(nbformat.read(path, as_version=4)) == ""
+    assert outputs_of(read(path)) == ""
 
 
 def test_first_sound() -> None:

@@ -11,22 +11,23 @@ import sys
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from cluster.hardware import HardwareClass
 from deployments.audio import encode
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import FORMATS, open_encoder
 from deployments.engines.base import AudioChunk, RecognitionOptions, Samples
-from deployments.errors import MotetError
+from deployments.errors import MotetError, fail
 from serve_app import cli, local, profiles, server, transcript_formats
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
-from serve_app.config import DEFAULT_MODELS, AppConfig
+from serve_app.config import DEFAULT_MODELS, AppConfig, Model
 
 SENTENCE = "Please turn left at the second traffic light."
 COMMANDS = ("say", "transcribe", "separate", "serve", "doctor", "bench")
@@ -39,6 +40,22 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MOTET_CONFIG", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engines_are_loaded_once() -> Iterator[None]:
+    engines: dict[tuple[str, str], Any] = {}
+    load = local.load_engine
+
+    def remembered(name: str, model: Model, hardware: HardwareClass) -> Any:
+        key = (model.engine, hardware.device)
+        if key not in engines:
+            engines[key] = load(name, model, hardware)
+        return engines[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "load_engine", remembered)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +203,7 @@ def test_the_seed_decides_the_samples(spoken: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("speed", [0.25, 2.0, 4.0])
 def test_speed_changes_the_length(speed: float, spoken: Path, tmp_path: Path) -> None:
     motet("say", SENTENCE, "-o", tmp_path / "x.wav", "--speed", speed)
-    assert sound(tmp_path / "x.wav").shape[1] * speed == pytest.approx(sound(spoken).shape[1], rel=0.12)
+    assert sound(tmp_path / "x.wav").shape[1] * speed == pytest.approx(sound(spoken).shape[1], rel=0.2)
 
 
 def test_json_gives_the_facts(tmp_path: Path) -> None:
@@ -209,7 +226,7 @@ def test_json_gives_the_facts(tmp_path: Path) -> None:
 def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: Any) -> Iterator[AudioChunk]:
         yield AudioChunk(np.zeros(24_000, np.float32), 24_000, 0, "", last=False)
-        raise MotetError(local.fail("engine", "The voice broke.").failure)
+        raise fail("engine", "The voice broke.")
 
     monkeypatch.setattr(local, "speak_here", breaks)
     (tmp_path / "x.wav").write_bytes(b"old")
@@ -236,7 +253,7 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
         (["say", "Hi", "-o", "x.ogg"], 2, "'x.ogg' has none of the suffixes .mp3, .opus, .aac, .flac, .wav, .pcm"),
         (["say", "Hi", "-o", "x"], 2, "Add --format"),
         (["say", "Hi", "-o", "-", "--json"], 2, "Name a file with -o"),
-        (["say", "Hi", "--speed", "9"], 2, "9.0 is not in the range 0.25<=x<=4.0"),
+        (["say", "Hi", "--speed", "9"], 2, "less than or equal to 4"),
         (["say", "Hi", "--sped", "1"], 2, "--speed"),
         (["sya"], 2, "Did you mean 'say'?"),
         (["say", "Hi", "-o", "no/where.wav"], 1, "motet: no/where.wav cannot be written: No such file or directory."),
@@ -370,7 +387,7 @@ def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch
         assert options.prompt == "traffic"
         for item in hear(recording, options, *rest):
             yield item
-            written.append(sys.stdout.buffer.getvalue().decode())  # type: ignore[attr-defined]
+            written.append(cast(io.BytesIO, sys.stdout.buffer).getvalue().decode())
 
     monkeypatch.setattr(local, "hear", watched)
     result = motet("transcribe", twice, "--config", tmp_path / "c.yaml", "--prompt", "traffic")

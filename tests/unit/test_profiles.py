@@ -15,7 +15,7 @@ FOLDER = Path("/run/motet")
 
 @pytest.mark.parametrize("profile", ["throughput", "plain"])
 def test_token_authentication_is_on_with_a_token_of_this_run(profile: Profile) -> None:
-    first, second = (environment(profile, FOLDER, {}) for _ in range(2))
+    first, second = (environment(profile, FOLDER, 8000, {}) for _ in range(2))
     assert first["RAY_AUTH_MODE"] == "token"
     assert len(first["RAY_AUTH_TOKEN"]) == 64
     assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
@@ -23,21 +23,28 @@ def test_token_authentication_is_on_with_a_token_of_this_run(profile: Profile) -
 
 @pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
 def test_a_token_that_is_there_is_kept(name: str) -> None:
-    assert "RAY_AUTH_TOKEN" not in environment("plain", FOLDER, {name: "x"})
+    assert "RAY_AUTH_TOKEN" not in environment("plain", FOLDER, 8000, {name: "x"})
 
 
 def test_what_the_caller_set_wins() -> None:
-    assert "OMP_NUM_THREADS" not in environment("plain", FOLDER, {"OMP_NUM_THREADS": "4"})
+    assert "OMP_NUM_THREADS" not in environment("plain", FOLDER, 8000, {"OMP_NUM_THREADS": "4"})
 
 
 def test_the_throughput_profile_keeps_its_files_to_itself() -> None:
-    wanted = environment("throughput", FOLDER, {})
+    wanted = environment("throughput", FOLDER, 8000, {})
     assert wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
     assert wanted["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     places = [value for name, value in wanted.items() if name.startswith("RAY_SERVE_HAPROXY") and "PORT" not in name]
     assert len(places) == 4
     assert all(place.startswith(str(FOLDER)) for place in places)
-    assert not any("HAPROXY" in name for name in environment("plain", FOLDER, {}))
+    assert not any("HAPROXY" in name for name in environment("plain", FOLDER, 8000, {}))
+
+
+def test_two_services_do_not_want_the_same_ports() -> None:
+    first, second = (environment("throughput", FOLDER, port, {}) for port in (18000, 18001))
+    for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
+        assert first[name] != second[name]
+    assert environment("throughput", FOLDER, 65535, {})["RAY_SERVE_HAPROXY_STATS_PORT"]
 
 
 def test_a_taken_port_is_replaced() -> None:

@@ -1,0 +1,242 @@
+"""One service for the whole suite, started and stopped the way its user does, and the material the tests share."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import av
+import httpx
+import jiwer
+import numpy as np
+import psutil
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from openai import OpenAI
+
+Float = NDArray[np.float32]
+Found = TypeVar("Found")
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "serve_config.yaml"
+OUT = ROOT / "out"
+START_S = 150.0
+STOP_S = 60.0
+POLL_S = 0.1
+MARK = "MOTET_E2E_MARK"
+PANGRAM = "The quick brown fox jumps over the lazy dog, and then it sleeps under a tree."
+
+
+def wait_for(found: Callable[[], Found], seconds: float, what: str) -> Found:
+    """Asks until the answer is true, or fails with `what` was awaited."""
+    deadline = time.monotonic() + seconds
+    while not (answer := found()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        time.sleep(POLL_S)
+    return answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_serve(config: Path, mark: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """`motet serve` in a session of its own, as a terminal would start it. Its processes inherit the mark."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
+    # Two services that start together would find the same usual ports free.
+    ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("STATS", "METRICS")}
+    with output.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "serve_app.cli", "serve", "--config", str(config)],
+            cwd=ROOT,
+            env={**clean, **ports, MARK: mark, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def marked_processes(mark: str) -> list[psutil.Process]:
+    """Every live process that inherited the mark, whoever its parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@dataclass
+class Service:
+    """A running `motet serve`."""
+
+    host: str
+    port: int
+    mark: str
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @classmethod
+    def start(cls, config: Path, folder: Path, host: str = "127.0.0.1") -> Service:
+        """Starts it and waits for its ready line."""
+        port, mark = free_port(), uuid.uuid4().hex
+        output = folder / f"serve-{mark[:6]}.log"
+        process = run_serve(config, mark, output, MOTET_PORT=str(port), MOTET_HOST=host)
+        started = cls(host, port, mark, process, output)
+        try:
+            wait_for(started._ready_or_ended, START_S, "the ready line")
+            assert process.poll() is None, f"the service ended:\n{started.said}"
+        except BaseException:
+            started.kill()
+            raise
+        return started
+
+    def _ready_or_ended(self) -> bool:
+        return "Motet is ready" in self.said or self.process.poll() is not None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def processes(self) -> list[psutil.Process]:
+        return marked_processes(self.mark)
+
+    def replica(self, deployment: str) -> psutil.Process:
+        """The process of a deployment's only replica."""
+        titles = {process.pid: " ".join(process.cmdline()) for process in self.processes()}
+        (pid,) = [pid for pid, title in titles.items() if title.startswith(f"ray::ServeReplica:motet:{deployment}")]
+        return psutil.Process(pid)
+
+    def stop(self, number: signal.Signals) -> None:
+        """Ends it by a signal, and checks that it ends well and leaves nothing running."""
+        if number is signal.SIGINT:
+            os.killpg(self.process.pid, number)  # as Ctrl-C does
+        else:
+            self.process.send_signal(number)
+        try:
+            status = self.process.wait(STOP_S)
+            left = [f"{process.pid} {' '.join(process.cmdline())[:100]}" for process in self.processes()]
+        finally:
+            self.kill()
+        assert status == 0, f"exit status {status}:\n{self.said}"
+        assert left == []
+
+    def kill(self) -> None:
+        """Whatever is left of it, without asking."""
+        for process in self.processes():
+            process.kill()
+        self.process.wait()
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Processor time a process has used: what it has worked so far, however busy the machine is."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service with its own `serve_config.yaml`."""
+    running = Service.start(CONFIG, tmp_path_factory.mktemp("service"))
+    yield running
+    assert running.alive, f"the service ended during the tests:\n{running.said}"
+    running.stop(signal.SIGINT)
+
+
+@pytest.fixture(scope="session")
+def http(service: Service) -> Iterator[httpx.Client]:
+    """A plain HTTP client of the service."""
+    with httpx.Client(base_url=service.url, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> Iterator[OpenAI]:
+    """OpenAI's client, pointed at the service as its documentation says. It does not hide a failure by trying again."""
+    with OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0, timeout=120) as openai:
+        yield openai
+
+
+@pytest.fixture(scope="session")
+def pangram(client: OpenAI) -> Float:
+    """The pangram, spoken: mono at 24 kHz."""
+    return spoken(client, PANGRAM)
+
+
+def spoken(client: OpenAI, text: str, seed: int = 0) -> Float:
+    """A text as float32 mono at 24 kHz."""
+    answer = client.audio.speech.create(
+        model="tts-1", voice="alloy", input=text, response_format="pcm", extra_body={"seed": seed}
+    )
+    return from_int16(answer.content)
+
+
+def from_int16(data: bytes) -> Float:
+    return np.frombuffer(data, "<i2").astype(np.float32) / 32768
+
+
+def decoded(data: bytes) -> tuple[Float, int]:
+    """A file's sound as (channels, n), and its rate, by FFmpeg. Fails on a file that it cannot read to the end."""
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.audio[0]
+        convert = av.AudioResampler(format="fltp")
+        blocks = [part.to_ndarray() for frame in container.decode(stream) for part in convert.resample(frame)]
+        return np.concatenate(blocks, axis=1), stream.sample_rate
+
+
+def encoded(samples: Float, rate: int, kind: str, subtype: str | None = None) -> bytes:
+    """A file of (n,) or (channels, n) samples: WAV, FLAC, OGG and MP3 by libsndfile, M4A by FFmpeg."""
+    if kind == "M4A":
+        return _m4a(np.atleast_2d(samples), rate)
+    file = io.BytesIO()
+    soundfile.write(file, samples.T, rate, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+def _m4a(samples: Float, rate: int) -> bytes:
+    file = io.BytesIO()
+    layout = "mono" if len(samples) == 1 else "stereo"
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=rate)
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = layout
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+        frame.sample_rate = rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def word_errors(heard: str, said: str) -> float:
+    """The share of wrong words, without case and punctuation."""
+    plain = jiwer.Compose([jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip()])
+    return float(jiwer.wer(plain(said), plain(heard)))
+
+
+def heard_in(client: OpenAI, data: bytes, name: str = "sound.wav") -> str:
+    """What the service hears in a file."""
+    return client.audio.transcriptions.create(model="whisper-1", file=(name, data)).text

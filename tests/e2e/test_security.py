@@ -1,0 +1,181 @@
+"""What is open, and to whom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from ipaddress import ip_address
+from pathlib import Path
+
+import grpc
+import httpx
+import openai
+import psutil
+import pytest
+import yaml
+from openai import OpenAI
+
+from .conftest import CONFIG, Service
+
+KEY = "motet-test-key"
+OTHER_KEY = "another-key"
+# A call that each of Ray's own servers knows; none of them answers without the token.
+CALLS = (
+    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+    "/ray.rpc.ObjectManagerService/Pull",
+    "/ray.rpc.CoreWorkerService/PushTask",
+    "/ray.serve.ASGIService/HandleRequest",
+)
+
+
+def listeners(service: Service) -> Iterator[tuple[str, str, int]]:
+    """(title, address, port) of every TCP port that the service's processes listen on."""
+    for process in service.processes():
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                yield " ".join(process.cmdline())[:100], connection.laddr.ip, connection.laddr.port
+
+
+def test_the_service_listens_on_loopback_only(service: Service) -> None:
+    assert {address for _, address, port in listeners(service) if port == service.port} == {"127.0.0.1"}
+
+
+def test_the_way_round_the_front_is_on_loopback_too(service: Service) -> None:
+    """Whatever answers as the service itself, on any port."""
+    open_to_all = [(t, port) for t, address, port in listeners(service) if not ip_address(address).is_loopback]
+    assert [(title, port) for title, port in open_to_all if answers_as_motet(port)] == []
+    assert any(answers_as_motet(port) for _, _, port in listeners(service))
+
+
+def answers_as_motet(port: int) -> bool:
+    try:
+        return "alive" in httpx.get(f"http://127.0.0.1:{port}/livez", timeout=5).text
+    except httpx.HTTPError:
+        return False
+
+
+def test_every_port_open_to_the_network_asks_for_the_token_or_only_shows_metrics(service: Service) -> None:
+    open_to_all = {port: t for t, address, port in listeners(service) if not ip_address(address).is_loopback}
+    unguarded = {port: title for port, title in open_to_all.items() if not asks_for_token(port)}
+    assert len(open_to_all) - len(unguarded) >= 10
+    assert {port: title for port, title in unguarded.items() if not only_shows_metrics(port)} == {}
+
+
+def asks_for_token(port: int) -> bool:
+    """Whether a server refuses a call that it knows. One that answers any is open."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        codes = [code_of(channel.unary_unary(call)) for call in CALLS]
+    assert grpc.StatusCode.OK not in codes
+    return grpc.StatusCode.UNAUTHENTICATED in codes
+
+
+def code_of(call: Callable[..., bytes]) -> grpc.StatusCode:
+    try:
+        call(b"", timeout=5)
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return grpc.StatusCode.OK
+
+
+def only_shows_metrics(port: int) -> bool:
+    shown = [httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5).text for path in ("/metrics", "/stats")]
+    changed = httpx.post(f"http://127.0.0.1:{port}/stats", timeout=5, content=b"s=x&action=drain&b=x")
+    return any("# HELP" in text or "Statistics Report" in text for text in shown) and changed.status_code != 303
+
+
+def test_rays_token_authentication_is_on_everywhere(service: Service) -> None:
+    rays = [process.environ() for process in service.processes() if process.pid != service.process.pid]
+    assert len(rays) >= 10
+    assert {environment.get("RAY_AUTH_MODE") for environment in rays} == {"token"}
+    tokens = {environment.get("RAY_AUTH_TOKEN") for environment in rays}
+    assert len(tokens) == 1
+    assert len(tokens.pop() or "") >= 32
+
+
+JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print('joined', len(ray.nodes()))"
+
+
+def test_a_stranger_cannot_join_ray(service: Service, tmp_path: Path) -> None:
+    replica = service.replica("gateway").environ()
+    address = gcs_address(service)
+    with_token = joins(address, tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=replica["RAY_AUTH_TOKEN"])
+    assert "joined 1" in with_token.stdout, with_token.stderr
+    wrong = joins(address, tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+    assert wrong.returncode != 0
+    assert "joined" not in wrong.stdout
+    assert "token" in wrong.stderr.lower()
+
+
+def gcs_address(service: Service) -> str:
+    (raylet,) = [process for process in service.processes() if process.name() == "raylet"]
+    (address,) = [part.split("=")[1] for part in raylet.cmdline() if part.startswith("--gcs-address=")]
+    return address
+
+
+def joins(address: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return subprocess.run(
+        [sys.executable, "-c", JOIN, address],
+        cwd=folder,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def test_keys_are_asked_for_before_the_body_is_read(keyed_service: Service) -> None:
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Bearer {KEY}x"}):
+        connection = HTTPConnection(keyed_service.host, keyed_service.port, timeout=10)
+        connection.putrequest("POST", "/v1/audio/separations")
+        for name, value in {**headers, "content-length": "1000000", "content-type": "audio/wav"}.items():
+            connection.putheader(name, value)
+        connection.endheaders()  # and not a byte of the body
+        answer = connection.getresponse()
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        error = json.load(answer)["error"]
+        assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
+        assert "Authorization: Bearer" in error["message"]
+        connection.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/identity", "/v1/nope", "/%76%31/models", "/v1"])
+def test_no_way_of_writing_v1_passes_without_a_key(path: str, keyed_service: Service) -> None:
+    assert httpx.get(f"{keyed_service.url}{path}", timeout=20).status_code == 401
+
+
+def test_openais_client_is_told_that_its_key_is_wrong(keyed_service: Service) -> None:
+    with (
+        OpenAI(base_url=f"{keyed_service.url}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError, match="needs a key"),
+    ):
+        client.models.list()
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER_KEY])
+def test_every_known_key_passes(key: str, keyed_service: Service) -> None:
+    with OpenAI(base_url=f"{keyed_service.url}/v1", api_key=key, max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["identity"]
+
+
+def test_the_page_and_liveness_need_no_key(keyed_service: Service) -> None:
+    with httpx.Client(base_url=keyed_service.url, timeout=20) as anyone:
+        assert anyone.get("/livez").json() == {"status": "alive"}
+        assert "<title>Motet</title>" in anyone.get("/").text
+        assert "import" in anyone.get("/page/app.js").text
+
+
+def test_no_key_is_written_down(keyed_service: Service) -> None:
+    assert KEY not in keyed_service.said
+    environments = [process.environ() for process in keyed_service.processes()]
+    assert not any(KEY in value for environment in environments for value in environment.values())
