@@ -137,15 +137,18 @@ def say(
 
     Example: [bold]motet say "Hello." -o - | aplay[/bold]
     """
+    started = time.perf_counter()
     form, path = _sound_target(out, form)
     if as_json and path == STDIO:
         raise typer.BadParameter("goes to standard output, and so does -o -. Name a file with -o.", param_hint="--json")
+    asked = time.perf_counter()
     words = _text(text)
+    started += time.perf_counter() - asked  # waiting for the text is no work
     from serve_app import local
 
     order = local.SpeechOrder(words, voice, speed, seed)
     with _progress("Speaking") as progress:
-        spoken = local.say(order, local.read_app(_config(config)), model, path, form, progress)
+        spoken = local.say(order, local.read_app(_config(config)), model, path, form, progress, started)
     _report(
         f"{'standard output' if path == STDIO else path}: {_pace(spoken)}; first sound after "
         f"{spoken.first_sound_seconds:.2f} s.",
@@ -176,13 +179,13 @@ def transcribe(
     """
     if words and form != "verbose_json":
         raise typer.BadParameter(f"has no place in {form}. Add --format verbose_json.", param_hint="--words")
+    with _source(file) as source:
+        recording = source.read()
+    started = time.perf_counter()
     from deployments.engines.base import RecognitionOptions
     from serve_app import local
 
-    started = time.perf_counter()
     settings = local.read_app(_config(config))
-    with _source(file) as source:
-        recording = source.read()
     options = RecognitionOptions(_plain_language(language), prompt or None, word_times=words)
     loaded = local.load_model(settings, model, "transcription")
     heard = local.hear(recording, options, loaded, settings.windows)
@@ -223,13 +226,14 @@ def separate(
 
     Example: [bold]motet separate noisy.mp3 -o clean/ --stems speech[/bold]
     """
+    started = time.perf_counter()
     from serve_app import local
 
     names = tuple(name.strip() for text in stems or () for name in text.split(",") if name.strip())
     order = local.SeparationOrder(names, chunk_seconds, overlap_seconds)
     settings = local.read_app(_config(config))
     with _progress("Separating") as progress, _source(file) as source:
-        done = local.separate(source, order, settings, model, out, form, progress)
+        done = local.separate(source, order, settings, model, out, form, progress, started)
     _report(f"{', '.join(done.outputs)} ({done.sample_rate} Hz): {_pace(done)}.", done if as_json else None)
 
 

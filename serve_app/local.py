@@ -224,7 +224,8 @@ class SpeechOrder:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What was said and how long it took. Wall and first sound count from the start of the command, loading included."""
+    """What was said and how long it took. Wall and first sound count from the start of the command, and so take in the
+    import of libraries and the loading of the model."""
 
     output: str
     model: str
@@ -240,10 +241,15 @@ class Spoken:
 
 
 def say(
-    order: SpeechOrder, app: AppConfig, wanted: str | None, path: Path, form: AudioFormat, progress: Progress
+    order: SpeechOrder,
+    app: AppConfig,
+    wanted: str | None,
+    path: Path,
+    form: AudioFormat,
+    progress: Progress,
+    started: float,
 ) -> Spoken:
-    """Speaks a text into a file, piece by piece."""
-    started = time.perf_counter()
+    """Speaks a text into a file, piece by piece. `started` is when the command did, by `time.perf_counter`."""
     loaded = load_model(app, wanted, "speech")
     working = time.perf_counter()
     traits = loaded.engine.traits
@@ -306,7 +312,7 @@ class SeparationOrder:
 
 @dataclass(frozen=True, slots=True)
 class Separated:
-    """What was written and how long it took, loading included."""
+    """What was written and how long it took. Wall counts as in `Spoken`."""
 
     outputs: tuple[str, ...]
     model: str
@@ -327,9 +333,9 @@ def separate(
     folder: Path,
     form: AudioFormat,
     progress: Progress,
+    started: float,
 ) -> Separated:
-    """Writes each stem to `folder`, chunk by chunk, in the memory of a few chunks."""
-    started = time.perf_counter()
+    """Writes each stem to `folder`, chunk by chunk, in the memory of a few chunks. `started` is as in `say`."""
     loaded = load_model(app, wanted, "separation")
     working = time.perf_counter()
     stems = _stems(order.stems, loaded)

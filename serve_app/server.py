@@ -56,10 +56,10 @@ def _end_processes_of(folder: str) -> None:
 
 @contextmanager
 def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A terminal's Ctrl-C reaches the program by itself; a `kill` of this process is passed on."""
+    """A `kill` of this process is meant for the program. A terminal's Ctrl-C reaches both; twice is as good as once."""
     kept = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: program.terminate()),
+        number: signal.signal(number, lambda *_, number=number: program.send_signal(number))  # type: ignore[misc]
+        for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield

@@ -70,6 +70,10 @@ class WhisperEngine:
             results.update(zip(positions, self._group([windows[p] for p in positions], options), strict=True))
         return [results[position] for position in range(len(windows))]
 
+    def warm_up(self) -> None:
+        """Runs the whole network on a second of silence, which `transcribe` would skip."""
+        self._recognize([Window(np.zeros(SAMPLE_RATE, np.float32), 0.0, RecognitionOptions())], RecognitionOptions())
+
     def _check(self, window: Window) -> None:
         samples, traits = window.samples, self.traits
         if samples.ndim != 1 or len(samples) > (WINDOW_SECONDS + 0.01) * SAMPLE_RATE:
@@ -148,5 +152,7 @@ def _moved(segment: HeardSegment, by_seconds: float) -> Segment:
 
 
 def load(spec: EngineSpec) -> WhisperEngine:
-    """Loads the CTranslate2 model in `spec.folder`."""
-    return WhisperEngine(spec)
+    """Loads the CTranslate2 model in `spec.folder`, and decodes once: the first request finds everything in place."""
+    engine = WhisperEngine(spec)
+    engine.warm_up()
+    return engine

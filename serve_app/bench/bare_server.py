@@ -28,6 +28,8 @@ from serve_app.bench.running_service import RunningProgram, end_with_parent, run
 from serve_app.config import AppConfig
 
 READY = "ready on port "
+KEEP_ALIVE_S = 60
+"""A client's connection outlives a slow round."""
 
 
 class SpeechBody(BaseModel):
@@ -102,7 +104,9 @@ def main() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     print(f"{READY}{listening.getsockname()[1]}", flush=True)
     application = build(config, engine, thread)
-    uvicorn.Server(uvicorn.Config(application, log_level="warning", access_log=False)).run(sockets=[listening])
+    uvicorn.Server(
+        uvicorn.Config(application, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_S)
+    ).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +384,7 @@ def _measure_replicas(sheet: Sheet, service: RunningProgram) -> None:
 
 
 def _measure_overhead(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram, profile: str) -> None:
+    engines.say(SHORT_SENTENCE)  # loads the voice now: a connection that waits for it would be closed
     with running_bare_server() as bare, connected(bare) as bare_client, connected(service) as client:
         first_bytes: list[float] = []
 
@@ -482,15 +483,19 @@ def _worst_seam(service: RunningProgram) -> int:
 def _measure_speed(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
     heard, mixed = engines.recording(plan.transcription_seconds), engines.recording(plan.separation_seconds)
     stem = engines.separation.traits.stems[0]
-    with connected(service) as client:
-        _compare(
-            sheet, "transcription", plan.speed_rounds, plan.transcription_seconds,
-            lambda: engines.transcribe(heard), lambda: client.transcribe(heard),
-        )  # fmt: skip
-        _compare(
-            sheet, "separation", plan.speed_rounds, plan.separation_seconds,
-            lambda: engines.separate(mixed), lambda: client.separate(mixed, SEPARATION_MODEL, stem),
-        )  # fmt: skip
+
+    def transcribe_there() -> None:
+        with connected(service) as client:
+            client.transcribe(heard)
+
+    def separate_there() -> None:
+        with connected(service) as client:
+            client.separate(mixed, SEPARATION_MODEL, stem)
+
+    heard_here, mixed_here = partial(engines.transcribe, heard), partial(engines.separate, mixed)
+    rounds = plan.speed_rounds
+    _compare(sheet, "transcription", rounds, plan.transcription_seconds, heard_here, transcribe_there)
+    _compare(sheet, "separation", rounds, plan.separation_seconds, mixed_here, separate_there)
 
 
 def _compare(

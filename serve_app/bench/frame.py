@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Verdict = Literal["met", "not met", "-"]
@@ -171,7 +172,9 @@ class Report:
             table.add_column(column)
         for figure in self.figures:
             target = str(figure.target) if figure.target else ""
-            table.add_row(figure.name, _text(figure), figure.unit, target, _coloured(figure.verdict), figure.note)
+            table.add_row(
+                figure.name, _text(figure), figure.unit, target, _coloured(figure.verdict), escape(figure.note)
+            )
         console.print(table)
         console.print(_in_words(self.facts), style="dim", highlight=False)
 

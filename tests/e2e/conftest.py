@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
+import yaml
 from numpy.typing import NDArray
 from openai import OpenAI
 
@@ -35,6 +38,7 @@ START_S = 150.0
 STOP_S = 60.0
 POLL_S = 0.1
 MARK = "MOTET_E2E_MARK"
+KEYS = ("motet-test-key", "another-key")
 PANGRAM = "The quick brown fox jumps over the lazy dog, and then it sleeps under a tree."
 
 
@@ -56,13 +60,11 @@ def free_port() -> int:
 def run_serve(config: Path, mark: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
     """`motet serve` in a session of its own, as a terminal would start it. Its processes inherit the mark."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
-    # Two services that start together would find the same usual ports free.
-    ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("STATS", "METRICS")}
     with output.open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "serve_app.cli", "serve", "--config", str(config)],
             cwd=ROOT,
-            env={**clean, **ports, MARK: mark, **environment},
+            env={**clean, MARK: mark, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -158,6 +160,18 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+def settled_work(replica: psutil.Process) -> float:
+    """The processor time a replica has used, once it rests."""
+    seen: deque[float] = deque(maxlen=6)
+
+    def rests() -> bool:
+        seen.append(cpu_seconds(replica))
+        return len(seen) == seen.maxlen and seen[-1] - seen[0] < 0.05
+
+    wait_for(rests, 60, "the replica to rest")
+    return seen[-1]
+
+
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with its own `serve_config.yaml`."""
@@ -165,6 +179,29 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     yield running
     assert running.alive, f"the service ended during the tests:\n{running.said}"
     running.stop(signal.SIGINT)
+
+
+@pytest.fixture(scope="session")
+def keyed_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
+    """Those that were started; the last may be running."""
+    started: list[Service] = []
+    yield started
+    for running in started:
+        if running.alive:
+            running.stop(signal.SIGTERM)
+
+
+@pytest.fixture
+def keyed_service(keyed_services: list[Service], tmp_path: Path) -> Service:
+    """A small service at another address that asks for a key. A test may end it; the next gets a new one."""
+    if not keyed_services or not keyed_services[-1].alive:
+        config = tmp_path / "serve_config.yaml"
+        digests = [hashlib.sha256(key.encode()).hexdigest() for key in KEYS]
+        settings = {"models": {"identity": {"engine": "identity"}}, "security": {"api_key_sha256": digests}}
+        application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
+        config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+        keyed_services.append(Service.start(config, tmp_path, host="127.0.0.2"))
+    return keyed_services[-1]
 
 
 @pytest.fixture(scope="session")
@@ -196,12 +233,12 @@ def spoken(client: OpenAI, text: str, seed: int = 0) -> Float:
 
 
 def from_int16(data: bytes) -> Float:
-    return np.frombuffer(data, "<i2").astype(np.float32) / 32768
+    return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
 
 
 def decoded(data: bytes) -> tuple[Float, int]:
     """A file's sound as (channels, n), and its rate, by FFmpeg. Fails on a file that it cannot read to the end."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.audio[0]
         convert = av.AudioResampler(format="fltp")
         blocks = [part.to_ndarray() for frame in container.decode(stream) for part in convert.resample(frame)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,12 +18,13 @@ import psutil
 import pytest
 import soundfile
 
-from .conftest import Float, Service, cpu_seconds, encoded, wait_for
+from .conftest import PANGRAM, Float, Service, cpu_seconds, encoded, settled_work, wait_for, word_errors
 
 SPEECH = "/v1/audio/speech"
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 SEPARATIONS = "/v1/audio/separations"
 LONGEST_S = 2.0
+WORK_S = 8.0
 GOOD = {"model": "tts-1", "input": "Good.", "voice": "alloy", "response_format": "pcm"}
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(4000)
 LOUD = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000).astype(np.float32)
@@ -214,23 +216,26 @@ def test_a_body_that_hides_its_length_is_cut_off(http: httpx.Client) -> None:
 def test_a_recording_that_breaks_off_gives_what_it_holds(kind: str, http: httpx.Client, pangram: Float) -> None:
     data = encoded(pangram, 24_000, kind)
     answer = http.post(TRANSCRIPTIONS, data={"model": "whisper-1"}, files={"file": ("a", data[: len(data) // 2])})
-    words = answer.json()["text"].lower()
-    assert "quick brown fox" in words
-    assert "tree" not in words
+    words = answer.json()["text"]
+    assert word_errors(words, PANGRAM.split(",")[0]) < 0.4
+    assert "tree" not in words.lower()
 
 
-def test_hours_of_silence_in_a_small_file_do_not_fill_the_memory(service: Service, http: httpx.Client) -> None:
+def test_hours_of_silence_in_a_small_file_do_not_fill_the_memory(
+    service: Service, http: httpx.Client, tmp_path: Path
+) -> None:
     replicas = [service.replica("whisper-tiny.en@cpu"), service.replica("gateway")]
     before = resident(replicas)
     worked = cpu_seconds(replicas[0])
     bomb = silent_flac(hours=3)
     assert len(bomb) < 3 * 10**6
-    with ThreadPoolExecutor(1) as pool:
-        with httpx.Client(base_url=service.url, timeout=300) as leaving:
-            answer = pool.submit(leaving.post, TRANSCRIPTIONS, data={"model": "whisper-1"}, files={"file": bomb})
-            peak = peak_while(replicas, answer, lambda: cpu_seconds(replicas[0]) - worked > 12)
-        answer.exception()
+    (tmp_path / "bomb.flac").write_bytes(bomb)
+    form = ("--form", "model=whisper-1", "--form", f"file=@{tmp_path}/bomb.flac")
+    with subprocess.Popen(["curl", "--silent", f"{service.url}{TRANSCRIPTIONS}", *form]) as asking:
+        peak = peak_while(replicas, lambda: asking.poll() is not None or cpu_seconds(replicas[0]) - worked > WORK_S)
+        asking.terminate()
     assert peak - before < 300 * 2**20
+    assert settled_work(replicas[0]) - worked < WORK_S + 3  # nobody waits for the rest
     check_next_request(http)
 
 
@@ -246,13 +251,13 @@ def resident(processes: list[psutil.Process]) -> int:
     return int(sum(process.memory_info().rss for process in processes))
 
 
-def peak_while(processes: list[psutil.Process], answer: Future[Any], enough: Callable[[], bool]) -> int:
-    """The most memory seen until the answer is there or the work has been enough to tell."""
+def peak_while(processes: list[psutil.Process], over: Callable[[], bool]) -> int:
+    """The most memory seen until then."""
     peaks = [0]
 
     def watched() -> bool:
         peaks.append(resident(processes))
-        return answer.done() or enough()
+        return over()
 
     wait_for(watched, 90, "the bomb to be worked on")
     return max(peaks)

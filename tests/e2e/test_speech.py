@@ -9,14 +9,13 @@ import re
 import shutil
 import subprocess
 import wave
-from collections import deque
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 import soundfile
 from openai import OpenAI
@@ -30,8 +29,8 @@ from .conftest import (
     encoded,
     from_int16,
     heard_in,
+    settled_work,
     spoken,
-    wait_for,
     word_errors,
 )
 
@@ -199,9 +198,9 @@ def test_three_thousand_words_come_whole_and_in_order(reading: Reading, client: 
     for place in (0.0, 0.3, 0.6, 1.0):
         start = int(place * (len(reading.sound) - 6 * per_item))
         numbers = heard_numbers(client, reading.sound[start : start + int(6 * per_item)])
-        assert len(numbers) >= 4
-        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-        assert abs(numbers[0] - (100 + start / per_item)) < 6
+        first, heard_right = Counter(number - at for at, number in enumerate(numbers)).most_common(1)[0]
+        assert heard_right >= len(numbers) - 1 >= 4  # the model mishears one now and then
+        assert abs(first - (100 + start / per_item)) < 6
     assert numbers[-1] == 330
 
 
@@ -230,15 +229,3 @@ def take_first_bytes(http: httpx.Client, headers: dict[str, str]) -> None:
     body = {"model": "tts-1", "input": LONG_TEXT, "voice": "alloy", "response_format": "pcm"}
     with http.stream("POST", "/v1/audio/speech", json=body, headers=headers) as answer:
         assert next(answer.iter_raw())
-
-
-def settled_work(replica: psutil.Process) -> float:
-    """The processor time a replica has used, once it rests."""
-    seen: deque[float] = deque(maxlen=6)
-
-    def rests() -> bool:
-        seen.append(cpu_seconds(replica))
-        return len(seen) == seen.maxlen and seen[-1] - seen[0] < 0.05
-
-    wait_for(rests, 60, "the synthesizer to rest")
-    return seen[-1]

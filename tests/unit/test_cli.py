@@ -450,7 +450,7 @@ def test_a_long_recording_takes_no_more_memory(tmp_path: Path) -> None:
         tracemalloc.start()
         try:
             progress = lambda done, total: seen.append((done, total))  # noqa: E731
-            done = local.separate(recording, order, AppConfig(), "identity", tmp_path / "out", "wav", progress)
+            done = local.separate(recording, order, AppConfig(), "identity", tmp_path / "out", "wav", progress, 0.0)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

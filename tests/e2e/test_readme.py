@@ -1,0 +1,69 @@
+"""The README's examples are run as they stand; only the address is the test service's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from serve_app.bench.word_error_rate import word_error_rate
+from tests.e2e.conftest import ROOT, Service
+
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README = (ROOT / "README.md").read_text()
+EXAMPLES = FENCE.findall(README[README.index("## Examples") : README.index("## What is answered")])
+
+
+@pytest.fixture(scope="module")
+def results(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Runs every example, in order, in one empty folder; returns the folder and all that was printed."""
+    folder = tmp_path_factory.mktemp("readme")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    printed = ""
+    for language, text in EXAMPLES:
+        program = {"sh": ["bash", "-euc"], "python": [sys.executable, "-c"]}[language]
+        example = text.replace("http://localhost:8000", service.url)
+        assert example != text or "motet " in text
+        run = subprocess.run(
+            [*program, example],
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert run.returncode == 0, f"{text}\n{run.stderr}"
+        printed += run.stdout
+    return folder, printed
+
+
+def test_there_are_five(results: tuple[Path, str]) -> None:
+    assert len(EXAMPLES) == 5
+
+
+def test_curl_openai_and_command_line_hear_what_was_said(results: tuple[Path, str]) -> None:
+    heard = re.findall(r"Hello from[^\"\n]*", results[1])
+    assert len(heard) == 3
+    assert all(word_error_rate("Hello from Motet.", text) <= 1 / 3 for text in heard)
+
+
+def test_what_was_written_is_there(results: tuple[Path, str]) -> None:
+    folder = results[0]
+    for name in ("hello.mp3", "hello.wav", "stream.wav", "speech.wav", "stems/speech.wav", "stems/background.wav"):
+        assert (folder / name).stat().st_size > 10_000, name
+    with zipfile.ZipFile(folder / "stems.zip") as stems:
+        assert sorted(stems.namelist()) == ["background.flac", "speech.flac"]
+
+
+@pytest.mark.parametrize("target", ["serve", "test", "demo"])
+def test_the_commands_exist(target: str) -> None:
+    assert f"make {target}" in README
+    run = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert {"serve": "motet serve", "test": "pytest", "demo": "serve_app.demo"}[target] in run.stdout
