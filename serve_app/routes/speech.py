@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
-from deployments.engines.base import AudioChunk, SpeechTraits
+from deployments.engines.base import AudioChunk, Samples, SpeechTraits
 from deployments.errors import fail
 from deployments.settings import StrictModel
 from deployments.speaking import SpeechTask, choose_voice, speak
@@ -27,6 +27,10 @@ router = APIRouter()
 
 LONG_TEXT_CHARACTERS = 10_000
 """Above this, cutting the text takes long enough to be done beside the event loop."""
+
+FIRST_SLICE_SECONDS = 0.3
+SLICE_SECONDS = 2.0
+"""How much sound is encoded at once. hibari begins with a quarter of a second of silence, which alone helps nobody."""
 
 
 class VoiceName(StrictModel):
@@ -101,12 +105,25 @@ async def _encoded(
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
-                if data := await asyncio.to_thread(encoder.encode, chunk.samples):
-                    yield data
+                for samples in slices(chunk.samples, traits.sample_rate, first=chunk.index == 0):
+                    if data := await asyncio.to_thread(encoder.encode, samples):
+                        yield data
         if data := await asyncio.to_thread(encoder.finish):
             yield data
     finally:
         encoder.close()
+
+
+def slices(samples: Samples, sample_rate: int, *, first: bool) -> Iterator[Samples]:
+    """A chunk in parts to encode, so that the beginning of a stream leaves before the rest of its chunk is encoded."""
+    start = 0
+    if first:
+        start = int(FIRST_SLICE_SECONDS * sample_rate)
+        yield samples[:start]
+    step = int(SLICE_SECONDS * sample_rate)
+    while start < len(samples):
+        yield samples[start : start + step]
+        start += step
 
 
 async def _events(
