@@ -17,7 +17,12 @@ Profile = Literal["throughput", "plain"]
 
 STATS_OFFSET = 404
 METRICS_OFFSET = 1101
-"""HAProxy's own ports, counted from the service's: 8404 and 9101 beside 8000, where Ray Serve puts them too."""
+FALLBACK_OFFSET = 500
+"""HAProxy's own ports and that of the proxy behind it, counted from the service's: 8404, 9101 and 8500 beside 8000, where
+Ray Serve puts them too. Two services that shared one would answer each other's requests."""
+
+LARGEST_MESSAGE = str(2**31 - 1)
+"""Bytes of a call between deployments. gRPC's own limit is 4 MB, and a recording may be longer."""
 TOKEN_BYTES = 32
 
 
@@ -36,6 +41,7 @@ def environment(profile: Profile, folder: Path, port: int, present: Mapping[str,
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # a replica is not a batch job
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
@@ -50,6 +56,8 @@ def _haproxy(folder: Path, port: int) -> dict[str, str]:
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": LARGEST_MESSAGE,
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(port + FALLBACK_OFFSET)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),

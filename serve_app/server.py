@@ -58,7 +58,7 @@ def _end_processes_of(folder: str) -> None:
 def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
     """A `kill` of this process is meant for the program. A terminal's Ctrl-C reaches both; twice is as good as once."""
     kept = {
-        number: signal.signal(number, lambda *_, number=number: program.send_signal(number))  # type: ignore[misc]
+        number: signal.signal(number, lambda *_, number=number: program.send_signal(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:

@@ -33,6 +33,8 @@ class FormatInfo:
 
     media_type: str
     extension: str
+    instant: bool = False
+    """Encoding is no more than a change of numbers, and needs no thread of its own."""
 
 
 FORMATS: Mapping[AudioFormat, FormatInfo] = MappingProxyType(
@@ -41,8 +43,8 @@ FORMATS: Mapping[AudioFormat, FormatInfo] = MappingProxyType(
         "opus": FormatInfo("audio/ogg", "opus"),
         "aac": FormatInfo("audio/aac", "aac"),
         "flac": FormatInfo("audio/flac", "flac"),
-        "wav": FormatInfo("audio/wav", "wav"),
-        "pcm": FormatInfo("audio/pcm", "pcm"),
+        "wav": FormatInfo("audio/wav", "wav", instant=True),
+        "pcm": FormatInfo("audio/pcm", "pcm", instant=True),
     }
 )
 

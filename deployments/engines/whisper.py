@@ -28,6 +28,8 @@ from deployments.errors import fail
 SAMPLE_RATE = 16_000
 WINDOW_SECONDS = 30.0
 BEAM_SIZE = 5
+LEAST_REST_SECONDS = 1.0
+"""What is left of a window after its last segment is heard again when it is at least this long and has speech."""
 # OpenAI's rule for a segment that is not speech: openai/whisper, transcribe.py.
 NO_SPEECH_PROBABILITY = 0.6
 LOG_PROBABILITY = -1.0
@@ -93,11 +95,24 @@ class WhisperEngine:
 
     def _group(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript | Exception]:
         try:
-            return self._recognize(windows, options)
+            return self._heard_to_the_end(windows, options)
         except Exception as error:
             if len(windows) == 1:
                 return [error]
             return [self._group([window], options)[0] for window in windows]
+
+    def _heard_to_the_end(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
+        """With times, the model may stop before the window does; then the rest is heard like a window of its own."""
+        transcripts = list(self._recognize(windows, options))
+        if not (options.segment_times or options.word_times):
+            return transcripts
+        rests = [_rest(window, transcript) for window, transcript in zip(windows, transcripts, strict=True)]
+        again = [(at, rest) for at, rest in enumerate(rests) if rest is not None]
+        more = self._heard_to_the_end([rest for _, rest in again], options) if again else ()
+        for (at, _), rest_transcript in zip(again, more, strict=True):
+            segments = transcripts[at].segments + rest_transcript.segments
+            transcripts[at] = Transcript(segments, transcripts[at].language)
+        return transcripts
 
     def _recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
         """One call for all windows: they are laid end to end and named as clips."""
@@ -115,7 +130,7 @@ class WhisperEngine:
             batch_size=len(windows),
             beam_size=BEAM_SIZE,
             vad_filter=False,
-            without_timestamps=False,
+            without_timestamps=not (options.segment_times or options.word_times),
         )
         segments: list[list[Segment]] = [[] for _ in windows]
         for segment in heard:
@@ -123,6 +138,17 @@ class WhisperEngine:
             if not _is_noise(segment):
                 segments[clip].append(_moved(segment, windows[clip].start - clips[clip]["start"]))
         return [Transcript(tuple(said), about.language) for said in segments]
+
+
+def _rest(window: Window, transcript: Transcript) -> Window | None:
+    """What follows the last segment, if it is worth hearing."""
+    if not transcript.segments:
+        return None
+    start = int((transcript.segments[-1].end - window.start) * SAMPLE_RATE)
+    samples = window.samples[start:]
+    if start <= 0 or len(samples) < LEAST_REST_SECONDS * SAMPLE_RATE or not _has_speech(samples):
+        return None
+    return Window(samples, window.start + start / SAMPLE_RATE, window.options)
 
 
 def _has_speech(samples: Samples) -> bool:

@@ -99,8 +99,8 @@ QUICK = Plan(
     speed_rounds=1,
     transcription_seconds=30.0,
     separation_seconds=30.0,
-    sentence_step=5,
-    long_words=60,
+    sentence_step=7,
+    long_words=150,  # more than one window of 30 s, because errors gather where windows meet
     plain_profile=False,
 )
 FULL = Plan(
@@ -258,7 +258,7 @@ class Engines:
 
     def transcribe(self, recording: bytes) -> str:
         """What a recording says."""
-        heard = transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)
+        heard = transcribe_here(recording, RecognitionOptions(segment_times=False), self.recognition, self.config.windows)
         return " ".join(transcript.text for _, transcript in heard)
 
     def separate(self, recording: bytes) -> bytes:

@@ -100,13 +100,14 @@ async def _pieces(text: str, request: Request) -> tuple[str, ...]:
 async def _encoded(
     chunks: AsyncGenerator[AudioChunk], audio_format: AudioFormat, traits: SpeechTraits
 ) -> AsyncGenerator[bytes]:
-    """One muxer for the whole stream. Encoding happens beside the event loop."""
+    """One muxer for the whole stream. Encoding that takes time happens beside the event loop."""
     encoder = open_encoder(audio_format, traits.sample_rate)
+    instant = FORMATS[audio_format].instant
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
                 for samples in slices(chunk.samples, traits.sample_rate, first=chunk.index == 0):
-                    if data := await asyncio.to_thread(encoder.encode, samples):
+                    if data := encoder.encode(samples) if instant else await asyncio.to_thread(encoder.encode, samples):
                         yield data
         if data := await asyncio.to_thread(encoder.finish):
             yield data

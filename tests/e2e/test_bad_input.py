@@ -18,7 +18,7 @@ import psutil
 import pytest
 import soundfile
 
-from .conftest import PANGRAM, Float, Service, cpu_seconds, encoded, settled_work, wait_for, word_errors
+from .conftest import Float, Service, cpu_seconds, encoded, settled_work, wait_for
 
 SPEECH = "/v1/audio/speech"
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
@@ -217,7 +217,7 @@ def test_a_recording_that_breaks_off_gives_what_it_holds(kind: str, http: httpx.
     data = encoded(pangram, 24_000, kind)
     answer = http.post(TRANSCRIPTIONS, data={"model": "whisper-1"}, files={"file": ("a", data[: len(data) // 2])})
     words = answer.json()["text"]
-    assert word_errors(words, PANGRAM.split(",")[0]) < 0.4
+    assert "fox jumps over" in words.lower()
     assert "tree" not in words.lower()
 
 

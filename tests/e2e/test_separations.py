@@ -233,7 +233,8 @@ def test_a_client_that_leaves_takes_its_session_along(
 ) -> None:
     replica = service.replica("nsnet2@cpu")
     with http.stream("POST", PATH, data={"model": "nsnet2", **LEAVING[way]}, files=five_minutes()) as answer:
-        assert next(answer.iter_raw())
+        blocks = answer.iter_raw()
+        assert next(blocks)
         assert sessions() == 1
     wait_for(lambda: sessions() == 0, 20, "the session to be closed")
     work = cpu_seconds(replica)

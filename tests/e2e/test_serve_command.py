@@ -28,20 +28,19 @@ def refused(config: Path, folder: Path, **environment: str) -> str:
 
 
 MISTAKES = {
-    "in limits": ("limits: {max_bodybytes: 5}", "limits.max_bodybytes: unknown key; did you mean 'max_body_bytes'?"),
-    "in pieces": ("speech: {pieces: {piece_chars: 9}}", "did you mean 'piece_characters'?"),
-    "at the top": ("securty: {}", "securty: unknown key; did you mean 'security'?"),
-    "a number": ("windows: {window_seconds: 31}", "windows.window_seconds: Input should be less than or equal to 30"),
-    "an engine": ("models: {a: {engine: hibarri}}", "hibari"),
+    "limits: {max_bodybytes: 5}": "limits.max_bodybytes: unknown key; did you mean 'max_body_bytes'?",
+    "speech: {pieces: {piece_chars: 9}}": "speech.pieces.piece_chars: unknown key; did you mean 'piece_characters'?",
+    "securty: {}": "securty: unknown key; did you mean 'security'?",
+    "windows: {window_seconds: 31}": "windows.window_seconds: Input should be less than or equal to 30",
+    "models: {a: {engine: hibarri}}": "hibari",
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_in_the_file_stops_the_start_with_the_nearest_name(mistake: str, tmp_path: Path) -> None:
-    written, said = MISTAKES[mistake]
+def test_mistakes_in_the_file_stop_the_start_with_the_nearest_names(tmp_path: Path) -> None:
     config = tmp_path / "serve_config.yaml"
-    config.write_text(f"applications: [{{import_path: serve_app.app:build, args: {{{written}}}}}]\n")
-    assert said in refused(config, tmp_path, MOTET_PORT=str(free_port()))
+    config.write_text(f"applications: [{{import_path: serve_app.app:build, args: {{{', '.join(MISTAKES)}}}}}]\n")
+    said = refused(config, tmp_path, MOTET_PORT=str(free_port()))
+    assert [line for line in MISTAKES.values() if line not in said] == []
 
 
 def test_a_key_of_ray_serve_is_checked_too(tmp_path: Path) -> None:
@@ -57,9 +56,8 @@ def test_a_taken_port_stops_the_start_with_a_remedy(tmp_path: Path) -> None:
     assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Set MOTET_PORT." in said
 
 
-@pytest.mark.parametrize("port", ["70000", "many"])
-def test_a_port_that_is_none_stops_the_start(port: str, tmp_path: Path) -> None:
-    assert "port: Input should be" in refused(CONFIG, tmp_path, MOTET_PORT=port)
+def test_a_port_that_is_none_stops_the_start(tmp_path: Path) -> None:
+    assert "port: Input should be" in refused(CONFIG, tmp_path, MOTET_PORT="70000")
 
 
 def test_the_address_is_the_environments(service: Service, keyed_service: Service) -> None:
@@ -68,9 +66,14 @@ def test_the_address_is_the_environments(service: Service, keyed_service: Servic
         assert started.port != 8000
         assert f"Motet is ready: {started.url}/v1 (OpenAI API), {started.url}/ (web page). Ctrl-C" in started.said
         assert httpx.get(f"{started.url}/livez", timeout=20).json() == {"status": "alive"}
-    assert keyed_service.host == "127.0.0.2"
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{keyed_service.port}/livez", timeout=20)
+    assert addresses_of(service) == {"127.0.0.1"}
+    assert addresses_of(keyed_service) <= {"0.0.0.0", "::"}
+
+
+def addresses_of(started: Service) -> set[str]:
+    """Where its own port is open."""
+    found = [c.laddr for process in started.processes() for c in process.net_connections("tcp") if not c.raddr]
+    return {address.ip for address in found if address.port == started.port}
 
 
 def test_being_terminated_leaves_nothing_running(keyed_service: Service) -> None:

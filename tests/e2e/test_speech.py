@@ -195,7 +195,7 @@ def test_three_thousand_words_come_whole_and_in_order(reading: Reading, client: 
     items = len(re.findall("Item", LONG_TEXT))
     per_item = len(reading.sound) / items
     assert 2.0 < per_item / RATE < 8.0
-    for place in (0.0, 0.3, 0.6, 1.0):
+    for place in (0.0, 0.5, 1.0):
         start = int(place * (len(reading.sound) - 6 * per_item))
         numbers = heard_numbers(client, reading.sound[start : start + int(6 * per_item)])
         first, heard_right = Counter(number - at for at, number in enumerate(numbers)).most_common(1)[0]

@@ -42,7 +42,8 @@ def test_the_throughput_profile_keeps_its_files_to_itself() -> None:
 
 def test_two_services_do_not_want_the_same_ports() -> None:
     first, second = (environment("throughput", FOLDER, port, {}) for port in (18000, 18001))
-    for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
+    for name in ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT"):
+        name = f"RAY_SERVE_{name}"
         assert first[name] != second[name]
     assert environment("throughput", FOLDER, 65535, {})["RAY_SERVE_HAPROXY_STATS_PORT"]
 

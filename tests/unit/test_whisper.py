@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deployments.engines import registry, sources
@@ -56,6 +57,20 @@ def test_a_prompt_steers_the_spelling(engine: WhisperEngine) -> None:
     ]
     assert "Catherine" in heard[0]
     assert "Katharine" in heard[1]
+
+
+@pytest.mark.parametrize("times", [False, True], ids=["plain", "with-times"])
+def test_a_full_window_is_heard_to_its_end(engine: WhisperEngine, times: bool) -> None:
+    """With times, Whisper tends to stop after the last time it names, and the rest of the window would be lost."""
+    pause = np.zeros(4_000, np.float32)
+    samples = np.concatenate(
+        [part for sentence in (*SENTENCES, *SENTENCES, *SENTENCES)[:8] for part in (spoken(sentence, 16_000), pause)]
+    )
+    window = Window(samples[: 30 * 16_000], 0.0, RecognitionOptions(language="en", segment_times=times))
+    heard = good(engine.transcribe([window])[0])
+    for sentence in SENTENCES:
+        assert heard.text.count(sentence.split()[-1]) >= 2, heard.text
+    assert heard.text.endswith(("Boston leave?", "Monday morning.", "heavy rain."))
 
 
 def test_another_device_is_refused() -> None:
