@@ -11,11 +11,12 @@ from starlette.types import ASGIApp
 
 from deployments.pipeline import SeparationGraph
 from serve_app.config import AppConfig
-from serve_app.guard import BodyLimit, KeyCheck, PageHeaders
+from serve_app.guard import BodyLimit, Deadline, KeyCheck, PageHeaders
 from serve_app.http_errors import install_error_handlers
 from serve_app.placement import ModelDirectory
 from serve_app.routes import health, models, separations, speech, transcriptions, translations, voices
 
+ABOUT = "One speech service over whatever hardware you have."
 PAGE = Path(__file__).parent / "page"
 
 
@@ -30,7 +31,9 @@ class Service:
 
 def build_api(service: Service) -> ASGIApp:
     """The application, behind its guards."""
-    api = FastAPI(title="Motet", description="One speech service over whatever hardware you have.", redoc_url=None)
+    api = FastAPI(
+        title="Motet", description="One speech service over whatever hardware you have.", docs_url=None, redoc_url=None
+    )
     api.state.service = service
     for route in (speech, transcriptions, translations, separations, voices, models, health):
         api.include_router(route.router)
@@ -43,4 +46,5 @@ def build_api(service: Service) -> ASGIApp:
         "/v1/audio/separations": limits.max_separation_bytes,
     }
     guarded: ASGIApp = BodyLimit(api, bodies, limits.max_body_bytes)
+    guarded = Deadline(guarded, limits.request_deadline_s)
     return PageHeaders(KeyCheck(guarded, service.config.security.api_key_sha256))

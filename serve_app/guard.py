@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -83,6 +84,38 @@ def _too_large(limit: int) -> MotetError:
     return fail(
         "too_large", f"The request's body is over {limit:,} bytes.", "Send less, or in parts.", code="body_too_large"
     )
+
+
+class Deadline:
+    """Ends a request that takes too long: with a status while there is still one to give, else by ending its stream."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._app(scope, receive, watched)
+        except TimeoutError:
+            if started:
+                raise
+            await error_response(_too_late(self._seconds))(scope, receive, send)
+
+
+def _too_late(seconds: float) -> Failure:
+    return Failure("timeout", f"The request took longer than {seconds:g} s.", "Send less at once.", code="deadline")
 
 
 class PageHeaders:

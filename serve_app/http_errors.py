@@ -75,7 +75,7 @@ def install_error_handlers(api: FastAPI) -> None:
         kind = {404: "not_found", 405: "invalid"}.get(error.status_code, "invalid")
         cause = f"{request.method} {request.url.path}: {error.detail}."
         response = JSONResponse(
-            error_body(Failure(kind, cause, "See /docs for what this service answers.")),  # type: ignore[arg-type]
+            error_body(Failure(kind, cause, "GET /openapi.json lists what this service answers.")),  # type: ignore[arg-type]
             error.status_code,
             error.headers,
         )

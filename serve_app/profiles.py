@@ -17,9 +17,14 @@ Profile = Literal["throughput", "plain"]
 
 STATS_OFFSET = 404
 METRICS_OFFSET = 1101
-FALLBACK_OFFSET = 500
-"""HAProxy's own ports and that of the proxy behind it, counted from the service's: 8404, 9101 and 8500 beside 8000, where
-Ray Serve puts them too. Two services that shared one would answer each other's requests."""
+"""HAProxy's own ports, counted from the service's: 8404 and 9101 beside 8000, where Ray Serve puts them too."""
+
+GATEWAY_PORTS = (20_000, 32_000)
+BLOCK_PORTS = 20
+"""As many gateway replicas can run beside one HAProxy, less one."""
+
+HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0", "::")
+"""HAProxy reaches the gateway at 127.0.0.1, and the gateway listens where the service does."""
 
 LARGEST_MESSAGE = str(2**31 - 1)
 """Bytes of a call between deployments. gRPC's own limit is 4 MB, and a recording may be longer."""
@@ -29,6 +34,11 @@ TOKEN_BYTES = 32
 def default_profile() -> Profile:
     """HAProxy comes as a Linux wheel."""
     return "throughput" if sys.platform == "linux" else "plain"
+
+
+def fitting(profile: Profile, host: str) -> Profile:
+    """The profile, or the plain one for an address at which HAProxy would not find the gateway."""
+    return profile if host in HAPROXY_HOSTS else "plain"
 
 
 def environment(profile: Profile, folder: Path, port: int, present: Mapping[str, str]) -> dict[str, str]:
@@ -57,7 +67,7 @@ def _haproxy(folder: Path, port: int) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": LARGEST_MESSAGE,
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(port + FALLBACK_OFFSET)),
+        **_own_gateway_ports(),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -65,6 +75,23 @@ def _haproxy(folder: Path, port: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(port + STATS_OFFSET)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(port + METRICS_OFFSET)),
     }
+
+
+def _own_gateway_ports() -> dict[str, str]:
+    """Ports behind HAProxy that are this service's alone.
+
+    Ray Serve binds them with SO_REUSEPORT and looks for conflicts within its own cluster only, so two services of one user
+    that both took its usual 30000 (a gateway) or 8500 (where HAProxy goes without one) would get each other's requests.
+    """
+    blocks = [range(first, first + BLOCK_PORTS) for first in range(*GATEWAY_PORTS, BLOCK_PORTS)]
+    while True:
+        block = secrets.choice(blocks)
+        if all(free_port(port) == port for port in block):
+            return {
+                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(block[0]),
+                "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(block[1]),
+                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(block[-1]),
+            }
 
 
 def free_port(wanted: int) -> int:

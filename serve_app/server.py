@@ -34,8 +34,9 @@ LEAVE_S = 5.0
 def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
     """Runs this module with the profile's environment; returns its exit status. Signals reach it directly."""
     with tempfile.TemporaryDirectory(prefix="motet-") as folder:
-        port = config.address_of(path).port
-        environment = {**os.environ, **profiles.environment(profile, Path(folder), port, os.environ)}
+        address = config.address_of(path)
+        profile = profiles.fitting(profile, address.host)
+        environment = {**os.environ, **profiles.environment(profile, Path(folder), address.port, os.environ)}
         program = subprocess.Popen([sys.executable, "-m", "serve_app.server", str(path)], env=environment)
         try:
             with _passing_signals_to(program):
@@ -71,8 +72,7 @@ def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
 def main(config_path: Path) -> int:
     """Serves until a signal comes. Returns the exit status."""
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    _stop_on_signals(stopped)
     try:
         settings = config.read(config_path)
         _check_port(settings.http)
@@ -86,13 +86,15 @@ def main(config_path: Path) -> int:
     return 0
 
 
+def _stop_on_signals(stopped: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+
+
 @contextmanager
 def running(settings: ConfigFile, stopped: threading.Event) -> Iterator[None]:
     """The service, from the first process to the last."""
     import ray
-    from ray import serve
-
-    from serve_app.app import build
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
@@ -102,23 +104,29 @@ def running(settings: ConfigFile, stopped: threading.Event) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-        serve.start(
-            proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
-            http_options={"host": settings.http.host, "port": settings.http.port},
-        )
-        application = (settings.serve.get("applications") or [{}])[0]
+        _stop_on_signals(stopped)  # Ray has put its own handler of SIGTERM in place
         try:
-            serve.run(
-                build(settings.app),
-                name=application.get("name", "motet"),
-                route_prefix=application.get("route_prefix", "/"),
-            )
+            _deploy(settings)
         except RuntimeError as error:
             raise fail("unavailable", f"The service did not come up: {error}", "Run `motet doctor`.") from error
         _wait_until_ready(settings.http, stopped)
         yield
     finally:
         _stop_everything()
+
+
+def _deploy(settings: ConfigFile) -> None:
+    from ray import serve
+
+    from serve_app.app import build
+
+    serve.start(
+        proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
+        http_options={"host": settings.http.host, "port": settings.http.port},
+    )
+    application = (settings.serve.get("applications") or [{}])[0]
+    name, prefix = application.get("name", "motet"), application.get("route_prefix", "/")
+    serve.run(build(settings.app), name=name, route_prefix=prefix)
 
 
 def _stop_everything() -> None:

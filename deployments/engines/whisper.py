@@ -144,9 +144,10 @@ def _rest(window: Window, transcript: Transcript) -> Window | None:
     """What follows the last segment, if it is worth hearing."""
     if not transcript.segments:
         return None
-    start = int((transcript.segments[-1].end - window.start) * SAMPLE_RATE)
+    end = max(transcript.segments[-1].end - window.start, LEAST_REST_SECONDS)
+    start = round(end * SAMPLE_RATE)
     samples = window.samples[start:]
-    if start <= 0 or len(samples) < LEAST_REST_SECONDS * SAMPLE_RATE or not _has_speech(samples):
+    if len(samples) < LEAST_REST_SECONDS * SAMPLE_RATE or not _has_speech(samples):
         return None
     return Window(samples, window.start + start / SAMPLE_RATE, window.options)
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 from starlette.responses import Response
 
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
@@ -33,23 +33,23 @@ SLICE_SECONDS = 2.0
 """How much sound is encoded at once. hibari begins with a quarter of a second of silence, which alone helps nobody."""
 
 
-class VoiceName(StrictModel):
-    """OpenAI's form of a custom voice."""
-
-    id: str
-
-
 class SpeechBody(StrictModel):
     """The request's fields, as OpenAI names them. `seed` is ours: the same seed gives the same samples."""
 
     model: str
     input: str
-    voice: str | VoiceName | None = None
+    voice: str | None = None
     response_format: AudioFormat | None = None
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
     instructions: Annotated[str, StringConstraints(max_length=4096)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("voice", mode="before")
+    @classmethod
+    def _voice_by_id(cls, voice: object) -> object:
+        """OpenAI writes a custom voice as `{"id": name}`."""
+        return voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
 
 
 SCHEMA = {
@@ -64,8 +64,7 @@ async def speech(request: Request) -> Response:
     body = validated(SpeechBody, await request.body())
     name = service.directory.resolve(body.model, "speech")
     traits: SpeechTraits = await service.directory.traits(name)
-    wanted = body.voice.id if isinstance(body.voice, VoiceName) else body.voice
-    voice = choose_voice(wanted, traits, service.directory.models[name].voice_aliases)
+    voice = choose_voice(body.voice, traits, service.directory.models[name].voice_aliases)
     task = SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed)
     call = partial(service.directory.stream, name, "speak")
     chunks = speak(task, traits, call, service.config.speech.request_seconds_of_audio)

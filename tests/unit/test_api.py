@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
 import json
 import wave
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import httpx
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from deployments.audio.decode import decode_all
+from deployments.engines.base import AudioChunk, SpeechRequest
 from serve_app.api import Service, build_api
 from serve_app.config import AppConfig, Limits, Model, Security
 from serve_app.placement import ModelDirectory
@@ -166,6 +169,17 @@ async def test_unknown_places_answer_in_the_same_shape(method: str, path: str, s
     answer = await Bench().client.request(method, path)
     assert answer.status_code == status
     assert path in answer.json()["error"]["message"]
+
+
+async def test_a_request_that_takes_too_long_is_ended() -> None:
+    class Stuck(ToneSynthesizer):
+        async def speak(self, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
+            await asyncio.Event().wait()
+            yield cast("AudioChunk", None)
+
+    answer = await Bench(Stuck(), limits=Limits(request_deadline_s=0.01)).speak()
+    assert answer.status_code == 408
+    assert answer.json()["error"]["code"] == "deadline"
 
 
 async def test_one_model_and_its_alias() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.profiles import Profile, environment, free_port
+from serve_app.profiles import Profile, environment, fitting, free_port
 from serve_app.server import url_of
 
 FOLDER = Path("/run/motet")
@@ -42,10 +42,15 @@ def test_the_throughput_profile_keeps_its_files_to_itself() -> None:
 
 def test_two_services_do_not_want_the_same_ports() -> None:
     first, second = (environment("throughput", FOLDER, port, {}) for port in (18000, 18001))
-    for name in ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT"):
-        name = f"RAY_SERVE_{name}"
+    names = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT", "DIRECT_INGRESS_MIN_HTTP_PORT")
+    for name in (f"RAY_SERVE_{name}" for name in names):
         assert first[name] != second[name]
     assert environment("throughput", FOLDER, 65535, {})["RAY_SERVE_HAPROXY_STATS_PORT"]
+
+
+def test_an_address_that_haproxy_cannot_serve_gets_the_plain_profile() -> None:
+    assert fitting("throughput", "127.0.0.1") == "throughput"
+    assert fitting("throughput", "192.168.1.5") == "plain"
 
 
 def test_a_taken_port_is_replaced() -> None:
