@@ -31,9 +31,8 @@ class Service:
 
 def build_api(service: Service) -> ASGIApp:
     """The application, behind its guards."""
-    api = FastAPI(
-        title="Motet", description="One speech service over whatever hardware you have.", docs_url=None, redoc_url=None
-    )
+    # FastAPI's pages of documentation load their scripts from elsewhere; the description itself is at /openapi.json.
+    api = FastAPI(title="Motet", description=ABOUT, docs_url=None, redoc_url=None)
     api.state.service = service
     for route in (speech, transcriptions, translations, separations, voices, models, health):
         api.include_router(route.router)

@@ -186,9 +186,7 @@ def transcribe(
     from serve_app import local
 
     settings = local.read_app(_config(config))
-    options = RecognitionOptions(
-        _plain_language(language), prompt or None, segment_times=form not in ("text", "json"), word_times=words
-    )
+    options = RecognitionOptions(_plain_language(language), prompt or None, word_times=words)
     loaded = local.load_model(settings, model, "transcription")
     heard = local.hear(recording, options, loaded, settings.windows)
     asked = local.Asked(0.0, ("segment", "word") if words else ("segment",))

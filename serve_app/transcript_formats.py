@@ -12,9 +12,6 @@ from deployments.engines.base import Segment
 from deployments.listening import Heard
 
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
-TIMED_FORMATS: frozenset[TranscriptFormat] = frozenset({"srt", "vtt", "verbose_json"})
-"""Those that say when something was said."""
-
 # Whisper's names of the languages it reports; others are given by their code.
 LANGUAGES: Mapping[str, str] = {
     "en": "english", "de": "german", "es": "spanish", "fr": "french", "it": "italian", "pt": "portuguese",

@@ -102,16 +102,12 @@ class SpeechEngine(Protocol[UtteranceT]):
 
 @dataclass(frozen=True, slots=True)
 class RecognitionOptions:
-    """How to transcribe. `language` is a two-letter code, or None to detect it.
-
-    Without `segment_times` and `word_times` a transcript may come as one segment for the whole window.
-    """
+    """How to transcribe. `language` is a two-letter code, or None to detect it."""
 
     language: str | None = None
     prompt: str | None = None
     temperature: float = 0.0
     translate: bool = False
-    segment_times: bool = True
     word_times: bool = False
 
 

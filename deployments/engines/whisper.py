@@ -102,10 +102,11 @@ class WhisperEngine:
             return [self._group([window], options)[0] for window in windows]
 
     def _heard_to_the_end(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
-        """With times, the model may stop before the window does; then the rest is heard like a window of its own."""
+        """The model may stop before the window does; then the rest is heard like a window of its own.
+
+        Without its times the model would not stop, but repetitive speech makes it leave out more than that.
+        """
         transcripts = list(self._recognize(windows, options))
-        if not (options.segment_times or options.word_times):
-            return transcripts
         rests = [_rest(window, transcript) for window, transcript in zip(windows, transcripts, strict=True)]
         again = [(at, rest) for at, rest in enumerate(rests) if rest is not None]
         more = self._heard_to_the_end([rest for _, rest in again], options) if again else ()
@@ -130,7 +131,7 @@ class WhisperEngine:
             batch_size=len(windows),
             beam_size=BEAM_SIZE,
             vad_filter=False,
-            without_timestamps=not (options.segment_times or options.word_times),
+            without_timestamps=False,
         )
         segments: list[list[Segment]] = [[] for _ in windows]
         for segment in heard:

@@ -258,9 +258,7 @@ class Engines:
 
     def transcribe(self, recording: bytes) -> str:
         """What a recording says."""
-        heard = transcribe_here(
-            recording, RecognitionOptions(segment_times=False), self.recognition, self.config.windows
-        )
+        heard = transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)
         return " ".join(transcript.text for _, transcript in heard)
 
     def separate(self, recording: bytes) -> bytes:

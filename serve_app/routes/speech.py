@@ -49,7 +49,10 @@ class SpeechBody(StrictModel):
     @classmethod
     def _voice_by_id(cls, voice: object) -> object:
         """OpenAI writes a custom voice as `{"id": name}`."""
-        return voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
+        name = voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
+        if not (name is None or isinstance(name, str)):
+            raise ValueError('give the name of a voice, or {"id": name}')
+        return name
 
 
 SCHEMA = {

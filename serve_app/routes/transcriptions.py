@@ -16,7 +16,7 @@ from deployments.settings import StrictModel
 from serve_app.api_types import service_of
 from serve_app.http_errors import validated
 from serve_app.streaming import event, event_stream
-from serve_app.transcript_formats import TIMED_FORMATS, TranscriptFormat, rendered
+from serve_app.transcript_formats import TranscriptFormat, rendered
 from serve_app.uploads import read_form
 
 router = APIRouter()
@@ -46,7 +46,6 @@ class RecognitionFields(StrictModel):
             prompt=self.prompt or None,
             temperature=self.temperature,
             translate=translate,
-            segment_times=self.response_format in TIMED_FORMATS,
             word_times="word" in self.timestamp_granularities,
         )
 
