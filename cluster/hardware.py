@@ -10,16 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from deployments.cpu_scheduling import CpuScheduling
 from deployments.settings import StrictModel
 
 LABEL = "motet.hardware"
 
 
 class HardwareClass(StrictModel):
-    """What every class has: the CPUs that Ray reserves for a replica, and the threads its model uses."""
+    """What every class has: the CPUs that Ray reserves for a replica, the threads its model uses, and how they run."""
 
     cpus: float
     threads: int
+    scheduling: CpuScheduling
 
     @property
     def device(self) -> str:

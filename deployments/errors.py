@@ -26,7 +26,8 @@ Kind = Literal[
 class Failure:
     """A cause, and the remedy in the caller's own terms.
 
-    `param` names the request field at fault; `code` is a stable word for programs.
+    `param` names the request field at fault; `code` is a stable word for programs; `retry_after_s` is how many seconds
+    from now the same request would get through, where that is known.
     """
 
     kind: Kind
@@ -34,6 +35,7 @@ class Failure:
     remedy: str = ""
     param: str | None = None
     code: str | None = None
+    retry_after_s: float | None = None
 
     @property
     def message(self) -> str:
@@ -52,9 +54,17 @@ class MotetError(Exception):
         return self.failure.message
 
 
-def fail(kind: Kind, cause: str, remedy: str = "", *, param: str | None = None, code: str | None = None) -> MotetError:
+def fail(
+    kind: Kind,
+    cause: str,
+    remedy: str = "",
+    *,
+    param: str | None = None,
+    code: str | None = None,
+    retry_after_s: float | None = None,
+) -> MotetError:
     """Builds the exception for `raise fail("invalid", "...", "...")`."""
-    return MotetError(Failure(kind, cause, remedy, param, code))
+    return MotetError(Failure(kind, cause, remedy, param, code, retry_after_s))
 
 
 def as_failure(error: BaseException) -> Failure:

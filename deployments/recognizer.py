@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ from deployments.engines.base import RecognitionEngine, RecognitionOptions, Reco
 from deployments.errors import Failure, as_failure
 from deployments.listening import Heard, first_second_of_silence, windows_of
 from deployments.replica import ModelReplica
+from deployments.scheduling import Wish
 from deployments.settings import WindowSettings
 
 
@@ -34,7 +36,7 @@ class Recognizer(ModelReplica):
             while True:
                 window = await asyncio.to_thread(next, cutter, None)
                 if window is not None:
-                    running.append((window, asyncio.create_task(self._stepper.step(window))))
+                    running.append((window, asyncio.create_task(self._stepper.step(window, self._wish(window)))))
                 while running and (window is None or len(running) >= self._windows.windows_in_flight):
                     yield await self._oldest(running)
                 if window is None:
@@ -51,7 +53,11 @@ class Recognizer(ModelReplica):
         running.popleft()
         return Heard(transcript, window.start + len(window.samples) / self._engine.traits.sample_rate)
 
+    def _wish(self, window: Window) -> Wish:
+        """First come, first served. Every window is padded to the model's own length, so all cost the same."""
+        return Wish(time.monotonic())
+
     async def answer_once(self) -> None:
         """Listens to a second of almost nothing."""
         silence = first_second_of_silence(self._engine.traits.sample_rate)
-        await self._stepper.step(silence)
+        await self._stepper.step(silence, self._wish(silence))

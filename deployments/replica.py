@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +11,19 @@ from typing import Any, TypeVar
 
 import psutil
 
+from deployments.cpu_scheduling import CpuScheduling, apply
 from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
 from deployments.engines.base import EngineSpec
 from deployments.errors import MotetError
+from deployments.metrics import StepCounts, StepMetrics
 from deployments.settings import StepSettings, StrictModel
 from deployments.stepping import Stepper
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+logger = logging.getLogger("ray.serve")
 
 HEAVY_LIBRARIES = ("torch", "mlx")
 
@@ -31,6 +36,7 @@ class ReplicaSettings(StrictModel):
     source: str | None
     device: str
     threads: int
+    scheduling: CpuScheduling
     sha256: Mapping[str, str]
     options: Mapping[str, Any]
     steps: StepSettings
@@ -47,6 +53,8 @@ class ReplicaReport:
     warm_up_seconds: float
     memory_bytes: int
     heavy_libraries: tuple[str, ...]
+    scheduling: str
+    steps: StepCounts
 
 
 class ModelReplica:
@@ -72,6 +80,10 @@ class ModelReplica:
         raise NotImplementedError
 
     async def _loaded(self) -> Any:
+        # Before the model loads, so that the threads it starts inherit it.
+        self._applied = await self.thread.run(apply, self._settings.scheduling)
+        for warning in self._applied.warnings:
+            logger.warning("%s: %s", self.model, warning)
         try:
             return await self.thread.run(load_engine, self._settings)
         except MotetError as error:
@@ -79,7 +91,19 @@ class ModelReplica:
 
     def stepper(self, advance: Callable[[Sequence[Item]], list[Result | Exception]]) -> Stepper[Item, Result]:
         """The gate and batch in front of one of the engine's calls."""
-        return Stepper(advance, self.thread, self._settings.steps)
+        self._step_metrics = StepMetrics(self.model)
+        stepper = Stepper(advance, self.thread, self._settings.steps, self._step_metrics)
+        self._configure_steps = stepper.configure
+        return stepper
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Called by Ray Serve at the start and when the config's step settings change; nothing is restarted."""
+        self._configure_steps(StepSettings.model_validate(user_config))
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._settings.model
 
     async def report(self) -> ReplicaReport:
         """How this replica came up and what it takes."""
@@ -90,6 +114,8 @@ class ModelReplica:
             warm_up_seconds=self._warm_up_seconds,
             memory_bytes=psutil.Process().memory_info().rss,
             heavy_libraries=tuple(name for name in HEAVY_LIBRARIES if name in sys.modules),
+            scheduling=self._applied.policy,
+            steps=self._step_metrics.counts,
         )
 
     async def check_health(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from deployments.engines.base import Chunk, SeparationEngine, SeparationTraits, Stems
 from deployments.errors import Failure, as_failure
 from deployments.replica import ModelReplica
+from deployments.scheduling import Wish
 
 
 class Separator(ModelReplica):
@@ -26,11 +29,17 @@ class Separator(ModelReplica):
         if isinstance(chunk, Failure):
             return chunk
         try:
-            return await self._stepper.step(chunk)
+            return await self._stepper.step(chunk, _wish(chunk))
         except Exception as error:
             return as_failure(error)
 
     async def answer_once(self) -> None:
         """Takes a second of silence apart."""
         rate = self._engine.traits.sample_rates[0]
-        await self._stepper.step(Chunk(np.zeros((1, rate), np.float32), rate, 0))
+        chunk = Chunk(np.zeros((1, rate), np.float32), rate, 0)
+        await self._stepper.step(chunk, _wish(chunk))
+
+
+def _wish(chunk: Chunk) -> Wish:
+    """First come, first served; a chunk costs its samples."""
+    return Wish(time.monotonic(), float(chunk.samples.size))

@@ -17,10 +17,37 @@ class StrictModel(BaseModel):
 
 
 class StepSettings(StrictModel):
-    """How calls of one engine are gathered into batches."""
+    """How calls of one engine are gathered into batches.
+
+    `max_padding_share` is how much of a padded batch may be padding. A listener whose sound lasts less than
+    `urgent_below_ms` is urgent; one whose sound lasts more than `ahead_above_ms` lets urgent ones go first. While more than
+    `backlog_cost` waits, an item of at most `short_cost` goes alone and first. Costs are the engine's own measure of a step.
+    """
 
     max_batch_size: int
     batch_wait_ms: float
+    max_padding_share: float
+    urgent_below_ms: float
+    ahead_above_ms: float
+    backlog_cost: float
+    short_cost: float
+    gate: bool
+
+
+class PacingSettings(StrictModel):
+    """The buffer between an engine and a socket, and what is done when sound comes late.
+
+    Marks are shares of the capacity. `chunk_budget_ms` is how late a chunk may be before it is concealed;
+    `fallback_after_ms` how late before another model takes over.
+    """
+
+    capacity_ms: float
+    low_mark: float
+    high_mark: float
+    look_ahead_ms: float
+    frame_ms: float
+    chunk_budget_ms: float
+    fallback_after_ms: float
 
 
 class PieceSettings(StrictModel):

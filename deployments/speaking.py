@@ -34,6 +34,11 @@ class SpeechTask:
         """Characters to be spoken."""
         return sum(map(len, self.pieces))
 
+    @property
+    def predicted_seconds(self) -> float:
+        """How long the sound will be, about."""
+        return self.characters / CHARACTERS_PER_SECOND / self.speed
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:

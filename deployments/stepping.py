@@ -1,45 +1,102 @@
 """The step gate and the `@serve.batch` call that every deployment with a model shares.
 
 `@serve.batch` closes a batch when its wait ends, not when the model is free, so callers that arrived at different moments
-would stay out of step for ever. Every caller therefore waits until the engine is idle before it enters the batch: whoever
-came while a step ran goes into the next one together.
+would stay out of step for ever. Every caller therefore waits at a gate until the engine is idle; then the gate chooses who
+goes into the next step (`scheduling.choose`) and lets them into the batch together.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, TypeVar
 
 from ray import serve
 
 from deployments.engine_thread import EngineThread
+from deployments.metrics import StepMetrics
+from deployments.scheduling import Candidate, Wish, choose, padding_share
 from deployments.settings import StepSettings
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class StepGate:
-    """Open while the engine is idle."""
+class StepGate(Generic[Item]):
+    """Holds callers while a step runs, and lets the chosen ones through when it ends.
 
-    def __init__(self) -> None:
-        self._idle = asyncio.Event()
-        self._idle.set()
+    When a step ends its callers come back for the next one within a moment; the gate waits that moment (`batch_wait_ms`),
+    or until everyone who has a stream open is back.
+    """
 
-    async def wait_until_idle(self) -> None:
-        """Returns at once when no step runs, otherwise when the present one ends."""
-        await self._idle.wait()
+    def __init__(self, settings: StepSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = settings
+        self.streams = 0
+        self._clock = clock
+        self._waiting: dict[Candidate[Item], asyncio.Future[int]] = {}
+        self._expected = 0
+        self._settling: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def step(self) -> AsyncIterator[None]:
-        """Closes the gate for the length of one step."""
-        self._idle.clear()
+    @property
+    def waiting(self) -> int:
+        """Callers at the gate."""
+        return len(self._waiting)
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Counts a stream that will come for step after step."""
+        self.streams += 1
         try:
             yield
         finally:
-            self._idle.set()
+            self.streams -= 1
+
+    @asynccontextmanager
+    async def turn(self, candidate: Candidate[Item]) -> AsyncIterator[int]:
+        """Waits for this candidate's turn; gives how many go with it. The turn ends with the context."""
+        turn = self._waiting[candidate] = asyncio.get_running_loop().create_future()
+        self._open_if_due()
+        try:
+            together = await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._end_one()  # it was let through in the same moment as its caller left
+            raise
+        finally:
+            del self._waiting[candidate]
+        try:
+            yield together
+        finally:
+            self._end_one()
+
+    def _end_one(self) -> None:
+        self._expected -= 1
+        if self._expected == 0:
+            wait_s = self.settings.batch_wait_ms / 1000
+            self._settling = asyncio.get_running_loop().call_later(wait_s, self._settled)
+
+    def _settled(self) -> None:
+        self._settling = None
+        self._open()
+
+    def _open_if_due(self) -> None:
+        """At once when the engine has been idle; after a step, when everyone is back."""
+        if self._expected > 0:
+            return
+        if self._settling is None:
+            self._open()
+        elif len(self._waiting) >= min(max(self.streams, 1), self.settings.max_batch_size):
+            self._settling.cancel()
+            self._settled()
+
+    def _open(self) -> None:
+        pending = [candidate for candidate, turn in self._waiting.items() if not turn.done()]
+        chosen = choose(pending, self.settings, self._clock())
+        self._expected = len(chosen)
+        for candidate in chosen:
+            self._waiting[candidate].set_result(len(chosen))
 
 
 class Stepper(Generic[Item, Result]):
@@ -50,28 +107,74 @@ class Stepper(Generic[Item, Result]):
         advance: Callable[[Sequence[Item]], list[Result | Exception]],
         thread: EngineThread,
         settings: StepSettings,
+        metrics: StepMetrics,
     ) -> None:
         self._advance = advance
         self._thread = thread
-        self._gate = StepGate()
+        self._metrics = metrics
+        self._settings = settings
+        self.gate: StepGate[Item] = StepGate(settings)
+        # The decorator adds setters to the function it wraps; a type checker cannot see them.
+        self._batch: Any = self._step_together
         self.configure(settings)
 
     def configure(self, settings: StepSettings) -> None:
-        """Takes new sizes and waits while running."""
-        # The decorator adds these setters to the function it wraps; a type checker cannot see them.
-        batched: Any = self._step_together
-        batched.set_max_batch_size(settings.max_batch_size)
-        batched.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)
+        """Takes new settings while running."""
+        self._settings = self.gate.settings = settings
+        self._batch.set_max_batch_size(settings.max_batch_size)
+        self._batch.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)
 
-    async def step(self, item: Item) -> Result:
+    async def step(self, item: Item, wish: Wish) -> Result:
         """This item's part of the next step. Raises what the engine returned for it."""
-        await self._gate.wait_until_idle()
-        result: Result | Exception = await self._step_together(item)
-        if isinstance(result, Exception):
-            raise result
-        return result
+        candidate = Candidate(item, wish)
+        if not self._settings.gate:
+            return _raised(await self._step_together(candidate))
+        came = time.monotonic()
+        async with self.gate.turn(candidate) as together:
+            self._metrics.waited(time.monotonic() - came)
+            # The batch is full, and so closes, with the last of those that the gate let through.
+            self._batch.set_max_batch_size(together)
+            return _raised(await self._step_together(candidate))
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.001)
-    async def _step_together(self, items: list[Item]) -> list[Result | Exception]:
-        async with self._gate.step():
-            return await self._thread.run(self._advance, items)
+    async def _step_together(self, candidates: list[Candidate[Item]]) -> list[Result | Exception]:
+        started = time.monotonic()
+        try:
+            return await self._thread.run(advance_or_halve, self._advance, [c.item for c in candidates])
+        finally:
+            padding = padding_share([c.wish.cost for c in candidates])
+            self._metrics.stepped(len(candidates), time.monotonic() - started, padding)
+
+
+def advance_or_halve(
+    advance: Callable[[Sequence[Item]], list[Result | Exception]], items: Sequence[Item]
+) -> list[Result | Exception]:
+    """A batch that fails as a whole is tried once more in halves, so that the half without the poison lives."""
+    try:
+        return _whole(advance(items), items)
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+        middle = len(items) // 2
+        return [*_or_error(advance, items[:middle]), *_or_error(advance, items[middle:])]
+
+
+def _or_error(
+    advance: Callable[[Sequence[Item]], list[Result | Exception]], items: Sequence[Item]
+) -> list[Result | Exception]:
+    try:
+        return _whole(advance(items), items)
+    except Exception as error:
+        return [error] * len(items)
+
+
+def _whole(results: list[Result | Exception], items: Sequence[Item]) -> list[Result | Exception]:
+    if len(results) != len(items):
+        raise RuntimeError(f"the engine gave {len(results)} results for {len(items)} items")
+    return results
+
+
+def _raised(result: Result | Exception) -> Result:
+    if isinstance(result, Exception):
+        raise result
+    return result

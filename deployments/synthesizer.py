@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits
 from deployments.errors import Failure, as_failure
+from deployments.metrics import SpeechMetrics
 from deployments.replica import ModelReplica
+from deployments.scheduling import Wish
+from deployments.wire import PackedChunk, pack
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A request and, once its first step has opened it, the engine's state of it."""
+
+    request: SpeechRequest
+    utterance: Any = None
+
+    @property
+    def finished(self) -> bool:
+        """True when everything was said."""
+        return self.utterance is not None and bool(self.utterance.finished)
 
 
 class Synthesizer(ModelReplica):
@@ -16,27 +34,59 @@ class Synthesizer(ModelReplica):
     def prepare(self, engine: SpeechEngine[Any]) -> None:
         """Takes the engine."""
         self._engine = engine
-        self._stepper = self.stepper(engine.step)
+        self._stepper = self.stepper(self._advance)
+        self._metrics = SpeechMetrics(self.model)
 
     async def traits(self) -> SpeechTraits:
         """What the model can do."""
         return self._engine.traits
 
-    async def speak(self, request: SpeechRequest) -> AsyncIterator[AudioChunk | Failure]:
+    async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
         """A chunk at a time, in order; a `Failure` is the last item when something goes wrong."""
+        dry_at = time.monotonic() + request.lasts_seconds
+        stream = Stream(request)
+        self._metrics.opened(1)
+        made = heard = 0.0
         try:
-            utterance = await self.thread.run(self._engine.open, request)
-        except Exception as error:
-            yield as_failure(error)
-            return
-        try:
-            while not utterance.finished:
-                yield await self._stepper.step(utterance)
+            with self._stepper.gate.stream():
+                while not stream.finished:
+                    chunk = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
+                    made += chunk.seconds
+                    self._metrics.made(chunk.seconds)
+                    yield pack(chunk)
+                    heard = made
         except Exception as error:
             yield as_failure(error)
         finally:
+            self._metrics.opened(-1)
+            self._metrics.wasted(made - heard)
             # Without an await: a cancelled stream must free its slot even while it is being torn down.
-            self.thread.submit(self._engine.close, utterance)
+            self.thread.submit(self._close, stream)
+
+    def _cost(self, stream: Stream) -> float:
+        """The length of the stream's next step; of its first piece, when it is not open yet."""
+        if stream.utterance is None:
+            return float(len(stream.request.pieces[0]))
+        return self._engine.cost(stream.utterance)
+
+    def _advance(self, streams: Sequence[Stream]) -> list[AudioChunk | Exception]:
+        """Opens those that are new, and takes the step with all. Runs on the engine's thread."""
+        refused = [self._open(stream) for stream in streams]
+        open_ones = [stream.utterance for stream, refusal in zip(streams, refused, strict=True) if refusal is None]
+        chunks = iter(self._engine.step(open_ones) if open_ones else [])
+        return [next(chunks) if refusal is None else refusal for refusal in refused]
+
+    def _open(self, stream: Stream) -> Exception | None:
+        try:
+            if stream.utterance is None:
+                stream.utterance = self._engine.open(stream.request)
+        except Exception as error:
+            return error
+        return None
+
+    def _close(self, stream: Stream) -> None:
+        if stream.utterance is not None:
+            self._engine.close(stream.utterance)
 
     async def answer_once(self) -> None:
         """Says one word."""

@@ -9,12 +9,17 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from deployments.engines.base import SpeechTraits
 from deployments.pipeline import SeparationGraph
+from serve_app.admission import Admission, Ticket
 from serve_app.config import AppConfig
 from serve_app.guard import BodyLimit, Deadline, KeyCheck, PageHeaders
 from serve_app.http_errors import install_error_handlers
+from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from serve_app.routes import health, models, separations, speech, transcriptions, translations, voices
+from serve_app.speech_stream import SpeechPlan, SpeechStream
+from serve_app.timeline import Recorder
 
 ABOUT = "One speech service over whatever hardware you have."
 PAGE = Path(__file__).parent / "page"
@@ -27,6 +32,22 @@ class Service:
     config: AppConfig
     directory: ModelDirectory
     graph: SeparationGraph
+    admission: Admission
+    cache: PieceCache
+    recorder: Recorder
+
+    def speech_stream(self, plan: SpeechPlan, ticket: Ticket) -> SpeechStream:
+        """The stream of an accepted request."""
+        return SpeechStream(plan, self.directory, self.cache, ticket, self.recorder)
+
+    async def fallback_for(self, name: str) -> tuple[str, str] | None:
+        """The model and voice that take over from a model that is late."""
+        others = [other for other, model in self.config.models.items() if model.task == "speech" and other != name]
+        chosen = self.config.speech.fallback_model or next(iter(others), None)
+        if chosen is None or chosen == name:
+            return None
+        traits: SpeechTraits = await self.directory.traits(chosen)
+        return chosen, traits.default_voice
 
 
 def build_api(service: Service) -> ASGIApp:

@@ -9,11 +9,11 @@ from ray.serve import Application, Deployment
 
 from deployments.pipeline import Chunker, Merger
 from deployments.recognizer import Recognizer
-from deployments.replica import ReplicaSettings
 from deployments.separator import Separator
 from deployments.synthesizer import Synthesizer
 from serve_app.config import AppConfig, Model, Placement
 from serve_app.gateway import Gateway
+from serve_app.replica_settings import replica_settings
 
 SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
@@ -41,17 +41,7 @@ def build(config: AppConfig) -> Application:
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
     """One model on one hardware class, as the deployment `<model>@<class>`."""
-    settings = ReplicaSettings(
-        model=name,
-        engine=model.engine,
-        source=model.source,
-        device=placement.hardware.device,
-        threads=placement.hardware.threads,
-        sha256=model.sha256,
-        options=model.options,
-        steps=model.steps,
-        stuck_after_seconds=placement.stuck_after_seconds,
-    )
+    settings = replica_settings(name, model, placement)
     deployment = serve.deployment(
         name=f"{name}@{placement.hardware.kind}",
         num_replicas=placement.replicas,
@@ -59,6 +49,7 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
         max_queued_requests=placement.max_queued_requests,
         graceful_shutdown_timeout_s=config.drain_s,
         ray_actor_options=placement.hardware.actor_options(),
+        user_config=model.steps.model_dump(),
     )(SHIMS[model.task])
     extra: list[Any] = [config.windows] if model.task == "transcription" else []
     return deployment.bind(settings, *extra)

@@ -16,9 +16,18 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from cluster.hardware import CpuClass, CudaClass, MlxClass
+from deployments.cpu_scheduling import CpuScheduling
 from deployments.engines import registry, sources
 from deployments.errors import MotetError, fail
-from deployments.settings import PieceSettings, SeparationSettings, StepSettings, StrictModel, WindowSettings
+from deployments.settings import (
+    PacingSettings,
+    PieceSettings,
+    SeparationSettings,
+    StepSettings,
+    StrictModel,
+    WindowSettings,
+)
+from serve_app.admission import AdmissionSettings
 
 CONFIG_FILE = Path("serve_config.yaml")
 """Relative to the project, or to where `motet serve` is run."""
@@ -28,12 +37,22 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
 
+class Scheduling(CpuScheduling):
+    """How a replica's engine thread runs: the cores it keeps to (none: all), its SCHED_FIFO priority where that is
+    permitted, and its niceness where not."""
+
+    affinity: tuple[int, ...] = ()
+    fifo_priority: int | None = Field(None, ge=1, le=99)
+    nice: int = Field(0, ge=-20, le=19)
+
+
 class Cpu(CpuClass):
     """A replica on any machine. Half a CPU is reserved, so that a small machine can hold every default model."""
 
     kind: Literal["cpu"] = "cpu"
     cpus: float = Field(0.5, ge=0)
     threads: Count = 1
+    scheduling: Scheduling = Scheduling()
 
 
 class Cuda(CudaClass):
@@ -42,6 +61,7 @@ class Cuda(CudaClass):
     kind: Literal["cuda"] = "cuda"
     cpus: float = Field(1.0, ge=0)
     threads: Count = 1
+    scheduling: Scheduling = Scheduling()
     gpus: Positive = 1.0
 
 
@@ -51,6 +71,7 @@ class Mlx(MlxClass):
     kind: Literal["mlx"] = "mlx"
     cpus: float = Field(1.0, ge=0)
     threads: Count = 1
+    scheduling: Scheduling = Scheduling()
     share: Fraction = 1.0
 
 
@@ -58,7 +79,13 @@ class Steps(StepSettings):
     """How calls of one engine are gathered into batches."""
 
     max_batch_size: Count = 8
-    batch_wait_ms: float = Field(1.0, ge=0, le=50)
+    batch_wait_ms: float = Field(2.0, ge=0, le=50)
+    max_padding_share: float = Field(0.5, ge=0, lt=1)
+    urgent_below_ms: float = 150.0
+    ahead_above_ms: float = Field(400.0, ge=0)
+    backlog_cost: Positive = 2000.0
+    short_cost: Positive = 100.0
+    gate: bool = True
 
 
 class Pieces(PieceSettings):
@@ -97,13 +124,58 @@ class Separation(SeparationSettings):
     chunkers: Count = 1
 
 
+class Pacing(PacingSettings):
+    """The buffer between an engine and a socket, and what is done when sound comes late."""
+
+    capacity_ms: Positive = 500.0
+    low_mark: float = Field(0.3, gt=0, lt=1)
+    high_mark: float = Field(0.8, gt=0, lt=1)
+    look_ahead_ms: Positive = 1000.0
+    frame_ms: Positive = 160.0
+    chunk_budget_ms: Positive = 200.0
+    fallback_after_ms: Positive = 2000.0
+
+
+PRESETS: Mapping[str, Pacing] = {
+    "low-latency": Pacing(capacity_ms=200.0, look_ahead_ms=500.0, frame_ms=80.0),
+    "balanced": Pacing(),
+    "high-stability": Pacing(capacity_ms=1000.0, look_ahead_ms=2000.0),
+}
+
+
+class AdmissionControl(AdmissionSettings):
+    """How much may wait. Seconds of audio are those that are still to be made."""
+
+    max_queued_seconds_of_audio: Positive = 3600.0
+    max_queued_seconds_of_audio_per_key: Positive = 1800.0
+    max_wait_s: Positive = 10.0
+    speed_memory_s: Positive = 5.0
+    first_speed: Positive = 20.0
+    short_seconds_of_audio: float = Field(10.0, ge=0)
+
+
 class Speech(StrictModel):
-    """How speech requests are answered."""
+    """How speech requests are answered. A `pacing` may be the name of a preset. Without a `fallback_model` the first
+    other speech model takes over from one that is late, if there is one."""
 
     pieces: Pieces = Pieces()
-    request_seconds_of_audio: Positive = 60.0
+    pacing: Pacing = Pacing()
+    pacing_mode: Literal["fast", "played"] = "fast"
+    fallback_model: str | None = None
+    piece_cache_bytes: Count = 64 * 1024 * 1024
+    admission: AdmissionControl = AdmissionControl()
+    request_seconds_of_audio: Positive = 10.0
     max_input_characters: Count = 100_000
     default_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+
+    @field_validator("pacing", mode="before")
+    @classmethod
+    def _preset(cls, pacing: object) -> object:
+        if not isinstance(pacing, str):
+            return pacing
+        if pacing not in PRESETS:
+            raise ValueError(f"there is no preset {pacing!r}; presets: {', '.join(PRESETS)}")
+        return PRESETS[pacing]
 
 
 class Limits(StrictModel):

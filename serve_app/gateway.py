@@ -8,9 +8,12 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from deployments.metrics import RequestMetrics
 from deployments.pipeline import SeparationGraph
+from serve_app.admission import Admission
 from serve_app.api import Service, build_api
 from serve_app.config import AppConfig
+from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 
 
@@ -25,7 +28,14 @@ class Gateway:
         merger: DeploymentHandle[Any],
     ) -> None:
         graph = SeparationGraph(chunkers, merger, config.separation)
-        self._service = Service(config, ModelDirectory(config, models), graph)
+        self._service = Service(
+            config,
+            ModelDirectory(config, models),
+            graph,
+            Admission(config.speech.admission),
+            PieceCache(config.speech.piece_cache_bytes),
+            RequestMetrics(),
+        )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""

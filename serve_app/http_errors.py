@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -27,7 +28,8 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "timeout": (408, "timeout_error"),
     "engine": (500, "server_error"),
 }
-RETRY_AFTER_S = "1"
+RETRY_AFTER_S = 1.0
+"""Where a failure does not say."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -41,10 +43,15 @@ def error_body(failure: Failure) -> dict[str, object]:
 def error_response(failure: Failure) -> JSONResponse:
     """The whole answer."""
     status = STATUS[failure.kind][0]
-    headers = {"retry-after": RETRY_AFTER_S} if status in (429, 503) else {}
+    headers = {"retry-after": _retry_after(failure)} if status in (429, 503) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(error_body(failure), status, headers)
+
+
+def _retry_after(failure: Failure) -> str:
+    """Whole seconds, rounded up: the header knows no fractions, and early is refused again."""
+    return str(max(1, math.ceil(failure.retry_after_s or RETRY_AFTER_S)))
 
 
 def validated(schema: type[Schema], fields: object) -> Schema:

@@ -50,9 +50,10 @@ async def _resumed(first: bytes | None, source: AsyncGenerator[bytes]) -> AsyncG
         await source.aclose()
 
 
-def event(data: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+def event(data: Mapping[str, Any], event_id: str = "") -> bytes:
+    """One server-sent event; a client that loses the connection sends its id back as `Last-Event-ID`."""
+    name = f"id: {event_id}\n".encode() if event_id else b""
+    return name + b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 async def with_error_event(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:

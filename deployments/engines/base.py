@@ -32,7 +32,8 @@ class SpeechRequest:
     """Text already cut into speakable pieces, and how to say it.
 
     `speed` is relative to the voice's own pace. The same `seed` gives the same samples. `first_index` is the place of the
-    first piece in the whole text, when the text is spoken in several requests.
+    first piece in the whole text, when the text is spoken in several requests. `lasts_seconds` is how long the listener's
+    sound lasts from now: 0 for one who has none yet.
     """
 
     pieces: tuple[str, ...]
@@ -40,6 +41,7 @@ class SpeechRequest:
     speed: float = 1.0
     seed: int = 0
     first_index: int = 0
+    lasts_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ class SpeechEngine(Protocol[UtteranceT]):
 
     def open(self, request: SpeechRequest) -> UtteranceT:
         """Prepares the state of a new utterance. Raises `MotetError` when the request cannot be spoken."""
+
+    def cost(self, utterance: UtteranceT) -> float:
+        """The length of the utterance's next step in the engine's own measure. A batch is padded to its largest."""
 
     def step(self, utterances: Sequence[UtteranceT]) -> list[AudioChunk | Exception]:
         """One chunk for each utterance, as one batch."""

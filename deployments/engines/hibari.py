@@ -74,6 +74,10 @@ class HibariEngine:
             raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
         return HibariUtterance(request, request.voice)
 
+    def cost(self, utterance: HibariUtterance) -> float:
+        """Characters of the next piece."""
+        return float(len(utterance.pieces[utterance.position]))
+
     def step(self, utterances: Sequence[HibariUtterance]) -> list[AudioChunk | Exception]:
         """Speaks the next piece of each utterance."""
         if len(utterances) == 1:

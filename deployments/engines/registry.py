@@ -32,6 +32,7 @@ ENGINES: Mapping[str, EngineEntry] = {
     "hibari": EngineEntry("speech", "deployments.engines.hibari", "pip install hibari-tts==0.2.1"),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2", "pip install onnxruntime scipy"),
+    "simulated": EngineEntry("speech", "deployments.engines.simulated", "", without_weights=True),
     "identity": EngineEntry("separation", "deployments.engines.identity", "", without_weights=True),
 }
 

@@ -26,6 +26,7 @@ from deployments.speaking import SpeechTask, choose_voice, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.running_service import RunningProgram, end_with_parent, running_program
 from serve_app.config import AppConfig
+from serve_app.replica_settings import replica_settings
 
 READY = "ready on port "
 KEEP_ALIVE_S = 60
@@ -41,21 +42,10 @@ class SpeechBody(BaseModel):
     response_format: AudioFormat = "mp3"
 
 
-def settings_of(name: str, config: AppConfig) -> ReplicaSettings:
+def first_replica_of(name: str, config: AppConfig) -> ReplicaSettings:
     """What the first replica of a model is told in the service."""
     model = config.models[name]
-    placement = model.placements[0]
-    return ReplicaSettings(
-        model=name,
-        engine=model.engine,
-        source=model.source,
-        device=placement.hardware.device,
-        threads=placement.hardware.threads,
-        sha256=model.sha256,
-        options=model.options,
-        steps=model.steps,
-        stuck_after_seconds=placement.stuck_after_seconds,
-    )
+    return replica_settings(name, model, model.placements[0])
 
 
 def build(config: AppConfig, engine: SpeechEngine[Any], thread: ThreadPoolExecutor) -> FastAPI:
@@ -100,7 +90,7 @@ def main() -> None:
     end_with_parent()
     config = AppConfig()
     thread = ThreadPoolExecutor(1)
-    engine = thread.submit(load_engine, settings_of("hibari", config)).result()
+    engine = thread.submit(load_engine, first_replica_of("hibari", config)).result()
     listening = socket.create_server(("127.0.0.1", 0))
     print(f"{READY}{listening.getsockname()[1]}", flush=True)
     application = build(config, engine, thread)

@@ -7,6 +7,7 @@ and the service over HTTP. Engines here run with the same thread settings as in 
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import subprocess
@@ -44,7 +45,7 @@ from deployments.replica import load_engine
 from deployments.speaking import SpeechTask, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app import profiles
-from serve_app.bench.bare_server import running_bare_server, settings_of
+from serve_app.bench.bare_server import first_replica_of, running_bare_server
 from serve_app.bench.frame import (
     Figure,
     Report,
@@ -224,19 +225,19 @@ class Engines:
     @cached_property
     def speech(self) -> SpeechEngine[Any]:
         """The voice."""
-        engine: SpeechEngine[Any] = load_engine(settings_of(SPEECH_MODEL, self.config))
+        engine: SpeechEngine[Any] = load_engine(first_replica_of(SPEECH_MODEL, self.config))
         return engine
 
     @cached_property
     def recognition(self) -> RecognitionEngine:
         """The listener."""
-        engine: RecognitionEngine = load_engine(settings_of(RECOGNITION_MODEL, self.config))
+        engine: RecognitionEngine = load_engine(first_replica_of(RECOGNITION_MODEL, self.config))
         return engine
 
     @cached_property
     def separation(self) -> SeparationEngine:
         """The separator."""
-        engine: SeparationEngine = load_engine(settings_of(SEPARATION_MODEL, self.config))
+        engine: SeparationEngine = load_engine(first_replica_of(SEPARATION_MODEL, self.config))
         return engine
 
     def say(self, text: str) -> Samples:
@@ -300,11 +301,12 @@ class Client:
     """One client with one connection that stays open."""
 
     def __init__(self, program: RunningProgram) -> None:
+        self._takes = itertools.count(1)
         self._connection = http.client.HTTPConnection(program.host, program.port, timeout=REQUEST_TIMEOUT_S)
 
     def speak(self, text: str, audio_format: str) -> Answer:
-        """Text to sound."""
-        body = {"model": SPEECH_MODEL, "input": text, "response_format": audio_format}
+        """Text to sound: a new take each time, since the service keeps what it made of equal requests."""
+        body = {"model": SPEECH_MODEL, "input": text, "response_format": audio_format, "seed": next(self._takes)}
         return self._post("/v1/audio/speech", json.dumps(body).encode(), "application/json")
 
     def transcribe(self, recording: bytes) -> Answer:

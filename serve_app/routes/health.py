@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,4 +54,6 @@ async def _report(request: Request, name: str) -> dict[str, Any]:
         "warm_up_seconds": round(report.warm_up_seconds, 3),
         "memory_bytes": report.memory_bytes,
         "heavy_libraries": list(report.heavy_libraries),
+        "scheduling": report.scheduling,
+        "steps": asdict(report.steps),
     }

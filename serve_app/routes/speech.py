@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
-from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints, field_validator
 from starlette.responses import Response
 
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
-from deployments.engines.base import AudioChunk, Samples, SpeechTraits
+from deployments.audio.encode import FORMATS, AudioFormat
+from deployments.engines.base import SpeechTraits
 from deployments.errors import fail
 from deployments.settings import StrictModel
-from deployments.speaking import SpeechTask, choose_voice, speak
+from deployments.speaking import SpeechTask, choose_voice
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.api_types import service_of
+from serve_app.guard import key_digest
 from serve_app.http_errors import validated
-from serve_app.streaming import event, event_stream, stream_of
+from serve_app.speech_stream import SpeechPlan, resume_offset
+from serve_app.streaming import event_stream, stream_of
 
 router = APIRouter()
 
 LONG_TEXT_CHARACTERS = 10_000
 """Above this, cutting the text takes long enough to be done beside the event loop."""
 
-FIRST_SLICE_SECONDS = 0.3
-SLICE_SECONDS = 2.0
-"""How much sound is encoded at once. hibari begins with a quarter of a second of silence, which alone helps nobody."""
-
 
 class SpeechBody(StrictModel):
-    """The request's fields, as OpenAI names them. `seed` is ours: the same seed gives the same samples."""
+    """The request's fields, as OpenAI names them; `seed` and `pacing` are ours.
+
+    The same seed gives the same samples. A stream that is `played` is made no further ahead of its listener than the
+    look-ahead, and what comes late is concealed; a `fast` one is made as fast as it is read.
+    """
 
     model: str
     input: str
@@ -44,6 +42,7 @@ class SpeechBody(StrictModel):
     stream_format: Literal["audio", "sse"] = "audio"
     instructions: Annotated[str, StringConstraints(max_length=4096)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    pacing: Literal["fast", "played"] | None = None
 
     @field_validator("voice", mode="before")
     @classmethod
@@ -65,19 +64,47 @@ async def speech(request: Request) -> Response:
     """Speaks a text."""
     service = service_of(request)
     body = validated(SpeechBody, await request.body())
+    plan = await _plan(body, request)
+    skip_bytes = resume_offset(request.headers.get("last-event-id"), plan.key)
+    ticket = service.admission.admit(plan.model, key_digest(request.headers), plan.task.predicted_seconds)
+    stream = service.speech_stream(plan, ticket)
+    headers = _headers(body, plan)
+    try:
+        if body.stream_format == "sse":
+            return await event_stream(stream.events(skip_bytes), headers)
+        answer = await stream_of(stream.encoded(), FORMATS[plan.audio_format].media_type, headers)
+    except BaseException:
+        ticket.close()
+        raise
+    answer.headers["server-timing"] = stream.timeline.server_timing()
+    return answer
+
+
+def _headers(body: SpeechBody, plan: SpeechPlan) -> dict[str, str]:
+    headers = {
+        "x-sample-rate": str(plan.traits.sample_rate),
+        "x-motet-model": plan.model,
+        "x-motet-voice": plan.task.voice,
+    }
+    return headers | ({"x-motet-ignored": "instructions"} if body.instructions else {})
+
+
+async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
+    service = service_of(request)
+    settings = service.config.speech
     name = service.directory.resolve(body.model, "speech")
     traits: SpeechTraits = await service.directory.traits(name)
     voice = choose_voice(body.voice, traits, service.directory.models[name].voice_aliases)
-    task = SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed)
-    call = partial(service.directory.stream, name, "speak")
-    chunks = speak(task, traits, call, service.config.speech.request_seconds_of_audio)
-    audio_format = body.response_format or service.config.speech.default_format
-    headers = {"x-sample-rate": str(traits.sample_rate), "x-motet-model": name, "x-motet-voice": voice}
-    if body.instructions:
-        headers["x-motet-ignored"] = "instructions"
-    if body.stream_format == "sse":
-        return await event_stream(_events(chunks, audio_format, traits, task), headers)
-    return await stream_of(_encoded(chunks, audio_format, traits), FORMATS[audio_format].media_type, headers)
+    return SpeechPlan(
+        model=name,
+        task=SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed),
+        traits=traits,
+        audio_format=body.response_format or settings.default_format,
+        pacing=settings.pacing,
+        played=(body.pacing or settings.pacing_mode) == "played",
+        request_seconds_of_audio=settings.request_seconds_of_audio,
+        fallback=await service.fallback_for(name),
+    )
 
 
 async def _pieces(text: str, request: Request) -> tuple[str, ...]:
@@ -97,62 +124,3 @@ async def _pieces(text: str, request: Request) -> tuple[str, ...]:
     if not pieces:
         raise fail("invalid", "The input has nothing to say.", "Send some words.", param="input", code="empty_input")
     return pieces
-
-
-async def _encoded(
-    chunks: AsyncGenerator[AudioChunk], audio_format: AudioFormat, traits: SpeechTraits
-) -> AsyncGenerator[bytes]:
-    """One muxer for the whole stream. Encoding that takes time happens beside the event loop."""
-    encoder = open_encoder(audio_format, traits.sample_rate)
-    instant = FORMATS[audio_format].instant
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                for samples in slices(chunk.samples, traits.sample_rate, first=chunk.index == 0):
-                    if data := encoder.encode(samples) if instant else await asyncio.to_thread(encoder.encode, samples):
-                        yield data
-        if data := await asyncio.to_thread(encoder.finish):
-            yield data
-    finally:
-        encoder.close()
-
-
-def slices(samples: Samples, sample_rate: int, *, first: bool) -> Iterator[Samples]:
-    """A chunk in parts to encode, so that the beginning of a stream leaves before the rest of its chunk is encoded."""
-    start = 0
-    if first:
-        start = int(FIRST_SLICE_SECONDS * sample_rate)
-        yield samples[:start]
-    step = int(SLICE_SECONDS * sample_rate)
-    while start < len(samples):
-        yield samples[start : start + step]
-        start += step
-
-
-async def _events(
-    chunks: AsyncGenerator[AudioChunk], audio_format: AudioFormat, traits: SpeechTraits, task: SpeechTask
-) -> AsyncGenerator[bytes]:
-    seconds = 0.0
-
-    async def counted() -> AsyncGenerator[AudioChunk]:
-        nonlocal seconds
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                seconds += chunk.seconds
-                yield chunk
-
-    async with aclosing(_encoded(counted(), audio_format, traits)) as encoded:
-        async for data in encoded:
-            yield event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
-    yield event({"type": "speech.audio.done", "usage": _usage(task, seconds)})
-
-
-def _usage(task: SpeechTask, seconds: float) -> dict[str, object]:
-    """OpenAI's shape. Models here have no tokens: a character counts as one in, a tenth of a second as one out."""
-    characters, tenths = task.characters, round(seconds * 10)
-    return {
-        "input_tokens": characters,
-        "output_tokens": tenths,
-        "total_tokens": characters + tenths,
-        "audio_seconds": round(seconds, 3),
-    }

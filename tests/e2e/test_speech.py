@@ -108,7 +108,7 @@ def test_sse_events_hold_the_same_bytes_and_a_usage(client: OpenAI) -> None:
     fields = {"model": "tts-1", "input": PANGRAM, "voice": "alloy", "response_format": "mp3"}
     with client.audio.speech.with_streaming_response.create(**fields, stream_format="sse") as answer:  # type: ignore[arg-type]
         assert answer.headers["content-type"].startswith("text/event-stream")
-        events = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line]
+        events = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")]
     *deltas, done = events
     assert {event["type"] for event in deltas} == {"speech.audio.delta"}
     assert b"".join(base64.b64decode(event["audio"]) for event in deltas) == said(client, response_format="mp3")

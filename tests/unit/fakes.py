@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deployments.engines.base import AudioChunk, SpeechRequest, SpeechTraits, Voice
+from deployments.wire import PackedChunk, pack
 
 RATE = 8000
 TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("bo", "en-US")), "ada", min_speed=0.5, max_speed=2.0)
@@ -42,6 +43,10 @@ class ToneEngine:
     def open(self, request: SpeechRequest) -> ToneUtterance:
         """Any request."""
         return ToneUtterance(request)
+
+    def cost(self, utterance: ToneUtterance) -> float:
+        """Characters of the next piece."""
+        return float(len(utterance.request.pieces[utterance.position]))
 
     def step(self, utterances: Sequence[ToneUtterance]) -> list[AudioChunk | Exception]:
         """The next piece of each."""
@@ -127,7 +132,7 @@ class ToneSynthesizer:
         """The engine's."""
         return self.engine.traits
 
-    async def speak(self, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
+    async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk]:
         """Piece by piece."""
         utterance = self.engine.open(request)
         try:
@@ -136,6 +141,6 @@ class ToneSynthesizer:
                     raise RuntimeError("the engine broke")
                 result = self.engine.step([utterance])[0]
                 assert isinstance(result, AudioChunk)
-                yield result
+                yield pack(result)
         finally:
             self.closed += 1

@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 
 from deployments.audio.decode import decode_all
-from deployments.engines.base import AudioChunk, SpeechRequest
+from deployments.engines.base import SpeechRequest
+from deployments.wire import PackedChunk
+from serve_app.admission import Admission
 from serve_app.api import Service, build_api
 from serve_app.config import AppConfig, Limits, Model, Security
+from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
 
@@ -26,6 +29,20 @@ MODELS = {
     "tone": Model(engine="hibari", source="wheel:hibari-tts", aliases=("tts-1",), voice_aliases={"alloy": "bo"}),
     "echo": Model(engine="identity"),
 }
+
+
+class Recorded:
+    """Keeps what was measured."""
+
+    def __init__(self) -> None:
+        self.stages: set[str] = set()
+        self.first_sounds: list[float] = []
+
+    def stage(self, model: str, stage: str, seconds: float) -> None:
+        self.stages.add(stage)
+
+    def first_sound(self, model: str, seconds: float) -> None:
+        self.first_sounds.append(seconds)
 
 
 class Bench:
@@ -36,7 +53,17 @@ class Bench:
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
         handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, "echo": {"cpu": FakeHandle(object())}})
-        api = build_api(Service(config, ModelDirectory(config, handles), cast("Any", None)))
+        self.admission = Admission(config.speech.admission)
+        self.recorder = Recorded()
+        service = Service(
+            config,
+            ModelDirectory(config, handles),
+            cast("Any", None),
+            self.admission,
+            PieceCache(config.speech.piece_cache_bytes),
+            self.recorder,
+        )
+        api = build_api(service)
         transport = httpx.ASGITransport(api, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://motet")
 
@@ -46,7 +73,12 @@ class Bench:
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line.removeprefix("data: ")) for line in text.split("\n\n") if line]
+    lines = (line for line in text.split("\n") if line.startswith("data: "))
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def ids_of(text: str) -> list[str]:
+    return [line.removeprefix("id: ") for line in text.split("\n") if line.startswith("id: ")]
 
 
 def pcm_of(data: bytes) -> Any:
@@ -173,9 +205,9 @@ async def test_unknown_places_answer_in_the_same_shape(method: str, path: str, s
 
 async def test_a_request_that_takes_too_long_is_ended() -> None:
     class Stuck(ToneSynthesizer):
-        async def speak(self, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
+        async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk]:
             await asyncio.Event().wait()
-            yield cast("AudioChunk", None)
+            yield cast("PackedChunk", None)
 
     answer = await Bench(Stuck(), limits=Limits(request_deadline_s=0.01)).speak()
     assert answer.status_code == 408
@@ -217,3 +249,57 @@ async def test_a_form_without_a_recording_is_told_so(path: str) -> None:
     ):
         assert answer.status_code == 400
         assert "file" in answer.json()["error"]["message"]
+
+
+LONG = "This is the first sentence. Here is the second one. And this is the third of them. The end is near."
+
+
+@pytest.mark.parametrize("audio_format", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
+async def test_a_client_that_comes_back_hears_on_without_gap_repeat_or_new_synthesis(audio_format: str) -> None:
+    bench = Bench()
+    whole = (await bench.speak(input=LONG, stream_format="sse", response_format=audio_format)).text
+    events, ids = events_of(whole), ids_of(whole)
+    sounds = [base64.b64decode(event["audio"]) for event in events if "audio" in event]
+    asked = len(bench.handle.calls)
+    for heard in (1, len(ids) - 1):
+        body = {"model": "tone", "input": LONG, "response_format": audio_format, "stream_format": "sse"}
+        again = await bench.client.post("/v1/audio/speech", json=body, headers={"last-event-id": ids[heard - 1]})
+        rest = b"".join(base64.b64decode(event["audio"]) for event in events_of(again.text) if "audio" in event)
+        assert b"".join(sounds[:heard]) + rest == b"".join(sounds)
+    assert len(bench.handle.calls) == asked
+
+
+@pytest.mark.parametrize("event_id", ["nonsense", "0123456789abcdef-100", "-", "x-1"])
+async def test_the_id_of_another_stream_is_refused(event_id: str) -> None:
+    body = {"model": "tone", "input": LONG, "stream_format": "sse"}
+    answer = await Bench().client.post("/v1/audio/speech", json=body, headers={"last-event-id": event_id})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "event_id_mismatch"
+
+
+async def test_over_the_queue_is_429_with_a_time_to_come_back() -> None:
+    bench = Bench(speech={"admission": {"max_queued_seconds_of_audio": 5, "short_seconds_of_audio": 0}})
+    ticket = bench.admission.admit("tone", None, 4.9)
+    answer = await bench.speak(input="This is far too long for what is left of the queue.")
+    assert answer.status_code == 429
+    assert answer.json()["error"]["code"] == "queue_full"
+    assert int(answer.headers["retry-after"]) >= 1
+    ticket.close()
+    assert (await bench.speak()).status_code == 200
+
+
+async def test_everything_is_given_back_at_the_end() -> None:
+    bench = Bench()
+    await bench.speak(input=LONG)
+    await bench.speak(voice="nobody")
+    await bench.speak(input=LONG, stream_format="sse")
+    assert all(queue.queued_seconds == 0 for queue in bench.admission.snapshot().values())
+    assert bench.recorder.stages >= {"first_step", "infer", "buffer", "encode", "write"}
+    assert len(bench.recorder.first_sounds) == 2
+
+
+async def test_server_timing_tells_the_stages() -> None:
+    answer = await Bench().speak()
+    assert "first_sound;dur=" in answer.headers["server-timing"]
+    done = events_of((await Bench().speak(stream_format="sse")).text)[-1]
+    assert done["timing"]["total"] >= done["timing"]["first_sound"]

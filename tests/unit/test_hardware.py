@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.hardware import LABEL, CudaClass, Hardware
-from serve_app.config import Cpu, Cuda, Mlx, Placement
+from serve_app.config import Cpu, Cuda, Mlx, Placement, Scheduling
 
 
 def test_cpu_threads_sleep_while_they_wait() -> None:
@@ -30,7 +30,9 @@ def test_mlx_asks_for_its_own_resource_and_no_gpu() -> None:
 
 def test_the_kind_chooses_the_class() -> None:
     adapter: TypeAdapter[Hardware] = TypeAdapter(Hardware)
-    chosen = adapter.validate_python({"kind": "cuda", "cpus": 1, "threads": 1, "gpus": 1})
+    chosen = adapter.validate_python(
+        {"kind": "cuda", "cpus": 1, "threads": 1, "gpus": 1, "scheduling": Scheduling().model_dump()}
+    )
     assert isinstance(chosen, CudaClass)
     with pytest.raises(ValidationError, match="tpu"):
         adapter.validate_python({"kind": "tpu"})

@@ -6,33 +6,140 @@ import asyncio
 
 import pytest
 
-from deployments.stepping import StepGate
+from deployments.scheduling import Candidate, Wish
+from deployments.stepping import StepGate, advance_or_halve
+from serve_app.config import Steps
+
+NEVER_MS = 50.0
+"""A settling time that no test here lives to see the end of."""
 
 
-async def test_an_idle_gate_is_open() -> None:
-    await asyncio.wait_for(StepGate().wait_until_idle(), 1)
+class Stage:
+    """A gate, and a step that ends when the test says so."""
+
+    def __init__(self, **settings: object) -> None:
+        self.gate: StepGate[str] = StepGate(Steps.model_validate(settings), clock=lambda: 0.0)
+        self.in_step: dict[str, asyncio.Event] = {}
+        self.together: dict[str, int] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def _one(self, name: str, deadline_s: float) -> None:
+        async with self.gate.turn(Candidate(name, Wish(deadline_s))) as together:
+            self.together[name] = together
+            done = self.in_step[name] = asyncio.Event()
+            await done.wait()
+            del self.in_step[name]
+
+    async def come(self, *names: str, deadline_s: float = 0.0) -> None:
+        for name in names:
+            self.tasks[name] = asyncio.create_task(self._one(name, deadline_s))
+        await settle()
+
+    async def end_step(self) -> set[str]:
+        """Ends the present step; returns who was in it."""
+        names = set(self.in_step)
+        for done in list(self.in_step.values()):
+            done.set()
+        await asyncio.gather(*(self.tasks[name] for name in names))
+        await settle()
+        return names
 
 
-async def test_callers_wait_for_the_step_to_end_and_leave_together() -> None:
-    gate = StepGate()
-    through: list[int] = []
-
-    async def caller(number: int) -> None:
-        await gate.wait_until_idle()
-        through.append(number)
-
-    async with gate.step():
-        callers = [asyncio.create_task(caller(number)) for number in range(8)]
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert through == []
-    await asyncio.gather(*callers)
-    assert through == list(range(8))
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
-async def test_a_step_that_fails_opens_the_gate() -> None:
-    gate = StepGate()
-    with pytest.raises(RuntimeError):
-        async with gate.step():
-            raise RuntimeError
-    await asyncio.wait_for(gate.wait_until_idle(), 1)
+async def test_an_idle_gate_lets_the_first_caller_through_at_once() -> None:
+    stage = Stage()
+    await stage.come("a")
+    assert set(stage.in_step) == {"a"}
+
+
+async def test_who_comes_while_a_step_runs_goes_into_the_next_one_together() -> None:
+    stage = Stage(max_batch_size=8, batch_wait_ms=NEVER_MS)
+    with stage.gate.stream(), stage.gate.stream(), stage.gate.stream():
+        await stage.come("a")
+        await stage.come("b", "c")
+        assert set(stage.in_step) == {"a"}
+        await stage.end_step()
+        assert set(stage.in_step) == set()  # "a" may come back in a moment
+        await stage.come("a")
+        assert set(stage.in_step) == {"a", "b", "c"}
+        assert stage.together["b"] == 3
+
+
+async def test_the_gate_does_not_wait_for_ever_for_one_that_left() -> None:
+    stage = Stage(batch_wait_ms=0.0)
+    with stage.gate.stream(), stage.gate.stream():
+        await stage.come("a")
+        await stage.come("b")
+        await stage.end_step()
+        await asyncio.wait_for(until(lambda: "b" in stage.in_step), 5)
+
+
+async def until(true: object) -> None:
+    while not true():  # type: ignore[operator]  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+async def test_a_full_batch_goes_without_waiting_for_the_rest() -> None:
+    stage = Stage(max_batch_size=2, batch_wait_ms=NEVER_MS)
+    with stage.gate.stream(), stage.gate.stream(), stage.gate.stream():
+        await stage.come("a")
+        await stage.come("b", "c")
+        await stage.end_step()
+        await stage.come("d")
+        assert set(stage.in_step) == {"b", "c"}
+
+
+async def test_one_that_leaves_at_the_gate_is_forgotten() -> None:
+    stage = Stage()
+    await stage.come("a")
+    await stage.come("b")
+    stage.tasks["b"].cancel()
+    await settle()
+    assert stage.gate.waiting == 0
+    await stage.end_step()
+    await stage.come("c")
+    await asyncio.wait_for(until(lambda: "c" in stage.in_step), 5)
+
+
+@pytest.mark.parametrize("leaver", ["in the step", "let through"])
+async def test_one_that_leaves_does_not_keep_the_gate_shut(leaver: str) -> None:
+    stage = Stage(batch_wait_ms=0.0)
+    await stage.come("a")
+    if leaver == "let through":
+        task = asyncio.create_task(stage._one("b", 0.0))
+        await settle()
+        await stage.end_step()
+        await asyncio.wait_for(until(lambda: "b" in stage.in_step), 5)
+        task.cancel()
+    else:
+        stage.tasks["a"].cancel()
+    await settle()
+    await stage.come("c")
+    await asyncio.wait_for(until(lambda: "c" in stage.in_step), 5)
+
+
+def test_a_batch_that_fails_as_a_whole_is_tried_in_halves() -> None:
+    calls: list[list[str]] = []
+
+    def advance(items: object) -> list[str | Exception]:
+        names = list(items)  # type: ignore[call-overload]
+        calls.append(names)
+        if "poison" in names:
+            raise ValueError("poison")
+        return [name.upper() for name in names]
+
+    results = advance_or_halve(advance, ["a", "b", "poison", "c"])
+    assert results[:2] == ["A", "B"]
+    assert all(isinstance(result, ValueError) for result in results[2:])
+    assert len(calls) == 3
+
+
+def test_an_engine_that_forgets_a_result_fails_instead_of_shifting_the_others() -> None:
+    results = advance_or_halve(lambda items: ["only one"], ["a", "b"])
+    assert [str(result) for result in results] == ["only one", "only one"]
+    (alone,) = advance_or_halve(lambda items: [], ["a"])
+    assert isinstance(alone, RuntimeError)

@@ -1,0 +1,68 @@
+"""How urgent a stream is: an estimate of what its listener hears, from the first byte that was sent.
+
+All of it is arithmetic on a clock that is passed in. Seconds are of audio unless they are said to be on the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployments.settings import PacingSettings
+
+FASTER, SLOWER = 1.2, 0.8
+LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
+
+
+@dataclass(slots=True)
+class Playout:
+    """The listener's player: it starts with the first sound, and stalls when it runs dry."""
+
+    started_s: float | None = None
+    sent_seconds: float = 0.0
+    stalled_seconds: float = 0.0
+    underruns: int = 0
+
+    def send(self, seconds: float, now_s: float) -> None:
+        """Sound leaves for the listener. If the player ran dry before, it starts again now."""
+        if self.started_s is None:
+            self.started_s = now_s
+        elif (dry := -self.lead(now_s)) > 0:
+            self.stalled_seconds += dry
+            self.underruns += 1
+        self.sent_seconds += seconds
+
+    def lead(self, now_s: float) -> float:
+        """Seconds of sound that the player still has; negative for how long it has been dry; 0 before the first sound."""
+        if self.started_s is None:
+            return 0.0
+        return self.sent_seconds + self.stalled_seconds - (now_s - self.started_s)
+
+
+class Pacer:
+    """One stream's pace: its marks, its look-ahead, and how they move with what happens."""
+
+    def __init__(self, settings: PacingSettings) -> None:
+        self._settings = settings
+        self.playout = Playout()
+        self.factor = 1.0
+
+    @property
+    def look_ahead_seconds(self) -> float:
+        """How far ahead of its playback the stream may be made."""
+        return self._settings.look_ahead_ms / 1000 * self.factor
+
+    def deadline_seconds(self, buffered_seconds: float, now_s: float) -> float:
+        """How long until the listener runs dry, with what is buffered here. 0 for a stream that has no sound yet."""
+        return self.playout.lead(now_s) + buffered_seconds
+
+    def may_run_ahead(self, buffered_seconds: float, now_s: float) -> bool:
+        """Whether more sound may be made now, for a stream that is played as it comes."""
+        return self.deadline_seconds(buffered_seconds, now_s) < self.look_ahead_seconds
+
+    def adapt(self, buffered_seconds: float) -> None:
+        """Moves the look-ahead by a step: up when the buffer runs low, down when it is nearly full. Never in jumps."""
+        share = buffered_seconds * 1000 / self._settings.capacity_ms
+        if share < self._settings.low_mark:
+            self.factor = min(MOST_FACTOR, self.factor * FASTER)
+        elif share > self._settings.high_mark:
+            self.factor = max(LEAST_FACTOR, self.factor * SLOWER)

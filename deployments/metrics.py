@@ -1,0 +1,117 @@
+"""What a replica counts: in Prometheus through Ray, and as plain numbers in its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ray.serve import metrics
+
+BATCH_SIZES = [1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75]
+STAGE_TAGS: Any = ("model", "stage")  # Ray's annotation allows for one name only
+MILLISECONDS = [1.0, 2, 5, 10, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000, 10000]
+
+
+@dataclass(frozen=True, slots=True)
+class StepCounts:
+    """Steps so far, the items in them, the largest batch, and the seconds that they took."""
+
+    steps: int = 0
+    items: int = 0
+    largest: int = 0
+    seconds: float = 0.0
+
+    def after(self, items: int, seconds: float) -> StepCounts:
+        """The counts with one more step."""
+        return StepCounts(self.steps + 1, self.items + items, max(self.largest, items), self.seconds + seconds)
+
+
+class StepMetrics:
+    """Batch sizes, padding, waits and step times of one replica."""
+
+    def __init__(self, model: str) -> None:
+        self.counts = StepCounts()
+        self._sizes = _histogram("motet_step_batch_size", "Items in a step.", BATCH_SIZES, model)
+        self._padding = _histogram(
+            "motet_step_padding_share", "Share of a padded batch that is padding.", SHARES, model
+        )
+        self._waits = _histogram("motet_step_wait_ms", "Wait at the gate, in ms.", MILLISECONDS, model)
+        self._times = _histogram("motet_step_ms", "Time of a step, in ms.", MILLISECONDS, model)
+
+    def waited(self, seconds: float) -> None:
+        """A caller passed the gate."""
+        self._waits.observe(seconds * 1000)
+
+    def stepped(self, items: int, seconds: float, padding_share: float) -> None:
+        """A step ended."""
+        self.counts = self.counts.after(items, seconds)
+        self._sizes.observe(items)
+        self._padding.observe(padding_share)
+        self._times.observe(seconds * 1000)
+
+
+class SpeechMetrics:
+    """The sound that a replica made, and the part of it that nobody was left to hear."""
+
+    def __init__(self, model: str) -> None:
+        self.made_seconds = 0.0
+        self.wasted_seconds = 0.0
+        self.open_streams = 0
+        self._made = _counter("motet_audio_made_seconds", "Seconds of sound made.", model)
+        self._wasted = _counter(
+            "motet_audio_wasted_seconds", "Seconds of sound made for a client that had left.", model
+        )
+        self._open = metrics.Gauge("motet_open_streams", "Utterances under way.", tag_keys=("model",))
+        self._open.set_default_tags({"model": model})
+
+    def made(self, seconds: float) -> None:
+        """A step brought sound."""
+        self.made_seconds += seconds
+        self._made.inc(seconds)
+
+    def wasted(self, seconds: float) -> None:
+        """Sound was made and its client had left."""
+        if seconds > 0:
+            self.wasted_seconds += seconds
+            self._wasted.inc(seconds)
+
+    def opened(self, change: int) -> None:
+        """A stream began (1) or ended (-1)."""
+        self.open_streams += change
+        self._open.set(self.open_streams)
+
+
+class RequestMetrics:
+    """Stage times of requests at the gateway."""
+
+    def __init__(self) -> None:
+        self._stages = metrics.Histogram(
+            "motet_request_stage_ms",
+            "Time of a stage of a request, in ms.",
+            boundaries=MILLISECONDS,
+            tag_keys=STAGE_TAGS,
+        )
+        self._first = _histogram(
+            "motet_first_sound_ms", "From a request to its first bytes of sound, in ms.", MILLISECONDS, ""
+        )
+
+    def stage(self, model: str, stage: str, seconds: float) -> None:
+        """How long a stage of one request took."""
+        self._stages.observe(seconds * 1000, {"model": model, "stage": stage})
+
+    def first_sound(self, model: str, seconds: float) -> None:
+        """From the request to its first bytes of sound."""
+        self._first.observe(seconds * 1000, {"model": model})
+
+
+def _histogram(name: str, description: str, boundaries: list[float], model: str) -> metrics.Histogram:
+    histogram = metrics.Histogram(name, description, boundaries=boundaries, tag_keys=("model",))
+    histogram.set_default_tags({"model": model})
+    return histogram
+
+
+def _counter(name: str, description: str, model: str) -> metrics.Counter:
+    counter = metrics.Counter(name, description, tag_keys=("model",))
+    counter.set_default_tags({"model": model})
+    return counter

@@ -1,0 +1,182 @@
+"""One stream of speech between an engine and a socket: buffered, paced, concealed.
+
+A filler takes chunks from the engine and writes them into a buffer; the reader takes them out as the socket has room. When
+the buffer is full the filler waits, so no further request is made of any replica. A stream that is `played` as it comes
+goes in frames through a ring, is never made further ahead of its listener than the look-ahead, and is concealed where it
+is late; any other goes chunk by chunk, as fast as it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from deployments.audio.concealment import Concealment
+from deployments.audio.pacing import Pacer
+from deployments.audio.resample import Resampler
+from deployments.audio.ring_buffer import Buffer, HandOver, RingBuffer
+from deployments.engines.base import AudioChunk, Samples
+from deployments.settings import PacingSettings
+
+Chunks = AsyncGenerator[AudioChunk]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A stretch of sound for the socket, float32 (n,). `concealed` tells that no engine made it."""
+
+    samples: Samples
+    concealed: bool = False
+
+
+@dataclass(slots=True)
+class PacingReport:
+    """What became of the stream so far. Times in seconds of audio."""
+
+    sent_seconds: float = 0.0
+    concealed_seconds: float = 0.0
+    concealments: int = 0
+    underruns: int = 0
+    fallback: bool = False
+
+
+class PacedSpeech:
+    """Give it the engine's chunks, and read frames."""
+
+    def __init__(
+        self,
+        sample_rate: int,
+        settings: PacingSettings,
+        *,
+        played: bool,
+        fallback: Callable[[int], Chunks] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.report = PacingReport()
+        self._rate = sample_rate
+        self._settings = settings
+        self._played = played
+        self._fallback = fallback
+        self._clock = clock
+        capacity = max(1, int(settings.capacity_ms / 1000 * sample_rate))
+        self._buffer: Buffer = RingBuffer(capacity) if played else HandOver(capacity)
+        self._frame = max(1, int(settings.frame_ms / 1000 * sample_rate))
+        self._pacer = Pacer(settings)
+        self._concealment = Concealment(sample_rate)
+        self._changed = asyncio.Event()
+        self._filling: asyncio.Task[None] | None = None
+        self._ended = False
+        self._next_piece = 0
+
+    @property
+    def lasts_seconds(self) -> float:
+        """How long the listener's sound lasts from now, with what is buffered here."""
+        return self._pacer.deadline_seconds(self._buffered_seconds, self._clock())
+
+    @property
+    def _buffered_seconds(self) -> float:
+        return self._buffer.level / self._rate
+
+    async def frames(self, chunks: Chunks) -> AsyncGenerator[Frame]:
+        """The stream's sound. Raises what the engine raised, after the sound that was made before it."""
+        self._fill_from(chunks)
+        try:
+            while (frame := await self._next_frame()) is not None:
+                self._count(frame)
+                yield frame
+        finally:
+            await self._stop_filling()
+
+    def _fill_from(self, chunks: Chunks) -> None:
+        self._ended = False
+        self._filling = asyncio.create_task(self._fill(chunks))
+
+    async def _stop_filling(self) -> None:
+        if self._filling is not None:
+            self._filling.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._filling
+
+    async def _fill(self, chunks: Chunks) -> None:
+        try:
+            async with aclosing(chunks):
+                resampler: Resampler | None = None
+                async for chunk in chunks:
+                    resampler = resampler or Resampler(chunk.sample_rate, self._rate)
+                    await self._write(resampler.push(chunk.samples))
+                    self._next_piece = chunk.index + 1
+                if resampler is not None:
+                    await self._write(resampler.finish())
+        finally:
+            self._ended = True
+            self._changed.set()
+
+    async def _write(self, samples: Samples) -> None:
+        written = 0
+        while written < len(samples):
+            written += self._buffer.write(samples[written:])
+            self._changed.set()
+            if written < len(samples):
+                await self._until(lambda: self._buffer.room > 0)
+
+    async def _until(self, true: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Waits until something of the ring or the filler makes it true; False when the time is over first."""
+        deadline = None if timeout_s is None else self._clock() + timeout_s
+        while not true():
+            self._changed.clear()
+            left = None if deadline is None else deadline - self._clock()
+            if left is not None and left <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+        return True
+
+    async def _next_frame(self) -> Frame | None:
+        await self._wait_for_the_listener()
+        if not await self._until(lambda: self._buffer.level > 0 or self._ended, self._patience_s()):
+            return self._concealed()
+        if self._buffer.level == 0:
+            assert self._filling is not None
+            self._filling.result()  # raises what the engine raised
+            return None
+        self._pacer.adapt(self._buffered_seconds)
+        samples = self._buffer.read(self._frame)
+        self._changed.set()
+        return Frame(self._concealment.resume(samples))
+
+    async def _wait_for_the_listener(self) -> None:
+        """Does not send further ahead than the look-ahead, for a stream that is played as it comes."""
+        if self._played:
+            ahead = self._pacer.playout.lead(self._clock()) - self._pacer.look_ahead_seconds
+            if ahead > 0:
+                await asyncio.sleep(ahead)
+
+    def _patience_s(self) -> float | None:
+        """How long the next sound may take: until the listener runs dry, and the budget on top."""
+        if not self._played or self._pacer.playout.started_s is None:
+            return None
+        return max(0.0, self._pacer.playout.lead(self._clock())) + self._settings.chunk_budget_ms / 1000
+
+    def _concealed(self) -> Frame:
+        late_seconds = self.report.concealed_seconds
+        if late_seconds * 1000 >= self._settings.fallback_after_ms and not self.report.fallback and self._fallback:
+            self.report.fallback = True
+            assert self._filling is not None
+            self._filling.cancel()
+            self._fill_from(self._fallback(self._next_piece))
+        return Frame(self._concealment.conceal(self._frame), concealed=True)
+
+    def _count(self, frame: Frame) -> None:
+        seconds = len(frame.samples) / self._rate
+        playout = self._pacer.playout
+        playout.send(seconds, self._clock())
+        self._concealment.sent(frame.samples)
+        self.report.sent_seconds += seconds
+        self.report.underruns = playout.underruns
+        if frame.concealed:
+            self.report.concealed_seconds += seconds
+            self.report.concealments += 1

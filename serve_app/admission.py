@@ -1,0 +1,339 @@
+"""Who may join the queue: predicted seconds of audio against what is queued and how fast it is made.
+
+Everything here is arithmetic on a clock that is passed in, and belongs to one thread. Each gateway replica keeps its own
+`Admission`, so the limits are those of one gateway replica.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from deployments.errors import MotetError, fail
+from deployments.settings import StrictModel
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+FIRST_SHARE = 0.2
+"""What is assumed at first counts as much as this share of the memory."""
+
+LENGTH_MEMORY_SECONDS_OF_AUDIO = 120.0
+"""How much predicted audio the correction of predictions remembers."""
+
+LEAST_RATE = 1e-3
+"""Audio seconds per second; an engine that stands still must not divide by zero."""
+
+LEAST_LENGTH, MOST_LENGTH = 0.25, 4.0
+"""How far predictions are corrected: one odd text must not change what all others cost beyond this."""
+
+MARGIN = 1.1
+"""Measured speeds waver. A client that was told a moment too early would be refused twice."""
+
+MOST_RETRY_S = 3600.0
+"""A prediction further ahead than this means that nothing is known."""
+
+ROUNDING = 1e-6
+"""Seconds of audio, far below a sample, by which sums of floats may be off."""
+
+
+class AdmissionSettings(StrictModel):
+    """How much may wait, in seconds of audio still to be made, and how speed is measured.
+
+    `max_queued_seconds_of_audio` holds for each placement, `max_queued_seconds_of_audio_per_key` for each API key over
+    all placements; a request longer than a limit counts as the limit itself, so it gets in where nothing else waits.
+    A request of at most `short_seconds_of_audio` may overstep both by that much, so that a chat reply is not refused
+    because of a book. `max_wait_s` bounds the predicted wait for a first sound. `first_speed`, audio seconds per
+    second, is assumed before anything was measured; measurements fade with the time constant `speed_memory_s`.
+    """
+
+    max_queued_seconds_of_audio: Positive
+    max_queued_seconds_of_audio_per_key: Positive
+    max_wait_s: Positive
+    speed_memory_s: Positive
+    first_speed: Positive
+    short_seconds_of_audio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueReport:
+    """One placement's queue, for metrics and `/readyz`.
+
+    `queued_seconds` is audio still to be made, `speed` audio seconds per second, `wait_s` what a new request's first sound
+    is predicted to wait for its turn, `refused` how many requests were turned away so far.
+    """
+
+    open: int
+    queued_seconds: float
+    speed: float
+    wait_s: float
+    refused: int
+
+
+class Ticket:
+    """One admitted request's place in the queue. Its holder must `close` it, whatever happens."""
+
+    def __init__(self, admission: Admission, queue: _Queue, key: str | None, asked: float, left: float) -> None:
+        self.key = key
+        self.asked = asked
+        self.left = left
+        self.first = min(left, admission.settings.short_seconds_of_audio)
+        self.made_seconds = 0.0
+        self.queue = queue
+        self._admission = admission
+
+    @property
+    def silent(self) -> bool:
+        """Whether the request still waits for its first sound."""
+        return self.made_seconds == 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether the request still holds its place."""
+        return self in self.queue.tickets
+
+    def made(self, seconds: float) -> None:
+        """Seconds of the request's audio were made."""
+        if self.open and seconds > 0:
+            self.queue.made(self, seconds, self._admission.clock())
+
+    def complete(self) -> None:
+        """All of it was made: later predictions are corrected by how long it turned out. Closes the ticket."""
+        if self.open:
+            self.queue.length.passes(self.asked)
+            self.queue.length.add(self.made_seconds)
+            self.close()
+
+    def close(self) -> None:
+        """Gives the place back. Safe to call twice."""
+        if self.open:
+            self._admission.forget(self)
+
+
+class Admission:
+    """Every placement's queue, and what each key holds of it."""
+
+    def __init__(self, settings: AdmissionSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = settings
+        self.clock = clock
+        self._queues: dict[str, _Queue] = {}
+        self._keys: dict[str, dict[Ticket, None]] = {}
+
+    def admit(self, placement: str, key: str | None, seconds: float) -> Ticket:
+        """A place in `placement`'s queue for a request of about `seconds` of audio.
+
+        `key` names who asks; requests without one share no limit of their own. Raises an `overloaded` `MotetError` with
+        code `queue_full` and the seconds after which the same request would get in if nobody else came.
+        """
+        assert seconds >= 0 and math.isfinite(seconds), seconds
+        queue = self._queues.get(placement) or self._queues.setdefault(placement, _Queue(self.settings, self.clock()))
+        queue.tick(self.clock())
+        left = queue.expected(seconds)
+        refusals = [*self._queue_refuses(queue, left), *self._key_refuses(key, left), *self._wait_refuses(queue)]
+        if refusals:
+            queue.refused += 1
+            raise max(refusals, key=lambda refusal: refusal.retry_after_s).error()
+        ticket = Ticket(self, queue, key, seconds, left)
+        queue.tickets[ticket] = None
+        if key is not None:
+            self._keys.setdefault(key, {})[ticket] = None
+        return ticket
+
+    def forget(self, ticket: Ticket) -> None:
+        """Takes an open ticket out of the books."""
+        ticket.queue.tick(self.clock())
+        del ticket.queue.tickets[ticket]
+        if ticket.key is None:
+            return
+        del self._keys[ticket.key][ticket]
+        if not self._keys[ticket.key]:
+            del self._keys[ticket.key]
+
+    def snapshot(self) -> dict[str, QueueReport]:
+        """Every placement that was ever asked for."""
+        return {name: queue.report(self.clock()) for name, queue in self._queues.items()}
+
+    def queued_seconds_of(self, key: str) -> float:
+        """Seconds of audio that a key still waits for."""
+        return sum(ticket.left for ticket in self._keys.get(key, ()))
+
+    @property
+    def keys(self) -> int:
+        """How many keys hold a place now."""
+        return len(self._keys)
+
+    def _target(self, limit: float, left: float) -> float:
+        """How much of a limit others may hold for a request to fit."""
+        allowance = self.settings.short_seconds_of_audio if left <= self.settings.short_seconds_of_audio else 0.0
+        return limit + allowance - min(left, limit)
+
+    def _queue_refuses(self, queue: _Queue, left: float) -> Iterable[_Refusal]:
+        limit = self.settings.max_queued_seconds_of_audio
+        target = self._target(limit, left)
+        if _held(queue.tickets, limit) > target + ROUNDING:
+            cause = f"{queue.queued_seconds:.0f} s of audio wait to be made, and this request adds {left:.0f} s."
+            yield _Refusal(cause, queue.seconds_until(target, queue.tickets, limit))
+
+    def _key_refuses(self, key: str | None, left: float) -> Iterable[_Refusal]:
+        if key is None:
+            return
+        limit, mine = self.settings.max_queued_seconds_of_audio_per_key, self._keys.get(key, {})
+        target = self._target(limit, left)
+        if (held := _held(mine, limit)) > target + ROUNDING:
+            cause = f"This API key already waits for {held:.0f} s of audio, and this request adds {left:.0f} s."
+            yield _Refusal(cause, _key_seconds_until(target, mine, limit, held))
+
+    def _wait_refuses(self, queue: _Queue) -> Iterable[_Refusal]:
+        if (over := queue.wait_s - self.settings.max_wait_s) > 0:
+            yield _Refusal(f"A new request would wait {queue.wait_s:.0f} s for its first sound.", over)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a request does not get in, and for how long."""
+
+    cause: str
+    seconds: float
+
+    @property
+    def retry_after_s(self) -> float:
+        return min(self.seconds * MARGIN, MOST_RETRY_S)
+
+    def error(self) -> MotetError:
+        remedy = f"Try again in {max(1, math.ceil(self.retry_after_s))} s."
+        return fail("overloaded", self.cause, remedy, code="queue_full", retry_after_s=self.retry_after_s)
+
+
+class _Rate:
+    """An amount per second, or per whatever else passes; what is old counts exponentially less.
+
+    An amount counts as made evenly since the one before it, so its size may be large against the memory.
+    """
+
+    def __init__(self, first: float, memory: float) -> None:
+        self._memory = memory
+        self._span = memory * FIRST_SHARE
+        self._amount = first * self._span
+        self._pending = 0.0
+        self._usual = 0.0
+
+    @property
+    def value(self) -> float:
+        """The amount per second. Time since the last amount lowers it once it is longer than that one took."""
+        kept = math.exp(-max(0.0, self._pending - self._usual) / self._memory)
+        return max(LEAST_RATE, self._amount * kept / self._span_after(kept))
+
+    def passes(self, span: float) -> None:
+        """Time in which the amount could grow went by."""
+        self._pending += span
+
+    def add(self, amount: float) -> None:
+        """The amount grew."""
+        kept = math.exp(-self._pending / self._memory)
+        weight = self._memory * (1 - kept) / self._pending if self._pending else 1.0
+        self._amount = self._amount * kept + amount * weight
+        self._span = self._span_after(kept)
+        self._pending, self._usual = 0.0, self._pending or self._usual
+
+    def _span_after(self, kept: float) -> float:
+        return self._memory + (self._span - self._memory) * kept
+
+
+class _Queue:
+    """The open tickets of one placement, and how fast they get done.
+
+    Two speeds, since a listener in real time holds its own stream back but not the first sound of others, which go first:
+    `speed` is all audio made per second with an open ticket and tells how fast the queue shrinks; `starts` is how much of
+    the waiting requests' first sounds, `Ticket.first`, gets out per second with such a request, and tells the wait.
+    """
+
+    def __init__(self, settings: AdmissionSettings, now_s: float) -> None:
+        self.tickets: dict[Ticket, None] = {}
+        self.refused = 0
+        self.speed = _Rate(settings.first_speed, settings.speed_memory_s)
+        self.starts = _Rate(settings.first_speed, settings.speed_memory_s)
+        self.length = _Rate(1.0, LENGTH_MEMORY_SECONDS_OF_AUDIO)
+        self._now_s = now_s
+
+    @property
+    def queued_seconds(self) -> float:
+        """Audio still to be made."""
+        return sum(ticket.left for ticket in self.tickets)
+
+    @property
+    def wait_s(self) -> float:
+        """How long the first sounds that go before a new request's will take. 0 when none do, however slow the engine:
+        else a slow one would never be measured again."""
+        return sum(ticket.first for ticket in self.tickets if ticket.silent) / self.starts.value
+
+    def expected(self, seconds: float) -> float:
+        """A prediction, corrected by how earlier ones turned out."""
+        return seconds * min(MOST_LENGTH, max(LEAST_LENGTH, self.length.value))
+
+    def tick(self, now_s: float) -> None:
+        """Lets time pass, for the speeds that it counts for."""
+        passed = max(0.0, now_s - self._now_s)
+        self._now_s = now_s
+        if self.tickets:
+            self.speed.passes(passed)
+        if any(ticket.silent for ticket in self.tickets):
+            self.starts.passes(passed)
+
+    def made(self, ticket: Ticket, seconds: float, now_s: float) -> None:
+        """A ticket got audio."""
+        self.tick(now_s)
+        if ticket.silent:
+            self.starts.add(ticket.first)
+        self.speed.add(seconds)
+        ticket.made_seconds += seconds
+        ticket.left = max(0.0, ticket.left - seconds)
+
+    def report(self, now_s: float) -> QueueReport:
+        """The queue as it is."""
+        self.tick(now_s)
+        return QueueReport(len(self.tickets), self.queued_seconds, self.speed.value, self.wait_s, self.refused)
+
+    def seconds_until(self, target: float, wanted: Iterable[Ticket], limit: float) -> float:
+        """How long until the `wanted` tickets hold no more than `target` of a limit, when all here get equal shares."""
+        share = _share_until(target, [ticket.left for ticket in wanted], limit)
+        return sum(min(ticket.left, share) for ticket in self.tickets) / self.speed.value
+
+
+def _held(tickets: Iterable[Ticket], limit: float) -> float:
+    """What tickets hold of a limit."""
+    return sum(min(ticket.left, limit) for ticket in tickets)
+
+
+def _share_until(target: float, lefts: Sequence[float], limit: float) -> float:
+    """The seconds of audio that each must get until together they hold no more than `target` of a limit."""
+
+    def held(share: float) -> float:
+        return sum(min(max(left - share, 0.0), limit) for left in lefts)
+
+    # What is held falls in straight lines between these shares.
+    corners = sorted({0.0, *lefts, *(left - limit for left in lefts if left > limit)})
+    corner = bisect_left(corners, True, key=lambda share: held(share) <= target)
+    if corner == 0:
+        return 0.0
+    low, high = corners[corner - 1], corners[corner]
+    return low + (high - low) * (held(low) - target) / (held(low) - held(high))
+
+
+def _key_seconds_until(target: float, mine: Iterable[Ticket], limit: float, held: float) -> float:
+    """How long until a key holds no more than `target`: at the latest when one placement alone has made the difference,
+    or when all of them have made everything."""
+    by_queue: dict[_Queue, list[Ticket]] = {}
+    for ticket in mine:
+        by_queue.setdefault(ticket.queue, []).append(ticket)
+    everything = max(queue.seconds_until(0.0, tickets, limit) for queue, tickets in by_queue.items())
+    alone = [
+        queue.seconds_until(_held(tickets, limit) - (held - target), tickets, limit)
+        for queue, tickets in by_queue.items()
+        if _held(tickets, limit) >= held - target
+    ]
+    return min([everything, *alone])

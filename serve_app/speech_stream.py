@@ -1,0 +1,186 @@
+"""One speech request from its pieces to its bytes: asked for, buffered, paced, encoded, timed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
+from deployments.errors import fail
+from deployments.paced_speech import Frame, PacedSpeech
+from deployments.settings import PacingSettings
+from deployments.speaking import SpeechTask, speak
+from deployments.wire import unpack
+from serve_app.admission import Ticket
+from serve_app.piece_cache import PieceCache, stream_key
+from serve_app.placement import ModelDirectory
+from serve_app.streaming import event
+from serve_app.timeline import Recorder, Timeline
+
+FIRST_SLICE_SECONDS = 0.3
+SLICE_SECONDS = 2.0
+"""How much sound is encoded at once, and how much the first bytes need: hibari begins with a quarter of a second of
+silence, which alone helps nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechPlan:
+    """What is spoken by whom, how it is sent, and who takes over when the model is late."""
+
+    model: str
+    task: SpeechTask
+    traits: SpeechTraits
+    audio_format: AudioFormat
+    pacing: PacingSettings
+    played: bool
+    request_seconds_of_audio: float
+    fallback: tuple[str, str] | None
+    """Model and voice."""
+
+    @property
+    def key(self) -> str:
+        """A name of the stream's bytes: equal for equal requests."""
+        task = self.task
+        return stream_key([self.model, task.voice, task.speed, task.seed, self.audio_format, *task.pieces])
+
+
+class SpeechStream:
+    """The bytes or events of one request. Everything it holds is freed when its generator ends or is closed."""
+
+    def __init__(
+        self, plan: SpeechPlan, directory: ModelDirectory, cache: PieceCache, ticket: Ticket, recorder: Recorder
+    ) -> None:
+        self.timeline = Timeline()
+        self._plan = plan
+        self._directory = directory
+        self._cache = cache
+        self._ticket = ticket
+        self._recorder = recorder
+        self._paced = PacedSpeech(
+            plan.traits.sample_rate,
+            plan.pacing,
+            played=plan.played,
+            fallback=self._fallback_from if plan.fallback else None,
+        )
+
+    async def encoded(self) -> AsyncGenerator[bytes]:
+        """One muxer for the whole stream. Encoding that takes time happens beside the event loop."""
+        encoder = open_encoder(self._plan.audio_format, self._plan.traits.sample_rate)
+        instant = FORMATS[self._plan.audio_format].instant
+        try:
+            async with aclosing(self._frames()) as frames:
+                async for frame in frames:
+                    for samples in [frame.samples] if instant else self._slices(frame.samples):
+                        with self.timeline.stage("encode"):
+                            data = (
+                                encoder.encode(samples) if instant else await asyncio.to_thread(encoder.encode, samples)
+                            )
+                        if data:
+                            self.timeline.sounded()
+                            with self.timeline.stage("write"):
+                                yield data
+            if data := encoder.finish() if instant else await asyncio.to_thread(encoder.finish):
+                yield data
+            self._ticket.complete()
+        finally:
+            encoder.close()
+            self._ticket.close()
+            self.timeline.record(self._plan.model, self._recorder)
+
+    def _slices(self, samples: Samples) -> list[Samples]:
+        """A frame in parts, so that the beginning of a stream leaves before the rest of its chunk is encoded."""
+        rate = self._plan.traits.sample_rate
+        first = int(FIRST_SLICE_SECONDS * rate) if self.timeline.first_sound_seconds is None else 0
+        borders = [0, *range(first, len(samples), int(SLICE_SECONDS * rate)), len(samples)]
+        return [samples[a:b] for a, b in pairwise(borders) if a < b]
+
+    async def events(self, skip_bytes: int) -> AsyncGenerator[bytes]:
+        """Server-sent events, each with an id; `skip_bytes` of the sound were heard before and are left out."""
+        sent, told = 0, 0
+        async with aclosing(self.encoded()) as encoded:
+            async for data in encoded:
+                new = data[max(0, skip_bytes - sent) :]
+                sent += len(data)
+                if new:
+                    audio = base64.b64encode(new).decode()
+                    yield event({"type": "speech.audio.delta", "audio": audio}, f"{self._plan.key}-{sent}")
+                if (report := self._paced.report).concealments > told:
+                    told = report.concealments
+                    yield event(self._concealed())
+        yield event({"type": "speech.audio.done", "usage": self._usage(), "timing": self.timeline.milliseconds()})
+
+    def _concealed(self) -> dict[str, object]:
+        report = self._paced.report
+        seconds = round(report.concealed_seconds, 3)
+        return {"type": "speech.audio.concealed", "concealed_seconds": seconds, "fallback": report.fallback}
+
+    async def _frames(self) -> AsyncGenerator[Frame]:
+        plan = self._plan
+        call = self._cache.through(plan.model, self._ask)
+        chunks = speak(plan.task, plan.traits, call, plan.request_seconds_of_audio)
+        async with aclosing(self._paced.frames(chunks)) as frames:
+            waiting = "first_step"
+            while True:
+                with self.timeline.stage("first_step" if waiting == "first_step" else "buffer"):
+                    frame = await anext(frames, None)
+                if frame is None:
+                    return
+                waiting = "buffer"
+                yield frame
+
+    async def _ask(self, request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
+        """One request to a replica, with how long the listener's sound lasts. What it makes is told to admission."""
+        urgent = replace(request, lasts_seconds=self._paced.lasts_seconds)
+        async with aclosing(self._spoken(self._plan.model, urgent)) as chunks:
+            while True:
+                with self.timeline.stage("infer"):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                self._ticket.made(chunk.seconds / self._plan.task.speed * request.speed)
+                yield chunk
+
+    async def _spoken(self, model: str, request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
+        async with aclosing(self._directory.stream(model, "speak", request)) as packed:
+            async for chunk in packed:
+                yield unpack(chunk)
+
+    def _fallback_from(self, piece: int) -> AsyncGenerator[AudioChunk]:
+        """The rest of the text by the fallback model."""
+        assert self._plan.fallback is not None
+        model, voice = self._plan.fallback
+        task = self._plan.task
+        request = SpeechRequest(task.pieces[piece:], voice, 1.0, task.seed, piece)
+        return self._spoken(model, request)
+
+    def _usage(self) -> dict[str, object]:
+        """OpenAI's shape. Models here have no tokens: a character counts as one in, a tenth of a second as one out."""
+        seconds = self._paced.report.sent_seconds
+        characters, tenths = self._plan.task.characters, round(seconds * 10)
+        return {
+            "input_tokens": characters,
+            "output_tokens": tenths,
+            "total_tokens": characters + tenths,
+            "audio_seconds": round(seconds, 3),
+        }
+
+
+def resume_offset(last_event_id: str | None, key: str) -> int:
+    """How many bytes the client has, by the id of the last event it got. Raises `MotetError` for another stream's id."""
+    if not last_event_id:
+        return 0
+    stream, _, offset = last_event_id.partition("-")
+    if stream != key or not offset.isdigit():
+        raise fail(
+            "invalid",
+            "Last-Event-ID does not belong to this request.",
+            "Send the same request as before, or leave the header out to begin again.",
+            param="Last-Event-ID",
+            code="event_id_mismatch",
+        )
+    return int(offset)

@@ -1,0 +1,340 @@
+"""The queue keeps its limits for any sequence of events, and those who are turned away are told the truth."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from deployments.errors import Failure, MotetError
+from serve_app.admission import MOST_RETRY_S, Admission, AdmissionSettings, Ticket
+from serve_app.http_errors import error_response
+
+TICK_S = 0.05
+SETTINGS = AdmissionSettings(
+    max_queued_seconds_of_audio=100,
+    max_queued_seconds_of_audio_per_key=60,
+    max_wait_s=1e6,
+    speed_memory_s=5,
+    first_speed=4,
+    short_seconds_of_audio=10,
+)
+
+
+class Clock:
+    """Stands still until it is told to move."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Engine:
+    """Makes `speed` audio seconds per second, for all open tickets in equal shares."""
+
+    def __init__(self, clock: Clock, speed: float) -> None:
+        self.clock, self.speed = clock, speed
+        self.tickets: list[Ticket] = []
+
+    def run(self, seconds: float) -> None:
+        """Lets that much time pass; what is done leaves."""
+        end = self.clock.now_s + seconds
+        while self.clock.now_s < end - 1e-9:
+            self.clock.now_s += TICK_S
+            for ticket in self.tickets:
+                ticket.made(min(ticket.left, self.speed * TICK_S / len(self.tickets)))
+            for ticket in [ticket for ticket in self.tickets if ticket.left <= 1e-9]:
+                ticket.complete()
+                self.tickets.remove(ticket)
+
+
+def admission(clock: Callable[[], float], **changes: float) -> Admission:
+    return Admission(AdmissionSettings(**{**SETTINGS.model_dump(), **changes}), clock)
+
+
+def measured(clock: Clock, speed: float, **changes: float) -> tuple[Admission, Engine]:
+    """An admission that has seen an engine of this speed for long enough."""
+    guarded, engine = admission(clock, **changes), Engine(clock, speed)
+    engine.tickets.append(guarded.admit("m@cpu", None, 50 * speed))
+    engine.run(50)
+    assert not engine.tickets
+    return guarded, engine
+
+
+def refusal(guarded: Admission, placement: str, key: str | None, seconds: float) -> Failure:
+    with pytest.raises(MotetError) as caught:
+        guarded.admit(placement, key, seconds)
+    return caught.value.failure
+
+
+def wait_told(failure: Failure) -> float:
+    """What a client reads in the header, in seconds."""
+    return float(error_response(failure).headers["retry-after"])
+
+
+PLACEMENTS = st.sampled_from(["m@cpu", "n@cpu"])
+KEYS = st.sampled_from([None, "a", "b"])
+EVENTS = st.one_of(
+    st.tuples(st.just("admit"), PLACEMENTS, KEYS, st.floats(0, 300)),
+    st.tuples(st.just("made"), st.integers(0, 30), st.floats(0, 40)),
+    st.tuples(st.just("close"), st.integers(0, 30)),
+    st.tuples(st.just("complete"), st.integers(0, 30)),
+    st.tuples(st.just("pass"), st.floats(0, 100)),
+)
+
+
+def play(guarded: Admission, clock: Clock, tickets: list[Ticket], event: tuple[Any, ...]) -> None:
+    """One event; refusals are part of the game."""
+    kind, *details = event
+    if kind == "admit":
+        try:
+            tickets.append(guarded.admit(*details))
+        except MotetError as error:
+            assert error.failure.code == "queue_full"
+            assert error.failure.retry_after_s is not None
+            assert 0 < error.failure.retry_after_s <= MOST_RETRY_S
+    elif kind == "pass":
+        clock.now_s += details[0]
+    elif tickets:
+        ticket = tickets[details[0] % len(tickets)]
+        getattr(ticket, kind)(*details[1:])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(EVENTS, max_size=60))
+def test_limits_hold_for_any_sequence(events: list[tuple[Any, ...]]) -> None:
+    clock = Clock()
+    guarded = admission(clock)
+    tickets: list[Ticket] = []
+    per_queue = SETTINGS.max_queued_seconds_of_audio
+    per_key = SETTINGS.max_queued_seconds_of_audio_per_key
+    for event in events:
+        play(guarded, clock, tickets, event)
+        for name, report in guarded.snapshot().items():
+            here = [t for t in tickets if t.open and t.queue is guarded._queues[name]]
+            assert report.open == len(here)
+            assert report.queued_seconds >= 0 and report.speed > 0 and report.wait_s >= 0
+            assert all(ticket.left >= 0 for ticket in here)
+            assert sum(min(t.left, per_queue) for t in here) <= per_queue + SETTINGS.short_seconds_of_audio + 1e-5
+        for key in ("a", "b"):
+            held = sum(min(t.left, per_key) for t in tickets if t.open and t.key == key)
+            assert held <= per_key + SETTINGS.short_seconds_of_audio + 1e-5
+    for ticket in tickets:
+        ticket.close()
+        ticket.close()
+    assert guarded.keys == 0
+    assert all(r.open == 0 and r.queued_seconds == 0 and r.wait_s == 0 for r in guarded.snapshot().values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.floats(0.5, 20),
+    st.lists(st.tuples(KEYS, st.floats(0.1, 150)), min_size=1, max_size=12),
+    st.tuples(KEYS, st.floats(0.1, 300)),
+    st.floats(0, 5),
+)
+def test_who_comes_back_when_told_is_admitted(
+    speed: float, others: list[tuple[str | None, float]], late: tuple[str | None, float], head_start_s: float
+) -> None:
+    clock = Clock()
+    guarded, engine = measured(clock, speed)
+    for key, seconds in others:
+        try:
+            engine.tickets.append(guarded.admit("m@cpu", key, seconds))
+        except MotetError as error:
+            assert error.failure.kind == "overloaded"
+    engine.run(head_start_s)
+    try:
+        guarded.admit("m@cpu", *late)
+        assume(False)
+    except MotetError as error:
+        engine.run(wait_told(error.failure))
+    assert guarded.admit("m@cpu", *late).open
+
+
+def test_the_retry_time_is_not_much_longer_than_it_takes() -> None:
+    clock = Clock()
+    guarded, engine = measured(clock, 5.0)
+    engine.tickets.append(guarded.admit("m@cpu", None, 90))
+    told = refusal(guarded, "m@cpu", None, 60).retry_after_s
+    assert told == pytest.approx((90 + 60 - 100) / 5 * 1.1, rel=0.05)
+    engine.run(8)
+    assert refusal(guarded, "m@cpu", None, 60).retry_after_s == pytest.approx(2 * 1.1, rel=0.1)
+
+
+def test_a_key_that_waits_in_two_queues_is_told_when_either_has_room() -> None:
+    guarded = admission(Clock(), max_queued_seconds_of_audio_per_key=90)
+    guarded.admit("m@cpu", "a", 60)
+    guarded.admit("n@cpu", "a", 30)
+    # 20 s must go. Either queue, at 4 audio seconds per second, has made them in 5 s.
+    assert refusal(guarded, "m@cpu", "a", 20).retry_after_s == pytest.approx(5 * 1.1)
+    # 80 s must go, more than either holds: at the latest when both are done.
+    assert refusal(guarded, "m@cpu", "a", 80).retry_after_s == pytest.approx(60 / 4 * 1.1)
+
+
+@pytest.mark.parametrize("reader_speed", [1.0, 8.0])
+def test_first_sounds_wait_no_longer_than_promised(reader_speed: float) -> None:
+    """First sounds go first, at 8 audio seconds per second. How fast the rest is read must not matter for the wait."""
+    clock = Clock()
+    guarded = admission(clock, max_wait_s=2.0)
+    for _ in range(60):
+        start = clock.now_s
+        with_sound = guarded.admit("m@cpu", None, 6)
+        clock.now_s = start + with_sound.first / 8
+        with_sound.made(with_sound.first)
+        clock.now_s += 6 / reader_speed
+        with_sound.complete()
+    waiting = [guarded.admit("m@cpu", None, 6) for _ in range(3)]
+    failure = refusal(guarded, "m@cpu", None, 6)
+    assert failure.retry_after_s == pytest.approx((3 * 6 / 8 - 2) * 1.1, rel=0.1)
+    clock.now_s += 6 / 8
+    waiting[0].made(6)
+    assert guarded.admit("m@cpu", None, 6).open
+
+
+def test_nobody_ahead_means_no_wait_however_slow_the_engine_was() -> None:
+    clock = Clock()
+    guarded = admission(clock, max_wait_s=0.1)
+    stuck = guarded.admit("m@cpu", None, 5)
+    clock.now_s += 10_000
+    assert refusal(guarded, "m@cpu", None, 5).retry_after_s == pytest.approx(MOST_RETRY_S)
+    stuck.close()
+    assert guarded.admit("m@cpu", None, 5).open
+
+
+@given(st.floats(0, 1e7))
+def test_idle_time_does_not_lower_the_speed(idle_s: float) -> None:
+    clock = Clock()
+    guarded, _ = measured(clock, 3.0)
+    before = guarded.snapshot()["m@cpu"]
+    clock.now_s += idle_s
+    assert guarded.snapshot()["m@cpu"] == before
+    assert before.speed == pytest.approx(3.0, rel=0.05)
+    guarded.admit("m@cpu", None, 1).close()
+    assert guarded.snapshot()["m@cpu"].speed == pytest.approx(before.speed)
+
+
+def test_time_with_an_open_ticket_and_no_sound_does_lower_it() -> None:
+    clock = Clock()
+    guarded, _ = measured(clock, 3.0)
+    guarded.admit("m@cpu", None, 1)
+    clock.now_s += 10
+    assert guarded.snapshot()["m@cpu"].speed < 1
+
+
+def test_before_anything_was_measured_the_assumed_speed_holds() -> None:
+    guarded = admission(Clock())
+    guarded.admit("m@cpu", None, 100)
+    assert refusal(guarded, "m@cpu", None, 40).retry_after_s == pytest.approx(40 / 4 * 1.1)
+
+
+def test_a_key_at_its_limit_does_not_keep_out_another() -> None:
+    guarded = admission(Clock())
+    guarded.admit("m@cpu", "a", 50)
+    assert "This API key" in refusal(guarded, "m@cpu", "a", 30).cause
+    assert "This API key" in refusal(guarded, "n@cpu", "a", 30).cause
+    assert guarded.admit("m@cpu", "b", 30).open
+    assert guarded.admit("m@cpu", None, 20).open
+    assert guarded.queued_seconds_of("a") == 50
+    assert guarded.snapshot()["m@cpu"].refused == 1
+
+
+def test_placements_do_not_share_a_queue() -> None:
+    guarded = admission(Clock())
+    guarded.admit("m@cpu", None, 100)
+    refusal(guarded, "m@cpu", None, 50)
+    assert guarded.admit("n@cpu", None, 50).open
+    assert guarded.snapshot()["n@cpu"].refused == 0
+
+
+@pytest.mark.parametrize("key", [None, "a"])
+def test_a_book_does_not_keep_out_a_chat_reply(key: str | None) -> None:
+    guarded = admission(Clock())
+    book = guarded.admit("m@cpu", key, 5000)
+    replies = [guarded.admit("m@cpu", key, 4) for _ in range(2)]
+    refusal(guarded, "m@cpu", key, 11)
+    # A third reply fits as soon as each has got 2/3 s, at 4 audio seconds per second for three.
+    assert refusal(guarded, "m@cpu", key, 4).retry_after_s == pytest.approx(1 * 3 / 4 * 1.1)
+    replies[0].close()
+    assert guarded.admit("m@cpu", key, 4).open
+    assert book.open
+
+
+def test_a_request_longer_than_the_limit_gets_in_where_nothing_waits() -> None:
+    guarded = admission(Clock())
+    small = guarded.admit("m@cpu", None, 20)
+    assert refusal(guarded, "m@cpu", None, 5000).retry_after_s == pytest.approx(20 / 4 * 1.1)
+    small.close()
+    assert guarded.admit("m@cpu", None, 5000).open
+
+
+def test_predictions_follow_what_earlier_ones_turned_out_to_be() -> None:
+    clock = Clock()
+    guarded = admission(clock)
+    for _ in range(10):
+        ticket = guarded.admit("m@cpu", None, 20)
+        clock.now_s += 1
+        ticket.made(40)
+        ticket.complete()
+    assert guarded.admit("m@cpu", None, 20).left == pytest.approx(40, rel=0.05)
+    assert guarded.admit("n@cpu", None, 20).left == 20
+
+
+def test_a_client_that_leaves_early_teaches_nothing_about_length() -> None:
+    guarded = admission(Clock())
+    ticket = guarded.admit("m@cpu", None, 40)
+    ticket.made(1)
+    ticket.close()
+    ticket.complete()
+    ticket.made(100)
+    assert guarded.admit("m@cpu", None, 40).left == 40
+    assert ticket.made_seconds == 1
+
+
+def test_keys_are_forgotten_with_their_last_ticket() -> None:
+    guarded = admission(Clock())
+    for number in range(1000):
+        guarded.admit("m@cpu", f"key {number}", 1).close()
+    assert guarded.keys == 0
+    guarded.admit("m@cpu", "a", 1)
+    assert guarded.keys == 1
+
+
+def test_the_answer_says_what_is_wrong_and_when_to_return() -> None:
+    guarded = admission(Clock())
+    guarded.admit("m@cpu", None, 100)
+    failure = refusal(guarded, "m@cpu", None, 40)
+    response = error_response(failure)
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == str(math.ceil(failure.retry_after_s or 0)) == "11"
+    error = json.loads(bytes(response.body))["error"]
+    assert error["code"] == "queue_full"
+    assert error["message"] == ("100 s of audio wait to be made, and this request adds 40 s. Try again in 11 s.")
+
+
+@pytest.mark.parametrize(("told", "header"), [(None, "1"), (0.2, "1"), (1.01, "2"), (59.0, "59")])
+@pytest.mark.parametrize("kind", ["overloaded", "unavailable"])
+def test_the_header_is_in_whole_seconds(kind: Any, told: float | None, header: str) -> None:
+    assert error_response(Failure(kind, "Busy.", retry_after_s=told)).headers["retry-after"] == header
+
+
+def test_other_answers_have_no_such_header() -> None:
+    assert "retry-after" not in error_response(Failure("invalid", "Wrong.")).headers
+
+
+@pytest.mark.parametrize("field", list(SETTINGS.model_dump()))
+def test_settings_have_no_defaults_and_must_make_sense(field: str) -> None:
+    values = SETTINGS.model_dump()
+    with pytest.raises(ValidationError):
+        AdmissionSettings(**{**values, field: -1})
+    del values[field]
+    with pytest.raises(ValidationError):
+        AdmissionSettings(**values)

@@ -1,0 +1,81 @@
+"""What the listener hears, by the clock, and how the pace follows it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.audio.pacing import FASTER, LEAST_FACTOR, MOST_FACTOR, SLOWER, Pacer, Playout
+from serve_app.config import PRESETS, Pacing
+
+
+def test_nothing_is_played_before_the_first_sound() -> None:
+    assert Playout().lead(1000.0) == 0.0
+
+
+def test_the_lead_is_what_was_sent_and_not_yet_played() -> None:
+    playout = Playout()
+    playout.send(1.0, now_s=10.0)
+    playout.send(0.5, now_s=10.2)
+    assert playout.lead(10.5) == pytest.approx(1.0)
+    assert playout.lead(12.0) == pytest.approx(-0.5)
+    assert playout.underruns == 0
+
+
+def test_a_player_that_ran_dry_starts_again_with_the_next_sound() -> None:
+    playout = Playout()
+    playout.send(1.0, now_s=0.0)
+    playout.send(1.0, now_s=3.0)
+    assert playout.underruns == 1
+    assert playout.stalled_seconds == pytest.approx(2.0)
+    assert playout.lead(3.0) == pytest.approx(1.0)
+    assert playout.lead(3.5) == pytest.approx(0.5)
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0.01, 2)), min_size=1, max_size=50))
+def test_after_every_sound_the_player_has_at_least_that_sound(steps: list[tuple[float, float]]) -> None:
+    playout, now = Playout(), 0.0
+    for wait, seconds in steps:
+        now += wait
+        playout.send(seconds, now)
+        assert playout.lead(now) >= seconds - 1e-6
+
+
+def test_a_stream_without_sound_is_due_now_and_buffered_sound_counts() -> None:
+    pacer = Pacer(Pacing())
+    assert pacer.deadline_seconds(0.0, 5.0) == 0.0
+    pacer.playout.send(1.0, 5.0)
+    assert pacer.deadline_seconds(0.25, 5.5) == pytest.approx(0.75)
+
+
+def test_the_look_ahead_bounds_what_is_made() -> None:
+    pacer = Pacer(Pacing(look_ahead_ms=1000.0))
+    pacer.playout.send(0.6, 0.0)
+    assert pacer.may_run_ahead(0.3, 0.0)
+    assert not pacer.may_run_ahead(0.5, 0.0)
+    assert pacer.may_run_ahead(0.5, 0.2)
+
+
+def test_the_factor_moves_by_steps_and_stays_in_bounds() -> None:
+    pacer = Pacer(Pacing(capacity_ms=500.0, low_mark=0.3, high_mark=0.8))
+    pacer.adapt(0.25)
+    assert pacer.factor == 1.0
+    pacer.adapt(0.1)
+    assert pacer.factor == pytest.approx(FASTER)
+    pacer.adapt(0.45)
+    assert pacer.factor == pytest.approx(FASTER * SLOWER)
+    for _ in range(20):
+        pacer.adapt(0.0)
+    assert pacer.factor == MOST_FACTOR
+    for _ in range(20):
+        pacer.adapt(0.5)
+    assert pacer.factor == LEAST_FACTOR
+
+
+def test_the_presets() -> None:
+    assert {name: preset.capacity_ms for name, preset in PRESETS.items()} == {
+        "low-latency": 200.0,
+        "balanced": 500.0,
+        "high-stability": 1000.0,
+    }

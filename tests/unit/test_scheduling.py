@@ -1,0 +1,71 @@
+"""Who goes into the next step."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.scheduling import Candidate, Wish, choose, padding_share
+from serve_app.config import Steps
+
+NOW = 1000.0
+
+
+def candidate(name: str, lasts_ms: float, cost: float = 10.0) -> Candidate[str]:
+    return Candidate(name, Wish(NOW + lasts_ms / 1000, cost))
+
+
+def chosen(*waiting: Candidate[str], **settings: object) -> list[str]:
+    steps = Steps.model_validate(settings)
+    return [c.item for c in choose(waiting, steps, NOW)]
+
+
+def test_a_new_stream_outranks_those_that_are_ahead() -> None:
+    assert chosen(candidate("ahead", 300), candidate("new", 0), max_batch_size=1) == ["new"]
+
+
+def test_who_runs_dry_first_goes_first() -> None:
+    streams = (candidate("b", 200), candidate("late", -50), candidate("a", 100))
+    assert chosen(*streams, max_batch_size=2) == ["late", "a"]
+
+
+def test_who_is_far_ahead_lets_the_urgent_go() -> None:
+    streams = (candidate("urgent", 50), candidate("fine", 300), candidate("ahead", 900))
+    assert chosen(*streams) == ["urgent", "fine"]
+    assert chosen(candidate("fine", 300), candidate("ahead", 900)) == ["fine", "ahead"]
+    assert chosen(candidate("ahead", 900)) == ["ahead"]
+
+
+def test_lengths_that_would_mostly_be_padding_wait_for_another_batch() -> None:
+    streams = (candidate("short", 0, cost=10), candidate("long", 1, cost=100), candidate("brief", 2, cost=12))
+    assert chosen(*streams, max_padding_share=0.2) == ["short", "brief"]
+    assert chosen(*streams, max_padding_share=0.9) == ["short", "long", "brief"]
+
+
+def test_a_chat_reply_is_not_stuck_in_a_book() -> None:
+    book = [candidate(f"chapter {n}", 1 + n, cost=250) for n in range(10)]
+    assert chosen(candidate("reply", 0, cost=20), *book, max_padding_share=0.95) == ["reply"]
+    assert len(chosen(candidate("reply", 0, cost=20), *book[:2], max_padding_share=0.95)) == 3
+
+
+@pytest.mark.parametrize(("costs", "share"), [([], 0.0), ([5], 0.0), ([5, 5], 0.0), ([10, 5], 0.25), ([0, 0], 0.0)])
+def test_padding_share(costs: list[float], share: float) -> None:
+    assert padding_share(costs) == share
+
+
+@given(
+    st.lists(st.tuples(st.floats(-500, 2000), st.floats(1, 300)), max_size=40),
+    st.integers(1, 16),
+    st.floats(0, 0.9),
+)
+def test_whoever_waits_the_batch_is_sound(streams: list[tuple[float, float]], size: int, padding: float) -> None:
+    waiting = [candidate(str(n), lasts, cost) for n, (lasts, cost) in enumerate(streams)]
+    steps = Steps(max_batch_size=size, max_padding_share=padding)
+    batch = choose(waiting, steps, NOW)
+    assert len(batch) == len(set(batch))
+    assert len(batch) <= size
+    assert bool(batch) == bool(waiting)
+    assert padding_share([c.wish.cost for c in batch]) <= padding
+    if waiting:
+        assert batch[0].wish.deadline_s == min(c.wish.deadline_s for c in waiting)
