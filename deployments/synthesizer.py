@@ -41,6 +41,10 @@ class Synthesizer(ModelReplica):
         """What the model can do."""
         return self._engine.traits
 
+    async def open_streams(self) -> int:
+        """How many utterances are under way."""
+        return self._metrics.open_streams
+
     async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
         """A chunk at a time, in order; a `Failure` is the last item when something goes wrong."""
         dry_at = time.monotonic() + request.lasts_seconds

@@ -120,6 +120,8 @@ class Separation(SeparationSettings):
     session_idle_seconds: Positive = 60.0
     block_bytes: Count = 256 * 1024
     max_sessions: Count = 8
+    # Every chunk costs a round through the graph: a recording in much shorter ones would occupy it for minutes.
+    min_chunk_seconds: Positive = 0.5
     max_chunk_seconds: Positive = 60.0
     chunkers: Count = 1
 

@@ -27,6 +27,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from cluster.hardware import LABEL
+from deployments.cpu_scheduling import isolation_advice
 from deployments.engines import registry, sources
 from deployments.engines.base import Chunk
 from deployments.engines.registry import Task
@@ -69,7 +70,7 @@ def examine(config_file: Path | None, environment: Mapping[str, str] = os.enviro
     present = {finding.name for finding in findings if finding.state == "ok"}
     app, http, found = _configuration(config_file, environment)
     findings += [finding for name, model in app.models.items() for finding in model_findings(name, model, present)]
-    findings += [*libraries(), *extras(), found, port(http), *haproxy(), threads(environment), ffmpeg()]
+    findings += [*libraries(), *extras(), found, port(http), *haproxy(), threads(environment), scheduling(), ffmpeg()]
     return findings
 
 
@@ -355,6 +356,11 @@ def threads(environment: Mapping[str, str]) -> Finding:
     names = sorted(name for name in environment if name.startswith(("OMP_", "OPENBLAS_", "MKL_")))
     found = ", ".join(f"{name}={environment[name]}" for name in names)
     return Finding("service", "threads", "ok", found or "no OMP_* set; motet serve sets its own")
+
+
+def scheduling() -> Finding:
+    """What this machine permits of real-time scheduling, and how cores are kept for engines."""
+    return Finding("service", "scheduling", "ok", " ".join(isolation_advice(local.usable_cores())))
 
 
 def ffmpeg() -> Finding:

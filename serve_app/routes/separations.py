@@ -31,16 +31,13 @@ from serve_app.uploads import UploadForm, blocks_of, read_form
 
 router = APIRouter()
 
-SHORTEST_CHUNK_SECONDS = 0.5
-"""Every chunk costs a round through the graph, so a recording in much shorter ones would occupy it for minutes."""
-
 
 class SeparationFields(StrictModel):
     """The form's fields, without its files. Seconds are of audio."""
 
     model: str
     description: Annotated[str, StringConstraints(max_length=1000)] | None = None
-    chunk_seconds: Annotated[float, Field(ge=SHORTEST_CHUNK_SECONDS)] | None = None
+    chunk_seconds: Annotated[float, Field(gt=0)] | None = None
     overlap_seconds: Annotated[float, Field(ge=0)] | None = None
     response_format: AudioFormat = "wav"
     stream_format: Literal["audio", "sse"] = "audio"
@@ -107,11 +104,11 @@ async def _task(
     if reference is not None and not traits.takes_reference:
         raise _cannot(fields.model, "a reference")
     chunk = fields.chunk_seconds or settings.chunk_seconds
-    if chunk > settings.max_chunk_seconds:
+    if not settings.min_chunk_seconds <= chunk <= settings.max_chunk_seconds:
         raise fail(
             "invalid",
-            f"Chunks of {chunk:g} s are too long.",
-            f"Use at most {settings.max_chunk_seconds:g} s.",
+            f"Chunks of {chunk:g} s are not possible here.",
+            f"Use {settings.min_chunk_seconds:g} to {settings.max_chunk_seconds:g} s.",
             param="chunk_seconds",
         )
     # A caller who asks for short chunks without naming an overlap gets the usual share of one.

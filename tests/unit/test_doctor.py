@@ -57,6 +57,7 @@ def test_the_machine_is_described(findings: list[Finding]) -> None:
     assert cpu.detail.startswith(f"{local.usable_cores()} of ")
     assert " GiB of memory free" in cpu.detail
     assert finding(findings, "service", "threads").detail == "OMP_NUM_THREADS=3"
+    assert "SCHED_FIFO" in finding(findings, "service", "scheduling").detail
     assert "not needed" in finding(findings, "service", "ffmpeg").detail
 
 
