@@ -261,6 +261,13 @@ class AppConfig(StrictModel):
     drain_s: Positive = 600.0
 
     @model_validator(mode="after")
+    def _fallback_speaks(self) -> "AppConfig":
+        fallback = self.speech.fallback_model
+        if fallback is not None and (fallback not in self.models or self.models[fallback].task != "speech"):
+            raise ValueError(f"speech.fallback_model: there is no speech model {fallback!r}")
+        return self
+
+    @model_validator(mode="after")
     def _names_once(self) -> "AppConfig":
         names = [*self.models, *(alias for model in self.models.values() for alias in model.aliases)]
         if twice := sorted({name for name in names if names.count(name) > 1}):

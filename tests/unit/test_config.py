@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.errors import MotetError
-from serve_app.config import DEFAULT_MODELS, AppConfig, Model, read
+from serve_app.config import DEFAULT_MODELS, PRESETS, AppConfig, Model, read
 
 ROOT = Path(__file__).parents[2]
 GOOD = (ROOT / "serve_config.yaml").read_text()
@@ -119,3 +119,14 @@ def test_a_model_that_cannot_be_loaded_is_refused(engine: str, source: str | Non
 def test_windows_are_in_order() -> None:
     with pytest.raises(ValidationError, match="min_window_seconds"):
         AppConfig.model_validate({"windows": {"window_seconds": 10, "min_window_seconds": 20}})
+
+
+def test_pacing_may_be_the_name_of_a_preset() -> None:
+    assert AppConfig.model_validate({"speech": {"pacing": "low-latency"}}).speech.pacing == PRESETS["low-latency"]
+    with pytest.raises(ValidationError, match="low-latency, balanced, high-stability"):
+        AppConfig.model_validate({"speech": {"pacing": "fast"}})
+
+
+def test_the_fallback_voice_is_a_speech_model() -> None:
+    with pytest.raises(ValidationError, match="whisper-tiny.en"):
+        AppConfig.model_validate({"speech": {"fallback_model": "whisper-tiny.en"}})
