@@ -35,7 +35,7 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints.txt
 
 $(VENV)/installed: pyproject.toml constraints.txt requirements-weights.txt | $(VENV)/bin/python
 	$(INSTALL) --editable ".$(if $(EXTRAS),[$(EXTRAS)],)"
