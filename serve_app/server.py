@@ -28,6 +28,8 @@ from serve_app.config import ConfigFile, HttpAddress
 
 START_TIMEOUT_S = 300.0
 POLL_S = 0.1
+PARENT_POLL_S = 1.0
+SHUTDOWN_S = 15.0
 LEAVE_S = 5.0
 
 
@@ -37,7 +39,10 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
         address = config.address_of(path)
         profile = profiles.fitting(profile, address.host)
         environment = {**os.environ, **profiles.environment(profile, Path(folder), address.port, os.environ)}
-        program = subprocess.Popen([sys.executable, "-m", "serve_app.server", str(path)], env=environment)
+        # In a session of its own: a terminal's Ctrl-C would end Ray's processes before we can ask them to leave.
+        program = subprocess.Popen(
+            [sys.executable, "-m", "serve_app.server", str(path)], env=environment, start_new_session=True
+        )
         try:
             with _passing_signals_to(program):
                 return program.wait()
@@ -57,7 +62,7 @@ def _end_processes_of(folder: str) -> None:
 
 @contextmanager
 def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A `kill` of this process is meant for the program. A terminal's Ctrl-C reaches both; twice is as good as once."""
+    """Ctrl-C and `kill` are meant for the program."""
     kept = {
         number: signal.signal(number, lambda *_, number=number: program.send_signal(number))
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -79,11 +84,18 @@ def main(config_path: Path) -> int:
         with running(settings, stopped):
             if not stopped.is_set():
                 _announce(settings)
-            stopped.wait()
+            _wait_for_the_end(stopped)
     except MotetError as error:
         print(f"motet: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _wait_for_the_end(stopped: threading.Event) -> None:
+    """Until a signal comes, or the process that started this one is gone."""
+    parent = os.getppid()
+    while not stopped.wait(PARENT_POLL_S) and os.getppid() == parent:
+        pass
 
 
 def _stop_on_signals(stopped: threading.Event) -> None:
@@ -134,11 +146,15 @@ def _stop_everything() -> None:
     import ray
 
     children = psutil.Process().children(recursive=True)
-    ray.shutdown()
+    leaving = threading.Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(SHUTDOWN_S)
     _, alive = psutil.wait_procs(children, timeout=LEAVE_S)
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=LEAVE_S)
+    if folder := os.environ.get("RAY_SERVE_HAPROXY_SERVER_STATE_BASE"):
+        _end_processes_of(folder)  # in case the process that would do it is gone
 
 
 def _check_port(http: HttpAddress) -> None:
@@ -185,4 +201,6 @@ def _announce(settings: ConfigFile) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(status)  # every process is gone by now; what Ray does at exit would wait for them
