@@ -68,9 +68,9 @@ class PacedSpeech:
         self._pacer = Pacer(settings)
         self._concealment = Concealment(sample_rate)
         self._changed = asyncio.Event()
-        self._filling: asyncio.Task[None] | None = None
-        self._ended = False
+        self._fillers: list[asyncio.Task[None]] = []
         self._next_piece = 0
+        self._gap_seconds = 0.0
 
     @property
     def lasts_seconds(self) -> float:
@@ -92,28 +92,30 @@ class PacedSpeech:
             await self._stop_filling()
 
     def _fill_from(self, chunks: Chunks) -> None:
-        self._ended = False
-        self._filling = asyncio.create_task(self._fill(chunks))
+        filler = asyncio.create_task(self._fill(chunks))
+        filler.add_done_callback(lambda _: self._changed.set())
+        self._fillers.append(filler)
+
+    @property
+    def _ended(self) -> bool:
+        """Whether no more sound comes. One that was replaced may still be closing its source; it has no say."""
+        return self._fillers[-1].done()
 
     async def _stop_filling(self) -> None:
-        if self._filling is not None:
-            self._filling.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._filling
+        for filler in self._fillers:
+            if not filler.cancelling():  # a second time would break into its source's closing
+                filler.cancel()
+        await asyncio.gather(*self._fillers, return_exceptions=True)
 
     async def _fill(self, chunks: Chunks) -> None:
-        try:
-            async with aclosing(chunks):
-                resampler: Resampler | None = None
-                async for chunk in chunks:
-                    resampler = resampler or Resampler(chunk.sample_rate, self._rate)
-                    await self._write(resampler.push(chunk.samples))
-                    self._next_piece = chunk.index + 1
-                if resampler is not None:
-                    await self._write(resampler.finish())
-        finally:
-            self._ended = True
-            self._changed.set()
+        async with aclosing(chunks):
+            resampler: Resampler | None = None
+            async for chunk in chunks:
+                resampler = resampler or Resampler(chunk.sample_rate, self._rate)
+                await self._write(resampler.push(chunk.samples))
+                self._next_piece = chunk.index + 1
+            if resampler is not None:
+                await self._write(resampler.finish())
 
     async def _write(self, samples: Samples) -> None:
         written = 0
@@ -140,8 +142,7 @@ class PacedSpeech:
         if not await self._until(lambda: self._buffer.level > 0 or self._ended, self._patience_s()):
             return self._concealed()
         if self._buffer.level == 0:
-            assert self._filling is not None
-            self._filling.result()  # raises what the engine raised
+            self._fillers[-1].result()  # raises what the engine raised
             return None
         self._pacer.adapt(self._buffered_seconds)
         samples = self._buffer.read(self._frame)
@@ -151,22 +152,23 @@ class PacedSpeech:
     async def _wait_for_the_listener(self) -> None:
         """Does not send further ahead than the look-ahead, for a stream that is played as it comes."""
         if self._played:
-            ahead = self._pacer.playout.lead(self._clock()) - self._pacer.look_ahead_seconds
+            most = max(0.0, self._pacer.look_ahead_seconds - self._frame / self._rate)  # with the next frame on top
+            ahead = self._pacer.playout.lead(self._clock()) - most
             if ahead > 0:
                 await asyncio.sleep(ahead)
 
     def _patience_s(self) -> float | None:
-        """How long the next sound may take: until the listener runs dry, and the budget on top."""
+        """How long the next sound may take: until the listener runs dry, and the budget on top, once for each gap."""
         if not self._played or self._pacer.playout.started_s is None:
             return None
-        return max(0.0, self._pacer.playout.lead(self._clock())) + self._settings.chunk_budget_ms / 1000
+        budget_ms = 0.0 if self._gap_seconds else self._settings.chunk_budget_ms
+        return max(0.0, self._pacer.playout.lead(self._clock())) + budget_ms / 1000
 
     def _concealed(self) -> Frame:
-        late_seconds = self.report.concealed_seconds
-        if late_seconds * 1000 >= self._settings.fallback_after_ms and not self.report.fallback and self._fallback:
+        late_ms = self._settings.chunk_budget_ms + self._gap_seconds * 1000
+        if late_ms >= self._settings.fallback_after_ms and not self.report.fallback and self._fallback:
             self.report.fallback = True
-            assert self._filling is not None
-            self._filling.cancel()
+            self._fillers[-1].cancel()
             self._fill_from(self._fallback(self._next_piece))
         return Frame(self._concealment.conceal(self._frame), concealed=True)
 
@@ -177,6 +179,7 @@ class PacedSpeech:
         self._concealment.sent(frame.samples)
         self.report.sent_seconds += seconds
         self.report.underruns = playout.underruns
+        self._gap_seconds = self._gap_seconds + seconds if frame.concealed else 0.0
         if frame.concealed:
             self.report.concealed_seconds += seconds
             self.report.concealments += 1

@@ -68,9 +68,9 @@ class Synthesizer(ModelReplica):
             self.thread.submit(self._close, stream)
 
     def _cost(self, stream: Stream) -> float:
-        """The length of the stream's next step; of its first piece, when it is not open yet."""
+        """The length of the stream's next step."""
         if stream.utterance is None:
-            return float(len(stream.request.pieces[0]))
+            return self._engine.first_cost(stream.request)
         return self._engine.cost(stream.utterance)
 
     def _advance(self, streams: Sequence[Stream]) -> list[AudioChunk | Exception]:

@@ -79,7 +79,7 @@ class Steps(StepSettings):
     """How calls of one engine are gathered into batches."""
 
     max_batch_size: Count = 8
-    batch_wait_ms: float = Field(2.0, ge=0, le=50)
+    batch_wait_ms: float = Field(10.0, ge=0, le=50)
     max_padding_share: float = Field(0.5, ge=0, lt=1)
     urgent_below_ms: float = 150.0
     ahead_above_ms: float = Field(400.0, ge=0)

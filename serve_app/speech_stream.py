@@ -155,6 +155,8 @@ class SpeechStream:
         assert self._plan.fallback is not None
         model, voice = self._plan.fallback
         task = self._plan.task
+        if piece >= len(task.pieces):
+            return _nothing()
         request = SpeechRequest(task.pieces[piece:], voice, 1.0, task.seed, piece)
         return self._spoken(model, request)
 
@@ -168,6 +170,13 @@ class SpeechStream:
             "total_tokens": characters + tenths,
             "audio_seconds": round(seconds, 3),
         }
+
+
+async def _nothing() -> AsyncGenerator[AudioChunk]:
+    """No sound: the model was late with the end of its last piece, and there is no other to speak."""
+    nothing: tuple[AudioChunk, ...] = ()
+    for chunk in nothing:
+        yield chunk
 
 
 def resume_offset(last_event_id: str | None, key: str) -> int:

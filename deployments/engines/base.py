@@ -95,6 +95,9 @@ class SpeechEngine(Protocol[UtteranceT]):
     def open(self, request: SpeechRequest) -> UtteranceT:
         """Prepares the state of a new utterance. Raises `MotetError` when the request cannot be spoken."""
 
+    def first_cost(self, request: SpeechRequest) -> float:
+        """The length of the first step of a request that is not open yet, in the measure of `cost`."""
+
     def cost(self, utterance: UtteranceT) -> float:
         """The length of the utterance's next step in the engine's own measure. A batch is padded to its largest."""
 

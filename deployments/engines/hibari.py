@@ -74,6 +74,10 @@ class HibariEngine:
             raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
         return HibariUtterance(request, request.voice)
 
+    def first_cost(self, request: SpeechRequest) -> float:
+        """Characters of the first piece."""
+        return float(len(request.pieces[0]))
+
     def cost(self, utterance: HibariUtterance) -> float:
         """Characters of the next piece."""
         return float(len(utterance.pieces[utterance.position]))

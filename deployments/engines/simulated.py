@@ -55,6 +55,10 @@ class SimulatedEngine:
         """Any text."""
         return SimulatedUtterance(request)
 
+    def first_cost(self, request: SpeechRequest) -> float:
+        """Every step is as long as any other."""
+        return 1.0
+
     def cost(self, utterance: SimulatedUtterance) -> float:
         """Every step is as long as any other."""
         return 1.0

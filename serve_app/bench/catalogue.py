@@ -31,6 +31,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "first-sound": Benchmark(
         "Speed, overhead, memory and intelligibility of speech on this machine", "serve_app.bench.first_sound"
     ),
+    "serve": Benchmark(
+        "Many listeners at once: batches, load, overload, leavers and failures", "serve_app.bench.serve"
+    ),
 }
 
 

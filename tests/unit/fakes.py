@@ -44,6 +44,10 @@ class ToneEngine:
         """Any request."""
         return ToneUtterance(request)
 
+    def first_cost(self, request: SpeechRequest) -> float:
+        """Characters of the first piece."""
+        return float(len(request.pieces[0]))
+
     def cost(self, utterance: ToneUtterance) -> float:
         """Characters of the next piece."""
         return float(len(utterance.request.pieces[utterance.position]))

@@ -1,0 +1,269 @@
+"""Listeners over real HTTP: each asks for speech on a connection of its own, and notes when its sound came.
+
+Everything is raw asyncio streams, so that a time stamp is taken when the bytes arrive and not when a library hands them on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deployments.audio.pacing import Playout
+from deployments.errors import fail
+from serve_app.bench.running_service import RunningProgram
+
+SAMPLE_RATE = 24_000
+BYTES_PER_SECOND = 2 * SAMPLE_RATE
+"""Of `pcm`, for the models that are measured here."""
+TIMEOUT_S = 120.0
+REFUSED = 429
+RETRY_S = 0.05
+"""Sooner than the service says, so that capacity is measured with a full queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for speech. The service keeps what it made, so measured requests have seeds of their own."""
+
+    model: str
+    text: str
+    seed: int
+    played: bool = False
+
+    @property
+    def body(self) -> bytes:
+        """As JSON."""
+        mode = "played" if self.played else "fast"
+        facts = {"model": self.model, "input": self.text, "seed": self.seed, "pacing": mode, "response_format": "pcm"}
+        return json.dumps(facts).encode()
+
+
+@dataclass(slots=True)
+class Heard:
+    """What became of a request. Times in seconds; `first_s` counts from when the request was due to be sent."""
+
+    ask: Ask
+    status: int = 0
+    error: str = ""
+    first_s: float | None = None
+    gaps_s: list[float] = field(default_factory=list)
+    playout: Playout = field(default_factory=Playout)
+    pcm: bytearray = field(default_factory=bytearray)
+    ended_s: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the sound came."""
+        return self.status == 200 and not self.error and bool(self.pcm)
+
+    @property
+    def good(self) -> bool:
+        """Whether all of it came before its player needed it."""
+        return self.complete and self.playout.underruns == 0
+
+    @property
+    def audio_seconds(self) -> float:
+        """How much sound came."""
+        return len(self.pcm) / BYTES_PER_SECOND
+
+
+async def listen(
+    service: RunningProgram, ask: Ask, *, leave_after_chunks: int | None = None, due_s: float | None = None
+) -> Heard:
+    """Asks and listens to the end, or vanishes after some chunks. What goes wrong is told in the result.
+
+    The wait for the first sound counts from `due_s` on the monotonic clock, or from now.
+    """
+    heard = Heard(ask)
+    due = time.monotonic() if due_s is None else due_s
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await _listen(service, heard, due, leave_after_chunks)
+    except (OSError, EOFError, TimeoutError, ValueError) as error:
+        heard.error = f"{type(error).__name__}: {error}"
+    heard.ended_s = time.monotonic()
+    return heard
+
+
+async def _listen(service: RunningProgram, heard: Heard, due: float, leave_after_chunks: int | None) -> None:
+    reader, writer = await asyncio.open_connection(service.host, service.port)
+    try:
+        writer.write(_head(service, "POST", "/v1/audio/speech", len(heard.ask.body)) + heard.ask.body)
+        heard.status, chunked = await _status(reader)
+        if heard.status != 200:
+            return
+        if not chunked:
+            raise ValueError("the answer is not streamed")
+        last = due
+        async for data in _chunks(reader):
+            now = time.monotonic()
+            _note(heard, data, now, last, due)
+            last = now
+            if leave_after_chunks is not None and len(heard.gaps_s) + 1 >= leave_after_chunks:
+                return
+    finally:
+        writer.transport.abort()
+
+
+def _note(heard: Heard, data: bytes, now: float, last: float, due: float) -> None:
+    if heard.first_s is None:
+        heard.first_s = now - due
+    else:
+        heard.gaps_s.append(now - last)
+    heard.playout.send(len(data) / BYTES_PER_SECOND, now)
+    heard.pcm += data
+
+
+def _head(service: RunningProgram, method: str, path: str, length: int) -> bytes:
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {service.host}:{service.port}",
+        "Content-Type: application/json",
+        f"Content-Length: {length}",
+        "Connection: close",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def _status(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """The status, and whether the body comes in chunks."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    return int(head.split(" ", 2)[1]), "transfer-encoding: chunked" in head
+
+
+async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """A chunked body (RFC 9112, 7.1). A body that breaks off raises EOFError."""
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        yield await reader.readexactly(size)
+        await reader.readexactly(2)
+
+
+async def ready_report(service: RunningProgram) -> dict[str, Any]:
+    """What `/readyz` says of each model."""
+    reader, writer = await asyncio.open_connection(service.host, service.port)
+    try:
+        writer.write(_head(service, "GET", "/readyz", 0))
+        async with asyncio.timeout(TIMEOUT_S):
+            answer = await reader.read()
+    finally:
+        writer.transport.abort()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if b" 200 " not in head.split(b"\r\n")[0]:
+        raise fail("unavailable", f"The service is not ready: {body[:300].decode(errors='replace')}")
+    models: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])["models"]
+    return models
+
+
+async def all_at_once(service: RunningProgram, asks: Sequence[Ask], *, apart_s: float = 0.0) -> list[Heard]:
+    """Every request, each started `apart_s` after the one before it."""
+
+    async def one(position: int, ask: Ask) -> Heard:
+        await asyncio.sleep(position * apart_s)
+        return await listen(service, ask)
+
+    return list(await asyncio.gather(*(one(position, ask) for position, ask in enumerate(asks))))
+
+
+async def open_loop(service: RunningProgram, asks: Sequence[Ask], per_second: float, seed: int) -> list[Heard]:
+    """Requests that come at random (Poisson), whether or not the ones before them were answered."""
+    waits = np.random.default_rng(seed).exponential(1 / per_second, len(asks))
+    due = time.monotonic()
+    tasks = []
+    for wait, ask in zip(waits, asks, strict=True):
+        due += float(wait)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        tasks.append(asyncio.create_task(listen(service, ask, due_s=due)))
+    return list(await asyncio.gather(*tasks))
+
+
+async def closed_loop(
+    service: RunningProgram,
+    clients: int,
+    seconds: float,
+    next_ask: Callable[[], Ask],
+    *,
+    hear_out: bool = False,
+    apart_s: float = 0.0,
+) -> list[Heard]:
+    """Clients that ask again as soon as they are answered, or with `hear_out` when their sound has been played.
+
+    The first requests start `apart_s` after each other, the last ones after `seconds` at the latest; those are heard to
+    their end. A client that is refused tries again, and the wait for its first sound counts from its first attempt.
+    """
+    until = time.monotonic() + seconds
+
+    async def client(position: int) -> list[Heard]:
+        await asyncio.sleep(position * apart_s)
+        done, due = list[Heard](), time.monotonic()
+        while due < until:
+            done.append(heard := await listen(service, next_ask(), due_s=due))
+            if heard.status == REFUSED and time.monotonic() < until:
+                await asyncio.sleep(RETRY_S)
+                continue
+            if hear_out:
+                await asyncio.sleep(max(0.0, heard.playout.lead(time.monotonic())))
+            due = time.monotonic()
+        return done
+
+    return [heard for done in await asyncio.gather(*(client(n) for n in range(clients))) for heard in done]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Many requests together. Times in ms; rates per second of the `seconds` it took."""
+
+    asked: int
+    completed: int
+    good: int
+    refused: int
+    failed: int
+    underruns: int
+    first_ms: tuple[float, float, float]
+    gap_p99_ms: float
+    audio_seconds: float
+    seconds: float
+
+    @property
+    def goodput(self) -> float:
+        """Streams that never stalled, per second."""
+        return self.good / self.seconds
+
+    def __str__(self) -> str:
+        p50, p95, p99 = self.first_ms
+        return (
+            f"{self.completed} of {self.asked} streams in {self.seconds:.1f} s, {self.refused} refused, {self.failed} "
+            f"failed, {self.underruns} underruns, first sound p50/p95/p99 {p50:.0f}/{p95:.0f}/{p99:.0f} ms, "
+            f"between chunks p99 {self.gap_p99_ms:.0f} ms, goodput {self.goodput:.2f}/s"
+        )
+
+
+def summary(results: Sequence[Heard], started_s: float) -> Summary:
+    """Counts and quantiles; quantiles of nothing are NaN."""
+    firsts = [heard.first_s * 1000 for heard in results if heard.first_s is not None]
+    gaps = [gap * 1000 for heard in results for gap in heard.gaps_s]
+    refused = sum(heard.status == REFUSED for heard in results)
+    completed = sum(heard.complete for heard in results)
+    p50, p95, p99 = (quantile(firsts, share) for share in (0.5, 0.95, 0.99))
+    return Summary(
+        asked=len(results),
+        completed=completed,
+        good=sum(heard.good for heard in results),
+        refused=refused,
+        failed=len(results) - completed - refused,
+        underruns=sum(heard.playout.underruns for heard in results),
+        first_ms=(p50, p95, p99),
+        gap_p99_ms=quantile(gaps, 0.99),
+        audio_seconds=sum(heard.audio_seconds for heard in results),
+        seconds=max(heard.ended_s for heard in results) - started_s,
+    )
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Interpolated; NaN when there are no values."""
+    return float(np.quantile(values, share)) if values else float("nan")

@@ -1,0 +1,297 @@
+"""A stream between an engine and a socket, on a clock that jumps to whatever happens next."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from deployments.audio.pacing import MOST_FACTOR
+from deployments.engines.base import AudioChunk, Samples
+from deployments.paced_speech import Frame, PacedSpeech
+from serve_app.config import Pacing
+
+RATE = 8000
+CHUNK_SECONDS = 0.2
+Result = TypeVar("Result")
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Waits for nothing: time jumps to when the wait would be over."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "nothing will ever happen again"
+        self.now += timeout
+        return super().select(0)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.clock = JumpingSelector()
+        super().__init__(self.clock)
+
+    def time(self) -> float:
+        return self.clock.now
+
+
+def run(test: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Runs a test; whatever tasks it leaves behind are an error."""
+
+    async def whole() -> Result:
+        result = await test()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return result
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(whole())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Engine:
+    """A source of chunks. Before chunk `k` it takes `delays[k]` seconds; after the last it raises `error`, if any."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        delays: dict[int, float] | None = None,
+        error: Exception | None = None,
+        rate: int = RATE,
+        piece_chunks: int = 1,
+        slow_close_s: float = 0.0,
+    ) -> None:
+        random = np.random.default_rng(count)
+        length = int(CHUNK_SECONDS * rate)
+        self.chunks: list[Samples] = [random.uniform(-1, 1, length).astype(np.float32) for _ in range(count)]
+        self.pulled, self.closed = 0, False
+        self._delays, self._error, self._rate = delays or {}, error, rate
+        self._piece_chunks, self._slow_close_s = piece_chunks, slow_close_s
+
+    @property
+    def samples(self) -> Samples:
+        return np.concatenate(self.chunks)
+
+    async def speak(self, first: int = 0) -> AsyncGenerator[AudioChunk]:
+        try:
+            for number, samples in enumerate(self.chunks):
+                await asyncio.sleep(self._delays.get(number, 0.0))
+                self.pulled += 1
+                last = number == len(self.chunks) - 1
+                yield AudioChunk(samples, self._rate, first + number // self._piece_chunks, "", last)
+            if self._error:
+                raise self._error
+        finally:
+            if self._slow_close_s:
+                await asyncio.sleep(self._slow_close_s)
+            self.closed = True
+
+
+def paced(
+    *, played: bool = True, fallback: Callable[[int], AsyncGenerator[AudioChunk]] | None = None, **settings: float
+) -> PacedSpeech:
+    return PacedSpeech(RATE, Pacing(**settings), played=played, fallback=fallback, clock=now)
+
+
+async def read(speech: PacedSpeech, engine: Engine) -> list[tuple[float, Frame]]:
+    """Every frame, with when it came."""
+    return [(now(), frame) async for frame in speech.frames(engine.speak())]
+
+
+def sound(frames: list[tuple[float, Frame]]) -> Samples:
+    return np.concatenate([frame.samples for _, frame in frames])
+
+
+@pytest.mark.parametrize("played", [False, True])
+def test_what_comes_in_time_comes_out_unchanged(played: bool) -> None:
+    async def test() -> None:
+        engine, speech = Engine(20, delays=dict.fromkeys(range(20), 0.1)), paced(played=played)
+        frames = await read(speech, engine)
+        np.testing.assert_array_equal(sound(frames), engine.samples)
+        assert speech.report.concealments == speech.report.underruns == 0
+        assert speech.report.sent_seconds == pytest.approx(4.0)
+
+    run(test)
+
+
+def test_the_sound_is_converted_to_the_stream_rate_as_a_whole() -> None:
+    async def test() -> None:
+        frames = await read(paced(played=False), Engine(5, rate=2 * RATE))
+        assert len(sound(frames)) == int(5 * CHUNK_SECONDS * RATE)
+
+    run(test)
+
+
+@pytest.mark.parametrize(("played", "chunks"), [(False, 5), (True, 5)])
+def test_a_reader_that_stops_makes_the_engine_stop(played: bool, chunks: int) -> None:
+    """Beside what is held, one chunk may wait in the filler's hand; a fast stream holds whole chunks."""
+
+    async def test() -> None:
+        engine, speech = Engine(1000), paced(played=played, capacity_ms=500.0, frame_ms=160.0)
+        async with aclosing(speech.frames(engine.speak())) as frames:
+            await anext(frames)
+            await asyncio.sleep(1.0)
+            asked = engine.pulled
+            held = engine.pulled * CHUNK_SECONDS - speech.report.sent_seconds
+            assert held <= 0.5 + (1 if played else 2) * CHUNK_SECONDS
+            assert asked <= chunks
+            await asyncio.sleep(3600.0)
+            assert engine.pulled == asked
+        assert engine.closed
+
+    run(test)
+
+
+def test_played_speech_is_never_sent_further_ahead_than_the_look_ahead() -> None:
+    async def test() -> None:
+        speech = paced(look_ahead_ms=1000.0, frame_ms=160.0)
+        frames = await read(speech, Engine(100))
+        sent = 0.0
+        for when, frame in frames:
+            sent += len(frame.samples) / RATE
+            assert sent - (when - frames[0][0]) <= 1.0 * MOST_FACTOR + 1e-6
+            if when > 2.0:
+                assert sent - (when - frames[0][0]) <= 1.0 + 1e-6
+        assert speech.report.underruns == 0
+        assert frames[-1][0] > 20 - 2.0
+
+    run(test)
+
+
+def test_fast_speech_waits_for_nobody() -> None:
+    async def test() -> None:
+        frames = await read(paced(played=False), Engine(100))
+        assert frames[-1][0] == 0.0
+
+    run(test)
+
+
+def test_a_late_chunk_is_concealed_once_its_budget_is_over() -> None:
+    async def test() -> None:
+        engine = Engine(2, delays={1: 1.0})
+        speech = paced(frame_ms=200.0, chunk_budget_ms=200.0)
+        frames = await read(speech, engine)
+        times = [when for when, frame in frames if frame.concealed]
+        # The listener is dry at 0.2 s and patient until 0.4 s; from then on the concealment has no gaps.
+        assert times == pytest.approx([0.4, 0.6, 0.8])
+        assert (speech.report.concealments, speech.report.underruns) == (3, 1)
+        assert speech.report.concealed_seconds == pytest.approx(0.6)
+        assert [frame.concealed for _, frame in frames] == [False, True, True, True, False]
+        assert not speech.report.fallback
+
+    run(test)
+
+
+def test_before_its_first_sound_a_stream_is_not_concealed() -> None:
+    async def test() -> None:
+        speech = paced()
+        await read(speech, Engine(1, delays={0: 60.0}))
+        assert speech.report.concealments == 0
+
+    run(test)
+
+
+def test_fast_speech_is_not_concealed() -> None:
+    async def test() -> None:
+        speech = paced(played=False)
+        np.testing.assert_array_equal(sound(await read(speech, engine := Engine(2, delays={1: 60.0}))), engine.samples)
+        assert speech.report.concealments == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize("slow_close_s", [0.0, 0.05, 30.0])
+def test_the_fallback_takes_over_at_the_next_piece(slow_close_s: float) -> None:
+    """However long the late engine takes to let go."""
+
+    async def test() -> None:
+        late = Engine(6, delays={4: 3600.0}, piece_chunks=2, slow_close_s=slow_close_s)
+        other, asked = Engine(3, delays={0: 0.5}), list[int]()
+
+        def fallback(piece: int) -> AsyncGenerator[AudioChunk]:
+            asked.append(piece)
+            return other.speak(piece)
+
+        speech = paced(fallback=fallback, frame_ms=200.0, fallback_after_ms=2000.0)
+        frames = await read(speech, late)
+        assert asked == [2]
+        assert speech.report.fallback
+        assert late.closed and other.closed
+        own = int(4 * CHUNK_SECONDS * RATE)
+        np.testing.assert_array_equal(sound(frames)[:own], late.samples[:own])
+        np.testing.assert_array_equal(sound(frames)[-2 * 1600 :], other.samples[-2 * 1600 :])
+        first_of_other = next(b for (_, a), (b, f) in pairwise(frames) if a.concealed and not f.concealed)
+        assert first_of_other == pytest.approx(4 * CHUNK_SECONDS + 2.0 + 0.5, abs=0.21)
+
+    run(test)
+
+
+def test_short_gaps_do_not_add_up_to_a_fallback() -> None:
+    async def test() -> None:
+        def never(piece: int) -> AsyncGenerator[AudioChunk]:
+            raise AssertionError(piece)
+
+        speech = paced(fallback=never, fallback_after_ms=1000.0)
+        await read(speech, Engine(20, delays=dict.fromkeys(range(20), 0.8)))
+        assert speech.report.concealed_seconds > 1.0
+
+    run(test)
+
+
+@pytest.mark.parametrize("played", [False, True])
+def test_the_engines_error_comes_after_the_sound_before_it(played: bool) -> None:
+    async def test() -> None:
+        engine, heard = Engine(10, error=ValueError("no more")), list[Samples]()
+        with pytest.raises(ValueError, match="no more"):
+            async for frame in paced(played=played).frames(engine.speak()):
+                heard.append(frame.samples)
+        np.testing.assert_array_equal(np.concatenate(heard), engine.samples)
+
+    run(test)
+
+
+@pytest.mark.parametrize("delays", [{}, {3: 3600.0}])
+@pytest.mark.parametrize("played", [False, True])
+def test_a_reader_that_leaves_closes_the_engine(played: bool, delays: dict[int, float]) -> None:
+    async def test() -> None:
+        engine = Engine(1000, delays=delays)
+        async with aclosing(paced(played=played).frames(engine.speak())) as frames:
+            await anext(frames)
+        assert engine.closed
+
+    run(test)
+
+
+def test_a_reader_that_is_cancelled_closes_the_engine() -> None:
+    async def test() -> None:
+        engine = Engine(2, delays={1: 3600.0})
+        reader = asyncio.create_task(read(paced(played=False), engine))
+        await asyncio.sleep(1.0)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        assert engine.closed
+
+    run(test)
+
+
+def test_how_long_the_sound_lasts_counts_what_is_buffered() -> None:
+    async def test() -> None:
+        speech = paced(frame_ms=160.0, capacity_ms=500.0)
+        assert speech.lasts_seconds == 0.0
+        async with aclosing(speech.frames(Engine(1000).speak())) as frames:
+            await anext(frames)
+            await asyncio.sleep(0.1)
+            assert speech.lasts_seconds == pytest.approx(0.16 - 0.1 + 0.5)
+
+    run(test)
