@@ -136,7 +136,7 @@ BAD = {
     "one unknown stem of two": separation(400, "stems", "Its stems: speech, background", stems="speech,drums"),
     "overlap over half": separation(400, "overlap_seconds", "half a chunk", chunk_seconds="4", overlap_seconds="3"),
     "negative overlap": separation(400, "overlap_seconds", "greater than or equal to 0", overlap_seconds="-1"),
-    "endless chunks": separation(400, "chunk_seconds", "Use at most 60 s", chunk_seconds="1e9"),
+    "endless chunks": separation(400, "chunk_seconds", "Use 0.5 to 60 s", chunk_seconds="1e9"),
     "tiny chunks": separation(400, "chunk_seconds", "Use 0.5 to 60 s", chunk_seconds="0.0001"),
     "chunks that are no number": separation(400, "chunk_seconds", "greater than 0", chunk_seconds="nan"),
     "model that speaks": separation(404, "model", "Models for separation: nsnet2", model="tts-1"),
