@@ -67,8 +67,9 @@ class SpeechMetrics:
 
     def made(self, seconds: float) -> None:
         """A step brought sound."""
-        self.made_seconds += seconds
-        self._made.inc(seconds)
+        if seconds > 0:  # a counter takes no zero
+            self.made_seconds += seconds
+            self._made.inc(seconds)
 
     def wasted(self, seconds: float) -> None:
         """Sound was made and its client had left."""

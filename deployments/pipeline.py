@@ -253,19 +253,21 @@ class SeparationGraph:
         """The separated recording, stretch by stretch, in order. Raises `MotetError`."""
         name = uuid.uuid4().hex
         chunker = next(self._chunkers)
-        _raise(await chunker.open.remote(name, task))
-        feeding = asyncio.create_task(self._feed(chunker, name, upload))
+        feeding: asyncio.Task[None] | None = None
         under_way: deque[InFlight] = deque()
         try:
+            _raise(await chunker.open.remote(name, task))
+            feeding = asyncio.create_task(self._feed(chunker, name, upload))
             async for merged in self._in_order(chunker, name, under_way, pick_separator):
                 yield merged
             await feeding
         except MotetError:
-            if feeding.done():
+            if feeding is not None and feeding.done():
                 await feeding  # what broke the upload says more than what its absence broke
             raise
         finally:
-            feeding.cancel()
+            if feeding is not None:
+                feeding.cancel()
             for item in under_way:
                 item.stems.cancel()
             with contextlib.suppress(Exception):

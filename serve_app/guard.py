@@ -69,7 +69,7 @@ class BodyLimit:
             return
         limit = self._limits.get(scope["path"].rstrip("/"), self._otherwise)
         announced = Headers(scope=scope).get("content-length", "0")
-        if not announced.isdigit() or int(announced) > limit:
+        if not (announced.isascii() and announced.isdecimal()) or int(announced) > limit:
             await error_response(_too_large(limit).failure)(scope, receive, send)
             return
         received = 0

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from deployments.errors import Failure, MotetError, as_failure, fail
+from deployments.errors import Failure, MotetError, fail
 from serve_app.config import mistakes_of
 
 logger = logging.getLogger("ray.serve")
@@ -30,6 +30,13 @@ STATUS: Mapping[str, tuple[int, str]] = {
 }
 RETRY_AFTER_S = 1.0
 """Where a failure does not say."""
+
+UNEXPECTED = Failure(
+    "engine",
+    "The service failed on this request, and has noted why.",
+    "Try again; if it happens again, report the x-request-id of the answer to whoever runs this service.",
+    code="internal_error",
+)
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -91,4 +98,4 @@ def install_error_handlers(api: FastAPI) -> None:
     @api.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:
         logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(as_failure(error))
+        return error_response(UNEXPECTED)

@@ -28,6 +28,7 @@ from serve_app.config import ConfigFile, HttpAddress
 
 START_TIMEOUT_S = 300.0
 POLL_S = 0.1
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT_POLL_S = 1.0
 SHUTDOWN_S = 15.0
 LEAVE_S = 5.0
@@ -64,8 +65,7 @@ def _end_processes_of(folder: str) -> None:
 def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
     """Ctrl-C and `kill` are meant for the program."""
     kept = {
-        number: signal.signal(number, lambda *_, number=number: program.send_signal(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda *_, number=number: program.send_signal(number)) for number in END_SIGNALS
     }
     try:
         yield
@@ -77,14 +77,17 @@ def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
 def main(config_path: Path) -> int:
     """Serves until a signal comes. Returns the exit status."""
     stopped = threading.Event()
-    _stop_on_signals(stopped)
+    ready = threading.Event()
+    _stop_on_signals(stopped, ready)
     try:
         settings = config.read(config_path)
         _check_port(settings.http)
-        with running(settings, stopped):
+        with running(settings, stopped, ready):
             if not stopped.is_set():
                 _announce(settings)
             _wait_for_the_end(stopped)
+    except KeyboardInterrupt:
+        return 0
     except MotetError as error:
         print(f"motet: {error}", file=sys.stderr)
         return 1
@@ -98,13 +101,22 @@ def _wait_for_the_end(stopped: threading.Event) -> None:
         pass
 
 
-def _stop_on_signals(stopped: threading.Event) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+def _stop_on_signals(stopped: threading.Event, ready: threading.Event) -> None:
+    """Before the service is ready a signal breaks off whatever is being waited for."""
+
+    def stop(*_: object) -> None:
+        if not stopped.is_set():
+            stopped.set()
+            if not ready.is_set():
+                print("Stopping ...", flush=True)
+                raise KeyboardInterrupt
+
+    for number in END_SIGNALS:
+        signal.signal(number, stop)
 
 
 @contextmanager
-def running(settings: ConfigFile, stopped: threading.Event) -> Iterator[None]:
+def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Event) -> Iterator[None]:
     """The service, from the first process to the last."""
     import ray
 
@@ -116,12 +128,13 @@ def running(settings: ConfigFile, stopped: threading.Event) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-        _stop_on_signals(stopped)  # Ray has put its own handler of SIGTERM in place
+        _stop_on_signals(stopped, ready)  # Ray has put its own handler of SIGTERM in place
         try:
             _deploy(settings)
         except RuntimeError as error:
             raise fail("unavailable", f"The service did not come up: {error}", "Run `motet doctor`.") from error
         _wait_until_ready(settings.http, stopped)
+        ready.set()
         yield
     finally:
         _stop_everything()

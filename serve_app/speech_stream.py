@@ -129,9 +129,17 @@ class SpeechStream:
                 with self.timeline.stage("first_step" if waiting == "first_step" else "buffer"):
                     frame = await anext(frames, None)
                 if frame is None:
-                    return
+                    break
                 waiting = "buffer"
                 yield frame
+        if self._paced.report.sent_seconds == 0:
+            raise fail(
+                "invalid",
+                "The input has no words that this model can say.",
+                "Send text in one of the model's languages.",
+                param="input",
+                code="empty_input",
+            )
 
     async def _ask(self, request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
         """One request to a replica, with how long the listener's sound lasts. What it makes is told to admission."""
@@ -184,7 +192,7 @@ def resume_offset(last_event_id: str | None, key: str) -> int:
     if not last_event_id:
         return 0
     stream, _, offset = last_event_id.partition("-")
-    if stream != key or not offset.isdigit():
+    if stream != key or not (offset.isascii() and offset.isdecimal()):
         raise fail(
             "invalid",
             "Last-Event-ID does not belong to this request.",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import StreamingResponse
@@ -56,13 +57,14 @@ def event(data: Mapping[str, Any], event_id: str = "") -> bytes:
     return name + b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-async def with_error_event(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def with_error_event(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """Ends a broken event stream with an `error` event; a stream that never began still fails with a status."""
     started = False
     try:
-        async for item in events:
-            started = True
-            yield item
+        async with aclosing(events):
+            async for item in events:
+                started = True
+                yield item
     except Exception as error:
         if not started:
             raise

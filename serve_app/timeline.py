@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-Stage = Literal["queue", "first_step", "infer", "buffer", "encode", "write"]
-STAGES: tuple[Stage, ...] = ("queue", "first_step", "infer", "buffer", "encode", "write")
-"""Accepted to asked; asked to the first chunk; waiting for later chunks; waiting for room or for the listener; encoding;
+Stage = Literal["first_step", "infer", "buffer", "encode", "write"]
+STAGES: tuple[Stage, ...] = ("first_step", "infer", "buffer", "encode", "write")
+"""Asked to the first sound; waiting for later chunks; waiting for room or for the listener; encoding;
 writing to the socket."""
 
 

@@ -6,7 +6,9 @@ The bytes that an encoder returns, put end to end, are one valid file, and they 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -200,6 +202,7 @@ class StreamEncoder:
         self._layout = "mono" if channels == 1 else "stereo"
         self._written = 0
         self._ended = False
+        self._in_use = threading.Lock()
         self._sink = _Sink()
         # `bitexact` keeps random serial numbers and library versions out: the same sound is the same bytes.
         options = {"fflags": "+bitexact", **codec.muxer_options}
@@ -210,22 +213,38 @@ class StreamEncoder:
 
     def encode(self, samples: Float) -> bytes:
         """The bytes that the codec has ready. See `Encoder.encode`."""
-        _refuse_if(self._ended)
-        self._write(self._resampler.push(_clean(_rows(samples, self._channels))))
-        return self._sink.take()
+        with self._use():
+            _refuse_if(self._ended)
+            self._write(self._resampler.push(_clean(_rows(samples, self._channels))))
+            return self._sink.take()
 
     def finish(self) -> bytes:
         """What the resampler, the codec and the muxer still held."""
-        if not self._ended:
-            self._write(_rows(self._resampler.finish(), self._channels))
-            self._mux(None)
-            self.close()
-        return self._sink.take()
+        with self._use():
+            if not self._ended:
+                self._write(_rows(self._resampler.finish(), self._channels))
+                self._mux(None)
+                self._ended = True
+                self._container.close()  # some containers write their end only now
+            return self._sink.take()
 
     def close(self) -> None:
-        """Frees the codec and the muxer."""
+        """Frees the codec and the muxer; while another thread encodes, that thread frees them when it is done."""
         self._ended = True
-        self._container.close()
+        if self._in_use.acquire(blocking=False):
+            self._container.close()
+            self._in_use.release()
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        """Keeps the muxer for one call. A client that leaves closes the encoder while a thread may still be encoding, and
+        a muxer that is freed under a running call takes the process with it."""
+        with self._in_use:
+            try:
+                yield
+            finally:
+                if self._ended:
+                    self._container.close()
 
     def rewrite_header(self, change: Callable[[bytes], bytes]) -> None:
         """Replaces the header by what `change` makes of it; only before the first `encode`."""

@@ -55,10 +55,6 @@ class Pacer:
         """How long until the listener runs dry, with what is buffered here. 0 for a stream that has no sound yet."""
         return self.playout.lead(now_s) + buffered_seconds
 
-    def may_run_ahead(self, buffered_seconds: float, now_s: float) -> bool:
-        """Whether more sound may be made now, for a stream that is played as it comes."""
-        return self.deadline_seconds(buffered_seconds, now_s) < self.look_ahead_seconds
-
     def adapt(self, buffered_seconds: float) -> None:
         """Moves the look-ahead by a step: up when the buffer runs low, down when it is nearly full. Never in jumps."""
         share = buffered_seconds * 1000 / self._settings.capacity_ms

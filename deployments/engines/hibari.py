@@ -1,4 +1,4 @@
-"""hibari: a small English voice (ONNX, 24 kHz) that speaks about seventy times faster than real time on one core.
+"""hibari: a small English voice (ONNX, 24 kHz) that speaks much faster than real time on one core.
 
 A step is one piece of text. The network takes one piece at a time, so a batch runs on as many threads as the replica
 has, with one ONNX Runtime thread each.
@@ -20,10 +20,11 @@ from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequ
 from deployments.errors import fail
 
 # What hibari's own reading of English gets wrong: "no." at the end of a sentence is not "number", "No. 5" is, and a
-# version has more than one point.
+# version has more than one point. It cannot count beyond quadrillions: longer numbers are read digit by digit.
 READINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\b[Nn]o\.\s?(?=\d)"), lambda match: "number "),
     (re.compile(r"\bno\.(?!\w)"), lambda match: "no ."),
+    (re.compile(r"\d{16,}"), lambda match: " ".join(match[0])),
     (re.compile(r"\d+(?:\.\d+){2,}"), lambda match: match[0].replace(".", " point ")),
 )
 

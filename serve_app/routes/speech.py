@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
@@ -66,7 +67,10 @@ async def speech(request: Request) -> Response:
     body = validated(SpeechBody, await request.body())
     plan = await _plan(body, request)
     skip_bytes = resume_offset(request.headers.get("last-event-id"), plan.key)
-    ticket = service.admission.admit(plan.model, key_digest(request.headers), plan.task.predicted_seconds)
+    if skip_bytes:
+        plan = replace(plan, played=False)  # what was heard before must not be waited for again
+    key = key_digest(request.headers) if service.config.security.api_key_sha256 else None
+    ticket = service.admission.admit(plan.model, key, plan.task.predicted_seconds)
     stream = service.speech_stream(plan, ticket)
     headers = _headers(body, plan)
     try:

@@ -229,3 +229,18 @@ def take_first_bytes(http: httpx.Client, headers: dict[str, str]) -> None:
     body = {"model": "tts-1", "input": LONG_TEXT, "voice": "alloy", "response_format": "pcm"}
     with http.stream("POST", "/v1/audio/speech", json=body, headers=headers) as answer:
         assert next(answer.iter_raw())
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "opus"])
+def test_clients_that_leave_while_it_encodes_do_not_end_the_gateway(
+    service: Service, http: httpx.Client, audio_format: str
+) -> None:
+    gateway = service.replica("gateway").pid
+    text = "This goes on for a while, and nobody stays to hear the end of it. " * 20
+    for seed in range(12):
+        body = {"model": "hibari", "input": text, "response_format": audio_format, "seed": seed}
+        with http.stream("POST", "/v1/audio/speech", json=body) as answer:
+            assert len(next(answer.iter_raw())) > 0
+    good = http.post("/v1/audio/speech", json={"model": "hibari", "input": "Still here.", "response_format": "wav"})
+    assert good.status_code == 200
+    assert service.replica("gateway").pid == gateway

@@ -121,6 +121,35 @@ def test_windows_are_in_order() -> None:
         AppConfig.model_validate({"windows": {"window_seconds": 10, "min_window_seconds": 20}})
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"separation": {"overlap_seconds": 8}}, "half of chunk_seconds"),
+        ({"separation": {"chunk_seconds": 100}}, "max_chunk_seconds"),
+        ({"separation": {"max_audio_seconds": float("inf")}}, "finite"),
+        ({"speech": {"pacing": {"low_mark": 0.9}}}, "low_mark"),
+        ({"models": {"a": {"engine": "identity", "placements": [{}, {}]}}}, "one placement"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(settings: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        AppConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("logging_config", "logging_config: {}\n" + GOOD),
+        ("http_options.root_path", GOOD.replace("  port: 8000", "  port: 8000\n  root_path: /x")),
+        ("applications[0].deployments", GOOD + "    deployments: []\n"),
+        ("applications", GOOD + "  - name: other\n    import_path: x:y\n"),
+        ("http_options", GOOD.replace("http_options:", "http_options: 5\nold_options:")),
+    ],
+)
+def test_what_motet_serve_would_ignore_or_cannot_read_is_refused(tmp_path: Path, key: str, text: str) -> None:
+    assert f"- {key}: " in mistakes(tmp_path, text)
+
+
 def test_pacing_may_be_the_name_of_a_preset() -> None:
     assert AppConfig.model_validate({"speech": {"pacing": "low-latency"}}).speech.pacing == PRESETS["low-latency"]
     with pytest.raises(ValidationError, match="low-latency, balanced, high-stability"):

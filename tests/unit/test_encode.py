@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import sys
+import threading
 import wave
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder, wav_header
+from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder, wav_header
 from deployments.errors import MotetError
 
 Float = NDArray[np.float32]
@@ -265,3 +267,24 @@ def test_ten_minutes_do_not_crash(format: AudioFormat) -> None:
     assert child.returncode == 0, child.stderr
     assert child.stderr == ""
     assert int(child.stdout) > 100_000
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "flac", "aac"])
+def test_closing_while_another_thread_encodes_is_safe(audio_format: AudioFormat) -> None:
+    """A client that leaves closes the encoder under a running call; a freed muxer would take the process with it."""
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 24_000 * 5).astype(np.float32)
+    for _ in range(20):
+        encoder = open_encoder(audio_format, 24_000)
+        begun = threading.Event()
+
+        def encode(encoder: Encoder = encoder, begun: threading.Event = begun) -> None:
+            begun.set()
+            with contextlib.suppress(ValueError):
+                encoder.encode(sound)
+
+        thread = threading.Thread(target=encode)
+        thread.start()
+        begun.wait()
+        encoder.close()
+        thread.join()
+        encoder.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deployments.engines import registry, sources
-from deployments.engines.base import EngineSpec, SpeechRequest
+from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest
 from deployments.engines.hibari import HibariEngine, readable
 from deployments.errors import MotetError
 from tests.unit.speech_engine_properties import SpeechEngineProperties, joined, speak, write_golden
@@ -71,10 +71,18 @@ def test_a_folder_without_voices_is_refused(tmp_path: Path) -> None:
         ("No. 5 is here.", "number 5 is here."),
         ("Version 2.60.0 and 3.14.", "Version 2 point 60 point 0 and 3.14."),
         ("No. Never.", "No. Never."),
+        ("9" * 17, " ".join("9" * 17)),
     ],
 )
 def test_readings(text: str, reading: str) -> None:
     assert readable(text) == reading
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 40, "日本語のテキスト", "مرحبا بالعالم", "0" * 200, "1,000,000,000,000,000,000,000 stars"]
+)
+def test_what_hibari_was_not_made_for_does_not_break_it(engine: HibariEngine, text: str) -> None:
+    assert isinstance(engine.step([engine.open(SpeechRequest((text,), "heart"))])[0], AudioChunk)
 
 
 if __name__ == "__main__":

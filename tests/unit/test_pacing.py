@@ -49,14 +49,6 @@ def test_a_stream_without_sound_is_due_now_and_buffered_sound_counts() -> None:
     assert pacer.deadline_seconds(0.25, 5.5) == pytest.approx(0.75)
 
 
-def test_the_look_ahead_bounds_what_is_made() -> None:
-    pacer = Pacer(Pacing(look_ahead_ms=1000.0))
-    pacer.playout.send(0.6, 0.0)
-    assert pacer.may_run_ahead(0.3, 0.0)
-    assert not pacer.may_run_ahead(0.5, 0.0)
-    assert pacer.may_run_ahead(0.5, 0.2)
-
-
 def test_the_factor_moves_by_steps_and_stays_in_bounds() -> None:
     pacer = Pacer(Pacing(capacity_ms=500.0, low_mark=0.3, high_mark=0.8))
     pacer.adapt(0.25)
