@@ -303,6 +303,8 @@ DEFAULT_MODELS: Mapping[str, Model] = {
         source="wheel:hibari-tts",
         aliases=("tts-1", "tts-1-hd", "gpt-4o-mini-tts"),
         voice_aliases=dict.fromkeys(OPENAI_VOICES, "heart"),
+        # Its network takes one piece at a time: on one thread a batch would only make the first wait for the last.
+        steps=Steps(max_batch_size=1),
     ),
     "whisper-tiny.en": Model(
         engine="whisper",

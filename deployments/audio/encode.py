@@ -161,7 +161,7 @@ _CODECS: Mapping[AudioFormat, _Codec] = {
         rates=_LOW_RATES,
         # A stream cannot go back to fill in a Xing header, and without a bit reservoir a frame waits for no other.
         muxer_options={"write_xing": "0", "id3v2_version": "0"},
-        # At this bit rate LAME's quicker search follows the waveform no worse, in two thirds of the time.
+        # At this bit rate LAME's quicker search follows the waveform no worse.
         codec_options={"reservoir": "0", "compression_level": "7"},
     ),
     "opus": _Codec(

@@ -35,7 +35,7 @@ LEAST_MAGNITUDE = 1e-4
 """Bins below this are read as this. It lies under the rounding noise of 16-bit sound.
 
 With the published 1e-6, digital silence is unlike anything the 48 kHz network has learnt, and speech after half a second
-of it comes out 1 to 2 dB worse.
+of it comes out worse.
 """
 
 
@@ -58,7 +58,7 @@ class StftSettings:
 
 
 # The published code moves 48 kHz frames by 512 of 960 samples, which needs a separate synthesis window; 480 rebuilds
-# exactly, and speech in noise comes out no worse (0.1 dB better).
+# exactly, and speech in noise comes out no worse.
 MODELS: Mapping[int, tuple[str, StftSettings]] = {
     16000: ("nsnet2-20ms-baseline.onnx", StftSettings(hop_samples=160, fft_samples=320)),
     48000: ("nsnet2-20ms-48k-baseline.onnx", StftSettings(hop_samples=480, fft_samples=1024)),

@@ -1,7 +1,7 @@
 """The real service as a program of its own, for as long as a benchmark needs it.
 
-Several may run at once: each has its own port, its own Ray and its own folder. They share the cores, though, and an idle
-Ray takes about a third of one, so a benchmark measures them one after another.
+Several may run at once: each has its own port, its own Ray and its own folder. They share the cores, though, of which
+even an idle Ray takes some, so a benchmark measures them one after another.
 """
 
 from __future__ import annotations

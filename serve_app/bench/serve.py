@@ -39,6 +39,7 @@ from serve_app.bench.load import (
 )
 from serve_app.bench.running_service import RunningProgram, running_service
 from serve_app.bench.sentences import SENTENCES
+from serve_app.config import DEFAULT_MODELS
 
 PICTURE = Path("out/bench-serve.png")
 GATE, NO_GATE, ONE = "simulated", "simulated-no-gate", "simulated-batch-1"
@@ -168,7 +169,7 @@ def _simulated(**steps: object) -> dict[str, Any]:
 def hibari_config(max_wait_s: float = MAX_WAIT_S) -> dict[str, Any]:
     """The default voice alone, with a bound on the wait."""
     return {
-        "models": {"hibari": {"engine": "hibari", "source": "wheel:hibari-tts"}},
+        "models": {"hibari": DEFAULT_MODELS["hibari"].model_dump(mode="json")},
         "speech": {"admission": {"max_wait_s": max_wait_s}},
     }
 
