@@ -49,6 +49,7 @@ def transcribe_here(
 
 
 def first_second_of_silence(sample_rate: int) -> Window:
-    """A window for warming up. It carries a trace of noise, which a detector of silence may not skip."""
+    """A window that asks whether the engine answers. Nobody speaks in it, so an engine may answer without its network;
+    engines warm that up when they load."""
     noise = np.random.default_rng(0).standard_normal(sample_rate).astype(np.float32) * 1e-3
     return Window(noise, 0.0, RecognitionOptions())

@@ -31,7 +31,7 @@ from deployments.audio.chunking import Chunker as Cutter
 from deployments.audio.chunking import ChunkPlan, PlannedChunk, plan_chunks
 from deployments.audio.decode import Decoder, decode_all
 from deployments.audio.overlap_add import join
-from deployments.audio.resample import Resampler
+from deployments.audio.resample import Resampler, rate_for
 from deployments.engines.base import Chunk, Samples, Stems
 from deployments.errors import Failure, MotetError, as_failure, fail
 from deployments.settings import SeparationSettings
@@ -192,11 +192,6 @@ def _ticketed(
 ) -> tuple[ChunkTicket, Chunk]:
     ticket = ChunkTicket(planned.index, planned.last, rate, channels, plan)
     return ticket, Chunk(planned.samples, rate, planned.index, task.description, reference)
-
-
-def rate_for(source_rate: int, offered: tuple[int, ...]) -> int:
-    """The lowest rate the model takes that loses nothing, or its highest."""
-    return min((rate for rate in offered if rate >= source_rate), default=max(offered))
 
 
 class Merger:

@@ -21,7 +21,7 @@ from deployments.audio.chunking import Chunker, ChunkPlan, PlannedChunk, plan_ch
 from deployments.audio.decode import Decoder
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.audio.overlap_add import Merger
-from deployments.audio.resample import Resampler
+from deployments.audio.resample import Resampler, rate_for
 from deployments.engines import registry, sources
 from deployments.engines.base import Chunk, EngineSpec, RecognitionOptions, Samples, SeparationEngine
 from deployments.engines.registry import Task
@@ -345,7 +345,7 @@ def separate(
         decoder = opened.enter_context(
             closing(Decoder(recording, mono=False, max_seconds=app.separation.max_audio_seconds))
         )
-        rate = _rate_for(decoder.info.sample_rate, loaded.engine.traits.sample_rates)
+        rate = rate_for(decoder.info.sample_rate, loaded.engine.traits.sample_rates)
         plan = _plan(order, app.separation, rate)
         _make(folder)
         channels = decoder.info.channels
@@ -384,11 +384,6 @@ def _plan(order: SeparationOrder, settings: Separation, rate: int) -> ChunkPlan:
     # Who asks for short chunks without naming an overlap gets the usual share of one.
     usual = min(settings.overlap_seconds, chunk * settings.overlap_seconds / settings.chunk_seconds)
     return plan_chunks(chunk, usual if order.overlap_seconds is None else order.overlap_seconds, rate)
-
-
-def _rate_for(source_rate: int, offered: Sequence[int]) -> int:
-    """The lowest rate the model takes that loses nothing, or its highest."""
-    return min((rate for rate in offered if rate >= source_rate), default=max(offered))
 
 
 def _chunks(decoder: Decoder, plan: ChunkPlan, rate: int) -> Iterator[PlannedChunk]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -58,3 +60,8 @@ def resample(samples: Float, source_rate: int, target_rate: int) -> Float:
     channels = 1 if samples.ndim == 1 else samples.shape[0]
     resampler = Resampler(source_rate, target_rate, channels)
     return np.concatenate([resampler.push(samples), resampler.finish()], axis=-1)
+
+
+def rate_for(source_rate: int, offered: Sequence[int]) -> int:
+    """The lowest rate in Hz that a model takes and that loses nothing of the source, or the model's highest."""
+    return min((rate for rate in offered if rate >= source_rate), default=max(offered))

@@ -30,6 +30,7 @@ from deployments.audio.chunking import Chunker, plan_chunks
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import open_encoder
 from deployments.audio.overlap_add import Merger
+from deployments.audio.resample import rate_for
 from deployments.engines.base import (
     Chunk,
     RecognitionEngine,
@@ -40,7 +41,6 @@ from deployments.engines.base import (
 )
 from deployments.errors import fail
 from deployments.listening import transcribe_here
-from deployments.pipeline import rate_for
 from deployments.replica import load_engine
 from deployments.speaking import SpeechTask, speak_here
 from deployments.text.segmentation import cut_into_pieces
