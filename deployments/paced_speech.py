@@ -42,6 +42,9 @@ class PacingReport:
     concealments: int = 0
     underruns: int = 0
     fallback: bool = False
+    least_lead_seconds: float | None = None
+    """How close the listener came to running dry: what was still ahead of playback when the next sound left, at least. None
+    for a stream that left as one piece."""
 
 
 class PacedSpeech:
@@ -139,8 +142,10 @@ class PacedSpeech:
 
     async def _next_frame(self) -> Frame | None:
         await self._wait_for_the_listener()
-        if not await self._until(lambda: self._buffer.level > 0 or self._ended, self._patience_s()):
-            return self._concealed()
+        while not await self._until(lambda: self._buffer.level > 0 or self._ended, self._patience_s()):
+            if self._pacer.playout.started_s is not None:
+                return self._concealed()
+            self._fall_back()  # there is no sound yet that could be concealed
         if self._buffer.level == 0:
             self._fillers[-1].result()  # raises what the engine raised
             return None
@@ -158,24 +163,38 @@ class PacedSpeech:
                 await asyncio.sleep(ahead)
 
     def _patience_s(self) -> float | None:
-        """How long the next sound may take: until the listener runs dry, and the budget on top, once for each gap."""
-        if not self._played or self._pacer.playout.started_s is None:
+        """How long the next sound may take: until the listener runs dry, and the budget on top, once for each gap. The first
+        sound may take until the fallback takes over."""
+        if not self._played:
             return None
+        if self._pacer.playout.started_s is None:
+            return self._settings.fallback_after_ms / 1000 if self._can_fall_back else None
         budget_ms = 0.0 if self._gap_seconds else self._settings.chunk_budget_ms
         return max(0.0, self._pacer.playout.lead(self._clock())) + budget_ms / 1000
 
     def _concealed(self) -> Frame:
         late_ms = self._settings.chunk_budget_ms + self._gap_seconds * 1000
-        if late_ms >= self._settings.fallback_after_ms and not self.report.fallback and self._fallback:
-            self.report.fallback = True
-            self._fillers[-1].cancel()
-            self._fill_from(self._fallback(self._next_piece))
+        if late_ms >= self._settings.fallback_after_ms and self._can_fall_back:
+            self._fall_back()
         return Frame(self._concealment.conceal(self._frame), concealed=True)
+
+    @property
+    def _can_fall_back(self) -> bool:
+        return self._fallback is not None and not self.report.fallback
+
+    def _fall_back(self) -> None:
+        assert self._fallback is not None
+        self.report.fallback = True
+        self._fillers[-1].cancel()
+        self._fill_from(self._fallback(self._next_piece))
 
     def _count(self, frame: Frame) -> None:
         seconds = len(frame.samples) / self._rate
-        playout = self._pacer.playout
-        playout.send(seconds, self._clock())
+        playout, now = self._pacer.playout, self._clock()
+        if playout.started_s is not None:
+            lead, least = max(0.0, playout.lead(now)), self.report.least_lead_seconds
+            self.report.least_lead_seconds = lead if least is None else min(least, lead)
+        playout.send(seconds, now)
         self._concealment.sent(frame.samples)
         self.report.sent_seconds += seconds
         self.report.underruns = playout.underruns

@@ -29,7 +29,7 @@ class Separator(ModelReplica):
         if isinstance(chunk, Failure):
             return chunk
         try:
-            return await self._stepper.step(chunk, _wish(chunk))
+            return (await self._stepper.step(chunk, _wish(chunk))).result
         except Exception as error:
             return as_failure(error)
 

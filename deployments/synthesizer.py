@@ -41,23 +41,24 @@ class Synthesizer(ModelReplica):
         """What the model can do."""
         return self._engine.traits
 
-    async def open_streams(self) -> int:
+    def open_streams(self) -> int:
         """How many utterances are under way."""
         return self._metrics.open_streams
 
     async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
         """A chunk at a time, in order; a `Failure` is the last item when something goes wrong."""
-        dry_at = time.monotonic() + request.lasts_seconds
+        dry_at = time.monotonic() + self._lasts_seconds(request)
         stream = Stream(request)
         self._metrics.opened(1)
         made = heard = 0.0
         try:
             with self._stepper.gate.stream():
                 while not stream.finished:
-                    chunk = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
+                    stepped = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
+                    chunk = stepped.result
                     made += chunk.seconds
                     self._metrics.made(chunk.seconds)
-                    yield pack(chunk)
+                    yield pack(chunk, stepped.waited_s, stepped.took_s)
                     heard = made
         except Exception as error:
             yield as_failure(error)
@@ -66,6 +67,10 @@ class Synthesizer(ModelReplica):
             self._metrics.wasted(made - heard)
             # Without an await: a cancelled stream must free its slot even while it is being torn down.
             self.thread.submit(self._close, stream)
+
+    def _lasts_seconds(self, request: SpeechRequest) -> float:
+        """A listener without sound comes after those who are about to lose theirs, and before all others."""
+        return request.lasts_seconds or self._stepper.gate.settings.urgent_below_ms / 1000
 
     def _cost(self, stream: Stream) -> float:
         """The length of the stream's next step."""

@@ -236,6 +236,46 @@ def test_the_fallback_takes_over_at_the_next_piece(slow_close_s: float) -> None:
     run(test)
 
 
+def test_the_fallback_takes_over_from_an_engine_that_never_begins() -> None:
+    async def test() -> None:
+        silent, other, asked = Engine(3, delays={0: 3600.0}), Engine(3), list[int]()
+
+        def fallback(piece: int) -> AsyncGenerator[AudioChunk]:
+            asked.append(piece)
+            return other.speak(piece)
+
+        speech = paced(fallback=fallback, fallback_after_ms=2000.0)
+        frames = await read(speech, silent)
+        assert asked == [0]
+        assert frames[0][0] == pytest.approx(2.0)
+        np.testing.assert_array_equal(sound(frames), other.samples)
+        assert speech.report.fallback
+        assert speech.report.concealments == 0
+
+    run(test)
+
+
+def test_without_a_fallback_the_first_sound_is_waited_for() -> None:
+    async def test() -> None:
+        engine = Engine(3, delays={0: 3600.0})
+        frames = await read(paced(fallback_after_ms=2000.0), engine)
+        assert frames[0][0] == pytest.approx(3600.0)
+        np.testing.assert_array_equal(sound(frames), engine.samples)
+
+    run(test)
+
+
+def test_the_report_tells_how_close_the_listener_came_to_running_dry() -> None:
+    async def test() -> None:
+        comfortable, close = paced(), paced()
+        await read(comfortable, Engine(10))
+        await read(close, Engine(10, delays={5: 1.1}))
+        assert comfortable.report.least_lead_seconds is not None and close.report.least_lead_seconds is not None
+        assert 0 <= close.report.least_lead_seconds < comfortable.report.least_lead_seconds
+
+    run(test)
+
+
 def test_short_gaps_do_not_add_up_to_a_fallback() -> None:
     async def test() -> None:
         def never(piece: int) -> AsyncGenerator[AudioChunk]:
