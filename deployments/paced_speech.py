@@ -67,10 +67,11 @@ class PacedSpeech:
         self._clock = clock
         capacity = max(1, int(settings.capacity_ms / 1000 * sample_rate))
         self._buffer: Buffer = RingBuffer(capacity) if played else HandOver(capacity)
-        self._frame = max(1, int(settings.frame_ms / 1000 * sample_rate))
+        self._frame = min(capacity, max(1, int(settings.frame_ms / 1000 * sample_rate)))
         self._pacer = Pacer(settings)
         self._concealment = Concealment(sample_rate)
-        self._changed = asyncio.Event()
+        # One for each that waits, who alone clears it: so no change is missed between a look and the wait after it.
+        self._sound_came, self._room_came = asyncio.Event(), asyncio.Event()
         self._fillers: list[asyncio.Task[None]] = []
         self._next_piece = 0
         self._gap_seconds = 0.0
@@ -96,7 +97,7 @@ class PacedSpeech:
 
     def _fill_from(self, chunks: Chunks) -> None:
         filler = asyncio.create_task(self._fill(chunks))
-        filler.add_done_callback(lambda _: self._changed.set())
+        filler.add_done_callback(lambda _: self._sound_came.set())
         self._fillers.append(filler)
 
     @property
@@ -124,25 +125,14 @@ class PacedSpeech:
         written = 0
         while written < len(samples):
             written += self._buffer.write(samples[written:])
-            self._changed.set()
-            if written < len(samples):
-                await self._until(lambda: self._buffer.room > 0)
-
-    async def _until(self, true: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Waits until something of the ring or the filler makes it true; False when the time is over first."""
-        deadline = None if timeout_s is None else self._clock() + timeout_s
-        while not true():
-            self._changed.clear()
-            left = None if deadline is None else deadline - self._clock()
-            if left is not None and left <= 0:
-                return False
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
-        return True
+            self._sound_came.set()
+            while written < len(samples) and self._buffer.room == 0:
+                self._room_came.clear()
+                await self._room_came.wait()
 
     async def _next_frame(self) -> Frame | None:
         await self._wait_for_the_listener()
-        while not await self._until(lambda: self._buffer.level > 0 or self._ended, self._patience_s()):
+        while not await self._sound_is_there(self._patience_s()) and self._buffer.level == 0:
             if self._pacer.playout.started_s is not None:
                 return self._concealed()
             self._fall_back()  # there is no sound yet that could be concealed
@@ -151,8 +141,25 @@ class PacedSpeech:
             return None
         self._pacer.adapt(self._buffered_seconds)
         samples = self._buffer.read(self._frame)
-        self._changed.set()
+        self._room_came.set()
         return Frame(self._concealment.resume(samples))
+
+    async def _sound_is_there(self, patience_s: float | None) -> bool:
+        """Waits for the next frame or the end; False when that takes too long."""
+        deadline = None if patience_s is None else self._clock() + patience_s
+        while self._buffer.level < self._enough and not self._ended:
+            self._sound_came.clear()
+            left = None if deadline is None else deadline - self._clock()
+            if left is not None and left <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sound_came.wait(), left)
+        return True
+
+    @property
+    def _enough(self) -> int:
+        """Samples that are worth a frame: of the first sound any, later a whole one where frames are cut."""
+        return self._frame if self._played and self._pacer.playout.started_s is not None else 1
 
     async def _wait_for_the_listener(self) -> None:
         """Does not send further ahead than the look-ahead, for a stream that is played as it comes."""

@@ -52,7 +52,7 @@ SATURATED = 16
 VANISHING = 100
 ALL_AT_ONCE = 200
 IDLE_WATCH_S = 2.0
-MAX_WAIT_S = 0.2
+MAX_WAIT_S = 0.13
 """How long an accepted request's first sound may be predicted to wait in the overload test."""
 SHARE, OVERLOAD = 0.7, 3.0
 PRESET_S = 3.0
