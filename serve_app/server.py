@@ -123,7 +123,8 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         ray.init(
-            address=os.environ.get("RAY_ADDRESS"),
+            # Without an address Ray would join whatever cluster was last started on this machine, if only in a file's memory.
+            address=os.environ.get("RAY_ADDRESS") or "local",
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,

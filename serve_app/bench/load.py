@@ -210,7 +210,8 @@ async def closed_loop(
                 await asyncio.sleep(RETRY_S)
                 continue
             if hear_out:
-                await asyncio.sleep(max(0.0, heard.playout.lead(time.monotonic())))
+                lasts = max(0.0, heard.playout.lead(time.monotonic()))
+                await asyncio.sleep(min(lasts, max(0.0, until - time.monotonic())))
             due = time.monotonic()
         return done
 

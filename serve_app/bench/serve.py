@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -46,13 +47,16 @@ PICTURE = Path("out/bench-serve.png")
 GATE, NO_GATE, ONE = "simulated", "simulated-no-gate", "simulated-batch-1"
 CHARACTER_MS = 60.0
 """Of sound in simulated speech."""
+CHUNK_MS = 320.0
+"""Of sound that a step of a simulated engine brings."""
+GATE_CHARACTERS = 100
 APART_S = 0.037
 """No multiple or part of a step, so that streams do not fall into step by chance."""
 SATURATED = 16
 VANISHING = 100
 ALL_AT_ONCE = 200
-IDLE_WATCH_S = 2.0
-MAX_WAIT_S = 0.13
+IDLE_WATCH_S = 1.5
+MAX_WAIT_S = 0.1
 """How long an accepted request's first sound may be predicted to wait in the overload test."""
 SHARE, OVERLOAD = 0.7, 3.0
 PRESET_S = 3.0
@@ -92,7 +96,7 @@ class Plan:
     curve: tuple[float, ...]
 
 
-QUICK = Plan(1, 1.5, 12, 3.0, 2.0, 30, 2.0, 0, ())
+QUICK = Plan(1, 1.5, 12, 2.0, 2.0, 30, 2.0, 0, ())
 FULL = Plan(3, 6.0, 60, 25.0, 6.0, 200, 6.0, 3, (0.4, 0.9, 1.5))
 
 
@@ -154,7 +158,7 @@ def _simulated(**steps: object) -> dict[str, Any]:
     # request counts as queued for a moment.
     places = {"max_ongoing_requests": ALL_AT_ONCE + 1, "max_queued_requests": ALL_AT_ONCE}
     placement = {"hardware": {"kind": "cpu", "cpus": 0.1}, **places}
-    options = {"step_ms": 50, "chunk_ms": 160, "character_ms": CHARACTER_MS}
+    options = {"step_ms": 50, "chunk_ms": CHUNK_MS, "character_ms": CHARACTER_MS}
     return {
         "engine": "simulated",
         "options": options,
@@ -235,14 +239,17 @@ def _measure_simulated(sheet: Sheet, plan: Plan, service: RunningProgram) -> Non
 def _measure_gate(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
     variants = {model: lambda model=model: asyncio.run(_mean_batch(service, model, asks)) for model in (GATE, NO_GATE)}
     means = interleaved(variants, plan.gate_rounds)
+    steps = math.ceil(GATE_CHARACTERS * CHARACTER_MS / CHUNK_MS)
     for name, model in ((MEAN_GATE, GATE), (MEAN_NO_GATE, NO_GATE)):
         each = spread(means[model])
-        sheet.put(name, each.p50, f"23 steps each, {APART_S * 1000:.0f} ms apart; {plan.gate_rounds} rounds, {each}")
+        sheet.put(
+            name, each.p50, f"{steps:.0f} steps each, {APART_S * 1000:.0f} ms apart; {plan.gate_rounds} rounds, {each}"
+        )
 
 
 async def _mean_batch(service: RunningProgram, model: str, asks: Asks) -> float:
     before = await _steps(service, model)
-    _complete(await all_at_once(service, [asks.simulated(model, 60) for _ in range(8)], apart_s=APART_S))
+    _complete(await all_at_once(service, [asks.simulated(model, GATE_CHARACTERS) for _ in range(8)], apart_s=APART_S))
     return _batch_between(before, await _steps(service, model))
 
 
@@ -352,7 +359,9 @@ def _measure_listeners(sheet: Sheet, plan: Plan, service: RunningProgram, asks: 
 
     one = _summed(one_after_another())
     eight = _summed(
-        closed_loop(service, 8, plan.listeners_s, lambda: asks.sentence("played"), hear_out=True, apart_s=0.4)
+        closed_loop(
+            service, 8, plan.listeners_s, lambda: asks.sentence("played"), hear_out=True, apart_s=plan.listeners_s / 8
+        )
     )
     note = f"{eight.first_ms[1]:.0f} ms over {one.first_ms[1]:.0f} ms; each hears its sound out: {eight}"
     sheet.put(FIRST_8, eight.first_ms[1] / one.first_ms[1], note)
