@@ -191,6 +191,16 @@ class Speech(StrictModel):
         return PRESETS[pacing]
 
 
+class Spillover(StrictModel):
+    """When a request goes on to another placement of its model. One that is silent for `silent_s` is asked whether it
+    lives, and has `life_sign_s` to say so, which a replica does beside its engine, however busy that is. When the replica
+    that would have said so is gone too, it is asked anew after `ask_again_s`."""
+
+    silent_s: Positive = 1.0
+    life_sign_s: Positive = 1.0
+    ask_again_s: Positive = 0.5
+
+
 class Limits(StrictModel):
     """What a client may ask for."""
 
@@ -272,6 +282,7 @@ class AppConfig(StrictModel):
     speech: Speech = Speech()
     windows: Windows = Windows()
     separation: Separation = Separation()
+    spillover: Spillover = Spillover()
     limits: Limits = Limits()
     security: Security = Security()
     gateway_replicas: Count = 1
