@@ -86,6 +86,12 @@ class PlacedModel:
             answer = getattr(self.handle, method).remote(*arguments)
             return await (answer if alone else self.while_alive(answer))
 
+    async def report(self) -> Any:
+        """How a replica came up and what it takes. Raises `NoReplica`, at once where that is known already."""
+        if not self.alive:
+            raise NoReplica(f"No replica of {self.name} answers.")
+        return await self.call("report", alone=False)
+
     async def stream(self, method: str, *arguments: Any, alone: bool) -> AsyncGenerator[Any]:
         """Streams a method's answers. The stream is cancelled when the caller stops reading, for whatever reason.
 
@@ -226,6 +232,12 @@ class ModelDirectory:
             except TROUBLE as error:
                 trouble = error
         raise unavailable(name, trouble)
+
+    async def reports(self, name: str) -> dict[str, Any]:
+        """Every placement's report by its class, or the trouble in its place."""
+        placed = self._placed[name]
+        answers = await asyncio.gather(*(each.report() for each in placed), return_exceptions=True)
+        return {each.kind: answer for each, answer in zip(placed, answers, strict=True)}
 
     async def stream(
         self, name: str, method: str, *arguments: Any, ticket: Placed | None = None

@@ -56,6 +56,8 @@ class SpeechStream:
         self, plan: SpeechPlan, directory: ModelDirectory, cache: PieceCache, ticket: Ticket, recorder: Recorder
     ) -> None:
         self.timeline = Timeline()
+        self.placement: str | None = None
+        """Where the sound is made. None as long as all of it was kept from an earlier request."""
         self._plan = plan
         self._directory = directory
         self._cache = cache
@@ -150,6 +152,7 @@ class SpeechStream:
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return
+                self.placement = self._ticket.placement
                 self._ticket.made(chunk.seconds / self._plan.task.speed * request.speed)
                 yield chunk
 

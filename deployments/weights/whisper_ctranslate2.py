@@ -186,7 +186,8 @@ def model_config(
     """`config.json` as `transformers` writes it, from the shapes."""
     vocabulary, width = tensors["model.decoder.embed_tokens.weight"].shape
     layers = {
-        side: 1 + max(int(match[1]) for name in tensors if (match := re.match(rf"model\.{side}\.layers\.(\d+)\.", name)))
+        side: 1
+        + max(int(match[1]) for name in tensors if (match := re.match(rf"model\.{side}\.layers\.(\d+)\.", name)))
         for side in ("encoder", "decoder")
     }
     start, end = tokens["<|startoftranscript|>"], tokens["<|endoftext|>"]

@@ -82,6 +82,8 @@ async def speech(request: Request) -> Response:
         ticket.close()
         raise
     answer.headers["server-timing"] = stream.timeline.server_timing()
+    if stream.placement:
+        answer.headers["x-motet-placement"] = stream.placement
     return answer
 
 

@@ -139,9 +139,9 @@ async def test_a_text_stays_with_the_placement_that_began_it() -> None:
 
     ticket, mlx, cpu = Ticket(), Replica("mlx"), Replica("cpu")
     models, _ = directory(mlx, cpu)
-    assert [item async for item in models.stream("echo", "stream", ticket=ticket)][0] == "cpu0"
+    assert await anext(models.stream("echo", "stream", ticket=ticket)) == "cpu0"
     cpu.trouble = RayActorError()
-    assert [item async for item in models.stream("echo", "stream", ticket=ticket)][0] == "mlx0"
+    assert await anext(models.stream("echo", "stream", ticket=ticket)) == "mlx0"
     assert ticket.placement == "echo@mlx"
 
 
@@ -190,7 +190,9 @@ async def test_a_stream_that_is_left_is_cancelled_and_one_that_ends_is_not() -> 
 async def test_the_faster_placement_is_preferred_once_known() -> None:
     times = {"slow": iter([0.0, 9.0]), "fast": iter([0.0, 0.1])}
     placed = {
-        name: PlacedModel("m", name, cast("Any", FakeHandle(Replica(name))), Spillover(), clock=lambda name=name: next(times[name]))  # type: ignore[misc]
+        name: PlacedModel(
+            "m", name, cast("Any", FakeHandle(Replica(name))), Spillover(), clock=lambda name=name: next(times[name])
+        )  # type: ignore[misc]
         for name in times
     }
     for model in placed.values():
