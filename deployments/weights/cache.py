@@ -1,4 +1,4 @@
-"""Where converted weights are kept: one folder for each set of inputs, made once and never changed."""
+"""Weights that were converted once, kept in the user's cache under the hash of what they were made from."""
 
 from __future__ import annotations
 
@@ -6,45 +6,46 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
-def home() -> Path:
-    """`$MOTET_CACHE`, or `motet` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`)."""
-    if chosen := os.environ.get("MOTET_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "motet"
+def root() -> Path:
+    """Where converted weights are kept: `$XDG_CACHE_HOME/motet/weights`, by default under `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "motet" / "weights"
 
 
-def kept(name: str, inputs: Sequence[Path], make: Callable[[Path], None]) -> Path:
-    """The folder that `make` fills from `inputs`.
+def key_of(layout: int, files: Iterable[Path]) -> str:
+    """The SHA-256 of the files' contents and of the layout that the converter writes: a new layout is a new key."""
+    digest = hashlib.sha256(f"layout {layout}".encode())
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
-    It is named after `name` and the contents of the inputs, so that other weights, or another version of the conversion in
-    `name`, never meet it. `make` fills a folder beside it that takes its name when it is whole: who converts at the same
-    time, or is killed, leaves nothing half made.
+
+def converted(name: str, key: str, convert: Callable[[Path], None]) -> Path:
+    """The folder that `convert` filled for this key, now or earlier.
+
+    It appears whole or not at all. When two processes convert at once the first to end wins and both use its folder.
     """
-    folder = home() / "weights" / f"{name}-{_digest(inputs)}"
+    folder = root() / f"{name}-{key[:32]}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     try:
-        make(work)
-        work.chmod(0o755)
-        work.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else somebody else was first, with the same contents
-            raise
+        convert(unfinished)
+        unfinished.chmod(0o755)
+        _publish(unfinished, folder)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
-def _digest(inputs: Sequence[Path]) -> str:
-    """The first 16 hexadecimal digits of a SHA-256 over every input's name and contents."""
-    digest = hashlib.sha256()
-    for path in inputs:
-        with path.open("rb") as stream:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
+def _publish(unfinished: Path, folder: Path) -> None:
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

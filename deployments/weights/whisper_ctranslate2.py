@@ -22,8 +22,8 @@ from safetensors.numpy import save_file
 from deployments.errors import fail
 from deployments.weights import cache
 
-NAME = "whisper-1"
-"""Of the conversion; count it up when its outcome changes."""
+LAYOUT = 1
+"""Of what is written; count it up when that changes."""
 FILE_VERSION = 6
 FLOAT_TYPES: Mapping[int, str] = {0: "<f4", 4: "<f2"}
 INTEGER_TYPES: Mapping[int, str] = {1: "<i1", 2: "<i2", 3: "<i4"}
@@ -70,7 +70,7 @@ def convert(folder: Path) -> Path:
             "Check the model's source.",
             param="source",
         )
-    return cache.kept(NAME, inputs, lambda target: _convert(folder, target))
+    return cache.converted("whisper", cache.key_of(LAYOUT, inputs), lambda target: _convert(folder, target))
 
 
 def is_ctranslate2(folder: Path) -> bool:
