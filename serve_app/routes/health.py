@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from deployments.replica import ReplicaReport
 from serve_app.api_types import service_of
+from serve_app.placement import ModelDirectory
 
 router = APIRouter()
 
@@ -33,22 +34,30 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Every model answered its warm-up and answers now. A replica takes no calls before its warm-up is over."""
+    """Every model answers, on one of its placements at least. A replica takes no calls before its warm-up is over."""
     directory = service_of(request).directory
-    reports = await asyncio.gather(*(_report(request, name) for name in directory.models))
+    reports = await asyncio.gather(*(_report(directory, name) for name in directory.models))
     ready = all(report["ready"] for report in reports)
     body = {"status": "ready" if ready else "not ready", "models": dict(zip(directory.models, reports, strict=True))}
     return JSONResponse(body, 200 if ready else 503)
 
 
-async def _report(request: Request, name: str) -> dict[str, Any]:
+async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
+    """The first ready placement's report, and which placements are ready."""
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            report: ReplicaReport = await service_of(request).directory.call(name, "report")
+            reports = await directory.reports(name)
     except Exception as error:
         return {"ready": False, "cause": str(error) or type(error).__name__}
+    placements = {kind: isinstance(report, ReplicaReport) for kind, report in reports.items()}
+    for report in reports.values():
+        if isinstance(report, ReplicaReport):
+            return {"ready": True, "placements": placements, **_facts(report)}
+    return {"ready": False, "placements": placements, "cause": "; ".join(map(str, reports.values()))}
+
+
+def _facts(report: ReplicaReport) -> dict[str, Any]:
     return {
-        "ready": True,
         "device": report.device,
         "load_seconds": round(report.load_seconds, 3),
         "warm_up_seconds": round(report.warm_up_seconds, 3),

@@ -70,7 +70,8 @@ async def speech(request: Request) -> Response:
     if skip_bytes:
         plan = replace(plan, played=False)  # what was heard before must not be waited for again
     key = key_digest(request.headers) if service.config.security.api_key_sha256 else None
-    ticket = service.admission.admit(plan.model, key, plan.task.predicted_seconds)
+    placements = [placed.name for placed in service.directory.placements(plan.model)]
+    ticket = service.admission.admit(placements, key, plan.task.predicted_seconds)
     stream = service.speech_stream(plan, ticket)
     headers = _headers(body, plan)
     try:
@@ -81,6 +82,8 @@ async def speech(request: Request) -> Response:
         ticket.close()
         raise
     answer.headers["server-timing"] = stream.timeline.server_timing()
+    if stream.placement:
+        answer.headers["x-motet-placement"] = stream.placement
     return answer
 
 

@@ -279,7 +279,7 @@ async def test_the_id_of_another_stream_is_refused(event_id: str) -> None:
 
 async def test_over_the_queue_is_429_with_a_time_to_come_back() -> None:
     bench = Bench(speech={"admission": {"max_queued_seconds_of_audio": 5, "short_seconds_of_audio": 0}})
-    ticket = bench.admission.admit("tone", None, 4.9)
+    ticket = bench.admission.admit(["tone@cpu"], None, 4.9)
     answer = await bench.speak(input="This is far too long for what is left of the queue.")
     assert answer.status_code == 429
     assert answer.json()["error"]["code"] == "queue_full"
