@@ -62,8 +62,7 @@ def transposed_convolution(
     weight = mx.pad(weight, [(0, 0), (0, blocks * stride - taps), (0, 0)])
     spread = (x @ weight.reshape(-1, width).T).reshape(batch, time, out, blocks, stride).swapaxes(2, 4)
     laid = (
-        mx.pad(spread[:, :, :, block], [(0, 0), (block, blocks - 1 - block), (0, 0), (0, 0)])
-        for block in range(blocks)
+        mx.pad(spread[:, :, :, block], [(0, 0), (block, blocks - 1 - block), (0, 0), (0, 0)]) for block in range(blocks)
     )
     summed = sum(laid, start=mx.zeros((), x.dtype)).reshape(batch, -1, out)
     length = (time - 1) * stride - 2 * padding + taps + output_padding

@@ -151,7 +151,7 @@ def _load_text_encoder(model: Any, folder: Path) -> None:
 def load(spec: EngineSpec) -> MlxSeparation:
     """Loads the SAM-Audio in `spec.folder`.
 
-    Options: `ode_opt` ({method, step_size}), `description`, `seed`, `decode_frames` (the codec decodes so many frames at once,
-    which bounds its memory), `memory_share`.
+    Options: `ode_opt` ({method, step_size}), `description`, `seed`, `memory_share`, and `decode_frames`: the codec decodes so
+    many frames at once, which bounds its memory.
     """
     return MlxSeparation(spec)

@@ -66,7 +66,7 @@ class SeededSession:
         self._outcomes.pop(number, None)
 
     def collect(self, number: int) -> Any:
-        """The sound of a piece that is over (an MLX array), or why there is none; None while it is being spoken."""
+        """The library's event of a piece that is over, or why there is none; None while it is being spoken."""
         return self._outcomes.pop(number, None)
 
     def advance(self, frames: int, waiting: Collection[int]) -> None:
@@ -85,7 +85,7 @@ class SeededSession:
     def _take(self, event: Any) -> None:
         over = event.done or event.error is not None
         if over and event.sequence_id in self._pieces:
-            self._end(event.sequence_id, event.error if event.error is not None else event.audio)
+            self._end(event.sequence_id, event.error if event.error is not None else event)
 
     def _end(self, number: int, outcome: Any) -> None:
         del self._pieces[number]

@@ -7,7 +7,7 @@ every step, one call for pieces of several streams, phonemes with a voice pack, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -85,7 +85,15 @@ class LoadedModel:
         return {name: self.options[name] for name in names if name in self.options}
 
 
-Spoken = Samples | Exception | None
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A piece's sound, (n,) float32, and how many of its own units the model made for it."""
+
+    samples: Samples
+    tokens: int
+
+
+Spoken = Sound | Exception | None
 """A piece's sound, why there is none, or None when it is not finished yet."""
 
 
@@ -98,6 +106,9 @@ class Way(Protocol):
     @staticmethod
     def fits(loaded: LoadedModel, voice: str | None) -> bool:
         """Whether the model can be driven so."""
+
+    def cost(self, piece: str) -> float:
+        """The length of a step that speaks the piece or goes on with it."""
 
     def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
         """A step for each: the sound of its next piece, unless that takes more steps."""
@@ -125,6 +136,10 @@ class InSession:
         can = getattr(loaded.model, "supports_tts_continuous_batch", None)
         return can is not None and bool(can(voice=voice, stream=False))
 
+    def cost(self, piece: str) -> float:
+        """Every step is as long as any other."""
+        return 1.0
+
     def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
         """Inserts who is new, and steps until the first has finished or the step is over."""
         refused = [self._insert(utterance) for utterance in utterances]
@@ -150,11 +165,24 @@ class InSession:
         return None
 
     def _collected(self, utterance: MlxUtterance) -> Spoken:
-        audio = self._session.collect(utterance.number)
-        return audio if audio is None or isinstance(audio, Exception) else self._edge.leave(audio)
+        outcome = self._session.collect(utterance.number)
+        if outcome is None or isinstance(outcome, Exception):
+            return outcome
+        return Sound(self._edge.leave(outcome.audio), outcome.token_count)
 
 
-class Together:
+class PieceByPiece:
+    """What the ways share that speak a whole piece in a step."""
+
+    def cost(self, piece: str) -> float:
+        """Characters."""
+        return float(len(piece))
+
+    def leave(self, utterance: MlxUtterance) -> None:
+        """Nothing is held between steps."""
+
+
+class Together(PieceByPiece):
     """Through `batch_generate`: the next pieces of all streams of a step in one call."""
 
     speeds = (1.0, 1.0)
@@ -173,16 +201,13 @@ class Together:
         good = [at for at, text in enumerate(texts) if isinstance(text, str)]
         if not good:
             return [text for text in texts if isinstance(text, Exception)]
-        spoken: dict[int, list[Samples]] = {at: [] for at in good}
+        spoken: dict[int, list[Any]] = {at: [] for at in good}
         for result in self._generated([utterances[at] for at in good], [texts[at] for at in good]):
-            spoken[good[result.sequence_idx]].append(self._loaded.edge.leave(result.audio))
+            spoken[good[result.sequence_idx]].append(result)
         return [
-            text if isinstance(text, Exception) else np.concatenate([SILENCE, *spoken[at]])
+            text if isinstance(text, Exception) else _joined(spoken[at], self._loaded.edge)
             for at, text in enumerate(texts)
         ]
-
-    def leave(self, utterance: MlxUtterance) -> None:
-        """Nothing is held between steps."""
 
     def _generated(self, utterances: Sequence[MlxUtterance], texts: Sequence[Any]) -> Any:
         mx.random.seed(utterances[0].seed)
@@ -191,7 +216,7 @@ class Together:
         return self._loaded.model.batch_generate(texts=list(texts), stream=False, **named, **self._loaded.sampling)
 
 
-class Phonemes:
+class Phonemes(PieceByPiece):
     """A model that takes phonemes and a voice pack, as Kokoro does. hibari reads the text, so the language is English.
 
     The option `phonemes: library` leaves the reading to mlx-audio, which needs `misaki`.
@@ -221,20 +246,19 @@ class Phonemes:
         """One after another: the model takes one at a time."""
         return [_guarded(self._speak, utterance) for utterance in utterances]
 
-    def leave(self, utterance: MlxUtterance) -> None:
-        """Nothing is held between steps."""
-
-    def _speak(self, utterance: MlxUtterance) -> Samples:
+    def _speak(self, utterance: MlxUtterance) -> Sound:
         mx.random.seed(utterance.seed)
         pack = self._packs[utterance.request.voice]
+        read = [part[:MOST_PHONEMES] for part in self._phonemize(utterance.piece)]
         parts = [
-            self._loaded.model(part[:MOST_PHONEMES], pack[min(len(part), len(pack)) - 1], utterance.request.speed)
-            for part in self._phonemize(utterance.piece)
+            self._loaded.model(part, pack[min(len(part), len(pack)) - 1], utterance.request.speed).reshape(-1)
+            for part in read
         ]
-        return self._loaded.edge.leave(mx.concatenate([part.reshape(-1) for part in parts])) if parts else SILENCE
+        samples = self._loaded.edge.leave(mx.concatenate(parts)) if parts else SILENCE
+        return Sound(samples, sum(map(len, read)))
 
 
-class OneByOne:
+class OneByOne(PieceByPiece):
     """Any model: `generate`, one piece after another. With `steps.max_batch_size: 1` the most urgent stream is next."""
 
     speeds = (0.5, 2.0)
@@ -251,19 +275,14 @@ class OneByOne:
         """One after another."""
         return [_guarded(self._speak, utterance) for utterance in utterances]
 
-    def leave(self, utterance: MlxUtterance) -> None:
-        """Nothing is held between steps."""
-
-    def _speak(self, utterance: MlxUtterance) -> Samples:
+    def _speak(self, utterance: MlxUtterance) -> Sound:
         mx.random.seed(utterance.seed)
         loaded, request = self._loaded, utterance.request
         asked: dict[str, Any] = {"voice": _named(request.voice), "lang_code": loaded.options.get("language")}
         asked = {name: value for name, value in asked.items() if value is not None}
         if request.speed != 1.0:
             asked["speed"] = request.speed
-        results = loaded.model.generate(text=utterance.piece, **asked, **loaded.sampling)
-        parts = [loaded.edge.leave(result.audio.reshape(-1)) for result in results]
-        return np.concatenate([SILENCE, *parts])
+        return _joined(loaded.model.generate(text=utterance.piece, **asked, **loaded.sampling), loaded.edge)
 
 
 WAYS: Sequence[type[InSession | Together | Phonemes | OneByOne]] = (InSession, Together, Phonemes, OneByOne)
@@ -301,12 +320,12 @@ class MlxSpeech(InUnifiedMemory):
         return MlxUtterance(request, next(self._numbers))
 
     def first_cost(self, request: SpeechRequest) -> float:
-        """Characters of the first piece."""
-        return float(len(request.pieces[0]))
+        """Of the first piece."""
+        return self._way.cost(request.pieces[0])
 
     def cost(self, utterance: MlxUtterance) -> float:
-        """Characters of the next piece."""
-        return float(len(utterance.pieces[utterance.position]))
+        """Of the next piece."""
+        return self._way.cost(utterance.pieces[utterance.position])
 
     def step(self, utterances: Sequence[MlxUtterance]) -> list[AudioChunk | Exception]:
         """The next piece of each, or a chunk without samples while a session is still at it."""
@@ -327,7 +346,8 @@ class MlxSpeech(InUnifiedMemory):
         if sound is None:
             return AudioChunk(SILENCE, self._sample_rate, index, text, last=False)
         utterance.position += 1
-        return AudioChunk(np.clip(sound, -1, 1), self._sample_rate, index, text, last=utterance.finished)
+        samples = np.clip(sound.samples, -1, 1)
+        return AudioChunk(samples, self._sample_rate, index, text, utterance.finished, sound.tokens)
 
 
 def voices_of(loaded: LoadedModel) -> tuple[Voice, ...]:
@@ -352,12 +372,20 @@ def _text_or_error(utterance: MlxUtterance) -> str | Exception:
         return error
 
 
-def _guarded(speak: Any, utterance: MlxUtterance) -> Spoken:
+def _guarded(speak: Callable[[MlxUtterance], Sound], utterance: MlxUtterance) -> Spoken:
     try:
-        sound: Samples = speak(utterance)
+        return speak(utterance)
     except Exception as error:
         return error
-    return sound
+
+
+def _joined(results: Iterable[Any], edge: Edge) -> Sound:
+    """What the library gives in parts, as one sound."""
+    parts, tokens = [SILENCE], 0
+    for result in results:
+        parts.append(edge.leave(result.audio.reshape(-1)))
+        tokens += result.token_count
+    return Sound(np.concatenate(parts), tokens)
 
 
 def _model_in(folder: Path) -> Any:

@@ -31,7 +31,9 @@ def test_a_dilated_convolution_is_the_same(stride: int, taps: int, padding: int,
 
 
 @pytest.mark.parametrize("output_padding", [0, 1, 3])
-@pytest.mark.parametrize(("stride", "taps", "padding"), [(10, 20, 5), (6, 12, 3), (2, 3, 1), (3, 2, 0), (1, 5, 2), (4, 7, 0)])
+@pytest.mark.parametrize(
+    ("stride", "taps", "padding"), [(10, 20, 5), (6, 12, 3), (2, 3, 1), (3, 2, 0), (1, 5, 2), (4, 7, 0)]
+)
 def test_a_transposed_convolution_is_the_same(stride: int, taps: int, padding: int, output_padding: int) -> None:
     x, weight = drawn(2, 9, 6), drawn(5, taps, 6)
     expected = _plain_transposed(x, weight, stride, padding, 1, output_padding)

@@ -21,13 +21,13 @@ from deployments.engines.base import Chunk, EngineSpec, SeparationEngine
 from deployments.engines.mlx_runtime import mx
 from deployments.engines.mlx_separation import MlxSeparation, ode_options
 from deployments.errors import MotetError
+from deployments.weights import tiny_sam_audio
 from tests.unit.test_separation_engines import SeparationProperties, assert_same, sound, stems_of
-from tests.unit.tiny import sam_audio
 
 
 @cache
 def tiny_folder() -> Path:
-    return sam_audio.write(Path(tempfile.mkdtemp(prefix="tiny-sam-audio-")) / "model")
+    return tiny_sam_audio.write(Path(tempfile.mkdtemp(prefix="tiny-sam-audio-")) / "model")
 
 
 @cache
@@ -40,7 +40,7 @@ def engine() -> MlxSeparation:
 
 class TestTinySamAudio(SeparationProperties):
     # Random weights separate nothing: the stems are noise that differs from chunk to chunk.
-    name, rate, seam_db, sums_to_input = "mlx-sam-audio-tiny", sam_audio.RATE, -100, False
+    name, rate, seam_db, sums_to_input = "mlx-sam-audio-tiny", tiny_sam_audio.RATE, -100, False
 
     @staticmethod
     def engine() -> SeparationEngine:
@@ -48,7 +48,7 @@ class TestTinySamAudio(SeparationProperties):
 
 
 def chunk(index: int = 0, description: str | None = None, channels: int = 1) -> Chunk:
-    return Chunk(sound(sam_audio.RATE, 0.1, channels, seed=3), sam_audio.RATE, index, description)
+    return Chunk(sound(tiny_sam_audio.RATE, 0.1, channels, seed=3), tiny_sam_audio.RATE, index, description)
 
 
 def test_the_description_and_the_chunks_number_matter_and_a_repetition_does_not() -> None:

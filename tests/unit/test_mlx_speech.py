@@ -25,18 +25,19 @@ from deployments.engines.mlx_speech import (
     MlxUtterance,
     OneByOne,
     Phonemes,
+    Sound,
     Together,
 )
 from deployments.errors import MotetError
+from deployments.weights import tiny_qwen3_tts
 from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak, write_golden
-from tests.unit.tiny import qwen3_tts
 
 
 @cache
 def tiny_folder() -> Path:
     import tempfile
 
-    return qwen3_tts.write(Path(tempfile.mkdtemp(prefix="tiny-qwen3-")) / "model")
+    return tiny_qwen3_tts.write(Path(tempfile.mkdtemp(prefix="tiny-qwen3-")) / "model")
 
 
 def load_tiny(**options: object) -> MlxSpeech:
@@ -198,7 +199,7 @@ class BatchModel:
     def batch_generate(self, texts: list[str], stream: bool, voices: list[str] | None = None) -> Iterator[Any]:
         self.calls.append(texts)
         for at in reversed(range(len(texts))):
-            yield SimpleNamespace(audio=tone(texts[at]), sequence_idx=at)
+            yield SimpleNamespace(audio=tone(texts[at]), sequence_idx=at, token_count=len(texts[at]))
 
 
 class SingleModel:
@@ -214,7 +215,7 @@ class SingleModel:
         if "poison" in text:
             raise ValueError("cannot say that")
         noise = mx.random.uniform(shape=(5,))
-        yield from (SimpleNamespace(audio=tone(text)), SimpleNamespace(audio=noise))
+        yield from (SimpleNamespace(audio=audio, token_count=1) for audio in (tone(text), noise))
 
 
 def loaded(model: Any, folder: Path, **options: object) -> LoadedModel:
@@ -233,8 +234,8 @@ def test_pieces_of_several_streams_go_in_one_call(tmp_path: Path) -> None:
     first, failure, second = way.speak([utterance("abc"), bad, utterance("de", number=1)])
     assert model.calls == [["abc", "de"]]
     assert isinstance(failure, MotetError)
-    assert isinstance(first, np.ndarray) and isinstance(second, np.ndarray)
-    assert (len(first), len(second)) == (30, 20)
+    assert isinstance(first, Sound) and isinstance(second, Sound)
+    assert (len(first.samples), first.tokens, len(second.samples)) == (30, 3, 20)
 
 
 def test_without_batches_pieces_go_one_by_one_with_seeds(tmp_path: Path) -> None:
@@ -244,10 +245,10 @@ def test_without_batches_pieces_go_one_by_one_with_seeds(tmp_path: Path) -> None
         [utterance("abc", seed=1), utterance("poison"), utterance("abc", seed=1), utterance("abc", seed=2, speed=1.5)]
     )
     assert isinstance(failure, ValueError)
-    assert isinstance(first, np.ndarray) and isinstance(again, np.ndarray) and isinstance(other, np.ndarray)
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert len(first) == 35
+    assert isinstance(first, Sound) and isinstance(again, Sound) and isinstance(other, Sound)
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert not np.array_equal(first.samples, other.samples)
+    assert (len(first.samples), first.tokens) == (35, 2)
     assert model.calls[0] == ("abc", {"lang_code": "de", "temperature": 0.5})
     assert model.calls[3][1]["speed"] == 1.5
 
@@ -261,7 +262,12 @@ def test_the_way_follows_from_what_the_model_offers(tmp_path: Path) -> None:
     def way(model: Any, **options: object) -> type:
         return next(way for way in mlx_speech.WAYS if way.fits(loaded(model, tmp_path, **options), None))
 
-    assert [way(session), way(BatchModel()), way(refusing), way(SingleModel())] == [InSession, Together, OneByOne, OneByOne]
+    assert [way(session), way(BatchModel()), way(refusing), way(SingleModel())] == [
+        InSession,
+        Together,
+        OneByOne,
+        OneByOne,
+    ]
     assert (way(kokoro), way(kokoro, phonemes="library")) == (Phonemes, OneByOne)
 
 
