@@ -10,8 +10,8 @@ from typing import Any
 
 from deployments.engines.mlx_runtime import mx
 
-_plain_convolution = mx.conv1d
-_plain_transposed = mx.conv_transpose1d
+PLAIN_CONVOLUTION = mx.conv1d
+PLAIN_TRANSPOSED = mx.conv_transpose1d
 
 
 def prepare_cpu_backend() -> None:
@@ -30,7 +30,7 @@ def convolution(
 ) -> Any:
     """`mlx.core.conv1d`: `x` (batch, time, in) and `weight` (out, taps, in) give (batch, time', out)."""
     if groups != 1:
-        return _plain_convolution(x, weight, stride, padding, dilation, groups, stream=stream)
+        return PLAIN_CONVOLUTION(x, weight, stride, padding, dilation, groups, stream=stream)
     taps = weight.shape[1]
     x = mx.pad(x, [(0, 0), (padding, padding), (0, 0)])
     length = (x.shape[1] - dilation * (taps - 1) - 1) // stride + 1
@@ -55,7 +55,7 @@ def transposed_convolution(
     Each input frame becomes `taps` output frames, `stride` after those of the frame before; where they meet they add up.
     """
     if dilation != 1 or groups != 1:
-        return _plain_transposed(x, weight, stride, padding, dilation, output_padding, groups, stream=stream)
+        return PLAIN_TRANSPOSED(x, weight, stride, padding, dilation, output_padding, groups, stream=stream)
     batch, time, width = x.shape
     out, taps, _ = weight.shape
     blocks = -(-taps // stride)

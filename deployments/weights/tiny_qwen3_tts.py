@@ -1,4 +1,4 @@
-"""A Qwen3-TTS of some hundred thousand random weights, laid out on disk as mlx-audio's loader expects: for tests and benchmarks."""
+"""A Qwen3-TTS of random weights, small and laid out on disk as mlx-audio's loader expects: for tests and benchmarks."""
 
 from __future__ import annotations
 

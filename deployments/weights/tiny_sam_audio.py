@@ -1,4 +1,4 @@
-"""A SAM-Audio of some hundred thousand random weights, laid out on disk as mlx-audio's loader expects, with its T5 beside it."""
+"""A SAM-Audio of random weights, small and laid out on disk as mlx-audio's loader expects, with its T5: for tests."""
 
 from __future__ import annotations
 
