@@ -233,8 +233,12 @@ def url_of(host: str, port: int) -> str:
 
 
 def _announce(settings: ConfigFile) -> None:
+    from serve_app import doctor_cluster
+
     address = url_of(settings.http.host, settings.http.port)
     print(f"Motet is ready: {address}/v1 (OpenAI API), {address}/ (web page). Ctrl-C stops it.", flush=True)
+    for line in doctor_cluster.pending_of(settings.app):
+        print(f"Waiting for a machine: {line}", flush=True)
     open_to_others = settings.http.host not in ("127.0.0.1", "localhost", "::1")
     if open_to_others and not settings.app.security.api_key_sha256:
         print("Warning: this port is open to the network and no key is asked for. Set security.api_key_sha256.")

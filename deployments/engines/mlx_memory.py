@@ -38,7 +38,9 @@ class UnifiedMemory:
         """With the share that the engine's options allow. Raises `MotetError` for one that is no share."""
         share = float(str(spec.options.get("memory_share", SHARE)))
         if not 0 < share <= 1:
-            raise fail("invalid", f"memory_share is {share}.", "It is a share: more than 0, at most 1.", param="options")
+            raise fail(
+                "invalid", f"memory_share is {share}.", "It is a share: more than 0, at most 1.", param="options"
+            )
         return cls(int(share * psutil.virtual_memory().total))
 
     def room(self) -> Failure | None:

@@ -18,19 +18,20 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
-from cluster.hardware import HardwareClass
+from cluster.hardware import HardwareClass, Kind
 from deployments.audio import encode
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import FORMATS, open_encoder
 from deployments.engines.base import AudioChunk, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
+from deployments.weights.quantise import STRATEGIES
 from serve_app import cli, local, profiles, server, transcript_formats
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
 from serve_app.config import DEFAULT_MODELS, AppConfig, Model
 
 SENTENCE = "Please turn left at the second traffic light."
-COMMANDS = ("say", "transcribe", "separate", "serve", "doctor", "bench")
+COMMANDS = ("say", "transcribe", "separate", "serve", "convert", "doctor", "join", "bench")
 PROGRAM = (sys.executable, "-m", "serve_app.cli")
 
 
@@ -104,6 +105,8 @@ def test_the_choices_are_those_of_the_modules_they_are_repeated_from() -> None:
     assert get_args(cli.AudioFormat) == get_args(encode.AudioFormat) == tuple(FORMATS)
     assert get_args(cli.TranscriptFormat) == get_args(transcript_formats.TranscriptFormat)
     assert get_args(cli.Profile) == get_args(profiles.Profile)
+    assert get_args(cli.HardwareKind) == get_args(Kind)
+    assert get_args(cli.Way) == tuple(STRATEGIES)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
