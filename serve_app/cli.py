@@ -337,8 +337,8 @@ def join(
         str | None, typer.Argument(metavar="HOST:PORT", show_default="none: this is the first machine of a new cluster")
     ] = None,
     hardware: Annotated[
-        list[HardwareKind] | None, typer.Option(show_default="cpu", help="A class that this machine offers; repeat it.")
-    ] = None,
+        HardwareKind, typer.Option(help="What this machine offers; replicas of class cpu run on any.")
+    ] = "cpu",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where the first machine listens.")] = 6379,
 ) -> None:
     """Make this machine part of a cluster, until Ctrl-C: replicas of its hardware classes then run here too.
@@ -351,7 +351,7 @@ def join(
     """
     from serve_app import joining
 
-    joining.join(address, hardware or ["cpu"], port)
+    joining.join(address, hardware, port)
 
 
 @app.command()

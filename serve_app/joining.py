@@ -1,4 +1,4 @@
-"""`motet join`: this machine becomes part of a Ray cluster, offering the hardware classes that replicas look for.
+"""`motet join`: this machine becomes part of a Ray cluster, offering the hardware class that replicas look for.
 
 It is `ray start` with the resources, labels and environment that Motet's replicas need; it ends with Ctrl-C, and then the
 machine has left.
@@ -9,35 +9,34 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.hardware import Kind, node_offer
 from deployments.errors import fail
 from serve_app import profiles
 
-PORT = 6379
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 TOKEN_NAMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
-def join(address: str | None, kinds: Sequence[Kind], port: int) -> None:
+def join(address: str | None, kind: Kind, port: int) -> None:
     """Becomes the Ray node; does not return. Raises `MotetError` where no token is set."""
     _check_token(os.environ)
-    command = node_command(address, kinds, port)
-    os.execve(command[0], command, {**os.environ, **environment(os.environ)})
+    command = node_command(address, kind, port)
+    os.execve(command[0], command, {**os.environ, **environment(os.environ)})  # noqa: S606  (its signals are ours)
 
 
-def node_command(address: str | None, kinds: Sequence[Kind], port: int) -> list[str]:
+def node_command(address: str | None, kind: Kind, port: int) -> list[str]:
     """The program that is this machine's part of the cluster: of the one at `address`, or the first of a new one."""
-    offer = node_offer(kinds)
+    offer = node_offer((kind,))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     command += [f"--address={address}"] if address else ["--head", f"--port={port}", "--include-dashboard=false"]
     if offer["resources"]:
         command.append(f"--resources={json.dumps(offer['resources'])}")
     if offer["labels"]:
         command.append("--labels=" + ",".join(f"{name}={value}" for name, value in offer["labels"].items()))
-    if "cuda" not in kinds:
+    if kind != "cuda":
         command.append("--num-gpus=0")  # Ray 2.60 would offer a Mac's GPU as one for CUDA
     return command
 
