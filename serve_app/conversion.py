@@ -61,7 +61,9 @@ class RoundTrip:
     def _windows(self) -> Iterator[tuple[str, Samples]]:
         """The sentences, spoken by the configuration's voice, as windows with what they say."""
         voice = local.load_model(self.app, None, "speech").engine
-        texts, parts, seconds = [], [], 0.0
+        texts: list[str] = []
+        parts: list[Samples] = []
+        seconds = 0.0
         for sentence in self.sentences:
             chunks = speak_here(SpeechTask((sentence,), voice.traits.default_voice, 1.0, 0), voice)
             samples = resample(np.concatenate([c.samples for c in chunks]), voice.traits.sample_rate, RATE)
@@ -95,6 +97,13 @@ TRIPS: Mapping[Task, Trip] = {"transcription": RoundTrip._heard, "speech": Round
 def convert(order: Order, app: AppConfig, progress: Callable[[str], None], sentences: int | None = None) -> Quantised:
     """Quantises and judges, with the first so many `sentences` or all. Raises `MotetError`: see `quantise.quantise`."""
     return quantise.quantise(order, RoundTrip(app, SENTENCES[:sentences]).measure, progress)
+
+
+def measured(source: str, bits: int, group_size: int, sentences: int | None = None) -> Quantised:
+    """What MLX weights of so many bits cost, for a benchmark: quantised, measured as `convert` does, and thrown away."""
+    with tempfile.TemporaryDirectory(prefix="motet-quantised-") as folder:
+        order = Order(source, "mlx", bits, group_size, Path(folder, "quantised"), max_increase=1.0, sha256={})
+        return convert(order, AppConfig(), lambda _: None, sentences)
 
 
 def table_of(done: Quantised) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from cluster.hardware import LABEL
 from deployments.errors import fail
-from serve_app import config
+from serve_app import config, joining
 from serve_app.config import AppConfig, Placement
 from serve_app.doctor import Finding
 
@@ -58,12 +59,12 @@ class Need:
 
 def examine(config_file: Path | None) -> list[Finding]:
     """Asks the cluster at RAY_ADDRESS, or the one on this machine. Raises `MotetError` when none answers."""
+    os.environ.update(joining.environment(os.environ))  # before Ray is imported, which reads it
     import ray
 
     app = config.read(config_file).app if config_file else AppConfig()
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
     try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level="ERROR")
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         cause = f"No Ray cluster answers: {str(error).splitlines()[0]}"
         raise fail("unavailable", cause, "Start one with motet join, and set RAY_ADDRESS to its address.") from error
@@ -84,11 +85,12 @@ def machines() -> list[Machine]:
 def running() -> Mapping[str, int]:
     """Replicas that run, by deployment, of every application of the cluster that this process is connected to."""
     from ray import serve
+    from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]
 
     found: dict[str, int] = {}
     for application in serve.status().applications.values():
         for name, deployment in application.deployments.items():
-            found[name] = deployment.replica_states.get("RUNNING", 0)
+            found[name] = deployment.replica_states.get(ReplicaState.RUNNING, 0)
     return found
 
 

@@ -7,8 +7,8 @@ weights). Convolutions, norms and positions stay as they are.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import sys
 from pathlib import Path
 
 from deployments.engines.registry import Task
@@ -37,7 +37,7 @@ def quantise(folder: Path, out: Path, bits: int, group_size: int) -> None:
     """Writes the quantised model of an `original` folder into `out`."""
     from mlx_audio.convert import convert
 
-    with contextlib.redirect_stdout(sys.stderr):  # the library talks; standard output is for results
+    with contextlib.redirect_stdout(io.StringIO()):  # the library talks
         convert(
             str(folder),
             str(out),
@@ -52,8 +52,8 @@ def _kind(folder: Path) -> str:
     from mlx_audio.registry import classify_model
 
     config = json.loads((folder / "config.json").read_text())
-    kind = classify_model(str(config.get("model_type", "")))
-    if kind not in TASKS:
+    kind: str | None = classify_model(str(config.get("model_type", "")))
+    if kind is None or kind not in TASKS:
         cause = f"mlx-audio knows no model of the type {config.get('model_type')!r}."
         raise fail(
             "unsupported", cause, "Its model types: python -c 'import mlx_audio.registry as r; print(r.kinds())'"
