@@ -142,6 +142,6 @@ def _wrong(texts: Sequence[str], heard: Sequence[str]) -> float:
     try:
         from serve_app.bench.word_error_rate import errors
     except ImportError as error:
-        remedy = "Run: pip install --constraint constraints.txt 'motet[bench]'"
+        remedy = f"{quantise.INSTALL} '.[bench]'"
         raise fail("unavailable", f"Counting wrong words needs a library: {error}.", remedy) from error
     return errors(texts, heard).rate

@@ -21,6 +21,7 @@ from deployments.engines.sources import WEIGHT_SUFFIXES
 from deployments.errors import fail
 
 MANIFEST = "motet-quantisation.json"
+INSTALL = "In the project's folder: pip install --constraint constraints.txt --editable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ STRATEGIES: Mapping[str, Strategy] = {
         group_sizes=(32, 64, 128),
         engines={"transcription": "mlx_recognition", "speech": "mlx_speech"},
         device="mlx",
-        remedy="pip install --constraint constraints.txt 'motet[mlx]'",
+        remedy=f"{INSTALL} '.[mlx,bench]'",
     ),
     "ctranslate2": Strategy(
         "deployments.weights.quantise_ctranslate2",
@@ -85,7 +86,7 @@ STRATEGIES: Mapping[str, Strategy] = {
         group_sizes=(),
         engines={"transcription": "whisper"},
         device="cpu",
-        remedy="pip install --constraint constraints.txt 'motet[torch]' transformers",
+        remedy=f"{INSTALL} '.[torch,mlx,bench]'",
     ),
 }
 
@@ -226,4 +227,4 @@ def _with_library(strategy: Strategy, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except ImportError as error:
-        raise fail("unavailable", f"This needs a library: {error}.", f"Run: {strategy.remedy}") from error
+        raise fail("unavailable", f"This needs a library: {error}.", strategy.remedy) from error

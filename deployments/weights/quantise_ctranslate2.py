@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from deployments.engines.registry import Task
-from deployments.errors import fail
 from deployments.weights import whisper_ctranslate2
 
 COPIED = ("tokenizer.json", "preprocessor_config.json")
@@ -31,11 +30,7 @@ def quantise(folder: Path, out: Path, bits: int, group_size: int) -> None:
 
 
 def _convert(folder: Path, out: Path, quantization: str | None) -> None:
-    try:
-        from ctranslate2.converters import TransformersConverter
+    from ctranslate2.converters import TransformersConverter
 
-        converter = TransformersConverter(str(folder), copy_files=[n for n in COPIED if (folder / n).is_file()])
-        converter.convert(str(out), quantization=quantization, force=True)
-    except ImportError as error:
-        remedy = "Run: pip install --constraint constraints.txt 'motet[torch]' transformers"
-        raise fail("unavailable", f"CTranslate2's converter needs a library: {error}.", remedy) from error
+    converter = TransformersConverter(str(folder), copy_files=[n for n in COPIED if (folder / n).is_file()])
+    converter.convert(str(out), quantization=quantization, force=True)

@@ -127,7 +127,7 @@ def test_a_class_that_dies_under_load_fails_no_request(two_classes: Service) -> 
         asked: tuple[Ask, ...] = (speak, separate)
         expected = {(ask, n): ask(client, n)[0] for ask in asked for n in range(len(TEXTS))}
     load = Load(two_classes, expected)
-    asks: list[Ask] = [speak] * SPEAKERS + [separate] * SEPARATORS
+    asks = [asked[0]] * SPEAKERS + [asked[1]] * SEPARATORS
     with ThreadPoolExecutor(len(asks)) as clients:
         done = [clients.submit(load.run, ask, number) for number, ask in enumerate(asks)]
         try:
