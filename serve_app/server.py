@@ -161,13 +161,17 @@ def _deploy(settings: ConfigFile) -> None:
 
 
 def _leave(application: str | None) -> None:
-    """Takes our application, if it is on a cluster that stays, off it, and Ray Serve too unless it runs others'."""
+    """Takes our application, if it is on a cluster that stays, off it, and Ray Serve too unless it runs others'.
+
+    Once told, Ray Serve does so by itself, however long open streams take.
+    """
     import ray
     from ray import serve
 
     if application is not None and ray.is_initialized():
-        serve.delete(application)
-        if not serve.status().applications:
+        if set(serve.status().applications) - {application}:
+            serve.delete(application)
+        else:
             serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()
 
