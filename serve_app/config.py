@@ -178,6 +178,7 @@ class Speech(StrictModel):
     piece_cache_bytes: Count = 64 * 1024 * 1024
     admission: AdmissionControl = AdmissionControl()
     request_seconds_of_audio: Positive = 10.0
+    first_sound_alarm_ms: Positive = 500.0
     max_input_characters: Count = 100_000
     default_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
 

@@ -277,6 +277,8 @@ class ModelDirectory:
 
 def unavailable(name: str, trouble: Exception | None) -> MotetError:
     """What to tell a client when no placement answered."""
+    if isinstance(refused := getattr(trouble, "cause", None), MotetError):
+        return refused  # the replica's own words, which Ray wrapped
     if isinstance(trouble, BackPressureError):
         return fail("overloaded", f"The model {name!r} is busy.", "Try again in a moment.", code="model_busy")
     return fail("unavailable", f"The model {name!r} has no replica that answers.", "Try again in a moment.")

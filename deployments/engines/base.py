@@ -50,7 +50,8 @@ class SpeechRequest:
 class AudioChunk:
     """One step's sound of one utterance: mono float32 `samples` (n,) at `sample_rate` Hz.
 
-    `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance.
+    `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance. `tokens` is how many of
+    its own units (codec frames, phonemes) the model made for it, where it knows.
     """
 
     samples: Samples
@@ -58,6 +59,7 @@ class AudioChunk:
     index: int
     text: str
     last: bool
+    tokens: int = 0
 
     @property
     def seconds(self) -> float:

@@ -22,6 +22,7 @@ from deployments.engines.base import (
     Window,
     Word,
 )
+from deployments.engines.mlx_convolution import prepare_cpu_backend
 from deployments.engines.mlx_memory import InUnifiedMemory
 from deployments.engines.mlx_runtime import Edge, dtype_of, mx, on_cpu
 from deployments.engines.windows_heard import SAMPLE_RATE, WindowedRecognition, is_noise
@@ -158,6 +159,7 @@ class MlxRecognition(InUnifiedMemory, WindowedRecognition):
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
+        prepare_cpu_backend()
         model = _loaded(Path(spec.folder))
         ways = (way for needs, way in LISTENERS if all(hasattr(model, name) for name in needs))
         listener = next(ways, None)

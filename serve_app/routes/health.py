@@ -49,11 +49,17 @@ async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
             reports = await directory.reports(name)
     except Exception as error:
         return {"ready": False, "cause": str(error) or type(error).__name__}
-    placements = {kind: isinstance(report, ReplicaReport) for kind, report in reports.items()}
-    for report in reports.values():
-        if isinstance(report, ReplicaReport):
+    troubles = {kind: _trouble(report) for kind, report in reports.items()}
+    placements = {kind: trouble is None for kind, trouble in troubles.items()}
+    for kind, report in reports.items():
+        if placements[kind]:
             return {"ready": True, "placements": placements, **_facts(report)}
-    return {"ready": False, "placements": placements, "cause": "; ".join(map(str, reports.values()))}
+    return {"ready": False, "placements": placements, "cause": "; ".join(map(str, troubles.values()))}
+
+
+def _trouble(report: ReplicaReport | Exception) -> str | None:
+    """Why a placement takes no work: it gave no report, or it has no room."""
+    return report.refusal if isinstance(report, ReplicaReport) else str(report) or type(report).__name__
 
 
 def _facts(report: ReplicaReport) -> dict[str, Any]:
@@ -62,6 +68,7 @@ def _facts(report: ReplicaReport) -> dict[str, Any]:
         "load_seconds": round(report.load_seconds, 3),
         "warm_up_seconds": round(report.warm_up_seconds, 3),
         "memory_bytes": report.memory_bytes,
+        "engine_memory": report.engine_memory and asdict(report.engine_memory),
         "heavy_libraries": list(report.heavy_libraries),
         "scheduling": report.scheduling,
         "steps": asdict(report.steps),

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, cast
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.errors import Failure, MotetError
@@ -225,3 +225,21 @@ def test_what_does_not_exist_or_fit_is_not_found(name: str, task: str) -> None:
 
 def test_a_cpu_placement_is_the_default() -> None:
     assert Placement().hardware == Cpu()
+
+
+def refused() -> Exception:
+    """A replica's refusal as it comes out of Ray."""
+    error = MotetError(Failure("overloaded", "The memory is full.", "Try again.", code="memory_full"))
+    return RayTaskError("speak", "a traceback", error).as_instanceof_cause()
+
+
+async def test_a_replica_without_room_is_passed_over() -> None:
+    models, _ = directory(Replica("mlx", refused()), Replica("cpu"))
+    assert [item async for item in models.stream("echo", "stream")] == ["cpu0", "cpu1", "cpu2"]
+
+
+async def test_where_no_replica_has_room_the_client_reads_why() -> None:
+    models, _ = directory(Replica("mlx", refused()), Replica("cpu", refused()))
+    with pytest.raises(MotetError, match="memory is full") as caught:
+        _ = [item async for item in models.stream("echo", "stream")]
+    assert caught.value.failure.code == "memory_full"
