@@ -161,13 +161,17 @@ def _deploy(settings: ConfigFile) -> None:
 
 
 def _leave(application: str | None) -> None:
-    """Takes our application, if it is on a cluster that stays, off it, and Ray Serve too unless it runs others'."""
+    """Takes our application, if it is on a cluster that stays, off it, and Ray Serve too unless it runs others'.
+
+    Once told, Ray Serve does so by itself, however long open streams take.
+    """
     import ray
     from ray import serve
 
     if application is not None and ray.is_initialized():
-        serve.delete(application)
-        if not serve.status().applications:
+        if set(serve.status().applications) - {application}:
+            serve.delete(application)
+        else:
             serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()
 
@@ -233,8 +237,12 @@ def url_of(host: str, port: int) -> str:
 
 
 def _announce(settings: ConfigFile) -> None:
+    from serve_app import doctor_cluster
+
     address = url_of(settings.http.host, settings.http.port)
     print(f"Motet is ready: {address}/v1 (OpenAI API), {address}/ (web page). Ctrl-C stops it.", flush=True)
+    for line in doctor_cluster.pending_of(settings.app):
+        print(f"Waiting for a machine: {line}", flush=True)
     open_to_others = settings.http.host not in ("127.0.0.1", "localhost", "::1")
     if open_to_others and not settings.app.security.api_key_sha256:
         print("Warning: this port is open to the network and no key is asked for. Set security.api_key_sha256.")

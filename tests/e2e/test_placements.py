@@ -124,9 +124,10 @@ def kill(service: Service, model: str, not_these: frozenset[int] = frozenset()) 
 
 def test_a_class_that_dies_under_load_fails_no_request(two_classes: Service) -> None:
     with httpx.Client(base_url=two_classes.url, timeout=120) as client:
-        expected = {(ask, n): ask(client, n)[0] for ask in (speak, separate) for n in range(len(TEXTS))}
+        asked: tuple[Ask, ...] = (speak, separate)
+        expected = {(ask, n): ask(client, n)[0] for ask in asked for n in range(len(TEXTS))}
     load = Load(two_classes, expected)
-    asks = [speak] * SPEAKERS + [separate] * SEPARATORS
+    asks = [asked[0]] * SPEAKERS + [asked[1]] * SEPARATORS
     with ThreadPoolExecutor(len(asks)) as clients:
         done = [clients.submit(load.run, ask, number) for number, ask in enumerate(asks)]
         try:

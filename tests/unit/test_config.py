@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -163,7 +164,10 @@ def test_the_fallback_voice_is_a_speech_model() -> None:
 
 
 def test_a_placement_may_have_an_engine_of_its_own() -> None:
-    placements = ({"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts"}, {})
+    placements: list[dict[str, Any]] = [
+        {"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts"},
+        {},
+    ]
     model = Model.model_validate({"engine": "simulated", "options": {"step_ms": 5}, "placements": placements})
     there, here = (replica_settings("voice", model, placement) for placement in model.placements)
     assert (there.engine, there.source, there.device) == ("hibari", "wheel:hibari-tts", "mlx")
