@@ -10,12 +10,15 @@ from typing import Any
 from ray.serve import metrics
 
 from deployments.engines.base import AudioChunk, Memory
+from deployments.paced_speech import PacingReport
 
 BATCH_SIZES = [1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32]
 SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75]
 STAGE_TAGS: Any = ("model", "stage")  # Ray's annotation allows for one name only
 MEMORY_TAGS: Any = ("model", "kind")
 PER_SECOND = [5.0, 10, 12.5, 25, 50, 75, 100, 150, 200, 400, 800]
+FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]
+LEADS = [1.0, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000]
 MILLISECONDS = [1.0, 2, 5, 10, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000, 10000]
 
 
@@ -162,6 +165,13 @@ class RequestMetrics:
         self._first = _histogram(
             "motet_first_sound_ms", "From a request to its first bytes of sound, in ms.", MILLISECONDS, ""
         )
+        self._factors = _histogram("motet_real_time_factor", "Seconds of steps for a second of sound.", FACTORS, "")
+        self._leads = _histogram(
+            "motet_least_lead_ms", "The least that a listener had ahead of playback while sound came, in ms.", LEADS, ""
+        )
+        self._underruns = _counter("motet_underruns", "Times that a listener ran dry.", "")
+        self._concealed = _counter("motet_concealed_seconds", "Seconds of sound that no engine made.", "")
+        self._fallbacks = _counter("motet_fallbacks", "Streams that another model had to finish.", "")
 
     def stage(self, model: str, stage: str, seconds: float) -> None:
         """How long a stage of one request took."""
@@ -172,6 +182,21 @@ class RequestMetrics:
         self._first.observe(seconds * 1000, {"model": model})
         if seconds > self._alarm_s:
             self._late.inc(1, {"model": model})
+
+    def played(self, model: str, report: PacingReport, real_time_factor: float) -> None:
+        """What became of a stream, and the seconds of steps that a second of its sound took. Sound out of the gateway's
+        cache took none."""
+        tags = {"model": model}
+        if real_time_factor > 0:
+            self._factors.observe(real_time_factor, tags)
+        if report.least_lead_seconds is not None:
+            self._leads.observe(report.least_lead_seconds * 1000, tags)
+        if report.underruns:
+            self._underruns.inc(report.underruns, tags)
+        if report.concealed_seconds:
+            self._concealed.inc(report.concealed_seconds, tags)
+        if report.fallback:
+            self._fallbacks.inc(1, tags)
 
 
 def _histogram(name: str, description: str, boundaries: list[float], model: str) -> metrics.Histogram:

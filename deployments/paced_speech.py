@@ -42,6 +42,9 @@ class PacingReport:
     concealments: int = 0
     underruns: int = 0
     fallback: bool = False
+    least_lead_seconds: float | None = None
+    """How close the listener came to running dry: what was still ahead of playback when the next sound left, at least. None
+    for a stream that left as one piece."""
 
 
 class PacedSpeech:
@@ -64,10 +67,11 @@ class PacedSpeech:
         self._clock = clock
         capacity = max(1, int(settings.capacity_ms / 1000 * sample_rate))
         self._buffer: Buffer = RingBuffer(capacity) if played else HandOver(capacity)
-        self._frame = max(1, int(settings.frame_ms / 1000 * sample_rate))
+        self._frame = min(capacity, max(1, int(settings.frame_ms / 1000 * sample_rate)))
         self._pacer = Pacer(settings)
         self._concealment = Concealment(sample_rate)
-        self._changed = asyncio.Event()
+        # One for each that waits, who alone clears it: so no change is missed between a look and the wait after it.
+        self._sound_came, self._room_came = asyncio.Event(), asyncio.Event()
         self._fillers: list[asyncio.Task[None]] = []
         self._next_piece = 0
         self._gap_seconds = 0.0
@@ -93,7 +97,7 @@ class PacedSpeech:
 
     def _fill_from(self, chunks: Chunks) -> None:
         filler = asyncio.create_task(self._fill(chunks))
-        filler.add_done_callback(lambda _: self._changed.set())
+        filler.add_done_callback(lambda _: self._sound_came.set())
         self._fillers.append(filler)
 
     @property
@@ -121,33 +125,41 @@ class PacedSpeech:
         written = 0
         while written < len(samples):
             written += self._buffer.write(samples[written:])
-            self._changed.set()
-            if written < len(samples):
-                await self._until(lambda: self._buffer.room > 0)
-
-    async def _until(self, true: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Waits until something of the ring or the filler makes it true; False when the time is over first."""
-        deadline = None if timeout_s is None else self._clock() + timeout_s
-        while not true():
-            self._changed.clear()
-            left = None if deadline is None else deadline - self._clock()
-            if left is not None and left <= 0:
-                return False
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
-        return True
+            self._sound_came.set()
+            while written < len(samples) and self._buffer.room == 0:
+                self._room_came.clear()
+                await self._room_came.wait()
 
     async def _next_frame(self) -> Frame | None:
         await self._wait_for_the_listener()
-        if not await self._until(lambda: self._buffer.level > 0 or self._ended, self._patience_s()):
-            return self._concealed()
+        while not await self._sound_is_there(self._patience_s()) and self._buffer.level == 0:
+            if self._pacer.playout.started_s is not None:
+                return self._concealed()
+            self._fall_back()  # there is no sound yet that could be concealed
         if self._buffer.level == 0:
             self._fillers[-1].result()  # raises what the engine raised
             return None
         self._pacer.adapt(self._buffered_seconds)
         samples = self._buffer.read(self._frame)
-        self._changed.set()
+        self._room_came.set()
         return Frame(self._concealment.resume(samples))
+
+    async def _sound_is_there(self, patience_s: float | None) -> bool:
+        """Waits for the next frame or the end; False when that takes too long."""
+        deadline = None if patience_s is None else self._clock() + patience_s
+        while self._buffer.level < self._enough and not self._ended:
+            self._sound_came.clear()
+            left = None if deadline is None else deadline - self._clock()
+            if left is not None and left <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sound_came.wait(), left)
+        return True
+
+    @property
+    def _enough(self) -> int:
+        """Samples that are worth a frame: of the first sound any, later a whole one where frames are cut."""
+        return self._frame if self._played and self._pacer.playout.started_s is not None else 1
 
     async def _wait_for_the_listener(self) -> None:
         """Does not send further ahead than the look-ahead, for a stream that is played as it comes."""
@@ -158,24 +170,38 @@ class PacedSpeech:
                 await asyncio.sleep(ahead)
 
     def _patience_s(self) -> float | None:
-        """How long the next sound may take: until the listener runs dry, and the budget on top, once for each gap."""
-        if not self._played or self._pacer.playout.started_s is None:
+        """How long the next sound may take: until the listener runs dry, and the budget on top, once for each gap. The first
+        sound may take until the fallback takes over."""
+        if not self._played:
             return None
+        if self._pacer.playout.started_s is None:
+            return self._settings.fallback_after_ms / 1000 if self._can_fall_back else None
         budget_ms = 0.0 if self._gap_seconds else self._settings.chunk_budget_ms
         return max(0.0, self._pacer.playout.lead(self._clock())) + budget_ms / 1000
 
     def _concealed(self) -> Frame:
         late_ms = self._settings.chunk_budget_ms + self._gap_seconds * 1000
-        if late_ms >= self._settings.fallback_after_ms and not self.report.fallback and self._fallback:
-            self.report.fallback = True
-            self._fillers[-1].cancel()
-            self._fill_from(self._fallback(self._next_piece))
+        if late_ms >= self._settings.fallback_after_ms and self._can_fall_back:
+            self._fall_back()
         return Frame(self._concealment.conceal(self._frame), concealed=True)
+
+    @property
+    def _can_fall_back(self) -> bool:
+        return self._fallback is not None and not self.report.fallback
+
+    def _fall_back(self) -> None:
+        assert self._fallback is not None
+        self.report.fallback = True
+        self._fillers[-1].cancel()
+        self._fill_from(self._fallback(self._next_piece))
 
     def _count(self, frame: Frame) -> None:
         seconds = len(frame.samples) / self._rate
-        playout = self._pacer.playout
-        playout.send(seconds, self._clock())
+        playout, now = self._pacer.playout, self._clock()
+        if playout.started_s is not None:
+            lead, least = max(0.0, playout.lead(now)), self.report.least_lead_seconds
+            self.report.least_lead_seconds = lead if least is None else min(least, lead)
+        playout.send(seconds, now)
         self._concealment.sent(frame.samples)
         self.report.sent_seconds += seconds
         self.report.underruns = playout.underruns

@@ -13,6 +13,7 @@ from deployments.listening import Heard, first_second_of_silence, windows_of
 from deployments.replica import ModelReplica
 from deployments.scheduling import Wish
 from deployments.settings import WindowSettings
+from deployments.stepping import Stepped
 
 
 class Recognizer(ModelReplica):
@@ -35,7 +36,7 @@ class Recognizer(ModelReplica):
         """
         await self.room.ensure()
         cutter = windows_of(recording, options, self._engine.traits.sample_rate, self._windows)
-        running: deque[tuple[Window, asyncio.Task[Transcript]]] = deque()
+        running: deque[tuple[Window, asyncio.Task[Stepped[Transcript]]]] = deque()
         try:
             while True:
                 window = await asyncio.to_thread(next, cutter, None)
@@ -51,9 +52,9 @@ class Recognizer(ModelReplica):
             for _, task in running:
                 task.cancel()
 
-    async def _oldest(self, running: deque[tuple[Window, asyncio.Task[Transcript]]]) -> Heard:
+    async def _oldest(self, running: deque[tuple[Window, asyncio.Task[Stepped[Transcript]]]]) -> Heard:
         window, task = running[0]
-        transcript = await task
+        transcript = (await task).result
         running.popleft()
         return Heard(transcript, window.start + len(window.samples) / self._engine.traits.sample_rate)
 

@@ -59,6 +59,7 @@ class ReplicaReport:
     memory_bytes: int
     heavy_libraries: tuple[str, ...]
     scheduling: str
+    open_streams: int
     steps: StepCounts
     engine_memory: Memory | None = None
     refusal: str | None = None
@@ -107,8 +108,13 @@ class ModelReplica:
         return stepper
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Called by Ray Serve at the start and when the config's step settings change; nothing is restarted."""
-        self._configure_steps(StepSettings.model_validate(user_config))
+        """Called by Ray Serve at the start and when the config's step settings change; nothing is restarted. Settings that
+        are not named are as the model was configured."""
+        self._configure_steps(StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config)))
+
+    def open_streams(self) -> int:
+        """How many streams are under way, where there are streams."""
+        return 0
 
     @property
     def model(self) -> str:
@@ -125,6 +131,7 @@ class ModelReplica:
             memory_bytes=psutil.Process().memory_info().rss,
             heavy_libraries=tuple(name for name in HEAVY_LIBRARIES if name in sys.modules),
             scheduling=self._applied.policy,
+            open_streams=self.open_streams(),
             steps=self._step_metrics.counts,
             engine_memory=self.room.memory,
             refusal=self.room.refusal and self.room.refusal.message,

@@ -1,7 +1,8 @@
 """Who goes into the next step: the one whose listener runs dry first, and whoever fits beside it.
 
-Earliest deadline first: a deadline is the moment a listener's sound runs out. A new stream has no sound at all, so its
-deadline is the moment it came, and it outranks every stream that is ahead of its playback.
+Earliest deadline first: a deadline is the moment a listener's sound runs out. A new stream has none that could run out; it
+counts as urgent from the moment it came, so it outranks every stream that is ahead of its playback and comes after those
+that were about to run dry.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Separator(ModelReplica):
             return chunk
         try:
             await self.room.ensure()
-            return await self._stepper.step(chunk, _wish(chunk))
+            return (await self._stepper.step(chunk, _wish(chunk))).result
         except Exception as error:
             return as_failure(error)
 

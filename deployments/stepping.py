@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ray import serve
@@ -22,6 +23,15 @@ from deployments.settings import StepSettings
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped(Generic[Result]):
+    """What a step brought one item, how long the item waited for the step, and how long the step took, in seconds."""
+
+    result: Result
+    waited_s: float
+    took_s: float
 
 
 class StepGate(Generic[Item]):
@@ -124,26 +134,36 @@ class Stepper(Generic[Item, Result]):
         self._batch.set_max_batch_size(settings.max_batch_size)
         self._batch.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)
 
-    async def step(self, item: Item, wish: Wish) -> Result:
+    async def step(self, item: Item, wish: Wish) -> Stepped[Result]:
         """This item's part of the next step. Raises what the engine returned for it."""
-        candidate = Candidate(item, wish)
+        candidate, came = Candidate(item, wish), time.monotonic()
         if not self._settings.gate:
-            return _raised(await self._step_together(candidate))
-        came = time.monotonic()
+            return _raised(await self._step_together(candidate), came)
         async with self.gate.turn(candidate) as together:
             self._metrics.waited(time.monotonic() - came)
             # The batch is full, and so closes, with the last of those that the gate let through.
             self._batch.set_max_batch_size(together)
-            return _raised(await self._step_together(candidate))
+            return _raised(await self._step_together(candidate), came)
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.001)
-    async def _step_together(self, candidates: list[Candidate[Item]]) -> list[Result | Exception]:
+    async def _step_together(self, candidates: list[Candidate[Item]]) -> list[_Outcome[Result]]:
         started = time.monotonic()
         try:
-            return await self._thread.run(advance_or_halve, self._advance, [c.item for c in candidates])
+            results = await self._thread.run(advance_or_halve, self._advance, [c.item for c in candidates])
         finally:
             padding = padding_share([c.wish.cost for c in candidates])
             self._metrics.stepped(len(candidates), time.monotonic() - started, padding)
+        ended = time.monotonic()
+        return [_Outcome(result, started, ended) for result in results]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[Result]):
+    """One item's part of a step that began and ended at these times of the monotonic clock."""
+
+    result: Result | Exception
+    started: float
+    ended: float
 
 
 def advance_or_halve(
@@ -174,7 +194,7 @@ def _whole(results: list[Result | Exception], items: Sequence[Item]) -> list[Res
     return results
 
 
-def _raised(result: Result | Exception) -> Result:
-    if isinstance(result, Exception):
-        raise result
-    return result
+def _raised(outcome: _Outcome[Result], came: float) -> Stepped[Result]:
+    if isinstance(outcome.result, Exception):
+        raise outcome.result
+    return Stepped(outcome.result, outcome.started - came, outcome.ended - outcome.started)

@@ -41,7 +41,7 @@ class Synthesizer(ModelReplica):
         """What the model can do."""
         return self._engine.traits
 
-    async def open_streams(self) -> int:
+    def open_streams(self) -> int:
         """How many utterances are under way."""
         return self._metrics.open_streams
 
@@ -52,21 +52,24 @@ class Synthesizer(ModelReplica):
         without samples says that its stream is being worked on, and stays here.
         """
         await self.room.ensure()
-        dry_at = time.monotonic() + request.lasts_seconds
+        dry_at = time.monotonic() + self._lasts_seconds(request)
         stream = Stream(request)
         self._metrics.opened(1)
-        made = heard = 0.0
+        made = heard = waited_s = took_s = 0.0
         pace = StreamPace(self._metrics)
         try:
             with self._stepper.gate.stream():
                 while not stream.finished:
-                    chunk = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
+                    stepped = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
+                    chunk = stepped.result
                     made += chunk.seconds
                     self._metrics.made(chunk.seconds)
                     pace.step(chunk)
+                    waited_s, took_s = waited_s + stepped.waited_s, took_s + stepped.took_s
                     if not len(chunk.samples) and not chunk.last:
                         continue
-                    yield pack(chunk)
+                    yield pack(chunk, waited_s, took_s)
+                    waited_s = took_s = 0.0
                     heard = made
         except Exception as error:
             yield as_failure(error)
@@ -76,6 +79,10 @@ class Synthesizer(ModelReplica):
             self._metrics.wasted(made - heard)
             # Without an await: a cancelled stream must free its slot even while it is being torn down.
             self.thread.submit(self._close, stream)
+
+    def _lasts_seconds(self, request: SpeechRequest) -> float:
+        """A listener without sound comes after those who are about to lose theirs, and before all others."""
+        return request.lasts_seconds or self._stepper.gate.settings.urgent_below_ms / 1000
 
     def _cost(self, stream: Stream) -> float:
         """The length of the stream's next step."""

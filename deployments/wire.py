@@ -17,20 +17,23 @@ FULL_SCALE = 32768.0
 
 @dataclass(frozen=True, slots=True)
 class PackedChunk:
-    """An `AudioChunk` with its samples as little-endian 16-bit integers."""
+    """An `AudioChunk` with its samples as little-endian 16-bit integers, and what it cost: how long the stream waited for
+    the step that made it, and how long that step took, in seconds."""
 
     samples: bytes
     sample_rate: int
     index: int
     text: str
     last: bool
+    waited_s: float = 0.0
+    step_s: float = 0.0
 
 
-def pack(chunk: AudioChunk) -> PackedChunk:
+def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> PackedChunk:
     """For the way to another deployment."""
     scaled = np.rint(chunk.samples * FULL_SCALE)
     samples = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
-    return PackedChunk(samples, chunk.sample_rate, chunk.index, chunk.text, chunk.last)
+    return PackedChunk(samples, chunk.sample_rate, chunk.index, chunk.text, chunk.last, waited_s, step_s)
 
 
 def unpack(packed: PackedChunk) -> AudioChunk:

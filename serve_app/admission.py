@@ -26,6 +26,9 @@ FIRST_SHARE = 0.2
 LENGTH_MEMORY_SECONDS_OF_AUDIO = 120.0
 """How much predicted audio the correction of predictions remembers."""
 
+FIRST_TURN_SECONDS = 1.0
+"""Of audio: how much one turn of a stream is assumed to bring before any was measured."""
+
 LEAST_RATE = 1e-3
 """Audio seconds per second; an engine that stands still must not divide by zero."""
 
@@ -76,14 +79,18 @@ class QueueReport:
 
 
 class Ticket:
-    """One admitted request's place in the queue. Its holder must `close` it, whatever happens."""
+    """One admitted request's place in the queue. Its holder must `close` it, whatever happens.
+
+    It `waits` while an engine owes it sound, from the start and after `wants`, until it `rests`.
+    """
 
     def __init__(self, admission: Admission, queue: _Queue, key: str | None, asked: float, left: float) -> None:
         self.key = key
         self.asked = asked
         self.left = left
-        self.first = min(left, admission.settings.short_seconds_of_audio)
         self.made_seconds = 0.0
+        self.waits = True
+        self._playing_since_s = 0.0
         self.queue = queue
         self._admission = admission
 
@@ -107,10 +114,32 @@ class Ticket:
         """Whether the request still holds its place."""
         return self in self.queue.tickets
 
+    def lasts_s(self, now_s: float) -> float:
+        """How long the listener's sound lasts from now if it is played as it is made; 0 for one who has none yet."""
+        return 0.0 if self.silent else self._playing_since_s + self.made_seconds - now_s
+
+    def wants(self) -> None:
+        """The next sound was asked for."""
+        self._set_waits(True)
+
+    def rests(self) -> None:
+        """It came, from an engine or from a cache, and nothing more is asked for yet."""
+        self._set_waits(False)
+
+    def _set_waits(self, waits: bool) -> None:
+        if self.open and waits != self.waits:
+            self.queue.tick(self._admission.clock())
+            self.waits = waits
+
     def made(self, seconds: float) -> None:
         """Seconds of the request's audio were made."""
         if self.open and seconds > 0:
-            self.queue.made(self, seconds, self._admission.clock())
+            now_s = self._admission.clock()
+            self.queue.made(self, seconds, now_s)
+            if self.silent:
+                self._playing_since_s = now_s
+            self.made_seconds += seconds
+            self.left = max(0.0, self.left - seconds)
 
     def complete(self) -> None:
         """All of it was made: later predictions are corrected by how long it turned out. Closes the ticket."""
@@ -134,17 +163,20 @@ class Admission:
         self._queues: dict[str, _Queue] = {}
         self._keys: dict[str, dict[Ticket, None]] = {}
 
-    def admit(self, placements: Sequence[str], key: str | None, seconds: float) -> Ticket:
+    def admit(
+        self, placements: Sequence[str], key: str | None, seconds: float, max_wait_s: float | None = None
+    ) -> Ticket:
         """A place in the queue of the first of `placements` that has room, for a request of about `seconds` of audio.
 
-        `key` names who asks; requests without one share no limit of their own. Raises an `overloaded` `MotetError` with
-        code `queue_full` and the seconds after which the same request would get in if nobody else came.
+        `key` names who asks; requests without one share no limit of their own. `max_wait_s` holds instead of the settings'.
+        Raises an `overloaded` `MotetError` with code `queue_full` and the seconds after which the same request would get in
+        if nobody else came.
         """
         assert seconds >= 0 and math.isfinite(seconds), seconds
         refusals = []
         for queue in map(self._queue, placements):
             left = queue.expected(seconds)
-            refusal = self._refusal(queue, key, left)
+            refusal = self._refusal(queue, key, left, max_wait_s or self.settings.max_wait_s)
             if refusal is None:
                 return self._join(Ticket(self, queue, key, seconds, left))
             queue.refused += 1
@@ -165,9 +197,10 @@ class Admission:
         queue.tick(self.clock())
         return queue
 
-    def _refusal(self, queue: _Queue, key: str | None, left: float) -> _Refusal | None:
+    def _refusal(self, queue: _Queue, key: str | None, left: float, max_wait_s: float) -> _Refusal | None:
         """Why a request does not get into a queue: of several reasons, the one that lasts longest."""
-        refusals = [*self._queue_refuses(queue, left), *self._key_refuses(key, left), *self._wait_refuses(queue)]
+        wait = _wait_refuses(queue, max_wait_s)
+        refusals = [*self._queue_refuses(queue, left), *self._key_refuses(key, left), *wait]
         return max(refusals, key=lambda refusal: refusal.retry_after_s, default=None)
 
     def _join(self, ticket: Ticket) -> Ticket:
@@ -219,10 +252,6 @@ class Admission:
         if (held := _held(mine, limit)) > target + ROUNDING:
             cause = f"This API key already waits for {held:.0f} s of audio, and this request adds {left:.0f} s."
             yield _Refusal(cause, _key_seconds_until(target, mine, limit, held))
-
-    def _wait_refuses(self, queue: _Queue) -> Iterable[_Refusal]:
-        if (over := queue.wait_s - self.settings.max_wait_s) > 0:
-            yield _Refusal(f"A new request would wait {queue.wait_s:.0f} s for its first sound.", over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +308,9 @@ class _Rate:
 class _Queue:
     """The open tickets of one placement, and how fast they get done.
 
-    Two speeds, since a listener in real time holds its own stream back but not the first sound of others, which go first:
-    `speed` is all audio made per second with an open ticket and tells how fast the queue shrinks; `starts` is how much of
-    the waiting requests' first sounds, `Ticket.first`, gets out per second with such a request, and tells the wait.
+    Two speeds, since a listener in real time holds its own stream back but not the first sound of others: `speed` is all
+    audio made per second with an open ticket and tells how fast the queue shrinks; `turns` is how many chunks get out per
+    second while somebody waits for one, so while the engine is busy, and tells how long a new request waits for its own.
     """
 
     def __init__(self, placement: str, settings: AdmissionSettings, now_s: float) -> None:
@@ -289,7 +318,7 @@ class _Queue:
         self.tickets: dict[Ticket, None] = {}
         self.refused = 0
         self.speed = _Rate(settings.first_speed, settings.speed_memory_s)
-        self.starts = _Rate(settings.first_speed, settings.speed_memory_s)
+        self.turns = _Rate(settings.first_speed / FIRST_TURN_SECONDS, settings.speed_memory_s)
         self.length = _Rate(1.0, LENGTH_MEMORY_SECONDS_OF_AUDIO)
         self._now_s = now_s
 
@@ -300,9 +329,16 @@ class _Queue:
 
     @property
     def wait_s(self) -> float:
-        """How long the first sounds that go before a new request's will take. 0 when none do, however slow the engine:
-        else a slow one would never be measured again."""
-        return sum(ticket.first for ticket in self.tickets if ticket.silent) / self.starts.value
+        """How long a new request's first sound waits for the turns before its own: those of requests without sound, and of
+        listeners whose sound would not last until then. 0 when there are none, however slow the engine: else a slow one
+        would never be measured again."""
+        turn_s = 1 / self.turns.value
+        wait_s = 0.0
+        for lasts_s in sorted(ticket.lasts_s(self._now_s) for ticket in self.tickets if ticket.waits):
+            if lasts_s > wait_s:
+                break
+            wait_s += turn_s
+        return wait_s
 
     def expected(self, seconds: float) -> float:
         """A prediction, corrected by how earlier ones turned out."""
@@ -311,20 +347,23 @@ class _Queue:
     def tick(self, now_s: float) -> None:
         """Lets time pass, for the speeds that it counts for."""
         passed = max(0.0, now_s - self._now_s)
-        self._now_s = now_s
         if self.tickets:
             self.speed.passes(passed)
-        if any(ticket.silent for ticket in self.tickets):
-            self.starts.passes(passed)
+        if self._somebody_waits:
+            self.turns.passes(passed)
+        self._now_s = now_s
 
     def made(self, ticket: Ticket, seconds: float, now_s: float) -> None:
-        """A ticket got audio."""
+        """A ticket gets audio."""
         self.tick(now_s)
-        if ticket.silent:
-            self.starts.add(ticket.first)
+        if self._somebody_waits:
+            self.turns.add(1.0)
         self.speed.add(seconds)
-        ticket.made_seconds += seconds
-        ticket.left = max(0.0, ticket.left - seconds)
+
+    @property
+    def _somebody_waits(self) -> bool:
+        """Whether a listener has no sound while an engine owes it some."""
+        return any(ticket.waits and ticket.lasts_s(self._now_s) <= 0 for ticket in self.tickets)
 
     def report(self, now_s: float) -> QueueReport:
         """The queue as it is."""
@@ -335,6 +374,11 @@ class _Queue:
         """How long until the `wanted` tickets hold no more than `target` of a limit, when all here get equal shares."""
         share = _share_until(target, [ticket.left for ticket in wanted], limit)
         return sum(min(ticket.left, share) for ticket in self.tickets) / self.speed.value
+
+
+def _wait_refuses(queue: _Queue, max_wait_s: float) -> Iterable[_Refusal]:
+    if (over := queue.wait_s - max_wait_s) > 0:
+        yield _Refusal(f"A new request would wait {queue.wait_s:.1f} s for its first sound.", over)
 
 
 def _held(tickets: Iterable[Ticket], limit: float) -> float:

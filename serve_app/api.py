@@ -31,7 +31,8 @@ class Service:
 
     config: AppConfig
     directory: ModelDirectory
-    graph: SeparationGraph
+    graph: SeparationGraph | None
+    """None where no model separates."""
     admission: Admission
     cache: PieceCache
     recorder: Recorder

@@ -24,11 +24,12 @@ def build(config: AppConfig) -> Application:
         name: {placement.hardware.kind: _bind(name, model, placement, config) for placement in model.placements}
         for name, model in config.models.items()
     }
+    separates = any(model.task == "separation" for model in config.models.values())
     chunkers = [
         _helper(Chunker, f"chunker-{number}", config).bind(config.separation)
         for number in range(config.separation.chunkers)
     ]
-    merger = _helper(Merger, "merger", config).bind()
+    graph = (chunkers, _helper(Merger, "merger", config).bind()) if separates else None
     gateway = serve.deployment(
         name="gateway",
         num_replicas=config.gateway_replicas,
@@ -36,7 +37,7 @@ def build(config: AppConfig) -> Application:
         graceful_shutdown_timeout_s=config.drain_s,
         ray_actor_options={"num_cpus": 0},
     )(serve.ingress()(Gateway))
-    return gateway.bind(config, models, chunkers, merger)
+    return gateway.bind(config, models, graph)
 
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:

@@ -362,6 +362,7 @@ def bench(
         str | None, typer.Argument(show_default=False, help="A benchmark; without one, they are listed.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions, for a first look.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare all variants, also with --quick.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there as JSON.")
     ] = None,
@@ -376,7 +377,7 @@ def bench(
         width = max(map(len, BENCHMARKS))
         print("\n".join(f"{known:<{width}}  {BENCHMARKS[known].summary}" for known in BENCHMARKS))
         return
-    raise typer.Exit(run(name, quick=quick, json_file=json_file))
+    raise typer.Exit(run(name, quick=quick, compare=compare, json_file=json_file))
 
 
 def _config(named: Path | None) -> Path | None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
@@ -149,7 +149,8 @@ class Pacing(PacingSettings):
         return self
 
 
-PRESETS: Mapping[str, Pacing] = {
+Preset = Literal["low-latency", "balanced", "high-stability"]
+PRESETS: Mapping[Preset, Pacing] = {
     "low-latency": Pacing(capacity_ms=200.0, look_ahead_ms=500.0, frame_ms=80.0),
     "balanced": Pacing(),
     "high-stability": Pacing(capacity_ms=1000.0, look_ahead_ms=2000.0),
@@ -189,7 +190,7 @@ class Speech(StrictModel):
             return pacing
         if pacing not in PRESETS:
             raise ValueError(f"there is no preset {pacing!r}; presets: {', '.join(PRESETS)}")
-        return PRESETS[pacing]
+        return PRESETS[cast(Preset, pacing)]
 
 
 class Spillover(StrictModel):
@@ -257,7 +258,7 @@ OWN = ("engine", "source", "sha256", "options")
 
 
 class Model(StrictModel):
-    """A model that clients can name."""
+    """A model that clients can name. `max_wait_s` holds instead of the one of `speech.admission`."""
 
     engine: Engine
     source: Weights | None = None
@@ -266,6 +267,7 @@ class Model(StrictModel):
     sha256: Mapping[str, str] = {}
     options: Mapping[str, Any] = {}
     steps: Steps = Steps()
+    max_wait_s: Positive | None = None
     placements: tuple[Placement, ...] = Field((Placement(),), min_length=1)
 
     def on(self, placement: Placement) -> "Model":

@@ -24,14 +24,12 @@ class Gateway:
         self,
         config: AppConfig,
         models: Mapping[str, Mapping[str, DeploymentHandle[Any]]],
-        chunkers: Sequence[DeploymentHandle[Any]],
-        merger: DeploymentHandle[Any],
+        graph: tuple[Sequence[DeploymentHandle[Any]], DeploymentHandle[Any]] | None,
     ) -> None:
-        graph = SeparationGraph(chunkers, merger, config.separation)
         self._service = Service(
             config,
             ModelDirectory(config, models),
-            graph,
+            SeparationGraph(*graph, config.separation) if graph else None,
             Admission(config.speech.admission),
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms),

@@ -140,9 +140,10 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
 
 
 def _own_machine(app: AppConfig) -> dict[str, Any]:
-    """How Ray starts where there is no cluster: this machine is all there is, so it takes replicas of every class."""
+    """How Ray starts where there is no cluster: this machine is all there is, so it takes replicas of every class. Without
+    an address Ray would join whatever cluster was last started here, if only in a file's memory."""
     kinds = {placement.hardware.kind for model in app.models.values() for placement in model.placements}
-    return {"include_dashboard": False, **node_offer(kinds)}
+    return {"address": "local", "include_dashboard": False, **node_offer(kinds)}
 
 
 def _deploy(settings: ConfigFile) -> None:

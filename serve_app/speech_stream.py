@@ -92,7 +92,7 @@ class SpeechStream:
         finally:
             encoder.close()
             self._ticket.close()
-            self.timeline.record(self._plan.model, self._recorder)
+            self.timeline.record(self._plan.model, self._paced.report, self._recorder)
 
     def _slices(self, samples: Samples) -> list[Samples]:
         """A frame in parts, so that the beginning of a stream leaves before the rest of its chunk is encoded."""
@@ -125,7 +125,7 @@ class SpeechStream:
         plan = self._plan
         call = self._cache.through(plan.model, self._ask)
         chunks = speak(plan.task, plan.traits, call, plan.request_seconds_of_audio)
-        async with aclosing(self._paced.frames(chunks)) as frames:
+        async with aclosing(self._paced.frames(self._noticed(chunks))) as frames:
             waiting = "first_step"
             while True:
                 with self.timeline.stage("first_step" if waiting == "first_step" else "buffer"):
@@ -143,13 +143,20 @@ class SpeechStream:
                 code="empty_input",
             )
 
+    async def _noticed(self, chunks: AsyncGenerator[AudioChunk]) -> AsyncGenerator[AudioChunk]:
+        """The same; admission learns that this stream has what it waited for, wherever it came from."""
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                self._ticket.rests()
+                yield chunk
+
     async def _ask(self, request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
         """One request to a replica, with how long the listener's sound lasts. What it makes is told to admission."""
         urgent = replace(request, lasts_seconds=self._paced.lasts_seconds)
         async with aclosing(self._spoken(self._plan.model, urgent, self._ticket)) as chunks:
             while True:
-                with self.timeline.stage("infer"):
-                    chunk = await anext(chunks, None)
+                self._ticket.wants()
+                chunk = await anext(chunks, None)
                 if chunk is None:
                     return
                 self.placement = self._ticket.placement
@@ -161,6 +168,8 @@ class SpeechStream:
     ) -> AsyncGenerator[AudioChunk]:
         async with aclosing(self._directory.stream(model, "speak", request, ticket=ticket)) as packed:
             async for chunk in packed:
+                self.timeline.add("queue", chunk.waited_s)
+                self.timeline.add("infer", chunk.step_s)
                 yield unpack(chunk)
 
     def _fallback_from(self, piece: int) -> AsyncGenerator[AudioChunk]:

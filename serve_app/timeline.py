@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-Stage = Literal["first_step", "infer", "buffer", "encode", "write"]
-STAGES: tuple[Stage, ...] = ("first_step", "infer", "buffer", "encode", "write")
-"""Asked to the first sound; waiting for later chunks; waiting for room or for the listener; encoding;
-writing to the socket."""
+from deployments.paced_speech import PacingReport
+
+Stage = Literal["first_step", "queue", "infer", "buffer", "encode", "write"]
+STAGES: tuple[Stage, ...] = ("first_step", "queue", "infer", "buffer", "encode", "write")
+"""From the request to its first chunk; waiting for steps at the replica's gate; the steps; waiting for the next frame, be
+it for later chunks or for the listener; encoding; writing to the socket."""
 
 
 class Recorder(Protocol):
@@ -21,6 +23,9 @@ class Recorder(Protocol):
 
     def first_sound(self, model: str, seconds: float) -> None:
         """From the request to its first bytes of sound."""
+
+    def played(self, model: str, report: PacingReport, real_time_factor: float) -> None:
+        """What became of a stream, and the seconds of steps that a second of its sound took."""
 
 
 class Timeline:
@@ -68,9 +73,11 @@ class Timeline:
         """The value of a `Server-Timing` header (W3C Server Timing): durations are in ms."""
         return ", ".join(f"{name};dur={value:g}" for name, value in self.milliseconds().items())
 
-    def record(self, model: str, recorder: Recorder) -> None:
+    def record(self, model: str, report: PacingReport, recorder: Recorder) -> None:
         """Hands everything to the recorder."""
         for name, seconds in self._seconds.items():
             recorder.stage(model, name, seconds)
         if self.first_sound_seconds is not None:
             recorder.first_sound(model, self.first_sound_seconds)
+        if report.sent_seconds > 0:
+            recorder.played(model, report, self._seconds.get("infer", 0.0) / report.sent_seconds)

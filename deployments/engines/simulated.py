@@ -18,6 +18,8 @@ from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequ
 SAMPLE_RATE = 24_000
 POISON = "poison"
 """A piece with this word in it makes its step raise."""
+STALL = "stall"
+"""A piece with this word in it makes its first step take `stall_ms` longer."""
 
 
 @dataclass(slots=True)
@@ -36,13 +38,15 @@ class SimulatedUtterance:
 
 
 class SimulatedEngine:
-    """`step_ms` a step, plus `item_ms` for each item in it; `chunk_ms` of sound; `character_ms` of sound a character."""
+    """`step_ms` a step, plus `item_ms` for each item in it, plus `stall_ms` for a piece that asks for it; `chunk_ms` of
+    sound; `character_ms` of sound a character."""
 
     def __init__(self, spec: EngineSpec, sleep: Callable[[float], None] = time.sleep) -> None:
         options = spec.options
         self._step_seconds = _number(options.get("step_ms", 50)) / 1000
         self._item_seconds = _number(options.get("item_ms", 0)) / 1000
         self._chunk = int(_number(options.get("chunk_ms", 160)) / 1000 * SAMPLE_RATE)
+        self._stall_seconds = _number(options.get("stall_ms", 0)) / 1000
         self._character = int(_number(options.get("character_ms", 60)) / 1000 * SAMPLE_RATE)
         self._sleep = sleep
 
@@ -65,7 +69,8 @@ class SimulatedEngine:
 
     def step(self, utterances: Sequence[SimulatedUtterance]) -> list[AudioChunk | Exception]:
         """The next chunk of each."""
-        self._sleep(self._step_seconds + self._item_seconds * len(utterances))
+        stall = self._stall_seconds if any(_stalls(utterance) for utterance in utterances) else 0.0
+        self._sleep(self._step_seconds + self._item_seconds * len(utterances) + stall)
         return [self._advance(utterance) for utterance in utterances]
 
     def close(self, utterance: SimulatedUtterance) -> None:
@@ -84,6 +89,10 @@ class SimulatedEngine:
         if utterance.done >= length:
             utterance.piece, utterance.done = utterance.piece + 1, 0
         return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished)
+
+
+def _stalls(utterance: SimulatedUtterance) -> bool:
+    return utterance.done == 0 and not utterance.finished and STALL in utterance.request.pieces[utterance.piece].lower()
 
 
 def tone(text: str, start: int, stop: int) -> Samples:

@@ -34,13 +34,13 @@ class Ask:
     model: str
     text: str
     seed: int
-    played: bool = False
+    pacing: str = "fast"
 
     @property
     def body(self) -> bytes:
         """As JSON."""
-        mode = "played" if self.played else "fast"
-        facts = {"model": self.model, "input": self.text, "seed": self.seed, "pacing": mode, "response_format": "pcm"}
+        facts = {"model": self.model, "input": self.text, "seed": self.seed, "pacing": self.pacing}
+        facts |= {"response_format": "pcm"}
         return json.dumps(facts).encode()
 
 
@@ -56,6 +56,8 @@ class Heard:
     playout: Playout = field(default_factory=Playout)
     pcm: bytearray = field(default_factory=bytearray)
     ended_s: float = 0.0
+    most_ahead_s: float = 0.0
+    """Seconds of sound that the player had at most."""
 
     @property
     def complete(self) -> bool:
@@ -117,6 +119,7 @@ def _note(heard: Heard, data: bytes, now: float, last: float, due: float) -> Non
     else:
         heard.gaps_s.append(now - last)
     heard.playout.send(len(data) / BYTES_PER_SECOND, now)
+    heard.most_ahead_s = max(heard.most_ahead_s, heard.playout.lead(now))
     heard.pcm += data
 
 
@@ -145,7 +148,7 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 async def ready_report(service: RunningProgram) -> dict[str, Any]:
-    """What `/readyz` says of each model."""
+    """What `/readyz` says."""
     reader, writer = await asyncio.open_connection(service.host, service.port)
     try:
         writer.write(_head(service, "GET", "/readyz", 0))
@@ -156,8 +159,8 @@ async def ready_report(service: RunningProgram) -> dict[str, Any]:
     head, _, body = answer.partition(b"\r\n\r\n")
     if b" 200 " not in head.split(b"\r\n")[0]:
         raise fail("unavailable", f"The service is not ready: {body[:300].decode(errors='replace')}")
-    models: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])["models"]
-    return models
+    report: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+    return report
 
 
 async def all_at_once(service: RunningProgram, asks: Sequence[Ask], *, apart_s: float = 0.0) -> list[Heard]:
@@ -207,7 +210,8 @@ async def closed_loop(
                 await asyncio.sleep(RETRY_S)
                 continue
             if hear_out:
-                await asyncio.sleep(max(0.0, heard.playout.lead(time.monotonic())))
+                lasts = max(0.0, heard.playout.lead(time.monotonic()))
+                await asyncio.sleep(min(lasts, max(0.0, until - time.monotonic())))
             due = time.monotonic()
         return done
 

@@ -1,19 +1,20 @@
 """How the service behaves with many listeners: batching, saturation, overload, clients that vanish, requests that fail.
 
-Two lives of the real service: one with simulated engines (50 ms a step for any batch), for what must not depend on how
-fast a model is, and one with hibari. All requests come over HTTP from this process.
+One real service with simulated engines (50 ms a step for any batch), for what must not depend on how fast a model is, and
+with hibari. All requests come over HTTP from this process, to one model at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +35,33 @@ from serve_app.bench.load import (
     closed_loop,
     listen,
     open_loop,
+    quantile,
     ready_report,
     summary,
 )
 from serve_app.bench.running_service import RunningProgram, running_service
 from serve_app.bench.sentences import SENTENCES
-from serve_app.config import DEFAULT_MODELS
+from serve_app.config import DEFAULT_MODELS, PRESETS
 
 PICTURE = Path("out/bench-serve.png")
 GATE, NO_GATE, ONE = "simulated", "simulated-no-gate", "simulated-batch-1"
 CHARACTER_MS = 60.0
 """Of sound in simulated speech."""
+CHUNK_MS = 320.0
+"""Of sound that a step of a simulated engine brings."""
+GATE_CHARACTERS = 100
 APART_S = 0.037
 """No multiple or part of a step, so that streams do not fall into step by chance."""
 SATURATED = 16
 VANISHING = 100
 ALL_AT_ONCE = 200
-IDLE_WATCH_S = 2.0
-MAX_WAIT_S = 0.15
+IDLE_WATCH_S = 1.5
+MAX_WAIT_S = 0.1
 """How long an accepted request's first sound may be predicted to wait in the overload test."""
 SHARE, OVERLOAD = 0.7, 3.0
+SHORT_SENTENCES = [sentence for sentence in SENTENCES if len(sentence) < 100]
+"""Of two to seven seconds, so that a short run does not depend on which sentence comes last."""
+PRESET_S = 3.0
 
 MEAN_GATE, MEAN_NO_GATE = "mean batch, 8 streams apart, gate on", "mean batch, 8 streams apart, gate off"
 RATIO_GOOD = "goodput under saturation, batch 8 over batch 1"
@@ -65,7 +73,13 @@ UNDERRUNS = "hibari, underruns at 70 % of capacity"
 FIRST_70, FIRST_3X = "hibari, first sound p95 at 70 %", "hibari, first sound p95 of accepted, 3x over 70 %"
 REFUSED_70 = "hibari, refused with 429 at 70 %"
 REFUSED, FAILED = "hibari, refused with 429 at 3x", "hibari, neither answered nor refused, 70 % and 3x"
-IDLE, LEAKED = "last step after 100 clients vanished", "refused of 200 new clients after 100 vanished"
+PRESET_FIGURES: tuple[tuple[Callable[[str], str], str], ...] = (
+    ("pacing {}, first sound p95".format, "ms"),
+    ("pacing {}, underruns".format, "in all"),
+    ("pacing {}, ahead of playback at most".format, "s of sound"),
+)
+IDLE = "last step, open utterance, place in the queue or task after 100 clients vanished"
+LEAKED = "refused of 200 new clients after 100 vanished"
 POISONED, MIXED = "streams changed by a poison beside them", "streams with another's sound, of 200 at once"
 
 
@@ -80,43 +94,24 @@ class Plan:
     capacity_s: float
     streams: int
     overload_s: float
+    preset_rounds: int
     curve: tuple[float, ...]
 
 
-QUICK = Plan(1, 2.0, 12, 4.0, 2.0, 30, 2.0, ())
-FULL = Plan(3, 6.0, 60, 25.0, 6.0, 200, 6.0, (0.4, 0.9, 1.5))
+QUICK = Plan(1, 1.5, 12, 2.0, 2.0, 30, 2.0, 0, ())
+FULL = Plan(3, 6.0, 60, 25.0, 6.0, 200, 6.0, 3, (0.4, 0.9, 1.5))
 
 
-def run(quick: bool) -> Report:
-    """Measures everything; `quick` takes fewer streams and draws no curve."""
-    plan = QUICK if quick else FULL
+def run(quick: bool, compare: bool = False) -> Report:
+    """Measures everything; `quick` takes fewer streams, compares the presets only when told to, and draws no curve."""
+    plan = replace(QUICK, preset_rounds=1) if quick and compare else QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:
-        if quick:
-            _measure_started_together(sheet, plan)
-            return
-        with sheet.measuring("starting the service with simulated engines"), service_of(simulated_config()) as service:
+        with sheet.measuring("starting the service"), service_of(config()) as service:
             _measure_simulated(sheet, plan, service)
-        with sheet.measuring("starting the service with hibari"), service_of(hibari_config()) as service:
             _measure_hibari(sheet, plan, service)
 
     return carry_out("serve", _wanted(plan), measure, quick=quick)
-
-
-def _measure_started_together(sheet: Sheet, plan: Plan) -> None:
-    """Saves the time of a start. The one that waits for its turn takes some of a core from the other meanwhile."""
-    with ThreadPoolExecutor(1) as pool, sheet.measuring("starting both services"):
-        hibari = service_of(hibari_config())
-        starting = pool.submit(hibari.__enter__)
-        try:
-            with service_of(simulated_config()) as service:
-                wait([starting])
-                _measure_simulated(sheet, plan, service)
-            _measure_hibari(sheet, plan, starting.result())
-        finally:
-            wait([starting])
-            if starting.exception() is None:
-                hibari.__exit__(None, None, None)
 
 
 def _wanted(plan: Plan) -> list[Figure]:
@@ -138,22 +133,25 @@ def _wanted(plan: Plan) -> list[Figure]:
         Figure(LEAKED, "streams", at_most(0)),
         Figure(POISONED, "of 15", at_most(0)),
         Figure(MIXED, "of 200", at_most(0)),
+        *(Figure(name(preset), unit) for preset in PRESETS if plan.preset_rounds for name, unit in PRESET_FIGURES),
     ]
 
 
 # The service
 
 
-def simulated_config() -> dict[str, Any]:
-    """Three simulated models: the usual one, one without the gate, and one without batches."""
+def config() -> dict[str, Any]:
+    """The default voice with a bound on the wait, and three simulated models: the usual one, one without the gate, and one
+    without batches."""
     return {
         "models": {
+            "hibari": DEFAULT_MODELS["hibari"].model_dump(mode="json") | {"max_wait_s": MAX_WAIT_S},
             GATE: _simulated(max_batch_size=8),
             NO_GATE: _simulated(max_batch_size=8, gate=False),
             ONE: _simulated(max_batch_size=1),
         },
         # Enough for the 100 that vanish; not for the 200 after them on top, should those still be in the books.
-        "speech": {"admission": {"max_queued_seconds_of_audio": 850.0, "max_wait_s": 600.0}},
+        "speech": {"admission": {"max_queued_seconds_of_audio": 850.0}},
     }
 
 
@@ -162,15 +160,13 @@ def _simulated(**steps: object) -> dict[str, Any]:
     # request counts as queued for a moment.
     places = {"max_ongoing_requests": ALL_AT_ONCE + 1, "max_queued_requests": ALL_AT_ONCE}
     placement = {"hardware": {"kind": "cpu", "cpus": 0.1}, **places}
-    options = {"step_ms": 50, "chunk_ms": 160, "character_ms": CHARACTER_MS}
-    return {"engine": "simulated", "options": options, "steps": steps, "placements": [placement]}
-
-
-def hibari_config(max_wait_s: float = MAX_WAIT_S) -> dict[str, Any]:
-    """The default voice alone, with a bound on the wait."""
+    options = {"step_ms": 50, "chunk_ms": CHUNK_MS, "character_ms": CHARACTER_MS}
     return {
-        "models": {"hibari": DEFAULT_MODELS["hibari"].model_dump(mode="json")},
-        "speech": {"admission": {"max_wait_s": max_wait_s}},
+        "engine": "simulated",
+        "options": options,
+        "steps": steps,
+        "max_wait_s": 600.0,
+        "placements": [placement],
     }
 
 
@@ -205,10 +201,10 @@ class Asks:
         number = next(self._numbers)
         return Ask(model, f"Tone {number} ".ljust(characters - 1, "a") + ".", number)
 
-    def sentence(self, *, played: bool = False) -> Ask:
+    def sentence(self, pacing: str = "fast") -> Ask:
         """An English sentence for hibari."""
         number = next(self._numbers)
-        return Ask("hibari", SENTENCES[number % len(SENTENCES)], number, played)
+        return Ask("hibari", SHORT_SENTENCES[number % len(SHORT_SENTENCES)], number, pacing)
 
 
 def expected_pcm(text: str) -> bytes:
@@ -245,14 +241,17 @@ def _measure_simulated(sheet: Sheet, plan: Plan, service: RunningProgram) -> Non
 def _measure_gate(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
     variants = {model: lambda model=model: asyncio.run(_mean_batch(service, model, asks)) for model in (GATE, NO_GATE)}
     means = interleaved(variants, plan.gate_rounds)
+    steps = math.ceil(GATE_CHARACTERS * CHARACTER_MS / CHUNK_MS)
     for name, model in ((MEAN_GATE, GATE), (MEAN_NO_GATE, NO_GATE)):
         each = spread(means[model])
-        sheet.put(name, each.p50, f"23 steps each, {APART_S * 1000:.0f} ms apart; {plan.gate_rounds} rounds, {each}")
+        sheet.put(
+            name, each.p50, f"{steps:.0f} steps each, {APART_S * 1000:.0f} ms apart; {plan.gate_rounds} rounds, {each}"
+        )
 
 
 async def _mean_batch(service: RunningProgram, model: str, asks: Asks) -> float:
     before = await _steps(service, model)
-    _complete(await all_at_once(service, [asks.simulated(model, 60) for _ in range(8)], apart_s=APART_S))
+    _complete(await all_at_once(service, [asks.simulated(model, GATE_CHARACTERS) for _ in range(8)], apart_s=APART_S))
     return _batch_between(before, await _steps(service, model))
 
 
@@ -261,7 +260,7 @@ def _batch_between(before: Mapping[str, float], after: Mapping[str, float]) -> f
 
 
 async def _steps(service: RunningProgram, model: str) -> dict[str, Any]:
-    report: dict[str, Any] = (await ready_report(service))[model]["steps"]
+    report: dict[str, Any] = (await ready_report(service))["models"][model]["steps"]
     return report
 
 
@@ -324,18 +323,22 @@ async def _measure_mixing(sheet: Sheet, service: RunningProgram, asks: Asks) -> 
 
 
 async def _measure_vanishing(sheet: Sheet, service: RunningProgram, asks: Asks) -> None:
+    tasks = (await ready_report(service))["gateway"]["tasks"]
     wanted = [asks.simulated(GATE, 120) for _ in range(VANISHING)]
     gone = await asyncio.gather(*(listen(service, ask, leave_after_chunks=2) for ask in wanted))
     left = time.monotonic()
     _complete(gone)
-    last_step, last_items = 0.0, -1
+    last_busy, last_items = 0.0, -1
     while (now := time.monotonic() - left) < IDLE_WATCH_S:
-        if (items := (await _steps(service, GATE))["items"]) != last_items:
-            last_step, last_items = now, items
+        report = await ready_report(service)
+        replica, queue, gateway = report["models"][GATE], report["queues"][f"{GATE}@cpu"], report["gateway"]
+        items, busy = replica["steps"]["items"], replica["open_streams"] or queue["open"] or gateway["tasks"] > tasks
+        if items != last_items or busy:
+            last_busy, last_items = now, items
         await asyncio.sleep(0.02)
     made = sum(heard.audio_seconds for heard in gone)
     whole = sum(len(heard.ask.text) for heard in gone) * CHARACTER_MS / 1000
-    sheet.put(IDLE, last_step, f"watched for {IDLE_WATCH_S:.0f} s; they had heard {made:.0f} of {whole:.0f} s")
+    sheet.put(IDLE, last_busy, f"watched for {IDLE_WATCH_S:.0f} s; they had heard {made:.0f} of {whole:.0f} s")
 
 
 # hibari
@@ -347,15 +350,20 @@ def _measure_hibari(sheet: Sheet, plan: Plan, service: RunningProgram) -> None:
         _measure_listeners(sheet, plan, service, asks)
     with sheet.measuring("capacity, 70 % of it, and three times as much"):
         _measure_rates(sheet, plan, service, asks)
+    if plan.preset_rounds:
+        with sheet.measuring("the presets of pacing"):
+            _measure_presets(sheet, plan, service, asks)
 
 
 def _measure_listeners(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
     async def one_after_another() -> list[Heard]:
-        return [await listen(service, asks.sentence(played=False)) for _ in range(plan.single_streams)]
+        return [await listen(service, asks.sentence()) for _ in range(plan.single_streams)]
 
     one = _summed(one_after_another())
     eight = _summed(
-        closed_loop(service, 8, plan.listeners_s, lambda: asks.sentence(played=True), hear_out=True, apart_s=0.4)
+        closed_loop(
+            service, 8, plan.listeners_s, lambda: asks.sentence("played"), hear_out=True, apart_s=plan.listeners_s / 8
+        )
     )
     note = f"{eight.first_ms[1]:.0f} ms over {one.first_ms[1]:.0f} ms; each hears its sound out: {eight}"
     sheet.put(FIRST_8, eight.first_ms[1] / one.first_ms[1], note)
@@ -375,6 +383,27 @@ def _measure_rates(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks
     sheet.put(FAILED, over.failed + usual.failed)
     if plan.curve:
         _draw(service, plan, asks, capacity, {SHARE: usual, OVERLOAD: over})
+
+
+def _measure_presets(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
+    """Eight listeners who hear their sound out, with one preset after the other, in rounds."""
+    heard: dict[str, list[Heard]] = {preset: [] for preset in PRESETS}
+
+    def listeners(preset: str) -> float:
+        load = closed_loop(service, 8, PRESET_S, lambda: asks.sentence(preset), hear_out=True, apart_s=0.1)
+        heard[preset] += (results := asyncio.run(load))
+        return float(len(results))
+
+    interleaved({preset: partial(listeners, preset) for preset in PRESETS}, plan.preset_rounds)
+    for preset, results in heard.items():
+        firsts = [each.first_s * 1000 for each in _complete(results) if each.first_s is not None]
+        values = (
+            quantile(firsts, 0.95),
+            sum(each.playout.underruns for each in results),
+            max(each.most_ahead_s for each in results),
+        )
+        for (name, _), value in zip(PRESET_FIGURES, values, strict=True):
+            sheet.put(name(preset), value, f"{len(results)} streams, 8 at once, {plan.preset_rounds} rounds")
 
 
 def _at_rate(service: RunningProgram, asks: Asks, per_second: float, count: int) -> Summary:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
@@ -34,11 +35,17 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Every model answers, on one of its placements at least. A replica takes no calls before its warm-up is over."""
+    """Every model answers, on one of its placements at least. A replica takes no calls before its warm-up is over. The
+    queues and the tasks, each of which is a stream or a part of one, are those of the gateway replica that answers."""
     directory = service_of(request).directory
     reports = await asyncio.gather(*(_report(directory, name) for name in directory.models))
     ready = all(report["ready"] for report in reports)
-    body = {"status": "ready" if ready else "not ready", "models": dict(zip(directory.models, reports, strict=True))}
+    body = {
+        "status": "ready" if ready else "not ready",
+        "models": dict(zip(directory.models, reports, strict=True)),
+        "gateway": {"tasks": len(asyncio.all_tasks()), "memory_bytes": psutil.Process().memory_info().rss},
+        "queues": {name: asdict(queue) for name, queue in service_of(request).admission.snapshot().items()},
+    }
     return JSONResponse(body, 200 if ready else 503)
 
 
@@ -71,5 +78,6 @@ def _facts(report: ReplicaReport) -> dict[str, Any]:
         "engine_memory": report.engine_memory and asdict(report.engine_memory),
         "heavy_libraries": list(report.heavy_libraries),
         "scheduling": report.scheduling,
+        "open_streams": report.open_streams,
         "steps": asdict(report.steps),
     }

@@ -17,6 +17,7 @@ from deployments.settings import StrictModel
 from deployments.speaking import SpeechTask, choose_voice
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.api_types import service_of
+from serve_app.config import PRESETS, Preset
 from serve_app.guard import key_digest
 from serve_app.http_errors import validated
 from serve_app.speech_stream import SpeechPlan, resume_offset
@@ -32,7 +33,8 @@ class SpeechBody(StrictModel):
     """The request's fields, as OpenAI names them; `seed` and `pacing` are ours.
 
     The same seed gives the same samples. A stream that is `played` is made no further ahead of its listener than the
-    look-ahead, and what comes late is concealed; a `fast` one is made as fast as it is read.
+    look-ahead, and what comes late is concealed; the name of a preset means the same with that preset's buffer. A `fast`
+    one is made as fast as it is read.
     """
 
     model: str
@@ -43,7 +45,7 @@ class SpeechBody(StrictModel):
     stream_format: Literal["audio", "sse"] = "audio"
     instructions: Annotated[str, StringConstraints(max_length=4096)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    pacing: Literal["fast", "played"] | None = None
+    pacing: Literal["fast", "played"] | Preset | None = None
 
     @field_validator("voice", mode="before")
     @classmethod
@@ -71,7 +73,8 @@ async def speech(request: Request) -> Response:
         plan = replace(plan, played=False)  # what was heard before must not be waited for again
     key = key_digest(request.headers) if service.config.security.api_key_sha256 else None
     placements = [placed.name for placed in service.directory.placements(plan.model)]
-    ticket = service.admission.admit(placements, key, plan.task.predicted_seconds)
+    max_wait_s = service.config.models[plan.model].max_wait_s
+    ticket = service.admission.admit(placements, key, plan.task.predicted_seconds, max_wait_s)
     stream = service.speech_stream(plan, ticket)
     headers = _headers(body, plan)
     try:
@@ -102,13 +105,14 @@ async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
     name = service.directory.resolve(body.model, "speech")
     traits: SpeechTraits = await service.directory.traits(name)
     voice = choose_voice(body.voice, traits, service.directory.models[name].voice_aliases)
+    pacing = body.pacing or settings.pacing_mode
     return SpeechPlan(
         model=name,
         task=SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed),
         traits=traits,
         audio_format=body.response_format or settings.default_format,
-        pacing=settings.pacing,
-        played=(body.pacing or settings.pacing_mode) == "played",
+        pacing=settings.pacing if pacing == "fast" or pacing == "played" else PRESETS[pacing],
+        played=pacing != "fast",
         request_seconds_of_audio=settings.request_seconds_of_audio,
         fallback=await service.fallback_for(name),
     )

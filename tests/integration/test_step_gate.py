@@ -23,7 +23,7 @@ TEXT = "a" * 32  # 32 characters of 60 ms, in chunks of 160 ms
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": 0}, proxy_location="Disabled")
     yield
     serve.shutdown()  # type: ignore[no-untyped-call]

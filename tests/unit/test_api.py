@@ -17,6 +17,7 @@ import pytest
 
 from deployments.audio.decode import decode_all
 from deployments.engines.base import SpeechRequest
+from deployments.paced_speech import PacingReport
 from deployments.wire import PackedChunk
 from serve_app.admission import Admission
 from serve_app.api import Service, build_api
@@ -37,6 +38,7 @@ class Recorded:
     def __init__(self) -> None:
         self.stages: set[str] = set()
         self.first_sounds: list[float] = []
+        self.streams: list[tuple[PacingReport, float]] = []
 
     def stage(self, model: str, stage: str, seconds: float) -> None:
         self.stages.add(stage)
@@ -44,12 +46,15 @@ class Recorded:
     def first_sound(self, model: str, seconds: float) -> None:
         self.first_sounds.append(seconds)
 
+    def played(self, model: str, report: PacingReport, real_time_factor: float) -> None:
+        self.streams.append((report, real_time_factor))
+
 
 class Bench:
     """A service over stand-ins, and a client for it."""
 
     def __init__(self, synthesizer: ToneSynthesizer | None = None, **settings: Any) -> None:
-        config = AppConfig(models=MODELS, **settings)
+        config = AppConfig(**{"models": MODELS, **settings})
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
         handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, "echo": {"cpu": FakeHandle(object())}})
@@ -269,6 +274,31 @@ async def test_a_client_that_comes_back_hears_on_without_gap_repeat_or_new_synth
     assert len(bench.handle.calls) == asked
 
 
+async def test_a_preset_is_a_pacing() -> None:
+    bench = Bench()
+    assert (await bench.speak(pacing="high-stability")).content == (await bench.speak()).content
+    assert (await bench.speak(pacing="no-such-pacing")).status_code == 400
+
+
+async def test_a_model_may_have_a_bound_of_its_own_on_the_wait() -> None:
+    strict = {"tone": MODELS["tone"].model_copy(update={"max_wait_s": 0.001}), "echo": MODELS["echo"]}
+    bench = Bench(models=strict)
+    waiting = bench.admission.admit(["tone@cpu"], None, 1.0)
+    refused = await bench.speak()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    waiting.close()
+    assert (await bench.speak()).status_code == 200
+
+
+async def test_readyz_tells_what_waits() -> None:
+    bench = Bench()
+    ticket = bench.admission.admit(["tone@cpu"], None, 30.0)
+    queues = (await bench.client.get("/readyz")).json()["queues"]
+    assert queues["tone@cpu"]["open"] == 1
+    assert queues["tone@cpu"]["queued_seconds"] == 30.0
+    ticket.close()
+
+
 @pytest.mark.parametrize("event_id", ["nonsense", "0123456789abcdef-100", "-", "x-1"])
 async def test_the_id_of_another_stream_is_refused(event_id: str) -> None:
     body = {"model": "tone", "input": LONG, "stream_format": "sse"}
@@ -294,7 +324,8 @@ async def test_everything_is_given_back_at_the_end() -> None:
     await bench.speak(voice="nobody")
     await bench.speak(input=LONG, stream_format="sse")
     assert all(queue.queued_seconds == 0 for queue in bench.admission.snapshot().values())
-    assert bench.recorder.stages >= {"first_step", "infer", "buffer", "encode", "write"}
+    assert bench.recorder.stages >= {"first_step", "queue", "infer", "buffer", "encode", "write"}
+    assert [report.sent_seconds > 0 for report, _ in bench.recorder.streams] == [True, True]
     assert len(bench.recorder.first_sounds) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -15,7 +16,7 @@ import pytest
 from deployments.audio.pacing import MOST_FACTOR
 from deployments.engines.base import AudioChunk, Samples
 from deployments.paced_speech import Frame, PacedSpeech
-from serve_app.config import Pacing
+from serve_app.config import PRESETS, Pacing
 
 RATE = 8000
 CHUNK_SECONDS = 0.2
@@ -232,6 +233,71 @@ def test_the_fallback_takes_over_at_the_next_piece(slow_close_s: float) -> None:
         np.testing.assert_array_equal(sound(frames)[-2 * 1600 :], other.samples[-2 * 1600 :])
         first_of_other = next(b for (_, a), (b, f) in pairwise(frames) if a.concealed and not f.concealed)
         assert first_of_other == pytest.approx(4 * CHUNK_SECONDS + 2.0 + 0.5, abs=0.21)
+
+    run(test)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_an_engine_that_is_far_ahead_is_heard_without_a_gap(preset: Pacing) -> None:
+    """Its chunks are many times what the ring holds, and frames do not divide the ring."""
+
+    async def test() -> None:
+        speech = PacedSpeech(RATE, preset, played=True, clock=now)
+        chunks = [Engine(1).samples.repeat(20) for _ in range(3)]
+
+        async def speak() -> AsyncGenerator[AudioChunk]:
+            for number, samples in enumerate(chunks):
+                yield AudioChunk(samples, RATE, number, "", number == 2)
+
+        lasts_until, frames = now(), 0
+        async for frame in speech.frames(speak()):
+            assert now() <= lasts_until or frames == 0
+            lasts_until = max(lasts_until, now()) + len(frame.samples) / RATE
+            frames += 1
+        seconds = sum(map(len, chunks)) / RATE
+        assert speech.report.underruns == speech.report.concealments == 0
+        assert speech.report.sent_seconds == pytest.approx(seconds)
+        assert frames == math.ceil(seconds * 1000 / preset.frame_ms)
+
+    run(test)
+
+
+def test_the_fallback_takes_over_from_an_engine_that_never_begins() -> None:
+    async def test() -> None:
+        silent, other, asked = Engine(3, delays={0: 3600.0}), Engine(3), list[int]()
+
+        def fallback(piece: int) -> AsyncGenerator[AudioChunk]:
+            asked.append(piece)
+            return other.speak(piece)
+
+        speech = paced(fallback=fallback, fallback_after_ms=2000.0)
+        frames = await read(speech, silent)
+        assert asked == [0]
+        assert frames[0][0] == pytest.approx(2.0)
+        np.testing.assert_array_equal(sound(frames), other.samples)
+        assert speech.report.fallback
+        assert speech.report.concealments == 0
+
+    run(test)
+
+
+def test_without_a_fallback_the_first_sound_is_waited_for() -> None:
+    async def test() -> None:
+        engine = Engine(3, delays={0: 3600.0})
+        frames = await read(paced(fallback_after_ms=2000.0), engine)
+        assert frames[0][0] == pytest.approx(3600.0)
+        np.testing.assert_array_equal(sound(frames), engine.samples)
+
+    run(test)
+
+
+def test_the_report_tells_how_close_the_listener_came_to_running_dry() -> None:
+    async def test() -> None:
+        comfortable, close = paced(), paced()
+        await read(comfortable, Engine(10))
+        await read(close, Engine(10, delays={5: 1.1}))
+        assert comfortable.report.least_lead_seconds is not None and close.report.least_lead_seconds is not None
+        assert 0 <= close.report.least_lead_seconds < comfortable.report.least_lead_seconds
 
     run(test)
 
