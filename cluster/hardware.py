@@ -6,6 +6,7 @@ advertises a Mac's GPU as `GPU: 1`, so CUDA replicas are pinned by label as well
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -14,6 +15,8 @@ from deployments.cpu_scheduling import CpuScheduling
 from deployments.settings import StrictModel
 
 LABEL = "motet.hardware"
+MLX = "mlx"
+Kind = Literal["cpu", "cuda", "mlx"]
 
 
 class HardwareClass(StrictModel):
@@ -78,7 +81,14 @@ class MlxClass(HardwareClass):
 
     def actor_options(self) -> dict[str, Any]:
         """A share of the machine's `mlx` resource."""
-        return {**super().actor_options(), "resources": {"mlx": self.share}}
+        return {**super().actor_options(), "resources": {MLX: self.share}}
 
 
 Hardware = Annotated[CpuClass | CudaClass | MlxClass, Field(discriminator="kind")]
+
+
+def node_offer(kinds: Iterable[Kind]) -> dict[str, Any]:
+    """What a Ray node must carry for replicas of these classes to land on it: Ray's `labels` and `resources`."""
+    wanted = set(kinds)
+    labels = {LABEL: "cuda"} if "cuda" in wanted else {}
+    return {"labels": labels, "resources": {MLX: 1.0} if "mlx" in wanted else {}}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ray.serve import metrics
 
+from deployments.engines.base import AudioChunk, Memory
 from deployments.paced_speech import PacingReport
 
 BATCH_SIZES = [1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32]
 SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75]
 STAGE_TAGS: Any = ("model", "stage")  # Ray's annotation allows for one name only
+MEMORY_TAGS: Any = ("model", "kind")
+PER_SECOND = [5.0, 10, 12.5, 25, 50, 75, 100, 150, 200, 400, 800]
 FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]
 LEADS = [1.0, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000]
 MILLISECONDS = [1.0, 2, 5, 10, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000, 10000]
@@ -66,8 +71,25 @@ class SpeechMetrics:
         self._wasted = _counter(
             "motet_audio_wasted_seconds", "Seconds of sound made for a client that had left.", model
         )
+        self._first = _histogram(
+            "motet_replica_first_sound_ms",
+            "From the replica's being asked to the first sound, in ms.",
+            MILLISECONDS,
+            model,
+        )
+        self._tokens = _histogram(
+            "motet_stream_tokens_per_second", "Units of the model's own a second, of one stream.", PER_SECOND, model
+        )
         self._open = metrics.Gauge("motet_open_streams", "Utterances under way.", tag_keys=("model",))
         self._open.set_default_tags({"model": model})
+
+    def first_sound(self, seconds: float) -> None:
+        """A stream's first sound, so long after it was asked for."""
+        self._first.observe(seconds * 1000)
+
+    def tokens(self, per_second: float) -> None:
+        """How fast a stream was made, in the model's own units."""
+        self._tokens.observe(per_second)
 
     def made(self, seconds: float) -> None:
         """A step brought sound."""
@@ -87,10 +109,53 @@ class SpeechMetrics:
         self._open.set(self.open_streams)
 
 
-class RequestMetrics:
-    """Stage times of requests at the gateway."""
+class StreamPace:
+    """What one stream tells the metrics: when it first sounded, and its tokens a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: SpeechMetrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._asked = clock()
+        self._sounded = False
+        self._tokens = 0
+
+    def step(self, chunk: AudioChunk) -> None:
+        """A step brought the chunk."""
+        self._tokens += chunk.tokens
+        if len(chunk.samples) and not self._sounded:
+            self._sounded = True
+            self._metrics.first_sound(self._clock() - self._asked)
+
+    def ended(self) -> None:
+        """The stream is over."""
+        seconds = self._clock() - self._asked
+        if self._tokens and seconds > 0:
+            self._metrics.tokens(self._tokens / seconds)
+
+
+class MemoryMetrics:
+    """What a replica's engine holds of its device's memory."""
+
+    def __init__(self, model: str) -> None:
+        self._bytes = metrics.Gauge(
+            "motet_engine_memory_bytes", "Held by the engine's library: active, cached or peak.", tag_keys=MEMORY_TAGS
+        )
+        self._bytes.set_default_tags({"model": model})
+
+    def held(self, memory: Memory) -> None:
+        """What is held now."""
+        for kind in ("active", "cached", "peak"):
+            self._bytes.set(getattr(memory, f"{kind}_bytes"), {"kind": kind})
+
+
+class RequestMetrics:
+    """Stage times of requests at the gateway. First sounds later than `first_sound_alarm_ms` are counted apart."""
+
+    def __init__(self, first_sound_alarm_ms: float) -> None:
+        self._alarm_s = first_sound_alarm_ms / 1000
+        line = metrics.Gauge("motet_first_sound_alarm_ms", "A first sound later than this is late, in ms.")
+        line.set(first_sound_alarm_ms)
+        self._late = _counter("motet_first_sounds_late", "First sounds later than the alarm line.", "")
         self._stages = metrics.Histogram(
             "motet_request_stage_ms",
             "Time of a stage of a request, in ms.",
@@ -115,6 +180,8 @@ class RequestMetrics:
     def first_sound(self, model: str, seconds: float) -> None:
         """From the request to its first bytes of sound."""
         self._first.observe(seconds * 1000, {"model": model})
+        if seconds > self._alarm_s:
+            self._late.inc(1, {"model": model})
 
     def played(self, model: str, report: PacingReport, real_time_factor: float) -> None:
         """What became of a stream, and the seconds of steps that a second of its sound took. Sound out of the gateway's

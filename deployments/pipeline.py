@@ -18,10 +18,11 @@ import itertools
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ray.serve.handle import DeploymentHandle
@@ -220,13 +221,34 @@ def join_stems(previous: Stems | None, current: Stems, plan: ChunkPlan, last: bo
     return Merged(merged, current.sample_rate)
 
 
+class Place(Protocol):
+    """Where chunks are separated: one model on one hardware class."""
+
+    handle: DeploymentHandle[Any]
+
+    def request(self) -> AbstractContextManager[None]:
+        """Counts a chunk as under way."""
+
+    async def while_alive(self, answer: Awaitable[Any]) -> Any:
+        """The answer, unless no replica of the place lives."""
+
+    def doubt(self) -> None:
+        """Says that a replica seems to be gone: `pick` prefers other places until one answers."""
+
+
 @dataclass(slots=True)
 class InFlight:
-    """A chunk under way: answers that have not been fetched, only passed on."""
+    """A chunk under way: answers that have not been fetched, only passed on, and the place that counts it."""
 
     ticket: ChunkTicket
     chunk: Any
+    place: Place
     stems: Any
+    counted: ExitStack
+
+    def leave(self) -> None:
+        """The place no longer counts it. Safe to call twice."""
+        self.counted.close()
 
 
 class SeparationGraph:
@@ -243,7 +265,7 @@ class SeparationGraph:
         self,
         upload: AsyncIterable[bytes],
         task: SeparationTask,
-        pick_separator: Callable[[], DeploymentHandle[Any]],
+        pick_separator: Callable[[], Place],
     ) -> AsyncGenerator[Merged]:
         """The separated recording, stretch by stretch, in order. Raises `MotetError`."""
         name = uuid.uuid4().hex
@@ -265,6 +287,7 @@ class SeparationGraph:
                 feeding.cancel()
             for item in under_way:
                 item.stems.cancel()
+                item.leave()
             with contextlib.suppress(Exception):
                 chunker.close.remote(name)
 
@@ -282,9 +305,9 @@ class SeparationGraph:
         chunker: DeploymentHandle[Any],
         name: str,
         under_way: deque[InFlight],
-        pick: Callable[[], DeploymentHandle[Any]],
+        pick: Callable[[], Place],
     ) -> AsyncGenerator[Merged]:
-        previous: Any = None
+        previous: InFlight | None = None
         ended = False
         while not ended or under_way:
             while not ended and len(under_way) < self._settings.chunks_in_flight:
@@ -292,34 +315,57 @@ class SeparationGraph:
                 ended = ticket is None or ticket.last
                 if ticket is not None:
                     chunk = chunker.options(_by_reference=True).fetch.remote(name, ticket.index)
-                    under_way.append(InFlight(ticket, chunk, _separate(pick, chunk)))
+                    under_way.append(_sent(ticket, chunk, pick()))
             if under_way:
                 item = under_way[0]
                 yield await self._join(previous, item, pick)
-                under_way.popleft()
-                previous = item.stems
+                item.leave()
+                previous = under_way.popleft()
 
-    async def _join(self, previous: Any, item: InFlight, pick: Callable[[], DeploymentHandle[Any]]) -> Merged:
+    async def _join(self, previous: InFlight | None, item: InFlight, pick: Callable[[], Place]) -> Merged:
+        """The stretch of a chunk, which is separated once more where that failed, elsewhere if its place is gone."""
         for attempt in range(ATTEMPTS):
-            merged = await self._try_join(previous, item)
-            if isinstance(merged, Merged):
-                return merged
-            if attempt + 1 < ATTEMPTS and merged.kind in ("engine", "unavailable"):
-                item.stems = _separate(pick, item.chunk)
-        _raise(merged)
-        raise AssertionError("a failure is always raised")
+            last = attempt + 1 == ATTEMPTS
+            try:
+                merged = await self._try_join(previous, item, patient=last)
+            except Exception as error:
+                item.place.doubt()
+                if last:
+                    return _raise(as_failure(error))  # type: ignore[no-any-return]
+                if previous is not None:  # its stems may have gone with the machine that held them
+                    _send_again(previous, pick())
+                    previous.leave()
+            else:
+                if isinstance(merged, Merged):
+                    return merged
+                if last or merged.kind not in ("engine", "unavailable"):
+                    _raise(merged)
+            _send_again(item, pick())
+        raise AssertionError("the last attempt answers or raises")
 
-    async def _try_join(self, previous: Any, item: InFlight) -> Merged | Failure:
-        try:
-            joined = self._merger.join.remote(previous, item.stems, item.ticket.plan, item.ticket.last)
-            merged: Merged | Failure = await joined
-            return merged
-        except Exception as error:
-            return as_failure(error)
+    async def _try_join(self, previous: InFlight | None, item: InFlight, *, patient: bool) -> Merged | Failure:
+        stems = None if previous is None else previous.stems
+        joined = self._merger.join.remote(stems, item.stems, item.ticket.plan, item.ticket.last)
+        merged: Merged | Failure = await (joined if patient else item.place.while_alive(joined))
+        return merged
 
 
-def _separate(pick: Callable[[], DeploymentHandle[Any]], chunk: Any) -> Any:
-    return pick().options(_by_reference=True).separate.remote(chunk)
+def _sent(ticket: ChunkTicket, chunk: Any, place: Place) -> InFlight:
+    item = InFlight(ticket, chunk, place, None, ExitStack())
+    _send(item, place)
+    return item
+
+
+def _send(item: InFlight, place: Place) -> None:
+    item.place = place
+    item.counted.enter_context(place.request())
+    item.stems = place.handle.options(_by_reference=True).separate.remote(item.chunk)
+
+
+def _send_again(item: InFlight, place: Place) -> None:
+    item.stems.cancel()
+    item.leave()
+    _send(item, place)
 
 
 def _raise(answer: Any) -> Any:

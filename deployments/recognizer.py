@@ -30,7 +30,11 @@ class Recognizer(ModelReplica):
         return self._engine.traits
 
     async def transcribe(self, recording: bytes, options: RecognitionOptions) -> AsyncIterator[Heard | Failure]:
-        """A transcript for each window, in order; a `Failure` is the last item when something goes wrong."""
+        """A transcript for each window, in order; a `Failure` is the last item when something goes wrong.
+
+        Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some.
+        """
+        await self.room.ensure()
         cutter = windows_of(recording, options, self._engine.traits.sample_rate, self._windows)
         running: deque[tuple[Window, asyncio.Task[Stepped[Transcript]]]] = deque()
         try:

@@ -14,9 +14,10 @@ import psutil
 from deployments.cpu_scheduling import CpuScheduling, apply
 from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
-from deployments.engines.base import EngineSpec
+from deployments.engines.base import EngineSpec, Memory
 from deployments.errors import MotetError
-from deployments.metrics import StepCounts, StepMetrics
+from deployments.metrics import MemoryMetrics, StepCounts, StepMetrics
+from deployments.room import Room
 from deployments.settings import StepSettings, StrictModel
 from deployments.stepping import Stepper
 
@@ -45,7 +46,11 @@ class ReplicaSettings(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """How a replica came up and what it takes. Memory is resident, in bytes."""
+    """How a replica came up and what it takes.
+
+    `memory_bytes` is resident; `engine_memory` is what the engine's library holds, where it knows. `refusal` says why no new
+    work is taken now.
+    """
 
     model: str
     device: str
@@ -56,6 +61,8 @@ class ReplicaReport:
     scheduling: str
     open_streams: int
     steps: StepCounts
+    engine_memory: Memory | None = None
+    refusal: str | None = None
 
 
 class ModelReplica:
@@ -66,11 +73,14 @@ class ModelReplica:
         self._settings = settings
         self.thread = EngineThread(settings.model)
         started = time.perf_counter()
-        self.prepare(await self._loaded(), *extra)
+        engine = await self._loaded()
+        self.room = Room(engine, self.thread, MemoryMetrics(settings.model))
+        self.prepare(engine, *extra)
         self._load_seconds = time.perf_counter() - started
         started = time.perf_counter()
         await self.answer_once()
         self._warm_up_seconds = time.perf_counter() - started
+        await self.room.ensure()  # a model that fills the memory by itself would refuse everything
 
     def prepare(self, engine: Any, *extra: Any) -> None:
         """Takes the loaded engine; `extra` is what the deployment was bound with beside its settings."""
@@ -93,7 +103,7 @@ class ModelReplica:
     def stepper(self, advance: Callable[[Sequence[Item]], list[Result | Exception]]) -> Stepper[Item, Result]:
         """The gate and batch in front of one of the engine's calls."""
         self._step_metrics = StepMetrics(self.model)
-        stepper = Stepper(advance, self.thread, self._settings.steps, self._step_metrics)
+        stepper = Stepper(self.room.watched(advance), self.thread, self._settings.steps, self._step_metrics)
         self._configure_steps = stepper.configure
         return stepper
 
@@ -123,11 +133,14 @@ class ModelReplica:
             scheduling=self._applied.policy,
             open_streams=self.open_streams(),
             steps=self._step_metrics.counts,
+            engine_memory=self.room.memory,
+            refusal=self.room.refusal and self.room.refusal.message,
         )
 
     async def check_health(self) -> None:
-        """Called by Ray Serve; a replica whose step never ends is replaced."""
+        """Called by Ray Serve; a replica whose step never ends, or whose memory never empties, is replaced."""
         self.thread.check(self._settings.stuck_after_seconds)
+        await self.room.check(self._settings.stuck_after_seconds)
 
 
 def load_engine(settings: ReplicaSettings) -> Any:

@@ -29,6 +29,7 @@ class Separator(ModelReplica):
         if isinstance(chunk, Failure):
             return chunk
         try:
+            await self.room.ensure()
             return (await self._stepper.step(chunk, _wish(chunk))).result
         except Exception as error:
             return as_failure(error)

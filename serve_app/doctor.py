@@ -157,7 +157,7 @@ def _output(command: list[str]) -> str:
 def model_findings(name: str, model: Model, present: set[str]) -> Iterator[Finding]:
     """Each placement of a model, loaded and tried where its hardware is `present`."""
     for placement in model.placements:
-        yield _placed(f"{name}@{placement.hardware.kind}", name, model, placement, present)
+        yield _placed(f"{name}@{placement.hardware.kind}", name, model.on(placement), placement, present)
 
 
 def _placed(label: str, name: str, model: Model, placement: Placement, present: set[str]) -> Finding:

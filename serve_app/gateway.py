@@ -32,7 +32,7 @@ class Gateway:
             SeparationGraph(*graph, config.separation) if graph else None,
             Admission(config.speech.admission),
             PieceCache(config.speech.piece_cache_bytes),
-            RequestMetrics(),
+            RequestMetrics(config.speech.first_sound_alarm_ms),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -89,7 +89,7 @@ def load_model(app: AppConfig, wanted: str | None, task: Task) -> LoadedModel:
     for placement in model.placements:
         started = time.perf_counter()
         try:
-            engine = load_engine(name, model, placement.hardware)
+            engine = load_engine(name, model.on(placement), placement.hardware)
         except Exception as error:
             reasons.append(f"on {placement.hardware.kind}, {reason_of(error)}")
             continue

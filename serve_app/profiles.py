@@ -32,9 +32,20 @@ LARGEST_MESSAGE = str(2**31 - 1)
 TOKEN_BYTES = 32
 
 
-def default_profile() -> Profile:
-    """HAProxy comes as a Linux wheel."""
-    return "throughput" if sys.platform == "linux" else "plain"
+EVERYWHERE = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # a replica is not a batch job
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""What every machine sets before its part of Ray starts."""
+
+
+def default_profile(present: Mapping[str, str] = os.environ) -> Profile:
+    """HAProxy comes as a Linux wheel, and finds a gateway on its own machine only."""
+    return "throughput" if sys.platform == "linux" and not present.get("RAY_ADDRESS") else "plain"
 
 
 def fitting(profile: Profile, host: str) -> Profile:
@@ -46,19 +57,12 @@ def environment(profile: Profile, folder: Path, port: int, present: Mapping[str,
     """Variables to set before Ray starts. What the caller has set already wins.
 
     `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet. Ray's token
-    authentication is on, with a token of this run unless there is one already.
+    authentication is on, with a token of this run unless there is one already, or a cluster that has its own.
     """
-    wanted = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_worker_niceness": "0",  # a replica is not a batch job
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
+    wanted = dict(EVERYWHERE)
     if profile == "throughput":
         wanted |= _haproxy(folder, port)
-    if not any(name in present for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+    if not any(name in present for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")):
         wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
     return {name: value for name, value in wanted.items() if name not in present}
 

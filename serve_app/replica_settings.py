@@ -8,6 +8,7 @@ from serve_app.config import Model, Placement
 
 def replica_settings(name: str, model: Model, placement: Placement) -> ReplicaSettings:
     """One model on one hardware class."""
+    model = model.on(placement)
     return ReplicaSettings(
         model=name,
         engine=model.engine,

@@ -19,12 +19,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
 from serve_app import config, profiles
-from serve_app.config import ConfigFile, HttpAddress
+from serve_app.config import AppConfig, ConfigFile, HttpAddress
 
 START_TIMEOUT_S = 300.0
 POLL_S = 0.1
@@ -121,24 +123,27 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
     import ray
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    cluster = os.environ.get("RAY_ADDRESS")
     try:
         ray.init(
-            # Without an address Ray would join whatever cluster was last started on this machine, if only in a file's memory.
-            address=os.environ.get("RAY_ADDRESS") or "local",
-            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
+            **({"address": cluster} if cluster else _own_machine(settings.app)),
         )
         _stop_on_signals(stopped, ready)  # Ray has put its own handler of SIGTERM in place
-        try:
-            _deploy(settings)
-        except RuntimeError as error:
-            raise fail("unavailable", f"The service did not come up: {error}", "Run `motet doctor`.") from error
-        _wait_until_ready(settings.http, stopped)
+        _deploy(settings)
+        _wait_until_ready(settings, stopped)
         ready.set()
         yield
     finally:
-        _stop_everything()
+        _stop_everything(settings.application if cluster else None)
+
+
+def _own_machine(app: AppConfig) -> dict[str, Any]:
+    """How Ray starts where there is no cluster: this machine is all there is, so it takes replicas of every class. Without
+    an address Ray would join whatever cluster was last started here, if only in a file's memory."""
+    kinds = {placement.hardware.kind for model in app.models.values() for placement in model.placements}
+    return {"address": "local", "include_dashboard": False, **node_offer(kinds)}
 
 
 def _deploy(settings: ConfigFile) -> None:
@@ -150,17 +155,32 @@ def _deploy(settings: ConfigFile) -> None:
         proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
         http_options={"host": settings.http.host, "port": settings.http.port},
     )
-    application = (settings.serve.get("applications") or [{}])[0]
-    name, prefix = application.get("name", "motet"), application.get("route_prefix", "/")
-    serve.run(build(settings.app), name=name, route_prefix=prefix)
+    prefix = (settings.serve.get("applications") or [{}])[0].get("route_prefix", "/")
+    target = serve.RunTarget(build(settings.app), settings.application, prefix)
+    # A placement whose machine has not joined yet must not keep the others from serving.
+    serve.run_many([target], wait_for_applications_running=False)
 
 
-def _stop_everything() -> None:
-    """Ray first; then whatever of ours it left behind."""
+def _leave(application: str | None) -> None:
+    """Takes our application, if it is on a cluster that stays, off it, and Ray Serve too unless it runs others'.
+
+    Once told, Ray Serve does so by itself, however long open streams take.
+    """
     import ray
+    from ray import serve
 
+    if application is not None and ray.is_initialized():
+        if set(serve.status().applications) - {application}:
+            serve.delete(application)
+        else:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
+
+
+def _stop_everything(application: str | None) -> None:
+    """Ray first; then whatever of ours it left behind."""
     children = psutil.Process().children(recursive=True)
-    leaving = threading.Thread(target=ray.shutdown, daemon=True)
+    leaving = threading.Thread(target=_leave, args=(application,), daemon=True)
     leaving.start()
     leaving.join(SHUTDOWN_S)
     _, alive = psutil.wait_procs(children, timeout=LEAVE_S)
@@ -182,14 +202,25 @@ def _check_port(http: HttpAddress) -> None:
             ) from error
 
 
-def _wait_until_ready(http: HttpAddress, stopped: threading.Event) -> None:
+def _wait_until_ready(settings: ConfigFile, stopped: threading.Event) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while not stopped.is_set():
-        if _ready(f"{url_of(http.host, http.port)}/readyz"):
+        if _ready(f"{url_of(settings.http.host, settings.http.port)}/readyz"):
             return
+        if cause := _failure(settings.application):
+            raise fail("unavailable", f"The service did not come up: {cause}", "Run `motet doctor`.")
         if time.monotonic() > deadline:
             raise fail("timeout", f"The service was not ready after {START_TIMEOUT_S:.0f} s.", "Run `motet doctor`.")
         stopped.wait(POLL_S)
+
+
+def _failure(application: str) -> str:
+    """Why Ray Serve has given the application up, or nothing."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    status = serve.status().applications.get(application)
+    return status.message if status and status.status == ApplicationStatus.DEPLOY_FAILED else ""
 
 
 def _ready(url: str) -> bool:
@@ -207,8 +238,12 @@ def url_of(host: str, port: int) -> str:
 
 
 def _announce(settings: ConfigFile) -> None:
+    from serve_app import doctor_cluster
+
     address = url_of(settings.http.host, settings.http.port)
     print(f"Motet is ready: {address}/v1 (OpenAI API), {address}/ (web page). Ctrl-C stops it.", flush=True)
+    for line in doctor_cluster.pending_of(settings.app):
+        print(f"Waiting for a machine: {line}", flush=True)
     open_to_others = settings.http.host not in ("127.0.0.1", "localhost", "::1")
     if open_to_others and not settings.app.security.api_key_sha256:
         print("Warning: this port is open to the network and no key is asked for. Set security.api_key_sha256.")

@@ -56,6 +56,8 @@ class SpeechStream:
         self, plan: SpeechPlan, directory: ModelDirectory, cache: PieceCache, ticket: Ticket, recorder: Recorder
     ) -> None:
         self.timeline = Timeline()
+        self.placement: str | None = None
+        """Where the sound is made. None as long as all of it was kept from an earlier request."""
         self._plan = plan
         self._directory = directory
         self._cache = cache
@@ -151,17 +153,20 @@ class SpeechStream:
     async def _ask(self, request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
         """One request to a replica, with how long the listener's sound lasts. What it makes is told to admission."""
         urgent = replace(request, lasts_seconds=self._paced.lasts_seconds)
-        async with aclosing(self._spoken(self._plan.model, urgent)) as chunks:
+        async with aclosing(self._spoken(self._plan.model, urgent, self._ticket)) as chunks:
             while True:
                 self._ticket.wants()
                 chunk = await anext(chunks, None)
                 if chunk is None:
                     return
+                self.placement = self._ticket.placement
                 self._ticket.made(chunk.seconds / self._plan.task.speed * request.speed)
                 yield chunk
 
-    async def _spoken(self, model: str, request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
-        async with aclosing(self._directory.stream(model, "speak", request)) as packed:
+    async def _spoken(
+        self, model: str, request: SpeechRequest, ticket: Ticket | None = None
+    ) -> AsyncGenerator[AudioChunk]:
+        async with aclosing(self._directory.stream(model, "speak", request, ticket=ticket)) as packed:
             async for chunk in packed:
                 self.timeline.add("queue", chunk.waited_s)
                 self.timeline.add("infer", chunk.step_s)

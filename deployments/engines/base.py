@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deployments.errors import Failure
 
 Samples = NDArray[np.float32]
 """Mono (n,) or many-channel (channels, n) float32 in [-1, 1]."""
@@ -48,7 +50,8 @@ class SpeechRequest:
 class AudioChunk:
     """One step's sound of one utterance: mono float32 `samples` (n,) at `sample_rate` Hz.
 
-    `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance.
+    `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance. `tokens` is how many of
+    its own units (codec frames, phonemes) the model made for it, where it knows.
     """
 
     samples: Samples
@@ -56,6 +59,7 @@ class AudioChunk:
     index: int
     text: str
     last: bool
+    tokens: int = 0
 
     @property
     def seconds(self) -> float:
@@ -228,6 +232,26 @@ class SeparationEngine(Protocol):
 
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
         """The stems of each chunk, as one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What an engine's library holds of the device's memory, in bytes. `cached_bytes` is free but not given back."""
+
+    active_bytes: int
+    cached_bytes: int
+    peak_bytes: int
+
+
+@runtime_checkable
+class CanBeFull(Protocol):
+    """An engine that knows when it must take no more work. An engine without these always has room."""
+
+    def room(self) -> Failure | None:
+        """Why no new work is taken now, or None. Called on the engine's thread; gives back what it can first."""
+
+    def memory(self) -> Memory:
+        """What is held now. Callable from any thread."""
 
 
 @dataclass(frozen=True, slots=True)

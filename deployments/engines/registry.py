@@ -28,9 +28,14 @@ class EngineEntry:
     without_weights: bool = False
 
 
+INSTALL_MLX = "pip install --constraint constraints.txt 'motet[mlx]'"
+
 ENGINES: Mapping[str, EngineEntry] = {
     "hibari": EngineEntry("speech", "deployments.engines.hibari", "pip install hibari-tts==0.2.1"),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
+    "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx_recognition", INSTALL_MLX),
+    "mlx_speech": EngineEntry("speech", "deployments.engines.mlx_speech", INSTALL_MLX),
+    "mlx_separation": EngineEntry("separation", "deployments.engines.mlx_separation", INSTALL_MLX),
     "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2", "pip install onnxruntime scipy"),
     "simulated": EngineEntry("speech", "deployments.engines.simulated", "", without_weights=True),
     "identity": EngineEntry("separation", "deployments.engines.identity", "", without_weights=True),

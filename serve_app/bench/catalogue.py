@@ -37,6 +37,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "first-sound": Benchmark(
         "Speed, overhead, memory and intelligibility of speech on this machine", "serve_app.bench.first_sound"
     ),
+    "mlx": Benchmark("Models on MLX beside other runtimes, in 4 bits, and in a batch session", "serve_app.bench.mlx"),
     "serve": Benchmark(
         "Many listeners at once: batches, load, overload, leavers and failures", "serve_app.bench.serve", variants=True
     ),

@@ -331,7 +331,7 @@ async def _measure_vanishing(sheet: Sheet, service: RunningProgram, asks: Asks) 
     last_busy, last_items = 0.0, -1
     while (now := time.monotonic() - left) < IDLE_WATCH_S:
         report = await ready_report(service)
-        replica, queue, gateway = report["models"][GATE], report["queues"][GATE], report["gateway"]
+        replica, queue, gateway = report["models"][GATE], report["queues"][f"{GATE}@cpu"], report["gateway"]
         items, busy = replica["steps"]["items"], replica["open_streams"] or queue["open"] or gateway["tasks"] > tasks
         if items != last_items or busy:
             last_busy, last_items = now, items

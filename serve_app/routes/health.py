@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from deployments.replica import ReplicaReport
 from serve_app.api_types import service_of
+from serve_app.placement import ModelDirectory
 
 router = APIRouter()
 
@@ -34,10 +35,10 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Every model answered its warm-up and answers now. A replica takes no calls before its warm-up is over. The queues
-    and the tasks, each of which is a stream or a part of one, are those of the gateway replica that answers."""
+    """Every model answers, on one of its placements at least. A replica takes no calls before its warm-up is over. The
+    queues and the tasks, each of which is a stream or a part of one, are those of the gateway replica that answers."""
     directory = service_of(request).directory
-    reports = await asyncio.gather(*(_report(request, name) for name in directory.models))
+    reports = await asyncio.gather(*(_report(directory, name) for name in directory.models))
     ready = all(report["ready"] for report in reports)
     body = {
         "status": "ready" if ready else "not ready",
@@ -48,18 +49,33 @@ async def readyz(request: Request) -> Response:
     return JSONResponse(body, 200 if ready else 503)
 
 
-async def _report(request: Request, name: str) -> dict[str, Any]:
+async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
+    """The first ready placement's report, and which placements are ready."""
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            report: ReplicaReport = await service_of(request).directory.call(name, "report")
+            reports = await directory.reports(name)
     except Exception as error:
         return {"ready": False, "cause": str(error) or type(error).__name__}
+    troubles = {kind: _trouble(report) for kind, report in reports.items()}
+    placements = {kind: trouble is None for kind, trouble in troubles.items()}
+    for kind, report in reports.items():
+        if placements[kind]:
+            return {"ready": True, "placements": placements, **_facts(report)}
+    return {"ready": False, "placements": placements, "cause": "; ".join(map(str, troubles.values()))}
+
+
+def _trouble(report: ReplicaReport | Exception) -> str | None:
+    """Why a placement takes no work: it gave no report, or it has no room."""
+    return report.refusal if isinstance(report, ReplicaReport) else str(report) or type(report).__name__
+
+
+def _facts(report: ReplicaReport) -> dict[str, Any]:
     return {
-        "ready": True,
         "device": report.device,
         "load_seconds": round(report.load_seconds, 3),
         "warm_up_seconds": round(report.warm_up_seconds, 3),
         "memory_bytes": report.memory_bytes,
+        "engine_memory": report.engine_memory and asdict(report.engine_memory),
         "heavy_libraries": list(report.heavy_libraries),
         "scheduling": report.scheduling,
         "open_streams": report.open_streams,

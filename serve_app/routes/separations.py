@@ -64,7 +64,7 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     task = await _task(fields, form, traits, service.config.separation)
     upload = blocks_of(form.file, service.config.separation.block_bytes)
     assert service.graph is not None, "a model separates, so there is a graph"
-    graph = service.graph.run(upload, task, lambda: service.directory.placements(name)[0].handle)
+    graph = service.graph.run(upload, task, lambda: service.directory.placements(name)[0])
     stretches = _until_closed(graph, form)
     headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
     audio = fields.response_format

@@ -72,8 +72,9 @@ async def speech(request: Request) -> Response:
     if skip_bytes:
         plan = replace(plan, played=False)  # what was heard before must not be waited for again
     key = key_digest(request.headers) if service.config.security.api_key_sha256 else None
+    placements = [placed.name for placed in service.directory.placements(plan.model)]
     max_wait_s = service.config.models[plan.model].max_wait_s
-    ticket = service.admission.admit(plan.model, key, plan.task.predicted_seconds, max_wait_s)
+    ticket = service.admission.admit(placements, key, plan.task.predicted_seconds, max_wait_s)
     stream = service.speech_stream(plan, ticket)
     headers = _headers(body, plan)
     try:
@@ -84,6 +85,8 @@ async def speech(request: Request) -> Response:
         ticket.close()
         raise
     answer.headers["server-timing"] = stream.timeline.server_timing()
+    if stream.placement:
+        answer.headers["x-motet-placement"] = stream.placement
     return answer
 
 

@@ -96,11 +96,11 @@ class Service:
     output: Path
 
     @classmethod
-    def start(cls, config: Path, folder: Path, host: str = "127.0.0.1") -> Service:
+    def start(cls, config: Path, folder: Path, host: str = "127.0.0.1", **environment: str) -> Service:
         """Starts it and waits for its ready line."""
         port, mark = free_port(), uuid.uuid4().hex
         output = folder / f"serve-{mark[:6]}.log"
-        process = run_serve(config, mark, output, MOTET_PORT=str(port), MOTET_HOST=host)
+        process = run_serve(config, mark, output, MOTET_PORT=str(port), MOTET_HOST=host, **environment)
         started = cls(host, port, mark, process, output)
         try:
             wait_for(started._ready_or_ended, START_S, "the ready line")

@@ -63,7 +63,7 @@ def admission(clock: Callable[[], float], **changes: float) -> Admission:
 def measured(clock: Clock, speed: float, **changes: float) -> tuple[Admission, Engine]:
     """An admission that has seen an engine of this speed for long enough."""
     guarded, engine = admission(clock, **changes), Engine(clock, speed)
-    engine.tickets.append(guarded.admit("m@cpu", None, 50 * speed))
+    engine.tickets.append(guarded.admit(["m@cpu"], None, 50 * speed))
     engine.run(50)
     assert not engine.tickets
     return guarded, engine
@@ -71,7 +71,7 @@ def measured(clock: Clock, speed: float, **changes: float) -> tuple[Admission, E
 
 def refusal(guarded: Admission, placement: str, key: str | None, seconds: float) -> Failure:
     with pytest.raises(MotetError) as caught:
-        guarded.admit(placement, key, seconds)
+        guarded.admit([placement], key, seconds)
     return caught.value.failure
 
 
@@ -80,7 +80,7 @@ def wait_told(failure: Failure) -> float:
     return float(error_response(failure).headers["retry-after"])
 
 
-PLACEMENTS = st.sampled_from(["m@cpu", "n@cpu"])
+PLACEMENTS = st.sampled_from([["m@cpu"], ["n@cpu"], ["m@cpu", "n@cpu"]])
 KEYS = st.sampled_from([None, "a", "b"])
 EVENTS = st.one_of(
     st.tuples(st.just("admit"), PLACEMENTS, KEYS, st.floats(0, 300)),
@@ -148,22 +148,22 @@ def test_who_comes_back_when_told_is_admitted(
     guarded, engine = measured(clock, speed)
     for key, seconds in others:
         try:
-            engine.tickets.append(guarded.admit("m@cpu", key, seconds))
+            engine.tickets.append(guarded.admit(["m@cpu"], key, seconds))
         except MotetError as error:
             assert error.failure.kind == "overloaded"
     engine.run(head_start_s)
     try:
-        guarded.admit("m@cpu", *late)
+        guarded.admit(["m@cpu"], *late)
         assume(False)
     except MotetError as error:
         engine.run(wait_told(error.failure))
-    assert guarded.admit("m@cpu", *late).open
+    assert guarded.admit(["m@cpu"], *late).open
 
 
 def test_the_retry_time_is_not_much_longer_than_it_takes() -> None:
     clock = Clock()
     guarded, engine = measured(clock, 5.0)
-    engine.tickets.append(guarded.admit("m@cpu", None, 90))
+    engine.tickets.append(guarded.admit(["m@cpu"], None, 90))
     told = refusal(guarded, "m@cpu", None, 60).retry_after_s
     assert told == pytest.approx((90 + 60 - 100) / 5 * 1.1, rel=0.05)
     engine.run(8)
@@ -172,8 +172,8 @@ def test_the_retry_time_is_not_much_longer_than_it_takes() -> None:
 
 def test_a_key_that_waits_in_two_queues_is_told_when_either_has_room() -> None:
     guarded = admission(Clock(), max_queued_seconds_of_audio_per_key=90)
-    guarded.admit("m@cpu", "a", 60)
-    guarded.admit("n@cpu", "a", 30)
+    guarded.admit(["m@cpu"], "a", 60)
+    guarded.admit(["n@cpu"], "a", 30)
     # 20 s must go. Either queue, at 4 audio seconds per second, has made them in 5 s.
     assert refusal(guarded, "m@cpu", "a", 20).retry_after_s == pytest.approx(5 * 1.1)
     # 80 s must go, more than either holds: at the latest when both are done.
@@ -186,7 +186,7 @@ def test_first_sounds_wait_no_longer_than_promised(reader_speed: float) -> None:
     clock = Clock()
     guarded = admission(clock, max_wait_s=1.0)
     for _ in range(60):
-        with_sound = guarded.admit("m@cpu", None, 6)
+        with_sound = guarded.admit(["m@cpu"], None, 6)
         for _ in range(2):
             with_sound.wants()
             clock.now_s += 0.5
@@ -194,20 +194,20 @@ def test_first_sounds_wait_no_longer_than_promised(reader_speed: float) -> None:
             with_sound.rests()
         clock.now_s += 6 / reader_speed
         with_sound.complete()
-    waiting = [guarded.admit("m@cpu", None, 6) for _ in range(3)]
+    waiting = [guarded.admit(["m@cpu"], None, 6) for _ in range(3)]
     failure = refusal(guarded, "m@cpu", None, 6)
     assert failure.retry_after_s == pytest.approx((3 * 0.5 - 1) * 1.1, rel=0.1)
     clock.now_s += 0.5
     waiting[0].made(6)
     waiting[0].rests()
-    assert guarded.admit("m@cpu", None, 6).open
+    assert guarded.admit(["m@cpu"], None, 6).open
 
 
 def test_who_runs_dry_first_goes_before_a_new_request() -> None:
     """Five listeners whose next sound is asked for; a turn takes a twentieth of a second."""
     clock = Clock()
     guarded = admission(clock, first_speed=20.0)
-    listeners = [guarded.admit("m@cpu", None, 20) for _ in range(5)]
+    listeners = [guarded.admit(["m@cpu"], None, 20) for _ in range(5)]
     for listener in listeners:
         listener.made(1)
     assert guarded.snapshot()["m@cpu"].wait_s == 0
@@ -225,23 +225,23 @@ def test_who_runs_dry_first_goes_before_a_new_request() -> None:
 def test_a_reader_that_stops_does_not_look_like_a_slow_engine() -> None:
     clock = Clock()
     guarded = admission(clock, max_wait_s=0.5)
-    stopped = guarded.admit("m@cpu", None, 60)
+    stopped = guarded.admit(["m@cpu"], None, 60)
     stopped.made(2)
     stopped.rests()
     clock.now_s += 1000
     assert guarded.snapshot()["m@cpu"].wait_s == 0
-    assert guarded.admit("m@cpu", None, 5).open
+    assert guarded.admit(["m@cpu"], None, 5).open
 
 
 def test_nobody_ahead_means_no_wait_however_slow_the_engine_was() -> None:
     clock = Clock()
     guarded = admission(clock, max_wait_s=0.1)
-    stuck = guarded.admit("m@cpu", None, 5)
+    stuck = guarded.admit(["m@cpu"], None, 5)
     clock.now_s += 10_000
     told = refusal(guarded, "m@cpu", None, 5).retry_after_s
     assert told is not None and 1000 < told <= MOST_RETRY_S
     stuck.close()
-    assert guarded.admit("m@cpu", None, 5).open
+    assert guarded.admit(["m@cpu"], None, 5).open
 
 
 @given(st.floats(0, 1e7))
@@ -252,99 +252,99 @@ def test_idle_time_does_not_lower_the_speed(idle_s: float) -> None:
     clock.now_s += idle_s
     assert guarded.snapshot()["m@cpu"] == before
     assert before.speed == pytest.approx(3.0, rel=0.05)
-    guarded.admit("m@cpu", None, 1).close()
+    guarded.admit(["m@cpu"], None, 1).close()
     assert guarded.snapshot()["m@cpu"].speed == pytest.approx(before.speed)
 
 
 def test_time_with_an_open_ticket_and_no_sound_does_lower_it() -> None:
     clock = Clock()
     guarded, _ = measured(clock, 3.0)
-    guarded.admit("m@cpu", None, 1)
+    guarded.admit(["m@cpu"], None, 1)
     clock.now_s += 10
     assert guarded.snapshot()["m@cpu"].speed < 1
 
 
 def test_before_anything_was_measured_the_assumed_speed_holds() -> None:
     guarded = admission(Clock())
-    guarded.admit("m@cpu", None, 100)
+    guarded.admit(["m@cpu"], None, 100)
     assert refusal(guarded, "m@cpu", None, 40).retry_after_s == pytest.approx(40 / 4 * 1.1)
 
 
 def test_a_key_at_its_limit_does_not_keep_out_another() -> None:
     guarded = admission(Clock())
-    guarded.admit("m@cpu", "a", 50)
+    guarded.admit(["m@cpu"], "a", 50)
     assert "This API key" in refusal(guarded, "m@cpu", "a", 30).cause
     assert "This API key" in refusal(guarded, "n@cpu", "a", 30).cause
-    assert guarded.admit("m@cpu", "b", 30).open
-    assert guarded.admit("m@cpu", None, 20).open
+    assert guarded.admit(["m@cpu"], "b", 30).open
+    assert guarded.admit(["m@cpu"], None, 20).open
     assert guarded.queued_seconds_of("a") == 50
     assert guarded.snapshot()["m@cpu"].refused == 1
 
 
 def test_placements_do_not_share_a_queue() -> None:
     guarded = admission(Clock())
-    guarded.admit("m@cpu", None, 100)
+    guarded.admit(["m@cpu"], None, 100)
     refusal(guarded, "m@cpu", None, 50)
-    assert guarded.admit("n@cpu", None, 50).open
+    assert guarded.admit(["n@cpu"], None, 50).open
     assert guarded.snapshot()["n@cpu"].refused == 0
 
 
 @pytest.mark.parametrize("key", [None, "a"])
 def test_a_book_does_not_keep_out_a_chat_reply(key: str | None) -> None:
     guarded = admission(Clock())
-    book = guarded.admit("m@cpu", key, 5000)
-    replies = [guarded.admit("m@cpu", key, 4) for _ in range(2)]
+    book = guarded.admit(["m@cpu"], key, 5000)
+    replies = [guarded.admit(["m@cpu"], key, 4) for _ in range(2)]
     refusal(guarded, "m@cpu", key, 11)
     # A third reply fits as soon as each has got 2/3 s, at 4 audio seconds per second for three.
     assert refusal(guarded, "m@cpu", key, 4).retry_after_s == pytest.approx(1 * 3 / 4 * 1.1)
     replies[0].close()
-    assert guarded.admit("m@cpu", key, 4).open
+    assert guarded.admit(["m@cpu"], key, 4).open
     assert book.open
 
 
 def test_a_request_longer_than_the_limit_gets_in_where_nothing_waits() -> None:
     guarded = admission(Clock())
-    small = guarded.admit("m@cpu", None, 20)
+    small = guarded.admit(["m@cpu"], None, 20)
     assert refusal(guarded, "m@cpu", None, 5000).retry_after_s == pytest.approx(20 / 4 * 1.1)
     small.close()
-    assert guarded.admit("m@cpu", None, 5000).open
+    assert guarded.admit(["m@cpu"], None, 5000).open
 
 
 def test_predictions_follow_what_earlier_ones_turned_out_to_be() -> None:
     clock = Clock()
     guarded = admission(clock)
     for _ in range(10):
-        ticket = guarded.admit("m@cpu", None, 20)
+        ticket = guarded.admit(["m@cpu"], None, 20)
         clock.now_s += 1
         ticket.made(40)
         ticket.complete()
-    assert guarded.admit("m@cpu", None, 20).left == pytest.approx(40, rel=0.05)
-    assert guarded.admit("n@cpu", None, 20).left == 20
+    assert guarded.admit(["m@cpu"], None, 20).left == pytest.approx(40, rel=0.05)
+    assert guarded.admit(["n@cpu"], None, 20).left == 20
 
 
 def test_a_client_that_leaves_early_teaches_nothing_about_length() -> None:
     guarded = admission(Clock())
-    ticket = guarded.admit("m@cpu", None, 40)
+    ticket = guarded.admit(["m@cpu"], None, 40)
     ticket.made(1)
     ticket.close()
     ticket.complete()
     ticket.made(100)
-    assert guarded.admit("m@cpu", None, 40).left == 40
+    assert guarded.admit(["m@cpu"], None, 40).left == 40
     assert ticket.made_seconds == 1
 
 
 def test_keys_are_forgotten_with_their_last_ticket() -> None:
     guarded = admission(Clock())
     for number in range(1000):
-        guarded.admit("m@cpu", f"key {number}", 1).close()
+        guarded.admit(["m@cpu"], f"key {number}", 1).close()
     assert guarded.keys == 0
-    guarded.admit("m@cpu", "a", 1)
+    guarded.admit(["m@cpu"], "a", 1)
     assert guarded.keys == 1
 
 
 def test_the_answer_says_what_is_wrong_and_when_to_return() -> None:
     guarded = admission(Clock())
-    guarded.admit("m@cpu", None, 100)
+    guarded.admit(["m@cpu"], None, 100)
     failure = refusal(guarded, "m@cpu", None, 40)
     response = error_response(failure)
     assert response.status_code == 429
@@ -372,3 +372,29 @@ def test_settings_have_no_defaults_and_must_make_sense(field: str) -> None:
     del values[field]
     with pytest.raises(ValidationError):
         AdmissionSettings(**values)
+
+
+def test_what_one_placement_refuses_another_takes() -> None:
+    guarded = admission(Clock())
+    guarded.admit(["m@mlx"], None, 100)
+    ticket = guarded.admit(["m@mlx", "m@cpu"], None, 90)
+    assert ticket.placement == "m@cpu"
+    with pytest.raises(MotetError) as caught:
+        guarded.admit(["m@mlx", "m@cpu"], None, 50)
+    # The cpu's queue has room sooner: 40 s of audio must go there, 50 s on the other.
+    assert caught.value.failure.retry_after_s == pytest.approx(40 / 4 * 1.1)
+
+
+@pytest.mark.parametrize("key", [None, "a"])
+def test_what_is_left_of_a_request_waits_where_it_is_answered(key: str | None) -> None:
+    guarded = admission(Clock())
+    ticket = guarded.admit(["m@mlx"], key, 50)
+    ticket.made(20)
+    ticket.placement = "m@cpu"
+    queued = {name: report.queued_seconds for name, report in guarded.snapshot().items()}
+    assert queued == {"m@mlx": 0, "m@cpu": 30}
+    assert key is None or guarded.queued_seconds_of(key) == 30
+    ticket.close()
+    ticket.placement = "m@mlx"
+    assert all(report.open == 0 for report in guarded.snapshot().values())
+    assert guarded.keys == 0

@@ -283,7 +283,7 @@ async def test_a_preset_is_a_pacing() -> None:
 async def test_a_model_may_have_a_bound_of_its_own_on_the_wait() -> None:
     strict = {"tone": MODELS["tone"].model_copy(update={"max_wait_s": 0.001}), "echo": MODELS["echo"]}
     bench = Bench(models=strict)
-    waiting = bench.admission.admit("tone", None, 1.0)
+    waiting = bench.admission.admit(["tone@cpu"], None, 1.0)
     refused = await bench.speak()
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
     waiting.close()
@@ -292,10 +292,10 @@ async def test_a_model_may_have_a_bound_of_its_own_on_the_wait() -> None:
 
 async def test_readyz_tells_what_waits() -> None:
     bench = Bench()
-    ticket = bench.admission.admit("tone", None, 30.0)
+    ticket = bench.admission.admit(["tone@cpu"], None, 30.0)
     queues = (await bench.client.get("/readyz")).json()["queues"]
-    assert queues["tone"]["open"] == 1
-    assert queues["tone"]["queued_seconds"] == 30.0
+    assert queues["tone@cpu"]["open"] == 1
+    assert queues["tone@cpu"]["queued_seconds"] == 30.0
     ticket.close()
 
 
@@ -309,7 +309,7 @@ async def test_the_id_of_another_stream_is_refused(event_id: str) -> None:
 
 async def test_over_the_queue_is_429_with_a_time_to_come_back() -> None:
     bench = Bench(speech={"admission": {"max_queued_seconds_of_audio": 5, "short_seconds_of_audio": 0}})
-    ticket = bench.admission.admit("tone", None, 4.9)
+    ticket = bench.admission.admit(["tone@cpu"], None, 4.9)
     answer = await bench.speak(input="This is far too long for what is left of the queue.")
     assert answer.status_code == 429
     assert answer.json()["error"]["code"] == "queue_full"

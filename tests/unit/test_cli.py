@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -18,19 +19,20 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
-from cluster.hardware import HardwareClass
+from cluster.hardware import HardwareClass, Kind
 from deployments.audio import encode
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import FORMATS, open_encoder
 from deployments.engines.base import AudioChunk, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
-from serve_app import cli, local, profiles, server, transcript_formats
+from deployments.weights.quantise import STRATEGIES, Findings, Order, Quantised
+from serve_app import cli, conversion, local, profiles, server, transcript_formats
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
 from serve_app.config import DEFAULT_MODELS, AppConfig, Model
 
 SENTENCE = "Please turn left at the second traffic light."
-COMMANDS = ("say", "transcribe", "separate", "serve", "doctor", "bench")
+COMMANDS = ("say", "transcribe", "separate", "serve", "convert", "doctor", "join", "bench")
 PROGRAM = (sys.executable, "-m", "serve_app.cli")
 
 
@@ -104,6 +106,8 @@ def test_the_choices_are_those_of_the_modules_they_are_repeated_from() -> None:
     assert get_args(cli.AudioFormat) == get_args(encode.AudioFormat) == tuple(FORMATS)
     assert get_args(cli.TranscriptFormat) == get_args(transcript_formats.TranscriptFormat)
     assert get_args(cli.Profile) == get_args(profiles.Profile)
+    assert get_args(cli.HardwareKind) == get_args(Kind)
+    assert get_args(cli.Way) == tuple(STRATEGIES)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -572,3 +576,30 @@ def test_a_rewritten_header_is_the_streamed_one_with_the_length() -> None:
         assert len(file.getvalue()) == len(streamed)
         assert file.getvalue()[64:] == streamed[64:]
         assert (file.getvalue() == streamed) == (form not in ("wav", "flac"))
+
+
+# --- motet convert
+
+
+FINDINGS = Findings(100, 100, 200, 1.0, 2.0, 0.1)
+
+
+def test_convert_shows_what_it_cost_and_how_the_result_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    orders: list[Order] = []
+
+    def convert(order: Order, *_: object) -> Quantised:
+        orders.append(order)
+        return Quantised(order.out, "mlx_recognition", FINDINGS, replace(FINDINGS, disk_bytes=30, word_error_rate=0.11))
+
+    monkeypatch.setattr(conversion, "convert", convert)
+    out = tmp_path / "small"
+    result = motet("convert", "--source", "wheel:x", "--out", str(out), "--sha256", "model.safetensors=ab", "--json")
+    assert result.exit_code == 0
+    assert orders == [Order("wheel:x", "mlx", 4, 64, out, 0.02, {"model.safetensors": "ab"})]
+    assert all(text in result.stderr for text in ("-70.0%", "+1.00 points", f"source: path:{out}"))
+    assert json.loads(result.stdout)["after"]["disk_bytes"] == 30
+
+
+def test_convert_that_cannot_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(MotetError, match="Use --bits 4 or 8"):
+        motet("convert", "--source", "wheel:x", "--bits", "3", "--out", str(tmp_path / "small"))

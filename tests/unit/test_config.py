@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from deployments.errors import MotetError
 from serve_app.config import DEFAULT_MODELS, PRESETS, AppConfig, Model, read
+from serve_app.replica_settings import replica_settings
 
 ROOT = Path(__file__).parents[2]
 GOOD = (ROOT / "serve_config.yaml").read_text()
@@ -159,3 +161,27 @@ def test_pacing_may_be_the_name_of_a_preset() -> None:
 def test_the_fallback_voice_is_a_speech_model() -> None:
     with pytest.raises(ValidationError, match="whisper-tiny.en"):
         AppConfig.model_validate({"speech": {"fallback_model": "whisper-tiny.en"}})
+
+
+def test_a_placement_may_have_an_engine_of_its_own() -> None:
+    placements: list[dict[str, Any]] = [
+        {"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts"},
+        {},
+    ]
+    model = Model.model_validate({"engine": "simulated", "options": {"step_ms": 5}, "placements": placements})
+    there, here = (replica_settings("voice", model, placement) for placement in model.placements)
+    assert (there.engine, there.source, there.device) == ("hibari", "wheel:hibari-tts", "mlx")
+    assert (here.engine, here.source, here.options) == ("simulated", None, {"step_ms": 5})
+
+
+@pytest.mark.parametrize(
+    ("own", "trouble"),
+    [
+        ({"engine": "hibari"}, "needs a source"),
+        ({"engine": "identity"}, "does separation"),
+        ({"engine": "x"}, "no engine"),
+    ],
+)
+def test_a_placement_must_fit_its_model(own: dict[str, str], trouble: str) -> None:
+    with pytest.raises(ValidationError, match=trouble):
+        Model.model_validate({"engine": "simulated", "placements": [own]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.hardware import LABEL, CudaClass, Hardware
+from cluster.hardware import LABEL, CudaClass, Hardware, node_offer
 from serve_app.config import Cpu, Cuda, Mlx, Placement, Scheduling
 
 
@@ -26,6 +26,13 @@ def test_mlx_asks_for_its_own_resource_and_no_gpu() -> None:
     options = Mlx().actor_options()
     assert options["resources"] == {"mlx": 1.0}
     assert "num_gpus" not in options
+
+
+def test_a_node_offers_what_replicas_of_its_classes_ask_for() -> None:
+    offer = node_offer(["cpu", "cuda", "mlx"])
+    assert Cuda().actor_options()["label_selector"].items() <= offer["labels"].items()
+    assert Mlx().actor_options()["resources"].items() <= offer["resources"].items()
+    assert node_offer(["cpu"]) == {"labels": {}, "resources": {}}
 
 
 def test_the_kind_chooses_the_class() -> None:

