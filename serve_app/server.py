@@ -142,7 +142,8 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
 def _own_machine(app: AppConfig) -> dict[str, Any]:
     """How Ray starts where there is no cluster: this machine is all there is, so it takes replicas of every class."""
     kinds = {placement.hardware.kind for model in app.models.values() for placement in model.placements}
-    return {"include_dashboard": False, **node_offer(kinds)}
+    # "local": without a word Ray would join whatever cluster runs on this machine, and offer it nothing.
+    return {"address": "local", "include_dashboard": False, **node_offer(kinds)}
 
 
 def _deploy(settings: ConfigFile) -> None:
