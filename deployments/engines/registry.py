@@ -30,6 +30,7 @@ class EngineEntry:
 
 ENGINES: Mapping[str, EngineEntry] = {
     "hibari": EngineEntry("speech", "deployments.engines.hibari", "pip install hibari-tts==0.2.1"),
+    "kokoro": EngineEntry("speech", "deployments.engines.kokoro.engine", "pip install 'motet[torch,kokoro]'"),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2", "pip install onnxruntime scipy"),
     "simulated": EngineEntry("speech", "deployments.engines.simulated", "", without_weights=True),
