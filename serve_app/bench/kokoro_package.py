@@ -25,7 +25,9 @@ def module(name: str) -> Any:
     if "kokoro" not in sys.modules:
         found = importlib.util.find_spec("kokoro")
         if found is None or found.submodule_search_locations is None:
-            raise ImportError("the kokoro package is not installed: pip install --no-deps -r requirements-reference.txt")
+            raise ImportError(
+                "the kokoro package is not installed: pip install --no-deps -r requirements-reference.txt"
+            )
         stand_in = types.ModuleType("kokoro")
         stand_in.__path__ = list(found.submodule_search_locations)
         sys.modules["kokoro"] = stand_in
