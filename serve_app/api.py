@@ -20,6 +20,7 @@ from serve_app.placement import ModelDirectory
 from serve_app.routes import health, models, separations, speech, transcriptions, translations, voices
 from serve_app.speech_stream import SpeechPlan, SpeechStream
 from serve_app.timeline import Recorder
+from serve_app.voice_store import VoiceStore
 
 ABOUT = "One speech service over whatever hardware you have."
 PAGE = Path(__file__).parent / "page"
@@ -36,6 +37,7 @@ class Service:
     admission: Admission
     cache: PieceCache
     recorder: Recorder
+    voices: VoiceStore
 
     def speech_stream(self, plan: SpeechPlan, ticket: Ticket) -> SpeechStream:
         """The stream of an accepted request."""
@@ -65,6 +67,7 @@ def build_api(service: Service) -> ASGIApp:
         "/v1/audio/transcriptions": limits.max_transcription_bytes,
         "/v1/audio/translations": limits.max_transcription_bytes,
         "/v1/audio/separations": limits.max_separation_bytes,
+        "/v1/audio/voices": limits.max_voice_bytes,
     }
     guarded: ASGIApp = BodyLimit(api, bodies, limits.max_body_bytes)
     guarded = Deadline(guarded, limits.request_deadline_s)

@@ -28,6 +28,7 @@ from deployments.settings import (
     WindowSettings,
 )
 from serve_app.admission import AdmissionSettings
+from serve_app.voice_store import VoiceSettings
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -203,12 +204,23 @@ class Spillover(StrictModel):
     ask_again_s: Positive = 0.5
 
 
+class Voices(VoiceSettings):
+    """Where uploaded voices are kept, and how many of which length. Gateways on several machines need one shared folder."""
+
+    folder: str = "~/.local/share/motet/voices"
+    max_voices: Count = 1000
+    max_voices_per_key: Count = 100
+    min_seconds: Positive = 1.0
+    max_seconds: Positive = 30.0
+
+
 class Limits(StrictModel):
     """What a client may ask for."""
 
     max_body_bytes: Count = 1024 * 1024
     max_transcription_bytes: Count = 100 * 1024 * 1024
     max_separation_bytes: Count = 1024 * 1024 * 1024
+    max_voice_bytes: Count = 10 * 1024 * 1024
     request_deadline_s: Positive = 3600.0
 
 
@@ -305,6 +317,7 @@ class AppConfig(StrictModel):
     windows: Windows = Windows()
     separation: Separation = Separation()
     spillover: Spillover = Spillover()
+    voices: Voices = Voices()
     limits: Limits = Limits()
     security: Security = Security()
     gateway_replicas: Count = 1

@@ -24,6 +24,7 @@ from serve_app.api import Service, build_api
 from serve_app.config import AppConfig, Limits, Model, Security
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
+from serve_app.voice_store import VoiceStore
 from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
 
 MODELS = {
@@ -67,6 +68,7 @@ class Bench:
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
+            VoiceStore(config.voices),
         )
         api = build_api(service)
         transport = httpx.ASGITransport(api, raise_app_exceptions=False)
