@@ -30,6 +30,7 @@ class EngineEntry:
 
 ENGINES: Mapping[str, EngineEntry] = {
     "hibari": EngineEntry("speech", "deployments.engines.hibari", "pip install hibari-tts==0.2.1"),
+    "sopro": EngineEntry("speech", "deployments.engines.sopro", 'pip install "motet[torch]"'),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2", "pip install onnxruntime scipy"),
     "simulated": EngineEntry("speech", "deployments.engines.simulated", "", without_weights=True),

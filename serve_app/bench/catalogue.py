@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -16,14 +17,19 @@ from serve_app.bench.frame import Report
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What a benchmark is about, and the module whose `run(quick)` carries it out."""
+    """What a benchmark is about, and the module whose `run(quick, **options)` carries it out.
+
+    One that `draws` has a `draw(report, file)` too, for a picture beside the JSON file.
+    """
 
     summary: str
     module: str
+    options: tuple[str, ...] = ()
+    draws: bool = False
 
-    def run(self, quick: bool) -> Report:
+    def run(self, quick: bool, **options: Any) -> Report:
         """Measures; `quick` takes fewer rounds and ends within 50 s."""
-        report: Report = importlib.import_module(self.module).run(quick)
+        report: Report = importlib.import_module(self.module).run(quick, **options)
         return report
 
 
@@ -34,20 +40,33 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "serve": Benchmark(
         "Many listeners at once: batches, load, overload, leavers and failures", "serve_app.bench.serve"
     ),
+    "voices": Benchmark(
+        "Our batched voices beside the models' own packages, stream for stream",
+        "serve_app.bench.voices",
+        options=("model", "soak_minutes"),
+        draws=True,
+    ),
 }
 
 
-def run(name: str, *, quick: bool, json_file: Path | None) -> int:
+def run(name: str, *, quick: bool, json_file: Path | None, **options: Any) -> int:
     """Runs a benchmark, prints its table and writes its JSON; returns the exit status, 1 when a target is not met.
 
-    Raises `MotetError` with the nearest name for one that does not exist.
+    Raises `MotetError` with the nearest name for one that does not exist, and for options that it does not have.
     """
     if name not in BENCHMARKS:
         near = get_close_matches(name, BENCHMARKS, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Benchmarks: {', '.join(sorted(BENCHMARKS))}."
         raise fail("not_found", f"There is no benchmark {name!r}.", hint, param="name")
-    report = BENCHMARKS[name].run(quick)
+    benchmark = BENCHMARKS[name]
+    if foreign := sorted(set(options) - set(benchmark.options)):
+        raise fail(
+            "invalid", f"The benchmark {name!r} has no option {foreign[0]!r}.", "Leave it out.", param=foreign[0]
+        )
+    report = benchmark.run(quick, **options)
     report.show(Console())
     if json_file is not None:
         report.write(json_file)
+        if benchmark.draws:
+            importlib.import_module(benchmark.module).draw(report, json_file.with_suffix(".png"))
     return report.exit_status

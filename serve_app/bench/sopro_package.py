@@ -96,7 +96,9 @@ def write_random_model(folder: Path, config: Mapping[str, Any], texts: Sequence[
                 parameter.normal_()
         networks["semantic_encoder"].pos_emb.normal_(std=0.1)
     for name, network in networks.items():
-        save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, folder / f"{name}.safetensors")
+        save_file(
+            {key: tensor.contiguous() for key, tensor in network.state_dict().items()}, folder / f"{name}.safetensors"
+        )
     values = asdict(shape)
     mels = shape.model.acoustic_mel_n_mels
     values["model"] |= {"acoustic_mel_mean": [-4.0] * mels, "acoustic_mel_std": [1.5] * mels}

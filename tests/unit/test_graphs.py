@@ -33,7 +33,9 @@ class Remembering:
         return lambda: step(buffers, length)
 
 
-def runner(backend: Remembering | None, batches: tuple[int, ...] = (1, 4), lengths: tuple[int, ...] = (8, 32)) -> CapturedStep:
+def runner(
+    backend: Remembering | None, batches: tuple[int, ...] = (1, 4), lengths: tuple[int, ...] = (8, 32)
+) -> CapturedStep:
     ticks = iter(range(1000))
     return CapturedStep(double, INPUTS, batches, lengths, backend, clock=lambda: float(next(ticks)))
 

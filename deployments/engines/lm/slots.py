@@ -31,7 +31,15 @@ class SlotCache:
     """
 
     def __init__(
-        self, *, layers: int, slots: int, heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: str = "cpu"
+        self,
+        *,
+        layers: int,
+        slots: int,
+        heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: str = "cpu",
     ) -> None:
         shape = (slots, heads, capacity + 1, head_dim)
         self.capacity = self.scratch = capacity

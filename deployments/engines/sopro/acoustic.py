@@ -106,7 +106,9 @@ class AcousticHead:
         if config.acoustic_num_left_chunks >= 0 or config.acoustic_upsampler_kernel_size != 3:
             raise fail("unsupported", "This Sopro model has another acoustic head.", "Use the weights of Sopro v2.")
         self.config, self.steps, self.chunk = config, steps, chunk
-        self._w = {name.removeprefix("acoustic_head."): tensor for name, tensor in weights.items() if "acoustic" in name}
+        self._w = {
+            name.removeprefix("acoustic_head."): tensor for name, tensor in weights.items() if "acoustic" in name
+        }
         self._semantic = _SemanticPath(self._w, config, precision)
         self._layers = [self._layer(number, precision) for number in range(config.acoustic_dit_depth)]
         self._times = _time_grid(steps, config.acoustic_sway_sampling_coef)

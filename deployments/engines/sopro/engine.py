@@ -34,7 +34,7 @@ from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, uniforms
 from deployments.engines.lm.slots import Slot
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
-from deployments.engines.sopro.config import SoproConfig, read
+from deployments.engines.sopro.config import read
 from deployments.engines.sopro.decoder import Decoder
 from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
@@ -112,7 +112,9 @@ class SoproEngine:
     def __init__(self, networks: Networks, tokenizer: Tokenizer, clips: dict[str, Path], options: SoproOptions) -> None:
         config, generation = networks.config, networks.config.generation
         if options.chunk_frames % config.frames_per_token:
-            raise fail("invalid", f"chunk_frames must be a multiple of {config.frames_per_token}.", param="chunk_frames")
+            raise fail(
+                "invalid", f"chunk_frames must be a multiple of {config.frames_per_token}.", param="chunk_frames"
+            )
         self.networks, self.options = networks, options
         self._tokenizer, self._clips = tokenizer, clips
         self._voices = VoiceShelf(options.voices_kept)
@@ -169,7 +171,12 @@ class SoproEngine:
         rate = self.networks.config.sample_rate
         clip_id = hashlib.sha256(data).hexdigest()
         with torch.no_grad():
-            return self._voices.get(clip_id, lambda: listen(self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate))
+            return self._voices.get(
+                clip_id,
+                lambda: listen(
+                    self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate
+                ),
+            )
 
     def first_cost(self, request: SpeechRequest) -> float:
         """A step draws as many tokens for every row, whatever the text."""
@@ -237,7 +244,9 @@ class SoproEngine:
         prompts = [decoder.prompt(piece.voice.style, piece.text, piece.voice.prompt) for piece in fresh]
         logits = decoder.prefill(prompts, [piece.slot for piece in fresh], self.cache)
         draws, may_end = self._chances(fresh, 1)
-        for piece, token in zip(fresh, decoder.pick(logits, may_end[0], draws[0], self._sampling).tolist(), strict=True):
+        for piece, token in zip(
+            fresh, decoder.pick(logits, may_end[0], draws[0], self._sampling).tolist(), strict=True
+        ):
             self._take(piece, token)
 
     def _chances(self, pieces: Sequence[Piece], count: int) -> tuple[Tensor, Tensor]:

@@ -145,10 +145,12 @@ class Vocoder:
         self, parts: list[Tensor], batch: Sequence[MelFrames], layer: int, inputs: list[list[Tensor]]
     ) -> tuple[Tensor, list[int]]:
         available, counts = self._joined(parts, batch, layer, inputs)
-        return torch.cat([
-            torch.cat([joined[tap : tap + count] for tap in range(TAPS)], dim=1)
-            for joined, count in zip(available, counts, strict=True)
-        ]), counts
+        return torch.cat(
+            [
+                torch.cat([joined[tap : tap + count] for tap in range(TAPS)], dim=1)
+                for joined, count in zip(available, counts, strict=True)
+            ]
+        ), counts
 
     def _depthwise(
         self, block: _Block, parts: list[Tensor], batch: Sequence[MelFrames], layer: int, inputs: list[list[Tensor]]
