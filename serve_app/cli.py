@@ -366,6 +366,10 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there as JSON.")
     ] = None,
+    model: Annotated[str | None, typer.Option(show_default=False, help="voices: which model.")] = None,
+    soak_minutes: Annotated[
+        float | None, typer.Option(show_default=False, help="voices: load for so long, and how memory grows.")
+    ] = None,
 ) -> None:
     """Measure this machine.
 
@@ -377,7 +381,9 @@ def bench(
         width = max(map(len, BENCHMARKS))
         print("\n".join(f"{known:<{width}}  {BENCHMARKS[known].summary}" for known in BENCHMARKS))
         return
-    raise typer.Exit(run(name, quick=quick, compare=compare, json_file=json_file))
+    given = {"compare": compare or None, "model": model, "soak_minutes": soak_minutes}
+    options = {option: value for option, value in given.items() if value is not None}
+    raise typer.Exit(run(name, quick=quick, json_file=json_file, **options))
 
 
 def _config(named: Path | None) -> Path | None:
