@@ -8,6 +8,7 @@ ds.write_parquet("spoken")
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -147,7 +148,7 @@ def run(
         if service is not None:
             yield from render_on_service(batches, job, service)
             return
-        with _cluster(job):
+        with cluster_for(job):
             yield from render_on_cluster(batches, job, where, workers or places_for(where))
 
     return run_job(read_rows(inputs, task, split), job, output, layout, execute, progress)
@@ -193,7 +194,7 @@ def _order(task: Task, model: Model, wishes: Wishes, app: AppConfig) -> Order:
 
 def places_for(hardware: HardwareClass) -> int:
     """How many workers the cluster has room for: as many as fill its cores, or GPUs, or shares of a Mac; at least one."""
-    there = ray.cluster_resources()
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     options = hardware.actor_options()
     wanted = {"CPU": float(hardware.threads), "GPU": options.get("num_gpus", 0.0), **options.get("resources", {})}
     rooms = [int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount > 0]
@@ -201,7 +202,7 @@ def places_for(hardware: HardwareClass) -> int:
 
 
 @contextmanager
-def _cluster(job: BulkJob) -> Iterator[None]:
+def cluster_for(job: BulkJob) -> Iterator[None]:
     """The cluster of `RAY_ADDRESS`, or one of our own that goes when we do."""
     if ray.is_initialized():
         yield
@@ -210,7 +211,7 @@ def _cluster(job: BulkJob) -> Iterator[None]:
     own: dict[str, Any] = (
         {} if address else {"object_store_memory": job.bulk.object_store_bytes, "include_dashboard": False}
     )
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     try:
         yield
     finally:

@@ -24,7 +24,6 @@ BLOCKS = frozenset(
     ("p", "div", "section", "article", "h1", "h2", "h3", "h4", "h5", "h6", "li", "blockquote", "tr", "dt", "dd", "hr")
 )
 HEADINGS = frozenset(("h1", "h2", "h3"))
-EMPTY = frozenset(("br", "hr", "img", "meta", "link", "input", "col", "wbr", "source"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,9 @@ class _Text(HTMLParser):
         return "\n".join(line for line in (re.sub(r"\s+", " ", line).strip() for line in lines) if line)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in HIDDEN and tag not in EMPTY:
+        if tag == "body":  # what was before is no text, and may be a document type that HTML does not know
+            self._parts.clear()
+        if tag in HIDDEN:
             self._hidden.append(tag)
         if tag in BLOCKS or tag == "br":
             self._parts.append("\n")

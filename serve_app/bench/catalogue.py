@@ -31,6 +31,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "first-sound": Benchmark(
         "Speed, overhead, memory and intelligibility of speech on this machine", "serve_app.bench.first_sound"
     ),
+    "bulk": Benchmark(
+        "Bulk jobs: their share of the engine's speed, and kill -9 at any moment", "serve_app.bench.bulk"
+    ),
     "serve": Benchmark(
         "Many listeners at once: batches, load, overload, leavers and failures", "serve_app.bench.serve"
     ),
