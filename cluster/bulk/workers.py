@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
 from cluster.bulk.plan import Batch, WorkItem, from_json, item_of, to_json
@@ -31,6 +31,8 @@ from deployments.errors import Failure, MotetError
 from deployments.replica import load_engine
 
 NODE_LABEL = "ray.io/node-id"
+READERS = 2
+"""Tasks that read recordings, at once."""
 
 SENT = pa.schema(
     [
@@ -152,8 +154,9 @@ def render_on_cluster(batches: Sequence[Batch], job: BulkJob, hardware: Hardware
     Raises `RuntimeError` when no worker can load the model.
     """
     with _own_context():
+        dataset = _dataset(batches)
         made = map_with_workers(
-            with_recordings(_dataset(batches)),
+            dataset if job.order.task == "speech" else with_recordings(dataset),
             Worker,
             job,
             hardware,
@@ -197,7 +200,7 @@ def _dataset(batches: Sequence[Batch]) -> Dataset:
 
 
 def _sent(batch: Batch) -> pa.Table:
-    nothing = [None] * len(batch.items)
+    nothing = [None] * len(batch.items)  # for speech it stays so
     facts = {"name": batch.name, "items": to_json(batch.items), "recordings": nothing, "faults": nothing}
     return pa.Table.from_pylist([facts], schema=SENT)
 
@@ -205,7 +208,10 @@ def _sent(batch: Batch) -> pa.Table:
 def with_recordings(dataset: Dataset) -> Dataset:
     """Fills in the bytes of recordings, on the node on which the job was started: no other needs to see its files."""
     here = {NODE_LABEL: ray.get_runtime_context().get_node_id()}
-    return dataset.map_batches(_read, batch_size=None, batch_format="pyarrow", num_cpus=0, label_selector=here)
+    readers = TaskPoolStrategy(size=READERS)  # they ask for no CPU, and would all be started at once
+    return dataset.map_batches(
+        _read, batch_size=None, batch_format="pyarrow", num_cpus=0, label_selector=here, compute=readers
+    )
 
 
 def _read(sent: pa.Table) -> pa.Table:

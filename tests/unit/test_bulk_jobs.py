@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -137,7 +138,7 @@ def test_timings_cover_the_sound_piece_by_piece() -> None:
     assert [timing.text for timing in timings] == list(cut_into_pieces(text, AppConfig().speech.pieces))
     assert timings[0].start == 0
     assert timings[-1].end == outcome[0].seconds
-    assert all(one.end == other.start for one, other in zip(timings, timings[1:], strict=False))
+    assert all(one.end == other.start for one, other in itertools.pairwise(timings))
 
 
 def test_no_more_utterances_are_open_than_the_engine_takes() -> None:
