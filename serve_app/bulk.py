@@ -19,12 +19,12 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from cluster.bulk.job import BulkJob, Order, SeparationOrder, SpeechOrder, TranscriptionOrder
 from cluster.bulk.output import Layout
 from cluster.bulk.plan import Batch
 from cluster.bulk.rows import Split, read_rows
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
-from cluster.bulk.settings import BulkJob, Order, SeparationOrder, SpeechOrder, TranscriptionOrder
 from cluster.bulk.workers import Made, TableWorker, map_with_workers, render_on_cluster
 from cluster.hardware import HardwareClass
 from deployments.audio.encode import AudioFormat

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
+from cluster.bulk.job import BulkJob
 from cluster.bulk.rows import Recording, Row
-from cluster.bulk.settings import BulkJob, BulkSettings
+from cluster.bulk.settings import BulkSettings
 
 NAME_CHARACTERS = 32
 

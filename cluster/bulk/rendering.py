@@ -9,9 +9,9 @@ from contextlib import closing
 from itertools import islice
 from typing import Any, Protocol
 
+from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
 from cluster.bulk.plan import WorkItem
 from cluster.bulk.results import Outcome, Result, Timing, digest_of
-from cluster.bulk.settings import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
 from cluster.bulk.sound import SoundBytes
 from deployments.audio.chunking import Chunker, ChunkPlan, PlannedChunk, plan_chunks
 from deployments.audio.decode import Decoder

@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.bulk.job import BulkJob
 from cluster.bulk.output import Layout, results_of, write_folder, write_parquet
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
 from cluster.bulk.results import Outcome, table_of
 from cluster.bulk.rows import Row
-from cluster.bulk.settings import BulkJob
 from cluster.bulk.store import Store, part_bytes
 from cluster.bulk.workers import Made
 from deployments.errors import Failure, fail

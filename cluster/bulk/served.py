@@ -13,11 +13,11 @@ from zipfile import ZipFile
 
 import httpx
 
+from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
 from cluster.bulk.plan import Batch, WorkItem
 from cluster.bulk.rendering import TRIED_AGAIN
 from cluster.bulk.results import Outcome, Result, Timing, digest_of
 from cluster.bulk.rows import read_recording
-from cluster.bulk.settings import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
 from cluster.bulk.workers import Made, made_of
 from deployments.audio.decode import Decoder
 from deployments.errors import Failure, Kind, MotetError, as_failure, fail

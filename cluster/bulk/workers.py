@@ -11,26 +11,29 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
+from cluster.bulk.job import BulkJob
 from cluster.bulk.plan import Batch, WorkItem, from_json, item_of, to_json
 from cluster.bulk.rendering import Renderer, renderer_of
 from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.rows import Recording, read_recording, row_of
-from cluster.bulk.settings import BulkJob
 from cluster.bulk.store import part_bytes
 from cluster.hardware import HardwareClass
 from deployments.cpu_scheduling import apply
-from deployments.errors import Failure, MotetError
+from deployments.errors import Failure, MotetError, fail
 from deployments.replica import load_engine
 
 NODE_LABEL = "ray.io/node-id"
+INIT_DEATHS = 5
+"""Workers that may die one after the other while they load."""
 READERS = 2
 """Tasks that read recordings, at once."""
 
@@ -50,8 +53,10 @@ MADE = pa.schema(
         ("failed", pa.int64()),
         ("seconds", pa.float64()),
         ("size", pa.int64()),
+        ("refused", pa.string()),
     ]
 )
+"""A batch on its way back. `refused` is why the worker could do nothing at all: every other would say the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +88,24 @@ class Worker:
         self._job = job
         self._renderer = self._thread.submit(self._load).result()
 
-    def _load(self) -> Renderer:
+    def _load(self) -> Renderer | MotetError:
         scheduling = self._job.model.scheduling.model_copy(update={"fifo_priority": None, "nice": self._job.bulk.nice})
         apply(scheduling)  # before the engine is loaded, so that its own threads inherit it
         try:
             return renderer_of(self._job, load_engine(self._job.model))
         except MotetError as error:
-            raise RuntimeError(str(error)) from error
+            return error  # raised here, it would be one more dead actor, which Ray replaces
 
     def __call__(self, sent: pa.Table) -> pa.Table:
         """Renders the batches of a `SENT` table to a `MADE` one."""
-        made = [self._made(facts) for facts in sent.to_pylist()]
-        rows = [{name: getattr(one, name) for name in MADE.names} for one in made]
-        return pa.Table.from_pylist(rows, schema=MADE)
+        if isinstance(self._renderer, MotetError):
+            return pa.Table.from_pylist([{"refused": str(self._renderer)}], schema=MADE)
+        return pa.Table.from_pylist([asdict(self._made(facts)) for facts in sent.to_pylist()], schema=MADE)
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
-        """The outcomes of some items, on the engine's thread."""
+        """The outcomes of some items, on the engine's thread. Raises `MotetError` when the engine could not be loaded."""
+        if isinstance(self._renderer, MotetError):
+            raise self._renderer
         return self._thread.submit(self._renderer.render, items, recordings).result()
 
     def _made(self, facts: dict[str, Any]) -> Made:
@@ -151,8 +158,16 @@ def _sound(facts: dict[str, Any], recording: Recording | None) -> bytes | None:
 def render_on_cluster(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int) -> Iterator[Made]:
     """Each batch as it is finished, in any order. A batch whose worker died too often is left out.
 
-    Raises `RuntimeError` when no worker can load the model.
+    Raises `MotetError` when no worker can load the model, or none stays alive.
     """
+    try:
+        yield from _rendered(batches, job, hardware, workers)
+    except RayError as error:
+        cause = f"The cluster could not do the work: {type(error).__name__}: {error}"
+        raise fail("unavailable", cause, "The same command goes on once it can.") from error
+
+
+def _rendered(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int) -> Iterator[Made]:
     with _own_context():
         dataset = _dataset(batches)
         made = map_with_workers(
@@ -166,6 +181,8 @@ def render_on_cluster(batches: Sequence[Batch], job: BulkJob, hardware: Hardware
         blocks: Iterable[Any] = made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for block in blocks:
             for facts in block.to_pylist():
+                if refused := facts.pop("refused"):
+                    raise fail("unavailable", refused)
                 yield Made(**facts)
 
 
@@ -240,6 +257,7 @@ def _own_context() -> Iterator[None]:
         "enable_progress_bars": False,
         "print_on_execution_start": False,
         "max_errored_blocks": -1,
+        "max_consecutive_actor_init_deaths": INIT_DEATHS,
     }
     kept = {name: getattr(context, name) for name in wanted}
     log = logging.getLogger("ray.data")

@@ -29,9 +29,9 @@ import psutil
 import pyarrow.parquet as pq
 import yaml
 
+from cluster.bulk.job import BulkJob, SpeechOrder
 from cluster.bulk.plan import Batch, cut_into_batches, item_of
 from cluster.bulk.rows import Row
-from cluster.bulk.settings import BulkJob, SpeechOrder
 from cluster.bulk.workers import Made, render_on_cluster
 from deployments.cpu_scheduling import apply
 from deployments.engines.base import SpeechRequest

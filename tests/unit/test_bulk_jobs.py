@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from cluster.bulk.job import BulkJob, seed_of
 from cluster.bulk.output import Layout
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
@@ -24,7 +25,6 @@ from cluster.bulk.results import Outcome, table_of
 from cluster.bulk.rows import Recording, Row
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
-from cluster.bulk.settings import BulkJob, seed_of
 from cluster.bulk.store import FOLDER, Store, part_bytes
 from cluster.bulk.workers import Made, made_of
 from deployments.engines import registry

@@ -1,0 +1,151 @@
+"""Bulk jobs on a real Ray: workers and drivers that are killed, recordings, and the notebook's few lines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import ray
+import soundfile
+
+from cluster.bulk.run import Progress, Summary
+from deployments.errors import MotetError
+from serve_app import bulk
+from serve_app.bench.bulk import WORKER_TITLE, compare, kill_plan, run_killed, write_job
+from serve_app.bulk import Wishes
+from serve_app.config import AppConfig, Bulk, Model, Steps
+from tests.integration.test_notebooks import NOTEBOOKS, executed, outputs_of, pictures_of
+
+TEXTS = [f"{'word ' * (number % 5 + 1)}{number}." for number in range(24)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    yield
+    ray.shutdown()
+
+
+def app_of(engine: str, source: str | None = None, **settings: Any) -> AppConfig:
+    options = {"step_ms": 2, "chunk_ms": 160} if engine == "simulated" else {}
+    model = Model(engine=engine, source=source, options=options, steps=Steps(max_batch_size=3))
+    return AppConfig(models={engine: model}, bulk=Bulk.model_validate({"batch_rows": 2, "nice": 0} | settings))
+
+
+def lines(folder: Path) -> Path:
+    (folder / "lines.txt").write_text("\n".join(TEXTS))
+    return folder / "lines.txt"
+
+
+def rendered(
+    folder: Path, app: AppConfig, progress: Callable[[Progress], None] = lambda now: None, **wishes: Any
+) -> Summary:
+    return bulk.run(
+        [lines(folder.parent)], "speech", folder, "parquet", Wishes(**wishes), app, workers=2, progress=progress
+    )
+
+
+def kill_the_workers() -> int:
+    """Every actor of a pool on this machine that belongs to this test."""
+    killed = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(part.startswith(WORKER_TITLE) for part in process.cmdline()):
+                process.kill()
+                killed += 1
+    return killed
+
+
+@pytest.mark.parametrize("retries", [2, 0], ids=["tried again", "one by one afterwards"])
+def test_killed_workers_leave_no_trace_in_the_output(cluster: None, tmp_path: Path, retries: int) -> None:
+    killed: list[int] = []
+
+    def kill_once(now: Progress) -> None:
+        if now.new_size and not killed:
+            killed.append(kill_the_workers())
+
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    first = rendered(calm, app_of("simulated"))
+    second = rendered(rough, app_of("simulated", retries=retries), kill_once)
+    assert killed[0] > 0
+    assert (second.rows, second.failed) == (first.rows, 0) == (len(TEXTS), 0)
+    assert (rough / "part-00000.parquet").read_bytes() == (calm / "part-00000.parquet").read_bytes()
+
+
+def test_killed_drivers_and_workers_of_the_command_leave_no_trace(tmp_path: Path) -> None:
+    model = {"engine": "simulated", "options": {"step_ms": 5}}
+    command = write_job(tmp_path, 24, model)
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    run_killed([*command, "-o", str(calm)], [], 0.0)
+    killed = run_killed([*command, "-o", str(rough)], kill_plan(2), 8.0)
+    assert killed.drivers + killed.workers >= 1
+    assert compare(calm, rough, 24) == (0, 0, 0, 0)
+
+
+def test_a_model_that_does_not_load_stops_the_job_with_its_cause(cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(MotetError, match="/nowhere"):
+        rendered(tmp_path / "out", app_of("hibari", "path:/nowhere"))
+
+
+def test_a_voice_that_is_not_there_stops_the_job_with_the_voices_there_are(cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(MotetError, match="tone"):
+        rendered(tmp_path / "out", app_of("simulated"), voice="nobody")
+
+
+def test_recordings_come_from_the_drivers_folder(cluster: None, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 16_000 * 2)).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    for number, samples in enumerate(noise):
+        soundfile.write(tmp_path / "in" / f"{number}.wav", samples[: 16_000 * (number + 1) // 2], 16_000)
+    (tmp_path / "in" / "bad.wav").write_bytes(b"no sound")
+    done = bulk.run(
+        [tmp_path / "in"],
+        "separation",
+        tmp_path / "out",
+        "folder",
+        Wishes(),
+        app_of("identity"),
+        workers=1,
+        progress=lambda now: None,
+    )
+    assert (done.rows, done.failed) == (4, 1)
+    for number in range(3):
+        (stem,) = (tmp_path / "out" / "audio").glob(f"{number}.*.wav")
+        before, _ = soundfile.read(tmp_path / "in" / f"{number}.wav", dtype="int16")
+        after, _ = soundfile.read(stem, dtype="int16")
+        assert np.abs(after.astype(int) - before).max() <= 1
+
+
+def test_a_dataset_of_somebodys_own(cluster: None) -> None:
+    rows = [{"page": number, "text": text} for number, text in enumerate([*TEXTS[:5], "poison", ""])]
+    made = bulk.synthesize(ray.data.from_items(rows), app=app_of("simulated"), workers=1, form="flac").take_all()
+    found = {row["page"]: row for row in made}
+    assert len(made) == len(found) == 7
+    for page in range(5):
+        assert soundfile.info(io.BytesIO(found[page]["audio"])).duration == pytest.approx(found[page]["seconds"])
+        assert found[page]["text"] == TEXTS[page]
+    assert [found[page]["error_kind"] for page in (4, 5, 6)] == [None, "engine", "invalid"]
+
+
+def test_the_job_and_the_dataset_make_the_same_bytes(cluster: None, tmp_path: Path) -> None:
+    app = app_of("simulated")
+    rendered(tmp_path / "out", app)
+    by_job = {row["text"]: row["sha256"] for row in pq.read_table(tmp_path / "out").to_pylist()}
+    made = bulk.synthesize(ray.data.from_items([{"text": text} for text in TEXTS]), app=app, workers=1).take_all()
+    assert {row["text"]: row["sha256"] for row in made} == by_job
+
+
+def test_the_notebook() -> None:
+    (path,) = (path for path in NOTEBOOKS if path.stem.endswith("bulk"))
+    notebook = executed(path)
+    text = outputs_of(notebook).lower()
+    assert "two boats" in text
+    assert "no error" in text
+    assert pictures_of(notebook) == 1
