@@ -89,13 +89,13 @@ def test_recordings_from_a_folder_a_table_and_a_parquet_file(tmp_path: Path) -> 
     from_table = rows_of(table, "separation")
     assert from_table[0].recording == from_folder[0].recording
     assert "gone.wav" in from_table[1].fault
-    columns = {"id": ["p", "q", "r"], "audio": [b"first", b"second", b"third"]}
-    pq.write_table(pa.table(columns), tmp_path / "rows.parquet", row_group_size=2)
+    sounds = [b"first", b"second", b"third"]
+    pq.write_table(pa.table({"id": ["p", "q", "r"], "audio": sounds}), tmp_path / "rows.parquet", row_group_size=2)
     from_parquet = rows_of(tmp_path / "rows.parquet", "transcription")
-    for row, sound in zip([*from_folder, *from_parquet], [b"first", b"second", *columns["audio"]], strict=True):
+    for row, sound in zip([*from_folder, *from_parquet], [*sounds[:2], *sounds], strict=True):
         assert row.recording is not None
         assert read_recording(row.recording) == sound
-        assert row.recording.digest == hashlib.sha256(sound).hexdigest()  # type: ignore[arg-type]
+        assert row.recording.digest == hashlib.sha256(sound).hexdigest()
 
 
 def test_a_recording_that_changed_since_is_refused(tmp_path: Path) -> None:
