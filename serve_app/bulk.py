@@ -35,6 +35,10 @@ from serve_app.config import AppConfig, Model, Placement
 from serve_app.replica_settings import replica_settings
 
 
+OWN_CLUSTER = "local"
+"""Without an address Ray would join whatever cluster was started last on this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What can be asked of a job; None is the model's or the configuration's own. A task takes what it understands."""
@@ -207,11 +211,10 @@ def cluster_for(job: BulkJob) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    own: dict[str, Any] = (
-        {} if address else {"object_store_memory": job.bulk.object_store_bytes, "include_dashboard": False}
-    )
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    address = os.environ.get("RAY_ADDRESS", OWN_CLUSTER)
+    own: dict[str, Any] = {"object_store_memory": job.bulk.object_store_bytes, "include_dashboard": False}
+    settings = own if address == OWN_CLUSTER else {}
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     try:
         yield
     finally:
