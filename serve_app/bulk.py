@@ -34,7 +34,6 @@ from serve_app import local
 from serve_app.config import AppConfig, Model, Placement
 from serve_app.replica_settings import replica_settings
 
-
 OWN_CLUSTER = "local"
 """Without an address Ray would join whatever cluster was started last on this machine."""
 

@@ -26,7 +26,7 @@ from deployments.errors import Failure, fail
 Execute = Callable[[Sequence[Batch]], Iterator[Made]]
 """Makes batches, in any order; leaves out those whose worker died too often."""
 
-DIED = Failure("unavailable", "The worker died each time it worked on this row.", "Look for what is odd about the row.")
+DIED = Failure("unavailable", "Every worker that took this row died or failed.", "Look for what is odd about the row.")
 FAULTS = "faults"
 """The part with the rows that could not be read."""
 
@@ -123,37 +123,35 @@ def _make(plan: _Plan, store: Store, execute: Execute, progress: Callable[[Progr
         store.put(FAULTS, part_bytes(table_of(outcomes, plan.model)))
     tally = _Tally(plan, done, progress)
     missing = [batch for batch in plan.batches if batch.name not in done]
-    for made in _passes(missing, execute, store, plan.model):
+    for made in _passes(missing, execute, plan.model):
         store.put(made.name, made.part)
         tally.add(made)
     return tally.seconds
 
 
-def _passes(missing: Sequence[Batch], execute: Execute, store: Store, model: str) -> Iterator[Made]:
-    """The batches; then the items of those whose worker died too often, each alone; then the word that it died.
-
-    A batch made of singles still becomes one part under its own name.
-    """
+def _passes(missing: Sequence[Batch], execute: Execute, model: str) -> Iterator[Made]:
+    """The batches; then the items of those whose workers died too often, each alone, so that only the deadly one is lost."""
     left = {batch.name: batch for batch in missing}
     if left:
         for made in execute(missing):
             del left[made.name]
             yield made
-    for batch in left.values():
-        yield _one_by_one(batch, execute, model)
+    if left:
+        singles = [single for batch in left.values() for single in batch.singles()]
+        alone = {made.name: made for made in execute(singles)}
+        yield from (_joined(batch, alone, model) for batch in left.values())
 
 
-def _one_by_one(batch: Batch, execute: Execute, model: str) -> Made:
-    singles = {single.name: single for single in batch.singles()}
-    found = {made.name: made for made in execute(tuple(singles.values()))}
+def _joined(batch: Batch, alone: Mapping[str, Made], model: str) -> Made:
+    """The batch as one part under its own name, from items that were made alone; one that is not there died again."""
+    found = [alone.get(single.name) for single in batch.singles()]
     tables = [
-        _table(found[name]) if name in found else table_of([(single.items[0].key, DIED)], model)
-        for name, single in singles.items()
+        table_of([(item.key, DIED)], model) if made is None else _table(made)
+        for item, made in zip(batch.items, found, strict=True)
     ]
-    failed = sum(found[name].failed if name in found else 1 for name in singles)
-    return Made(
-        batch.name, part_bytes(pa.concat_tables(tables)), failed, sum(m.seconds for m in found.values()), batch.size
-    )
+    failed = sum(1 if made is None else made.failed for made in found)
+    seconds = sum(made.seconds for made in found if made is not None)
+    return Made(batch.name, part_bytes(pa.concat_tables(tables)), failed, seconds, batch.size)
 
 
 def _table(made: Made) -> pa.Table:

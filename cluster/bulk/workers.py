@@ -123,7 +123,7 @@ class TableWorker(Worker):
     def __call__(self, table: pa.Table) -> pa.Table:
         """Renders a table with `text` (and perhaps `voice`), or with `audio` (bytes) or `path`."""
         given = table.drop_columns([name for name in RESULT.names if name in table.column_names])
-        outcomes = [*self._outcomes(table.to_pylist())]
+        outcomes = self._outcomes(table.to_pylist())
         results = table_of(outcomes, self._job.model.model)
         counts = [len(outcome) if isinstance(outcome, Sequence) else 1 for _, outcome in outcomes]
         rows = [at for at, count in enumerate(counts) for _ in range(count)]
@@ -131,23 +131,27 @@ class TableWorker(Worker):
             [*given.take(rows).columns, *results.columns], names=[*given.column_names, *RESULT.names]
         )
 
-    def _outcomes(self, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Outcome]]:
+    def _outcomes(self, rows: Sequence[dict[str, Any]]) -> list[tuple[str, Outcome]]:
         """Longest first, so that those in one step of the engine are alike; given back in the order of the rows."""
-        read = [row_of(facts, self._job.order.task) for facts in rows]
-        items = {at: item_of(row, self._job) for at, row in enumerate(read) if not row.fault}
+        items: dict[int, WorkItem] = {}
+        sounds: dict[int, bytes | None] = {}
+        outcomes: dict[int, Outcome] = {}
+        for at, facts in enumerate(rows):
+            row = row_of(facts, self._job.order.task)
+            try:
+                if row.fault:
+                    raise fail("invalid", row.fault)
+                sounds[at] = None if row.recording is None else _sound(facts, row.recording)
+                items[at] = item_of(row, self._job)
+            except MotetError as error:
+                outcomes[at] = error.failure
         longest_first = sorted(items, key=lambda at: -items[at].size)
-        sounds = [_sound(rows[at], items[at].recording) for at in longest_first]
-        rendered = dict(zip(longest_first, self.render([items[at] for at in longest_first], sounds), strict=True))
-        for at, row in enumerate(read):
-            if row.fault:
-                yield "", Failure("invalid", row.fault)
-            else:
-                yield items[at].key, rendered[at]
+        rendered = self.render([items[at] for at in longest_first], [sounds[at] for at in longest_first])
+        outcomes |= zip(longest_first, rendered, strict=True)
+        return [(items[at].key if at in items else "", outcomes[at]) for at in range(len(rows))]
 
 
-def _sound(facts: dict[str, Any], recording: Recording | None) -> bytes | None:
-    if recording is None:
-        return None
+def _sound(facts: dict[str, Any], recording: Recording) -> bytes:
     sound = facts.get("audio")
     return sound if isinstance(sound, bytes) else read_recording(recording)
 

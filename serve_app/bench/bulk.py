@@ -71,7 +71,7 @@ class Plan:
     kills: int
 
 
-QUICK = Plan(rounds=2, measured_s=4.0, rows=48, kills=2)
+QUICK = Plan(rounds=2, measured_s=3.0, rows=24, kills=2)
 FULL = Plan(rounds=7, measured_s=8.0, rows=96, kills=20)
 
 

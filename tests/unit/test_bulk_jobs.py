@@ -26,7 +26,7 @@ from cluster.bulk.rows import Recording, Row
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
 from cluster.bulk.store import FOLDER, Store, part_bytes
-from cluster.bulk.workers import Made, made_of
+from cluster.bulk.workers import Made, TableWorker, Worker, made_of
 from deployments.engines import registry
 from deployments.engines.base import (
     AudioChunk,
@@ -538,3 +538,36 @@ def test_a_service_that_is_not_there_stops_the_job(tmp_path: Path) -> None:
     service = Service("http://motet", None, transport=httpx.MockTransport(gone))
     with pytest.raises(MotetError, match="refused"):
         run(job, tmp_path, lambda batches: render_on_service(batches, job, service))
+
+
+# --- A table of somebody's own
+
+
+def test_a_table_keeps_its_columns_and_its_order() -> None:
+    worker = TableWorker(speech_job())
+    texts = ["short", None, "a much longer text than the first", "poison"]
+    made = worker(pa.table({"page": [4, 3, 2, 1], "text": texts})).to_pylist()
+    assert [row["page"] for row in made] == [4, 3, 2, 1]
+    assert [row["error_kind"] for row in made] == [None, "invalid", None, "engine"]
+    assert [row["text"] for row in made] == ["short", None, texts[2], None]
+
+
+def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:
+    job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
+    (tmp_path / "a.wav").write_bytes(wav(1))
+    table = pa.table({"name": ["x", "y", "z"], "path": [str(tmp_path / "a.wav"), "/gone.wav", None]})
+    made = TableWorker(job)(table).to_pylist()
+    assert [(row["name"], row["stem"], bool(row["audio"])) for row in made] == [
+        ("x", "audio", True),
+        ("y", None, False),
+        ("z", None, False),
+    ]
+    assert "/gone.wav" in made[1]["error"]
+    inside = pa.table({"name": ["x"], "audio": pa.array([wav(1)], pa.binary())})
+    assert TableWorker(job)(inside).to_pylist()[0]["sha256"] == made[0]["sha256"]
+
+
+def test_a_worker_whose_model_does_not_load_says_so_for_every_batch() -> None:
+    job = job_of(app_of(), "speech", None, Wishes(voice="nobody"), None)[0]
+    sent = pa.table({"name": ["b"], "items": ["[]"], "recordings": [[]], "faults": [[]]})
+    assert "nobody" in Worker(job)(sent).to_pylist()[0]["refused"]
