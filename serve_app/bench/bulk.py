@@ -277,7 +277,7 @@ def run_killed(command: Sequence[str], kills: Sequence[tuple[str, float]], took:
     counts = {"worker": 0, "driver": 0}
     left = deque(kills)
     while True:
-        with _running(command) as program:
+        with running_job(command) as program:
             finished = _until_end_or_kill(program, left, took, counts)
         if finished:
             return Killed(counts["worker"], counts["driver"])
@@ -328,7 +328,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 @contextmanager
-def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def running_job(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The program in a group of its own. What a killed one leaves behind is killed too: the next must not meet it."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     program = subprocess.Popen(
@@ -352,7 +352,7 @@ def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         program.wait()
         for process in seen.values():
             with contextlib.suppress(psutil.Error):
-                if process.is_running():  # the same process, not another one with its number
+                if process.isrunning_job():  # the same process, not another one with its number
                     process.kill()
         psutil.wait_procs(list(seen.values()), timeout=RUN_TIMEOUT_S)
 
