@@ -55,6 +55,7 @@ RUN_TIMEOUT_S = 180.0
 POLL_S = 0.05
 
 SHARE = "bulk over the bare engine, both on all cores"
+COST = "CPU a second of sound, bare engine over bulk"
 BULK_PACE, BARE_PACE = "bulk", "bare engine"
 MISSING, TWICE = "rows missing", "rows twice"
 DIFFERENT, SUMMED = "rows that differ from the undisturbed job", "files that differ from the undisturbed job"
@@ -91,6 +92,7 @@ def run(quick: bool) -> Report:
 def _wanted(plan: Plan) -> list[Figure]:
     return [
         Figure(SHARE, "", at_least(0.9)),
+        Figure(COST, "", at_least(0.9)),
         Figure(BULK_PACE, "x real time"),
         Figure(BARE_PACE, "x real time"),
         Figure(WORKER_KILLS, "", at_least(1)),
@@ -118,26 +120,38 @@ def _measure_throughput(sheet: Sheet, plan: Plan) -> None:
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise fail("engine", f"The measurement failed: {done.stderr[-1000:]}")
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, list[tuple[float, float]]] = json.loads(done.stdout.splitlines()[-1])
     cores = local.usable_cores()
-    for name, values in found.items():
+    paces, costs = ({name: [pair[at] for pair in pairs] for name, pairs in found.items()} for at in (0, 1))
+    for name, values in paces.items():
         sheet.put(name, spread(values).p50, f"{cores} engines, {plan.rounds} rounds; {spread(values)}")
-    share = ratio(found[BULK_PACE], found[BARE_PACE])
-    sheet.put(SHARE, share.p50, f"median of {plan.rounds} rounds of {plan.measured_s:.0f} s; {share}")
+    rounds = f"median of {plan.rounds} rounds of {plan.measured_s:.0f} s"
+    share, cost = ratio(paces[BULK_PACE], paces[BARE_PACE]), ratio(costs[BARE_PACE], costs[BULK_PACE])
+    sheet.put(SHARE, share.p50, f"{rounds}; {share}")
+    sheet.put(COST, cost.p50, f"{rounds}; all of Ray and the driver counted; {cost}")
 
 
-def paces(rounds: int, measured_s: float) -> dict[str, list[float]]:
-    """Seconds of sound a second of both variants, round by round."""
+def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[float, float]]]:
+    """Of both variants, round by round: seconds of sound a second, and seconds of CPU for a second of sound."""
     app = AppConfig(bulk=Bulk(batch_rows=MEASURED_BATCH_ROWS))
     job, hardware = bulk.job_of(app, "speech", MODEL, bulk.Wishes(), None)
     cores = local.usable_cores()
+    costs: dict[str, list[float]] = {BULK_PACE: [], BARE_PACE: []}
     with bulk.cluster_for(job), bare_engines(job, cores) as bare:
 
         def bulk_pace() -> float:
             batches = batches_of(job, ROWS_A_SECOND * cores * int(measured_s + 2))
-            return steady_pace(render_on_cluster(batches, job, hardware, cores), cores, measured_s)
+            done = steady(render_on_cluster(batches, job, hardware, cores), cores, measured_s)
+            costs[BULK_PACE].append(done.cpu_seconds / done.sound)
+            return done.sound / done.seconds
 
-        return interleaved({BULK_PACE: bulk_pace, BARE_PACE: lambda: bare(measured_s)}, rounds)
+        def bare_pace() -> float:
+            done = bare(measured_s)
+            costs[BARE_PACE].append(done.cpu_seconds / done.sound)
+            return done.sound / done.seconds
+
+        paces = interleaved({BULK_PACE: bulk_pace, BARE_PACE: bare_pace}, rounds)
+    return {name: list(zip(paces[name], costs[name], strict=True)) for name in paces}
 
 
 def batches_of(job: BulkJob, rows: int) -> list[Batch]:
@@ -146,27 +160,45 @@ def batches_of(job: BulkJob, rows: int) -> list[Batch]:
     return list(cut_into_batches(items, job.bulk))
 
 
-def steady_pace(made: Iterator[Made], workers: int, seconds: float) -> float:
-    """Seconds of sound a second, from when every worker may have brought a batch until `seconds` later."""
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What was done in some seconds: seconds of sound, with so many seconds of CPU."""
+
+    seconds: float
+    sound: float
+    cpu_seconds: float
+
+
+def steady(made: Iterator[Made], workers: int, seconds: float) -> Stretch:
+    """From when every worker may have brought a batch until `seconds` later. The CPU is that of this process and all of its
+    children: the workers, the driver, and Ray itself."""
     with contextlib.closing(made):  # type: ignore[type-var]
         for _ in range(workers):
             next(made)
-        began, sound = time.perf_counter(), 0.0
+        began, used, sound = time.perf_counter(), _cpu_of_all(), 0.0
         for one in made:
             sound += one.seconds
             elapsed = time.perf_counter() - began
             if elapsed >= seconds:
-                return sound / elapsed
+                return Stretch(elapsed, sound, _cpu_of_all() - used)
     raise RuntimeError("the job was over before it was measured")
 
 
+def _cpu_of_all() -> float:
+    total = 0.0
+    for process in (psutil.Process(), *_family(os.getpid())):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
 @contextmanager
-def bare_engines(job: BulkJob, count: int) -> Iterator[Callable[[float], float]]:
-    """Processes with an engine each, for as long as the context lasts. Gives what lets them work for some seconds and
-    tells their pace together, in seconds of sound a second."""
+def bare_engines(job: BulkJob, count: int) -> Iterator[Callable[[float], Stretch]]:
+    """Processes with an engine each, for as long as the context lasts. Gives what lets them work together for some
+    seconds."""
     context = multiprocessing.get_context("spawn")
-    pipes = []
-    processes = []
+    pipes, processes = [], []
     for number in range(count):
         ours, theirs = context.Pipe()
         process = context.Process(target=_bare_engine, args=(job.model_dump_json(), number, theirs), daemon=True)
@@ -178,10 +210,12 @@ def bare_engines(job: BulkJob, count: int) -> Iterator[Callable[[float], float]]
         for pipe in pipes:
             pipe.recv()
 
-        def work(seconds: float) -> float:
+        def work(seconds: float) -> Stretch:
             for pipe in pipes:
                 pipe.send(seconds)
-            return sum(float(pipe.recv()) for pipe in pipes)
+            done = [Stretch(*pipe.recv()) for pipe in pipes]
+            pace = sum(one.sound / one.seconds for one in done)
+            return Stretch(seconds, pace * seconds, sum(one.cpu_seconds * seconds / one.seconds for one in done))
 
         yield work
     finally:
@@ -199,10 +233,10 @@ def _bare_engine(job_json: str, number: int, pipe: Connection) -> None:
     pipe.send(True)
     while True:
         seconds = pipe.recv()
-        began, sound = time.perf_counter(), 0.0
+        began, used, sound = time.perf_counter(), time.process_time(), 0.0
         while (elapsed := time.perf_counter() - began) < seconds:
             sound += _one_batch(engine, job, [next(words) for _ in range(width)])
-        pipe.send(sound / elapsed)
+        pipe.send((elapsed, sound, time.process_time() - used))
 
 
 def _one_batch(engine: Any, job: BulkJob, words: Sequence[str]) -> float:
@@ -352,7 +386,7 @@ def running_job(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         program.wait()
         for process in seen.values():
             with contextlib.suppress(psutil.Error):
-                if process.isrunning_job():  # the same process, not another one with its number
+                if process.is_running():  # the same process, not another one with its number
                     process.kill()
         psutil.wait_procs(list(seen.values()), timeout=RUN_TIMEOUT_S)
 
@@ -376,4 +410,4 @@ def _bytes(path: Path) -> bytes | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(paces(int(sys.argv[1]), float(sys.argv[2]))))
+    print(json.dumps(paces_and_costs(int(sys.argv[1]), float(sys.argv[2]))))
