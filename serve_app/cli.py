@@ -302,21 +302,25 @@ def bulk(
     names = tuple(name.strip() for name in (stems or "").split(",") if name.strip())
     wishes = jobs.Wishes(voice, speed, seed, form, _plain_language(language), None, words, names)
     service = Service(via_serve.rstrip("/"), os.environ.get("MOTET_API_KEY")) if via_serve else None
-    with bulk_progress() as progress:
-        done = jobs.run(
-            inputs,
-            task,
-            out,
-            layout,
-            wishes,
-            local.read_app(_config(config)),
-            model=model,
-            hardware=hardware,
-            workers=workers,
-            split=split,
-            service=service,
-            progress=progress,
-        )
+    try:
+        with bulk_progress() as progress:
+            done = jobs.run(
+                inputs,
+                task,
+                out,
+                layout,
+                wishes,
+                local.read_app(_config(config)),
+                model=model,
+                hardware=hardware,
+                workers=workers,
+                split=split,
+                service=service,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _note(f"motet: stopped. The same command goes on with {out} where it was.")
+        raise
     failed = f", {done.failed} of them with an error" if done.failed else ""
     made = f"{done.seconds / 3600:.2f} h of audio, {done.made_seconds / 3600:.2f} h of it made now"
     _report(f"{out}: {done.rows} rows{failed}; {made}; {len(done.files)} files.", done if as_json else None)

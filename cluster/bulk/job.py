@@ -60,8 +60,8 @@ class BulkJob(StrictModel):
     @property
     def identity(self) -> str:
         """The part that decides a row's content, as canonical JSON."""
-        content = {"name", "engine", "source", "sha256", "options", "device"}
-        model = self.model.model_dump(mode="json", include=content | {"model"})
+        content = {"model", "engine", "source", "sha256", "options", "device"}
+        model = self.model.model_dump(mode="json", include=content)
         return _canonical({"model": model, "order": self.order.model_dump(mode="json")})
 
     def key(self, content: str, voice: str | None = None) -> str:

@@ -73,6 +73,7 @@ def run_job(
             cause = f"{output} holds another job: its input or its settings differ from these."
             raise fail("invalid", cause, "Name another folder, or remove that one.", code="another_job")
         if record is not None and (finished := _finished(record, output)):
+            store.forget(store.done())  # in case the job ended before it had done that
             return finished
         if record is None:
             store.write_record({"fingerprint": fingerprint})

@@ -43,7 +43,7 @@ from deployments.errors import Failure, MotetError
 from deployments.speaking import SpeechTask, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import Wishes, job_of
-from serve_app.bulk_progress import Log, Pace
+from serve_app.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig, Bulk, Model, Steps
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
@@ -309,6 +309,7 @@ def test_killed_while_the_output_is_written_it_ends_with_the_same_bytes(
     run(job, tmp_path / "rough", again, layout=layout)
     assert again.made == []
     assert contents(tmp_path / "rough") == contents(tmp_path / "calm")
+    assert Store(tmp_path / "rough").done() == set()
 
 
 def test_every_row_is_there_once_in_the_order_of_the_input(tmp_path: Path) -> None:
@@ -447,6 +448,17 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
         log(progress(items, items * 10, items * 2.0))
     assert len(lines) == 4
     assert lines[-1].startswith("motet: 100 of 100 rows, 2.0 x real time, 0:00:00 left")
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    with bulk_progress() as tell:
+        tell(progress(50, 0, 0.0))
+        tell(progress(75, 250, 90.0))
+    shown = capsys.readouterr().err
+    assert "Rendering" in shown
+    assert "75/100" in shown
 
 
 # --- Through a live service

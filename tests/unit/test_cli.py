@@ -571,6 +571,17 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
     assert "out: 5 rows, 2 of them with an error; 2.00 h of audio, 1.00 h of it made now; 2 files." in done.stderr
 
 
+def test_a_stopped_bulk_job_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_BACKEND_LOG_LEVEL"):
+        monkeypatch.setenv(name, "x")
+
+    def stopped(*_: Any, **__: Any) -> Summary:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bulk, "run", stopped)
+    assert "The same command goes on with out" in motet("bulk", "in.txt", "-o", "out").stderr
+
+
 def test_bench_lists_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = motet("bench").stdout.splitlines()
     assert [line.split()[0] for line in listed] == list(catalogue.BENCHMARKS)
