@@ -237,6 +237,7 @@ def test_what_images_copy_is_there(path: Path) -> None:
         if word == "COPY" and "--from" not in rest:
             *sources, _ = [part for part in rest.split() if not part.startswith("--")]
             assert all((ROOT / source).exists() for source in sources)
+            assert {f"!{source}" for source in sources} <= set((ROOT / ".dockerignore").read_text().splitlines())
 
 
 def test_there_is_an_image_for_each_class_with_its_extra() -> None:
