@@ -182,6 +182,14 @@ def test_cloud_gpus_are_spot_start_at_nothing_and_carry_the_label(name: str) -> 
     assert config["file_mounts"]["~/.ray/auth_token"]
 
 
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_the_service_on_a_cloud_stays_on_loopback(name: str) -> None:
+    """The images listen everywhere, and `ray up` gives their containers the machine's own network."""
+    text = (LAUNCH / f"{name}.yaml").read_text()
+    assert all("MOTET_HOST=127.0.0.1" in line for line in text.splitlines() if "motet serve" in line)
+    assert "motet serve" in text
+
+
 def ray_start_commands() -> Iterator[tuple[str, str]]:
     for path in (LAUNCH / "aws.yaml", LAUNCH / "gcp.yaml"):
         config = yaml.safe_load(path.read_text())
