@@ -267,6 +267,7 @@ def bulk(
     language: Annotated[
         str | None, typer.Option("--language", "-l", show_default="detected", help="Of recordings, such as en.")
     ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Names and spellings that occur in recordings.")] = None,
     words: Annotated[bool, typer.Option("--words", help="Time each word of a transcript.")] = False,
     stems: Annotated[str | None, typer.Option(show_default="all", help="Stems to keep, with commas between.")] = None,
     model: ModelName = None,
@@ -300,7 +301,7 @@ def bulk(
     from serve_app.bulk_progress import bulk_progress
 
     names = tuple(name.strip() for name in (stems or "").split(",") if name.strip())
-    wishes = jobs.Wishes(voice, speed, seed, form, _plain_language(language), None, words, names)
+    wishes = jobs.Wishes(voice, speed, seed, form, _plain_language(language), prompt, words, names)
     service = Service(via_serve.rstrip("/"), os.environ.get("MOTET_API_KEY")) if via_serve else None
     try:
         with bulk_progress() as progress:
