@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
+from cluster.bulk.settings import BulkSettings
 from cluster.hardware import CpuClass, CudaClass, MlxClass
 from deployments.cpu_scheduling import CpuScheduling
 from deployments.engines import registry, sources
@@ -224,6 +225,22 @@ class Limits(StrictModel):
     request_deadline_s: Positive = 3600.0
 
 
+class Bulk(BulkSettings):
+    """How bulk jobs are cut and carried out."""
+
+    batch_rows: Count = 16
+    batch_characters: Count = 2000
+    batch_bytes: Count = 16 * 1024 * 1024
+    sort_rows: Count = 1024
+    nice: int = Field(19, ge=0, le=19)
+    retries: int = Field(2, ge=0)
+    shard_bytes: Count = 256 * 1024 * 1024
+    object_store_bytes: Count = 1024 * 1024 * 1024
+    served_in_flight: Count = 4
+    served_timeout_s: Positive = 600.0
+    served_patience_s: Positive = 600.0
+
+
 class Security(StrictModel):
     """Who may ask. With no keys, anyone who can reach the port may."""
 
@@ -318,6 +335,7 @@ class AppConfig(StrictModel):
     separation: Separation = Separation()
     spillover: Spillover = Spillover()
     voices: Voices = Voices()
+    bulk: Bulk = Bulk()
     limits: Limits = Limits()
     security: Security = Security()
     gateway_replicas: Count = 1

@@ -41,8 +41,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "Speed, overhead, memory and intelligibility of speech on this machine", "serve_app.bench.first_sound"
     ),
     "mlx": Benchmark("Models on MLX beside other runtimes, in 4 bits, and in a batch session", "serve_app.bench.mlx"),
+    "bulk": Benchmark(
+        "Bulk jobs: their share of the engine's speed, and kill -9 at any moment", "serve_app.bench.bulk"
+    ),
     "serve": Benchmark(
-        "Many listeners at once: batches, load, overload, leavers and failures", "serve_app.bench.serve", options=("compare",)
+        "Many listeners at once: batches, load, overload, leavers and failures",
+        "serve_app.bench.serve",
+        options=("compare",),
     ),
     "voices": Benchmark(
         "Our batched voices beside the models' own packages, stream for stream",
