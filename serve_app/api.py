@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -13,7 +14,7 @@ from deployments.engines.base import SpeechTraits
 from deployments.pipeline import SeparationGraph
 from serve_app.admission import Admission, Ticket
 from serve_app.config import AppConfig
-from serve_app.guard import BodyLimit, Deadline, KeyCheck, PageHeaders
+from serve_app.guard import BodyLimit, Deadline, KeyCheck, PageHeaders, key_digest
 from serve_app.http_errors import install_error_handlers
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
@@ -42,6 +43,14 @@ class Service:
     def speech_stream(self, plan: SpeechPlan, ticket: Ticket) -> SpeechStream:
         """The stream of an accepted request."""
         return SpeechStream(plan, self.directory, self.cache, ticket, self.recorder)
+
+    def admit(self, name: str, headers: Headers, seconds: float) -> Ticket:
+        """A place in the queue for about `seconds` of audio. Raises `MotetError` (overloaded)."""
+        model, settings = self.config.models[name], self.config.speech.admission
+        task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
+        key = key_digest(headers) if self.config.security.api_key_sha256 else None
+        placements = [placed.name for placed in self.directory.placements(name)]
+        return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s)
 
     async def fallback_for(self, name: str) -> tuple[str, str] | None:
         """The model and voice that take over from a model that is late."""

@@ -95,12 +95,13 @@ class Pieces(PieceSettings):
 
 
 class Windows(WindowSettings):
-    """How a recording is cut into windows for recognition."""
+    """How a recording is cut into windows for recognition, and how long its first window may be predicted to wait."""
 
     window_seconds: float = Field(30.0, gt=1, le=30)
     min_window_seconds: Positive = 20.0
     windows_in_flight: Count = 4
     max_audio_seconds: Positive = 4 * 3600.0
+    max_wait_s: Positive = 120.0
 
     @model_validator(mode="after")
     def _in_order(self) -> "Windows":
@@ -287,7 +288,7 @@ OWN = ("engine", "source", "sha256", "options")
 
 
 class Model(StrictModel):
-    """A model that clients can name. `max_wait_s` holds instead of the one of `speech.admission`."""
+    """A model that clients can name. `max_wait_s` holds instead of the one of `speech.admission` or `windows`."""
 
     engine: Engine
     source: Weights | None = None

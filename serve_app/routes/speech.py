@@ -18,7 +18,6 @@ from deployments.speaking import SpeechTask, choose_voice
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.api_types import service_of
 from serve_app.config import PRESETS, Preset
-from serve_app.guard import key_digest
 from serve_app.http_errors import validated
 from serve_app.routes.voices import cannot_clone, owner_of
 from serve_app.speech_stream import SpeechPlan, resume_offset
@@ -73,10 +72,7 @@ async def speech(request: Request) -> Response:
     skip_bytes = resume_offset(request.headers.get("last-event-id"), plan.key)
     if skip_bytes:
         plan = replace(plan, played=False)  # what was heard before must not be waited for again
-    key = key_digest(request.headers) if service.config.security.api_key_sha256 else None
-    placements = [placed.name for placed in service.directory.placements(plan.model)]
-    max_wait_s = service.config.models[plan.model].max_wait_s
-    ticket = service.admission.admit(placements, key, plan.task.predicted_seconds, max_wait_s)
+    ticket = service.admit(plan.model, request.headers, plan.task.predicted_seconds)
     stream = service.speech_stream(plan, ticket)
     headers = _headers(body, plan)
     try:

@@ -590,16 +590,16 @@ def test_bench_lists_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     listed = motet("bench").stdout.splitlines()
     assert [line.split()[0] for line in listed] == list(catalogue.BENCHMARKS)
     assert all(catalogue.BENCHMARKS[line.split()[0]].summary in line for line in listed)
-    calls: list[tuple[str, bool, bool, Path | None]] = []
+    calls: list[tuple[str, bool, Path | None, dict[str, object]]] = []
 
-    def record(name: str, *, quick: bool, compare: bool, json_file: Path | None) -> int:
-        calls.append((name, quick, compare, json_file))
+    def record(name: str, *, quick: bool, json_file: Path | None, **options: object) -> int:
+        calls.append((name, quick, json_file, options))
         return 4
 
     monkeypatch.setattr(catalogue, "run", record)
     assert motet("bench", "first-sound", "--quick", "--json", "x.json").exit_code == 4
     assert motet("bench", "serve", "--compare").exit_code == 4
-    assert calls == [("first-sound", True, False, Path("x.json")), ("serve", False, True, None)]
+    assert calls == [("first-sound", True, Path("x.json"), {}), ("serve", False, None, {"compare": True})]
 
 
 def test_a_rewritten_header_is_the_streamed_one_with_the_length() -> None:
