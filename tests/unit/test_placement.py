@@ -244,3 +244,13 @@ async def test_where_no_replica_has_room_the_client_reads_why() -> None:
     with pytest.raises(MotetError, match="memory is full") as caught:
         _ = [item async for item in models.stream("echo", "stream")]
     assert caught.value.failure.code == "memory_full"
+
+
+async def test_what_a_placement_takes_is_counted_for_each_request_ahead() -> None:
+    """Four requests at once that take four seconds together are as fast as one that takes one."""
+    handle = cast("Any", FakeHandle(Replica("mlx")))
+    placed = PlacedModel("m", "mlx", handle, Spillover(), partial(next, iter([0.0, 4.0])))
+    with placed.request(), placed.request(), placed.request():
+        [item async for item in placed.stream("stream", alone=True)]
+        assert placed.expected_seconds(9.0) == pytest.approx(4.0)
+    assert placed.expected_seconds(9.0) == pytest.approx(1.0)
