@@ -158,7 +158,7 @@ def _measure_whisper(sheet: Sheet, whisper: WhisperTwice) -> None:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     torch.set_num_threads(1)
-    processor = WhisperProcessor.from_pretrained(whisper.folder)
+    processor: Any = WhisperProcessor.from_pretrained(whisper.folder)
     model = WhisperForConditionalGeneration.from_pretrained(whisper.folder, dtype=torch.float32)
     texts, difference = [], 0.0
     for sound in whisper.sounds:
