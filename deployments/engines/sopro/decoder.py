@@ -17,7 +17,7 @@ from deployments.engines.lm.linear import Precision, cache_dtype, linear
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
 from deployments.engines.lm.slots import Slot, SlotCache, length_mask, write_step
 from deployments.engines.sopro.config import ModelConfig
-from deployments.graphs import Input
+from deployments.graphs import Input, compiled_for_any_rows
 
 Weights = Mapping[str, Tensor]
 
@@ -79,7 +79,8 @@ class Block(nn.Module):
         """What follows attention: (n, dim) of `x` and of the attended values."""
         x = x + self.out(attended)
         gate, up = self.gate_up(rms_norm(x, self.feed_forward_norm)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
+        added: Tensor = self.down(F.silu(gate) * up)
+        return x + added
 
 
 class Decoder(nn.Module):
@@ -90,9 +91,13 @@ class Decoder(nn.Module):
     embeddings: Tensor
     text_embeddings: Tensor
 
-    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision, longest: int) -> None:
-        """`longest` is how many positions a stream may have."""
+    def __init__(
+        self, weights: Weights, config: ModelConfig, precision: Precision, longest: int, *, compiled: bool
+    ) -> None:
+        """`longest` is how many positions a stream may have; `compiled` is about the reading of prompts."""
         super().__init__()
+        self._enter = compiled_for_any_rows(Block.attention_input) if compiled else Block.attention_input
+        self._leave = compiled_for_any_rows(Block.rest) if compiled else Block.rest
         self.config = config
         self.dtype = cache_dtype(precision)
         embeddings = F.linear(
@@ -149,14 +154,16 @@ class Decoder(nn.Module):
         cos, sin = self.cos[places, None], self.sin[places, None]
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            query, key, value = block.attention_input(x, cos, sin)
+            query, key, value = self._enter(block, x, cos, sin)
             parts = []
             for slot, q, k, v in zip(slots, *(part.split(lengths) for part in (query, key, value)), strict=True):
                 q, k, v = (part.transpose(0, 1) for part in (q, k, v))
                 cache.write(slot, layer, 0, k, v)
-                y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, enable_gqa=True)[0]
+                y = F.scaled_dot_product_attention(
+                    q[None], k[None], v[None], is_causal=True, enable_gqa=block.heads != block.kv_heads
+                )[0]
                 parts.append(y.transpose(0, 1).flatten(1))
-            x = block.rest(x, torch.cat(parts))
+            x = self._leave(block, x, torch.cat(parts))
         for slot, length in zip(slots, lengths, strict=True):
             slot.position = length
         ends = torch.tensor(lengths).cumsum(0) - 1

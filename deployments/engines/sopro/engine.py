@@ -7,7 +7,7 @@ and turns them into mel frames and samples, packed. An utterance owns its state;
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -170,6 +170,10 @@ class SoproEngine:
         data = self._clips[name].read_bytes()
         rate = self.networks.config.sample_rate
         clip_id = hashlib.sha256(data).hexdigest()
+
+        def make() -> SoproVoice:
+            return listen(self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate)
+
         with torch.no_grad():
             return self._voices.get(
                 clip_id,
@@ -318,7 +322,7 @@ class SoproEngine:
                 for token in row:
                     self._take(piece, token)
 
-    def _decode(self, inputs: dict[str, Tensor], length: int) -> Tensor:
+    def _decode(self, inputs: Mapping[str, Tensor], length: int) -> Tensor:
         decoder = self.networks.decoder
         logits = decoder.logits(inputs["tokens"], inputs["positions"], self.cache, length)
         return decoder.pick(logits, inputs["may_end"], inputs["draws"], self._sampling)
@@ -385,12 +389,14 @@ def networks_of(folder: Path, options: SoproOptions) -> Networks:
     vocoder = load_file(folder / "vocoder.safetensors")
     steps = options.solver_steps or config.generation.steps
     longest = LONGEST_PROMPT + config.tokens_in(config.generation.max_seconds)
-    mels = config.model.acoustic_mel_n_mels
+    mels, compiled = config.model.acoustic_mel_n_mels, options.capture != "off"
     return Networks(
         config=config,
-        decoder=Decoder(weights, config.model, options.precision, longest),
-        head=AcousticHead(weights, config.model, options.precision, steps, options.chunk_frames),
-        vocoder=Vocoder(vocoder, config.vocoder, options.precision),
+        decoder=Decoder(weights, config.model, options.precision, longest, compiled=compiled),
+        head=AcousticHead(
+            weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames, compiled=compiled
+        ),
+        vocoder=Vocoder(vocoder, config.vocoder, options.precision, compiled=compiled),
         semantic=SemanticEncoder(load_file(folder / "semantic_encoder.safetensors"), config.semantic_encoder),
         speaker=SpeakerEncoder(load_file(folder / "speaker_encoder.safetensors"), config.speaker_encoder),
         condition=weights,
