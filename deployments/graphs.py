@@ -13,16 +13,13 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 WARM_UPS = 3
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Buffers = Mapping[str, Tensor]
 Step = Callable[[Buffers, int], Tensor]
 """Computes one step of all rows from (batch, ...) inputs, given how many positions of the past to look at; gives
@@ -210,15 +207,6 @@ class CapturedStep:
     def _want(self, bucket: Bucket | None) -> None:
         if bucket and self.backend and bucket not in self._wanted:
             self._wanted.append(bucket)
-
-
-@cache
-def compiled_for_any_rows(function: Callable[P, T]) -> Callable[P, T]:
-    """A function over (rows, ...) tensors, compiled when it is first called, once for any number of rows.
-
-    For passes whose number of rows is never the same twice. A method of a module is compiled once for all its instances.
-    """
-    return torch.compile(function, dynamic=True)
 
 
 def backend_for(device: str) -> Backend:

@@ -11,17 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import Precision, linear
+from deployments.engines.lm.linear import Precision, in_blocks, linear
 from deployments.engines.sopro.config import ModelConfig
 from deployments.engines.sopro.decoder import rotary_tables, rotate
 from deployments.errors import fail
-from deployments.graphs import compiled_for_any_rows
 
 Weights = Mapping[str, Tensor]
 FIRST_FRAMES = 512
@@ -91,17 +91,17 @@ class _Layer(nn.Module):
         super().__init__()
         self.qkv, self.out, self.up, self.down, self.heads = qkv, out, up, down, heads
 
-    def enter(self, h: Tensor, scale: Tensor, shift: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def enter(self, how: _Modulation, h: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (n, heads, head_dim), of (n, dim)."""
-        normed = F.layer_norm(h, (h.shape[-1],), scale, shift, 1e-6)
+        normed = F.layer_norm(h, (h.shape[-1],), how.scale, how.shift, 1e-6)
         query, key, value = self.qkv(normed).view(h.shape[0], 3, self.heads, -1).unbind(1)
         return rotate(query, cos, sin), rotate(key, cos, sin), value
 
-    def leave(self, h: Tensor, attended: Tensor, gate: Tensor, scale: Tensor, shift: Tensor, gate_up: Tensor) -> Tensor:
+    def leave(self, how: _Modulation, h: Tensor, attended: Tensor) -> tuple[Tensor]:
         """(n, dim) after attention's output and the feed-forward half."""
-        h = torch.addcmul(h, gate, self.out(attended))
-        normed = F.layer_norm(h, (h.shape[-1],), scale, shift, 1e-6)
-        return torch.addcmul(h, gate_up, self.down(F.gelu(self.up(normed), approximate="tanh")))
+        h = torch.addcmul(h, how.gate, self.out(attended))
+        normed = F.layer_norm(h, (h.shape[-1],), how.scale_up, how.shift_up, 1e-6)
+        return (torch.addcmul(h, how.gate_up, self.down(F.gelu(self.up(normed), approximate="tanh"))),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +119,11 @@ class _Modulation:
 class AcousticHead:
     """The weights, and the solver over packed frames."""
 
-    def __init__(
-        self, weights: Weights, config: ModelConfig, precision: Precision, *, steps: int, chunk: int, compiled: bool
-    ) -> None:
+    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision, *, steps: int, chunk: int) -> None:
         """`steps` solver steps; frames attend within chunks of `chunk` frames."""
         if config.acoustic_num_left_chunks >= 0 or config.acoustic_upsampler_kernel_size != 3:
             raise fail("unsupported", "This Sopro model has another acoustic head.", "Use the weights of Sopro v2.")
         self.config, self.steps, self.chunk = config, steps, chunk
-        self._enter = compiled_for_any_rows(_Layer.enter) if compiled else _Layer.enter
-        self._leave = compiled_for_any_rows(_Layer.leave) if compiled else _Layer.leave
         self._w = {
             name.removeprefix("acoustic_head."): tensor for name, tensor in weights.items() if "acoustic" in name
         }
@@ -250,10 +246,10 @@ class AcousticHead:
         cos: Tensor,
         sin: Tensor,
     ) -> Tensor:
-        query, key, value = self._enter(layer, h, modulation.scale, modulation.shift, cos, sin)
+        query, key, value = in_blocks(partial(layer.enter, modulation), h, cos, sin)
         y = self._attend(batch, place, query, key, value)
-        after = (modulation.gate, modulation.scale_up, modulation.shift_up, modulation.gate_up)
-        return self._leave(layer, h, y, *after)
+        (h,) = in_blocks(partial(layer.leave, modulation), h, y)
+        return h
 
     def _attend(self, batch: list[Frames], place: tuple[int, int], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(n, heads * head_dim): each frame attends to the clip's frames, and to its stream's own."""

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import Precision, cache_dtype, linear
+from deployments.engines.lm.linear import Precision, cache_dtype, in_blocks, linear
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
 from deployments.engines.lm.slots import Slot, SlotCache, length_mask, write_step
 from deployments.engines.sopro.config import ModelConfig
-from deployments.graphs import Input, compiled_for_any_rows
+from deployments.graphs import Input
 
 Weights = Mapping[str, Tensor]
 
@@ -91,13 +91,9 @@ class Decoder(nn.Module):
     embeddings: Tensor
     text_embeddings: Tensor
 
-    def __init__(
-        self, weights: Weights, config: ModelConfig, precision: Precision, longest: int, *, compiled: bool
-    ) -> None:
-        """`longest` is how many positions a stream may have; `compiled` is about the reading of prompts."""
+    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision, longest: int) -> None:
+        """`longest` is how many positions a stream may have."""
         super().__init__()
-        self._enter = compiled_for_any_rows(Block.attention_input) if compiled else Block.attention_input
-        self._leave = compiled_for_any_rows(Block.rest) if compiled else Block.rest
         self.config = config
         self.dtype = cache_dtype(precision)
         embeddings = F.linear(
@@ -154,7 +150,7 @@ class Decoder(nn.Module):
         cos, sin = self.cos[places, None], self.sin[places, None]
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            query, key, value = self._enter(block, x, cos, sin)
+            query, key, value = in_blocks(block.attention_input, x, cos, sin)
             parts = []
             for slot, q, k, v in zip(slots, *(part.split(lengths) for part in (query, key, value)), strict=True):
                 q, k, v = (part.transpose(0, 1) for part in (q, k, v))
@@ -163,7 +159,7 @@ class Decoder(nn.Module):
                     q[None], k[None], v[None], is_causal=True, enable_gqa=block.heads != block.kv_heads
                 )[0]
                 parts.append(y.transpose(0, 1).flatten(1))
-            x = self._leave(block, x, torch.cat(parts))
+            (x,) = in_blocks(lambda *rows, block=block: (block.rest(*rows),), x, torch.cat(parts))
         for slot, length in zip(slots, lengths, strict=True):
             slot.position = length
         ends = torch.tensor(lengths).cumsum(0) - 1

@@ -389,14 +389,12 @@ def networks_of(folder: Path, options: SoproOptions) -> Networks:
     vocoder = load_file(folder / "vocoder.safetensors")
     steps = options.solver_steps or config.generation.steps
     longest = LONGEST_PROMPT + config.tokens_in(config.generation.max_seconds)
-    mels, compiled = config.model.acoustic_mel_n_mels, options.capture != "off"
+    mels = config.model.acoustic_mel_n_mels
     return Networks(
         config=config,
-        decoder=Decoder(weights, config.model, options.precision, longest, compiled=compiled),
-        head=AcousticHead(
-            weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames, compiled=compiled
-        ),
-        vocoder=Vocoder(vocoder, config.vocoder, options.precision, compiled=compiled),
+        decoder=Decoder(weights, config.model, options.precision, longest),
+        head=AcousticHead(weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames),
+        vocoder=Vocoder(vocoder, config.vocoder, options.precision),
         semantic=SemanticEncoder(load_file(folder / "semantic_encoder.safetensors"), config.semantic_encoder),
         speaker=SpeakerEncoder(load_file(folder / "speaker_encoder.safetensors"), config.speaker_encoder),
         condition=weights,

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import Precision, linear
+from deployments.engines.lm.linear import Precision, in_blocks, linear
 from deployments.engines.sopro.config import VocoderConfig
 from deployments.errors import fail
-from deployments.graphs import compiled_for_any_rows
 
 Weights = Mapping[str, Tensor]
 TAPS = 7
@@ -75,16 +74,16 @@ class _Block(nn.Module):
             y = torch.addcmul(y, frames[tap : tap + reach], self.taps[tap])
         return y
 
-    def leave(self, residual: Tensor, y: Tensor) -> Tensor:
+    def leave(self, residual: Tensor, y: Tensor) -> tuple[Tensor]:
         """The residual (n, dim) and what the block makes of its convolution's output."""
         y = F.layer_norm(y, (y.shape[-1],), self.scale, self.shift, 1e-6)
-        return torch.addcmul(residual, self.gamma, self.down(F.gelu(self.up(y))))
+        return (torch.addcmul(residual, self.gamma, self.down(F.gelu(self.up(y)))),)
 
 
 class Vocoder:
     """The weights, and the pass over packed frames."""
 
-    def __init__(self, weights: Weights, config: VocoderConfig, precision: Precision, *, compiled: bool) -> None:
+    def __init__(self, weights: Weights, config: VocoderConfig, precision: Precision) -> None:
         if not config.causal or config.n_fft % config.hop_length:
             raise fail("unsupported", "This vocoder cannot stream.", "Use the weights of Sopro v2.")
         self._w, self.config = weights, config
@@ -94,7 +93,6 @@ class Vocoder:
         self._out = linear(weights["head.out.weight"], weights["head.out.bias"], precision)
         aheads = enumerate(config.block_lookaheads[: config.num_layers])
         self._blocks = [_Block(weights, f"backbone.convnext.{number}", ahead, precision) for number, ahead in aheads]
-        self._leave = compiled_for_any_rows(_Block.leave) if compiled else _Block.leave
         self._aheads = [config.lookahead_frames, *(block.ahead for block in self._blocks)]
         self._window = weights["head.istft.window"]
         self._envelope = self._window.square().view(-1, self.hop)
@@ -134,7 +132,7 @@ class Vocoder:
             for kept, residual, count in zip(waiting, residuals, counts, strict=True):
                 kept.append(residual[count:].clone())
             residual = torch.cat([own[:count] for own, count in zip(residuals, counts, strict=True)])
-            h = self._leave(block, residual, y)
+            (h,) = in_blocks(block.leave, residual, y)
         name = "backbone.final_layer_norm"
         h = F.layer_norm(h, h.shape[-1:], self._w[f"{name}.weight"], self._w[f"{name}.bias"], 1e-6)
         return self._samples(batch, self._out(h), counts, inputs, waiting)
