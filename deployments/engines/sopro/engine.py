@@ -63,9 +63,9 @@ class SoproOptions(StrictModel):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     trim_silence: bool = Field(True, description="Hold back the silence before, and cut that after, each piece.")
-    capture: Literal["off", "idle", "start"] = Field("off", description="When to record the steps of the decoder.")
-    capture_batches: tuple[int, ...] = Field((1, 2, 4, 8, 16))
-    capture_lengths: tuple[int, ...] = Field((256, 512, 1024))
+    capture: bool = Field(False, description="Record the decoder's step at the start; half a minute for each bucket.")
+    capture_batches: tuple[int, ...] = Field((1, 4, 8), description="Rows of the recorded steps.")
+    capture_lengths: tuple[int, ...] = Field((384,), description="Positions they look back at: prompt and tokens.")
 
 
 @dataclass(eq=False, slots=True)
@@ -131,10 +131,9 @@ class SoproEngine:
             networks.decoder.step_inputs(self.cache),
             options.capture_batches,
             options.capture_lengths,
-            None if options.capture == "off" else backend_for("cpu"),
+            backend_for("cpu") if options.capture else None,
         )
-        if options.capture == "start":
-            self.captured.capture_all()
+        self.captured.capture_all()
         # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
         self._first_hop = WARM_UP_FRAMES + config.vocoder.n_fft // config.vocoder.hop_length // 2
 
