@@ -77,11 +77,14 @@ class CudaGraphBackend:
 
 
 class CompiledBackend:
-    """Inductor with frozen weights. One compiled step serves a bucket; the shapes are its constants."""
+    """Inductor with frozen weights. One compiled step serves a bucket; the shapes are its constants.
+
+    It runs on as many threads as torch has when it is captured.
+    """
 
     def capture(self, step: Step, buffers: Buffers, length: int) -> Replay:
         """Compiles, and runs the compiled step until it is warm."""
-        with torch._inductor.config.patch({"freezing": True}):
+        with torch.no_grad(), torch._inductor.config.patch({"freezing": True}):
             compiled = torch.compile(step, dynamic=False, fullgraph=True)
             for _ in range(WARM_UPS):
                 compiled(buffers, length)

@@ -8,6 +8,7 @@ multiplies bytes (VNNI, AMX) it takes about a quarter of float32's time and memo
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Precision = Literal["float32", "int8"]
+
+BLOCK_ROWS = 128
 
 PACKS = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 """Whether oneDNN multiplies packed bytes here."""
@@ -69,6 +72,13 @@ class Int8Linear(nn.Module):
             steps, 1.0, 128, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return product
+
+
+def in_blocks(rows_pass: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
+    """A pass that treats every row by itself, a block of rows at a time: what it makes on the way stays in the cache, and
+    small enough that no memory is asked of the system for it."""
+    parts = [rows_pass(*block) for block in zip(*(tensor.split(BLOCK_ROWS) for tensor in rows), strict=True)]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 def linear(weight: Tensor, bias: Tensor | None, precision: Precision) -> nn.Module:

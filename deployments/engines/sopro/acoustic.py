@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import Precision, linear
+from deployments.engines.lm.linear import Precision, in_blocks, linear
 from deployments.engines.sopro.config import ModelConfig
 from deployments.engines.sopro.decoder import rotary_tables, rotate
 from deployments.errors import fail
@@ -33,6 +34,11 @@ class AcousticState:
     `solved` counts frames from the beginning of the clip; `first` is the frame that stands first in `memory`, a
     (steps, layers, 2, heads, frames, head_dim) tensor of keys and values that doubles when it is full.
     """
+
+    solved: int
+    embedded: list[tuple[Tensor, Tensor]]
+    looked: Tensor
+    mixed: Tensor
 
     def __init__(self, head: AcousticHead, prompt: AcousticState | None = None) -> None:
         config, steps = head.config, head.steps
@@ -78,12 +84,24 @@ class Frames:
         return self.state.solved, self.state.solved + len(self.noise)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    qkv: nn.Module
-    out: nn.Module
-    up: nn.Module
-    down: nn.Module
+class _Layer(nn.Module):
+    """What stands on both sides of a layer's attention, on packed rows."""
+
+    def __init__(self, qkv: nn.Module, out: nn.Module, up: nn.Module, down: nn.Module, heads: int) -> None:
+        super().__init__()
+        self.qkv, self.out, self.up, self.down, self.heads = qkv, out, up, down, heads
+
+    def enter(self, how: _Modulation, h: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (n, heads, head_dim), of (n, dim)."""
+        normed = F.layer_norm(h, (h.shape[-1],), how.scale, how.shift, 1e-6)
+        query, key, value = self.qkv(normed).view(h.shape[0], 3, self.heads, -1).unbind(1)
+        return rotate(query, cos, sin), rotate(key, cos, sin), value
+
+    def leave(self, how: _Modulation, h: Tensor, attended: Tensor) -> tuple[Tensor]:
+        """(n, dim) after attention's output and the feed-forward half."""
+        h = torch.addcmul(h, how.gate, self.out(attended))
+        normed = F.layer_norm(h, (h.shape[-1],), how.scale_up, how.shift_up, 1e-6)
+        return (torch.addcmul(h, how.gate_up, self.down(F.gelu(self.up(normed), approximate="tanh"))),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,7 @@ class _Modulation:
 class AcousticHead:
     """The weights, and the solver over packed frames."""
 
-    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision, steps: int, chunk: int) -> None:
+    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision, *, steps: int, chunk: int) -> None:
         """`steps` solver steps; frames attend within chunks of `chunk` frames."""
         if config.acoustic_num_left_chunks >= 0 or config.acoustic_upsampler_kernel_size != 3:
             raise fail("unsupported", "This Sopro model has another acoustic head.", "Use the weights of Sopro v2.")
@@ -124,7 +142,8 @@ class AcousticHead:
             return linear(weight, torch.cat([self._w[f"blocks.{number}.{name}.bias"] for name in names]), precision)
 
         qkv = stacked(["attn.to_q", "attn.to_k", "attn.to_v"])
-        return _Layer(qkv, stacked(["attn.to_out.0"]), stacked(["ff.0"]), stacked(["ff.3"]))
+        out, up, down = stacked(["attn.to_out.0"]), stacked(["ff.0"]), stacked(["ff.3"])
+        return _Layer(qkv, out, up, down, self.config.acoustic_dit_heads)
 
     def _fixed_modulations(self) -> tuple[list[list[_Modulation]], list[tuple[Tensor, Tensor]]]:
         """The time of a solver step is the same for everyone, so what depends on it alone is worked out once."""
@@ -227,14 +246,10 @@ class AcousticHead:
         cos: Tensor,
         sin: Tensor,
     ) -> Tensor:
-        dims = h.shape[-1:]
-        normed = F.layer_norm(h, dims, modulation.scale, modulation.shift, 1e-6)
-        qkv = layer.qkv(normed).view(len(h), 3, self.config.acoustic_dit_heads, -1)
-        query, key = rotate(qkv[:, 0], cos, sin), rotate(qkv[:, 1], cos, sin)
-        y = self._attend(batch, place, query, key, qkv[:, 2])
-        h = torch.addcmul(h, modulation.gate, layer.out(y))
-        normed = F.layer_norm(h, dims, modulation.scale_up, modulation.shift_up, 1e-6)
-        return torch.addcmul(h, modulation.gate_up, layer.down(F.gelu(layer.up(normed), approximate="tanh")))
+        query, key, value = in_blocks(partial(layer.enter, modulation), h, cos, sin)
+        y = self._attend(batch, place, query, key, value)
+        (h,) = in_blocks(partial(layer.leave, modulation), h, y)
+        return h
 
     def _attend(self, batch: list[Frames], place: tuple[int, int], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(n, heads * head_dim): each frame attends to the clip's frames, and to its stream's own."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import Precision, cache_dtype, linear
+from deployments.engines.lm.linear import Precision, cache_dtype, in_blocks, linear
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
 from deployments.engines.lm.slots import Slot, SlotCache, length_mask, write_step
 from deployments.engines.sopro.config import ModelConfig
@@ -79,7 +79,8 @@ class Block(nn.Module):
         """What follows attention: (n, dim) of `x` and of the attended values."""
         x = x + self.out(attended)
         gate, up = self.gate_up(rms_norm(x, self.feed_forward_norm)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
+        added: Tensor = self.down(F.silu(gate) * up)
+        return x + added
 
 
 class Decoder(nn.Module):
@@ -149,14 +150,16 @@ class Decoder(nn.Module):
         cos, sin = self.cos[places, None], self.sin[places, None]
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            query, key, value = block.attention_input(x, cos, sin)
+            query, key, value = in_blocks(block.attention_input, x, cos, sin)
             parts = []
             for slot, q, k, v in zip(slots, *(part.split(lengths) for part in (query, key, value)), strict=True):
                 q, k, v = (part.transpose(0, 1) for part in (q, k, v))
                 cache.write(slot, layer, 0, k, v)
-                y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, enable_gqa=True)[0]
+                y = F.scaled_dot_product_attention(
+                    q[None], k[None], v[None], is_causal=True, enable_gqa=block.heads != block.kv_heads
+                )[0]
                 parts.append(y.transpose(0, 1).flatten(1))
-            x = block.rest(x, torch.cat(parts))
+            (x,) = in_blocks(lambda *rows, block=block: (block.rest(*rows),), x, torch.cat(parts))
         for slot, length in zip(slots, lengths, strict=True):
             slot.position = length
         ends = torch.tensor(lengths).cumsum(0) - 1

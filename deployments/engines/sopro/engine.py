@@ -7,7 +7,7 @@ and turns them into mel frames and samples, packed. An utterance owns its state;
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,9 +63,9 @@ class SoproOptions(StrictModel):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     trim_silence: bool = Field(True, description="Hold back the silence before, and cut that after, each piece.")
-    capture: Literal["off", "idle", "start"] = Field("off", description="When to record the steps of the decoder.")
-    capture_batches: tuple[int, ...] = Field((1, 2, 4, 8, 16))
-    capture_lengths: tuple[int, ...] = Field((256, 512, 1024))
+    capture: bool = Field(False, description="Record the decoder's step at the start; half a minute for each bucket.")
+    capture_batches: tuple[int, ...] = Field((1, 4, 8), description="Rows of the recorded steps.")
+    capture_lengths: tuple[int, ...] = Field((384,), description="Positions they look back at: prompt and tokens.")
 
 
 @dataclass(eq=False, slots=True)
@@ -131,10 +131,9 @@ class SoproEngine:
             networks.decoder.step_inputs(self.cache),
             options.capture_batches,
             options.capture_lengths,
-            None if options.capture == "off" else backend_for("cpu"),
+            backend_for("cpu") if options.capture else None,
         )
-        if options.capture == "start":
-            self.captured.capture_all()
+        self.captured.capture_all()
         # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
         self._first_hop = WARM_UP_FRAMES + config.vocoder.n_fft // config.vocoder.hop_length // 2
 
@@ -170,6 +169,10 @@ class SoproEngine:
         data = self._clips[name].read_bytes()
         rate = self.networks.config.sample_rate
         clip_id = hashlib.sha256(data).hexdigest()
+
+        def make() -> SoproVoice:
+            return listen(self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate)
+
         with torch.no_grad():
             return self._voices.get(
                 clip_id,
@@ -318,7 +321,7 @@ class SoproEngine:
                 for token in row:
                     self._take(piece, token)
 
-    def _decode(self, inputs: dict[str, Tensor], length: int) -> Tensor:
+    def _decode(self, inputs: Mapping[str, Tensor], length: int) -> Tensor:
         decoder = self.networks.decoder
         logits = decoder.logits(inputs["tokens"], inputs["positions"], self.cache, length)
         return decoder.pick(logits, inputs["may_end"], inputs["draws"], self._sampling)
@@ -389,7 +392,7 @@ def networks_of(folder: Path, options: SoproOptions) -> Networks:
     return Networks(
         config=config,
         decoder=Decoder(weights, config.model, options.precision, longest),
-        head=AcousticHead(weights, config.model, options.precision, steps, options.chunk_frames),
+        head=AcousticHead(weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames),
         vocoder=Vocoder(vocoder, config.vocoder, options.precision),
         semantic=SemanticEncoder(load_file(folder / "semantic_encoder.safetensors"), config.semantic_encoder),
         speaker=SpeakerEncoder(load_file(folder / "speaker_encoder.safetensors"), config.speaker_encoder),

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import Precision, linear
+from deployments.engines.lm.linear import Precision, in_blocks, linear
 from deployments.engines.sopro.config import VocoderConfig
 from deployments.errors import fail
 
@@ -46,15 +46,38 @@ class MelFrames:
     last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
+class _Block(nn.Module):
+    """One ConvNeXt block. `taps` is (7, dim); it looks `ahead` frames ahead."""
+
     taps: Tensor
     bias: Tensor
-    norm: tuple[Tensor, Tensor]
-    up: nn.Module
-    down: nn.Module
+    scale: Tensor
+    shift: Tensor
     gamma: Tensor
-    ahead: int
+
+    def __init__(self, weights: Weights, name: str, ahead: int, precision: Precision) -> None:
+        super().__init__()
+        self.ahead = ahead
+        self.register_buffer("taps", weights[f"{name}.dwconv.weight"][:, 0].t().contiguous())
+        self.register_buffer("bias", weights[f"{name}.dwconv.bias"])
+        self.register_buffer("scale", weights[f"{name}.norm.weight"])
+        self.register_buffer("shift", weights[f"{name}.norm.bias"])
+        self.register_buffer("gamma", weights[f"{name}.gamma"])
+        self.up = linear(weights[f"{name}.pwconv1.weight"], weights[f"{name}.pwconv1.bias"], precision)
+        self.down = linear(weights[f"{name}.pwconv2.weight"], weights[f"{name}.pwconv2.bias"], precision)
+
+    def convolve(self, frames: Tensor) -> Tensor:
+        """(n, dim) to (n - 6, dim), each band by its own taps."""
+        reach = max(0, len(frames) - TAPS + 1)
+        y = self.bias + frames[:reach] * self.taps[0]
+        for tap in range(1, TAPS):
+            y = torch.addcmul(y, frames[tap : tap + reach], self.taps[tap])
+        return y
+
+    def leave(self, residual: Tensor, y: Tensor) -> tuple[Tensor]:
+        """The residual (n, dim) and what the block makes of its convolution's output."""
+        y = F.layer_norm(y, (y.shape[-1],), self.scale, self.shift, 1e-6)
+        return (torch.addcmul(residual, self.gamma, self.down(F.gelu(self.up(y)))),)
 
 
 class Vocoder:
@@ -68,24 +91,11 @@ class Vocoder:
         embed = weights["backbone.embed.weight"].transpose(1, 2).flatten(1)
         self._embed = linear(embed, weights["backbone.embed.bias"], precision)
         self._out = linear(weights["head.out.weight"], weights["head.out.bias"], precision)
-        self._blocks = [self._block(number, precision) for number in range(config.num_layers)]
+        aheads = enumerate(config.block_lookaheads[: config.num_layers])
+        self._blocks = [_Block(weights, f"backbone.convnext.{number}", ahead, precision) for number, ahead in aheads]
         self._aheads = [config.lookahead_frames, *(block.ahead for block in self._blocks)]
         self._window = weights["head.istft.window"]
         self._envelope = self._window.square().view(-1, self.hop)
-
-    def _block(self, number: int, precision: Precision) -> _Block:
-        def weight(name: str) -> Tensor:
-            return self._w[f"backbone.convnext.{number}.{name}"]
-
-        return _Block(
-            taps=weight("dwconv.weight")[:, 0].t().contiguous(),
-            bias=weight("dwconv.bias"),
-            norm=(weight("norm.weight"), weight("norm.bias")),
-            up=linear(weight("pwconv1.weight"), weight("pwconv1.bias"), precision),
-            down=linear(weight("pwconv2.weight"), weight("pwconv2.bias"), precision),
-            gamma=weight("gamma"),
-            ahead=self.config.block_lookaheads[number],
-        )
 
     @property
     def lookahead(self) -> int:
@@ -121,10 +131,8 @@ class Vocoder:
             y, counts = self._depthwise(block, list(h.split(counts)), batch, number + 1, inputs)
             for kept, residual, count in zip(waiting, residuals, counts, strict=True):
                 kept.append(residual[count:].clone())
-            y = F.layer_norm(y, y.shape[-1:], *block.norm, 1e-6)
-            y = block.down(F.gelu(block.up(y)))
-            h = torch.cat([residual[:count] for residual, count in zip(residuals, counts, strict=True)])
-            h = torch.addcmul(h, block.gamma, y)
+            residual = torch.cat([own[:count] for own, count in zip(residuals, counts, strict=True)])
+            (h,) = in_blocks(block.leave, residual, y)
         name = "backbone.final_layer_norm"
         h = F.layer_norm(h, h.shape[-1:], self._w[f"{name}.weight"], self._w[f"{name}.bias"], 1e-6)
         return self._samples(batch, self._out(h), counts, inputs, waiting)
@@ -156,11 +164,7 @@ class Vocoder:
         self, block: _Block, parts: list[Tensor], batch: Sequence[MelFrames], layer: int, inputs: list[list[Tensor]]
     ) -> tuple[Tensor, list[int]]:
         available, counts = self._joined(parts, batch, layer, inputs)
-        packed = torch.cat(available)
-        reach = max(0, len(packed) - TAPS + 1)
-        y = packed[:reach] * block.taps[0] + block.bias
-        for tap in range(1, TAPS):
-            y.addcmul_(packed[tap : tap + reach], block.taps[tap])
+        y = block.convolve(torch.cat(available))
         starts = accumulate((len(joined) for joined in available), initial=0)
         # Between two streams stand windows that reach over both: they are left out.
         return torch.cat([y[at : at + count] for at, count in zip(starts, counts, strict=False)]), counts
