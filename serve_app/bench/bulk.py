@@ -32,6 +32,7 @@ import yaml
 from cluster.bulk.job import BulkJob, SpeechOrder
 from cluster.bulk.plan import Batch, cut_into_batches, item_of
 from cluster.bulk.rows import Row
+from cluster.bulk.store import Store
 from cluster.bulk.workers import Made, render_on_cluster
 from deployments.cpu_scheduling import apply
 from deployments.engines.base import SpeechRequest
@@ -52,7 +53,9 @@ MEASURED_BATCH_ROWS = 8
 ROWS_A_SECOND = 60
 """More than one engine speaks."""
 RUN_TIMEOUT_S = 180.0
-POLL_S = 0.05
+POLL_S = 0.02
+KILLED_BATCH_ROWS = 4
+LONGEST_DELAY_S = 1.0
 
 SHARE = "bulk over the bare engine, both on all cores"
 COST = "CPU a second of sound, bare engine over bulk"
@@ -72,8 +75,8 @@ class Plan:
     kills: int
 
 
-QUICK = Plan(rounds=2, measured_s=3.0, rows=24, kills=2)
-FULL = Plan(rounds=7, measured_s=8.0, rows=96, kills=20)
+QUICK = Plan(rounds=2, measured_s=3.0, rows=40, kills=2)
+FULL = Plan(rounds=7, measured_s=8.0, rows=320, kills=20)
 
 
 def run(quick: bool) -> Report:
@@ -95,8 +98,8 @@ def _wanted(plan: Plan) -> list[Figure]:
         Figure(COST, "", at_least(0.9)),
         Figure(BULK_PACE, "x real time"),
         Figure(BARE_PACE, "x real time"),
-        Figure(WORKER_KILLS, "", at_least(1)),
-        Figure(DRIVER_KILLS, "", at_least(1)),
+        Figure(WORKER_KILLS, "", at_least(plan.kills / 2)),
+        Figure(DRIVER_KILLS, "", at_least(plan.kills / 2)),
         Figure(MISSING, "", at_most(0)),
         Figure(TWICE, "", at_most(0)),
         Figure(DIFFERENT, "", at_most(0)),
@@ -257,30 +260,31 @@ def _one_batch(engine: Any, job: BulkJob, words: Sequence[str]) -> float:
 # --- Kills
 
 
-@dataclass(frozen=True, slots=True)
-class Killed:
-    """What was killed on the way to a finished job."""
+Victim = Literal["worker", "driver"]
 
-    workers: int
-    drivers: int
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Whom to kill, and when: `delay_s` after this share of the batches is done. Seconds alone would mean another moment
+    on every machine."""
+
+    victim: Victim
+    progress: float
+    delay_s: float
 
 
 def _measure_kills(sheet: Sheet, plan: Plan) -> None:
     with tempfile.TemporaryDirectory(prefix="motet-bench-") as name:
         folder = Path(name)
-        command = write_job(
-            folder, plan.rows, {"engine": "hibari", "source": "wheel:hibari-tts", "steps": {"max_batch_size": 1}}
-        )
+        command = write_job(folder, plan.rows, HIBARI)
         calm, rough = folder / "calm", folder / "rough"
-        began = time.perf_counter()
-        killed_none = run_killed([*command, "-o", str(calm)], [], 0.0)
-        took = time.perf_counter() - began
-        assert killed_none == Killed(0, 0)
-        killed = run_killed([*command, "-o", str(rough)], kill_plan(plan.kills), took)
+        run_killed(command, calm, plan.rows, [])
+        killed = run_killed(command, rough, plan.rows, kill_plan(plan.kills))
         compared = compare(calm, rough, plan.rows)
-    note = f"at {plan.kills} seeded moments; an undisturbed job takes {took:.1f} s"
-    sheet.put(WORKER_KILLS, killed.workers, note)
-    sheet.put(DRIVER_KILLS, killed.drivers, note)
+    note = f"at {plan.kills} seeded moments in all"
+    victims: dict[str, Victim] = {WORKER_KILLS: "worker", DRIVER_KILLS: "driver"}
+    for figure, victim in victims.items():
+        sheet.put(figure, killed.count(victim), note)
     for figure, value in zip((MISSING, TWICE, DIFFERENT, SUMMED), compared, strict=True):
         sheet.put(figure, value, f"of {plan.rows} rows")
 
@@ -289,56 +293,58 @@ def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
     """An input, a configuration with one model and small batches, and the command for them, without its `-o`."""
     lines = [json.dumps({"id": f"row-{number}", "text": text}) for number, text in enumerate(texts(rows))]
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
-    settings = {"models": {MODEL: dict(model)}, "bulk": {"batch_rows": 4, "retries": 5}}
+    settings = {"models": {MODEL: dict(model)}, "bulk": {"batch_rows": KILLED_BATCH_ROWS, "retries": 5}}
     (folder / "config.yaml").write_text(yaml.safe_dump({"applications": [{"args": settings}]}))
     program = [sys.executable, "-m", "serve_app.cli", "bulk", str(folder / "rows.jsonl")]
     return [*program, "--config", str(folder / "config.yaml")]
 
 
-def kill_plan(kills: int, seed: int = 0) -> list[tuple[Literal["worker", "driver"], float]]:
-    """Whom to kill and when: a share of the time that an undisturbed job takes, from the last start. Half of them each."""
+def kill_plan(kills: int, seed: int = 0) -> list[Kill]:
+    """As many workers as drivers, each at a moment of its own, from the start of the program to the last batches."""
     random = np.random.default_rng(seed)
-    whom: list[Literal["worker", "driver"]] = ["worker", "driver"]
-    # A worker is there only once the cluster and the model are.
+    whom: list[Victim] = ["worker", "driver"]
+    moments = np.sort(random.uniform(0.0, 0.9, kills))
     return [
-        (victim, float(random.uniform(0.4, 0.95) if victim == "worker" else random.uniform(0.05, 1.0)))
-        for victim in (whom[number % 2] for number in range(kills))
+        Kill(whom[number % 2], float(progress), float(random.uniform(0.0, LONGEST_DELAY_S)))
+        for number, progress in enumerate(moments)
     ]
 
 
-def run_killed(command: Sequence[str], kills: Sequence[tuple[str, float]], took: float) -> Killed:
-    """Runs the command until it succeeds, again after each kill of its driver. Raises `RuntimeError` when it fails."""
-    counts = {"worker": 0, "driver": 0}
-    left = deque(kills)
-    while True:
-        with running_job(command) as program:
-            finished = _until_end_or_kill(program, left, took, counts)
-        if finished:
-            return Killed(counts["worker"], counts["driver"])
+def run_killed(command: Sequence[str], output: Path, rows: int, kills: Sequence[Kill]) -> list[Victim]:
+    """Runs the command until it succeeds, again after each kill of its driver; returns who was killed.
+
+    Raises `RuntimeError` when it fails by itself.
+    """
+    left, killed = deque(kills), list[Victim]()
+    store, batches = Store(output), -(-rows // KILLED_BATCH_ROWS)
+    finished = False
+    while not finished:
+        with running_job([*command, "-o", str(output)]) as program:
+            finished = _until_end_or_kill(program, lambda: len(store.done()) / batches, left, killed)
+    return killed
 
 
 def _until_end_or_kill(
-    program: subprocess.Popen[bytes], left: deque[tuple[str, float]], took: float, counts: dict[str, int]
+    program: subprocess.Popen[bytes], progress: Callable[[], float], left: deque[Kill], killed: list[Victim]
 ) -> bool:
     """Carries out the kills that are due. True when the program ended well, False when it was killed."""
-    began = time.perf_counter()
+    began, due = time.perf_counter(), None
     while program.poll() is None:
-        elapsed = time.perf_counter() - began
-        if elapsed > RUN_TIMEOUT_S:
+        now = time.perf_counter()
+        if now - began > RUN_TIMEOUT_S:
             raise RuntimeError("the job takes too long")
-        if left and elapsed >= left[0][1] * took:
-            victim, _ = left[0]
-            if victim == "driver":
-                left.popleft()
-                counts["driver"] += 1
-                program.kill()
-                program.wait()
-                return False
-            if worker := _a_worker_of(program.pid):
-                left.popleft()
-                counts["worker"] += 1
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    worker.kill()
+        if left and due is None and progress() >= left[0].progress:
+            due = now + left[0].delay_s
+        if due is not None and now >= due:
+            victim = program if left[0].victim == "driver" else _a_worker_of(program.pid)
+            if victim is not None:
+                killed.append(left.popleft().victim)
+                due = None
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself just now
+                    victim.kill()
+                if victim is program:
+                    program.wait()
+                    return False
         time.sleep(POLL_S)
     if program.returncode != 0:
         raise RuntimeError(f"the job ended with status {program.returncode}")
@@ -372,7 +378,7 @@ def running_job(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     watching = threading.Event()
 
     def watch() -> None:
-        while not watching.wait(POLL_S * 4):
+        while not watching.wait(POLL_S * 10):
             seen.update({process.pid: process for process in _family(program.pid)})
 
     watcher = threading.Thread(target=watch, daemon=True)
