@@ -227,7 +227,7 @@ class Phonemes(PieceByPiece):
     def __init__(self, loaded: LoadedModel) -> None:
         from hibari import Hibari
 
-        from deployments.engines.hibari import readable
+        from deployments.text.english import readable
 
         self._loaded = loaded
         reader = Hibari()
