@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 
 # What this machine can use beside the embedded models: mlx on Apple silicon, cuda where a driver is. `make serve
 # EXTRAS=torch,kokoro,mlx` adds engines anywhere.
+COMMA := ,
 PLATFORM := $(shell uname -sm)
 EXTRAS := $(if $(filter Darwin arm64,$(PLATFORM)),mlx,)$(if $(shell command -v nvidia-smi 2>/dev/null),cuda$(COMMA)torch,)
-COMMA := ,
 # The tests run every engine, on the CPU where there is nothing else.
 TEST_EXTRAS := test,torch,kokoro,mlx
 
