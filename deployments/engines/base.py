@@ -128,7 +128,7 @@ class SpeechEngine(Protocol[UtteranceT]):
         """The length of the utterance's next step in the engine's own measure. A batch is padded to its largest."""
 
     def step(self, utterances: Sequence[UtteranceT]) -> list[AudioChunk | Exception]:
-        """One chunk for each utterance, as one batch."""
+        """One chunk for each utterance, as one batch; one without samples while its sound takes more steps."""
 
     def close(self, utterance: UtteranceT) -> None:
         """Frees the utterance's slot; safe to call twice."""

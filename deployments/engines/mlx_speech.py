@@ -17,7 +17,7 @@ import numpy as np
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.mlx_convolution import prepare_cpu_backend
 from deployments.engines.mlx_memory import InUnifiedMemory
-from deployments.engines.mlx_runtime import Edge, mx
+from deployments.engines.mlx_runtime import Edge, loading, mx
 from deployments.engines.mlx_sessions import SeededSession
 from deployments.errors import fail
 
@@ -391,7 +391,8 @@ def _joined(results: Iterable[Any], edge: Edge) -> Sound:
 def _model_in(folder: Path) -> Any:
     from mlx_audio.tts.utils import load as load_model
 
-    return load_model(folder)
+    with loading():
+        return load_model(folder)
 
 
 def load(spec: EngineSpec) -> MlxSpeech:
