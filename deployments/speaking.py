@@ -109,7 +109,7 @@ def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[A
     try:
         while not utterance.finished:
             chunk = _only(engine.step([utterance]))
-            if len(chunk.samples) or chunk.last:
+            if not chunk.pending:
                 yield _stretched(chunk, stretcher, len(task.pieces))
     finally:
         engine.close(utterance)

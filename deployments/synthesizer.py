@@ -48,8 +48,8 @@ class Synthesizer(ModelReplica):
     async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
         """A chunk at a time, in order; a `Failure` is the last item when something goes wrong.
 
-        Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some. A chunk
-        without samples says that its stream is being worked on, and stays here.
+        Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some. A
+        pending chunk brings nothing, and stays here.
         """
         await self.room.ensure()
         dry_at = time.monotonic() + self._lasts_seconds(request)
@@ -66,7 +66,7 @@ class Synthesizer(ModelReplica):
                     self._metrics.made(chunk.seconds)
                     pace.step(chunk)
                     waited_s, took_s = waited_s + stepped.waited_s, took_s + stepped.took_s
-                    if not len(chunk.samples) and not chunk.last:
+                    if chunk.pending:
                         continue
                     yield pack(chunk, waited_s, took_s)
                     waited_s = took_s = 0.0

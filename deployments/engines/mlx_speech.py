@@ -328,7 +328,7 @@ class MlxSpeech(InUnifiedMemory):
         return self._way.cost(utterance.pieces[utterance.position])
 
     def step(self, utterances: Sequence[MlxUtterance]) -> list[AudioChunk | Exception]:
-        """The next piece of each, or a chunk without samples while a session is still at it."""
+        """The next piece of each, or a pending chunk while a session is still at it."""
         spoken = self._way.speak(utterances)
         return [self._chunk(utterance, sound) for utterance, sound in zip(utterances, spoken, strict=True)]
 
@@ -344,7 +344,7 @@ class MlxSpeech(InUnifiedMemory):
             return sound
         index, text = utterance.place, utterance.pieces[utterance.position]
         if sound is None:
-            return AudioChunk(SILENCE, self._sample_rate, index, text, last=False)
+            return AudioChunk(SILENCE, self._sample_rate, index, text, last=False, pending=True)
         utterance.position += 1
         samples = np.clip(sound.samples, -1, 1)
         return AudioChunk(samples, self._sample_rate, index, text, utterance.finished, sound.tokens)
