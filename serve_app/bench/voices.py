@@ -86,7 +86,7 @@ class SoproContest:
         write_random_model(folder, {**shape, "generation": generation}, SENTENCES)
         self._module = load_package()
         self._packages = {name: self._load(folder, name) for name in (None, "int8")}
-        options = {"precision": "int8", "trim_silence": False, "slots": 32}
+        options = {"precision": "int8", "trim_silence": False}
         self.engine = load(EngineSpec("sopro", str(folder), "cpu", torch.get_num_threads(), options))
         self._clip = _clip()
 

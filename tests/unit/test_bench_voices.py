@@ -8,7 +8,7 @@ import pytest
 
 from deployments.graphs import Bucket
 from serve_app.bench import voices
-from serve_app.bench.frame import Figure, Sheet
+from serve_app.bench.frame import Figure, Sheet, carry_out
 from serve_app.bench.voices import Plan, SoproContest, draw, run_package, run_together
 from tests.unit.sopro_models import TINY
 
@@ -33,7 +33,7 @@ def test_every_figure_is_measured(contest: SoproContest, tmp_path: Path) -> None
     figures = {figure.name: figure for figure in sheet.figures}
     assert all(figure.measured for figure in sheet.figures), figures
     assert figures["captured step equals plain, 8 rows, 128 positions"].verdict == "met"
-    report = voices.carry_out("voices of sopro", sheet.figures, lambda _: None, quick=True)
+    report = carry_out("voices of sopro", sheet.figures, lambda _: None, quick=True)
     draw(report, tmp_path / "voices.png")
     assert (tmp_path / "voices.png").stat().st_size > 5000
 

@@ -55,7 +55,7 @@ class SoproOptions(StrictModel):
     """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
 
     precision: Precision = Field("float32", description="Of weights; int8 is for CPUs, about three times as fast.")
-    slots: int = Field(16, ge=1, le=256, description="Utterances that may be open at once.")
+    slots: int = Field(64, ge=1, le=256, description="Utterances that may be open at once.")
     voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
     language: Literal["", "en", "pt", "fr", "de"] = Field("", description="Of voices whose name gives none.")
     chunk_frames: int = Field(64, ge=64, le=512, description="Mel frames of 10.7 ms in a chunk of sound.")
