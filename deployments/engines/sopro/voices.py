@@ -88,21 +88,24 @@ def voice_of(networks: Networks, tokens: Tensor, mel: Tensor, condition: Tensor,
     config, head, vocoder = networks.config, networks.head, networks.vocoder
     each, generation = config.frames_per_token, config.generation
     aligned = min(len(mel) // each, len(tokens))
-    own, frames = tokens[:aligned], aligned * each
+    # The clip's solved part ends with a whole chunk, so that a stream's first chunk holds as little of the clip as can be
+    # and its first sound needs few tokens. What is too much is left out at the clip's beginning, where it matters least.
+    cut = (aligned - head.lookahead) % (head.chunk // each)
+    own, mel = tokens[cut:aligned], mel[cut * each : aligned * each]
+    frames = len(mel)
     noise = torch.tensor(np.random.default_rng(0).standard_normal((frames, mel.shape[1]), dtype=np.float32))
-    settled = max(0, (aligned - head.lookahead) * each // head.chunk * head.chunk)
+    settled = frames - head.lookahead * each
     speaker, state = head.speaker(condition), AcousticState(head)
     if settled:
         split = settled // each
-        rest = Frames(state, own[:split], own[split:], noise[:settled], mel[:settled], speaker)
-        head.solve([rest])
-    end = mel[max(0, frames - WARM_UP_FRAMES) : frames] * networks.mel_std + networks.mel_mean
+        head.solve([Frames(state, own[:split], own[split:], noise[:settled], mel[:settled], speaker)])
+    end = mel[max(0, frames - WARM_UP_FRAMES) :] * networks.mel_std + networks.mel_mean
     _, (warm,) = vocoder.decode([MelFrames(vocoder.begin(), end)])
     return SoproVoice(
         style=networks.decoder.style_prefix(tokens[: generation.style_tokens]),
         prompt=tokens[: generation.prompt_tokens],
         tokens=own,
-        mel=mel[:frames],
+        mel=mel,
         noise=noise,
         speaker=speaker,
         acoustic=state,
