@@ -90,6 +90,26 @@ def test_an_utterance_that_waits_while_others_step_sounds_the_same(greedy: Sopro
         np.testing.assert_allclose(joined(heard[n]), samples, rtol=0, atol=1e-5)
 
 
+def test_a_batch_that_fails_can_begin_again(greedy: SoproEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step gate tries the halves of a batch that failed as a whole."""
+    request = SpeechRequest((PIECES[0],), "ada", seed=1)
+    alone = joined(speak(greedy, request))
+    utterance, other = greedy.open(request), greedy.open(SpeechRequest((PIECES[1],), "ada"))
+
+    def failing(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as context:
+        context.setattr(greedy.networks.decoder, "prefill", failing)
+        with pytest.raises(RuntimeError, match="no memory"):
+            greedy.step([utterance, other])
+    assert greedy.cache.free == greedy.options.slots
+    chunks = []
+    while not utterance.finished:
+        chunks.append(good(greedy.step([utterance])[0]))
+    np.testing.assert_array_equal(joined(chunks), alone)
+
+
 def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
     class Repeating:
         def capture(self, step: Any, buffers: Any, length: int) -> Callable[[], Any]:

@@ -54,7 +54,7 @@ LONGEST_PROMPT = 700
 class SoproOptions(StrictModel):
     """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
 
-    precision: Precision = Field("float32", description="Of weights; int8 is for CPUs, about three times as fast.")
+    precision: Precision = Field("float32", description="Of weights; int8 is for CPUs and is the faster one there.")
     slots: int = Field(64, ge=1, le=256, description="Utterances that may be open at once.")
     voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
     language: Literal["", "en", "pt", "fr", "de"] = Field("", description="Of voices whose name gives none.")
@@ -64,7 +64,10 @@ class SoproOptions(StrictModel):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     trim_silence: bool = Field(True, description="Hold back the silence before, and cut that after, each piece.")
-    capture: bool = Field(False, description="Record the decoder's step at the start; half a minute for each bucket.")
+    capture: bool = Field(
+        False,
+        description="Record the decoder's step at the start, bucket by bucket. On a CPU it is compiled, which takes long.",
+    )
     capture_batches: tuple[int, ...] = Field((1, 4, 8), description="Rows of the recorded steps.")
     capture_lengths: tuple[int, ...] = Field((384,), description="Positions they look back at: prompt and tokens.")
 
@@ -220,18 +223,22 @@ class SoproEngine:
 
     def _begin_pieces(self, utterances: Sequence[SoproUtterance]) -> list[Exception | None]:
         errors: list[Exception | None] = []
-        fresh: list[Piece] = []
+        fresh: list[SoproUtterance] = []
         for utterance in utterances:
             try:
                 if utterance.piece is None:
                     utterance.piece = self._begin(utterance)
-                    fresh.append(utterance.piece)
+                    fresh.append(utterance)
                 errors.append(None)
             except Exception as error:
                 utterance.closed = True
                 errors.append(error)
-        if fresh:
-            self._read_prompts(fresh)
+        try:
+            self._read_prompts([utterance.piece for utterance in fresh if utterance.piece is not None])
+        except Exception:
+            for utterance in fresh:
+                self._leave(utterance)  # so that it can begin again without its batch-mates
+            raise
         return errors
 
     def _begin(self, utterance: SoproUtterance) -> Piece:
@@ -250,6 +257,8 @@ class SoproEngine:
         return self.options.chunk_frames // self.networks.config.frames_per_token
 
     def _read_prompts(self, fresh: Sequence[Piece]) -> None:
+        if not fresh:
+            return
         decoder = self.networks.decoder
         prompts = [decoder.prompt(piece.voice.style, piece.text, piece.voice.prompt) for piece in fresh]
         logits = decoder.prefill(prompts, [piece.slot for piece in fresh], self.cache)
