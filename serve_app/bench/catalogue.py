@@ -31,6 +31,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "first-sound": Benchmark(
         "Speed, overhead, memory and intelligibility of speech on this machine", "serve_app.bench.first_sound"
     ),
+    "voices-kokoro": Benchmark("Kokoro beside its own package on the same weights", "serve_app.bench.voices_kokoro"),
     "serve": Benchmark(
         "Many listeners at once: batches, load, overload, leavers and failures", "serve_app.bench.serve"
     ),

@@ -120,7 +120,7 @@ class SnakeBlock(nn.Module):
         for conv1, norm1, alpha1, conv2, norm2, alpha2 in layers:
             y = rows.clear(conv1(_snake(x, norm1, alpha1, style, rows)))
             y = rows.clear(conv2(_snake(y, norm2, alpha2, style, rows)))
-            x = x + y
+            x = y.add_(x)
         return x
 
 
@@ -179,12 +179,20 @@ class Generator(nn.Module):
             x = up(functional.leaky_relu(x, 0.1))
             x = torch.cat([x[:, 1:2], x], dim=1) if last else x
             rows = rows.resized(self._rates[stage], int(last))
-            x = rows.clear(x + noise_res(rows.clear(noise_conv(source)), style, rows))
+            x = rows.clear(noise_res(rows.clear(noise_conv(source)), style, rows).add_(x))
             several = self.resblocks[stage * blocks : (stage + 1) * blocks]
-            x = sum(block(x, style, rows) for block in several) / blocks
+            x = _mean([block(x, style, rows) for block in several])
         x = self.conv_post(functional.leaky_relu(x))
         magnitude, phase = x.chunk(2, dim=-1)
         return self.stft.inverse(torch.exp(magnitude), torch.sin(phase), rows)
+
+
+def _mean(several: Sequence[Tensor]) -> Tensor:
+    """Written into the first: a fresh tensor costs a CPU more than the sum."""
+    total = several[0]
+    for other in several[1:]:
+        total += other
+    return total.mul_(1 / len(several))
 
 
 class Decoder(nn.Module):
