@@ -30,7 +30,9 @@ class EngineEntry:
 
 ENGINES: Mapping[str, EngineEntry] = {
     "hibari": EngineEntry("speech", "deployments.engines.hibari", "pip install hibari-tts==0.2.1"),
-    "kokoro": EngineEntry("speech", "deployments.engines.kokoro.engine", "pip install 'motet[torch,kokoro]'"),
+    "kokoro": EngineEntry(
+        "speech", "deployments.engines.kokoro.engine", "pip install --constraint constraints.txt 'motet[kokoro]'"
+    ),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2", "pip install onnxruntime scipy"),
     "simulated": EngineEntry("speech", "deployments.engines.simulated", "", without_weights=True),

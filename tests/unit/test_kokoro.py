@@ -144,6 +144,12 @@ def test_a_voice_of_another_script_reads_latin_letters_as_english() -> None:
     assert phonemes.of("Hello.", "j") == "en Hello."
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the library that reads its dictionary
+def test_japanese_is_read_by_what_the_wheel_brings() -> None:
+    pytest.importorskip("pyopenjtalk")
+    assert Phonemes().of("こんにちは、世界。", "j") == "koɲɲiʨiβa, sekai."
+
+
 def test_a_language_that_nothing_reads_says_what_to_install_and_harms_nobody(engine: KokoroEngine) -> None:
     def missing() -> Any:
         raise ImportError("no misaki")
