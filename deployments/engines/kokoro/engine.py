@@ -177,10 +177,13 @@ def _voices(folder: Path) -> dict[str, Tensor]:
 
 def load(spec: EngineSpec) -> KokoroEngine:
     """Loads the model and its voices from `spec.folder`."""
+    if spec.device not in PADDING:
+        raise fail("unsupported", f"This Kokoro does not run on {spec.device}.", f"Place it on {' or '.join(PADDING)}.")
+    precision = _precision(spec)
     torch.set_num_threads(spec.threads)
     folder = Path(spec.folder)
     model = load_model(folder)
-    if _precision(spec) == "int8":
+    if precision == "int8":
         with_int8_convolutions(model)
     return KokoroEngine(model, _voices(folder), spec.device, PADDING[spec.device])
 
