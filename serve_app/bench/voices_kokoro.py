@@ -37,15 +37,15 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """How much is measured. Fewer than three rounds would show a moment of the machine's load as a figure."""
 
     concurrencies: tuple[int, ...]
     rounds: int
-    heard: int
+    texts: tuple[str, ...]
 
 
-QUICK = Plan((1, 2), 1, 3)
-FULL = Plan((1, 2, 4, 8, 16), 3, 20)
+QUICK = Plan((1, 2), 3, tuple(sorted(SENTENCES, key=len)[:3]))
+FULL = Plan((1, 2, 4, 8, 16), 5, SENTENCES)
 
 
 class Speakers:
@@ -99,24 +99,24 @@ def _measure(sheet: Sheet, plan: Plan) -> None:
     torch.set_num_threads(THREADS)
     with sheet.measuring("loading"):
         speakers = Speakers()
-        speakers.one_by_one(SENTENCES[:1])
+        speakers.one_by_one(plan.texts[:1])
         for precision in PRECISIONS:
-            speakers.together(precision, SENTENCES[:1])
+            speakers.together(precision, plan.texts[:1])
     for streams in plan.concurrencies:
         with sheet.measuring(f"{streams} streams"):
-            _measure_speed(sheet, speakers, streams, plan.rounds)
+            _measure_speed(sheet, speakers, streams, plan)
     with sheet.measuring("what is heard"):
-        _measure_sound(sheet, speakers, SENTENCES[: plan.heard])
+        _measure_sound(sheet, speakers, plan.texts)
 
 
-def _measure_speed(sheet: Sheet, speakers: Speakers, streams: int, rounds: int) -> None:
-    texts = [SENTENCES[number % len(SENTENCES)] for number in range(streams)]
+def _measure_speed(sheet: Sheet, speakers: Speakers, streams: int, plan: Plan) -> None:
+    texts = [plan.texts[number % len(plan.texts)] for number in range(streams)]
     variants: dict[str, Callable[[], float]] = {
         precision: partial(_rate, partial(speakers.together, precision, texts)) for precision in PRECISIONS
     }
-    rates = interleaved(variants | {"package": partial(_rate, partial(speakers.one_by_one, texts))}, rounds)
+    rates = interleaved(variants | {"package": partial(_rate, partial(speakers.one_by_one, texts))}, plan.rounds)
     for name, values in rates.items():
-        sheet.put(f"{name}, {streams} streams", spread(values).p50, f"{THREADS} threads")
+        sheet.put(f"{name}, {streams} streams", spread(values).p50, f"{spread(values)}, {THREADS} threads")
     for precision in PRECISIONS:
         gain = ratio(rates[precision], rates["package"])
         sheet.put(f"{precision} against the package, {streams} streams", gain.p50, str(gain))
