@@ -17,16 +17,17 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.hardware import HardwareClass
-from deployments.audio.chunking import Chunker, ChunkPlan, PlannedChunk, plan_chunks
+from deployments.audio.chunking import ChunkPlan, PlannedChunk, plan_chunks
 from deployments.audio.decode import Decoder
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.audio.overlap_add import Merger
-from deployments.audio.resample import Resampler, rate_for
+from deployments.audio.resample import rate_for
 from deployments.engines import registry, sources
 from deployments.engines.base import Chunk, EngineSpec, RecognitionOptions, Samples, SeparationEngine
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.listening import Heard, transcribe_here
+from deployments.separating import chunks_of, usual_overlap_seconds
 from deployments.speaking import SpeechTask, choose_voice, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.config import AppConfig, Model, Separation, Windows, mistakes_of
@@ -351,7 +352,7 @@ def separate(
         channels = decoder.info.channels
         writers = {s: opened.enter_context(sound_file(path, form, rate, channels)) for s, path in paths.items()}
         mergers = {stem: Merger(plan) for stem in stems}
-        for chunk in _chunks(decoder, plan, rate):
+        for chunk in chunks_of(decoder, plan, rate):
             parts = _separated(chunk, rate, loaded.engine)
             for stem in stems:
                 writers[stem].write(mergers[stem].push(chunk.index, parts[stem], chunk.last))
@@ -381,18 +382,8 @@ def _stems(wanted: tuple[str, ...], loaded: LoadedModel) -> tuple[str, ...]:
 
 def _plan(order: SeparationOrder, settings: Separation, rate: int) -> ChunkPlan:
     chunk = settings.chunk_seconds if order.chunk_seconds is None else order.chunk_seconds
-    # Who asks for short chunks without naming an overlap gets the usual share of one.
-    usual = min(settings.overlap_seconds, chunk * settings.overlap_seconds / settings.chunk_seconds)
+    usual = usual_overlap_seconds(settings, chunk)
     return plan_chunks(chunk, usual if order.overlap_seconds is None else order.overlap_seconds, rate)
-
-
-def _chunks(decoder: Decoder, plan: ChunkPlan, rate: int) -> Iterator[PlannedChunk]:
-    channels = decoder.info.channels
-    resampler, chunker = Resampler(decoder.info.sample_rate, rate, channels), Chunker(plan, channels)
-    for block in decoder:
-        yield from chunker.push(resampler.push(block))
-    yield from chunker.push(resampler.finish())
-    yield from chunker.finish()
 
 
 def _separated(chunk: PlannedChunk, rate: int, engine: SeparationEngine) -> Mapping[str, Samples]:

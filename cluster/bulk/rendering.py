@@ -13,10 +13,10 @@ from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, Transcriptio
 from cluster.bulk.plan import WorkItem
 from cluster.bulk.results import Outcome, Result, Timing, digest_of
 from cluster.bulk.sound import SoundBytes
-from deployments.audio.chunking import Chunker, ChunkPlan, PlannedChunk, plan_chunks
+from deployments.audio.chunking import PlannedChunk, plan_chunks
 from deployments.audio.decode import Decoder
 from deployments.audio.overlap_add import Merger
-from deployments.audio.resample import Resampler, rate_for
+from deployments.audio.resample import rate_for
 from deployments.audio.stretch import Stretcher
 from deployments.engines.base import (
     AudioChunk,
@@ -32,6 +32,7 @@ from deployments.engines.base import (
 )
 from deployments.errors import Failure, as_failure, fail
 from deployments.listening import windows_of
+from deployments.separating import chunks_of
 from deployments.speaking import choose_voice, pace_of
 from deployments.stepping import advance_or_halve
 from deployments.text.segmentation import cut_into_pieces
@@ -263,7 +264,7 @@ class SeparationRenderer:
             plan = plan_chunks(settings.chunk_seconds, settings.overlap_seconds, rate)
             sounds = {stem: SoundBytes(self._order.form, rate, decoder.info.channels) for stem in self._stems}
             mergers = {stem: Merger(plan) for stem in self._stems}
-            chunks = _chunks(decoder, plan, rate)
+            chunks = chunks_of(decoder, plan, rate)
             while batch := list(islice(chunks, self._width)):
                 for chunk, parts in zip(batch, self._stems_of(batch, rate), strict=True):
                     for stem, sound in sounds.items():
@@ -276,15 +277,6 @@ class SeparationRenderer:
             if isinstance(result, Exception):
                 raise result
             yield result
-
-
-def _chunks(decoder: Decoder, plan: ChunkPlan, rate: int) -> Iterator[PlannedChunk]:
-    channels = decoder.info.channels
-    resampler, chunker = Resampler(decoder.info.sample_rate, rate, channels), Chunker(plan, channels)
-    for block in decoder:
-        yield from chunker.push(resampler.push(block))
-    yield from chunker.push(resampler.finish())
-    yield from chunker.finish()
 
 
 def _stem(stem: str, sound: SoundBytes, order: SeparationOrder, rate: int) -> Result:

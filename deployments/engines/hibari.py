@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +16,16 @@ from hibari import SAMPLE_RATE, Hibari
 from hibari.voices import VOICES
 
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.pieces import PieceUtterance
 from deployments.errors import fail
 from deployments.text.english import readable
 
 
-@dataclass(slots=True)
-class HibariUtterance:
-    """What is left to say, and how."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class HibariUtterance(PieceUtterance):
+    """What is left to say, and by whom."""
 
-    request: SpeechRequest
     voice: str
-    position: int = 0
-    closed: bool = False
-    pieces: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pieces = self.request.pieces
-
-    @property
-    def finished(self) -> bool:
-        """True when every piece was spoken, or the caller left."""
-        return self.closed or self.position >= len(self.pieces)
 
 
 class HibariEngine:
@@ -64,7 +53,7 @@ class HibariEngine:
         if request.voice not in self._voices:
             known = ", ".join(self._voices)
             raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
-        return HibariUtterance(request, request.voice)
+        return HibariUtterance(request=request, voice=request.voice)
 
     def first_cost(self, request: SpeechRequest) -> float:
         """Characters of the first piece."""

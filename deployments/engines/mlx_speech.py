@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -19,6 +19,7 @@ from deployments.engines.mlx_convolution import prepare_cpu_backend
 from deployments.engines.mlx_memory import InUnifiedMemory
 from deployments.engines.mlx_runtime import Edge, loading, mx
 from deployments.engines.mlx_sessions import SeededSession
+from deployments.engines.pieces import PieceUtterance
 from deployments.errors import fail
 
 DEFAULT_VOICE = "default"
@@ -27,23 +28,11 @@ SILENCE: Samples = np.zeros(0, np.float32)
 MOST_PHONEMES = 510
 
 
-@dataclass(slots=True, eq=False)
-class MlxUtterance:
-    """What is left to say, and how. `number` is the stream's in its engine's batch session."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class MlxUtterance(PieceUtterance):
+    """What is left to say. `number` is the stream's in its engine's batch session."""
 
-    request: SpeechRequest
     number: int
-    position: int = 0
-    closed: bool = False
-    pieces: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pieces = self.request.pieces
-
-    @property
-    def finished(self) -> bool:
-        """True when every piece was spoken, or the caller left."""
-        return self.closed or self.position >= len(self.pieces)
 
     @property
     def piece(self) -> str:
@@ -317,7 +306,7 @@ class MlxSpeech(InUnifiedMemory):
         if request.voice not in {voice.id for voice in self._voices}:
             known = ", ".join(voice.id for voice in self._voices)
             raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
-        return MlxUtterance(request, next(self._numbers))
+        return MlxUtterance(request=request, number=next(self._numbers))
 
     def first_cost(self, request: SpeechRequest) -> float:
         """Of the first piece."""

@@ -21,6 +21,7 @@ from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder
 from deployments.engines.base import SeparationTraits
 from deployments.errors import MotetError, fail
 from deployments.pipeline import Merged, SeparationTask
+from deployments.separating import usual_overlap_seconds
 from deployments.settings import StrictModel
 from serve_app.api_types import service_of
 from serve_app.config import Separation
@@ -112,9 +113,7 @@ async def _task(
             f"Use {settings.min_chunk_seconds:g} to {settings.max_chunk_seconds:g} s.",
             param="chunk_seconds",
         )
-    # A caller who asks for short chunks without naming an overlap gets the usual share of one.
-    usual = min(settings.overlap_seconds, chunk * settings.overlap_seconds / settings.chunk_seconds)
-    overlap = usual if fields.overlap_seconds is None else fields.overlap_seconds
+    overlap = usual_overlap_seconds(settings, chunk) if fields.overlap_seconds is None else fields.overlap_seconds
     plan_chunks(chunk, overlap, min(traits.sample_rates))  # refuses what does not fit before anything is decoded
     return SeparationTask(
         sample_rates=traits.sample_rates,

@@ -223,7 +223,8 @@ def loaded(model: Any, folder: Path, **options: object) -> LoadedModel:
 
 
 def utterance(*pieces: str, number: int = 0, **request: Any) -> MlxUtterance:
-    return MlxUtterance(SpeechRequest(pieces, mlx_speech.DEFAULT_VOICE, **request), number)
+    said = SpeechRequest(pieces, mlx_speech.DEFAULT_VOICE, **request)
+    return MlxUtterance(request=said, number=number)
 
 
 def test_pieces_of_several_streams_go_in_one_call(tmp_path: Path) -> None:

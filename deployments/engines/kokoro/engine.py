@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from deployments.engines.kokoro.int8 import with_int8_convolutions
 from deployments.engines.kokoro.model import Kokoro, Line, load_model
 from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemes, language_of
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
+from deployments.engines.pieces import PieceUtterance
 from deployments.errors import fail
 
 PADDING: Mapping[str, float] = {"cpu": 0.0, "cuda": 0.5}
@@ -25,29 +26,17 @@ PADDING: Mapping[str, float] = {"cpu": 0.0, "cuda": 0.5}
 PRECISIONS = ("float32", "int8")
 
 
-@dataclass(slots=True)
-class KokoroUtterance:
+@dataclass(slots=True, eq=False, kw_only=True)
+class KokoroUtterance(PieceUtterance):
     """What is left to say: the pieces from `position` on, of which `lines` are what is left of the first.
 
     A piece with more phonemes than the model takes at once is spoken in several steps.
     """
 
-    request: SpeechRequest
     pack: Tensor
     language: str
-    position: int = 0
     lines: tuple[str, ...] = ()
     spoken_lines: int = 0
-    closed: bool = False
-    pieces: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pieces = self.request.pieces
-
-    @property
-    def finished(self) -> bool:
-        """True when every piece was spoken, or the caller left."""
-        return self.closed or self.position >= len(self.pieces)
 
 
 class KokoroEngine:
@@ -70,7 +59,7 @@ class KokoroEngine:
         mix = voice_mix.parse(request.voice, self._known)
         language = language_of(max(mix.shares, key=lambda share: share[1])[0])
         pack = sum((share * self._voices[name] for name, share in mix.shares), start=torch.zeros(1))
-        return KokoroUtterance(request, pack, language)
+        return KokoroUtterance(request=request, pack=pack, language=language)
 
     def first_cost(self, request: SpeechRequest) -> float:
         """Characters of the first piece."""
