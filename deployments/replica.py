@@ -16,6 +16,7 @@ from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
 from deployments.engines.base import EngineSpec, Memory
 from deployments.errors import MotetError
+from deployments.load import ReplicaLoad
 from deployments.metrics import MemoryMetrics, StepCounts, StepMetrics
 from deployments.room import Room
 from deployments.settings import StepSettings, StrictModel
@@ -72,6 +73,7 @@ class ModelReplica:
     async def __init__(self, settings: ReplicaSettings, *extra: Any) -> None:  # type: ignore[misc]
         self._settings = settings
         self.thread = EngineThread(settings.model)
+        self.load = ReplicaLoad()
         started = time.perf_counter()
         engine = await self._loaded()
         self.room = Room(engine, self.thread, MemoryMetrics(settings.model))
@@ -136,6 +138,10 @@ class ModelReplica:
             engine_memory=self.room.memory,
             refusal=self.room.refusal and self.room.refusal.message,
         )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve where the number of replicas follows the load."""
+        return dict(self.load.stats())
 
     async def check_health(self) -> None:
         """Called by Ray Serve; a replica whose step never ends, or whose memory never empties, is replaced."""

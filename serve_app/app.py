@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application, Deployment
 
+from cluster.autoscaling import autoscaling_config
 from deployments.pipeline import Chunker, Merger
 from deployments.recognizer import Recognizer
 from deployments.separator import Separator
@@ -45,15 +46,23 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
     settings = replica_settings(name, model, placement)
     deployment = serve.deployment(
         name=f"{name}@{placement.hardware.kind}",
-        num_replicas=placement.replicas,
         max_ongoing_requests=placement.max_ongoing_requests,
         max_queued_requests=placement.max_queued_requests,
         graceful_shutdown_timeout_s=config.drain_s,
         ray_actor_options=placement.hardware.actor_options(),
         user_config=model.steps.model_dump(),
+        **_replicas(name, placement, config),
     )(SHIMS[model.task])
     extra: list[Any] = [config.windows] if model.task == "transcription" else []
     return deployment.bind(settings, *extra)
+
+
+def _replicas(name: str, placement: Placement, config: AppConfig) -> dict[str, Any]:
+    """How many there are, or what decides it."""
+    if placement.autoscaling is None:
+        return {"num_replicas": placement.replicas}
+    seconds = config.speech.request_seconds_of_audio
+    return {"autoscaling_config": autoscaling_config(name, placement.autoscaling, seconds)}
 
 
 def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
