@@ -46,12 +46,12 @@ class QueuedAudioPolicy:
         model: str,
         settings: Mapping[str, Any],
         request_seconds_of_audio: float,
-        board: demand.Board = demand.BOARD,
+        board: demand.Board | None = None,
     ) -> None:
         self._model = model
         self._settings = AutoscalingSettings.model_validate(settings)
         self._request_seconds = request_seconds_of_audio
-        self._board = board
+        self._board = demand.BOARD if board is None else board
         self._short_since_s: float | None = None
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
