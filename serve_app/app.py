@@ -16,6 +16,9 @@ from serve_app.config import AppConfig, Model, Placement
 from serve_app.gateway import Gateway
 from serve_app.replica_settings import replica_settings
 
+HEAD = "node:__internal_head__"
+"""Ray's resource of the machine with which its cluster began."""
+
 SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
 
@@ -36,7 +39,7 @@ def build(config: AppConfig) -> Application:
         num_replicas=config.gateway_replicas,
         max_ongoing_requests=config.gateway_max_ongoing_requests,
         graceful_shutdown_timeout_s=config.drain_s,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_front(config),
     )(serve.ingress()(Gateway))
     return gateway.bind(config, models, graph)
 
@@ -71,5 +74,10 @@ def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
         name=name,
         max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 2),
         graceful_shutdown_timeout_s=config.drain_s,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_front(config),
     )(shim)
+
+
+def _front(config: AppConfig) -> dict[str, Any]:
+    """Where what holds no model runs. Machines come and go; the first one stays, and requests enter there."""
+    return {"num_cpus": 0, "resources": {HEAD: 0.001}} if config.gateway_on == "head" else {"num_cpus": 0}

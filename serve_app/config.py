@@ -337,7 +337,7 @@ class Model(StrictModel):
 
 
 class AppConfig(StrictModel):
-    """The whole service."""
+    """The whole service. `gateway_on` any machine of a cluster is for clusters that have a way in on each."""
 
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
     speech: Speech = Speech()
@@ -347,6 +347,7 @@ class AppConfig(StrictModel):
     limits: Limits = Limits()
     security: Security = Security()
     gateway_replicas: Count = 1
+    gateway_on: Literal["head", "any"] = "head"
     gateway_max_ongoing_requests: Count = 512
     drain_s: Positive = 600.0
 

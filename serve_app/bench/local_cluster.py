@@ -1,0 +1,195 @@
+"""A cluster of several Ray nodes on this machine, which Ray cannot tell from several machines.
+
+Nodes join as machines do. Or a fleet of them comes and goes as Ray's autoscaler decides, which starts processes here instead
+of renting machines. Nothing outside this cluster is touched, and nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cluster.hardware import Kind, node_offer
+from deployments.errors import fail
+from serve_app import joining
+from serve_app.bench.running_service import free_loopback_port
+
+MARK = "MOTET_LOCAL_CLUSTER"
+"""A variable that every process of a cluster inherits."""
+
+STORE_BYTES = 80 * 1024 * 1024
+HEAD_NODE = "f" * 51 + "00000"
+"""By this number Ray's fake machines know their head."""
+
+IDLE_MINUTES = 0.05
+POLL_S = 0.1
+START_S = 60.0
+
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+
+
+class LocalCluster:
+    """Nodes of this machine. The first has no CPUs for replicas, so each class has machines of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_loopback_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._mark = secrets.token_hex(16)
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
+        own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), MARK: self._mark}
+        self._environment = {**clean, **joining.environment(clean), **own}
+
+    @property
+    def service_environment(self) -> dict[str, str]:
+        """For a `motet serve` on this cluster."""
+        return {**self._environment, "RAY_ADDRESS": self.address}
+
+    def start(self, fleet: Mapping[Kind, int] | None = None) -> None:
+        """The first node. With a `fleet` nodes come when replicas ask for them, at most so many of each class."""
+        command = joining.node_command(None, "cpu", self.port)
+        command += ["--num-cpus=0", "--node-ip-address=127.0.0.1", f"--temp-dir={self.folder / 'ray'}"]
+        environment = {}
+        if fleet is not None:
+            settings = self.folder / "fleet.json"
+            settings.write_text(json.dumps(self._fleet(fleet)))
+            command.append(f"--autoscaling-config={settings}")
+            environment = {
+                "RAY_FAKE_CLUSTER": "1",
+                "RAY_enable_autoscaler_v2": "1",  # the one that heeds labels
+                "RAY_CLOUD_INSTANCE_ID": HEAD_NODE,
+                "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE,
+                "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            }
+        self._start("head", command, environment)
+        self._wait(lambda: "runtime_env_agent" in self._titles(), "the first node")
+
+    def join(self, *kinds: Kind) -> None:
+        """A node of each class."""
+        for kind in kinds:
+            command = [*joining.node_command(self.address, kind, self.port), "--num-cpus=1"]
+            self._start(kind, [*command, "--num-gpus=1"] if kind == "cuda" else command, {})
+        self._wait(lambda: all(self.nodes()[kind] for kind in kinds), "the nodes")
+
+    def nodes(self) -> Counter[str]:
+        """How many nodes there are of each class, without the first."""
+        return Counter(kind for process in self._processes() if (kind := _class_of(process)))
+
+    def kill(self, kind: Kind) -> int:
+        """Ends a node of that class and everything on it at once, as if its plug were pulled. Returns how many processes."""
+        node = next(process for process in self._processes() if _class_of(process) == kind)
+        everything = [node, *node.children(recursive=True)]
+        for process in everything:
+            process.kill()
+        psutil.wait_procs(everything, timeout=START_S)
+        return len(everything)
+
+    def stop(self) -> None:
+        """Ends every process."""
+        while left := self._processes():
+            for process in left:
+                process.kill()
+            psutil.wait_procs(left, timeout=START_S)
+
+    def _fleet(self, most: Mapping[Kind, int]) -> dict[str, Any]:
+        types: dict[str, Any] = {
+            kind: {
+                "resources": _machine(kind),
+                "labels": node_offer((kind,))["labels"],
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": count,
+            }
+            for kind, count in most.items()
+        }
+        types["head"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+        provider = {"type": "external", "module": PROVIDER, "gcs_address": self.address, "head_node_id": HEAD_NODE}
+        switches = dict.fromkeys(("use_node_id_as_ip", "disable_node_updaters", "disable_launch_config_check"), True)
+        return {
+            "cluster_name": "motet",
+            "max_workers": sum(most.values()),
+            "idle_timeout_minutes": IDLE_MINUTES,
+            "provider": {**provider, **switches, "launch_multiple": True},
+            "available_node_types": types,
+            "head_node_type": "head",
+        }
+
+    def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+        command.append(f"--object-store-memory={STORE_BYTES}")
+        with (self.folder / f"{name}.log").open("ab") as log:
+            subprocess.Popen(
+                command,
+                env={**self._environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _wait(self, found: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + START_S
+        while not found():
+            if time.monotonic() > deadline:
+                logs = "\n".join(log.read_text()[-500:] for log in self.folder.glob("*.log"))
+                raise fail("unavailable", f"Waited {START_S:g} s for {what}.\n{logs}")
+            time.sleep(POLL_S)
+
+    def _titles(self) -> str:
+        return " ".join(" ".join(_words(process)) for process in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+@contextmanager
+def local_cluster() -> Iterator[LocalCluster]:
+    """A cluster that has not been started. Nothing of it is left afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="motet-"))
+    cluster = LocalCluster(folder)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _machine(kind: Kind) -> dict[str, float]:
+    gpus = {"GPU": 1} if kind == "cuda" else {}
+    return {"CPU": 1, **gpus, **node_offer((kind,))["resources"], "object_store_memory": STORE_BYTES}
+
+
+def _class_of(process: psutil.Process) -> Kind | None:
+    """The class of the node whose raylet this is, if it is one and has CPUs to give."""
+    words = _words(process)
+    if not words or not words[0].endswith("raylet/raylet"):
+        return None
+    offers = next((word.partition("=")[2].split(",") for word in words if "static_resource_list" in word), [])
+    wanted: Mapping[str, Kind] = {"GPU": "cuda", "mlx": "mlx", "CPU": "cpu"}
+    found = (kind for offer, kind in wanted.items() if offer in offers and float(offers[offers.index(offer) + 1]) > 0)
+    return next(found, None)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
