@@ -267,11 +267,15 @@ class Autoscaling(AutoscalingSettings):
 class Placement(StrictModel):
     """Replicas of a model on one hardware class: as many as `replicas`, or as `autoscaling` decides. What is said here of the
     engine, its source and its options holds instead of what the model says: the same voice may run on another engine there.
+
+    An update puts new replicas in the place of old ones. It ends old ones first, which other placements bridge, or begins
+    with up to `surge_percent` more where there is room for them.
     """
 
     hardware: Annotated[Cpu | Cuda | Mlx, Field(discriminator="kind")] = Cpu()
     replicas: Count = 1
     autoscaling: Autoscaling | None = None
+    surge_percent: int = Field(0, ge=0, le=100)
     max_ongoing_requests: Count = 64
     max_queued_requests: Count = 128
     stuck_after_seconds: Positive = 60.0

@@ -87,6 +87,11 @@ class LocalCluster:
         """How many nodes there are of each class, without the first."""
         return Counter(kind for process in self._processes() if (kind := _class_of(process)))
 
+    def replicas(self, deployment: str) -> set[int]:
+        """The processes of a deployment's replicas, those included that are about to end."""
+        title = f"ray::ServeReplica:motet:{deployment}"
+        return {process.pid for process in self._processes() if " ".join(_words(process)).startswith(title)}
+
     def kill(self, kind: Kind) -> int:
         """Ends a node of that class and everything on it at once, as if its plug were pulled. Returns how many processes."""
         node = next(process for process in self._processes() if _class_of(process) == kind)
