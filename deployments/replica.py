@@ -136,7 +136,7 @@ class ModelReplica:
             open_streams=self.open_streams(),
             steps=self._step_metrics.counts,
             engine_memory=self.room.memory,
-            refusal=self.room.refusal and self.room.refusal.message,
+            refusal=self.room.refusal.message if self.room.refusal else None,
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:

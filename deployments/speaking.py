@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deployments.audio.stretch import Stretcher
-from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits, UtteranceT
-from deployments.errors import fail
+from deployments.engines import voice_mix
+from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits, UtteranceT, VoiceReference
+from deployments.errors import MotetError, fail
 
 CHARACTERS_PER_SECOND = 15.0
 """English read aloud: about 150 words of six characters a minute. Only used to bound how much is asked for at once."""
@@ -22,12 +23,16 @@ CHARACTERS_PER_SECOND = 15.0
 
 @dataclass(frozen=True, slots=True)
 class SpeechTask:
-    """A whole text to be spoken: `pieces` in order, with the voice resolved and the speed as the caller gave it."""
+    """A whole text to be spoken: `pieces` in order, with the voice resolved and the speed as the caller gave it.
+
+    With a `reference` it is spoken like that clip, and `voice` is the clip's id.
+    """
 
     pieces: tuple[str, ...]
     voice: str
     speed: float
     seed: int
+    reference: VoiceReference | None = None
 
     @property
     def characters(self) -> int:
@@ -65,12 +70,16 @@ def requests_of(task: SpeechTask, speed: float, seconds_of_audio: float) -> Iter
     first, group, characters = 0, list[str](), 0
     for index, piece in enumerate(task.pieces):
         if group and characters + len(piece) > limit:
-            yield SpeechRequest(tuple(group), task.voice, speed, task.seed, first)
+            yield _request(task, tuple(group), speed, first)
             first, group, characters = index, [], 0
         group.append(piece)
         characters += len(piece)
     if group:
-        yield SpeechRequest(tuple(group), task.voice, speed, task.seed, first)
+        yield _request(task, tuple(group), speed, first)
+
+
+def _request(task: SpeechTask, pieces: tuple[str, ...], speed: float, first_index: int) -> SpeechRequest:
+    return SpeechRequest(pieces, task.voice, speed, task.seed, first_index, reference=task.reference)
 
 
 async def speak(
@@ -101,7 +110,7 @@ def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[A
     traits = engine.traits
     pace = pace_of(task.speed, traits)
     stretcher = Stretcher(traits.sample_rate, pace.tempo)
-    utterance = engine.open(SpeechRequest(task.pieces, task.voice, pace.speed, task.seed))
+    utterance = engine.open(_request(task, task.pieces, pace.speed, 0))
     try:
         while not utterance.finished:
             yield _stretched(_only(engine.step([utterance])), stretcher, len(task.pieces))
@@ -117,11 +126,26 @@ def _only(results: Sequence[AudioChunk | Exception]) -> AudioChunk:
 
 
 def choose_voice(wanted: str | None, traits: SpeechTraits, aliases: Mapping[str, str]) -> str:
-    """The model's own name of a voice. Raises `MotetError` (not_found) that lists the voices."""
-    name = traits.default_voice if wanted is None else aliases.get(wanted, wanted)
+    """The model's own name of a voice or, where the model mixes, of a mixture. Raises `MotetError` with the voices."""
+    if wanted is None and not traits.voices:
+        raise _no_voice("This model has no voice of its own.", traits, aliases)
+    if wanted is None:
+        return traits.default_voice
+    if traits.mixes:
+        return str(voice_mix.parse(wanted, lambda name: _own_voice(name, traits, aliases)))
+    return _own_voice(wanted, traits, aliases)
+
+
+def _own_voice(wanted: str, traits: SpeechTraits, aliases: Mapping[str, str]) -> str:
+    name = aliases.get(wanted, wanted)
     if name not in {voice.id for voice in traits.voices}:
-        known = ", ".join([voice.id for voice in traits.voices] + sorted(aliases))
-        raise fail(
-            "not_found", f"There is no voice {wanted!r}.", f"Voices: {known}.", param="voice", code="voice_not_found"
-        )
+        raise _no_voice(f"There is no voice {wanted!r}.", traits, aliases)
     return name
+
+
+def _no_voice(cause: str, traits: SpeechTraits, aliases: Mapping[str, str]) -> MotetError:
+    known = [voice.id for voice in traits.voices] + sorted(aliases)
+    remedies = [f"Voices: {', '.join(known)}."] if known else []
+    if traits.clones:
+        remedies.append("It speaks like a clip that you send to POST /v1/audio/voices.")
+    return fail("not_found", cause, " ".join(remedies), param="voice", code="voice_not_found")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -13,13 +14,14 @@ from deployments.engines.base import SpeechTraits
 from deployments.pipeline import SeparationGraph
 from serve_app.admission import Admission, Ticket
 from serve_app.config import AppConfig
-from serve_app.guard import BodyLimit, Deadline, KeyCheck, PageHeaders
+from serve_app.guard import BodyLimit, Deadline, KeyCheck, PageHeaders, key_digest
 from serve_app.http_errors import install_error_handlers
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from serve_app.routes import health, models, separations, speech, transcriptions, translations, voices
 from serve_app.speech_stream import SpeechPlan, SpeechStream
 from serve_app.timeline import Recorder
+from serve_app.voice_store import VoiceStore
 
 ABOUT = "One speech service over whatever hardware you have."
 PAGE = Path(__file__).parent / "page"
@@ -36,10 +38,19 @@ class Service:
     admission: Admission
     cache: PieceCache
     recorder: Recorder
+    voices: VoiceStore
 
     def speech_stream(self, plan: SpeechPlan, ticket: Ticket) -> SpeechStream:
         """The stream of an accepted request."""
         return SpeechStream(plan, self.directory, self.cache, ticket, self.recorder)
+
+    def admit(self, name: str, headers: Headers, seconds: float) -> Ticket:
+        """A place in the queue for about `seconds` of audio. Raises `MotetError` (overloaded)."""
+        model, settings = self.config.models[name], self.config.speech.admission
+        task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
+        key = key_digest(headers) if self.config.security.api_key_sha256 else None
+        placements = [placed.name for placed in self.directory.placements(name)]
+        return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s)
 
     async def fallback_for(self, name: str) -> tuple[str, str] | None:
         """The model and voice that take over from a model that is late."""
@@ -65,6 +76,7 @@ def build_api(service: Service) -> ASGIApp:
         "/v1/audio/transcriptions": limits.max_transcription_bytes,
         "/v1/audio/translations": limits.max_transcription_bytes,
         "/v1/audio/separations": limits.max_separation_bytes,
+        "/v1/audio/voices": limits.max_voice_bytes,
     }
     guarded: ASGIApp = BodyLimit(api, bodies, limits.max_body_bytes)
     guarded = Deadline(guarded, limits.request_deadline_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
     from deployments.listening import Heard
     from serve_app.local import Progress
 
-# These repeat `AudioFormat` of deployments/audio/encode.py, `TranscriptFormat` of serve_app/transcript_formats.py and
-# `Profile` of serve_app/profiles.py and `STRATEGIES` of deployments/weights/quantise.py, which take too long to import for a
-# help text. A test holds them equal.
+# These repeat `AudioFormat` of deployments/audio/encode.py, `TranscriptFormat` of serve_app/transcript_formats.py, `Profile`
+# of serve_app/profiles.py, `STRATEGIES` of deployments/weights/quantise.py, `Task` of deployments/engines/registry.py, and
+# `Layout` and `Split` of cluster/bulk, which take too long to import for a help text. A test holds them equal.
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 Profile = Literal["throughput", "plain"]
 Way = Literal["mlx", "ctranslate2"]
 HardwareKind = Literal["cpu", "cuda", "mlx"]
+BulkTask = Literal["speech", "transcription", "separation"]
+BulkLayout = Literal["parquet", "folder"]
+BulkSplit = Literal["line", "paragraph"]
 
 STDIO = Path("-")
 DEFAULT_CONFIG = Path("serve_config.yaml")
@@ -241,6 +245,91 @@ def separate(
 
 
 @app.command()
+def bulk(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Rows: JSONL, CSV, TSV or Parquet with [bold]text[/bold] (and perhaps id, voice), plain text, EPUB. For"
+            " recordings: sound files, folders of them, or tables with [bold]path[/bold] or [bold]audio[/bold].",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where everything is written.")],
+    task: Annotated[BulkTask, typer.Option("--task", "-t", help="What is done with each row.")] = "speech",
+    layout: Annotated[
+        BulkLayout, typer.Option(help="parquet: the sound inside. folder: a file a sound, and manifest.jsonl.")
+    ] = "parquet",
+    form: Annotated[AudioFormat, typer.Option("--format", "-f", help="How to encode sound.")] = "wav",
+    voice: Annotated[str | None, typer.Option("--voice", "-v", show_default="the model's", help="Who speaks.")] = None,
+    speed: Annotated[float, typer.Option("--speed", "-s", min=0.25, max=4.0, help="Times the voice's own pace.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another take of every row.")] = 0,
+    split: Annotated[
+        BulkSplit, typer.Option(help="What is a row of plain text; paragraphs are parted by empty lines.")
+    ] = "line",
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", show_default="detected", help="Of recordings, such as en.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Names and spellings that occur in recordings.")] = None,
+    words: Annotated[bool, typer.Option("--words", help="Time each word of a transcript.")] = False,
+    stems: Annotated[str | None, typer.Option(show_default="all", help="Stems to keep, with commas between.")] = None,
+    model: ModelName = None,
+    hardware: Annotated[
+        Literal["cpu", "cuda", "mlx"] | None, typer.Option(show_default="the model's first", help="On what it runs.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, show_default="as many as fit", help="Engines at work at once.")
+    ] = None,
+    via_serve: Annotated[
+        str | None, typer.Option(metavar="URL", help="Use a live service instead. MOTET_API_KEY is its key.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render a whole data set. Stop it anywhere; the same command goes on and ends with the same bytes.
+
+    Example: [bold]motet bulk lines.jsonl -o spoken/[/bold]
+
+    Example: [bold]motet bulk book.epub -o book/ --layout folder -f opus[/bold]
+
+    Example: [bold]motet bulk recordings/ -o heard/ --task transcription[/bold]
+    """
+    from serve_app.profiles import ray_environment
+
+    # Before Ray is imported. Its core would put a false alarm about Ray Data's own actors on the screen.
+    os.environ.update(ray_environment(os.environ) | {"RAY_BACKEND_LOG_LEVEL": "fatal"})
+    from cluster.bulk.served import Service
+    from serve_app import bulk as jobs
+    from serve_app import local
+    from serve_app.bulk_progress import bulk_progress
+
+    names = tuple(name.strip() for name in (stems or "").split(",") if name.strip())
+    wishes = jobs.Wishes(voice, speed, seed, form, _plain_language(language), prompt, words, names)
+    service = Service(via_serve.rstrip("/"), os.environ.get("MOTET_API_KEY")) if via_serve else None
+    try:
+        with bulk_progress() as progress:
+            done = jobs.run(
+                inputs,
+                task,
+                out,
+                layout,
+                wishes,
+                local.read_app(_config(config)),
+                model=model,
+                hardware=hardware,
+                workers=workers,
+                split=split,
+                service=service,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _note(f"motet: stopped. The same command goes on with {out} where it was.")
+        raise
+    failed = f", {done.failed} of them with an error" if done.failed else ""
+    made = f"{done.seconds / 3600:.2f} h of audio, {done.made_seconds / 3600:.2f} h of it made now"
+    _report(f"{out}: {done.rows} rows{failed}; {made}; {len(done.files)} files.", done if as_json else None)
+
+
+@app.command()
 def serve(
     config: Config = None,
     profile: Annotated[
@@ -374,6 +463,10 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there as JSON.")
     ] = None,
+    model: Annotated[str | None, typer.Option(show_default=False, help="voices: which model.")] = None,
+    soak_minutes: Annotated[
+        float | None, typer.Option(show_default=False, help="voices: load for so long, and how memory grows.")
+    ] = None,
 ) -> None:
     """Measure this machine.
 
@@ -385,7 +478,9 @@ def bench(
         width = max(map(len, BENCHMARKS))
         print("\n".join(f"{known:<{width}}  {BENCHMARKS[known].summary}" for known in BENCHMARKS))
         return
-    raise typer.Exit(run(name, quick=quick, compare=compare, json_file=json_file))
+    given = {"compare": compare or None, "model": model, "soak_minutes": soak_minutes}
+    options = {option: value for option, value in given.items() if value is not None}
+    raise typer.Exit(run(name, quick=quick, json_file=json_file, **options))
 
 
 def _config(named: Path | None) -> Path | None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
+from cluster.bulk.settings import BulkSettings
 from cluster.demand import AutoscalingSettings
 from cluster.hardware import CpuClass, CudaClass, MlxClass
 from deployments.cpu_scheduling import CpuScheduling
@@ -30,6 +31,7 @@ from deployments.settings import (
 )
 from serve_app.admission import AdmissionSettings
 from serve_app.profiles import METRICS_EVERY_S
+from serve_app.voice_store import VoiceSettings
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -95,12 +97,13 @@ class Pieces(PieceSettings):
 
 
 class Windows(WindowSettings):
-    """How a recording is cut into windows for recognition."""
+    """How a recording is cut into windows for recognition, and how long its first window may be predicted to wait."""
 
     window_seconds: float = Field(30.0, gt=1, le=30)
     min_window_seconds: Positive = 20.0
     windows_in_flight: Count = 4
     max_audio_seconds: Positive = 4 * 3600.0
+    max_wait_s: Positive = 120.0
 
     @model_validator(mode="after")
     def _in_order(self) -> "Windows":
@@ -207,13 +210,40 @@ class Spillover(StrictModel):
     wake_s: Positive = 60.0
 
 
+class Voices(VoiceSettings):
+    """Where uploaded voices are kept, and how many of which length. Gateways on several machines need one shared folder."""
+
+    folder: str = "~/.local/share/motet/voices"
+    max_voices: Count = 1000
+    max_voices_per_key: Count = 100
+    min_seconds: Positive = 1.0
+    max_seconds: Positive = 30.0
+
+
 class Limits(StrictModel):
     """What a client may ask for."""
 
     max_body_bytes: Count = 1024 * 1024
     max_transcription_bytes: Count = 100 * 1024 * 1024
     max_separation_bytes: Count = 1024 * 1024 * 1024
+    max_voice_bytes: Count = 10 * 1024 * 1024
     request_deadline_s: Positive = 3600.0
+
+
+class Bulk(BulkSettings):
+    """How bulk jobs are cut and carried out."""
+
+    batch_rows: Count = 16
+    batch_characters: Count = 2000
+    batch_bytes: Count = 16 * 1024 * 1024
+    sort_rows: Count = 1024
+    nice: int = Field(19, ge=0, le=19)
+    retries: int = Field(2, ge=0)
+    shard_bytes: Count = 256 * 1024 * 1024
+    object_store_bytes: Count = 1024 * 1024 * 1024
+    served_in_flight: Count = 4
+    served_timeout_s: Positive = 600.0
+    served_patience_s: Positive = 600.0
 
 
 class Security(StrictModel):
@@ -301,7 +331,7 @@ OWN = ("engine", "source", "sha256", "options")
 
 
 class Model(StrictModel):
-    """A model that clients can name. `max_wait_s` holds instead of the one of `speech.admission`."""
+    """A model that clients can name. `max_wait_s` holds instead of the one of `speech.admission` or `windows`."""
 
     engine: Engine
     source: Weights | None = None
@@ -348,6 +378,8 @@ class AppConfig(StrictModel):
     windows: Windows = Windows()
     separation: Separation = Separation()
     spillover: Spillover = Spillover()
+    voices: Voices = Voices()
+    bulk: Bulk = Bulk()
     limits: Limits = Limits()
     security: Security = Security()
     gateway_replicas: Count = 1

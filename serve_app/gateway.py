@@ -15,6 +15,7 @@ from serve_app.api import Service, build_api
 from serve_app.config import AppConfig
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
+from serve_app.voice_store import VoiceStore
 
 
 class Gateway:
@@ -33,6 +34,7 @@ class Gateway:
             Admission(config.speech.admission),
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms),
+            VoiceStore(config.voices),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

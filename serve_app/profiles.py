@@ -35,17 +35,21 @@ METRICS_EVERY_S = 2.0
 """How often replicas and gateways tell Ray Serve of their load, where it decides how many there are."""
 
 
-EVERYWHERE = {
+ANY_RAY = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": f"{METRICS_EVERY_S:g}",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": f"{METRICS_EVERY_S:g}",
+}
+"""What is set before any part of Ray starts."""
+
+EVERYWHERE = ANY_RAY | {
     "RAY_worker_niceness": "0",  # a replica is not a batch job
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""What every machine sets before its part of Ray starts."""
+"""What every machine of a service sets before its part of Ray starts."""
 
 
 def default_profile(present: Mapping[str, str] = os.environ) -> Profile:
@@ -61,12 +65,20 @@ def fitting(profile: Profile, host: str) -> Profile:
 def environment(profile: Profile, folder: Path, port: int, present: Mapping[str, str]) -> dict[str, str]:
     """Variables to set before Ray starts. What the caller has set already wins.
 
-    `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet. Ray's token
-    authentication is on, with a token of this run unless there is one already, or a cluster that has its own.
+    `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet.
     """
-    wanted = dict(EVERYWHERE)
+    wanted = EVERYWHERE | ray_environment(present)
     if profile == "throughput":
         wanted |= _haproxy(folder, port)
+    return {name: value for name, value in wanted.items() if name not in present}
+
+
+def ray_environment(present: Mapping[str, str]) -> dict[str, str]:
+    """Variables for any Ray that Motet starts, to set before Ray is imported. What the caller has set already wins.
+
+    Ray's token authentication is on, with a token of this run unless there is one already, or a cluster that has its own.
+    """
+    wanted = dict(ANY_RAY)
     if not any(name in present for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")):
         wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
     return {name: value for name, value in wanted.items() if name not in present}

@@ -122,10 +122,8 @@ def _wait_until_updated(settings: ConfigFile) -> None:
     from serve_app import doctor_cluster
 
     deadline = time.monotonic() + START_TIMEOUT_S
-    while (
-        there := serve.status().applications.get(settings.application)
-    ) is None or there.status != ApplicationStatus.RUNNING:
-        if there and there.status == ApplicationStatus.DEPLOY_FAILED:
+    while (there := serve.status().applications[settings.application]).status != ApplicationStatus.RUNNING:
+        if there.status == ApplicationStatus.DEPLOY_FAILED:
             raise fail("unavailable", f"It does not come up: {there.message}", "What ran before still does; mend it.")
         if time.monotonic() > deadline:
             lines = "\n".join(doctor_cluster.pending_of(settings.app))

@@ -32,23 +32,31 @@ class UploadForm:
             await file.close()
 
 
-async def read_form(request: Request, repeated: frozenset[str] = frozenset()) -> UploadForm:
-    """Reads the form, on disk where it is large; the caller closes it. Raises `MotetError`."""
+async def read_form(request: Request, repeated: frozenset[str] = frozenset(), recording: str = "file") -> UploadForm:
+    """Reads the form, on disk where it is large; the caller closes it. `recording` is the field of the recording.
+
+    Raises `MotetError`.
+    """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise fail("invalid", "This needs a multipart form.", "Send the recording as the field 'file'.", param="file")
+        raise fail(
+            "invalid",
+            "This needs a multipart form.",
+            f"Send the recording as the field {recording!r}.",
+            param=recording,
+        )
     try:
         form = await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
     except (MultiPartException, HTTPException) as error:
         cause = getattr(error, "message", None) or getattr(error, "detail", "")
         raise fail("invalid", f"The form cannot be read: {cause}", "Send a multipart form.") from error
     try:
-        return _sorted_out(form, repeated)
+        return _sorted_out(form, repeated, recording)
     except MotetError:
         await form.close()
         raise
 
 
-def _sorted_out(form: FormData, repeated: frozenset[str]) -> UploadForm:
+def _sorted_out(form: FormData, repeated: frozenset[str], recording: str) -> UploadForm:
     files: dict[str, UploadFile] = {}
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
@@ -59,16 +67,20 @@ def _sorted_out(form: FormData, repeated: frozenset[str]) -> UploadForm:
             fields.setdefault(plain, []).append(value)
         else:
             fields[plain] = value
-    file = files.pop("file", None)
+    file = files.pop(recording, None)
     if file is None:
-        raise missing_file()
+        raise missing_file(recording)
     return UploadForm(file, files, fields)
 
 
-def missing_file() -> MotetError:
+def missing_file(recording: str = "file") -> MotetError:
     """What to say to a form without a recording."""
     return fail(
-        "invalid", "The form has no recording.", "Send it as the form field 'file'.", param="file", code="missing"
+        "invalid",
+        "The form has no recording.",
+        f"Send it as the form field {recording!r}.",
+        param=recording,
+        code="missing",
     )
 
 

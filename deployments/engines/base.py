@@ -30,12 +30,27 @@ class Voice:
 
 
 @dataclass(frozen=True, slots=True)
+class VoiceReference:
+    """A clip of someone's voice to speak with: mono float32 `samples` (n,) at `sample_rate` Hz.
+
+    `id` names the content: clips with the same samples have the same one, so an engine keeps what it works out of a clip
+    under it. `text` is what the clip says, where that is known. It travels with the request, and any replica can use it.
+    """
+
+    id: str
+    samples: Samples = field(repr=False, compare=False)
+    sample_rate: int
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechRequest:
     """Text already cut into speakable pieces, and how to say it.
 
-    `speed` is relative to the voice's own pace. The same `seed` gives the same samples. `first_index` is the place of the
-    first piece in the whole text, when the text is spoken in several requests. `lasts_seconds` is how long the listener's
-    sound lasts from now: 0 for one who has none yet.
+    `voice` is one of the model's own, a mixture of them where the model mixes (`voice_mix.py`), or the id of the
+    `reference`, where there is one. `speed` is relative to the voice's own pace. The same `seed` gives the same samples.
+    `first_index` is the place of the first piece in the whole text, when the text is spoken in several requests.
+    `lasts_seconds` is how long the listener's sound lasts from now: 0 for one who has none yet.
     """
 
     pieces: tuple[str, ...]
@@ -44,6 +59,7 @@ class SpeechRequest:
     seed: int = 0
     first_index: int = 0
     lasts_seconds: float = 0.0
+    reference: VoiceReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +85,19 @@ class AudioChunk:
 
 @dataclass(frozen=True, slots=True)
 class SpeechTraits:
-    """What a speech model can do, known before it is loaded or just after."""
+    """What a speech model can do, known before it is loaded or just after.
+
+    A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a clip (`VoiceReference`). One
+    without voices of its own has an empty `default_voice` and speaks only like a clip.
+    """
 
     sample_rate: int
     voices: tuple[Voice, ...]
     default_voice: str
     min_speed: float
     max_speed: float
+    mixes: bool = False
+    clones: bool = False
 
 
 class Utterance(Protocol):

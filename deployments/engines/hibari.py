@@ -6,8 +6,7 @@ has, with one ONNX Runtime thread each.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,7 @@ from hibari.voices import VOICES
 
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import fail
-
-# What hibari's own reading of English gets wrong: "no." at the end of a sentence is not "number", "No. 5" is, and a
-# version has more than one point. It cannot count beyond quadrillions: longer numbers are read digit by digit.
-READINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"\b[Nn]o\.\s?(?=\d)"), lambda match: "number "),
-    (re.compile(r"\bno\.(?!\w)"), lambda match: "no ."),
-    (re.compile(r"\d{16,}"), lambda match: " ".join(match[0])),
-    (re.compile(r"\d+(?:\.\d+){2,}"), lambda match: match[0].replace(".", " point ")),
-)
+from deployments.text.english import readable
 
 
 @dataclass(slots=True)
@@ -112,13 +103,6 @@ class HibariEngine:
         noise = np.random.default_rng([request.seed, request.first_index + utterance.position])
         parts = [voice.from_ids(voice.ids(p), request.speed, noise) for p in voice.phonemize(readable(text))]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def readable(text: str) -> str:
-    """The text as hibari reads it aloud correctly."""
-    for pattern, reading in READINGS:
-        text = pattern.sub(reading, text)
-    return text
 
 
 def _voice_files(spec: EngineSpec) -> Iterator[tuple[str, Path]]:

@@ -33,6 +33,7 @@ WINDOW_SECONDS = 30.0
 TIME_STEP_S = 0.02
 """Between two of Whisper's tokens for times."""
 FRAMES_PER_SECOND = 100
+ENCODER_POSITIONS = "model.encoder.embed_positions.weight"
 
 
 class Listener(Protocol):
@@ -241,7 +242,16 @@ def _loaded(folder: Path) -> Any:
     model = load_model(folder)
     if getattr(model, "_processor", model) is None:
         raise fail("unavailable", f"{folder} has no tokenizer that can be read.", "Check the model's source.")
+    _use_own_positions(model, folder)
     return model
+
+
+def _use_own_positions(model: Any, folder: Path) -> None:
+    """A Whisper's checkpoint holds the positions it was trained with; the loader computes them anew, in half precision."""
+    for path in folder.glob("*.safetensors"):
+        positions = mx.load(str(path)).get(ENCODER_POSITIONS)
+        if positions is not None and hasattr(model, "encoder"):
+            model.encoder._positional_embedding = positions
 
 
 def _in_dtype(model: Any, dtype: Any) -> Any:

@@ -7,6 +7,7 @@ that made them: everything runs on the engine's one thread.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def load_fast_blas() -> str | None:
 
 BLAS = load_fast_blas()
 
-import mlx.core as mx  # noqa: E402  (after the line above, on purpose)
+mx: Any = importlib.import_module("mlx.core")
 
 DTYPES: Mapping[str, Any] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 

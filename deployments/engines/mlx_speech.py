@@ -123,7 +123,7 @@ class InSession:
     The session holds the caches of the pieces that are being spoken, and nothing of a stream beyond its present piece.
     """
 
-    speeds = (1.0, 1.0)
+    speeds: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._session = SeededSession(loaded.model, loaded.option("batch_size", 8), loaded.options)
@@ -185,7 +185,7 @@ class PieceByPiece:
 class Together(PieceByPiece):
     """Through `batch_generate`: the next pieces of all streams of a step in one call."""
 
-    speeds = (1.0, 1.0)
+    speeds: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
@@ -222,16 +222,16 @@ class Phonemes(PieceByPiece):
     The option `phonemes: library` leaves the reading to mlx-audio, which needs `misaki`.
     """
 
-    speeds = (0.5, 2.0)
+    speeds: ClassVar[tuple[float, float]] = (0.5, 2.0)
 
     def __init__(self, loaded: LoadedModel) -> None:
         from hibari import Hibari
 
-        from deployments.engines.hibari import readable
+        from deployments.text.english import readable
 
         self._loaded = loaded
-        self._phonemize = lambda text: Hibari.phonemize(reader, readable(text))
         reader = Hibari()
+        self._phonemize: Callable[[str], list[str]] = lambda text: reader.phonemize(readable(text))
         self._packs = {
             path.stem: mx.load(str(path))["voice"] for path in sorted((loaded.folder / "voices").glob("*.safetensors"))
         }
@@ -261,7 +261,7 @@ class Phonemes(PieceByPiece):
 class OneByOne(PieceByPiece):
     """Any model: `generate`, one piece after another. With `steps.max_batch_size: 1` the most urgent stream is next."""
 
-    speeds = (0.5, 2.0)
+    speeds: ClassVar[tuple[float, float]] = (0.5, 2.0)
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded

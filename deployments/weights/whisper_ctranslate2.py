@@ -25,8 +25,8 @@ from deployments.weights import cache
 LAYOUT = 1
 """Of what is written; count it up when that changes."""
 FILE_VERSION = 6
-FLOAT_TYPES: Mapping[int, str] = {0: "<f4", 4: "<f2"}
-INTEGER_TYPES: Mapping[int, str] = {1: "<i1", 2: "<i2", 3: "<i4"}
+TYPES: Mapping[int, str] = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
+FLOATS = (0, 4)
 TIMES = 1501
 """Tokens for 0.00 s to 30.00 s in steps of 0.02 s."""
 
@@ -125,9 +125,9 @@ def read_variables(path: Path) -> Iterator[tuple[str, Array]]:
 
 
 def _array(path: Path, name: str, kind: int, data: memoryview, shape: list[int]) -> Array:
-    if kind not in FLOAT_TYPES | INTEGER_TYPES or (kind in INTEGER_TYPES and len(shape) > 1 and "heads" not in name):
+    if kind not in TYPES or (kind not in FLOATS and len(shape) > 1 and "heads" not in name):
         raise _unreadable(path, f"{name} is quantised or of an unknown type ({kind})")
-    return np.frombuffer(data, (FLOAT_TYPES | INTEGER_TYPES)[kind]).reshape(shape)
+    return np.frombuffer(data, TYPES[kind]).reshape(shape)
 
 
 def _unreadable(path: Path, why: str) -> Exception:

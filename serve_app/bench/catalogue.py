@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,17 +20,19 @@ FILE_COLUMNS = 160
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What a benchmark is about, and the module whose `run(quick)` carries it out; one that has `variants` takes `compare`
-    as well."""
+    """What a benchmark is about, and the module whose `run(quick, **options)` carries it out.
+
+    One that `draws` has a `draw(report, file)` too, for a picture beside the JSON file.
+    """
 
     summary: str
     module: str
-    variants: bool = False
+    options: tuple[str, ...] = ()
+    draws: bool = False
 
-    def run(self, quick: bool, compare: bool) -> Report:
-        """Measures; `quick` takes fewer rounds and ends within 50 s, if nothing more is compared."""
-        run = importlib.import_module(self.module).run
-        report: Report = run(quick, compare=True) if compare else run(quick)
+    def run(self, quick: bool, **options: Any) -> Report:
+        """Measures; `quick` takes fewer rounds and ends within 50 s."""
+        report: Report = importlib.import_module(self.module).run(quick, **options)
         return report
 
 
@@ -41,26 +44,42 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "Speed, overhead, memory and intelligibility of speech on this machine", "serve_app.bench.first_sound"
     ),
     "mlx": Benchmark("Models on MLX beside other runtimes, in 4 bits, and in a batch session", "serve_app.bench.mlx"),
+    "bulk": Benchmark(
+        "Bulk jobs: their share of the engine's speed, and kill -9 at any moment", "serve_app.bench.bulk"
+    ),
     "serve": Benchmark(
-        "Many listeners at once: batches, load, overload, leavers and failures", "serve_app.bench.serve", variants=True
+        "Many listeners at once: batches, load, overload, leavers and failures",
+        "serve_app.bench.serve",
+        options=("compare",),
+    ),
+    "voices": Benchmark(
+        "Our batched voices beside the models' own packages, stream for stream",
+        "serve_app.bench.voices",
+        options=("model", "soak_minutes"),
+        draws=True,
     ),
 }
 
 
-def run(name: str, *, quick: bool, compare: bool, json_file: Path | None) -> int:
+def run(name: str, *, quick: bool, json_file: Path | None, **options: Any) -> int:
     """Runs a benchmark, prints its table and writes its JSON; returns the exit status, 1 when a target is not met.
 
-    Raises `MotetError` with the nearest name for one that does not exist, and for `compare` where there are no variants.
+    Raises `MotetError` with the nearest name for one that does not exist, and for options that it does not have.
     """
     if name not in BENCHMARKS:
         near = get_close_matches(name, BENCHMARKS, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Benchmarks: {', '.join(sorted(BENCHMARKS))}."
         raise fail("not_found", f"There is no benchmark {name!r}.", hint, param="name")
-    if compare and not BENCHMARKS[name].variants:
-        raise fail("invalid", f"{name} has no variants to compare.", "Leave --compare out.", param="compare")
-    report = BENCHMARKS[name].run(quick, compare)
+    benchmark = BENCHMARKS[name]
+    if foreign := sorted(set(options) - set(benchmark.options)):
+        raise fail(
+            "invalid", f"The benchmark {name!r} has no option {foreign[0]!r}.", "Leave it out.", param=foreign[0]
+        )
+    report = benchmark.run(quick, **options)
     console = Console()
     report.show(console if console.is_terminal else Console(width=FILE_COLUMNS))
     if json_file is not None:
         report.write(json_file)
+        if benchmark.draws:
+            importlib.import_module(benchmark.module).draw(report, json_file.with_suffix(".png"))
     return report.exit_status

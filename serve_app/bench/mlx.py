@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +20,11 @@ from typing import Any
 import numpy as np
 import soxr
 
-from deployments.engines import registry, sources
+from deployments.engines import mlx_convolution, mlx_recognition, mlx_speech, sources
 from deployments.engines.base import EngineSpec, RecognitionOptions, Samples, Window
+from deployments.engines.mlx_runtime import BLAS, mx
 from deployments.errors import fail
-from deployments.weights import whisper_ctranslate2
+from deployments.weights import quantise_mlx, tiny_qwen3_tts, whisper_ctranslate2
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio
 from serve_app.bench.load import Ask, Heard, all_at_once, ready_report
 from serve_app.bench.running_service import RunningProgram
@@ -50,15 +53,17 @@ CONVOLUTION = "a vocoder's dilated convolution, MLX's own over ours: time"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: sentences that are heard, words that Kokoro says, rounds of the convolution."""
+    """How much is measured: sentences that are heard, also in four bits, what Kokoro says, rounds of the convolution."""
 
     sentences: int
+    small_sentences: int
     kokoro_texts: tuple[str, ...]
     rounds: int
 
 
-QUICK = Plan(2, ("Yes.",), 3)
-FULL = Plan(10, ("Yes.", "Where is the train?"), 9)
+QUICK = Plan(1, 1, ("Yes.",), 3)
+# MLX's CPU backend takes a third of a minute for a window in four bits.
+FULL = Plan(10, 4, ("Yes.", "Where is the train?"), 9)
 
 
 def run(quick: bool) -> Report:
@@ -66,19 +71,25 @@ def run(quick: bool) -> Report:
     plan = QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:
-        whisper = WhisperTwice(plan)
-        with sheet.measuring("a batch session through the service"), tempfile.TemporaryDirectory() as folder:
-            _measure_session(sheet, Path(folder) / "tiny-qwen3")
-        with sheet.measuring("Whisper on MLX and on torch"):
-            _measure_whisper(sheet, whisper)
-        with sheet.measuring("Whisper in 4 bits"), tempfile.TemporaryDirectory() as folder:
-            _measure_four_bits(sheet, whisper, Path(folder))
-        with sheet.measuring("Kokoro on MLX and as ONNX"):
-            _measure_kokoro(sheet, plan)
-        with sheet.measuring("convolutions"):
-            _measure_convolution(sheet, plan)
+        with tempfile.TemporaryDirectory() as folder, _starting(Path(folder) / "tiny-qwen3") as service:
+            _measure_here(sheet, plan, Path(folder))
+            with sheet.measuring("a batch session through the service"):
+                asyncio.run(_session(sheet, service()))
 
     return carry_out("mlx", _wanted(), measure, quick=quick)
+
+
+def _measure_here(sheet: Sheet, plan: Plan, folder: Path) -> None:
+    """What needs no service."""
+    whisper = WhisperTwice(plan)
+    with sheet.measuring("Whisper on MLX and on torch"):
+        _measure_whisper(sheet, whisper)
+    with sheet.measuring("Whisper in 4 bits"):
+        _measure_four_bits(sheet, whisper, folder / "small")
+    with sheet.measuring("Kokoro on MLX and as ONNX"):
+        _measure_kokoro(sheet, plan)
+    with sheet.measuring("convolutions"):
+        _measure_convolution(sheet, plan)
 
 
 def _wanted() -> list[Figure]:
@@ -100,15 +111,15 @@ def _wanted() -> list[Figure]:
 # Whisper
 
 
-def _load(engine: str, folder: Path, **options: object) -> Any:
-    return registry.load(engine, EngineSpec(folder.name, str(folder), "mlx", 1, options))
+def _spec(folder: Path, **options: object) -> EngineSpec:
+    return EngineSpec(folder.name, str(folder), "mlx", 1, options)
 
 
 class WhisperTwice:
     """tiny.en on MLX, its weights in the layout that torch reads too, and sentences to hear."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self.plan = plan
 
     @cached_property
     def folder(self) -> Path:
@@ -118,12 +129,12 @@ class WhisperTwice:
     @cached_property
     def engine(self) -> Any:
         """On MLX, in float32."""
-        return _load("mlx_recognition", self.folder, dtype="float32")
+        return mlx_recognition.MlxRecognition(_spec(self.folder, dtype="float32"))
 
     @cached_property
     def texts(self) -> Sequence[str]:
         """What is said."""
-        return SENTENCES[: self._plan.sentences]
+        return SENTENCES[: self.plan.sentences]
 
     @cached_property
     def sounds(self) -> Sequence[Samples]:
@@ -133,9 +144,9 @@ class WhisperTwice:
         voice = Hibari()
         return [soxr.resample(voice(text, seed=0), voice.sample_rate, RATE).astype(np.float32) for text in self.texts]
 
-    def heard_by(self, engine: Any) -> list[str]:
-        """Each sentence as an engine of ours hears it."""
-        windows = [Window(sound, 0.0, RecognitionOptions(language="en")) for sound in self.sounds]
+    def heard_by(self, engine: Any, count: int) -> list[str]:
+        """The first sentences as an engine of ours hears them."""
+        windows = [Window(sound, 0.0, RecognitionOptions(language="en")) for sound in self.sounds[:count]]
         results = [engine.transcribe([window])[0] for window in windows]
         if failure := next((result for result in results if isinstance(result, Exception)), None):
             raise failure
@@ -147,7 +158,7 @@ def _measure_whisper(sheet: Sheet, whisper: WhisperTwice) -> None:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     torch.set_num_threads(1)
-    processor = WhisperProcessor.from_pretrained(whisper.folder)
+    processor: Any = WhisperProcessor.from_pretrained(whisper.folder)
     model = WhisperForConditionalGeneration.from_pretrained(whisper.folder, dtype=torch.float32)
     texts, difference = [], 0.0
     for sound in whisper.sounds:
@@ -156,27 +167,28 @@ def _measure_whisper(sheet: Sheet, whisper: WhisperTwice) -> None:
             encoded = model.get_encoder()(mel).last_hidden_state
             tokens = model.generate(mel, return_timestamps=True, num_beams=1, do_sample=False)
         texts.append(processor.batch_decode(tokens, skip_special_tokens=True)[0].strip())
-        difference = max(difference, float(np.abs(_encoded(whisper.engine, sound) - encoded.numpy()).max()))
-    heard = whisper.heard_by(whisper.engine)
+        difference = max(difference, float(np.abs(_encoded(whisper.engine, mel.numpy()) - encoded.numpy()).max()))
+    heard = whisper.heard_by(whisper.engine, len(texts))
     same = sum(one == other for one, other in zip(heard, texts, strict=True))
-    sheet.put(ENCODER, difference, f"float32, {len(texts)} sentences, each with its own runtime's spectrogram")
-    sheet.put(SAME_TEXT, 100 * same / len(texts), f"{same} of {len(texts)}, greedy")
+    sheet.put(ENCODER, difference, f"float32, the spectrograms of {len(texts)} sentences")
+    sheet.put(
+        SAME_TEXT, 100 * same / len(texts), f"{same} of {len(texts)}, greedy, each runtime with its own spectrogram"
+    )
 
 
-def _encoded(engine: Any, sound: Samples) -> Samples:
-    listener = engine._listener
-    mel = listener._mel(Window(sound, 0.0, RecognitionOptions()))
-    encoded: Samples = engine.edge.leave(listener._model.encoder(mel[None]))
+def _encoded(engine: Any, mel: Samples) -> Samples:
+    """`mel` (1, bands, frames), as torch wants it; MLX wants the frames first."""
+    encoder = engine._listener._model.encoder
+    encoded: Samples = engine.edge.leave(encoder(engine.edge.enter(mel.swapaxes(1, 2))))
     return encoded
 
 
 def _measure_four_bits(sheet: Sheet, whisper: WhisperTwice, folder: Path) -> None:
-    from deployments.weights import quantise_mlx
-
-    quantise_mlx.quantise(whisper.folder, folder / "made", BITS, GROUP_SIZE)
-    sizes = [_weight_bytes(path) for path in (whisper.folder, folder / "made")]
-    small = _load("mlx_recognition", folder / "made")
-    before, after = (errors(whisper.texts, whisper.heard_by(engine)) for engine in (whisper.engine, small))
+    quantise_mlx.quantise(whisper.folder, folder, BITS, GROUP_SIZE)
+    sizes = [_weight_bytes(path) for path in (whisper.folder, folder)]
+    small = mlx_recognition.MlxRecognition(_spec(folder))
+    texts = whisper.texts[: whisper.plan.small_sentences]
+    before, after = (errors(texts, whisper.heard_by(engine, len(texts))) for engine in (whisper.engine, small))
     saved = 100 * (1 - sizes[1] / sizes[0])
     sheet.put(SMALLER, saved, f"{sizes[0] / 1e6:.1f} MB in float16, {sizes[1] / 1e6:.1f} MB in groups of {GROUP_SIZE}")
     sheet.put(WER_BEFORE, 100 * before.rate, f"{before.errors} of {before.words} words, in hibari's voice")
@@ -198,12 +210,12 @@ def _measure_kokoro(sheet: Sheet, plan: Plan) -> None:
     from hibari import Hibari
 
     folder = sources.folder_of(sources.parse(KOKORO), {})
-    engine = _load("mlx_speech", folder, default_voice=VOICE)
+    engine = mlx_speech.load(_spec(folder, default_voice=VOICE))
+    way: Any = engine._way
     graph, reader = _kokoro_onnx(), Hibari()
     alike, lengths = [], []
     for text in plan.kokoro_texts:
         phonemes = reader.phonemize(text)[0]
-        way = engine._way
         ours = engine.edge.leave(way._loaded.model(phonemes, way._packs[VOICE][len(phonemes) - 1], 1.0)).reshape(-1)
         theirs = _run_onnx(graph, way, phonemes)
         lengths.append(abs(len(ours) - len(theirs)) / len(theirs))
@@ -258,13 +270,19 @@ def _log_bands(samples: Samples, frame: int = 1200, bands: int = 40) -> Samples:
 # A batch session through the service
 
 
-def _measure_session(sheet: Sheet, folder: Path) -> None:
-    from deployments.weights import tiny_qwen3_tts
-
+@contextmanager
+def _starting(folder: Path) -> Iterator[Callable[[], RunningProgram]]:
+    """Starts the service with a tiny model in `folder`, while other things are measured; what it gives waits for it."""
     tiny_qwen3_tts.write(folder)
-    asks = [Ask("tiny", f"Stream number {number}.", number) for number in range(STREAMS)]
-    with service_of({"models": {"tiny": _tiny(folder)}}) as service:
-        asyncio.run(_session(sheet, service, asks))
+    service = service_of({"models": {"tiny": _tiny(folder)}})
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(service.__enter__)
+        try:
+            yield starting.result
+        finally:
+            wait([starting])
+            if starting.exception() is None:
+                service.__exit__(None, None, None)
 
 
 def _tiny(folder: Path) -> Mapping[str, Any]:
@@ -278,7 +296,8 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     }
 
 
-async def _session(sheet: Sheet, service: RunningProgram, asks: Sequence[Ask]) -> None:
+async def _session(sheet: Sheet, service: RunningProgram) -> None:
+    asks = [Ask("tiny", f"Stream number {number}.", number) for number in range(STREAMS)]
     # The service keeps what it has said under its seed. At temperature 0 another seed says the same.
     again = [Ask(ask.model, ask.text, ask.seed + STREAMS) for ask in asks]
     alone = [_whole((await all_at_once(service, [ask]))[0]) for ask in asks]
@@ -314,9 +333,6 @@ def _largest_difference(one: bytes, other: bytes) -> int:
 
 
 def _measure_convolution(sheet: Sheet, plan: Plan) -> None:
-    from deployments.engines import mlx_convolution
-    from deployments.engines.mlx_runtime import BLAS, mx
-
     x, weight = mx.random.normal((1, 1000, 128)), mx.random.normal((128, 11, 128))
 
     def timed(convolve: Any) -> float:

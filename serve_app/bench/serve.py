@@ -422,6 +422,7 @@ def _draw(service: RunningProgram, plan: Plan, asks: Asks, capacity: float, know
     shares = sorted(points)
     figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6))
     above.plot(shares, [points[share].first_ms[1] for share in shares], "o-")
+    above.set_ylim(bottom=0)
     above.set_ylabel("first sound p95 of accepted, ms")
     below.plot(shares, [points[share].goodput for share in shares], "o-", label="without underrun")
     below.plot(

@@ -73,8 +73,8 @@ async function offerVoices(model) {
   describeVoice();
 }
 
-function voiceLabel({ id, language }) {
-  return language ? `${id} (${language})` : id;
+function voiceLabel({ id, name, language }) {
+  return language ? `${id} (${language})` : name ?? id;
 }
 
 function describeVoice() {

@@ -11,17 +11,18 @@ from pydantic import Field, StringConstraints, field_validator
 from starlette.responses import Response
 
 from deployments.audio.encode import FORMATS, AudioFormat
-from deployments.engines.base import SpeechTraits
+from deployments.engines.base import SpeechTraits, VoiceReference
 from deployments.errors import fail
 from deployments.settings import StrictModel
 from deployments.speaking import SpeechTask, choose_voice
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.api_types import service_of
 from serve_app.config import PRESETS, Preset
-from serve_app.guard import key_digest
 from serve_app.http_errors import validated
+from serve_app.routes.voices import cannot_clone, owner_of
 from serve_app.speech_stream import SpeechPlan, resume_offset
 from serve_app.streaming import event_stream, stream_of
+from serve_app.voice_store import is_id
 
 router = APIRouter()
 
@@ -71,10 +72,7 @@ async def speech(request: Request) -> Response:
     skip_bytes = resume_offset(request.headers.get("last-event-id"), plan.key)
     if skip_bytes:
         plan = replace(plan, played=False)  # what was heard before must not be waited for again
-    key = key_digest(request.headers) if service.config.security.api_key_sha256 else None
-    placements = [placed.name for placed in service.directory.placements(plan.model)]
-    max_wait_s = service.config.models[plan.model].max_wait_s
-    ticket = service.admission.admit(placements, key, plan.task.predicted_seconds, max_wait_s)
+    ticket = service.admit(plan.model, request.headers, plan.task.predicted_seconds)
     stream = service.speech_stream(plan, ticket)
     headers = _headers(body, plan)
     try:
@@ -104,11 +102,13 @@ async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
     settings = service.config.speech
     name = service.directory.resolve(body.model, "speech")
     traits: SpeechTraits = await service.directory.traits(name)
-    voice = choose_voice(body.voice, traits, service.directory.models[name].voice_aliases)
     pacing = body.pacing or settings.pacing_mode
+    reference = await _reference(body.voice, name, traits, request)
+    aliases = service.directory.models[name].voice_aliases
+    voice = reference.id if reference else choose_voice(body.voice, traits, aliases)
     return SpeechPlan(
         model=name,
-        task=SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed),
+        task=SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed, reference),
         traits=traits,
         audio_format=body.response_format or settings.default_format,
         pacing=settings.pacing if pacing == "fast" or pacing == "played" else PRESETS[pacing],
@@ -116,6 +116,15 @@ async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
         request_seconds_of_audio=settings.request_seconds_of_audio,
         fallback=await service.fallback_for(name),
     )
+
+
+async def _reference(voice: str | None, model: str, traits: SpeechTraits, request: Request) -> VoiceReference | None:
+    """The clip of an uploaded voice; None for any other name."""
+    if voice is None or not is_id(voice):
+        return None
+    if not traits.clones:
+        raise await cannot_clone(model, request)
+    return await asyncio.to_thread(service_of(request).voices.reference, owner_of(request), voice)
 
 
 async def _pieces(text: str, request: Request) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from deployments.engines.base import RecognitionOptions
 from deployments.listening import Heard
 from deployments.settings import StrictModel
+from serve_app.admission import Ticket
 from serve_app.api_types import service_of
 from serve_app.http_errors import validated
 from serve_app.streaming import event, event_stream
@@ -20,6 +21,10 @@ from serve_app.transcript_formats import TranscriptFormat, rendered
 from serve_app.uploads import read_form
 
 router = APIRouter()
+
+ENCODED_BYTES_PER_SECOND = 16_000
+"""Of a compressed recording at 128 kbit/s. How long a recording really is is learned while it is transcribed; admission
+corrects its predictions by that."""
 
 
 class RecognitionFields(StrictModel):
@@ -58,7 +63,8 @@ async def transcriptions(request: Request) -> Response:
 
 async def recognized(request: Request, *, translate: bool) -> Response:
     """Transcribes or translates."""
-    directory = service_of(request).directory
+    service = service_of(request)
+    directory = service.directory
     form = await read_form(request, repeated=frozenset({"timestamp_granularities"}))
     try:
         fields = validated(RecognitionFields, form.fields)
@@ -66,12 +72,28 @@ async def recognized(request: Request, *, translate: bool) -> Response:
         recording = await form.file.read()
     finally:
         await form.close()
-    heard = directory.stream(name, "transcribe", recording, fields.options(translate=translate))
+    ticket = service.admit(name, request.headers, len(recording) / ENCODED_BYTES_PER_SECOND)
+    answers = directory.stream(name, "transcribe", recording, fields.options(translate=translate), ticket=ticket)
+    heard = _noticed(answers, ticket)
     if fields.stream:
         return await event_stream(_events(heard))
     async with aclosing(heard):
         everything = [item async for item in heard]
     return rendered(everything, fields.response_format, fields, "translate" if translate else "transcribe")
+
+
+async def _noticed(heard: AsyncGenerator[Heard], ticket: Ticket) -> AsyncGenerator[Heard]:
+    """The same; admission learns how far the recording is done."""
+    done_seconds = 0.0
+    try:
+        async with aclosing(heard):
+            async for item in heard:
+                ticket.made(item.until_seconds - done_seconds)
+                done_seconds = item.until_seconds
+                yield item
+        ticket.complete()
+    finally:
+        ticket.close()
 
 
 async def _events(heard: AsyncGenerator[Heard]) -> AsyncGenerator[bytes]:

@@ -1,36 +1,137 @@
-"""GET /v1/audio/voices: who can speak."""
+"""/v1/audio/voices: who can speak, and voices of the client's own."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
+from pydantic import StringConstraints
 
 from deployments.engines.base import SpeechTraits
+from deployments.errors import MotetError, fail
+from deployments.settings import StrictModel
 from serve_app.api_types import service_of
+from serve_app.guard import key_digest
+from serve_app.http_errors import validated
+from serve_app.uploads import read_form
+from serve_app.voice_store import StoredVoice
 
 router = APIRouter()
+
+EVERYONE = "everyone"
+"""Who owns the voices of a service without keys."""
+
+
+class VoiceFields(StrictModel):
+    """The form's fields, as OpenAI names them, without the clip.
+
+    `consent` is what the speaker agreed to, in words; `text` is ours: what the clip says.
+    """
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+    consent: Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=4096)]
+    text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4096)] | None = None
+    type: Literal["audio_sample"] = "audio_sample"
+
+
+def owner_of(request: Request) -> str:
+    """Whose voices a request may use: those of its key."""
+    if not service_of(request).config.security.api_key_sha256:
+        return EVERYONE
+    return key_digest(request.headers)
+
+
+@router.post("/v1/audio/voices")
+async def create_voice(request: Request) -> dict[str, Any]:
+    """Keeps a clip to speak like."""
+    form = await read_form(request, recording="audio_sample")
+    try:
+        fields = validated(VoiceFields, form.fields)
+        recording = await form.file.read()
+    finally:
+        await form.close()
+    store = service_of(request).voices
+    voice = await asyncio.to_thread(
+        store.add, owner_of(request), recording, fields.name, fields.consent, fields.text or None
+    )
+    return await _uploaded(voice, request)
 
 
 @router.get("/v1/audio/voices")
 async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
-    """The voices of one speech model, or of all."""
+    """The voices of one speech model, or of all, and the client's own where they can be used."""
     directory = service_of(request).directory
-    speakers = [name for name, config in directory.models.items() if config.task == "speech"]
-    names = [directory.resolve(model, "speech")] if model else speakers
-    listed = []
-    for name in names:
-        traits: SpeechTraits = await directory.traits(name)
-        aliases = directory.models[name].voice_aliases
-        for voice in traits.voices:
-            listed.append(
-                {
-                    "id": voice.id,
-                    "object": "voice",
-                    "model": name,
-                    "language": voice.language,
-                    "description": voice.description,
-                    "aliases": sorted(alias for alias, own in aliases.items() if own == voice.id),
-                }
-            )
+    names = [directory.resolve(model, "speech")] if model else _speakers(request)
+    listed = [voice for name in names for voice in await _models_own(name, request)]
+    if model is None or set(names) & set(await _cloning(request)):
+        stored = await asyncio.to_thread(service_of(request).voices.listed, owner_of(request))
+        listed += [await _uploaded(voice, request) for voice in stored]
     return {"object": "list", "data": listed}
+
+
+@router.get("/v1/audio/voices/{voice_id}")
+async def voice_of_id(request: Request, voice_id: str) -> dict[str, Any]:
+    """One of the client's own voices."""
+    voice = await asyncio.to_thread(service_of(request).voices.get, owner_of(request), voice_id)
+    return await _uploaded(voice, request) | {"consent": voice.consent, "text": voice.text}
+
+
+@router.delete("/v1/audio/voices/{voice_id}")
+async def delete_voice(request: Request, voice_id: str) -> dict[str, Any]:
+    """Forgets one of the client's own voices."""
+    await asyncio.to_thread(service_of(request).voices.delete, owner_of(request), voice_id)
+    return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
+
+
+async def cannot_clone(model: str, request: Request) -> MotetError:
+    """What to say when a model cannot speak like a clip: which ones can."""
+    able = await _cloning(request)
+    remedy = f"Use one of: {', '.join(able)}." if able else "No model of this service can; add one that clones."
+    cause = f"The model {model!r} cannot speak with an uploaded voice."
+    return fail("unsupported", cause, remedy, param="voice", code="voice_not_supported")
+
+
+def _speakers(request: Request) -> list[str]:
+    models = service_of(request).directory.models
+    return [name for name, config in models.items() if config.task == "speech"]
+
+
+async def _cloning(request: Request) -> list[str]:
+    """The models that speak like a clip, as far as they answer."""
+    able = []
+    for name in _speakers(request):
+        with suppress(MotetError):
+            traits: SpeechTraits = await service_of(request).directory.traits(name)
+            able += [name] if traits.clones else []
+    return able
+
+
+async def _models_own(name: str, request: Request) -> list[dict[str, Any]]:
+    directory = service_of(request).directory
+    traits: SpeechTraits = await directory.traits(name)
+    aliases = directory.models[name].voice_aliases
+    return [
+        {
+            "id": voice.id,
+            "object": "voice",
+            "model": name,
+            "language": voice.language,
+            "description": voice.description,
+            "aliases": sorted(alias for alias, own in aliases.items() if own == voice.id),
+        }
+        for voice in traits.voices
+    ]
+
+
+async def _uploaded(voice: StoredVoice, request: Request) -> dict[str, Any]:
+    return {
+        "id": voice.id,
+        "object": "audio.voice",
+        "type": "audio_sample",
+        "name": voice.name,
+        "created_at": voice.created_at,
+        "seconds": voice.seconds,
+        "models": await _cloning(request),
+    }

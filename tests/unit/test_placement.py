@@ -230,7 +230,8 @@ def test_a_cpu_placement_is_the_default() -> None:
 def refused() -> Exception:
     """A replica's refusal as it comes out of Ray."""
     error = MotetError(Failure("overloaded", "The memory is full.", "Try again.", code="memory_full"))
-    return RayTaskError("speak", "a traceback", error).as_instanceof_cause()
+    wrapped: Exception = RayTaskError("speak", "a traceback", error).as_instanceof_cause()  # type: ignore[no-untyped-call]
+    return wrapped
 
 
 async def test_a_replica_without_room_is_passed_over() -> None:

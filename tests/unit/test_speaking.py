@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines.base import AudioChunk, SpeechRequest
+from deployments.engines.base import AudioChunk, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
 from deployments.speaking import SpeechTask, choose_voice, pace_of, requests_of, speak, speak_here
 from deployments.wire import PackedChunk, unpack
@@ -100,3 +101,57 @@ def test_an_unknown_voice_is_answered_with_the_known_ones() -> None:
     with pytest.raises(MotetError, match="ada, bo, alloy") as caught:
         choose_voice("nobody", TRAITS, {"alloy": "bo"})
     assert caught.value.failure.param == "voice"
+
+
+MIXING = replace(TRAITS, mixes=True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own"),
+    [
+        ("bo", "bo"),
+        ("alloy + bo", "bo"),
+        ("ada(2)+bo(1)", "ada(0.6667)+bo(0.3333)"),
+        ("bo + ada", "ada(0.5000)+bo(0.5000)"),
+        ("alloy(1.5)+ada(0.5)", "ada(0.2500)+bo(0.7500)"),
+        ("ada(1)+bo(0)", "ada"),
+    ],
+)
+def test_a_mixture_of_voices_has_one_way_to_be_written(wanted: str, own: str) -> None:
+    assert choose_voice(wanted, MIXING, {"alloy": "bo"}) == own
+    assert choose_voice(own, MIXING, {}) == own
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("ada+nobody", "no voice 'nobody'"),
+        ("ada++bo", "not a mixture"),
+        ("ada(-1)", "not a mixture"),
+        ("ada(0)", "not a mixture"),
+        ("ada(2", "not a mixture"),
+        ("", "not a mixture"),
+        ("+".join(["ada"] * 9), "at most 8"),
+    ],
+)
+def test_a_mixture_that_cannot_be_read_says_why(wanted: str, message: str) -> None:
+    with pytest.raises(MotetError, match=message):
+        choose_voice(wanted, MIXING, {})
+
+
+def test_a_model_that_does_not_mix_knows_no_mixtures() -> None:
+    with pytest.raises(MotetError, match=r"no voice 'ada\+bo'"):
+        choose_voice("ada+bo", TRAITS, {})
+
+
+def test_a_model_without_voices_asks_for_a_clip() -> None:
+    cloning = replace(TRAITS, voices=(), default_voice="", clones=True)
+    with pytest.raises(MotetError, match="POST /v1/audio/voices"):
+        choose_voice(None, cloning, {})
+
+
+def test_every_request_of_a_text_carries_the_clip() -> None:
+    clip = VoiceReference("voice_1", np.zeros(8, np.float32), RATE, "Eight samples.")
+    requests = list(requests_of(SpeechTask(PIECES, clip.id, 1.0, 0, clip), 1.0, 0.1))
+    assert len(requests) == len(PIECES)
+    assert all(request.reference is clip and request.voice == "voice_1" for request in requests)

@@ -1,0 +1,78 @@
+"""A bulk job: the model, what to make of each row, and how the work is cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cluster.bulk.settings import BulkSettings
+from deployments.audio.encode import AudioFormat
+from deployments.replica import ReplicaSettings
+from deployments.settings import PieceSettings, SeparationSettings, StrictModel, WindowSettings
+
+
+class SpeechOrder(StrictModel):
+    """Text to speech. `voice` None is the model's own; a row may name another. The seed of a row comes from its content
+    and `seed`."""
+
+    task: Literal["speech"] = "speech"
+    voice: str | None
+    voice_aliases: Mapping[str, str]
+    speed: float
+    seed: int
+    form: AudioFormat
+    pieces: PieceSettings
+
+
+class TranscriptionOrder(StrictModel):
+    """Recordings to text. `language` None is detected; word times are asked for with `word_times`."""
+
+    task: Literal["transcription"] = "transcription"
+    language: str | None
+    prompt: str | None
+    word_times: bool
+    windows: WindowSettings
+
+
+class SeparationOrder(StrictModel):
+    """Recordings to stems; no `stems` are all of them."""
+
+    task: Literal["separation"] = "separation"
+    stems: tuple[str, ...]
+    form: AudioFormat
+    separation: SeparationSettings
+
+
+Order = Annotated[SpeechOrder | TranscriptionOrder | SeparationOrder, Field(discriminator="task")]
+
+
+class BulkJob(StrictModel):
+    """Everything that decides what a row becomes, and how the work is cut."""
+
+    model: ReplicaSettings
+    order: Order
+    bulk: BulkSettings
+
+    @property
+    def identity(self) -> str:
+        """The part that decides a row's content, as canonical JSON."""
+        content = {"model", "engine", "source", "sha256", "options", "device"}
+        model = self.model.model_dump(mode="json", include=content)
+        return _canonical({"model": model, "order": self.order.model_dump(mode="json")})
+
+    def key(self, content: str, voice: str | None = None) -> str:
+        """The address of what a row becomes: SHA-256 of the settings and its text, or the digest of its recording."""
+        return hashlib.sha256(_canonical([self.identity, content, voice]).encode()).hexdigest()
+
+
+def seed_of(key: str) -> int:
+    """48 bits of a row's key: the same row sounds the same in any job, at any place."""
+    return int(key[:12], 16)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

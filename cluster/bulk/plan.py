@@ -1,0 +1,90 @@
+"""Cuts the rows of a job into batches, always the same way: a batch is the unit of work, of retrying and of resuming."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+from cluster.bulk.job import BulkJob
+from cluster.bulk.rows import Recording, Row
+from cluster.bulk.settings import BulkSettings
+
+NAME_CHARACTERS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """What is made once, for every row with this `key`. `size` is in characters, or bytes of the recording."""
+
+    key: str
+    size: int
+    text: str = ""
+    voice: str | None = None
+    recording: Recording | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one worker gets at once. Its name is a digest of its keys."""
+
+    items: tuple[WorkItem, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its part."""
+        keys = "\n".join(item.key for item in self.items)
+        return hashlib.sha256(keys.encode()).hexdigest()[:NAME_CHARACTERS]
+
+    @property
+    def size(self) -> int:
+        """Characters or bytes."""
+        return sum(item.size for item in self.items)
+
+    def singles(self) -> list[Batch]:
+        """The same work, an item a batch."""
+        return [Batch((item,)) for item in self.items]
+
+
+def item_of(row: Row, job: BulkJob) -> WorkItem:
+    """What has to be made for a row without a fault."""
+    if row.recording is not None:
+        return WorkItem(job.key(row.recording.digest), row.recording.size, recording=row.recording)
+    return WorkItem(job.key(row.text, row.voice), len(row.text), row.text, row.voice)
+
+
+def cut_into_batches(items: Iterable[WorkItem], settings: BulkSettings) -> Iterator[Batch]:
+    """Batches of items of about one length, the longest of each stretch first. Every key comes once."""
+    once = {item.key: item for item in items}
+    waiting = iter(once.values())
+    while stretch := list(islice(waiting, settings.sort_rows)):
+        stretch.sort(key=lambda item: (-item.size, item.key))
+        yield from _cut(stretch, settings)
+
+
+def _cut(items: Sequence[WorkItem], settings: BulkSettings) -> Iterator[Batch]:
+    held: list[WorkItem] = []
+    for item in items:
+        room = settings.batch_characters if item.recording is None else settings.batch_bytes
+        if held and (len(held) == settings.batch_rows or sum(h.size for h in held) + item.size > room):
+            yield Batch(tuple(held))
+            held = []
+        held.append(item)
+    if held:
+        yield Batch(tuple(held))
+
+
+def to_json(items: Sequence[WorkItem]) -> str:
+    """For the way to a worker."""
+    return json.dumps([asdict(item) for item in items])
+
+
+def from_json(text: str) -> list[WorkItem]:
+    """What `to_json` wrote."""
+    found = []
+    for facts in json.loads(text):
+        where = facts.pop("recording")
+        found.append(WorkItem(**facts, recording=None if where is None else Recording(**where)))
+    return found

@@ -1,0 +1,299 @@
+"""Batches through an engine: many rows at once, each with an outcome of its own. Knows nothing of clusters or files."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, Protocol
+
+from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
+from cluster.bulk.plan import WorkItem
+from cluster.bulk.results import Outcome, Result, Timing, digest_of
+from cluster.bulk.sound import SoundBytes
+from deployments.audio.chunking import Chunker, ChunkPlan, PlannedChunk, plan_chunks
+from deployments.audio.decode import Decoder
+from deployments.audio.overlap_add import Merger
+from deployments.audio.resample import Resampler, rate_for
+from deployments.audio.stretch import Stretcher
+from deployments.engines.base import (
+    AudioChunk,
+    Chunk,
+    RecognitionEngine,
+    RecognitionOptions,
+    SeparationEngine,
+    SpeechEngine,
+    SpeechRequest,
+    Stems,
+    Transcript,
+    Window,
+)
+from deployments.errors import Failure, as_failure, fail
+from deployments.listening import windows_of
+from deployments.speaking import choose_voice, pace_of
+from deployments.stepping import advance_or_halve
+from deployments.text.segmentation import cut_into_pieces
+
+TRIED_AGAIN = ("engine", "unavailable", "timeout")
+"""Kinds of failure that another try may not meet."""
+
+
+class Renderer(Protocol):
+    """One engine and one order. Raises `MotetError` when it is made for an order that no row could be made with."""
+
+    def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
+        """What becomes of each item."""
+
+
+def renderer_of(job: BulkJob, engine: Any) -> Renderer:
+    """The renderer for a job's order."""
+    order, width = job.order, job.model.steps.max_batch_size
+    inner = _RENDERERS[order.task](engine, order, width)
+    return _Again(inner, job.bulk.retries)
+
+
+class _Again:
+    """Tries what failed once more, alone."""
+
+    def __init__(self, inner: Renderer, retries: int) -> None:
+        self._inner = inner
+        self._retries = retries
+
+    def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
+        outcomes = self._inner.render(items, recordings)
+        for at, outcome in enumerate(outcomes):
+            for _ in range(self._retries):
+                if not (isinstance(outcome, Failure) and outcome.kind in TRIED_AGAIN):
+                    break
+                outcome = self._inner.render([items[at]], [recordings[at]])[0]
+            outcomes[at] = outcome
+        return outcomes
+
+
+# --- Speech
+
+
+class SpeechRenderer:
+    """Keeps `width` utterances under way; when one ends, the next takes its place in the engine's batch."""
+
+    def __init__(self, engine: SpeechEngine[Any], order: SpeechOrder, width: int) -> None:
+        self._engine = engine
+        self._order = order
+        self._width = width
+        self._traits = engine.traits
+        self._voice = choose_voice(order.voice, self._traits, order.voice_aliases)
+
+    def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
+        """See `Renderer`."""
+        outcomes: dict[int, Outcome] = {}
+        waiting = deque(enumerate(items))
+        active: dict[int, _Take] = {}
+        while waiting or active:
+            while waiting and len(active) < self._width:
+                at, item = waiting.popleft()
+                try:
+                    active[at] = self._take(item)
+                except Exception as error:
+                    outcomes[at] = as_failure(error)
+            outcomes |= self._step(active)
+            active = {at: take for at, take in active.items() if at not in outcomes}
+        return [outcomes[at] for at in range(len(items))]
+
+    def _take(self, item: WorkItem) -> _Take:
+        order = self._order
+        voice = self._voice if item.voice is None else choose_voice(item.voice, self._traits, order.voice_aliases)
+        pieces = cut_into_pieces(item.text, order.pieces)
+        if not pieces:
+            raise fail("invalid", "The text has nothing to say.", "Give some words.", param="text")
+        pace = pace_of(order.speed, self._traits)
+        utterance = self._engine.open(SpeechRequest(pieces, voice, pace.speed, seed_of(item.key)))
+        rate = self._traits.sample_rate
+        return _Take(
+            item.text, voice, utterance, Stretcher(rate, pace.tempo), SoundBytes(order.form, rate, 1), order, rate
+        )
+
+    def _step(self, active: Mapping[int, _Take]) -> dict[int, Outcome]:
+        ended: dict[int, Outcome] = {}
+        if not active:
+            return ended
+        chunks = advance_or_halve(self._engine.step, [take.utterance for take in active.values()])
+        for (at, take), chunk in zip(active.items(), chunks, strict=True):
+            try:
+                take.push(chunk)
+                if take.utterance.finished:
+                    ended[at] = [take.result()]
+            except Exception as error:
+                ended[at] = as_failure(error)
+                take.sound.close()
+            if at in ended:
+                self._engine.close(take.utterance)
+        return ended
+
+
+class _Take:
+    """One row while it is spoken."""
+
+    def __init__(
+        self,
+        text: str,
+        voice: str,
+        utterance: Any,
+        stretcher: Stretcher,
+        sound: SoundBytes,
+        order: SpeechOrder,
+        rate: int,
+    ) -> None:
+        self.utterance = utterance
+        self.sound = sound
+        self._text, self._voice, self._order, self._rate = text, voice, order, rate
+        self._stretcher = stretcher
+        self._ends: dict[int, Timing] = {}
+
+    def push(self, chunk: AudioChunk | Exception) -> None:
+        if isinstance(chunk, Exception):
+            raise chunk
+        before = self._ends.get(chunk.index)
+        start = self.sound.seconds if before is None else before.start
+        self.sound.write(self._stretcher.push(chunk.samples))
+        if self.utterance.finished:
+            self.sound.write(self._stretcher.finish())
+        self._ends[chunk.index] = Timing(start, self.sound.seconds, chunk.text)
+
+    def result(self) -> Result:
+        seconds, data = self.sound.seconds, self.sound.finish()
+        return Result(
+            seconds=seconds,
+            text=self._text,
+            audio=data,
+            format=self._order.form,
+            sample_rate=self._rate,
+            sha256=digest_of(data),
+            voice=self._voice,
+            timings=tuple(self._ends[index] for index in sorted(self._ends)),
+        )
+
+
+# --- Transcription
+
+
+class TranscriptionRenderer:
+    """Windows of all recordings of a batch share the engine's batches."""
+
+    def __init__(self, engine: RecognitionEngine, order: TranscriptionOrder, width: int) -> None:
+        self._engine = engine
+        self._order = order
+        self._width = width
+        self._rate = engine.traits.sample_rate
+        self._options = RecognitionOptions(order.language, order.prompt, word_times=order.word_times)
+
+    def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
+        """See `Renderer`."""
+        heard: dict[int, list[tuple[Window, Transcript]]] = {at: [] for at in range(len(items))}
+        failures: dict[int, Failure] = {}
+        windows = self._windows(recordings, failures)
+        while batch := list(islice(windows, self._width)):
+            results = advance_or_halve(self._engine.transcribe, [window for _, window in batch])
+            for (at, window), result in zip(batch, results, strict=True):
+                if isinstance(result, Exception):
+                    failures.setdefault(at, as_failure(result))
+                else:
+                    heard[at].append((window, result))
+        return [failures.get(at) or [self._result(item, heard[at])] for at, item in enumerate(items)]
+
+    def _windows(
+        self, recordings: Sequence[bytes | None], failures: dict[int, Failure]
+    ) -> Iterator[tuple[int, Window]]:
+        for at, recording in enumerate(recordings):
+            assert recording is not None
+            try:
+                for window in windows_of(recording, self._options, self._rate, self._order.windows):
+                    yield at, window
+            except Exception as error:
+                failures[at] = as_failure(error)
+
+    def _result(self, item: WorkItem, heard: Sequence[tuple[Window, Transcript]]) -> Result:
+        assert item.recording is not None
+        segments = [segment for _, transcript in heard for segment in transcript.segments]
+        if self._order.word_times:
+            timings = tuple(Timing(w.start, w.end, w.text.strip()) for segment in segments for w in segment.words)
+        else:
+            timings = tuple(Timing(s.start, s.end, s.text.strip()) for s in segments)
+        last = heard[-1][0] if heard else None
+        return Result(
+            seconds=last.start + len(last.samples) / self._rate if last else 0.0,
+            text=" ".join(transcript.text for _, transcript in heard if transcript.text),
+            sha256=item.recording.digest,
+            language=heard[0][1].language if heard else None,
+            timings=timings,
+        )
+
+
+# --- Separation
+
+
+class SeparationRenderer:
+    """One recording after the other; neighbouring chunks share the engine's batches."""
+
+    def __init__(self, engine: SeparationEngine, order: SeparationOrder, width: int) -> None:
+        offered = engine.traits.stems
+        if unknown := [stem for stem in order.stems if stem not in offered]:
+            raise fail("invalid", f"There is no stem {unknown[0]!r}.", f"Stems: {', '.join(offered)}.", param="stems")
+        self._engine = engine
+        self._order = order
+        self._width = width
+        self._stems = tuple(dict.fromkeys(order.stems)) or offered
+
+    def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
+        """See `Renderer`."""
+        return [self._one(recording) for recording in recordings]
+
+    def _one(self, recording: bytes | None) -> Outcome:
+        assert recording is not None
+        try:
+            return self._separated(recording)
+        except Exception as error:
+            return as_failure(error)
+
+    def _separated(self, recording: bytes) -> list[Result]:
+        settings = self._order.separation
+        with closing(Decoder(io.BytesIO(recording), mono=False, max_seconds=settings.max_audio_seconds)) as decoder:
+            rate = rate_for(decoder.info.sample_rate, self._engine.traits.sample_rates)
+            plan = plan_chunks(settings.chunk_seconds, settings.overlap_seconds, rate)
+            sounds = {stem: SoundBytes(self._order.form, rate, decoder.info.channels) for stem in self._stems}
+            mergers = {stem: Merger(plan) for stem in self._stems}
+            chunks = _chunks(decoder, plan, rate)
+            while batch := list(islice(chunks, self._width)):
+                for chunk, parts in zip(batch, self._stems_of(batch, rate), strict=True):
+                    for stem, sound in sounds.items():
+                        sound.write(mergers[stem].push(chunk.index, parts.stems[stem], chunk.last))
+        return [_stem(stem, sound, self._order, rate) for stem, sound in sounds.items()]
+
+    def _stems_of(self, batch: Sequence[PlannedChunk], rate: int) -> Iterator[Stems]:
+        asked = [Chunk(chunk.samples, rate, chunk.index) for chunk in batch]
+        for result in advance_or_halve(self._engine.separate, asked):
+            if isinstance(result, Exception):
+                raise result
+            yield result
+
+
+def _chunks(decoder: Decoder, plan: ChunkPlan, rate: int) -> Iterator[PlannedChunk]:
+    channels = decoder.info.channels
+    resampler, chunker = Resampler(decoder.info.sample_rate, rate, channels), Chunker(plan, channels)
+    for block in decoder:
+        yield from chunker.push(resampler.push(block))
+    yield from chunker.push(resampler.finish())
+    yield from chunker.finish()
+
+
+def _stem(stem: str, sound: SoundBytes, order: SeparationOrder, rate: int) -> Result:
+    seconds, data = sound.seconds, sound.finish()
+    return Result(seconds=seconds, stem=stem, audio=data, format=order.form, sample_rate=rate, sha256=digest_of(data))
+
+
+_RENDERERS: Mapping[str, Callable[[Any, Any, int], Renderer]] = {
+    "speech": SpeechRenderer,
+    "transcription": TranscriptionRenderer,
+    "separation": SeparationRenderer,
+}

@@ -1,0 +1,90 @@
+"""What a job writes: one table for all three tasks, in which a column that a task does not fill is null."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from deployments.errors import Failure
+
+TIMING = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
+
+RESULT = pa.schema(
+    [
+        ("key", pa.string()),
+        ("text", pa.string()),
+        ("stem", pa.string()),
+        ("audio", pa.large_binary()),
+        ("format", pa.string()),
+        ("sample_rate", pa.int32()),
+        ("seconds", pa.float64()),
+        ("sha256", pa.string()),
+        ("model", pa.string()),
+        ("voice", pa.string()),
+        ("language", pa.string()),
+        ("timings", pa.list_(TIMING)),
+        ("error_kind", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+"""Of one result. `seconds` is the sound's duration, `sample_rate` its rate in Hz before it was encoded, `sha256` that of
+`audio`, or of the recording that was transcribed. `text` is what was spoken or heard; `timings` says when, in seconds."""
+
+OUTPUT = pa.schema([("id", pa.string()), *RESULT])
+"""A result with the id of its row. Several stems are several rows with one id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What is said from `start` to `end`, in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row of `RESULT`, without its key and model."""
+
+    seconds: float = 0.0
+    text: str | None = None
+    stem: str | None = None
+    audio: bytes | None = None
+    format: str | None = None
+    sample_rate: int | None = None
+    sha256: str | None = None
+    voice: str | None = None
+    language: str | None = None
+    timings: tuple[Timing, ...] = ()
+
+
+Outcome = Sequence[Result] | Failure
+"""What became of one item: its results, or why there are none."""
+
+
+def digest_of(data: bytes) -> str:
+    """SHA-256, as in the `sha256` column."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def table_of(outcomes: Sequence[tuple[str, Outcome]], model: str) -> pa.Table:
+    """Keys and outcomes as a `RESULT` table."""
+    rows = [row for key, outcome in outcomes for row in _rows(key, outcome, model)]
+    return pa.Table.from_pylist(rows, schema=RESULT)
+
+
+def _rows(key: str, outcome: Outcome, model: str) -> list[Mapping[str, Any]]:
+    if isinstance(outcome, Failure):
+        return [{"key": key, "model": model, "error_kind": outcome.kind, "error": outcome.message}]
+    return [_row(key, result, model) for result in outcome]
+
+
+def _row(key: str, result: Result, model: str) -> Mapping[str, Any]:
+    facts = {name: getattr(result, name) for name in Result.__slots__}
+    timings = [{"start": t.start, "end": t.end, "text": t.text} for t in result.timings]
+    return facts | {"key": key, "model": model, "timings": timings}

@@ -1,0 +1,239 @@
+"""A bulk job from its rows to its files: plan, make what is not there yet, and write the output.
+
+Stopping it anywhere, kindly or with `kill -9`, loses the batches under way and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.bulk.job import BulkJob
+from cluster.bulk.output import Layout, results_of, write_folder, write_parquet
+from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
+from cluster.bulk.results import Outcome, table_of
+from cluster.bulk.rows import Row
+from cluster.bulk.store import Store, part_bytes
+from cluster.bulk.workers import Made
+from deployments.errors import Failure, fail
+
+Execute = Callable[[Sequence[Batch]], Iterator[Made]]
+"""Makes batches, in any order; leaves out those whose worker died too often."""
+
+DIED = Failure("unavailable", "Every worker that took this row died or failed.", "Look for what is odd about the row.")
+FAULTS = "faults"
+"""The part with the rows that could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. Sizes are characters or bytes; `seconds` are of sound made by this run, `items` of all runs."""
+
+    items: int
+    of_items: int
+    size: int
+    of_size: int
+    new_size: int
+    seconds: float
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What came of a job."""
+
+    rows: int
+    failed: int
+    seconds: float
+    made_seconds: float
+    files: tuple[str, ...]
+
+
+def run_job(
+    rows: Iterable[Row],
+    job: BulkJob,
+    output: Path,
+    layout: Layout,
+    execute: Execute,
+    progress: Callable[[Progress], None],
+) -> Summary:
+    """Carries a job out, or on. Raises `MotetError` when the folder holds another job, or nothing can be made."""
+    plan = _Plan.of(rows, job)
+    store = Store(output)
+    with store.locked():
+        record = store.record
+        fingerprint = plan.fingerprint(job, layout)
+        if record is not None and record["fingerprint"] != fingerprint:
+            cause = f"{output} holds another job: its input or its settings differ from these."
+            raise fail("invalid", cause, "Name another folder, or remove that one.", code="another_job")
+        if record is not None and (finished := _finished(record, output)):
+            store.forget(store.done())  # in case the job ended before it had done that
+            return finished
+        if record is None:
+            store.write_record({"fingerprint": fingerprint})
+        made_seconds = _make(plan, store, execute, progress)
+        return _write(plan, store, job, layout, made_seconds, fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Every row's id and key, and the batches. Texts are held in memory, sound never."""
+
+    rows: tuple[tuple[str, str], ...]
+    batches: tuple[Batch, ...]
+    faults: Mapping[str, str]
+    model: str
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], job: BulkJob) -> _Plan:
+        named: list[tuple[str, str]] = []
+        items: dict[str, WorkItem] = {}
+        faults: dict[str, str] = {}
+        for row in rows:
+            if row.fault:
+                key = job.key(f"fault of {row.id}: {row.fault}")
+                faults[key] = row.fault
+            else:
+                item = item_of(row, job)
+                key = item.key
+                items.setdefault(key, item)
+            named.append((row.id, key))
+        return cls(tuple(named), tuple(cut_into_batches(items.values(), job.bulk)), faults, job.model.model)
+
+    def fingerprint(self, job: BulkJob, layout: Layout) -> str:
+        digest = hashlib.sha256(job.identity.encode())
+        for name, key in self.rows:
+            digest.update(f"{name}\0{key}\0".encode())
+        for batch in self.batches:
+            digest.update(batch.name.encode())
+        digest.update(f"{layout} {job.bulk.shard_bytes}".encode())
+        return digest.hexdigest()
+
+
+def _make(plan: _Plan, store: Store, execute: Execute, progress: Callable[[Progress], None]) -> float:
+    """Everything that is not there yet. Returns the seconds of sound that this run made."""
+    done = store.done()
+    if plan.faults and FAULTS not in done:
+        outcomes: list[tuple[str, Outcome]] = [(k, Failure("invalid", fault)) for k, fault in plan.faults.items()]
+        store.put(FAULTS, part_bytes(table_of(outcomes, plan.model)))
+    tally = _Tally(plan, done, progress)
+    missing = [batch for batch in plan.batches if batch.name not in done]
+    for made in _passes(missing, execute, plan.model):
+        store.put(made.name, made.part)
+        tally.add(made)
+    return tally.seconds
+
+
+def _passes(missing: Sequence[Batch], execute: Execute, model: str) -> Iterator[Made]:
+    """The batches; then the items of those whose workers died too often, each alone, so that only the deadly one is lost."""
+    left = {batch.name: batch for batch in missing}
+    if left:
+        for made in execute(missing):
+            del left[made.name]
+            yield made
+    if left:
+        singles = [single for batch in left.values() for single in batch.singles()]
+        alone = {made.name: made for made in execute(singles)}
+        yield from (_joined(batch, alone, model) for batch in left.values())
+
+
+def _joined(batch: Batch, alone: Mapping[str, Made], model: str) -> Made:
+    """The batch as one part under its own name, from items that were made alone; one that is not there died again."""
+    found = [alone.get(single.name) for single in batch.singles()]
+    tables = [
+        table_of([(item.key, DIED)], model) if made is None else _table(made)
+        for item, made in zip(batch.items, found, strict=True)
+    ]
+    failed = sum(1 if made is None else made.failed for made in found)
+    seconds = sum(made.seconds for made in found if made is not None)
+    return Made(batch.name, part_bytes(pa.concat_tables(tables)), failed, seconds, batch.size)
+
+
+def _table(made: Made) -> pa.Table:
+    return pa.ipc.open_file(made.part).read_all()
+
+
+class _Tally:
+    """Counts what is done and tells."""
+
+    def __init__(self, plan: _Plan, done: set[str], tell: Callable[[Progress], None]) -> None:
+        self._batches = {batch.name: batch for batch in plan.batches}
+        self._tell = tell
+        self._of_items = sum(len(batch.items) for batch in plan.batches)
+        self._of_size = sum(batch.size for batch in plan.batches)
+        finished = [batch for batch in plan.batches if batch.name in done]
+        self._items = sum(len(batch.items) for batch in finished)
+        self._size = sum(batch.size for batch in finished)
+        self._new = self._failed = 0
+        self.seconds = 0.0
+        self._say()
+
+    def add(self, made: Made) -> None:
+        batch = self._batches[made.name]
+        self._items += len(batch.items)
+        self._size += batch.size
+        self._new += batch.size
+        self._failed += made.failed
+        self.seconds += made.seconds
+        self._say()
+
+    def _say(self) -> None:
+        self._tell(
+            Progress(self._items, self._of_items, self._size, self._of_size, self._new, self.seconds, self._failed)
+        )
+
+
+def _write(plan: _Plan, store: Store, job: BulkJob, layout: Layout, made_seconds: float, fingerprint: str) -> Summary:
+    places, failed, seconds = _places(plan, store)
+    results = results_of(plan.rows, places, store.part)
+    written = (
+        write_parquet(results, store.output, job.bulk.shard_bytes)
+        if layout == "parquet"
+        else write_folder(results, store.output)
+    )
+    keys = [key for _, key in plan.rows]
+    files = {str(path.relative_to(store.output)): path.stat().st_size for path in written}
+    summary = Summary(
+        rows=len(keys),
+        failed=sum(key in failed for key in keys),
+        seconds=math.fsum(seconds.get(key, 0.0) for key in keys),
+        made_seconds=made_seconds,
+        files=tuple(files),
+    )
+    totals = {"rows": summary.rows, "failed": summary.failed, "seconds": summary.seconds}
+    store.write_record({"fingerprint": fingerprint, "finished": totals, "files": files})
+    store.forget(store.done())
+    return summary
+
+
+def _places(plan: _Plan, store: Store) -> tuple[dict[str, tuple[str, int, int]], set[str], dict[str, float]]:
+    """Where each key's results are, which keys failed, and the seconds of each."""
+    places: dict[str, tuple[str, int, int]] = {}
+    failed: set[str] = set()
+    seconds: dict[str, float] = {}
+    for name in [*([FAULTS] if plan.faults else []), *(batch.name for batch in plan.batches)]:
+        table = store.part(name).select(["key", "seconds", "error_kind"])
+        for at, facts in enumerate(table.to_pylist()):
+            key = facts["key"]
+            _, start, count = places.get(key, (name, at, 0))
+            places[key] = (name, start, count + 1)
+            if facts["error_kind"] is not None:
+                failed.add(key)
+            else:
+                seconds[key] = facts["seconds"]
+    return places, failed, seconds
+
+
+def _finished(record: Mapping[str, Any], output: Path) -> Summary | None:
+    """The summary of a job whose files are all still there; parts of one that lost some are gone, so it is made anew."""
+    files = record.get("files", {})
+    whole = all((output / name).is_file() and (output / name).stat().st_size == size for name, size in files.items())
+    if "finished" not in record or not whole:
+        return None
+    return Summary(**record["finished"], made_seconds=0.0, files=tuple(files))

@@ -1,0 +1,277 @@
+"""Batches through Ray Data: actors that hold an engine each, on the machines that have room for one.
+
+Workers compute and write nothing. What they made comes back through the object store, so that no disk is shared, and Ray
+Data holds them back when it is not fetched.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
+
+from cluster.bulk.job import BulkJob
+from cluster.bulk.plan import Batch, WorkItem, from_json, item_of, to_json
+from cluster.bulk.rendering import Renderer, renderer_of
+from cluster.bulk.results import RESULT, Outcome, table_of
+from cluster.bulk.rows import Recording, read_recording, row_of
+from cluster.bulk.store import part_bytes
+from cluster.hardware import HardwareClass
+from deployments.cpu_scheduling import apply
+from deployments.errors import Failure, MotetError, fail
+from deployments.replica import load_engine
+
+NODE_LABEL = "ray.io/node-id"
+INIT_DEATHS = 5
+"""Workers that may die one after the other while they load."""
+READERS = 2
+"""Tasks that read recordings, at once."""
+
+SENT = pa.schema(
+    [
+        ("name", pa.string()),
+        ("items", pa.string()),
+        ("recordings", pa.list_(pa.large_binary())),
+        ("faults", pa.list_(pa.string())),
+    ]
+)
+"""A batch on its way to a worker. `recordings` and `faults` are filled where the input is."""
+MADE = pa.schema(
+    [
+        ("name", pa.string()),
+        ("part", pa.large_binary()),
+        ("failed", pa.int64()),
+        ("seconds", pa.float64()),
+        ("size", pa.int64()),
+        ("refused", pa.string()),
+    ]
+)
+"""A batch on its way back. `refused` is why the worker could do nothing at all: every other would say the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A finished batch: its part file, how many of its items failed, and the seconds of sound in it."""
+
+    name: str
+    part: bytes
+    failed: int
+    seconds: float
+    size: int
+
+
+def made_of(name: str, items: Sequence[WorkItem], outcomes: Sequence[Outcome], model: str) -> Made:
+    """A batch from the outcomes of its items."""
+    keyed = [(item.key, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+    failed = [outcome for outcome in outcomes if not isinstance(outcome, Sequence)]
+    # Stems of one recording are as long as it is, and count once.
+    seconds = sum(outcome[0].seconds for outcome in outcomes if isinstance(outcome, Sequence) and outcome)
+    size = sum(item.size for item in items)
+    return Made(name, part_bytes(table_of(keyed, model)), len(failed), seconds, size)
+
+
+class Worker:
+    """An actor of the pool. The engine is loaded and called on a thread of its own, below live traffic."""
+
+    def __init__(self, job: BulkJob) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bulk")
+        self._job = job
+        self._renderer = self._thread.submit(self._load).result()
+
+    def _load(self) -> Renderer | MotetError:
+        scheduling = self._job.model.scheduling.model_copy(update={"fifo_priority": None, "nice": self._job.bulk.nice})
+        apply(scheduling)  # before the engine is loaded, so that its own threads inherit it
+        try:
+            return renderer_of(self._job, load_engine(self._job.model))
+        except MotetError as error:
+            return error  # raised here, it would be one more dead actor, which Ray replaces
+
+    def __call__(self, sent: pa.Table) -> pa.Table:
+        """Renders the batches of a `SENT` table to a `MADE` one."""
+        if isinstance(self._renderer, MotetError):
+            return pa.Table.from_pylist([{"refused": str(self._renderer)}], schema=MADE)
+        return pa.Table.from_pylist([asdict(self._made(facts)) for facts in sent.to_pylist()], schema=MADE)
+
+    def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
+        """The outcomes of some items, on the engine's thread. Raises `MotetError` when the engine could not be loaded."""
+        if isinstance(self._renderer, MotetError):
+            raise self._renderer
+        return self._thread.submit(self._renderer.render, items, recordings).result()
+
+    def _made(self, facts: dict[str, Any]) -> Made:
+        items = from_json(facts["items"])
+        recordings, faults = facts["recordings"], facts["faults"]
+        good = [at for at in range(len(items)) if faults[at] is None]
+        rendered = iter(self.render([items[at] for at in good], [recordings[at] for at in good]))
+        outcomes = [next(rendered) if fault is None else Failure("invalid", fault) for fault in faults]
+        return made_of(facts["name"], items, outcomes, self._job.model.model)
+
+
+class TableWorker(Worker):
+    """The same for a Ray dataset that somebody else reads and writes: rows in, the same rows with their results out."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Renders a table with `text` (and perhaps `voice`), or with `audio` (bytes) or `path`."""
+        given = table.drop_columns([name for name in RESULT.names if name in table.column_names])
+        outcomes = self._outcomes(table.to_pylist())
+        results = table_of(outcomes, self._job.model.model)
+        counts = [len(outcome) if isinstance(outcome, Sequence) else 1 for _, outcome in outcomes]
+        rows = [at for at, count in enumerate(counts) for _ in range(count)]
+        return pa.Table.from_arrays(
+            [*given.take(rows).columns, *results.columns], names=[*given.column_names, *RESULT.names]
+        )
+
+    def _outcomes(self, rows: Sequence[dict[str, Any]]) -> list[tuple[str, Outcome]]:
+        """Longest first, so that those in one step of the engine are alike; given back in the order of the rows."""
+        items: dict[int, WorkItem] = {}
+        sounds: dict[int, bytes | None] = {}
+        outcomes: dict[int, Outcome] = {}
+        for at, facts in enumerate(rows):
+            row = row_of(facts, self._job.order.task)
+            try:
+                if row.fault:
+                    raise fail("invalid", row.fault)
+                sounds[at] = None if row.recording is None else _sound(facts, row.recording)
+                items[at] = item_of(row, self._job)
+            except MotetError as error:
+                outcomes[at] = error.failure
+        longest_first = sorted(items, key=lambda at: -items[at].size)
+        rendered = self.render([items[at] for at in longest_first], [sounds[at] for at in longest_first])
+        outcomes |= zip(longest_first, rendered, strict=True)
+        return [(items[at].key if at in items else "", outcomes[at]) for at in range(len(rows))]
+
+
+def _sound(facts: dict[str, Any], recording: Recording) -> bytes:
+    sound = facts.get("audio")
+    return sound if isinstance(sound, bytes) else read_recording(recording)
+
+
+# --- One pass over the batches
+
+
+def render_on_cluster(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int) -> Iterator[Made]:
+    """Each batch as it is finished, in any order. A batch whose worker died too often is left out.
+
+    Raises `MotetError` when no worker can load the model, or none stays alive.
+    """
+    try:
+        yield from _rendered(batches, job, hardware, workers)
+    except RayError as error:
+        cause = f"The cluster could not do the work: {type(error).__name__}: {error}"
+        raise fail("unavailable", cause, "The same command goes on once it can.") from error
+
+
+def _rendered(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int) -> Iterator[Made]:
+    with _own_context():
+        dataset = _dataset(batches)
+        made = map_with_workers(
+            dataset if job.order.task == "speech" else with_recordings(dataset),
+            Worker,
+            job,
+            hardware,
+            batch_size=1,
+            compute=ActorPoolStrategy(size=min(workers, len(batches)), max_tasks_in_flight_per_actor=2),
+        )
+        blocks: Iterable[Any] = made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for block in blocks:
+            for facts in block.to_pylist():
+                if refused := facts.pop("refused"):
+                    raise fail("unavailable", refused)
+                yield Made(**facts)
+
+
+def map_with_workers(
+    dataset: Dataset,
+    worker: type[Worker],
+    job: BulkJob,
+    hardware: HardwareClass,
+    *,
+    batch_size: int,
+    compute: ActorPoolStrategy,
+) -> Dataset:
+    """The dataset through workers on their hardware class. A batch whose worker died is tried `retries` times more."""
+    lives: dict[str, Any] = {"max_restarts": -1, "max_task_retries": job.bulk.retries}
+    with warnings.catch_warnings():
+        # Ray 2.60 announces the end of these two arguments and has no other way yet to bound its retries.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return dataset.map_batches(
+            worker,
+            fn_constructor_args=(job,),
+            batch_size=batch_size,
+            batch_format="pyarrow",
+            compute=compute,
+            **hardware.actor_options(),
+            **lives,
+        )
+
+
+def _dataset(batches: Sequence[Batch]) -> Dataset:
+    """A block for each batch, so that each is a task of its own and comes back alone."""
+    return ray.data.from_arrow([_sent(batch) for batch in batches])
+
+
+def _sent(batch: Batch) -> pa.Table:
+    nothing = [None] * len(batch.items)  # for speech it stays so
+    facts = {"name": batch.name, "items": to_json(batch.items), "recordings": nothing, "faults": nothing}
+    return pa.Table.from_pylist([facts], schema=SENT)
+
+
+def with_recordings(dataset: Dataset) -> Dataset:
+    """Fills in the bytes of recordings, on the node on which the job was started: no other needs to see its files."""
+    here = {NODE_LABEL: ray.get_runtime_context().get_node_id()}
+    readers = TaskPoolStrategy(size=READERS)  # they ask for no CPU, and would all be started at once
+    return dataset.map_batches(
+        _read, batch_size=None, batch_format="pyarrow", num_cpus=0, label_selector=here, compute=readers
+    )
+
+
+def _read(sent: pa.Table) -> pa.Table:
+    rows = sent.to_pylist()
+    for facts in rows:
+        found = [_bytes_or_fault(item) for item in from_json(facts["items"])]
+        facts["recordings"] = [data for data, _ in found]
+        facts["faults"] = [fault for _, fault in found]
+    return pa.Table.from_pylist(rows, schema=SENT)
+
+
+def _bytes_or_fault(item: WorkItem) -> tuple[bytes | None, str | None]:
+    if item.recording is None:
+        return None, None
+    try:
+        return read_recording(item.recording), None
+    except MotetError as error:
+        return None, str(error)
+
+
+@contextmanager
+def _own_context() -> Iterator[None]:
+    """Ray Data's settings for a job: quiet, in any order, and going on when a worker dies too often on a batch."""
+    context = DataContext.get_current()
+    wanted: dict[str, Any] = {
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "max_errored_blocks": -1,
+        "max_consecutive_actor_init_deaths": INIT_DEATHS,
+    }
+    kept = {name: getattr(context, name) for name in wanted}
+    log = logging.getLogger("ray.data")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # a batch that is left out is no error yet
+    for name, value in wanted.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for name, value in kept.items():
+            setattr(context, name, value)

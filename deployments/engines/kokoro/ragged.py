@@ -1,0 +1,130 @@
+"""Rows of different lengths in one padded tensor, so that a row comes out as it would alone.
+
+Tensors are (rows, width, channels). One rule holds everywhere: beyond a row's length a tensor is zero. Convolutions then see
+the padding that they would see at the end of a row alone, sums over time need no mask, and only what adds a constant (a bias,
+the shift of a norm) must be followed by `clear`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How long each row is: `lengths` (rows,) of a padded `width`. `mask` (rows, width, 1) is None when all are full."""
+
+    lengths: Tensor
+    width: int
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, lengths: Tensor) -> Rows:
+        """Rows padded to the longest."""
+        width = int(lengths.max())
+        full = bool((lengths == width).all())
+        return cls(lengths, width, None if full else _mask(lengths, width))
+
+    def resized(self, factor: int, more: int = 0) -> Rows:
+        """Every row `factor` times as long, and `more`."""
+        lengths, width = self.lengths * factor + more, self.width * factor + more
+        return Rows(lengths, width, None if self.mask is None else _mask(lengths, width))
+
+    def clear(self, x: Tensor) -> Tensor:
+        """Zeros beyond each row's end; `x` may be written to."""
+        return x if self.mask is None else x.mul_(self.mask)
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Each row's own length back to front; what is beyond its end stays."""
+        if self.mask is None:
+            return x.flip(1)
+        positions = torch.arange(self.width, device=x.device)
+        mirrored = self.lengths[:, None] - 1 - positions
+        order = torch.where(mirrored < 0, positions, mirrored)
+        return x.gather(1, order.unsqueeze(-1).expand_as(x))
+
+    def centred(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`x` less its mean over each row's own length, and its variance there (rows, 1, channels)."""
+        lengths = self.lengths.to(x.dtype)[:, None, None]
+        centred = self.clear(x - x.sum(dim=1, keepdim=True) / lengths)
+        return centred, centred.square().sum(dim=1, keepdim=True) / lengths
+
+
+def _mask(lengths: Tensor, width: int) -> Tensor:
+    return (torch.arange(width, device=lengths.device) < lengths[:, None]).unsqueeze(-1).float()
+
+
+def groups(lengths: Sequence[int], most_padding: float) -> list[list[int]]:
+    """Positions of rows that go together, the longest first: at most this share of a group is padding."""
+    found: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        group = found[-1] if found else []
+        padded = lengths[group[0]] * (len(group) + 1) if group else 0
+        if group and padded - sum(lengths[r] for r in (*group, row)) <= most_padding * padded:
+            group.append(row)
+        else:
+            found.append([row])
+    return found
+
+
+class Conv(nn.Module):
+    """A convolution over time. As one of two dimensions with the channels last it is nearly twice as fast on a CPU."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, *, dilation: int = 1, stride: int = 1,
+        padding: int | None = None, bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels_out, channels_in, 1, kernel))
+        self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
+        self._dilation, self._stride = dilation, stride
+        self._padding = dilation * (kernel - 1) // 2 if padding is None else padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, width, channels); the same width where `stride` and `padding` say nothing else."""
+        flat = x.transpose(1, 2).unsqueeze(2)
+        y = functional.conv2d(flat, self.weight, self.bias, (1, self._stride), (0, self._padding), (1, self._dilation))
+        return y.squeeze(2).transpose(1, 2)
+
+
+class UpConv(nn.Module):
+    """A transposed convolution over time that makes rows `rate` times as long."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, rate: int, groups: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels_in, channels_out // groups, 1, kernel))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+        self._rate, self._groups = rate, groups
+        self._padding = (kernel - rate + 1) // 2
+        self._more = rate - kernel + 2 * self._padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, width, channels) to (rows, rate * width, channels)."""
+        flat = x.transpose(1, 2).unsqueeze(2)
+        y = functional.conv_transpose2d(
+            flat, self.weight, self.bias, (1, self._rate), (0, self._padding), (0, self._more), self._groups
+        )
+        return y.squeeze(2).transpose(1, 2)
+
+
+class BiLstm(nn.Module):
+    """A bidirectional LSTM: (rows, width, channels).
+
+    Its two directions are two networks: backward each row is turned round at its own end. Packed sequences would do as
+    well, but take another path through the library than full rows, and round differently.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.onward = nn.LSTM(channels_in, channels_out // 2, batch_first=True)
+        self.backward = nn.LSTM(channels_in, channels_out // 2, batch_first=True)
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """Zero beyond each row's end."""
+        turned = rows.turned(self.backward(rows.turned(x))[0])
+        return rows.clear(torch.cat([self.onward(x)[0], turned], dim=-1))

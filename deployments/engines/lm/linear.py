@@ -1,0 +1,91 @@
+"""Linear layers in float32, or with eight-bit weights and activations for CPUs.
+
+Eight bits: a weight row has one scale, an activation row has one scale, and products are added up as exact 32-bit
+integers. So a row's result does not depend on its batch, which per-tensor schemes cannot promise. Where the processor
+multiplies bytes (VNNI, AMX) it takes about a quarter of float32's time and memory traffic.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Precision = Literal["float32", "int8"]
+
+BLOCK_ROWS = 128
+
+PACKS = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+"""Whether oneDNN multiplies packed bytes here."""
+
+
+class FloatLinear(nn.Module):
+    """`x @ weight.T + bias`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs) to (n, outputs)."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class Int8Linear(nn.Module):
+    """The same with a weight of signed bytes.
+
+    Error: each product's factors are off by at most half a step, 1/254 of their row's largest magnitude. On x86 the
+    weight is kept a second time, in the order in which oneDNN reads it; inside a compiled step the plain one is used.
+    """
+
+    weight: Tensor
+    scales: Tensor
+    zeros: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
+        self.register_buffer("weight", (weight / scales[:, None]).round().to(torch.int8).contiguous())
+        self.register_buffer("scales", scales)
+        self.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.int32))
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.packed = torch.ops.onednn.qlinear_prepack(self.weight, None) if PACKS else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs) float32 to (n, outputs) float32."""
+        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
+        steps = (x / scale).round()
+        if self.packed is None or torch.compiler.is_compiling():
+            y = torch._int_mm(steps.to(torch.int8), self.weight.t()) * self.scales
+        else:
+            y = self._packed_product((steps + 128).to(torch.uint8))
+        return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
+
+    def _packed_product(self, steps: Tensor) -> Tensor:
+        """(n, outputs) of unsigned steps around 128, which are what processors without AMX multiply fast."""
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            steps, 1.0, 128, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return product
+
+
+def in_blocks(rows_pass: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
+    """A pass that treats every row by itself, a block of rows at a time: what it makes on the way stays in the cache, and
+    small enough that no memory is asked of the system for it."""
+    parts = [rows_pass(*block) for block in zip(*(tensor.split(BLOCK_ROWS) for tensor in rows), strict=True)]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+def linear(weight: Tensor, bias: Tensor | None, precision: Precision) -> nn.Module:
+    """A layer of (outputs, inputs) float32 `weight` in the given precision."""
+    return Int8Linear(weight, bias) if precision == "int8" else FloatLinear(weight, bias)
+
+
+def cache_dtype(precision: Precision) -> torch.dtype:
+    """What keys and values are kept in: half the traffic where weights are small as well."""
+    return torch.bfloat16 if precision == "int8" else torch.float32

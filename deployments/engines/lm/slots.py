@@ -1,0 +1,110 @@
+"""A static cache of keys and values for many streams, with a position for each.
+
+A stream joins, takes a row, and leaves. A row's number is not the stream's identity: rows are moved so that those which
+step together stand first, because then a step reads its keys and values without copying them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deployments.errors import fail
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A stream's place in the cache: its present row, and how many positions of it are filled."""
+
+    row: int
+    position: int = 0
+
+
+class SlotCache:
+    """Keys and values of up to `slots` streams of up to `capacity` tokens.
+
+    `keys[layer]` and `values[layer]` are (slots, heads, capacity + 1, head_dim) tensors that never move. No stream reads
+    the last position, `scratch`: rows that a padded step computes in vain write there.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        slots: int,
+        heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: str = "cpu",
+    ) -> None:
+        shape = (slots, heads, capacity + 1, head_dim)
+        self.capacity = self.scratch = capacity
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self._rows: list[Slot | None] = [None] * slots
+
+    @property
+    def free(self) -> int:
+        """How many more streams fit."""
+        return self._rows.count(None)
+
+    def join(self) -> Slot:
+        """A row for a new stream. Raises `MotetError` (overloaded) when all are taken."""
+        if None not in self._rows:
+            raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
+        row = self._rows.index(None)
+        slot = self._rows[row] = Slot(row)
+        return slot
+
+    def leave(self, slot: Slot) -> None:
+        """Frees the row; safe to call twice."""
+        if self._rows[slot.row] is slot:
+            self._rows[slot.row] = None
+
+    def arrange(self, slots: Sequence[Slot]) -> None:
+        """Moves rows so that `slots` stand in rows 0, 1, 2, ... in that order."""
+        for row, slot in enumerate(slots):
+            if slot.row != row:
+                self._swap(row, slot)
+
+    def _swap(self, row: int, slot: Slot) -> None:
+        other, left = self._rows[row], slot.row
+        filled = max(slot.position, other.position if other else 0)
+        for cache in (*self.keys, *self.values):
+            moved = cache[left, :, :filled].clone()
+            if other is not None:
+                cache[left, :, :filled] = cache[row, :, :filled]
+            cache[row, :, :filled] = moved
+        self._rows[row], self._rows[left] = slot, other
+        slot.row = row
+        if other is not None:
+            other.row = left
+
+    def write(self, slot: Slot, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
+        """Puts (heads, n, head_dim) keys and values of a prompt at `start`. The caller moves the position on."""
+        stop = start + keys.shape[1]
+        self.keys[layer][slot.row, :, start:stop] = keys
+        self.values[layer][slot.row, :, start:stop] = values
+
+
+def write_step(cache: Tensor, positions: Tensor, new: Tensor) -> None:
+    """Puts one token's (batch, heads, head_dim) into the first rows of a (slots, heads, capacity, head_dim) cache.
+
+    `positions` (batch,) int64 says where in each row.
+    """
+    batch = new.shape[0]
+    rows = torch.arange(batch, device=new.device)
+    cache.index_put_((rows[:, None], _heads(new)[None, :], positions[:, None]), new.to(cache.dtype))
+
+
+def _heads(new: Tensor) -> Tensor:
+    return torch.arange(new.shape[1], device=new.device)
+
+
+def length_mask(positions: Tensor, length: int) -> Tensor:
+    """(batch, 1, 1, length) boolean: a row at position p attends to 0..p, and to nothing that another stream left there."""
+    return (torch.arange(length, device=positions.device)[None, :] <= positions[:, None])[:, None, None, :]

@@ -1,0 +1,204 @@
+"""Sopro's language model: text and a voice's tokens in, semantic tokens out, for many streams at once.
+
+The state of a stream is its slot in the cache; everything here is weights. A prompt is read for all new streams at once
+(`prefill`), packed without padding; then `step` gives the next token of every row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deployments.engines.lm.linear import Precision, cache_dtype, in_blocks, linear
+from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
+from deployments.engines.lm.slots import Slot, SlotCache, length_mask, write_step
+from deployments.engines.sopro.config import ModelConfig
+from deployments.graphs import Input
+
+Weights = Mapping[str, Tensor]
+
+
+def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    """Root-mean-square normalisation over the last dimension."""
+    return F.rms_norm(x, (x.shape[-1],), weight, 1e-6)
+
+
+def rotary_tables(length: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (length, dim) of rotary positions, base 10,000, halves rotated."""
+    frequencies = 1.0 / (10_000.0 ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on (..., dim) with matching tables."""
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
+
+
+class Block(nn.Module):
+    """One transformer block. The layer scales are part of the last linear layer of each half."""
+
+    def __init__(self, weights: Weights, prefix: str, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.heads = config.ar_heads
+        self.kv_heads = config.ar_kv_heads or config.ar_heads
+        self.head_dim = config.ar_model_dim // config.ar_heads
+
+        def weight(name: str) -> Tensor:
+            return weights[f"{prefix}.{name}"]
+
+        self.attention_norm = nn.Parameter(weight("attn_norm.weight"), requires_grad=False)
+        self.feed_forward_norm = nn.Parameter(weight("ffn_norm.weight"), requires_grad=False)
+        ones = torch.ones(self.head_dim)
+        normed = config.ar_qk_rms_norm
+        self.query_norm = nn.Parameter(weight("attn.q_norm.weight") if normed else ones, requires_grad=False)
+        self.key_norm = nn.Parameter(weight("attn.k_norm.weight") if normed else ones, requires_grad=False)
+        self.normed = normed
+        qkv = torch.cat([weight(f"attn.{name}_proj.weight") for name in "qkv"])
+        gate_up = torch.cat([weight("ffn.gate_proj.weight"), weight("ffn.up_proj.weight")])
+        self.qkv = linear(qkv, None, precision)
+        self.out = linear(weight("attn_scale.scale")[:, None] * weight("attn.out_proj.weight"), None, precision)
+        self.gate_up = linear(gate_up, None, precision)
+        self.down = linear(weight("ffn_scale.scale")[:, None] * weight("ffn.down_proj.weight"), None, precision)
+
+    def attention_input(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (n, heads, head_dim), keys and values (n, kv_heads, head_dim) of (n, dim)."""
+        projected = self.qkv(rms_norm(x, self.attention_norm)).view(x.shape[0], -1, self.head_dim)
+        query, key, value = projected.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if self.normed:
+            query, key = rms_norm(query, self.query_norm), rms_norm(key, self.key_norm)
+        return rotate(query, cos, sin), rotate(key, cos, sin), value
+
+    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows attention: (n, dim) of `x` and of the attended values."""
+        x = x + self.out(attended)
+        gate, up = self.gate_up(rms_norm(x, self.feed_forward_norm)).chunk(2, dim=-1)
+        added: Tensor = self.down(F.silu(gate) * up)
+        return x + added
+
+
+class Decoder(nn.Module):
+    """The weights of the language model, and its two passes."""
+
+    cos: Tensor
+    sin: Tensor
+    embeddings: Tensor
+    text_embeddings: Tensor
+
+    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision, longest: int) -> None:
+        """`longest` is how many positions a stream may have."""
+        super().__init__()
+        self.config = config
+        self.dtype = cache_dtype(precision)
+        embeddings = F.linear(
+            weights["semantic_tok_emb.weight"], weights["sem_in_proj.weight"], weights["sem_in_proj.bias"]
+        )
+        self.register_buffer("embeddings", embeddings)
+        self.register_buffer("text_embeddings", weights["text_tok_emb.weight"])
+        names = [f"ar_prior.temporal.layers.{number}" for number in range(config.ar_blocks)]
+        self.blocks = nn.ModuleList([Block(weights, name, config, precision) for name in names])
+        self.norm = nn.Parameter(weights["ar_prior.out_norm.weight"], requires_grad=False)
+        bias = weights["ar_prior.token_head.bias"].clone()
+        bias[config.bos] = NEVER
+        self.head = linear(weights["ar_prior.token_head.weight"], bias, precision)
+        cos, sin = rotary_tables(longest + 1, config.ar_model_dim // config.ar_heads)
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+        self.style = {name: tensor for name, tensor in weights.items() if name.startswith("style_prefix.")}
+
+    def new_cache(self, slots: int, capacity: int) -> SlotCache:
+        """Room for `slots` streams."""
+        config = self.config
+        return SlotCache(
+            layers=config.ar_blocks,
+            slots=slots,
+            heads=config.ar_kv_heads or config.ar_heads,
+            capacity=capacity,
+            head_dim=config.ar_model_dim // config.ar_heads,
+            dtype=self.dtype,
+        )
+
+    def style_prefix(self, tokens: Tensor) -> Tensor:
+        """(n,) tokens of a clip to the few embeddings (style_prefix_tokens, dim) that tell the voice's manner."""
+        weights, heads = self.style, self.config.ar_heads
+        queries = weights["style_prefix.queries"]
+        heard = rms_norm(self.embeddings[tokens], weights["style_prefix.kv_norm.weight"])
+
+        def split(x: Tensor, name: str) -> Tensor:
+            return F.linear(x, weights[f"style_prefix.{name}_proj.weight"]).view(len(x), heads, -1).transpose(0, 1)
+
+        y = F.scaled_dot_product_attention(split(queries, "q"), split(heard, "k"), split(heard, "v"))
+        y = F.linear(y.transpose(0, 1).flatten(1), weights["style_prefix.out_proj.weight"])
+        return rms_norm(queries + y, weights["style_prefix.out_norm.weight"])
+
+    def prompt(self, style: Tensor, text: Tensor, tokens: Tensor) -> Tensor:
+        """The (n, dim) embeddings that a stream begins with: manner, text, how the voice sounds, begin."""
+        begin = self.embeddings[self.config.bos :][:1]
+        return torch.cat([style, self.text_embeddings[text], self.embeddings[tokens], begin])
+
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+        """Reads prompts (n_i, dim) into fresh slots, packed; gives the logits (streams, vocabulary) that follow."""
+        lengths = [len(prompt) for prompt in prompts]
+        x = torch.cat(list(prompts))
+        places = torch.cat([torch.arange(length) for length in lengths])
+        cos, sin = self.cos[places, None], self.sin[places, None]
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            query, key, value = in_blocks(block.attention_input, x, cos, sin)
+            parts = []
+            for slot, q, k, v in zip(slots, *(part.split(lengths) for part in (query, key, value)), strict=True):
+                q, k, v = (part.transpose(0, 1) for part in (q, k, v))
+                cache.write(slot, layer, 0, k, v)
+                y = F.scaled_dot_product_attention(
+                    q[None], k[None], v[None], is_causal=True, enable_gqa=block.heads != block.kv_heads
+                )[0]
+                parts.append(y.transpose(0, 1).flatten(1))
+            (x,) = in_blocks(lambda *rows, block=block: (block.rest(*rows),), x, torch.cat(parts))
+        for slot, length in zip(slots, lengths, strict=True):
+            slot.position = length
+        ends = torch.tensor(lengths).cumsum(0) - 1
+        logits: Tensor = self.head(rms_norm(x[ends], self.norm))
+        return logits
+
+    def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
+        """(batch, vocabulary) after one more token of the first rows of the cache, looking at `length` positions."""
+        batch = tokens.shape[0]
+        x = self.embeddings[tokens]
+        cos, sin = self.cos[positions, None], self.sin[positions, None]
+        mask = length_mask(positions, length)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            query, key, value = block.attention_input(x, cos, sin)
+            keys, values = cache.keys[layer], cache.values[layer]
+            write_step(keys, positions, key)
+            write_step(values, positions, value)
+            y = F.scaled_dot_product_attention(
+                query[:, :, None].to(self.dtype),
+                keys[:batch, :, :length],
+                values[:batch, :, :length],
+                attn_mask=mask,
+                scale=1 / math.sqrt(block.head_dim),
+                enable_gqa=block.heads != block.kv_heads,
+            )
+            x = block.rest(x, y.to(x.dtype).flatten(1))
+        logits: Tensor = self.head(rms_norm(x, self.norm))
+        return logits
+
+    def pick(self, logits: Tensor, may_end: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
+        """The next tokens (batch,); the ending token only where `may_end`."""
+        return choose(forbid(logits, self.config.eos, may_end), draws, sampling)
+
+    def step_inputs(self, cache: SlotCache) -> dict[str, Input]:
+        """What a captured step takes. A row that nobody uses works on the cache's scratch position."""
+        return {
+            "tokens": Input((), torch.int64),
+            "positions": Input((), torch.int64, neutral=cache.scratch),
+            "may_end": Input((), torch.bool),
+            "draws": Input((), torch.float32),
+        }

@@ -1,0 +1,403 @@
+"""The Sopro engine: a step brings the next chunk of sound of every utterance.
+
+A step reads the prompts of new utterances together, draws as many tokens as the chunk needs for all rows as one batch,
+and turns them into mel frames and samples, packed. An utterance owns its state; the engine holds weights and voices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor
+
+from deployments.audio.decode import decode_all
+from deployments.engines.base import (
+    AudioChunk,
+    EngineSpec,
+    Samples,
+    SpeechRequest,
+    SpeechTraits,
+    Voice,
+    VoiceReference,
+)
+from deployments.engines.lm.linear import Precision
+from deployments.engines.lm.sampler import Sampling, uniforms
+from deployments.engines.lm.slots import Slot
+from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
+from deployments.engines.sopro.config import read
+from deployments.engines.sopro.decoder import Decoder
+from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
+from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
+from deployments.engines.sopro.text import LANGUAGES, Tokenizer
+from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
+from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, VoiceShelf, listen
+from deployments.errors import fail
+from deployments.graphs import CapturedStep, backend_for
+from deployments.settings import StrictModel
+
+LONGEST_CLIP_SECONDS = 60.0
+LONGEST_PROMPT = 700
+"""Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""
+
+
+class SoproOptions(StrictModel):
+    """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
+
+    precision: Precision = Field("float32", description="Of weights; int8 is for CPUs, about three times as fast.")
+    slots: int = Field(16, ge=1, le=256, description="Utterances that may be open at once.")
+    voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
+    language: Literal["", "en", "pt", "fr", "de"] = Field("", description="Of voices whose name gives none.")
+    chunk_frames: int = Field(64, ge=64, le=512, description="Mel frames of 10.7 ms in a chunk of sound.")
+    solver_steps: int | None = Field(None, ge=1, le=64)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    trim_silence: bool = Field(True, description="Hold back the silence before, and cut that after, each piece.")
+    capture: bool = Field(False, description="Record the decoder's step at the start; half a minute for each bucket.")
+    capture_batches: tuple[int, ...] = Field((1, 4, 8), description="Rows of the recorded steps.")
+    capture_lengths: tuple[int, ...] = Field((384,), description="Positions they look back at: prompt and tokens.")
+
+
+@dataclass(eq=False, slots=True)
+class Piece:
+    """One piece of text on its way to sound. `draws` are its random numbers, `noise` those of its mel frames.
+
+    It has `ended` when its last token is known, and is `spoken` when its last sound is.
+    """
+
+    voice: SoproVoice
+    text: Tensor
+    slot: Slot
+    draws: NDArray[np.float32]
+    noise: np.random.Generator
+    acoustic: AcousticState
+    vocoder: VocoderState
+    gate: OnsetGate
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = False
+    spoken: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class SoproUtterance:
+    """What is said, and how far it is. `piece` is None between two pieces."""
+
+    request: SpeechRequest
+    voice: SoproVoice
+    language: str
+    pieces: tuple[str, ...]
+    position: int = 0
+    closed: bool = False
+    piece: Piece | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True when every piece was spoken, or the caller left."""
+        return self.closed or self.position >= len(self.pieces)
+
+
+class SoproEngine:
+    """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
+
+    def __init__(self, networks: Networks, tokenizer: Tokenizer, clips: dict[str, Path], options: SoproOptions) -> None:
+        config, generation = networks.config, networks.config.generation
+        if options.chunk_frames % config.frames_per_token:
+            raise fail(
+                "invalid", f"chunk_frames must be a multiple of {config.frames_per_token}.", param="chunk_frames"
+            )
+        self.networks, self.options = networks, options
+        self._tokenizer, self._clips = tokenizer, clips
+        self._voices = VoiceShelf(options.voices_kept)
+        self._most_tokens = config.tokens_in(generation.max_seconds)
+        self._least_tokens = config.tokens_in(generation.min_seconds)
+        self._sampling = Sampling(
+            generation.temperature if options.temperature is None else options.temperature,
+            generation.top_p if options.top_p is None else options.top_p,
+            generation.top_k if options.top_k is None else options.top_k,
+        )
+        self.cache = networks.decoder.new_cache(options.slots, LONGEST_PROMPT + self._most_tokens)
+        self.captured = CapturedStep(
+            self._decode,
+            networks.decoder.step_inputs(self.cache),
+            options.capture_batches,
+            options.capture_lengths,
+            backend_for("cpu") if options.capture else None,
+        )
+        self.captured.capture_all()
+        # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
+        self._first_hop = WARM_UP_FRAMES + config.vocoder.n_fft // config.vocoder.hop_length // 2
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """24 kHz, at the voice's own pace; each clip in the default language, and with its name `<clip>.<language>`."""
+        voices = [Voice(name, self.options.language or "und", "a clip's voice") for name in self._clips]
+        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._clips for tag in LANGUAGES]
+        default = voices[0].id if voices else ""
+        return SpeechTraits(self.networks.config.sample_rate, tuple(voices), default, 1.0, 1.0, clones=True)
+
+    def open(self, request: SpeechRequest) -> SoproUtterance:
+        """Raises `MotetError` (not_found) for a voice that is not here."""
+        name, _, tag = request.voice.rpartition(".")
+        if request.reference is not None:
+            return self._opened(request, self._heard(request.reference), self.options.language)
+        if request.voice in self._clips:
+            return self._opened(request, self._read(request.voice), self.options.language)
+        if name in self._clips and tag in LANGUAGES:
+            return self._opened(request, self._read(name), tag)
+        known = ", ".join(self._clips) or "none; send a clip"
+        raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
+
+    @staticmethod
+    def _opened(request: SpeechRequest, voice: SoproVoice, language: str) -> SoproUtterance:
+        return SoproUtterance(request, voice, language, request.pieces)
+
+    @torch.no_grad()
+    def _heard(self, clip: VoiceReference) -> SoproVoice:
+        return self._voices.get(clip.id, partial(listen, self.networks, clip.samples, clip.sample_rate))
+
+    def _read(self, name: str) -> SoproVoice:
+        data = self._clips[name].read_bytes()
+        rate = self.networks.config.sample_rate
+        clip_id = hashlib.sha256(data).hexdigest()
+
+        def make() -> SoproVoice:
+            return listen(self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate)
+
+        with torch.no_grad():
+            return self._voices.get(
+                clip_id,
+                lambda: listen(
+                    self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate
+                ),
+            )
+
+    def first_cost(self, request: SpeechRequest) -> float:
+        """A step draws as many tokens for every row, whatever the text."""
+        return 1.0
+
+    def cost(self, utterance: SoproUtterance) -> float:
+        """A step draws as many tokens for every row, whatever the text."""
+        return 1.0
+
+    def close(self, utterance: SoproUtterance) -> None:
+        """Frees the slot and forgets the rest."""
+        utterance.closed = True
+        self._leave(utterance)
+
+    def _leave(self, utterance: SoproUtterance) -> None:
+        if utterance.piece is not None:
+            self.cache.leave(utterance.piece.slot)
+            utterance.piece = None
+
+    @torch.no_grad()
+    def step(self, utterances: Sequence[SoproUtterance]) -> list[AudioChunk | Exception]:
+        """The next chunk of each: about `chunk_frames` of sound, less before a piece's first sound, what is left at its
+        end."""
+        errors = self._begin_pieces(utterances)
+        live = [utterance for utterance, error in zip(utterances, errors, strict=True) if error is None]
+        sounds = iter(self._sound([utterance.piece for utterance in live if utterance.piece is not None]))
+        return [
+            self._chunk(utterance, next(sounds)) if error is None else error
+            for utterance, error in zip(utterances, errors, strict=True)
+        ]
+
+    def _begin_pieces(self, utterances: Sequence[SoproUtterance]) -> list[Exception | None]:
+        errors: list[Exception | None] = []
+        fresh: list[Piece] = []
+        for utterance in utterances:
+            try:
+                if utterance.piece is None:
+                    utterance.piece = self._begin(utterance)
+                    fresh.append(utterance.piece)
+                errors.append(None)
+            except Exception as error:
+                utterance.closed = True
+                errors.append(error)
+        if fresh:
+            self._read_prompts(fresh)
+        return errors
+
+    def _begin(self, utterance: SoproUtterance) -> Piece:
+        text = utterance.pieces[utterance.position]
+        ids = torch.tensor(self._tokenizer.encode(text, utterance.language))
+        seed, place = utterance.request.seed, utterance.request.first_index + utterance.position
+        draws = uniforms(seed, place, self._most_tokens + 2 * self._tokens_per_chunk)
+        noise = np.random.default_rng([seed, place, 1])
+        voice, head = utterance.voice, self.networks.head
+        gate = OnsetGate(self.networks.config.sample_rate, is_open=not self.options.trim_silence)
+        state = AcousticState(head, voice.acoustic)
+        return Piece(voice, ids, self.cache.join(), draws, noise, state, voice.vocoder, gate)
+
+    @property
+    def _tokens_per_chunk(self) -> int:
+        return self.options.chunk_frames // self.networks.config.frames_per_token
+
+    def _read_prompts(self, fresh: Sequence[Piece]) -> None:
+        decoder = self.networks.decoder
+        prompts = [decoder.prompt(piece.voice.style, piece.text, piece.voice.prompt) for piece in fresh]
+        logits = decoder.prefill(prompts, [piece.slot for piece in fresh], self.cache)
+        draws, may_end = self._chances(fresh, 1)
+        for piece, token in zip(
+            fresh, decoder.pick(logits, may_end[0], draws[0], self._sampling).tolist(), strict=True
+        ):
+            self._take(piece, token)
+
+    def _chances(self, pieces: Sequence[Piece], count: int) -> tuple[Tensor, Tensor]:
+        """For `count` tokens of each piece, (count, pieces): the random numbers, and whether the text may end there."""
+        numbers = np.array([len(piece.tokens) for piece in pieces])[None, :] + np.arange(count)[:, None]
+        draws = np.stack([piece.draws[numbers[:, column]] for column, piece in enumerate(pieces)], axis=1)
+        return torch.from_numpy(draws), torch.from_numpy(numbers + 1 >= self._least_tokens)
+
+    def _take(self, piece: Piece, token: int) -> None:
+        if piece.ended:
+            return
+        piece.ended = token == self.networks.config.model.eos
+        if not piece.ended:
+            piece.tokens.append(min(token, self.networks.config.model.semantic_vocab_size - 1))
+            piece.ended = len(piece.tokens) >= self._most_tokens
+
+    def _sound(self, pieces: Sequence[Piece]) -> list[Samples]:
+        self._draw_tokens(pieces)
+        for piece in pieces:
+            piece.spoken = self._missing(piece) > 0
+        targets = [self._end(piece) if piece.spoken else self._border(piece) for piece in pieces]
+        rows = [self._frames(piece, target) for piece, target in zip(pieces, targets, strict=True)]
+        starts = [piece.acoustic.solved for piece in pieces]
+        mels = self.networks.head.solve(rows) if rows else []
+        vocoder_rows = [
+            MelFrames(
+                piece.vocoder,
+                mel[max(0, len(piece.voice.mel) - start) :] * self.networks.mel_std + self.networks.mel_mean,
+                last=piece.spoken,
+            )
+            for piece, mel, start in zip(pieces, mels, starts, strict=True)
+        ]
+        sounds, states = self.networks.vocoder.decode(vocoder_rows) if vocoder_rows else ([], [])
+        return [self._heard_part(*row) for row in zip(pieces, sounds, states, strict=True)]
+
+    def _end(self, piece: Piece) -> int:
+        """The last frame of a piece that has ended, counted from the clip's beginning."""
+        return len(piece.voice.mel) + len(piece.tokens) * self.networks.config.frames_per_token
+
+    def _border(self, piece: Piece) -> int:
+        """The next border of chunks that brings sound, as a frame counted from the clip's beginning."""
+        chunk, vocoder = self.options.chunk_frames, self.networks.vocoder
+        silent = len(piece.voice.mel) + vocoder.lookahead + self._first_hop - WARM_UP_FRAMES
+        return (max(piece.acoustic.solved, silent) // chunk + 1) * chunk
+
+    def _missing(self, piece: Piece) -> int:
+        """Tokens that the next chunk lacks."""
+        each = self.networks.config.frames_per_token
+        needed = -(-(self._border(piece) - len(piece.voice.mel)) // each) + self.networks.head.lookahead
+        return max(0, needed - len(piece.tokens))
+
+    def _draw_tokens(self, pieces: Sequence[Piece]) -> None:
+        """Tokens for all rows that lack some, until none does or its text is at its end."""
+        while rows := [piece for piece in pieces if not piece.ended and self._missing(piece)]:
+            count = min(max(map(self._missing, rows)), self._tokens_per_chunk)
+            self.cache.arrange([piece.slot for piece in rows])
+            tokens = torch.tensor([piece.tokens[-1] for piece in rows])
+            positions = torch.tensor([piece.slot.position for piece in rows])
+            draws, may_end = self._chances(rows, count)
+            drawn = []
+            length = int(positions.max()) + 1
+            for number in range(count):
+                inputs = {"tokens": tokens, "positions": positions, "may_end": may_end[number], "draws": draws[number]}
+                tokens = self.captured(inputs, min(length + number, self.cache.capacity)).clone()
+                positions = (positions + 1).clamp_max(self.cache.scratch)
+                drawn.append(tokens)
+            for piece, row in zip(rows, torch.stack(drawn, dim=1).tolist(), strict=True):
+                piece.slot.position = min(piece.slot.position + count, self.cache.capacity)
+                for token in row:
+                    self._take(piece, token)
+
+    def _decode(self, inputs: Mapping[str, Tensor], length: int) -> Tensor:
+        decoder = self.networks.decoder
+        logits = decoder.logits(inputs["tokens"], inputs["positions"], self.cache, length)
+        return decoder.pick(logits, inputs["may_end"], inputs["draws"], self._sampling)
+
+    def _frames(self, piece: Piece, target: int) -> Frames:
+        voice, each = piece.voice, self.networks.config.frames_per_token
+        start = piece.acoustic.solved
+        first, last = start // each, target // each
+        tokens = torch.cat([voice.tokens, torch.tensor(piece.tokens, dtype=torch.int64)])
+        fresh = target - max(start, len(voice.mel))
+        # Drawn one by one: however a text is cut into chunks, a frame's noise is the same.
+        noise = torch.from_numpy(piece.noise.standard_normal((fresh, voice.mel.shape[1]), dtype=np.float32))
+        return Frames(
+            state=piece.acoustic,
+            tokens=tokens[first:last],
+            ahead=tokens[last:],
+            noise=torch.cat([voice.noise[start:], noise]),
+            clip=voice.mel[start:],
+            speaker=voice.speaker,
+        )
+
+    def _heard_part(self, piece: Piece, sound: Tensor, state: VocoderState) -> Samples:
+        """The samples of the piece's own sound, at the output's level."""
+        skipped = max(0, self._first_hop - piece.vocoder.hops)
+        samples: Samples = sound[skipped:].flatten().numpy() * np.float32(piece.voice.gain)
+        piece.vocoder = state
+        heard = piece.gate.push(samples)
+        if piece.spoken and self.options.trim_silence:
+            heard = trim_end(heard, self.networks.config.sample_rate)
+        if piece.spoken:
+            heard = fade_out(heard, self.networks.config.sample_rate)
+        return soft_limit(heard)
+
+    def _chunk(self, utterance: SoproUtterance, samples: Samples) -> AudioChunk | Exception:
+        piece = utterance.piece
+        assert piece is not None
+        if not np.isfinite(samples).all():
+            self.close(utterance)
+            return fail("engine", "The model made samples that are not finite numbers.", "Try another seed.")
+        position, text = utterance.position, utterance.pieces[utterance.position]
+        if piece.spoken:
+            self._leave(utterance)
+            utterance.position += 1
+        index = utterance.request.first_index + position
+        rate = self.networks.config.sample_rate
+        return AudioChunk(samples, rate, index, text, last=utterance.finished)
+
+
+def load(spec: EngineSpec) -> SoproEngine:
+    """Loads `config.json`, the four weight files, `tokenizer.model` and the clips of `voices/` from `spec.folder`."""
+    torch.set_num_threads(spec.threads)
+    torch.set_flush_denormal(True)
+    folder = Path(spec.folder)
+    options = SoproOptions.model_validate(dict(spec.options))
+    clips = {file.stem: file for file in sorted((folder / "voices").glob("*.wav"))}
+    return SoproEngine(networks_of(folder, options), Tokenizer.read(folder / "tokenizer.model"), clips, options)
+
+
+@torch.no_grad()
+def networks_of(folder: Path, options: SoproOptions) -> Networks:
+    """The networks of a folder of weights."""
+    config = read(folder)
+    weights = load_file(folder / "model.safetensors")
+    vocoder = load_file(folder / "vocoder.safetensors")
+    steps = options.solver_steps or config.generation.steps
+    longest = LONGEST_PROMPT + config.tokens_in(config.generation.max_seconds)
+    mels = config.model.acoustic_mel_n_mels
+    return Networks(
+        config=config,
+        decoder=Decoder(weights, config.model, options.precision, longest),
+        head=AcousticHead(weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames),
+        vocoder=Vocoder(vocoder, config.vocoder, options.precision),
+        semantic=SemanticEncoder(load_file(folder / "semantic_encoder.safetensors"), config.semantic_encoder),
+        speaker=SpeakerEncoder(load_file(folder / "speaker_encoder.safetensors"), config.speaker_encoder),
+        condition=weights,
+        vocoder_weights=vocoder,
+        mel_mean=torch.tensor(config.model.acoustic_mel_mean or [0.0] * mels),
+        mel_std=torch.tensor(config.model.acoustic_mel_std or [1.0] * mels),
+    )

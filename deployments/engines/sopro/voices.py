@@ -1,0 +1,128 @@
+"""A voice is what Sopro works out of a clip once: tokens, mel frames, who speaks, and the network's memory of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deployments.engines.base import Samples
+from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
+from deployments.engines.sopro.config import SoproConfig
+from deployments.engines.sopro.decoder import Decoder
+from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, Weights, resample, vocoder_mel
+from deployments.engines.sopro.levels import crop_on_pause, normalized, output_gain
+from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
+from deployments.errors import fail
+
+WARM_UP_FRAMES = 32
+SHORTEST_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SoproVoice:
+    """What every stream with this voice begins with; shared, and never changed.
+
+    `style` (style_prefix_tokens, dim) and `prompt` (tokens,) go before and after the text. `tokens` and `mel`
+    (frames, mels) are the clip; `noise` is what the solver made it of; `speaker` tells the voice to the acoustic head.
+    """
+
+    style: Tensor
+    prompt: Tensor
+    tokens: Tensor
+    mel: Tensor
+    noise: Tensor
+    speaker: Tensor
+    acoustic: AcousticState
+    vocoder: VocoderState
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Every network of a model, and the mel bands' scale."""
+
+    config: SoproConfig
+    decoder: Decoder
+    head: AcousticHead
+    vocoder: Vocoder
+    semantic: SemanticEncoder
+    speaker: SpeakerEncoder
+    condition: Weights
+    vocoder_weights: Weights
+    mel_mean: Tensor
+    mel_std: Tensor
+
+
+def listen(networks: Networks, clip: Samples, rate: int) -> SoproVoice:
+    """The voice of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for one that is too short."""
+    config = networks.config
+    wav = resample(torch.from_numpy(np.ascontiguousarray(clip, np.float32)), rate, config.sample_rate).clamp(-1, 1)
+    cropped = crop_on_pause(wav.numpy(), config.generation.ref_seconds, config.sample_rate)
+    if len(cropped) < SHORTEST_SECONDS * config.sample_rate:
+        raise fail(
+            "invalid",
+            f"The clip is {len(cropped) / config.sample_rate:.1f} s long.",
+            "Give 5 to 20 s of one person speaking.",
+            param="voice",
+        )
+    louder, level = normalized(cropped, config.sample_rate)
+    wav = torch.from_numpy(louder)
+    vector = networks.speaker(resample(wav, config.sample_rate, config.speaker_encoder.sample_rate))
+    mel = (vocoder_mel(networks.vocoder_weights, config.vocoder, wav) - networks.mel_mean) / networks.mel_std
+    return voice_of(networks, networks.semantic(wav), mel, _condition(networks.condition, vector), level)
+
+
+def _condition(weights: Weights, vector: Tensor) -> Tensor:
+    hidden = F.silu(F.linear(vector, weights["cond_proj.0.weight"], weights["cond_proj.0.bias"]))
+    return F.linear(hidden, weights["cond_proj.3.weight"], weights["cond_proj.3.bias"])
+
+
+def voice_of(networks: Networks, tokens: Tensor, mel: Tensor, condition: Tensor, level_db: float) -> SoproVoice:
+    """The voice of a clip that was heard: its `tokens` (n,), `mel` (frames, mels) in the head's scale, and `condition`."""
+    config, head, vocoder = networks.config, networks.head, networks.vocoder
+    each, generation = config.frames_per_token, config.generation
+    aligned = min(len(mel) // each, len(tokens))
+    own, frames = tokens[:aligned], aligned * each
+    noise = torch.randn(frames, mel.shape[1], generator=torch.Generator().manual_seed(0))
+    settled = max(0, (aligned - head.lookahead) * each // head.chunk * head.chunk)
+    speaker, state = head.speaker(condition), AcousticState(head)
+    if settled:
+        split = settled // each
+        rest = Frames(state, own[:split], own[split:], noise[:settled], mel[:settled], speaker)
+        head.solve([rest])
+    end = mel[max(0, frames - WARM_UP_FRAMES) : frames] * networks.mel_std + networks.mel_mean
+    _, (warm,) = vocoder.decode([MelFrames(vocoder.begin(), end)])
+    return SoproVoice(
+        style=networks.decoder.style_prefix(tokens[: generation.style_tokens]),
+        prompt=tokens[: generation.prompt_tokens],
+        tokens=own,
+        mel=mel[:frames],
+        noise=noise,
+        speaker=speaker,
+        acoustic=state,
+        vocoder=warm,
+        gain=output_gain(level_db),
+    )
+
+
+class VoiceShelf:
+    """The voices that were worked out, by the id of their clip; the one that was not used for longest goes first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._voices: OrderedDict[str, SoproVoice] = OrderedDict()
+
+    def get(self, clip_id: str, make: Callable[[], SoproVoice]) -> SoproVoice:
+        """The voice of a clip, worked out when it is not here."""
+        if clip_id not in self._voices:
+            self._voices[clip_id] = make()
+        self._voices.move_to_end(clip_id)
+        while len(self._voices) > self._most:
+            self._voices.popitem(last=False)
+        return self._voices[clip_id]

@@ -1,0 +1,49 @@
+"""Mixtures of voices: `a(2)+b(1)` is two parts of `a` and one of `b`; `a+b` is as much of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deployments.errors import MotetError, fail
+
+MOST_PARTS = 8
+_PART = re.compile(r"^\s*([^()+]+?)\s*(?:\(\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*\))?\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceMix:
+    """Voices and their shares, which sum to 1."""
+
+    shares: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        """As it is written: a single voice is its name."""
+        if len(self.shares) == 1:
+            return self.shares[0][0]
+        return "+".join(f"{name}({share:.4f})" for name, share in self.shares)
+
+
+def parse(text: str, resolve: Callable[[str], str] = str) -> VoiceMix:
+    """Reads a voice or a mixture; `resolve` gives a voice's own name. A voice that comes twice counts twice.
+
+    Raises `MotetError` (invalid), or what `resolve` raises.
+    """
+    parts = [_PART.match(part) for part in text.split("+")]
+    if len(parts) > MOST_PARTS:
+        raise fail("invalid", f"A mixture has at most {MOST_PARTS} voices.", "Leave some out.", param="voice")
+    weights: dict[str, float] = {}
+    for part in parts:
+        if part is None:
+            raise _unreadable(text)
+        name = resolve(part[1])
+        weights[name] = weights.get(name, 0.0) + float(part[2] or 1)
+    total = sum(weights.values())
+    if total == 0:
+        raise _unreadable(text)
+    return VoiceMix(tuple((name, weight / total) for name, weight in sorted(weights.items()) if weight))
+
+
+def _unreadable(text: str) -> MotetError:
+    return fail("invalid", f"{text!r} is not a mixture of voices.", "Write it like first(2)+second(1).", param="voice")

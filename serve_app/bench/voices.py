@@ -1,0 +1,413 @@
+"""Voices at full size beside their own packages: the same weights, text, sampling and machine, turn by turn.
+
+The packages serve one stream at a time; our engine steps many as one batch. Both run in this process, without HTTP, each
+with the settings that suit it best here. Weights are seeded random numbers where none can be had: speed does not depend on
+what a network says, so every stream is given the same length. Only then are onset gates bypassed, on both sides.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+import torch
+
+from deployments.engines.base import AudioChunk, Samples, SpeechEngine, SpeechRequest
+from deployments.errors import fail
+from deployments.graphs import Bucket, backend_for
+from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
+from serve_app.bench.sentences import SENTENCES
+
+CONCURRENCIES = (1, 2, 4, 8, 16)
+THREADS = (1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A way in which a package can be run, and how to turn it on: `speak(number)` then gives one stream's chunks."""
+
+    name: str
+    speak: Callable[[int], Iterator[Samples]]
+
+
+class Contest(Protocol):
+    """One model, ours and its package's."""
+
+    @property
+    def engine(self) -> SpeechEngine[Any]:
+        """Our engine with the settings of a service on this machine."""
+
+    @property
+    def package(self) -> Sequence[Setting]:
+        """The settings of the package that might be its best."""
+
+    def request(self, number: int) -> SpeechRequest:
+        """A stream of ours; the package's stream of the same number says the same."""
+
+    def steps(self, buckets: Sequence[Bucket]) -> Iterator[tuple[Bucket, Callable[[], Any], Callable[[], Any], bool]]:
+        """For each bucket the plain step, the captured one, and whether both give the same; nothing when it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run of several streams came to. Times are seconds."""
+
+    seconds_of_audio: float
+    seconds: float
+    first_audio: tuple[float, ...]
+    underruns: int
+
+    @property
+    def rate(self) -> float:
+        """Seconds of audio made in a second."""
+        return self.seconds_of_audio / self.seconds
+
+
+class SoproContest:
+    """Sopro v2 at full size with random weights and a clip of ten seconds."""
+
+    def __init__(self, folder: Path, seconds: float, shape: Mapping[str, Any] | None = None) -> None:
+        """`shape` is for a smaller model."""
+        from deployments.engines.base import EngineSpec
+        from deployments.engines.sopro import load
+        from serve_app.bench.sopro_package import load_package, write_random_model
+
+        shape = shape or {}
+        generation = {**shape.get("generation", {}), "max_seconds": seconds, "min_seconds": seconds}
+        write_random_model(folder, {**shape, "generation": generation}, SENTENCES)
+        self._module = load_package()
+        self._packages = {name: self._load(folder, name) for name in (None, "int8")}
+        options = {"precision": "int8", "trim_silence": False, "slots": 32}
+        self.engine = load(EngineSpec("sopro", str(folder), "cpu", torch.get_num_threads(), options))
+        self._clip = _clip()
+
+    def _load(self, folder: Path, quantization: str | None) -> tuple[Any, Any]:
+        package = self._module.SoproTTS.from_pretrained(str(folder), quantization=quantization)
+        clip = torch.from_numpy(_clip().samples)[None]
+        return package, package.prepare_reference(ref_audio=clip, sample_rate=24_000, stream=True)
+
+    @property
+    def package(self) -> list[Setting]:
+        """One thread or two, float32 or its eight-bit weights."""
+        return [
+            Setting(f"{kind or 'float32'}, {threads} threads", partial(self._speak, kind, threads))
+            for kind in self._packages
+            for threads in THREADS
+        ]
+
+    def _speak(self, kind: str | None, threads: int, number: int) -> Iterator[Samples]:
+        package, voice = self._packages[kind]
+        with _threads(threads), _without_gates(self._module):
+            for chunk in package.stream(_text(number), ref=voice):
+                yield chunk.numpy()
+
+    def request(self, number: int) -> SpeechRequest:
+        """One piece of text, spoken like the clip."""
+        return SpeechRequest((_text(number),), self._clip.id, seed=number, reference=self._clip)
+
+    def steps(self, buckets: Sequence[Bucket]) -> Iterator[tuple[Bucket, Callable[[], Any], Callable[[], Any], bool]]:
+        """The decoder's step: sixteen of them make a chunk."""
+        captured = self.engine.captured
+        captured.backend = backend_for("cpu")
+        captured.batches, captured.lengths = [bucket.batch for bucket in buckets], [buckets[0].length]
+        for bucket in captured.buckets:
+            if not captured.capture(bucket):
+                raise RuntimeError(captured.counts.last_failure)
+            inputs = {
+                "tokens": torch.arange(bucket.batch),
+                "positions": torch.arange(bucket.batch) + bucket.length - bucket.batch - 1,
+                "may_end": torch.zeros(bucket.batch, dtype=torch.bool),
+                "draws": torch.linspace(0.1, 0.9, bucket.batch),
+            }
+            plain = partial(captured.step, inputs, bucket.length)
+            replayed = partial(captured, inputs, bucket.length)
+            with torch.no_grad():
+                yield bucket, plain, replayed, bool(torch.equal(plain(), replayed().clone()))
+
+
+CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
+
+
+def _clip() -> Any:
+    from deployments.engines.base import VoiceReference
+
+    times = np.arange(240_000) / 24_000
+    noise = np.random.default_rng(0).standard_normal(len(times)) * 0.02
+    voice = 0.3 * np.sin(2 * np.pi * 150 * times) * (np.sin(2 * np.pi * 1.3 * times) > -0.6)
+    return VoiceReference("bench", (voice + noise).astype(np.float32), 24_000)
+
+
+def _text(number: int) -> str:
+    return SENTENCES[number % len(SENTENCES)]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _without_gates(module: Any) -> Iterator[None]:
+    """Random weights never say anything that sounds like the onset of speech."""
+    kept = {name: getattr(module.audio_ops, name) for name in ("speech_onset", "energy_onset", "trim_trail")}
+    module.audio_ops.speech_onset = lambda wav, rate: 0
+    module.audio_ops.energy_onset = lambda wav, rate: None
+    module.audio_ops.trim_trail = lambda wav, rate: wav
+    try:
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(module.audio_ops, name, function)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured. `seconds` is how long each stream speaks."""
+
+    seconds: float
+    rounds: int
+    concurrencies: tuple[int, ...]
+    buckets: tuple[Bucket, ...]
+
+
+QUICK = Plan(2.7, 1, (1, 4, 8), (Bucket(8, 320),))
+FULL = Plan(5.4, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)))
+
+
+def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0) -> Report:
+    """Measures one model; with `soak_minutes`, only how its memory grows under load for so long."""
+    if model not in CONTESTS:
+        raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {', '.join(CONTESTS)}.", param="model")
+    torch.set_flush_denormal(True)
+    plan = QUICK if quick else FULL
+
+    def measure(sheet: Sheet) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            contest = CONTESTS[model](Path(folder) / model, plan.seconds)
+            if soak_minutes:
+                _soak(sheet, contest, soak_minutes)
+            else:
+                _measure(sheet, contest, plan)
+
+    wanted = SOAK if soak_minutes else _wanted(model, plan)
+    return carry_out(f"voices of {model}", wanted, measure, quick=quick)
+
+
+SOAK = [
+    Figure("memory after the first tenth", "MB"),
+    Figure("memory at the end", "MB"),
+    Figure("growth", "%", at_most(5)),
+    Figure("slots taken when all have left", "", at_most(0)),
+    Figure("utterances", ""),
+    Figure("of them left early", ""),
+]
+
+
+def _wanted(model: str, plan: Plan) -> list[Figure]:
+    figures = [
+        Figure("threads of ours", ""),
+        Figure("package, best setting", "audio s/s"),
+        Figure("package, first audio", "ms"),
+        Figure("ours against the package, 8 streams", "x", at_least(5)),
+        Figure("first audio, p95 of 4 streams against 1", "x", at_most(2)),
+    ]
+    for streams in plan.concurrencies:
+        figures.append(Figure(f"{streams} streams", "audio s/s"))
+        figures.append(Figure(f"{streams} streams, first audio p95", "ms"))
+    figures.append(Figure("most streams without an underrun", ""))
+    for bucket in plan.buckets:
+        figures.append(Figure(f"captured step, {_name(bucket)}", "x", at_least(1.22) if bucket.batch == 8 else None))
+        figures.append(Figure(f"captured step equals plain, {_name(bucket)}", "", at_least(1)))
+    return figures
+
+
+def _name(bucket: Bucket) -> str:
+    return f"{bucket.batch} rows, {bucket.length} positions"
+
+
+def _measure(sheet: Sheet, contest: Contest, plan: Plan) -> None:
+    with sheet.measuring("the settings of both sides"):
+        best = _best_setting(contest)
+        threads = _best_threads(contest)
+        sheet.put("threads of ours", threads)
+    with _threads(threads):
+        with sheet.measuring("the captured step"):
+            _measure_steps(sheet, contest, plan)
+        with sheet.measuring("streams side by side"):
+            _measure_streams(sheet, contest, plan, best)
+
+
+def _measure_steps(sheet: Sheet, contest: Contest, plan: Plan) -> None:
+    for bucket, plain, captured, equal in contest.steps(plan.buckets):
+        times = interleaved({"plain": partial(_seconds, plain), "captured": partial(_seconds, captured)}, rounds=30)
+        gain = ratio(times["plain"], times["captured"])
+        milliseconds = [1000 * spread(times[name]).p50 for name in ("plain", "captured")]
+        sheet.put(
+            f"captured step, {_name(bucket)}", gain.p50, "{:.1f} ms plain, {:.1f} ms captured".format(*milliseconds)
+        )
+        sheet.put(f"captured step equals plain, {_name(bucket)}", float(equal))
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    with torch.no_grad():
+        function()
+    return time.perf_counter() - started
+
+
+def _best_setting(contest: Contest) -> Setting:
+    """The one that speaks one stream fastest; each is tried once before, to be warm."""
+    return max(contest.package, key=lambda setting: run_package(setting, 0, seconds=1.5).rate)
+
+
+def _best_threads(contest: Contest) -> int:
+    """How many make the first chunks of four streams fastest, without captured steps."""
+
+    def rate(threads: int) -> float:
+        with _threads(threads):
+            return run_together(contest, 4, chunks=2).rate
+
+    rate(1)
+    return max(THREADS, key=rate)
+
+
+def _measure_streams(sheet: Sheet, contest: Contest, plan: Plan, best: Setting) -> None:
+    runs: dict[str, list[Run]] = {}
+
+    def kept(name: str, function: Callable[[], Run]) -> float:
+        runs.setdefault(name, []).append(function())
+        return runs[name][-1].rate
+
+    variants: dict[str, Callable[[], float]] = {
+        f"{streams}": partial(kept, f"{streams}", partial(run_together, contest, streams))
+        for streams in plan.concurrencies
+    }
+    variants["package"] = partial(kept, "package", partial(run_package, best, 0))
+    rates = interleaved(variants, plan.rounds)
+    sheet.put("package, best setting", spread(rates["package"]).p50, best.name)
+    firsts = {name: [1000 * first for run in of for first in run.first_audio] for name, of in runs.items()}
+    sheet.put("package, first audio", spread(firsts["package"]).p50)
+    for streams in plan.concurrencies:
+        sheet.put(f"{streams} streams", spread(rates[f"{streams}"]).p50)
+        sheet.put(f"{streams} streams, first audio p95", spread(firsts[f"{streams}"]).p95)
+    gain = ratio(rates["8"], rates["package"])
+    sheet.put("ours against the package, 8 streams", gain.p50, f"{gain}; the package one after another")
+    sheet.put(
+        "first audio, p95 of 4 streams against 1", spread(firsts["4"]).p95 / spread(firsts["1"]).p95, "started together"
+    )
+    held = [n for n in plan.concurrencies if not any(run.underruns for run in runs[f"{n}"])]
+    sheet.put("most streams without an underrun", max(held, default=0), f"of {plan.concurrencies}")
+
+
+def run_package(setting: Setting, number: int, seconds: float = float("inf")) -> Run:
+    """One stream of the package, or its beginning."""
+    started = time.perf_counter()
+    samples, first = 0, 0.0
+    for chunk in setting.speak(number):
+        first = first or time.perf_counter() - started
+        samples += len(chunk)
+        if samples / 24_000 >= seconds:
+            break
+    return Run(samples / 24_000, time.perf_counter() - started, (first,), 0)
+
+
+def run_together(contest: Contest, streams: int, *, chunks: int | None = None) -> Run:
+    """So many streams of ours, begun together, or their first chunks.
+
+    An underrun is a chunk that comes after the sound before it has ended.
+    """
+    engine = contest.engine
+    started = time.perf_counter()
+    utterances = [engine.open(contest.request(number)) for number in range(streams)]
+    made, first, underruns = [0.0] * streams, [0.0] * streams, 0
+    steps = 0
+    while live := [number for number in range(streams) if not utterances[number].finished and steps != chunks]:
+        results = engine.step([utterances[number] for number in live])
+        now, steps = time.perf_counter() - started, steps + 1
+        for number, chunk in zip(live, map(_good, results), strict=True):
+            first[number] = first[number] or (now if chunk.seconds else 0.0)
+            underruns += made[number] > 0 and now > first[number] + made[number]
+            made[number] += chunk.seconds
+    for utterance in utterances:
+        engine.close(utterance)
+    return Run(sum(made), time.perf_counter() - started, tuple(first), underruns)
+
+
+def _good(result: AudioChunk | Exception) -> AudioChunk:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _soak(sheet: Sheet, contest: Contest, minutes: float) -> None:
+    """Eight streams at a time; each fourth is left in the middle."""
+    engine, random = contest.engine, np.random.default_rng(0)
+    process, started = psutil.Process(), time.monotonic()
+    live: list[Any] = []
+    opened = left = 0
+    early: float | None = None
+    while (elapsed := time.monotonic() - started) < minutes * 60:
+        while len(live) < 8:
+            live.append(engine.open(contest.request(opened)))
+            opened += 1
+        for result in engine.step(live):
+            _good(result)
+        if random.random() < 0.25:
+            engine.close(live.pop(int(random.integers(len(live)))))
+            left += 1
+        live = [utterance for utterance in live if not utterance.finished]
+        if early is None and elapsed > minutes * 6:
+            early = _megabytes(process)
+    for utterance in live:
+        engine.close(utterance)
+    late = _megabytes(process)
+    assert early is not None
+    sheet.put("memory after the first tenth", early)
+    sheet.put("memory at the end", late)
+    sheet.put("growth", 100 * (late / early - 1), f"in {minutes:g} minutes")
+    taken = engine.options.slots - engine.cache.free  # type: ignore[attr-defined]
+    sheet.put("slots taken when all have left", taken)
+    sheet.put("utterances", opened)
+    sheet.put("of them left early", left)
+
+
+def _megabytes(process: psutil.Process) -> float:
+    gc.collect()
+    return float(process.memory_info().rss) / 1e6
+
+
+def draw(report: Report, file: Path) -> None:
+    """Speed and first sound by the number of streams, as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    values = {figure.name: figure.value for figure in report.figures if figure.value is not None}
+    streams = [count for count in CONCURRENCIES if f"{count} streams" in values]
+    picture, (speed, first) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    speed.plot(streams, [values[f"{count} streams"] for count in streams], "o-", label="Motet")
+    if "package, best setting" in values:
+        speed.axhline(values["package, best setting"], color="gray", linestyle="--", label="the package")
+    speed.plot(streams, streams, color="lightgray", label="real time for all")
+    speed.set(xlabel="streams", ylabel="seconds of audio per second", ylim=(0, None))
+    speed.legend()
+    first.plot(streams, [values[f"{count} streams, first audio p95"] for count in streams], "o-")
+    first.set(xlabel="streams", ylabel="first audio, p95 (ms)", ylim=(0, None))
+    picture.suptitle(f"motet bench {report.name}")
+    picture.savefig(file, dpi=120)
+    pyplot.close(picture)

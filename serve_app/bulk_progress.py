@@ -1,0 +1,74 @@
+"""How far a bulk job is: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from cluster.bulk.run import Progress
+
+LINE_EVERY_S = 30.0
+
+
+@contextmanager
+def bulk_progress() -> Iterator[Callable[[Progress], None]]:
+    """Gives what a job is to tell its progress to; it writes to standard error."""
+    if not sys.stderr.isatty():
+        yield Log(lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
+    bar = Bar(*columns, TimeElapsedColumn(), TextColumn("{task.fields[pace]}"), console=Console(stderr=True))
+    with bar:
+        task = bar.add_task("Starting", total=None, pace="")
+        pace = Pace()
+
+        def show(now: Progress) -> None:
+            bar.update(task, description="Rendering", total=now.of_items, completed=now.items, pace=pace(now))
+
+        yield show
+
+
+class Pace:
+    """The rest of the time and the speed, from when the first batch of this run was there: loading is no work."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, Progress] | None = None
+
+    def __call__(self, now: Progress) -> str:
+        """Such as `12.3 x real time, 0:04:10 left, 2 failed`; nothing until two batches are there."""
+        if now.new_size and self._first is None:
+            self._first = (self._clock(), now)
+        if self._first is None:
+            return ""
+        began, first = self._first
+        elapsed, size = self._clock() - began, now.size - first.size
+        failed = f", {now.failed} failed" if now.failed else ""
+        if elapsed <= 0 or size == 0:
+            return failed.removeprefix(", ")
+        left = timedelta(seconds=round((now.of_size - now.size) * elapsed / size))
+        return f"{(now.seconds - first.seconds) / elapsed:.1f} x real time, {left} left{failed}"
+
+
+class Log:
+    """A line every half minute, and for the last batch."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._pace = Pace(clock)
+        self._told = clock()
+
+    def __call__(self, now: Progress) -> None:
+        """Takes the state of the job."""
+        pace = self._pace(now)
+        if self._clock() - self._told >= LINE_EVERY_S or (now.new_size and now.items == now.of_items):
+            self._told = self._clock()
+            self._write(f"motet: {now.items} of {now.of_items} rows{', ' if pace else ''}{pace}")

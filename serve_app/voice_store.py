@@ -1,0 +1,180 @@
+"""Clips of voices that clients sent, kept as files: one a voice, in a folder for each owner.
+
+A voice's id is the hash of its sound and its words, so the same clip is the same voice, and nothing that a client says
+becomes part of a path. What a client may name is looked up by that id in its own folder and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from deployments.audio.decode import decode_all
+from deployments.engines.base import Samples, VoiceReference
+from deployments.errors import MotetError, fail
+from deployments.settings import StrictModel
+
+SAMPLE_RATE = 24_000
+"""What most models that clone work at."""
+
+PEAK = 0.9
+SILENT_BELOW = 1e-3
+"""Root mean square of full scale."""
+
+_ID = re.compile(r"^voice_[0-9a-f]{32}$")
+
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class VoiceSettings(StrictModel):
+    """Where uploaded voices are kept, and how many of which length. Gateways on several machines need one shared folder."""
+
+    folder: str
+    max_voices: Count
+    max_voices_per_key: Count
+    min_seconds: Seconds
+    max_seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVoice:
+    """A voice as its owner described it. `text` is what the clip says, where that was told; times in seconds."""
+
+    id: str
+    name: str
+    consent: str
+    text: str | None
+    created_at: int
+    seconds: float
+
+
+def is_id(name: str) -> bool:
+    """Whether a name has the form of an uploaded voice's id."""
+    return _ID.match(name) is not None
+
+
+class VoiceStore:
+    """Reads and writes files: call it beside the event loop. `owner` is a word of our own making, never a client's."""
+
+    def __init__(self, settings: VoiceSettings, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._folder = Path(settings.folder).expanduser()
+        self._clock = clock
+        self._writing = threading.Lock()
+
+    def add(self, owner: str, recording: bytes, name: str, consent: str, text: str | None) -> StoredVoice:
+        """Keeps a clip. The same clip again is the same voice under its new name.
+
+        Raises `MotetError`: what decoding raises, invalid for a clip that is too short or silent, too_large for one that
+        is too long and when there is no room.
+        """
+        samples = self._normalised(recording)
+        id = _id_of(samples, text)
+        seconds = round(len(samples) / SAMPLE_RATE, 3)
+        voice = StoredVoice(id, name, consent, text, int(self._clock()), seconds)
+        with self._writing:
+            if not self._path(owner, id).exists():
+                self._refuse_when_full(owner)
+            self._write(self._path(owner, id), voice, samples)
+        return voice
+
+    def listed(self, owner: str) -> list[StoredVoice]:
+        """The owner's voices, the oldest first."""
+        files = (self._folder / owner).glob("voice_*.npz")
+        found = [voice for file in files if (voice := _described(file)) is not None]
+        return sorted(found, key=lambda voice: (voice.created_at, voice.id))
+
+    def get(self, owner: str, id: str) -> StoredVoice:
+        """Raises `MotetError` (not_found), also for somebody else's voice."""
+        voice = _described(self._path(owner, id)) if is_id(id) else None
+        if voice is None:
+            raise _unknown(id)
+        return voice
+
+    def reference(self, owner: str, id: str) -> VoiceReference:
+        """The clip, for an engine. Raises as `get` does."""
+        voice = self.get(owner, id)
+        try:
+            with np.load(self._path(owner, id), allow_pickle=False) as file:
+                samples = file["samples"].astype(np.float32) / np.float32(32768)
+        except OSError as error:
+            raise _unknown(id) from error
+        return VoiceReference(id, samples, SAMPLE_RATE, voice.text)
+
+    def delete(self, owner: str, id: str) -> None:
+        """Raises as `get` does."""
+        self.get(owner, id)
+        with self._writing:
+            self._path(owner, id).unlink(missing_ok=True)
+
+    def _path(self, owner: str, id: str) -> Path:
+        return self._folder / owner / f"{id}.npz"
+
+    def _normalised(self, recording: bytes) -> NDArray[np.int16]:
+        """Mono at 24 kHz with its loudest sample at `PEAK`."""
+        settings = self._settings
+        samples: Samples = decode_all(recording, SAMPLE_RATE, True, settings.max_seconds)[0]
+        if len(samples) < settings.min_seconds * SAMPLE_RATE:
+            cause = f"The clip lasts {len(samples) / SAMPLE_RATE:.1f} s; a voice needs {settings.min_seconds:g} s."
+            raise fail("invalid", cause, "Send a longer one.", param="audio_sample", code="audio_too_short")
+        if np.sqrt(np.mean(np.square(samples))) < SILENT_BELOW:
+            raise fail(
+                "invalid", "The clip is silent.", "Send one with speech.", param="audio_sample", code="silent_audio"
+            )
+        levelled: NDArray[np.int16] = np.rint(samples * (PEAK * 32767 / np.abs(samples).max())).astype("<i2")
+        return levelled
+
+    def _refuse_when_full(self, owner: str) -> None:
+        settings = self._settings
+        own = sum(1 for _ in (self._folder / owner).glob("voice_*.npz"))
+        everyones = sum(1 for _ in self._folder.glob("*/voice_*.npz"))
+        if own >= settings.max_voices_per_key or everyones >= settings.max_voices:
+            raise fail("too_large", "There is no room for another voice.", "Delete one first.", code="too_many_voices")
+
+    @staticmethod
+    def _write(path: Path, voice: StoredVoice, samples: NDArray[np.int16]) -> None:
+        """The file is there whole or not at all, and for its owner's eyes."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = np.frombuffer(json.dumps(asdict(voice)).encode(), np.uint8)
+        handle, unfinished = tempfile.mkstemp(prefix=".", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, about=about, samples=samples)
+            Path(unfinished).replace(path)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)
+
+
+def _id_of(samples: NDArray[np.int16], text: str | None) -> str:
+    digest = hashlib.sha256(samples.tobytes())
+    digest.update(b"\0" + (text or "").encode())
+    return f"voice_{digest.hexdigest()[:32]}"
+
+
+def _described(file: Path) -> StoredVoice | None:
+    """What is known of a voice; None when it is gone."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            about: dict[str, Any] = json.loads(stored["about"].tobytes())
+    except FileNotFoundError:
+        return None
+    return StoredVoice(**about)
+
+
+def _unknown(id: str) -> MotetError:
+    remedy = "GET /v1/audio/voices lists yours."
+    return fail("not_found", f"There is no voice {id!r}.", remedy, param="voice", code="voice_not_found")

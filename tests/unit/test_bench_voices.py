@@ -1,0 +1,55 @@
+"""The benchmark of voices, on a tiny model: every figure is measured, and both sides speak as long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deployments.graphs import Bucket
+from serve_app.bench import voices
+from serve_app.bench.frame import Figure, Sheet, carry_out
+from serve_app.bench.voices import Plan, SoproContest, draw, run_package, run_together
+from tests.unit.sopro_models import TINY
+
+
+class Repeating:
+    """A backend that records nothing and runs the step again."""
+
+    def capture(self, step, buffers, length):  # type: ignore[no-untyped-def]
+        return lambda: step(buffers, length)
+
+
+@pytest.fixture
+def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoproContest:
+    monkeypatch.setattr(voices, "backend_for", lambda device: Repeating())
+    return SoproContest(tmp_path / "sopro", 1.6, TINY)
+
+
+def test_every_figure_is_measured(contest: SoproContest, tmp_path: Path) -> None:
+    plan = Plan(1.6, 1, (1, 4, 8), (Bucket(2, 128), Bucket(8, 128)))
+    sheet = Sheet(voices._wanted("sopro", plan), print)
+    voices._measure(sheet, contest, plan)
+    figures = {figure.name: figure for figure in sheet.figures}
+    assert all(figure.measured for figure in sheet.figures), figures
+    assert figures["captured step equals plain, 8 rows, 128 positions"].verdict == "met"
+    report = carry_out("voices of sopro", sheet.figures, lambda _: None, quick=True)
+    draw(report, tmp_path / "voices.png")
+    assert (tmp_path / "voices.png").stat().st_size > 5000
+
+
+def test_both_sides_speak_as_long(contest: SoproContest) -> None:
+    ours = run_together(contest, 2)
+    theirs = run_package(contest.package[0], 0)
+    assert ours.seconds_of_audio == pytest.approx(2 * theirs.seconds_of_audio)
+    assert theirs.seconds_of_audio > 1.5
+    assert all(0 < first < ours.seconds for first in ours.first_audio)
+
+
+def test_a_soak_frees_every_slot(contest: SoproContest) -> None:
+    sheet = Sheet(voices.SOAK, print)
+    voices._soak(sheet, contest, minutes=0.05)
+    figures: dict[str, Figure] = {figure.name: figure for figure in sheet.figures}
+    assert figures["slots taken when all have left"].value == 0
+    assert figures["growth"].measured
+    assert (figures["of them left early"].value or 0) > 0

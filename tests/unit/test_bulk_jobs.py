@@ -1,0 +1,585 @@
+"""A bulk job without a cluster: rendering, the store, resuming, retries, and what is written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from cluster.bulk.job import BulkJob, seed_of
+from cluster.bulk.output import Layout
+from cluster.bulk.plan import Batch, WorkItem, item_of
+from cluster.bulk.rendering import renderer_of
+from cluster.bulk.results import Outcome, table_of
+from cluster.bulk.rows import Recording, Row
+from cluster.bulk.run import Progress, Summary, run_job
+from cluster.bulk.served import Service, render_on_service
+from cluster.bulk.store import FOLDER, Store, part_bytes
+from cluster.bulk.workers import Made, TableWorker, Worker, made_of
+from deployments.engines import registry
+from deployments.engines.base import (
+    AudioChunk,
+    EngineSpec,
+    RecognitionTraits,
+    Segment,
+    SpeechRequest,
+    Transcript,
+    Window,
+    Word,
+)
+from deployments.engines.registry import Task
+from deployments.errors import Failure, MotetError
+from deployments.speaking import SpeechTask, speak_here
+from deployments.text.segmentation import cut_into_pieces
+from serve_app.bulk import Wishes, job_of
+from serve_app.bulk_progress import Log, Pace, bulk_progress
+from serve_app.config import AppConfig, Bulk, Model, Steps
+
+TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
+
+
+def app_of(engine: str = "simulated", width: int = 3, **bulk: Any) -> AppConfig:
+    steps = Steps(max_batch_size=width)
+    options = {"step_ms": 0, "chunk_ms": 160} if engine == "simulated" else {}
+    model = Model(engine=engine, steps=steps, options=options)
+    return AppConfig(models={engine: model}, bulk=Bulk.model_validate({"batch_rows": 4} | bulk))
+
+
+def speech_job(**wishes: Any) -> BulkJob:
+    return job_of(app_of(), "speech", None, Wishes(**wishes), None)[0]
+
+
+def engine_of(job: BulkJob) -> Any:
+    return registry.load(job.model.engine, EngineSpec("x", "", "cpu", 1, job.model.options))
+
+
+def rows_of(texts: Sequence[str] = TEXTS) -> list[Row]:
+    return [Row(f"row-{number}", text) for number, text in enumerate(texts)]
+
+
+class Here:
+    """Makes batches in this process; the driver is killed after `dies_after` of them, and a worker by what is `deadly`."""
+
+    def __init__(self, job: BulkJob, dies_after: int | None = None, deadly: str = "") -> None:
+        self._job = job
+        self._dies_after = dies_after
+        self._deadly = deadly
+        self.made: list[str] = []
+
+    def __call__(self, batches: Sequence[Batch]) -> Iterator[Made]:
+        renderer = renderer_of(self._job, engine_of(self._job))
+        for batch in reversed(batches):  # any order is allowed
+            if len(self.made) == self._dies_after:
+                raise Killed
+            if self._deadly and any(self._deadly in item.text for item in batch.items):
+                continue
+            self.made.append(batch.name)
+            outcomes = renderer.render(batch.items, [None] * len(batch.items))
+            yield made_of(batch.name, batch.items, outcomes, self._job.model.model)
+
+
+class Killed(BaseException):
+    """Nothing is cleaned up after it."""
+
+
+def run(
+    job: BulkJob, folder: Path, execute: Any, rows: Sequence[Row] | None = None, layout: Layout = "parquet"
+) -> Summary:
+    return run_job(rows_of() if rows is None else rows, job, folder, layout, execute, lambda progress: None)
+
+
+def contents(folder: Path) -> Mapping[str, bytes]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and FOLDER not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def output_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+# --- Speech
+
+
+def test_a_row_sounds_as_it_does_alone_in_any_batch() -> None:
+    job = speech_job(speed=5.0)  # beyond the engine's own 4, so that the sound is stretched too
+    engine = engine_of(job)
+    items = [item_of(row, job) for row in rows_of()]
+    outcomes = renderer_of(job, engine).render(items, [None] * len(items))
+    for item, outcome in zip(items, outcomes, strict=True):
+        assert not isinstance(outcome, Failure)
+        pieces = cut_into_pieces(item.text, AppConfig().speech.pieces)
+        alone = np.concatenate(
+            [c.samples for c in speak_here(SpeechTask(pieces, "tone", 5.0, seed_of(item.key)), engine)]
+        )
+        heard, rate = soundfile.read(io.BytesIO(outcome[0].audio or b""), dtype="float32")
+        assert rate == 24_000
+        assert outcome[0].seconds == len(alone) / rate
+        assert np.abs(heard - alone).max() <= 1 / 32768
+
+
+def test_timings_cover_the_sound_piece_by_piece() -> None:
+    job = speech_job()
+    text = "This is the first sentence of a few. This is the second one. And a third."
+    item = item_of(Row("a", text), job)
+    (outcome,) = renderer_of(job, engine_of(job)).render([item], [None])
+    assert not isinstance(outcome, Failure)
+    timings = outcome[0].timings
+    assert [timing.text for timing in timings] == list(cut_into_pieces(text, AppConfig().speech.pieces))
+    assert timings[0].start == 0
+    assert timings[-1].end == outcome[0].seconds
+    assert all(one.end == other.start for one, other in itertools.pairwise(timings))
+
+
+def test_no_more_utterances_are_open_than_the_engine_takes() -> None:
+    job = speech_job()
+    engine = Watched(engine_of(job))
+    items = [item_of(row, job) for row in rows_of()]
+    renderer_of(job, engine).render(items, [None] * len(items))
+    assert engine.largest == 3
+    assert engine.open_now == 0
+
+
+def test_a_row_that_fails_is_an_error_in_its_place_and_frees_its_slot() -> None:
+    job = speech_job()
+    engine = Watched(engine_of(job))
+    texts = ["One.", "poison", "...", "Two."]
+    items = [item_of(row, job) for row in rows_of(texts)] + [item_of(Row("v", "Three.", "nobody"), job)]
+    outcomes = renderer_of(job, engine).render(items, [None] * len(items))
+    assert [getattr(outcome, "kind", "made") for outcome in outcomes] == [
+        "made",
+        "engine",
+        "invalid",
+        "made",
+        "not_found",
+    ]
+    assert engine.open_now == 0
+
+
+def test_only_what_another_try_may_mend_is_tried_again() -> None:
+    job = job_of(app_of(retries=2), "speech", None, Wishes(), None)[0]
+    engine = Watched(engine_of(job), failures=2)
+    items = [item_of(row, job) for row in rows_of(["One.", "..."])]
+    outcomes = renderer_of(job, engine).render(items, [None, None])
+    assert not isinstance(outcomes[0], Failure)
+    assert isinstance(outcomes[1], Failure)
+    assert engine.opened == 3  # twice in vain; the text without words never came so far
+
+
+def test_an_order_that_no_row_can_be_made_with_is_refused_at_once() -> None:
+    job = speech_job(voice="nobody")
+    with pytest.raises(MotetError, match="nobody"):
+        renderer_of(job, engine_of(job))
+
+
+class Watched:
+    """An engine that counts what is open, and fails in its first steps if asked to."""
+
+    def __init__(self, engine: Any, failures: int = 0) -> None:
+        self._engine = engine
+        self._failures = failures
+        self.open_now = self.largest = self.opened = 0
+        self.traits = engine.traits
+
+    def open(self, request: SpeechRequest) -> Any:
+        self.open_now += 1
+        self.opened += 1
+        self.largest = max(self.largest, self.open_now)
+        return self._engine.open(request)
+
+    def step(self, utterances: Sequence[Any]) -> list[AudioChunk | Exception]:
+        if self._failures:
+            self._failures -= 1
+            return [RuntimeError("a bad day") for _ in utterances]
+        results: list[AudioChunk | Exception] = self._engine.step(utterances)
+        return results
+
+    def close(self, utterance: Any) -> None:
+        self.open_now -= 1
+        self._engine.close(utterance)
+
+
+# --- Recordings
+
+
+class Ear:
+    """Hears how long a window is; a window of 2 s is too much for it."""
+
+    traits = RecognitionTraits(16_000, ("en",), False, 30.0)
+
+    def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
+        return [self._one(window) for window in windows]
+
+    def _one(self, window: Window) -> Transcript | Exception:
+        seconds = len(window.samples) / 16_000
+        if seconds == 2.0:
+            return RuntimeError("two seconds")
+        word = Word(f" {seconds:g}", window.start, window.start + seconds, 1.0)
+        segment = Segment(word.text, word.start, word.end, 0.0, 1.0, 0.0, words=(word,))
+        return Transcript((segment,), "en")
+
+
+def wav(seconds: float, channels: int = 1, rate: int = 16_000) -> bytes:
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (round(seconds * rate), channels))
+    soundfile.write(file, samples, rate, format="WAV")
+    return file.getvalue()
+
+
+def recording_items(job: BulkJob, sounds: Sequence[bytes]) -> list[WorkItem]:
+    found = [Recording("x", None, f"{number:064x}", len(sound)) for number, sound in enumerate(sounds)]
+    return [item_of(Row(str(number), recording=one), job) for number, one in enumerate(found)]
+
+
+@pytest.mark.parametrize("word_times", [False, True])
+def test_windows_of_many_recordings_come_back_to_their_own(word_times: bool) -> None:
+    job = job_of(AppConfig(), "transcription", None, Wishes(word_times=word_times), None)[0]
+    sounds = [wav(1), wav(45), b"no sound", wav(2), wav(3)]
+    outcomes = renderer_of(job, Ear()).render(recording_items(job, sounds), sounds)
+    kinds = [outcome.kind if isinstance(outcome, Failure) else outcome[0].seconds for outcome in outcomes]
+    assert kinds == [1.0, 45.0, "invalid", "engine", 3.0]
+    long = outcomes[1]
+    assert not isinstance(long, Failure)
+    assert long[0].text is not None
+    assert len(long[0].text.split()) == len(long[0].timings) == 2
+    assert long[0].timings[-1].end == 45.0
+
+
+def test_stems_of_identity_are_the_recording() -> None:
+    app = app_of("identity")
+    job = job_of(app, "separation", None, Wishes(chunk_seconds=1.0, overlap_seconds=0.3), None)[0]
+    engine = engine_of(job)
+    sounds = [wav(3.7, 2), b"no sound"]
+    outcomes = renderer_of(job, engine).render(recording_items(job, sounds), sounds)
+    assert isinstance(outcomes[1], Failure)
+    assert not isinstance(outcomes[0], Failure)
+    assert [result.stem for result in outcomes[0]] == list(engine.traits.stems)
+    before, _ = soundfile.read(io.BytesIO(sounds[0]), dtype="int16")
+    after, rate = soundfile.read(io.BytesIO(outcomes[0][0].audio or b""), dtype="int16")
+    assert rate == 16_000
+    assert np.abs(after.astype(int) - before).max() <= 1
+
+
+# --- The job
+
+
+@pytest.mark.parametrize("layout", ["parquet", "folder"])
+def test_killed_after_any_batch_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path, layout: Layout) -> None:
+    job = speech_job()
+    calm = Here(job)
+    run(job, tmp_path / "calm", calm, layout=layout)
+    whole = contents(tmp_path / "calm")
+    assert len(calm.made) == 5
+    for killed_after in range(len(calm.made)):
+        folder = tmp_path / f"killed-{killed_after}"
+        first, second = Here(job, dies_after=killed_after), Here(job)
+        with pytest.raises(Killed):
+            run(job, folder, first, layout=layout)
+        summary = run(job, folder, second, layout=layout)
+        assert not set(first.made) & set(second.made)
+        assert summary.rows == len(TEXTS)
+        assert contents(folder) == whole
+
+
+@pytest.mark.parametrize("layout", ["parquet", "folder"])
+def test_killed_while_the_output_is_written_it_ends_with_the_same_bytes(
+    tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = speech_job()
+    run(job, tmp_path / "calm", Here(job), layout=layout)
+
+    def killed(self: Store, names: set[str]) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "forget", killed)
+        with pytest.raises(Killed):
+            run(job, tmp_path / "rough", Here(job), layout=layout)
+    again = Here(job)
+    run(job, tmp_path / "rough", again, layout=layout)
+    assert again.made == []
+    assert contents(tmp_path / "rough") == contents(tmp_path / "calm")
+    assert Store(tmp_path / "rough").done() == set()
+
+
+def test_every_row_is_there_once_in_the_order_of_the_input(tmp_path: Path) -> None:
+    job = speech_job()
+    rows = [*rows_of(), Row("again", TEXTS[3]), Row("bad", fault="Nothing to read."), Row("poisoned", "poison")]
+    execute = Here(job)
+    summary = run(job, tmp_path, execute, rows)
+    found = output_of(tmp_path)
+    assert [facts["id"] for facts in found] == [row.id for row in rows]
+    assert found[20]["audio"] == found[3]["audio"] != found[4]["audio"]
+    assert [facts["error_kind"] for facts in found[-2:]] == ["invalid", "engine"]
+    assert (summary.rows, summary.failed) == (23, 2)
+    assert all(facts["model"] == "simulated" for facts in found)
+    for facts in found[:21]:
+        samples, rate = soundfile.read(io.BytesIO(facts["audio"]))
+        assert len(samples) / rate == facts["seconds"]
+
+
+def test_a_folder_has_a_file_for_each_row_and_a_manifest(tmp_path: Path) -> None:
+    job = speech_job(form="flac")
+    rows = [Row("a/b", "One."), Row("a_b", "Two."), Row("..", "Three."), Row("bad", fault="Nothing.")]
+    run(job, tmp_path, Here(job), rows, layout="folder")
+    facts = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in facts] == ["a/b", "a_b", "..", "bad"]
+    files = [line["file"] for line in facts if "file" in line]
+    assert len(set(files)) == 3
+    for name in files:
+        assert (tmp_path / name).resolve().parent == (tmp_path / "audio").resolve()
+        assert soundfile.info(tmp_path / name).format == "FLAC"
+    assert "error" in facts[-1]
+
+
+def test_output_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.bulk.output.ROW_GROUP_BYTES", 50_000)
+    job = job_of(app_of(shard_bytes=200_000), "speech", None, Wishes(), None)[0]
+    summary = run(job, tmp_path, Here(job))
+    assert len(summary.files) > 3
+    assert [facts["id"] for facts in output_of(tmp_path)] == [row.id for row in rows_of()]
+
+
+def test_a_finished_job_is_not_done_again_unless_a_file_is_gone(tmp_path: Path) -> None:
+    job = speech_job()
+    first = run(job, tmp_path, Here(job))
+    again = Here(job)
+    second = run(job, tmp_path, again)
+    assert again.made == []
+    assert (second.rows, second.files, second.made_seconds) == (first.rows, first.files, 0.0)
+    whole = contents(tmp_path)
+    (tmp_path / "part-00000.parquet").unlink()
+    run(job, tmp_path, again)
+    assert again.made
+    assert contents(tmp_path) == whole
+
+
+@pytest.mark.parametrize("change", ["input", "settings", "layout"])
+def test_another_job_is_refused_in_the_same_folder(tmp_path: Path, change: str) -> None:
+    job = speech_job()
+    run(job, tmp_path, Here(job))
+    other = speech_job(seed=1) if change == "settings" else job
+    with pytest.raises(MotetError, match="another job"):
+        run(
+            other,
+            tmp_path,
+            Here(other),
+            rows_of(TEXTS[:3] if change == "input" else TEXTS),
+            "folder" if change == "layout" else "parquet",
+        )
+
+
+def test_two_jobs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
+    job = speech_job()
+    with Store(tmp_path).locked(), pytest.raises(MotetError, match="Another job"):
+        run(job, tmp_path, Here(job))
+
+
+def test_halves_that_a_killed_job_left_are_swept(tmp_path: Path) -> None:
+    with Store(tmp_path).locked():
+        left = tmp_path / FOLDER / "parts" / ".x.0.half"
+        left.write_text("half")
+    with Store(tmp_path).locked():
+        assert not left.exists()
+
+
+def test_a_row_that_kills_its_worker_is_an_error_and_its_neighbours_live(tmp_path: Path) -> None:
+    job = speech_job()
+    rows = [*rows_of(), Row("deadly", "This is deadly.")]
+    summary = run(job, tmp_path, Here(job, deadly="deadly"), rows)
+    found = {facts["id"]: facts for facts in output_of(tmp_path)}
+    assert len(found) == len(rows)
+    assert summary.failed == 1
+    assert found["deadly"]["error_kind"] == "unavailable"
+    assert all(facts["audio"] for name, facts in found.items() if name != "deadly")
+
+
+def test_progress_counts_what_earlier_runs_did(tmp_path: Path) -> None:
+    job = speech_job()
+    with pytest.raises(Killed):
+        run(job, tmp_path, Here(job, dies_after=2))
+    told: list[Progress] = []
+    run_job(rows_of(), job, tmp_path, "parquet", Here(job), told.append)
+    assert 0 < told[0].items < told[0].of_items == told[-1].items == len(TEXTS)
+    assert told[0].new_size == 0
+    assert told[-1].new_size == told[-1].of_size - told[0].size
+
+
+def test_the_table_keeps_every_kind_of_outcome() -> None:
+    failure = Failure("engine", "It broke.", "Mend it.")
+    outcomes: list[tuple[str, Outcome]] = [("a", failure), ("b", [])]
+    part = part_bytes(table_of(outcomes, "m"))
+    table = pa.ipc.open_file(part).read_all()
+    assert table.to_pylist()[0]["error"] == "It broke. Mend it."
+    assert table.num_rows == 1
+
+
+# --- Telling
+
+
+def progress(items: int, new: int, seconds: float) -> Progress:
+    return Progress(items, 100, items * 10, 1000, new, seconds, 0)
+
+
+def test_pace_counts_from_the_first_batch() -> None:
+    times = iter([10.0, 10.0, 14.0])
+    pace = Pace(lambda: next(times))
+    assert pace(progress(50, 0, 0.0)) == ""
+    assert pace(progress(60, 100, 30.0)) == ""
+    assert pace(progress(80, 300, 90.0)) == "15.0 x real time, 0:00:04 left"
+
+
+def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
+    now = [0.0]
+    lines: list[str] = []
+    log = Log(lines.append, lambda: now[0])
+    for at, items in enumerate(range(1, 101)):
+        now[0] = at * 1.0
+        log(progress(items, items * 10, items * 2.0))
+    assert len(lines) == 4
+    assert lines[-1].startswith("motet: 100 of 100 rows, 2.0 x real time, 0:00:00 left")
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    with bulk_progress() as tell:
+        tell(progress(50, 0, 0.0))
+        tell(progress(75, 250, 90.0))
+    shown = capsys.readouterr().err
+    assert "Rendering" in shown
+    assert "75/100" in shown
+
+
+# --- Through a live service
+
+
+class LiveService:
+    """Answers as the service does: busy at first, and broken for some texts."""
+
+    def __init__(self, busy: int = 0, broken: int = 0) -> None:
+        self._busy, self._broken = busy, broken
+        self.asked: list[httpx.Request] = []
+        self.slept: list[float] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/livez":
+            return httpx.Response(200, json={})
+        self.asked.append(request)
+        if self._busy:
+            self._busy -= 1
+            return httpx.Response(429, headers={"Retry-After": "3"}, json={"error": {"message": "busy"}})
+        if self._broken:
+            self._broken -= 1
+            return httpx.Response(503, json={"error": {"message": "no replica"}})
+        return self._answer(request)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/audio/transcriptions":
+            facts = {
+                "duration": 1.0,
+                "text": "hi",
+                "language": "en",
+                "segments": [{"start": 0, "end": 1, "text": " hi"}],
+            }
+            return httpx.Response(200, json=facts)
+        if b"bad" in request.content:
+            return httpx.Response(400, json={"error": {"message": "not this text"}})
+        return httpx.Response(200, content=wav(0.5))
+
+    def service(self) -> Service:
+        return Service("http://motet", "key", self.slept.append, lambda: 0.0, httpx.MockTransport(self))
+
+
+def served(live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech") -> list[dict[str, Any]]:
+    app = (
+        AppConfig(bulk=Bulk(served_in_flight=1, retries=2))
+        if task != "speech"
+        else app_of(served_in_flight=1, retries=2)
+    )
+    job = job_of(app, task, None, Wishes(), None)[0]
+    run(job, folder, lambda batches: render_on_service(batches, job, live.service()), rows)
+    return output_of(folder)
+
+
+def test_a_busy_service_is_waited_for_and_a_broken_one_tried_again(tmp_path: Path) -> None:
+    live = LiveService(busy=2, broken=1)
+    found = served(live, rows_of(["One."]), tmp_path)
+    assert live.slept == [3.0, 3.0, 0.5]
+    assert found[0]["seconds"] == 0.5
+    body = json.loads(live.asked[-1].content)
+    assert body["seed"] == seed_of(found[0]["key"])
+    assert live.asked[-1].headers["Authorization"] == "Bearer key"
+
+
+def test_what_a_service_refuses_is_an_error_of_its_row(tmp_path: Path) -> None:
+    found = served(LiveService(), rows_of(["One.", "a bad text"]), tmp_path)
+    assert [facts["error_kind"] for facts in found] == [None, "invalid"]
+    assert "not this text" in found[1]["error"]
+
+
+def test_a_service_that_stays_broken_is_an_error_after_some_tries(tmp_path: Path) -> None:
+    live = LiveService(broken=100)
+    assert served(live, rows_of(["One."]), tmp_path)[0]["error_kind"] == "unavailable"
+    assert len(live.asked) == 3
+
+
+def test_transcripts_of_a_service(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(1))
+    sound = (tmp_path / "a.wav").read_bytes()
+    row = Row("a", recording=Recording(str(tmp_path / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound)))
+    found = served(LiveService(), [row], tmp_path / "out", "transcription")
+    assert (found[0]["text"], found[0]["seconds"], found[0]["timings"][0]["text"]) == ("hi", 1.0, "hi")
+
+
+def test_a_service_that_is_not_there_stops_the_job(tmp_path: Path) -> None:
+    def gone(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    job = speech_job()
+    service = Service("http://motet", None, transport=httpx.MockTransport(gone))
+    with pytest.raises(MotetError, match="refused"):
+        run(job, tmp_path, lambda batches: render_on_service(batches, job, service))
+
+
+# --- A table of somebody's own
+
+
+def test_a_table_keeps_its_columns_and_its_order() -> None:
+    worker = TableWorker(speech_job())
+    texts = ["short", None, "a much longer text than the first", "poison"]
+    made = worker(pa.table({"page": [4, 3, 2, 1], "text": texts})).to_pylist()
+    assert [row["page"] for row in made] == [4, 3, 2, 1]
+    assert [row["error_kind"] for row in made] == [None, "invalid", None, "engine"]
+    assert [row["text"] for row in made] == ["short", None, texts[2], None]
+
+
+def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:
+    job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
+    (tmp_path / "a.wav").write_bytes(wav(1))
+    table = pa.table({"name": ["x", "y", "z"], "path": [str(tmp_path / "a.wav"), "/gone.wav", None]})
+    made = TableWorker(job)(table).to_pylist()
+    assert [(row["name"], row["stem"], bool(row["audio"])) for row in made] == [
+        ("x", "audio", True),
+        ("y", None, False),
+        ("z", None, False),
+    ]
+    assert "/gone.wav" in made[1]["error"]
+    inside = pa.table({"name": ["x"], "audio": pa.array([wav(1)], pa.binary())})
+    assert TableWorker(job)(inside).to_pylist()[0]["sha256"] == made[0]["sha256"]
+
+
+def test_a_worker_whose_model_does_not_load_says_so_for_every_batch() -> None:
+    job = job_of(app_of(), "speech", None, Wishes(voice="nobody"), None)[0]
+    sent = pa.table({"name": ["b"], "items": ["[]"], "recordings": [[]], "faults": [[]]})
+    assert "nobody" in Worker(job)(sent).to_pylist()[0]["refused"]

@@ -1,0 +1,215 @@
+"""The rows of a bulk job, and how they are cut into batches."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.bulk.epub import chapters
+from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, from_json, item_of, to_json
+from cluster.bulk.rows import Row, Split, read_recording, read_rows
+from deployments.engines.registry import Task
+from deployments.errors import MotetError
+from serve_app.bulk import Wishes, job_of
+from serve_app.config import AppConfig, Bulk
+
+
+def rows_of(path: Path, task: Task = "speech", split: Split = "line") -> list[Row]:
+    return list(read_rows([path], task, split))
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_jsonl_keeps_ids_and_voices_and_turns_bad_lines_into_faults(tmp_path: Path) -> None:
+    lines = ['{"id": 7, "text": "One."}', "", "no json", '{"text": "Two.", "voice": "heart"}', '{"id": "x"}', "[1]"]
+    rows = rows_of(written(tmp_path / "rows.jsonl", "\n".join(lines)))
+    assert [(row.id, row.text, row.voice) for row in rows] == [
+        ("7", "One.", None),
+        ("000001", "", None),
+        ("000002", "Two.", "heart"),
+        ("x", "", None),
+        ("000004", "", None),
+    ]
+    assert [bool(row.fault) for row in rows] == [False, True, False, True, True]
+    assert "Line 3" in rows[1].fault
+    assert "`text`" in rows[3].fault
+
+
+@pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.tsv", "\t")])
+def test_tables_of_text(tmp_path: Path, name: str, mark: str) -> None:
+    rows = rows_of(written(tmp_path / name, f"id{mark}text\na{mark}One.\nb{mark}\n"))
+    assert [(row.id, row.text, bool(row.fault)) for row in rows] == [("a", "One.", False), ("b", "", True)]
+
+
+def test_parquet_of_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["One.", None], "other": [1, 2]}), tmp_path / "rows.parquet")
+    rows = rows_of(tmp_path / "rows.parquet")
+    assert [(row.id, row.text, bool(row.fault)) for row in rows] == [("000000", "One.", False), ("000001", "", True)]
+
+
+def test_plain_text_by_line_and_by_paragraph(tmp_path: Path) -> None:
+    path = written(tmp_path / "book.txt", "\ufeffOne\ntwo.\n\n\nThree.\n")
+    assert [row.text for row in rows_of(path)] == ["One", "two.", "Three."]
+    assert [row.text for row in rows_of(path, split="paragraph")] == ["One two.", "Three."]
+
+
+def test_two_rows_with_one_id_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", '{"id": "a", "text": "One."}\n{"id": "a", "text": "Two."}\n')
+    with pytest.raises(MotetError, match="'a'"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("rows.doc", "speech"), ("rows.txt", "transcription"), ("gone.csv", "speech")]
+)
+def test_what_is_no_input_is_refused(tmp_path: Path, name: str, task: Task) -> None:
+    if not name.startswith("gone"):
+        written(tmp_path / name, "text")
+    with pytest.raises(MotetError):
+        rows_of(tmp_path / name, task)
+
+
+def test_recordings_from_a_folder_a_table_and_a_parquet_file(tmp_path: Path) -> None:
+    (tmp_path / "sounds" / "deep").mkdir(parents=True)
+    first, second = tmp_path / "sounds" / "a.wav", tmp_path / "sounds" / "deep" / "b.flac"
+    first.write_bytes(b"first")
+    second.write_bytes(b"second")
+    from_folder = rows_of(tmp_path / "sounds", "transcription")
+    assert [row.id for row in from_folder] == ["a", "deep/b"]
+    table = written(tmp_path / "rows.csv", "id,path\nx,sounds/a.wav\ny,gone.wav\n")
+    from_table = rows_of(table, "separation")
+    assert from_table[0].recording == from_folder[0].recording
+    assert "gone.wav" in from_table[1].fault
+    sounds = [b"first", b"second", b"third"]
+    pq.write_table(pa.table({"id": ["p", "q", "r"], "audio": sounds}), tmp_path / "rows.parquet", row_group_size=2)
+    from_parquet = rows_of(tmp_path / "rows.parquet", "transcription")
+    for row, sound in zip([*from_folder, *from_parquet], [*sounds[:2], *sounds], strict=True):
+        assert row.recording is not None
+        assert read_recording(row.recording) == sound
+        assert row.recording.digest == hashlib.sha256(sound).hexdigest()
+
+
+def test_a_recording_that_changed_since_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"before")
+    (row,) = rows_of(tmp_path / "a.wav", "transcription")
+    (tmp_path / "a.wav").write_bytes(b"after")
+    assert row.recording is not None
+    with pytest.raises(MotetError, match="changed"):
+        read_recording(row.recording)
+
+
+# --- EPUB
+
+PACKAGE = """<?xml version="1.0"?>
+<package xmlns="http://www.idpf.org/2007/opf"><manifest>
+<item id="nav" href="nav.xhtml"/><item id="two" href="text/ch%202.xhtml"/><item id="one" href="text/ch1.xhtml"/>
+<item id="cover" href="text/cover.xhtml"/></manifest>
+<spine><itemref idref="cover"/><itemref idref="one"/><itemref idref="two"/><itemref idref="nav" linear="no"/></spine></package>"""
+CHAPTER_1 = """<?xml version="1.0"?><!DOCTYPE html [<!ENTITY big "aaaa">]>
+<html xmlns="http://www.w3.org/1999/xhtml"><head><title>No</title><style>p {}</style></head>
+<body><h1>The <em>first</em> one</h1><p>It  was
+dark &amp; cold.</p><p>Really<br/>so.</p><script>var x;</script></body></html>"""
+CHAPTER_2 = "<html><body><p>No heading&nbsp;here &#8212; <ruby>漢<rt>kan</rt></ruby>.</p></body></html>"
+
+
+def book(path: Path, **more: str) -> Path:
+    files = {
+        "META-INF/container.xml": '<container><rootfiles><rootfile full-path="OPS/package.opf"/></rootfiles></container>',
+        "OPS/package.opf": PACKAGE,
+        "OPS/text/ch1.xhtml": CHAPTER_1,
+        "OPS/text/ch 2.xhtml": CHAPTER_2,
+        "OPS/text/cover.xhtml": "<html><body><img src='c.png'/></body></html>",
+        "OPS/nav.xhtml": "<html><body><p>not this</p></body></html>",
+    } | more
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+def test_chapters_in_reading_order_as_they_are_read_aloud(tmp_path: Path) -> None:
+    found = list(chapters(book(tmp_path / "book.epub")))
+    assert [(chapter.title, chapter.text) for chapter in found] == [
+        ("The first one", "The first one\nIt was dark & cold.\nReally\nso."),
+        ("ch 2.xhtml", "No heading here — 漢."),
+    ]
+    rows = rows_of(tmp_path / "book.epub")
+    assert [row.id for row in rows] == ["book-001 The first one", "book-002 ch 2.xhtml"]
+
+
+@pytest.mark.parametrize("damage", ["no zip", "no container", "no package", "huge"])
+def test_a_broken_book_is_refused(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "book.epub"
+    if damage == "no zip":
+        path.write_bytes(b"PK\x03\x04 but no more")
+    elif damage == "huge":
+        monkeypatch.setattr("cluster.bulk.epub.MOST_DOCUMENT_BYTES", 300)
+        book(path)
+    else:
+        gone = "META-INF/container.xml" if damage == "no container" else "OPS/package.opf"
+        whole = zipfile.ZipFile(io.BytesIO(book(path).read_bytes()))
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in whole.namelist():
+                if name != gone:
+                    archive.writestr(name, whole.read(name))
+    with pytest.raises(MotetError):
+        rows_of(path)
+
+
+# --- Batches
+
+
+def items(*sizes: int) -> list[WorkItem]:
+    return [WorkItem(f"{number:064x}", size, "x" * size) for number, size in enumerate(sizes)]
+
+
+def settings(**values: int) -> Bulk:
+    return Bulk.model_validate({"batch_rows": 3, "batch_characters": 100, "sort_rows": 100} | values)
+
+
+def test_batches_hold_alike_lengths_within_their_limits() -> None:
+    batches = list(cut_into_batches(items(5, 90, 60, 30, 4, 6, 3, 150), settings()))
+    assert [[item.size for item in batch.items] for batch in batches] == [[150], [90], [60, 30, 6], [5, 4, 3]]
+
+
+def test_sorting_stays_within_its_stretch() -> None:
+    batches = list(cut_into_batches(items(1, 2, 30, 40), settings(sort_rows=2)))
+    assert [[item.size for item in batch.items] for batch in batches] == [[2, 1], [40, 30]]
+
+
+def test_equal_content_is_made_once() -> None:
+    twice = [*items(5), *items(5)]
+    assert [len(batch.items) for batch in cut_into_batches(twice, settings())] == [1]
+
+
+def test_a_batch_is_named_by_its_content_and_travels_as_json() -> None:
+    one, same, other = Batch(tuple(items(1, 2))), Batch(tuple(items(1, 2))), Batch(tuple(items(1, 2, 3)))
+    assert one.name == same.name != other.name
+    assert from_json(to_json(one.items)) == list(one.items)
+
+
+def test_the_address_of_a_row_is_its_content_and_the_settings() -> None:
+    def key(text: str = "Hello.", row_voice: str | None = None, **wishes: object) -> str:
+        job, _ = job_of(AppConfig(), "speech", "hibari", Wishes(**wishes), None)  # type: ignore[arg-type]
+        return item_of(Row("any", text, row_voice), job).key
+
+    assert key() == key()
+    different = {
+        key(),
+        key("Other."),
+        key(row_voice="heart"),
+        key(voice="heart"),
+        key(speed=1.5),
+        key(seed=1),
+        key(form="mp3"),
+    }
+    assert len(different) == 7

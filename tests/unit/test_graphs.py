@@ -1,0 +1,140 @@
+"""The captured-step runner: its bookkeeping with a backend that only remembers, and one small real compile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from deployments.graphs import Bucket, Buffers, CapturedStep, CompiledBackend, Input, Replay, Step
+
+INPUTS = {"x": Input((2,), torch.float32, neutral=-1.0), "places": Input((), torch.int64, neutral=9)}
+
+
+def double(inputs: Buffers, length: int) -> Tensor:
+    return inputs["x"] * 2 + length
+
+
+@dataclass
+class Remembering:
+    """Replays by running the step on the buffers, and remembers what was captured."""
+
+    captured: list[Bucket] = field(default_factory=list)
+    fails: bool = False
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    def capture(self, step: Step, buffers: Buffers, length: int) -> Replay:
+        if self.fails:
+            raise RuntimeError("no room")
+        self.captured.append(Bucket(next(iter(buffers.values())).shape[0], length))
+        self.buffers = dict(buffers)
+        return lambda: step(buffers, length)
+
+
+def runner(
+    backend: Remembering | None, batches: tuple[int, ...] = (1, 4), lengths: tuple[int, ...] = (8, 32)
+) -> CapturedStep:
+    ticks = iter(range(1000))
+    return CapturedStep(double, INPUTS, batches, lengths, backend, clock=lambda: float(next(ticks)))
+
+
+def rows(count: int) -> dict[str, Tensor]:
+    return {"x": torch.ones(count, 2), "places": torch.zeros(count, dtype=torch.int64)}
+
+
+def test_the_largest_bucket_is_captured_first() -> None:
+    backend = Remembering()
+    runner(backend).capture_all()
+    assert backend.captured == [Bucket(4, 32), Bucket(4, 8), Bucket(1, 32), Bucket(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "bucket"),
+    [(1, 1, Bucket(1, 8)), (2, 8, Bucket(4, 8)), (4, 9, Bucket(4, 32)), (5, 8, None), (1, 33, None)],
+)
+def test_a_step_goes_to_the_smallest_bucket_that_holds_it(batch: int, length: int, bucket: Bucket | None) -> None:
+    assert runner(None).bucket_for(batch, length) == bucket
+
+
+def test_unused_rows_are_neutral_and_only_used_ones_come_back() -> None:
+    backend = Remembering()
+    step = runner(backend)
+    step.capture(Bucket(4, 8))
+    for count in (4, 2):
+        assert torch.equal(step(rows(count), 5), torch.full((count, 2), 10.0))
+    assert backend.buffers["x"].tolist() == [[1, 1], [1, 1], [-1, -1], [-1, -1]]
+    assert backend.buffers["places"].tolist() == [0, 0, 9, 9]
+    assert (step.counts.replayed, step.counts.plain, step.counts.hit_rate) == (2, 0, 1.0)
+
+
+def test_what_fits_no_bucket_or_is_not_captured_yet_takes_the_plain_step() -> None:
+    step = runner(Remembering())
+    assert torch.equal(step(rows(2), 5), torch.full((2, 2), 7.0))
+    assert torch.equal(step(rows(7), 5), torch.full((7, 2), 7.0))
+    assert (step.counts.plain, step.counts.hit_rate) == (2, 0.0)
+
+
+def test_what_was_asked_for_in_vain_is_captured_in_an_idle_moment() -> None:
+    backend = Remembering()
+    step = runner(backend)
+    for _ in range(3):
+        step(rows(2), 5)
+    assert step.capture_one_wanted() and not step.capture_one_wanted()
+    step(rows(2), 5)
+    assert backend.captured == [Bucket(4, 8)] and step.counts.replayed == 1
+
+
+def test_what_was_forgotten_is_captured_again() -> None:
+    step = runner(Remembering())
+    step.capture(Bucket(1, 8))
+    step.forget()
+    step(rows(1), 1)
+    assert step.counts.plain == 1
+    assert step.capture_one_wanted() and not step.capture_one_wanted()
+    step(rows(1), 1)
+    assert step.counts.replayed == 1 and step.counts.captures == 2
+
+
+def test_a_capture_that_fails_leaves_the_plain_step_and_says_so() -> None:
+    step = runner(Remembering(fails=True))
+    assert not step.capture(Bucket(1, 8))
+    assert torch.equal(step(rows(1), 1), torch.full((1, 2), 3.0))
+    assert step.counts.failures == 1 and "no room" in step.counts.last_failure
+    assert step.counts.capture_seconds == 1.0
+
+
+def test_the_switch_turns_everything_off() -> None:
+    step = runner(None)
+    step.capture_all()
+    step(rows(1), 1)
+    assert not step.capture_one_wanted()
+    assert (step.counts.captures, step.counts.plain) == (0, 1)
+
+
+def test_buckets_are_given_in_order() -> None:
+    with pytest.raises(ValueError, match="smallest"):
+        runner(None, batches=(4, 1))
+
+
+def test_a_compiled_step_equals_the_plain_one_and_writes_where_it_does() -> None:
+    memory = {name: torch.zeros(4, 3) for name in ("plain", "compiled")}
+
+    def step(name: str) -> Step:
+        def accumulate(inputs: Buffers, length: int) -> Tensor:
+            kept = memory[name]
+            kept.index_put_((torch.arange(inputs["x"].shape[0]), inputs["at"]), inputs["x"])
+            return kept[: inputs["x"].shape[0], :length].softmax(-1)
+
+        return accumulate
+
+    inputs = {"x": Input((), torch.float32), "at": Input((), torch.int64, neutral=2)}
+    compiled = CapturedStep(step("compiled"), inputs, (4,), (2,), CompiledBackend())
+    compiled.capture(Bucket(4, 2))
+    assert compiled.counts.failures == 0, compiled.counts.last_failure
+    for value in (1.0, 2.0):
+        taken = {"x": torch.tensor([value, 3.0, 4.0]), "at": torch.tensor([0, 1, 0])}
+        torch.testing.assert_close(compiled(taken, 2), step("plain")(taken, 2))
+    assert compiled.counts.replayed == 2
+    torch.testing.assert_close(memory["compiled"][:3], memory["plain"][:3])

