@@ -167,7 +167,7 @@ def _fixed() -> list[dict[str, Any]]:
 
 
 def _hardware(kind: Kind) -> dict[str, Any]:
-    return {"kind": kind, "cpus": 1}
+    return {"kind": kind, "cpus": int(kind == "cpu")}
 
 
 async def _measure_loss(sheet: Sheet, plan: Plan, cluster: LocalCluster) -> None:
@@ -213,7 +213,7 @@ def _elastic() -> list[dict[str, Any]]:
 
 async def _measure_elastic(sheet: Sheet, cluster: LocalCluster) -> None:
     cluster.start(dict.fromkeys(CLASSES, 1))
-    with service_on(cluster, _elastic(), {"step_ms": 200, "chunk_ms": 160}) as service:
+    with service_on(cluster, _elastic(), {"step_ms": 200, "character_ms": 30}) as service:
         load = Load(service, LONG_TEXT)
         sheet.put(FROM_ZERO, await _first_sound(load), "the cheapest class; its node starts, and then its replica")
         began_s = time.monotonic()

@@ -41,7 +41,7 @@ PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeP
 
 
 class LocalCluster:
-    """Nodes of this machine. The first has no CPUs for replicas, so each class has machines of its own."""
+    """Nodes of this machine. The first has room for no replica with a model, so each class has nodes of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,7 +79,8 @@ class LocalCluster:
     def join(self, *kinds: Kind) -> None:
         """A node of each class."""
         for kind in kinds:
-            command = [*joining.node_command(self.address, kind, self.port), "--num-cpus=1"]
+            machine = _machine(kind)
+            command = [*joining.node_command(self.address, kind, self.port), f"--num-cpus={machine['CPU']}"]
             self._start(kind, [*command, "--num-gpus=1"] if kind == "cuda" else command, {})
         self._wait(lambda: all(self.nodes()[kind] for kind in kinds), "the nodes")
 
@@ -178,12 +179,14 @@ def local_cluster() -> Iterator[LocalCluster]:
 
 
 def _machine(kind: Kind) -> dict[str, float]:
+    """What a node offers. Only one of class cpu has CPUs, so that replicas of that class land on no other."""
     gpus = {"GPU": 1} if kind == "cuda" else {}
-    return {"CPU": 1, **gpus, **node_offer((kind,))["resources"], "object_store_memory": STORE_BYTES}
+    offer = {"CPU": int(kind == "cpu"), **gpus, **node_offer((kind,))["resources"]}
+    return offer | {"object_store_memory": STORE_BYTES}
 
 
 def _class_of(process: psutil.Process) -> Kind | None:
-    """The class of the node whose raylet this is, if it is one and has CPUs to give."""
+    """The class of the node whose raylet this is, if it is one and not the first."""
     words = _words(process)
     if not words or not words[0].endswith("raylet/raylet"):
         return None
