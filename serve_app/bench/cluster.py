@@ -237,7 +237,7 @@ async def _first_sound(load: Load) -> float:
 
 async def _measure_leaving(sheet: Sheet, cluster: LocalCluster, service: RunningProgram) -> None:
     began_s = time.monotonic()
-    left: list[str] = []
+    left: list[Kind] = []
     while len(left) < len(CLASSES):
         if time.monotonic() - began_s > PATIENCE_S:
             raise fail("unavailable", f"Only {left} left after {PATIENCE_S:.0f} s.")
@@ -245,10 +245,15 @@ async def _measure_leaving(sheet: Sheet, cluster: LocalCluster, service: Running
         left += [kind for kind in reversed(CLASSES) if not placements[kind] and kind not in left]
         await asyncio.sleep(POLL_S)
     sheet.put(TO_ZERO, time.monotonic() - began_s, f"in the order {', '.join(left)}")
-    costs = [CLASSES.index(kind) for kind in left if kind in CLASSES]
-    sheet.put(ORDER, sum(cost < max(costs[place:]) for place, cost in enumerate(costs)))
+    sheet.put(ORDER, too_early(left))
     await until(lambda: not cluster.nodes(), "the last node to leave")
     sheet.put(TO_NO_NODE, time.monotonic() - began_s)
+
+
+def too_early(left: Sequence[Kind]) -> int:
+    """How many classes left before a dearer one."""
+    costs = [CLASSES.index(kind) for kind in left]
+    return sum(cost < max(costs[place:]) for place, cost in enumerate(costs))
 
 
 @contextmanager
