@@ -27,7 +27,7 @@ def autoscaling_config(model: str, settings: AutoscalingSettings, request_second
         downscale_delay_s=settings.down_after_s,
         downscale_to_zero_delay_s=settings.zero_after_s,
         look_back_period_s=settings.look_back_s,
-        policy=RayPolicy(
+        policy=RayPolicy(  # type: ignore[no-untyped-call]
             policy_function="cluster.autoscaling:QueuedAudioPolicy",
             policy_kwargs={
                 "model": model,
