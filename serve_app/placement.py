@@ -228,7 +228,7 @@ class ModelDirectory:
 
     def __init__(self, config: AppConfig, handles: Mapping[str, Mapping[str, DeploymentHandle[Any]]]) -> None:
         self.models: Mapping[str, Model] = config.models
-        scaled = {
+        scaled: dict[tuple[str, str], Autoscaling | None] = {
             (name, placement.hardware.kind): placement.autoscaling
             for name, model in config.models.items()
             for placement in model.placements
