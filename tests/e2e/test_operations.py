@@ -19,8 +19,9 @@ from serve_app.bench.local_cluster import LocalCluster, local_cluster
 from tests.e2e.conftest import ROOT, wait_for
 
 UPDATE_S = 90.0
-LONG = "a long text, " * 12
+LONG = "A long text that goes on. " * 48
 OPTIONS = {"step_ms": 50, "character_ms": 50}
+FASTER = {**OPTIONS, "step_ms": 10}
 
 
 @dataclass
@@ -53,12 +54,17 @@ class Deployed:
         """The processes of a model's replicas."""
         return self.cluster.replicas(f"{model}@cpu")
 
-    def say(self, model: str, text: str, seed: int = 0) -> bytes:
-        """A whole answer."""
+    def say(self, model: str, text: str, seed: int = 0, begun: threading.Event | None = None) -> bytes:
+        """A whole answer; tells when it has `begun`."""
         body = {"model": model, "input": text, "seed": seed, "response_format": "pcm"}
-        answer = self.client.post("/v1/audio/speech", json=body)
-        answer.raise_for_status()
-        return answer.content
+        heard = bytearray()
+        with self.client.stream("POST", "/v1/audio/speech", json=body) as answer:
+            answer.raise_for_status()
+            for piece in answer.iter_bytes():
+                heard += piece
+                if begun is not None:
+                    begun.set()
+        return bytes(heard)
 
     def names(self) -> set[str]:
         """The models that clients see."""
@@ -111,7 +117,6 @@ def model(**changes: Any) -> dict[str, Any]:
 def test_models_change_while_streams_go_on(deployed: Deployed) -> None:
     deployed.deploy({"one": model(), "two": model()})
     one, two = deployed.replicas("one"), deployed.replicas("two")
-    whole = deployed.say("one", LONG)
 
     # Steps and numbers of replicas change in the replicas that run, and count.
     slim = {"max_batch_size": 1}
@@ -124,14 +129,15 @@ def test_models_change_while_streams_go_on(deployed: Deployed) -> None:
     assert steps == items > 0
 
     # A model is replaced, another added, while a stream of the old one is under way and others come.
+    begun = threading.Event()
     with deployed.asked_all_the_time("one") as wrong, ThreadPoolExecutor() as pool:
-        listening = pool.submit(deployed.say, "one", LONG, 7)
-        wait_for(lambda: deployed.client.get("/readyz").json()["models"]["one"]["open_streams"], 30, "the stream")
-        deployed.deploy({"one": model(options={**OPTIONS, "step_ms": 40}), "two": model(), "three": model()})
-        assert len(listening.result()) == len(whole)
-        new = wait_for(lambda: deployed.replicas("one") - one, UPDATE_S, "the new replica")
+        listening = pool.submit(deployed.say, "one", LONG, 0, begun)
+        assert begun.wait(30)
+        deployed.deploy({"one": model(options=FASTER), "two": model(), "three": model()})
+        wait_for(lambda: deployed.replicas("one") - one, UPDATE_S, "the new replica")
+        heard = listening.result()
     assert wrong == []
-    assert new
+    assert heard == deployed.say("one", LONG)
     assert deployed.replicas("two") == two
     assert deployed.names() == {"one", "two", "three"}
 
