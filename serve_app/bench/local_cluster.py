@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ MARK = "MOTET_LOCAL_CLUSTER"
 STORE_BYTES = 80 * 1024 * 1024
 HEAD_NODE = "f" * 51 + "00000"
 """By this number Ray's fake machines know their head."""
+
+JOINED = "block forever"
+"""What `ray start --block` says once its node is part of the cluster."""
 
 IDLE_MINUTES = 0.05
 POLL_S = 0.1
@@ -74,15 +77,13 @@ class LocalCluster:
                 "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             }
         self._start("head", command, environment)
-        self._wait(lambda: "runtime_env_agent" in self._titles(), "the first node")
 
     def join(self, *kinds: Kind) -> None:
-        """A node of each class."""
+        """A node of each class, one after the other: Ray does not start two at once on one machine."""
         for kind in kinds:
             machine = _machine(kind)
             command = [*joining.node_command(self.address, kind, self.port), f"--num-cpus={machine['CPU']}"]
             self._start(kind, [*command, "--num-gpus=1"] if kind == "cuda" else command, {})
-        self._wait(lambda: all(self.nodes()[kind] for kind in kinds), "the nodes")
 
     def nodes(self) -> Counter[str]:
         """How many nodes there are of each class, without the first."""
@@ -133,27 +134,22 @@ class LocalCluster:
         }
 
     def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
-        command.append(f"--object-store-memory={STORE_BYTES}")
-        with (self.folder / f"{name}.log").open("ab") as log:
-            subprocess.Popen(
-                command,
+        """Starts a node and waits until it is part of the cluster."""
+        log = self.folder / f"{name}-{secrets.token_hex(3)}.log"
+        with log.open("wb") as output:
+            node = subprocess.Popen(
+                [*command, f"--object-store-memory={STORE_BYTES}"],
                 env={**self._environment, **environment},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
-
-    def _wait(self, found: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + START_S
-        while not found():
-            if time.monotonic() > deadline:
-                logs = "\n".join(log.read_text()[-500:] for log in self.folder.glob("*.log"))
-                raise fail("unavailable", f"Waited {START_S:g} s for {what}.\n{logs}")
+        while JOINED not in log.read_text():
+            if node.poll() is not None or time.monotonic() > deadline:
+                raise fail("unavailable", f"The node {name} did not start:\n{log.read_text()[-1000:]}")
             time.sleep(POLL_S)
-
-    def _titles(self) -> str:
-        return " ".join(" ".join(_words(process)) for process in self._processes())
 
     def _processes(self) -> list[psutil.Process]:
         found = []
