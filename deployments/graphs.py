@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 WARM_UPS = 3
+MOST_BUCKETS = 256
 
 Buffers = Mapping[str, Tensor]
 Step = Callable[[Buffers, int], Tensor]
@@ -84,7 +85,8 @@ class CompiledBackend:
 
     def capture(self, step: Step, buffers: Buffers, length: int) -> Replay:
         """Compiles, and runs the compiled step until it is warm."""
-        with torch.no_grad(), torch._inductor.config.patch({"freezing": True}):
+        limits = torch._dynamo.config.patch({"recompile_limit": MOST_BUCKETS})
+        with torch.no_grad(), torch._inductor.config.patch({"freezing": True}), limits:
             compiled = torch.compile(step, dynamic=False, fullgraph=True)
             for _ in range(WARM_UPS):
                 compiled(buffers, length)

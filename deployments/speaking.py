@@ -113,7 +113,9 @@ def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[A
     utterance = engine.open(_request(task, task.pieces, pace.speed, 0))
     try:
         while not utterance.finished:
-            yield _stretched(_only(engine.step([utterance])), stretcher, len(task.pieces))
+            chunk = _only(engine.step([utterance]))
+            if not chunk.pending:
+                yield _stretched(chunk, stretcher, len(task.pieces))
     finally:
         engine.close(utterance)
 

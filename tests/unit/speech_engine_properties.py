@@ -22,13 +22,13 @@ TEXTS = (
 
 
 def speak(engine: SpeechEngine[Any], request: SpeechRequest) -> list[AudioChunk]:
-    """The utterance alone, step by step; chunks that bring no sound yet are left out."""
+    """The utterance alone, step by step; pending chunks are left out."""
     utterance = engine.open(request)
     chunks: list[AudioChunk] = []
     while not utterance.finished:
         chunks.append(good(engine.step([utterance])[0]))
     engine.close(utterance)
-    return [chunk for chunk in chunks if len(chunk.samples) or chunk.last]
+    return [chunk for chunk in chunks if not chunk.pending]
 
 
 def good(result: AudioChunk | Exception) -> AudioChunk:

@@ -27,6 +27,7 @@ from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
 from cluster.bulk.store import FOLDER, Store, part_bytes
 from cluster.bulk.workers import Made, TableWorker, Worker, made_of
+from cluster.hardware import HardwareClass
 from deployments.engines import registry
 from deployments.engines.base import (
     AudioChunk,
@@ -42,9 +43,9 @@ from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
 from deployments.speaking import SpeechTask, speak_here
 from deployments.text.segmentation import cut_into_pieces
-from serve_app.bulk import Wishes, job_of
+from serve_app.bulk import Wishes, job_of, places_for
 from serve_app.bulk_progress import Log, Pace, bulk_progress
-from serve_app.config import AppConfig, Bulk, Model, Steps
+from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Steps
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
 
@@ -583,3 +584,20 @@ def test_a_worker_whose_model_does_not_load_says_so_for_every_batch() -> None:
     job = job_of(app_of(), "speech", None, Wishes(voice="nobody"), None)[0]
     sent = pa.table({"name": ["b"], "items": ["[]"], "recordings": [[]], "faults": [[]]})
     assert "nobody" in Worker(job)(sent).to_pylist()[0]["refused"]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "there", "places"),
+    [
+        (Cpu(threads=2), {"CPU": 5.0}, 2),
+        (Cpu(threads=4), {"CPU": 2.0}, 1),
+        (Cuda(gpus=0.5), {"CPU": 8.0, "GPU": 1.0}, 2),
+        (Cuda(), {"CPU": 1.0, "GPU": 4.0}, 1),
+        (Mlx(share=0.25), {"CPU": 8.0, "mlx": 1.0}, 4),
+    ],
+)
+def test_as_many_workers_as_fill_the_cluster(
+    hardware: HardwareClass, there: dict[str, float], places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: there)
+    assert places_for(hardware) == places

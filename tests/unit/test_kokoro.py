@@ -14,9 +14,10 @@ from deployments.audio.resample import resample
 from deployments.engines import registry, sources
 from deployments.engines.base import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
 from deployments.engines.kokoro.engine import KokoroEngine, cut
+from deployments.engines.kokoro.int8 import Int8Conv
 from deployments.engines.kokoro.model import Kokoro, Line, folded
 from deployments.engines.kokoro.phonemes import LANGUAGES, Language, Phonemes, language_of
-from deployments.engines.kokoro.ragged import groups
+from deployments.engines.kokoro.ragged import Conv, groups
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
 from deployments.errors import MotetError
 from serve_app.bench import kokoro_package
@@ -143,6 +144,12 @@ def test_a_voice_of_another_script_reads_latin_letters_as_english() -> None:
     assert phonemes.of("Hello.", "j") == "en Hello."
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the library that reads its dictionary
+def test_japanese_is_read_by_what_the_wheel_brings() -> None:
+    pytest.importorskip("pyopenjtalk")
+    assert Phonemes().of("こんにちは、世界。", "j") == "koɲɲiʨiβa, sekai."
+
+
 def test_a_language_that_nothing_reads_says_what_to_install_and_harms_nobody(engine: KokoroEngine) -> None:
     def missing() -> Any:
         raise ImportError("no misaki")
@@ -164,6 +171,31 @@ def test_weights_without_normalisation_are_the_same_weights() -> None:
         "a.weight_v": conv.parametrizations.weight.original1.detach(),
     }
     torch.testing.assert_close(folded(state)["a.weight"][:, :, 0], conv.weight.detach())
+
+
+@pytest.mark.parametrize("dilation", [1, 3, 5])
+def test_an_int8_convolution_is_nearly_the_float_one(dilation: int) -> None:
+    torch.manual_seed(0)
+    conv = Conv(16, 32, 7, dilation=dilation)
+    conv.weight.data = (torch.randn(32, 16, 1, 7) / 10).contiguous(memory_format=torch.channels_last)
+    conv.bias = torch.nn.Parameter(torch.randn(32))
+    x = torch.randn(3, 101, 16) * torch.tensor([0.01, 1.0, 30.0])[:, None, None]
+    with torch.inference_mode():
+        wanted, got = conv(x), Int8Conv(conv)(x.clone())
+        for row in range(3):
+            alone = Int8Conv(conv)(x[row : row + 1].clone())[0]
+            torch.testing.assert_close(got[row], alone, rtol=0, atol=0)
+            assert float((got[row] - wanted[row]).norm() / (wanted[row] - conv.bias).norm()) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "message"),
+    [("cpu", {"precision": "int4"}, "precision: float32 or int8"), ("cpu", {"precison": "int8"}, "The only one"),
+     ("cuda", {"precision": "int8"}, "cpu placement"), ("mlx", {}, "cpu or cuda")],
+)  # fmt: skip
+def test_a_wrong_option_is_refused(device: str, options: dict[str, Any], message: str, folder: Path) -> None:
+    with pytest.raises(MotetError, match=message):
+        registry.load("kokoro", EngineSpec("kokoro", str(folder), device, 1, options))
 
 
 # --- The real weights

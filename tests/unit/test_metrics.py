@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.serve import metrics
 
 from deployments.engines.base import AudioChunk
 from deployments.metrics import RequestMetrics, StreamPace
@@ -82,7 +81,7 @@ class Kept:
 def test_first_sounds_past_the_line_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     Kept.every = {}
     for kind in ("Histogram", "Counter", "Gauge"):
-        monkeypatch.setattr(metrics, kind, Kept)
+        monkeypatch.setattr(f"ray.serve.metrics.{kind}", Kept)
     written = RequestMetrics(first_sound_alarm_ms=500)
     for seconds in (0.1, 0.5, 0.51, 2.0):
         written.first_sound("hibari", seconds)

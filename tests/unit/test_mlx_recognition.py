@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("mlx_audio")
+
 from deployments.engines import mlx_recognition, mlx_runtime, registry, sources
 from deployments.engines.base import EngineSpec, RecognitionOptions, Window
 from deployments.engines.mlx_recognition import MlxRecognition, SingleListener, phrases_of
 from deployments.engines.mlx_runtime import Edge, mx
 from deployments.errors import MotetError
 from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
-
-pytest.importorskip("mlx_audio")
 
 needs_fast_blas = pytest.mark.skipif(
     mlx_runtime.BLAS is None and not mx.metal.is_available(),
@@ -34,9 +36,28 @@ def load() -> MlxRecognition:
     return engine
 
 
+class Remembering:
+    """An encoder that encodes a window which is alone once: on a CPU each takes seconds, and many tests hear the same."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self._known: dict[bytes, Any] = {}
+
+    def __call__(self, mel: Any) -> Any:
+        if mel.shape[0] > 1:
+            return self._encoder(mel)
+        key = np.array(mel).tobytes()
+        if key not in self._known:
+            self._known[key] = self._encoder(mel)
+        return self._known[key]
+
+
 @pytest.fixture(scope="module")
 def engine() -> MlxRecognition:
-    return load()
+    loaded = load()
+    model = loaded._listener._model  # type: ignore[attr-defined]
+    model.encoder = Remembering(model.encoder)
+    return loaded
 
 
 @needs_fast_blas
@@ -75,6 +96,35 @@ def test_windows_share_one_encoder_batch(engine: MlxRecognition, monkeypatch: py
     transcripts = engine.recognize([window, window, window], window.options)
     assert shapes == [(3, 3000, 80)]
     assert [(s.start, s.end) for t in transcripts for s in t.segments] == [(0.0, 1.0)] * 3
+
+
+def test_spectrograms_are_made_on_the_cpu_stream_and_the_network_is_not(
+    engine: MlxRecognition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener: Any = engine._listener
+    inside, where = [False], list[tuple[str, bool]]()
+
+    @contextmanager
+    def on_cpu() -> Iterator[None]:
+        inside[0] = True
+        with mlx_runtime.on_cpu():
+            yield
+        inside[0] = False
+
+    def mel(window: Window) -> Any:
+        where.append(("spectrogram", inside[0]))
+        return mx.zeros((3000, 80))
+
+    def decode(mels: Any, options: Any) -> list[Any]:
+        where.append(("network", inside[0]))
+        return [SimpleNamespace(tokens=[], avg_logprob=-2.0, no_speech_prob=1.0, language="en")]
+
+    monkeypatch.setattr(mlx_recognition, "on_cpu", on_cpu)
+    monkeypatch.setattr(listener, "_mel", mel)
+    monkeypatch.setattr(listener._model, "decode", decode)
+    window = Window(np.zeros(16_000, np.float32), 0.0, RecognitionOptions())
+    engine.recognize([window], window.options)
+    assert where == [("spectrogram", True), ("network", False)]
 
 
 def test_tokens_are_cut_where_two_times_meet() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -150,8 +151,11 @@ def test_a_model_without_voices_asks_for_a_clip() -> None:
         choose_voice(None, cloning, {})
 
 
-def test_every_request_of_a_text_carries_the_clip() -> None:
-    clip = VoiceReference("voice_1", np.zeros(8, np.float32), RATE, "Eight samples.")
+def test_every_request_of_a_text_carries_the_clip_to_another_process() -> None:
+    clip = VoiceReference("voice_1", np.arange(8, dtype=np.float32), RATE, "Eight samples.")
     requests = list(requests_of(SpeechTask(PIECES, clip.id, 1.0, 0, clip), 1.0, 0.1))
     assert len(requests) == len(PIECES)
     assert all(request.reference is clip and request.voice == "voice_1" for request in requests)
+    (arrived,) = pickle.loads(pickle.dumps(requests[:1]))
+    assert arrived == requests[0] and hash(arrived) == hash(requests[0])
+    np.testing.assert_array_equal(arrived.reference.samples, clip.samples)

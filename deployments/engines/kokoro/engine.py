@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deployments.engines import voice_mix
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.kokoro.int8 import with_int8_convolutions
 from deployments.engines.kokoro.model import Kokoro, Line, load_model
 from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemes, language_of
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
@@ -20,6 +21,8 @@ from deployments.errors import fail
 
 PADDING: Mapping[str, float] = {"cpu": 0.0, "cuda": 0.5}
 """How much padding the vocoder takes for a larger batch. A CPU is as busy with one row as with many."""
+
+PRECISIONS = ("float32", "int8")
 
 
 @dataclass(slots=True)
@@ -174,6 +177,22 @@ def _voices(folder: Path) -> dict[str, Tensor]:
 
 def load(spec: EngineSpec) -> KokoroEngine:
     """Loads the model and its voices from `spec.folder`."""
+    if spec.device not in PADDING:
+        raise fail("unsupported", f"This Kokoro does not run on {spec.device}.", f"Place it on {' or '.join(PADDING)}.")
+    precision = _precision(spec)
     torch.set_num_threads(spec.threads)
     folder = Path(spec.folder)
-    return KokoroEngine(load_model(folder), _voices(folder), spec.device, PADDING[spec.device])
+    model = load_model(folder)
+    if precision == "int8":
+        with_int8_convolutions(model)
+    return KokoroEngine(model, _voices(folder), spec.device, PADDING[spec.device])
+
+
+def _precision(spec: EngineSpec) -> str:
+    precision = spec.options.get("precision", "float32")
+    if set(spec.options) - {"precision"} or precision not in PRECISIONS:
+        cause = f"Kokoro's options are not {dict(spec.options)}."
+        raise fail("invalid", cause, f"The only one is precision: {' or '.join(PRECISIONS)}.", param="options")
+    if precision == "int8" and spec.device != "cpu":
+        raise fail("unsupported", "Int8 is for the cpu placement.", "Leave out the option precision.", param="options")
+    return str(precision)

@@ -115,7 +115,8 @@ def load_model(folder: Path) -> Kokoro:
     weights = sorted(folder.glob("*.safetensors"))
     if len(weights) != 1 or not (folder / "config.json").is_file():
         raise fail("unavailable", f"{folder} holds no Kokoro model.", "Check the model's source.")
-    model = Kokoro(json.loads((folder / "config.json").read_text()))
+    with torch.device("meta"):  # the weights come from the file: none are drawn first
+        model = Kokoro(json.loads((folder / "config.json").read_text()))
     model.load_state_dict(folded(load_file(weights[0])), assign=True)
     return model.eval()
 

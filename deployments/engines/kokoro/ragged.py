@@ -82,13 +82,13 @@ class Conv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels_out, channels_in, 1, kernel))
         self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
-        self._dilation, self._stride = dilation, stride
+        self.dilation, self._stride = dilation, stride
         self._padding = dilation * (kernel - 1) // 2 if padding is None else padding
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, width, channels); the same width where `stride` and `padding` say nothing else."""
         flat = x.transpose(1, 2).unsqueeze(2)
-        y = functional.conv2d(flat, self.weight, self.bias, (1, self._stride), (0, self._padding), (1, self._dilation))
+        y = functional.conv2d(flat, self.weight, self.bias, (1, self._stride), (0, self._padding), (1, self.dilation))
         return y.squeeze(2).transpose(1, 2)
 
 

@@ -162,7 +162,7 @@ class AdaIn(nn.Module):
         """The same shape; not zero beyond a row's end."""
         centred, variance = rows.centred(x)
         scale, shift = self.fc(style).unsqueeze(1).chunk(2, dim=-1)
-        return torch.addcmul(shift, centred, (1 + scale) * torch.rsqrt(variance + 1e-5))
+        return torch.addcmul(shift, centred, (1 + scale) * torch.rsqrt(variance + 1e-5), out=centred)
 
 
 class StyleBlock(nn.Module):
@@ -196,7 +196,7 @@ class StyleBlock(nn.Module):
 
     @staticmethod
     def _active(x: Tensor, norm: AdaIn, style: Tensor, rows: Rows) -> Tensor:
-        return rows.clear(functional.leaky_relu(norm(x, style, rows), 0.2))
+        return rows.clear(functional.leaky_relu_(norm(x, style, rows), 0.2))
 
 
 class Prosody(nn.Module):

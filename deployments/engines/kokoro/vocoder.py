@@ -57,12 +57,9 @@ class Source(nn.Module):
 class Stft(nn.Module):
     """The short-time Fourier transform with a Hann window, as magnitude and phase, and back."""
 
-    window: Tensor
-
     def __init__(self, size: int, hop: int) -> None:
         super().__init__()
         self._size, self._hop = size, hop
-        self.register_buffer("window", torch.hann_window(size), persistent=False)
 
     def forward(self, samples: Tensor, rows: Rows) -> Tensor:
         """Samples (rows, width) to magnitudes and phases (rows, width // hop + 1, size + 2)."""
@@ -71,7 +68,9 @@ class Stft(nn.Module):
             padded = functional.pad(samples[:, None], (half, half), mode="reflect")[:, 0]
         else:
             padded = samples.gather(1, self._reflected(rows, half))
-        spectrum = torch.stft(padded, self._size, self._hop, window=self.window, center=False, return_complex=True)
+        spectrum = torch.stft(
+            padded, self._size, self._hop, window=self._window(padded), center=False, return_complex=True
+        )
         magnitude = spectrum.abs()
         # A mirrored edge is symmetric and its spectrum real but for rounding, which would toss between pi and -pi.
         imaginary = torch.where(spectrum.imag.abs() < REAL_BELOW * magnitude, 0.0, spectrum.imag)
@@ -89,11 +88,15 @@ class Stft(nn.Module):
 
         Unlike `torch.istft` it divides by the windows that each row really has, which matters in its last few samples.
         """
-        frames = torch.fft.irfft(torch.polar(magnitude, phase), n=self._size) * self.window
-        windows = self.window.square().expand(1, frames.shape[1], -1)
+        window = self._window(magnitude)
+        frames = torch.fft.irfft(torch.polar(magnitude, phase), n=self._size) * window
+        windows = window.square().expand(1, frames.shape[1], -1)
         if rows.mask is not None:
             frames, windows = frames * rows.mask, windows * rows.mask
         return self._added(frames) / self._added(windows).clamp(min=1e-6)
+
+    def _window(self, like: Tensor) -> Tensor:
+        return torch.hann_window(self._size, device=like.device)
 
     def _added(self, frames: Tensor) -> Tensor:
         """Frames (rows, frames, size), overlapped and added, without the half window before and behind."""
@@ -120,7 +123,7 @@ class SnakeBlock(nn.Module):
         for conv1, norm1, alpha1, conv2, norm2, alpha2 in layers:
             y = rows.clear(conv1(_snake(x, norm1, alpha1, style, rows)))
             y = rows.clear(conv2(_snake(y, norm2, alpha2, style, rows)))
-            x = x + y
+            x = y.add_(x)
         return x
 
 
@@ -179,12 +182,20 @@ class Generator(nn.Module):
             x = up(functional.leaky_relu(x, 0.1))
             x = torch.cat([x[:, 1:2], x], dim=1) if last else x
             rows = rows.resized(self._rates[stage], int(last))
-            x = rows.clear(x + noise_res(rows.clear(noise_conv(source)), style, rows))
+            x = rows.clear(noise_res(rows.clear(noise_conv(source)), style, rows).add_(x))
             several = self.resblocks[stage * blocks : (stage + 1) * blocks]
-            x = sum(block(x, style, rows) for block in several) / blocks
+            x = _mean([block(x, style, rows) for block in several])
         x = self.conv_post(functional.leaky_relu(x))
         magnitude, phase = x.chunk(2, dim=-1)
         return self.stft.inverse(torch.exp(magnitude), torch.sin(phase), rows)
+
+
+def _mean(several: Sequence[Tensor]) -> Tensor:
+    """Written into the first: a fresh tensor costs a CPU more than the sum."""
+    total = several[0]
+    for other in several[1:]:
+        total += other
+    return total.mul_(1 / len(several))
 
 
 class Decoder(nn.Module):

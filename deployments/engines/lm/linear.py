@@ -1,8 +1,8 @@
 """Linear layers in float32, or with eight-bit weights and activations for CPUs.
 
 Eight bits: a weight row has one scale, an activation row has one scale, and products are added up as exact 32-bit
-integers. So a row's result does not depend on its batch, which per-tensor schemes cannot promise. Where the processor
-multiplies bytes (VNNI, AMX) it takes about a quarter of float32's time and memory traffic.
+integers. So a row's result does not depend on its batch, which per-tensor schemes cannot promise. It pays where the
+processor multiplies bytes (VNNI, AMX), and reads a quarter of the memory that float32 does.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@ step together stand first, because then a step reads its keys and values without
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +29,8 @@ class SlotCache:
     """Keys and values of up to `slots` streams of up to `capacity` tokens.
 
     `keys[layer]` and `values[layer]` are (slots, heads, capacity + 1, head_dim) tensors that never move. No stream reads
-    the last position, `scratch`: rows that a padded step computes in vain write there.
+    the last position, `scratch`: rows that a padded step computes in vain write there. On a CPU, memory is taken from the
+    system only where something was written.
     """
 
     def __init__(
@@ -43,8 +46,8 @@ class SlotCache:
     ) -> None:
         shape = (slots, heads, capacity + 1, head_dim)
         self.capacity = self.scratch = capacity
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.keys = [_zeros(shape, dtype, device) for _ in range(layers)]
+        self.values = [_zeros(shape, dtype, device) for _ in range(layers)]
         self._rows: list[Slot | None] = [None] * slots
 
     @property
@@ -89,6 +92,13 @@ class SlotCache:
         stop = start + keys.shape[1]
         self.keys[layer][slot.row, :, start:stop] = keys
         self.values[layer][slot.row, :, start:stop] = values
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
+    """Zeros, so that what was never written is a number; NumPy's cost no memory until they are touched, torch's do."""
+    if device != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 def write_step(cache: Tensor, positions: Tensor, new: Tensor) -> None:

@@ -122,6 +122,7 @@ class Decoder(nn.Module):
             capacity=capacity,
             head_dim=config.ar_model_dim // config.ar_heads,
             dtype=self.dtype,
+            device=str(self.cos.device),
         )
 
     def style_prefix(self, tokens: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ and turns them into mel frames and samples, packed. An utterance owns its state;
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -53,8 +54,8 @@ LONGEST_PROMPT = 700
 class SoproOptions(StrictModel):
     """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
 
-    precision: Precision = Field("float32", description="Of weights; int8 is for CPUs, about three times as fast.")
-    slots: int = Field(16, ge=1, le=256, description="Utterances that may be open at once.")
+    precision: Precision = Field("float32", description="Of weights; int8 is for CPUs and is the faster one there.")
+    slots: int = Field(64, ge=1, le=256, description="Utterances that may be open at once.")
     voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
     language: Literal["", "en", "pt", "fr", "de"] = Field("", description="Of voices whose name gives none.")
     chunk_frames: int = Field(64, ge=64, le=512, description="Mel frames of 10.7 ms in a chunk of sound.")
@@ -63,7 +64,10 @@ class SoproOptions(StrictModel):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     trim_silence: bool = Field(True, description="Hold back the silence before, and cut that after, each piece.")
-    capture: bool = Field(False, description="Record the decoder's step at the start; half a minute for each bucket.")
+    capture: bool = Field(
+        False,
+        description="Record the decoder's step at the start, bucket by bucket. On a CPU it is compiled, which takes long.",
+    )
     capture_batches: tuple[int, ...] = Field((1, 4, 8), description="Rows of the recorded steps.")
     capture_lengths: tuple[int, ...] = Field((384,), description="Positions they look back at: prompt and tokens.")
 
@@ -109,13 +113,15 @@ class SoproUtterance:
 class SoproEngine:
     """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
 
-    def __init__(self, networks: Networks, tokenizer: Tokenizer, clips: dict[str, Path], options: SoproOptions) -> None:
+    def __init__(
+        self, networks: Networks, tokenizer: Tokenizer, clips: dict[str, Path], options: SoproOptions, device: str
+    ) -> None:
         config, generation = networks.config, networks.config.generation
         if options.chunk_frames % config.frames_per_token:
             raise fail(
                 "invalid", f"chunk_frames must be a multiple of {config.frames_per_token}.", param="chunk_frames"
             )
-        self.networks, self.options = networks, options
+        self.networks, self.options, self._device = networks, options, device
         self._tokenizer, self._clips = tokenizer, clips
         self._voices = VoiceShelf(options.voices_kept)
         self._most_tokens = config.tokens_in(generation.max_seconds)
@@ -125,17 +131,23 @@ class SoproEngine:
             generation.top_p if options.top_p is None else options.top_p,
             generation.top_k if options.top_k is None else options.top_k,
         )
+        with _on(device):
+            self._prepare_steps()
+        # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
+        self._first_hop = WARM_UP_FRAMES + config.vocoder.n_fft // config.vocoder.hop_length // 2
+
+    def _prepare_steps(self) -> None:
+        networks, options = self.networks, self.options
         self.cache = networks.decoder.new_cache(options.slots, LONGEST_PROMPT + self._most_tokens)
         self.captured = CapturedStep(
             self._decode,
             networks.decoder.step_inputs(self.cache),
             options.capture_batches,
             options.capture_lengths,
-            backend_for("cpu") if options.capture else None,
+            backend_for(self._device) if options.capture else None,
+            self._device,
         )
         self.captured.capture_all()
-        # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
-        self._first_hop = WARM_UP_FRAMES + config.vocoder.n_fft // config.vocoder.hop_length // 2
 
     @property
     def traits(self) -> SpeechTraits:
@@ -161,9 +173,9 @@ class SoproEngine:
     def _opened(request: SpeechRequest, voice: SoproVoice, language: str) -> SoproUtterance:
         return SoproUtterance(request, voice, language, request.pieces)
 
-    @torch.no_grad()
     def _heard(self, clip: VoiceReference) -> SoproVoice:
-        return self._voices.get(clip.id, partial(listen, self.networks, clip.samples, clip.sample_rate))
+        with _on(self._device):
+            return self._voices.get(clip.id, partial(listen, self.networks, clip.samples, clip.sample_rate))
 
     def _read(self, name: str) -> SoproVoice:
         data = self._clips[name].read_bytes()
@@ -173,13 +185,8 @@ class SoproEngine:
         def make() -> SoproVoice:
             return listen(self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate)
 
-        with torch.no_grad():
-            return self._voices.get(
-                clip_id,
-                lambda: listen(
-                    self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate
-                ),
-            )
+        with _on(self._device):
+            return self._voices.get(clip_id, make)
 
     def first_cost(self, request: SpeechRequest) -> float:
         """A step draws as many tokens for every row, whatever the text."""
@@ -199,10 +206,13 @@ class SoproEngine:
             self.cache.leave(utterance.piece.slot)
             utterance.piece = None
 
-    @torch.no_grad()
     def step(self, utterances: Sequence[SoproUtterance]) -> list[AudioChunk | Exception]:
         """The next chunk of each: about `chunk_frames` of sound, less before a piece's first sound, what is left at its
         end."""
+        with _on(self._device):
+            return self._step(utterances)
+
+    def _step(self, utterances: Sequence[SoproUtterance]) -> list[AudioChunk | Exception]:
         errors = self._begin_pieces(utterances)
         live = [utterance for utterance, error in zip(utterances, errors, strict=True) if error is None]
         sounds = iter(self._sound([utterance.piece for utterance in live if utterance.piece is not None]))
@@ -213,18 +223,22 @@ class SoproEngine:
 
     def _begin_pieces(self, utterances: Sequence[SoproUtterance]) -> list[Exception | None]:
         errors: list[Exception | None] = []
-        fresh: list[Piece] = []
+        fresh: list[SoproUtterance] = []
         for utterance in utterances:
             try:
                 if utterance.piece is None:
                     utterance.piece = self._begin(utterance)
-                    fresh.append(utterance.piece)
+                    fresh.append(utterance)
                 errors.append(None)
             except Exception as error:
                 utterance.closed = True
                 errors.append(error)
-        if fresh:
-            self._read_prompts(fresh)
+        try:
+            self._read_prompts([utterance.piece for utterance in fresh if utterance.piece is not None])
+        except Exception:
+            for utterance in fresh:
+                self._leave(utterance)  # so that it can begin again without its batch-mates
+            raise
         return errors
 
     def _begin(self, utterance: SoproUtterance) -> Piece:
@@ -243,6 +257,8 @@ class SoproEngine:
         return self.options.chunk_frames // self.networks.config.frames_per_token
 
     def _read_prompts(self, fresh: Sequence[Piece]) -> None:
+        if not fresh:
+            return
         decoder = self.networks.decoder
         prompts = [decoder.prompt(piece.voice.style, piece.text, piece.voice.prompt) for piece in fresh]
         logits = decoder.prefill(prompts, [piece.slot for piece in fresh], self.cache)
@@ -256,7 +272,7 @@ class SoproEngine:
         """For `count` tokens of each piece, (count, pieces): the random numbers, and whether the text may end there."""
         numbers = np.array([len(piece.tokens) for piece in pieces])[None, :] + np.arange(count)[:, None]
         draws = np.stack([piece.draws[numbers[:, column]] for column, piece in enumerate(pieces)], axis=1)
-        return torch.from_numpy(draws), torch.from_numpy(numbers + 1 >= self._least_tokens)
+        return torch.tensor(draws), torch.tensor(numbers + 1 >= self._least_tokens)
 
     def _take(self, piece: Piece, token: int) -> None:
         if piece.ended:
@@ -333,7 +349,7 @@ class SoproEngine:
         tokens = torch.cat([voice.tokens, torch.tensor(piece.tokens, dtype=torch.int64)])
         fresh = target - max(start, len(voice.mel))
         # Drawn one by one: however a text is cut into chunks, a frame's noise is the same.
-        noise = torch.from_numpy(piece.noise.standard_normal((fresh, voice.mel.shape[1]), dtype=np.float32))
+        noise = torch.tensor(piece.noise.standard_normal((fresh, voice.mel.shape[1]), dtype=np.float32))
         return Frames(
             state=piece.acoustic,
             tokens=tokens[first:last],
@@ -346,7 +362,7 @@ class SoproEngine:
     def _heard_part(self, piece: Piece, sound: Tensor, state: VocoderState) -> Samples:
         """The samples of the piece's own sound, at the output's level."""
         skipped = max(0, self._first_hop - piece.vocoder.hops)
-        samples: Samples = sound[skipped:].flatten().numpy() * np.float32(piece.voice.gain)
+        samples: Samples = sound[skipped:].flatten().cpu().numpy() * np.float32(piece.voice.gain)
         piece.vocoder = state
         heard = piece.gate.push(samples)
         if piece.spoken and self.options.trim_silence:
@@ -377,15 +393,25 @@ def load(spec: EngineSpec) -> SoproEngine:
     folder = Path(spec.folder)
     options = SoproOptions.model_validate(dict(spec.options))
     clips = {file.stem: file for file in sorted((folder / "voices").glob("*.wav"))}
-    return SoproEngine(networks_of(folder, options), Tokenizer.read(folder / "tokenizer.model"), clips, options)
+    if spec.device != "cpu" and options.precision == "int8":
+        raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
+    with _on(spec.device):
+        networks = networks_of(folder, options, spec.device)
+    return SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), clips, options, spec.device)
 
 
-@torch.no_grad()
-def networks_of(folder: Path, options: SoproOptions) -> Networks:
+@contextmanager
+def _on(device: str) -> Iterator[None]:
+    """New tensors are made on the device, and nothing is kept for training."""
+    with torch.no_grad(), nullcontext() if device == "cpu" else torch.device(device):
+        yield
+
+
+def networks_of(folder: Path, options: SoproOptions, device: str) -> Networks:
     """The networks of a folder of weights."""
     config = read(folder)
-    weights = load_file(folder / "model.safetensors")
-    vocoder = load_file(folder / "vocoder.safetensors")
+    weights = load_file(folder / "model.safetensors", device)
+    vocoder = load_file(folder / "vocoder.safetensors", device)
     steps = options.solver_steps or config.generation.steps
     longest = LONGEST_PROMPT + config.tokens_in(config.generation.max_seconds)
     mels = config.model.acoustic_mel_n_mels
@@ -394,8 +420,8 @@ def networks_of(folder: Path, options: SoproOptions) -> Networks:
         decoder=Decoder(weights, config.model, options.precision, longest),
         head=AcousticHead(weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames),
         vocoder=Vocoder(vocoder, config.vocoder, options.precision),
-        semantic=SemanticEncoder(load_file(folder / "semantic_encoder.safetensors"), config.semantic_encoder),
-        speaker=SpeakerEncoder(load_file(folder / "speaker_encoder.safetensors"), config.speaker_encoder),
+        semantic=SemanticEncoder(load_file(folder / "semantic_encoder.safetensors", device), config.semantic_encoder),
+        speaker=SpeakerEncoder(load_file(folder / "speaker_encoder.safetensors", device), config.speaker_encoder),
         condition=weights,
         vocoder_weights=vocoder,
         mel_mean=torch.tensor(config.model.acoustic_mel_mean or [0.0] * mels),

@@ -62,8 +62,8 @@ class Networks:
 def listen(networks: Networks, clip: Samples, rate: int) -> SoproVoice:
     """The voice of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for one that is too short."""
     config = networks.config
-    wav = resample(torch.from_numpy(np.ascontiguousarray(clip, np.float32)), rate, config.sample_rate).clamp(-1, 1)
-    cropped = crop_on_pause(wav.numpy(), config.generation.ref_seconds, config.sample_rate)
+    wav = resample(torch.tensor(clip), rate, config.sample_rate).clamp(-1, 1)
+    cropped = crop_on_pause(wav.cpu().numpy(), config.generation.ref_seconds, config.sample_rate)
     if len(cropped) < SHORTEST_SECONDS * config.sample_rate:
         raise fail(
             "invalid",
@@ -72,7 +72,7 @@ def listen(networks: Networks, clip: Samples, rate: int) -> SoproVoice:
             param="voice",
         )
     louder, level = normalized(cropped, config.sample_rate)
-    wav = torch.from_numpy(louder)
+    wav = torch.tensor(louder)
     vector = networks.speaker(resample(wav, config.sample_rate, config.speaker_encoder.sample_rate))
     mel = (vocoder_mel(networks.vocoder_weights, config.vocoder, wav) - networks.mel_mean) / networks.mel_std
     return voice_of(networks, networks.semantic(wav), mel, _condition(networks.condition, vector), level)
@@ -88,21 +88,24 @@ def voice_of(networks: Networks, tokens: Tensor, mel: Tensor, condition: Tensor,
     config, head, vocoder = networks.config, networks.head, networks.vocoder
     each, generation = config.frames_per_token, config.generation
     aligned = min(len(mel) // each, len(tokens))
-    own, frames = tokens[:aligned], aligned * each
-    noise = torch.randn(frames, mel.shape[1], generator=torch.Generator().manual_seed(0))
-    settled = max(0, (aligned - head.lookahead) * each // head.chunk * head.chunk)
+    # The clip's solved part ends with a whole chunk, so that a stream's first chunk holds as little of the clip as can be
+    # and its first sound needs few tokens. What is too much is left out at the clip's beginning, where it matters least.
+    cut = (aligned - head.lookahead) % (head.chunk // each)
+    own, mel = tokens[cut:aligned], mel[cut * each : aligned * each]
+    frames = len(mel)
+    noise = torch.tensor(np.random.default_rng(0).standard_normal((frames, mel.shape[1]), dtype=np.float32))
+    settled = frames - head.lookahead * each
     speaker, state = head.speaker(condition), AcousticState(head)
     if settled:
         split = settled // each
-        rest = Frames(state, own[:split], own[split:], noise[:settled], mel[:settled], speaker)
-        head.solve([rest])
-    end = mel[max(0, frames - WARM_UP_FRAMES) : frames] * networks.mel_std + networks.mel_mean
+        head.solve([Frames(state, own[:split], own[split:], noise[:settled], mel[:settled], speaker)])
+    end = mel[max(0, frames - WARM_UP_FRAMES) :] * networks.mel_std + networks.mel_mean
     _, (warm,) = vocoder.decode([MelFrames(vocoder.begin(), end)])
     return SoproVoice(
         style=networks.decoder.style_prefix(tokens[: generation.style_tokens]),
         prompt=tokens[: generation.prompt_tokens],
         tokens=own,
-        mel=mel[:frames],
+        mel=mel,
         noise=noise,
         speaker=speaker,
         acoustic=state,

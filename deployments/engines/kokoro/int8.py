@@ -1,0 +1,67 @@
+"""Convolutions in 8-bit integers on an x86 CPU: three to four times as fast, at the precision of the int8 export.
+
+Weights have a scale a channel, what goes in has a scale a row, found as it comes: a row sounds the same in every batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deployments.engines.kokoro.ragged import Conv
+from deployments.engines.kokoro.vocoder import SnakeBlock
+from deployments.errors import fail
+
+ZERO = 128
+
+
+class Int8Conv(nn.Module):
+    """Does what a `Conv` without stride does, to about one per cent."""
+
+    def __init__(self, conv: Conv) -> None:
+        super().__init__()
+        weight = conv.weight.detach()
+        self._scales = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
+        self._half = torch.tensor(ZERO + 0.5)  # what is cut off after it was added is rounded
+        self._zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self._bias = conv.bias.detach() if conv.bias is not None else None
+        self._dilation, self._padding = conv.dilation, weight.shape[-1] // 2
+        levels = torch.round(weight / self._scales[:, None, None, None]).to(torch.int8)
+        self._packed = torch.ops.onednn.qconv_prepack(
+            levels, self._scales, 1.0, ZERO, [1, 1], [0, self._padding], [1, 1], 1, None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, width, channels), which is written to; the same width."""
+        rows = [self._row(x[row : row + 1]) for row in range(len(x))]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def _row(self, x: Tensor) -> Tensor:
+        low, high = torch.aminmax(x)
+        scale = max(-float(low), float(high), 1e-8) / 127
+        levels = torch.add(self._half, x, alpha=1 / scale, out=x).to(torch.uint8)
+        # A dilated convolution is several plain ones over every second, third... value, and those are twice as fast.
+        width, phases = x.shape[1], self._dilation
+        if phases > 1:
+            levels = functional.pad(levels, (0, 0, 0, -width % phases), value=ZERO)
+            levels = levels.view(-1, phases, x.shape[2]).transpose(0, 1).contiguous()
+        y: Tensor = torch.ops.onednn.qconv2d_pointwise(
+            levels.transpose(1, 2).unsqueeze(2), scale, ZERO, self._packed, self._scales, self._zeros, self._bias,
+            [1, 1], [0, self._padding], [1, 1], 1, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        if phases == 1:
+            return y.squeeze(2).transpose(1, 2)
+        return y.squeeze(2).permute(2, 0, 1).reshape(1, -1, y.shape[1])[:, :width]
+
+
+def with_int8_convolutions(model: nn.Module) -> None:
+    """Replaces those convolutions of the vocoder that cost most. Raises `MotetError` where the CPU's library has none."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        raise fail("unsupported", "Int8 convolutions need an x86 CPU.", "Set the option precision: float32.")
+    for block in model.modules():
+        if isinstance(block, SnakeBlock):
+            for convs in (block.convs1, block.convs2):
+                for number, conv in enumerate(convs):
+                    assert isinstance(conv, Conv)
+                    convs[number] = Int8Conv(conv)
