@@ -82,6 +82,7 @@ class ModelReplica:
         started = time.perf_counter()
         await self.answer_once()
         self._warm_up_seconds = time.perf_counter() - started
+        self.load = ReplicaLoad()  # what the warm-up took says nothing of the load
         await self.room.ensure()  # a model that fills the memory by itself would refuse everything
 
     def prepare(self, engine: Any, *extra: Any) -> None:
