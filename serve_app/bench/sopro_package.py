@@ -9,7 +9,8 @@ import importlib.util
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -48,9 +49,12 @@ class MelSpectrogram(nn.Module):
         return torch.stack([power_mel(row, window, filters, self.hop, self.power) for row in wav])
 
 
-def _stand_in() -> None:
-    """Puts what the package imports of torchaudio where it looks for it, unless the library is there."""
-    if importlib.util.find_spec("torchaudio") or "torchaudio" in sys.modules:
+@contextmanager
+def _stand_in() -> Iterator[None]:
+    """Puts what the package imports of torchaudio where it looks for it, unless the library is there. Others who ask for
+    the library afterwards are told the truth."""
+    if importlib.util.find_spec("torchaudio"):
+        yield
         return
     whole, transforms, functional = (ModuleType(f"torchaudio{part}") for part in ("", ".transforms", ".functional"))
     transforms.MelSpectrogram = MelSpectrogram  # type: ignore[attr-defined]
@@ -59,15 +63,19 @@ def _stand_in() -> None:
         [resample(row, source, target) for row in wav]
     )
     whole.transforms, whole.functional = transforms, functional  # type: ignore[attr-defined]
-    for module in (whole, transforms, functional):
-        sys.modules[module.__name__] = module
+    modules = {module.__name__: module for module in (whole, transforms, functional)}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in modules:
+            del sys.modules[name]
 
 
 def load_package() -> ModuleType:
     """The package `sopro`. Raises ImportError when it is not installed."""
-    if "sopro" not in sys.modules:
-        _stand_in()
-    import sopro.model
+    with _stand_in():
+        import sopro.model
 
     module: ModuleType = sopro.model
     return module

@@ -374,7 +374,8 @@ def _soak(sheet: Sheet, contest: Contest, minutes: float) -> None:
     live: list[Any] = []
     opened = left = 0
     early: float | None = None
-    while (elapsed := time.monotonic() - started) < minutes * 60:
+    elapsed = 0.0
+    while early is None or elapsed < minutes * 60:
         while len(live) < 8:
             live.append(engine.open(contest.request(opened)))
             opened += 1
@@ -384,12 +385,12 @@ def _soak(sheet: Sheet, contest: Contest, minutes: float) -> None:
             engine.close(live.pop(int(random.integers(len(live)))))
             left += 1
         live = [utterance for utterance in live if not utterance.finished]
+        elapsed = time.monotonic() - started
         if early is None and elapsed > minutes * 6:
             early = _megabytes(process)
     for utterance in live:
         engine.close(utterance)
     late = _megabytes(process)
-    assert early is not None
     sheet.put("memory after the first tenth", early)
     sheet.put("memory at the end", late)
     sheet.put("growth", 100 * (late / early - 1), f"in {minutes:g} minutes")
