@@ -41,7 +41,7 @@ class Recognizer(ModelReplica):
             while True:
                 window = await asyncio.to_thread(next, cutter, None)
                 if window is not None:
-                    running.append((window, asyncio.create_task(self._stepper.step(window, self._wish(window)))))
+                    running.append((window, asyncio.create_task(self._step(window))))
                 while running and (window is None or len(running) >= self._windows.windows_in_flight):
                     yield await self._oldest(running)
                 if window is None:
@@ -56,7 +56,14 @@ class Recognizer(ModelReplica):
         window, task = running[0]
         transcript = (await task).result
         running.popleft()
-        return Heard(transcript, window.start + len(window.samples) / self._engine.traits.sample_rate)
+        return Heard(transcript, window.start + self._seconds(window))
+
+    async def _step(self, window: Window) -> Stepped[Transcript]:
+        with self.load.work(self._seconds(window)):
+            return await self._stepper.step(window, self._wish(window))
+
+    def _seconds(self, window: Window) -> float:
+        return len(window.samples) / self._engine.traits.sample_rate
 
     def _wish(self, window: Window) -> Wish:
         """First come, first served. Every window is padded to the model's own length, so all cost the same."""

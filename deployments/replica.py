@@ -16,6 +16,7 @@ from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
 from deployments.engines.base import EngineSpec, Memory
 from deployments.errors import MotetError
+from deployments.load import ReplicaLoad
 from deployments.metrics import MemoryMetrics, StepCounts, StepMetrics
 from deployments.room import Room
 from deployments.settings import StepSettings, StrictModel
@@ -72,6 +73,7 @@ class ModelReplica:
     async def __init__(self, settings: ReplicaSettings, *extra: Any) -> None:  # type: ignore[misc]
         self._settings = settings
         self.thread = EngineThread(settings.model)
+        self.load = ReplicaLoad()
         started = time.perf_counter()
         engine = await self._loaded()
         self.room = Room(engine, self.thread, MemoryMetrics(settings.model))
@@ -80,6 +82,7 @@ class ModelReplica:
         started = time.perf_counter()
         await self.answer_once()
         self._warm_up_seconds = time.perf_counter() - started
+        self.load = ReplicaLoad()  # what the warm-up took says nothing of the load
         await self.room.ensure()  # a model that fills the memory by itself would refuse everything
 
     def prepare(self, engine: Any, *extra: Any) -> None:
@@ -136,6 +139,10 @@ class ModelReplica:
             engine_memory=self.room.memory,
             refusal=self.room.refusal.message if self.room.refusal else None,
         )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve where the number of replicas follows the load."""
+        return dict(self.load.stats())
 
     async def check_health(self) -> None:
         """Called by Ray Serve; a replica whose step never ends, or whose memory never empties, is replaced."""

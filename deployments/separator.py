@@ -30,7 +30,8 @@ class Separator(ModelReplica):
             return chunk
         try:
             await self.room.ensure()
-            return (await self._stepper.step(chunk, _wish(chunk))).result
+            with self.load.work(chunk.samples.shape[-1] / chunk.sample_rate):
+                return (await self._stepper.step(chunk, _wish(chunk))).result
         except Exception as error:
             return as_failure(error)
 

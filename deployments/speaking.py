@@ -45,6 +45,11 @@ class SpeechTask:
         return self.characters / CHARACTERS_PER_SECOND / self.speed
 
 
+def predicted_seconds(request: SpeechRequest) -> float:
+    """How long the sound of one request will be, about."""
+    return sum(map(len, request.pieces)) / CHARACTERS_PER_SECOND / request.speed
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """A speed split into what the model does itself and the time-stretch that remains."""

@@ -12,6 +12,7 @@ from deployments.errors import Failure, as_failure
 from deployments.metrics import SpeechMetrics, StreamPace
 from deployments.replica import ModelReplica
 from deployments.scheduling import Wish
+from deployments.speaking import predicted_seconds
 from deployments.wire import PackedChunk, pack
 
 
@@ -56,18 +57,22 @@ class Synthesizer(ModelReplica):
         stream = Stream(request)
         self._metrics.opened(1)
         made = heard = waited_s = took_s = 0.0
+        came = time.monotonic()
         pace = StreamPace(self._metrics)
         try:
-            with self._stepper.gate.stream():
+            with self._stepper.gate.stream(), self.load.work(predicted_seconds(request)) as work:
                 while not stream.finished:
                     stepped = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
                     chunk = stepped.result
                     made += chunk.seconds
                     self._metrics.made(chunk.seconds)
+                    work.made(chunk.seconds)
                     pace.step(chunk)
                     waited_s, took_s = waited_s + stepped.waited_s, took_s + stepped.took_s
                     if chunk.pending:
                         continue
+                    if not heard and not request.lasts_seconds:
+                        self.load.first_sound(time.monotonic() - came)
                     yield pack(chunk, waited_s, took_s)
                     waited_s = took_s = 0.0
                     heard = made

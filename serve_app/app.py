@@ -2,11 +2,15 @@
 
 # No `from __future__ import annotations`: Ray Serve reads the annotation of `build` to validate its argument.
 
+import hashlib
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.serve import Application, Deployment
 
+from cluster.autoscaling import autoscaling_config
 from deployments.pipeline import Chunker, Merger
 from deployments.recognizer import Recognizer
 from deployments.separator import Separator
@@ -14,6 +18,10 @@ from deployments.synthesizer import Synthesizer
 from serve_app.config import AppConfig, Model, Placement
 from serve_app.gateway import Gateway
 from serve_app.replica_settings import replica_settings
+
+ROOT = Path(__file__).parents[1]
+HEAD = "node:__internal_head__"
+"""Ray's resource of the machine with which its cluster began."""
 
 SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
@@ -35,9 +43,10 @@ def build(config: AppConfig) -> Application:
         num_replicas=config.gateway_replicas,
         max_ongoing_requests=config.gateway_max_ongoing_requests,
         graceful_shutdown_timeout_s=config.drain_s,
-        ray_actor_options={"num_cpus": 0},
+        max_surge_percent=100,
+        ray_actor_options=_front(config),
     )(serve.ingress()(Gateway))
-    return gateway.bind(config, models, graph)
+    return versioned(gateway, *_apart_from_steps(config)).bind(config, models, graph)
 
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
@@ -45,22 +54,65 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
     settings = replica_settings(name, model, placement)
     deployment = serve.deployment(
         name=f"{name}@{placement.hardware.kind}",
-        num_replicas=placement.replicas,
         max_ongoing_requests=placement.max_ongoing_requests,
         max_queued_requests=placement.max_queued_requests,
         graceful_shutdown_timeout_s=config.drain_s,
+        max_surge_percent=placement.surge_percent,
         ray_actor_options=placement.hardware.actor_options(),
         user_config=model.steps.model_dump(),
+        **_replicas(name, placement, config),
     )(SHIMS[model.task])
     extra: list[Any] = [config.windows] if model.task == "transcription" else []
-    return deployment.bind(settings, *extra)
+    content = (settings.model_dump_json(exclude={"steps"}), *(each.model_dump_json() for each in extra))
+    return versioned(deployment, *content).bind(settings, *extra)
+
+
+def _replicas(name: str, placement: Placement, config: AppConfig) -> dict[str, Any]:
+    """How many there are, or what decides it."""
+    if placement.autoscaling is None:
+        return {"num_replicas": placement.replicas}
+    seconds = config.speech.request_seconds_of_audio
+    return {"autoscaling_config": autoscaling_config(name, placement.autoscaling, seconds)}
 
 
 def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
     """A deployment of the separation graph that holds no model."""
-    return serve.deployment(
+    deployment = serve.deployment(
         name=name,
         max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 2),
         graceful_shutdown_timeout_s=config.drain_s,
-        ray_actor_options={"num_cpus": 0},
+        max_surge_percent=100,
+        ray_actor_options=_front(config),
     )(shim)
+    return versioned(deployment, config.separation.model_dump_json())
+
+
+def versioned(deployment: Deployment, *content: str) -> Deployment:
+    """The deployment with a version that tells its content and the code apart from others.
+
+    Without one Ray Serve takes whatever is deployed for new, and a change of one model replaces the replicas of all. Settings
+    that it can change in running replicas are no part of the content.
+    """
+    digest = hashlib.sha256("\n".join((_code(), *content)).encode()).hexdigest()
+    return deployment.options(version=digest, _internal=True)
+
+
+@cache
+def _code() -> str:
+    """A digest of Motet's own code."""
+    digest = hashlib.sha256()
+    for package in ("cluster", "deployments", "serve_app"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _apart_from_steps(config: AppConfig) -> list[str]:
+    """The configuration without what replicas are told while they run, and the gateway does not heed."""
+    models = {name: model.model_dump_json(exclude={"steps"}) for name, model in config.models.items()}
+    return [config.model_dump_json(exclude={"models"}), *(f"{name}: {said}" for name, said in models.items())]
+
+
+def _front(config: AppConfig) -> dict[str, Any]:
+    """Where what holds no model runs. Machines come and go; the first one stays, and requests enter there."""
+    return {"num_cpus": 0, "resources": {HEAD: 0.001}} if config.gateway_on == "head" else {"num_cpus": 0}

@@ -349,14 +349,7 @@ def serve(
     from serve_app.profiles import default_profile
     from serve_app.server import serve_in_new_program
 
-    path = _config(config)
-    if path is None:
-        raise fail(
-            "not_found",
-            f"There is no {DEFAULT_CONFIG} in {Path.cwd()}.",
-            "Go to the folder that has it, or name one: motet serve --config <file>",
-        )
-    raise typer.Exit(serve_in_new_program(path, profile or default_profile()))
+    raise typer.Exit(serve_in_new_program(_served(config), profile or default_profile()))
 
 
 @app.command()
@@ -423,6 +416,21 @@ def doctor(
 
 
 @app.command()
+def deploy(config: Config = None) -> None:
+    """Put the service on the cluster at RAY_ADDRESS, or change the one there, and leave it running.
+
+    Only models whose settings changed are replaced, after the streams that they have begun; step settings and numbers of
+    replicas change without that.
+
+    Example: [bold]RAY_ADDRESS=192.168.0.2:6379 motet deploy --config serve_config.yaml[/bold]
+    """
+    from serve_app import server
+
+    server.deploy(_served(config))
+    _note("The service is as the file says.")
+
+
+@app.command()
 def join(
     address: Annotated[
         str | None, typer.Argument(metavar="HOST:PORT", show_default="none: this is the first machine of a new cluster")
@@ -478,6 +486,18 @@ def bench(
 def _config(named: Path | None) -> Path | None:
     """The file that was named, or this folder's."""
     return named or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
+
+
+def _served(named: Path | None) -> Path:
+    """The configuration of a service, which there must be."""
+    path = _config(named)
+    if path is None:
+        raise fail(
+            "not_found",
+            f"There is no {DEFAULT_CONFIG} in {Path.cwd()}.",
+            "Go to the folder that has it, or name one: motet serve --config <file>",
+        )
+    return path
 
 
 def _sound_target(out: Path | None, form: AudioFormat | None) -> tuple[AudioFormat, Path]:

@@ -16,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
 from cluster.bulk.settings import BulkSettings
+from cluster.demand import AutoscalingSettings
 from cluster.hardware import CpuClass, CudaClass, MlxClass
 from deployments.cpu_scheduling import CpuScheduling
 from deployments.engines import registry, sources
@@ -29,6 +30,7 @@ from deployments.settings import (
     WindowSettings,
 )
 from serve_app.admission import AdmissionSettings
+from serve_app.profiles import METRICS_EVERY_S
 from serve_app.voice_store import VoiceSettings
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -199,11 +201,13 @@ class Speech(StrictModel):
 class Spillover(StrictModel):
     """When a request goes on to another placement of its model. One that is silent for `silent_s` is asked whether it
     lives, and has `life_sign_s` to say so, which a replica does beside its engine, however busy that is. When the replica
-    that would have said so is gone too, it is asked anew after `ask_again_s`."""
+    that would have said so is gone too, it is asked anew after `ask_again_s`. When no placement lives, one that went down to
+    no replicas has `wake_s` to come up before the next, dearer one is woken too."""
 
     silent_s: Positive = 1.0
     life_sign_s: Positive = 1.0
     ask_again_s: Positive = 0.5
+    wake_s: Positive = 60.0
 
 
 class Voices(VoiceSettings):
@@ -268,12 +272,40 @@ Engine = Annotated[str, AfterValidator(_known_engine)]
 Weights = Annotated[str, AfterValidator(_readable_source)]
 
 
+class Autoscaling(AutoscalingSettings):
+    """How many replicas a placement has when its load decides. The floor is 0: replicas come when cheaper placements have
+    too much to do, or when somebody asks and nobody else lives."""
+
+    min_replicas: int = Field(0, ge=0)
+    max_replicas: Count = 4
+    target_queued_seconds_of_audio: Positive = 60.0
+    target_first_sound_ms: Positive = 500.0
+    cost: float = Field(1.0, ge=0, allow_inf_nan=False)
+    up_after_s: float = Field(5.0, ge=0, allow_inf_nan=False)
+    down_after_s: float = Field(120.0, ge=0, allow_inf_nan=False)
+    zero_after_s: float = Field(600.0, ge=0, allow_inf_nan=False)
+    look_back_s: float = Field(12.0, gt=METRICS_EVERY_S, allow_inf_nan=False)
+    stuck_after_s: Positive = 120.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Autoscaling":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas must be at most max_replicas")
+        return self
+
+
 class Placement(StrictModel):
-    """Replicas of a model on one hardware class. What is said here of the engine, its source and its options holds instead
-    of what the model says: the same voice may run on another engine there."""
+    """Replicas of a model on one hardware class: as many as `replicas`, or as `autoscaling` decides. What is said here of the
+    engine, its source and its options holds instead of what the model says: the same voice may run on another engine there.
+
+    An update puts new replicas in the place of old ones. It ends old ones first, which other placements bridge, or begins
+    with up to `surge_percent` more where there is room for them.
+    """
 
     hardware: Annotated[Cpu | Cuda | Mlx, Field(discriminator="kind")] = Cpu()
     replicas: Count = 1
+    autoscaling: Autoscaling | None = None
+    surge_percent: int = Field(0, ge=0, le=100)
     max_ongoing_requests: Count = 64
     max_queued_requests: Count = 128
     stuck_after_seconds: Positive = 60.0
@@ -281,6 +313,17 @@ class Placement(StrictModel):
     source: Weights | None = None
     sha256: Mapping[str, str] = {}
     options: Mapping[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_number_of_replicas(self) -> "Placement":
+        if self.autoscaling is not None and "replicas" in self.model_fields_set:
+            raise ValueError("replicas and autoscaling exclude each other: say min_replicas and max_replicas")
+        return self
+
+    @property
+    def least_replicas(self) -> int:
+        """As many replicas as there always are."""
+        return self.replicas if self.autoscaling is None else self.autoscaling.min_replicas
 
 
 OWN = ("engine", "source", "sha256", "options")
@@ -328,7 +371,7 @@ class Model(StrictModel):
 
 
 class AppConfig(StrictModel):
-    """The whole service."""
+    """The whole service. `gateway_on` any machine of a cluster is for clusters that have a way in on each."""
 
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
     speech: Speech = Speech()
@@ -340,6 +383,7 @@ class AppConfig(StrictModel):
     limits: Limits = Limits()
     security: Security = Security()
     gateway_replicas: Count = 1
+    gateway_on: Literal["head", "any"] = "head"
     gateway_max_ongoing_requests: Count = 512
     drain_s: Positive = 600.0
 

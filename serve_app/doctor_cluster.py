@@ -44,7 +44,7 @@ class Need:
         named = {unit: float(options[key]) for key, unit in UNITS.items() if options.get(key)}
         kind = placement.hardware.kind
         wanted = {**named, **options.get("resources", {})}
-        return cls(f"{model}@{kind}", kind, placement.replicas, wanted, options.get("label_selector", {}))
+        return cls(f"{model}@{kind}", kind, placement.least_replicas, wanted, options.get("label_selector", {}))
 
     def fits(self, machine: Machine) -> bool:
         """Whether one replica could run there if nothing else did."""

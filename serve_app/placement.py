@@ -3,22 +3,26 @@
 Ray Serve's router never says that a deployment has no replica: it keeps a request until there is one again. So a placement
 that stays silent is asked whether it lives, beside the request, and while it does not answer that its requests go to the
 model's other placements. The question stays open in Ray Serve's router, and is answered by the first replica that is back.
+
+A placement whose number of replicas follows the load may have none. Whatever waits in Ray Serve's router for such a one wakes
+it, so it is asked beside the router, and requests wait for it only when no other placement of the model lives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import Failure, MotetError, fail
-from serve_app.config import AppConfig, Model, Spillover
+from serve_app.config import AppConfig, Autoscaling, Model, Spillover
 
 Answer = TypeVar("Answer")
 
@@ -27,6 +31,9 @@ TROUBLE = (RayError, RayServeException)
 
 SMOOTHING = 0.2
 """Weight of the newest time to first answer in its running mean."""
+
+LOOK_AGAIN_S = 1.0
+"""How old may be what is known of a placement that can lose its last replica for want of work."""
 
 _END = object()
 
@@ -51,9 +58,12 @@ class PlacedModel:
         handle: DeploymentHandle[Any],
         spillover: Spillover,
         clock: Callable[[], float] = time.monotonic,
+        autoscaling: Autoscaling | None = None,
     ) -> None:
         self.name = f"{model}@{kind}"
         self.kind = kind
+        self.elastic = autoscaling is not None and autoscaling.min_replicas == 0
+        self.cost = autoscaling.cost if autoscaling else 0.0
         self.handle = handle
         self.under_way = 0
         self.alive = True
@@ -62,6 +72,23 @@ class PlacedModel:
         self._spillover = spillover
         self._clock = clock
         self._question: asyncio.Task[None] | None = None
+        self._looked_s = -math.inf
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether it has no replicas, and gets some when it is asked."""
+        return self.elastic and not self.alive
+
+    async def look(self) -> None:
+        """Notices, soon enough, that the last replica was taken away for want of work."""
+        if self.elastic and self.alive and self._clock() - self._looked_s >= LOOK_AGAIN_S:
+            self._looked_s = self._clock()
+            try:
+                await self._heard()
+            except NoReplica:
+                pass  # it has some, and they are busy
+            except DeploymentUnavailableError:
+                self.doubt()
 
     def expected_seconds(self, typical: float) -> float:
         """Expected time to the first answer: what each request took of it lately, for everyone ahead and for this one.
@@ -90,7 +117,10 @@ class PlacedModel:
         """How a replica came up and what it takes. Raises `NoReplica`, at once where that is known already."""
         if not self.alive:
             raise NoReplica(f"No replica of {self.name} answers.")
-        return await self.call("report", alone=False)
+        if not self.elastic:
+            return await self.call("report", alone=False)
+        with self._doubted():
+            return await self._heard()
 
     async def stream(self, method: str, *arguments: Any, alone: bool) -> AsyncGenerator[Any]:
         """Streams a method's answers. The stream is cancelled when the caller stops reading, for whatever reason.
@@ -117,8 +147,9 @@ class PlacedModel:
     async def while_alive(self, answer: Awaitable[Answer]) -> Answer:
         """The answer, however long it takes, as long as a replica lives. Raises `NoReplica`."""
         awaited = asyncio.ensure_future(answer)
+        patience_s = self._spillover.wake_s if self.sleeps else self._spillover.silent_s
         try:
-            while not await _done(awaited, self._spillover.silent_s):
+            while not await _done(awaited, patience_s):
                 question = self._ask()
                 if not await _done(awaited, self._spillover.life_sign_s, question) and not question.done():
                     self.alive = False
@@ -138,7 +169,7 @@ class PlacedModel:
         """Raises what is raised inside, and doubts the placement when a replica was lost."""
         try:
             yield
-        except (RayActorError, NoReplica):
+        except (RayActorError, NoReplica, DeploymentUnavailableError):
             self.doubt()
             raise
 
@@ -151,12 +182,25 @@ class PlacedModel:
     async def _until_it_lives(self) -> None:
         while True:
             try:
-                await self.handle.report.remote()
+                await (self._heard() if self.elastic else self.handle.report.remote())
                 break
             except TROUBLE:
                 await asyncio.sleep(self._spillover.ask_again_s)
         if not self.alive:
             self.alive, self.first_answer_seconds = True, None  # a new replica: what the old one took says nothing
+
+    async def _heard(self) -> Any:
+        """A report of one replica, without waiting where there is none. Raises `NoReplica`, or Ray Serve's
+        `DeploymentUnavailableError`."""
+        answers = self.handle.broadcast("report")
+        try:
+            reports = await answers.results_async(timeout_s=self._spillover.life_sign_s, return_exceptions=True)
+        except TimeoutError as error:
+            raise NoReplica(f"No replica of {self.name} answers.") from error
+        for report in reports:
+            if not isinstance(report, BaseException):
+                return report
+        raise NoReplica(f"No replica of {self.name} answers.")
 
     def _learn(self, seconds: float) -> None:
         known = self.first_answer_seconds
@@ -184,9 +228,17 @@ class ModelDirectory:
 
     def __init__(self, config: AppConfig, handles: Mapping[str, Mapping[str, DeploymentHandle[Any]]]) -> None:
         self.models: Mapping[str, Model] = config.models
+        scaled: dict[tuple[str, str], Autoscaling | None] = {
+            (name, placement.hardware.kind): placement.autoscaling
+            for name, model in config.models.items()
+            for placement in model.placements
+        }
         self._aliases = {alias: name for name, model in config.models.items() for alias in model.aliases}
         self._placed = {
-            name: [PlacedModel(name, kind, handle, config.spillover) for kind, handle in kinds.items()]
+            name: [
+                PlacedModel(name, kind, handle, config.spillover, autoscaling=scaled[name, kind])
+                for kind, handle in kinds.items()
+            ]
             for name, kinds in handles.items()
         }
         self._traits: dict[str, Any] = {}
@@ -210,12 +262,12 @@ class ModelDirectory:
         raise fail("not_found", cause, remedy, param="model", code="model_not_found")
 
     def placements(self, name: str) -> list[PlacedModel]:
-        """A model's placements, those that live first and of them the one expected to answer first; equal ones in the
-        order of the config."""
+        """A model's placements, those that live first and of them the one expected to answer first, then the others from the
+        cheapest on; equal ones in the order of the config."""
         placed = self._placed[name]
         known = [p.first_answer_seconds for p in placed if p.first_answer_seconds is not None]
         typical = min(known, default=1.0)
-        return sorted(placed, key=lambda p: (not p.alive, p.expected_seconds(typical)))
+        return sorted(placed, key=lambda p: (not p.alive, p.expected_seconds(typical) if p.alive else p.cost))
 
     async def traits(self, name: str) -> Any:
         """What the model can do, asked once."""
@@ -226,7 +278,10 @@ class ModelDirectory:
     async def call(self, name: str, method: str, *arguments: Any) -> Any:
         """One answer, from the first placement that gives one."""
         trouble: Exception | None = None
+        await self._look(name)
         for placed, alone in self._in_turn(name):
+            if self._may_sleep(placed, name):
+                continue
             try:
                 return _value(await placed.call(method, *arguments, alone=alone))
             except TROUBLE as error:
@@ -247,7 +302,10 @@ class ModelDirectory:
         A `ticket` names the placement to begin with if it lives, and is told which one answers.
         """
         trouble: Exception | None = None
+        await self._look(name)
         for placed, alone in self._in_turn(name, ticket.placement if ticket else None):
+            if self._may_sleep(placed, name):
+                continue
             answers = placed.stream(method, *arguments, alone=alone)
             begun = False
             try:
@@ -264,6 +322,18 @@ class ModelDirectory:
             finally:
                 await answers.aclose()
         raise unavailable(name, trouble)
+
+    def asleep(self, name: str) -> list[str]:
+        """The classes on which a model has no replicas now and gets some when they are needed."""
+        return [placed.kind for placed in self._placed[name] if placed.sleeps]
+
+    async def _look(self, name: str) -> None:
+        for placed in self._placed[name]:
+            await placed.look()
+
+    def _may_sleep(self, placed: PlacedModel, name: str) -> bool:
+        """Whether a placement without replicas is left alone, since another one of the model lives."""
+        return placed.sleeps and any(other.alive for other in self._placed[name])
 
     def _in_turn(self, name: str, preferred: str | None = None) -> Iterator[tuple[PlacedModel, bool]]:
         """Each placement once, the best of the rest when it is asked for, and whether it is the last. Not more than

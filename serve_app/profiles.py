@@ -31,11 +31,16 @@ LARGEST_MESSAGE = str(2**31 - 1)
 """Bytes of a call between deployments. gRPC's own limit is 4 MB, and a recording may be longer."""
 TOKEN_BYTES = 32
 
+METRICS_EVERY_S = 2.0
+"""How often replicas and gateways tell Ray Serve of their load, where it decides how many there are."""
+
 
 ANY_RAY = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": f"{METRICS_EVERY_S:g}",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": f"{METRICS_EVERY_S:g}",
 }
 """What is set before any part of Ray starts."""
 

@@ -25,7 +25,7 @@ import psutil
 
 from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
-from serve_app import config, profiles
+from serve_app import config, joining, profiles
 from serve_app.config import AppConfig, ConfigFile, HttpAddress
 
 START_TIMEOUT_S = 300.0
@@ -94,6 +94,41 @@ def main(config_path: Path) -> int:
         print(f"motet: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def deploy(config_path: Path) -> None:
+    """Puts the service on the cluster at RAY_ADDRESS, or changes the one that is there, and leaves it to itself.
+
+    Only what changed is replaced. Raises `MotetError` when the file has mistakes, or what it says does not come up.
+    """
+    if "RAY_ADDRESS" not in os.environ:
+        raise fail("invalid", "There is no cluster to put the service on.", "Run `motet join`, and set RAY_ADDRESS.")
+    os.environ.update(joining.environment(os.environ))  # before Ray is imported, which reads it
+    import ray
+
+    settings = config.read(config_path)
+    try:
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
+        _deploy(settings)
+        _wait_until_updated(settings)
+    finally:
+        ray.shutdown()
+
+
+def _wait_until_updated(settings: ConfigFile) -> None:
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    from serve_app import doctor_cluster
+
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while (there := serve.status().applications[settings.application]).status != ApplicationStatus.RUNNING:
+        if there.status == ApplicationStatus.DEPLOY_FAILED:
+            raise fail("unavailable", f"It does not come up: {there.message}", "What ran before still does; mend it.")
+        if time.monotonic() > deadline:
+            lines = "\n".join(doctor_cluster.pending_of(settings.app))
+            raise fail("timeout", f"It is not all up after {START_TIMEOUT_S:.0f} s. {lines}", "It goes on by itself.")
+        time.sleep(POLL_S)
 
 
 def _wait_for_the_end(stopped: threading.Event) -> None:

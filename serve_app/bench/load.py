@@ -58,6 +58,8 @@ class Heard:
     ended_s: float = 0.0
     most_ahead_s: float = 0.0
     """Seconds of sound that the player had at most."""
+    placement: str = ""
+    """Who made it, as `<model>@<class>`."""
 
     @property
     def complete(self) -> bool:
@@ -97,10 +99,11 @@ async def _listen(service: RunningProgram, heard: Heard, due: float, leave_after
     reader, writer = await asyncio.open_connection(service.host, service.port)
     try:
         writer.write(_head(service, "POST", "/v1/audio/speech", len(heard.ask.body)) + heard.ask.body)
-        heard.status, chunked = await _status(reader)
+        heard.status, headers = await _status(reader)
         if heard.status != 200:
             return
-        if not chunked:
+        heard.placement = headers.get("x-motet-placement", "")
+        if "chunked" not in headers.get("transfer-encoding", ""):
             raise ValueError("the answer is not streamed")
         last = due
         async for data in _chunks(reader):
@@ -134,10 +137,10 @@ def _head(service: RunningProgram, method: str, path: str, length: int) -> bytes
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def _status(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """The status, and whether the body comes in chunks."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    return int(head.split(" ", 2)[1]), "transfer-encoding: chunked" in head
+async def _status(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    """The status, and the headers."""
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().lower().split("\r\n")
+    return int(first.split(" ", 2)[1]), dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

@@ -35,8 +35,9 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Every model answers, on one of its placements at least. A replica takes no calls before its warm-up is over. The
-    queues and the tasks, each of which is a stream or a part of one, are those of the gateway replica that answers."""
+    """Every model answers, on one of its placements at least, or has no replica until somebody asks. A replica takes no
+    calls before its warm-up is over. The queues and the tasks, each of which is a stream or a part of one, are those of the
+    gateway replica that answers."""
     directory = service_of(request).directory
     reports = await asyncio.gather(*(_report(directory, name) for name in directory.models))
     ready = all(report["ready"] for report in reports)
@@ -61,6 +62,8 @@ async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
     for kind, report in reports.items():
         if placements[kind]:
             return {"ready": True, "placements": placements, **_facts(report)}
+    if asleep := directory.asleep(name):
+        return {"ready": True, "placements": placements, "asleep": asleep}
     return {"ready": False, "placements": placements, "cause": "; ".join(map(str, troubles.values()))}
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from deployments.engines.base import AudioChunk, SpeechRequest, SpeechTraits, Voice
 from deployments.wire import PackedChunk, pack
@@ -120,8 +123,28 @@ class FakeHandle:
         """Options change nothing here."""
         return self
 
+    def broadcast(self, name: str) -> FakeBroadcast:
+        """Asks the only replica, or none."""
+        return FakeBroadcast(self, name)
+
     def __getattr__(self, name: str) -> FakeMethod:
         return FakeMethod(self, name)
+
+
+@dataclass
+class FakeBroadcast:
+    """The answers of all replicas: of one, or of none while the stand-in says that it is `asleep`."""
+
+    handle: FakeHandle
+    name: str
+
+    async def results_async(self, timeout_s: float, return_exceptions: bool) -> list[Any]:
+        """Answers, without waiting where there is no replica."""
+        asleep = getattr(self.handle.target, "asleep", None)
+        if asleep is not None and asleep.is_set():
+            raise DeploymentUnavailableError(DeploymentID("m@cuda", "motet"))
+        async with asyncio.timeout(timeout_s):
+            return [await getattr(self.handle.target, self.name)()]
 
 
 class ToneSynthesizer:

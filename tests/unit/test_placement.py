@@ -12,8 +12,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.errors import Failure, MotetError
-from serve_app.config import AppConfig, Cpu, Mlx, Model, Placement, Spillover
-from serve_app.placement import ModelDirectory, PlacedModel
+from serve_app.config import AppConfig, Autoscaling, Cpu, Cuda, Mlx, Model, Placement, Spillover
+from serve_app.placement import ModelDirectory, NoReplica, PlacedModel
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
@@ -254,3 +254,93 @@ async def test_what_a_placement_takes_is_counted_for_each_request_ahead() -> Non
         [item async for item in placed.stream("stream", alone=True)]
         assert placed.expected_seconds(9.0) == pytest.approx(4.0)
     assert placed.expected_seconds(9.0) == pytest.approx(1.0)
+
+
+ELASTIC = AppConfig(
+    models={
+        "echo": Model(
+            engine="identity",
+            placements=(
+                Placement(hardware=Cuda(), autoscaling=Autoscaling(cost=2)),
+                Placement(hardware=Cpu(), autoscaling=Autoscaling(cost=1)),
+            ),
+        ),
+    },
+    spillover=Spillover(silent_s=0.01, life_sign_s=0.01, ask_again_s=0.01, wake_s=0.2),
+)
+
+
+class Sleeper(Replica):
+    """One whose placement may have no replicas: then whoever asks it through the router wakes it, and waits."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.asleep = asyncio.Event()
+        self.woken = asyncio.Event()
+
+    def sleep(self) -> None:
+        """Its last replica goes."""
+        self.asleep.set()
+        self.back.clear()
+
+    def awake(self) -> None:
+        """Its first replica comes."""
+        self.asleep.clear()
+        self.back.set()
+
+    async def ask(self) -> str:
+        if self.asleep.is_set():
+            self.woken.set()
+            await self.back.wait()
+        return self.name
+
+
+def elastic(cuda: Sleeper, cpu: Sleeper) -> ModelDirectory:
+    handles = {"cuda": FakeHandle(cuda), "cpu": FakeHandle(cpu)}
+    return ModelDirectory(ELASTIC, {"echo": cast("dict[str, Any]", handles)})
+
+
+async def test_a_placement_without_replicas_sleeps_on_while_another_lives() -> None:
+    cuda, cpu = Sleeper("cuda"), Sleeper("cpu")
+    models = elastic(cuda, cpu)
+    cuda.sleep()
+    assert [await models.call("echo", "ask") for _ in range(3)] == ["cpu"] * 3
+    reports = await models.reports("echo")
+    assert isinstance(reports["cuda"], NoReplica)
+    assert reports["cpu"] == "cpu"
+    assert models.asleep("echo") == ["cuda"]
+    assert not cuda.woken.is_set()
+
+
+async def test_when_nobody_lives_the_cheapest_is_woken_and_waited_for() -> None:
+    cuda, cpu = Sleeper("cuda"), Sleeper("cpu")
+    models = elastic(cuda, cpu)
+    cuda.sleep()
+    cpu.sleep()
+    waiting = asyncio.create_task(models.call("echo", "ask"))
+    await asyncio.wait_for(cpu.woken.wait(), 5)
+    cpu.awake()
+    assert await asyncio.wait_for(waiting, 5) == "cpu"
+    assert not cuda.woken.is_set()
+
+
+async def test_when_the_cheapest_does_not_come_up_the_next_is_woken() -> None:
+    cuda, cpu = Sleeper("cuda"), Sleeper("cpu")
+    models = elastic(cuda, cpu)
+    cuda.sleep()
+    cpu.sleep()
+    waiting = asyncio.create_task(models.call("echo", "ask"))
+    await asyncio.wait_for(cuda.woken.wait(), 5)
+    cuda.awake()
+    assert await asyncio.wait_for(waiting, 5) == "cuda"
+
+
+async def test_a_placement_that_woke_is_used() -> None:
+    cuda, cpu = Sleeper("cuda"), Sleeper("cpu")
+    models = elastic(cuda, cpu)
+    cuda.sleep()
+    assert await models.call("echo", "ask") == "cpu"
+    cuda.awake()
+    await asyncio.wait_for(models.placements("echo")[-1]._ask(), 5)
+    assert models.asleep("echo") == []
+    assert await models.call("echo", "ask") == "cuda"

@@ -1,0 +1,282 @@
+"""A cluster of three hardware classes on this machine: a node is lost under load, and replicas follow the load.
+
+The engine is the simulated one, whose steps take a set time and little of a core, so what is measured is everything around
+it. Ray cannot tell the nodes from machines, but they share this one's cores, and new ones need no minutes to boot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.hardware import Kind
+from deployments.errors import fail
+from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out
+from serve_app.bench.load import Ask, Heard, listen, quantile, ready_report
+from serve_app.bench.local_cluster import LocalCluster, local_cluster
+from serve_app.bench.running_service import READY, RunningProgram, free_loopback_port, running_program
+
+MODEL = "tone"
+CLASSES: tuple[Kind, ...] = ("cpu", "mlx", "cuda")
+"""From the cheapest to the dearest."""
+
+SHORT_TEXT, LONG_TEXT = "Short.", "A long text. " * 12
+CLIENTS = 8
+POLL_S = 0.1
+PATIENCE_S = 120.0
+
+LOST_SHARE = "node lost under load: answered, with one more try"
+LOST_FIRST = "node lost under load: answered at once"
+LOST_RECOVERED = "node lost under load: until every request was answered at once again"
+LOST_BACK = "node lost under load: a new one joined and its replica answers"
+FROM_ZERO = "no replica, no node: until the first sound"
+TO_ALL = "load begins: until replicas of all three classes answer"
+SPILLED = "load begins: first sounds meanwhile, p95"
+TO_ZERO = "load ends: until no replica is left"
+TO_NO_NODE = "load ends: until no node is left"
+ORDER = "load ends: classes that left before a dearer one"
+BACK = "no replica, no node again: until the first sound"
+FAILED = "requests that failed, of all while replicas came and went"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long there is load, in seconds, and whether replicas are made to follow it."""
+
+    before_s: float
+    after_s: float
+    elastic: bool
+
+
+QUICK = Plan(before_s=4.0, after_s=10.0, elastic=False)
+FULL = Plan(before_s=10.0, after_s=30.0, elastic=True)
+
+LOSS_FIGURES = (
+    Figure(LOST_SHARE, "%", at_least(99.9)),
+    Figure(LOST_FIRST, "%"),
+    Figure(LOST_RECOVERED, "s", at_most(30)),
+    Figure(LOST_BACK, "s"),
+)
+ELASTIC_FIGURES = (
+    Figure(FROM_ZERO, "s"),
+    Figure(TO_ALL, "s"),
+    Figure(SPILLED, "ms"),
+    Figure(TO_ZERO, "s"),
+    Figure(TO_NO_NODE, "s"),
+    Figure(ORDER, "classes", at_most(0)),
+    Figure(BACK, "s"),
+    Figure(FAILED, "requests", at_most(0)),
+)
+
+
+def run(quick: bool) -> Report:
+    """A node is lost; and, unless `quick`, replicas and nodes come and go with the load."""
+    plan = QUICK if quick else FULL
+    wanted = (*LOSS_FIGURES, *ELASTIC_FIGURES) if plan.elastic else LOSS_FIGURES
+    return carry_out("cluster", wanted, lambda sheet: _measure(sheet, plan), quick=quick)
+
+
+def _measure(sheet: Sheet, plan: Plan) -> None:
+    with sheet.measuring("a node is lost under load"), local_cluster() as cluster:
+        asyncio.run(_measure_loss(sheet, plan, cluster))
+    if plan.elastic:
+        with sheet.measuring("replicas and nodes follow the load"), local_cluster() as cluster:
+            asyncio.run(_measure_elastic(sheet, cluster))
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request: when it was over, what became of it, and of its second try if there was one."""
+
+    at_s: float
+    first: Heard
+    second: Heard | None = None
+
+    @property
+    def answered(self) -> bool:
+        """By the first or the second try."""
+        return self.first.complete or (self.second is not None and self.second.complete)
+
+
+@dataclass(slots=True)
+class Load:
+    """Clients that ask again and again, and once more for what failed."""
+
+    service: RunningProgram
+    text: str
+    asked: list[Asked] = field(default_factory=list)
+    _stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    _seeds: Iterator[int] = field(default_factory=itertools.count)
+
+    async def client(self) -> None:
+        """Until it is told to stop."""
+        while not self._stopped.is_set():
+            first = await self.ask()
+            second = None if first.complete else await self.ask()
+            self.asked.append(Asked(time.monotonic(), first, second))
+
+    async def ask(self) -> Heard:
+        """One try."""
+        return await listen(self.service, Ask(MODEL, self.text, next(self._seeds)))
+
+    @asynccontextmanager
+    async def going_on(self, clients: int = CLIENTS) -> AsyncIterator[None]:
+        """While the clients ask; waits for their last answers."""
+        self._stopped.clear()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(clients):
+                tasks.create_task(self.client())
+            try:
+                yield
+            finally:
+                self._stopped.set()
+
+    def placements(self, since_s: float = -math.inf) -> Counter[str]:
+        """Who answered, by class."""
+        return Counter(
+            asked.first.placement.partition("@")[2]
+            for asked in self.asked
+            if asked.first.complete and asked.at_s >= since_s
+        )
+
+
+async def until(found: Callable[[], bool], what: str) -> float:
+    """Waits, and tells how many seconds. Raises `MotetError` when it takes too long."""
+    began = time.monotonic()
+    while not found():
+        if (waited := time.monotonic() - began) > PATIENCE_S:
+            raise fail("unavailable", f"Waited {waited:.0f} s for {what}.")
+        await asyncio.sleep(POLL_S)
+    return time.monotonic() - began
+
+
+# A node is lost
+
+
+def _fixed() -> list[dict[str, Any]]:
+    return [{"hardware": _hardware(kind)} for kind in CLASSES]
+
+
+def _hardware(kind: Kind) -> dict[str, Any]:
+    return {"kind": kind, "cpus": int(kind == "cpu")}
+
+
+async def _measure_loss(sheet: Sheet, plan: Plan, cluster: LocalCluster) -> None:
+    cluster.start()
+    cluster.join(*CLASSES)
+    with service_on(cluster, _fixed(), {"step_ms": 20}) as service:
+        await _until_ready(service, CLASSES)
+        load = Load(service, SHORT_TEXT)
+        async with load.going_on():
+            await asyncio.sleep(plan.before_s)
+            killed_s = time.monotonic()
+            gone = await asyncio.to_thread(cluster.kill, "mlx")
+            await asyncio.sleep(plan.after_s)
+            joined_s = time.monotonic()
+            await asyncio.to_thread(cluster.join, "mlx")
+            await until(lambda: load.placements(joined_s)["mlx"] > 0, "the replica on the new node")
+            back_s = time.monotonic() - joined_s
+    first = [asked.first.complete for asked in load.asked]
+    troubles = Counter(asked.first.error or str(asked.first.status) for asked in load.asked if not asked.first.complete)
+    last_s = max((asked.at_s for asked in load.asked if not asked.first.complete), default=killed_s)
+    answered = sum(asked.answered for asked in load.asked)
+    note = ", ".join(f"{kind}: {count}" for kind, count in load.placements().items())
+    sheet.put(LOST_SHARE, 100 * answered / len(first), f"{len(first)} requests of {CLIENTS} clients; {note}")
+    sheet.put(LOST_FIRST, 100 * sum(first) / len(first), "; ".join(f"{n} times {what}" for what, n in troubles.items()))
+    sheet.put(LOST_RECOVERED, last_s - killed_s, f"{gone} processes killed at once")
+    sheet.put(LOST_BACK, back_s, "from the command that joins it")
+
+
+# Replicas follow the load
+
+
+def _elastic() -> list[dict[str, Any]]:
+    """Small numbers, so that the load of a few clients goes over every class, and short delays."""
+    scaling = {"max_replicas": 1, "target_queued_seconds_of_audio": 15, "look_back_s": 3, "up_after_s": 1}
+    return [
+        {
+            "hardware": _hardware(kind),
+            "autoscaling": {**scaling, "cost": cost, "down_after_s": 2, "zero_after_s": 2 + 3 * (len(CLASSES) - cost)},
+        }
+        for cost, kind in enumerate(CLASSES, start=1)
+    ]
+
+
+async def _measure_elastic(sheet: Sheet, cluster: LocalCluster) -> None:
+    cluster.start(dict.fromkeys(CLASSES, 1))
+    with service_on(cluster, _elastic(), {"step_ms": 200, "character_ms": 30}) as service:
+        load = Load(service, LONG_TEXT)
+        sheet.put(FROM_ZERO, await _first_sound(load), "the cheapest class; its node starts, and then its replica")
+        began_s = time.monotonic()
+        async with load.going_on():
+            await until(lambda: set(load.placements(began_s)) >= set(CLASSES), "all three classes")
+            sheet.put(TO_ALL, time.monotonic() - began_s, f"{CLIENTS} clients")
+        firsts = [asked.first.first_s * 1000 for asked in load.asked if asked.first.first_s is not None]
+        sheet.put(SPILLED, quantile(firsts, 0.95), f"{len(firsts)} requests")
+        await _measure_leaving(sheet, cluster, service)
+        sheet.put(BACK, await _first_sound(load))
+        sheet.put(FAILED, sum(not asked.first.complete for asked in load.asked), f"of {len(load.asked)}")
+
+
+async def _first_sound(load: Load) -> float:
+    heard = await load.ask()
+    load.asked.append(Asked(time.monotonic(), heard))
+    if heard.first_s is None:
+        raise fail("unavailable", f"No sound came: {heard.status} {heard.error}")
+    return heard.first_s
+
+
+async def _measure_leaving(sheet: Sheet, cluster: LocalCluster, service: RunningProgram) -> None:
+    began_s = time.monotonic()
+    left: list[Kind] = []
+    while len(left) < len(CLASSES):
+        if time.monotonic() - began_s > PATIENCE_S:
+            raise fail("unavailable", f"Only {left} left after {PATIENCE_S:.0f} s.")
+        placements = (await ready_report(service))["models"][MODEL]["placements"]
+        left += [kind for kind in reversed(CLASSES) if not placements[kind] and kind not in left]
+        await asyncio.sleep(POLL_S)
+    sheet.put(TO_ZERO, time.monotonic() - began_s, f"in the order {', '.join(left)}")
+    sheet.put(ORDER, too_early(left))
+    await until(lambda: not cluster.nodes(), "the last node to leave")
+    sheet.put(TO_NO_NODE, time.monotonic() - began_s)
+
+
+def too_early(left: Sequence[Kind]) -> int:
+    """How many classes left before a dearer one."""
+    costs = [CLASSES.index(kind) for kind in left]
+    return sum(cost < max(costs[place:]) for place, cost in enumerate(costs))
+
+
+@contextmanager
+def service_on(
+    cluster: LocalCluster, placements: Sequence[dict[str, Any]], options: dict[str, Any]
+) -> Iterator[RunningProgram]:
+    """`motet serve` on the cluster, with one simulated model."""
+    model = {"engine": "simulated", "options": options, "placements": list(placements)}
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"models": {MODEL: model}}}
+    config = cluster.folder / "serve_config.yaml"
+    config.write_text(json.dumps({"http_options": {"port": 8000}, "applications": [application]}))
+    port = free_loopback_port()
+    environment = {**cluster.service_environment, "MOTET_HOST": "127.0.0.1", "MOTET_PORT": str(port)}
+    command = [sys.executable, "-m", "serve_app.cli", "serve", "--config", str(config)]
+    with running_program(command, READY, environment) as (_, seconds):
+        yield RunningProgram("127.0.0.1", port, seconds)
+
+
+async def _until_ready(service: RunningProgram, kinds: Sequence[Kind]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        placements = (await ready_report(service))["models"][MODEL]["placements"]
+        if all(placements[kind] for kind in kinds):
+            return
+        await asyncio.sleep(POLL_S)
+    raise fail("unavailable", f"Not every placement is ready after {PATIENCE_S:.0f} s.")

@@ -1,0 +1,95 @@
+"""Replicas follow the load in the real service: from none to the cheap class, on to the dear one, and back to none."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.e2e.conftest import Service, wait_for
+
+COME_S, GO_S = 60.0, 60.0
+CLIENTS = 6
+LONG = "A long text that goes on. " * 6
+SCALING = {
+    "max_replicas": 1,
+    "target_queued_seconds_of_audio": 10,
+    "look_back_s": 3,
+    "up_after_s": 0,
+    "down_after_s": 1,
+}
+MODEL = {
+    "engine": "simulated",
+    "options": {"step_ms": 100, "character_ms": 30},
+    "placements": [
+        {"hardware": {"kind": "mlx", "cpus": 0.1}, "autoscaling": {**SCALING, "cost": 2, "zero_after_s": 1}},
+        {"hardware": {"kind": "cpu", "cpus": 0.1}, "autoscaling": {**SCALING, "cost": 1, "zero_after_s": 6}},
+    ],
+}
+
+
+@pytest.fixture
+def elastic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("elastic")
+    config = folder / "serve_config.yaml"
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"models": {"tone": MODEL}}}
+    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    running = Service.start(config, folder)
+    yield running
+    running.stop(signal.SIGTERM)
+
+
+def test_replicas_come_in_the_order_of_their_cost_and_all_go_again(elastic: Service) -> None:
+    seeds = itertools.count()
+
+    with httpx.Client(base_url=elastic.url, timeout=120) as client:
+
+        def report() -> dict[str, Any]:
+            answer = client.get("/readyz")
+            answer.raise_for_status()
+            found: dict[str, Any] = answer.json()["models"]["tone"]
+            return found
+
+        def say(text: str) -> str:
+            body = {"model": "tone", "input": text, "seed": next(seeds), "response_format": "pcm"}
+            answer = client.post("/v1/audio/speech", json=body)
+            answer.raise_for_status()
+            placement: str = answer.headers["x-motet-placement"]
+            return placement
+
+        # Who asks how things are wakes nobody, and who asks for speech wakes the cheapest.
+        assert [report()["asleep"] for _ in range(3)] == [["mlx", "cpu"]] * 3
+        assert say("Good morning.") == "tone@cpu"
+        assert report()["placements"] == {"mlx": False, "cpu": True}
+
+        # More than one class holds brings the next, without anybody asking it.
+        stopped = threading.Event()
+
+        def listen() -> set[str]:
+            heard = set()
+            while not stopped.is_set():
+                heard.add(say(LONG))
+            return heard
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            listening = [pool.submit(listen) for _ in range(CLIENTS)]
+            try:
+                wait_for(lambda: report()["placements"]["mlx"], COME_S, "the dear class")
+            finally:
+                stopped.set()
+            heard = set().union(*(listener.result() for listener in listening))
+        assert "tone@cpu" in heard
+        assert say(LONG).startswith("tone@")
+
+        # When nobody asks, the dear one goes first, and then the cheap one.
+        wait_for(lambda: not report()["placements"]["mlx"], GO_S, "the dear class to go")
+        assert report()["placements"]["cpu"]
+        wait_for(lambda: report().get("asleep") == ["mlx", "cpu"], GO_S, "the cheap class to go")
+        assert say("And good morning again.") == "tone@cpu"
