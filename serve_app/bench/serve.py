@@ -37,6 +37,7 @@ from serve_app.bench.load import (
     open_loop,
     quantile,
     ready_report,
+    steps_of,
     summary,
 )
 from serve_app.bench.running_service import RunningProgram, running_service
@@ -254,18 +255,13 @@ def _measure_gate(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks)
 
 
 async def _mean_batch(service: RunningProgram, model: str, asks: Asks) -> float:
-    before = await _steps(service, model)
+    before = await steps_of(service, model)
     _complete(await all_at_once(service, [asks.simulated(model, GATE_CHARACTERS) for _ in range(8)], apart_s=APART_S))
-    return _batch_between(before, await _steps(service, model))
+    return _batch_between(before, await steps_of(service, model))
 
 
 def _batch_between(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     return (after["items"] - before["items"]) / (after["steps"] - before["steps"])
-
-
-async def _steps(service: RunningProgram, model: str) -> dict[str, Any]:
-    report: dict[str, Any] = (await ready_report(service))["models"][model]["steps"]
-    return report
 
 
 def _complete(results: Sequence[Heard]) -> Sequence[Heard]:
@@ -277,9 +273,9 @@ def _complete(results: Sequence[Heard]) -> Sequence[Heard]:
 
 
 def _measure_saturation(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
-    before = asyncio.run(_steps(service, GATE))
+    before = asyncio.run(steps_of(service, GATE))
     eight = _saturated(service, plan, lambda: asks.simulated(GATE, 16))
-    batch = _batch_between(before, asyncio.run(_steps(service, GATE)))
+    batch = _batch_between(before, asyncio.run(steps_of(service, GATE)))
     one = _saturated(service, plan, lambda: asks.simulated(ONE, 16))
     done = (eight.completed / eight.seconds) / (one.completed / one.seconds)
     sheet.put(RATIO_DONE, done, f"{SATURATED} clients, mean batch {batch:.1f}: {eight}")
