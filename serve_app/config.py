@@ -295,9 +295,9 @@ class Autoscaling(AutoscalingSettings):
 
 
 class Placement(StrictModel):
-    """Replicas of a model on one hardware class: as many as `replicas`, one where nothing is said, or as `autoscaling` decides.
-    What is said here of the engine, its source, its hashes and its options holds instead of what the model says: the same
-    voice may run on another engine there.
+    """Replicas of a model on one hardware class: as many as `replicas` (one where nothing is said), or as `autoscaling`
+    decides. What is said here of the engine, its source, its hashes and its options holds instead of what the model says:
+    the same voice may run on another engine there.
 
     An update puts new replicas in the place of old ones. It ends old ones first, which other placements bridge, or begins
     with up to `surge_percent` more where there is room for them.
