@@ -95,7 +95,8 @@ class SpeechTraits:
     """What a speech model can do, known before it is loaded or just after.
 
     A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a clip (`VoiceReference`). One
-    without voices of its own has an empty `default_voice` and speaks only like a clip.
+    without voices of its own has an empty `default_voice` and speaks only like a clip. One with several speakers takes
+    scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`.
     """
 
     sample_rate: int
@@ -105,6 +106,7 @@ class SpeechTraits:
     max_speed: float
     mixes: bool = False
     clones: bool = False
+    most_speakers: int = 1
 
 
 class Utterance(Protocol):
