@@ -9,13 +9,14 @@ from typing import Any
 
 from ray.serve import metrics
 
-from deployments.engines.base import AudioChunk, Memory
+from deployments.engines.base import AudioChunk, FinishReason, Memory
 from deployments.paced_speech import PacingReport
 
 BATCH_SIZES = [1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32]
 SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75]
 STAGE_TAGS: Any = ("model", "stage")  # Ray's annotation allows for one name only
 MEMORY_TAGS: Any = ("model", "kind")
+REASON_TAGS: Any = ("model", "reason")
 PER_SECOND = [5.0, 10, 12.5, 25, 50, 75, 100, 150, 200, 400, 800]
 FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]
 LEADS = [1.0, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000]
@@ -80,6 +81,10 @@ class SpeechMetrics:
         self._tokens = _histogram(
             "motet_stream_tokens_per_second", "Units of the model's own a second, of one stream.", PER_SECOND, model
         )
+        self._runaways = metrics.Counter(
+            "motet_runaway_pieces", "Pieces of text in which the model had to be stopped.", tag_keys=REASON_TAGS
+        )
+        self._runaways.set_default_tags({"model": model})
         self._open = metrics.Gauge("motet_open_streams", "Utterances under way.", tag_keys=("model",))
         self._open.set_default_tags({"model": model})
 
@@ -103,6 +108,10 @@ class SpeechMetrics:
             self.wasted_seconds += seconds
             self._wasted.inc(seconds)
 
+    def stopped(self, reason: FinishReason) -> None:
+        """The model did not find the end of a piece, and was stopped."""
+        self._runaways.inc(1, {"reason": reason})
+
     def opened(self, change: int) -> None:
         """A stream began (1) or ended (-1)."""
         self.open_streams += change
@@ -110,7 +119,7 @@ class SpeechMetrics:
 
 
 class StreamPace:
-    """What one stream tells the metrics: when it first sounded, and its tokens a second."""
+    """What one stream tells the metrics: when it first sounded, its tokens a second, and pieces that ran away."""
 
     def __init__(self, metrics: SpeechMetrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
@@ -125,6 +134,8 @@ class StreamPace:
         if len(chunk.samples) and not self._sounded:
             self._sounded = True
             self._metrics.first_sound(self._clock() - self._asked)
+        if chunk.finish_reason != "stop":
+            self._metrics.stopped(chunk.finish_reason)
 
     def ended(self) -> None:
         """The stream is over."""

@@ -19,7 +19,7 @@ from deployments.audio.concealment import Concealment
 from deployments.audio.pacing import Pacer
 from deployments.audio.resample import Resampler
 from deployments.audio.ring_buffer import Buffer, HandOver, RingBuffer
-from deployments.engines.base import AudioChunk, Samples
+from deployments.engines.base import AudioChunk, FinishReason, Samples
 from deployments.settings import PacingSettings
 
 Chunks = AsyncGenerator[AudioChunk]
@@ -45,6 +45,8 @@ class PacingReport:
     least_lead_seconds: float | None = None
     """How close the listener came to running dry: what was still ahead of playback when the next sound left, at least. None
     for a stream that left as one piece."""
+    finish_reason: FinishReason = "stop"
+    """Why the first piece that did not end by itself was ended."""
 
 
 class PacedSpeech:
@@ -118,6 +120,8 @@ class PacedSpeech:
                 resampler = resampler or Resampler(chunk.sample_rate, self._rate)
                 await self._write(resampler.push(chunk.samples))
                 self._next_piece = chunk.index + 1
+                if self.report.finish_reason == "stop":
+                    self.report.finish_reason = chunk.finish_reason
             if resampler is not None:
                 await self._write(resampler.finish())
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.engines.base import AudioChunk
+from deployments.engines.base import AudioChunk, FinishReason
 
 FULL_SCALE = 32768.0
 """As the encoders count it, so that a sample that was packed once is packed to itself again."""
@@ -27,16 +27,21 @@ class PackedChunk:
     last: bool
     waited_s: float = 0.0
     step_s: float = 0.0
+    finish_reason: FinishReason = "stop"
 
 
 def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> PackedChunk:
     """For the way to another deployment."""
     scaled = np.rint(chunk.samples * FULL_SCALE)
     samples = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
-    return PackedChunk(samples, chunk.sample_rate, chunk.index, chunk.text, chunk.last, waited_s, step_s)
+    return PackedChunk(
+        samples, chunk.sample_rate, chunk.index, chunk.text, chunk.last, waited_s, step_s, chunk.finish_reason
+    )
 
 
 def unpack(packed: PackedChunk) -> AudioChunk:
     """As it was, to 16 bits."""
     samples = np.frombuffer(packed.samples, "<i2").astype(np.float32) / np.float32(FULL_SCALE)
-    return AudioChunk(samples, packed.sample_rate, packed.index, packed.text, packed.last)
+    return AudioChunk(
+        samples, packed.sample_rate, packed.index, packed.text, packed.last, finish_reason=packed.finish_reason
+    )

@@ -114,7 +114,16 @@ class SpeechStream:
                 if (report := self._paced.report).concealments > told:
                     told = report.concealments
                     yield event(self._concealed())
-        yield event({"type": "speech.audio.done", "usage": self._usage(), "timing": self.timeline.milliseconds()})
+        yield event(self._done())
+
+    def _done(self) -> dict[str, object]:
+        """`finish_reason` is "stop", or why the model was stopped in a piece of the text ("length", ...)."""
+        return {
+            "type": "speech.audio.done",
+            "usage": self._usage(),
+            "timing": self.timeline.milliseconds(),
+            "finish_reason": self._paced.report.finish_reason,
+        }
 
     def _concealed(self) -> dict[str, object]:
         report = self._paced.report

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from deployments.errors import Failure
 
 Samples = NDArray[np.float32]
 """Mono (n,) or many-channel (channels, n) float32 in [-1, 1]."""
+
+FinishReason = Literal["stop", "length", "repetition", "silence"]
+"""Why a piece of text ended: the model found its end, or it was stopped because it ran away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class AudioChunk:
 
     `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance. `tokens` is how many of
     its own units (codec frames, phonemes) the model made for it, where it knows. A `pending` chunk has no samples: its
-    stream advanced, and its sound takes more steps.
+    stream advanced, and its sound takes more steps. `finish_reason` tells of the piece that ends with this chunk; a chunk
+    that ends none says "stop".
     """
 
     samples: Samples
@@ -78,6 +82,7 @@ class AudioChunk:
     last: bool
     tokens: int = 0
     pending: bool = False
+    finish_reason: FinishReason = "stop"
 
     @property
     def seconds(self) -> float:
@@ -90,7 +95,8 @@ class SpeechTraits:
     """What a speech model can do, known before it is loaded or just after.
 
     A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a clip (`VoiceReference`). One
-    without voices of its own has an empty `default_voice` and speaks only like a clip.
+    without voices of its own has an empty `default_voice` and speaks only like a clip. One with several speakers takes
+    scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`.
     """
 
     sample_rate: int
@@ -100,6 +106,7 @@ class SpeechTraits:
     max_speed: float
     mixes: bool = False
     clones: bool = False
+    most_speakers: int = 1
 
 
 class Utterance(Protocol):

@@ -38,6 +38,9 @@ ENGINES: Mapping[str, EngineEntry] = {
     "sopro": EngineEntry(
         "speech", "deployments.engines.sopro", "pip install --constraint constraints.txt 'motet[torch]'"
     ),
+    "vibevoice": EngineEntry(
+        "speech", "deployments.engines.vibevoice", "pip install --constraint constraints.txt 'motet[torch]'"
+    ),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx_recognition", INSTALL_MLX),
     "mlx_speech": EngineEntry("speech", "deployments.engines.mlx_speech", INSTALL_MLX),

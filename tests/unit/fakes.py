@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from deployments.engines.base import AudioChunk, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.base import AudioChunk, FinishReason, SpeechRequest, SpeechTraits, Voice
 from deployments.wire import PackedChunk, pack
 
 RATE = 8000
@@ -150,9 +150,10 @@ class FakeBroadcast:
 class ToneSynthesizer:
     """The synthesizer deployment's calls, over a `ToneEngine`."""
 
-    def __init__(self, failing_at: int | None = None) -> None:
+    def __init__(self, failing_at: int | None = None, finish_reason: FinishReason = "stop") -> None:
         self.engine = ToneEngine()
         self.failing_at = failing_at
+        self.finish_reason = finish_reason
         self.closed = 0
 
     async def traits(self) -> SpeechTraits:
@@ -168,6 +169,6 @@ class ToneSynthesizer:
                     raise RuntimeError("the engine broke")
                 result = self.engine.step([utterance])[0]
                 assert isinstance(result, AudioChunk)
-                yield pack(result)
+                yield pack(replace(result, finish_reason=self.finish_reason))
         finally:
             self.closed += 1

@@ -128,6 +128,13 @@ async def test_events_carry_the_same_sound_and_its_usage() -> None:
     assert sound == (await bench.speak(input=text)).content
     assert events[-1]["type"] == "speech.audio.done"
     assert events[-1]["usage"]["audio_seconds"] == pytest.approx(len(sound) / 2 / RATE, abs=0.01)
+    assert events[-1]["finish_reason"] == "stop"
+
+
+async def test_a_client_is_told_when_the_model_had_to_be_stopped() -> None:
+    bench = Bench(ToneSynthesizer(finish_reason="repetition"))
+    events = events_of((await bench.speak(stream_format="sse")).text)
+    assert events[-1]["finish_reason"] == "repetition"
 
 
 async def test_trouble_before_the_first_sound_has_a_status_of_its_own() -> None:

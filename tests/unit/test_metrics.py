@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,16 @@ class Written:
     def __init__(self) -> None:
         self.firsts: list[float] = []
         self.paces: list[float] = []
+        self.stops: list[str] = []
 
     def first_sound(self, seconds: float) -> None:
         self.firsts.append(seconds)
 
     def tokens(self, per_second: float) -> None:
         self.paces.append(per_second)
+
+    def stopped(self, reason: str) -> None:
+        self.stops.append(reason)
 
 
 class Clock:
@@ -59,6 +64,14 @@ def test_a_model_that_does_not_count_has_no_pace() -> None:
     clock.now += 1.0
     pace.ended()
     assert written.paces == []
+
+
+def test_a_piece_that_ran_away_is_counted_by_its_reason() -> None:
+    written = Written()
+    pace = StreamPace(written, Clock())  # type: ignore[arg-type]
+    for reason in ("stop", "silence", "stop", "length"):
+        pace.step(replace(chunk(100, 1), finish_reason=reason))
+    assert written.stops == ["silence", "length"]
 
 
 class Kept:

@@ -137,6 +137,11 @@ class SoproConfig:
         """Mel frames that one semantic token lasts."""
         return self.semantic_encoder.token_samples_24k // self.model.acoustic_mel_hop_length
 
+    @property
+    def token_rate(self) -> float:
+        """Semantic tokens in a second of sound."""
+        return self.sample_rate / self.semantic_encoder.token_samples_24k
+
     def tokens_in(self, seconds: float) -> int:
         """Semantic tokens that last so long, rounded up."""
         return max(1, -int(-seconds * self.sample_rate // self.semantic_encoder.token_samples_24k))

@@ -6,39 +6,21 @@ The state of a stream is its slot in the cache; everything here is weights. A pr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import Precision, cache_dtype, in_blocks, linear
+from deployments.engines.lm.layers import ends_of, places_of, prefill, stack, step
+from deployments.engines.lm.linear import Precision, cache_dtype, linear
+from deployments.engines.lm.rotary import rms_norm, rotary_tables, rotate
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
-from deployments.engines.lm.slots import Slot, SlotCache, length_mask, write_step
+from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.engines.sopro.config import ModelConfig
 from deployments.graphs import Input
 
 Weights = Mapping[str, Tensor]
-
-
-def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
-    """Root-mean-square normalisation over the last dimension."""
-    return F.rms_norm(x, (x.shape[-1],), weight, 1e-6)
-
-
-def rotary_tables(length: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (length, dim) of rotary positions, base 10,000, halves rotated."""
-    frequencies = 1.0 / (10_000.0 ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (..., dim) with matching tables."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
 
 
 class Block(nn.Module):
@@ -146,50 +128,21 @@ class Decoder(nn.Module):
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
         """Reads prompts (n_i, dim) into fresh slots, packed; gives the logits (streams, vocabulary) that follow."""
         lengths = [len(prompt) for prompt in prompts]
-        x = torch.cat(list(prompts))
-        places = torch.cat([torch.arange(length) for length in lengths])
-        cos, sin = self.cos[places, None], self.sin[places, None]
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            query, key, value = in_blocks(block.attention_input, x, cos, sin)
-            parts = []
-            for slot, q, k, v in zip(slots, *(part.split(lengths) for part in (query, key, value)), strict=True):
-                q, k, v = (part.transpose(0, 1) for part in (q, k, v))
-                cache.write(slot, layer, 0, k, v)
-                y = F.scaled_dot_product_attention(
-                    q[None], k[None], v[None], is_causal=True, enable_gqa=block.heads != block.kv_heads
-                )[0]
-                parts.append(y.transpose(0, 1).flatten(1))
-            (x,) = in_blocks(lambda *rows, block=block: (block.rest(*rows),), x, torch.cat(parts))
-        for slot, length in zip(slots, lengths, strict=True):
-            slot.position = length
-        ends = torch.tensor(lengths).cumsum(0) - 1
-        logits: Tensor = self.head(rms_norm(x[ends], self.norm))
+        x = prefill(
+            stack(self.blocks), torch.cat(list(prompts)), lengths, slots, cache, *self._turns(places_of(lengths))
+        )
+        logits: Tensor = self.head(rms_norm(x[ends_of(lengths)], self.norm))
         return logits
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
         """(batch, vocabulary) after one more token of the first rows of the cache, looking at `length` positions."""
-        batch = tokens.shape[0]
         x = self.embeddings[tokens]
-        cos, sin = self.cos[positions, None], self.sin[positions, None]
-        mask = length_mask(positions, length)
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            query, key, value = block.attention_input(x, cos, sin)
-            keys, values = cache.keys[layer], cache.values[layer]
-            write_step(keys, positions, key)
-            write_step(values, positions, value)
-            y = F.scaled_dot_product_attention(
-                query[:, :, None].to(self.dtype),
-                keys[:batch, :, :length],
-                values[:batch, :, :length],
-                attn_mask=mask,
-                scale=1 / math.sqrt(block.head_dim),
-                enable_gqa=block.heads != block.kv_heads,
-            )
-            x = block.rest(x, y.to(x.dtype).flatten(1))
+        x = step(stack(self.blocks), x, positions, cache, length, *self._turns(positions))
         logits: Tensor = self.head(rms_norm(x, self.norm))
         return logits
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cos[positions, None], self.sin[positions, None]
 
     def pick(self, logits: Tensor, may_end: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
         """The next tokens (batch,); the ending token only where `may_end`."""

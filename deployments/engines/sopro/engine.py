@@ -1,16 +1,13 @@
 """The Sopro engine: a step brings the next chunk of sound of every utterance.
 
-A step reads the prompts of new utterances together, draws as many tokens as the chunk needs for all rows as one batch,
-and turns them into mel frames and samples, packed. An utterance owns its state; the engine holds weights and voices.
+A step draws as many tokens as the chunk needs for all rows as one batch, and turns them into mel frames and samples,
+packed. Streams, prompts and pieces are those of every language-model voice (`lm/voice.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,19 +18,13 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deployments.audio.decode import decode_all
-from deployments.engines.base import (
-    AudioChunk,
-    EngineSpec,
-    Samples,
-    SpeechRequest,
-    SpeechTraits,
-    Voice,
-    VoiceReference,
-)
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.linear import Precision
+from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.sampler import Sampling, uniforms
 from deployments.engines.lm.slots import Slot
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece, on_device
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
 from deployments.engines.sopro.config import read
 from deployments.engines.sopro.decoder import Decoder
@@ -41,12 +32,11 @@ from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
-from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, VoiceShelf, listen
+from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
 from deployments.errors import fail
 from deployments.graphs import CapturedStep, backend_for
 from deployments.settings import StrictModel
 
-LONGEST_CLIP_SECONDS = 60.0
 LONGEST_PROMPT = 700
 """Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""
 
@@ -63,6 +53,7 @@ class SoproOptions(StrictModel):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
+    runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
     trim_silence: bool = Field(True, description="Hold back the silence before, and cut that after, each piece.")
     capture: bool = Field(
         False,
@@ -72,11 +63,11 @@ class SoproOptions(StrictModel):
     capture_lengths: tuple[int, ...] = Field((384,), description="Positions they look back at: prompt and tokens.")
 
 
-@dataclass(eq=False, slots=True)
-class Piece:
+@dataclass(eq=False, slots=True, kw_only=True)
+class SoproPiece(Piece):
     """One piece of text on its way to sound. `draws` are its random numbers, `noise` those of its mel frames.
 
-    It has `ended` when its last token is known, and is `spoken` when its last sound is.
+    It has `ended` when its last token is known.
     """
 
     voice: SoproVoice
@@ -89,41 +80,31 @@ class Piece:
     gate: OnsetGate
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
-    spoken: bool = False
 
 
-@dataclass(eq=False, slots=True)
-class SoproUtterance:
-    """What is said, and how far it is. `piece` is None between two pieces."""
-
-    request: SpeechRequest
-    voice: SoproVoice
-    language: str
-    pieces: tuple[str, ...]
-    position: int = 0
-    closed: bool = False
-    piece: Piece | None = None
-
-    @property
-    def finished(self) -> bool:
-        """True when every piece was spoken, or the caller left."""
-        return self.closed or self.position >= len(self.pieces)
+SoproUtterance = LanguageUtterance[SoproVoice, SoproPiece]
 
 
-class SoproEngine:
+class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
 
     def __init__(
-        self, networks: Networks, tokenizer: Tokenizer, clips: dict[str, Path], options: SoproOptions, device: str
+        self, networks: Networks, tokenizer: Tokenizer, folder: Path, options: SoproOptions, device: str
     ) -> None:
+        super().__init__(device)
         config, generation = networks.config, networks.config.generation
         if options.chunk_frames % config.frames_per_token:
             raise fail(
                 "invalid", f"chunk_frames must be a multiple of {config.frames_per_token}.", param="chunk_frames"
             )
-        self.networks, self.options, self._device = networks, options, device
-        self._tokenizer, self._clips = tokenizer, clips
-        self._voices = VoiceShelf(options.voices_kept)
+        self.networks, self.options = networks, options
+        self._tokenizer = tokenizer
+        self._clips = ClipVoices(
+            folder,
+            lambda clip, rate: listen(self.networks, clip, rate),
+            rate=config.sample_rate,
+            most=options.voices_kept,
+        )
         self._most_tokens = config.tokens_in(generation.max_seconds)
         self._least_tokens = config.tokens_in(generation.min_seconds)
         self._sampling = Sampling(
@@ -131,7 +112,7 @@ class SoproEngine:
             generation.top_p if options.top_p is None else options.top_p,
             generation.top_k if options.top_k is None else options.top_k,
         )
-        with _on(device):
+        with on_device(device):
             self._prepare_steps()
         # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
         self._first_hop = WARM_UP_FRAMES + config.vocoder.n_fft // config.vocoder.hop_length // 2
@@ -144,121 +125,62 @@ class SoproEngine:
             networks.decoder.step_inputs(self.cache),
             options.capture_batches,
             options.capture_lengths,
-            backend_for(self._device) if options.capture else None,
-            self._device,
+            backend_for(self.device) if options.capture else None,
+            self.device,
         )
         self.captured.capture_all()
 
     @property
     def traits(self) -> SpeechTraits:
         """24 kHz, at the voice's own pace; each clip in the default language, and with its name `<clip>.<language>`."""
-        voices = [Voice(name, self.options.language or "und", "a clip's voice") for name in self._clips]
-        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._clips for tag in LANGUAGES]
+        voices = [Voice(name, self.options.language or "und", "a clip's voice") for name in self._clips.names]
+        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._clips.names for tag in LANGUAGES]
         default = voices[0].id if voices else ""
         return SpeechTraits(self.networks.config.sample_rate, tuple(voices), default, 1.0, 1.0, clones=True)
 
-    def open(self, request: SpeechRequest) -> SoproUtterance:
-        """Raises `MotetError` (not_found) for a voice that is not here."""
+    def voice_of(self, request: SpeechRequest) -> tuple[SoproVoice, str]:
+        """The request's clip in the default language, or a clip of the folder."""
         name, _, tag = request.voice.rpartition(".")
         if request.reference is not None:
-            return self._opened(request, self._heard(request.reference), self.options.language)
-        if request.voice in self._clips:
-            return self._opened(request, self._read(request.voice), self.options.language)
-        if name in self._clips and tag in LANGUAGES:
-            return self._opened(request, self._read(name), tag)
-        known = ", ".join(self._clips) or "none; send a clip"
+            return self._clips.of_reference(request.reference), self.options.language
+        if request.voice in self._clips.names:
+            return self._read(request.voice), self.options.language
+        if name in self._clips.names and tag in LANGUAGES:
+            return self._read(name), tag
+        known = ", ".join(self._clips.names) or "none; send a clip"
         raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
 
-    @staticmethod
-    def _opened(request: SpeechRequest, voice: SoproVoice, language: str) -> SoproUtterance:
-        return SoproUtterance(request, voice, language, request.pieces)
-
-    def _heard(self, clip: VoiceReference) -> SoproVoice:
-        with _on(self._device):
-            return self._voices.get(clip.id, partial(listen, self.networks, clip.samples, clip.sample_rate))
-
     def _read(self, name: str) -> SoproVoice:
-        data = self._clips[name].read_bytes()
-        rate = self.networks.config.sample_rate
-        clip_id = hashlib.sha256(data).hexdigest()
+        with on_device(self.device):
+            return self._clips.of_name(name)
 
-        def make() -> SoproVoice:
-            return listen(self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate)
+    def leave(self, piece: SoproPiece) -> None:
+        """Frees the slot."""
+        self.cache.leave(piece.slot)
 
-        with _on(self._device):
-            return self._voices.get(clip_id, make)
-
-    def first_cost(self, request: SpeechRequest) -> float:
-        """A step draws as many tokens for every row, whatever the text."""
-        return 1.0
-
-    def cost(self, utterance: SoproUtterance) -> float:
-        """A step draws as many tokens for every row, whatever the text."""
-        return 1.0
-
-    def close(self, utterance: SoproUtterance) -> None:
-        """Frees the slot and forgets the rest."""
-        utterance.closed = True
-        self._leave(utterance)
-
-    def _leave(self, utterance: SoproUtterance) -> None:
-        if utterance.piece is not None:
-            self.cache.leave(utterance.piece.slot)
-            utterance.piece = None
-
-    def step(self, utterances: Sequence[SoproUtterance]) -> list[AudioChunk | Exception]:
-        """The next chunk of each: about `chunk_frames` of sound, less before a piece's first sound, what is left at its
-        end."""
-        with _on(self._device):
-            return self._step(utterances)
-
-    def _step(self, utterances: Sequence[SoproUtterance]) -> list[AudioChunk | Exception]:
-        errors = self._begin_pieces(utterances)
-        live = [utterance for utterance, error in zip(utterances, errors, strict=True) if error is None]
-        sounds = iter(self._sound([utterance.piece for utterance in live if utterance.piece is not None]))
-        return [
-            self._chunk(utterance, next(sounds)) if error is None else error
-            for utterance, error in zip(utterances, errors, strict=True)
-        ]
-
-    def _begin_pieces(self, utterances: Sequence[SoproUtterance]) -> list[Exception | None]:
-        errors: list[Exception | None] = []
-        fresh: list[SoproUtterance] = []
-        for utterance in utterances:
-            try:
-                if utterance.piece is None:
-                    utterance.piece = self._begin(utterance)
-                    fresh.append(utterance)
-                errors.append(None)
-            except Exception as error:
-                utterance.closed = True
-                errors.append(error)
-        try:
-            self._read_prompts([utterance.piece for utterance in fresh if utterance.piece is not None])
-        except Exception:
-            for utterance in fresh:
-                self._leave(utterance)  # so that it can begin again without its batch-mates
-            raise
-        return errors
-
-    def _begin(self, utterance: SoproUtterance) -> Piece:
-        text = utterance.pieces[utterance.position]
-        ids = torch.tensor(self._tokenizer.encode(text, utterance.language))
-        seed, place = utterance.request.seed, utterance.request.first_index + utterance.position
-        draws = uniforms(seed, place, self._most_tokens + 2 * self._tokens_per_chunk)
-        noise = np.random.default_rng([seed, place, 1])
-        voice, head = utterance.voice, self.networks.head
-        gate = OnsetGate(self.networks.config.sample_rate, is_open=not self.options.trim_silence)
-        state = AcousticState(head, voice.acoustic)
-        return Piece(voice, ids, self.cache.join(), draws, noise, state, voice.vocoder, gate)
+    def begin(self, utterance: SoproUtterance) -> SoproPiece:
+        """Tokenises the text and draws its random numbers."""
+        ids = torch.tensor(self._tokenizer.encode(utterance.text, utterance.language))
+        seed, place = utterance.request.seed, utterance.place
+        rate = self.networks.config.token_rate
+        return SoproPiece(
+            guard=Runaway(self.options.runaway, utterance.text, rate=rate, most=self._most_tokens),
+            voice=utterance.voice,
+            text=ids,
+            slot=self.cache.join(),
+            draws=uniforms(seed, place, self._most_tokens + 2 * self._tokens_per_chunk),
+            noise=np.random.default_rng([seed, place, 1]),
+            acoustic=AcousticState(self.networks.head, utterance.voice.acoustic),
+            vocoder=utterance.voice.vocoder,
+            gate=OnsetGate(self.networks.config.sample_rate, is_open=not self.options.trim_silence),
+        )
 
     @property
     def _tokens_per_chunk(self) -> int:
         return self.options.chunk_frames // self.networks.config.frames_per_token
 
-    def _read_prompts(self, fresh: Sequence[Piece]) -> None:
-        if not fresh:
-            return
+    def read(self, fresh: Sequence[SoproPiece]) -> None:
+        """Reads the prompts and draws the first tokens."""
         decoder = self.networks.decoder
         prompts = [decoder.prompt(piece.voice.style, piece.text, piece.voice.prompt) for piece in fresh]
         logits = decoder.prefill(prompts, [piece.slot for piece in fresh], self.cache)
@@ -268,28 +190,29 @@ class SoproEngine:
         ):
             self._take(piece, token)
 
-    def _chances(self, pieces: Sequence[Piece], count: int) -> tuple[Tensor, Tensor]:
+    def _chances(self, pieces: Sequence[SoproPiece], count: int) -> tuple[Tensor, Tensor]:
         """For `count` tokens of each piece, (count, pieces): the random numbers, and whether the text may end there."""
         numbers = np.array([len(piece.tokens) for piece in pieces])[None, :] + np.arange(count)[:, None]
         draws = np.stack([piece.draws[numbers[:, column]] for column, piece in enumerate(pieces)], axis=1)
         return torch.tensor(draws), torch.tensor(numbers + 1 >= self._least_tokens)
 
-    def _take(self, piece: Piece, token: int) -> None:
+    def _take(self, piece: SoproPiece, token: int) -> None:
         if piece.ended:
             return
         piece.ended = token == self.networks.config.model.eos
         if not piece.ended:
             piece.tokens.append(min(token, self.networks.config.model.semantic_vocab_size - 1))
-            piece.ended = len(piece.tokens) >= self._most_tokens
+            piece.ended = piece.guard.token(piece.tokens[-1])
 
-    def _sound(self, pieces: Sequence[Piece]) -> list[Samples]:
+    def advance(self, pieces: Sequence[SoproPiece]) -> list[Samples]:
+        """About `chunk_frames` of sound, less before a piece's first sound, what is left at its end."""
         self._draw_tokens(pieces)
         for piece in pieces:
             piece.spoken = self._missing(piece) > 0
         targets = [self._end(piece) if piece.spoken else self._border(piece) for piece in pieces]
         rows = [self._frames(piece, target) for piece, target in zip(pieces, targets, strict=True)]
         starts = [piece.acoustic.solved for piece in pieces]
-        mels = self.networks.head.solve(rows) if rows else []
+        mels = self.networks.head.solve(rows)
         vocoder_rows = [
             MelFrames(
                 piece.vocoder,
@@ -298,26 +221,26 @@ class SoproEngine:
             )
             for piece, mel, start in zip(pieces, mels, starts, strict=True)
         ]
-        sounds, states = self.networks.vocoder.decode(vocoder_rows) if vocoder_rows else ([], [])
+        sounds, states = self.networks.vocoder.decode(vocoder_rows)
         return [self._heard_part(*row) for row in zip(pieces, sounds, states, strict=True)]
 
-    def _end(self, piece: Piece) -> int:
+    def _end(self, piece: SoproPiece) -> int:
         """The last frame of a piece that has ended, counted from the clip's beginning."""
         return len(piece.voice.mel) + len(piece.tokens) * self.networks.config.frames_per_token
 
-    def _border(self, piece: Piece) -> int:
+    def _border(self, piece: SoproPiece) -> int:
         """The next border of chunks that brings sound, as a frame counted from the clip's beginning."""
         chunk, vocoder = self.options.chunk_frames, self.networks.vocoder
         silent = len(piece.voice.mel) + vocoder.lookahead + self._first_hop - WARM_UP_FRAMES
         return (max(piece.acoustic.solved, silent) // chunk + 1) * chunk
 
-    def _missing(self, piece: Piece) -> int:
+    def _missing(self, piece: SoproPiece) -> int:
         """Tokens that the next chunk lacks."""
         each = self.networks.config.frames_per_token
         needed = -(-(self._border(piece) - len(piece.voice.mel)) // each) + self.networks.head.lookahead
         return max(0, needed - len(piece.tokens))
 
-    def _draw_tokens(self, pieces: Sequence[Piece]) -> None:
+    def _draw_tokens(self, pieces: Sequence[SoproPiece]) -> None:
         """Tokens for all rows that lack some, until none does or its text is at its end."""
         while rows := [piece for piece in pieces if not piece.ended and self._missing(piece)]:
             count = min(max(map(self._missing, rows)), self._tokens_per_chunk)
@@ -342,7 +265,7 @@ class SoproEngine:
         logits = decoder.logits(inputs["tokens"], inputs["positions"], self.cache, length)
         return decoder.pick(logits, inputs["may_end"], inputs["draws"], self._sampling)
 
-    def _frames(self, piece: Piece, target: int) -> Frames:
+    def _frames(self, piece: SoproPiece, target: int) -> Frames:
         voice, each = piece.voice, self.networks.config.frames_per_token
         start = piece.acoustic.solved
         first, last = start // each, target // each
@@ -359,7 +282,7 @@ class SoproEngine:
             speaker=voice.speaker,
         )
 
-    def _heard_part(self, piece: Piece, sound: Tensor, state: VocoderState) -> Samples:
+    def _heard_part(self, piece: SoproPiece, sound: Tensor, state: VocoderState) -> Samples:
         """The samples of the piece's own sound, at the output's level."""
         skipped = max(0, self._first_hop - piece.vocoder.hops)
         samples: Samples = sound[skipped:].flatten().cpu().numpy() * np.float32(piece.voice.gain)
@@ -371,20 +294,6 @@ class SoproEngine:
             heard = fade_out(heard, self.networks.config.sample_rate)
         return soft_limit(heard)
 
-    def _chunk(self, utterance: SoproUtterance, samples: Samples) -> AudioChunk | Exception:
-        piece = utterance.piece
-        assert piece is not None
-        if not np.isfinite(samples).all():
-            self.close(utterance)
-            return fail("engine", "The model made samples that are not finite numbers.", "Try another seed.")
-        position, text = utterance.position, utterance.pieces[utterance.position]
-        if piece.spoken:
-            self._leave(utterance)
-            utterance.position += 1
-        index = utterance.request.first_index + position
-        rate = self.networks.config.sample_rate
-        return AudioChunk(samples, rate, index, text, last=utterance.finished)
-
 
 def load(spec: EngineSpec) -> SoproEngine:
     """Loads `config.json`, the four weight files, `tokenizer.model` and the clips of `voices/` from `spec.folder`."""
@@ -392,19 +301,11 @@ def load(spec: EngineSpec) -> SoproEngine:
     torch.set_flush_denormal(True)
     folder = Path(spec.folder)
     options = SoproOptions.model_validate(dict(spec.options))
-    clips = {file.stem: file for file in sorted((folder / "voices").glob("*.wav"))}
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
-    with _on(spec.device):
+    with on_device(spec.device):
         networks = networks_of(folder, options, spec.device)
-    return SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), clips, options, spec.device)
-
-
-@contextmanager
-def _on(device: str) -> Iterator[None]:
-    """New tensors are made on the device, and nothing is kept for training."""
-    with torch.no_grad(), nullcontext() if device == "cpu" else torch.device(device):
-        yield
+    return SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), folder, options, spec.device)
 
 
 def networks_of(folder: Path, options: SoproOptions, device: str) -> Networks:

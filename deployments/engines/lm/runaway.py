@@ -1,0 +1,73 @@
+"""The guard over a piece of text: a model that does not find its end is stopped, and told why.
+
+Three signs: more sound than so much text can be, tokens that go round in a circle, and silence that does not end.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from deployments.engines.base import FinishReason, Samples
+from deployments.settings import StrictModel
+
+LONGEST_CIRCLE = 32
+"""Tokens: a circle longer than this is not looked for."""
+
+
+class RunawayLimits(StrictModel):
+    """When a piece is ended that has not ended by itself. English is read at about 0.07 s a character."""
+
+    most_seconds_per_character: float = Field(0.3, gt=0, description="Of sound, for each character of the text.")
+    most_seconds_besides: float = Field(6.0, gt=0, description="Of sound, on top of that.")
+    circling_seconds: float = Field(5.0, gt=0, description="Tokens may go round in one circle for so long.")
+    silent_seconds: float = Field(5.0, gt=0, description="Sound may be silent for so long.")
+    silent_below: float = Field(0.001, gt=0, lt=1, description="A smaller sample is silent.")
+
+
+class Runaway:
+    """Watches one piece. `reason` is "stop" until a limit is passed, and then stays what it has become."""
+
+    def __init__(self, limits: RunawayLimits, text: str, *, rate: float, most: int | None = None) -> None:
+        """The model makes `rate` tokens (or frames) for a second of sound, and never more than `most` of them."""
+        seconds = limits.most_seconds_besides + limits.most_seconds_per_character * len(text)
+        bound = max(1, int(seconds * rate))
+        self.most_tokens = bound if most is None else min(bound, most)
+        self.reason: FinishReason = "stop"
+        self.tokens = 0
+        self._limits = limits
+        self._patience = max(2, int(limits.circling_seconds * rate))
+        self._past = np.full(LONGEST_CIRCLE, -1, np.int64)
+        self._agreeing = np.zeros(LONGEST_CIRCLE, np.int64)
+        self._silent = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the piece must end."""
+        return self.reason != "stop"
+
+    def token(self, token: int) -> bool:
+        """Takes the next token; tells whether the piece must end with it."""
+        self._agreeing = np.where(self._past == token, self._agreeing + 1, 0)
+        self._past = np.concatenate([[token], self._past[:-1]])
+        if self._agreeing.max() >= self._patience:
+            self._end("repetition")
+        return self.frame()
+
+    def frame(self) -> bool:
+        """Takes a frame that has no token's name; tells whether the piece must end with it."""
+        self.tokens += 1
+        if self.tokens >= self.most_tokens:
+            self._end("length")
+        return self.ended
+
+    def sound(self, samples: Samples, sample_rate: int) -> bool:
+        """Takes the next samples (n,); tells whether the piece must end with them."""
+        loud = np.flatnonzero(np.abs(samples) >= self._limits.silent_below)
+        self._silent = len(samples) - 1 - int(loud[-1]) if len(loud) else self._silent + len(samples)
+        if self._silent >= self._limits.silent_seconds * sample_rate:
+            self._end("silence")
+        return self.ended
+
+    def _end(self, reason: FinishReason) -> None:
+        self.reason = self.reason if self.ended else reason

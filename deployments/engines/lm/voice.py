@@ -1,0 +1,202 @@
+"""The engine of a language-model voice: streams of pieces, prompts read together, a chunk of sound for each at a step.
+
+A model says how a piece of text begins, goes on and leaves; everything that is the same for all such models is here.
+Sopro, VibeVoice and CSM are models of this engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.lm.runaway import Runaway
+from deployments.errors import fail
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Piece:
+    """One piece of text on its way to sound; a model's own piece adds its slot and whatever else it keeps.
+
+    It is `spoken` when its last sound is made. `guard` counts its tokens and says why it ended.
+    """
+
+    guard: Runaway
+    spoken: bool = False
+    told: int = 0
+    """Of its tokens, how many its chunks have told of."""
+
+
+VoiceT = TypeVar("VoiceT")
+PieceT = TypeVar("PieceT", bound=Piece)
+
+
+@dataclass(eq=False, slots=True)
+class LanguageUtterance(Generic[VoiceT, PieceT]):
+    """What is said, and how far it is. `piece` is None between two pieces; `heard` of its samples have left."""
+
+    request: SpeechRequest
+    voice: VoiceT
+    language: str
+    pieces: tuple[str, ...]
+    position: int = 0
+    closed: bool = False
+    piece: PieceT | None = None
+    heard: int = 0
+    skipped: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """True when every piece was spoken, or the caller left."""
+        return self.closed or self.position >= len(self.pieces)
+
+    @property
+    def text(self) -> str:
+        """The piece that is said now."""
+        return self.pieces[self.position]
+
+    @property
+    def place(self) -> int:
+        """The piece's place in the whole text, from which its random numbers follow."""
+        return self.request.first_index + self.position
+
+
+class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
+    """A `SpeechEngine` over the methods that a model adds: `traits`, `voice_of`, `begin`, `read`, `advance`, `leave`.
+
+    An utterance owns its state; the model holds weights and voices. A batch that fails as a whole may be tried again in
+    parts: each piece begins anew, and says again, unheard, what has left already. So the same piece must always come to
+    the same sound.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    @property
+    @abstractmethod
+    def traits(self) -> SpeechTraits:
+        """What the model can do."""
+
+    @abstractmethod
+    def voice_of(self, request: SpeechRequest) -> tuple[VoiceT, str]:
+        """The voice, and the language it speaks or ''. Raises `MotetError` (not_found) for a voice that is not here."""
+
+    @abstractmethod
+    def begin(self, utterance: LanguageUtterance[VoiceT, PieceT]) -> PieceT:
+        """The piece of `utterance.text`, with a slot of its own. Raises what is wrong with it, and then holds no slot."""
+
+    @abstractmethod
+    def read(self, fresh: Sequence[PieceT]) -> None:
+        """Reads the prompts of new pieces, together."""
+
+    @abstractmethod
+    def advance(self, pieces: Sequence[PieceT]) -> list[Samples]:
+        """The next chunk of sound of each, as one batch, or no samples where it takes more steps. Sets `spoken`."""
+
+    @abstractmethod
+    def leave(self, piece: PieceT) -> None:
+        """Frees the piece's slot; safe to call twice."""
+
+    def first_cost(self, request: SpeechRequest) -> float:
+        """A step is as long for every row, whatever the text."""
+        return 1.0
+
+    def cost(self, utterance: LanguageUtterance[VoiceT, PieceT]) -> float:
+        """A step is as long for every row, whatever the text."""
+        return 1.0
+
+    def open(self, request: SpeechRequest) -> LanguageUtterance[VoiceT, PieceT]:
+        """Raises `MotetError` (not_found) for a voice that is not here."""
+        with on_device(self.device):
+            voice, language = self.voice_of(request)
+        return LanguageUtterance(request, voice, language, request.pieces)
+
+    def close(self, utterance: LanguageUtterance[VoiceT, PieceT]) -> None:
+        """Frees the slot and forgets the rest."""
+        utterance.closed = True
+        self._leave(utterance)
+
+    def _leave(self, utterance: LanguageUtterance[VoiceT, PieceT]) -> None:
+        if utterance.piece is not None:
+            self.leave(utterance.piece)
+            utterance.piece = None
+
+    def step(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> list[AudioChunk | Exception]:
+        """The next chunk of each; a pending one without samples while its sound takes more steps."""
+        with on_device(self.device):
+            return self._step(utterances)
+
+    def _step(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> list[AudioChunk | Exception]:
+        errors = self._begin_pieces(utterances)
+        live = [utterance for utterance, error in zip(utterances, errors, strict=True) if error is None]
+        pieces = [utterance.piece for utterance in live if utterance.piece is not None]
+        with self._beginning_again_on_failure(live):
+            sounds = self.advance(pieces) if pieces else []
+        chunks = map(self._chunk, live, sounds)
+        return [next(chunks) if error is None else error for error in errors]
+
+    def _begin_pieces(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> list[Exception | None]:
+        errors: list[Exception | None] = []
+        fresh: list[LanguageUtterance[VoiceT, PieceT]] = []
+        for utterance in utterances:
+            try:
+                if utterance.piece is None:
+                    utterance.piece, utterance.skipped = self.begin(utterance), 0
+                    fresh.append(utterance)
+                errors.append(None)
+            except Exception as error:
+                utterance.closed = True
+                errors.append(error)
+        with self._beginning_again_on_failure(fresh):
+            if fresh:
+                self.read([utterance.piece for utterance in fresh if utterance.piece is not None])
+        return errors
+
+    @contextmanager
+    def _beginning_again_on_failure(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> Iterator[None]:
+        """A failure in the middle leaves pieces half moved on: their next step begins them anew."""
+        try:
+            yield
+        except Exception:
+            for utterance in utterances:
+                self._leave(utterance)
+            raise
+
+    def _chunk(self, utterance: LanguageUtterance[VoiceT, PieceT], samples: Samples) -> AudioChunk | Exception:
+        piece, index, text = utterance.piece, utterance.place, utterance.text
+        assert piece is not None
+        if not np.isfinite(samples).all():
+            self.close(utterance)
+            return fail("engine", "The model made samples that are not finite numbers.", "Try another seed.")
+        rate = self.traits.sample_rate
+        piece.spoken |= piece.guard.sound(samples, rate)
+        tokens, piece.told = piece.guard.tokens - piece.told, piece.guard.tokens
+        new = samples[max(0, utterance.heard - utterance.skipped) :]
+        utterance.skipped += len(samples)
+        utterance.heard = max(utterance.heard, utterance.skipped)
+        if piece.spoken:
+            self._leave(utterance)
+            utterance.position, utterance.heard = utterance.position + 1, 0
+        return AudioChunk(
+            new,
+            rate,
+            index,
+            text,
+            last=utterance.finished,
+            tokens=tokens,
+            pending=not (piece.spoken or len(new)),
+            finish_reason=piece.guard.reason if piece.spoken else "stop",
+        )
+
+
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """New tensors are made on the device, and nothing is kept for training."""
+    with torch.no_grad(), nullcontext() if device == "cpu" else torch.device(device):
+        yield

@@ -1,0 +1,235 @@
+"""The engine of language-model voices over a model that counts, and the guard over pieces that run away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.lm import layers
+from deployments.engines.lm.runaway import Runaway, RunawayLimits
+from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece
+from deployments.errors import MotetError, fail
+from tests.unit.speech_engine_properties import good, joined
+
+RATE = 100
+CHUNK = 10
+LIMITS = RunawayLimits(
+    most_seconds_per_character=1.0, most_seconds_besides=1.0, circling_seconds=1.0, silent_seconds=1.0
+)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Counted(Piece):
+    chunks: int
+    said: int = 0
+
+
+class Counting(LanguageVoiceEngine[str, Counted]):
+    """Says ten samples a step: 0.01 for the first, 0.02 for the second; as many chunks as the text has characters."""
+
+    def __init__(self, slots: int = 8) -> None:
+        super().__init__("cpu")
+        self.free = slots
+        self.failing = self.poison = False
+        self.read_together: list[int] = []
+        self.level = 0.01
+
+    @property
+    def traits(self) -> SpeechTraits:
+        return SpeechTraits(RATE, (Voice("ada", "en"),), "ada", 1.0, 1.0)
+
+    def voice_of(self, request: SpeechRequest) -> tuple[str, str]:
+        if request.voice != "ada":
+            raise fail("not_found", "no such voice")
+        return "ada", "en"
+
+    def begin(self, utterance: LanguageUtterance[str, Counted]) -> Counted:
+        chunks = len(utterance.text)
+        if not self.free:
+            raise fail("overloaded", "full")
+        self.free -= 1
+        return Counted(guard=Runaway(LIMITS, utterance.text, rate=RATE / CHUNK), chunks=chunks)
+
+    def read(self, fresh: Sequence[Counted]) -> None:
+        self.read_together.append(len(fresh))
+
+    def advance(self, pieces: Sequence[Counted]) -> list[Samples]:
+        sounds = []
+        for piece in pieces:
+            piece.said += 1
+            piece.guard.frame()
+            level = np.nan if self.poison else self.level * piece.said
+            sounds.append(np.full(CHUNK, level, np.float32))
+            piece.spoken = piece.said == piece.chunks or piece.guard.ended
+        if self.failing:
+            raise RuntimeError("no memory")
+        return sounds
+
+    def leave(self, piece: Counted) -> None:
+        self.free += 1
+
+
+def utterance(engine: Counting, *pieces: str) -> LanguageUtterance[str, Counted]:
+    return engine.open(SpeechRequest(pieces, "ada"))
+
+
+def rest(engine: Counting, spoken: LanguageUtterance[str, Counted]) -> list[AudioChunk]:
+    chunks = []
+    while not spoken.finished:
+        chunks.append(good(engine.step([spoken])[0]))
+    return chunks
+
+
+def test_chunks_tell_their_piece_their_tokens_and_the_end() -> None:
+    engine = Counting()
+    chunks = rest(engine, utterance(engine, "ab", "c"))
+    assert [(chunk.index, chunk.text, chunk.last, chunk.tokens) for chunk in chunks] == [
+        (0, "ab", False, 1),
+        (0, "ab", False, 1),
+        (1, "c", True, 1),
+    ]
+    assert {chunk.finish_reason for chunk in chunks} == {"stop"}
+    assert engine.free == 8
+
+
+def test_prompts_of_new_pieces_are_read_together() -> None:
+    engine = Counting()
+    both = [utterance(engine, "abc"), utterance(engine, "a", "b")]
+    engine.step(both)
+    engine.step(both)
+    assert engine.read_together == [2, 1]
+
+
+def test_a_piece_that_cannot_begin_fails_alone_and_holds_no_slot() -> None:
+    engine = Counting(slots=1)
+    first, second = utterance(engine, "ab"), utterance(engine, "ab")
+    results = engine.step([first, second])
+    assert isinstance(results[1], MotetError) and second.finished
+    assert len(rest(engine, first)) == 1
+
+
+def test_a_batch_that_fails_in_the_middle_goes_on_where_its_listeners_are() -> None:
+    """What had left already is said again unheard, and nothing is said twice or left out."""
+    engine = Counting()
+    spoken = [utterance(engine, "abcd"), utterance(engine, "abc", "d")]
+    before = [good(chunk) for chunk in engine.step(spoken)]
+    engine.failing = True
+    with pytest.raises(RuntimeError, match="no memory"):
+        engine.step(spoken)
+    assert engine.free == 8
+    engine.failing = False
+    after = rest(engine, spoken[0])
+    assert [chunk.pending for chunk in after] == [True, False, False, False]
+    np.testing.assert_allclose(joined([before[0], *after]), np.repeat([0.01, 0.02, 0.03, 0.04], CHUNK))
+    np.testing.assert_allclose(
+        joined([before[1], *rest(engine, spoken[1])]), np.repeat([0.01, 0.02, 0.03, 0.01], CHUNK)
+    )
+
+
+def test_samples_that_are_no_numbers_end_the_utterance() -> None:
+    engine = Counting()
+    engine.poison = True
+    spoken = utterance(engine, "ab")
+    refused = engine.step([spoken])[0]
+    assert isinstance(refused, MotetError) and refused.failure.kind == "engine"
+    assert spoken.finished and engine.free == 8
+
+
+def test_closing_twice_frees_one_slot() -> None:
+    engine = Counting()
+    spoken = utterance(engine, "ab")
+    engine.step([spoken])
+    engine.close(spoken)
+    engine.close(spoken)
+    assert engine.free == 8
+
+
+def test_silence_that_does_not_end_ends_the_piece_and_the_next_one_is_said() -> None:
+    engine = Counting()
+    engine.level = 0.0
+    spoken = utterance(engine, "a" * 30, "b")
+    chunks = rest(engine, spoken)
+    assert len(chunks) == RATE // CHUNK + 1
+    assert [chunk.finish_reason for chunk in chunks[-2:]] == ["silence", "stop"]
+    assert chunks[-1].last and engine.free == 8
+
+
+def test_a_text_bounds_its_sound() -> None:
+    guard = Runaway(LIMITS, "abc", rate=10)
+    assert guard.most_tokens == 40
+    assert [guard.frame() for _ in range(40)] == [False] * 39 + [True]
+    assert guard.reason == "length"
+    assert Runaway(LIMITS, "abc", rate=10, most=7).most_tokens == 7
+
+
+@pytest.mark.parametrize("circle", [(5,), (1, 2), (3, 1, 4, 1, 5, 9, 2)])
+def test_tokens_that_go_round_in_a_circle_are_a_repetition(circle: tuple[int, ...]) -> None:
+    guard = Runaway(LIMITS, "a long text" * 9, rate=20)
+    said = list(range(10, 25)) + list(circle) * 30
+    ends = [guard.token(token) for token in said]
+    assert guard.reason == "repetition"
+    assert ends.index(True) == 15 + len(circle) + 20 - 1
+
+
+def test_tokens_that_come_back_now_and_then_are_none() -> None:
+    guard = Runaway(LIMITS, "a long text" * 9, rate=20)
+    random = np.random.default_rng(0)
+    assert not any(guard.token(int(token)) for token in random.integers(0, 4, 300))
+
+
+def test_a_pause_is_no_silence() -> None:
+    guard = Runaway(LIMITS, "abc", rate=10)
+    pause, word = np.zeros(60, np.float32), np.full(10, 0.1, np.float32)
+    assert not any(guard.sound(part, RATE) for part in (pause, word, pause, word, pause))
+    assert guard.sound(pause, RATE) and guard.reason == "silence"
+    guard.frame()
+    assert guard.reason == "silence"
+
+
+class Plain(nn.Module):
+    """A layer as small as can be: four query heads over two of keys and values."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(seed)
+        self.qkv = torch.randn(32, 16, generator=random) / 4
+        self.out = torch.randn(16, 16, generator=random) / 4
+
+    def attention_input(self, x: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = (x @ self.qkv.t()).view(len(x), 8, 4).split([4, 2, 2], dim=1)
+        return query + places[0][:, None, None], key, value
+
+    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        return x + attended @ self.out
+
+
+def test_packed_prompts_and_steps_are_what_each_stream_is_alone() -> None:
+    modules = nn.ModuleList([Plain(0), Plain(1)])
+    x = torch.randn(12, 16, generator=torch.Generator().manual_seed(3))
+
+    def read(parts: list[Tensor]) -> tuple[Tensor, list[Slot], SlotCache]:
+        cache = SlotCache(layers=2, slots=3, heads=2, capacity=10, head_dim=4, dtype=torch.float32)
+        slots = [cache.join() for _ in parts]
+        places = layers.places_of([len(part) for part in parts]) / 10
+        lengths = [len(part) for part in parts]
+        return layers.prefill(layers.stack(modules), torch.cat(parts), lengths, slots, cache, places), slots, cache
+
+    whole, _, _ = read([x[:7], x[7:]])
+    ragged, slots, cache = read([x[:4], x[7:10]])
+    assert layers.ends_of([4, 3]).tolist() == [3, 6]
+    torch.testing.assert_close(ragged, torch.cat([whole[:4], whole[7:10]]))
+    for offset in range(2):
+        positions = torch.tensor([slot.position for slot in slots])
+        rows = torch.stack([x[4 + offset], x[10 + offset]])
+        stepped: Any = layers.step(layers.stack(modules), rows, positions, cache, 6, positions / 10)
+        torch.testing.assert_close(stepped, torch.stack([whole[4 + offset], whole[10 + offset]]))
+        for slot in slots:
+            slot.position += 1
