@@ -135,7 +135,7 @@ class LocalCluster:
             "provider": {**provider, **switches, "launch_multiple": True},
             "available_node_types": types,
             "head_node_type": HEAD_TYPE,
-            **dict.fromkeys(NOTHING_TO_SET_UP, []),
+            **{name: [] for name in NOTHING_TO_SET_UP},
         }
 
     def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
