@@ -65,10 +65,11 @@ async def test_one_size_is_recorded_in_an_idle_moment(written: Written) -> None:
     engine = Engine(Recorder(wanted=2))
     record = recording(engine, written)
     record.record_when_idle(idle_seconds=59.0, after_seconds=60.0)
-    assert not record.under_way
+    begun = [record.under_way]
     record.record_when_idle(60.0, 60.0)
-    assert record.under_way
+    begun.append(record.under_way)
     record.record_when_idle(60.0, 60.0)  # one at a time
+    assert begun == [False, True]
     await settled(record)
     assert record.records == StepRecords(captures=1, capture_seconds=2.0)
     assert written.told_so_far == [record.records]
