@@ -34,7 +34,7 @@ from serve_app.bench.voices import SOAK, THREADS, run_together, soak, using_thre
 
 ROWS = 300
 AUDIO, BEGIN, END, STOP = 290, 291, 292, 293
-POSITIONS = 512
+POSITIONS = 256
 ARTICLE = {
     "streams a second, 32 streams": "the article, one 24 GB card: 18.7 plain, 22.8 recorded",
     "first sound p95, 1 stream": "the article: 320 ms plain, 310 ms recorded (latency of one)",
@@ -116,8 +116,9 @@ class VibeVoiceContest:
     def __init__(self, folder: Path, plan: Plan, precision: AnyPrecision, device: str) -> None:
         values = sizes(plan)
         config = config_of(values, {"guidance_scale": 1.3}, {})
+        frames = int(plan.seconds * config.frame_rate)
         options = VibeVoiceOptions(
-            precision=precision, chunk_frames=1, longest_prompt=POSITIONS - 64, most_seconds=plan.seconds
+            precision=precision, chunk_frames=1, longest_prompt=POSITIONS - frames, most_seconds=plan.seconds
         )
         with on_device(device):
             networks = networks_of(RandomWeights(shapes(values), device=device), config, options)
@@ -227,7 +228,7 @@ def _best_threads(contest: VibeVoiceContest) -> int:
 
     def seconds(threads: int) -> float:
         with using_threads(threads), torch.no_grad():
-            return _seconds(partial(contest.engine.captured.step, inputs, POSITIONS // 2), contest.device)
+            return _seconds(partial(contest.engine.captured.step, inputs, POSITIONS), contest.device)
 
     seconds(1)
     times = interleaved({f"{threads}": partial(seconds, threads) for threads in THREADS}, rounds=3)

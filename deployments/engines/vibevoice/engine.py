@@ -90,7 +90,7 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
                 self._frame,
                 networks.frame_inputs(self.cache),
                 options.capture_batches,
-                options.capture_lengths,
+                sorted({min(length, self.cache.capacity) for length in options.capture_lengths}),
                 backend_for(device) if options.capture else None,
                 device,
             )
