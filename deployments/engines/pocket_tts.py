@@ -174,7 +174,9 @@ class PocketEngine(LanguageVoiceEngine[Tensor, PocketPiece]):
 def load(spec: EngineSpec) -> PocketEngine:
     """Loads the model, `audio_tokenizer/`, `tokenizer.json` and the clips of `voices/` from `spec.folder`."""
     torch.set_num_threads(spec.threads)
-    folder, options, found = Path(spec.folder), PocketOptions(**spec.options), {"use_safetensors": True}  # type: ignore[arg-type]
-    model = PocketTTSForConditionalGeneration.from_pretrained(folder, **found).eval().to(spec.device)
-    codec = PocketTTSAudioTokenizerModel.from_pretrained(folder / "audio_tokenizer", **found).eval().to(spec.device)
-    return PocketEngine(model, codec, Tokenizer.from_file(str(folder / "tokenizer.json")), folder, options, spec.device)
+    folder, options = Path(spec.folder), PocketOptions.model_validate(dict(spec.options))
+    model = PocketTTSForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
+    codec = PocketTTSAudioTokenizerModel.from_pretrained(folder / "audio_tokenizer", use_safetensors=True)
+    words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    device: Any = spec.device
+    return PocketEngine(model.eval().to(device), codec.eval().to(device), words, folder, options, spec.device)

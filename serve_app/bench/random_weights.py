@@ -30,7 +30,8 @@ class RandomWeights(Mapping[str, Tensor]):
         first = zlib.crc32(name.encode()) % BLOCK
         repeats = -(-(first + count) // BLOCK)
         inputs = count // shape[0]
-        return (self._block.repeat(repeats)[first : first + count] * inputs**-0.5).view(shape)
+        numbers = self._block.repeat(repeats)[first : first + count]
+        return numbers.mul_(inputs**-0.5).view(shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
