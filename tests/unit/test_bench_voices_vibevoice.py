@@ -34,7 +34,7 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VibeVoiceContest
         values["text_config"] |= {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2}
         values["diffusion_head_config"] |= {"hidden_size": 64, "intermediate_size": 96}
         for codec in ("audio_config", "semantic_model_config"):
-            values[codec] |= {"num_filters": 2}
+            values[codec] |= {"num_filters": 4}
         return values
 
     monkeypatch.setattr(voices_vibevoice, "sizes", small)
@@ -43,7 +43,7 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VibeVoiceContest
 
 
 def test_every_figure_is_measured(contest: VibeVoiceContest) -> None:
-    sheet = Sheet(voices_vibevoice._wanted((1, 2), True), print)
+    sheet = Sheet(voices_vibevoice._wanted(TINY, (1, 2), True), print)
     voices_vibevoice._measure(sheet, contest, TINY, (1, 2), True)
     missing = [figure.name for figure in sheet.figures if not figure.measured]
     assert missing == ["building the model"]
