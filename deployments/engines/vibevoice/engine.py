@@ -149,9 +149,6 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
         frames = self._frames(pieces)
         choices = torch.stack([made.choice for made in frames], dim=1).tolist()
         samples = torch.stack([made.samples for made in frames], dim=1).cpu().numpy()
-        for number, piece in enumerate(pieces):
-            piece.embedding = frames[-1].embedding[number].clone()
-            piece.state = frames[-1].state[number].clone()
         return [self._heard(*row) for row in zip(pieces, choices, samples, strict=True)]
 
     def _frames(self, pieces: Sequence[VibeVoicePiece]) -> list[Made]:
@@ -177,6 +174,9 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
             embedding, state = made[-1].embedding, made[-1].state
             positions = (positions + 1).clamp_max(scratch)
             free = self._free_after(free, made[-1].choice).clamp_max(scratch)
+        for number, piece in enumerate(pieces):
+            piece.embedding, piece.state = embedding[number].clone(), state[number].clone()
+            piece.slot.position, piece.free.position = int(positions[number]), int(free[number])
         return made
 
     def _free_after(self, free: Tensor, choice: Tensor) -> Tensor:
@@ -190,20 +190,12 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
         return piece.noise.standard_normal((count, self.config.head.latent), dtype=np.float32)
 
     def _heard(self, piece: VibeVoicePiece, choices: list[int], samples: Samples) -> Samples:
-        names = [self.config.choices[choice] for choice in choices]
         kept = []
-        for name, sound in zip(names, samples, strict=True):
-            piece.spoken = name == self.config.stop
-            if piece.spoken:
-                break
-            piece.slot.position += 1
-            piece.free.position = {self.config.audio: piece.free.position + 1, self.config.begin: 0}.get(
-                name, piece.free.position
-            )
+        for name, sound in zip((self.config.choices[choice] for choice in choices), samples, strict=True):
             if name == self.config.audio:
                 kept.append(sound)
-            if piece.guard.frame():
-                piece.spoken = True
+            piece.spoken = name == self.config.stop or piece.guard.frame()
+            if piece.spoken:
                 break
         return np.clip(np.concatenate(kept), -1, 1) if kept else np.zeros(0, np.float32)
 
