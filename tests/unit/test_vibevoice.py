@@ -70,7 +70,7 @@ class TestLikeTransformers:
     """`generate()` on the same weights, prompt, clips and noise, one stream at a time; ours join and leave a batch.
 
     Its guidance is meant for sound. transformers 5.23 reads the same setting a second time, as guidance of the choice of
-    tokens, which neither the model's authors nor we have; that is taken out.
+    tokens, which mlx-audio's port of the authors' code has not, and nor have we; that is taken out.
     """
 
     @pytest.fixture(params=[38, 52], scope="class")
