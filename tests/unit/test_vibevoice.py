@@ -190,6 +190,17 @@ def test_chunks_of_any_length_are_the_same_sound(folder: Path) -> None:
     np.testing.assert_allclose(by_one, by_five, rtol=0, atol=1e-5)
 
 
+def test_smaller_numbers_begin_as_float32_does(folder: Path) -> None:
+    """The first frame, before what was rounded is heard again: within a hundredth of full scale."""
+    request = SpeechRequest((PIECES[1],), "ada")
+    first = [
+        joined(speak(loaded(folder, precision=precision, chunk_frames=1), request))[:320]
+        for precision in ("float32", "bfloat16", "int8")
+    ]
+    for other in first[1:]:
+        np.testing.assert_allclose(other, first[0], rtol=0, atol=1e-2)
+
+
 def test_the_speakers_have_their_own_voices_and_a_missing_one_is_told(folder: Path) -> None:
     engine = loaded(folder)
     script = "Speaker 1: One, two, three. Speaker 2: Four, five, six."
