@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from serve_app.bench import voices, voices_vibevoice
-from serve_app.bench.frame import Sheet
+from serve_app.bench.frame import Sheet, carry_out
 from serve_app.bench.random_weights import RandomWeights
 from serve_app.bench.voices import run_together
 from serve_app.bench.voices_vibevoice import QUICK, VibeVoiceContest
@@ -42,11 +42,13 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VibeVoiceContest
     return VibeVoiceContest(tmp_path, TINY, "int8", "cpu")
 
 
-def test_every_figure_is_measured(contest: VibeVoiceContest) -> None:
+def test_every_figure_is_measured(contest: VibeVoiceContest, tmp_path: Path) -> None:
     sheet = Sheet(voices_vibevoice._wanted(TINY, (1, 2), True), print)
     voices_vibevoice._measure(sheet, contest, TINY, (1, 2), True)
     missing = [figure.name for figure in sheet.figures if not figure.measured]
     assert missing == ["building the model"]
+    voices.draw(carry_out("voices of vibevoice", sheet.figures, lambda _: None, quick=True), tmp_path / "voices.png")
+    assert (tmp_path / "voices.png").stat().st_size > 5000
 
 
 def test_every_stream_lasts_as_long(contest: VibeVoiceContest) -> None:
