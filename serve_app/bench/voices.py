@@ -385,10 +385,10 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
     return result
 
 
-def soak(sheet: Sheet, contest: Speakers, minutes: float) -> None:
+def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
     """Eight streams at a time; each fourth is left in the middle."""
     engine, random = contest.engine, np.random.default_rng(0)
-    process, started = psutil.Process(), time.monotonic()
+    process, started = psutil.Process(), clock()
     free = engine.cache.free  # type: ignore[attr-defined]
     live: list[Any] = []
     opened = left = 0
@@ -404,7 +404,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float) -> None:
             engine.close(live.pop(int(random.integers(len(live)))))
             left += 1
         live = [utterance for utterance in live if not utterance.finished]
-        elapsed = time.monotonic() - started
+        elapsed = clock() - started
         if early is None and elapsed > minutes * 6:
             early = _megabytes(process)
     for utterance in live:

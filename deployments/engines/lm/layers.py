@@ -87,13 +87,14 @@ def attend(
 ) -> Tensor:
     """(batch, heads * head_dim): each row's query over its own past, after its key and value are written there."""
     batch, heads, dim = query.shape
-    length, shared = mask.shape[-1], heads // key.shape[1]
+    length = mask.shape[-1]
     write_step(keys, positions, key)
     write_step(values, positions, value)
-    # The queries that share keys stand side by side, as if they were a sequence: one product for all of them. A lone one is
-    # doubled where keys are small: CPUs then take the way that is three times as fast.
-    rows = query.reshape(batch, -1, shared, dim).to(keys.dtype)
-    if shared == 1 and keys.dtype is torch.bfloat16:
-        rows = rows.expand(-1, -1, 2, -1).contiguous()
-    y = F.scaled_dot_product_attention(rows, keys[:batch, :, :length], values[:batch, :, :length], attn_mask=mask)
-    return y[:, :, :shared].to(query.dtype).reshape(batch, heads * dim)
+    # The queries that share keys stand side by side, as if they were a sequence: one product for all of them.
+    y = F.scaled_dot_product_attention(
+        query.reshape(batch, -1, heads // key.shape[1], dim).to(keys.dtype),
+        keys[:batch, :, :length],
+        values[:batch, :, :length],
+        attn_mask=mask,
+    )
+    return y.to(query.dtype).reshape(batch, heads * dim)
