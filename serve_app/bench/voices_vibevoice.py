@@ -52,6 +52,7 @@ class Plan:
 
     layers: int
     head_layers: int
+    solver_steps: int
     filters: int
     ratios: tuple[int, ...]
     depths: tuple[int, ...]
@@ -61,8 +62,8 @@ class Plan:
     recorded: tuple[int, ...]
 
 
-QUICK = Plan(4, 1, 64, (40, 80), (1, 1, 1), 0.8, 8, (1, 8), (8,))
-FULL = Plan(28, 4, 32, (2, 2, 4, 5, 5, 8), (3, 3, 3, 3, 3, 3, 8), 2.0, 5, (1, 8), (1, 8))
+QUICK = Plan(4, 1, 3, 64, (40, 80), (1, 1, 1), 0.8, 8, (1, 8), (8,))
+FULL = Plan(28, 4, 10, 32, (2, 2, 4, 5, 5, 8), (3, 3, 3, 3, 3, 3, 8), 2.0, 5, (1, 8), (1, 8))
 
 
 def sizes(plan: Plan) -> dict[str, Any]:
@@ -123,7 +124,11 @@ class VibeVoiceContest:
         config = config_of(values, {"guidance_scale": 1.3}, {})
         frames = int(plan.seconds * config.frame_rate)
         options = VibeVoiceOptions(
-            precision=precision, chunk_frames=1, longest_prompt=POSITIONS - frames, most_seconds=plan.seconds
+            precision=precision,
+            chunk_frames=1,
+            longest_prompt=POSITIONS - frames,
+            most_seconds=plan.seconds,
+            solver_steps=plan.solver_steps,
         )
         with on_device(device):
             networks = networks_of(RandomWeights(shapes(values), device=device), config, options)

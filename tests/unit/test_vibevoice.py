@@ -33,6 +33,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("vibevoice") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("vibevoice") / "steady", STEADY)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Networks this small only wait for each other on several."""
@@ -63,10 +68,6 @@ class TestInt8(SpeechEngineProperties):
     golden_name = "vibevoice_int8"
     tolerance = 2e-2
 
-    @pytest.fixture(scope="class")
-    def steady(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return write_tiny(tmp_path_factory.mktemp("vibevoice") / "steady", STEADY)
-
     @pytest.fixture
     def engine(self, steady: Path) -> VibeVoiceEngine:
         return loaded(steady, precision="int8")
@@ -80,19 +81,12 @@ class TestLikeTransformers:
     tokens, which mlx-audio's port of the authors' code has not, and nor have we; that is taken out.
     """
 
-    @pytest.fixture(params=[38, 52], scope="class")
-    def seed(self, request: pytest.FixtureRequest) -> int:
-        number: int = request.param
-        return number
-
-    @pytest.fixture(scope="class")
-    def tiny(self, seed: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return write_tiny(tmp_path_factory.mktemp("parity") / "tiny", seed)
-
+    @pytest.mark.parametrize("seed", [38, 52])
     def test_ragged_joins_and_leaves_sound_like_single_streams(
-        self, seed: int, tiny: Path, monkeypatch: pytest.MonkeyPatch
+        self, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pytest.importorskip("diffusers")
+        tiny = write_tiny(tmp_path / "tiny", seed)
         theirs = model(seed)
         ours = _join_and_leave(loaded(tiny, chunk_frames=3))
         for number, piece in enumerate(PIECES):
