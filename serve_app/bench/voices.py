@@ -8,6 +8,7 @@ what a network says, so every stream is given the same length. Only then are ons
 from __future__ import annotations
 
 import gc
+import importlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,19 +42,23 @@ class Setting:
     speak: Callable[[int], Iterator[Samples]]
 
 
-class Contest(Protocol):
-    """One model, ours and its package's."""
+class Speakers(Protocol):
+    """One model of ours, and what it is given to say."""
 
     @property
     def engine(self) -> SpeechEngine[Any]:
         """Our engine with the settings of a service on this machine."""
 
+    def request(self, number: int) -> SpeechRequest:
+        """A stream of ours; the package's stream of the same number says the same."""
+
+
+class Contest(Speakers, Protocol):
+    """One model, ours and its package's."""
+
     @property
     def package(self) -> Sequence[Setting]:
         """The settings of the package that might be its best."""
-
-    def request(self, number: int) -> SpeechRequest:
-        """A stream of ours; the package's stream of the same number says the same."""
 
     def steps(self, buckets: Sequence[Bucket]) -> Iterator[tuple[Bucket, Callable[[], Any], Callable[[], Any], bool]]:
         """For each bucket the plain step, the captured one, and whether both give the same; nothing when it has none."""
@@ -107,7 +112,7 @@ class SoproContest:
         ]
 
     def _speak(self, kind: str | None, threads: int, number: int) -> Iterator[Samples]:
-        with _threads(threads), _without_gates(self._module):
+        with using_threads(threads), _without_gates(self._module):
             for chunk in self._packages[kind].stream(_text(number), ref=self._voice):
                 yield chunk.numpy()
 
@@ -136,6 +141,8 @@ class SoproContest:
 
 
 CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
+OWN_CONTESTS: Mapping[str, str] = {"vibevoice": "serve_app.bench.voices_vibevoice"}
+"""Models that are measured in another way: modules with `run(quick, ...)`."""
 
 
 def _clip() -> Any:
@@ -152,7 +159,8 @@ def _text(number: int) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def using_threads(count: int) -> Iterator[None]:
+    """torch's own, inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -189,10 +197,20 @@ QUICK = Plan(2.7, 1, (1, 4, 8), (Bucket(8, 320),))
 FULL = Plan(5.4, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)))
 
 
-def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0) -> Report:
-    """Measures one model; with `soak_minutes`, only how its memory grows under load for so long."""
+def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: Any) -> Report:
+    """Measures one model; with `soak_minutes`, only how its memory grows under load for so long.
+
+    `more` are options that only some models' contests have. Raises `MotetError` for a contest that is not here.
+    """
+    if model in OWN_CONTESTS:
+        report: Report = importlib.import_module(OWN_CONTESTS[model]).run(quick, soak_minutes, **more)
+        return report
     if model not in CONTESTS:
-        raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {', '.join(CONTESTS)}.", param="model")
+        known = ", ".join([*CONTESTS, *OWN_CONTESTS])
+        raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {known}.", param="model")
+    if more:
+        name = min(more)
+        raise fail("invalid", f"The contest of {model!r} has no option {name!r}.", "Leave it out.", param=name)
     torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL
 
@@ -200,7 +218,7 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0) -> Report:
         with tempfile.TemporaryDirectory() as folder:
             contest = CONTESTS[model](Path(folder) / model, plan.seconds)
             if soak_minutes:
-                _soak(sheet, contest, soak_minutes)
+                soak(sheet, contest, soak_minutes)
             else:
                 _measure(sheet, contest, plan)
 
@@ -245,7 +263,7 @@ def _measure(sheet: Sheet, contest: Contest, plan: Plan) -> None:
         best = _best_setting(contest)
         threads = _best_threads(contest)
         sheet.put("threads of ours", threads)
-    with _threads(threads):
+    with using_threads(threads):
         with sheet.measuring("the captured step"):
             _measure_steps(sheet, contest, plan)
         with sheet.measuring("streams side by side"):
@@ -287,7 +305,7 @@ def _best_threads(contest: Contest) -> int:
     """How many make the first chunks of eight streams fastest, without captured steps, of two tries each."""
 
     def rate(threads: int) -> float:
-        with _threads(threads):
+        with using_threads(threads):
             return run_together(contest, 8, chunks=2).rate
 
     rate(1)
@@ -339,7 +357,7 @@ def run_package(setting: Setting, number: int, seconds: float = float("inf")) ->
     return Run(samples / 24_000, time.perf_counter() - started, (first,), 0)
 
 
-def run_together(contest: Contest, streams: int, *, chunks: int | None = None) -> Run:
+def run_together(contest: Speakers, streams: int, *, chunks: int | None = None) -> Run:
     """So many streams of ours, begun together, or their first chunks.
 
     An underrun is a chunk that comes after the sound before it has ended, for a listener with `HEAD_START_SECONDS`.
@@ -367,10 +385,11 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
     return result
 
 
-def _soak(sheet: Sheet, contest: Contest, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
     """Eight streams at a time; each fourth is left in the middle."""
     engine, random = contest.engine, np.random.default_rng(0)
     process, started = psutil.Process(), clock()
+    free = engine.cache.free  # type: ignore[attr-defined]
     live: list[Any] = []
     opened = left = 0
     early: float | None = None
@@ -394,7 +413,7 @@ def _soak(sheet: Sheet, contest: Contest, minutes: float, clock: Callable[[], fl
     sheet.put("memory after the first tenth", early)
     sheet.put("memory at the end", late)
     sheet.put("growth", 100 * (late / early - 1), f"in {minutes:g} minutes")
-    taken = engine.options.slots - engine.cache.free  # type: ignore[attr-defined]
+    taken = free - engine.cache.free  # type: ignore[attr-defined]
     sheet.put("slots taken when all have left", taken)
     sheet.put("utterances", opened)
     sheet.put("of them left early", left)
