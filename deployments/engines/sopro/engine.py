@@ -25,7 +25,6 @@ from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechT
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.sampler import Sampling, uniforms
-from deployments.engines.lm.shelf import VoiceShelf
 from deployments.engines.lm.slots import Slot
 from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece, on_device
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
@@ -35,7 +34,7 @@ from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
-from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
+from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, VoiceShelf, listen
 from deployments.errors import fail
 from deployments.graphs import CapturedStep, backend_for
 from deployments.settings import StrictModel
@@ -103,7 +102,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             )
         self.networks, self.options = networks, options
         self._tokenizer, self._clips = tokenizer, clips
-        self._voices = VoiceShelf[SoproVoice](options.voices_kept)
+        self._voices = VoiceShelf(options.voices_kept)
         self._most_tokens = config.tokens_in(generation.max_seconds)
         self._least_tokens = config.tokens_in(generation.min_seconds)
         self._sampling = Sampling(
