@@ -1,4 +1,4 @@
-"""Linear layers in float32, or with eight-bit weights and activations for CPUs.
+"""Linear layers in float32, bfloat16, or with eight-bit weights and activations for CPUs.
 
 Eight bits: a weight row has one scale, an activation row has one scale, and products are added up as exact 32-bit
 integers. So a row's result does not depend on its batch, which per-tensor schemes cannot promise. It pays where the
@@ -8,7 +8,7 @@ processor multiplies bytes (VNNI, AMX), and reads a quarter of the memory that f
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Precision = Literal["float32", "int8"]
+AnyPrecision = Literal["float32", "bfloat16", "int8"]
 
 BLOCK_ROWS = 128
 
@@ -34,6 +35,19 @@ class FloatLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs) to (n, outputs)."""
         return F.linear(x, self.weight, self.bias)
+
+
+class BFloat16Linear(nn.Module):
+    """The same with a weight of half the bytes. Rows are rounded for the product alone, and come back as float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.to(torch.bfloat16).contiguous(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.to(torch.bfloat16), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs) float32 to (n, outputs) float32."""
+        return F.linear(x.to(torch.bfloat16), self.weight, self.bias).float()
 
 
 class Int8Linear(nn.Module):
@@ -81,11 +95,18 @@ def in_blocks(rows_pass: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tu
     return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
-def linear(weight: Tensor, bias: Tensor | None, precision: Precision) -> nn.Module:
+LAYERS: Mapping[AnyPrecision, Callable[[Tensor, Tensor | None], nn.Module]] = {
+    "float32": FloatLinear,
+    "bfloat16": BFloat16Linear,
+    "int8": Int8Linear,
+}
+
+
+def linear(weight: Tensor, bias: Tensor | None, precision: AnyPrecision) -> nn.Module:
     """A layer of (outputs, inputs) float32 `weight` in the given precision."""
-    return Int8Linear(weight, bias) if precision == "int8" else FloatLinear(weight, bias)
+    return LAYERS[precision](weight, bias)
 
 
-def cache_dtype(precision: Precision) -> torch.dtype:
+def cache_dtype(precision: AnyPrecision) -> torch.dtype:
     """What keys and values are kept in: half the traffic where weights are small as well."""
-    return torch.bfloat16 if precision == "int8" else torch.float32
+    return torch.float32 if precision == "float32" else torch.bfloat16

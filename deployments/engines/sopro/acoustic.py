@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.lm.linear import Precision, in_blocks, linear
+from deployments.engines.lm.rotary import rotary_tables, rotate
 from deployments.engines.sopro.config import ModelConfig
-from deployments.engines.sopro.decoder import rotary_tables, rotate
 from deployments.errors import fail
 
 Weights = Mapping[str, Tensor]

@@ -14,31 +14,13 @@ from torch import Tensor, nn
 
 from deployments.engines.lm.layers import ends_of, places_of, prefill, stack, step
 from deployments.engines.lm.linear import Precision, cache_dtype, linear
+from deployments.engines.lm.rotary import rms_norm, rotary_tables, rotate
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
 from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.engines.sopro.config import ModelConfig
 from deployments.graphs import Input
 
 Weights = Mapping[str, Tensor]
-
-
-def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
-    """Root-mean-square normalisation over the last dimension."""
-    return F.rms_norm(x, (x.shape[-1],), weight, 1e-6)
-
-
-def rotary_tables(length: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (length, dim) of rotary positions, base 10,000, halves rotated."""
-    frequencies = 1.0 / (10_000.0 ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (..., dim) with matching tables."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
 
 
 class Block(nn.Module):

@@ -6,10 +6,8 @@ packed. Streams, prompts and pieces are those of every language-model voice (`lm
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +18,8 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deployments.audio.decode import decode_all
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice, VoiceReference
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.sampler import Sampling, uniforms
@@ -34,12 +32,11 @@ from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
-from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, VoiceShelf, listen
+from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
 from deployments.errors import fail
 from deployments.graphs import CapturedStep, backend_for
 from deployments.settings import StrictModel
 
-LONGEST_CLIP_SECONDS = 60.0
 LONGEST_PROMPT = 700
 """Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""
 
@@ -92,7 +89,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
 
     def __init__(
-        self, networks: Networks, tokenizer: Tokenizer, clips: dict[str, Path], options: SoproOptions, device: str
+        self, networks: Networks, tokenizer: Tokenizer, folder: Path, options: SoproOptions, device: str
     ) -> None:
         super().__init__(device)
         config, generation = networks.config, networks.config.generation
@@ -101,8 +98,13 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
                 "invalid", f"chunk_frames must be a multiple of {config.frames_per_token}.", param="chunk_frames"
             )
         self.networks, self.options = networks, options
-        self._tokenizer, self._clips = tokenizer, clips
-        self._voices = VoiceShelf(options.voices_kept)
+        self._tokenizer = tokenizer
+        self._clips = ClipVoices(
+            folder,
+            lambda clip, rate: listen(self.networks, clip, rate),
+            rate=config.sample_rate,
+            most=options.voices_kept,
+        )
         self._most_tokens = config.tokens_in(generation.max_seconds)
         self._least_tokens = config.tokens_in(generation.min_seconds)
         self._sampling = Sampling(
@@ -131,8 +133,8 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     @property
     def traits(self) -> SpeechTraits:
         """24 kHz, at the voice's own pace; each clip in the default language, and with its name `<clip>.<language>`."""
-        voices = [Voice(name, self.options.language or "und", "a clip's voice") for name in self._clips]
-        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._clips for tag in LANGUAGES]
+        voices = [Voice(name, self.options.language or "und", "a clip's voice") for name in self._clips.names]
+        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._clips.names for tag in LANGUAGES]
         default = voices[0].id if voices else ""
         return SpeechTraits(self.networks.config.sample_rate, tuple(voices), default, 1.0, 1.0, clones=True)
 
@@ -140,28 +142,17 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         """The request's clip in the default language, or a clip of the folder."""
         name, _, tag = request.voice.rpartition(".")
         if request.reference is not None:
-            return self._heard(request.reference), self.options.language
-        if request.voice in self._clips:
+            return self._clips.of_reference(request.reference), self.options.language
+        if request.voice in self._clips.names:
             return self._read(request.voice), self.options.language
-        if name in self._clips and tag in LANGUAGES:
+        if name in self._clips.names and tag in LANGUAGES:
             return self._read(name), tag
-        known = ", ".join(self._clips) or "none; send a clip"
+        known = ", ".join(self._clips.names) or "none; send a clip"
         raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
 
-    def _heard(self, clip: VoiceReference) -> SoproVoice:
-        with on_device(self.device):
-            return self._voices.get(clip.id, partial(listen, self.networks, clip.samples, clip.sample_rate))
-
     def _read(self, name: str) -> SoproVoice:
-        data = self._clips[name].read_bytes()
-        rate = self.networks.config.sample_rate
-        clip_id = hashlib.sha256(data).hexdigest()
-
-        def make() -> SoproVoice:
-            return listen(self.networks, decode_all(data, rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0], rate)
-
         with on_device(self.device):
-            return self._voices.get(clip_id, make)
+            return self._clips.of_name(name)
 
     def leave(self, piece: SoproPiece) -> None:
         """Frees the slot."""
@@ -310,12 +301,11 @@ def load(spec: EngineSpec) -> SoproEngine:
     torch.set_flush_denormal(True)
     folder = Path(spec.folder)
     options = SoproOptions.model_validate(dict(spec.options))
-    clips = {file.stem: file for file in sorted((folder / "voices").glob("*.wav"))}
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     with on_device(spec.device):
         networks = networks_of(folder, options, spec.device)
-    return SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), clips, options, spec.device)
+    return SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), folder, options, spec.device)
 
 
 def networks_of(folder: Path, options: SoproOptions, device: str) -> Networks:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,20 +110,3 @@ def voice_of(networks: Networks, tokens: Tensor, mel: Tensor, condition: Tensor,
         vocoder=warm,
         gain=output_gain(level_db),
     )
-
-
-class VoiceShelf:
-    """The voices that were worked out, by the id of their clip; the one that was not used for longest goes first."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._voices: OrderedDict[str, SoproVoice] = OrderedDict()
-
-    def get(self, clip_id: str, make: Callable[[], SoproVoice]) -> SoproVoice:
-        """The voice of a clip, worked out when it is not here."""
-        if clip_id not in self._voices:
-            self._voices[clip_id] = make()
-        self._voices.move_to_end(clip_id)
-        while len(self._voices) > self._most:
-            self._voices.popitem(last=False)
-        return self._voices[clip_id]

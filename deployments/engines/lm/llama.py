@@ -1,0 +1,134 @@
+"""The layer of Llama and Qwen2 decoders, by the names that their weights have in the Hugging Face layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deployments.engines.lm import layers
+from deployments.engines.lm.linear import AnyPrecision, cache_dtype, linear
+from deployments.engines.lm.rotary import rms_norm, rotary_tables, rotate
+from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.errors import fail
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaShape:
+    """The sizes of a decoder."""
+
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    base: float
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> LlamaShape:
+        """Of a `config.json`'s own words. Raises `MotetError` (unsupported) for positions that are scaled."""
+        rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta", 10_000.0)}
+        if rope.get("rope_type", "default") != "default" or config.get("use_sliding_window"):
+            raise fail("unsupported", "This decoder scales its positions.", "Use a model with plain rotary positions.")
+        heads = int(config["num_attention_heads"])
+        return cls(
+            dim=int(config["hidden_size"]),
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+            eps=float(config.get("rms_norm_eps", 1e-6)),
+            base=float(rope["rope_theta"]),
+        )
+
+
+class LlamaLayer(nn.Module):
+    """One layer, without its attention. Projections have a bias where the weights have one."""
+
+    def __init__(self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision) -> None:
+        super().__init__()
+        self.shape = shape
+
+        def stacked(*names: str) -> nn.Module:
+            weight = torch.cat([weights[f"{prefix}.{name}.weight"] for name in names])
+            biases = [weights[f"{prefix}.{name}.bias"] for name in names if f"{prefix}.{name}.bias" in weights]
+            return linear(weight.float(), torch.cat(biases).float() if biases else None, precision)
+
+        def norm(name: str) -> nn.Parameter:
+            return nn.Parameter(weights[f"{prefix}.{name}.weight"].float(), requires_grad=False)
+
+        self.attention_norm, self.feed_forward_norm = norm("input_layernorm"), norm("post_attention_layernorm")
+        self.qkv = stacked("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        self.out = stacked("self_attn.o_proj")
+        self.gate_up = stacked("mlp.gate_proj", "mlp.up_proj")
+        self.down = stacked("mlp.down_proj")
+
+    def attention_input(self, x: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (n, heads, head_dim), keys and values (n, kv_heads, head_dim) of (n, dim); places are (n, 1, head_dim)
+        cosines and sines."""
+        shape = self.shape
+        projected = self.qkv(rms_norm(x, self.attention_norm, shape.eps)).view(x.shape[0], -1, shape.head_dim)
+        query, key, value = projected.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
+        return rotate(query, *places), rotate(key, *places), value
+
+    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows attention: (n, dim) of `x` and of the attended values."""
+        x = x + self.out(attended)
+        gate, up = self.gate_up(rms_norm(x, self.feed_forward_norm, self.shape.eps)).chunk(2, dim=-1)
+        added: Tensor = self.down(F.silu(gate) * up)
+        return x + added
+
+
+class LlamaStack(nn.Module):
+    """All layers and the last norm, and the two passes. Embeddings and heads are the model's own."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(
+        self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision, capacity: int
+    ) -> None:
+        """`capacity` is how many positions a stream may have."""
+        super().__init__()
+        self.shape, self.capacity, self.dtype = shape, capacity, cache_dtype(precision)
+        self.layers = nn.ModuleList(
+            [LlamaLayer(weights, f"{prefix}.layers.{number}", shape, precision) for number in range(shape.layers)]
+        )
+        self.norm = nn.Parameter(weights[f"{prefix}.norm.weight"].float(), requires_grad=False)
+        cos, sin = rotary_tables(capacity + 1, shape.head_dim, shape.base)
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def new_cache(self, slots: int) -> SlotCache:
+        """Room for `slots` rows of keys and values."""
+        return SlotCache(
+            layers=self.shape.layers,
+            slots=slots,
+            heads=self.shape.kv_heads,
+            capacity=self.capacity,
+            head_dim=self.shape.head_dim,
+            dtype=self.dtype,
+            device=str(self.cos.device),
+        )
+
+    def prefill(self, prompts: list[Tensor], slots: list[Slot], cache: SlotCache) -> Tensor:
+        """Reads prompts (n_i, dim) into fresh slots, packed; gives (streams, dim) of their ends, normed."""
+        lengths = [len(prompt) for prompt in prompts]
+        places = layers.places_of(lengths)
+        x = layers.prefill(layers.stack(self.layers), torch.cat(prompts), lengths, slots, cache, *self._turns(places))
+        return rms_norm(x[layers.ends_of(lengths)], self.norm, self.shape.eps)
+
+    def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
+        """One more position of the cache's first rows: (batch, dim) to (batch, dim), normed."""
+        x = layers.step(layers.stack(self.layers), x, positions, cache, length, *self._turns(positions))
+        return rms_norm(x, self.norm, self.shape.eps)
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cos[positions, None], self.sin[positions, None]
