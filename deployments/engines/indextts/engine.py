@@ -6,10 +6,8 @@ together. A piece's sound comes whole: its network looks at all of it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +17,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from deployments.audio.decode import decode_all
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.indextts import emotions, parts
 from deployments.engines.indextts.config import CODES_PER_SECOND, IndexConfig, read
@@ -27,11 +24,11 @@ from deployments.engines.indextts.decoder import Decoder, penalized
 from deployments.engines.indextts.emotions import EmotionTable
 from deployments.engines.indextts.sound import SoundNetworks, Spoken, frames_of
 from deployments.engines.indextts.text import LANGUAGES, Reader
-from deployments.engines.indextts.voices import LONGEST_SECONDS, Ear, IndexVoice, prepared, voice_of
+from deployments.engines.indextts.voices import Ear, IndexVoice, prepared, voice_of
+from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.sampler import Sampling, choose, uniforms
-from deployments.engines.lm.shelf import VoiceShelf
 from deployments.engines.lm.slots import Slot
 from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece, on_device
 from deployments.errors import fail
@@ -100,8 +97,11 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         emotions.parse(options.emotion)
         self._reader = Reader(folder, config.decoder.max_text_tokens)
         self._ear = Ear(folder, config, device)
-        self._files = _voice_files(folder, hears=self._ear.here)
-        self._voices = VoiceShelf[IndexVoice](options.voices_kept)
+        self._clips = ClipVoices(folder, self._heard, rate=config.sample_rate, most=options.voices_kept)
+        self._prepared = {
+            file.stem: voice_of(prepared(file, device), self._front, self.sound)
+            for file in (folder / "voices").glob("*.safetensors")
+        }
         self._sampling = Sampling(options.temperature, options.top_p, options.top_k)
         most = min(options.most_codes, config.decoder.max_mel_tokens)
         self._most_codes = most
@@ -110,8 +110,8 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     @property
     def traits(self) -> SpeechTraits:
         """22.05 kHz; each voice in the default language, and with its name `<voice>.<language>`."""
-        voices = [Voice(name, self.options.language, "a clip's voice") for name in self._files]
-        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._files for tag in LANGUAGES]
+        voices = [Voice(name, self.options.language, "a clip's voice") for name in self._names]
+        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._names for tag in LANGUAGES]
         return SpeechTraits(
             self.config.sample_rate,
             tuple(voices),
@@ -133,37 +133,23 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     def _voice_and_language(self, request: SpeechRequest) -> tuple[IndexVoice, str]:
         name, _, tag = request.voice.rpartition(".")
         if request.reference is not None:
-            clip = request.reference
-            return self._voices.get(
-                clip.id, partial(self._heard, clip.samples, clip.sample_rate)
-            ), self.options.language
-        if request.voice in self._files:
-            return self._read(request.voice), self.options.language
-        if name in self._files and tag in LANGUAGES:
-            return self._read(name), tag
-        known = ", ".join(self._files) or "none; send a clip"
+            return self._clips.of_reference(request.reference), self.options.language
+        if request.voice in self._names:
+            return self._named(request.voice), self.options.language
+        if name in self._names and tag in LANGUAGES:
+            return self._named(name), tag
+        known = ", ".join(self._names) or "none; send a clip"
         raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
 
-    def _read(self, name: str) -> IndexVoice:
-        file = self._files[name]
-        data = file.read_bytes()
+    @property
+    def _names(self) -> list[str]:
+        """The voices of the folder: clips, where they can be heard, and what was heard before."""
+        return sorted({*self._prepared, *(self._clips.names if self._ear.here else ())})
 
-        def make() -> IndexVoice:
-            if file.suffix == ".safetensors":
-                return voice_of(prepared(file, self.device), self._front, self.sound)
-            rate = self.config.sample_rate
-            return self._heard(decode_all(data, rate, mono=True, max_seconds=4 * LONGEST_SECONDS)[0], rate)
-
-        return self._voices.get(hashlib.sha256(data).hexdigest(), make)
+    def _named(self, name: str) -> IndexVoice:
+        return self._prepared[name] if name in self._prepared else self._clips.of_name(name)
 
     def _heard(self, clip: Samples, rate: int) -> IndexVoice:
-        if not self._ear.here:
-            raise fail(
-                "unsupported",
-                "This model's folder lacks the networks that hear clips.",
-                "Add speaker.safetensors and semantic.safetensors, or use a voice of the folder.",
-                param="voice",
-            )
         return voice_of(self._ear.hear(clip, rate), self._front, self.sound)
 
     def first_cost(self, request: SpeechRequest) -> float:
@@ -273,12 +259,6 @@ def _sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: 
         steps=options.solver_steps,
         guidance=options.guidance,
     )
-
-
-def _voice_files(folder: Path, *, hears: bool) -> dict[str, Path]:
-    """The voices of a folder by name: clips, where they can be heard, and what was heard before."""
-    suffixes = (".wav", ".safetensors") if hears else (".safetensors",)
-    return {file.stem: file for file in sorted((folder / "voices").glob("*")) if file.suffix in suffixes}
 
 
 def load(spec: EngineSpec) -> IndexEngine:

@@ -89,7 +89,15 @@ class Ear:
         return parts.weights_of(self._folder, "statistics", self._device)
 
     def hear(self, clip: Samples, rate: int) -> Heard:
-        """A mono clip at `rate` Hz; of a long one, the first 15 s. Raises `MotetError` for one that is too short."""
+        """A mono clip at `rate` Hz; of a long one, the first 15 s. Raises `MotetError` for one that is too short, and where
+        there are no networks to hear it."""
+        if not self.here:
+            raise fail(
+                "unsupported",
+                "This model's folder lacks the networks that hear clips.",
+                "Add speaker.safetensors and semantic.safetensors, or use a voice of the folder.",
+                param="voice",
+            )
         seconds = len(clip) / rate
         if seconds < SHORTEST_SECONDS:
             raise fail(
