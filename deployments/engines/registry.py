@@ -38,6 +38,11 @@ ENGINES: Mapping[str, EngineEntry] = {
     "sopro": EngineEntry(
         "speech", "deployments.engines.sopro", "pip install --constraint constraints.txt 'motet[torch]'"
     ),
+    "indextts": EngineEntry(
+        "speech",
+        "deployments.engines.indextts.engine",
+        "pip install --constraint constraints.txt 'motet[indextts]' (NOTICE tells of its licence)",
+    ),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx_recognition", INSTALL_MLX),
     "mlx_speech": EngineEntry("speech", "deployments.engines.mlx_speech", INSTALL_MLX),

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from deployments.audio.decode import decode_all
 from deployments.engines.indextts import parts
 from deployments.engines.indextts.config import VOCODER, DecoderConfig, as_attributes, read
+from deployments.engines.indextts.decoder import FILLER
 from deployments.engines.indextts.text import VOCABULARY
 
 Shape = Mapping[str, Any]
@@ -212,6 +213,28 @@ def package_decoder(shape: Shape, weights: Mapping[str, Tensor]) -> Any:
     model.eval().requires_grad_(requires_grad=False)
     model.post_init_gpt2_config()
     return model
+
+
+def generate(model: Any, prompt: Tensor, most: int, **options: Any) -> list[int]:
+    """At most so many codes of the package's language model after a prompt (n, dim), with its usual penalty for repetitions.
+
+    `options` are transformers' `generate`'s.
+    """
+    filler = torch.full((1, len(prompt) + 1), FILLER)
+    filler[0, -1] = model.start_mel_token
+    model.inference_model.store_mel_emb(prompt[None])
+    said = model.inference_model.generate(
+        filler,
+        bos_token_id=model.start_mel_token,
+        pad_token_id=model.stop_mel_token,
+        eos_token_id=model.stop_mel_token,
+        attention_mask=torch.ones_like(filler),
+        max_new_tokens=most,
+        repetition_penalty=10.0,
+        **options,
+    )
+    codes: list[int] = said[0, filler.shape[1] :].tolist()
+    return codes
 
 
 @contextmanager

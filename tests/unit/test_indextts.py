@@ -1,35 +1,26 @@
-"""IndexTTS: the shared properties in float32 and int8, and the same speech as the model's own package.
-
-The package's licence makes it an extra; where it is not installed, the language model is still held against what the package
-said once.
-"""
+"""IndexTTS: the shared properties in float32 and int8, and the same speech as the model's own package."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from deployments.engines import registry
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.indextts import emotions
-from deployments.engines.indextts.config import DecoderConfig
-from deployments.engines.indextts.decoder import Decoder, penalized
-from deployments.engines.indextts.engine import IndexEngine, load
 from deployments.engines.indextts.sound import Spoken
 from deployments.engines.indextts.voices import Heard
-from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import RunawayLimits
 from deployments.errors import MotetError
 from serve_app.bench import indextts_package
-from tests.unit.indextts_models import RATE, TINY, clip, write_tiny
+from tests.unit.indextts_models import RATE, clip, write_tiny
 from tests.unit.speech_engine_properties import (
-    GOLDEN,
     TEXTS,
     SpeechEngineProperties,
     good,
@@ -38,11 +29,10 @@ from tests.unit.speech_engine_properties import (
     write_golden,
 )
 
-here = pytest.mark.skipif(
-    importlib.util.find_spec("indextts25") is None, reason="indextts25-inference is not installed"
-)
+if TYPE_CHECKING:
+    from deployments.engines.indextts.engine import IndexEngine
+
 PIECES = [piece for pieces in TEXTS for piece in pieces]
-CODES = GOLDEN / "indextts_codes.npz"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loaded(folder: Path, **options: object) -> IndexEngine:
     before = torch.get_num_threads()
-    engine = load(EngineSpec("indextts", str(folder), "cpu", 1, {"solver_steps": 2} | options))
+    engine: IndexEngine = registry.load(
+        "indextts", EngineSpec("indextts", str(folder), "cpu", 1, {"solver_steps": 2} | options)
+    )
     torch.set_num_threads(before)
     return engine
 
@@ -283,82 +275,6 @@ class TestLikeThePackage:
         return samples_heard
 
 
-class TestDecoder:
-    """The language model alone needs nothing of the package."""
-
-    config = DecoderConfig(
-        layers=TINY["gpt"]["layers"],
-        model_dim=TINY["gpt"]["model_dim"],
-        heads=TINY["gpt"]["heads"],
-        max_mel_tokens=150,
-        number_mel_codes=66,
-        start_mel_token=64,
-        stop_mel_token=65,
-    )
-
-    @staticmethod
-    def prompts() -> list[Tensor]:
-        random = torch.Generator().manual_seed(11)
-        return [torch.randn(length, 48, generator=random) for length in (9, 25, 14)]
-
-    def codes(self, prompts: Sequence[Tensor], precision: Precision = "float32") -> list[list[int]]:
-        """The likeliest codes of prompts that are read together, each until its end."""
-        decoder = Decoder(indextts_package.random_decoder(self.config, seed=7), self.config, precision)
-        cache = decoder.new_cache(4, 200)
-        slots = [cache.join() for _ in prompts]
-        said = torch.stack([decoder.nothing_said() for _ in prompts])
-        texts: list[list[int]] = [[] for _ in prompts]
-        with torch.no_grad():
-            logits = decoder.prefill(prompts, slots, cache)
-            for number in range(1, 60):
-                chosen = penalized(logits, said, 10.0).argmax(-1)
-                said[torch.arange(len(prompts)), chosen] = True
-                for text, code in zip(texts, chosen.tolist(), strict=True):
-                    text.append(code)
-                positions = torch.tensor([slot.position for slot in slots])
-                places = torch.full((len(prompts),), number)
-                logits = decoder.logits(chosen, places, positions, cache)
-                for slot in slots:
-                    slot.position += 1
-        return [text[: text.index(65)] if 65 in text else text for text in texts]
-
-    @pytest.mark.parametrize("precision", ["float32", "int8"])
-    def test_together_says_what_each_says_alone(self, precision: Precision) -> None:
-        together = self.codes(self.prompts(), precision)
-        assert together == [self.codes([prompt], precision)[0] for prompt in self.prompts()]
-        assert len({tuple(text) for text in together}) == 3
-
-    def test_says_what_the_package_said(self) -> None:
-        kept = np.load(CODES)
-        assert self.codes(self.prompts()) == [kept[f"codes{n}"].tolist() for n in range(3)]
-
-    @here
-    def test_the_package_still_says_it(self) -> None:
-        kept = np.load(CODES)
-        assert self.of_the_package() == [kept[f"codes{n}"].tolist() for n in range(3)]
-
-    def of_the_package(self) -> list[list[int]]:
-        """The package's own generation, one prompt after another."""
-        shape = indextts_package.merged(indextts_package.FULL, TINY)
-        model = indextts_package.package_decoder(shape, indextts_package.random_decoder(self.config, seed=7))
-        texts = []
-        for prompt in self.prompts():
-            filler = torch.ones(1, len(prompt) + 1, dtype=torch.long)
-            filler[0, -1] = 64
-            model.inference_model.store_mel_emb(prompt[None])
-            said = model.inference_model.generate(
-                filler,
-                pad_token_id=65,
-                eos_token_id=65,
-                attention_mask=torch.ones_like(filler),
-                max_new_tokens=59,
-                do_sample=False,
-                repetition_penalty=10.0,
-            )[0, filler.shape[1] :].tolist()
-            texts.append(said[: said.index(65)] if 65 in said else said)
-        return texts
-
-
 if __name__ == "__main__":
     import tempfile
 
@@ -366,5 +282,3 @@ if __name__ == "__main__":
         tiny = write_tiny(Path(place) / "tiny")
         write_golden(loaded(tiny), TestFloat32())
         write_golden(loaded(tiny, precision="int8"), TestInt8())
-    first, second, third = TestDecoder().of_the_package()
-    np.savez_compressed(CODES, codes0=first, codes1=second, codes2=third)

@@ -47,6 +47,12 @@ class DecoderConfig:
     start_mel_token: int = 8192
     stop_mel_token: int = 8193
 
+    @classmethod
+    def of(cls, gpt: Section) -> DecoderConfig:
+        """Of the section `gpt`, whose other keys are for what makes prompts."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in gpt.items() if name in known})
+
 
 @dataclass(frozen=True, slots=True)
 class IndexConfig:
@@ -79,11 +85,9 @@ class IndexConfig:
 def read(folder: Path) -> IndexConfig:
     """Reads `config.json`."""
     values = json.loads((folder / "config.json").read_text())
-    gpt = values["gpt"]
-    known = {field.name for field in fields(DecoderConfig)}
     return IndexConfig(
-        decoder=DecoderConfig(**{name: value for name, value in gpt.items() if name in known}),
-        gpt=gpt,
+        decoder=DecoderConfig.of(values["gpt"]),
+        gpt=values["gpt"],
         semantic_codec=values["semantic_codec"],
         s2mel=values["s2mel"],
         vocoder=values.get("bigvgan", VOCODER),

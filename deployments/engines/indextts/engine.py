@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import indextts25  # noqa: F401 (what is loaded later needs it: say so at once)
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -262,7 +263,7 @@ def _sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: 
 
 
 def load(spec: EngineSpec) -> IndexEngine:
-    """Loads a folder as docs/voices.md describes it. Raises ImportError where the package is not installed."""
+    """Loads a folder as docs/indextts.md describes it."""
     torch.set_num_threads(spec.threads)
     torch.set_flush_denormal(True)
     options = IndexOptions.model_validate(dict(spec.options))
