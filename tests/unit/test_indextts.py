@@ -99,13 +99,13 @@ def test_a_full_engine_refuses_and_a_leaver_makes_room(folder: Path) -> None:
 
 def test_pieces_that_end_together_become_sound_together(float32: IndexEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    together = float32.sound.speak
+    together = float32.networks.sound.speak
 
     def counting(rows: Sequence[Spoken]) -> list[Samples]:
         sizes.append(len(rows))
         return together(rows)
 
-    monkeypatch.setattr(float32.sound, "speak", counting)
+    monkeypatch.setattr(float32.networks.sound, "speak", counting)
     utterances = [float32.open(SpeechRequest(("Yes.",), voice, seed=1)) for voice in ("ada", "ada", "ben")]
     while live := [utterance for utterance in utterances if not utterance.finished]:
         for result in float32.step(live):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import indextts25  # noqa: F401 (what is loaded later needs it: say so at once)
 import numpy as np
@@ -25,7 +25,7 @@ from deployments.engines.indextts.decoder import Decoder, penalized
 from deployments.engines.indextts.emotions import EmotionTable
 from deployments.engines.indextts.sound import SoundNetworks, Spoken, frames_of
 from deployments.engines.indextts.text import LANGUAGES, Reader
-from deployments.engines.indextts.voices import Ear, IndexVoice, prepared, voice_of
+from deployments.engines.indextts.voices import Ear, Heard, IndexVoice, prepared, voice_of
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
@@ -83,30 +83,34 @@ class IndexPiece(Piece):
 IndexUtterance = LanguageUtterance[IndexVoice, IndexPiece]
 
 
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Every network of a model, and what it knows of emotions. `front` makes prompts."""
+
+    config: IndexConfig
+    decoder: Decoder
+    front: Any
+    sound: SoundNetworks
+    emotions: EmotionTable
+
+
 class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     """Speaks with the voices of the folder, and like any clip where the folder has the networks that hear one."""
 
-    def __init__(self, folder: Path, config: IndexConfig, options: IndexOptions, device: str) -> None:
+    def __init__(self, folder: Path, networks: Networks, options: IndexOptions, device: str) -> None:
         super().__init__(device)
-        self.config, self.options = config, options
-        weights = parts.weights_of(folder, "gpt", device)
-        self.decoder = Decoder(weights, config.decoder, options.precision)
-        self._front = parts.front_of(config, {name: w for name, w in weights.items() if not name.startswith("gpt.h.")})
-        self.sound = _sound_of(folder, config, options, device)
-        table = parts.weights_of(folder, "statistics", device)
-        self._emotions = EmotionTable(table["emotions"], table["speakers"], config.emotions)
         emotions.parse(options.emotion)
+        self.networks, self.options = networks, options
+        config = networks.config
         self._reader = Reader(folder, config.decoder.max_text_tokens)
         self._ear = Ear(folder, config, device)
         self._clips = ClipVoices(folder, self._heard, rate=config.sample_rate, most=options.voices_kept)
-        self._prepared = {
-            file.stem: voice_of(prepared(file, device), self._front, self.sound)
-            for file in (folder / "voices").glob("*.safetensors")
-        }
+        files = (folder / "voices").glob("*.safetensors")
+        self._prepared = {file.stem: self._voice(prepared(file, device)) for file in files}
         self._sampling = Sampling(options.temperature, options.top_p, options.top_k)
-        most = min(options.most_codes, config.decoder.max_mel_tokens)
-        self._most_codes = most
-        self.cache = self.decoder.new_cache(options.slots, config.decoder.max_text_tokens + PROMPT_BESIDES_TEXT + most)
+        self._most_codes = min(options.most_codes, config.decoder.max_mel_tokens)
+        longest = config.decoder.max_text_tokens + PROMPT_BESIDES_TEXT + self._most_codes
+        self.cache = networks.decoder.new_cache(options.slots, longest)
 
     @property
     def traits(self) -> SpeechTraits:
@@ -114,7 +118,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         voices = [Voice(name, self.options.language, "a clip's voice") for name in self._names]
         voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._names for tag in LANGUAGES]
         return SpeechTraits(
-            self.config.sample_rate,
+            self.networks.config.sample_rate,
             tuple(voices),
             voices[0].id if voices else "",
             SLOWEST,
@@ -129,7 +133,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         strengths = emotions.parse(request.instructions or self.options.emotion)
         if strengths is None:
             return voice, language
-        return replace(voice, emotion=self._emotions.mixed(voice.emotion, voice.style, strengths)), language
+        return replace(voice, emotion=self.networks.emotions.mixed(voice.emotion, voice.style, strengths)), language
 
     def _voice_and_language(self, request: SpeechRequest) -> tuple[IndexVoice, str]:
         name, _, tag = request.voice.rpartition(".")
@@ -151,7 +155,10 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         return self._prepared[name] if name in self._prepared else self._clips.of_name(name)
 
     def _heard(self, clip: Samples, rate: int) -> IndexVoice:
-        return voice_of(self._ear.hear(clip, rate), self._front, self.sound)
+        return self._voice(self._ear.hear(clip, rate))
+
+    def _voice(self, heard: Heard) -> IndexVoice:
+        return voice_of(heard, self.networks.front, self.networks.sound)
 
     def first_cost(self, request: SpeechRequest) -> float:
         """Characters: texts as long as each other end together, and so become sound together."""
@@ -178,14 +185,14 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             slot=self.cache.join(),
             draws=uniforms(request.seed, place, self._most_codes + 1),
             noise=np.random.default_rng([request.seed, place, 1]),
-            said=self.decoder.nothing_said(),
+            said=self.networks.decoder.nothing_said(),
             duration=1 / request.speed,
-            pause=self.options.pause_ms * self.config.sample_rate // 1000 if place else 0,
+            pause=self.options.pause_ms * self.networks.config.sample_rate // 1000 if place else 0,
         )
 
     def _prompt(self, tokens: Sequence[int], voice: IndexVoice, language: int) -> Tensor:
         """(n, dim): who speaks and how, nothing twice, and the text."""
-        front = self._front
+        front = self.networks.front
         manner = front.spk_emb_proj(voice.style)[None] + voice.emotion
         conditions = torch.cat([manner, manner.new_zeros(2, manner.shape[1])])
         prompt: Tensor = front.prepare_gpt_inputs(
@@ -195,7 +202,9 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
 
     def read(self, fresh: Sequence[IndexPiece]) -> None:
         """Reads the prompts and draws the first codes."""
-        logits = self.decoder.prefill([piece.prompt for piece in fresh], [piece.slot for piece in fresh], self.cache)
+        logits = self.networks.decoder.prefill(
+            [piece.prompt for piece in fresh], [piece.slot for piece in fresh], self.cache
+        )
         self._choose(fresh, logits)
 
     def _choose(self, pieces: Sequence[IndexPiece], logits: Tensor) -> None:
@@ -204,7 +213,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         draws = torch.tensor([piece.draws[len(piece.codes)] for piece in pieces])
         logits = penalized(logits, said, self.options.repetition_penalty)
         for piece, code in zip(pieces, choose(logits, draws, self._sampling).tolist(), strict=True):
-            piece.ended = code == self.config.decoder.stop_mel_token
+            piece.ended = code == self.networks.config.decoder.stop_mel_token
             if not piece.ended:
                 piece.codes.append(code)
                 piece.said[code] = True
@@ -218,7 +227,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         for piece in pieces:
             piece.spoken = piece.ended
         said = [piece for piece in pieces if piece.spoken and piece.codes]
-        sounds = iter(self.sound.speak([self._spoken(piece) for piece in said]) if said else [])
+        sounds = iter(self.networks.sound.speak([self._spoken(piece) for piece in said]) if said else [])
         nothing = np.zeros(0, np.float32)
         return [
             np.concatenate([np.zeros(piece.pause, np.float32), next(sounds)])
@@ -233,13 +242,13 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         codes = torch.tensor([piece.codes[-1] for piece in rows])
         said = torch.tensor([len(piece.codes) for piece in rows])
         positions = torch.tensor([piece.slot.position for piece in rows])
-        logits = self.decoder.logits(codes, said, positions, self.cache)
+        logits = self.networks.decoder.logits(codes, said, positions, self.cache)
         for piece in rows:
             piece.slot.position += 1
         self._choose(rows, logits)
 
     def _spoken(self, piece: IndexPiece) -> Spoken:
-        shape = (self.config.mels, frames_of(len(piece.codes), piece.duration))
+        shape = (self.networks.config.mels, frames_of(len(piece.codes), piece.duration))
         return Spoken(
             codes=torch.tensor(piece.codes),
             condition=piece.voice.condition,
@@ -249,7 +258,22 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         )
 
 
-def _sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: str) -> SoundNetworks:
+def networks_of(folder: Path, options: IndexOptions, device: str) -> Networks:
+    """The networks of a folder of weights."""
+    config = read(folder)
+    weights = parts.weights_of(folder, "gpt", device)
+    table = parts.weights_of(folder, "statistics", device)
+    return Networks(
+        config=config,
+        decoder=Decoder(weights, config.decoder, options.precision),
+        front=parts.front_of(config, weights),
+        sound=sound_of(folder, config, options, device),
+        emotions=EmotionTable(table["emotions"], table["speakers"], config.emotions),
+    )
+
+
+def sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: str) -> SoundNetworks:
+    """The networks behind the language model."""
     regulator, estimator = parts.mel_networks_of(config, parts.weights_of(folder, "s2mel", device))
     return SoundNetworks(
         config,
@@ -271,4 +295,4 @@ def load(spec: EngineSpec) -> IndexEngine:
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     folder = Path(spec.folder)
     with on_device(spec.device):
-        return IndexEngine(folder, read(folder), options, spec.device)
+        return IndexEngine(folder, networks_of(folder, options, spec.device), options, spec.device)

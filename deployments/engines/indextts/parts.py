@@ -54,7 +54,8 @@ def front_of(config: IndexConfig, weights: Mapping[str, Tensor]) -> Any:
     """What makes prompts: embeddings of texts, voices and emotions. It is the language model without its layers."""
     from indextts25.gpt.model_v2 import UnifiedVoice
 
-    return _loaded(lambda: UnifiedVoice(**{**config.gpt, "layers": 0}), weights, "gpt")
+    others = {name: weight for name, weight in weights.items() if not name.startswith("gpt.h.")}
+    return _loaded(lambda: UnifiedVoice(**{**config.gpt, "layers": 0}), others, "gpt")
 
 
 def codec_of(config: IndexConfig, weights: Mapping[str, Tensor]) -> Any:
