@@ -152,8 +152,9 @@ def random_decoder(config: DecoderConfig, seed: int = 0) -> dict[str, Tensor]:
     return weights
 
 
-def write_random_model(folder: Path, shape: Shape, *, seed: int = 0) -> None:
-    """Writes a model of the given shape with seeded random weights and a vocabulary of bytes, and no voices."""
+def write_random_model(folder: Path, shape: Shape, *, seed: int = 0, hears: bool = True) -> None:
+    """Writes a model of the given shape with seeded random weights and a vocabulary of bytes, and no voices. One that does
+    not hear clips needs voices that were heard before."""
     from indextts25.codec.models import EnhancedCodec
     from indextts25.gpt.model_v2 import UnifiedVoice
     from indextts25.s2mel.modules.bigvgan.bigvgan import BigVGAN
@@ -166,13 +167,14 @@ def write_random_model(folder: Path, shape: Shape, *, seed: int = 0) -> None:
     (folder / "config.json").write_text(json.dumps(shape))
     (folder / f"{VOCABULARY}.tiktoken").write_bytes(_bytes_vocabulary())
     torch.manual_seed(seed)
-    networks = {
+    networks: dict[str, nn.Module] = {
         "codec": EnhancedCodec(**shape["semantic_codec"]),
         "s2mel": MyModel(as_attributes(shape["s2mel"])).models,
         "vocoder": BigVGAN(AttrDict(shape["bigvgan"])),
-        "speaker": CAMPPlus(feat_dim=80, embedding_size=parts.STYLE_SIZE),
-        "semantic": Wav2Vec2BertModel(Wav2Vec2BertConfig(**shape["w2v_bert"])),
     }
+    if hears:
+        networks["speaker"] = CAMPPlus(feat_dim=80, embedding_size=parts.STYLE_SIZE)
+        networks["semantic"] = Wav2Vec2BertModel(Wav2Vec2BertConfig(**shape["w2v_bert"]))
     for name, network in networks.items():
         _save(folder / f"{name}.safetensors", network.state_dict())
     front = UnifiedVoice(**{**shape["gpt"], "layers": 0})

@@ -8,6 +8,7 @@ what a network says, so every stream is given the same length. Only then are ons
 from __future__ import annotations
 
 import gc
+import importlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,6 +137,8 @@ class SoproContest:
 
 
 CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
+OWN_CONTESTS: Mapping[str, str] = {"indextts": "serve_app.bench.voices_indextts"}
+"""Models that are measured in another way: modules with `run(quick, soak_minutes)`."""
 
 
 def _clip() -> Any:
@@ -191,8 +194,12 @@ FULL = Plan(5.4, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 
 
 def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0) -> Report:
     """Measures one model; with `soak_minutes`, only how its memory grows under load for so long."""
+    if model in OWN_CONTESTS:
+        report: Report = importlib.import_module(OWN_CONTESTS[model]).run(quick, soak_minutes)
+        return report
     if model not in CONTESTS:
-        raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {', '.join(CONTESTS)}.", param="model")
+        known = ", ".join([*CONTESTS, *OWN_CONTESTS])
+        raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {known}.", param="model")
     torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL
 
@@ -200,7 +207,7 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0) -> Report:
         with tempfile.TemporaryDirectory() as folder:
             contest = CONTESTS[model](Path(folder) / model, plan.seconds)
             if soak_minutes:
-                _soak(sheet, contest, soak_minutes)
+                soak(sheet, contest, soak_minutes)
             else:
                 _measure(sheet, contest, plan)
 
@@ -367,7 +374,7 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
     return result
 
 
-def _soak(sheet: Sheet, contest: Contest, minutes: float) -> None:
+def soak(sheet: Sheet, contest: Contest, minutes: float) -> None:
     """Eight streams at a time; each fourth is left in the middle."""
     engine, random = contest.engine, np.random.default_rng(0)
     process, started = psutil.Process(), time.monotonic()

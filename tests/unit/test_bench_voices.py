@@ -48,7 +48,7 @@ def test_both_sides_speak_as_long(contest: SoproContest) -> None:
 
 def test_a_soak_frees_every_slot(contest: SoproContest) -> None:
     sheet = Sheet(voices.SOAK, print)
-    voices._soak(sheet, contest, minutes=0.05)
+    voices.soak(sheet, contest, minutes=0.05)
     figures: dict[str, Figure] = {figure.name: figure for figure in sheet.figures}
     assert figures["slots taken when all have left"].value == 0
     assert figures["growth"].measured

@@ -1,0 +1,348 @@
+"""IndexTTS's language model at full size beside its own package: the same weights, texts, sampling and machine, by turns.
+
+The package serves one text at a time, with three beams unless told otherwise; our engine says several as one batch, with one
+beam as the package's own fast decoder does. Weights are seeded random numbers that never end a text, so that every text has
+as many codes as 100 characters usually last. The networks behind the language model are small here: their work is in our
+times and not in the package's. Both use as many threads.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deployments.engines.base import AudioChunk, SpeechRequest
+from deployments.engines.indextts import parts
+from deployments.engines.indextts.config import CODES_PER_SECOND, DecoderConfig, read
+from deployments.engines.indextts.decoder import Decoder
+from deployments.engines.indextts.text import Reader
+from deployments.engines.lm.linear import Precision
+from deployments.engines.lm.sampler import NEVER
+from deployments.speaking import CHARACTERS_PER_SECOND
+from serve_app.bench import indextts_package, voices
+from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
+from serve_app.bench.indextts_package import FULL, Shape, merged
+from serve_app.bench.sentences import LONG_TEXT
+
+CHARACTERS = 100
+CODES = round(CHARACTERS / CHARACTERS_PER_SECOND * CODES_PER_SECOND)
+TOGETHER = (4, 8)
+BEAMS = {"package": 3, "package with one beam": 1}
+BEST: Precision = "int8"
+OURS: Mapping[str, tuple[Precision, int]] = {
+    f"{precision}, {count} at once": (precision, count) for precision in (BEST, "float32") for count in TOGETHER
+}
+TARGETS = {4: 3.8, 8: 6.0}
+
+SMALL_SOUND: Shape = {
+    # A byte is a token here. The language model's own tables are as large as ever.
+    "gpt": {"number_text_tokens": 1929},
+    "semantic_codec": {"vocos_dim": 32, "vocos_intermediate_dim": 32, "vocos_num_layers": 1},
+    "s2mel": {
+        "length_regulator": {"channels": 32, "content_codebook_size": 8},
+        "DiT": {"hidden_dim": 32, "num_heads": 2, "depth": 3, "content_dim": 32, "content_codebook_size": 8},
+        "wavenet": {"hidden_dim": 32, "num_layers": 1},
+    },
+    "bigvgan": {
+        "upsample_rates": [16, 16],
+        "upsample_kernel_sizes": [32, 32],
+        "upsample_initial_channel": 16,
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3]],
+    },
+    "w2v_bert": {"num_hidden_layers": 1, "intermediate_size": 32},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured: `codes` of every text, in so many rounds, `one_by_one` of the texts by the package."""
+
+    codes: int
+    rounds: int
+    one_by_one: int
+
+
+QUICK = Plan(24, 3, 1)
+FULL_PLAN = Plan(CODES, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Requests that came together: seconds until each was done."""
+
+    seconds: tuple[float, ...]
+    codes: int
+
+    @property
+    def rate(self) -> float:
+        """Codes in a second."""
+        return self.codes * len(self.seconds) / max(self.seconds)
+
+    def mean_latency(self, requests: int) -> float:
+        """Seconds, of so many requests that came together. Where fewer were served one after another, the others follow."""
+        served = len(self.seconds)
+        later = [max(self.seconds) * (1 + number / served) for number in range(1, requests - served + 1)]
+        return float(np.mean([*self.seconds, *later][:requests]))
+
+
+def run(quick: bool, soak_minutes: float = 0.0) -> Report:
+    """Measures IndexTTS; with `soak_minutes`, only how its memory grows under load for so long."""
+    torch.set_flush_denormal(True)
+    plan = QUICK if quick else FULL_PLAN
+
+    def carried_out(sheet: Sheet) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            if soak_minutes:
+                contest = IndexContest(Path(place) / "model", CODES)
+                contest.build(BEST)
+                voices.soak(sheet, contest, soak_minutes)
+            else:
+                measure(sheet, Path(place) / "model", plan)
+
+    figures = voices.SOAK if soak_minutes else wanted()
+    return carry_out("voices of indextts", figures, carried_out, quick=quick)
+
+
+class IndexContest:
+    """Our engine in both precisions, and the package's language model, on the same weights."""
+
+    def __init__(self, folder: Path, codes: int, shape: Shape | None = None) -> None:
+        """`shape` is for a smaller model."""
+        self.codes = codes
+        self.shape = merged(merged(FULL, SMALL_SOUND), shape or {})
+        write_small(folder, self.shape)
+        self._folder, self._config = folder, replace(read(folder), decoder=DecoderConfig.of(self.shape["gpt"]))
+        self.weights = parts.weights_of(folder, "gpt", "cpu") | indextts_package.random_decoder(self._config.decoder)
+        self.weights["mel_head.bias"][self._config.decoder.stop_mel_token] = NEVER
+        self._reader = Reader(folder, self._config.decoder.max_text_tokens)
+        self.engines: dict[Precision, Any] = {}
+        self._package: Any = None
+
+    def build_package(self) -> None:
+        """Its language model takes the weights themselves."""
+        self._package = indextts_package.package_decoder(self.shape, self.weights)
+
+    def build(self, precision: Precision) -> None:
+        """Our engine. It has its own weights, but for the tables that make prompts."""
+        from deployments.engines.indextts.emotions import EmotionTable
+        from deployments.engines.indextts.engine import IndexEngine, IndexOptions, Networks, sound_of
+
+        options = IndexOptions(
+            precision=precision,
+            most_codes=self.codes,
+            solver_steps=1,
+            runaway={"most_seconds_besides": 60},  # type: ignore[arg-type]
+        )
+        table = parts.weights_of(self._folder, "statistics", "cpu")
+        with torch.no_grad():
+            networks = Networks(
+                config=self._config,
+                decoder=Decoder(self.weights, self._config.decoder, precision),
+                front=parts.front_of(self._config, self.weights),
+                sound=sound_of(self._folder, self._config, options, "cpu"),
+                emotions=EmotionTable(table["emotions"], table["speakers"], self._config.emotions),
+            )
+            self.engines[precision] = IndexEngine(self._folder, networks, options, "cpu")
+
+    @property
+    def engine(self) -> Any:
+        """The one that serves best here."""
+        return self.engines[BEST]
+
+    def request(self, number: int) -> SpeechRequest:
+        """A text of 100 characters; the package's text of the same number is the same."""
+        return SpeechRequest((text(number),), self.engine.traits.default_voice, seed=number)
+
+    def together(self, precision: Precision, count: int) -> Served:
+        """Ours, as one batch."""
+        engine, started = self.engines[precision], time.perf_counter()
+        utterances = [engine.open(self.request(number)) for number in range(count)]
+        done = [0.0] * count
+        while live := [number for number in range(count) if not utterances[number].finished]:
+            for result in engine.step([utterances[number] for number in live]):
+                _good(result)
+            now = time.perf_counter() - started
+            done = [now if number in live else before for number, before in enumerate(done)]
+        return Served(tuple(done), self.codes)
+
+    def one_by_one(self, beams: int, count: int) -> Served:
+        """The package's, one after another, with its usual settings but for the number of beams."""
+        started, done = time.perf_counter(), list[float]()
+        for number in range(count):
+            codes = self._said(number, beams)
+            assert codes.shape[1] == self.codes, f"the package said {codes.shape[1]} codes instead of {self.codes}"
+            done.append(time.perf_counter() - started)
+        return Served(tuple(done), self.codes)
+
+    def _said(self, number: int, beams: int) -> Tensor:
+        voice, language = self.engine.voice_of(self.request(number))
+        torch.manual_seed(number)
+        with torch.no_grad():
+            codes: Tensor = self._package.inference_speech(
+                torch.tensor([self._reader.encode(text(number), language)]),
+                torch.tensor([self._reader.language(language)]),
+                voice.emotion[None],
+                voice.style[None],
+                max_generate_length=self.codes,
+                do_sample=True,
+                top_p=0.8,
+                top_k=30,
+                temperature=0.8,
+                length_penalty=0.0,
+                num_beams=beams,
+                repetition_penalty=10.0,
+            )
+        return codes
+
+
+def write_small(folder: Path, shape: Shape) -> None:
+    """A folder with everything but the language model's layers, which are drawn in memory, and one voice."""
+    indextts_package.write_random_model(folder, merged(shape, {"gpt": {"layers": 0}}), hears=False)
+    (folder / "voices").mkdir()
+    random = torch.Generator().manual_seed(1)
+    heard = {
+        "style": torch.randn(parts.STYLE_SIZE, generator=random),
+        "features": torch.randn(50, 1024, generator=random),
+        "mel": torch.randn(80, 86, generator=random) - 4,
+    }
+    save_file(heard, folder / "voices" / "bench.safetensors")
+
+
+def text(number: int) -> str:
+    """100 characters of the long text."""
+    whole = " ".join(LONG_TEXT.split())
+    start = number * CHARACTERS % (len(whole) - CHARACTERS)
+    return whole[start : start + CHARACTERS]
+
+
+def _good(result: AudioChunk | Exception) -> AudioChunk:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+class Memory:
+    """How much memory of its own the process has taken since the beginning of the `with` block: `peak_bytes` at most."""
+
+    def __enter__(self) -> Memory:
+        gc.collect()
+        self._before = self.peak_bytes = own_bytes()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.peak_bytes = max(self.peak_bytes, own_bytes())
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak_bytes = max(self.peak_bytes, own_bytes()) - self._before
+
+
+def own_bytes() -> int:
+    """Memory that no file stands behind."""
+    info = psutil.Process(os.getpid()).memory_info()
+    return int(info.rss - getattr(info, "shared", 0))
+
+
+def wanted() -> list[Figure]:
+    """The figures of the contest."""
+    figures = [Figure(name, "codes/s") for name in (*BEAMS, *OURS)]
+    for count in TOGETHER:
+        figures.append(Figure(f"{BEST} against the package, {count} at once", "x", at_least(TARGETS[count])))
+        figures.append(Figure(f"float32 against the package, {count} at once", "x"))
+        figures.append(Figure(f"{BEST} against one beam, {count} at once", "x"))
+        figures.append(Figure(f"float32 against one beam, {count} at once", "x"))
+    figures += [
+        Figure("mean latency of 4, package", "s"),
+        Figure(f"mean latency of 4, {BEST}", "s"),
+        Figure(f"mean latency of 4, {BEST} against the package", "%", at_most(-60)),
+        Figure("memory, package", "MB"),
+        Figure(f"memory, {BEST}, 1 at a time", "MB"),
+        Figure(f"memory, {BEST}, 4 at once", "MB"),
+        Figure("memory of 4 at once against 1 at a time", "%", at_most(10)),
+        Figure("memory of 4 at once against the package", "%", at_most(10)),
+    ]
+    return figures
+
+
+def measure(sheet: Sheet, folder: Path, plan: Plan, shape: Shape | None = None) -> None:
+    """Fills in the figures."""
+    with sheet.measuring("building"):
+        contest = IndexContest(folder, plan.codes, shape)
+        _measure_memory(sheet, contest)
+        contest.build("float32")
+    with sheet.measuring("speed"):
+        _measure_speed(sheet, contest, plan)
+
+
+def _measure_memory(sheet: Sheet, contest: IndexContest) -> None:
+    """Of each side alone. The tables that make prompts belong to both, and are counted for both."""
+    shared = sum(tensor.nbytes for name, tensor in contest.weights.items() if not name.startswith(OWN_WEIGHTS))
+    with Memory() as one:
+        contest.build(BEST)
+        contest.together(BEST, 1)
+    with Memory() as more:
+        contest.together(BEST, 4)
+    weights = sum(tensor.nbytes for tensor in contest.weights.values())
+    with Memory() as package:
+        contest.build_package()
+        contest.one_by_one(BEAMS["package"], 1)
+    single, together = one.peak_bytes + shared, one.peak_bytes + max(0, more.peak_bytes) + shared
+    theirs = package.peak_bytes + weights
+    sheet.put("memory, package", theirs / 1e6, "one at a time, three beams")
+    sheet.put(f"memory, {BEST}, 1 at a time", single / 1e6)
+    sheet.put(f"memory, {BEST}, 4 at once", together / 1e6)
+    sheet.put("memory of 4 at once against 1 at a time", 100 * (together / single - 1), f"{contest.codes} codes a text")
+    sheet.put("memory of 4 at once against the package", 100 * (together / theirs - 1))
+
+
+OWN_WEIGHTS = ("gpt.h.", "mel_head.weight")
+"""Of these our engine has copies in its own precision."""
+
+
+def _measure_speed(sheet: Sheet, contest: IndexContest, plan: Plan) -> None:
+    served: dict[str, list[Served]] = {}
+
+    def kept(name: str, serve: Callable[[], Served]) -> float:
+        served.setdefault(name, []).append(serve())
+        return served[name][-1].rate
+
+    variants = {name: partial(contest.one_by_one, beams, plan.one_by_one) for name, beams in BEAMS.items()}
+    variants |= {name: partial(contest.together, *setting) for name, setting in OURS.items()}
+    rates = interleaved({name: partial(kept, name, serve) for name, serve in variants.items()}, plan.rounds)
+    threads = torch.get_num_threads()
+    for name, values in rates.items():
+        sheet.put(name, spread(values).p50, f"{spread(values)}, {threads} threads, {plan.codes} codes a text")
+    for name, (precision, count) in OURS.items():
+        for rival, short in (("package", "the package"), ("package with one beam", "one beam")):
+            gain = ratio(rates[name], rates[rival])
+            sheet.put(f"{precision} against {short}, {count} at once", gain.p50, str(gain))
+    _put_latency(sheet, served["package"], served[f"{BEST}, 4 at once"])
+
+
+def _put_latency(sheet: Sheet, theirs: Sequence[Served], ours: Sequence[Served]) -> None:
+    queue, batch = ([of.mean_latency(4) for of in side] for side in (theirs, ours))
+    followed = "" if len(theirs[0].seconds) == 4 else "one text was measured; the others wait for those before them"
+    sheet.put("mean latency of 4, package", spread(queue).p50, followed)
+    sheet.put(f"mean latency of 4, {BEST}", spread(batch).p50)
+    change = [100 * (mine / other - 1) for mine, other in zip(batch, queue, strict=True)]
+    sheet.put(f"mean latency of 4, {BEST} against the package", spread(change).p50, str(spread(change)))

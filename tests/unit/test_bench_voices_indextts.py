@@ -1,0 +1,44 @@
+"""The contest with IndexTTS's package, on a tiny model: every figure is measured, and both sides say as many codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from serve_app.bench import voices_indextts
+from serve_app.bench.frame import Sheet
+from serve_app.bench.voices_indextts import CHARACTERS, Memory, Plan, Served, text
+from tests.unit.indextts_models import TINY
+
+SHAPE = {"gpt": TINY["gpt"]}
+
+
+def test_every_figure_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("indextts25")
+    sheet = Sheet(voices_indextts.wanted(), print)
+    voices_indextts.measure(sheet, tmp_path / "model", Plan(10, 1, 2), SHAPE)
+    figures = {figure.name: figure for figure in sheet.figures}
+    assert all(figure.measured for figure in sheet.figures), figures
+    assert figures["int8, 4 at once"].value and figures["memory, package"].value
+
+
+def test_texts_have_100_characters_and_differ() -> None:
+    texts = [text(number) for number in range(8)]
+    assert {len(words) for words in texts} == {CHARACTERS}
+    assert len(set(texts)) == 8
+
+
+def test_those_who_were_not_served_wait_for_those_before_them() -> None:
+    assert Served((2.0,), 10).rate == 5
+    assert Served((2.0,), 10).mean_latency(4) == 5
+    assert Served((2.0, 4.0), 10).mean_latency(4) == 5
+    assert Served((3.0, 3.0, 3.0, 3.0), 10).mean_latency(4) == 3
+
+
+def test_memory_is_what_the_process_has_taken_meanwhile() -> None:
+    with Memory() as memory:
+        kept = torch.ones(30_000_000)
+        del kept
+    assert 100e6 < memory.peak_bytes < 200e6
