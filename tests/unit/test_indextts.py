@@ -14,7 +14,7 @@ from torch import Tensor
 from deployments.engines import registry
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.indextts import emotions
-from deployments.engines.indextts.sound import Spoken
+from deployments.engines.indextts.sound import Spoken, frames_of
 from deployments.engines.indextts.voices import Heard
 from deployments.engines.lm.runaway import RunawayLimits
 from deployments.errors import MotetError
@@ -111,6 +111,22 @@ def test_pieces_that_end_together_become_sound_together(float32: IndexEngine, mo
         for result in float32.step(live):
             good(result)
     assert max(sizes) > 1
+
+
+def test_rows_of_different_lengths_sound_as_they_do_alone(float32: IndexEngine) -> None:
+    """Every network's batch, for lengths that differ by one frame and by many, and for clips that do."""
+    random = np.random.default_rng(0)
+    rows = []
+    for voice, length in (("ada", 11), ("ben", 12), ("ben", 30), ("ada", 3)):
+        known, _ = float32.voice_of(SpeechRequest(("Yes.",), voice))
+        noise = torch.tensor(random.standard_normal((80, frames_of(length, 1.0)), dtype=np.float32))
+        codes = torch.tensor(random.integers(0, 64, length))
+        rows.append(Spoken(codes, known.condition, known.mel, known.style, noise))
+    with torch.no_grad():
+        together = float32.networks.sound.speak(rows)
+        for row, sound in zip(rows, together, strict=True):
+            (alone,) = float32.networks.sound.speak([row])
+            np.testing.assert_allclose(sound, alone, rtol=0, atol=1e-5)
 
 
 def test_a_step_without_an_end_is_pending_and_an_end_brings_text_and_tokens(float32: IndexEngine) -> None:

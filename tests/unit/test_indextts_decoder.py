@@ -24,6 +24,7 @@ CODES = GOLDEN / "indextts_codes.npz"
 SHAPE = indextts_package.merged(indextts_package.FULL, TINY)
 CONFIG = DecoderConfig.of(SHAPE["gpt"])
 MOST = 60
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 
 
 def weights() -> dict[str, Tensor]:
@@ -73,7 +74,7 @@ def kept() -> list[list[int]]:
     return [file[f"codes{n}"].tolist() for n in range(3)]
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_together_says_what_each_says_alone(precision: Precision) -> None:
     together = ours(prompts(), precision)
     assert together == [ours([prompt], precision)[0] for prompt in prompts()]
@@ -87,6 +88,22 @@ def test_says_what_the_package_said() -> None:
 def test_the_package_still_says_it() -> None:
     pytest.importorskip("indextts25")
     assert theirs() == kept()
+
+
+def test_int8_logits_stay_within_their_bound() -> None:
+    """At most 5 % of the logits' own spread (root mean square), over prompts and a step."""
+    logits = []
+    for precision in PRECISIONS:
+        decoder = Decoder(weights(), CONFIG, precision)
+        cache = decoder.new_cache(3, 60)
+        slots = [cache.join() for _ in range(3)]
+        with torch.no_grad():
+            first = decoder.prefill(prompts(), slots, cache)
+            positions = torch.tensor([slot.position for slot in slots])
+            second = decoder.logits(torch.tensor([7, 8, 9]), torch.ones(3, dtype=torch.int64), positions, cache)
+        logits.append(torch.cat([first, second])[:, : CONFIG.start_mel_token])
+    exact, quantized = logits
+    assert (quantized - exact).square().mean().sqrt() < 0.05 * exact.std()
 
 
 def test_a_penalty_makes_what_was_said_less_likely() -> None:
