@@ -152,9 +152,9 @@ def random_decoder(config: DecoderConfig, seed: int = 0) -> dict[str, Tensor]:
     return weights
 
 
-def write_random_model(folder: Path, shape: Shape, *, seed: int = 0, hears: bool = True) -> None:
-    """Writes a model of the given shape with seeded random weights and a vocabulary of bytes, and no voices. One that does
-    not hear clips needs voices that were heard before."""
+def write_random_model(folder: Path, shape: Shape, *, seed: int = 0, hears: bool = True, text: str = "") -> None:
+    """Writes a model of the given shape with seeded random weights, and no voices. One that does not hear clips needs voices
+    that were heard before. A word of `text` is a token, and a byte of any other."""
     from indextts25.codec.models import EnhancedCodec
     from indextts25.gpt.model_v2 import UnifiedVoice
     from indextts25.s2mel.modules.bigvgan.bigvgan import BigVGAN
@@ -165,7 +165,7 @@ def write_random_model(folder: Path, shape: Shape, *, seed: int = 0, hears: bool
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(shape))
-    (folder / f"{VOCABULARY}.tiktoken").write_bytes(_bytes_vocabulary())
+    (folder / f"{VOCABULARY}.tiktoken").write_bytes(_vocabulary(text))
     torch.manual_seed(seed)
     networks: dict[str, nn.Module] = {
         "codec": EnhancedCodec(**shape["semantic_codec"]),
@@ -193,10 +193,13 @@ def _save(file: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
 
 
-def _bytes_vocabulary() -> bytes:
-    """Every byte a token. The first two stand for the marks of begin and end, as in the published vocabulary."""
-    order = [ord("!"), ord('"'), *(byte for byte in range(256) if byte not in (ord("!"), ord('"')))]
-    return b"".join(base64.b64encode(bytes([byte])) + f" {rank}\n".encode() for rank, byte in enumerate(order))
+def _vocabulary(text: str) -> bytes:
+    """Every byte a token, and the beginnings of words. The first two stand for the marks of begin and end, as in the one that
+    is published."""
+    order = dict.fromkeys([b"!", b'"', *(bytes([byte]) for byte in range(256))])
+    for word in text.lower().split():
+        order |= dict.fromkeys(f" {word[:end]}".encode() for end in range(1, len(word) + 1))
+    return b"".join(base64.b64encode(token) + f" {rank}\n".encode() for rank, token in enumerate(order))
 
 
 def package_decoder(shape: Shape, weights: Mapping[str, Tensor]) -> Any:

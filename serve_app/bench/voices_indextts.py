@@ -49,8 +49,8 @@ OURS: Mapping[str, tuple[Precision, int]] = {
 TARGETS = {4: 3.8, 8: 6.0}
 
 SMALL_SOUND: Shape = {
-    # A byte is a token here. The language model's own tables are as large as ever.
-    "gpt": {"number_text_tokens": 1929},
+    # The vocabulary is that of the texts. The language model's own tables are as large as ever.
+    "gpt": {"number_text_tokens": 4096},
     "semantic_codec": {"vocos_dim": 32, "vocos_intermediate_dim": 32, "vocos_num_layers": 1},
     "s2mel": {
         "length_regulator": {"channels": 32, "content_codebook_size": 8},
@@ -77,7 +77,7 @@ class Plan:
     one_by_one: int
 
 
-QUICK = Plan(24, 3, 1)
+QUICK = Plan(10, 2, 1)
 FULL_PLAN = Plan(CODES, 3, 4)
 
 
@@ -212,7 +212,7 @@ class IndexContest:
 
 def write_small(folder: Path, shape: Shape) -> None:
     """A folder with everything but the language model's layers, which are drawn in memory, and one voice."""
-    indextts_package.write_random_model(folder, merged(shape, {"gpt": {"layers": 0}}), hears=False)
+    indextts_package.write_random_model(folder, merged(shape, {"gpt": {"layers": 0}}), hears=False, text=LONG_TEXT)
     (folder / "voices").mkdir()
     random = torch.Generator().manual_seed(1)
     heard = {

@@ -12,7 +12,7 @@ from serve_app.bench.frame import Sheet
 from serve_app.bench.voices_indextts import CHARACTERS, Memory, Plan, Served, text
 from tests.unit.indextts_models import TINY
 
-SHAPE = {"gpt": TINY["gpt"]}
+SHAPE = {"gpt": {**TINY["gpt"], "number_text_tokens": 4096}}
 
 
 def test_every_figure_is_measured(tmp_path: Path) -> None:
