@@ -8,7 +8,6 @@ times and not in the package's. Both use as many threads.
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 import threading
@@ -75,10 +74,11 @@ class Plan:
     codes: int
     rounds: int
     one_by_one: int
+    ours: Mapping[str, tuple[Precision, int]]
 
 
-QUICK = Plan(10, 2, 1)
-FULL_PLAN = Plan(CODES, 3, 4)
+QUICK = Plan(10, 2, 1, {name: setting for name, setting in OURS.items() if setting != ("float32", 8)})
+FULL_PLAN = Plan(CODES, 3, 4, OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def run(quick: bool, soak_minutes: float = 0.0) -> Report:
             else:
                 measure(sheet, Path(place) / "model", plan)
 
-    figures = voices.SOAK if soak_minutes else wanted()
+    figures = voices.SOAK if soak_minutes else wanted(plan)
     return carry_out("voices of indextts", figures, carried_out, quick=quick)
 
 
@@ -138,9 +138,8 @@ class IndexContest:
         self._package = indextts_package.package_decoder(self.shape, self.weights)
 
     def build(self, precision: Precision) -> None:
-        """Our engine. It has its own weights, but for the tables that make prompts."""
-        from deployments.engines.indextts.emotions import EmotionTable
-        from deployments.engines.indextts.engine import IndexEngine, IndexOptions, Networks, sound_of
+        """Our engine. It has its own weights of the language model's layers; all else is shared."""
+        from deployments.engines.indextts.engine import IndexEngine, IndexOptions
 
         options = IndexOptions(
             precision=precision,
@@ -148,16 +147,24 @@ class IndexContest:
             solver_steps=1,
             runaway={"most_seconds_besides": 60},  # type: ignore[arg-type]
         )
-        table = parts.weights_of(self._folder, "statistics", "cpu")
         with torch.no_grad():
-            networks = Networks(
-                config=self._config,
-                decoder=Decoder(self.weights, self._config.decoder, precision),
-                front=parts.front_of(self._config, self.weights),
-                sound=sound_of(self._folder, self._config, options, "cpu"),
-                emotions=EmotionTable(table["emotions"], table["speakers"], self._config.emotions),
-            )
+            networks = self._networks(options, Decoder(self.weights, self._config.decoder, precision))
             self.engines[precision] = IndexEngine(self._folder, networks, options, "cpu")
+
+    def _networks(self, options: Any, decoder: Decoder) -> Any:
+        from deployments.engines.indextts.emotions import EmotionTable
+        from deployments.engines.indextts.engine import Networks, sound_of
+
+        if self.engines:
+            return replace(self.engine.networks, decoder=decoder)
+        table = parts.weights_of(self._folder, "statistics", "cpu")
+        return Networks(
+            config=self._config,
+            decoder=decoder,
+            front=parts.front_of(self._config, self.weights),
+            sound=sound_of(self._folder, self._config, options, "cpu"),
+            emotions=EmotionTable(table["emotions"], table["speakers"], self._config.emotions),
+        )
 
     @property
     def engine(self) -> Any:
@@ -237,11 +244,11 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
 
 
 class Memory:
-    """How much memory of its own the process has taken since the beginning of the `with` block: `peak_bytes` at most."""
+    """How much more memory of its own the process has than before the `with` block: `bytes` at its end, `peak_bytes` at most
+    inside."""
 
     def __enter__(self) -> Memory:
-        gc.collect()
-        self._before = self.peak_bytes = own_bytes()
+        self._before = self._highest = own_bytes()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -249,12 +256,13 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.01):
-            self.peak_bytes = max(self.peak_bytes, own_bytes())
+            self._highest = max(self._highest, own_bytes())
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.peak_bytes = max(self.peak_bytes, own_bytes()) - self._before
+        self.bytes = own_bytes() - self._before
+        self.peak_bytes = max(self._highest - self._before, self.bytes)
 
 
 def own_bytes() -> int:
@@ -263,14 +271,13 @@ def own_bytes() -> int:
     return int(info.rss - getattr(info, "shared", 0))
 
 
-def wanted() -> list[Figure]:
+def wanted(plan: Plan) -> list[Figure]:
     """The figures of the contest."""
-    figures = [Figure(name, "codes/s") for name in (*BEAMS, *OURS)]
-    for count in TOGETHER:
-        figures.append(Figure(f"{BEST} against the package, {count} at once", "x", at_least(TARGETS[count])))
-        figures.append(Figure(f"float32 against the package, {count} at once", "x"))
-        figures.append(Figure(f"{BEST} against one beam, {count} at once", "x"))
-        figures.append(Figure(f"float32 against one beam, {count} at once", "x"))
+    figures = [Figure(name, "codes/s") for name in (*BEAMS, *plan.ours)]
+    for name, (precision, count) in plan.ours.items():
+        target = at_least(TARGETS[count]) if precision == BEST else None
+        figures.append(Figure(f"{name}, against the package", "x", target))
+        figures.append(Figure(f"{name}, against one beam", "x"))
     figures += [
         Figure("mean latency of 4, package", "s"),
         Figure(f"mean latency of 4, {BEST}", "s"),
@@ -286,28 +293,29 @@ def wanted() -> list[Figure]:
 
 def measure(sheet: Sheet, folder: Path, plan: Plan, shape: Shape | None = None) -> None:
     """Fills in the figures."""
-    with sheet.measuring("building"):
-        contest = IndexContest(folder, plan.codes, shape)
+    contest = IndexContest(folder, plan.codes, shape)
+    with sheet.measuring("memory"):
         _measure_memory(sheet, contest)
-        contest.build("float32")
     with sheet.measuring("speed"):
+        contest.build("float32")
         _measure_speed(sheet, contest, plan)
 
 
 def _measure_memory(sheet: Sheet, contest: IndexContest) -> None:
-    """Of each side alone. The tables that make prompts belong to both, and are counted for both."""
+    """Of each side alone, while it speaks. What both use is counted for both."""
     shared = sum(tensor.nbytes for name, tensor in contest.weights.items() if not name.startswith(OWN_WEIGHTS))
-    with Memory() as one:
+    with Memory() as built:
         contest.build(BEST)
+    with Memory() as one:
         contest.together(BEST, 1)
-    with Memory() as more:
+    with Memory() as four:
         contest.together(BEST, 4)
-    weights = sum(tensor.nbytes for tensor in contest.weights.values())
     with Memory() as package:
         contest.build_package()
         contest.one_by_one(BEAMS["package"], 1)
-    single, together = one.peak_bytes + shared, one.peak_bytes + max(0, more.peak_bytes) + shared
-    theirs = package.peak_bytes + weights
+    single = shared + built.bytes + one.peak_bytes
+    together = shared + built.bytes + one.bytes + four.peak_bytes
+    theirs = sum(tensor.nbytes for tensor in contest.weights.values()) + package.bytes
     sheet.put("memory, package", theirs / 1e6, "one at a time, three beams")
     sheet.put(f"memory, {BEST}, 1 at a time", single / 1e6)
     sheet.put(f"memory, {BEST}, 4 at once", together / 1e6)
@@ -327,15 +335,16 @@ def _measure_speed(sheet: Sheet, contest: IndexContest, plan: Plan) -> None:
         return served[name][-1].rate
 
     variants = {name: partial(contest.one_by_one, beams, plan.one_by_one) for name, beams in BEAMS.items()}
-    variants |= {name: partial(contest.together, *setting) for name, setting in OURS.items()}
+    variants |= {name: partial(contest.together, *setting) for name, setting in plan.ours.items()}
     rates = interleaved({name: partial(kept, name, serve) for name, serve in variants.items()}, plan.rounds)
     threads = torch.get_num_threads()
+    note = f"{threads} threads, {plan.codes} codes a text"
     for name, values in rates.items():
-        sheet.put(name, spread(values).p50, f"{spread(values)}, {threads} threads, {plan.codes} codes a text")
-    for name, (precision, count) in OURS.items():
+        sheet.put(name, spread(values).p50, f"{spread(values)}, {note}")
+    for name in plan.ours:
         for rival, short in (("package", "the package"), ("package with one beam", "one beam")):
             gain = ratio(rates[name], rates[rival])
-            sheet.put(f"{precision} against {short}, {count} at once", gain.p50, str(gain))
+            sheet.put(f"{name}, against {short}", gain.p50, str(gain))
     _put_latency(sheet, served["package"], served[f"{BEST}, 4 at once"])
 
 
