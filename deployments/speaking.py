@@ -16,6 +16,7 @@ from deployments.audio.stretch import Stretcher
 from deployments.engines import voice_mix
 from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits, UtteranceT, VoiceReference
 from deployments.errors import MotetError, fail
+from deployments.text.speakers import carried_on
 
 CHARACTERS_PER_SECOND = 15.0
 """English read aloud: about 150 words of six characters a minute. Only used to bound how much is asked for at once."""
@@ -92,6 +93,11 @@ def _request(task: SpeechTask, pieces: tuple[str, ...], speed: float, first_inde
     )
 
 
+def _by_speakers(task: SpeechTask, traits: SpeechTraits) -> SpeechTask:
+    """Where the model has several speakers, every piece says whose it is: requests begin anywhere in the text."""
+    return replace(task, pieces=carried_on(task.pieces)) if traits.most_speakers > 1 else task
+
+
 async def speak(
     task: SpeechTask,
     traits: SpeechTraits,
@@ -99,7 +105,7 @@ async def speak(
     seconds_of_audio: float,
 ) -> AsyncGenerator[AudioChunk]:
     """The task's sound, chunk by chunk, in order; `call` speaks one request. Only the very last chunk says so."""
-    pace = pace_of(task.speed, traits)
+    task, pace = _by_speakers(task, traits), pace_of(task.speed, traits)
     stretcher = Stretcher(traits.sample_rate, pace.tempo)
     for request in requests_of(task, pace.speed, seconds_of_audio):
         async with aclosing(call(request)) as chunks:
@@ -118,7 +124,7 @@ def _stretched(chunk: AudioChunk, stretcher: Stretcher, pieces: int) -> AudioChu
 def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[AudioChunk]:
     """The same with an engine in this process, on this thread."""
     traits = engine.traits
-    pace = pace_of(task.speed, traits)
+    task, pace = _by_speakers(task, traits), pace_of(task.speed, traits)
     stretcher = Stretcher(traits.sample_rate, pace.tempo)
     utterance = engine.open(_request(task, task.pieces, pace.speed, 0))
     try:
@@ -138,13 +144,16 @@ def _only(results: Sequence[AudioChunk | Exception]) -> AudioChunk:
 
 
 def choose_voice(wanted: str | None, traits: SpeechTraits, aliases: Mapping[str, str]) -> str:
-    """The model's own name of a voice or, where the model mixes, of a mixture. Raises `MotetError` with the voices."""
+    """The model's own name of a voice or, where the model mixes, of a mixture; where it has several speakers, a voice for
+    each. Raises `MotetError` with the voices."""
     if wanted is None and not traits.voices:
         raise _no_voice("This model has no voice of its own.", traits, aliases)
     if wanted is None:
         return traits.default_voice
     if traits.mixes:
         return str(voice_mix.parse(wanted, lambda name: _own_voice(name, traits, aliases)))
+    if traits.most_speakers > 1:
+        return ",".join(_own_voice(name.strip(), traits, aliases) for name in wanted.split(",")[: traits.most_speakers])
     return _own_voice(wanted, traits, aliases)
 
 

@@ -97,8 +97,9 @@ class SpeechTraits:
     """What a speech model can do, known before it is loaded or just after.
 
     A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a clip (`VoiceReference`). One
-    without voices of its own has an empty `default_voice` and speaks only like a clip. One that `takes_instructions` is told
-    how to speak in words.
+    without voices of its own has an empty `default_voice` and speaks only like a clip. One with several speakers takes
+    scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`. One that `takes_instructions` is told in words how
+    to speak.
     """
 
     sample_rate: int
@@ -108,6 +109,7 @@ class SpeechTraits:
     max_speed: float
     mixes: bool = False
     clones: bool = False
+    most_speakers: int = 1
     takes_instructions: bool = False
 
 

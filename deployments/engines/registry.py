@@ -43,6 +43,9 @@ ENGINES: Mapping[str, EngineEntry] = {
         "deployments.engines.indextts.engine",
         "pip install --constraint constraints.txt 'motet[indextts]' (NOTICE tells of its licence)",
     ),
+    "vibevoice": EngineEntry(
+        "speech", "deployments.engines.vibevoice", "pip install --constraint constraints.txt 'motet[torch]'"
+    ),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx_recognition", INSTALL_MLX),
     "mlx_speech": EngineEntry("speech", "deployments.engines.mlx_speech", INSTALL_MLX),

@@ -1,0 +1,39 @@
+"""Weights of a folder in the Hugging Face layout: one safetensors file, or several with an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
+
+from deployments.errors import fail
+
+
+class FolderWeights(Mapping[str, Tensor]):
+    """Tensors by name, each read when it is asked for, so that a model is in memory once and not twice."""
+
+    def __init__(self, files: list[Path], device: str) -> None:
+        self._open = ExitStack()
+        opened = [self._open.enter_context(safe_open(file, "pt", device)) for file in files]
+        self._where = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 (not a mapping)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._where[name].get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+
+def load_weights(folder: Path, device: str) -> FolderWeights:
+    """All `*.safetensors` of the folder. Raises `MotetError` (invalid) when there is none."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise fail("invalid", f"{folder} holds no weights.", "Check the model's source.", param="source")
+    return FolderWeights(files, device)

@@ -1,0 +1,199 @@
+"""VibeVoice's convolutions between samples and latents, frame by frame.
+
+Everything is causal: what a frame needs of its past are the last few inputs of each layer. Of one stream these are one
+flat row, `state`, which the caller keeps; zeros stand before the beginning. Sound is (batch, time, channels) here, so that
+all but the depthwise convolutions are matrix products over rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deployments.engines.lm.linear import AnyPrecision, linear
+from deployments.engines.lm.rotary import rms_norm
+from deployments.engines.vibevoice.config import CodecShape
+
+Weights = Mapping[str, Tensor]
+SMALLEST_PACKED = 256
+"""Channels: below it, smaller weights save less than rounding rows to them costs."""
+
+
+class Past:
+    """The past of a batch of streams, read layer by layer, and what becomes of it."""
+
+    def __init__(self, state: Tensor) -> None:
+        """`state` is (batch, numbers)."""
+        self._state = state
+        self._at = 0
+        self._kept: list[Tensor] = []
+
+    def before(self, x: Tensor, count: int) -> Tensor:
+        """(batch, count + time, channels): `x` behind the `count` inputs that came before it."""
+        batch, _, channels = x.shape
+        stop = self._at + count * channels
+        whole = torch.cat([self._state[:, self._at : stop].view(batch, count, channels), x], dim=1)
+        self._at = stop
+        self._kept.append(whole[:, whole.shape[1] - count :].flatten(1))
+        return whole
+
+    def new(self) -> Tensor:
+        """The state after this frame."""
+        return torch.cat(self._kept, dim=1)
+
+
+class _Part(nn.Module):
+    """A layer, and how many numbers of a stream's past it keeps."""
+
+    size: int
+
+
+class _Windows(_Part):
+    """A convolution whose every output sees `kernel` inputs: the rows of a matrix product."""
+
+    def __init__(self, weights: Weights, name: str, precision: AnyPrecision) -> None:
+        super().__init__()
+        weight = weights[f"{name}.weight"].float()
+        self.kernel, self.before = weight.shape[2], weight.shape[2] - 1
+        self.size = self.before * weight.shape[1]
+        self.product = linear(weight.flatten(1), weights[f"{name}.bias"].float(), precision)
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        windows = past.before(x, self.before).unfold(1, self.kernel, 1)
+        return _rows(self.product, windows.flatten(2))
+
+
+class _Down(_Part):
+    """A convolution with twice as many taps as its stride: every output sees two blocks of inputs."""
+
+    def __init__(self, weights: Weights, name: str, stride: int, precision: AnyPrecision) -> None:
+        super().__init__()
+        weight = weights[f"{name}.weight"].float()
+        self.stride, self.size = stride, stride * weight.shape[1]
+        self.product = linear(weight.transpose(1, 2).flatten(1), weights[f"{name}.bias"].float(), precision)
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        batch, _, channels = x.shape
+        blocks = past.before(x, self.stride).view(batch, -1, self.stride * channels)
+        return _rows(self.product, torch.cat([blocks[:, :-1], blocks[:, 1:]], dim=2))
+
+
+class _Up(_Part):
+    """A transposed convolution with twice as many taps as its stride: every input and the one before make a block."""
+
+    def __init__(self, weights: Weights, name: str, stride: int, precision: AnyPrecision) -> None:
+        super().__init__()
+        weight = weights[f"{name}.weight"].float()  # (inputs, outputs, taps)
+        self.stride, self.size = stride, weight.shape[0]
+        earlier, own = weight[:, :, stride:], weight[:, :, :stride]
+        both = torch.cat([earlier, own]).permute(2, 1, 0).flatten(0, 1)
+        self.product = linear(both, weights[f"{name}.bias"].float().repeat(stride), precision)
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        batch, time, _ = x.shape
+        pairs = past.before(x, 1)
+        made = _rows(self.product, torch.cat([pairs[:, :-1], pairs[:, 1:]], dim=2))
+        return made.view(batch, time * self.stride, -1)
+
+
+class _Block(_Part):
+    """A depthwise convolution and a feed-forward half. The layer scales are part of each half's last weights."""
+
+    taps: Tensor
+    bias: Tensor
+
+    def __init__(self, weights: Weights, name: str, eps: float, precision: AnyPrecision) -> None:
+        super().__init__()
+        scale, after = weights[f"{name}.gamma"].float(), weights[f"{name}.ffn_gamma"].float()
+        mixer = weights[f"{name}.mixer.conv.weight"].float()
+        self.eps, self.before = eps, mixer.shape[2] - 1
+        self.size = self.before * mixer.shape[0]
+        self.norm = nn.Parameter(weights[f"{name}.norm.weight"].float(), requires_grad=False)
+        self.feed_forward_norm = nn.Parameter(weights[f"{name}.ffn_norm.weight"].float(), requires_grad=False)
+        self.register_buffer("taps", (scale[:, None] * mixer[:, 0]).t().contiguous())
+        self.register_buffer("bias", scale * weights[f"{name}.mixer.conv.bias"].float())
+        up, down = (weights[f"{name}.ffn.linear{number}.weight"].float() for number in (1, 2))
+        up_bias, down_bias = (weights[f"{name}.ffn.linear{number}.bias"].float() for number in (1, 2))
+        self.up = linear(up, up_bias, precision)
+        self.down = linear(after[:, None] * down, after * down_bias, precision)
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        time = x.shape[1]
+        inputs = past.before(rms_norm(x, self.norm, self.eps), self.before)
+        mixed = self.bias
+        for number, tap in enumerate(self.taps):
+            mixed = torch.addcmul(mixed, inputs[:, number : number + time], tap)
+        x = x + mixed
+        hidden = F.gelu(_rows(self.up, rms_norm(x, self.feed_forward_norm, self.eps)))
+        return x + _rows(self.down, hidden)
+
+
+def _rows(product: nn.Module, x: Tensor) -> Tensor:
+    made: Tensor = product(x.flatten(0, 1))
+    return made.view(x.shape[0], x.shape[1], -1)
+
+
+class _Stack(nn.Module):
+    """Layers one after the other over one past. `state_size` is how many numbers a stream's past has."""
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.state_size = sum(part.size for part in parts)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What the next inputs (batch, time, channels) give, and the state (batch, state_size) after them."""
+        past = Past(state)
+        for part in self.parts:
+            x = part(x, past)
+        return x, past.new()
+
+
+def _precision(channels: int, precision: AnyPrecision) -> AnyPrecision:
+    return precision if channels >= SMALLEST_PACKED else "float32"
+
+
+def _blocks(weights: Weights, name: str, count: int, shape: CodecShape, precision: AnyPrecision) -> list[_Part]:
+    return [_Block(weights, f"{name}.stage.{number}", shape.eps, precision) for number in range(count)]
+
+
+def encoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecision) -> _Stack:
+    """Samples (batch, frames * hop, 1) to latents (batch, frames, latent)."""
+    channels = [shape.filters * 2**number for number in range(len(shape.depths))]
+    parts: list[_Part] = [_Windows(weights, f"{name}.stem.conv.conv", "float32")]
+    parts += _blocks(weights, f"{name}.stem", shape.depths[0], shape, _precision(channels[0], precision))
+    for number, (inputs, outputs) in enumerate(pairwise(channels)):
+        layer = f"{name}.conv_layers.{number}"
+        parts.append(_Down(weights, f"{layer}.conv.conv", shape.ratios[number], _precision(inputs, precision)))
+        parts += _blocks(weights, layer, shape.depths[number + 1], shape, _precision(outputs, precision))
+    return _Stack([*parts, _Windows(weights, f"{name}.head.conv", "float32")])
+
+
+def decoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecision) -> _Stack:
+    """Latents (batch, frames, latent) to samples (batch, frames * hop, 1)."""
+    depths, ratios = shape.depths[::-1], shape.ratios[::-1]
+    channels = [shape.filters * 2**number for number in reversed(range(len(depths)))]
+    parts: list[_Part] = [_Windows(weights, f"{name}.stem.conv.conv", "float32")]
+    parts += _blocks(weights, f"{name}.stem", depths[0], shape, _precision(channels[0], precision))
+    for number, (inputs, outputs) in enumerate(pairwise(channels)):
+        layer = f"{name}.conv_layers.{number}"
+        parts.append(_Up(weights, f"{layer}.convtr.convtr", ratios[number], _precision(inputs, precision)))
+        parts += _blocks(weights, layer, depths[number + 1], shape, _precision(outputs, precision))
+    return _Stack([*parts, _Windows(weights, f"{name}.head.conv", "float32")])
+
+
+def encode(stack: _Stack, sound: Tensor, hop: int, frames: int = 8) -> Tensor:
+    """The latents (n, latent) of a whole sound (samples,), filled up with silence to whole frames, bit by bit."""
+    count = math.ceil(len(sound) / hop)
+    sound = F.pad(sound, (0, count * hop - len(sound)))
+    state = torch.zeros(1, stack.state_size)
+    made = []
+    for part in sound.split(frames * hop):
+        latents, state = stack(part[None, :, None], state)
+        made.append(latents[0])
+    return torch.cat(made)

@@ -1,0 +1,266 @@
+"""The VibeVoice engine: a step brings the next frames of every utterance.
+
+Of each frame the language model (with the text and without, for guidance), the diffusion head, the codec's decoder and the
+encoder that hears the frame again are one recorded step. Streams, prompts and pieces are those of every language-model
+voice (`lm/voice.py`): each piece of a script begins with its own prompt, so a script of any length takes the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from deployments.audio.resample import resample
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.lm.clips import ClipVoices
+from deployments.engines.lm.folder import load_weights
+from deployments.engines.lm.linear import AnyPrecision
+from deployments.engines.lm.runaway import Runaway, RunawayLimits
+from deployments.engines.lm.slots import Slot
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece, on_device
+from deployments.engines.vibevoice.config import VibeVoiceConfig, read
+from deployments.engines.vibevoice.networks import Made, Networks
+from deployments.engines.vibevoice.text import Script
+from deployments.errors import fail
+from deployments.graphs import CapturedStep, backend_for
+from deployments.settings import StrictModel
+from deployments.text.speakers import MOST_SPEAKERS
+
+SHORTEST_CLIP_SECONDS = 1.0
+
+
+class VibeVoiceOptions(StrictModel):
+    """`engine_options` of a VibeVoice model. What is None has the value of the model's own files."""
+
+    precision: AnyPrecision = Field("float32", description="Of weights; bfloat16 on CUDA, int8 or bfloat16 on CPUs.")
+    slots: int = Field(32, ge=1, le=256, description="Utterances that may be open at once.")
+    voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
+    clip_seconds: float = Field(30.0, ge=1, le=60, description="Of a clip, so much is heard.")
+    chunk_frames: int = Field(
+        2, ge=1, le=64, description="Frames in a chunk of sound; 133 ms each in the published model."
+    )
+    longest_prompt: int = Field(1024, ge=64, description="Tokens of voices and text together, for one piece.")
+    most_seconds: float = Field(60.0, gt=0, description="Of sound, for one piece.")
+    guidance: float | None = Field(None, ge=1, le=10)
+    solver_steps: int | None = Field(None, ge=1, le=100)
+    runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
+    capture: bool = Field(
+        False, description="Record the step at the start, bucket by bucket. On a CPU it is compiled, which takes long."
+    )
+    capture_batches: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32), description="Streams of the recorded steps.")
+    capture_lengths: tuple[int, ...] = Field((512, 1024), description="Positions they look back at.")
+
+
+@dataclass(frozen=True, slots=True)
+class Voices:
+    """The speakers of a request: for each what the language model reads of the clip, (frames, dim)."""
+
+    clips: tuple[Tensor, ...]
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class VibeVoicePiece(Piece):
+    """One piece of text on its way to sound: its two rows in the cache, and what its next frame begins with."""
+
+    prompt: Tensor
+    slot: Slot
+    free: Slot
+    noise: np.random.Generator
+    embedding: Tensor
+    state: Tensor
+
+
+VibeVoiceUtterance = LanguageUtterance[Voices, VibeVoicePiece]
+
+
+class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
+    """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
+
+    def __init__(
+        self, networks: Networks, script: Script, folder: Path, options: VibeVoiceOptions, device: str
+    ) -> None:
+        super().__init__(device)
+        self.networks, self.options, self._script = networks, options, script
+        self.config: VibeVoiceConfig = networks.config
+        self._most_frames = max(1, int(options.most_seconds * self.config.frame_rate))
+        self._clips = ClipVoices(folder, self.listen, rate=self.config.sample_rate, most=options.voices_kept)
+        with on_device(device):
+            self.cache = networks.language.new_cache(2 * options.slots)
+            self.captured = CapturedStep(
+                self._frame,
+                networks.frame_inputs(self.cache),
+                options.capture_batches,
+                options.capture_lengths,
+                backend_for(device) if options.capture else None,
+                device,
+            )
+            self.captured.capture_all()
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """24 kHz, at the voice's own pace; the voices are clips, one for each speaker of a script."""
+        voices = tuple(Voice(name, "und", "a clip's voice") for name in self._clips.names)
+        default = voices[0].id if voices else ""
+        rate = self.config.sample_rate
+        return SpeechTraits(rate, voices, default, 1.0, 1.0, clones=True, most_speakers=MOST_SPEAKERS)
+
+    def listen(self, clip: Samples, rate: int) -> Tensor:
+        """(frames, dim) of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for one that is too short."""
+        own = self.config.sample_rate
+        sound = torch.as_tensor(resample(clip, rate, own)[: int(self.options.clip_seconds * own)])
+        if len(sound) < SHORTEST_CLIP_SECONDS * own:
+            cause = f"The clip is {len(sound) / own:.1f} s long."
+            raise fail("invalid", cause, "Give 5 to 30 s of one person speaking.", param="voice")
+        with on_device(self.device):
+            return self.networks.voice(_levelled(sound, self.config.level_db).to(self.device))
+
+    def voice_of(self, request: SpeechRequest) -> tuple[Voices, str]:
+        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`."""
+        if request.reference is not None:
+            return Voices((self._clips.of_reference(request.reference),)), ""
+        names = request.voice.split(",")
+        for name in names:
+            if name not in self._clips.names:
+                known = ", ".join(self._clips.names) or "none; send a clip"
+                raise fail("not_found", f"There is no voice {name!r}.", f"Voices: {known}.", param="voice")
+        return Voices(tuple(self._clips.of_name(name) for name in names)), ""
+
+    def begin(self, utterance: VibeVoiceUtterance) -> VibeVoicePiece:
+        """Tokenises the text and takes a row with the text and one without."""
+        clips, config = utterance.voice.clips, self.config
+        tokens = self._script.prompt(utterance.text, [len(clip) for clip in clips])
+        if len(tokens) > self.options.longest_prompt:
+            raise fail(
+                "invalid",
+                f"The voices and the text are {len(tokens)} tokens; a piece may have {self.options.longest_prompt}.",
+                "Send shorter clips or fewer speakers, or raise longest_prompt.",
+            )
+        if self.cache.free < 2:
+            raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
+        prompt = self.networks.prompt(tokens.to(self.device), torch.cat(clips))
+        return VibeVoicePiece(
+            guard=Runaway(self.options.runaway, utterance.text, rate=config.frame_rate, most=self._most_frames),
+            prompt=prompt[:-1],
+            slot=self.cache.join(),
+            free=self.cache.join(),
+            noise=np.random.default_rng([utterance.request.seed, utterance.place]),
+            embedding=prompt[-1],
+            state=torch.zeros(self.networks.state_size),
+        )
+
+    def read(self, fresh: Sequence[VibeVoicePiece]) -> None:
+        """Reads all but the last token of each prompt, which is the first frame's."""
+        prompts, slots = [piece.prompt for piece in fresh], [piece.slot for piece in fresh]
+        self.networks.language.prefill(prompts, slots, self.cache)
+
+    def leave(self, piece: VibeVoicePiece) -> None:
+        """Frees both rows."""
+        self.cache.leave(piece.slot)
+        self.cache.leave(piece.free)
+
+    def advance(self, pieces: Sequence[VibeVoicePiece]) -> list[Samples]:
+        """`chunk_frames` frames of each, less at its end."""
+        self.cache.arrange([slot for piece in pieces for slot in (piece.slot, piece.free)])
+        frames = self._frames(pieces)
+        choices = torch.stack([made.choice for made in frames], dim=1).tolist()
+        samples = torch.stack([made.samples for made in frames], dim=1).cpu().numpy()
+        for number, piece in enumerate(pieces):
+            piece.embedding = frames[-1].embedding[number].clone()
+            piece.state = frames[-1].state[number].clone()
+        return [self._heard(*row) for row in zip(pieces, choices, samples, strict=True)]
+
+    def _frames(self, pieces: Sequence[VibeVoicePiece]) -> list[Made]:
+        """The next frames of all rows. Those behind a row's end are made in vain."""
+        count, scratch = self.options.chunk_frames, self.cache.scratch
+        noise = torch.as_tensor(np.stack([self._noise(piece, count) for piece in pieces], axis=1)).to(self.device)
+        embedding = torch.stack([piece.embedding for piece in pieces])
+        state = torch.stack([piece.state for piece in pieces])
+        positions = torch.tensor([piece.slot.position for piece in pieces])
+        free = torch.tensor([piece.free.position for piece in pieces])
+        longest = max(max(piece.slot.position, piece.free.position) for piece in pieces)
+        made: list[Made] = []
+        for number in range(count):
+            inputs = {
+                "embedding": embedding,
+                "positions": positions,
+                "free_positions": free,
+                "noise": noise[number],
+                "state": state,
+            }
+            packed = self.captured(inputs, min(longest + number + 1, self.cache.capacity)).clone()
+            made.append(self.networks.unpack(packed))
+            embedding, state = made[-1].embedding, made[-1].state
+            positions = (positions + 1).clamp_max(scratch)
+            free = self._free_after(free, made[-1].choice).clamp_max(scratch)
+        return made
+
+    def _free_after(self, free: Tensor, choice: Tensor) -> Tensor:
+        """The rows without text go on with a sound, begin anew with a beginning, and stand still otherwise."""
+        choices, config = self.config.choices, self.config
+        moved = free + (choice == choices.index(config.audio))
+        return torch.where(choice == choices.index(config.begin), 0, moved)
+
+    def _noise(self, piece: VibeVoicePiece, count: int) -> Samples:
+        """(count, latent), drawn one by one: however a text is cut into chunks, a frame's noise is the same."""
+        return piece.noise.standard_normal((count, self.config.head.latent), dtype=np.float32)
+
+    def _heard(self, piece: VibeVoicePiece, choices: list[int], samples: Samples) -> Samples:
+        names = [self.config.choices[choice] for choice in choices]
+        kept = []
+        for name, sound in zip(names, samples, strict=True):
+            piece.spoken = name == self.config.stop
+            if piece.spoken:
+                break
+            piece.slot.position += 1
+            piece.free.position = {self.config.audio: piece.free.position + 1, self.config.begin: 0}.get(
+                name, piece.free.position
+            )
+            if name == self.config.audio:
+                kept.append(sound)
+            if piece.guard.frame():
+                piece.spoken = True
+                break
+        return np.clip(np.concatenate(kept), -1, 1) if kept else np.zeros(0, np.float32)
+
+    def _frame(self, inputs: Mapping[str, Tensor], length: int) -> Tensor:
+        return self.networks.frame(inputs, self.cache, length)
+
+
+def _levelled(sound: Tensor, level_db: float | None) -> Tensor:
+    """At the level that the model knows clips at, and never over full scale."""
+    if level_db is None:
+        return sound
+    louder = sound * 10 ** (level_db / 20) / (sound.square().mean().sqrt() + 1e-6)
+    peak = louder.abs().max()
+    return louder / (peak + 1e-6) if peak > 1 else louder
+
+
+def load(spec: EngineSpec) -> VibeVoiceEngine:
+    """Loads `config.json`, the weights in safetensors, `tokenizer.json` and the clips of `voices/` from `spec.folder`."""
+    torch.set_num_threads(spec.threads)
+    torch.set_flush_denormal(True)
+    folder, options = Path(spec.folder), VibeVoiceOptions.model_validate(dict(spec.options))
+    if spec.device != "cpu" and options.precision == "int8":
+        raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: bfloat16.", param="precision")
+    config = read(folder)
+    with on_device(spec.device):
+        networks = networks_of(load_weights(folder, spec.device), config, options)
+    return VibeVoiceEngine(networks, Script.read(folder, config), folder, options, spec.device)
+
+
+def networks_of(weights: Mapping[str, Tensor], config: VibeVoiceConfig, options: VibeVoiceOptions) -> Networks:
+    """The networks of weights in the Hugging Face layout."""
+    return Networks(
+        weights,
+        config,
+        options.precision,
+        capacity=options.longest_prompt + max(1, int(options.most_seconds * config.frame_rate)),
+        solver_steps=options.solver_steps or config.solver_steps,
+        guidance=config.guidance if options.guidance is None else options.guidance,
+    )
