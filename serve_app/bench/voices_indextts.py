@@ -69,16 +69,15 @@ SMALL_SOUND: Shape = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: `codes` of every text, in so many rounds, `one_by_one` of the texts by the package."""
+    """How much is measured: `codes` of every text, in so many rounds; `ours` are our settings."""
 
     codes: int
     rounds: int
-    one_by_one: int
     ours: Mapping[str, tuple[Precision, int]]
 
 
-QUICK = Plan(10, 2, 1, {name: setting for name, setting in OURS.items() if setting != ("float32", 8)})
-FULL_PLAN = Plan(CODES, 3, 4, OURS)
+QUICK = Plan(10, 2, {name: setting for name, setting in OURS.items() if setting != ("float32", 8)})
+FULL_PLAN = Plan(CODES, 2, OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +92,15 @@ class Served:
         """Codes in a second."""
         return self.codes * len(self.seconds) / max(self.seconds)
 
-    def mean_latency(self, requests: int) -> float:
-        """Seconds, of so many requests that came together. Where fewer were served one after another, the others follow."""
-        served = len(self.seconds)
-        later = [max(self.seconds) * (1 + number / served) for number in range(1, requests - served + 1)]
-        return float(np.mean([*self.seconds, *later][:requests]))
+    @property
+    def mean_latency(self) -> float:
+        """Seconds."""
+        return float(np.mean(self.seconds))
+
+    def queued(self, requests: int) -> Served:
+        """As many requests that came together, when each is served alone, after those before it, as this one was."""
+        (alone,) = self.seconds
+        return Served(tuple(alone * place for place in range(1, requests + 1)), self.codes)
 
 
 def run(quick: bool, soak_minutes: float = 0.0) -> Report:
@@ -187,14 +190,12 @@ class IndexContest:
             done = [now if number in live else before for number, before in enumerate(done)]
         return Served(tuple(done), self.codes)
 
-    def one_by_one(self, beams: int, count: int) -> Served:
-        """The package's, one after another, with its usual settings but for the number of beams."""
-        started, done = time.perf_counter(), list[float]()
-        for number in range(count):
-            codes = self._said(number, beams)
-            assert codes.shape[1] == self.codes, f"the package said {codes.shape[1]} codes instead of {self.codes}"
-            done.append(time.perf_counter() - started)
-        return Served(tuple(done), self.codes)
+    def alone(self, beams: int) -> Served:
+        """One text of the package's, with its usual settings but for the number of beams."""
+        started = time.perf_counter()
+        codes = self._said(0, beams)
+        assert codes.shape[1] == self.codes, f"the package said {codes.shape[1]} codes instead of {self.codes}"
+        return Served((time.perf_counter() - started,), self.codes)
 
     def _said(self, number: int, beams: int) -> Tensor:
         voice, language = self.engine.voice_of(self.request(number))
@@ -312,7 +313,7 @@ def _measure_memory(sheet: Sheet, contest: IndexContest) -> None:
         contest.together(BEST, 4)
     with Memory() as package:
         contest.build_package()
-        contest.one_by_one(BEAMS["package"], 1)
+        contest.alone(BEAMS["package"])
     single = shared + built.bytes + one.peak_bytes
     together = shared + built.bytes + one.bytes + four.peak_bytes
     theirs = sum(tensor.nbytes for tensor in contest.weights.values()) + package.bytes
@@ -334,7 +335,7 @@ def _measure_speed(sheet: Sheet, contest: IndexContest, plan: Plan) -> None:
         served.setdefault(name, []).append(serve())
         return served[name][-1].rate
 
-    variants = {name: partial(contest.one_by_one, beams, plan.one_by_one) for name, beams in BEAMS.items()}
+    variants = {name: partial(contest.alone, beams) for name, beams in BEAMS.items()}
     variants |= {name: partial(contest.together, *setting) for name, setting in plan.ours.items()}
     rates = interleaved({name: partial(kept, name, serve) for name, serve in variants.items()}, plan.rounds)
     threads = torch.get_num_threads()
@@ -349,9 +350,9 @@ def _measure_speed(sheet: Sheet, contest: IndexContest, plan: Plan) -> None:
 
 
 def _put_latency(sheet: Sheet, theirs: Sequence[Served], ours: Sequence[Served]) -> None:
-    queue, batch = ([of.mean_latency(4) for of in side] for side in (theirs, ours))
-    followed = "" if len(theirs[0].seconds) == 4 else "one text was measured; the others wait for those before them"
-    sheet.put("mean latency of 4, package", spread(queue).p50, followed)
+    queue = [served.queued(4).mean_latency for served in theirs]
+    batch = [served.mean_latency for served in ours]
+    sheet.put("mean latency of 4, package", spread(queue).p50, "one was measured; each waits for those before it")
     sheet.put(f"mean latency of 4, {BEST}", spread(batch).p50)
     change = [100 * (mine / other - 1) for mine, other in zip(batch, queue, strict=True)]
     sheet.put(f"mean latency of 4, {BEST} against the package", spread(change).p50, str(spread(change)))

@@ -17,7 +17,7 @@ SHAPE = {"gpt": {**TINY["gpt"], "number_text_tokens": 4096}}
 
 def test_every_figure_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("indextts25")
-    plan = Plan(10, 1, 2, voices_indextts.OURS)
+    plan = Plan(10, 1, voices_indextts.OURS)
     sheet = Sheet(voices_indextts.wanted(plan), print)
     voices_indextts.measure(sheet, tmp_path / "model", plan, SHAPE)
     figures = {figure.name: figure for figure in sheet.figures}
@@ -31,11 +31,11 @@ def test_texts_have_100_characters_and_differ() -> None:
     assert len(set(texts)) == 8
 
 
-def test_those_who_were_not_served_wait_for_those_before_them() -> None:
-    assert Served((2.0,), 10).rate == 5
-    assert Served((2.0,), 10).mean_latency(4) == 5
-    assert Served((2.0, 4.0), 10).mean_latency(4) == 5
-    assert Served((3.0, 3.0, 3.0, 3.0), 10).mean_latency(4) == 3
+def test_in_a_queue_everyone_waits_for_those_before() -> None:
+    alone, together = Served((2.0,), 10), Served((3.0, 3.0, 3.0, 3.0), 10)
+    assert alone.rate == alone.queued(4).rate == 5
+    assert alone.queued(4).mean_latency == 5
+    assert (together.rate, together.mean_latency) == (40 / 3, 3)
 
 
 def test_memory_is_what_the_process_has_taken_meanwhile() -> None:
