@@ -70,7 +70,7 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
 def _replicas(name: str, placement: Placement, config: AppConfig) -> dict[str, Any]:
     """How many there are, or what decides it."""
     if placement.autoscaling is None:
-        return {"num_replicas": placement.replicas}
+        return {"num_replicas": placement.least_replicas}
     seconds = config.speech.request_seconds_of_audio
     return {"autoscaling_config": autoscaling_config(name, placement.autoscaling, seconds)}
 

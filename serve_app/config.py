@@ -295,15 +295,16 @@ class Autoscaling(AutoscalingSettings):
 
 
 class Placement(StrictModel):
-    """Replicas of a model on one hardware class: as many as `replicas`, or as `autoscaling` decides. What is said here of the
-    engine, its source and its options holds instead of what the model says: the same voice may run on another engine there.
+    """Replicas of a model on one hardware class: as many as `replicas` (one where nothing is said), or as `autoscaling`
+    decides. What is said here of the engine, its source, its hashes and its options holds instead of what the model says:
+    the same voice may run on another engine there.
 
     An update puts new replicas in the place of old ones. It ends old ones first, which other placements bridge, or begins
     with up to `surge_percent` more where there is room for them.
     """
 
     hardware: Annotated[Cpu | Cuda | Mlx, Field(discriminator="kind")] = Cpu()
-    replicas: Count = 1
+    replicas: Count | None = None
     autoscaling: Autoscaling | None = None
     surge_percent: int = Field(0, ge=0, le=100)
     max_ongoing_requests: Count = 64
@@ -311,19 +312,19 @@ class Placement(StrictModel):
     stuck_after_seconds: Positive = 60.0
     engine: Engine | None = None
     source: Weights | None = None
-    sha256: Mapping[str, str] = {}
-    options: Mapping[str, Any] = {}
+    sha256: Mapping[str, str] | None = None
+    options: Mapping[str, Any] | None = None
 
     @model_validator(mode="after")
     def _one_number_of_replicas(self) -> "Placement":
-        if self.autoscaling is not None and "replicas" in self.model_fields_set:
+        if self.autoscaling is not None and self.replicas is not None:
             raise ValueError("replicas and autoscaling exclude each other: say min_replicas and max_replicas")
         return self
 
     @property
     def least_replicas(self) -> int:
         """As many replicas as there always are."""
-        return self.replicas if self.autoscaling is None else self.autoscaling.min_replicas
+        return self.autoscaling.min_replicas if self.autoscaling else self.replicas or 1
 
 
 OWN = ("engine", "source", "sha256", "options")
@@ -345,7 +346,7 @@ class Model(StrictModel):
 
     def on(self, placement: Placement) -> "Model":
         """The model as it is on one of its placements."""
-        own = {name: getattr(placement, name) for name in OWN if name in placement.model_fields_set}
+        own = {name: value for name in OWN if (value := getattr(placement, name)) is not None}
         return self.model_copy(update=own)
 
     @model_validator(mode="after")

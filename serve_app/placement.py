@@ -73,6 +73,7 @@ class PlacedModel:
         self._clock = clock
         self._question: asyncio.Task[None] | None = None
         self._looked_s = -math.inf
+        self._doubted_s = -math.inf
 
     @property
     def sleeps(self) -> bool:
@@ -109,9 +110,12 @@ class PlacedModel:
 
     async def call(self, method: str, *arguments: Any, alone: bool) -> Any:
         """One answer. Raises `NoReplica` when no replica lives, unless this placement is the only one left."""
+        asked_s = self._clock()
         with self.request(), self._doubted():
-            answer = getattr(self.handle, method).remote(*arguments)
-            return await (answer if alone else self.while_alive(answer))
+            response = getattr(self.handle, method).remote(*arguments)
+            answer = await (response if alone else self.while_alive(response))
+            self._answered(asked_s)
+            return answer
 
     async def report(self) -> Any:
         """How a replica came up and what it takes. Raises `NoReplica`, at once where that is known already."""
@@ -127,7 +131,7 @@ class PlacedModel:
 
         Raises `NoReplica` before the first answer as `call` does.
         """
-        asked, place_in_line = self._clock(), self.under_way + 1
+        asked_s, place_in_line = self._clock(), self.under_way + 1
         answers = getattr(self._streaming, method).remote(*arguments)
         items: AsyncIterator[Any] = aiter(answers)
         ended = False
@@ -135,7 +139,9 @@ class PlacedModel:
             try:
                 first = _next(items)
                 answer = await (first if alone else self.while_alive(first))
-                self._learn((self._clock() - asked) / place_in_line)
+                if self.alive:
+                    self._learn((self._clock() - asked_s) / place_in_line)
+                self._answered(asked_s)  # after it, since the time to wake up says nothing of the next answer
                 while answer is not _END:
                     yield answer
                     answer = await _next(items)
@@ -161,8 +167,16 @@ class PlacedModel:
 
     def doubt(self) -> None:
         """A replica is gone: others go elsewhere until one answers."""
-        self.alive = False
+        self.alive, self._doubted_s = False, self._clock()
         self._ask()
+
+    def _answered(self, asked_s: float) -> None:
+        """What was asked at `asked_s` was answered. When that was after the last doubt, a replica lives."""
+        if not self.alive and asked_s >= self._doubted_s:
+            self._came_back()
+
+    def _came_back(self) -> None:
+        self.alive, self.first_answer_seconds = True, None  # a new replica: what the old one took says nothing
 
     @contextmanager
     def _doubted(self) -> Iterator[None]:
@@ -187,7 +201,7 @@ class PlacedModel:
             except TROUBLE:
                 await asyncio.sleep(self._spillover.ask_again_s)
         if not self.alive:
-            self.alive, self.first_answer_seconds = True, None  # a new replica: what the old one took says nothing
+            self._came_back()
 
     async def _heard(self) -> Any:
         """A report of one replica, without waiting where there is none. Raises `NoReplica`, or Ray Serve's

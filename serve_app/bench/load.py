@@ -166,6 +166,12 @@ async def ready_report(service: RunningProgram) -> dict[str, Any]:
     return report
 
 
+async def steps_of(service: RunningProgram, model: str) -> dict[str, Any]:
+    """What a model's replica has counted of its steps."""
+    counts: dict[str, Any] = (await ready_report(service))["models"][model]["steps"]
+    return counts
+
+
 async def all_at_once(service: RunningProgram, asks: Sequence[Ask], *, apart_s: float = 0.0) -> list[Heard]:
     """Every request, each started `apart_s` after the one before it."""
 

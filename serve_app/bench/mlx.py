@@ -26,7 +26,7 @@ from deployments.engines.mlx_runtime import BLAS, mx
 from deployments.errors import fail
 from deployments.weights import quantise_mlx, tiny_qwen3_tts, whisper_ctranslate2
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio
-from serve_app.bench.load import Ask, Heard, all_at_once, ready_report
+from serve_app.bench.load import Ask, Heard, all_at_once, steps_of
 from serve_app.bench.running_service import RunningProgram
 from serve_app.bench.sentences import SENTENCES
 from serve_app.bench.serve import service_of
@@ -274,7 +274,7 @@ def _log_bands(samples: Samples, frame: int = 1200, bands: int = 40) -> Samples:
 def _starting(folder: Path) -> Iterator[Callable[[], RunningProgram]]:
     """Starts the service with a tiny model in `folder`, while other things are measured; what it gives waits for it."""
     tiny_qwen3_tts.write(folder)
-    service = service_of({"models": {"tiny": _tiny(folder)}})
+    service = service_of({"models": {"tiny": tiny_model(folder)}})
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(service.__enter__)
         try:
@@ -285,7 +285,8 @@ def _starting(folder: Path) -> Iterator[Callable[[], RunningProgram]]:
                 service.__exit__(None, None, None)
 
 
-def _tiny(folder: Path) -> Mapping[str, Any]:
+def tiny_model(folder: Path) -> Mapping[str, Any]:
+    """The tiny model as it stands in a configuration."""
     options = {"temperature": 0.0, "max_tokens": 60, "frames_per_step": 2, "batch_size": STREAMS}
     return {
         "engine": "mlx_speech",
@@ -301,9 +302,9 @@ async def _session(sheet: Sheet, service: RunningProgram) -> None:
     # The service keeps what it has said under its seed. At temperature 0 another seed says the same.
     again = [Ask(ask.model, ask.text, ask.seed + STREAMS) for ask in asks]
     alone = [_whole((await all_at_once(service, [ask]))[0]) for ask in asks]
-    before = (await ready_report(service))["tiny"]["steps"]
+    before = await steps_of(service, "tiny")
     together = [_whole(heard) for heard in await all_at_once(service, again)]
-    after = (await ready_report(service))["tiny"]["steps"]
+    after = await steps_of(service, "tiny")
     steps, items = (after[name] - before[name] for name in ("steps", "items"))
     worst = [_largest_difference(one, other) for one, other in zip(together, alone, strict=True)]
     sheet.put(BATCH, items / steps, f"{steps:.0f} steps of 2 frames for 8 streams of 60")

@@ -37,6 +37,7 @@ from serve_app.bench.load import (
     open_loop,
     quantile,
     ready_report,
+    steps_of,
     summary,
 )
 from serve_app.bench.running_service import RunningProgram, running_service
@@ -56,11 +57,13 @@ SATURATED = 16
 VANISHING = 100
 ALL_AT_ONCE = 200
 IDLE_WATCH_S = 1.5
-MAX_WAIT_S = 0.1
+MAX_WAIT_S = 0.07
 """How long an accepted request's first sound may be predicted to wait in the overload test."""
+SPARE = 1.2
+"""More requests at 70 % than streams that must be heard: such a short bound on the wait refuses some of a burst."""
 SHARE, OVERLOAD = 0.7, 3.0
-SHORT_SENTENCES = [sentence for sentence in SENTENCES if len(sentence) < 100]
-"""Of two to seven seconds, so that a short run does not depend on which sentence comes last."""
+SHORT_SENTENCES = [sentence for sentence in SENTENCES if len(sentence) < 85]
+"""Of two to six seconds, so that a short run does not depend on which sentence comes last."""
 PRESET_S = 3.0
 
 MEAN_GATE, MEAN_NO_GATE = "mean batch, 8 streams apart, gate on", "mean batch, 8 streams apart, gate off"
@@ -71,6 +74,7 @@ FIRST_8 = "hibari, first sound p95, 8 listeners over 1"
 CAPACITY = "hibari, capacity, 8 clients without a pause"
 UNDERRUNS = "hibari, underruns at 70 % of capacity"
 FIRST_70, FIRST_3X = "hibari, first sound p95 at 70 %", "hibari, first sound p95 of accepted, 3x over 70 %"
+HEARD_70 = "hibari, streams heard to the end at 70 %"
 REFUSED_70 = "hibari, refused with 429 at 70 %"
 REFUSED, FAILED = "hibari, refused with 429 at 3x", "hibari, neither answered nor refused, 70 % and 3x"
 PRESET_FIGURES: tuple[tuple[Callable[[str], str], str], ...] = (
@@ -98,7 +102,7 @@ class Plan:
     curve: tuple[float, ...]
 
 
-QUICK = Plan(1, 1.5, 12, 2.0, 2.0, 30, 2.0, 0, ())
+QUICK = Plan(1, 1.5, 10, 1.0, 1.5, 30, 2.5, 0, ())
 FULL = Plan(3, 6.0, 60, 25.0, 6.0, 200, 6.0, 3, (0.4, 0.9, 1.5))
 
 
@@ -123,7 +127,8 @@ def _wanted(plan: Plan) -> list[Figure]:
         Figure(RATIO_FIRST, "x", at_most(1)),
         Figure(FIRST_8, "x", at_most(3)),
         Figure(CAPACITY, "x real time"),
-        Figure(UNDERRUNS, f"in {plan.streams} streams", at_most(0)),
+        Figure(HEARD_70, "streams", at_least(plan.streams)),
+        Figure(UNDERRUNS, "in all of them", at_most(0)),
         Figure(FIRST_70, "ms"),
         Figure(REFUSED_70, "%"),
         Figure(FIRST_3X, "x", at_most(1.5)),
@@ -250,18 +255,13 @@ def _measure_gate(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks)
 
 
 async def _mean_batch(service: RunningProgram, model: str, asks: Asks) -> float:
-    before = await _steps(service, model)
+    before = await steps_of(service, model)
     _complete(await all_at_once(service, [asks.simulated(model, GATE_CHARACTERS) for _ in range(8)], apart_s=APART_S))
-    return _batch_between(before, await _steps(service, model))
+    return _batch_between(before, await steps_of(service, model))
 
 
 def _batch_between(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     return (after["items"] - before["items"]) / (after["steps"] - before["steps"])
-
-
-async def _steps(service: RunningProgram, model: str) -> dict[str, Any]:
-    report: dict[str, Any] = (await ready_report(service))["models"][model]["steps"]
-    return report
 
 
 def _complete(results: Sequence[Heard]) -> Sequence[Heard]:
@@ -273,9 +273,9 @@ def _complete(results: Sequence[Heard]) -> Sequence[Heard]:
 
 
 def _measure_saturation(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
-    before = asyncio.run(_steps(service, GATE))
+    before = asyncio.run(steps_of(service, GATE))
     eight = _saturated(service, plan, lambda: asks.simulated(GATE, 16))
-    batch = _batch_between(before, asyncio.run(_steps(service, GATE)))
+    batch = _batch_between(before, asyncio.run(steps_of(service, GATE)))
     one = _saturated(service, plan, lambda: asks.simulated(ONE, 16))
     done = (eight.completed / eight.seconds) / (one.completed / one.seconds)
     sheet.put(RATIO_DONE, done, f"{SATURATED} clients, mean batch {batch:.1f}: {eight}")
@@ -373,8 +373,9 @@ def _measure_rates(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks
     full = _summed(closed_loop(service, 8, plan.capacity_s, asks.sentence))
     sheet.put(CAPACITY, full.audio_seconds / full.seconds, str(full))
     capacity = full.completed / full.seconds
-    usual = _at_rate(service, asks, capacity * SHARE, plan.streams)
-    sheet.put(UNDERRUNS, usual.underruns, str(usual))
+    usual = _at_rate(service, asks, capacity * SHARE, math.ceil(plan.streams * SPARE))
+    sheet.put(HEARD_70, usual.completed, str(usual))
+    sheet.put(UNDERRUNS, usual.underruns)
     sheet.put(FIRST_70, usual.first_ms[1], f"{capacity * SHARE:.1f} requests/s, Poisson")
     sheet.put(REFUSED_70, 100 * usual.refused / usual.asked, f"{usual.refused} of {usual.asked}; these made no sound")
     over = _at_rate(service, asks, capacity * OVERLOAD, int(capacity * OVERLOAD * plan.overload_s))

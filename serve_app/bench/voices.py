@@ -374,10 +374,10 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
     return result
 
 
-def soak(sheet: Sheet, contest: Contest, minutes: float) -> None:
+def soak(sheet: Sheet, contest: Contest, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
     """Eight streams at a time; each fourth is left in the middle."""
     engine, random = contest.engine, np.random.default_rng(0)
-    process, started = psutil.Process(), time.monotonic()
+    process, started = psutil.Process(), clock()
     live: list[Any] = []
     opened = left = 0
     early: float | None = None
@@ -392,7 +392,7 @@ def soak(sheet: Sheet, contest: Contest, minutes: float) -> None:
             engine.close(live.pop(int(random.integers(len(live)))))
             left += 1
         live = [utterance for utterance in live if not utterance.finished]
-        elapsed = time.monotonic() - started
+        elapsed = clock() - started
         if early is None and elapsed > minutes * 6:
             early = _megabytes(process)
     for utterance in live:

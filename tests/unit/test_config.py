@@ -174,6 +174,21 @@ def test_a_placement_may_have_an_engine_of_its_own() -> None:
     assert (here.engine, here.source, here.options) == ("simulated", None, {"step_ms": 5})
 
 
+def test_a_config_written_out_in_full_is_the_same_config() -> None:
+    """What is not said must mean the same as what is written for it."""
+    placements: list[dict[str, Any]] = [
+        {"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts"},
+        {"autoscaling": {"max_replicas": 2}},
+    ]
+    own = {"engine": "simulated", "options": {"step_ms": 5}, "placements": placements}
+    for config in (AppConfig(), AppConfig.model_validate({"models": {"own": own}})):
+        again = AppConfig.model_validate(config.model_dump(mode="json"))
+        assert again == config
+        for name, model in config.models.items():
+            here, there = ([m.on(placement) for placement in m.placements] for m in (model, again.models[name]))
+            assert here == there
+
+
 @pytest.mark.parametrize(
     ("own", "trouble"),
     [

@@ -321,6 +321,7 @@ async def test_when_nobody_lives_the_cheapest_is_woken_and_waited_for() -> None:
     await asyncio.wait_for(cpu.woken.wait(), 5)
     cpu.awake()
     assert await asyncio.wait_for(waiting, 5) == "cpu"
+    assert models.asleep("echo") == ["cuda"]  # who answered is known to live, without being asked
     assert not cuda.woken.is_set()
 
 

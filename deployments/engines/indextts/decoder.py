@@ -74,7 +74,7 @@ class Decoder(nn.Module):
     def __init__(self, weights: Weights, config: DecoderConfig, precision: Precision) -> None:
         super().__init__()
         self.config = config
-        self.dtype = cache_dtype(precision)
+        self.precision = precision
         self.codes = nn.Parameter(weights["mel_embedding.weight"], requires_grad=False)
         self.places = nn.Parameter(weights["mel_pos_embedding.emb.weight"], requires_grad=False)
         self.blocks = nn.ModuleList(
@@ -87,15 +87,15 @@ class Decoder(nn.Module):
 
     def new_cache(self, slots: int, capacity: int) -> SlotCache:
         """Room for `slots` streams of `capacity` positions at least."""
-        config = self.config
+        config, device = self.config, self.codes.device
         return SlotCache(
             layers=config.layers,
             slots=slots,
             heads=config.heads,
             capacity=_whole_blocks(capacity + 1) - 1,
             head_dim=config.model_dim // config.heads,
-            dtype=self.dtype,
-            device=str(self.codes.device),
+            dtype=cache_dtype(self.precision, device.type),
+            device=str(device),
         )
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
@@ -127,8 +127,8 @@ class Decoder(nn.Module):
 
 
 def _whole_blocks(length: int) -> int:
-    """As many positions or a few more: attention in bfloat16 adds in another order at the end of a block that is not whole,
-    and a row's sum must not depend on how long its neighbours are."""
+    """As many positions or a few more: attention adds in another order at the end of a block that is not whole, and a row's
+    sum must not depend on how long its neighbours are."""
     return -(-length // BLOCK_POSITIONS) * BLOCK_POSITIONS
 
 

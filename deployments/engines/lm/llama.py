@@ -97,7 +97,7 @@ class LlamaStack(nn.Module):
     ) -> None:
         """`capacity` is how many positions a stream may have."""
         super().__init__()
-        self.shape, self.capacity, self.dtype = shape, capacity, cache_dtype(precision)
+        self.shape, self.capacity = shape, capacity
         self.layers = nn.ModuleList(
             [LlamaLayer(weights, f"{prefix}.layers.{number}", shape, precision) for number in range(shape.layers)]
         )
@@ -105,6 +105,7 @@ class LlamaStack(nn.Module):
         cos, sin = rotary_tables(capacity + 1, shape.head_dim, shape.base)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
+        self.dtype = cache_dtype(precision, self.cos.device.type)
 
     def new_cache(self, slots: int) -> SlotCache:
         """Room for `slots` rows of keys and values."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.lm.layers import ends_of, places_of, prefill, stack, step
-from deployments.engines.lm.linear import Precision, cache_dtype, linear
+from deployments.engines.lm.linear import Precision, linear
 from deployments.engines.lm.rotary import rms_norm, rotary_tables, rotate
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
 from deployments.engines.lm.slots import Slot, SlotCache
@@ -77,7 +77,6 @@ class Decoder(nn.Module):
         """`longest` is how many positions a stream may have."""
         super().__init__()
         self.config = config
-        self.dtype = cache_dtype(precision)
         embeddings = F.linear(
             weights["semantic_tok_emb.weight"], weights["sem_in_proj.weight"], weights["sem_in_proj.bias"]
         )
@@ -103,7 +102,7 @@ class Decoder(nn.Module):
             heads=config.ar_kv_heads or config.ar_heads,
             capacity=capacity,
             head_dim=config.ar_model_dim // config.ar_heads,
-            dtype=self.dtype,
+            dtype=torch.float32,
             device=str(self.cos.device),
         )
 

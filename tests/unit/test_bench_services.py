@@ -1,0 +1,25 @@
+"""The services that benchmarks start are ones that the configuration takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serve_app.bench import serve
+from serve_app.config import AppConfig
+
+
+def test_the_service_with_many_listeners() -> None:
+    config = AppConfig.model_validate(serve.config())
+    assert {serve.GATE, serve.NO_GATE, serve.ONE, "hibari"} == set(config.models)
+    assert config.models["hibari"].max_wait_s == serve.MAX_WAIT_S
+    assert not config.models[serve.NO_GATE].steps.gate
+
+
+def test_the_service_with_a_batch_session(tmp_path: Path) -> None:
+    pytest.importorskip("mlx_audio")
+    from serve_app.bench import mlx
+
+    config = AppConfig.model_validate({"models": {"tiny": mlx.tiny_model(tmp_path)}})
+    assert config.models["tiny"].steps.max_batch_size == mlx.STREAMS
