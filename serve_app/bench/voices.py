@@ -42,19 +42,23 @@ class Setting:
     speak: Callable[[int], Iterator[Samples]]
 
 
-class Contest(Protocol):
-    """One model, ours and its package's."""
+class Speakers(Protocol):
+    """One model of ours, and what it is given to say."""
 
     @property
     def engine(self) -> SpeechEngine[Any]:
         """Our engine with the settings of a service on this machine."""
 
+    def request(self, number: int) -> SpeechRequest:
+        """A stream of ours; the package's stream of the same number says the same."""
+
+
+class Contest(Speakers, Protocol):
+    """One model, ours and its package's."""
+
     @property
     def package(self) -> Sequence[Setting]:
         """The settings of the package that might be its best."""
-
-    def request(self, number: int) -> SpeechRequest:
-        """A stream of ours; the package's stream of the same number says the same."""
 
     def steps(self, buckets: Sequence[Bucket]) -> Iterator[tuple[Bucket, Callable[[], Any], Callable[[], Any], bool]]:
         """For each bucket the plain step, the captured one, and whether both give the same; nothing when it has none."""
@@ -374,7 +378,7 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
     return result
 
 
-def soak(sheet: Sheet, contest: Contest, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
     """Eight streams at a time; each fourth is left in the middle."""
     engine, random = contest.engine, np.random.default_rng(0)
     process, started = psutil.Process(), clock()

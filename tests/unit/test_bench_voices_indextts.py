@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from serve_app.bench import voices_indextts
+from serve_app.bench import voices, voices_indextts
 from serve_app.bench.frame import Sheet
-from serve_app.bench.voices_indextts import CHARACTERS, Memory, Plan, Served, text
+from serve_app.bench.voices_indextts import CHARACTERS, IndexContest, Memory, Plan, Served, text
 from tests.unit.indextts_models import TINY
 
 SHAPE = {"gpt": {**TINY["gpt"], "number_text_tokens": 4096}}
@@ -23,6 +25,17 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
     figures = {figure.name: figure for figure in sheet.figures}
     assert all(figure.measured for figure in sheet.figures), figures
     assert figures["int8, 4 at once"].value and figures["memory, package"].value
+
+
+def test_a_soak_frees_every_slot(tmp_path: Path) -> None:
+    pytest.importorskip("indextts25")
+    contest = IndexContest(tmp_path / "model", 10, SHAPE)
+    contest.build("int8")
+    sheet = Sheet(voices.SOAK, print)
+    voices.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
+    figures = {figure.name: figure for figure in sheet.figures}
+    assert figures["slots taken when all have left"].value == 0
+    assert all(figure.measured for figure in sheet.figures)
 
 
 def test_texts_have_100_characters_and_differ() -> None:
