@@ -261,7 +261,11 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.01):
-            self._highest = max(self._highest, own_bytes())
+            self.look()
+
+    def look(self) -> None:
+        """Takes notice of what the process has now; a thread does so all the time."""
+        self._highest = max(self._highest, own_bytes())
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()

@@ -54,5 +54,6 @@ def test_in_a_queue_everyone_waits_for_those_before() -> None:
 def test_memory_is_what_the_process_has_taken_meanwhile() -> None:
     with Memory() as memory:
         kept = torch.ones(30_000_000)
+        memory.look()
         del kept
-    assert 100e6 < memory.peak_bytes < 200e6
+    assert memory.peak_bytes > 100e6 > memory.bytes
