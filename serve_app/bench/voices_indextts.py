@@ -321,10 +321,11 @@ def _measure_memory(sheet: Sheet, contest: IndexContest) -> None:
         contest.together(BEST, 4)
     with Memory() as package:
         contest.build_package()
+    with Memory() as spoken:
         contest.alone(BEAMS["package"])
     single = shared + built.bytes + one.peak_bytes
     together = shared + built.bytes + one.bytes + four.peak_bytes
-    theirs = sum(tensor.nbytes for tensor in contest.weights.values()) + package.bytes
+    theirs = sum(tensor.nbytes for tensor in contest.weights.values()) + package.bytes + spoken.peak_bytes
     sheet.put("memory, package", theirs / 1e6, "one at a time, three beams")
     sheet.put(f"memory, {BEST}, 1 at a time", single / 1e6)
     sheet.put(f"memory, {BEST}, 4 at once", together / 1e6)
