@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,9 @@ from rich.markup import escape
 from rich.table import Table
 
 Verdict = Literal["met", "not met", "-"]
+LONGEST_NOTE = 200
+"""Characters of a cause beside each figure that it left without a value; all of it is told once."""
+
 LIBRARIES = ("ray", "onnxruntime", "ctranslate2", "numpy")
 
 
@@ -107,11 +111,11 @@ class Sheet:
             self.blame(f"{what}: {type(error).__name__}: {error}")
 
     def blame(self, cause: str) -> None:
-        """Tells why figures have no value: the cause becomes the note of those that have none yet."""
+        """Tells why figures have no value: the cause, cut short, becomes the note of those that have none yet."""
         self._progress(f"FAILED {cause}")
         for name, figure in self._figures.items():
             if not figure.measured and not figure.note:
-                self._figures[name] = replace(figure, note=cause)
+                self._figures[name] = replace(figure, note=shorten(cause, LONGEST_NOTE))
 
 
 @dataclass(frozen=True, slots=True)

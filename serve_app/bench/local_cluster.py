@@ -31,10 +31,14 @@ MARK = "MOTET_LOCAL_CLUSTER"
 
 STORE_BYTES = 80 * 1024 * 1024
 HEAD_NODE = "f" * 51 + "00000"
-"""By this number Ray's fake machines know their head."""
+HEAD_TYPE = "ray.head.default"
+"""By this number and this name Ray's fake machines know their head."""
 
 JOINED = "block forever"
 """What `ray start --block` says once its node is part of the cluster."""
+
+NOTHING_TO_SET_UP = ("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
+"""What Ray's autoscaler expects to be told of every kind of machine but its own."""
 
 IDLE_MINUTES = 0.05
 POLL_S = 0.1
@@ -121,7 +125,7 @@ class LocalCluster:
             }
             for kind, count in most.items()
         }
-        types["head"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+        types[HEAD_TYPE] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
         provider = {"type": "external", "module": PROVIDER, "gcs_address": self.address, "head_node_id": HEAD_NODE}
         switches = dict.fromkeys(("use_node_id_as_ip", "disable_node_updaters", "disable_launch_config_check"), True)
         return {
@@ -130,7 +134,8 @@ class LocalCluster:
             "idle_timeout_minutes": IDLE_MINUTES,
             "provider": {**provider, **switches, "launch_multiple": True},
             "available_node_types": types,
-            "head_node_type": "head",
+            "head_node_type": HEAD_TYPE,
+            **{name: [] for name in NOTHING_TO_SET_UP},
         }
 
     def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_TYPE
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.hardware import Kind
 from serve_app.bench.cluster import CLASSES, MODEL, Asked, Load, too_early
 from serve_app.bench.load import Ask, Heard
+from serve_app.bench.local_cluster import LocalCluster
 from serve_app.bench.running_service import RunningProgram
 
 ASK = Ask(MODEL, "", 0)
@@ -39,3 +44,9 @@ def test_who_answered_is_counted_by_class_and_time() -> None:
 )
 def test_classes_that_leave_before_a_dearer_one_are_counted(left: tuple[Kind, ...], count: int) -> None:
     assert too_early(left) == count
+
+
+def test_rays_autoscaler_takes_the_fleet(tmp_path: Path) -> None:
+    fleet = LocalCluster(tmp_path)._fleet({"cpu": 1, "mlx": 2})
+    validate_config(prepare_config(fleet))
+    assert fleet["head_node_type"] == FAKE_HEAD_NODE_TYPE in fleet["available_node_types"]
