@@ -142,7 +142,7 @@ class SoproContest:
 
 CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
 OWN_CONTESTS: Mapping[str, str] = {"indextts": "serve_app.bench.voices_indextts"}
-"""Models that are measured in another way: modules with `run(quick, soak_minutes)`."""
+"""Models that are measured in another way: modules with `run(quick, ...)`."""
 
 
 def _clip() -> Any:
@@ -196,14 +196,20 @@ QUICK = Plan(2.7, 1, (1, 4, 8), (Bucket(8, 320),))
 FULL = Plan(5.4, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)))
 
 
-def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0) -> Report:
-    """Measures one model; with `soak_minutes`, only how its memory grows under load for so long."""
+def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: Any) -> Report:
+    """Measures one model; with `soak_minutes`, only how its memory grows under load for so long.
+
+    `more` are options that only some models' contests have. Raises `MotetError` for a contest that is not here.
+    """
     if model in OWN_CONTESTS:
-        report: Report = importlib.import_module(OWN_CONTESTS[model]).run(quick, soak_minutes)
+        report: Report = importlib.import_module(OWN_CONTESTS[model]).run(quick, soak_minutes, **more)
         return report
     if model not in CONTESTS:
         known = ", ".join([*CONTESTS, *OWN_CONTESTS])
         raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {known}.", param="model")
+    if more:
+        name = min(more)
+        raise fail("invalid", f"The contest of {model!r} has no option {name!r}.", "Leave it out.", param=name)
     torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from deployments.errors import MotetError
 from serve_app.bench import voices, voices_indextts
 from serve_app.bench.frame import Sheet
 from serve_app.bench.voices_indextts import CHARACTERS, IndexContest, Memory, Plan, Served, text
@@ -36,6 +37,11 @@ def test_a_soak_frees_every_slot(tmp_path: Path) -> None:
     figures = {figure.name: figure for figure in sheet.figures}
     assert figures["slots taken when all have left"].value == 0
     assert all(figure.measured for figure in sheet.figures)
+
+
+def test_options_of_other_contests_are_refused() -> None:
+    with pytest.raises(MotetError, match="no option 'streams'"):
+        voices.run(True, "indextts", streams=(1, 8))
 
 
 def test_texts_have_100_characters_and_differ() -> None:
