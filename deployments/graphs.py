@@ -2,7 +2,8 @@
 
 A step works on tensors of fixed shapes. The runner owns one set of input buffers for each bucket, fills the part that the
 rows of a step do not use with neutral values, copies the rows in, replays, and hands out the rows of the outputs. A shape
-that fits no bucket, or whose bucket has not been captured yet, takes the plain step, so that nobody waits for a capture.
+that fits no bucket, or whose bucket has not been captured yet, takes the plain step, so that nobody waits for a capture. Such
+shapes are captured in idle moments; those outside the buckets once they have been asked for often.
 
 Two backends do the recording: CUDA Graphs, and on a CPU a compiled step (Inductor).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,8 +20,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from deployments.engines.base import StepRecords
+
 WARM_UPS = 3
 MOST_BUCKETS = 256
+OFTEN = 64
+"""Steps of a shape outside the buckets after which a bucket for it is worth recording."""
+LENGTH_GRAIN = 128
+"""Positions: the lengths of such buckets are multiples of it, so that there are few."""
 
 Buffers = Mapping[str, Tensor]
 Step = Callable[[Buffers, int], Tensor]
@@ -98,24 +106,6 @@ class CompiledBackend:
 
 
 @dataclass(slots=True)
-class GraphCounts:
-    """What the runner did: steps replayed and steps taken plainly, captures, their failures, and their time."""
-
-    replayed: int = 0
-    plain: int = 0
-    captures: int = 0
-    failures: int = 0
-    capture_seconds: float = 0.0
-    last_failure: str = ""
-
-    @property
-    def hit_rate(self) -> float:
-        """The share of steps that were replayed; 0 before the first."""
-        steps = self.replayed + self.plain
-        return self.replayed / steps if steps else 0.0
-
-
-@dataclass(slots=True)
 class _Recording:
     buffers: dict[str, Tensor]
     replay: Replay
@@ -125,8 +115,10 @@ class _Recording:
 class CapturedStep:
     """Runs `step`, recorded where it can be.
 
-    `backend` None turns recording off. Rehearsals, and the rows of a bucket that a step leaves unused, run on the neutral
-    inputs alone, so these must point a step that writes somewhere to a place that no stream reads.
+    `backend` None turns recording off. `most` is the largest shape that the step can take: up to it, buckets are added for
+    shapes that are asked for often; without it there are the given ones only. Rehearsals, and the rows of a bucket that a
+    step leaves unused, run on the neutral inputs alone, so these must point a step that writes somewhere to a place that no
+    stream reads.
     """
 
     step: Step
@@ -135,10 +127,13 @@ class CapturedStep:
     lengths: Sequence[int]
     backend: Backend | None
     device: str = "cpu"
+    most: Bucket | None = None
     clock: Callable[[], float] = time.monotonic
-    counts: GraphCounts = field(default_factory=GraphCounts)
+    counts: StepRecords = field(default_factory=StepRecords)
     _recordings: dict[Bucket, _Recording] = field(default_factory=dict)
     _wanted: list[Bucket] = field(default_factory=list)
+    _outside: Counter[Bucket] = field(default_factory=Counter)
+    _given_up: set[Bucket] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if list(self.batches) != sorted(self.batches) or list(self.lengths) != sorted(self.lengths):
@@ -173,14 +168,20 @@ class CapturedStep:
         try:
             self._recordings[bucket] = _Recording(buffers, self.backend.capture(self.step, buffers, bucket.length))
         except Exception as error:
+            self._given_up.add(bucket)
             self.counts.failures += 1
             self.counts.last_failure = f"{type(error).__name__}: {error}"
-        self.counts.captures += bucket in self._recordings
+        else:
+            self.counts.captures += 1
+            self.batches = sorted({*self.batches, bucket.batch})
+            self.lengths = sorted({*self.lengths, bucket.length})
         self.counts.capture_seconds += self.clock() - started
         return bucket in self._recordings
 
     def forget(self) -> None:
-        """Drops every recording, for instance because weights have changed; what was recorded is wanted again."""
+        """Drops every recording, for instance because weights have changed; what was recorded is wanted again, and what could
+        not be may be tried once more."""
+        self._given_up.clear()
         self._wanted += [bucket for bucket in self._recordings if bucket not in self._wanted]
         self._recordings.clear()
 
@@ -200,7 +201,7 @@ class CapturedStep:
         bucket = self.bucket_for(batch, length)
         recording = self._recordings.get(bucket) if bucket else None
         if recording is None:
-            self._want(bucket)
+            self._want(bucket or self._often_outside(Bucket(batch, length)))
             self.counts.plain += 1
             return self.step(rows, length)
         for name, buffer in recording.buffers.items():
@@ -209,8 +210,20 @@ class CapturedStep:
         self.counts.replayed += 1
         return recording.replay()[:batch]
 
+    def _often_outside(self, shape: Bucket) -> Bucket | None:
+        """The bucket to add for a shape that none holds, when it has been asked for often enough."""
+        if self.most is None or shape.batch > self.most.batch or shape.length > self.most.length:
+            return None
+        # In the direction in which it fits it takes what there is: a size in between would be missed by others.
+        row = next((batch for batch in self.batches if batch >= shape.batch), 1 << (shape.batch - 1).bit_length())
+        grains = -(-shape.length // LENGTH_GRAIN) * LENGTH_GRAIN
+        column = next((length for length in self.lengths if length >= shape.length), grains)
+        bucket = Bucket(min(row, self.most.batch), min(column, self.most.length))
+        self._outside[bucket] += 1
+        return bucket if self._outside[bucket] >= OFTEN else None
+
     def _want(self, bucket: Bucket | None) -> None:
-        if bucket and self.backend and bucket not in self._wanted:
+        if bucket and self.backend and bucket not in self._wanted and bucket not in self._given_up:
             self._wanted.append(bucket)
 
 

@@ -34,6 +34,7 @@ class ReplicaLoad:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._works: set[Work] = set()
+        self._idle_since_s = clock()
         self._firsts: deque[tuple[float, float]] = deque(maxlen=MOST_FIRST_SOUNDS)
 
     @contextmanager
@@ -45,6 +46,12 @@ class ReplicaLoad:
             yield work
         finally:
             self._works.discard(work)
+            self._idle_since_s = self._clock()
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long there has been no work; 0 while there is some."""
+        return 0.0 if self._works else self._clock() - self._idle_since_s
 
     def first_sound(self, waited_s: float) -> None:
         """A listener got the first sound after waiting so long."""

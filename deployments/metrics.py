@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.serve import metrics
 
-from deployments.engines.base import AudioChunk, FinishReason, Memory
+from deployments.engines.base import AudioChunk, FinishReason, Memory, StepRecords
 from deployments.paced_speech import PacingReport
 
 BATCH_SIZES = [1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32]
@@ -157,6 +157,27 @@ class MemoryMetrics:
         """What is held now."""
         for kind in ("active", "cached", "peak"):
             self._bytes.set(getattr(memory, f"{kind}_bytes"), {"kind": kind})
+
+
+class RecordMetrics:
+    """The recorded steps of a replica's engine."""
+
+    def __init__(self, model: str) -> None:
+        self._share = metrics.Gauge(
+            "motet_step_replayed_share",
+            "Of the steps so far, the share that was replayed and not taken plainly.",
+            tag_keys=("model",),
+        )
+        self._seconds = metrics.Gauge(
+            "motet_step_recording_seconds", "Spent on recording steps so far.", tag_keys=("model",)
+        )
+        for gauge in (self._share, self._seconds):
+            gauge.set_default_tags({"model": model})
+
+    def told(self, records: StepRecords) -> None:
+        """What became of the steps so far."""
+        self._share.set(records.hit_rate)
+        self._seconds.set(records.capture_seconds)
 
 
 class RequestMetrics:

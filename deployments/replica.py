@@ -14,10 +14,11 @@ import psutil
 from deployments.cpu_scheduling import CpuScheduling, apply
 from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
-from deployments.engines.base import EngineSpec, Memory
+from deployments.engines.base import EngineSpec, Memory, StepRecords
 from deployments.errors import MotetError
 from deployments.load import ReplicaLoad
-from deployments.metrics import MemoryMetrics, StepCounts, StepMetrics
+from deployments.metrics import MemoryMetrics, RecordMetrics, StepCounts, StepMetrics
+from deployments.recording import LONGEST_RECORDING_S, Recording
 from deployments.room import Room
 from deployments.settings import StepSettings, StrictModel
 from deployments.stepping import Stepper
@@ -50,7 +51,7 @@ class ReplicaReport:
     """How a replica came up and what it takes.
 
     `memory_bytes` is resident; `engine_memory` is what the engine's library holds, where it knows. `refusal` says why no new
-    work is taken now.
+    work is taken now. `recorded` tells of an engine that records its steps.
     """
 
     model: str
@@ -64,6 +65,7 @@ class ReplicaReport:
     steps: StepCounts
     engine_memory: Memory | None = None
     refusal: str | None = None
+    recorded: StepRecords | None = None
 
 
 class ModelReplica:
@@ -77,6 +79,7 @@ class ModelReplica:
         started = time.perf_counter()
         engine = await self._loaded()
         self.room = Room(engine, self.thread, MemoryMetrics(settings.model))
+        self.recording = Recording(engine, self.thread, RecordMetrics(settings.model))
         self.prepare(engine, *extra)
         self._load_seconds = time.perf_counter() - started
         started = time.perf_counter()
@@ -106,14 +109,17 @@ class ModelReplica:
     def stepper(self, advance: Callable[[Sequence[Item]], list[Result | Exception]]) -> Stepper[Item, Result]:
         """The gate and batch in front of one of the engine's calls."""
         self._step_metrics = StepMetrics(self.model)
-        stepper = Stepper(self.room.watched(advance), self.thread, self._settings.steps, self._step_metrics)
+        self._steps = self._settings.steps
+        watched = self.recording.watched(self.room.watched(advance))
+        stepper = Stepper(watched, self.thread, self._steps, self._step_metrics)
         self._configure_steps = stepper.configure
         return stepper
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Called by Ray Serve at the start and when the config's step settings change; nothing is restarted. Settings that
         are not named are as the model was configured."""
-        self._configure_steps(StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config)))
+        self._steps = StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config))
+        self._configure_steps(self._steps)
 
     def open_streams(self) -> int:
         """How many streams are under way, where there are streams."""
@@ -138,6 +144,7 @@ class ModelReplica:
             steps=self._step_metrics.counts,
             engine_memory=self.room.memory,
             refusal=self.room.refusal.message if self.room.refusal else None,
+            recorded=self.recording.records,
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -145,9 +152,12 @@ class ModelReplica:
         return dict(self.load.stats())
 
     async def check_health(self) -> None:
-        """Called by Ray Serve; a replica whose step never ends, or whose memory never empties, is replaced."""
-        self.thread.check(self._settings.stuck_after_seconds)
-        await self.room.check(self._settings.stuck_after_seconds)
+        """Called by Ray Serve; a replica whose step never ends, or whose memory never empties, is replaced. One that is idle
+        makes use of it."""
+        stuck_after_s = self._settings.stuck_after_seconds
+        self.thread.check(LONGEST_RECORDING_S if self.recording.under_way else stuck_after_s)
+        await self.room.check(stuck_after_s)
+        self.recording.record_when_idle(self.load.idle_seconds, self._steps.record_after_idle_s)
 
 
 def load_engine(settings: ReplicaSettings) -> Any:

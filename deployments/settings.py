@@ -22,6 +22,7 @@ class StepSettings(StrictModel):
     `max_padding_share` is how much of a padded batch may be padding. A listener whose sound lasts less than
     `urgent_below_ms` is urgent; one whose sound lasts more than `ahead_above_ms` lets urgent ones go first. While more than
     `backlog_cost` waits, an item of at most `short_cost` goes alone and first. Costs are the engine's own measure of a step.
+    An engine that records its step takes time for sizes not recorded yet when it has been idle for `record_after_idle_s`.
     """
 
     max_batch_size: int
@@ -31,6 +32,7 @@ class StepSettings(StrictModel):
     ahead_above_ms: float
     backlog_cost: float
     short_cost: float
+    record_after_idle_s: float
     gate: bool
 
 

@@ -153,8 +153,14 @@ def choose_voice(wanted: str | None, traits: SpeechTraits, aliases: Mapping[str,
     if traits.mixes:
         return str(voice_mix.parse(wanted, lambda name: _own_voice(name, traits, aliases)))
     if traits.most_speakers > 1:
-        return ",".join(_own_voice(name.strip(), traits, aliases) for name in wanted.split(",")[: traits.most_speakers])
+        return ",".join(_voices_of_speakers(wanted.split(","), traits, aliases))
     return _own_voice(wanted, traits, aliases)
+
+
+def _voices_of_speakers(wanted: Sequence[str], traits: SpeechTraits, aliases: Mapping[str, str]) -> list[str]:
+    if len(wanted) > traits.most_speakers:
+        raise _no_voice(f"This model has at most {traits.most_speakers} speakers.", traits, aliases)
+    return [_own_voice(name.strip(), traits, aliases) for name in wanted]
 
 
 def _own_voice(wanted: str, traits: SpeechTraits, aliases: Mapping[str, str]) -> str:

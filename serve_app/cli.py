@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -467,6 +468,15 @@ def bench(
     soak_minutes: Annotated[
         float | None, typer.Option(show_default=False, help="voices: load for so long, and how memory grows.")
     ] = None,
+    streams: Annotated[
+        str | None, typer.Option(show_default=False, help="voices --model vibevoice: how many at once, such as 1,8,32.")
+    ] = None,
+    captured: Annotated[
+        Literal["on", "off"] | None, typer.Option(show_default=False, help="voices --model vibevoice: recorded steps.")
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(show_default=False, help="voices --model vibevoice: where it runs.")
+    ] = None,
 ) -> None:
     """Measure this machine.
 
@@ -478,9 +488,23 @@ def bench(
         width = max(map(len, BENCHMARKS))
         print("\n".join(f"{known:<{width}}  {BENCHMARKS[known].summary}" for known in BENCHMARKS))
         return
-    given = {"compare": compare or None, "model": model, "soak_minutes": soak_minutes}
+    given = {
+        "compare": compare or None,
+        "model": model,
+        "soak_minutes": soak_minutes,
+        "streams": _counts(streams) if streams else None,
+        "captured": captured and captured == "on",
+        "device": device,
+    }
     options = {option: value for option, value in given.items() if value is not None}
     raise typer.Exit(run(name, quick=quick, json_file=json_file, **options))
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Numbers of streams, such as 1,8,32."""
+    if not re.fullmatch(r"[1-9]\d{0,2}(,[1-9]\d{0,2})*", text):
+        raise typer.BadParameter(f"{text!r} is no list of numbers. Write 1,8,32.", param_hint="--streams")
+    return tuple(map(int, text.split(",")))
 
 
 def _config(named: Path | None) -> Path | None:

@@ -86,6 +86,7 @@ class Steps(StepSettings):
     ahead_above_ms: float = Field(400.0, ge=0)
     backlog_cost: Positive = 2000.0
     short_cost: Positive = 100.0
+    record_after_idle_s: Positive = 60.0
     gate: bool = True
 
 

@@ -289,6 +289,44 @@ class CanBeFull(Protocol):
         """What is held now. Callable from any thread."""
 
 
+@dataclass(slots=True)
+class StepRecords:
+    """What became of an engine's recorded steps: those replayed and those taken plainly, captures, their failures, and their
+    time."""
+
+    replayed: int = 0
+    plain: int = 0
+    captures: int = 0
+    failures: int = 0
+    capture_seconds: float = 0.0
+    last_failure: str = ""
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of steps that were replayed; 0 before the first."""
+        steps = self.replayed + self.plain
+        return self.replayed / steps if steps else 0.0
+
+
+class StepRecorder(Protocol):
+    """What records an engine's step, size by size (`deployments/graphs.py`)."""
+
+    counts: StepRecords
+
+    def capture_one_wanted(self) -> bool:
+        """Records one size that steps asked for in vain; False when there is none. For an idle moment, on the engine's
+        thread."""
+
+
+@runtime_checkable
+class RecordsSteps(Protocol):
+    """An engine whose step is recorded."""
+
+    @property
+    def captured(self) -> StepRecorder:
+        """Its recorded step."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """Everything needed to load an engine: where its weights are and what it may use.

@@ -46,6 +46,9 @@ ENGINES: Mapping[str, EngineEntry] = {
     "vibevoice": EngineEntry(
         "speech", "deployments.engines.vibevoice", "pip install --constraint constraints.txt 'motet[torch]'"
     ),
+    "pocket_tts": EngineEntry(
+        "speech", "deployments.engines.pocket_tts", "pip install --constraint constraints.txt 'motet[pocket]'"
+    ),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
     "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx_recognition", INSTALL_MLX),
     "mlx_speech": EngineEntry("speech", "deployments.engines.mlx_speech", INSTALL_MLX),

@@ -48,8 +48,6 @@ MODEL = "hibari"
 HIBARI = {"engine": "hibari", "source": "wheel:hibari-tts", "steps": {"max_batch_size": 1}}
 WORKER_TITLE = "ray::MapWorker"
 """How Ray Data's actors are named in the list of processes."""
-MEASURED_BATCH_ROWS = 8
-"""Half the usual, so that fewer seconds give a steady figure. What Ray Data costs, it costs for every batch."""
 ROWS_A_SECOND = 60
 """More than one engine speaks."""
 RUN_TIMEOUT_S = 180.0
@@ -67,16 +65,18 @@ WORKER_KILLS, DRIVER_KILLS = "workers killed", "drivers killed"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """How much is measured. Speed with batches of `batch_rows`; what Ray Data costs, it costs for every batch."""
 
     rounds: int
     measured_s: float
+    batch_rows: int
     rows: int
     kills: int
 
 
-QUICK = Plan(rounds=2, measured_s=3.0, rows=40, kills=2)
-FULL = Plan(rounds=7, measured_s=8.0, rows=320, kills=20)
+# Half the usual rows in a batch make fewer seconds steadier.
+QUICK = Plan(rounds=2, measured_s=3.0, batch_rows=Bulk().batch_rows // 2, rows=24, kills=2)
+FULL = Plan(rounds=7, measured_s=10.0, batch_rows=Bulk().batch_rows, rows=320, kills=20)
 
 
 def run(quick: bool) -> Report:
@@ -119,7 +119,8 @@ def _measure_throughput(sheet: Sheet, plan: Plan) -> None:
     """In a program of its own: Ray reads its environment when it is imported."""
     environment = os.environ | profiles.ray_environment(os.environ) | {"RAY_BACKEND_LOG_LEVEL": "fatal"}
     environment.pop("RAY_ADDRESS", None)  # a cluster that is already there is not what is measured
-    command = [sys.executable, "-m", "serve_app.bench.bulk", str(plan.rounds), str(plan.measured_s)]
+    arguments = map(str, (plan.rounds, plan.measured_s, plan.batch_rows))
+    command = [sys.executable, "-m", "serve_app.bench.bulk", *arguments]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise fail("engine", f"The measurement failed: {done.stderr[-1000:]}")
@@ -128,15 +129,15 @@ def _measure_throughput(sheet: Sheet, plan: Plan) -> None:
     paces, costs = ({name: [pair[at] for pair in pairs] for name, pairs in found.items()} for at in (0, 1))
     for name, values in paces.items():
         sheet.put(name, spread(values).p50, f"{cores} engines, {plan.rounds} rounds; {spread(values)}")
-    rounds = f"median of {plan.rounds} rounds of {plan.measured_s:.0f} s"
+    rounds = f"batches of {plan.batch_rows} rows; median of {plan.rounds} rounds of {plan.measured_s:.0f} s"
     share, cost = ratio(paces[BULK_PACE], paces[BARE_PACE]), ratio(costs[BARE_PACE], costs[BULK_PACE])
     sheet.put(SHARE, share.p50, f"{rounds}; {share}")
     sheet.put(COST, cost.p50, f"{rounds}; all of Ray and the driver counted; {cost}")
 
 
-def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[float, float]]]:
+def paces_and_costs(rounds: int, measured_s: float, batch_rows: int) -> dict[str, list[tuple[float, float]]]:
     """Of both variants, round by round: seconds of sound a second, and seconds of CPU for a second of sound."""
-    app = AppConfig(bulk=Bulk(batch_rows=MEASURED_BATCH_ROWS))
+    app = AppConfig(bulk=Bulk(batch_rows=batch_rows))
     job, hardware = bulk.job_of(app, "speech", MODEL, bulk.Wishes(), None)
     cores = local.usable_cores()
     costs: dict[str, list[float]] = {BULK_PACE: [], BARE_PACE: []}
@@ -422,4 +423,4 @@ def _bytes(path: Path) -> bytes | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(paces_and_costs(int(sys.argv[1]), float(sys.argv[2]))))
+    print(json.dumps(paces_and_costs(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))))

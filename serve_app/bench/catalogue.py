@@ -56,7 +56,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "voices": Benchmark(
         "Our batched voices beside the models' own packages, stream for stream",
         "serve_app.bench.voices",
-        options=("model", "soak_minutes"),
+        options=("model", "soak_minutes", "streams", "captured", "device"),
         draws=True,
     ),
 }

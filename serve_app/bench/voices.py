@@ -112,7 +112,7 @@ class SoproContest:
         ]
 
     def _speak(self, kind: str | None, threads: int, number: int) -> Iterator[Samples]:
-        with _threads(threads), _without_gates(self._module):
+        with using_threads(threads), _without_gates(self._module):
             for chunk in self._packages[kind].stream(_text(number), ref=self._voice):
                 yield chunk.numpy()
 
@@ -141,7 +141,10 @@ class SoproContest:
 
 
 CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
-OWN_CONTESTS: Mapping[str, str] = {"indextts": "serve_app.bench.voices_indextts"}
+OWN_CONTESTS: Mapping[str, str] = {
+    "indextts": "serve_app.bench.voices_indextts",
+    "vibevoice": "serve_app.bench.voices_vibevoice",
+}
 """Models that are measured in another way: modules with `run(quick, ...)`."""
 
 
@@ -159,7 +162,8 @@ def _text(number: int) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def using_threads(count: int) -> Iterator[None]:
+    """torch's own, inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -262,7 +266,7 @@ def _measure(sheet: Sheet, contest: Contest, plan: Plan) -> None:
         best = _best_setting(contest)
         threads = _best_threads(contest)
         sheet.put("threads of ours", threads)
-    with _threads(threads):
+    with using_threads(threads):
         with sheet.measuring("the captured step"):
             _measure_steps(sheet, contest, plan)
         with sheet.measuring("streams side by side"):
@@ -304,7 +308,7 @@ def _best_threads(contest: Contest) -> int:
     """How many make the first chunks of eight streams fastest, without captured steps, of two tries each."""
 
     def rate(threads: int) -> float:
-        with _threads(threads):
+        with using_threads(threads):
             return run_together(contest, 8, chunks=2).rate
 
     rate(1)
@@ -356,7 +360,7 @@ def run_package(setting: Setting, number: int, seconds: float = float("inf")) ->
     return Run(samples / 24_000, time.perf_counter() - started, (first,), 0)
 
 
-def run_together(contest: Contest, streams: int, *, chunks: int | None = None) -> Run:
+def run_together(contest: Speakers, streams: int, *, chunks: int | None = None) -> Run:
     """So many streams of ours, begun together, or their first chunks.
 
     An underrun is a chunk that comes after the sound before it has ended, for a listener with `HEAD_START_SECONDS`.
@@ -388,6 +392,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     """Eight streams at a time; each fourth is left in the middle."""
     engine, random = contest.engine, np.random.default_rng(0)
     process, started = psutil.Process(), clock()
+    free = engine.cache.free  # type: ignore[attr-defined]
     live: list[Any] = []
     opened = left = 0
     early: float | None = None
@@ -411,7 +416,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     sheet.put("memory after the first tenth", early)
     sheet.put("memory at the end", late)
     sheet.put("growth", 100 * (late / early - 1), f"in {minutes:g} minutes")
-    taken = engine.options.slots - engine.cache.free  # type: ignore[attr-defined]
+    taken = free - engine.cache.free  # type: ignore[attr-defined]
     sheet.put("slots taken when all have left", taken)
     sheet.put("utterances", opened)
     sheet.put("of them left early", left)

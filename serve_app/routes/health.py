@@ -83,4 +83,5 @@ def _facts(report: ReplicaReport) -> dict[str, Any]:
         "scheduling": report.scheduling,
         "open_streams": report.open_streams,
         "steps": asdict(report.steps),
+        "recorded_steps": report.recorded and asdict(report.recorded),
     }

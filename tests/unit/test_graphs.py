@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deployments.graphs import Bucket, Buffers, CapturedStep, CompiledBackend, Input, Replay, Step
+from deployments.graphs import OFTEN, Bucket, Buffers, CapturedStep, CompiledBackend, Input, Replay, Step
 
 INPUTS = {"x": Input((2,), torch.float32, neutral=-1.0), "places": Input((), torch.int64, neutral=9)}
 
@@ -34,10 +34,13 @@ class Remembering:
 
 
 def runner(
-    backend: Remembering | None, batches: tuple[int, ...] = (1, 4), lengths: tuple[int, ...] = (8, 32)
+    backend: Remembering | None,
+    batches: tuple[int, ...] = (1, 4),
+    lengths: tuple[int, ...] = (8, 32),
+    most: Bucket | None = None,
 ) -> CapturedStep:
     ticks = iter(range(1000))
-    return CapturedStep(double, INPUTS, batches, lengths, backend, clock=lambda: float(next(ticks)))
+    return CapturedStep(double, INPUTS, batches, lengths, backend, most=most, clock=lambda: float(next(ticks)))
 
 
 def rows(count: int) -> dict[str, Tensor]:
@@ -95,6 +98,37 @@ def test_what_was_forgotten_is_captured_again() -> None:
     assert step.capture_one_wanted() and not step.capture_one_wanted()
     step(rows(1), 1)
     assert step.counts.replayed == 1 and step.counts.captures == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "added"),
+    [(5, 8, Bucket(8, 8)), (2, 33, Bucket(4, 128)), (9, 300, Bucket(12, 300)), (13, 8, None), (1, 301, None)],
+)
+def test_a_shape_outside_the_buckets_gets_one_when_it_is_asked_for_often(
+    batch: int, length: int, added: Bucket | None
+) -> None:
+    backend = Remembering()
+    step = runner(backend, most=Bucket(12, 300))
+    for _ in range(OFTEN - 1):
+        step(rows(batch), length)
+    assert not step.capture_one_wanted()
+    step(rows(batch), length)
+    assert step.capture_one_wanted() == (added is not None)
+    step(rows(batch), length)
+    assert backend.captured == ([added] if added else [])
+    assert step.counts.replayed == len(backend.captured)
+
+
+def test_what_cannot_be_captured_is_not_tried_again_until_everything_is_forgotten() -> None:
+    step = runner(Remembering(fails=True))
+    for _ in range(3):
+        step(rows(1), 1)
+        step.capture_one_wanted()
+    assert step.counts.failures == 1
+    step.forget()
+    step(rows(1), 1)
+    assert step.capture_one_wanted()
+    assert step.counts.failures == 2
 
 
 def test_a_capture_that_fails_leaves_the_plain_step_and_says_so() -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.engines.lm.linear import Int8Linear, linear
+from deployments.engines.lm.linear import AnyPrecision, Int8Linear, linear
 from deployments.engines.lm.sampler import Sampling, choose, forbid, uniforms
 from deployments.engines.lm.slots import SlotCache, length_mask, write_step
 from deployments.errors import MotetError
+from deployments.graphs import CompiledBackend
 
 
 def cache(slots: int = 3, capacity: int = 5) -> SlotCache:
@@ -139,6 +140,24 @@ def test_int8_is_near_float_and_a_row_is_the_same_in_any_batch() -> None:
     assert ((together - exact).abs() <= bound).all()
     error = (together - exact).norm(dim=1) / exact.norm(dim=1)
     assert error.max() < 0.02
+
+
+def test_a_compiled_step_multiplies_as_the_plain_one_does() -> None:
+    random = torch.Generator().manual_seed(1)
+    layer = linear(torch.randn(32, 64, generator=random), torch.randn(32, generator=random), "int8")
+    x = torch.randn(4, 64, generator=random)
+    replay = CompiledBackend().capture(lambda buffers, _: layer(buffers["x"]), {"x": x}, 1)
+    torch.testing.assert_close(replay(), layer(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_a_layer_is_near_the_product_of_its_weight(precision: AnyPrecision) -> None:
+    random = torch.Generator().manual_seed(2)
+    weight, bias = torch.randn(48, 64, generator=random), torch.randn(48, generator=random)
+    x = torch.randn(5, 64, generator=random)
+    exact, made = x @ weight.t() + bias, linear(weight, bias, precision)(x)
+    assert made.dtype == torch.float32
+    assert (made - exact).norm() < {"float32": 1e-5, "bfloat16": 1e-2, "int8": 2e-2}[precision] * exact.norm()
 
 
 def test_int8_takes_silence() -> None:

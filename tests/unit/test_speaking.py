@@ -159,3 +159,16 @@ def test_every_request_of_a_text_carries_the_clip_to_another_process() -> None:
     (arrived,) = pickle.loads(pickle.dumps(requests[:1]))
     assert arrived == requests[0] and hash(arrived) == hash(requests[0])
     np.testing.assert_array_equal(arrived.reference.samples, clip.samples)
+
+
+async def test_requests_of_a_script_say_whose_they_are_wherever_they_begin() -> None:
+    traits, asked = replace(TRAITS, most_speakers=2), list[tuple[str, ...]]()
+
+    async def call(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
+        asked.append(request.pieces)
+        yield AudioChunk(np.zeros(4, np.float32), RATE, request.first_index, "", last=True)
+
+    pieces = ("Speaker 2: One.", "Two.", "Speaker 1: Three.")
+    async for _ in speak(task(pieces), traits, call, 0.1):
+        pass
+    assert asked == [("Speaker 2: One.",), ("Speaker 2: Two.",), ("Speaker 1: Three.",)]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from deployments.audio.decode import decode_all
-from deployments.engines.base import Samples, VoiceReference
+from deployments.engines.base import Samples, SpeechRequest, SpeechTraits, Voice, VoiceReference
+from deployments.errors import fail
 
 LONGEST_CLIP_SECONDS = 60.0
 VoiceT = TypeVar("VoiceT")
@@ -30,6 +31,26 @@ class ClipVoices(Generic[VoiceT]):
     def names(self) -> tuple[str, ...]:
         """The folder's clips."""
         return tuple(self._files)
+
+    def traits(self, *, most_speakers: int = 1) -> SpeechTraits:
+        """Of a model that speaks with clips, at their own pace and in whatever language the text is."""
+        voices = tuple(Voice(name, "und", "a clip's voice") for name in self._files)
+        default = voices[0].id if voices else ""
+        return SpeechTraits(self._rate, voices, default, 1.0, 1.0, clones=True, most_speakers=most_speakers)
+
+    def of_request(self, request: SpeechRequest) -> tuple[VoiceT, ...]:
+        """The voice of the request's clip, or of a clip of the folder for each speaker: `ada`, or `ada,ben`.
+
+        Raises `MotetError` (not_found) for a voice that is not here.
+        """
+        if request.reference is not None:
+            return (self.of_reference(request.reference),)
+        names = request.voice.split(",")
+        for name in names:
+            if name not in self._files:
+                known = ", ".join(self._files) or "none; send a clip"
+                raise fail("not_found", f"There is no voice {name!r}.", f"Voices: {known}.", param="voice")
+        return tuple(self.of_name(name) for name in names)
 
     def of_reference(self, clip: VoiceReference) -> VoiceT:
         """The voice of a request's clip."""

@@ -86,14 +86,15 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, positions: Tensor, mask: Tensor, keys: Tensor, values: Tensor
 ) -> Tensor:
     """(batch, heads * head_dim): each row's query over its own past, after its key and value are written there."""
-    batch, length = query.shape[0], mask.shape[-1]
+    batch, heads, dim = query.shape
+    length = mask.shape[-1]
     write_step(keys, positions, key)
     write_step(values, positions, value)
+    # The queries that share keys stand side by side, as if they were a sequence: one product for all of them.
     y = F.scaled_dot_product_attention(
-        query[:, :, None].to(keys.dtype),
+        query.reshape(batch, -1, heads // key.shape[1], dim).to(keys.dtype),
         keys[:batch, :, :length],
         values[:batch, :, :length],
         attn_mask=mask,
-        enable_gqa=query.shape[1] != key.shape[1],
     )
-    return y.to(query.dtype).flatten(1)
+    return y.to(query.dtype).reshape(batch, heads * dim)

@@ -7,9 +7,11 @@ processor multiplies bytes (VNNI, AMX), and reads a quarter of the memory that f
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Callable, Mapping
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +56,7 @@ class Int8Linear(nn.Module):
     """The same with a weight of signed bytes.
 
     Error: each product's factors are off by at most half a step, 1/254 of their row's largest magnitude. On x86 the
-    weight is kept in the order in which oneDNN reads it.
+    weight is kept in the order in which oneDNN reads it, and `weight` is empty.
     """
 
     weight: Tensor
@@ -65,27 +67,50 @@ class Int8Linear(nn.Module):
         super().__init__()
         scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
         steps = (weight / scales[:, None]).round().to(torch.int8).contiguous()
-        self.weight = torch.ops.onednn.qlinear_prepack(steps, None) if PACKS else steps
+        self.packed = torch.ops.onednn.qlinear_prepack(steps, None) if PACKS else None
+        self.register_buffer("weight", steps[:0] if PACKS else steps)
         self.register_buffer("scales", scales)
         self.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.int32))
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.number = next(_NUMBERS)
+        _LAYERS[self.number] = self
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs) float32 to (n, outputs) float32."""
         scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
         steps = (x / scale).round()
-        if PACKS:
-            y = self._packed_product((steps + 128).to(torch.uint8))
-        else:
+        if self.packed is None:
             y = torch._int_mm(steps.to(torch.int8), self.weight.t()) * self.scales
+        else:
+            y = self._packed_product((steps + 128).to(torch.uint8))
         return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
 
     def _packed_product(self, steps: Tensor) -> Tensor:
         """(n, outputs) of unsigned steps around 128, which are what processors without AMX multiply fast."""
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            steps, 1.0, 128, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-        return product
+        if torch.compiler.is_compiling():
+            named: Tensor = torch.ops.motet.packed_product(steps, self.scales, self.number)
+            return named
+        return _multiplied(steps, self)
+
+
+def _multiplied(steps: Tensor, layer: Int8Linear) -> Tensor:
+    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        steps, 1.0, 128, layer.packed, layer.scales, layer.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product
+
+
+# A compiler cannot look into packed weights, so a compiled step knows a layer by its number.
+_NUMBERS = itertools.count()
+_LAYERS: WeakValueDictionary[int, Int8Linear] = WeakValueDictionary()
+_OPERATORS = torch.library.Library("motet", "DEF")
+_OPERATORS.define("packed_product(Tensor steps, Tensor scales, int number) -> Tensor")
+_OPERATORS.impl("packed_product", lambda steps, _, number: _multiplied(steps, _LAYERS[number]), "CPU")
+torch.library.register_fake(
+    "motet::packed_product",
+    lambda steps, scales, _: steps.new_empty((steps.shape[0], scales.shape[0]), dtype=torch.float32),
+    lib=_OPERATORS,
+)
 
 
 def in_blocks(rows_pass: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """The engine of a language-model voice: streams of pieces, prompts read together, a chunk of sound for each at a step.
 
 A model says how a piece of text begins, goes on and leaves; everything that is the same for all such models is here.
-Sopro, VibeVoice and CSM are models of this engine.
+Sopro, VibeVoice and Pocket-TTS are models of this engine.
 """
 
 from __future__ import annotations
@@ -14,10 +14,35 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
-from deployments.engines.lm.runaway import Runaway
+from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.errors import fail
+from deployments.settings import StrictModel
+
+
+class ClonerOptions(StrictModel):
+    """`engine_options` of a model that reads a clip and a text as one prompt."""
+
+    slots: int = Field(32, ge=1, le=256, description="Utterances that may be open at once.")
+    voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
+    longest_prompt: int = Field(1024, ge=64, description="Positions of clip and text together, for one piece.")
+    most_seconds: float = Field(60.0, gt=0, description="Of sound, for one piece.")
+    runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
+
+    def check_prompt(self, positions: int) -> None:
+        """Raises `MotetError` (invalid) when a prompt is too long."""
+        if positions > self.longest_prompt:
+            raise fail(
+                "invalid",
+                f"The voices and the text are {positions} positions; a piece may have {self.longest_prompt}.",
+                "Send shorter clips or fewer speakers, or raise longest_prompt.",
+            )
+
+    def most_frames(self, rate: float) -> int:
+        """Frames that a piece may have, of `rate` a second."""
+        return max(1, int(self.most_seconds * rate))
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
 from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
 from deployments.errors import fail
-from deployments.graphs import CapturedStep, backend_for
+from deployments.graphs import Bucket, CapturedStep, backend_for
 from deployments.settings import StrictModel
 
 LONGEST_PROMPT = 700
@@ -127,6 +127,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             options.capture_lengths,
             backend_for(self.device) if options.capture else None,
             self.device,
+            most=Bucket(options.slots, self.cache.capacity),
         )
         self.captured.capture_all()
 

@@ -20,7 +20,7 @@ from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.config import CodecShape
 
 Weights = Mapping[str, Tensor]
-SMALLEST_PACKED = 256
+SMALLEST_PACKED = 64
 """Channels: below it, smaller weights save less than rounding rows to them costs."""
 
 

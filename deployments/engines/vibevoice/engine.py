@@ -17,39 +17,33 @@ from pydantic import Field
 from torch import Tensor
 
 from deployments.audio.resample import resample
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.folder import load_weights
 from deployments.engines.lm.linear import AnyPrecision
-from deployments.engines.lm.runaway import Runaway, RunawayLimits
+from deployments.engines.lm.runaway import Runaway
 from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece, on_device
+from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece, on_device
 from deployments.engines.vibevoice.config import VibeVoiceConfig, read
 from deployments.engines.vibevoice.networks import Made, Networks
 from deployments.engines.vibevoice.text import Script
 from deployments.errors import fail
 from deployments.graphs import CapturedStep, backend_for
-from deployments.settings import StrictModel
 from deployments.text.speakers import MOST_SPEAKERS
 
 SHORTEST_CLIP_SECONDS = 1.0
 
 
-class VibeVoiceOptions(StrictModel):
+class VibeVoiceOptions(ClonerOptions):
     """`engine_options` of a VibeVoice model. What is None has the value of the model's own files."""
 
     precision: AnyPrecision = Field("float32", description="Of weights; bfloat16 on CUDA, int8 or bfloat16 on CPUs.")
-    slots: int = Field(32, ge=1, le=256, description="Utterances that may be open at once.")
-    voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
     clip_seconds: float = Field(30.0, ge=1, le=60, description="Of a clip, so much is heard.")
     chunk_frames: int = Field(
         2, ge=1, le=64, description="Frames in a chunk of sound; 133 ms each in the published model."
     )
-    longest_prompt: int = Field(1024, ge=64, description="Tokens of voices and text together, for one piece.")
-    most_seconds: float = Field(60.0, gt=0, description="Of sound, for one piece.")
     guidance: float | None = Field(None, ge=1, le=10)
     solver_steps: int | None = Field(None, ge=1, le=100)
-    runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
     capture: bool = Field(
         False, description="Record the step at the start, bucket by bucket. On a CPU it is compiled, which takes long."
     )
@@ -88,7 +82,7 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
         super().__init__(device)
         self.networks, self.options, self._script = networks, options, script
         self.config: VibeVoiceConfig = networks.config
-        self._most_frames = max(1, int(options.most_seconds * self.config.frame_rate))
+        self._most_frames = options.most_frames(self.config.frame_rate)
         self._clips = ClipVoices(folder, self.listen, rate=self.config.sample_rate, most=options.voices_kept)
         with on_device(device):
             self.cache = networks.language.new_cache(2 * options.slots)
@@ -96,7 +90,7 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
                 self._frame,
                 networks.frame_inputs(self.cache),
                 options.capture_batches,
-                options.capture_lengths,
+                sorted({min(length, self.cache.capacity) for length in options.capture_lengths}),
                 backend_for(device) if options.capture else None,
                 device,
             )
@@ -105,10 +99,7 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
     @property
     def traits(self) -> SpeechTraits:
         """24 kHz, at the voice's own pace; the voices are clips, one for each speaker of a script."""
-        voices = tuple(Voice(name, "und", "a clip's voice") for name in self._clips.names)
-        default = voices[0].id if voices else ""
-        rate = self.config.sample_rate
-        return SpeechTraits(rate, voices, default, 1.0, 1.0, clones=True, most_speakers=MOST_SPEAKERS)
+        return self._clips.traits(most_speakers=MOST_SPEAKERS)
 
     def listen(self, clip: Samples, rate: int) -> Tensor:
         """(frames, dim) of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for one that is too short."""
@@ -122,25 +113,13 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
 
     def voice_of(self, request: SpeechRequest) -> tuple[Voices, str]:
         """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`."""
-        if request.reference is not None:
-            return Voices((self._clips.of_reference(request.reference),)), ""
-        names = request.voice.split(",")
-        for name in names:
-            if name not in self._clips.names:
-                known = ", ".join(self._clips.names) or "none; send a clip"
-                raise fail("not_found", f"There is no voice {name!r}.", f"Voices: {known}.", param="voice")
-        return Voices(tuple(self._clips.of_name(name) for name in names)), ""
+        return Voices(self._clips.of_request(request)), ""
 
     def begin(self, utterance: VibeVoiceUtterance) -> VibeVoicePiece:
         """Tokenises the text and takes a row with the text and one without."""
         clips, config = utterance.voice.clips, self.config
         tokens = self._script.prompt(utterance.text, [len(clip) for clip in clips])
-        if len(tokens) > self.options.longest_prompt:
-            raise fail(
-                "invalid",
-                f"The voices and the text are {len(tokens)} tokens; a piece may have {self.options.longest_prompt}.",
-                "Send shorter clips or fewer speakers, or raise longest_prompt.",
-            )
+        self.options.check_prompt(len(tokens))
         if self.cache.free < 2:
             raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
         prompt = self.networks.prompt(tokens.to(self.device), torch.cat(clips))
@@ -170,9 +149,6 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
         frames = self._frames(pieces)
         choices = torch.stack([made.choice for made in frames], dim=1).tolist()
         samples = torch.stack([made.samples for made in frames], dim=1).cpu().numpy()
-        for number, piece in enumerate(pieces):
-            piece.embedding = frames[-1].embedding[number].clone()
-            piece.state = frames[-1].state[number].clone()
         return [self._heard(*row) for row in zip(pieces, choices, samples, strict=True)]
 
     def _frames(self, pieces: Sequence[VibeVoicePiece]) -> list[Made]:
@@ -198,6 +174,9 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
             embedding, state = made[-1].embedding, made[-1].state
             positions = (positions + 1).clamp_max(scratch)
             free = self._free_after(free, made[-1].choice).clamp_max(scratch)
+        for number, piece in enumerate(pieces):
+            piece.embedding, piece.state = embedding[number].clone(), state[number].clone()
+            piece.slot.position, piece.free.position = int(positions[number]), int(free[number])
         return made
 
     def _free_after(self, free: Tensor, choice: Tensor) -> Tensor:
@@ -211,20 +190,12 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
         return piece.noise.standard_normal((count, self.config.head.latent), dtype=np.float32)
 
     def _heard(self, piece: VibeVoicePiece, choices: list[int], samples: Samples) -> Samples:
-        names = [self.config.choices[choice] for choice in choices]
         kept = []
-        for name, sound in zip(names, samples, strict=True):
-            piece.spoken = name == self.config.stop
-            if piece.spoken:
-                break
-            piece.slot.position += 1
-            piece.free.position = {self.config.audio: piece.free.position + 1, self.config.begin: 0}.get(
-                name, piece.free.position
-            )
+        for name, sound in zip((self.config.choices[choice] for choice in choices), samples, strict=True):
             if name == self.config.audio:
                 kept.append(sound)
-            if piece.guard.frame():
-                piece.spoken = True
+            piece.spoken = name == self.config.stop or piece.guard.frame()
+            if piece.spoken:
                 break
         return np.clip(np.concatenate(kept), -1, 1) if kept else np.zeros(0, np.float32)
 
@@ -260,7 +231,7 @@ def networks_of(weights: Mapping[str, Tensor], config: VibeVoiceConfig, options:
         weights,
         config,
         options.precision,
-        capacity=options.longest_prompt + max(1, int(options.most_seconds * config.frame_rate)),
+        capacity=options.longest_prompt + options.most_frames(config.frame_rate),
         solver_steps=options.solver_steps or config.solver_steps,
         guidance=config.guidance if options.guidance is None else options.guidance,
     )

@@ -1,0 +1,182 @@
+"""Pocket-TTS, a small voice-cloning model: transformers' own modules on the base of language-model voices.
+
+Its decoder is causal and keeps no past: when sound is due (4, 8, 16, ... frames), a piece is decoded from its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import PocketTTSAudioTokenizerModel, PocketTTSForConditionalGeneration
+
+from deployments.audio.resample import resample
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.lm import layers
+from deployments.engines.lm.clips import ClipVoices
+from deployments.engines.lm.rotary import rotary_tables, rotate
+from deployments.engines.lm.runaway import Runaway
+from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece, on_device
+
+LEAST_FRAMES, SHORT_TEXT_WORDS, TAIL, SHORT_TAIL = 6, 4, 2, 4
+
+
+class PocketOptions(ClonerOptions):
+    """`engine_options` of a Pocket-TTS model."""
+
+    first_frames: int = Field(4, ge=1, le=64, description="Frames of 80 ms in the first chunk; later ones double.")
+    temperature: float = Field(0.7, ge=0, le=2, description="Variance of the noise that frames begin with.")
+    flow_steps: int = Field(1, ge=1, le=32)
+    ends_above: float = Field(-4.0, description="A frame whose end is more likely than this logit ends the text.")
+
+
+class PocketLayer:
+    """A layer of transformers' backbone, without its attention."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer, self._attention = layer, layer.self_attn
+
+    def attention_input(self, x: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (n, heads, head_dim); places are (n, 1, head_dim) cosines and sines."""
+        h, a = self._layer.input_layernorm(x), self._attention
+        query, key, value = (p(h).view(len(x), -1, a.head_dim) for p in (a.q_proj, a.k_proj, a.v_proj))
+        return rotate(query, *places), rotate(key, *places), value
+
+    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows attention."""
+        x = x + self._attention.o_proj(attended)
+        return x + self._layer.mlp(self._layer.post_attention_layernorm(x))  # type: ignore[no-any-return]
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class PocketPiece(Piece):
+    """One piece: its slot, what its next frame reads, the latents so far, and how many frames are heard or left."""
+
+    prompt: Tensor
+    slot: Slot
+    random: np.random.Generator
+    embedding: Tensor
+    tail: int
+    latents: list[Tensor] = field(default_factory=list)
+    heard: int = 0
+    left: int | None = None
+
+
+class PocketEngine(LanguageVoiceEngine[Tensor, PocketPiece]):
+    """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
+
+    def __init__(self, model: Any, codec: Any, tokenizer: Tokenizer, folder: Path, options: PocketOptions, device: str):
+        super().__init__(device)
+        self.model, self.codec, self.options, self._tokenizer = model, codec, options, tokenizer
+        self.config, self._frame = model.config, int(codec.config.frame_size)
+        self._most = options.most_frames(self.config.frame_rate)
+        self._layers = [PocketLayer(layer) for layer in model.model.layers]
+        self._clips = ClipVoices(folder, self.listen, rate=int(codec.config.sampling_rate), most=options.voices_kept)
+        count, heads, dim = len(self._layers), self.config.num_key_value_heads, self.config.head_dim
+        size = {"slots": options.slots, "capacity": options.longest_prompt + self._most}
+        with on_device(device):
+            self._turns = rotary_tables(size["capacity"] + 1, dim, self.config.rope_parameters["rope_theta"])
+            self.cache = SlotCache(layers=count, heads=heads, head_dim=dim, dtype=torch.float32, device=device, **size)
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """24 kHz, at the voice's own pace."""
+        return self._clips.traits()
+
+    def listen(self, clip: Samples, rate: int) -> Tensor:
+        """(frames, dim): what the backbone reads of a mono clip at `rate` Hz."""
+        sound = torch.as_tensor(resample(clip, rate, self.traits.sample_rate)).to(self.device)
+        with on_device(self.device):
+            whole = torch.nn.functional.pad(sound, (0, -len(sound) % self._frame))
+            latents = self.codec.encode(whole[None, None]).latents[0]
+            return self.model.model.audio_prompt_proj(latents)  # type: ignore[no-any-return]
+
+    def voice_of(self, request: SpeechRequest) -> tuple[Tensor, str]:
+        """The request's clip, or one of the folder's."""
+        return self._clips.of_request(request)[0], ""
+
+    def begin(self, utterance: LanguageUtterance[Tensor, PocketPiece]) -> PocketPiece:
+        """The prompt is the clip, then the text; the first frame reads a beginning of its own."""
+        model, text = self.model.model, utterance.text
+        words = torch.tensor(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        opening = model.embed_tokens(torch.tensor([self.config.audio_prompt_bos_token_id]))
+        prompt = torch.cat([opening, utterance.voice, model.embed_tokens(words)])
+        self.options.check_prompt(len(prompt))
+        return PocketPiece(
+            guard=Runaway(self.options.runaway, text, rate=self.config.frame_rate, most=self._most),
+            prompt=prompt,
+            slot=self.cache.join(),
+            random=np.random.default_rng([utterance.request.seed, utterance.place]),
+            embedding=model.embed_audio_latents(model.bos_latent),
+            tail=SHORT_TAIL if len(text.split()) <= SHORT_TEXT_WORDS else TAIL,
+        )
+
+    def read(self, fresh: Sequence[PocketPiece]) -> None:
+        """Reads the prompts."""
+        prompts, slots = [piece.prompt for piece in fresh], [piece.slot for piece in fresh]
+        lengths = [len(prompt) for prompt in prompts]
+        places = self._places(layers.places_of(lengths))
+        layers.prefill(self._layers, torch.cat(prompts), lengths, slots, self.cache, *places)
+
+    def leave(self, piece: PocketPiece) -> None:
+        """Frees the slot."""
+        self.cache.leave(piece.slot)
+
+    def advance(self, pieces: Sequence[PocketPiece]) -> list[Samples]:
+        """Frames until a piece has enough for its next chunk, or is at its end; then the sound of those that have."""
+        for _ in range(min(map(self._missing, pieces))):
+            self._frames(pieces)
+            if any(piece.spoken for piece in pieces):
+                break
+        due = [piece for piece in pieces if piece.spoken or self._missing(piece) <= 0]
+        latents = torch.nn.utils.rnn.pad_sequence([torch.stack(piece.latents) for piece in due], batch_first=True)
+        made = self.codec.decode(self.model.denormalize_latents(latents)).audio_values[:, 0].clamp(-1, 1).cpu().numpy()
+        sounds = {id(piece): sound for piece, sound in zip(due, made, strict=True)}
+        return [self._new(piece, sounds.get(id(piece))) for piece in pieces]
+
+    def _missing(self, piece: PocketPiece) -> int:
+        return max(self.options.first_frames, 2 * piece.heard) - len(piece.latents)
+
+    def _new(self, piece: PocketPiece, sound: Samples | None) -> Samples:
+        first, piece.heard = piece.heard, piece.heard if sound is None else len(piece.latents)
+        return np.zeros(0, np.float32) if sound is None else sound[first * self._frame : piece.heard * self._frame]
+
+    def _places(self, positions: Tensor) -> list[Tensor]:
+        return [table[positions, None] for table in self._turns]
+
+    def _frames(self, pieces: Sequence[PocketPiece]) -> None:
+        self.cache.arrange([piece.slot for piece in pieces])
+        x, positions = torch.stack([p.embedding for p in pieces]), torch.tensor([p.slot.position for p in pieces])
+        length, places = int(positions.max()) + 1, self._places(positions)
+        hidden = self.model.model.norm(layers.step(self._layers, x, positions, self.cache, length, *places))
+        noise = np.stack([piece.random.standard_normal(self.config.latent_dim, np.float32) for piece in pieces])
+        start = torch.as_tensor(noise).to(hidden.device) * self.options.temperature**0.5
+        latents = self.model.sample_latent(hidden, start, self.options.flow_steps)
+        ends = (self.model.eos_head(hidden)[:, 0] > self.options.ends_above).tolist()
+        for piece, latent, end in zip(pieces, latents, ends, strict=True):
+            piece.latents.append(latent)
+            piece.embedding, piece.slot.position = self.model.model.embed_audio_latents(latent), piece.slot.position + 1
+            if piece.left is not None:
+                piece.left -= 1
+            elif end and len(piece.latents) > LEAST_FRAMES:
+                piece.left = piece.tail
+            piece.spoken = piece.left == 0 or piece.guard.frame()
+
+
+def load(spec: EngineSpec) -> PocketEngine:
+    """Loads the model, `audio_tokenizer/`, `tokenizer.json` and the clips of `voices/` from `spec.folder`."""
+    torch.set_num_threads(spec.threads)
+    folder, options = Path(spec.folder), PocketOptions.model_validate(dict(spec.options))
+    model = PocketTTSForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
+    codec = PocketTTSAudioTokenizerModel.from_pretrained(folder / "audio_tokenizer", use_safetensors=True)
+    words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    device: Any = spec.device
+    return PocketEngine(model.eval().to(device), codec.eval().to(device), words, folder, options, spec.device)

@@ -1,0 +1,147 @@
+"""Pocket-TTS, the third model on the base of language-model voices: the shared properties, and what `generate()` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    PocketTTSAudioTokenizerConfig,
+    PocketTTSAudioTokenizerModel,
+    PocketTTSConfig,
+    PocketTTSForConditionalGeneration,
+)
+
+from deployments.engines.base import EngineSpec, SpeechRequest
+from deployments.engines.pocket_tts import PocketEngine, load
+from tests.unit.sopro_models import RATE, clip, write_wav
+from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak, write_golden
+from tests.unit.vibevoice_models import tokenizer
+
+PIECES = [piece for pieces in TEXTS for piece in pieces]
+MOST_FRAMES = 24
+
+
+def write_tiny(folder: Path) -> Path:
+    """A model with two clips, a frame of 240 samples, and a vocabulary of bytes."""
+    torch.manual_seed(2)
+    head = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "latent_dim": 8,
+        "condition_dim": 48,
+        "frequency_embedding_size": 16,
+    }
+    model = PocketTTSForConditionalGeneration(
+        PocketTTSConfig(
+            flow_head_config=head, vocab_size=264, hidden_size=48, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=64, latent_dim=8, frame_rate=100.0, initializer_range=0.15, pad_token_id=259,
+            audio_prompt_token_id=260, audio_latent_token_id=261, audio_prompt_bos_token_id=262, audio_bos_token_id=263,
+        )
+    )  # fmt: skip
+    codec = PocketTTSAudioTokenizerModel(
+        PocketTTSAudioTokenizerConfig(
+            hidden_size=16, num_filters=4, upsampling_ratios=[6, 5], latent_stride=8, upsample_groups=16,
+            num_attention_heads=2, num_key_value_heads=2, intermediate_size=32, latent_dim=8, initializer_range=0.2,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for network in (model.flow_head, codec):
+            for parameter in network.parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(std=parameter[0].numel() ** -0.5)
+        model.model.bos_latent.normal_()
+        model.eos_head.weight.normal_(std=0.3)
+        model.eos_head.bias.fill_(-6.0)
+    model.save_pretrained(folder)
+    codec.save_pretrained(folder / "audio_tokenizer")
+    tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "voices").mkdir()
+    for number, name in enumerate(("ada", "ben")):
+        write_wav(folder / "voices" / f"{name}.wav", clip(0.5 + 0.1 * number, seed=number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("pocket") / "tiny")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def loaded(folder: Path, **options: object) -> PocketEngine:
+    return load(EngineSpec("pocket_tts", str(folder), "cpu", 1, {"most_seconds": MOST_FRAMES / 100} | options))
+
+
+class TestPocket(SpeechEngineProperties):
+    golden_name = "pocket_tts"
+    tolerance = 1e-4
+
+    @pytest.fixture
+    def engine(self, folder: Path) -> PocketEngine:
+        return loaded(folder)
+
+
+def test_ragged_joins_and_leaves_are_what_generate_makes(folder: Path) -> None:
+    """Without noise, as transformers does unless it is told to sample."""
+    engine = loaded(folder, temperature=0.0)
+    utterances = [engine.open(SpeechRequest((piece,), "ada")) for piece in PIECES]
+    heard: list[list[Any]] = [[] for _ in PIECES]
+    here = 1
+    while live := [n for n in range(here) if not utterances[n].finished]:
+        for n, result in zip(live, engine.step([utterances[n] for n in live]), strict=True):
+            heard[n].append(good(result))
+        here = min(here + 1, len(PIECES))
+    model = PocketTTSForConditionalGeneration.from_pretrained(folder).eval()
+    codec = PocketTTSAudioTokenizerModel.from_pretrained(folder / "audio_tokenizer").eval()
+    lengths = set()
+    for number, piece in enumerate(PIECES):
+        expected = _generated(model, codec, folder, piece)
+        lengths.add(len(expected))
+        np.testing.assert_allclose(joined(heard[number]), expected, rtol=0, atol=2e-5)
+    assert len(lengths) > 2
+
+
+def _generated(model: Any, codec: Any, folder: Path, piece: str) -> Any:
+    from deployments.audio.decode import decode_all
+
+    data = (folder / "voices" / "ada.wav").read_bytes()
+    sound = torch.from_numpy(decode_all(data, RATE, mono=True, max_seconds=60.0)[0])
+    with torch.no_grad():
+        voice = codec.encode(sound[None, None]).latents
+        text = tokenizer().encode(piece, add_special_tokens=False).ids
+        ids = torch.tensor([[262, *[260] * voice.shape[1], *text, 263]])
+        made = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            audio_prompt_latents=voice,
+            frames_after_eos=4 if len(piece.split()) <= 4 else 2,
+            max_new_tokens=MOST_FRAMES,
+            do_sample=False,
+            return_dict_in_generate=False,
+        )
+        return codec.decode(made[0][None]).audio_values[0, 0].clamp(-1, 1).numpy()
+
+
+def test_the_sound_of_a_piece_comes_in_chunks_that_grow(folder: Path) -> None:
+    chunks = speak(loaded(folder), SpeechRequest((PIECES[1],), "ada"))
+    frames = [len(chunk.samples) // 240 for chunk in chunks]
+    assert frames[:2] == [4, 4] and frames[2] <= 8
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        torch.set_num_threads(1)
+        write_golden(loaded(write_tiny(Path(temporary) / "tiny")), TestPocket())

@@ -1,0 +1,99 @@
+"""Steps are recorded while nobody asks for anything, one size at a time, and told of after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from deployments.engine_thread import EngineThread
+from deployments.engines.base import StepRecords
+from deployments.recording import Recording
+
+
+@dataclass
+class Recorder:
+    """Wants so many sizes."""
+
+    wanted: int
+    counts: StepRecords = field(default_factory=StepRecords)
+
+    def capture_one_wanted(self) -> bool:
+        if not self.wanted:
+            return False
+        self.wanted -= 1
+        self.counts.captures += 1
+        self.counts.capture_seconds += 2.0
+        return True
+
+
+@dataclass
+class Engine:
+    captured: Recorder
+
+    def step(self, items: Sequence[int]) -> list[int | Exception]:
+        self.captured.counts.plain += 1
+        return list(items)
+
+
+@dataclass
+class Written:
+    """Stands for the metrics."""
+
+    told_so_far: list[StepRecords] = field(default_factory=list)
+
+    def told(self, records: StepRecords) -> None:
+        self.told_so_far.append(replace(records))
+
+
+@pytest.fixture
+def written() -> Written:
+    return Written()
+
+
+def recording(engine: object, written: Written) -> Recording:
+    return Recording(engine, EngineThread("records"), written)  # type: ignore[arg-type]
+
+
+async def settled(record: Recording) -> None:
+    assert record._task is not None
+    await record._task
+
+
+async def test_one_size_is_recorded_in_an_idle_moment(written: Written) -> None:
+    engine = Engine(Recorder(wanted=2))
+    record = recording(engine, written)
+    record.record_when_idle(idle_seconds=59.0, after_seconds=60.0)
+    begun = [record.under_way]
+    record.record_when_idle(60.0, 60.0)
+    begun.append(record.under_way)
+    record.record_when_idle(60.0, 60.0)  # one at a time
+    assert begun == [False, True]
+    await settled(record)
+    assert record.records == StepRecords(captures=1, capture_seconds=2.0)
+    assert written.told_so_far == [record.records]
+
+
+async def test_when_nothing_is_wanted_nothing_is_told(written: Written) -> None:
+    record = recording(Engine(Recorder(wanted=0)), written)
+    record.record_when_idle(60.0, 60.0)
+    await settled(record)
+    assert written.told_so_far == []
+
+
+def test_every_step_is_told(written: Written) -> None:
+    engine = Engine(Recorder(wanted=0))
+    assert recording(engine, written).watched(engine.step)([1, 2]) == [1, 2]
+    assert written.told_so_far == [StepRecords(plain=1)]
+
+
+async def test_an_engine_that_records_nothing_is_left_alone(written: Written) -> None:
+    record = recording(object(), written)
+
+    def step(items: Sequence[int]) -> list[int | Exception]:
+        return list(items)
+
+    assert record.watched(step) is step
+    record.record_when_idle(60.0, 60.0)
+    assert not record.under_way and record.records is None
