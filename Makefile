@@ -12,12 +12,16 @@ EXTRAS := $(if $(filter Darwin arm64,$(PLATFORM)),mlx,)$(if $(shell command -v n
 # The tests run every engine, on the CPU where there is nothing else.
 TEST_EXTRAS := test,torch,pocket,kokoro,mlx
 
+# Packages whose licence restricts their use are installed for the tests when RESTRICTED is set; without them their tests are
+# skipped. See NOTICE.
+RESTRICTED ?=
+
 .PHONY: serve test check demo bench clean
 
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
 
-test: $(VENV)/installed-test
+test: $(VENV)/installed-test $(if $(RESTRICTED),$(VENV)/installed-restricted)
 	$(BIN)/python -m pytest
 
 check: $(VENV)/installed-test
@@ -48,4 +52,8 @@ $(VENV)/installed: pyproject.toml constraints.txt requirements-weights.txt | $(V
 $(VENV)/installed-test: $(VENV)/installed requirements-reference.txt
 	$(INSTALL) --editable ".[$(TEST_EXTRAS)$(if $(EXTRAS),$(COMMA)$(EXTRAS),)]"
 	$(INSTALL) --no-deps --requirement requirements-reference.txt
+	@touch $@
+
+$(VENV)/installed-restricted: requirements-restricted.txt | $(VENV)/installed-test
+	$(INSTALL) --no-deps --requirement requirements-restricted.txt
 	@touch $@

@@ -26,7 +26,8 @@ CHARACTERS_PER_SECOND = 15.0
 class SpeechTask:
     """A whole text to be spoken: `pieces` in order, with the voice resolved and the speed as the caller gave it.
 
-    With a `reference` it is spoken like that clip, and `voice` is the clip's id.
+    With a `reference` it is spoken like that clip, and `voice` is the clip's id. `instructions` are for a model that takes
+    them.
     """
 
     pieces: tuple[str, ...]
@@ -34,6 +35,7 @@ class SpeechTask:
     speed: float
     seed: int
     reference: VoiceReference | None = None
+    instructions: str = ""
 
     @property
     def characters(self) -> int:
@@ -80,7 +82,15 @@ def requests_of(task: SpeechTask, speed: float, seconds_of_audio: float) -> Iter
 
 
 def _request(task: SpeechTask, pieces: tuple[str, ...], speed: float, first_index: int) -> SpeechRequest:
-    return SpeechRequest(pieces, task.voice, speed, task.seed, first_index, reference=task.reference)
+    return SpeechRequest(
+        pieces,
+        task.voice,
+        speed,
+        task.seed,
+        first_index,
+        reference=task.reference,
+        instructions=task.instructions,
+    )
 
 
 def _by_speakers(task: SpeechTask, traits: SpeechTraits) -> SpeechTask:

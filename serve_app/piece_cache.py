@@ -77,7 +77,7 @@ class PieceCache:
 def _key(model: str, request: SpeechRequest, position: int) -> str:
     """Everything that decides a piece's samples."""
     index = request.first_index + position
-    facts = (model, request.voice, request.speed, request.seed, index, request.pieces[position])
+    facts = (model, request.voice, request.speed, request.seed, request.instructions, index, request.pieces[position])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -46,7 +46,8 @@ class SpeechPlan:
     def key(self) -> str:
         """A name of the stream's bytes: equal for equal requests."""
         task = self.task
-        return stream_key([self.model, task.voice, task.speed, task.seed, self.audio_format, *task.pieces])
+        manner = [task.voice, task.speed, task.seed, task.instructions]
+        return stream_key([self.model, *manner, self.audio_format, *task.pieces])
 
 
 class SpeechStream:

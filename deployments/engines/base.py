@@ -53,7 +53,8 @@ class SpeechRequest:
     `voice` is one of the model's own, a mixture of them where the model mixes (`voice_mix.py`), or the id of the
     `reference`, where there is one. `speed` is relative to the voice's own pace. The same `seed` gives the same samples.
     `first_index` is the place of the first piece in the whole text, when the text is spoken in several requests.
-    `lasts_seconds` is how long the listener's sound lasts from now: 0 for one who has none yet.
+    `lasts_seconds` is how long the listener's sound lasts from now: 0 for one who has none yet. `instructions` say in words
+    how to speak, to a model that takes them.
     """
 
     pieces: tuple[str, ...]
@@ -63,6 +64,7 @@ class SpeechRequest:
     first_index: int = 0
     lasts_seconds: float = 0.0
     reference: VoiceReference | None = None
+    instructions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ class SpeechTraits:
 
     A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a clip (`VoiceReference`). One
     without voices of its own has an empty `default_voice` and speaks only like a clip. One with several speakers takes
-    scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`.
+    scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`. One that `takes_instructions` is told in words how
+    to speak.
     """
 
     sample_rate: int
@@ -107,6 +110,7 @@ class SpeechTraits:
     mixes: bool = False
     clones: bool = False
     most_speakers: int = 1
+    takes_instructions: bool = False
 
 
 class Utterance(Protocol):

@@ -38,6 +38,11 @@ ENGINES: Mapping[str, EngineEntry] = {
     "sopro": EngineEntry(
         "speech", "deployments.engines.sopro", "pip install --constraint constraints.txt 'motet[torch]'"
     ),
+    "indextts": EngineEntry(
+        "speech",
+        "deployments.engines.indextts.engine",
+        "pip install --constraint constraints.txt 'motet[indextts]' (NOTICE tells of its licence)",
+    ),
     "vibevoice": EngineEntry(
         "speech", "deployments.engines.vibevoice", "pip install --constraint constraints.txt 'motet[torch]'"
     ),

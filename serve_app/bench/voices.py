@@ -141,7 +141,10 @@ class SoproContest:
 
 
 CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
-OWN_CONTESTS: Mapping[str, str] = {"vibevoice": "serve_app.bench.voices_vibevoice"}
+OWN_CONTESTS: Mapping[str, str] = {
+    "indextts": "serve_app.bench.voices_indextts",
+    "vibevoice": "serve_app.bench.voices_vibevoice",
+}
 """Models that are measured in another way: modules with `run(quick, ...)`."""
 
 

@@ -33,7 +33,8 @@ LONG_TEXT_CHARACTERS = 10_000
 class SpeechBody(StrictModel):
     """The request's fields, as OpenAI names them; `seed` and `pacing` are ours.
 
-    The same seed gives the same samples. A stream that is `played` is made no further ahead of its listener than the
+    The same seed gives the same samples. A model that does not take `instructions` speaks without them, and the answer's
+    header `X-Motet-Ignored` says so. A stream that is `played` is made no further ahead of its listener than the
     look-ahead, and what comes late is concealed; the name of a preset means the same with that preset's buffer. A `fast`
     one is made as fast as it is read.
     """
@@ -94,7 +95,8 @@ def _headers(body: SpeechBody, plan: SpeechPlan) -> dict[str, str]:
         "x-motet-model": plan.model,
         "x-motet-voice": plan.task.voice,
     }
-    return headers | ({"x-motet-ignored": "instructions"} if body.instructions else {})
+    ignored = body.instructions and not plan.traits.takes_instructions
+    return headers | ({"x-motet-ignored": "instructions"} if ignored else {})
 
 
 async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
@@ -106,9 +108,10 @@ async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
     reference = await _reference(body.voice, name, traits, request)
     aliases = service.directory.models[name].voice_aliases
     voice = reference.id if reference else choose_voice(body.voice, traits, aliases)
+    instructions = (body.instructions or "") if traits.takes_instructions else ""
     return SpeechPlan(
         model=name,
-        task=SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed, reference),
+        task=SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed, reference, instructions),
         traits=traits,
         audio_format=body.response_format or settings.default_format,
         pacing=settings.pacing if pacing == "fast" or pacing == "played" else PRESETS[pacing],

@@ -9,6 +9,7 @@ import io
 import json
 import wave
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, cast
 
 import httpx
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from deployments.audio.decode import decode_all
-from deployments.engines.base import RecognitionOptions, Segment, SpeechRequest, Transcript
+from deployments.engines.base import RecognitionOptions, Segment, SpeechRequest, SpeechTraits, Transcript
 from deployments.listening import Heard
 from deployments.paced_speech import PacingReport
 from deployments.wire import PackedChunk
@@ -193,6 +194,18 @@ async def test_voices(voice: Any) -> None:
 
 async def test_unused_instructions_are_not_hidden() -> None:
     assert (await Bench().speak(instructions="Whisper.")).headers["x-motet-ignored"] == "instructions"
+
+
+async def test_instructions_reach_a_model_that_takes_them_and_are_a_part_of_what_is_kept() -> None:
+    class Told(ToneSynthesizer):
+        async def traits(self) -> SpeechTraits:
+            return replace(self.engine.traits, takes_instructions=True)
+
+    bench = Bench(Told())
+    for words in ("sad", "happy", "sad", None):
+        assert "x-motet-ignored" not in (await bench.speak(instructions=words)).headers
+    asked = [arguments[0].instructions for name, arguments in bench.handle.calls if name == "speak"]
+    assert asked == ["sad", "happy", ""]
 
 
 async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:

@@ -7,10 +7,10 @@ step together stand first, because then a step reads its keys and values without
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,10 +95,17 @@ class SlotCache:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
-    """Zeros, so that what was never written is a number; NumPy's cost no memory until they are touched, torch's do."""
+    """Zeros, so that what was never written is a number.
+
+    On a CPU they are small pages, each of which costs memory once it is touched. Torch's zeros cost all of it at once, and
+    NumPy's come in huge pages, of which every head of every row would touch its own.
+    """
     if device != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
 def write_step(cache: Tensor, positions: Tensor, new: Tensor) -> None:

@@ -1,0 +1,139 @@
+"""IndexTTS's language model: a prompt of embeddings in, codes of sound out, for many streams at once.
+
+It is a GPT-2 whose positions are learned, one table for text and one for codes, and come with the embeddings. The state of a
+stream is its slot in the cache and the codes it has said; everything here is weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deployments.engines.indextts.config import DecoderConfig
+from deployments.engines.lm.layers import ends_of, prefill, stack, step
+from deployments.engines.lm.linear import Precision, cache_dtype, linear
+from deployments.engines.lm.sampler import NEVER
+from deployments.engines.lm.slots import Slot, SlotCache
+
+Weights = Mapping[str, Tensor]
+
+BLOCK_POSITIONS = 64
+
+FILLER = 1
+"""What stands for the prompt where the package counts repetitions. It is also a code, which so counts as said."""
+
+
+class Norm(nn.Module):
+    """Layer normalisation with a weight and a bias."""
+
+    def __init__(self, weights: Weights, prefix: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weights[f"{prefix}.weight"], requires_grad=False)
+        self.bias = nn.Parameter(weights[f"{prefix}.bias"], requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, dim) to (n, dim)."""
+        return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, 1e-5)
+
+
+class Block(nn.Module):
+    """One transformer block of GPT-2."""
+
+    def __init__(self, weights: Weights, prefix: str, heads: int, precision: Precision) -> None:
+        super().__init__()
+        self.heads = heads
+
+        def projection(name: str) -> nn.Module:
+            # GPT-2 keeps its weights as (inputs, outputs).
+            return linear(weights[f"{prefix}.{name}.weight"].t(), weights[f"{prefix}.{name}.bias"], precision)
+
+        self.attention_norm = Norm(weights, f"{prefix}.ln_1")
+        self.feed_forward_norm = Norm(weights, f"{prefix}.ln_2")
+        self.qkv, self.out = projection("attn.c_attn"), projection("attn.c_proj")
+        self.up, self.down = projection("mlp.c_fc"), projection("mlp.c_proj")
+
+    def attention_input(self, x: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (n, heads, head_dim) of (n, dim)."""
+        projected = self.qkv(self.attention_norm(x)).view(len(x), 3, self.heads, -1)
+        query, key, value = projected.unbind(1)
+        return query, key, value
+
+    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows attention: (n, dim) of `x` and of the attended values (n, dim)."""
+        x = x + self.out(attended)
+        added: Tensor = self.down(F.gelu(self.up(self.feed_forward_norm(x)), approximate="tanh"))
+        return x + added
+
+
+class Decoder(nn.Module):
+    """The weights of the language model over codes, and its two passes."""
+
+    def __init__(self, weights: Weights, config: DecoderConfig, precision: Precision) -> None:
+        super().__init__()
+        self.config = config
+        self.precision = precision
+        self.codes = nn.Parameter(weights["mel_embedding.weight"], requires_grad=False)
+        self.places = nn.Parameter(weights["mel_pos_embedding.emb.weight"], requires_grad=False)
+        self.blocks = nn.ModuleList(
+            [Block(weights, f"gpt.h.{number}", config.heads, precision) for number in range(config.layers)]
+        )
+        self.stack_norm, self.norm = Norm(weights, "gpt.ln_f"), Norm(weights, "final_norm")
+        bias = weights["mel_head.bias"].clone()
+        bias[config.start_mel_token] = NEVER
+        self.head = linear(weights["mel_head.weight"], bias, precision)
+
+    def new_cache(self, slots: int, capacity: int) -> SlotCache:
+        """Room for `slots` streams of `capacity` positions at least."""
+        config, device = self.config, self.codes.device
+        return SlotCache(
+            layers=config.layers,
+            slots=slots,
+            heads=config.heads,
+            capacity=_whole_blocks(capacity + 1) - 1,
+            head_dim=config.model_dim // config.heads,
+            dtype=cache_dtype(self.precision, device.type),
+            device=str(device),
+        )
+
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+        """Reads prompts (n_i, dim), and the code that begins, into fresh slots; gives the logits (streams, codes)."""
+        begin = (self.codes[self.config.start_mel_token] + self.places[0])[None]
+        lengths = [len(prompt) + 1 for prompt in prompts]
+        packed = torch.cat([part for prompt in prompts for part in (prompt, begin)])
+        return self._logits(prefill(stack(self.blocks), packed, lengths, slots, cache)[ends_of(lengths)])
+
+    def logits(self, codes: Tensor, said: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
+        """(batch, codes) after one more code of the first rows of the cache.
+
+        `codes`, `said` and `positions` are (batch,) int64: the code, which of its text's it is (from 1), and where in the
+        cache it goes.
+        """
+        x = self.codes[codes] + self.places[said]
+        length = _whole_blocks(int(positions.max()) + 1)
+        return self._logits(step(stack(self.blocks), x, positions, cache, length))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(self.stack_norm(x)))
+        return logits
+
+    def nothing_said(self) -> Tensor:
+        """(codes,) boolean: the codes that count as said when a text begins."""
+        said = torch.zeros(self.config.number_mel_codes, dtype=torch.bool, device=self.codes.device)
+        said[[FILLER, self.config.start_mel_token]] = True
+        return said
+
+
+def _whole_blocks(length: int) -> int:
+    """As many positions or a few more: attention adds in another order at the end of a block that is not whole, and a row's
+    sum must not depend on how long its neighbours are."""
+    return -(-length // BLOCK_POSITIONS) * BLOCK_POSITIONS
+
+
+def penalized(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
+    """(batch, codes) logits that are less likely where `said` (batch, codes): divided by the penalty, below 0 multiplied."""
+    if penalty == 1:
+        return logits
+    return torch.where(said, torch.where(logits < 0, logits * penalty, logits / penalty), logits)

@@ -1,0 +1,298 @@
+"""The IndexTTS engine: a step brings a few more codes of every piece of text, and the sound of those that end with it.
+
+Prompts are read together, codes are drawn for all rows as one batch, and pieces that end in the same step become sound
+together. A piece's sound comes whole: its network looks at all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import indextts25  # noqa: F401 (what is loaded later needs it: say so at once)
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.indextts import emotions, parts
+from deployments.engines.indextts.config import CODES_PER_SECOND, IndexConfig, read
+from deployments.engines.indextts.decoder import Decoder, penalized
+from deployments.engines.indextts.emotions import EmotionTable
+from deployments.engines.indextts.sound import SoundNetworks, Spoken, frames_of
+from deployments.engines.indextts.text import LANGUAGES, Reader
+from deployments.engines.indextts.voices import Ear, Heard, IndexVoice, prepared, voice_of
+from deployments.engines.lm.clips import ClipVoices
+from deployments.engines.lm.linear import Precision
+from deployments.engines.lm.runaway import Runaway, RunawayLimits
+from deployments.engines.lm.sampler import Sampling, choose, uniforms
+from deployments.engines.lm.slots import Slot
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece, on_device
+from deployments.errors import fail
+from deployments.settings import StrictModel
+
+PROMPT_BESIDES_TEXT = 6
+"""Positions: the voice and two empty ones, the marks before and behind the text, and the code that begins."""
+SLOWEST, FASTEST = 0.5, 1.28
+"""Beyond these speeds the model's own pace does not follow."""
+
+
+class IndexOptions(StrictModel):
+    """`engine_options` of an IndexTTS model."""
+
+    precision: Precision = Field(
+        "float32", description="Of the language model; int8 is for CPUs and the faster one there."
+    )
+    slots: int = Field(8, ge=1, le=64, description="Utterances that may be open at once.")
+    voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
+    language: Literal["en", "zh", "es", "ar"] = Field("en", description="Of voices whose name gives none.")
+    emotion: str = Field("", description='Where a request has no instructions, such as "calm 0.3".')
+    chunk_codes: int = Field(12, ge=1, le=100, description="Codes of 40 ms that a step draws for each utterance.")
+    most_codes: int = Field(750, ge=1, le=1500, description="Of one piece of text: 30 s.")
+    temperature: float = Field(0.8, ge=0, le=2)
+    top_p: float = Field(0.8, gt=0, le=1)
+    top_k: int = Field(30, ge=0)
+    repetition_penalty: float = Field(10.0, ge=1)
+    solver_steps: int = Field(25, ge=1, le=100, description="From noise to mel frames; fewer are faster and rougher.")
+    guidance: float = Field(0.7, ge=0, le=3, description="How much the voice and the text are exaggerated.")
+    pause_ms: int = Field(200, ge=0, le=2000, description="Silence before each piece of a text but the first.")
+    runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class IndexPiece(Piece):
+    """One piece of text on its way to sound. `prompt` (n, dim) is what it begins with, `draws` are its random numbers, `said`
+    (codes,) tells which codes count as repeated. It has `ended` when its last code is known."""
+
+    voice: IndexVoice
+    prompt: Tensor
+    slot: Slot
+    draws: NDArray[np.float32]
+    noise: np.random.Generator
+    said: Tensor
+    duration: float
+    pause: int
+    codes: list[int] = field(default_factory=list)
+    ended: bool = False
+
+
+IndexUtterance = LanguageUtterance[IndexVoice, IndexPiece]
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Every network of a model, and what it knows of emotions. `front` makes prompts."""
+
+    config: IndexConfig
+    decoder: Decoder
+    front: Any
+    sound: SoundNetworks
+    emotions: EmotionTable
+
+
+class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
+    """Speaks with the voices of the folder, and like any clip where the folder has the networks that hear one."""
+
+    def __init__(self, folder: Path, networks: Networks, options: IndexOptions, device: str) -> None:
+        super().__init__(device)
+        emotions.parse(options.emotion)
+        self.networks, self.options = networks, options
+        config = networks.config
+        self._reader = Reader(folder, config.decoder.max_text_tokens)
+        self._ear = Ear(folder, config, device)
+        self._clips = ClipVoices(folder, self._heard, rate=config.sample_rate, most=options.voices_kept)
+        files = (folder / "voices").glob("*.safetensors")
+        self._prepared = {file.stem: self._voice(prepared(file, device)) for file in files}
+        self._sampling = Sampling(options.temperature, options.top_p, options.top_k)
+        self._most_codes = min(options.most_codes, config.decoder.max_mel_tokens)
+        longest = config.decoder.max_text_tokens + PROMPT_BESIDES_TEXT + self._most_codes
+        self.cache = networks.decoder.new_cache(options.slots, longest)
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """22.05 kHz; each voice in the default language, and with its name `<voice>.<language>`."""
+        voices = [Voice(name, self.options.language, "a clip's voice") for name in self._names]
+        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._names for tag in LANGUAGES]
+        return SpeechTraits(
+            self.networks.config.sample_rate,
+            tuple(voices),
+            voices[0].id if voices else "",
+            SLOWEST,
+            FASTEST,
+            clones=self._ear.here,
+            takes_instructions=True,
+        )
+
+    def voice_of(self, request: SpeechRequest) -> tuple[IndexVoice, str]:
+        """The request's clip in the default language, or a voice of the folder; with the emotion that is asked for."""
+        voice, language = self._voice_and_language(request)
+        strengths = emotions.parse(request.instructions or self.options.emotion)
+        if strengths is None:
+            return voice, language
+        return replace(voice, emotion=self.networks.emotions.mixed(voice.emotion, voice.style, strengths)), language
+
+    def _voice_and_language(self, request: SpeechRequest) -> tuple[IndexVoice, str]:
+        name, _, tag = request.voice.rpartition(".")
+        if request.reference is not None:
+            return self._clips.of_reference(request.reference), self.options.language
+        if request.voice in self._names:
+            return self._named(request.voice), self.options.language
+        if name in self._names and tag in LANGUAGES:
+            return self._named(name), tag
+        known = ", ".join(self._names) or "none; send a clip"
+        raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
+
+    @property
+    def _names(self) -> list[str]:
+        """The voices of the folder: clips, where they can be heard, and what was heard before."""
+        return sorted({*self._prepared, *(self._clips.names if self._ear.here else ())})
+
+    def _named(self, name: str) -> IndexVoice:
+        return self._prepared[name] if name in self._prepared else self._clips.of_name(name)
+
+    def _heard(self, clip: Samples, rate: int) -> IndexVoice:
+        return self._voice(self._ear.hear(clip, rate))
+
+    def _voice(self, heard: Heard) -> IndexVoice:
+        return voice_of(heard, self.networks.front, self.networks.sound)
+
+    def first_cost(self, request: SpeechRequest) -> float:
+        """Characters: texts as long as each other end together, and so become sound together."""
+        return float(len(request.pieces[0]))
+
+    def cost(self, utterance: IndexUtterance) -> float:
+        """Characters of the piece that is said now."""
+        return float(len(utterance.text))
+
+    def leave(self, piece: IndexPiece) -> None:
+        """Frees the slot."""
+        self.cache.leave(piece.slot)
+
+    def begin(self, utterance: IndexUtterance) -> IndexPiece:
+        """Tokenises the text and draws its random numbers."""
+        request, place = utterance.request, utterance.place
+        tokens = self._reader.encode(utterance.text, utterance.language)
+        prompt = self._prompt(tokens, utterance.voice, self._reader.language(utterance.language))
+        guard = Runaway(self.options.runaway, utterance.text, rate=CODES_PER_SECOND, most=self._most_codes)
+        return IndexPiece(
+            guard=guard,
+            voice=utterance.voice,
+            prompt=prompt,
+            slot=self.cache.join(),
+            draws=uniforms(request.seed, place, self._most_codes + 1),
+            noise=np.random.default_rng([request.seed, place, 1]),
+            said=self.networks.decoder.nothing_said(),
+            duration=1 / request.speed,
+            pause=self.options.pause_ms * self.networks.config.sample_rate // 1000 if place else 0,
+        )
+
+    def _prompt(self, tokens: Sequence[int], voice: IndexVoice, language: int) -> Tensor:
+        """(n, dim): who speaks and how, nothing twice, and the text."""
+        front = self.networks.front
+        manner = front.spk_emb_proj(voice.style)[None] + voice.emotion
+        conditions = torch.cat([manner, manner.new_zeros(2, manner.shape[1])])
+        prompt: Tensor = front.prepare_gpt_inputs(
+            conditions[None], torch.tensor(tokens)[None], torch.tensor([language])
+        )[1][0]
+        return prompt
+
+    def read(self, fresh: Sequence[IndexPiece]) -> None:
+        """Reads the prompts and draws the first codes."""
+        logits = self.networks.decoder.prefill(
+            [piece.prompt for piece in fresh], [piece.slot for piece in fresh], self.cache
+        )
+        self._choose(fresh, logits)
+
+    def _choose(self, pieces: Sequence[IndexPiece], logits: Tensor) -> None:
+        """Gives each piece its next code, or its end."""
+        said = torch.stack([piece.said for piece in pieces])
+        draws = torch.tensor([piece.draws[len(piece.codes)] for piece in pieces])
+        logits = penalized(logits, said, self.options.repetition_penalty)
+        for piece, code in zip(pieces, choose(logits, draws, self._sampling).tolist(), strict=True):
+            piece.ended = code == self.networks.config.decoder.stop_mel_token
+            if not piece.ended:
+                piece.codes.append(code)
+                piece.said[code] = True
+                piece.ended = piece.guard.token(code)
+
+    def advance(self, pieces: Sequence[IndexPiece]) -> list[Samples]:
+        """The whole sound of those pieces that end now."""
+        for _ in range(self.options.chunk_codes):
+            if rows := [piece for piece in pieces if not piece.ended]:
+                self._draw(rows)
+        for piece in pieces:
+            piece.spoken = piece.ended
+        said = [piece for piece in pieces if piece.spoken and piece.codes]
+        sounds = iter(self.networks.sound.speak([self._spoken(piece) for piece in said]) if said else [])
+        nothing = np.zeros(0, np.float32)
+        return [
+            np.concatenate([np.zeros(piece.pause, np.float32), next(sounds)])
+            if piece.spoken and piece.codes
+            else nothing
+            for piece in pieces
+        ]
+
+    def _draw(self, rows: Sequence[IndexPiece]) -> None:
+        """One more code for each."""
+        self.cache.arrange([piece.slot for piece in rows])
+        codes = torch.tensor([piece.codes[-1] for piece in rows])
+        said = torch.tensor([len(piece.codes) for piece in rows])
+        positions = torch.tensor([piece.slot.position for piece in rows])
+        logits = self.networks.decoder.logits(codes, said, positions, self.cache)
+        for piece in rows:
+            piece.slot.position += 1
+        self._choose(rows, logits)
+
+    def _spoken(self, piece: IndexPiece) -> Spoken:
+        shape = (self.networks.config.mels, frames_of(len(piece.codes), piece.duration))
+        return Spoken(
+            codes=torch.tensor(piece.codes),
+            condition=piece.voice.condition,
+            mel=piece.voice.mel,
+            style=piece.voice.style,
+            noise=torch.tensor(piece.noise.standard_normal(shape, dtype=np.float32)),
+        )
+
+
+def networks_of(folder: Path, options: IndexOptions, device: str) -> Networks:
+    """The networks of a folder of weights."""
+    config = read(folder)
+    weights = parts.weights_of(folder, "gpt", device)
+    table = parts.weights_of(folder, "statistics", device)
+    return Networks(
+        config=config,
+        decoder=Decoder(weights, config.decoder, options.precision),
+        front=parts.front_of(config, weights),
+        sound=sound_of(folder, config, options, device),
+        emotions=EmotionTable(table["emotions"], table["speakers"], config.emotions),
+    )
+
+
+def sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: str) -> SoundNetworks:
+    """The networks behind the language model."""
+    regulator, estimator = parts.mel_networks_of(config, parts.weights_of(folder, "s2mel", device))
+    return SoundNetworks(
+        config,
+        parts.codec_of(config, parts.weights_of(folder, "codec", device)),
+        regulator,
+        estimator,
+        parts.vocoder_of(config, parts.weights_of(folder, "vocoder", device)),
+        steps=options.solver_steps,
+        guidance=options.guidance,
+    )
+
+
+def load(spec: EngineSpec) -> IndexEngine:
+    """Loads a folder as docs/indextts.md describes it."""
+    torch.set_num_threads(spec.threads)
+    torch.set_flush_denormal(True)
+    options = IndexOptions.model_validate(dict(spec.options))
+    if spec.device != "cpu" and options.precision == "int8":
+        raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
+    folder = Path(spec.folder)
+    with on_device(spec.device):
+        return IndexEngine(folder, networks_of(folder, options, spec.device), options, spec.device)

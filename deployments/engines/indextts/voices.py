@@ -1,0 +1,145 @@
+"""A voice is what IndexTTS works out of a clip once: who speaks, what w2v-BERT hears, mel frames, and the clip's emotion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from deployments.audio.resample import resample
+from deployments.engines.base import Samples
+from deployments.engines.indextts import parts
+from deployments.engines.indextts.config import IndexConfig
+from deployments.engines.indextts.sound import SoundNetworks
+from deployments.errors import fail
+
+HEARING_RATE = 16_000
+LONGEST_SECONDS = 15.0
+SHORTEST_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVoice:
+    """What every stream with this voice begins with; shared, and never changed.
+
+    `style` (192,) is who speaks, `emotion` (dim,) how; `mel` (mels, frames) is the clip and `condition` (frames, channels)
+    what it says.
+    """
+
+    style: Tensor
+    emotion: Tensor
+    mel: Tensor
+    condition: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A clip as networks hear it: `style` (192,), `features` (n, 1024) fifty times a second, `mel` (mels, frames)."""
+
+    style: Tensor
+    features: Tensor
+    mel: Tensor
+
+
+def prepared(file: Path, device: str) -> Heard:
+    """Reads what was heard before: a safetensors file with `style`, `features` and `mel`."""
+    tensors = load_file(file, device)
+    return Heard(tensors["style"], tensors["features"], tensors["mel"])
+
+
+def voice_of(heard: Heard, front: Any, sound: SoundNetworks) -> IndexVoice:
+    """The voice of a clip that was heard."""
+    features, size = heard.features[None], torch.tensor([heard.features.shape[-1]])
+    return IndexVoice(
+        style=heard.style,
+        emotion=front.get_emovec(features, size)[0],
+        mel=heard.mel,
+        condition=sound.stretched(heard.features, heard.mel.shape[-1]),
+    )
+
+
+class Ear:
+    """The networks that hear a clip, loaded when the first is heard."""
+
+    def __init__(self, folder: Path, config: IndexConfig, device: str) -> None:
+        self._folder, self._config, self._device = folder, config, device
+
+    @property
+    def here(self) -> bool:
+        """Whether the folder has them."""
+        return all((self._folder / f"{name}.safetensors").is_file() for name in ("speaker", "semantic", "statistics"))
+
+    @cached_property
+    def _speaker(self) -> Any:
+        return parts.speaker_of(parts.weights_of(self._folder, "speaker", self._device))
+
+    @cached_property
+    def _semantic(self) -> Any:
+        return parts.semantic_of(self._config, parts.weights_of(self._folder, "semantic", self._device))
+
+    @cached_property
+    def _statistics(self) -> dict[str, Tensor]:
+        return parts.weights_of(self._folder, "statistics", self._device)
+
+    def hear(self, clip: Samples, rate: int) -> Heard:
+        """A mono clip at `rate` Hz; of a long one, the first 15 s. Raises `MotetError` for one that is too short, and where
+        there are no networks to hear it."""
+        if not self.here:
+            raise fail(
+                "unsupported",
+                "This model's folder lacks the networks that hear clips.",
+                "Add speaker.safetensors and semantic.safetensors, or use a voice of the folder.",
+                param="voice",
+            )
+        seconds = len(clip) / rate
+        if seconds < SHORTEST_SECONDS:
+            raise fail(
+                "invalid", f"The clip is {seconds:.1f} s long.", "Give 5 to 15 s of one person speaking.", param="voice"
+            )
+        from indextts25.utils.common import resample as lowered
+
+        own = self._config.sample_rate
+        sound = torch.tensor(resample(clip[: int(LONGEST_SECONDS * rate)], rate, own))
+        low = lowered(sound[None], own, HEARING_RATE)
+        spectrum = self._config.s2mel["preprocess_params"]["spect_params"]
+        return Heard(self._style(low), self._features(low), log_mel(sound, spectrum, own))
+
+    def _style(self, clip: Tensor) -> Tensor:
+        from indextts25.utils.common import kaldi_fbank
+
+        bands = kaldi_fbank(clip, num_mel_bins=80, sample_frequency=float(HEARING_RATE))
+        style: Tensor = self._speaker((bands - bands.mean(dim=0, keepdim=True))[None])[0]
+        return style
+
+    def _features(self, clip: Tensor) -> Tensor:
+        from transformers import SeamlessM4TFeatureExtractor
+
+        given = SeamlessM4TFeatureExtractor()(clip.cpu().numpy(), sampling_rate=HEARING_RATE, return_tensors="pt").to(
+            self._device
+        )
+        heard = self._semantic(**given, output_hidden_states=True).hidden_states[-1][0]
+        features: Tensor = (heard - self._statistics["mean"]) / self._statistics["var"].sqrt()
+        return features
+
+
+def log_mel(sound: Tensor, spectrum: Any, rate: int) -> Tensor:
+    """(mels, frames) of mono samples (n,): logarithms of magnitudes, a frame for each hop."""
+    from transformers.audio_utils import mel_filter_bank
+
+    size, hop = spectrum["n_fft"], spectrum["hop_length"]
+    filters = mel_filter_bank(
+        size // 2 + 1, spectrum["n_mels"], float(spectrum["fmin"]), rate / 2, rate, norm="slaney", mel_scale="slaney"
+    )
+    around = (size - hop) // 2
+    row = F.pad(sound[None], (around, around), mode="reflect")[0]
+    window = torch.hann_window(spectrum["win_length"])
+    bins = torch.stft(row, size, hop, window=window, center=False, return_complex=True)
+    magnitudes = (bins.real**2 + bins.imag**2 + 1e-9).sqrt()
+    return (torch.tensor(np.ascontiguousarray(filters.T), dtype=torch.float32) @ magnitudes).clamp_min(1e-5).log()

@@ -1,0 +1,300 @@
+"""IndexTTS: the shared properties in float32 and int8, and the same speech as the model's own package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from deployments.engines import registry
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
+from deployments.engines.indextts import emotions
+from deployments.engines.indextts.sound import Spoken, frames_of
+from deployments.engines.indextts.voices import Heard
+from deployments.engines.lm.runaway import RunawayLimits
+from deployments.errors import MotetError
+from serve_app.bench import indextts_package
+from tests.unit.indextts_models import RATE, clip, write_tiny
+from tests.unit.speech_engine_properties import (
+    TEXTS,
+    SpeechEngineProperties,
+    good,
+    joined,
+    speak,
+    write_golden,
+)
+
+if TYPE_CHECKING:
+    from deployments.engines.indextts.engine import IndexEngine
+
+PIECES = [piece for pieces in TEXTS for piece in pieces]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("indextts25")
+    return write_tiny(tmp_path_factory.mktemp("indextts") / "tiny")
+
+
+def loaded(folder: Path, **options: object) -> IndexEngine:
+    before = torch.get_num_threads()
+    engine: IndexEngine = registry.load(
+        "indextts", EngineSpec("indextts", str(folder), "cpu", 1, {"solver_steps": 2} | options)
+    )
+    torch.set_num_threads(before)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def float32(folder: Path) -> IndexEngine:
+    return loaded(folder)
+
+
+@pytest.fixture(scope="module")
+def int8(folder: Path) -> IndexEngine:
+    return loaded(folder, precision="int8")
+
+
+class TestFloat32(SpeechEngineProperties):
+    golden_name = "indextts"
+    tolerance = 1e-5
+
+    @pytest.fixture
+    def engine(self, float32: IndexEngine) -> IndexEngine:
+        return float32
+
+
+class TestInt8(SpeechEngineProperties):
+    golden_name = "indextts_int8"
+    tolerance = 1e-5
+
+    @pytest.fixture
+    def engine(self, int8: IndexEngine) -> IndexEngine:
+        return int8
+
+
+def test_a_full_engine_refuses_and_a_leaver_makes_room(folder: Path) -> None:
+    engine = loaded(folder, slots=2)
+    requests = [SpeechRequest((piece,), "ada", seed=n) for n, piece in enumerate(PIECES[:3])]
+    alone = joined(speak(engine, requests[2]))
+    utterances = [engine.open(request) for request in requests]
+    refused = engine.step(utterances)[2]
+    assert isinstance(refused, MotetError) and refused.failure.kind == "overloaded"
+    engine.close(utterances[0])
+    late = engine.open(requests[2])
+    chunks = []
+    while not late.finished:
+        chunks.append(good(engine.step([late])[0]))
+        if not utterances[1].finished:
+            good(engine.step([utterances[1]])[0])
+    np.testing.assert_allclose(joined(chunks), alone, rtol=0, atol=1e-5)
+    engine.close(utterances[1])
+    assert engine.cache.free == 2
+
+
+def test_pieces_that_end_together_become_sound_together(float32: IndexEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    together = float32.networks.sound.speak
+
+    def counting(rows: Sequence[Spoken]) -> list[Samples]:
+        sizes.append(len(rows))
+        return together(rows)
+
+    monkeypatch.setattr(float32.networks.sound, "speak", counting)
+    utterances = [float32.open(SpeechRequest(("Yes.",), voice, seed=1)) for voice in ("ada", "ada", "ben")]
+    while live := [utterance for utterance in utterances if not utterance.finished]:
+        for result in float32.step(live):
+            good(result)
+    assert max(sizes) > 1
+
+
+def test_rows_of_different_lengths_sound_as_they_do_alone(float32: IndexEngine) -> None:
+    """Every network's batch, for lengths that differ by one frame and by many, and for clips that do."""
+    random = np.random.default_rng(0)
+    rows = []
+    for voice, length in (("ada", 11), ("ben", 12), ("ben", 30), ("ada", 3)):
+        known, _ = float32.voice_of(SpeechRequest(("Yes.",), voice))
+        noise = torch.tensor(random.standard_normal((80, frames_of(length, 1.0)), dtype=np.float32))
+        codes = torch.tensor(random.integers(0, 64, length))
+        rows.append(Spoken(codes, known.condition, known.mel, known.style, noise))
+    with torch.no_grad():
+        together = float32.networks.sound.speak(rows)
+        for row, sound in zip(rows, together, strict=True):
+            (alone,) = float32.networks.sound.speak([row])
+            np.testing.assert_allclose(sound, alone, rtol=0, atol=1e-5)
+
+
+def test_a_step_without_an_end_is_pending_and_an_end_brings_text_and_tokens(float32: IndexEngine) -> None:
+    utterance = float32.open(SpeechRequest((PIECES[3], "Yes."), "ben", seed=4))
+    chunks = []
+    while not utterance.finished:
+        chunks.append(good(float32.step([utterance])[0]))
+    heard = [chunk for chunk in chunks if not chunk.pending]
+    assert len(chunks) > len(heard) == 2
+    assert [chunk.text for chunk in heard] == [PIECES[3], "Yes."]
+    tokens = sum(chunk.tokens for chunk in chunks if chunk.index == 0)
+    assert len(heard[0].samples) == int(2 * tokens * 1.72) * 256
+
+
+def test_pieces_after_the_first_begin_with_a_pause(folder: Path) -> None:
+    silent, plain = (loaded(folder, pause_ms=pause) for pause in (100, 0))
+    paused, said = (speak(engine, SpeechRequest(("Yes.", "No."), "ben")) for engine in (silent, plain))
+    np.testing.assert_array_equal(paused[0].samples, said[0].samples)
+    np.testing.assert_array_equal(paused[1].samples, np.concatenate([np.zeros(2205, np.float32), said[1].samples]))
+
+
+def test_speed_is_the_models_own(float32: IndexEngine) -> None:
+    slow, usual = (joined(speak(float32, SpeechRequest(("Yes.",), "ben", speed=speed))) for speed in (0.5, 1.0))
+    assert len(slow) == pytest.approx(2 * len(usual), abs=256)
+
+
+def test_what_does_not_end_is_stopped_and_says_so(folder: Path) -> None:
+    limits = RunawayLimits(most_seconds_besides=0.2, most_seconds_per_character=0.01)
+    chunks = speak(loaded(folder, runaway=limits.model_dump()), SpeechRequest((PIECES[3],), "ben", seed=4))
+    assert [chunk.finish_reason for chunk in chunks] == ["length"]
+
+
+def test_instructions_name_emotions(float32: IndexEngine) -> None:
+    usual, sad, sadder = (
+        joined(speak(float32, SpeechRequest(("Yes.",), "ben", instructions=words)))
+        for words in ("", "sad 0.4", "Speak in a sad tone: sad 0.7")
+    )
+    assert float32.traits.takes_instructions
+    assert not np.array_equal(usual, sad) and not np.array_equal(sad, sadder)
+    with pytest.raises(MotetError, match="No emotion is named"):
+        float32.open(SpeechRequest(("Yes.",), "ben", instructions="like a pirate"))
+
+
+def test_emotions_are_read_from_words() -> None:
+    assert emotions.parse(" ") is None
+    assert emotions.parse("Happy") == (0.6, 0, 0, 0, 0, 0, 0, 0)
+    assert emotions.parse("sad: 0.4, calm=.2") == (0, 0, 0.4, 0, 0, 0, 0, 0.2)
+    with pytest.raises(MotetError, match="0.8 or less"):
+        emotions.parse("sad, angry")
+
+
+def test_a_clip_of_the_request_is_heard_once(float32: IndexEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    hear = float32._ear.hear
+
+    def counting(samples: Samples, rate: int) -> Heard:
+        made.append(1)
+        return hear(samples, rate)
+
+    monkeypatch.setattr(float32._ear, "hear", counting)
+    reference = VoiceReference("sha-1", clip(1.5, seed=4), RATE)
+    request = SpeechRequest(("Yes.",), "sha-1", reference=reference)
+    first, again = (joined(speak(float32, request)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(made) == 1
+    assert not np.array_equal(first, joined(speak(float32, SpeechRequest(("Yes.",), "ada"))))
+
+
+def test_a_clip_that_is_too_short_is_refused(float32: IndexEngine) -> None:
+    with pytest.raises(MotetError, match="5 to 15 s"):
+        float32.open(SpeechRequest(("Yes.",), "short", reference=VoiceReference("short", clip(0.4), RATE)))
+
+
+def test_a_folder_that_hears_nothing_speaks_with_the_voices_that_were_heard(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        if file.stem not in ("speaker", "semantic"):
+            (tmp_path / file.name).symlink_to(file)
+    engine = loaded(tmp_path)
+    assert not engine.traits.clones
+    assert {voice.id.partition(".")[0] for voice in engine.traits.voices} == {"ben"}
+    assert len(joined(speak(engine, SpeechRequest(("Yes.",), "ben")))) > 1000
+    with pytest.raises(MotetError, match="lacks the networks"):
+        engine.open(SpeechRequest(("Yes.",), "x", reference=VoiceReference("x", clip(2.0), RATE)))
+
+
+def test_a_missing_file_is_named(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        if file.stem != "vocoder":
+            (tmp_path / file.name).symlink_to(file)
+    with pytest.raises(MotetError, match=r"vocoder\.safetensors"):
+        loaded(tmp_path)
+
+
+def test_languages_are_written_each_in_its_way(float32: IndexEngine) -> None:
+    reader = float32._reader
+    assert reader.written("He said: “Go”; now!", "en") == "he said, 'go', now!"
+    assert reader.written("¿Qué? Sí.", "es") == "¿QUÉ? SÍ."
+    english, spanish = (reader.encode("Si.", language)[0] for language in ("en", "es"))
+    assert english != spanish
+    # What looks like the model's own marks is text.
+    assert len(reader.encode("<|en|>", "en")) > 2
+    with pytest.raises(MotetError, match="tokens"):
+        reader.encode("a" * 200, "en")
+
+
+def test_numbers_are_written_out_where_a_normaliser_is_installed(
+    float32: IndexEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Normalizer:
+        def __init__(self, *, input_case: str, lang: str) -> None:
+            self.lang = lang
+
+        def normalize(self, text: str, *, verbose: bool) -> str:
+            return text.replace("14:30", f"half past two ({self.lang})")
+
+    reader = float32._reader
+    monkeypatch.setattr(reader._marks, "load", lambda: False)
+    monkeypatch.setitem(reader.__dict__, "_nemo_class", Normalizer)
+    assert reader.written("At 14:30.", "en") == "at half past two 'en'."
+
+
+@pytest.fixture(scope="module")
+def package(folder: Path) -> Any:
+    package = indextts_package.package_of(folder)
+    # The package hears a clip's emotion from another resampling of it.
+    package._emotion_conditioning = lambda path, key, verbose=False: package._spk_cache[key][0]
+    return package
+
+
+class TestLikeThePackage:
+    """The package's whole engine on the same weights, clip and noise, taking the likeliest code and one beam."""
+
+    @pytest.mark.parametrize(("text", "speed"), [(PIECES[1], 1.0), ("One, two; three: four!", 0.8)])
+    def test_speech(self, folder: Path, package: Any, monkeypatch: pytest.MonkeyPatch, text: str, speed: float) -> None:
+        ours = joined(speak(loaded(folder, temperature=0.0), SpeechRequest((text,), "ada", speed=speed)))
+        theirs = self.spoken(package, folder, monkeypatch, text, len(ours), duration_factor=1 / speed)
+        # Theirs has passed through sixteen bits.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-5)
+
+    def test_an_emotion(self, folder: Path, package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        request = SpeechRequest((PIECES[1],), "ada", instructions="sad 0.5")
+        ours = joined(speak(loaded(folder, temperature=0.0), request))
+        theirs = self.spoken(package, folder, monkeypatch, PIECES[1], len(ours), emo_vector=[0, 0, 0.5, 0, 0, 0, 0, 0])
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-5)
+
+    @staticmethod
+    def spoken(
+        package: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, samples: int, **more: Any
+    ) -> Samples:
+        noise = np.random.default_rng([0, 0, 1]).standard_normal((80, samples // 256), dtype=np.float32)
+
+        def drawn(shape: Sequence[int], **_: Any) -> Tensor:
+            return torch.cat([torch.zeros(*shape[:-1], shape[-1] - noise.shape[1]), torch.tensor(noise)[None]], dim=-1)
+
+        with monkeypatch.context() as context, torch.no_grad():
+            context.setattr(torch, "randn", drawn)
+            clip_file = str(folder / "voices" / "ada.wav")
+            _, sound = package.infer(
+                clip_file, text, None, "en", num_beams=1, do_sample=False, diffusion_steps=2, **more
+            )
+        samples_heard: Samples = (sound[:, 0] / 32767).astype(np.float32)
+        return samples_heard
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        tiny = write_tiny(Path(place) / "tiny")
+        write_golden(loaded(tiny), TestFloat32())
+        write_golden(loaded(tiny, precision="int8"), TestInt8())
