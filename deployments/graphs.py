@@ -13,7 +13,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -166,12 +167,14 @@ class CapturedStep:
             for name, entry in self.inputs.items()
         }
         try:
-            self._recordings[bucket] = _Recording(buffers, self.backend.capture(self.step, buffers, bucket.length))
+            with on_device(self.device):
+                replay = self.backend.capture(self.step, buffers, bucket.length)
         except Exception as error:
             self._given_up.add(bucket)
             self.counts.failures += 1
             self.counts.last_failure = f"{type(error).__name__}: {error}"
         else:
+            self._recordings[bucket] = _Recording(buffers, replay)
             self.counts.captures += 1
             self.batches = sorted({*self.batches, bucket.batch})
             self.lengths = sorted({*self.lengths, bucket.length})
@@ -230,3 +233,10 @@ class CapturedStep:
 def backend_for(device: str) -> Backend:
     """The backend of a hardware class's device."""
     return CudaGraphBackend() if device == "cuda" else CompiledBackend()
+
+
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """New tensors are made on the device, and nothing is kept for training."""
+    with torch.no_grad(), nullcontext() if device == "cpu" else torch.device(device):
+        yield

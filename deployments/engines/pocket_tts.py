@@ -24,7 +24,8 @@ from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.rotary import rotary_tables, rotate
 from deployments.engines.lm.runaway import Runaway
 from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece, on_device
+from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece
+from deployments.graphs import on_device
 
 LEAST_FRAMES, SHORT_TEXT_WORDS, TAIL, SHORT_TAIL = 6, 4, 2, 4
 

@@ -23,11 +23,10 @@ from torch import Tensor
 
 from deployments.engines.base import SpeechRequest, VoiceReference
 from deployments.engines.lm.linear import AnyPrecision
-from deployments.engines.lm.voice import on_device
 from deployments.engines.vibevoice.config import VibeVoiceConfig, config_of
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, networks_of
 from deployments.engines.vibevoice.text import Script
-from deployments.graphs import Bucket, CapturedStep, backend_for
+from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.random_weights import RandomWeights
 from serve_app.bench.sentences import SENTENCES

@@ -31,8 +31,9 @@ from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.sampler import Sampling, choose, uniforms
 from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece, on_device
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece
 from deployments.errors import fail
+from deployments.graphs import on_device
 from deployments.settings import StrictModel
 
 PROMPT_BESIDES_TEXT = 6

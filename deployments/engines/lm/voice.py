@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.errors import fail
+from deployments.graphs import on_device
 from deployments.settings import StrictModel
 
 
@@ -218,10 +218,3 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             pending=not (piece.spoken or len(new)),
             finish_reason=piece.guard.reason if piece.spoken else "stop",
         )
-
-
-@contextmanager
-def on_device(device: str) -> Iterator[None]:
-    """New tensors are made on the device, and nothing is kept for training."""
-    with torch.no_grad(), nullcontext() if device == "cpu" else torch.device(device):
-        yield

@@ -24,7 +24,7 @@ from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.sampler import Sampling, uniforms
 from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece, on_device
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
 from deployments.engines.sopro.config import read
 from deployments.engines.sopro.decoder import Decoder
@@ -34,7 +34,7 @@ from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
 from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
 from deployments.errors import fail
-from deployments.graphs import Bucket, CapturedStep, backend_for
+from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
 from deployments.settings import StrictModel
 
 LONGEST_PROMPT = 700

@@ -23,12 +23,12 @@ from deployments.engines.lm.folder import load_weights
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.lm.runaway import Runaway
 from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece, on_device
+from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece
 from deployments.engines.vibevoice.config import VibeVoiceConfig, read
 from deployments.engines.vibevoice.networks import Made, Networks
 from deployments.engines.vibevoice.text import Script
 from deployments.errors import fail
-from deployments.graphs import CapturedStep, backend_for
+from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
 from deployments.text.speakers import MOST_SPEAKERS
 
 SHORTEST_CLIP_SECONDS = 1.0
@@ -93,6 +93,7 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
                 sorted({min(length, self.cache.capacity) for length in options.capture_lengths}),
                 backend_for(device) if options.capture else None,
                 device,
+                most=Bucket(options.slots, self.cache.capacity),
             )
             self.captured.capture_all()
 
