@@ -301,5 +301,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         tiny = write_tiny(Path(temporary) / "tiny")
         write_golden(loaded(tiny), TestFloat32())
-        steady = write_tiny(Path(temporary) / "steady", STEADY)
-        write_golden(loaded(steady, precision="int8"), TestInt8())
+        other = write_tiny(Path(temporary) / "steady", STEADY)
+        write_golden(loaded(other, precision="int8"), TestInt8())
