@@ -262,6 +262,7 @@ def _own_context() -> Iterator[None]:
         "print_on_execution_start": False,
         "max_errored_blocks": -1,
         "max_consecutive_actor_init_deaths": INIT_DEATHS,
+        "memory_usage_poll_interval_s": None,  # nobody reads it, and every reading costs milliseconds
     }
     kept = {name: getattr(context, name) for name in wanted}
     log = logging.getLogger("ray.data")
