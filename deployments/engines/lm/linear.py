@@ -100,7 +100,8 @@ def _multiplied(steps: Tensor, layer: Int8Linear) -> Tensor:
     return product
 
 
-# A compiler cannot look into packed weights, so a compiled step knows a layer by its number.
+# Inductor (torch 2.13) multiplies packed weights itself only where it knows them as constants; where a step closes over the
+# layer, it fails. So a compiled step knows a layer by its number.
 _NUMBERS = itertools.count()
 _LAYERS: WeakValueDictionary[int, Int8Linear] = WeakValueDictionary()
 _OPERATORS = torch.library.Library("motet", "DEF")
