@@ -188,16 +188,17 @@ def _without_gates(module: Any) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured. `seconds` is how long each stream speaks."""
+    """How much is measured. `seconds` is how long each stream speaks; each setting has so many `tries` to be the best."""
 
     seconds: float
+    tries: int
     rounds: int
     concurrencies: tuple[int, ...]
     buckets: tuple[Bucket, ...]
 
 
-QUICK = Plan(2.7, 1, (1, 4, 8), (Bucket(8, 320),))
-FULL = Plan(5.4, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)))
+QUICK = Plan(2.7, 1, 2, (1, 4, 8), (Bucket(8, 320),))
+FULL = Plan(5.4, 2, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)))
 
 
 def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: Any) -> Report:
@@ -263,8 +264,8 @@ def _name(bucket: Bucket) -> str:
 
 def _measure(sheet: Sheet, contest: Contest, plan: Plan) -> None:
     with sheet.measuring("the settings of both sides"):
-        best = _best_setting(contest)
-        threads = _best_threads(contest)
+        best = _best_setting(contest, plan.tries)
+        threads = _best_threads(contest, plan.tries)
         sheet.put("threads of ours", threads)
     with using_threads(threads):
         with sheet.measuring("the captured step"):
@@ -291,8 +292,8 @@ def _seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _best_setting(contest: Contest) -> Setting:
-    """The one that speaks one stream's beginning fastest, of two tries each; before, each is warmed up."""
+def _best_setting(contest: Contest, tries: int) -> Setting:
+    """The one that speaks one stream's beginning fastest, of so many tries each; before, each is warmed up."""
     settings = {setting.name: setting for setting in contest.package}
 
     def rate(setting: Setting) -> float:
@@ -300,19 +301,19 @@ def _best_setting(contest: Contest) -> Setting:
 
     for setting in settings.values():
         rate(setting)
-    rates = interleaved({name: partial(rate, setting) for name, setting in settings.items()}, rounds=2)
+    rates = interleaved({name: partial(rate, setting) for name, setting in settings.items()}, tries)
     return settings[max(rates, key=lambda name: max(rates[name]))]
 
 
-def _best_threads(contest: Contest) -> int:
-    """How many make the first chunks of eight streams fastest, without captured steps, of two tries each."""
+def _best_threads(contest: Contest, tries: int) -> int:
+    """How many make the first chunks of eight streams fastest, without captured steps, of so many tries each."""
 
     def rate(threads: int) -> float:
         with using_threads(threads):
             return run_together(contest, 8, chunks=2).rate
 
     rate(1)
-    rates = interleaved({f"{threads}": partial(rate, threads) for threads in THREADS}, rounds=2)
+    rates = interleaved({f"{threads}": partial(rate, threads) for threads in THREADS}, tries)
     return max(THREADS, key=lambda threads: max(rates[f"{threads}"]))
 
 
