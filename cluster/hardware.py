@@ -16,6 +16,9 @@ from deployments.settings import StrictModel
 
 LABEL = "motet.hardware"
 MLX = "mlx"
+PRIMITIVES_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
+"""What oneDNN prepares for a shape of rows it keeps, by itself for 1024 of them. Ragged batches bring ever new shapes, and a
+replica would grow by hundreds of megabytes for those that never come again."""
 Kind = Literal["cpu", "cuda", "mlx"]
 
 
@@ -34,7 +37,7 @@ class HardwareClass(StrictModel):
     def environment(self) -> dict[str, str]:
         """Environment variables of a replica. Waiting OpenMP threads sleep instead of spinning: a spinning one takes a
         core from its neighbours."""
-        return {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        return {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE", **PRIMITIVES_KEPT}
 
     def actor_options(self) -> dict[str, Any]:
         """Ray's `ray_actor_options` for a replica."""

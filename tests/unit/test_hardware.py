@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.hardware import LABEL, CudaClass, Hardware, node_offer
+from cluster.hardware import LABEL, PRIMITIVES_KEPT, CudaClass, Hardware, node_offer
 from serve_app.config import Cpu, Cuda, Mlx, Placement, Scheduling
 
 
 def test_cpu_threads_sleep_while_they_wait() -> None:
     options = Cpu(threads=2, cpus=2).actor_options()
     assert options["num_cpus"] == 2
-    assert options["runtime_env"]["env_vars"] == {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert options["runtime_env"]["env_vars"] == threads | PRIMITIVES_KEPT
     assert "num_gpus" not in options
 
 
