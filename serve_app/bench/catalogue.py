@@ -47,7 +47,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "bulk": Benchmark(
         "Bulk jobs: their share of the engine's speed, and kill -9 at any moment", "serve_app.bench.bulk"
     ),
-    "voices-kokoro": Benchmark("Kokoro beside its own package on the same weights", "serve_app.bench.voices_kokoro"),
     "serve": Benchmark(
         "Many listeners at once: batches, load, overload, leavers and failures",
         "serve_app.bench.serve",

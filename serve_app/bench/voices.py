@@ -143,11 +143,12 @@ class SoproContest:
 
 
 CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
-OWN_CONTESTS: Mapping[str, str] = {
-    "indextts": "serve_app.bench.voices_indextts",
-    "vibevoice": "serve_app.bench.voices_vibevoice",
+OWN_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "indextts": ("serve_app.bench.voices_indextts", ()),
+    "kokoro": ("serve_app.bench.voices_kokoro", ()),
+    "vibevoice": ("serve_app.bench.voices_vibevoice", ("streams", "captured", "device")),
 }
-"""Models that are measured in another way: modules with `run(quick, ...)`."""
+"""Models that are measured in another way: modules with `run(quick, soak_minutes, ...)`, and what else they may be told."""
 
 
 def _clip() -> Any:
@@ -209,15 +210,16 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
     `more` are options that only some models' contests have. Raises `MotetError` for a contest that is not here.
     """
     os.environ |= PRIMITIVES_KEPT  # as in a replica; oneDNN reads it with the first layer that it runs
-    if model in OWN_CONTESTS:
-        report: Report = importlib.import_module(OWN_CONTESTS[model]).run(quick, soak_minutes, **more)
-        return report
-    if model not in CONTESTS:
+    if model not in {*CONTESTS, *OWN_CONTESTS}:
         known = ", ".join([*CONTESTS, *OWN_CONTESTS])
         raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {known}.", param="model")
-    if more:
-        name = min(more)
-        raise fail("invalid", f"The contest of {model!r} has no option {name!r}.", "Leave it out.", param=name)
+    module, options = OWN_CONTESTS.get(model, ("", ()))
+    if foreign := sorted(set(more) - set(options)):
+        cause = f"The contest of {model!r} has no option {foreign[0]!r}."
+        raise fail("invalid", cause, "Leave it out.", param=foreign[0])
+    if module:
+        report: Report = importlib.import_module(module).run(quick, soak_minutes, **more)
+        return report
     torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL
 
@@ -396,7 +398,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     """Eight streams at a time; each fourth is left in the middle."""
     engine, random = contest.engine, np.random.default_rng(0)
     process, started = psutil.Process(), clock()
-    free = engine.cache.free  # type: ignore[attr-defined]
+    free = _free_slots(engine)
     live: list[Any] = []
     opened = left = 0
     early: float | None = None
@@ -420,10 +422,15 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     sheet.put("memory after the first tenth", early)
     sheet.put("memory at the end", late)
     sheet.put("growth", 100 * (late / early - 1), f"in {minutes:g} minutes")
-    taken = free - engine.cache.free  # type: ignore[attr-defined]
-    sheet.put("slots taken when all have left", taken)
+    sheet.put("slots taken when all have left", free - _free_slots(engine))
     sheet.put("utterances", opened)
     sheet.put("of them left early", left)
+
+
+def _free_slots(engine: SpeechEngine[Any]) -> int:
+    """0 for an engine that says a whole piece at a step, which needs none."""
+    cache = getattr(engine, "cache", None)
+    return int(cache.free) if cache else 0
 
 
 def _megabytes(process: psutil.Process) -> float:
@@ -432,23 +439,40 @@ def _megabytes(process: psutil.Process) -> float:
 
 
 def draw(report: Report, file: Path) -> None:
-    """Speed and first sound by the number of streams, as a picture."""
+    """Speed and first sound by the number of streams, as a picture; nothing for a report that does not have them."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    values = {figure.name: figure.value for figure in report.figures if figure.value is not None}
-    streams = [count for count in CONCURRENCIES if f"{count} streams" in values]
+    speeds = series_of(report, " streams", "audio s/s")
+    firsts = series_of(report, " streams, first audio p95", "ms")
+    if not speeds:
+        return
     picture, (speed, first) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    speed.plot(streams, [values[f"{count} streams"] for count in streams], "o-", label="Motet")
-    if "package, best setting" in values:
-        speed.axhline(values["package, best setting"], color="gray", linestyle="--", label="the package")
+    for name, points in speeds.items():
+        speed.plot(*zip(*points, strict=True), "o-", label=name or "Motet")
+    best = next((figure.value for figure in report.figures if figure.name == "package, best setting"), None)
+    if best is not None:
+        speed.axhline(best, color="gray", linestyle="--", label="the package")
+    streams = [count for count, _ in next(iter(speeds.values()))]
     speed.plot(streams, streams, color="lightgray", label="real time for all")
     speed.set(xlabel="streams", ylabel="seconds of audio per second", ylim=(0, None))
     speed.legend()
-    first.plot(streams, [values[f"{count} streams, first audio p95"] for count in streams], "o-")
+    for name, points in firsts.items():
+        first.plot(*zip(*points, strict=True), "o-", label=name or "Motet")
     first.set(xlabel="streams", ylabel="first audio, p95 (ms)", ylim=(0, None))
     picture.suptitle(f"motet bench {report.name}")
     picture.savefig(file, dpi=120)
     pyplot.close(picture)
+
+
+def series_of(report: Report, ending: str, unit: str) -> dict[str, list[tuple[int, float]]]:
+    """Figures in `unit` named `[<who>, ]<streams><ending>`: for each who, the numbers of streams and the values."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for figure in report.figures:
+        who, _, count = figure.name.removesuffix(ending).rpartition(", ")
+        fits = figure.name.endswith(ending) and figure.unit == unit and count.isdecimal()
+        if fits and figure.value is not None:
+            series.setdefault(who, []).append((int(count), figure.value))
+    return series

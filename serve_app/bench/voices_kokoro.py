@@ -25,6 +25,7 @@ from deployments.engines.kokoro.vocoder import SAMPLE_RATE
 from serve_app.bench import kokoro_package
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
+from serve_app.bench.voices import SOAK, soak
 from serve_app.bench.word_error_rate import errors
 
 THREADS = 2
@@ -71,10 +72,30 @@ class Speakers:
         return [self._theirs(phonemes, self._pack[len(phonemes) - 1]).numpy() for phonemes in said]
 
 
-def run(quick: bool) -> Report:
-    """Measures Kokoro."""
+class Loaded:
+    """Our engine as a service on a CPU has it, and what it is given to say."""
+
+    def __init__(self) -> None:
+        folder = sources.folder_of(sources.parse(SOURCE), {})
+        self.engine = registry.load("kokoro", EngineSpec("kokoro", str(folder), "cpu", THREADS, {"precision": "int8"}))
+
+    def request(self, number: int) -> SpeechRequest:
+        """Two pieces."""
+        pieces = (SENTENCES[number % len(SENTENCES)], SENTENCES[(number + 7) % len(SENTENCES)])
+        return SpeechRequest(pieces, VOICE, seed=number)
+
+
+def run(quick: bool, soak_minutes: float = 0.0) -> Report:
+    """Measures Kokoro; with `soak_minutes`, only how its memory grows under load for so long."""
     plan = QUICK if quick else FULL
-    return carry_out("voices-kokoro", _wanted(plan), lambda sheet: _measure(sheet, plan), quick=quick)
+
+    def carried_out(sheet: Sheet) -> None:
+        if soak_minutes:
+            soak(sheet, Loaded(), soak_minutes)
+        else:
+            _measure(sheet, plan)
+
+    return carry_out("voices of kokoro", SOAK if soak_minutes else _wanted(plan), carried_out, quick=quick)
 
 
 def _wanted(plan: Plan) -> list[Figure]:

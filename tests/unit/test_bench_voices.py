@@ -55,3 +55,21 @@ def test_a_soak_frees_every_slot(contest: SoproContest) -> None:
     assert figures["slots taken when all have left"].value == 0
     assert figures["growth"].measured
     assert (figures["of them left early"].value or 0) > 0
+
+
+def test_a_picture_has_a_line_for_each_who_speaks(tmp_path: Path) -> None:
+    figures = [
+        Figure("package, 1 streams", "audio s/s", None, 1.0),
+        Figure("int8, 1 streams", "audio s/s", None, 2.0),
+        Figure("int8, 8 streams", "audio s/s", None, 3.0),
+        Figure("int8 against the package, 8 streams", "x", None, 3.0),
+        Figure("8 streams, first audio p95", "ms", None, 70.0),
+    ]
+    report = carry_out("voices of kokoro", figures, lambda _: None, quick=True)
+    speeds = voices.series_of(report, " streams", "audio s/s")
+    assert speeds == {"package": [(1, 1.0)], "int8": [(1, 2.0), (8, 3.0)]}
+    assert voices.series_of(report, " streams, first audio p95", "ms") == {"": [(8, 70.0)]}
+    draw(report, tmp_path / "kokoro.png")
+    assert (tmp_path / "kokoro.png").stat().st_size > 5000
+    draw(carry_out("voices of none", [], lambda _: None, quick=True), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
