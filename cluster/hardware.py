@@ -16,7 +16,7 @@ from deployments.settings import StrictModel
 
 LABEL = "motet.hardware"
 MLX = "mlx"
-PRIMITIVES_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
+PRIMITIVES_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
 """What oneDNN prepares for a shape of rows it keeps, by itself for 1024 of them. Ragged batches bring ever new shapes, and a
 replica would grow by hundreds of megabytes for those that never come again."""
 Kind = Literal["cpu", "cuda", "mlx"]
