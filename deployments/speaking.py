@@ -93,9 +93,13 @@ def _request(task: SpeechTask, pieces: tuple[str, ...], speed: float, first_inde
     )
 
 
+def by_speakers(pieces: tuple[str, ...], traits: SpeechTraits) -> tuple[str, ...]:
+    """Where the model has several speakers, every piece says whose it is: it is spoken without those before it."""
+    return carried_on(pieces) if traits.most_speakers > 1 else pieces
+
+
 def _by_speakers(task: SpeechTask, traits: SpeechTraits) -> SpeechTask:
-    """Where the model has several speakers, every piece says whose it is: requests begin anywhere in the text."""
-    return replace(task, pieces=carried_on(task.pieces)) if traits.most_speakers > 1 else task
+    return replace(task, pieces=by_speakers(task.pieces, traits))
 
 
 async def speak(

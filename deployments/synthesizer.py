@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits
+import numpy as np
+
+from deployments.engines.base import (
+    AudioChunk,
+    HasPlaces,
+    SpeechEngine,
+    SpeechRequest,
+    SpeechTraits,
+    VoiceReference,
+)
 from deployments.errors import Failure, as_failure
+from deployments.load import Work
 from deployments.metrics import SpeechMetrics, StreamPace
 from deployments.replica import ModelReplica
 from deployments.scheduling import Wish
@@ -35,6 +47,7 @@ class Synthesizer(ModelReplica):
     def prepare(self, engine: SpeechEngine[Any]) -> None:
         """Takes the engine."""
         self._engine = engine
+        self._places = asyncio.Semaphore(engine.most_streams) if isinstance(engine, HasPlaces) else nullcontext()
         self._stepper = self.stepper(self._advance)
         self._metrics = SpeechMetrics(self.model)
 
@@ -60,7 +73,7 @@ class Synthesizer(ModelReplica):
         came = time.monotonic()
         pace = StreamPace(self._metrics)
         try:
-            with self._stepper.gate.stream(), self.load.work(predicted_seconds(request)) as work:
+            async with self._under_way(request) as work:
                 while not stream.finished:
                     stepped = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
                     chunk = stepped.result
@@ -84,6 +97,15 @@ class Synthesizer(ModelReplica):
             self._metrics.wasted(made - heard)
             # Without an await: a cancelled stream must free its slot even while it is being torn down.
             self.thread.submit(self._close, stream)
+
+    @asynccontextmanager
+    async def _under_way(self, request: SpeechRequest) -> AsyncIterator[Work]:
+        """The work of a request, from when the engine has a place for its stream. Until then it waits as those do that wait
+        for a step: a stream that has begun must not lose its place to a newcomer."""
+        with self.load.work(predicted_seconds(request)) as work:
+            async with self._places:
+                with self._stepper.gate.stream():
+                    yield work
 
     def _lasts_seconds(self, request: SpeechRequest) -> float:
         """A listener without sound comes after those who are about to lose theirs, and before all others."""
@@ -115,8 +137,18 @@ class Synthesizer(ModelReplica):
             self._engine.close(stream.utterance)
 
     async def answer_once(self) -> None:
-        """Says one word."""
-        voice = self._engine.traits.default_voice
-        async for chunk in self.speak(SpeechRequest(("Ready.",), voice)):
+        """Says one word, like a clip where the model has no voice of its own."""
+        traits = self._engine.traits
+        clip = None if traits.default_voice else hum(traits.sample_rate)
+        voice = clip.id if clip else traits.default_voice
+        async for chunk in self.speak(SpeechRequest(("Ready.",), voice, reference=clip)):
             if isinstance(chunk, Failure):
                 raise RuntimeError(f"The warm-up failed: {chunk.message}")
+
+
+def hum(sample_rate: int) -> VoiceReference:
+    """A clip of five seconds, loud and quiet by turns as speech is, that is nobody's voice."""
+    times = np.arange(5 * sample_rate) / sample_rate
+    loud = np.sin(2 * np.pi * 1.3 * times) > -0.6
+    samples = (0.3 * np.sin(2 * np.pi * 150 * times) * loud).astype(np.float32)
+    return VoiceReference("warm-up", samples, sample_rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from deployments.engines.base import SpeechTraits
+from deployments.errors import MotetError
 from deployments.pipeline import SeparationGraph
 from serve_app.admission import Admission, Ticket
 from serve_app.config import AppConfig
@@ -53,13 +55,17 @@ class Service:
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s)
 
     async def fallback_for(self, name: str) -> tuple[str, str] | None:
-        """The model and voice that take over from a model that is late."""
+        """The model and voice that take over from a model that is late; none when the other one does not answer now."""
         others = [other for other, model in self.config.models.items() if model.task == "speech" and other != name]
         chosen = self.config.speech.fallback_model or next(iter(others), None)
         if chosen is None or chosen == name:
             return None
-        traits: SpeechTraits = await self.directory.traits(chosen)
-        return chosen, traits.default_voice
+        try:
+            async with asyncio.timeout(self.config.spillover.life_sign_s):
+                traits: SpeechTraits = await self.directory.traits(chosen)
+        except (TimeoutError, MotetError):
+            return None
+        return (chosen, traits.default_voice) if traits.default_voice else None
 
 
 def build_api(service: Service) -> ASGIApp:

@@ -27,6 +27,9 @@ SLICE_SECONDS = 2.0
 """How much sound is encoded at once, and how much the first bytes need: hibari begins with a quarter of a second of
 silence, which alone helps nobody."""
 
+MOST_DIGITS = 18
+"""Of an offset in bytes: more is nobody's."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpeechPlan:
@@ -216,7 +219,7 @@ def resume_offset(last_event_id: str | None, key: str) -> int:
     if not last_event_id:
         return 0
     stream, _, offset = last_event_id.partition("-")
-    if stream != key or not (offset.isascii() and offset.isdecimal()):
+    if stream != key or not (offset.isascii() and offset.isdecimal() and len(offset) <= MOST_DIGITS):
         raise fail(
             "invalid",
             "Last-Event-ID does not belong to this request.",

@@ -21,6 +21,7 @@ from deployments.audio.stretch import Stretcher
 from deployments.engines.base import (
     AudioChunk,
     Chunk,
+    HasPlaces,
     RecognitionEngine,
     RecognitionOptions,
     SeparationEngine,
@@ -33,7 +34,7 @@ from deployments.engines.base import (
 from deployments.errors import Failure, as_failure, fail
 from deployments.listening import windows_of
 from deployments.separating import chunks_of
-from deployments.speaking import choose_voice, pace_of
+from deployments.speaking import by_speakers, choose_voice, pace_of
 from deployments.stepping import advance_or_halve
 from deployments.text.segmentation import cut_into_pieces
 
@@ -82,7 +83,7 @@ class SpeechRenderer:
     def __init__(self, engine: SpeechEngine[Any], order: SpeechOrder, width: int) -> None:
         self._engine = engine
         self._order = order
-        self._width = width
+        self._width = min(width, engine.most_streams) if isinstance(engine, HasPlaces) else width
         self._traits = engine.traits
         self._voice = choose_voice(order.voice, self._traits, order.voice_aliases)
 
@@ -105,7 +106,7 @@ class SpeechRenderer:
     def _take(self, item: WorkItem) -> _Take:
         order = self._order
         voice = self._voice if item.voice is None else choose_voice(item.voice, self._traits, order.voice_aliases)
-        pieces = cut_into_pieces(item.text, order.pieces)
+        pieces = by_speakers(cut_into_pieces(item.text, order.pieces), self._traits)
         if not pieces:
             raise fail("invalid", "The text has nothing to say.", "Give some words.", param="text")
         pace = pace_of(order.speed, self._traits)

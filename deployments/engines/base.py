@@ -124,6 +124,15 @@ class Utterance(Protocol):
 UtteranceT = TypeVar("UtteranceT", bound=Utterance)
 
 
+@runtime_checkable
+class HasPlaces(Protocol):
+    """A speech engine in which only so many utterances may be open at once; one without these takes any number."""
+
+    @property
+    def most_streams(self) -> int:
+        """How many. One more would fail at one of its steps."""
+
+
 class SpeechEngine(Protocol[UtteranceT]):
     """Text to speech, one chunk per step for every utterance."""
 

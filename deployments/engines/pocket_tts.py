@@ -27,7 +27,7 @@ from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece
 from deployments.graphs import on_device
 
-LEAST_FRAMES, SHORT_TEXT_WORDS, TAIL, SHORT_TAIL = 6, 4, 2, 4
+LEAST_FRAMES, SHORT_TEXT_WORDS, TAIL, SHORT_TAIL, STEP_FRAMES = 6, 4, 2, 4, 16
 
 
 class PocketOptions(ClonerOptions):
@@ -75,7 +75,7 @@ class PocketEngine(LanguageVoiceEngine[Tensor, PocketPiece]):
     """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
 
     def __init__(self, model: Any, codec: Any, tokenizer: Tokenizer, folder: Path, options: PocketOptions, device: str):
-        super().__init__(device)
+        super().__init__(device, options.slots)
         self.model, self.codec, self.options, self._tokenizer = model, codec, options, tokenizer
         self.config, self._frame = model.config, int(codec.config.frame_size)
         self._most = options.most_frames(self.config.frame_rate)
@@ -133,11 +133,13 @@ class PocketEngine(LanguageVoiceEngine[Tensor, PocketPiece]):
 
     def advance(self, pieces: Sequence[PocketPiece]) -> list[Samples]:
         """Frames until a piece has enough for its next chunk, or is at its end; then the sound of those that have."""
-        for _ in range(min(map(self._missing, pieces))):
+        for _ in range(min(STEP_FRAMES, *map(self._missing, pieces))):
             self._frames(pieces)
             if any(piece.spoken for piece in pieces):
                 break
         due = [piece for piece in pieces if piece.spoken or self._missing(piece) <= 0]
+        if not due:
+            return [np.zeros(0, np.float32)] * len(pieces)
         latents = torch.nn.utils.rnn.pad_sequence([torch.stack(piece.latents) for piece in due], batch_first=True)
         made = self.codec.decode(self.model.denormalize_latents(latents)).audio_values[:, 0].clamp(-1, 1).cpu().numpy()
         sounds = {id(piece): sound for piece, sound in zip(due, made, strict=True)}

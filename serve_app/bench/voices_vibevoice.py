@@ -176,10 +176,12 @@ def run(
     soak_minutes: float = 0.0,
     streams: tuple[int, ...] | None = None,
     captured: bool = True,
-    precision: AnyPrecision = "int8",
+    precision: AnyPrecision | None = None,
     device: str = "cpu",
 ) -> Report:
-    """Measures the step and so many `streams`; with `soak_minutes`, only how memory grows under load for so long."""
+    """Measures the step and so many `streams`; with `soak_minutes`, only how memory grows under load for so long. The
+    precision is the one that suits the device, unless it is given."""
+    precision = precision or ("int8" if device == "cpu" else "bfloat16")
     torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL
     counts = streams or plan.streams

@@ -117,7 +117,7 @@ async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
         pacing=settings.pacing if pacing == "fast" or pacing == "played" else PRESETS[pacing],
         played=pacing != "fast",
         request_seconds_of_audio=settings.request_seconds_of_audio,
-        fallback=await service.fallback_for(name),
+        fallback=None if pacing == "fast" else await service.fallback_for(name),
     )
 
 

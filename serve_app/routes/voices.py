@@ -64,7 +64,13 @@ async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
     """The voices of one speech model, or of all, and the client's own where they can be used."""
     directory = service_of(request).directory
     names = [directory.resolve(model, "speech")] if model else _speakers(request)
-    listed = [voice for name in names for voice in await _models_own(name, request)]
+    listed = []
+    for name in names:
+        try:
+            listed += await _models_own(name, request)
+        except MotetError:
+            if model is not None:
+                raise  # of all models, those that answer
     if model is None or set(names) & set(await _cloning(request)):
         stored = await asyncio.to_thread(service_of(request).voices.listed, owner_of(request))
         listed += [await _uploaded(voice, request) for voice in stored]
@@ -103,15 +109,25 @@ async def _cloning(request: Request) -> list[str]:
     able = []
     for name in _speakers(request):
         with suppress(MotetError):
-            traits: SpeechTraits = await service_of(request).directory.traits(name)
+            traits = await _traits_now(name, request)
             able += [name] if traits.clones else []
     return able
 
 
+async def _traits_now(name: str, request: Request) -> SpeechTraits:
+    """What a model can do. Raises `MotetError` (unavailable) for one that has no replica to tell it: it is not waited for."""
+    service = service_of(request)
+    try:
+        async with asyncio.timeout(service.config.spillover.silent_s + service.config.spillover.life_sign_s):
+            traits: SpeechTraits = await service.directory.traits(name)
+    except TimeoutError as error:
+        raise fail("unavailable", f"The model {name!r} does not answer now.", "Try again later.") from error
+    return traits
+
+
 async def _models_own(name: str, request: Request) -> list[dict[str, Any]]:
-    directory = service_of(request).directory
-    traits: SpeechTraits = await directory.traits(name)
-    aliases = directory.models[name].voice_aliases
+    traits = await _traits_now(name, request)
+    aliases = service_of(request).directory.models[name].voice_aliases
     return [
         {
             "id": voice.id,

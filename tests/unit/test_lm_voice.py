@@ -36,7 +36,7 @@ class Counting(LanguageVoiceEngine[str, Counted]):
     """Says ten samples a step: 0.01 for the first, 0.02 for the second; as many chunks as the text has characters."""
 
     def __init__(self, slots: int = 8) -> None:
-        super().__init__("cpu")
+        super().__init__("cpu", 64)
         self.free = slots
         self.failing = self.poison = False
         self.read_together: list[int] = []

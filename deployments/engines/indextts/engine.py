@@ -99,7 +99,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     """Speaks with the voices of the folder, and like any clip where the folder has the networks that hear one."""
 
     def __init__(self, folder: Path, networks: Networks, options: IndexOptions, device: str) -> None:
-        super().__init__(device)
+        super().__init__(device, options.slots)
         emotions.parse(options.emotion)
         self.networks, self.options = networks, options
         config = networks.config

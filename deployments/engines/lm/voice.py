@@ -100,8 +100,9 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
     the same sound.
     """
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, most_streams: int) -> None:
+        """`most_streams` utterances find a slot for each of their pieces."""
+        self.device, self.most_streams = device, most_streams
 
     @property
     @abstractmethod

@@ -91,7 +91,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     def __init__(
         self, networks: Networks, tokenizer: Tokenizer, folder: Path, options: SoproOptions, device: str
     ) -> None:
-        super().__init__(device)
+        super().__init__(device, options.slots)
         config, generation = networks.config, networks.config.generation
         if options.chunk_frames % config.frames_per_token:
             raise fail(
@@ -123,7 +123,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         self.captured = CapturedStep(
             self._decode,
             networks.decoder.step_inputs(self.cache),
-            options.capture_batches,
+            sorted({min(batch, options.slots) for batch in options.capture_batches}),
             options.capture_lengths,
             backend_for(self.device) if options.capture else None,
             self.device,

@@ -79,7 +79,7 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
     def __init__(
         self, networks: Networks, script: Script, folder: Path, options: VibeVoiceOptions, device: str
     ) -> None:
-        super().__init__(device)
+        super().__init__(device, options.slots)
         self.networks, self.options, self._script = networks, options, script
         self.config: VibeVoiceConfig = networks.config
         self._most_frames = options.most_frames(self.config.frame_rate)
@@ -89,7 +89,7 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
             self.captured = CapturedStep(
                 self._frame,
                 networks.frame_inputs(self.cache),
-                options.capture_batches,
+                sorted({min(batch, options.slots) for batch in options.capture_batches}),
                 sorted({min(length, self.cache.capacity) for length in options.capture_lengths}),
                 backend_for(device) if options.capture else None,
                 device,
