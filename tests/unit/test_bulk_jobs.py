@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from deployments.engines.base import (
     RecognitionTraits,
     Segment,
     SpeechRequest,
+    SpeechTraits,
     Transcript,
     Window,
     Word,
@@ -45,7 +47,8 @@ from deployments.speaking import SpeechTask, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import Wishes, job_of, places_for
 from serve_app.bulk_progress import Log, Pace, bulk_progress
-from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Steps
+from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Pieces, Steps
+from tests.unit.fakes import TRAITS, ToneEngine
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
 
@@ -601,3 +604,36 @@ def test_as_many_workers_as_fill_the_cluster(
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: there)
     assert places_for(hardware) == places
+
+
+class Duet(ToneEngine):
+    """Takes two speakers, and one stream at a time."""
+
+    most_streams = 1
+
+    @property
+    def traits(self) -> SpeechTraits:
+        return replace(TRAITS, most_speakers=2)
+
+
+def test_every_piece_of_a_script_says_whose_it_is_and_no_more_are_begun_than_there_are_places() -> None:
+    engine = Duet()
+    said: list[str] = []
+    step = engine.step
+
+    def spied(utterances: Any) -> Any:
+        said.extend(utterance.request.pieces[utterance.position] for utterance in utterances)
+        return step(utterances)
+
+    engine.step = spied  # type: ignore[method-assign]
+    job = speech_job()
+    job = job.model_copy(
+        update={
+            "order": job.order.model_copy(update={"pieces": Pieces(first_piece_characters=20, piece_characters=20)})
+        }
+    )
+    text = "Speaker 1: One thing is said. Speaker 2: Another is said. And a third thing. And a fourth one."
+    outcomes = renderer_of(job, engine).render([item_of(Row(str(n), text), job) for n in range(2)], [None] * 2)
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert said[-1].startswith("Speaker 2: ")
+    assert set(engine.batches) == {1}
