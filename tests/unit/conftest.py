@@ -9,6 +9,18 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small only wait for each other on several, the longer the busier the machine is."""
+    if (torch := sys.modules.get("torch")) is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
 def _ordinary_numbers() -> Iterator[None]:
     """Engines flush the smallest floats to zero on their thread, which in a test is everybody's."""
     yield
