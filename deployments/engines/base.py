@@ -7,6 +7,7 @@ it never fails its neighbours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -98,8 +99,8 @@ class SpeechTraits:
 
     A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a clip (`VoiceReference`). One
     without voices of its own has an empty `default_voice` and speaks only like a clip. One with several speakers takes
-    scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`. One that `takes_instructions` is told in words how
-    to speak.
+    scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`. One that is told in words how to speak knows some
+    `instruction_words`, such as names of emotions, and passes over all others.
     """
 
     sample_rate: int
@@ -110,7 +111,12 @@ class SpeechTraits:
     mixes: bool = False
     clones: bool = False
     most_speakers: int = 1
-    takes_instructions: bool = False
+    instruction_words: tuple[str, ...] = ()
+
+    def heeds(self, instructions: str) -> bool:
+        """Whether the model speaks otherwise for these words."""
+        known = set(self.instruction_words)
+        return not known.isdisjoint(re.findall(r"\w+", instructions.lower()))
 
 
 class Utterance(Protocol):

@@ -33,10 +33,10 @@ LONG_TEXT_CHARACTERS = 10_000
 class SpeechBody(StrictModel):
     """The request's fields, as OpenAI names them; `seed` and `pacing` are ours.
 
-    The same seed gives the same samples. A model that does not take `instructions` speaks without them, and the answer's
-    header `X-Motet-Ignored` says so. A stream that is `played` is made no further ahead of its listener than the
-    look-ahead, and what comes late is concealed; the name of a preset means the same with that preset's buffer. A `fast`
-    one is made as fast as it is read.
+    The same seed gives the same samples. A model that finds nothing in `instructions` that it could follow speaks without
+    them, and the answer's header `X-Motet-Ignored` says so. A stream that is `played` is made no further ahead of its
+    listener than the look-ahead, and what comes late is concealed; the name of a preset means the same with that preset's
+    buffer. A `fast` one is made as fast as it is read.
     """
 
     model: str
@@ -95,7 +95,7 @@ def _headers(body: SpeechBody, plan: SpeechPlan) -> dict[str, str]:
         "x-motet-model": plan.model,
         "x-motet-voice": plan.task.voice,
     }
-    ignored = body.instructions and not plan.traits.takes_instructions
+    ignored = body.instructions and not plan.task.instructions
     return headers | ({"x-motet-ignored": "instructions"} if ignored else {})
 
 
@@ -108,7 +108,7 @@ async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
     reference = await _reference(body.voice, name, traits, request)
     aliases = service.directory.models[name].voice_aliases
     voice = reference.id if reference else choose_voice(body.voice, traits, aliases)
-    instructions = (body.instructions or "") if traits.takes_instructions else ""
+    instructions = body.instructions if body.instructions and traits.heeds(body.instructions) else ""
     return SpeechPlan(
         model=name,
         task=SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed, reference, instructions),

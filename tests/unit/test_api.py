@@ -196,16 +196,17 @@ async def test_unused_instructions_are_not_hidden() -> None:
     assert (await Bench().speak(instructions="Whisper.")).headers["x-motet-ignored"] == "instructions"
 
 
-async def test_instructions_reach_a_model_that_takes_them_and_are_a_part_of_what_is_kept() -> None:
+async def test_instructions_reach_a_model_that_heeds_them_and_are_a_part_of_what_is_kept() -> None:
     class Told(ToneSynthesizer):
         async def traits(self) -> SpeechTraits:
-            return replace(self.engine.traits, takes_instructions=True)
+            return replace(self.engine.traits, instruction_words=("sad", "happy"))
 
     bench = Bench(Told())
-    for words in ("sad", "happy", "sad", None):
+    for words in ("sad", "Be happy!", "sad", None):
         assert "x-motet-ignored" not in (await bench.speak(instructions=words)).headers
+    assert (await bench.speak(instructions="Speak warmly.")).headers["x-motet-ignored"] == "instructions"
     asked = [arguments[0].instructions for name, arguments in bench.handle.calls if name == "speak"]
-    assert asked == ["sad", "happy", ""]
+    assert asked == ["sad", "Be happy!", ""]
 
 
 async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:

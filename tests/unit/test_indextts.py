@@ -14,7 +14,8 @@ from torch import Tensor
 from deployments.engines import registry
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.indextts import emotions
-from deployments.engines.indextts.sound import Spoken, frames_of
+from deployments.engines.indextts.config import VOCODER
+from deployments.engines.indextts.sound import VOCODED, Sounding, SoundNetworks, Spoken, frames_of, reach_of
 from deployments.engines.indextts.voices import Heard
 from deployments.engines.lm.runaway import RunawayLimits
 from deployments.errors import MotetError
@@ -42,11 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path, **options: object) -> IndexEngine:
-    before = torch.get_num_threads()
-    engine: IndexEngine = registry.load(
-        "indextts", EngineSpec("indextts", str(folder), "cpu", 1, {"solver_steps": 2} | options)
-    )
-    torch.set_num_threads(before)
+    spec = EngineSpec("indextts", str(folder), "cpu", 1, {"solver_steps": 2} | options)
+    engine: IndexEngine = registry.load("indextts", spec)
     return engine
 
 
@@ -97,36 +95,114 @@ def test_a_full_engine_refuses_and_a_leaver_makes_room(folder: Path) -> None:
     assert engine.cache.free == 2
 
 
-def test_pieces_that_end_together_become_sound_together(float32: IndexEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    together = float32.networks.sound.speak
-
-    def counting(rows: Sequence[Spoken]) -> list[Samples]:
-        sizes.append(len(rows))
-        return together(rows)
-
-    monkeypatch.setattr(float32.networks.sound, "speak", counting)
-    utterances = [float32.open(SpeechRequest(("Yes.",), voice, seed=1)) for voice in ("ada", "ada", "ben")]
-    while live := [utterance for utterance in utterances if not utterance.finished]:
-        for result in float32.step(live):
-            good(result)
-    assert max(sizes) > 1
-
-
-def test_rows_of_different_lengths_sound_as_they_do_alone(float32: IndexEngine) -> None:
-    """Every network's batch, for lengths that differ by one frame and by many, and for clips that do."""
+def spoken_rows(engine: IndexEngine) -> list[Spoken]:
+    """Lengths that differ by one frame and by many, and clips that do."""
     random = np.random.default_rng(0)
     rows = []
     for voice, length in (("ada", 11), ("ben", 12), ("ben", 30), ("ada", 3)):
-        known, _ = float32.voice_of(SpeechRequest(("Yes.",), voice))
+        known, _ = engine.voice_of(SpeechRequest(("Yes.",), voice))
         noise = torch.tensor(random.standard_normal((80, frames_of(length, 1.0)), dtype=np.float32))
         codes = torch.tensor(random.integers(0, 64, length))
         rows.append(Spoken(codes, known.condition, known.mel, known.style, noise))
+    return rows
+
+
+def sounds_of(sound: SoundNetworks, rows: Sequence[Spoken], most_frames: int) -> list[Samples]:
+    """Step by step, as the engine does it."""
+    soundings = sound.begin(rows)
+    heard: list[list[Samples]] = [[] for _ in rows]
+    while any(not sounding.finished for sounding in soundings):
+        for parts, part in zip(heard, sound.advance(soundings, most_frames), strict=True):
+            parts.append(part)
+    return [np.concatenate(parts) for parts in heard]
+
+
+@pytest.mark.parametrize("most_frames", [1, 300, 100_000])
+def test_rows_of_different_lengths_sound_as_they_do_alone(float32: IndexEngine, most_frames: int) -> None:
+    """Every network's batch, whether a row is a part of a step, a step, or all rows are one."""
+    sound, rows = float32.networks.sound, spoken_rows(float32)
     with torch.no_grad():
-        together = float32.networks.sound.speak(rows)
-        for row, sound in zip(rows, together, strict=True):
-            (alone,) = float32.networks.sound.speak([row])
-            np.testing.assert_allclose(sound, alone, rtol=0, atol=1e-5)
+        together = sounds_of(sound, rows, most_frames)
+        for row, heard in zip(rows, together, strict=True):
+            assert len(heard) == row.noise.shape[-1] * 256
+            (alone,) = sounds_of(sound, [row], 100_000)
+            np.testing.assert_allclose(heard, alone, rtol=0, atol=1e-5)
+
+
+def test_a_row_that_comes_later_is_at_its_own_time(float32: IndexEngine) -> None:
+    sound, rows = float32.networks.sound, spoken_rows(float32)[:2]
+    with torch.no_grad():
+        first, second = sound.begin(rows)
+        sound.advance([first], 1)
+        assert (first.solved, second.solved) == (1, 0)
+        sound.advance([first, second], 2 * max(len(row.condition) for row in (first, second)))
+        assert (first.solved, second.solved) == (2, 1)
+        sound.advance([first, second], 100_000)
+        for row, sounding in zip(rows, (first, second), strict=True):
+            (alone,) = sound.begin([row])
+            sound.advance([alone], 100_000)
+            torch.testing.assert_close(sounding.mel, alone.mel, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("most_frames", "together"), [(100_000, 4), (800, 3), (300, 2), (1, 1)])
+def test_a_step_takes_no_more_frames_through_the_networks_than_it_may(
+    float32: IndexEngine, monkeypatch: pytest.MonkeyPatch, most_frames: int, together: int
+) -> None:
+    """Padding and clips count; one row of one solver's step is always made, and a stretch of the vocoder's."""
+    sound, passed = float32.networks.sound, {"solved": list[tuple[int, int]](), "vocoded": list[tuple[int, int]]()}
+    euler, sounds = sound._euler, sound._sounds
+
+    def counting_steps(rows: Sequence[Sounding], steps: int) -> None:
+        passed["solved"].append((len(rows), steps * len(rows) * max(len(row.condition) for row in rows)))
+        euler(rows, steps)
+
+    def counting_frames(mels: Sequence[Tensor]) -> list[Samples]:
+        if mels:
+            passed["vocoded"].append((len(mels), len(mels) * max(mel.shape[-1] for mel in mels)))
+        return sounds(mels)
+
+    monkeypatch.setattr(sound, "_euler", counting_steps)
+    monkeypatch.setattr(sound, "_sounds", counting_frames)
+    soundings, rows = sound.begin(spoken_rows(float32)), list[int]()
+    longest = max(len(row.condition) for row in soundings)
+    while any(not row.finished for row in soundings):
+        sound.advance(soundings, most_frames)
+        rows += [count for count, _ in passed["solved"]]
+        assert sum(frames for _, frames in passed["solved"]) <= max(most_frames, longest)
+        assert sum(frames for _, frames in passed["vocoded"]) <= max(most_frames // VOCODED, 3 * sound._reach)
+        passed["solved"].clear()
+        passed["vocoded"].clear()
+    assert max(rows) == together
+
+
+def test_a_vocoder_of_the_published_shape_hears_no_further_than_its_reach() -> None:
+    pytest.importorskip("indextts25")
+    from indextts25.s2mel.modules.bigvgan.bigvgan import BigVGAN
+    from indextts25.s2mel.modules.bigvgan.env import AttrDict
+
+    reach = reach_of(VOCODER)
+    torch.manual_seed(0)
+    network = BigVGAN(AttrDict({**VOCODER, "upsample_initial_channel": 64})).double()
+    for weight in (parameter for parameter in network.parameters() if parameter.ndim == 3):
+        torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    mel = torch.randn(1, 80, 3 * reach, dtype=torch.float64)
+    changed = torch.cat([mel[..., : 2 * reach], torch.randn(1, 80, reach, dtype=torch.float64)], dim=-1)
+    with torch.no_grad():
+        heard = (network(mel) - network(changed))[0, 0].abs()
+    assert heard[: reach * 256].max() == 0
+    assert heard[: int(1.5 * reach) * 256].max() > 0
+
+
+def test_those_who_draw_codes_do_not_wait_for_all_the_sound_of_others(folder: Path) -> None:
+    engine = loaded(folder, step_frames=512, solver_steps=20)
+    utterances = [engine.open(SpeechRequest((PIECES[3],), "ben", seed=4)) for _ in range(3)]
+    while not any(utterance.piece and utterance.piece.ended for utterance in utterances):
+        engine.step(utterances)
+    newcomer = engine.open(SpeechRequest((PIECES[2],), "ada", seed=1))
+    assert good(engine.step([*utterances, newcomer])[3]).tokens > 0
+    assert not any(utterance.finished for utterance in utterances)
+    for utterance in (*utterances, newcomer):
+        engine.close(utterance)
 
 
 def test_a_step_without_an_end_is_pending_and_an_end_brings_text_and_tokens(float32: IndexEngine) -> None:
@@ -135,10 +211,10 @@ def test_a_step_without_an_end_is_pending_and_an_end_brings_text_and_tokens(floa
     while not utterance.finished:
         chunks.append(good(float32.step([utterance])[0]))
     heard = [chunk for chunk in chunks if not chunk.pending]
-    assert len(chunks) > len(heard) == 2
-    assert [chunk.text for chunk in heard] == [PIECES[3], "Yes."]
+    assert chunks[0].pending
+    assert list(dict.fromkeys(chunk.text for chunk in heard)) == [PIECES[3], "Yes."]
     tokens = sum(chunk.tokens for chunk in chunks if chunk.index == 0)
-    assert len(heard[0].samples) == int(2 * tokens * 1.72) * 256
+    assert len(joined([chunk for chunk in heard if chunk.index == 0])) == int(2 * tokens * 1.72) * 256
 
 
 def test_pieces_after_the_first_begin_with_a_pause(folder: Path) -> None:
@@ -160,22 +236,66 @@ def test_what_does_not_end_is_stopped_and_says_so(folder: Path) -> None:
 
 
 def test_instructions_name_emotions(float32: IndexEngine) -> None:
-    usual, sad, sadder = (
+    usual, sad, sadder, neither, ignored = (
         joined(speak(float32, SpeechRequest(("Yes.",), "ben", instructions=words)))
-        for words in ("", "sad 0.4", "Speak in a sad tone: sad 0.7")
+        for words in ("", "sad 0.4", "Speak in a sad tone: sad 0.7", "not sad", "like a pirate")
     )
-    assert float32.traits.takes_instructions
+    assert float32.traits.heeds("A SAD tone") and not float32.traits.heeds("Speak warmly, unhappily.")
     assert not np.array_equal(usual, sad) and not np.array_equal(sad, sadder)
-    with pytest.raises(MotetError, match="No emotion is named"):
-        float32.open(SpeechRequest(("Yes.",), "ben", instructions="like a pirate"))
+    np.testing.assert_array_equal(usual, neither)
+    np.testing.assert_array_equal(usual, ignored)
 
 
-def test_emotions_are_read_from_words() -> None:
-    assert emotions.parse(" ") is None
-    assert emotions.parse("Happy") == (0.6, 0, 0, 0, 0, 0, 0, 0)
-    assert emotions.parse("sad: 0.4, calm=.2") == (0, 0, 0.4, 0, 0, 0, 0, 0.2)
-    with pytest.raises(MotetError, match="0.8 or less"):
-        emotions.parse("sad, angry")
+def test_the_emotion_of_the_options_is_for_requests_that_name_none(folder: Path, float32: IndexEngine) -> None:
+    def said(engine: IndexEngine, words: str) -> Samples:
+        return joined(speak(engine, SpeechRequest(("Yes.",), "ben", instructions=words)))
+
+    engine = loaded(folder, emotion="sad 0.4")
+    for words in ("", "Speak warmly, please."):
+        np.testing.assert_array_equal(said(engine, words), said(float32, "sad 0.4"))
+    np.testing.assert_array_equal(said(engine, "not sad"), said(float32, ""))
+    np.testing.assert_array_equal(said(engine, "calm"), said(float32, "calm"))
+    with pytest.raises(ValueError, match="none of happy, angry"):
+        loaded(folder, emotion="cheerful")
+
+
+@pytest.mark.parametrize(
+    ("words", "strengths"),
+    [
+        ("Happy", {"happy": 0.6}),
+        ("sad: 0.4, calm=.2", {"sad": 0.4, "calm": 0.2}),
+        ("sad 0,3 calm 20 %", {"sad": 0.3, "calm": 0.2}),
+        ("happy, calm", {"happy": 0.4, "calm": 0.4}),
+        ("sad 3, calm 1", {"sad": 0.4, "calm": 0.4}),
+        ("sad 0.9 angry 0.3", {"sad": 0.6, "angry": 0.2}),
+        (f"angry {'9' * 400}", {"angry": 0.8}),
+        ("sad -0.4, calm 0.2", {"calm": 0.2}),
+        ("sad -0.4", {}),
+        ("sad 0.2, then sad 0.5", {"sad": 0.5}),
+        ("not angry", {}),
+        ("Don't sound too angry or sad. Sound calm 0.3!", {"calm": 0.3}),
+        ("Never afraid, without being sad, isn’t angry; calm", {"calm": 0.6}),
+        ("not sad but happy, neither calm nor surprised", {"happy": 0.6}),
+        ("not angry 0.4 and calm 0.2", {"calm": 0.2}),
+        ("", None),
+        ("Speak warmly, please, not unhappily.", None),
+    ],
+)
+def test_emotions_are_read_from_words(words: str, strengths: dict[str, float] | None) -> None:
+    read = emotions.parse(words)
+    assert (read is None) == (strengths is None)
+    if read is not None and strengths is not None:
+        assert read == pytest.approx([strengths.get(name, 0.0) for name in emotions.NAMES])
+
+
+def test_steps_cost_as_much_as_the_piece_is_long(float32: IndexEngine) -> None:
+    """Those as long as each other share a batch."""
+    request = SpeechRequest(("Yes.", "Where to?"), "ben")
+    assert float32.first_cost(request) == 4.0
+    utterance = float32.open(request)
+    assert float32.cost(utterance) == 4.0
+    utterance.position = 1
+    assert float32.cost(utterance) == 9.0
 
 
 def test_a_clip_of_the_request_is_heard_once(float32: IndexEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,39 +9,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deployments.errors import fail
-
 NAMES = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
 USUAL = 0.6
 MOST = 0.8
 """All strengths together: what is left of 1 is the clip's own emotion, without which a voice is not itself any more."""
 
-_NAMED = re.compile(rf"\b({'|'.join(NAMES)})\b(?:[\s:=]+(\d*\.?\d+))?", re.IGNORECASE)
+_PART = re.compile(
+    rf"""(?P<negation> \b(?:no|not|never|nor|neither|without|avoid)\b | n['’]t\b )
+    | (?P<end> [.,;:!?\n] | \b(?:and|but)\b )
+    | \b(?P<name>{"|".join(NAMES)})\b (?: [\s:=]* (?P<strength>[-−]?(?:\d+(?:[.,]\d+)?|\.\d+)) (?P<percent>\s*%)? )?""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def parse(text: str) -> tuple[float, ...] | None:
-    """The strengths of `NAMES` in such words as "sad 0.4, calm 0.2"; an emotion without a number has 0.6. None for no text.
+    """The strengths of `NAMES` in such words as "sad 0.4, calm 0.2", or None where none is named.
 
-    Raises `MotetError` (invalid) for words that name none, or more than 0.8 of all together.
+    An emotion without a number has 0.6, one that is negated or below 0 has none, and the last mention of one counts.
+    Strengths that come to more than 0.8 are scaled down to it together. All other words are passed over.
     """
-    if not text.strip():
-        return None
-    found = {name.lower(): float(strength) if strength else USUAL for name, strength in _NAMED.findall(text)}
+    found, negated = dict[str, float](), False
+    for part in _PART.finditer(text):
+        if part["name"]:
+            found[part["name"].lower()] = 0.0 if negated else _strength(part)
+        negated = part["negation"] is not None or (negated and part["end"] is None)
     if not found:
-        raise fail(
-            "invalid",
-            f"No emotion is named in {text[:60]!r}.",
-            f'Write such as "sad 0.4, calm 0.2". Emotions: {", ".join(NAMES)}.',
-            param="instructions",
-        )
-    if sum(found.values()) > MOST + 1e-6:
-        raise fail(
-            "invalid",
-            f"The emotions come to {sum(found.values()):.2g}.",
-            f"Keep them at {MOST} or less together.",
-            param="instructions",
-        )
-    return tuple(found.get(name, 0.0) for name in NAMES)
+        return None
+    scale = MOST / max(sum(found.values()), MOST)
+    return tuple(scale * found.get(name, 0.0) for name in NAMES)
+
+
+def _strength(part: re.Match[str]) -> float:
+    """Of an emotion that was named, from 0 to 1."""
+    if part["strength"] is None:
+        return USUAL
+    number = float(part["strength"].replace(",", ".").replace("−", "-"))
+    return min(max(number / 100 if part["percent"] else number, 0.0), 1.0)
 
 
 class EmotionTable:

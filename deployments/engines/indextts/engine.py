@@ -1,7 +1,8 @@
-"""The IndexTTS engine: a step brings a few more codes of every piece of text, and the sound of those that end with it.
+"""The IndexTTS engine: a step brings a few more codes of every piece of text, and some of the sound of those that have all.
 
-Prompts are read together, codes are drawn for all rows as one batch, and pieces that end in the same step become sound
-together. A piece's sound comes whole: its network looks at all of it.
+Prompts are read together, codes are drawn for all rows as one batch, and pieces that have ended become sound together. The
+network that makes mel frames looks at a whole piece many times, so a step does a bounded part of that work: those who draw
+codes are never behind all the others' sound.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import indextts25  # noqa: F401 (what is loaded later needs it: say so at once)
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
@@ -23,7 +24,7 @@ from deployments.engines.indextts import emotions, parts
 from deployments.engines.indextts.config import CODES_PER_SECOND, IndexConfig, read
 from deployments.engines.indextts.decoder import Decoder, penalized
 from deployments.engines.indextts.emotions import EmotionTable
-from deployments.engines.indextts.sound import SoundNetworks, Spoken, frames_of
+from deployments.engines.indextts.sound import Sounding, SoundNetworks, Spoken, frames_of
 from deployments.engines.indextts.text import LANGUAGES, Reader
 from deployments.engines.indextts.voices import Ear, Heard, IndexVoice, prepared, voice_of
 from deployments.engines.lm.clips import ClipVoices
@@ -59,15 +60,25 @@ class IndexOptions(StrictModel):
     top_k: int = Field(30, ge=0)
     repetition_penalty: float = Field(10.0, ge=1)
     solver_steps: int = Field(25, ge=1, le=100, description="From noise to mel frames; fewer are faster and rougher.")
+    step_frames: int = Field(
+        1536, ge=512, description="Mel frames of all pieces and clips that a step takes through the networks of sound."
+    )
     guidance: float = Field(0.7, ge=0, le=3, description="How much the voice and the text are exaggerated.")
     pause_ms: int = Field(200, ge=0, le=2000, description="Silence before each piece of a text but the first.")
     runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
+
+    @field_validator("emotion")
+    @classmethod
+    def _is_named(cls, emotion: str) -> str:
+        if emotion.strip() and emotions.parse(emotion) is None:
+            raise ValueError(f"it names none of {', '.join(emotions.NAMES)}")
+        return emotion
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class IndexPiece(Piece):
     """One piece of text on its way to sound. `prompt` (n, dim) is what it begins with, `draws` are its random numbers, `said`
-    (codes,) tells which codes count as repeated. It has `ended` when its last code is known."""
+    (codes,) tells which codes count as repeated. It has `ended` when its last code is known, and then becomes `sounding`."""
 
     voice: IndexVoice
     prompt: Tensor
@@ -79,6 +90,7 @@ class IndexPiece(Piece):
     pause: int
     codes: list[int] = field(default_factory=list)
     ended: bool = False
+    sounding: Sounding | None = None
 
 
 IndexUtterance = LanguageUtterance[IndexVoice, IndexPiece]
@@ -100,12 +112,11 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
 
     def __init__(self, folder: Path, networks: Networks, options: IndexOptions, device: str) -> None:
         super().__init__(device, options.slots)
-        emotions.parse(options.emotion)
         self.networks, self.options = networks, options
         config = networks.config
         self._reader = Reader(folder, config.decoder.max_text_tokens)
         self._ear = Ear(folder, config, device)
-        self._clips = ClipVoices(folder, self._heard, rate=config.sample_rate, most=options.voices_kept)
+        self._clips = ClipVoices(folder, self._listen, rate=config.sample_rate, most=options.voices_kept)
         files = (folder / "voices").glob("*.safetensors")
         self._prepared = {file.stem: self._voice(prepared(file, device)) for file in files}
         self._sampling = Sampling(options.temperature, options.top_p, options.top_k)
@@ -125,13 +136,13 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             SLOWEST,
             FASTEST,
             clones=self._ear.here,
-            takes_instructions=True,
+            instruction_words=emotions.NAMES,
         )
 
     def voice_of(self, request: SpeechRequest) -> tuple[IndexVoice, str]:
         """The request's clip in the default language, or a voice of the folder; with the emotion that is asked for."""
         voice, language = self._voice_and_language(request)
-        strengths = emotions.parse(request.instructions or self.options.emotion)
+        strengths = emotions.parse(request.instructions) or emotions.parse(self.options.emotion)
         if strengths is None:
             return voice, language
         return replace(voice, emotion=self.networks.emotions.mixed(voice.emotion, voice.style, strengths)), language
@@ -155,14 +166,14 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     def _named(self, name: str) -> IndexVoice:
         return self._prepared[name] if name in self._prepared else self._clips.of_name(name)
 
-    def _heard(self, clip: Samples, rate: int) -> IndexVoice:
+    def _listen(self, clip: Samples, rate: int) -> IndexVoice:
         return self._voice(self._ear.hear(clip, rate))
 
     def _voice(self, heard: Heard) -> IndexVoice:
         return voice_of(heard, self.networks.front, self.networks.sound)
 
     def first_cost(self, request: SpeechRequest) -> float:
-        """Characters: texts as long as each other end together, and so become sound together."""
+        """Characters: texts as long as each other end together, and share the batches in which they become sound."""
         return float(len(request.pieces[0]))
 
     def cost(self, utterance: IndexUtterance) -> float:
@@ -221,21 +232,26 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
                 piece.ended = piece.guard.token(code)
 
     def advance(self, pieces: Sequence[IndexPiece]) -> list[Samples]:
-        """The whole sound of those pieces that end now."""
+        """More codes of those that have not ended, and the next sound of those whose turn it is."""
         for _ in range(self.options.chunk_codes):
             if rows := [piece for piece in pieces if not piece.ended]:
                 self._draw(rows)
-        for piece in pieces:
-            piece.spoken = piece.ended
-        said = [piece for piece in pieces if piece.spoken and piece.codes]
-        sounds = iter(self.networks.sound.speak([self._spoken(piece) for piece in said]) if said else [])
-        nothing = np.zeros(0, np.float32)
-        return [
-            np.concatenate([np.zeros(piece.pause, np.float32), next(sounds)])
-            if piece.spoken and piece.codes
-            else nothing
-            for piece in pieces
-        ]
+        self._begin_sound([piece for piece in pieces if piece.ended and piece.codes and piece.sounding is None])
+        soundings = [piece.sounding for piece in pieces if piece.sounding is not None]
+        sounds = iter(self.networks.sound.advance(soundings, self.options.step_frames))
+        return [self._heard(piece, next(sounds) if piece.sounding else np.zeros(0, np.float32)) for piece in pieces]
+
+    def _begin_sound(self, pieces: Sequence[IndexPiece]) -> None:
+        if pieces:
+            soundings = self.networks.sound.begin([self._spoken(piece) for piece in pieces])
+            for piece, sounding in zip(pieces, soundings, strict=True):
+                piece.sounding = sounding
+
+    def _heard(self, piece: IndexPiece, samples: Samples) -> Samples:
+        """With the pause before the first of them."""
+        piece.spoken = piece.ended and (piece.sounding is None or piece.sounding.finished)
+        pause, piece.pause = (piece.pause, 0) if len(samples) else (0, piece.pause)
+        return np.concatenate([np.zeros(pause, np.float32), samples])
 
     def _draw(self, rows: Sequence[IndexPiece]) -> None:
         """One more code for each."""

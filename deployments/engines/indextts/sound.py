@@ -1,21 +1,28 @@
 """From codes to samples, several pieces of text together: features, mel frames by flow matching, and the vocoder.
 
-All networks are the package's; rows of different lengths share a batch (`ragged.py`).
+All networks are the package's; rows of different lengths share a batch (`ragged.py`). The work goes in steps of a bounded
+size: a few of the solver's steps of some rows, each row at its own time, and the vocoder over a stretch of others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from math import ceil
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deployments.engines.base import Samples
-from deployments.engines.indextts.config import FEATURES_PER_CODE, FRAMES_PER_FEATURE, IndexConfig
+from deployments.engines.indextts.config import FEATURES_PER_CODE, FRAMES_PER_FEATURE, IndexConfig, Section
 from deployments.engines.indextts.ragged import Fill, last, mirrored, padded, ragged, zeros
+
+VOCODED = 4
+"""A frame is as much work for the vocoder as so many are for one of the solver's steps."""
+FILTERED = 6
+"""Samples on each side that the filters around an activation of the vocoder look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,24 @@ class Spoken:
     mel: Tensor
     style: Tensor
     noise: Tensor
+
+
+@dataclass(eq=False, slots=True)
+class Sounding:
+    """One piece on its way to sound. `condition` (frames, channels) is what the clip and then the piece say; `mel` (mels,
+    frames) are the piece's own frames, noise that `solved` of the solver's steps have moved; `vocoded` of them have become
+    samples."""
+
+    spoken: Spoken
+    condition: Tensor
+    mel: Tensor
+    solved: int = 0
+    vocoded: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """True when all samples are made."""
+        return self.vocoded == self.mel.shape[-1]
 
 
 def frames_of(codes: int, duration: float) -> int:
@@ -60,32 +85,17 @@ class SoundNetworks:
 
         self.config, self.regulator = config, regulator
         self._codec, self._estimator, self._vocoder = codec, estimator, vocoder
-        self._steps, self._guidance = steps, guidance
+        self._times = torch.linspace(0, 1, steps + 1)
+        self._guidance = guidance
         convolutions: dict[type[nn.Module], Fill] = {nn.Conv1d: zeros, nn.ConvTranspose1d: zeros}
         self._codec_fills = convolutions
         self._estimator_fills: dict[type[nn.Module], Fill] = {SConv1d: mirrored}
         self._attention = Transformer
         self._vocoder_fills = convolutions | {UpSample1d: last, LowPassFilter1d: last}
+        self._reach = reach_of(config.vocoder)
 
-    def speak(self, rows: Sequence[Spoken]) -> list[Samples]:
-        """Mono float32 samples (n,) of each piece, at the model's rate."""
-        mels = self._mels(rows, self._conditions(rows))
-        lengths = [mel.shape[-1] for mel in mels]
-        batch = padded([mel.t() for mel in mels]).transpose(1, 2).contiguous()
-        with ragged(self._vocoder, lengths, self._vocoder_fills):
-            sounds = self._vocoder(batch)[:, 0]
-        return [
-            sound[: length * self.config.hop].clamp(-1, 1).cpu().numpy()
-            for sound, length in zip(sounds, lengths, strict=True)
-        ]
-
-    def stretched(self, features: Tensor, frames: int) -> Tensor:
-        """(frames, channels) of features (n, 1024). Its normalisation looks at a whole row, so rows do not share a batch."""
-        stretched: Tensor = self.regulator(features[None], ylens=torch.tensor([frames]))[0]
-        return stretched
-
-    def _conditions(self, rows: Sequence[Spoken]) -> list[Tensor]:
-        """What the clip and the piece say, frame by frame: (clip's frames + own, channels)."""
+    def begin(self, rows: Sequence[Spoken]) -> list[Sounding]:
+        """Pieces whose sound `advance` makes."""
         lengths = [len(row.codes) for row in rows]
         with ragged(self._codec, lengths, self._codec_fills):
             features = self._codec.decode(padded([row.codes for row in rows]))
@@ -93,36 +103,111 @@ class SoundNetworks:
             self.stretched(feature[: FEATURES_PER_CODE * length], row.noise.shape[-1])
             for feature, length, row in zip(features, lengths, rows, strict=True)
         ]
-        return [torch.cat([row.condition, said]) for row, said in zip(rows, own, strict=True)]
+        return [Sounding(row, torch.cat([row.condition, said]), row.noise) for row, said in zip(rows, own, strict=True)]
 
-    def _mels(self, rows: Sequence[Spoken], conditions: Sequence[Tensor]) -> list[Tensor]:
-        """The pieces' own mel frames (mels, n): Euler steps from noise, the clip's frames held before them."""
-        lengths = [len(condition) for condition in conditions]
-        starts = [row.mel.shape[-1] for row in rows]
-        said = padded(conditions)
+    def stretched(self, features: Tensor, frames: int) -> Tensor:
+        """(frames, channels) of features (n, 1024). Its normalisation looks at a whole row, so rows do not share a batch."""
+        stretched: Tensor = self.regulator(features[None], ylens=torch.tensor([frames]))[0]
+        return stretched
+
+    def advance(self, rows: Sequence[Sounding], most_frames: int) -> list[Samples]:
+        """The next mono float32 samples (n,) of each, at the model's rate: none for those that take more steps.
+
+        The first rows come first. The solver's steps go over `most_frames` frames in all, those of clips and of padding
+        included, and over one row's if that has more; the vocoder does as much work once more.
+        """
+        self._solve(rows, most_frames)
+        ready = [row for row in rows if row.solved == len(self._times) - 1 and not row.finished]
+        sounds = dict(zip(map(id, ready), self._vocode(ready, most_frames // VOCODED), strict=False))
+        return [sounds.get(id(row), np.zeros(0, np.float32)) for row in rows]
+
+    def _solve(self, rows: Sequence[Sounding], most_frames: int) -> None:
+        left, last_step = most_frames, len(self._times) - 1
+        while waiting := [row for row in rows if row.solved < last_step]:
+            lengths = [len(row.condition) for row in waiting]
+            count = _leading(lengths, left)
+            work = count * max(lengths[:count])
+            if work > left < most_frames:
+                return
+            steps = max(1, min(left // work, last_step - max(row.solved for row in waiting[:count])))
+            self._euler(waiting[:count], steps)
+            left -= steps * work
+
+    def _euler(self, rows: Sequence[Sounding], steps: int) -> None:
+        """So many steps from noise to the pieces' own frames, the clip's held before them."""
+        lengths = [len(row.condition) for row in rows]
+        starts = [row.spoken.mel.shape[-1] for row in rows]
+        said = padded([row.condition for row in rows])
         prompt = said.new_zeros(len(rows), self.config.mels, said.shape[1])
         x = torch.zeros_like(prompt)
         own = torch.zeros_like(prompt[:, :1])
         for number, (row, start, length) in enumerate(zip(rows, starts, lengths, strict=True)):
-            prompt[number, :, :start] = row.mel
-            x[number, :, start:length] = row.noise
+            prompt[number, :, :start] = row.spoken.mel
+            x[number, :, start:length] = row.mel
             own[number, :, start:length] = 1
-        flow = self._flow(said, prompt, torch.stack([row.style for row in rows]), lengths)
-        times = torch.linspace(0, 1, self._steps + 1)
+        flow = self._flow(said, prompt, torch.stack([row.spoken.style for row in rows]), lengths)
+        solved = torch.tensor([row.solved for row in rows])
         with ragged(self._estimator, 2 * lengths, self._estimator_fills, attention=self._attention):
-            for now, then in pairwise(times):
-                x = (x + (then - now) * flow(x, now)) * own
-        return [row[:, start:end] for row, start, end in zip(x, starts, lengths, strict=True)]
+            for now, then in ((self._times[solved + n], self._times[solved + n + 1]) for n in range(steps)):
+                x = (x + (then - now)[:, None, None] * flow(x, now)) * own
+        for row, frames, start, end in zip(rows, x, starts, lengths, strict=True):
+            row.mel, row.solved = frames[:, start:end].clone(), row.solved + steps
 
     def _flow(self, said: Tensor, prompt: Tensor, style: Tensor, lengths: Sequence[int]) -> Any:
-        """How x (batch, mels, frames) moves at a time: with the voice and the text, and away from without both."""
+        """How x (batch, mels, frames) moves at times (batch,): with the voice and the text, and away from without both."""
         without = [torch.cat([given, torch.zeros_like(given)]) for given in (prompt, style, said)]
         ends = torch.tensor([*lengths, *lengths])
 
-        def flow(x: Tensor, time: Tensor) -> Tensor:
-            moved = self._estimator(torch.cat([x, x]), without[0], ends, time.repeat(len(ends)), without[1], without[2])
+        def flow(x: Tensor, times: Tensor) -> Tensor:
+            moved = self._estimator(torch.cat([x, x]), without[0], ends, times.repeat(2), without[1], without[2])
             given, free = moved.chunk(2)
             guided: Tensor = (1 + self._guidance) * given - self._guidance * free
             return guided
 
         return flow
+
+    def _vocode(self, rows: Sequence[Sounding], most_frames: int) -> list[Samples]:
+        """The next samples of the first rows: each a stretch of frames, heard with as many around it as its sound reaches."""
+        stretch = max(most_frames - 2 * self._reach, self._reach)
+        stops = [min(row.vocoded + stretch, row.mel.shape[-1]) for row in rows]
+        windows = [
+            row.mel[:, max(0, row.vocoded - self._reach) : stop + self._reach]
+            for row, stop in zip(rows, stops, strict=True)
+        ]
+        count = _leading([window.shape[-1] for window in windows], most_frames)
+        sounds = []
+        for row, stop, sound in zip(rows, stops, self._sounds(windows[:count]), strict=False):
+            start = min(row.vocoded, self._reach)
+            sounds.append(sound[start * self.config.hop : (start + stop - row.vocoded) * self.config.hop])
+            row.vocoded = stop
+        return sounds
+
+    def _sounds(self, mels: Sequence[Tensor]) -> list[Samples]:
+        """The samples of mel frames (mels, n_i)."""
+        if not mels:
+            return []
+        batch = padded([mel.t() for mel in mels]).transpose(1, 2).contiguous()
+        with ragged(self._vocoder, [mel.shape[-1] for mel in mels], self._vocoder_fills):
+            sounds: Tensor = self._vocoder(batch)[:, 0].clamp(-1, 1)
+        return list(sounds.cpu().numpy())
+
+
+def _leading(lengths: Sequence[int], most: int) -> int:
+    """How many rows from the first on are at most so long as a padded batch; one at least, if there is any."""
+    counts = range(1, len(lengths) + 1)
+    return max((count for count in counts if count == 1 or count * max(lengths[:count]) <= most), default=0)
+
+
+def reach_of(vocoder: Section) -> int:
+    """Mel frames on each side of a sample that are heard in it, and a few more."""
+    reach, rate = 3.0, 1
+    for factor, kernel in zip(vocoder["upsample_rates"], vocoder["upsample_kernel_sizes"], strict=True):
+        reach += kernel / factor / rate
+        rate *= factor
+        reach += max(map(_reach_of_block, vocoder["resblock_kernel_sizes"], vocoder["resblock_dilation_sizes"])) / rate
+    return ceil(reach + (FILTERED + 3) / rate)
+
+
+def _reach_of_block(kernel: int, dilations: Sequence[int]) -> int:
+    """In samples: for each dilation two convolutions, one without, and an activation before either."""
+    return sum((kernel - 1) // 2 * (dilation + 1) + 2 * FILTERED for dilation in dilations)
