@@ -17,14 +17,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PocketTTSAudioTokenizerModel, PocketTTSForConditionalGeneration
 
-from deployments.audio.resample import resample
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits
-from deployments.engines.lm import layers
-from deployments.engines.lm.clips import ClipVoices
-from deployments.engines.lm.rotary import rotary_tables, rotate
-from deployments.engines.lm.runaway import Runaway
-from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece
+from deployments.engines.base import EngineSpec, Samples
+from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
+from deployments.engines.lm.rotary import RotaryStack, rotate
+from deployments.engines.lm.voice import LanguageUtterance, options_on_this_thread
 from deployments.graphs import on_device
 
 LEAST_FRAMES, SHORT_TEXT_WORDS, TAIL, SHORT_TAIL, STEP_FRAMES = 6, 4, 2, 4, 16
@@ -58,78 +54,52 @@ class PocketLayer:
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class PocketPiece(Piece):
-    """One piece: its slot, what its next frame reads, the latents so far, and how many frames are heard or left."""
+class PocketPiece(PromptedPiece):
+    """One piece: the latents so far, and how many frames are heard or left."""
 
-    prompt: Tensor
-    slot: Slot
-    random: np.random.Generator
-    embedding: Tensor
     tail: int
     latents: list[Tensor] = field(default_factory=list)
     heard: int = 0
     left: int | None = None
 
 
-class PocketEngine(LanguageVoiceEngine[Tensor, PocketPiece]):
-    """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
+class PocketEngine(CloningEngine[PocketPiece]):
+    """Its voices are clips."""
 
     def __init__(self, model: Any, codec: Any, tokenizer: Tokenizer, folder: Path, options: PocketOptions, device: str):
-        super().__init__(device, options.slots)
-        self.model, self.codec, self.options, self._tokenizer = model, codec, options, tokenizer
-        self.config, self._frame = model.config, int(codec.config.frame_size)
-        self._most = options.most_frames(self.config.frame_rate)
-        self._layers = [PocketLayer(layer) for layer in model.model.layers]
-        self._clips = ClipVoices(folder, self.listen, rate=int(codec.config.sampling_rate), most=options.voices_kept)
-        count, heads, dim = len(self._layers), self.config.num_key_value_heads, self.config.head_dim
-        size = {"slots": options.slots, "capacity": options.longest_prompt + self._most}
+        config, sample_rate = model.config, int(codec.config.sampling_rate)
         with on_device(device):
-            self._turns = rotary_tables(size["capacity"] + 1, dim, self.config.rope_parameters["rope_theta"])
-            self.cache = SlotCache(layers=count, heads=heads, head_dim=dim, dtype=torch.float32, device=device, **size)
+            decoder = RotaryStack(
+                [PocketLayer(layer) for layer in model.model.layers],
+                kv_heads=config.num_key_value_heads,
+                head_dim=config.head_dim,
+                capacity=options.most_positions(config.frame_rate),
+                base=config.rope_parameters["rope_theta"],
+            )
+        super().__init__(decoder, folder, options, device, sample_rate=sample_rate, frame_rate=config.frame_rate)
+        self.model, self.codec, self.options, self._tokenizer = model.to(device), codec.to(device), options, tokenizer
+        self.config, self._frame = config, int(codec.config.frame_size)
 
-    @property
-    def traits(self) -> SpeechTraits:
-        """24 kHz, at the voice's own pace."""
-        return self._clips.traits()
+    def hear(self, clip: Tensor) -> Tensor:
+        """(frames, dim): what the backbone reads of a mono clip (n,)."""
+        whole = torch.nn.functional.pad(clip, (0, -len(clip) % self._frame))
+        latents = self.codec.encode(whole[None, None]).latents[0]
+        return self.model.model.audio_prompt_proj(latents)  # type: ignore[no-any-return]
 
-    def listen(self, clip: Samples, rate: int) -> Tensor:
-        """(frames, dim): what the backbone reads of a mono clip at `rate` Hz."""
-        sound = torch.as_tensor(resample(clip, rate, self.traits.sample_rate)).to(self.device)
-        with on_device(self.device):
-            whole = torch.nn.functional.pad(sound, (0, -len(sound) % self._frame))
-            latents = self.codec.encode(whole[None, None]).latents[0]
-            return self.model.model.audio_prompt_proj(latents)  # type: ignore[no-any-return]
-
-    def voice_of(self, request: SpeechRequest) -> tuple[Tensor, str]:
-        """The request's clip, or one of the folder's."""
-        return self._clips.of_request(request)[0], ""
-
-    def begin(self, utterance: LanguageUtterance[Tensor, PocketPiece]) -> PocketPiece:
+    def begin(self, utterance: LanguageUtterance[Clips, PocketPiece]) -> PocketPiece:
         """The prompt is the clip, then the text; the first frame reads a beginning of its own."""
         model, text = self.model.model, utterance.text
         words = torch.tensor(self._tokenizer.encode(text, add_special_tokens=False).ids)
         opening = model.embed_tokens(torch.tensor([self.config.audio_prompt_bos_token_id]))
-        prompt = torch.cat([opening, utterance.voice, model.embed_tokens(words)])
-        self.options.check_prompt(len(prompt))
+        prompt = torch.cat([opening, *utterance.voice, model.embed_tokens(words)])
         return PocketPiece(
-            guard=Runaway(self.options.runaway, text, rate=self.config.frame_rate, most=self._most),
+            guard=self.guard(text),
             prompt=prompt,
-            slot=self.cache.join(),
-            random=np.random.default_rng([utterance.request.seed, utterance.place]),
+            slot=self.join(prompt),
+            random=utterance.random(),
             embedding=model.embed_audio_latents(model.bos_latent),
             tail=SHORT_TAIL if len(text.split()) <= SHORT_TEXT_WORDS else TAIL,
         )
-
-    def read(self, fresh: Sequence[PocketPiece]) -> None:
-        """Reads the prompts."""
-        prompts, slots = [piece.prompt for piece in fresh], [piece.slot for piece in fresh]
-        lengths = [len(prompt) for prompt in prompts]
-        places = self._places(layers.places_of(lengths))
-        layers.prefill(self._layers, torch.cat(prompts), lengths, slots, self.cache, *places)
-
-    def leave(self, piece: PocketPiece) -> None:
-        """Frees the slot."""
-        self.cache.leave(piece.slot)
 
     def advance(self, pieces: Sequence[PocketPiece]) -> list[Samples]:
         """Frames until a piece has enough for its next chunk, or is at its end; then the sound of those that have."""
@@ -152,14 +122,10 @@ class PocketEngine(LanguageVoiceEngine[Tensor, PocketPiece]):
         first, piece.heard = piece.heard, piece.heard if sound is None else len(piece.latents)
         return np.zeros(0, np.float32) if sound is None else sound[first * self._frame : piece.heard * self._frame]
 
-    def _places(self, positions: Tensor) -> list[Tensor]:
-        return [table[positions, None] for table in self._turns]
-
     def _frames(self, pieces: Sequence[PocketPiece]) -> None:
         self.cache.arrange([piece.slot for piece in pieces])
         x, positions = torch.stack([p.embedding for p in pieces]), torch.tensor([p.slot.position for p in pieces])
-        length, places = int(positions.max()) + 1, self._places(positions)
-        hidden = self.model.model.norm(layers.step(self._layers, x, positions, self.cache, length, *places))
+        hidden = self.model.model.norm(self.decoder.step(x, positions, self.cache, int(positions.max()) + 1))
         noise = np.stack([piece.random.standard_normal(self.config.latent_dim, np.float32) for piece in pieces])
         start = torch.as_tensor(noise).to(hidden.device) * self.options.temperature**0.5
         latents = self.model.sample_latent(hidden, start, self.options.flow_steps)
@@ -176,10 +142,8 @@ class PocketEngine(LanguageVoiceEngine[Tensor, PocketPiece]):
 
 def load(spec: EngineSpec) -> PocketEngine:
     """Loads the model, `audio_tokenizer/`, `tokenizer.json` and the clips of `voices/` from `spec.folder`."""
-    torch.set_num_threads(spec.threads)
-    folder, options = Path(spec.folder), PocketOptions.model_validate(dict(spec.options))
+    folder, options = Path(spec.folder), options_on_this_thread(spec, PocketOptions)
     model = PocketTTSForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
     codec = PocketTTSAudioTokenizerModel.from_pretrained(folder / "audio_tokenizer", use_safetensors=True)
     words = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    device: Any = spec.device
-    return PocketEngine(model.eval().to(device), codec.eval().to(device), words, folder, options, spec.device)
+    return PocketEngine(model.eval(), codec.eval(), words, folder, options, spec.device)

@@ -15,7 +15,7 @@ from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechT
 from deployments.engines.lm import layers
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, LanguageVoiceOptions, Piece
 from deployments.errors import MotetError, fail
 from tests.unit.speech_engine_properties import good, joined
 
@@ -36,8 +36,8 @@ class Counting(LanguageVoiceEngine[str, Counted]):
     """Says ten samples a step: 0.01 for the first, 0.02 for the second; as many chunks as the text has characters."""
 
     def __init__(self, slots: int = 8) -> None:
-        super().__init__("cpu", 64)
-        self.free = slots
+        super().__init__("cpu", LanguageVoiceOptions(runaway=LIMITS), rate=RATE / CHUNK, most=1000)
+        self.cache = SlotCache(layers=1, slots=slots, heads=1, capacity=1, head_dim=1, dtype=torch.float32)
         self.failing = self.poison = False
         self.read_together: list[int] = []
         self.level = 0.01
@@ -53,10 +53,7 @@ class Counting(LanguageVoiceEngine[str, Counted]):
 
     def begin(self, utterance: LanguageUtterance[str, Counted]) -> Counted:
         chunks = len(utterance.text)
-        if not self.free:
-            raise fail("overloaded", "full")
-        self.free -= 1
-        return Counted(guard=Runaway(LIMITS, utterance.text, rate=RATE / CHUNK), chunks=chunks)
+        return Counted(guard=self.guard(utterance.text), slot=self.cache.join(), chunks=chunks)
 
     def read(self, fresh: Sequence[Counted]) -> None:
         self.read_together.append(len(fresh))
@@ -72,9 +69,6 @@ class Counting(LanguageVoiceEngine[str, Counted]):
         if self.failing:
             raise RuntimeError("no memory")
         return sounds
-
-    def leave(self, piece: Counted) -> None:
-        self.free += 1
 
 
 def utterance(engine: Counting, *pieces: str) -> LanguageUtterance[str, Counted]:
@@ -97,7 +91,7 @@ def test_chunks_tell_their_piece_their_tokens_and_the_end() -> None:
         (1, "c", True, 1),
     ]
     assert {chunk.finish_reason for chunk in chunks} == {"stop"}
-    assert engine.free == 8
+    assert engine.cache.free == 8
 
 
 def test_prompts_of_new_pieces_are_read_together() -> None:
@@ -124,7 +118,7 @@ def test_a_batch_that_fails_in_the_middle_goes_on_where_its_listeners_are() -> N
     engine.failing = True
     with pytest.raises(RuntimeError, match="no memory"):
         engine.step(spoken)
-    assert engine.free == 8
+    assert engine.cache.free == 8
     engine.failing = False
     after = rest(engine, spoken[0])
     assert [chunk.pending for chunk in after] == [True, False, False, False]
@@ -140,7 +134,7 @@ def test_samples_that_are_no_numbers_end_the_utterance() -> None:
     spoken = utterance(engine, "ab")
     refused = engine.step([spoken])[0]
     assert isinstance(refused, MotetError) and refused.failure.kind == "engine"
-    assert spoken.finished and engine.free == 8
+    assert spoken.finished and engine.cache.free == 8
 
 
 def test_closing_twice_frees_one_slot() -> None:
@@ -149,7 +143,7 @@ def test_closing_twice_frees_one_slot() -> None:
     engine.step([spoken])
     engine.close(spoken)
     engine.close(spoken)
-    assert engine.free == 8
+    assert engine.cache.free == 8
 
 
 def test_silence_that_does_not_end_ends_the_piece_and_the_next_one_is_said() -> None:
@@ -159,7 +153,7 @@ def test_silence_that_does_not_end_ends_the_piece_and_the_next_one_is_said() -> 
     chunks = rest(engine, spoken)
     assert len(chunks) == RATE // CHUNK + 1
     assert [chunk.finish_reason for chunk in chunks[-2:]] == ["silence", "stop"]
-    assert chunks[-1].last and engine.free == 8
+    assert chunks[-1].last and engine.cache.free == 8
 
 
 def test_a_text_bounds_its_sound() -> None:

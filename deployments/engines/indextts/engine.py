@@ -29,13 +29,16 @@ from deployments.engines.indextts.text import LANGUAGES, Reader
 from deployments.engines.indextts.voices import Ear, Heard, IndexVoice, prepared, voice_of
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.linear import Precision
-from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.sampler import Sampling, choose, uniforms
-from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece
+from deployments.engines.lm.voice import (
+    LanguageUtterance,
+    LanguageVoiceEngine,
+    LanguageVoiceOptions,
+    Piece,
+    options_on_this_thread,
+)
 from deployments.errors import fail
 from deployments.graphs import on_device
-from deployments.settings import StrictModel
 
 PROMPT_BESIDES_TEXT = 6
 """Positions: the voice and two empty ones, the marks before and behind the text, and the code that begins."""
@@ -43,14 +46,13 @@ SLOWEST, FASTEST = 0.5, 1.28
 """Beyond these speeds the model's own pace does not follow."""
 
 
-class IndexOptions(StrictModel):
+class IndexOptions(LanguageVoiceOptions):
     """`engine_options` of an IndexTTS model."""
 
     precision: Precision = Field(
         "float32", description="Of the language model; int8 is for CPUs and the faster one there."
     )
     slots: int = Field(8, ge=1, le=64, description="Utterances that may be open at once.")
-    voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
     language: Literal["en", "zh", "es", "ar"] = Field("en", description="Of voices whose name gives none.")
     emotion: str = Field("", description='Where a request has no instructions, such as "calm 0.3".')
     chunk_codes: int = Field(12, ge=1, le=100, description="Codes of 40 ms that a step draws for each utterance.")
@@ -65,7 +67,6 @@ class IndexOptions(StrictModel):
     )
     guidance: float = Field(0.7, ge=0, le=3, description="How much the voice and the text are exaggerated.")
     pause_ms: int = Field(200, ge=0, le=2000, description="Silence before each piece of a text but the first.")
-    runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
 
     @field_validator("emotion")
     @classmethod
@@ -82,7 +83,6 @@ class IndexPiece(Piece):
 
     voice: IndexVoice
     prompt: Tensor
-    slot: Slot
     draws: NDArray[np.float32]
     noise: np.random.Generator
     said: Tensor
@@ -111,17 +111,17 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     """Speaks with the voices of the folder, and like any clip where the folder has the networks that hear one."""
 
     def __init__(self, folder: Path, networks: Networks, options: IndexOptions, device: str) -> None:
-        super().__init__(device, options.slots)
-        self.networks, self.options = networks, options
         config = networks.config
+        most = min(options.most_codes, config.decoder.max_mel_tokens)
+        super().__init__(device, options, rate=CODES_PER_SECOND, most=most)
+        self.networks, self.options = networks, options
         self._reader = Reader(folder, config.decoder.max_text_tokens)
         self._ear = Ear(folder, config, device)
         self._clips = ClipVoices(folder, self._listen, rate=config.sample_rate, most=options.voices_kept)
         files = (folder / "voices").glob("*.safetensors")
         self._prepared = {file.stem: self._voice(prepared(file, device)) for file in files}
         self._sampling = Sampling(options.temperature, options.top_p, options.top_k)
-        self._most_codes = min(options.most_codes, config.decoder.max_mel_tokens)
-        longest = config.decoder.max_text_tokens + PROMPT_BESIDES_TEXT + self._most_codes
+        longest = config.decoder.max_text_tokens + PROMPT_BESIDES_TEXT + self.most_tokens
         self.cache = networks.decoder.new_cache(options.slots, longest)
 
     @property
@@ -180,23 +180,18 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         """Characters of the piece that is said now."""
         return float(len(utterance.text))
 
-    def leave(self, piece: IndexPiece) -> None:
-        """Frees the slot."""
-        self.cache.leave(piece.slot)
-
     def begin(self, utterance: IndexUtterance) -> IndexPiece:
         """Tokenises the text and draws its random numbers."""
         request, place = utterance.request, utterance.place
         tokens = self._reader.encode(utterance.text, utterance.language)
         prompt = self._prompt(tokens, utterance.voice, self._reader.language(utterance.language))
-        guard = Runaway(self.options.runaway, utterance.text, rate=CODES_PER_SECOND, most=self._most_codes)
         return IndexPiece(
-            guard=guard,
+            guard=self.guard(utterance.text),
             voice=utterance.voice,
             prompt=prompt,
             slot=self.cache.join(),
-            draws=uniforms(request.seed, place, self._most_codes + 1),
-            noise=np.random.default_rng([request.seed, place, 1]),
+            draws=uniforms(request.seed, place, self.most_tokens + 1),
+            noise=utterance.random(1),
             said=self.networks.decoder.nothing_said(),
             duration=1 / request.speed,
             pause=self.options.pause_ms * self.networks.config.sample_rate // 1000 if place else 0,
@@ -305,9 +300,7 @@ def sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: s
 
 def load(spec: EngineSpec) -> IndexEngine:
     """Loads a folder as docs/indextts.md describes it."""
-    torch.set_num_threads(spec.threads)
-    torch.set_flush_denormal(True)
-    options = IndexOptions.model_validate(dict(spec.options))
+    options = options_on_this_thread(spec, IndexOptions)
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     folder = Path(spec.folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm import layers
+from deployments.engines.lm.layers import stack
 from deployments.engines.lm.linear import AnyPrecision, cache_dtype, linear
-from deployments.engines.lm.rotary import rms_norm, rotary_tables, rotate
+from deployments.engines.lm.rotary import RotaryStack, rms_norm, rotate
 from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.errors import fail
 
@@ -89,47 +89,33 @@ class LlamaLayer(nn.Module):
 class LlamaStack(nn.Module):
     """All layers and the last norm, and the two passes. Embeddings and heads are the model's own."""
 
-    cos: Tensor
-    sin: Tensor
-
     def __init__(
         self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision, capacity: int
     ) -> None:
         """`capacity` is how many positions a stream may have."""
         super().__init__()
-        self.shape, self.capacity = shape, capacity
+        self.shape = shape
         self.layers = nn.ModuleList(
             [LlamaLayer(weights, f"{prefix}.layers.{number}", shape, precision) for number in range(shape.layers)]
         )
         self.norm = nn.Parameter(weights[f"{prefix}.norm.weight"].float(), requires_grad=False)
-        cos, sin = rotary_tables(capacity + 1, shape.head_dim, shape.base)
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
-        self.dtype = cache_dtype(precision, self.cos.device.type)
+        self.stack = RotaryStack(
+            stack(self.layers),
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            capacity=capacity,
+            base=shape.base,
+            dtype=cache_dtype(precision, self.norm.device.type),
+        )
 
     def new_cache(self, slots: int) -> SlotCache:
         """Room for `slots` rows of keys and values."""
-        return SlotCache(
-            layers=self.shape.layers,
-            slots=slots,
-            heads=self.shape.kv_heads,
-            capacity=self.capacity,
-            head_dim=self.shape.head_dim,
-            dtype=self.dtype,
-            device=str(self.cos.device),
-        )
+        return self.stack.new_cache(slots)
 
-    def prefill(self, prompts: list[Tensor], slots: list[Slot], cache: SlotCache) -> Tensor:
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
         """Reads prompts (n_i, dim) into fresh slots, packed; gives (streams, dim) of their ends, normed."""
-        lengths = [len(prompt) for prompt in prompts]
-        places = layers.places_of(lengths)
-        x = layers.prefill(layers.stack(self.layers), torch.cat(prompts), lengths, slots, cache, *self._turns(places))
-        return rms_norm(x[layers.ends_of(lengths)], self.norm, self.shape.eps)
+        return rms_norm(self.stack.prefill(prompts, slots, cache), self.norm, self.shape.eps)
 
     def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
         """One more position of the cache's first rows: (batch, dim) to (batch, dim), normed."""
-        x = layers.step(layers.stack(self.layers), x, positions, cache, length, *self._turns(positions))
-        return rms_norm(x, self.norm, self.shape.eps)
-
-    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cos[positions, None], self.sin[positions, None]
+        return rms_norm(self.stack.step(x, positions, cache, length), self.norm, self.shape.eps)

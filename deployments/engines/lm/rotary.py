@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from deployments.engines.lm import layers
+from deployments.engines.lm.slots import Slot, SlotCache
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6) -> Tensor:
@@ -24,3 +29,55 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions on (..., dim) with matching tables."""
     half = x.shape[-1] // 2
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
+
+
+class RotaryStack(nn.Module):
+    """Layers with rotary positions, and their two passes over a slot cache. What is around them is the model's."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(
+        self,
+        stack: Sequence[layers.Layer],
+        *,
+        kv_heads: int,
+        head_dim: int,
+        capacity: int,
+        base: float = 10_000.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`capacity` is how many positions a stream may have, `dtype` that of the cache."""
+        super().__init__()
+        self.layers, self.capacity = stack, capacity
+        self._heads, self._dtype = (kv_heads, head_dim), dtype
+        cos, sin = rotary_tables(capacity + 1, head_dim, base)
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def new_cache(self, slots: int) -> SlotCache:
+        """Room for `slots` rows of keys and values."""
+        heads, head_dim = self._heads
+        return SlotCache(
+            layers=len(self.layers),
+            slots=slots,
+            heads=heads,
+            capacity=self.capacity,
+            head_dim=head_dim,
+            dtype=self._dtype,
+            device=str(self.cos.device),
+        )
+
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+        """Reads prompts (n_i, dim) into fresh slots, packed; gives (streams, dim) of their ends."""
+        lengths = [len(prompt) for prompt in prompts]
+        places = self._turns(layers.places_of(lengths))
+        x = layers.prefill(self.layers, torch.cat(list(prompts)), lengths, slots, cache, *places)
+        return x[layers.ends_of(lengths)]
+
+    def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
+        """One more position of the cache's first rows: (batch, dim) to (batch, dim), looking at `length` positions."""
+        return layers.step(self.layers, x, positions, cache, length, *self._turns(positions))
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cos[positions, None], self.sin[positions, None]

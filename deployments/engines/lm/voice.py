@@ -13,46 +13,44 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 from pydantic import Field
 
-from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
+from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.errors import fail
 from deployments.graphs import on_device
 from deployments.settings import StrictModel
 
 
-class ClonerOptions(StrictModel):
-    """`engine_options` of a model that reads a clip and a text as one prompt."""
+class LanguageVoiceOptions(StrictModel):
+    """`engine_options` that every language-model voice has."""
 
     slots: int = Field(32, ge=1, le=256, description="Utterances that may be open at once.")
     voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
-    longest_prompt: int = Field(1024, ge=64, description="Positions of clip and text together, for one piece.")
-    most_seconds: float = Field(60.0, gt=0, description="Of sound, for one piece.")
     runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
 
-    def check_prompt(self, positions: int) -> None:
-        """Raises `MotetError` (invalid) when a prompt is too long."""
-        if positions > self.longest_prompt:
-            raise fail(
-                "invalid",
-                f"The voices and the text are {positions} positions; a piece may have {self.longest_prompt}.",
-                "Send shorter clips or fewer speakers, or raise longest_prompt.",
-            )
 
-    def most_frames(self, rate: float) -> int:
-        """Frames that a piece may have, of `rate` a second."""
-        return max(1, int(self.most_seconds * rate))
+OptionsT = TypeVar("OptionsT", bound=LanguageVoiceOptions)
+
+
+def options_on_this_thread(spec: EngineSpec, kind: type[OptionsT]) -> OptionsT:
+    """The options of a model that is about to be loaded on this thread, which computes as the spec says from here on."""
+    torch.set_num_threads(spec.threads)
+    torch.set_flush_denormal(True)
+    return kind.model_validate(dict(spec.options))
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Piece:
-    """One piece of text on its way to sound; a model's own piece adds its slot and whatever else it keeps.
+    """One piece of text on its way to sound; a model's own piece adds whatever else it keeps.
 
-    It is `spoken` when its last sound is made. `guard` counts its tokens and says why it ended.
+    It is `spoken` when its last sound is made. `guard` counts its tokens and says why it ended; `slot` is its row.
     """
 
     guard: Runaway
+    slot: Slot
     spoken: bool = False
     told: int = 0
     """Of its tokens, how many its chunks have told of."""
@@ -86,6 +84,10 @@ class LanguageUtterance(Generic[VoiceT, PieceT]):
         """The piece that is said now."""
         return self.pieces[self.position]
 
+    def random(self, *stream: int) -> np.random.Generator:
+        """Random numbers of the piece: the same for the same seed, place and `stream`."""
+        return np.random.default_rng([self.request.seed, self.place, *stream])
+
     @property
     def place(self) -> int:
         """The piece's place in the whole text, from which its random numbers follow."""
@@ -93,16 +95,19 @@ class LanguageUtterance(Generic[VoiceT, PieceT]):
 
 
 class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
-    """A `SpeechEngine` over the methods that a model adds: `traits`, `voice_of`, `begin`, `read`, `advance`, `leave`.
+    """A `SpeechEngine` over what a model adds: a `cache`, and `traits`, `voice_of`, `begin`, `read` and `advance`.
 
     An utterance owns its state; the model holds weights and voices. A batch that fails as a whole may be tried again in
     parts: each piece begins anew, and says again, unheard, what has left already. So the same piece must always come to
     the same sound.
     """
 
-    def __init__(self, device: str, most_streams: int) -> None:
-        """`most_streams` utterances find a slot for each of their pieces."""
-        self.device, self.most_streams = device, most_streams
+    cache: SlotCache
+
+    def __init__(self, device: str, options: LanguageVoiceOptions, *, rate: float, most: int) -> None:
+        """The model makes `rate` tokens (or frames) for a second of sound, and `most` of them for a piece."""
+        self.device, self.most_streams, self.most_tokens = device, options.slots, most
+        self._runaway, self._rate = options.runaway, rate
 
     @property
     @abstractmethod
@@ -125,9 +130,13 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
     def advance(self, pieces: Sequence[PieceT]) -> list[Samples]:
         """The next chunk of sound of each, as one batch, or no samples where it takes more steps. Sets `spoken`."""
 
-    @abstractmethod
     def leave(self, piece: PieceT) -> None:
         """Frees the piece's slot; safe to call twice."""
+        self.cache.leave(piece.slot)
+
+    def guard(self, text: str) -> Runaway:
+        """What watches over a piece of text."""
+        return Runaway(self._runaway, text, rate=self._rate, most=self.most_tokens)
 
     def first_cost(self, request: SpeechRequest) -> float:
         """A step is as long for every row, whatever the text."""

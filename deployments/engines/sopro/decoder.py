@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.layers import ends_of, places_of, prefill, stack, step
+from deployments.engines.lm.layers import stack
 from deployments.engines.lm.linear import Precision, linear
-from deployments.engines.lm.rotary import rms_norm, rotary_tables, rotate
+from deployments.engines.lm.rotary import RotaryStack, rms_norm, rotate
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
 from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.engines.sopro.config import ModelConfig
@@ -68,8 +68,6 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """The weights of the language model, and its two passes."""
 
-    cos: Tensor
-    sin: Tensor
     embeddings: Tensor
     text_embeddings: Tensor
 
@@ -88,23 +86,17 @@ class Decoder(nn.Module):
         bias = weights["ar_prior.token_head.bias"].clone()
         bias[config.bos] = NEVER
         self.head = linear(weights["ar_prior.token_head.weight"], bias, precision)
-        cos, sin = rotary_tables(longest + 1, config.ar_model_dim // config.ar_heads)
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
+        self.stack = RotaryStack(
+            stack(self.blocks),
+            kv_heads=config.ar_kv_heads or config.ar_heads,
+            head_dim=config.ar_model_dim // config.ar_heads,
+            capacity=longest,
+        )
         self.style = {name: tensor for name, tensor in weights.items() if name.startswith("style_prefix.")}
 
-    def new_cache(self, slots: int, capacity: int) -> SlotCache:
+    def new_cache(self, slots: int) -> SlotCache:
         """Room for `slots` streams."""
-        config = self.config
-        return SlotCache(
-            layers=config.ar_blocks,
-            slots=slots,
-            heads=config.ar_kv_heads or config.ar_heads,
-            capacity=capacity,
-            head_dim=config.ar_model_dim // config.ar_heads,
-            dtype=torch.float32,
-            device=str(self.cos.device),
-        )
+        return self.stack.new_cache(slots)
 
     def style_prefix(self, tokens: Tensor) -> Tensor:
         """(n,) tokens of a clip to the few embeddings (style_prefix_tokens, dim) that tell the voice's manner."""
@@ -126,22 +118,14 @@ class Decoder(nn.Module):
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
         """Reads prompts (n_i, dim) into fresh slots, packed; gives the logits (streams, vocabulary) that follow."""
-        lengths = [len(prompt) for prompt in prompts]
-        x = prefill(
-            stack(self.blocks), torch.cat(list(prompts)), lengths, slots, cache, *self._turns(places_of(lengths))
-        )
-        logits: Tensor = self.head(rms_norm(x[ends_of(lengths)], self.norm))
+        logits: Tensor = self.head(rms_norm(self.stack.prefill(prompts, slots, cache), self.norm))
         return logits
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
         """(batch, vocabulary) after one more token of the first rows of the cache, looking at `length` positions."""
-        x = self.embeddings[tokens]
-        x = step(stack(self.blocks), x, positions, cache, length, *self._turns(positions))
+        x = self.stack.step(self.embeddings[tokens], positions, cache, length)
         logits: Tensor = self.head(rms_norm(x, self.norm))
         return logits
-
-    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cos[positions, None], self.sin[positions, None]
 
     def pick(self, logits: Tensor, may_end: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
         """The next tokens (batch,); the ending token only where `may_end`."""

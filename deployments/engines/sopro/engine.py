@@ -21,10 +21,14 @@ from torch import Tensor
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.linear import Precision
-from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.sampler import Sampling, uniforms
-from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, Piece
+from deployments.engines.lm.voice import (
+    LanguageUtterance,
+    LanguageVoiceEngine,
+    LanguageVoiceOptions,
+    Piece,
+    options_on_this_thread,
+)
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
 from deployments.engines.sopro.config import read
 from deployments.engines.sopro.decoder import Decoder
@@ -35,25 +39,22 @@ from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
 from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
 from deployments.errors import fail
 from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
-from deployments.settings import StrictModel
 
 LONGEST_PROMPT = 700
 """Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""
 
 
-class SoproOptions(StrictModel):
+class SoproOptions(LanguageVoiceOptions):
     """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
 
     precision: Precision = Field("float32", description="Of weights; int8 is for CPUs and is the faster one there.")
     slots: int = Field(64, ge=1, le=256, description="Utterances that may be open at once.")
-    voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
     language: Literal["", "en", "pt", "fr", "de"] = Field("", description="Of voices whose name gives none.")
     chunk_frames: int = Field(64, ge=64, le=512, description="Mel frames of 10.7 ms in a chunk of sound.")
     solver_steps: int | None = Field(None, ge=1, le=64)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
-    runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
     trim_silence: bool = Field(True, description="Hold back the silence before, and cut that after, each piece.")
     capture: bool = Field(
         False,
@@ -72,7 +73,6 @@ class SoproPiece(Piece):
 
     voice: SoproVoice
     text: Tensor
-    slot: Slot
     draws: NDArray[np.float32]
     noise: np.random.Generator
     acoustic: AcousticState
@@ -91,8 +91,8 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     def __init__(
         self, networks: Networks, tokenizer: Tokenizer, folder: Path, options: SoproOptions, device: str
     ) -> None:
-        super().__init__(device, options.slots)
         config, generation = networks.config, networks.config.generation
+        super().__init__(device, options, rate=config.token_rate, most=config.tokens_in(generation.max_seconds))
         if options.chunk_frames % config.frames_per_token:
             raise fail(
                 "invalid", f"chunk_frames must be a multiple of {config.frames_per_token}.", param="chunk_frames"
@@ -105,7 +105,6 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             rate=config.sample_rate,
             most=options.voices_kept,
         )
-        self._most_tokens = config.tokens_in(generation.max_seconds)
         self._least_tokens = config.tokens_in(generation.min_seconds)
         self._sampling = Sampling(
             generation.temperature if options.temperature is None else options.temperature,
@@ -119,7 +118,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
 
     def _prepare_steps(self) -> None:
         networks, options = self.networks, self.options
-        self.cache = networks.decoder.new_cache(options.slots, LONGEST_PROMPT + self._most_tokens)
+        self.cache = networks.decoder.new_cache(options.slots)
         self.captured = CapturedStep(
             self._decode,
             networks.decoder.step_inputs(self.cache),
@@ -155,22 +154,17 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         with on_device(self.device):
             return self._clips.of_name(name)
 
-    def leave(self, piece: SoproPiece) -> None:
-        """Frees the slot."""
-        self.cache.leave(piece.slot)
-
     def begin(self, utterance: SoproUtterance) -> SoproPiece:
         """Tokenises the text and draws its random numbers."""
         ids = torch.tensor(self._tokenizer.encode(utterance.text, utterance.language))
         seed, place = utterance.request.seed, utterance.place
-        rate = self.networks.config.token_rate
         return SoproPiece(
-            guard=Runaway(self.options.runaway, utterance.text, rate=rate, most=self._most_tokens),
+            guard=self.guard(utterance.text),
             voice=utterance.voice,
             text=ids,
             slot=self.cache.join(),
-            draws=uniforms(seed, place, self._most_tokens + 2 * self._tokens_per_chunk),
-            noise=np.random.default_rng([seed, place, 1]),
+            draws=uniforms(seed, place, self.most_tokens + 2 * self._tokens_per_chunk),
+            noise=utterance.random(1),
             acoustic=AcousticState(self.networks.head, utterance.voice.acoustic),
             vocoder=utterance.voice.vocoder,
             gate=OnsetGate(self.networks.config.sample_rate, is_open=not self.options.trim_silence),
@@ -298,10 +292,8 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
 
 def load(spec: EngineSpec) -> SoproEngine:
     """Loads `config.json`, the four weight files, `tokenizer.model` and the clips of `voices/` from `spec.folder`."""
-    torch.set_num_threads(spec.threads)
-    torch.set_flush_denormal(True)
     folder = Path(spec.folder)
-    options = SoproOptions.model_validate(dict(spec.options))
+    options = options_on_this_thread(spec, SoproOptions)
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     with on_device(spec.device):

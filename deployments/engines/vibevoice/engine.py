@@ -16,14 +16,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from deployments.audio.resample import resample
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits
-from deployments.engines.lm.clips import ClipVoices
+from deployments.engines.base import EngineSpec, Samples
+from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
 from deployments.engines.lm.folder import load_weights
 from deployments.engines.lm.linear import AnyPrecision
-from deployments.engines.lm.runaway import Runaway
 from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import ClonerOptions, LanguageUtterance, LanguageVoiceEngine, Piece
+from deployments.engines.lm.voice import LanguageUtterance, options_on_this_thread
 from deployments.engines.vibevoice.config import VibeVoiceConfig, read
 from deployments.engines.vibevoice.networks import Made, Networks
 from deployments.engines.vibevoice.text import Script
@@ -51,41 +49,30 @@ class VibeVoiceOptions(ClonerOptions):
     capture_lengths: tuple[int, ...] = Field((512, 1024), description="Positions they look back at.")
 
 
-@dataclass(frozen=True, slots=True)
-class Voices:
-    """The speakers of a request: for each what the language model reads of the clip, (frames, dim)."""
-
-    clips: tuple[Tensor, ...]
-
-
 @dataclass(eq=False, slots=True, kw_only=True)
-class VibeVoicePiece(Piece):
-    """One piece of text on its way to sound: its two rows in the cache, and what its next frame begins with."""
+class VibeVoicePiece(PromptedPiece):
+    """One piece of text on its way to sound: `free` is its row without the text, `state` the codec's past."""
 
-    prompt: Tensor
-    slot: Slot
     free: Slot
-    noise: np.random.Generator
-    embedding: Tensor
     state: Tensor
 
 
-VibeVoiceUtterance = LanguageUtterance[Voices, VibeVoicePiece]
+VibeVoiceUtterance = LanguageUtterance[Clips, VibeVoicePiece]
 
 
-class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
-    """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
+class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
+    """Its voices are clips, up to one for each speaker of a script."""
+
+    most_speakers, rows = MOST_SPEAKERS, 2
 
     def __init__(
         self, networks: Networks, script: Script, folder: Path, options: VibeVoiceOptions, device: str
     ) -> None:
-        super().__init__(device, options.slots)
-        self.networks, self.options, self._script = networks, options, script
         self.config: VibeVoiceConfig = networks.config
-        self._most_frames = options.most_frames(self.config.frame_rate)
-        self._clips = ClipVoices(folder, self.listen, rate=self.config.sample_rate, most=options.voices_kept)
+        sample_rate, frame_rate = self.config.sample_rate, self.config.frame_rate
+        super().__init__(networks.language, folder, options, device, sample_rate=sample_rate, frame_rate=frame_rate)
+        self.networks, self.options, self._script = networks, options, script
         with on_device(device):
-            self.cache = networks.language.new_cache(2 * options.slots)
             self.captured = CapturedStep(
                 self._frame,
                 networks.frame_inputs(self.cache),
@@ -97,51 +84,33 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
             )
             self.captured.capture_all()
 
-    @property
-    def traits(self) -> SpeechTraits:
-        """24 kHz, at the voice's own pace; the voices are clips, one for each speaker of a script."""
-        return self._clips.traits(most_speakers=MOST_SPEAKERS)
-
-    def listen(self, clip: Samples, rate: int) -> Tensor:
-        """(frames, dim) of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for one that is too short."""
-        own = self.config.sample_rate
-        sound = torch.as_tensor(resample(clip, rate, own)[: int(self.options.clip_seconds * own)])
-        if len(sound) < SHORTEST_CLIP_SECONDS * own:
-            cause = f"The clip is {len(sound) / own:.1f} s long."
+    def hear(self, clip: Tensor) -> Tensor:
+        """(frames, dim) of its beginning. Raises `MotetError` (invalid) for a clip that is too short."""
+        rate = self.config.sample_rate
+        sound = clip[: int(self.options.clip_seconds * rate)]
+        if len(sound) < SHORTEST_CLIP_SECONDS * rate:
+            cause = f"The clip is {len(sound) / rate:.1f} s long."
             raise fail("invalid", cause, "Give 5 to 30 s of one person speaking.", param="voice")
-        with on_device(self.device):
-            return self.networks.voice(_levelled(sound, self.config.level_db).to(self.device))
-
-    def voice_of(self, request: SpeechRequest) -> tuple[Voices, str]:
-        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`."""
-        return Voices(self._clips.of_request(request)), ""
+        return self.networks.voice(_levelled(sound, self.config.level_db))
 
     def begin(self, utterance: VibeVoiceUtterance) -> VibeVoicePiece:
         """Tokenises the text and takes a row with the text and one without."""
-        clips, config = utterance.voice.clips, self.config
+        clips = utterance.voice
         tokens = self._script.prompt(utterance.text, [len(clip) for clip in clips])
-        self.options.check_prompt(len(tokens))
-        if self.cache.free < 2:
-            raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
         prompt = self.networks.prompt(tokens.to(self.device), torch.cat(clips))
         return VibeVoicePiece(
-            guard=Runaway(self.options.runaway, utterance.text, rate=config.frame_rate, most=self._most_frames),
-            prompt=prompt[:-1],
-            slot=self.cache.join(),
+            guard=self.guard(utterance.text),
+            prompt=prompt[:-1],  # the last is the first frame's
+            slot=self.join(prompt),
             free=self.cache.join(),
-            noise=np.random.default_rng([utterance.request.seed, utterance.place]),
+            random=utterance.random(),
             embedding=prompt[-1],
             state=torch.zeros(self.networks.state_size),
         )
 
-    def read(self, fresh: Sequence[VibeVoicePiece]) -> None:
-        """Reads all but the last token of each prompt, which is the first frame's."""
-        prompts, slots = [piece.prompt for piece in fresh], [piece.slot for piece in fresh]
-        self.networks.language.prefill(prompts, slots, self.cache)
-
     def leave(self, piece: VibeVoicePiece) -> None:
         """Frees both rows."""
-        self.cache.leave(piece.slot)
+        super().leave(piece)
         self.cache.leave(piece.free)
 
     def advance(self, pieces: Sequence[VibeVoicePiece]) -> list[Samples]:
@@ -188,7 +157,7 @@ class VibeVoiceEngine(LanguageVoiceEngine[Voices, VibeVoicePiece]):
 
     def _noise(self, piece: VibeVoicePiece, count: int) -> Samples:
         """(count, latent), drawn one by one: however a text is cut into chunks, a frame's noise is the same."""
-        return piece.noise.standard_normal((count, self.config.head.latent), dtype=np.float32)
+        return piece.random.standard_normal((count, self.config.head.latent), dtype=np.float32)
 
     def _heard(self, piece: VibeVoicePiece, choices: list[int], samples: Samples) -> Samples:
         kept = []
@@ -215,9 +184,7 @@ def _levelled(sound: Tensor, level_db: float | None) -> Tensor:
 
 def load(spec: EngineSpec) -> VibeVoiceEngine:
     """Loads `config.json`, the weights in safetensors, `tokenizer.json` and the clips of `voices/` from `spec.folder`."""
-    torch.set_num_threads(spec.threads)
-    torch.set_flush_denormal(True)
-    folder, options = Path(spec.folder), VibeVoiceOptions.model_validate(dict(spec.options))
+    folder, options = Path(spec.folder), options_on_this_thread(spec, VibeVoiceOptions)
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: bfloat16.", param="precision")
     config = read(folder)
@@ -232,7 +199,7 @@ def networks_of(weights: Mapping[str, Tensor], config: VibeVoiceConfig, options:
         weights,
         config,
         options.precision,
-        capacity=options.longest_prompt + options.most_frames(config.frame_rate),
+        capacity=options.most_positions(config.frame_rate),
         solver_steps=options.solver_steps or config.solver_steps,
         guidance=config.guidance if options.guidance is None else options.guidance,
     )

@@ -1,0 +1,125 @@
+"""The engine of a voice that reads a clip and a text as one prompt, and then makes frame after frame.
+
+VibeVoice and Pocket-TTS are models of this engine. A model says how it hears a clip, what the prompt is, and makes frames.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from deployments.audio.resample import resample
+from deployments.engines.base import Samples, SpeechRequest, SpeechTraits
+from deployments.engines.lm.clips import ClipVoices
+from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.engines.lm.voice import LanguageVoiceEngine, LanguageVoiceOptions, Piece
+from deployments.errors import fail
+from deployments.graphs import on_device
+
+Clips = tuple[Tensor, ...]
+"""The speakers of a request: for each what the model reads of the clip, (frames, dim)."""
+
+
+class ClonerOptions(LanguageVoiceOptions):
+    """`engine_options` of a model that reads a clip and a text as one prompt."""
+
+    longest_prompt: int = Field(1024, ge=64, description="Positions of clip and text together, for one piece.")
+    most_seconds: float = Field(60.0, gt=0, description="Of sound, for one piece.")
+
+    def most_frames(self, rate: float) -> int:
+        """Frames that a piece may have, of `rate` a second."""
+        return max(1, int(self.most_seconds * rate))
+
+    def most_positions(self, rate: float) -> int:
+        """Positions that a piece may take, of its prompt and its frames."""
+        return self.longest_prompt + self.most_frames(rate)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class PromptedPiece(Piece):
+    """A piece with the `prompt` (n, dim) that it begins with, its random numbers, and the `embedding` (dim,) that its next
+    frame reads."""
+
+    prompt: Tensor
+    random: np.random.Generator
+    embedding: Tensor
+
+
+class Decoder(Protocol):
+    """A decoder's two passes over a slot cache, and room for its streams."""
+
+    def new_cache(self, slots: int) -> SlotCache:
+        """Room for `slots` rows of keys and values."""
+
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+        """Reads prompts (n_i, dim) into fresh slots."""
+
+    def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
+        """One more position of the cache's first rows: (batch, dim) to (batch, dim), looking at `length` positions."""
+
+
+PieceT = TypeVar("PieceT", bound=PromptedPiece)
+
+
+class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
+    """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
+
+    most_speakers: ClassVar[int] = 1
+    rows: ClassVar[int] = 1
+    """Of the cache, for each piece."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        folder: Path,
+        options: ClonerOptions,
+        device: str,
+        *,
+        sample_rate: int,
+        frame_rate: float,
+    ) -> None:
+        super().__init__(device, options, rate=frame_rate, most=options.most_frames(frame_rate))
+        self.decoder, self.cache = decoder, decoder.new_cache(self.rows * options.slots)
+        self._longest_prompt = options.longest_prompt
+        self._clips = ClipVoices(folder, self._listen, rate=sample_rate, most=options.voices_kept)
+
+    @abstractmethod
+    def hear(self, clip: Tensor) -> Tensor:
+        """(frames, dim): what the model reads of a mono clip (n,) at its own rate."""
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """At the voice's own pace; the voices are clips, one for each speaker of a script."""
+        return self._clips.traits(most_speakers=self.most_speakers)
+
+    def voice_of(self, request: SpeechRequest) -> tuple[Clips, str]:
+        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`."""
+        return self._clips.of_request(request), ""
+
+    def join(self, prompt: Tensor) -> Slot:
+        """A row for a piece that begins with (n, dim). Raises `MotetError`: invalid when that is too long, or overloaded."""
+        if len(prompt) > self._longest_prompt:
+            raise fail(
+                "invalid",
+                f"The voices and the text are {len(prompt)} positions; a piece may have {self._longest_prompt}.",
+                "Send shorter clips or fewer speakers, or raise longest_prompt.",
+            )
+        if self.cache.free < self.rows:
+            raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
+        return self.cache.join()
+
+    def read(self, fresh: Sequence[PieceT]) -> None:
+        """Reads the prompts."""
+        self.decoder.prefill([piece.prompt for piece in fresh], [piece.slot for piece in fresh], self.cache)
+
+    def _listen(self, clip: Samples, rate: int) -> Tensor:
+        with on_device(self.device):
+            return self.hear(torch.as_tensor(resample(clip, rate, self.traits.sample_rate)).to(self.device))
