@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from deployments.audio.hum import hum
 from deployments.engines.base import (
     AudioChunk,
     HasPlaces,
@@ -26,6 +25,9 @@ from deployments.replica import ModelReplica
 from deployments.scheduling import Wish
 from deployments.speaking import predicted_seconds
 from deployments.wire import PackedChunk, pack
+
+CLIP_SECONDS = 5.0
+"""Of the clip with which a model without voices warms up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -139,16 +141,9 @@ class Synthesizer(ModelReplica):
     async def answer_once(self) -> None:
         """Says one word, like a clip where the model has no voice of its own."""
         traits = self._engine.traits
-        clip = None if traits.default_voice else hum(traits.sample_rate)
+        rate = traits.sample_rate
+        clip = None if traits.default_voice else VoiceReference("warm-up", hum(rate, CLIP_SECONDS), rate)
         voice = clip.id if clip else traits.default_voice
         async for chunk in self.speak(SpeechRequest(("Ready.",), voice, reference=clip)):
             if isinstance(chunk, Failure):
                 raise RuntimeError(f"The warm-up failed: {chunk.message}")
-
-
-def hum(sample_rate: int) -> VoiceReference:
-    """A clip of five seconds, loud and quiet by turns as speech is, that is nobody's voice."""
-    times = np.arange(5 * sample_rate) / sample_rate
-    loud = np.sin(2 * np.pi * 1.3 * times) > -0.6
-    samples = (0.3 * np.sin(2 * np.pi * 150 * times) * loud).astype(np.float32)
-    return VoiceReference("warm-up", samples, sample_rate)

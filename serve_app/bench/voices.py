@@ -24,7 +24,8 @@ import psutil
 import torch
 
 from cluster.hardware import PRIMITIVES_KEPT
-from deployments.engines.base import AudioChunk, Samples, SpeechEngine, SpeechRequest
+from deployments.audio.hum import hum
+from deployments.engines.base import AudioChunk, Samples, SpeechEngine, SpeechRequest, VoiceReference
 from deployments.errors import fail
 from deployments.graphs import Bucket, backend_for
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
@@ -99,7 +100,7 @@ class SoproContest:
         }
         options = {"precision": "int8", "trim_silence": False}
         self.engine = load(EngineSpec("sopro", str(folder), "cpu", torch.get_num_threads(), options))
-        self._clip = _clip()
+        self._clip = VoiceReference("bench", hum(24_000, 10.0), 24_000)
         clip = torch.from_numpy(self._clip.samples)[None]
         # Eight-bit weights are in the package's decoder only, so one reference serves both.
         self._voice = self._packages[None].prepare_reference(ref_audio=clip, sample_rate=24_000, stream=True)
@@ -149,15 +150,6 @@ OWN_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "vibevoice": ("serve_app.bench.voices_vibevoice", ("streams", "captured", "device")),
 }
 """Models that are measured in another way: modules with `run(quick, soak_minutes, ...)`, and what else they may be told."""
-
-
-def _clip() -> Any:
-    from deployments.engines.base import VoiceReference
-
-    times = np.arange(240_000) / 24_000
-    noise = np.random.default_rng(0).standard_normal(len(times)) * 0.02
-    voice = 0.3 * np.sin(2 * np.pi * 150 * times) * (np.sin(2 * np.pi * 1.3 * times) > -0.6)
-    return VoiceReference("bench", (voice + noise).astype(np.float32), 24_000)
 
 
 def _text(number: int) -> str:

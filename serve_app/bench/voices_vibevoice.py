@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
+from deployments.audio.hum import hum
 from deployments.engines.base import SpeechRequest, VoiceReference
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.vibevoice.config import VibeVoiceConfig, config_of
@@ -133,7 +133,7 @@ class VibeVoiceContest:
             networks = networks_of(RandomWeights(shapes(values), device=device), config, options)
         networks.ends.zero_()  # nothing is likelier than the first choice, which is a sound
         self.engine = VibeVoiceEngine(networks, Script(_tokenizer(), config), folder, options, device)
-        self._clip = VoiceReference("bench", _clip(), 24_000)
+        self._clip = VoiceReference("bench", hum(24_000, 5.0), 24_000)
 
     def request(self, number: int) -> SpeechRequest:
         """One piece of text, spoken like the clip."""
@@ -164,11 +164,6 @@ def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 (no password)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(".{4}"), "isolated")
     return tokenizer
-
-
-def _clip() -> Any:
-    times = np.arange(120_000) / 24_000
-    return (0.3 * np.sin(2 * np.pi * 150 * times) * (np.sin(2 * np.pi * 1.3 * times) > -0.6)).astype(np.float32)
 
 
 def run(
