@@ -31,6 +31,7 @@ from deployments.engines.indextts import parts
 from deployments.engines.indextts.config import CODES_PER_SECOND, DecoderConfig, read
 from deployments.engines.indextts.decoder import Decoder
 from deployments.engines.indextts.text import Reader
+from deployments.engines.lm.folder import shape_of
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import RunawayLimits
 from deployments.engines.lm.sampler import NEVER
@@ -135,7 +136,7 @@ class IndexContest:
         self.codes = codes
         self.shape = merged(merged(FULL, SMALL_SOUND), shape or {})
         write_small(folder, self.shape)
-        self._folder, self._config = folder, replace(read(folder), decoder=DecoderConfig.of(self.shape["gpt"]))
+        self._folder, self._config = folder, replace(read(folder), decoder=shape_of(DecoderConfig, self.shape["gpt"]))
         self.weights = parts.weights_of(folder, "gpt", "cpu") | indextts_package.random_decoder(self._config.decoder)
         self.weights["mel_head.bias"][self._config.decoder.stop_mel_token] = NEVER
         self._reader = Reader(folder, self._config.decoder.max_text_tokens)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deployments.engines.indextts.config import DecoderConfig
 from deployments.engines.indextts.decoder import Decoder, penalized
+from deployments.engines.lm.folder import shape_of
 from deployments.engines.lm.linear import Precision
 from serve_app.bench import indextts_package
 from tests.unit.indextts_models import TINY
@@ -22,7 +23,7 @@ from tests.unit.speech_engine_properties import GOLDEN
 
 CODES = GOLDEN / "indextts_codes.npz"
 SHAPE = indextts_package.merged(indextts_package.FULL, TINY)
-CONFIG = DecoderConfig.of(SHAPE["gpt"])
+CONFIG = shape_of(DecoderConfig, SHAPE["gpt"])
 MOST = 60
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from deployments.engines.lm.folder import shape_of
 
 FRAMES_PER_FEATURE = 1.72
 """Mel frames of 256 samples at 22,050 Hz in a fiftieth of a second, as the model was trained."""
@@ -47,12 +49,6 @@ class DecoderConfig:
     start_mel_token: int = 8192
     stop_mel_token: int = 8193
 
-    @classmethod
-    def of(cls, gpt: Section) -> DecoderConfig:
-        """Of the section `gpt`, whose other keys are for what makes prompts."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in gpt.items() if name in known})
-
 
 @dataclass(frozen=True, slots=True)
 class IndexConfig:
@@ -86,7 +82,7 @@ def read(folder: Path) -> IndexConfig:
     """Reads `config.json`."""
     values = json.loads((folder / "config.json").read_text())
     return IndexConfig(
-        decoder=DecoderConfig.of(values["gpt"]),
+        decoder=shape_of(DecoderConfig, values["gpt"]),
         gpt=values["gpt"],
         semantic_codec=values["semantic_codec"],
         s2mel=values["s2mel"],

@@ -1,15 +1,26 @@
-"""Weights of a folder in the Hugging Face layout: one safetensors file, or several with an index."""
+"""What a model's folder holds: weights in one safetensors file or in several, and configurations in sections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from safetensors import safe_open
 from torch import Tensor
 
 from deployments.errors import fail
+
+ShapeT = TypeVar("ShapeT")
+
+
+def shape_of(kind: type[ShapeT], section: Mapping[str, Any] | None) -> ShapeT:
+    """A dataclass of a configuration's section. What is absent has its default, and keys that it does not know, such as those
+    for training, are passed over."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in (section or {}).items() if name in known})
 
 
 class FolderWeights(Mapping[str, Tensor]):

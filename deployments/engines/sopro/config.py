@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
-T = TypeVar("T")
+from deployments.engines.lm.folder import shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +146,14 @@ class SoproConfig:
         return max(1, -int(-seconds * self.sample_rate // self.semantic_encoder.token_samples_24k))
 
 
-def _section(kind: type[T], values: dict[str, Any] | None) -> T:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in (values or {}).items() if name in known})
-
-
 def read(folder: Path) -> SoproConfig:
     """Reads `config.json`. Keys that only training needs are passed over."""
     values = json.loads((folder / "config.json").read_text())
     return SoproConfig(
         sample_rate=int(values.get("sample_rate", 24000)),
-        model=_section(ModelConfig, values.get("model")),
-        semantic_encoder=_section(SemanticEncoderConfig, values.get("semantic_encoder")),
-        speaker_encoder=_section(SpeakerEncoderConfig, values.get("speaker_encoder")),
-        vocoder=_section(VocoderConfig, values.get("vocoder")),
-        generation=_section(GenerationConfig, values.get("generation")),
+        model=shape_of(ModelConfig, values.get("model")),
+        semantic_encoder=shape_of(SemanticEncoderConfig, values.get("semantic_encoder")),
+        speaker_encoder=shape_of(SpeakerEncoderConfig, values.get("speaker_encoder")),
+        vocoder=shape_of(VocoderConfig, values.get("vocoder")),
+        generation=shape_of(GenerationConfig, values.get("generation")),
     )
