@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from deployments.engines.base import Samples
+from tests.unit.cloning_engine_properties import write_voices
 
 RATE = 22_050
 
@@ -56,32 +54,12 @@ TINY: dict[str, Any] = {
 }
 
 
-def clip(seconds: float, seed: int = 0) -> Samples:
-    """A hum with syllables, mono at 22.05 kHz."""
-    times = np.arange(int(seconds * RATE)) / RATE
-    random = np.random.default_rng(seed)
-    pitch = 110 + 20 * seed
-    hum = np.sin(2 * np.pi * pitch * times) + 0.5 * np.sin(2 * np.pi * 2.1 * pitch * times)
-    return (0.2 * hum * (np.sin(2 * np.pi * 2 * times) > -0.5) + 0.01 * random.standard_normal(len(times))).astype(
-        np.float32
-    )
-
-
-def write_clip(file: Path, samples: Samples) -> None:
-    with wave.open(str(file), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE)
-        out.writeframes((samples * 32767).astype("<i2").tobytes())
-
-
 def write_tiny(folder: Path) -> Path:
     """A folder with every network, one clip and one voice that was heard before."""
     from serve_app.bench.indextts_package import FULL, merged, write_random_model
 
     write_random_model(folder, merged(FULL, TINY), seed=3)
-    (folder / "voices").mkdir()
-    write_clip(folder / "voices" / "ada.wav", clip(1.2))
+    write_voices(folder, (1.2,), RATE)
     random = torch.Generator().manual_seed(5)
     heard = {
         "style": torch.randn(192, generator=random),

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from deployments.engines.base import Samples
 from serve_app.bench.sopro_package import write_random_model
-from tests.unit.speech_engine_properties import TEXTS
+from tests.unit.cloning_engine_properties import PIECES, write_voices
 
 RATE = 24_000
 TINY: dict[str, Any] = {
@@ -51,27 +47,8 @@ TINY: dict[str, Any] = {
 }
 
 
-def clip(seconds: float = 3.0, *, seed: int = 0) -> Samples:
-    """Something with loud and quiet stretches: mono float32 at 24 kHz."""
-    times = np.arange(int(seconds * RATE)) / RATE
-    noise = np.random.default_rng(seed).standard_normal(len(times)) * 0.02
-    voice = 0.3 * np.sin(2 * np.pi * (140 + 40 * seed) * times) * (np.sin(2 * np.pi * 1.3 * times) > -0.6)
-    return (voice + noise).astype(np.float32)
-
-
-def write_wav(file: Path, samples: Samples) -> None:
-    """16-bit mono."""
-    with wave.open(str(file), "wb") as target:
-        target.setnchannels(1)
-        target.setsampwidth(2)
-        target.setframerate(RATE)
-        target.writeframes((samples * 32767).astype("<i2").tobytes())
-
-
 def write_tiny(folder: Path) -> Path:
     """A model with two clips."""
-    write_random_model(folder, TINY, [text for texts in TEXTS for text in texts] * 4)
-    (folder / "voices").mkdir()
-    for seed, name in enumerate(("ada", "ben")):
-        write_wav(folder / "voices" / f"{name}.wav", clip(2.7 + 0.4 * seed, seed=seed))
+    write_random_model(folder, TINY, PIECES * 4)
+    write_voices(folder, (2.7, 3.1))
     return folder

@@ -16,13 +16,12 @@ from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceRe
 from deployments.engines.indextts import emotions
 from deployments.engines.indextts.config import VOCODER
 from deployments.engines.indextts.sound import VOCODED, Sounding, SoundNetworks, Spoken, frames_of, reach_of
-from deployments.engines.indextts.voices import Heard
 from deployments.engines.lm.runaway import RunawayLimits
 from deployments.errors import MotetError
 from serve_app.bench import indextts_package
-from tests.unit.indextts_models import RATE, clip, write_tiny
+from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip
+from tests.unit.indextts_models import RATE, write_tiny
 from tests.unit.speech_engine_properties import (
-    TEXTS,
     SpeechEngineProperties,
     good,
     joined,
@@ -32,8 +31,6 @@ from tests.unit.speech_engine_properties import (
 
 if TYPE_CHECKING:
     from deployments.engines.indextts.engine import IndexEngine
-
-PIECES = [piece for pieces in TEXTS for piece in pieces]
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +55,17 @@ def int8(folder: Path) -> IndexEngine:
     return loaded(folder, precision="int8")
 
 
-class TestFloat32(SpeechEngineProperties):
+class TestFloat32(CloningEngineProperties):
     golden_name = "indextts"
     tolerance = 1e-5
 
     @pytest.fixture
     def engine(self, float32: IndexEngine) -> IndexEngine:
         return float32
+
+    @pytest.fixture
+    def small(self, folder: Path) -> IndexEngine:
+        return loaded(folder, slots=2, voices_kept=1)
 
 
 class TestInt8(SpeechEngineProperties):
@@ -74,25 +75,6 @@ class TestInt8(SpeechEngineProperties):
     @pytest.fixture
     def engine(self, int8: IndexEngine) -> IndexEngine:
         return int8
-
-
-def test_a_full_engine_refuses_and_a_leaver_makes_room(folder: Path) -> None:
-    engine = loaded(folder, slots=2)
-    requests = [SpeechRequest((piece,), "ada", seed=n) for n, piece in enumerate(PIECES[:3])]
-    alone = joined(speak(engine, requests[2]))
-    utterances = [engine.open(request) for request in requests]
-    refused = engine.step(utterances)[2]
-    assert isinstance(refused, MotetError) and refused.failure.kind == "overloaded"
-    engine.close(utterances[0])
-    late = engine.open(requests[2])
-    chunks = []
-    while not late.finished:
-        chunks.append(good(engine.step([late])[0]))
-        if not utterances[1].finished:
-            good(engine.step([utterances[1]])[0])
-    np.testing.assert_allclose(joined(chunks), alone, rtol=0, atol=1e-5)
-    engine.close(utterances[1])
-    assert engine.cache.free == 2
 
 
 def spoken_rows(engine: IndexEngine) -> list[Spoken]:
@@ -296,23 +278,6 @@ def test_steps_cost_as_much_as_the_piece_is_long(float32: IndexEngine) -> None:
     assert float32.cost(utterance) == 4.0
     utterance.position = 1
     assert float32.cost(utterance) == 9.0
-
-
-def test_a_clip_of_the_request_is_heard_once(float32: IndexEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    hear = float32._ear.hear
-
-    def counting(samples: Samples, rate: int) -> Heard:
-        made.append(1)
-        return hear(samples, rate)
-
-    monkeypatch.setattr(float32._ear, "hear", counting)
-    reference = VoiceReference("sha-1", clip(1.5, seed=4), RATE)
-    request = SpeechRequest(("Yes.",), "sha-1", reference=reference)
-    first, again = (joined(speak(float32, request)) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    assert len(made) == 1
-    assert not np.array_equal(first, joined(speak(float32, SpeechRequest(("Yes.",), "ada"))))
 
 
 def test_a_clip_that_is_too_short_is_refused(float32: IndexEngine) -> None:

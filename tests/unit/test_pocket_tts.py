@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from transformers import (
 
 from deployments.engines.base import EngineSpec, SpeechRequest
 from deployments.engines.pocket_tts import PocketEngine, load
-from tests.unit.sopro_models import RATE, clip, write_wav
-from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak, write_golden
+from deployments.errors import MotetError
+from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, joining_one_by_one, write_voices
+from tests.unit.speech_engine_properties import speak, write_golden
 from tests.unit.vibevoice_models import tokenizer
 
-PIECES = [piece for pieces in TEXTS for piece in pieces]
+RATE = 24_000
 MOST_FRAMES = 24
 
 
@@ -60,9 +60,7 @@ def write_tiny(folder: Path) -> Path:
     model.save_pretrained(folder)
     codec.save_pretrained(folder / "audio_tokenizer")
     tokenizer().save(str(folder / "tokenizer.json"))
-    (folder / "voices").mkdir()
-    for number, name in enumerate(("ada", "ben")):
-        write_wav(folder / "voices" / f"{name}.wav", clip(0.5 + 0.1 * number, seed=number))
+    write_voices(folder, (0.5, 0.6))
     return folder
 
 
@@ -71,19 +69,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("pocket") / "tiny")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def loaded(folder: Path, **options: object) -> PocketEngine:
     return load(EngineSpec("pocket_tts", str(folder), "cpu", 1, {"most_seconds": MOST_FRAMES / 100} | options))
 
 
-class TestPocket(SpeechEngineProperties):
+class TestPocket(CloningEngineProperties):
     golden_name = "pocket_tts"
     tolerance = 1e-4
 
@@ -91,24 +81,22 @@ class TestPocket(SpeechEngineProperties):
     def engine(self, folder: Path) -> PocketEngine:
         return loaded(folder)
 
+    @pytest.fixture
+    def small(self, folder: Path) -> PocketEngine:
+        return loaded(folder, slots=2, voices_kept=1)
+
 
 def test_ragged_joins_and_leaves_are_what_generate_makes(folder: Path) -> None:
     """Without noise, as transformers does unless it is told to sample."""
     engine = loaded(folder, temperature=0.0)
-    utterances = [engine.open(SpeechRequest((piece,), "ada")) for piece in PIECES]
-    heard: list[list[Any]] = [[] for _ in PIECES]
-    here = 1
-    while live := [n for n in range(here) if not utterances[n].finished]:
-        for n, result in zip(live, engine.step([utterances[n] for n in live]), strict=True):
-            heard[n].append(good(result))
-        here = min(here + 1, len(PIECES))
+    heard = joining_one_by_one(engine, [engine.open(SpeechRequest((piece,), "ada")) for piece in PIECES])
     model = PocketTTSForConditionalGeneration.from_pretrained(folder).eval()
     codec = PocketTTSAudioTokenizerModel.from_pretrained(folder / "audio_tokenizer").eval()
     lengths = set()
     for number, piece in enumerate(PIECES):
         expected = _generated(model, codec, folder, piece)
         lengths.add(len(expected))
-        np.testing.assert_allclose(joined(heard[number]), expected, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(heard[number], expected, rtol=0, atol=2e-5)
     assert len(lengths) > 2
 
 
@@ -139,9 +127,23 @@ def test_the_sound_of_a_piece_comes_in_chunks_that_grow(folder: Path) -> None:
     assert frames[:2] == [4, 4] and frames[2] <= 8
 
 
+def test_a_piece_that_does_not_end_is_stopped_and_says_so(folder: Path) -> None:
+    last = speak(loaded(folder, ends_above=1e9), SpeechRequest((PIECES[1],), "ada"))[-1]
+    assert last.finish_reason == "length"
+    chunks = speak(loaded(folder, ends_above=-1e9), SpeechRequest((PIECES[1],), "ada"))
+    assert {chunk.finish_reason for chunk in chunks} == {"stop"}
+    assert sum(chunk.tokens for chunk in chunks) < MOST_FRAMES
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_holds_no_slot(folder: Path) -> None:
+    engine = loaded(folder, longest_prompt=64)
+    refused = engine.step([engine.open(SpeechRequest(("word " * 20,), "ada"))])[0]
+    assert isinstance(refused, MotetError) and "longest_prompt" in str(refused)
+    assert engine.cache.free == engine.options.slots
+
+
 if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as temporary:
-        torch.set_num_threads(1)
         write_golden(loaded(write_tiny(Path(temporary) / "tiny")), TestPocket())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
+from deployments.engines.base import EngineSpec, SpeechRequest, VoiceReference
 from deployments.engines.sopro.engine import SoproEngine, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, trim_end
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
-from tests.unit.sopro_models import RATE, clip, write_tiny
-from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak, write_golden
-
-PIECES = [piece for pieces in TEXTS for piece in pieces]
+from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
+from tests.unit.sopro_models import RATE, write_tiny
+from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +27,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path, **options: object) -> SoproEngine:
-    before = torch.get_num_threads()
-    engine = load(EngineSpec("sopro", str(folder), "cpu", 1, {"trim_silence": False} | options))
-    torch.set_num_threads(before)
-    return engine
+    return load(EngineSpec("sopro", str(folder), "cpu", 1, {"trim_silence": False} | options))
 
 
-class TestFloat32(SpeechEngineProperties):
+class TestFloat32(CloningEngineProperties):
     golden_name = "sopro"
     tolerance = 1e-5
 
     @pytest.fixture
     def engine(self, folder: Path) -> SoproEngine:
         return loaded(folder)
+
+    @pytest.fixture
+    def small(self, folder: Path) -> SoproEngine:
+        return loaded(folder, slots=2, voices_kept=1)
 
 
 class TestInt8(SpeechEngineProperties):
@@ -55,24 +55,6 @@ class TestInt8(SpeechEngineProperties):
 @pytest.fixture
 def greedy(folder: Path) -> SoproEngine:
     return loaded(folder, temperature=0.0)
-
-
-def test_a_leaver_frees_its_slot_and_the_next_takes_it(folder: Path) -> None:
-    engine = loaded(folder, slots=2)
-    requests = [SpeechRequest((piece,), "ada", seed=n) for n, piece in enumerate(PIECES[:3])]
-    alone = joined(speak(engine, requests[2]))
-    utterances = [engine.open(request) for request in requests]
-    refused = engine.step(utterances)[2]
-    assert isinstance(refused, MotetError) and refused.failure.kind == "overloaded"
-    engine.close(utterances[0])
-    late = engine.open(requests[2])
-    chunks = []
-    while not late.finished:
-        chunks.append(good(engine.step([late])[0]))
-        if not utterances[1].finished:
-            good(engine.step([utterances[1]])[0])
-    np.testing.assert_allclose(joined(chunks), alone, rtol=0, atol=1e-5)
-    assert engine.cache.free == 2
 
 
 def test_an_utterance_that_waits_while_others_step_sounds_the_same(greedy: SoproEngine) -> None:
@@ -152,24 +134,6 @@ def test_voices_come_in_every_language(folder: Path) -> None:
     assert not np.array_equal(french, english)
 
 
-def test_a_clip_of_the_request_is_spoken_with_and_worked_out_once(
-    greedy: SoproEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-
-    def counting(*arguments: Any) -> SoproVoice:
-        made.append(1)
-        return listen(*arguments)
-
-    monkeypatch.setattr("deployments.engines.sopro.engine.listen", counting)
-    reference = VoiceReference("sha-1", clip(2.0, seed=4), RATE)
-    request = SpeechRequest(("Yes.",), "sha-1", reference=reference)
-    first, again = (joined(speak(greedy, request)) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    assert len(made) == 1
-    assert not np.array_equal(first, joined(speak(greedy, SpeechRequest(("Yes.",), "ada"))))
-
-
 def test_a_clip_that_is_too_short_is_refused(greedy: SoproEngine) -> None:
     reference = VoiceReference("short", clip(0.4), RATE)
     with pytest.raises(MotetError, match="5 to 20 s"):
@@ -241,7 +205,7 @@ class TestLikeThePackage:
         with torch.no_grad():
             tokens, mel = heard.semantic_tokens[0], heard.mel[0].t()
             voice = voice_of(greedy.networks, tokens, mel, heard.cond_vec[0], heard.level_db)
-        ours = list(_join_and_leave(greedy, voice))
+        ours = joining_one_by_one(greedy, _as_streams(voice))
         for seed, piece in enumerate(PIECES):
             _give_noise(monkeypatch, voice, seed)
             heard.prompt_states.clear()
@@ -272,19 +236,11 @@ def _give_noise(monkeypatch: pytest.MonkeyPatch, voice: SoproVoice, seed: int) -
     monkeypatch.setattr(sopro.streaming, "torch", Torch())
 
 
-def _join_and_leave(engine: SoproEngine, voice: SoproVoice) -> Iterator[Samples]:
-    """Every piece as a stream of its own, joining one step after the other."""
-    utterances = [
+def _as_streams(voice: SoproVoice) -> list[SoproUtterance]:
+    """Every piece as a stream of its own."""
+    return [
         SoproUtterance(SpeechRequest((piece,), "", seed=seed), voice, "", (piece,)) for seed, piece in enumerate(PIECES)
     ]
-    heard: list[list[Any]] = [[] for _ in utterances]
-    joined_so_far = 1
-    while live := [n for n in range(joined_so_far) if not utterances[n].finished]:
-        for n, result in zip(live, engine.step([utterances[n] for n in live]), strict=True):
-            heard[n].append(good(result))
-        joined_so_far = min(joined_so_far + 1, len(utterances))
-    for chunks in heard:
-        yield joined(chunks)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
-from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, VoiceReference
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.vibevoice.config import read
 from deployments.engines.vibevoice.diffusion import schedule
-from deployments.engines.vibevoice.engine import VibeVoiceEngine, load
+from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoicePiece, load
 from deployments.engines.vibevoice.text import Script
 from deployments.errors import MotetError
-from tests.unit.sopro_models import RATE, clip
-from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak, write_golden
+from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
+from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
 from tests.unit.vibevoice_models import model, write_tiny
 
-PIECES = [piece for pieces in TEXTS for piece in pieces]
+RATE = 24_000
 MOST_FRAMES = 30
 STEADY = 52
 """The seed of weights for eight bits."""
@@ -38,27 +37,22 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("vibevoice") / "steady", STEADY)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small only wait for each other on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def loaded(folder: Path, **options: object) -> VibeVoiceEngine:
     given = {"most_seconds": MOST_FRAMES * 320 / RATE, "longest_prompt": 700} | options
     return load(EngineSpec("vibevoice", str(folder), "cpu", 1, given))
 
 
-class TestFloat32(SpeechEngineProperties):
+class TestFloat32(CloningEngineProperties):
     golden_name = "vibevoice"
     tolerance = 1e-4
 
     @pytest.fixture
     def engine(self, folder: Path) -> VibeVoiceEngine:
         return loaded(folder)
+
+    @pytest.fixture
+    def small(self, folder: Path) -> VibeVoiceEngine:
+        return loaded(folder, slots=2, voices_kept=1)
 
 
 class TestInt8(SpeechEngineProperties):
@@ -88,7 +82,7 @@ class TestLikeTransformers:
         pytest.importorskip("diffusers")
         tiny = write_tiny(tmp_path / "tiny", seed)
         theirs = model(seed)
-        ours = _join_and_leave(loaded(tiny, chunk_frames=3))
+        ours = _joined_by_pairs(loaded(tiny, chunk_frames=3))
         for number, piece in enumerate(PIECES):
             expected = _generated(theirs, tiny, piece, number, monkeypatch)
             assert len(ours[number]) == len(expected)
@@ -112,16 +106,10 @@ class TestLikeTransformers:
             torch.testing.assert_close(y, x, rtol=0, atol=1e-5)
 
 
-def _join_and_leave(engine: VibeVoiceEngine) -> list[Samples]:
-    """Every piece as a stream of its own with two speakers, joining one step after the other."""
-    utterances = [engine.open(SpeechRequest((piece,), "ada,ben", seed=seed)) for seed, piece in enumerate(PIECES)]
-    heard: list[list[AudioChunk]] = [[] for _ in utterances]
-    here = 1
-    while live := [n for n in range(here) if not utterances[n].finished]:
-        for n, result in zip(live, engine.step([utterances[n] for n in live]), strict=True):
-            heard[n].append(good(result))
-        here = min(here + 1, len(utterances))
-    return [joined(chunks) for chunks in heard]
+def _joined_by_pairs(engine: VibeVoiceEngine) -> list[Samples]:
+    """Every piece as a stream of its own with two speakers."""
+    requests = [SpeechRequest((piece,), "ada,ben", seed=seed) for seed, piece in enumerate(PIECES)]
+    return joining_one_by_one(engine, [engine.open(request) for request in requests])
 
 
 def _generated(theirs: Any, tiny: Path, piece: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> Samples:
@@ -212,21 +200,9 @@ def test_the_speakers_have_their_own_voices_and_a_missing_one_is_told(folder: Pa
     assert engine.cache.free == 64
 
 
-def test_a_clip_of_the_request_is_worked_out_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, made = loaded(folder), list[int]()
-    voice = engine.networks.voice
-
-    def counted(sound: torch.Tensor) -> torch.Tensor:
-        made.append(1)
-        return voice(sound)
-
-    monkeypatch.setattr(engine.networks, "voice", counted)
-    request = SpeechRequest(("Yes.",), "x", reference=VoiceReference("x", clip(1.2, seed=5), RATE))
-    first, again = (joined(speak(engine, request)) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    assert made == [1]
+def test_a_clip_that_is_too_short_is_refused(folder: Path) -> None:
     with pytest.raises(MotetError, match="5 to 30 s"):
-        engine.open(SpeechRequest(("Yes.",), "y", reference=VoiceReference("y", clip(0.5), RATE)))
+        loaded(folder).open(SpeechRequest(("Yes.",), "y", reference=VoiceReference("y", clip(0.5), RATE)))
 
 
 def test_a_prompt_that_is_too_long_is_refused_and_holds_no_slot(folder: Path) -> None:
@@ -258,6 +234,25 @@ def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
     assert engine.captured.counts.replayed >= len(plain) // 320
 
 
+def test_a_size_that_was_not_foreseen_is_recorded_as_far_as_streams_and_positions_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Repeating:
+        def capture(self, step: Any, buffers: Any, length: int) -> Callable[[], Any]:
+            return lambda: step(buffers, length)
+
+    monkeypatch.setattr("deployments.graphs.OFTEN", 1)
+    engine = loaded(folder, slots=3, capture_batches=(1,), capture_lengths=(730,))
+    engine.captured.backend = Repeating()
+    engine.captured.capture_all()
+    assert not engine.captured.capture_one_wanted()
+    utterances = [engine.open(SpeechRequest((PIECES[1],), "ada", seed=seed)) for seed in range(3)]
+    engine.step(utterances)
+    assert engine.captured.counts.replayed == 0 and engine.captured.capture_one_wanted()
+    engine.step(utterances)
+    assert engine.captured.counts.replayed == engine.options.chunk_frames
+
+
 def test_thirty_two_streams_join_leave_and_are_cancelled_without_a_trace(folder: Path) -> None:
     """Some are closed in the middle; what the others say is what they say alone, and nothing is held afterwards."""
     engine = loaded(folder)
@@ -282,17 +277,28 @@ def test_thirty_two_streams_join_leave_and_are_cancelled_without_a_trace(folder:
         np.testing.assert_allclose(joined(heard[number]), samples, rtol=0, atol=1e-4)
 
 
-def test_a_long_script_takes_no_more_memory_than_a_short_one(folder: Path) -> None:
-    engine = loaded(folder)
-    script = [f"Speaker {1 + n % 2}: {PIECES[n % len(PIECES)]}" for n in range(60)]
-    speak(engine, SpeechRequest(tuple(script[:20]), "ada,ben"))
+def test_a_long_script_holds_one_piece_at_a_time(folder: Path) -> None:
+    """Pieces that were said leave nothing: of all that lives, a script holds as much near its end as near its beginning."""
+    engine = loaded(folder, most_seconds=8 * 320 / RATE)
+    script = tuple(f"Speaker {1 + n % 2}: {PIECES[n % len(PIECES)]}" for n in range(80))
+    utterance, alive = engine.open(SpeechRequest(script, "ada,ben")), dict[int, tuple[int, int, int]]()
+    while not utterance.finished:
+        chunk = good(engine.step([utterance])[0])
+        if chunk.index in (20, 70) and utterance.piece is not None:
+            alive.setdefault(chunk.index, _alive())
+    pieces, tensors, numbers = alive[70]
+    assert pieces == alive[20][0] == 1
+    assert tensors <= alive[20][1] + 2
+    assert numbers <= alive[20][2] + 20_000  # a longer prompt
+    assert engine.cache.free == 64 and _alive()[0] == 0
+
+
+def _alive() -> tuple[int, int, int]:
+    """Pieces, tensors, and the numbers in them."""
     gc.collect()
-    before = psutil.Process().memory_info().rss
-    chunks = speak(engine, SpeechRequest(tuple(script), "ada,ben"))
-    del chunks
-    gc.collect()
-    assert psutil.Process().memory_info().rss - before < 20e6
-    assert engine.cache.free == 64
+    objects = gc.get_objects()
+    tensors = [it for it in objects if type(it) is torch.Tensor]
+    return sum(type(it) is VibeVoicePiece for it in objects), len(tensors), sum(tensor.numel() for tensor in tensors)
 
 
 if __name__ == "__main__":

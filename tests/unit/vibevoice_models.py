@@ -10,7 +10,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import VibeVoiceConfig, VibeVoiceForConditionalGeneration
 
-from tests.unit.sopro_models import clip, write_wav
+from tests.unit.cloning_engine_properties import write_voices
 
 CODEC = {"num_filters": 4, "downsampling_ratios": [4, 8, 10], "depths": [1, 1, 1, 2], "initializer_range": 0.3}
 AUDIO, BEGIN, END, STOP = 262, 260, 261, 259
@@ -69,9 +69,7 @@ def write_tiny(folder: Path, seed: int = 38) -> Path:
     values = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(values | {"guidance_scale": 1.5}))
     tokenizer().save(str(folder / "tokenizer.json"))
-    (folder / "voices").mkdir()
-    for number, name in enumerate(("ada", "ben")):
-        write_wav(folder / "voices" / f"{name}.wav", clip(1.1 + 0.2 * number, seed=number))
+    write_voices(folder, (1.1, 1.3))
     return folder
 
 

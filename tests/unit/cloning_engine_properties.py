@@ -1,0 +1,91 @@
+"""What engines that speak like clips share: clips for their voices, and what every such engine must keep to beside the rest."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.audio.hum import hum
+from deployments.engines.base import Samples, SpeechEngine, SpeechRequest, VoiceReference
+from deployments.errors import MotetError
+from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak
+
+PIECES = [piece for pieces in TEXTS for piece in pieces]
+
+
+def clip(seconds: float = 3.0, *, seed: int = 0, rate: int = 24_000) -> Samples:
+    """Something with loud and quiet stretches: mono float32."""
+    voice = hum(rate, seconds, 140.0 + 40 * seed)
+    noise = np.random.default_rng(seed).standard_normal(len(voice)) * 0.02
+    return (voice + noise).astype(np.float32)
+
+
+def write_wav(file: Path, samples: Samples, rate: int = 24_000) -> None:
+    """16-bit mono."""
+    with wave.open(str(file), "wb") as target:
+        target.setnchannels(1)
+        target.setsampwidth(2)
+        target.setframerate(rate)
+        target.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def write_voices(folder: Path, seconds: Sequence[float], rate: int = 24_000) -> None:
+    """Clips of so many seconds for `ada` and `ben`, or for `ada` alone."""
+    (folder / "voices").mkdir()
+    for seed, (name, length) in enumerate(zip(("ada", "ben"), seconds, strict=False)):
+        write_wav(folder / "voices" / f"{name}.wav", clip(length, seed=seed, rate=rate), rate)
+
+
+def joining_one_by_one(engine: SpeechEngine[Any], utterances: Sequence[Any]) -> list[Samples]:
+    """What utterances say that join the batch one step after the other, and leave it as they end."""
+    heard: list[list[Any]] = [[] for _ in utterances]
+    here = 1
+    while live := [n for n in range(here) if not utterances[n].finished]:
+        for n, result in zip(live, engine.step([utterances[n] for n in live]), strict=True):
+            heard[n].append(good(result))
+        here = min(here + 1, len(utterances))
+    return [joined(chunks) for chunks in heard]
+
+
+class CloningEngineProperties(SpeechEngineProperties):
+    """Inherit, and give the fixture `small` beside the others': the engine with room for two utterances and one voice."""
+
+    def test_a_full_engine_refuses_and_a_leaver_makes_room(self, small: Any) -> None:
+        free = small.cache.free
+        requests = [SpeechRequest((piece,), "ada", seed=n) for n, piece in enumerate(PIECES[:3])]
+        alone = joined(speak(small, requests[2]))
+        utterances = [small.open(request) for request in requests]
+        refused = small.step(utterances)[2]
+        assert isinstance(refused, MotetError) and refused.failure.kind == "overloaded"
+        small.close(utterances[0])
+        late = small.open(requests[2])
+        chunks = []
+        while not late.finished:
+            chunks.append(good(small.step([late])[0]))
+            if not utterances[1].finished:
+                good(small.step([utterances[1]])[0])
+        np.testing.assert_allclose(joined(chunks), alone, rtol=0, atol=self.tolerance)
+        small.close(utterances[1])
+        assert small.cache.free == free
+
+    def test_a_clip_is_heard_once_while_its_voice_is_kept(self, small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        heard, listen = [], small._clips._listen
+
+        def counting(samples: Samples, rate: int) -> Any:
+            heard.append(rate)
+            return listen(samples, rate)
+
+        monkeypatch.setattr(small._clips, "_listen", counting)
+        request = SpeechRequest(("Yes.",), "sha-1", reference=VoiceReference("sha-1", clip(2.0, seed=4), 24_000))
+        first, again = (joined(speak(small, request)) for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert len(heard) == 1
+        assert not np.array_equal(first, joined(speak(small, SpeechRequest(("Yes.",), "ada"))))
+        assert len(heard) == 2
+        np.testing.assert_array_equal(first, joined(speak(small, request)))
+        assert len(heard) == 3

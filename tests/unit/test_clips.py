@@ -1,0 +1,50 @@
+"""Voices worked out of clips: each once, by content, and the one that was not used for longest goes first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments.engines.base import Samples, SpeechRequest, VoiceReference
+from deployments.engines.lm.clips import ClipVoices
+from deployments.errors import MotetError
+from tests.unit.cloning_engine_properties import write_voices
+
+
+class Listener:
+    """A voice is the number of the clip that was heard for it."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def __call__(self, clip: Samples, rate: int) -> int:
+        self.heard += 1
+        return self.heard
+
+
+def reference(name: str) -> VoiceReference:
+    return VoiceReference(name, np.zeros(8, np.float32), 24_000)
+
+
+def test_the_voice_that_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+    listener = Listener()
+    voices = ClipVoices(tmp_path, listener, rate=24_000, most=2)
+    used = [voices.of_reference(reference(name)) for name in ("a", "b", "a", "c", "a", "b")]
+    assert used == [1, 2, 1, 3, 1, 4]
+
+
+def test_a_clip_of_the_folder_is_heard_again_when_it_has_changed(tmp_path: Path) -> None:
+    write_voices(tmp_path, (1.0, 2.0))
+    listener = Listener()
+    voices = ClipVoices(tmp_path, listener, rate=24_000, most=4)
+    assert voices.of_request(SpeechRequest(("Yes.",), "ada,ben,ada")) == (1, 2, 1)
+    (tmp_path / "voices" / "ada.wav").write_bytes((tmp_path / "voices" / "ben.wav").read_bytes())
+    assert voices.of_name("ada") == 2
+
+
+def test_an_unknown_voice_is_told_with_the_known_ones(tmp_path: Path) -> None:
+    write_voices(tmp_path, (1.0, 2.0))
+    with pytest.raises(MotetError, match="'carl'.*ada, ben"):
+        ClipVoices(tmp_path, Listener(), rate=24_000, most=4).of_request(SpeechRequest(("Yes.",), "ada,carl"))
