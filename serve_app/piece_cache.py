@@ -11,11 +11,15 @@ from dataclasses import replace
 
 from deployments.engines.base import AudioChunk, SpeechRequest
 
+ENTRY_BYTES = 1024
+"""What a kept chunk, or the entry it is in, takes beside its samples and its text, about. Without it pieces of which nothing is
+heard would cost nothing, and be kept for ever."""
+
 Call = Callable[[SpeechRequest], AsyncGenerator[AudioChunk]]
 
 
 class PieceCache:
-    """The least recently used pieces go when the whole is over `max_bytes` of samples."""
+    """The least recently used pieces go when the whole is over `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -82,7 +86,7 @@ def _key(model: str, request: SpeechRequest, position: int) -> str:
 
 
 def _size(chunks: tuple[AudioChunk, ...]) -> int:
-    return sum(chunk.samples.nbytes for chunk in chunks)
+    return ENTRY_BYTES + sum(ENTRY_BYTES + chunk.samples.nbytes + 4 * len(chunk.text) for chunk in chunks)
 
 
 def stream_key(facts: object) -> str:

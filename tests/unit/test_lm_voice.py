@@ -152,8 +152,27 @@ def test_silence_that_does_not_end_ends_the_piece_and_the_next_one_is_said() -> 
     spoken = utterance(engine, "a" * 30, "b")
     chunks = rest(engine, spoken)
     assert len(chunks) == RATE // CHUNK + 1
-    assert [chunk.finish_reason for chunk in chunks[-2:]] == ["silence", "stop"]
+    assert [chunk.finish_reason for chunk in chunks[-3:]] == ["stop", "silence", "silence"]
     assert chunks[-1].last and engine.cache.free == 8
+
+
+def test_a_piece_of_which_nothing_is_heard_says_so_though_it_ended_by_itself() -> None:
+    engine = Counting()
+    engine.level = 0.0
+    assert [chunk.finish_reason for chunk in rest(engine, utterance(engine, "abc"))] == ["stop", "stop", "silence"]
+
+
+def test_frames_that_bring_no_sound_at_all_are_silence_from_the_start_and_between() -> None:
+    guard = Runaway(LIMITS, "a" * 99, rate=10)
+    assert [guard.frame(soundless=True) for _ in range(10)] == [False] * 9 + [True]
+    assert guard.reason == "silence"
+    guard, word = Runaway(LIMITS, "a" * 99, rate=10), np.full(10, 0.1, np.float32)
+    for _ in range(5):
+        assert not any(guard.frame(soundless=True) for _ in range(9))
+        assert not guard.frame() and not guard.sound(word, RATE)
+    assert guard.over() == "stop"
+    assert not guard.sound(np.zeros(50, np.float32), RATE)
+    assert [guard.frame(soundless=True) for _ in range(5)] == [False] * 4 + [True]
 
 
 def test_a_text_bounds_its_sound() -> None:

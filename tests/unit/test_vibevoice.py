@@ -214,8 +214,20 @@ def test_a_prompt_that_is_too_long_is_refused_and_holds_no_slot(folder: Path) ->
 
 def test_a_piece_that_does_not_end_is_stopped_and_says_so(folder: Path) -> None:
     engine = loaded(folder, most_seconds=3 * 320 / RATE)
-    last = {piece: speak(engine, SpeechRequest((piece,), "ada"))[-1] for piece in PIECES}
-    assert {chunk.finish_reason for chunk in last.values()} == {"stop", "length"}
+    spoken = [speak(engine, SpeechRequest((piece,), "ada")) for piece in PIECES]
+    reasons = [chunks[-1].finish_reason for chunks in spoken]
+    assert set(reasons) == {"silence", "length"}
+    for reason, chunks in zip(reasons, spoken, strict=True):
+        if reason == "silence":  # it ended by itself
+            assert np.abs(joined(chunks)).max(initial=0) < 0.001
+
+
+def test_frames_without_sound_end_a_piece_as_silence_does(folder: Path) -> None:
+    engine = loaded(folder, runaway={"silent_seconds": 4 * 320 / RATE})
+    piece = engine.begin(engine.open(SpeechRequest(("Yes.",), "ada")))
+    begin = engine.config.choices.index(engine.config.begin)
+    assert len(engine._heard(piece, [begin] * 9, np.zeros((9, 320), np.float32))) == 0
+    assert piece.spoken and (piece.guard.reason, piece.guard.tokens) == ("silence", 4)
 
 
 def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The guard over a piece of text: a model that does not find its end is stopped, and told why.
 
-Three signs: more sound than so much text can be, tokens that go round in a circle, and silence that does not end.
+Three signs: more sound than so much text can be, tokens that go round in a circle, and silence that does not end, be it of
+silent samples or of frames that bring no sound at all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from deployments.settings import StrictModel
 
 LONGEST_CIRCLE = 32
 """Tokens: a circle longer than this is not looked for."""
+
+
+ROUNDING_SECONDS = 1e-6
+"""Ten times a tenth of a second is a little less than a second."""
 
 
 class RunawayLimits(StrictModel):
@@ -39,7 +44,9 @@ class Runaway:
         self._patience = max(2, int(limits.circling_seconds * rate))
         self._past = np.full(LONGEST_CIRCLE, -1, np.int64)
         self._agreeing = np.zeros(LONGEST_CIRCLE, np.int64)
-        self._silent = 0
+        self._seconds_per_frame = 1 / rate
+        self._silent_seconds = 0.0
+        self._sounded = False
 
     @property
     def ended(self) -> bool:
@@ -54,9 +61,12 @@ class Runaway:
             self._end("repetition")
         return self.frame()
 
-    def frame(self) -> bool:
-        """Takes a frame that has no token's name; tells whether the piece must end with it."""
+    def frame(self, *, soundless: bool = False) -> bool:
+        """Takes a frame that has no token's name; tells whether the piece must end with it. A `soundless` one will never
+        bring samples, and counts as that much silence."""
         self.tokens += 1
+        if soundless:
+            self._silence(self._seconds_per_frame)
         if self.tokens >= self.most_tokens:
             self._end("length")
         return self.ended
@@ -64,10 +74,23 @@ class Runaway:
     def sound(self, samples: Samples, sample_rate: int) -> bool:
         """Takes the next samples (n,); tells whether the piece must end with them."""
         loud = np.flatnonzero(np.abs(samples) >= self._limits.silent_below)
-        self._silent = len(samples) - 1 - int(loud[-1]) if len(loud) else self._silent + len(samples)
-        if self._silent >= self._limits.silent_seconds * sample_rate:
-            self._end("silence")
+        silent = len(samples)
+        if len(loud):
+            self._sounded, self._silent_seconds = True, 0.0
+            silent -= 1 + int(loud[-1])
+        self._silence(silent / sample_rate)
         return self.ended
+
+    def over(self) -> FinishReason:
+        """Why the piece ended, now that it has: one of which nothing was heard is "silence", however it ended."""
+        if not self._sounded:
+            self._end("silence")
+        return self.reason
+
+    def _silence(self, seconds: float) -> None:
+        self._silent_seconds += seconds
+        if self._silent_seconds >= self._limits.silent_seconds - ROUNDING_SECONDS:
+            self._end("silence")
 
     def _end(self, reason: FinishReason) -> None:
         self.reason = self.reason if self.ended else reason

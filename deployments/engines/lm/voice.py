@@ -226,5 +226,5 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             last=utterance.finished,
             tokens=tokens,
             pending=not (piece.spoken or len(new)),
-            finish_reason=piece.guard.reason if piece.spoken else "stop",
+            finish_reason=piece.guard.over() if piece.spoken else "stop",
         )

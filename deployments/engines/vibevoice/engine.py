@@ -162,9 +162,10 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
     def _heard(self, piece: VibeVoicePiece, choices: list[int], samples: Samples) -> Samples:
         kept = []
         for name, sound in zip((self.config.choices[choice] for choice in choices), samples, strict=True):
-            if name == self.config.audio:
+            sounds = name == self.config.audio
+            if sounds:
                 kept.append(sound)
-            piece.spoken = name == self.config.stop or piece.guard.frame()
+            piece.spoken = name == self.config.stop or piece.guard.frame(soundless=not sounds)
             if piece.spoken:
                 break
         return np.clip(np.concatenate(kept), -1, 1) if kept else np.zeros(0, np.float32)
