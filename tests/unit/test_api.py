@@ -209,6 +209,19 @@ async def test_instructions_reach_a_model_that_heeds_them_and_are_a_part_of_what
     assert asked == ["sad", "Be happy!", ""]
 
 
+async def test_instructions_are_a_part_of_what_a_client_comes_back_to() -> None:
+    class Told(ToneSynthesizer):
+        async def traits(self) -> SpeechTraits:
+            return replace(self.engine.traits, takes_instructions=True)
+
+    bench = Bench(Told())
+    sad = {"model": "tone", "input": LONG, "response_format": "pcm", "stream_format": "sse", "instructions": "sad"}
+    name = ids_of((await bench.client.post("/v1/audio/speech", json=sad)).text)[0]
+    for words, status in (("sad", 200), ("happy", 400), ("", 400)):
+        body, headers = sad | {"instructions": words}, {"last-event-id": name}
+        assert (await bench.client.post("/v1/audio/speech", json=body, headers=headers)).status_code == status
+
+
 async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:
     bench = Bench(limits=Limits(max_body_bytes=1000))
 

@@ -174,6 +174,20 @@ def test_a_placement_may_have_an_engine_of_its_own() -> None:
     assert (here.engine, here.source, here.options) == ("simulated", None, {"step_ms": 5})
 
 
+def test_what_a_placement_has_of_its_own_holds_though_it_is_empty() -> None:
+    """No options and no hashes are options and hashes too: those of the model are for its other engine."""
+    model = Model.model_validate(
+        {
+            "engine": "simulated",
+            "options": {"step_ms": 5},
+            "sha256": {"model.safetensors": "0" * 64},
+            "placements": [{"options": {}, "sha256": {}}],
+        }
+    )
+    own = model.on(model.placements[0])
+    assert (own.engine, own.options, own.sha256) == ("simulated", {}, {})
+
+
 def test_a_config_written_out_in_full_is_the_same_config() -> None:
     """What is not said must mean the same as what is written for it."""
     placements: list[dict[str, Any]] = [

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from deployments.audio.pacing import MOST_FACTOR
-from deployments.engines.base import AudioChunk, Samples
+from deployments.engines.base import AudioChunk, FinishReason, Samples
 from deployments.paced_speech import Frame, PacedSpeech
 from serve_app.config import PRESETS, Pacing
 
@@ -71,6 +71,7 @@ class Engine:
         rate: int = RATE,
         piece_chunks: int = 1,
         slow_close_s: float = 0.0,
+        reasons: dict[int, FinishReason] | None = None,
     ) -> None:
         random = np.random.default_rng(count)
         length = int(CHUNK_SECONDS * rate)
@@ -78,6 +79,7 @@ class Engine:
         self.pulled, self.closed = 0, False
         self._delays, self._error, self._rate = delays or {}, error, rate
         self._piece_chunks, self._slow_close_s = piece_chunks, slow_close_s
+        self._reasons = reasons or {}
 
     @property
     def samples(self) -> Samples:
@@ -89,7 +91,9 @@ class Engine:
                 await asyncio.sleep(self._delays.get(number, 0.0))
                 self.pulled += 1
                 last = number == len(self.chunks) - 1
-                yield AudioChunk(samples, self._rate, first + number // self._piece_chunks, "", last)
+                reason = self._reasons.get(number, "stop")
+                index = first + number // self._piece_chunks
+                yield AudioChunk(samples, self._rate, index, "", last, finish_reason=reason)
             if self._error:
                 raise self._error
         finally:
@@ -207,6 +211,16 @@ def test_fast_speech_is_not_concealed() -> None:
         speech = paced(played=False)
         np.testing.assert_array_equal(sound(await read(speech, engine := Engine(2, delays={1: 60.0}))), engine.samples)
         assert speech.report.concealments == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize("played", [False, True])
+def test_the_first_reason_why_a_piece_was_ended_is_kept(played: bool) -> None:
+    async def test() -> None:
+        speech = paced(played=played)
+        await read(speech, Engine(6, reasons={1: "repetition", 3: "length", 5: "silence"}))
+        assert speech.report.finish_reason == "repetition"
 
     run(test)
 

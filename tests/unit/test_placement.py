@@ -256,6 +256,54 @@ async def test_what_a_placement_takes_is_counted_for_each_request_ahead() -> Non
     assert placed.expected_seconds(9.0) == pytest.approx(1.0)
 
 
+class Lost(Replica):
+    """One of whose life nobody hears but by its answers to others."""
+
+    async def report(self) -> str:
+        await asyncio.Event().wait()
+        return self.name
+
+
+async def ask_once(placed: PlacedModel, method: str) -> None:
+    if method == "stream":
+        assert [item async for item in placed.stream("stream", alone=True)] == ["mlx0", "mlx1", "mlx2"]
+    else:
+        assert await placed.call(method, alone=True) == "mlx"
+
+
+@pytest.mark.parametrize("method", ["ask", "stream"])
+async def test_an_answer_shows_a_replica_lives_when_it_was_asked_after_the_doubt(method: str) -> None:
+    """What the lost replica was asked before may still be answered, and says nothing of whether another came."""
+    replica, now = Lost("mlx"), [0.0]
+    placed = PlacedModel("m", "mlx", cast("Any", FakeHandle(replica)), Spillover(), lambda: now[0])
+    replica.gone.set()
+    before = asyncio.create_task(ask_once(placed, method))
+    await asyncio.sleep(0)
+    now[0] = 1.0
+    placed.doubt()
+    replica.gone.clear()
+    replica.back.set()
+    await asyncio.wait_for(before, 5)
+    assert not placed.alive
+    await asyncio.wait_for(ask_once(placed, method), 5)  # at the very moment of the doubt, as the clock has it
+    assert placed.alive
+    placed._ask().cancel()
+
+
+async def test_what_a_stream_waited_for_a_lost_replica_says_nothing_of_the_next_answer() -> None:
+    replica, now = Lost("mlx"), [0.0]
+    placed = PlacedModel("m", "mlx", cast("Any", FakeHandle(replica)), Spillover(), lambda: now[0])
+    placed.doubt()
+    replica.gone.set()
+    waiting = asyncio.create_task(ask_once(placed, "stream"))
+    await asyncio.sleep(0)
+    now[0] = 60.0
+    replica.back.set()
+    await asyncio.wait_for(waiting, 5)
+    assert placed.alive and placed.first_answer_seconds is None
+    placed._ask().cancel()
+
+
 ELASTIC = AppConfig(
     models={
         "echo": Model(

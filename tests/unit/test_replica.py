@@ -1,0 +1,105 @@
+"""A replica that is asked whether it is well: how long its step may take, and what it does when nobody wants anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from deployments.engine_thread import EngineThread
+from deployments.errors import MotetError
+from deployments.load import ReplicaLoad
+from deployments.recording import LONGEST_RECORDING_S, Recording
+from deployments.replica import ModelReplica
+from deployments.room import Room
+from serve_app.config import Placement, Steps
+
+STUCK_AFTER_S = Placement().stuck_after_seconds
+IDLE_S = Steps().record_after_idle_s
+
+
+class Recorder:
+    """Records one size after the other, each as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.counts = None
+        self.recorded = 0
+
+    def capture_one_wanted(self) -> bool:
+        self.recorded += 1
+        return False
+
+
+class Engine:
+    """One whose step is recorded."""
+
+    def __init__(self) -> None:
+        self.captured = Recorder()
+
+    def step(self, items: Sequence[int]) -> list[int | Exception]:
+        return list(items)
+
+
+class Bench:
+    """A replica without Ray, on a clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now, self.engine = 0.0, Engine()
+        thread: EngineThread = EngineThread("replica", clock=self.clock)
+        self.replica: Any = ModelReplica.__new__(ModelReplica)
+        self.replica._settings = Placement()  # of its settings, what a check reads
+        self.replica._steps = Steps()
+        self.replica.thread, self.replica.load = thread, ReplicaLoad(self.clock)
+        self.replica.room = Room(self.engine, thread, None)  # type: ignore[arg-type]
+        self.replica.recording = Recording(self.engine, thread, None)  # type: ignore[arg-type]
+
+    def clock(self) -> float:
+        return self.now
+
+    async def checked(self) -> None:
+        """A check, and the recording that it began, if any."""
+        await self.replica.check_health()
+        if self.replica.recording.under_way:
+            await self.replica.recording._task
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_an_idle_replica_records_when_it_is_asked_whether_it_is_well(bench: Bench) -> None:
+    await bench.checked()
+    bench.now = IDLE_S - 1
+    await bench.checked()
+    assert bench.engine.captured.recorded == 0
+    bench.now = IDLE_S
+    await bench.checked()
+    await bench.checked()
+    assert bench.engine.captured.recorded == 2
+
+
+async def test_a_replica_at_work_records_nothing(bench: Bench) -> None:
+    with bench.replica.load.work(1.0):
+        bench.now = 10 * IDLE_S
+        await bench.checked()
+    assert bench.engine.captured.recorded == 0
+
+
+async def test_a_step_that_never_ends_is_noticed_and_a_recording_may_take_longer(bench: Bench) -> None:
+    bench.replica.thread._busy_since = 0.0
+    with bench.replica.load.work(1.0):
+        bench.now = STUCK_AFTER_S
+        await bench.replica.check_health()
+        bench.now = STUCK_AFTER_S + 1
+        with pytest.raises(MotetError, match="in one step"):
+            await bench.replica.check_health()
+        bench.replica.recording._task = asyncio.create_task(asyncio.Event().wait())
+        for bench.now in (STUCK_AFTER_S + 1, LONGEST_RECORDING_S):
+            await bench.replica.check_health()
+        bench.now = LONGEST_RECORDING_S + 1
+        with pytest.raises(MotetError, match="in one step"):
+            await bench.replica.check_health()
+        bench.replica.recording._task.cancel()
