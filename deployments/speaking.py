@@ -16,7 +16,7 @@ from deployments.audio.stretch import Stretcher
 from deployments.engines import voice_mix
 from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits, UtteranceT, VoiceReference
 from deployments.errors import MotetError, fail
-from deployments.text.speakers import carried_on
+from deployments.text.speakers import carried_on, check_speakers
 
 CHARACTERS_PER_SECOND = 15.0
 """English read aloud: about 150 words of six characters a minute. Only used to bound how much is asked for at once."""
@@ -24,7 +24,8 @@ CHARACTERS_PER_SECOND = 15.0
 
 @dataclass(frozen=True, slots=True)
 class SpeechTask:
-    """A whole text to be spoken: `pieces` in order, with the voice resolved and the speed as the caller gave it.
+    """A whole text to be spoken: `pieces` in order (`by_speakers`), with the voice resolved and the speed as the caller gave
+    it.
 
     With a `reference` it is spoken like that clip, and `voice` is the clip's id. `instructions` are for a model that takes
     them.
@@ -67,11 +68,11 @@ def pace_of(speed: float, traits: SpeechTraits) -> Pace:
     return Pace(own, speed / own)
 
 
-def requests_of(task: SpeechTask, speed: float, seconds_of_audio: float) -> Iterator[SpeechRequest]:
-    """Cuts a task into requests of about `seconds_of_audio` each, in order."""
+def requests_of(task: SpeechTask, speed: float, seconds_of_audio: float, first: int = 0) -> Iterator[SpeechRequest]:
+    """Cuts a task, from its piece `first` on, into requests of about `seconds_of_audio` each, in order."""
     limit = seconds_of_audio * CHARACTERS_PER_SECOND
-    first, group, characters = 0, list[str](), 0
-    for index, piece in enumerate(task.pieces):
+    group, characters = list[str](), 0
+    for index, piece in enumerate(task.pieces[first:], first):
         if group and characters + len(piece) > limit:
             yield _request(task, tuple(group), speed, first)
             first, group, characters = index, [], 0
@@ -93,13 +94,18 @@ def _request(task: SpeechTask, pieces: tuple[str, ...], speed: float, first_inde
     )
 
 
-def by_speakers(pieces: tuple[str, ...], traits: SpeechTraits) -> tuple[str, ...]:
-    """Where the model has several speakers, every piece says whose it is: it is spoken without those before it."""
-    return carried_on(pieces) if traits.most_speakers > 1 else pieces
+def by_speakers(pieces: tuple[str, ...], traits: SpeechTraits, voice: str) -> tuple[str, ...]:
+    """Where the model has several speakers, every piece says whose it is: it is spoken without those before it.
 
-
-def _by_speakers(task: SpeechTask, traits: SpeechTraits) -> SpeechTask:
-    return replace(task, pieces=by_speakers(task.pieces, traits))
+    Raises `MotetError` (invalid) where a speaker has none of the voices of `voice`, or nobody says anything.
+    """
+    if traits.most_speakers == 1:
+        return pieces
+    script = carried_on(pieces)
+    if not script:
+        raise fail("invalid", "The script has nothing to say.", "Send some words.", param="input", code="empty_input")
+    check_speakers(script, voice.count(",") + 1)
+    return script
 
 
 async def speak(
@@ -107,11 +113,13 @@ async def speak(
     traits: SpeechTraits,
     call: Callable[[SpeechRequest], AsyncGenerator[AudioChunk]],
     seconds_of_audio: float,
+    first: int = 0,
 ) -> AsyncGenerator[AudioChunk]:
-    """The task's sound, chunk by chunk, in order; `call` speaks one request. Only the very last chunk says so."""
-    task, pace = _by_speakers(task, traits), pace_of(task.speed, traits)
+    """The task's sound from its piece `first` on, chunk by chunk, in order; `call` speaks one request. Only the very last
+    chunk says so."""
+    pace = pace_of(task.speed, traits)
     stretcher = Stretcher(traits.sample_rate, pace.tempo)
-    for request in requests_of(task, pace.speed, seconds_of_audio):
+    for request in requests_of(task, pace.speed, seconds_of_audio, first):
         async with aclosing(call(request)) as chunks:
             async for chunk in chunks:
                 yield _stretched(chunk, stretcher, len(task.pieces))
@@ -128,7 +136,7 @@ def _stretched(chunk: AudioChunk, stretcher: Stretcher, pieces: int) -> AudioChu
 def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[AudioChunk]:
     """The same with an engine in this process, on this thread."""
     traits = engine.traits
-    task, pace = _by_speakers(task, traits), pace_of(task.speed, traits)
+    pace = pace_of(task.speed, traits)
     stretcher = Stretcher(traits.sample_rate, pace.tempo)
     utterance = engine.open(_request(task, task.pieces, pace.speed, 0))
     try:

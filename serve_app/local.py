@@ -28,7 +28,7 @@ from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.listening import Heard, transcribe_here
 from deployments.separating import chunks_of, usual_overlap_seconds
-from deployments.speaking import SpeechTask, choose_voice, speak_here
+from deployments.speaking import SpeechTask, by_speakers, choose_voice, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.config import AppConfig, Model, Separation, Windows, mistakes_of
 
@@ -258,6 +258,7 @@ def say(
     pieces = cut_into_pieces(order.text, app.speech.pieces)
     if not pieces:
         raise fail("invalid", "The text has nothing to say.", "Give some words.")
+    pieces = by_speakers(pieces, traits, voice)
     task = SpeechTask(pieces, voice, order.speed, order.seed)
     first, done = 0.0, 0
     with sound_file(path, form, traits.sample_rate, channels=1) as writer:

@@ -106,9 +106,10 @@ class SpeechRenderer:
     def _take(self, item: WorkItem) -> _Take:
         order = self._order
         voice = self._voice if item.voice is None else choose_voice(item.voice, self._traits, order.voice_aliases)
-        pieces = by_speakers(cut_into_pieces(item.text, order.pieces), self._traits)
-        if not pieces:
+        cut = cut_into_pieces(item.text, order.pieces)
+        if not cut:
             raise fail("invalid", "The text has nothing to say.", "Give some words.", param="text")
+        pieces = by_speakers(cut, self._traits, voice)
         pace = pace_of(order.speed, self._traits)
         utterance = self._engine.open(SpeechRequest(pieces, voice, pace.speed, seed_of(item.key)))
         rate = self._traits.sample_rate

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deployments.errors import fail
+
 MOST_SPEAKERS = 4
 _MARK = re.compile(r"(?:^|(?<=\s))Speaker (\d{1,2}):\s*")
 
@@ -26,11 +28,31 @@ def turns(text: str) -> list[Turn]:
 
 
 def carried_on(pieces: Sequence[str]) -> tuple[str, ...]:
-    """The pieces, each beginning with its speaker's mark, so that it can be spoken without those before it. A text without
-    marks stays as it is."""
+    """The pieces, each beginning with its speaker's mark, so that it can be spoken without those before it. One that only
+    names a speaker is left out; a text without marks stays as it is."""
     speaker, marked = "", []
     for piece in pieces:
         begins = _MARK.match(piece)
-        marked.append(piece if begins or not speaker else f"Speaker {speaker}: {piece}")
+        if turns(piece):
+            marked.append(piece if begins or not speaker else f"Speaker {speaker}: {piece}")
         speaker = ([speaker] + [mark.group(1) for mark in _MARK.finditer(piece)])[-1]
     return tuple(marked)
+
+
+def without_marks(pieces: Sequence[str]) -> tuple[str, ...]:
+    """The words alone, for one voice that reads all of them."""
+    return tuple(" ".join(turn.text for turn in turns(piece)) for piece in pieces)
+
+
+def check_speakers(pieces: Sequence[str], voices: int) -> None:
+    """Raises `MotetError` (invalid) for the first speaker of a script who has none of so many voices."""
+    for speaker in (turn.speaker for piece in pieces for turn in turns(piece)):
+        if not 1 <= speaker <= voices:
+            has = "There is 1 voice" if voices == 1 else f"There are {voices} voices"
+            raise fail(
+                "invalid",
+                f"{has}, and the text has a Speaker {speaker}.",
+                "Give a voice for each speaker, such as voice: ada,ben; the first is Speaker 1.",
+                param="voice",
+                code="speaker_without_voice",
+            )

@@ -14,7 +14,7 @@ from deployments.audio.encode import FORMATS, AudioFormat
 from deployments.engines.base import SpeechTraits, VoiceReference
 from deployments.errors import fail
 from deployments.settings import StrictModel
-from deployments.speaking import SpeechTask, choose_voice
+from deployments.speaking import SpeechTask, by_speakers, choose_voice
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.api_types import service_of
 from serve_app.config import PRESETS, Preset
@@ -109,9 +109,10 @@ async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
     aliases = service.directory.models[name].voice_aliases
     voice = reference.id if reference else choose_voice(body.voice, traits, aliases)
     instructions = body.instructions if body.instructions and traits.heeds(body.instructions) else ""
+    pieces = by_speakers(await _pieces(body.input, request), traits, voice)
     return SpeechPlan(
         model=name,
-        task=SpeechTask(await _pieces(body.input, request), voice, body.speed, body.seed, reference, instructions),
+        task=SpeechTask(pieces, voice, body.speed, body.seed, reference, instructions),
         traits=traits,
         audio_format=body.response_format or settings.default_format,
         pacing=settings.pacing if pacing == "fast" or pacing == "played" else PRESETS[pacing],

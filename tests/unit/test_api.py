@@ -179,6 +179,27 @@ async def test_a_wrong_request_is_told_what_to_do(fields: dict[str, Any], status
     assert len(error["message"]) > 10
 
 
+class Duet(ToneSynthesizer):
+    """Takes scripts of two speakers."""
+
+    async def traits(self) -> SpeechTraits:
+        return replace(self.engine.traits, most_speakers=2)
+
+
+@pytest.mark.parametrize("stream_format", ["audio", "sse"])
+async def test_a_script_with_a_speaker_who_has_no_voice_is_refused_before_anything_is_said(stream_format: str) -> None:
+    bench = Bench(Duet())
+    script = "Speaker 1: Good morning to all of you. Speaker 2: Is it? Speaker 3: It is not."
+    for voice, speaker in ((None, 2), ("ada", 2), ("ada,bo", 3)):
+        answer = await bench.speak(input=script, voice=voice, stream_format=stream_format)
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert (error["param"], error["code"]) == ("voice", "speaker_without_voice")
+        assert f"Speaker {speaker}" in error["message"] and "ada,ben" in error["message"]
+    assert not [name for name, _ in bench.handle.calls if name == "speak"]
+    assert (await bench.speak(input=script.partition(" Speaker 3")[0], voice="ada,bo")).status_code == 200
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"], ids=["nothing", "half", "list", "bytes"])
 async def test_what_is_not_json_is_refused(body: bytes) -> None:
     answer = await Bench().client.post("/v1/audio/speech", content=body)

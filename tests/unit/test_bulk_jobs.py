@@ -627,13 +627,19 @@ def test_every_piece_of_a_script_says_whose_it_is_and_no_more_are_begun_than_the
 
     engine.step = spied  # type: ignore[method-assign]
     job = speech_job()
-    job = job.model_copy(
-        update={
-            "order": job.order.model_copy(update={"pieces": Pieces(first_piece_characters=20, piece_characters=20)})
-        }
-    )
+    pieces = Pieces(first_piece_characters=20, piece_characters=20)
+    job = job.model_copy(update={"order": job.order.model_copy(update={"pieces": pieces, "voice": "ada,bo"})})
     text = "Speaker 1: One thing is said. Speaker 2: Another is said. And a third thing. And a fourth one."
     outcomes = renderer_of(job, engine).render([item_of(Row(str(n), text), job) for n in range(2)], [None] * 2)
     assert not [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     assert said[-1].startswith("Speaker 2: ")
     assert set(engine.batches) == {1}
+
+
+def test_a_row_whose_script_has_a_speaker_without_a_voice_fails_alone_and_says_what_to_do() -> None:
+    job, engine = speech_job(), Duet()
+    rows = [Row("1", "Speaker 1: One thing is said."), Row("2", "Speaker 1: One. Speaker 2: Another.")]
+    good, bad = renderer_of(job, engine).render([item_of(row, job) for row in rows], [None] * 2)
+    assert not isinstance(good, Failure)
+    assert isinstance(bad, Failure) and (bad.kind, bad.param) == ("invalid", "voice")
+    assert "Speaker 2" in bad.message and "ada,ben" in bad.message

@@ -13,7 +13,9 @@ def piece(samples: int, text: str = "") -> tuple[AudioChunk, ...]:
     return (AudioChunk(np.zeros(samples, np.float32), 8000, 0, text, last=True),)
 
 
-@pytest.mark.parametrize("kept", [piece(0), piece(0) * 100, piece(0, "a" * 10_000), ()], ids=["one", "many", "text", "none"])
+@pytest.mark.parametrize(
+    "kept", [piece(0), piece(0) * 100, piece(0, "a" * 10_000), ()], ids=["one", "many", "text", "none"]
+)
 def test_pieces_without_sound_are_bounded_too(kept: tuple[AudioChunk, ...]) -> None:
     cache = PieceCache(100_000)
     for number in range(200):

@@ -7,7 +7,7 @@ import pytest
 from deployments.engines.base import SpeechTraits, Voice
 from deployments.errors import MotetError
 from deployments.speaking import choose_voice
-from deployments.text.speakers import Turn, carried_on, turns
+from deployments.text.speakers import Turn, carried_on, check_speakers, turns, without_marks
 
 PAIR = SpeechTraits(24_000, (Voice("ada", "en"), Voice("ben", "en")), "ada", 1.0, 1.0, most_speakers=2)
 
@@ -43,3 +43,30 @@ def test_a_model_of_several_speakers_takes_a_voice_for_each() -> None:
         choose_voice("ada,carl", PAIR, {})
     with pytest.raises(MotetError, match="most 2"):
         choose_voice("ada,ben,ada", PAIR, {})
+
+
+def test_a_piece_that_only_names_a_speaker_is_no_piece_and_is_heeded() -> None:
+    assert carried_on(["Speaker 2:", "Yes.", "Speaker 1: Speaker 2:"]) == ("Speaker 2: Yes.",)
+
+
+def test_one_voice_reads_the_words_and_not_the_marks() -> None:
+    script = ("Speaker 2: Yes. Speaker 1: No, Speaker 12 said so.", "Speaker 1: Never.", "Plain words: here.")
+    assert without_marks(script) == ("Yes. No, Speaker 12 said so.", "Never.", "Plain words: here.")
+
+
+@pytest.mark.parametrize(("text", "voices", "missing"), [
+    ("Speaker 1: Yes. Speaker 3: No.", 2, "There are 2 voices, and the text has a Speaker 3"),
+    ("Speaker 2: Yes.", 1, "There is 1 voice, and the text has a Speaker 2"),
+    ("Speaker 0: Yes.", 2, "Speaker 0"),
+])  # fmt: skip
+def test_a_speaker_without_a_voice_is_told_with_the_remedy(text: str, voices: int, missing: str) -> None:
+    with pytest.raises(MotetError, match=missing) as caught:
+        check_speakers(["Good morning.", text], voices)
+    failure = caught.value.failure
+    assert (failure.kind, failure.param) == ("invalid", "voice")
+    assert "ada,ben" in failure.remedy
+
+
+def test_speakers_with_voices_and_none_are_fine() -> None:
+    check_speakers(["Good morning. Speaker 2: Yes.", "Speaker 1: No."], 2)
+    check_speakers(["Good morning."], 1)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from deployments.engines.base import AudioChunk, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
-from deployments.speaking import SpeechTask, choose_voice, pace_of, requests_of, speak, speak_here
+from deployments.speaking import SpeechTask, by_speakers, choose_voice, pace_of, requests_of, speak, speak_here
 from deployments.wire import PackedChunk, unpack
 from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, tone
 
@@ -161,14 +161,22 @@ def test_every_request_of_a_text_carries_the_clip_to_another_process() -> None:
     np.testing.assert_array_equal(arrived.reference.samples, clip.samples)
 
 
-async def test_requests_of_a_script_say_whose_they_are_wherever_they_begin() -> None:
-    traits, asked = replace(TRAITS, most_speakers=2), list[tuple[str, ...]]()
-
-    async def call(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
-        asked.append(request.pieces)
-        yield AudioChunk(np.zeros(4, np.float32), RATE, request.first_index, "", last=True)
-
+def test_every_piece_of_a_script_says_whose_it_is_where_the_model_has_speakers() -> None:
     pieces = ("Speaker 2: One.", "Two.", "Speaker 1: Three.")
-    async for _ in speak(task(pieces), traits, call, 0.1):
-        pass
-    assert asked == [("Speaker 2: One.",), ("Speaker 2: Two.",), ("Speaker 1: Three.",)]
+    assert by_speakers(pieces, TRAITS, "ada") == pieces
+    pair = replace(TRAITS, most_speakers=2)
+    assert by_speakers(pieces, pair, "ada,bo") == ("Speaker 2: One.", "Speaker 2: Two.", "Speaker 1: Three.")
+    with pytest.raises(MotetError, match="Speaker 2"):
+        by_speakers(pieces, pair, "ada")
+    with pytest.raises(MotetError, match="nothing to say"):
+        by_speakers(("Speaker 1:",), pair, "ada")
+
+
+async def test_a_text_may_be_spoken_from_any_of_its_pieces_on() -> None:
+    async def call(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
+        async for packed in ToneSynthesizer().speak(request):
+            yield unpack(packed)
+
+    chunks = [chunk async for chunk in speak(task(), TRAITS, call, 0.1, first=2)]
+    assert [(chunk.index, chunk.text, chunk.last) for chunk in chunks] == [(2, PIECES[2], False), (3, PIECES[3], True)]
+    assert [chunk async for chunk in speak(task(), TRAITS, call, 0.1, first=len(PIECES))] == []

@@ -195,8 +195,9 @@ def test_the_speakers_have_their_own_voices_and_a_missing_one_is_told(folder: Pa
     script = "Speaker 1: One, two, three. Speaker 2: Four, five, six."
     first, second = (joined(speak(engine, SpeechRequest((script,), voices))) for voices in ("ada,ben", "ben,ada"))
     assert len(first) and len(second) and not np.array_equal(first, second)
-    refused = engine.step([engine.open(SpeechRequest((script,), "ada"))])[0]
-    assert isinstance(refused, MotetError) and "Speaker 2" in str(refused)
+    with pytest.raises(MotetError, match="Speaker 2") as refused:
+        engine.open(SpeechRequest(("Yes.", script), "ada"))
+    assert refused.value.failure.kind == "invalid"
     assert engine.cache.free == 64
 
 

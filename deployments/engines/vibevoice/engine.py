@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from deployments.engines.base import EngineSpec, Samples
+from deployments.engines.base import EngineSpec, Samples, SpeechRequest
 from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
 from deployments.engines.lm.folder import load_weights
 from deployments.engines.lm.linear import AnyPrecision
@@ -27,7 +27,7 @@ from deployments.engines.vibevoice.networks import Made, Networks
 from deployments.engines.vibevoice.text import Script
 from deployments.errors import fail
 from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
-from deployments.text.speakers import MOST_SPEAKERS
+from deployments.text.speakers import MOST_SPEAKERS, check_speakers
 
 SHORTEST_CLIP_SECONDS = 1.0
 
@@ -92,6 +92,13 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
             cause = f"The clip is {len(sound) / rate:.1f} s long."
             raise fail("invalid", cause, "Give 5 to 30 s of one person speaking.", param="voice")
         return self.networks.voice(_levelled(sound, self.config.level_db))
+
+    def voice_of(self, request: SpeechRequest) -> tuple[Clips, str]:
+        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`. Raises `MotetError` (invalid)
+        for a speaker of the text who has none."""
+        clips, language = super().voice_of(request)
+        check_speakers(request.pieces, len(clips))
+        return clips, language
 
     def begin(self, utterance: VibeVoiceUtterance) -> VibeVoicePiece:
         """Tokenises the text and takes a row with the text and one without."""

@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from deployments.engines.vibevoice.config import VibeVoiceConfig
-from deployments.errors import fail
 from deployments.text.speakers import turns
 
 TASK = (
@@ -31,10 +30,8 @@ class Script:
         return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), config)
 
     def prompt(self, text: str, voices: Sequence[int]) -> Tensor:
-        """(n,) int64 for a piece of text and the frames of each voice, the first for Speaker 1.
-
-        Raises `MotetError` (invalid) for a speaker who has no voice. The last token begins the sound.
-        """
+        """(n,) int64 for a piece of text and the frames of each voice, the first for Speaker 1. Each speaker of the text has
+        one. The last token begins the sound."""
         config = self._config
         tokens = self._encode(TASK)
         if voices:
@@ -44,19 +41,8 @@ class Script:
             tokens += [*self._encode(f" Speaker {number}:"), *clip, *self._encode("\n")]
         tokens += self._encode(" Text input:\n")
         for turn in turns(text):
-            _check(turn.speaker, len(voices))
             tokens += self._encode(f" Speaker {turn.speaker - 1}: {' '.join(turn.text.split())}\n")
         return torch.tensor([*tokens, *self._encode(" Speech output:\n"), config.begin])
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _check(speaker: int, voices: int) -> None:
-    if not 1 <= speaker <= max(voices, 1):
-        raise fail(
-            "invalid",
-            f"The text has a Speaker {speaker}, and there are {voices} voices.",
-            "Give a voice for each speaker, such as voice: ada,ben; the first is Speaker 1.",
-            param="voice",
-        )
