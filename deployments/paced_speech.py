@@ -41,12 +41,19 @@ class PacingReport:
     concealed_seconds: float = 0.0
     concealments: int = 0
     underruns: int = 0
-    fallback: bool = False
+    fallback_piece: int | None = None
+    """The piece of the text with which the fallback began, once it has taken over: the one that the late engine was in, which is
+    said again as a whole, or had not begun."""
     least_lead_seconds: float | None = None
     """How close the listener came to running dry: what was still ahead of playback when the next sound left, at least. None
     for a stream that left as one piece."""
     finish_reason: FinishReason = "stop"
     """Why the first piece that did not end by itself was ended."""
+
+    @property
+    def fallback(self) -> bool:
+        """Whether another voice has taken over."""
+        return self.fallback_piece is not None
 
 
 class PacedSpeech:
@@ -119,7 +126,7 @@ class PacedSpeech:
             async for chunk in chunks:
                 resampler = resampler or Resampler(chunk.sample_rate, self._rate)
                 await self._write(resampler.push(chunk.samples))
-                self._next_piece = chunk.index + 1
+                self._next_piece = chunk.index + chunk.piece_over
                 if self.report.finish_reason == "stop":
                     self.report.finish_reason = chunk.finish_reason
             if resampler is not None:
@@ -194,8 +201,10 @@ class PacedSpeech:
         return self._fallback is not None and not self.report.fallback
 
     def _fall_back(self) -> None:
+        """The other voice says the piece that was cut short from its beginning: twice a part of it, rather than never the
+        rest."""
         assert self._fallback is not None
-        self.report.fallback = True
+        self.report.fallback_piece = self._next_piece
         self._fillers[-1].cancel()
         self._fill_from(self._fallback(self._next_piece))
 

@@ -28,6 +28,7 @@ class PackedChunk:
     waited_s: float = 0.0
     step_s: float = 0.0
     finish_reason: FinishReason = "stop"
+    piece_over: bool = True
 
 
 def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> PackedChunk:
@@ -35,7 +36,15 @@ def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> Packe
     scaled = np.rint(chunk.samples * FULL_SCALE)
     samples = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
     return PackedChunk(
-        samples, chunk.sample_rate, chunk.index, chunk.text, chunk.last, waited_s, step_s, chunk.finish_reason
+        samples,
+        chunk.sample_rate,
+        chunk.index,
+        chunk.text,
+        chunk.last,
+        waited_s,
+        step_s,
+        chunk.finish_reason,
+        chunk.piece_over,
     )
 
 
@@ -43,5 +52,11 @@ def unpack(packed: PackedChunk) -> AudioChunk:
     """As it was, to 16 bits."""
     samples = np.frombuffer(packed.samples, "<i2").astype(np.float32) / np.float32(FULL_SCALE)
     return AudioChunk(
-        samples, packed.sample_rate, packed.index, packed.text, packed.last, finish_reason=packed.finish_reason
+        samples,
+        packed.sample_rate,
+        packed.index,
+        packed.text,
+        packed.last,
+        finish_reason=packed.finish_reason,
+        piece_over=packed.piece_over,
     )

@@ -74,8 +74,8 @@ class AudioChunk:
 
     `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance. `tokens` is how many of
     its own units (codec frames, phonemes) the model made for it, where it knows. A `pending` chunk has no samples: its
-    stream advanced, and its sound takes more steps. `finish_reason` tells of the piece that ends with this chunk; a chunk
-    that ends none says "stop".
+    stream advanced, and its sound takes more steps. `piece_over` tells whether a piece of the text ends with this chunk, and
+    `finish_reason` why; a chunk that ends none says "stop".
     """
 
     samples: Samples
@@ -86,6 +86,7 @@ class AudioChunk:
     tokens: int = 0
     pending: bool = False
     finish_reason: FinishReason = "stop"
+    piece_over: bool = True
 
     @property
     def seconds(self) -> float:

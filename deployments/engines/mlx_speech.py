@@ -333,7 +333,7 @@ class MlxSpeech(InUnifiedMemory):
             return sound
         index, text = utterance.place, utterance.pieces[utterance.position]
         if sound is None:
-            return AudioChunk(SILENCE, self._sample_rate, index, text, last=False, pending=True)
+            return AudioChunk(SILENCE, self._sample_rate, index, text, last=False, pending=True, piece_over=False)
         utterance.position += 1
         samples = np.clip(sound.samples, -1, 1)
         return AudioChunk(samples, self._sample_rate, index, text, utterance.finished, sound.tokens)

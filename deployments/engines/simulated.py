@@ -86,9 +86,10 @@ class SimulatedEngine:
         length = int(len(text) * self._character / request.speed)
         samples = tone(text, utterance.done, min(length, utterance.done + self._chunk))
         utterance.done += len(samples)
-        if utterance.done >= length:
+        over = utterance.done >= length
+        if over:
             utterance.piece, utterance.done = utterance.piece + 1, 0
-        return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished)
+        return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over)
 
 
 def _stalls(utterance: SimulatedUtterance) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class SpeechEngineProperties:
         chunks = speak(engine, self.request(engine))
         assert [index for index, _ in groupby(chunk.index for chunk in chunks)] == [0, 1]
         assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+        ends = [before.index != after.index for before, after in pairwise(chunks)] + [True]
+        assert [chunk.piece_over for chunk in chunks] == ends
         samples = joined(chunks)
         assert samples.dtype == np.float32
         assert {chunk.sample_rate for chunk in chunks} == {engine.traits.sample_rate}

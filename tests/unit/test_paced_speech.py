@@ -93,7 +93,8 @@ class Engine:
                 last = number == len(self.chunks) - 1
                 reason = self._reasons.get(number, "stop")
                 index = first + number // self._piece_chunks
-                yield AudioChunk(samples, self._rate, index, "", last, finish_reason=reason)
+                over = last or (number + 1) % self._piece_chunks == 0
+                yield AudioChunk(samples, self._rate, index, "", last, finish_reason=reason, piece_over=over)
             if self._error:
                 raise self._error
         finally:
@@ -226,11 +227,13 @@ def test_the_first_reason_why_a_piece_was_ended_is_kept(played: bool) -> None:
 
 
 @pytest.mark.parametrize("slow_close_s", [0.0, 0.05, 30.0])
-def test_the_fallback_takes_over_at_the_next_piece(slow_close_s: float) -> None:
-    """However long the late engine takes to let go."""
+@pytest.mark.parametrize(("heard", "piece"), [(4, 2), (3, 1), (5, 2), (2, 1)])
+def test_the_fallback_takes_over_with_the_piece_that_is_not_whole(heard: int, piece: int, slow_close_s: float) -> None:
+    """One that was cut short is said again from its beginning: no words are lost. However long the late engine takes to
+    let go."""
 
     async def test() -> None:
-        late = Engine(6, delays={4: 3600.0}, piece_chunks=2, slow_close_s=slow_close_s)
+        late = Engine(6, delays={heard: 3600.0}, piece_chunks=2, slow_close_s=slow_close_s)
         other, asked = Engine(3, delays={0: 0.5}), list[int]()
 
         def fallback(piece: int) -> AsyncGenerator[AudioChunk]:
@@ -239,14 +242,14 @@ def test_the_fallback_takes_over_at_the_next_piece(slow_close_s: float) -> None:
 
         speech = paced(fallback=fallback, frame_ms=200.0, fallback_after_ms=2000.0)
         frames = await read(speech, late)
-        assert asked == [2]
-        assert speech.report.fallback
+        assert asked == [piece]
+        assert speech.report.fallback and speech.report.fallback_piece == piece
         assert late.closed and other.closed
-        own = int(4 * CHUNK_SECONDS * RATE)
+        own = int(heard * CHUNK_SECONDS * RATE)
         np.testing.assert_array_equal(sound(frames)[:own], late.samples[:own])
         np.testing.assert_array_equal(sound(frames)[-2 * 1600 :], other.samples[-2 * 1600 :])
         first_of_other = next(b for (_, a), (b, f) in pairwise(frames) if a.concealed and not f.concealed)
-        assert first_of_other == pytest.approx(4 * CHUNK_SECONDS + 2.0 + 0.5, abs=0.21)
+        assert first_of_other == pytest.approx(heard * CHUNK_SECONDS + 2.0 + 0.5, abs=0.21)
 
     run(test)
 

@@ -227,4 +227,5 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             tokens=tokens,
             pending=not (piece.spoken or len(new)),
             finish_reason=piece.guard.over() if piece.spoken else "stop",
+            piece_over=piece.spoken,
         )
