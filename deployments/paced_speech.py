@@ -42,8 +42,8 @@ class PacingReport:
     concealments: int = 0
     underruns: int = 0
     fallback_piece: int | None = None
-    """The piece of the text with which the fallback began, once it has taken over: the one that the late engine was in, which is
-    said again as a whole, or had not begun."""
+    """The piece of the text with which the fallback began, once it has taken over: the one that the late engine was in, which
+    is said again as a whole, or had not begun."""
     least_lead_seconds: float | None = None
     """How close the listener came to running dry: what was still ahead of playback when the next sound left, at least. None
     for a stream that left as one piece."""

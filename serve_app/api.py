@@ -21,7 +21,7 @@ from serve_app.http_errors import install_error_handlers
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from serve_app.routes import health, models, separations, speech, transcriptions, translations, voices
-from serve_app.speech_stream import SpeechPlan, SpeechStream
+from serve_app.speech_stream import Fallback, SpeechPlan, SpeechStream
 from serve_app.timeline import Recorder
 from serve_app.voice_store import VoiceStore
 
@@ -54,8 +54,8 @@ class Service:
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s)
 
-    async def fallback_for(self, name: str) -> tuple[str, str] | None:
-        """The model and voice that take over from a model that is late; none when the other one does not answer now."""
+    async def fallback_for(self, name: str) -> Fallback | None:
+        """Who takes over from a model that is late; none when the other one does not answer now."""
         others = [other for other, model in self.config.models.items() if model.task == "speech" and other != name]
         chosen = self.config.speech.fallback_model or next(iter(others), None)
         if chosen is None or chosen == name:
@@ -65,7 +65,7 @@ class Service:
                 traits: SpeechTraits = await self.directory.traits(chosen)
         except (TimeoutError, MotetError):
             return None
-        return (chosen, traits.default_voice) if traits.default_voice else None
+        return Fallback(chosen, traits.default_voice, traits) if traits.default_voice else None
 
 
 def build_api(service: Service) -> ASGIApp:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from deployments.engines.base import AudioChunk, SpeechRequest
 
 ENTRY_BYTES = 1024
-"""What a kept chunk, or the entry it is in, takes beside its samples and its text, about. Without it pieces of which nothing is
-heard would cost nothing, and be kept for ever."""
+"""What a kept chunk, or the entry it is in, takes beside its samples and its text, about. Without it pieces of which nothing
+is heard would cost nothing, and be kept for ever."""
 
 Call = Callable[[SpeechRequest], AsyncGenerator[AudioChunk]]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
@@ -15,6 +17,7 @@ from deployments.errors import fail
 from deployments.paced_speech import Frame, PacedSpeech
 from deployments.settings import PacingSettings
 from deployments.speaking import SpeechTask, speak
+from deployments.text.speakers import without_marks
 from deployments.wire import unpack
 from serve_app.admission import Ticket
 from serve_app.piece_cache import PieceCache, stream_key
@@ -32,6 +35,15 @@ MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """Who takes over from a model that is late: another one, with one voice of its own."""
+
+    model: str
+    voice: str
+    traits: SpeechTraits
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechPlan:
     """What is spoken by whom, how it is sent, and who takes over when the model is late."""
 
@@ -42,8 +54,7 @@ class SpeechPlan:
     pacing: PacingSettings
     played: bool
     request_seconds_of_audio: float
-    fallback: tuple[str, str] | None
-    """Model and voice."""
+    fallback: Fallback | None
 
     @property
     def key(self) -> str:
@@ -57,7 +68,13 @@ class SpeechStream:
     """The bytes or events of one request. Everything it holds is freed when its generator ends or is closed."""
 
     def __init__(
-        self, plan: SpeechPlan, directory: ModelDirectory, cache: PieceCache, ticket: Ticket, recorder: Recorder
+        self,
+        plan: SpeechPlan,
+        directory: ModelDirectory,
+        cache: PieceCache,
+        ticket: Ticket,
+        recorder: Recorder,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.timeline = Timeline()
         self.placement: str | None = None
@@ -72,6 +89,7 @@ class SpeechStream:
             plan.pacing,
             played=plan.played,
             fallback=self._fallback_from if plan.fallback else None,
+            clock=clock,
         )
 
     async def encoded(self) -> AsyncGenerator[bytes]:
@@ -107,7 +125,7 @@ class SpeechStream:
 
     async def events(self, skip_bytes: int) -> AsyncGenerator[bytes]:
         """Server-sent events, each with an id; `skip_bytes` of the sound were heard before and are left out."""
-        sent, told = 0, 0
+        sent, told = 0, self._trouble
         async with aclosing(self.encoded()) as encoded:
             async for data in encoded:
                 new = data[max(0, skip_bytes - sent) :]
@@ -115,8 +133,8 @@ class SpeechStream:
                 if new:
                     audio = base64.b64encode(new).decode()
                     yield event({"type": "speech.audio.delta", "audio": audio}, f"{self._plan.key}-{sent}")
-                if (report := self._paced.report).concealments > told:
-                    told = report.concealments
+                if told != self._trouble:
+                    told = self._trouble
                     yield event(self._concealed())
         yield event(self._done())
 
@@ -129,10 +147,20 @@ class SpeechStream:
             "finish_reason": self._paced.report.finish_reason,
         }
 
+    @property
+    def _trouble(self) -> tuple[int, int | None]:
+        """What a listener is told of: gaps, and another voice."""
+        return self._paced.report.concealments, self._paced.report.fallback_piece
+
     def _concealed(self) -> dict[str, object]:
         report = self._paced.report
         seconds = round(report.concealed_seconds, 3)
-        return {"type": "speech.audio.concealed", "concealed_seconds": seconds, "fallback": report.fallback}
+        return {
+            "type": "speech.audio.concealed",
+            "concealed_seconds": seconds,
+            "fallback": report.fallback,
+            "fallback_piece": report.fallback_piece,
+        }
 
     async def _frames(self) -> AsyncGenerator[Frame]:
         plan = self._plan
@@ -186,14 +214,13 @@ class SpeechStream:
                 yield unpack(chunk)
 
     def _fallback_from(self, piece: int) -> AsyncGenerator[AudioChunk]:
-        """The rest of the text by the fallback model."""
-        assert self._plan.fallback is not None
-        model, voice = self._plan.fallback
-        task = self._plan.task
-        if piece >= len(task.pieces):
-            return _nothing()
-        request = SpeechRequest(task.pieces[piece:], voice, 1.0, task.seed, piece)
-        return self._spoken(model, request)
+        """The text from a piece on by the fallback model, as fast; of a script the words alone, by its one voice."""
+        plan, other = self._plan, self._plan.fallback
+        assert other is not None
+        pieces = without_marks(plan.task.pieces) if plan.traits.most_speakers > 1 else plan.task.pieces
+        task = SpeechTask(pieces, other.voice, plan.task.speed, plan.task.seed)
+        call = self._cache.through(other.model, partial(self._spoken, other.model))
+        return speak(task, other.traits, call, plan.request_seconds_of_audio, piece)
 
     def _usage(self) -> dict[str, object]:
         """OpenAI's shape. Models here have no tokens: a character counts as one in, a tenth of a second as one out."""
@@ -205,13 +232,6 @@ class SpeechStream:
             "total_tokens": characters + tenths,
             "audio_seconds": round(seconds, 3),
         }
-
-
-async def _nothing() -> AsyncGenerator[AudioChunk]:
-    """No sound: the model was late with the end of its last piece, and there is no other to speak."""
-    nothing: tuple[AudioChunk, ...] = ()
-    for chunk in nothing:
-        yield chunk
 
 
 def resume_offset(last_event_id: str | None, key: str) -> int:

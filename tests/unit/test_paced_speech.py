@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import selectors
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -17,46 +15,10 @@ from deployments.audio.pacing import MOST_FACTOR
 from deployments.engines.base import AudioChunk, FinishReason, Samples
 from deployments.paced_speech import Frame, PacedSpeech
 from serve_app.config import PRESETS, Pacing
+from tests.unit.jumping_clock import now, run
 
 RATE = 8000
 CHUNK_SECONDS = 0.2
-Result = TypeVar("Result")
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    """Waits for nothing: time jumps to when the wait would be over."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "nothing will ever happen again"
-        self.now += timeout
-        return super().select(0)
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.clock = JumpingSelector()
-        super().__init__(self.clock)
-
-    def time(self) -> float:
-        return self.clock.now
-
-
-def run(test: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Runs a test; whatever tasks it leaves behind are an error."""
-
-    async def whole() -> Result:
-        result = await test()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return result
-
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        return runner.run(whole())
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Engine:

@@ -49,7 +49,8 @@ class Bench:
         self.now, self.engine = 0.0, Engine()
         thread: EngineThread = EngineThread("replica", clock=self.clock)
         self.replica: Any = ModelReplica.__new__(ModelReplica)
-        self.replica._settings = Placement()  # of its settings, what a check reads
+        settings: Any = Placement()  # of a replica's settings, what a check reads
+        self.replica._settings = settings
         self.replica._steps = Steps()
         self.replica.thread, self.replica.load = thread, ReplicaLoad(self.clock)
         self.replica.room = Room(self.engine, thread, None)  # type: ignore[arg-type]
