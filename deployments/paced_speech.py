@@ -13,9 +13,10 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deployments.audio.concealment import Concealment
+from deployments.audio.course import Course, Place, Stretch
 from deployments.audio.pacing import Pacer
 from deployments.audio.resample import Resampler
 from deployments.audio.ring_buffer import Buffer, HandOver, RingBuffer
@@ -27,9 +28,11 @@ Chunks = AsyncGenerator[AudioChunk]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A stretch of sound for the socket, float32 (n,). `concealed` tells that no engine made it."""
+    """Some sound for the socket, float32 (n,). `stretches` tell where in the speech it comes from, counted from the frame's
+    first sample; `concealed` that no engine made it."""
 
     samples: Samples
+    stretches: tuple[Stretch, ...]
     concealed: bool = False
 
 
@@ -84,6 +87,8 @@ class PacedSpeech:
         self._fillers: list[asyncio.Task[None]] = []
         self._next_piece = 0
         self._gap_seconds = 0.0
+        self._course = Course()
+        self._written = self._taken = 0
 
     @property
     def lasts_seconds(self) -> float:
@@ -94,9 +99,12 @@ class PacedSpeech:
     def _buffered_seconds(self) -> float:
         return self._buffer.level / self._rate
 
-    async def frames(self, chunks: Chunks) -> AsyncGenerator[Frame]:
-        """The stream's sound. Raises what the engine raised, after the sound that was made before it."""
-        self._fill_from(chunks)
+    async def frames(self, chunks: Chunks, after: Place | None = None) -> AsyncGenerator[Frame]:
+        """The stream's sound, or what comes `after` a place that was heard before. Raises what the engine raised, after the
+        sound that was made before it."""
+        if after is not None:
+            self.report.fallback_piece = after.fallback_from
+        self._fill_from(chunks, after)
         try:
             while (frame := await self._next_frame()) is not None:
                 self._count(frame)
@@ -104,8 +112,8 @@ class PacedSpeech:
         finally:
             await self._stop_filling()
 
-    def _fill_from(self, chunks: Chunks) -> None:
-        filler = asyncio.create_task(self._fill(chunks))
+    def _fill_from(self, chunks: Chunks, after: Place | None = None) -> None:
+        filler = asyncio.create_task(self._fill(chunks, after, self.report.fallback_piece))
         filler.add_done_callback(lambda _: self._sound_came.set())
         self._fillers.append(filler)
 
@@ -120,22 +128,35 @@ class PacedSpeech:
                 filler.cancel()
         await asyncio.gather(*self._fillers, return_exceptions=True)
 
-    async def _fill(self, chunks: Chunks) -> None:
+    async def _fill(self, chunks: Chunks, after: Place | None, fallback_from: int | None) -> None:
         async with aclosing(chunks):
             resampler: Resampler | None = None
+            place = Place(-1, 0, fallback_from)
             async for chunk in chunks:
                 resampler = resampler or Resampler(chunk.sample_rate, self._rate)
-                await self._write(resampler.push(chunk.samples))
+                if chunk.index != place.piece:
+                    place = Place(chunk.index, 0, fallback_from)
+                place = await self._write_from(place, resampler.push(chunk.samples), after)
                 self._next_piece = chunk.index + chunk.piece_over
                 if self.report.finish_reason == "stop":
                     self.report.finish_reason = chunk.finish_reason
             if resampler is not None:
-                await self._write(resampler.finish())
+                await self._write_from(place, resampler.finish(), after)
+
+    async def _write_from(self, place: Place, samples: Samples, after: Place | None) -> Place:
+        """Writes what is at a place, but for what was heard before. Returns the place that follows."""
+        new = samples[_heard(place, len(samples), after) :]
+        following = replace(place, sample=place.sample + len(samples))
+        if len(new):
+            self._course.add(Stretch(self._written, replace(following, sample=following.sample - len(new))))
+            await self._write(new)
+        return following
 
     async def _write(self, samples: Samples) -> None:
         written = 0
         while written < len(samples):
-            written += self._buffer.write(samples[written:])
+            count = self._buffer.write(samples[written:])
+            written, self._written = written + count, self._written + count
             self._sound_came.set()
             while written < len(samples) and self._buffer.room == 0:
                 self._room_came.clear()
@@ -153,7 +174,12 @@ class PacedSpeech:
         self._pacer.adapt(self._buffered_seconds)
         samples = self._buffer.read(self._frame)
         self._room_came.set()
-        return Frame(self._concealment.resume(samples))
+        return Frame(self._concealment.resume(samples), self._stretches(len(samples)))
+
+    def _stretches(self, count: int) -> tuple[Stretch, ...]:
+        """Of the next samples that were taken out of the buffer."""
+        start, self._taken = self._taken, self._taken + count
+        return tuple(replace(passed, start=passed.start - start) for passed in self._course.go(self._taken))
 
     async def _sound_is_there(self, patience_s: float | None) -> bool:
         """Waits for the next frame or the end; False when that takes too long."""
@@ -194,7 +220,8 @@ class PacedSpeech:
         late_ms = self._settings.chunk_budget_ms + self._gap_seconds * 1000
         if late_ms >= self._settings.fallback_after_ms and self._can_fall_back:
             self._fall_back()
-        return Frame(self._concealment.conceal(self._frame), concealed=True)
+        gap = Stretch(0, self._course.here, concealed=True)
+        return Frame(self._concealment.conceal(self._frame), (gap,), concealed=True)
 
     @property
     def _can_fall_back(self) -> bool:
@@ -222,3 +249,10 @@ class PacedSpeech:
         if frame.concealed:
             self.report.concealed_seconds += seconds
             self.report.concealments += 1
+
+
+def _heard(place: Place, count: int, after: Place | None) -> int:
+    """How many of so many samples at a place were heard by who has come to `after`."""
+    if after is None or place.piece > after.piece:
+        return 0
+    return count if place.piece < after.piece else min(count, max(0, after.sample - place.sample))

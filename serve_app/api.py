@@ -21,7 +21,7 @@ from serve_app.http_errors import install_error_handlers
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from serve_app.routes import health, models, separations, speech, transcriptions, translations, voices
-from serve_app.speech_stream import Fallback, SpeechPlan, SpeechStream
+from serve_app.speech_stream import NOTHING_HEARD, Fallback, Heard, SpeechPlan, SpeechStream
 from serve_app.timeline import Recorder
 from serve_app.voice_store import VoiceStore
 
@@ -42,9 +42,9 @@ class Service:
     recorder: Recorder
     voices: VoiceStore
 
-    def speech_stream(self, plan: SpeechPlan, ticket: Ticket) -> SpeechStream:
-        """The stream of an accepted request."""
-        return SpeechStream(plan, self.directory, self.cache, ticket, self.recorder)
+    def speech_stream(self, plan: SpeechPlan, ticket: Ticket, heard: Heard = NOTHING_HEARD) -> SpeechStream:
+        """The stream of an accepted request, but for what was heard of it before."""
+        return SpeechStream(plan, self.directory, self.cache, ticket, self.recorder, heard)
 
     def admit(self, name: str, headers: Headers, seconds: float) -> Ticket:
         """A place in the queue for about `seconds` of audio. Raises `MotetError` (overloaded)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
+from deployments.audio.course import Course, Place, Stretch
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import fail
@@ -31,7 +33,10 @@ SLICE_SECONDS = 2.0
 silence, which alone helps nobody."""
 
 MOST_DIGITS = 18
-"""Of an offset in bytes: more is nobody's."""
+"""Of a number in an event's id: more is nobody's."""
+_NUMBER = rf"(\d{{1,{MOST_DIGITS}}})"
+_IN_BYTES = re.compile(_NUMBER, re.ASCII)
+_IN_SPEECH = re.compile(rf"(?:{_NUMBER}f)?{_NUMBER}\.{_NUMBER}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,29 @@ class SpeechPlan:
     request_seconds_of_audio: float
     fallback: Fallback | None
 
+    def pieces_of(self, place: Place) -> tuple[str, ...]:
+        """The text as who speaks at a place reads it; a fallback voice reads the words of a script alone."""
+        whole = place.fallback_from is None or self.traits.most_speakers == 1
+        return self.task.pieces if whole else without_marks(self.task.pieces)
+
     @property
     def key(self) -> str:
         """A name of the stream's bytes: equal for equal requests."""
         task = self.task
         manner = [task.voice, task.speed, task.seed, task.instructions]
         return stream_key([self.model, *manner, self.audio_format, *task.pieces])
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a client has that comes back: so many `bytes` of a stream that went as it should, which is made again and cut
+    there; or, of one with gaps or another voice in it, which nobody makes again, the speech up to a `place`."""
+
+    bytes: int = 0
+    place: Place | None = None
+
+
+NOTHING_HEARD = Heard()
 
 
 class SpeechStream:
@@ -74,6 +96,7 @@ class SpeechStream:
         cache: PieceCache,
         ticket: Ticket,
         recorder: Recorder,
+        heard: Heard = NOTHING_HEARD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.timeline = Timeline()
@@ -84,6 +107,11 @@ class SpeechStream:
         self._cache = cache
         self._ticket = ticket
         self._recorder = recorder
+        self._heard = heard
+        self._course = Course()
+        self._given = 0
+        self._passed: list[Stretch] = []
+        self._told: tuple[int, int | None] | None = None
         self._paced = PacedSpeech(
             plan.traits.sample_rate,
             plan.pacing,
@@ -94,27 +122,37 @@ class SpeechStream:
 
     async def encoded(self) -> AsyncGenerator[bytes]:
         """One muxer for the whole stream. Encoding that takes time happens beside the event loop."""
-        encoder = open_encoder(self._plan.audio_format, self._plan.traits.sample_rate)
+        continues = self._heard.place is not None
+        encoder = open_encoder(self._plan.audio_format, self._plan.traits.sample_rate, continues=continues)
         instant = FORMATS[self._plan.audio_format].instant
         try:
             async with aclosing(self._frames()) as frames:
                 async for frame in frames:
+                    self._follow(frame)
                     for samples in [frame.samples] if instant else self._slices(frame.samples):
                         with self.timeline.stage("encode"):
                             data = (
                                 encoder.encode(samples) if instant else await asyncio.to_thread(encoder.encode, samples)
                             )
                         if data:
+                            self._passed = self._course.go(encoder.reached)
                             self.timeline.sounded()
                             with self.timeline.stage("write"):
                                 yield data
             if data := encoder.finish() if instant else await asyncio.to_thread(encoder.finish):
+                self._passed = self._course.go(encoder.reached)
                 yield data
             self._ticket.complete()
         finally:
             encoder.close()
             self._ticket.close()
             self.timeline.record(self._plan.model, self._paced.report, self._recorder)
+
+    def _follow(self, frame: Frame) -> None:
+        """Where in the speech the samples come from that the encoder gets next."""
+        for stretch in frame.stretches:
+            self._course.add(replace(stretch, start=self._given + stretch.start))
+        self._given += len(frame.samples)
 
     def _slices(self, samples: Samples) -> list[Samples]:
         """A frame in parts, so that the beginning of a stream leaves before the rest of its chunk is encoded."""
@@ -123,20 +161,45 @@ class SpeechStream:
         borders = [0, *range(first, len(samples), int(SLICE_SECONDS * rate)), len(samples)]
         return [samples[a:b] for a, b in pairwise(borders) if a < b]
 
-    async def events(self, skip_bytes: int) -> AsyncGenerator[bytes]:
-        """Server-sent events, each with an id; `skip_bytes` of the sound were heard before and are left out."""
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Server-sent events; those with sound have an id, and leave out what was heard before."""
         sent, told = 0, self._trouble
         async with aclosing(self.encoded()) as encoded:
             async for data in encoded:
-                new = data[max(0, skip_bytes - sent) :]
+                new = data[max(0, self._heard.bytes - sent) :]
                 sent += len(data)
                 if new:
-                    audio = base64.b64encode(new).decode()
-                    yield event({"type": "speech.audio.delta", "audio": audio}, f"{self._plan.key}-{sent}")
+                    yield event(self._delta(new), f"{self._plan.key}-{self._place_after(sent)}")
                 if told != self._trouble:
                     told = self._trouble
                     yield event(self._concealed())
         yield event(self._done())
+
+    def _delta(self, data: bytes) -> dict[str, object]:
+        """Some bytes of sound, and the pieces of the text that begin in it."""
+        delta: dict[str, object] = {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
+        begun = [self._begun(stretch) for stretch in self._passed if self._is_new(stretch)]
+        return delta | ({"pieces": begun} if begun else {})
+
+    def _is_new(self, stretch: Stretch) -> bool:
+        """Whether a piece, or another voice's saying of it, begins in what this client gets."""
+        if self._told == (named := (stretch.place.piece, stretch.place.fallback_from)):
+            return False
+        self._told = named
+        return True
+
+    def _begun(self, stretch: Stretch) -> dict[str, object]:
+        start_seconds = round(stretch.start / self._plan.traits.sample_rate, 3)
+        index = stretch.place.piece
+        return {"index": index, "text": self._plan.pieces_of(stretch.place)[index], "start_seconds": start_seconds}
+
+    def _place_after(self, sent: int) -> str:
+        """What an event's id says of how far its client is; `heard_by` reads it."""
+        if self._heard.place is None and self._trouble == (0, None):
+            return str(sent)
+        place = self._course.here
+        voice = "" if place.fallback_from is None else f"{place.fallback_from}f"
+        return f"{voice}{place.piece}.{place.sample}"
 
     def _done(self) -> dict[str, object]:
         """`finish_reason` is "stop", or why the model was stopped in a piece of the text ("length", ...)."""
@@ -163,10 +226,8 @@ class SpeechStream:
         }
 
     async def _frames(self) -> AsyncGenerator[Frame]:
-        plan = self._plan
-        call = self._cache.through(plan.model, self._ask)
-        chunks = speak(plan.task, plan.traits, call, plan.request_seconds_of_audio)
-        async with aclosing(self._paced.frames(self._noticed(chunks))) as frames:
+        chunks = self._chunks(self._heard.place)
+        async with aclosing(self._paced.frames(self._noticed(chunks), self._heard.place)) as frames:
             waiting = "first_step"
             while True:
                 with self.timeline.stage("first_step" if waiting == "first_step" else "buffer"):
@@ -175,7 +236,7 @@ class SpeechStream:
                     break
                 waiting = "buffer"
                 yield frame
-        if self._paced.report.sent_seconds == 0:
+        if self._paced.report.sent_seconds == 0 and self._heard.place is None:
             raise fail(
                 "invalid",
                 "The input has no words that this model can say.",
@@ -183,6 +244,14 @@ class SpeechStream:
                 param="input",
                 code="empty_input",
             )
+
+    def _chunks(self, heard: Place | None) -> AsyncGenerator[AudioChunk]:
+        """The sound of the text by who is to speak it. A client that comes back to another voice hears on with it."""
+        plan = self._plan
+        if heard is not None and heard.fallback_from is not None:
+            return self._fallback_from(heard.fallback_from)
+        call = self._cache.through(plan.model, self._ask)
+        return speak(plan.task, plan.traits, call, plan.request_seconds_of_audio)
 
     async def _noticed(self, chunks: AsyncGenerator[AudioChunk]) -> AsyncGenerator[AudioChunk]:
         """The same; admission learns that this stream has what it waited for, wherever it came from."""
@@ -217,8 +286,7 @@ class SpeechStream:
         """The text from a piece on by the fallback model, as fast; of a script the words alone, by its one voice."""
         plan, other = self._plan, self._plan.fallback
         assert other is not None
-        pieces = without_marks(plan.task.pieces) if plan.traits.most_speakers > 1 else plan.task.pieces
-        task = SpeechTask(pieces, other.voice, plan.task.speed, plan.task.seed)
+        task = SpeechTask(plan.pieces_of(Place(piece, 0, piece)), other.voice, plan.task.speed, plan.task.seed)
         call = self._cache.through(other.model, partial(self._spoken, other.model))
         return speak(task, other.traits, call, plan.request_seconds_of_audio, piece)
 
@@ -234,12 +302,14 @@ class SpeechStream:
         }
 
 
-def resume_offset(last_event_id: str | None, key: str) -> int:
-    """How many bytes the client has, by the id of the last event it got. Raises `MotetError` for another stream's id."""
+def heard_by(last_event_id: str | None, plan: SpeechPlan) -> Heard:
+    """What the client has, by the id of the last event it got. Raises `MotetError` for another stream's id, or when the
+    voice with which it would hear on does not answer."""
     if not last_event_id:
-        return 0
-    stream, _, offset = last_event_id.partition("-")
-    if stream != key or not (offset.isascii() and offset.isdecimal() and len(offset) <= MOST_DIGITS):
+        return NOTHING_HEARD
+    stream, _, where = last_event_id.partition("-")
+    heard = _heard_in(where) if stream == plan.key else None
+    if heard is None or not _lies_in(heard.place, plan):
         raise fail(
             "invalid",
             "Last-Event-ID does not belong to this request.",
@@ -247,4 +317,23 @@ def resume_offset(last_event_id: str | None, key: str) -> int:
             param="Last-Event-ID",
             code="event_id_mismatch",
         )
-    return int(offset)
+    if heard.place is not None and heard.place.fallback_from is not None and plan.fallback is None:
+        raise fail(
+            "unavailable",
+            "Another voice had taken over, and does not answer now.",
+            "Try again in a moment, with the same pacing, or leave Last-Event-ID out to begin again.",
+        )
+    return heard
+
+
+def _heard_in(where: str) -> Heard | None:
+    if in_bytes := _IN_BYTES.fullmatch(where):
+        return Heard(bytes=int(in_bytes[1]))
+    if in_speech := _IN_SPEECH.fullmatch(where):
+        first, piece, sample = in_speech.groups()
+        return Heard(place=Place(int(piece), int(sample), None if first is None else int(first)))
+    return None
+
+
+def _lies_in(place: Place | None, plan: SpeechPlan) -> bool:
+    return place is None or (place.fallback_from or 0) <= place.piece < len(plan.task.pieces)

@@ -58,6 +58,10 @@ STREAMED_WAV_BYTES = 2**31 - 1 - 44
 class Encoder(Protocol):
     """One stream of sound on its way to bytes."""
 
+    @property
+    def reached(self) -> int:
+        """How many of the samples that were taken are in the bytes that were returned: a codec keeps the last ones back."""
+
     def encode(self, samples: Float) -> bytes:
         """Takes the next float32 samples in [-1, 1], (n,) or (channels, n); returns the bytes ready to send.
 
@@ -73,9 +77,15 @@ class Encoder(Protocol):
 
 
 def open_encoder(
-    format: AudioFormat, sample_rate: int, channels: int = 1, *, total_samples: int | None = None
+    format: AudioFormat,
+    sample_rate: int,
+    channels: int = 1,
+    *,
+    total_samples: int | None = None,
+    continues: bool = False,
 ) -> Encoder:
-    """A new stream of `channels` channels at `sample_rate` Hz in `format`.
+    """A new stream of `channels` channels at `sample_rate` Hz in `format`. One that `continues` another can be put at its
+    end: WAV and FLAC leave their header out, and an Ogg stream is the next link of a chain.
 
     A codec that does not know the rate (opus, mp3, aac) gets the sound resampled to the nearest rate above.
     `total_samples`, per channel, puts the exact length into a WAV or FLAC header; without it a WAV promises the most it
@@ -88,9 +98,11 @@ def open_encoder(
     if format == "pcm":
         return PcmEncoder(channels)
     if format == "wav":
-        return PcmEncoder(channels, wav_header(sample_rate, channels, total_samples))
+        return PcmEncoder(channels, b"" if continues else wav_header(sample_rate, channels, total_samples))
     encoder = StreamEncoder(_CODECS[format], sample_rate, channels)
-    if format == "flac" and total_samples is not None:
+    if format == "flac" and continues:
+        encoder.rewrite_header(lambda header: b"")
+    elif format == "flac" and total_samples is not None:
         encoder.rewrite_header(lambda header: _flac_header(header, total_samples))
     return encoder
 
@@ -111,11 +123,14 @@ class PcmEncoder:
         self._channels = channels
         self._header = header
         self._ended = False
+        self.reached = 0
 
     def encode(self, samples: Float) -> bytes:
         """The samples as bytes, after the header if this is the first call. See `Encoder.encode`."""
         _refuse_if(self._ended)
-        body = _int16(_clean(_rows(samples, self._channels))).T.tobytes()
+        rows = _rows(samples, self._channels)
+        self.reached += rows.shape[1]
+        body = _int16(_clean(rows)).T.tobytes()
         return self._take_header() + body
 
     def finish(self) -> bytes:
@@ -144,6 +159,8 @@ class _Codec:
     """Rates that the codec takes, ascending; empty for any."""
     muxer_options: Mapping[str, str] = field(default_factory=dict)
     codec_options: Mapping[str, str] = field(default_factory=dict)
+    paged: bool = False
+    """The muxer keeps packets back until an Ogg page of them is full."""
 
     def rate(self, wanted: int) -> int:
         """The codec's nearest rate that keeps the whole band, or its highest."""
@@ -172,6 +189,7 @@ _CODECS: Mapping[AudioFormat, _Codec] = {
         rates=(8000, 12000, 16000, 24000, 48000),
         # In microseconds. The muxer holds one page back, so sound leaves after about two of these.
         muxer_options={"page_duration": "60000"},
+        paged=True,
     ),
     "aac": _Codec(
         container="adts",
@@ -196,11 +214,16 @@ class StreamEncoder:
 
     def __init__(self, codec: _Codec, sample_rate: int, channels: int) -> None:
         self._channels = channels
+        self._source_rate = sample_rate
         self._rate = codec.rate(sample_rate)
         self._resampler = Resampler(sample_rate, self._rate, channels)
         self._format = codec.sample_format
         self._layout = "mono" if channels == 1 else "stereo"
-        self._written = 0
+        self._paged = codec.paged
+        self._taken = self._written = 0
+        self._packets_end = Fraction(0)
+        self._delay: Fraction | None = None
+        self.reached = 0
         self._ended = False
         self._in_use = threading.Lock()
         self._sink = _Sink()
@@ -215,8 +238,12 @@ class StreamEncoder:
         """The bytes that the codec has ready. See `Encoder.encode`."""
         with self._use():
             _refuse_if(self._ended)
-            self._write(self._resampler.push(_clean(_rows(samples, self._channels))))
-            return self._sink.take()
+            rows = _rows(samples, self._channels)
+            self._taken += rows.shape[1]
+            self._write(self._resampler.push(_clean(rows)))
+            written = self._sink.take()
+            self.reached = min(self._taken, max(self.reached, int(self._end_of(written) * self._source_rate)))
+            return written
 
     def finish(self) -> bytes:
         """What the resampler, the codec and the muxer still held."""
@@ -226,6 +253,7 @@ class StreamEncoder:
                 self._mux(None)
                 self._ended = True
                 self._container.close()  # some containers write their end only now
+                self.reached = self._taken
             return self._sink.take()
 
     def close(self) -> None:
@@ -277,7 +305,24 @@ class StreamEncoder:
 
     def _mux(self, frame: AudioFrame | None) -> None:
         assert isinstance(self._stream, av.AudioStream)
-        self._container.mux(self._stream.encode(frame))
+        for packet in self._stream.encode(frame):
+            if packet.pts is not None and packet.duration is not None:
+                self._delay = -packet.pts * packet.time_base if self._delay is None else self._delay
+                self._packets_end = (packet.pts + packet.duration) * packet.time_base
+            self._container.mux(packet)
+
+    def _end_of(self, written: bytes) -> Fraction:
+        """When the sound in the latest bytes ends, in seconds from its start; 0 where they bring none.
+
+        The times of packets count from the start of the sound. A page tells, in 48,000ths of a second, how much sound the
+        packets up to its end bring, and that begins with the codec's delay (RFC 7845).
+        """
+        if not self._paged:
+            return self._packets_end
+        page = written.rfind(b"OggS")
+        if page < 0 or self._delay is None:
+            return Fraction(0)
+        return Fraction(int.from_bytes(written[page + 6 : page + 14], "little", signed=True), 48_000) - self._delay
 
 
 class _Sink:

@@ -20,7 +20,7 @@ from serve_app.api_types import service_of
 from serve_app.config import PRESETS, Preset
 from serve_app.http_errors import validated
 from serve_app.routes.voices import cannot_clone, owner_of
-from serve_app.speech_stream import SpeechPlan, resume_offset
+from serve_app.speech_stream import SpeechPlan, heard_by
 from serve_app.streaming import event_stream, stream_of
 from serve_app.voice_store import is_id
 
@@ -70,15 +70,15 @@ async def speech(request: Request) -> Response:
     service = service_of(request)
     body = validated(SpeechBody, await request.body())
     plan = await _plan(body, request)
-    skip_bytes = resume_offset(request.headers.get("last-event-id"), plan.key)
-    if skip_bytes:
-        plan = replace(plan, played=False)  # what was heard before must not be waited for again
+    heard = heard_by(request.headers.get("last-event-id") if body.stream_format == "sse" else None, plan)
+    if heard.bytes:
+        plan = replace(plan, played=False)  # what is made again must not be waited for again
     ticket = service.admit(plan.model, request.headers, plan.task.predicted_seconds)
-    stream = service.speech_stream(plan, ticket)
+    stream = service.speech_stream(plan, ticket, heard)
     headers = _headers(body, plan)
     try:
         if body.stream_format == "sse":
-            return await event_stream(stream.events(skip_bytes), headers)
+            return await event_stream(stream.events(), headers)
         answer = await stream_of(stream.encoded(), FORMATS[plan.audio_format].media_type, headers)
     except BaseException:
         ticket.close()

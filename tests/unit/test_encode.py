@@ -288,3 +288,29 @@ def test_closing_while_another_thread_encodes_is_safe(audio_format: AudioFormat)
         encoder.close()
         thread.join()
         encoder.close()
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 24000])
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_encoder_knows_how_much_of_the_sound_has_left_and_another_goes_on_from_there(
+    format: AudioFormat, rate: int
+) -> None:
+    """Together they are one file, with nothing missing where they meet; a codec fills in its own beginning and end."""
+    sound = tones(rate, 1, 3.0)
+    encoder, out, start = open_encoder(format, rate), [], 0
+    for size in (7200, 31, 4000, 3000):
+        before = encoder.reached
+        out.append(encoder.encode(sound[:, start : start + size]))
+        start += size
+        assert before <= encoder.reached <= start
+    left = encoder.reached
+    assert start - left < 0.5 * rate
+    rest = open_encoder(format, rate, continues=True)
+    out += [rest.encode(sound[:, left:]), rest.finish()]
+    assert rest.reached == sound.shape[1] - left
+    samples, own_rate = read(format, b"".join(out), 1)
+    seconds = samples.shape[1] / (own_rate or rate)
+    padding = 2 * PADDING[format] / (own_rate or rate)
+    assert sound.shape[1] / rate - 1e-3 <= seconds <= sound.shape[1] / rate + padding + 1e-3
+    if format in EXACT:
+        np.testing.assert_allclose(samples, sound, rtol=0, atol=2**-15)

@@ -13,15 +13,18 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from deployments.audio.course import Place
+from deployments.audio.decode import decode_all
 from deployments.audio.encode import AudioFormat
 from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
+from deployments.errors import MotetError
 from deployments.speaking import SpeechTask
 from deployments.wire import PackedChunk, pack
 from serve_app.admission import Admission
 from serve_app.config import AppConfig, Model, Pacing
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
-from serve_app.speech_stream import Fallback, SpeechPlan, SpeechStream
+from serve_app.speech_stream import NOTHING_HEARD, Fallback, Heard, SpeechPlan, SpeechStream, heard_by
 from tests.unit.fakes import RATE, TRAITS, FakeHandle
 from tests.unit.jumping_clock import now, run
 
@@ -78,9 +81,9 @@ class Bench:
         self._admission = Admission(CONFIG.speech.admission)
         self._cache = PieceCache(CONFIG.speech.piece_cache_bytes)
 
-    def stream(self, plan: SpeechPlan) -> SpeechStream:
+    def stream(self, plan: SpeechPlan, heard: Heard = NOTHING_HEARD) -> SpeechStream:
         ticket = self._admission.admit(["late@cpu"], None, 1.0)
-        return SpeechStream(plan, self._directory, self._cache, ticket, cast("Any", Recorder()), clock=now)
+        return SpeechStream(plan, self._directory, self._cache, ticket, cast("Any", Recorder()), heard, clock=now)
 
 
 def plan(
@@ -120,8 +123,8 @@ def event_of(text: bytes) -> Event:
     return Event(first[0].removeprefix("id: ") if first else None, json.loads(data.removeprefix("data: ")))
 
 
-async def events(stream: SpeechStream, skip_bytes: int = 0) -> list[Event]:
-    async with aclosing(stream.events(skip_bytes)) as told:
+async def events(stream: SpeechStream) -> list[Event]:
+    async with aclosing(stream.events()) as told:
         return [event_of(item) async for item in told]
 
 
@@ -182,5 +185,201 @@ def test_the_other_voice_speaks_as_fast_as_was_asked_for() -> None:
         fast = plan()
         await events(bench.stream(replace(fast, task=replace(fast.task, speed=1.5))))
         assert {request.speed for request in bench.other.asked} == {1.5}
+
+    run(test)
+
+
+SPEECH = spoken("ada", *PIECES)
+GAPS = {(0, 2): 1.5, (1, 0): 1.9, (2, 3): 1.8}
+
+
+def all_heard(told: list[Event]) -> tuple[int, int]:
+    """Samples of pcm that came, and how many of them no model made."""
+    concealed = [event.data["concealed_seconds"] for event in told if "concealed_seconds" in event.data]
+    return len(heard(told)), round((concealed or [0.0])[-1] * RATE)
+
+
+async def come_back(bench: Bench, wanted: SpeechPlan, event_id: str | None) -> list[Event]:
+    return await events(bench.stream(wanted, heard_by(event_id, wanted)))
+
+
+def test_after_gaps_a_client_that_comes_back_misses_nothing_and_hears_no_gap_again() -> None:
+    async def test() -> None:
+        bench, wanted = Bench(GAPS), plan(fallback=False)
+        told = await events(bench.stream(wanted))
+        assert all_heard(told)[1] > RATE
+        at = [number for number, event in enumerate(told) if event.id]
+        for number, following in zip(at, [*at[1:], len(told)], strict=True):
+            samples, gaps = all_heard(told[:following])
+            again = await come_back(bench, wanted, told[number].id)
+            np.testing.assert_array_equal(heard(again), SPEECH[samples - gaps :])
+
+    run(test)
+
+
+def test_a_client_that_came_back_may_come_back_again() -> None:
+    async def test() -> None:
+        bench, wanted = Bench(GAPS), plan(fallback=False)
+        first = await events(bench.stream(wanted))
+        ids = [event.id for event in first if event.id]
+        second = await come_back(bench, wanted, ids[-6])
+        left = len(heard(second)) - len(second[0].audio) // 2
+        third = await come_back(bench, wanted, second[0].id)
+        np.testing.assert_array_equal(heard(third), SPEECH[len(SPEECH) - left :])
+
+    run(test)
+
+
+def test_what_a_client_left_before_it_was_made_is_asked_for_again() -> None:
+    async def test() -> None:
+        bench, wanted = Bench(GAPS), plan(fallback=False)
+        samples, gap, last = 0, 0, None
+        async with aclosing(bench.stream(wanted).events()) as told:
+            async for item in told:
+                event = event_of(item)
+                samples += len(event.audio) // 2
+                gap = round(event.data.get("concealed_seconds", gap / RATE) * RATE)
+                last = event.id or last
+                if gap and samples - gap > 6 * CHUNK:
+                    break
+        again = await come_back(bench, wanted, last)
+        _, more_gaps = all_heard(again)
+        assert len(heard(again)) - more_gaps == len(SPEECH) - (samples - gap)
+        fades = RATE // 50
+        np.testing.assert_array_equal(heard(again)[fades - CHUNK :], SPEECH[fades - CHUNK :])
+
+    run(test)
+
+
+@pytest.mark.parametrize("form", ["wav", "mp3", "opus", "aac", "flac"])
+def test_after_a_gap_the_rest_can_be_put_behind_what_a_client_has(form: AudioFormat) -> None:
+    """As one file: neither a header in the middle nor a codec's memory costs speech."""
+
+    async def test() -> None:
+        bench, wanted = Bench(GAPS), plan(form=form, fallback=False)
+        told = await events(bench.stream(wanted))
+        gaps = next(event.data["concealed_seconds"] for event in reversed(told) if "concealed_seconds" in event.data)
+        ids = [number for number, event in enumerate(told) if event.id and "." in event.id]
+        for number in (ids[0], ids[len(ids) // 2], ids[-2]):
+            again = await come_back(bench, wanted, told[number].id)
+            data = b"".join(event.audio for event in told[: number + 1]) + b"".join(event.audio for event in again)
+            samples = decode_all(data, RATE, True, 60.0)[0]
+            most = len(SPEECH) + round(gaps * RATE)
+            filled = {"mp3": 2 * 2304, "aac": 4 * 1024}.get(form, 0)  # by the beginning and the end of both streams
+            assert len(SPEECH) <= len(samples) <= most + filled
+            if form in ("wav", "flac"):
+                np.testing.assert_allclose(samples[-CHUNK:], SPEECH[-CHUNK:], atol=2**-14)
+
+    run(test)
+
+
+@pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
+def test_a_stream_without_gaps_goes_on_byte_for_byte_however_it_was_paced(form: AudioFormat) -> None:
+    async def test() -> None:
+        bench, wanted = Bench(), plan(form=form)
+        told = await events(bench.stream(wanted))
+        ids = [number for number, event in enumerate(told) if event.id]
+        for number in (ids[0], ids[len(ids) // 2]):
+            again = await come_back(bench, replace(wanted, played=False), told[number].id)
+            data = b"".join(event.audio for event in told[: number + 1]) + b"".join(event.audio for event in again)
+            assert data == b"".join(event.audio for event in told)
+
+    run(test)
+
+
+def test_a_client_that_comes_back_to_another_voice_hears_on_with_it() -> None:
+    async def test() -> None:
+        bench, wanted = Bench({(1, 2): 3600.0}), plan()
+        told = await events(bench.stream(wanted))
+        asked = len(bench.late.asked)
+        rest = spoken("bo", *PIECES[1:])
+        after = [number for number, event in enumerate(told) if event.id and "1f" in event.id.partition("-")[2]]
+        for number in after[:-1]:
+            again = await come_back(bench, wanted, told[number].id)
+            left = sum(len(event.audio) for event in told[number + 1 :]) // 2
+            assert left > 0
+            np.testing.assert_array_equal(heard(again), rest[len(rest) - left :])
+        assert len(bench.late.asked) == asked, "who was late is not asked again"
+
+    run(test)
+
+
+def test_when_the_other_voice_is_gone_a_client_that_comes_back_is_told_so() -> None:
+    wanted = plan(fallback=False)
+    with pytest.raises(MotetError) as caught:
+        heard_by(f"{wanted.key}-1f1.100", wanted)
+    assert caught.value.failure.kind == "unavailable"
+
+
+@pytest.mark.parametrize(
+    "where", ["", "1.", ".1", "3.0", "2f1.0", "1f3.0", "1f1", "f1.1", "-1", "1.1.1", "9" * 19, "²"]
+)
+def test_a_place_that_is_not_in_the_text_is_refused(where: str) -> None:
+    wanted = plan()
+    assert heard_by(f"{wanted.key}-2.5", wanted) == Heard(place=Place(2, 5))
+    with pytest.raises(MotetError) as caught:
+        heard_by(f"{wanted.key}-{where}", wanted)
+    assert caught.value.failure.code == "event_id_mismatch"
+
+
+def begun(told: list[Event]) -> list[dict[str, Any]]:
+    return [piece for event in told for piece in event.data.get("pieces", [])]
+
+
+def test_sound_tells_the_text_that_it_came_from_and_when_it_begins() -> None:
+    async def test() -> None:
+        for played in (False, True):
+            told = await events(Bench().stream(plan(played=played)))
+            assert begun(told) == [
+                {"index": index, "text": text, "start_seconds": pytest.approx(0.8 * index)}
+                for index, text in enumerate(PIECES)
+            ]
+            assert "pieces" in told[0].data
+
+    run(test)
+
+
+@pytest.mark.parametrize("form", ["mp3", "opus", "aac", "flac"])
+def test_an_encoder_that_keeps_sound_back_keeps_its_text_back_too(form: AudioFormat) -> None:
+    async def test() -> None:
+        told = await events(Bench().stream(plan(form=form)))
+        assert [(piece["index"], piece["start_seconds"]) for piece in begun(told)] == [(0, 0.0), (1, 0.8), (2, 1.6)]
+        for number, event in enumerate(told):
+            if number and "pieces" in event.data and form != "mp3":
+                before = b"".join(earlier.audio for earlier in told[:number])
+                seconds = decode_all(before, RATE, True, 60.0).shape[1] / RATE
+                filled = 1024 / RATE if form == "aac" else 0.0  # by the beginning of the stream
+                assert seconds <= event.data["pieces"][0]["start_seconds"] + filled
+
+    run(test)
+
+
+def test_texts_are_told_at_their_time_after_gaps_and_again_by_another_voice() -> None:
+    async def test() -> None:
+        bench, wanted = Bench({(0, 2): 0.7, (1, 2): 3600.0}), plan()
+        told = await events(bench.stream(wanted))
+        assert [(piece["index"], piece["text"]) for piece in begun(told)] == [
+            (index, PIECES[index]) for index in (0, 1, 1, 2)
+        ]
+        sound, starts = heard(told), [round(piece["start_seconds"] * RATE) for piece in begun(told)]
+        for start, (voice, text) in zip(
+            starts, [("ada", PIECES[0]), ("ada", PIECES[1]), ("bo", PIECES[1])], strict=False
+        ):
+            fades = RATE // 50
+            expected = sound_of(voice, text)[fades:CHUNK]
+            np.testing.assert_array_equal(sound[start + fades : start + CHUNK], expected)
+
+    run(test)
+
+
+def test_who_comes_back_is_told_the_text_of_the_piece_that_goes_on() -> None:
+    async def test() -> None:
+        for delays in ({}, GAPS):
+            bench, wanted = Bench(delays), plan(fallback=False)
+            told = await events(bench.stream(wanted))
+            middle = next(n for n, event in enumerate(told) if 1 in [p["index"] for p in event.data.get("pieces", [])])
+            again = await come_back(bench, wanted, told[middle].id)
+            assert [(piece["index"], piece["text"]) for piece in begun(again)] == list(enumerate(PIECES))[1:]
+            assert "pieces" in again[0].data
 
     run(test)
