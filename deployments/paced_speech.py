@@ -20,7 +20,7 @@ from deployments.audio.course import Course, Place, Stretch
 from deployments.audio.pacing import Pacer
 from deployments.audio.resample import Resampler
 from deployments.audio.ring_buffer import Buffer, HandOver, RingBuffer
-from deployments.engines.base import AudioChunk, FinishReason, Samples
+from deployments.engines.base import AudioChunk, FinishReason, Samples, first_reason
 from deployments.settings import PacingSettings
 
 Chunks = AsyncGenerator[AudioChunk]
@@ -52,6 +52,8 @@ class PacingReport:
     for a stream that left as one piece."""
     finish_reason: FinishReason = "stop"
     """Why the first piece that did not end by itself was ended."""
+    all_made: bool = False
+    """Whether the last chunk is here, if not sent."""
 
     @property
     def fallback(self) -> bool:
@@ -138,8 +140,8 @@ class PacedSpeech:
                     place = Place(chunk.index, 0, fallback_from)
                 place = await self._write_from(place, resampler.push(chunk.samples), after)
                 self._next_piece = chunk.index + chunk.piece_over
-                if self.report.finish_reason == "stop":
-                    self.report.finish_reason = chunk.finish_reason
+                self.report.finish_reason = first_reason(self.report.finish_reason, chunk.finish_reason)
+                self.report.all_made = chunk.last
             if resampler is not None:
                 await self._write_from(place, resampler.finish(), after)
 

@@ -162,6 +162,11 @@ def say(
         f"{spoken.first_sound_seconds:.2f} s.",
         spoken if as_json else None,
     )
+    if spoken.finish_reason != "stop":
+        _note(
+            f"Warning: the model did not end by itself ({spoken.finish_reason}) and was stopped: words may be missing. "
+            "Listen to it, and try another --seed."
+        )
 
 
 @app.command()
@@ -326,8 +331,9 @@ def bulk(
         _note(f"motet: stopped. The same command goes on with {out} where it was.")
         raise
     failed = f", {done.failed} of them with an error" if done.failed else ""
+    stopped = f", {done.stopped} in which the model had to be stopped (finish_reason)" if done.stopped else ""
     made = f"{done.seconds / 3600:.2f} h of audio, {done.made_seconds / 3600:.2f} h of it made now"
-    _report(f"{out}: {done.rows} rows{failed}; {made}; {len(done.files)} files.", done if as_json else None)
+    _report(f"{out}: {done.rows} rows{failed}{stopped}; {made}; {len(done.files)} files.", done if as_json else None)
 
 
 @app.command()

@@ -23,7 +23,15 @@ from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.audio.overlap_add import Merger
 from deployments.audio.resample import rate_for
 from deployments.engines import registry, sources
-from deployments.engines.base import Chunk, EngineSpec, RecognitionOptions, Samples, SeparationEngine
+from deployments.engines.base import (
+    Chunk,
+    EngineSpec,
+    FinishReason,
+    RecognitionOptions,
+    Samples,
+    SeparationEngine,
+    first_reason,
+)
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.listening import Heard, transcribe_here
@@ -239,6 +247,8 @@ class Spoken:
     first_sound_seconds: float
     times_real_time: float
     """Audio made per second of work after the model was loaded: cutting, speaking, encoding and writing."""
+    finish_reason: FinishReason
+    """Why the first piece that did not end by itself was ended; "stop" where there is none."""
 
 
 def say(
@@ -261,12 +271,14 @@ def say(
     pieces = by_speakers(pieces, traits, voice)
     task = SpeechTask(pieces, voice, order.speed, order.seed)
     first, done = 0.0, 0
+    reason: FinishReason = "stop"
     with sound_file(path, form, traits.sample_rate, channels=1) as writer:
         for chunk in speak_here(task, loaded.engine):
             writer.write(chunk.samples)
             first = first or time.perf_counter() - started
-            done += len(pieces[chunk.index])
+            done += len(pieces[chunk.index]) if chunk.piece_over else 0
             progress(done, task.characters)
+            reason = first_reason(reason, chunk.finish_reason)
     ended = time.perf_counter()
     return Spoken(
         output=str(path),
@@ -279,6 +291,7 @@ def say(
         wall_seconds=ended - started,
         first_sound_seconds=first,
         times_real_time=writer.seconds / (ended - working),
+        finish_reason=reason,
     )
 
 

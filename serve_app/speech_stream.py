@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from deployments.audio.course import Course, Place, Stretch
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
-from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.base import AudioChunk, FinishReason, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import fail
 from deployments.paced_speech import Frame, PacedSpeech
 from deployments.settings import PacingSettings
@@ -119,6 +119,12 @@ class SpeechStream:
             fallback=self._fallback_from if plan.fallback else None,
             clock=clock,
         )
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the first piece that did not end by itself was ended; None as long as that may still change."""
+        report = self._paced.report
+        return report.finish_reason if report.all_made or report.finish_reason != "stop" else None
 
     async def encoded(self) -> AsyncGenerator[bytes]:
         """One muxer for the whole stream. Encoding that takes time happens beside the event loop."""

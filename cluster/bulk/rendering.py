@@ -21,6 +21,7 @@ from deployments.audio.stretch import Stretcher
 from deployments.engines.base import (
     AudioChunk,
     Chunk,
+    FinishReason,
     HasPlaces,
     RecognitionEngine,
     RecognitionOptions,
@@ -30,6 +31,7 @@ from deployments.engines.base import (
     Stems,
     Transcript,
     Window,
+    first_reason,
 )
 from deployments.errors import Failure, as_failure, fail
 from deployments.listening import windows_of
@@ -153,6 +155,7 @@ class _Take:
         self._text, self._voice, self._order, self._rate = text, voice, order, rate
         self._stretcher = stretcher
         self._ends: dict[int, Timing] = {}
+        self._reason: FinishReason = "stop"
 
     def push(self, chunk: AudioChunk | Exception) -> None:
         if isinstance(chunk, Exception):
@@ -163,6 +166,7 @@ class _Take:
         if self.utterance.finished:
             self.sound.write(self._stretcher.finish())
         self._ends[chunk.index] = Timing(start, self.sound.seconds, chunk.text)
+        self._reason = first_reason(self._reason, chunk.finish_reason)
 
     def result(self) -> Result:
         seconds, data = self.sound.seconds, self.sound.finish()
@@ -175,6 +179,7 @@ class _Take:
             sha256=digest_of(data),
             voice=self._voice,
             timings=tuple(self._ends[index] for index in sorted(self._ends)),
+            finish_reason=self._reason,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from deployments.engines.base import FinishReason
 from deployments.errors import Failure
 
 TIMING = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
@@ -27,12 +28,14 @@ RESULT = pa.schema(
         ("voice", pa.string()),
         ("language", pa.string()),
         ("timings", pa.list_(TIMING)),
+        ("finish_reason", pa.string()),
         ("error_kind", pa.string()),
         ("error", pa.string()),
     ]
 )
 """Of one result. `seconds` is the sound's duration, `sample_rate` its rate in Hz before it was encoded, `sha256` that of
-`audio`, or of the recording that was transcribed. `text` is what was spoken or heard; `timings` says when, in seconds."""
+`audio`, or of the recording that was transcribed. `text` is what was spoken or heard; `timings` says when, in seconds.
+`finish_reason` of speech is "stop", or why the model was ended in a piece of the text that it did not end itself."""
 
 OUTPUT = pa.schema([("id", pa.string()), *RESULT])
 """A result with the id of its row. Several stems are several rows with one id."""
@@ -61,6 +64,7 @@ class Result:
     voice: str | None = None
     language: str | None = None
     timings: tuple[Timing, ...] = ()
+    finish_reason: FinishReason | None = None
 
 
 Outcome = Sequence[Result] | Failure

@@ -17,7 +17,7 @@ import pyarrow as pa
 from cluster.bulk.job import BulkJob
 from cluster.bulk.output import Layout, results_of, write_folder, write_parquet
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
-from cluster.bulk.results import Outcome, table_of
+from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.rows import Row
 from cluster.bulk.store import Store, part_bytes
 from cluster.bulk.workers import Made
@@ -50,6 +50,8 @@ class Summary:
 
     rows: int
     failed: int
+    stopped: int
+    """Rows in which the model did not end by itself."""
     seconds: float
     made_seconds: float
     files: tuple[str, ...]
@@ -70,7 +72,7 @@ def run_job(
         record = store.record
         fingerprint = plan.fingerprint(job, layout)
         if record is not None and record["fingerprint"] != fingerprint:
-            cause = f"{output} holds another job: its input or its settings differ from these."
+            cause = f"{output} holds another job: its input, its settings or the version of Motet differ from these."
             raise fail("invalid", cause, "Name another folder, or remove that one.", code="another_job")
         if record is not None and (finished := _finished(record, output)):
             store.forget(store.done())  # in case the job ended before it had done that
@@ -112,7 +114,7 @@ class _Plan:
             digest.update(f"{name}\0{key}\0".encode())
         for batch in self.batches:
             digest.update(batch.name.encode())
-        digest.update(f"{layout} {job.bulk.shard_bytes}".encode())
+        digest.update(f"{layout} {job.bulk.shard_bytes} {' '.join(RESULT.names)}".encode())
         return digest.hexdigest()
 
 
@@ -190,7 +192,7 @@ class _Tally:
 
 
 def _write(plan: _Plan, store: Store, job: BulkJob, layout: Layout, made_seconds: float, fingerprint: str) -> Summary:
-    places, failed, seconds = _places(plan, store)
+    places, outcomes = _places(plan, store)
     results = results_of(plan.rows, places, store.part)
     written = (
         write_parquet(results, store.output, job.bulk.shard_bytes)
@@ -199,35 +201,43 @@ def _write(plan: _Plan, store: Store, job: BulkJob, layout: Layout, made_seconds
     )
     keys = [key for _, key in plan.rows]
     files = {str(path.relative_to(store.output)): path.stat().st_size for path in written}
+    found = [outcomes[key] for key in keys]
     summary = Summary(
         rows=len(keys),
-        failed=sum(key in failed for key in keys),
-        seconds=math.fsum(seconds.get(key, 0.0) for key in keys),
+        failed=sum(outcome.failed for outcome in found),
+        stopped=sum(outcome.stopped for outcome in found),
+        seconds=math.fsum(outcome.seconds for outcome in found),
         made_seconds=made_seconds,
         files=tuple(files),
     )
-    totals = {"rows": summary.rows, "failed": summary.failed, "seconds": summary.seconds}
+    totals = {name: getattr(summary, name) for name in ("rows", "failed", "stopped", "seconds")}
     store.write_record({"fingerprint": fingerprint, "finished": totals, "files": files})
     store.forget(store.done())
     return summary
 
 
-def _places(plan: _Plan, store: Store) -> tuple[dict[str, tuple[str, int, int]], set[str], dict[str, float]]:
-    """Where each key's results are, which keys failed, and the seconds of each."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the summary tells of a key."""
+
+    failed: bool
+    stopped: bool
+    seconds: float
+
+
+def _places(plan: _Plan, store: Store) -> tuple[dict[str, tuple[str, int, int]], dict[str, _Told]]:
+    """Where each key's results are, and what became of it."""
     places: dict[str, tuple[str, int, int]] = {}
-    failed: set[str] = set()
-    seconds: dict[str, float] = {}
+    told: dict[str, _Told] = {}
     for name in [*([FAULTS] if plan.faults else []), *(batch.name for batch in plan.batches)]:
-        table = store.part(name).select(["key", "seconds", "error_kind"])
+        table = store.part(name).select(["key", "seconds", "error_kind", "finish_reason"])
         for at, facts in enumerate(table.to_pylist()):
             key = facts["key"]
             _, start, count = places.get(key, (name, at, 0))
             places[key] = (name, start, count + 1)
-            if facts["error_kind"] is not None:
-                failed.add(key)
-            else:
-                seconds[key] = facts["seconds"]
-    return places, failed, seconds
+            stopped = facts["finish_reason"] not in (None, "stop")
+            told[key] = _Told(facts["error_kind"] is not None, stopped, facts["seconds"] or 0.0)
+    return places, told
 
 
 def _finished(record: Mapping[str, Any], output: Path) -> Summary | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
@@ -20,6 +21,7 @@ from cluster.bulk.results import Outcome, Result, Timing, digest_of
 from cluster.bulk.rows import read_recording
 from cluster.bulk.workers import Made, made_of
 from deployments.audio.decode import Decoder
+from deployments.engines.base import FinishReason
 from deployments.errors import Failure, Kind, MotetError, as_failure, fail
 
 BUSY = 429
@@ -119,13 +121,22 @@ class _Served:
             "speed": order.speed,
             "seed": seed_of(item.key),
             "response_format": order.form,
+            "stream_format": "sse",  # only events tell at the end how it went
         }
         voice = item.voice or order.voice
-        data = self._post("/v1/audio/speech", json=body | ({"voice": voice} if voice else {}))
-        seconds, rate = _measured(data) if order.form != "pcm" else (0.0, None)
+        spoken = _spoken(self._post("/v1/audio/speech", json=body | ({"voice": voice} if voice else {})))
+        seconds, rate = _measured(spoken.audio) if order.form != "pcm" else (spoken.seconds, None)
         return [
             Result(
-                seconds, item.text, audio=data, format=order.form, sample_rate=rate, sha256=digest_of(data), voice=voice
+                seconds,
+                item.text,
+                audio=spoken.audio,
+                format=order.form,
+                sample_rate=rate,
+                sha256=digest_of(spoken.audio),
+                voice=voice,
+                timings=spoken.timings(seconds),
+                finish_reason=spoken.finish_reason,
             )
         ]
 
@@ -184,6 +195,39 @@ class _Served:
         if answer.is_success:
             return answer.content
         raise _refusal(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """What speech events told: the sound, its seconds, where each piece of the text begins, and why the model ended."""
+
+    audio: bytes
+    seconds: float
+    pieces: Sequence[Mapping[str, Any]]
+    finish_reason: FinishReason
+
+    def timings(self, seconds: float) -> tuple[Timing, ...]:
+        """When each piece is said; the last one until the end of the sound."""
+        starts = [float(piece["start_seconds"]) for piece in self.pieces]
+        ends = [*starts[1:], seconds]
+        told = zip(starts, ends, self.pieces, strict=True)
+        return tuple(Timing(start, end, piece["text"]) for start, end, piece in told)
+
+
+def _spoken(answer: bytes) -> _Spoken:
+    """Reads an answer of speech events. Raises `MotetError` where it broke off."""
+    lines = answer.decode().split("\n")
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    done = events[-1] if events else {}
+    if done.get("type") != "speech.audio.done":
+        why = done.get("error", {}).get("message", "its last event is missing")
+        raise fail("engine", f"The service broke off: {why}")
+    return _Spoken(
+        audio=b"".join(base64.b64decode(event.get("audio", "")) for event in events),
+        seconds=float(done["usage"]["audio_seconds"]),
+        pieces=[piece for event in events for piece in event.get("pieces", ())],
+        finish_reason=done["finish_reason"],
+    )
 
 
 def _stem(name: str, data: bytes, order: SeparationOrder) -> Result:

@@ -24,6 +24,11 @@ FinishReason = Literal["stop", "length", "repetition", "silence"]
 """Why a piece of text ended: the model found its end, or it was stopped because it ran away."""
 
 
+def first_reason(before: FinishReason, now: FinishReason) -> FinishReason:
+    """Of a whole text: why the first of its pieces that did not end by itself was ended."""
+    return now if before == "stop" else before
+
+
 @dataclass(frozen=True, slots=True)
 class Voice:
     """A voice that a model speaks with. `language` is a BCP 47 tag."""

@@ -84,8 +84,8 @@ async def speech(request: Request) -> Response:
         ticket.close()
         raise
     answer.headers["server-timing"] = stream.timeline.server_timing()
-    if stream.placement:
-        answer.headers["x-motet-placement"] = stream.placement
+    late = {"x-motet-placement": stream.placement, "x-motet-finish-reason": stream.finish_reason}
+    answer.headers.update({name: value for name, value in late.items() if value})
     return answer
 
 

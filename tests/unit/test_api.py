@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from deployments.audio.decode import decode_all
-from deployments.engines.base import RecognitionOptions, Segment, SpeechRequest, SpeechTraits, Transcript
+from deployments.engines.base import FinishReason, RecognitionOptions, Segment, SpeechRequest, SpeechTraits, Transcript
 from deployments.listening import Heard
 from deployments.paced_speech import PacingReport
 from deployments.wire import PackedChunk
@@ -136,6 +136,16 @@ async def test_a_client_is_told_when_the_model_had_to_be_stopped() -> None:
     bench = Bench(ToneSynthesizer(finish_reason="repetition"))
     events = events_of((await bench.speak(stream_format="sse")).text)
     assert events[-1]["finish_reason"] == "repetition"
+
+
+@pytest.mark.parametrize(("reason", "of_a_long_text"), [("repetition", "repetition"), ("stop", None)])
+async def test_an_answer_that_is_only_sound_tells_what_is_known_when_it_begins(
+    reason: FinishReason, of_a_long_text: str | None
+) -> None:
+    """ "stop" is told only when nothing can follow."""
+    bench = Bench(ToneSynthesizer(finish_reason=reason), speech={"request_seconds_of_audio": 1.0})
+    assert (await bench.speak()).headers["x-motet-finish-reason"] == reason
+    assert (await bench.speak(input=LONG * 40)).headers.get("x-motet-finish-reason") == of_a_long_text
 
 
 async def test_trouble_before_the_first_sound_has_a_status_of_its_own() -> None:

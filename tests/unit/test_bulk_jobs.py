@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import itertools
@@ -22,7 +23,7 @@ from cluster.bulk.job import BulkJob, seed_of
 from cluster.bulk.output import Layout
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
-from cluster.bulk.results import Outcome, table_of
+from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.rows import Recording, Row
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
@@ -33,6 +34,7 @@ from deployments.engines import registry
 from deployments.engines.base import (
     AudioChunk,
     EngineSpec,
+    FinishReason,
     RecognitionTraits,
     Segment,
     SpeechRequest,
@@ -48,6 +50,7 @@ from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import Wishes, job_of, places_for
 from serve_app.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Pieces, Steps
+from serve_app.streaming import event
 from tests.unit.fakes import TRAITS, ToneEngine
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
@@ -468,6 +471,19 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 # --- Through a live service
 
 
+def spoken_events(sound: bytes, *, broken: bool) -> bytes:
+    """Half a second in two pieces, whose first was cut short; one that is `broken` ends with an error instead."""
+    half = len(sound) // 2
+    pieces = [{"index": 0, "text": "One", "start_seconds": 0.0}, {"index": 1, "text": "two.", "start_seconds": 0.2}]
+    deltas = [
+        {"type": "speech.audio.delta", "audio": base64.b64encode(part).decode(), "pieces": [piece]}
+        for part, piece in zip((sound[:half], sound[half:]), pieces, strict=True)
+    ]
+    done: dict[str, Any] = {"type": "speech.audio.done", "usage": {"audio_seconds": 0.5}, "finish_reason": "length"}
+    error = {"type": "error", "error": {"message": "The engine broke."}}
+    return b"".join(event(data) for data in [*deltas, error if broken else done])
+
+
 class LiveService:
     """Answers as the service does: busy at first, and broken for some texts."""
 
@@ -499,7 +515,8 @@ class LiveService:
             return httpx.Response(200, json=facts)
         if b"bad" in request.content:
             return httpx.Response(400, json={"error": {"message": "not this text"}})
-        return httpx.Response(200, content=wav(0.5))
+        assert json.loads(request.content)["stream_format"] == "sse"
+        return httpx.Response(200, content=spoken_events(wav(0.5), broken=b"breaks" in request.content))
 
     def service(self) -> Service:
         return Service("http://motet", "key", self.slept.append, lambda: 0.0, httpx.MockTransport(self))
@@ -521,6 +538,9 @@ def test_a_busy_service_is_waited_for_and_a_broken_one_tried_again(tmp_path: Pat
     found = served(live, rows_of(["One."]), tmp_path)
     assert live.slept == [3.0, 3.0, 0.5]
     assert found[0]["seconds"] == 0.5
+    assert found[0]["audio"] == wav(0.5)
+    assert found[0]["finish_reason"] == "length"
+    assert [(t["start"], t["end"], t["text"]) for t in found[0]["timings"]] == [(0.0, 0.2, "One"), (0.2, 0.5, "two.")]
     body = json.loads(live.asked[-1].content)
     assert body["seed"] == seed_of(found[0]["key"])
     assert live.asked[-1].headers["Authorization"] == "Bearer key"
@@ -536,6 +556,13 @@ def test_a_service_that_stays_broken_is_an_error_after_some_tries(tmp_path: Path
     live = LiveService(broken=100)
     assert served(live, rows_of(["One."]), tmp_path)[0]["error_kind"] == "unavailable"
     assert len(live.asked) == 3
+
+
+def test_speech_that_breaks_off_is_tried_again_and_then_an_error(tmp_path: Path) -> None:
+    live = LiveService()
+    found = served(live, rows_of(["It breaks."]), tmp_path)
+    assert (found[0]["error_kind"], len(live.asked)) == ("engine", 3)
+    assert "The engine broke." in found[0]["error"]
 
 
 def test_transcripts_of_a_service(tmp_path: Path) -> None:
@@ -643,3 +670,40 @@ def test_a_row_whose_script_has_a_speaker_without_a_voice_fails_alone_and_says_w
     assert not isinstance(good, Failure)
     assert isinstance(bad, Failure) and (bad.kind, bad.param) == ("invalid", "voice")
     assert "Speaker 2" in bad.message and "ada,ben" in bad.message
+
+
+class Stopped(ToneEngine):
+    """Does not end a piece that says "again"."""
+
+    def step(self, utterances: Any) -> list[AudioChunk | Exception]:
+        chunks: Any = super().step(utterances)
+        reasons: Mapping[bool, FinishReason] = {True: "repetition", False: "stop"}
+        return [replace(chunk, finish_reason=reasons["again" in chunk.text]) for chunk in chunks]
+
+
+@pytest.mark.parametrize("layout", ["parquet", "folder"])
+def test_a_row_in_which_the_model_was_stopped_says_so_and_is_counted(layout: Layout, tmp_path: Path) -> None:
+    job = speech_job()
+
+    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+        for batch in batches:
+            outcomes = renderer_of(job, Stopped()).render(batch.items, [None] * len(batch.items))
+            yield made_of(batch.name, batch.items, outcomes, job.model.model)
+
+    rows = rows_of(["This ends.", "And again and again it says this. Then it ends.", "..."])
+    summary = run(job, tmp_path, execute, rows, layout)
+    lines = tmp_path / "manifest.jsonl"
+    found = output_of(tmp_path) or [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [facts.get("finish_reason") for facts in found] == ["stop", "repetition", None]
+    assert (summary.rows, summary.failed, summary.stopped) == (3, 1, 1)
+    assert run(job, tmp_path, execute, rows, layout).stopped == 1
+
+
+def test_a_job_of_a_version_that_wrote_other_columns_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = speech_job()
+    run(job, tmp_path, Here(job))
+    monkeypatch.setattr("cluster.bulk.run.RESULT", pa.schema([field for field in RESULT if field.name != "voice"]))
+    with pytest.raises(MotetError, match="version of Motet"):
+        run(job, tmp_path, Here(job))

@@ -27,7 +27,7 @@ from deployments.audio import encode
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import FORMATS, open_encoder
 from deployments.engines import registry
-from deployments.engines.base import AudioChunk, RecognitionOptions, Samples
+from deployments.engines.base import AudioChunk, FinishReason, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
 from deployments.weights.quantise import STRATEGIES, Findings, Order, Quantised
 from serve_app import bulk, cli, conversion, local, profiles, server, transcript_formats
@@ -232,6 +232,23 @@ def test_json_gives_the_facts(tmp_path: Path) -> None:
         pytest.approx(facts["audio_seconds"], abs=0.01),
         pytest.approx(facts["times_real_time"], abs=0.1),
     ]
+
+
+def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def speaks(*_: Any) -> Iterator[AudioChunk]:
+        reasons: tuple[FinishReason, ...] = ("stop", "repetition", "length")
+        for number, reason in enumerate(reasons):
+            sound = np.zeros(24_000, np.float32)
+            yield AudioChunk(sound, 24_000, 0, "", last=number == 2, finish_reason=reason, piece_over=number == 2)
+
+    plain = motet("say", SENTENCE, "-o", tmp_path / "plain.wav", "--json")
+    assert json.loads(plain.stdout)["finish_reason"] == "stop"
+    assert "Warning" not in plain.stderr
+    monkeypatch.setattr(local, "speak_here", speaks)
+    done = motet("say", SENTENCE, "-o", tmp_path / "x.wav", "--json")
+    assert done.exit_code == 0
+    assert "Warning" in done.stderr and "(repetition)" in done.stderr and "--seed" in done.stderr
+    assert json.loads(done.stdout)["finish_reason"] == "repetition"
 
 
 def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,7 +582,7 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
 
     def record(inputs: Sequence[Path], task: str, *wishes: Any, **more: Any) -> Summary:
         asked.update(more, inputs=inputs, task=task, wishes=wishes)
-        return Summary(rows=5, failed=2, seconds=7200.0, made_seconds=3600.0, files=("a", "b"))
+        return Summary(rows=5, failed=2, stopped=1, seconds=7200.0, made_seconds=3600.0, files=("a", "b"))
 
     monkeypatch.setattr(bulk, "run", record)
     options = ("--task", "separation", "--stems", "speech, background", "--layout", "folder", "-f", "flac", "--json")
@@ -576,7 +593,10 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
     assert (asked["wishes"][2].stems, asked["wishes"][2].form) == (("speech", "background"), "flac")
     assert asked["service"].url == "http://127.0.0.1:8000"
     assert json.loads(done.stdout)["failed"] == 2
-    assert "out: 5 rows, 2 of them with an error; 2.00 h of audio, 1.00 h of it made now; 2 files." in done.stderr
+    assert (
+        "out: 5 rows, 2 of them with an error, 1 in which the model had to be stopped (finish_reason); 2.00 h of audio, 1.00 h of it made now; 2 files."
+        in done.stderr
+    )
 
 
 def test_a_stopped_bulk_job_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
