@@ -70,7 +70,7 @@ def synthesize(
     workers: int | None = None,
 ) -> Dataset:
     """A dataset with a column `text`, and perhaps `voice`, to one with the sound beside them: `audio` (bytes in `form`),
-    `seconds`, `sample_rate`, `sha256`, `timings`, `finish_reason`, and `error` where a row failed. Lazy, like every dataset."""
+    `seconds`, `sample_rate`, `sha256`, `timings`, `finish_reason`, and `error` where a row failed. Lazy, like every one."""
     return _rendered(ds, "speech", model, Wishes(voice, speed, seed, form), app, hardware, workers)
 
 
