@@ -203,7 +203,8 @@ class SpeechStream:
         """What an event's id says of how far its client is; `heard_by` reads it."""
         if self._heard.place is None and self._trouble == (0, None):
             return str(sent)
-        place = self._course.here
+        place = self._course.here if self._given else self._heard.place
+        assert place is not None  # there is no trouble before the first sound
         voice = "" if place.fallback_from is None else f"{place.fallback_from}f"
         return f"{voice}{place.piece}.{place.sample}"
 

@@ -274,6 +274,18 @@ def test_after_a_gap_the_rest_can_be_put_behind_what_a_client_has(form: AudioFor
 
 
 @pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
+def test_a_client_that_had_all_of_it_is_told_that_it_is_done(form: AudioFormat) -> None:
+    async def test() -> None:
+        bench, wanted = Bench(GAPS), plan(form=form, fallback=False)
+        told = await events(bench.stream(wanted))
+        again = await come_back(bench, wanted, [event.id for event in told if event.id][-1])
+        assert again[-1].data["type"] == "speech.audio.done"
+        assert begun(again) == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
 def test_a_stream_without_gaps_goes_on_byte_for_byte_however_it_was_paced(form: AudioFormat) -> None:
     async def test() -> None:
         bench, wanted = Bench(), plan(form=form)
