@@ -243,7 +243,7 @@ async def test_instructions_reach_a_model_that_heeds_them_and_are_a_part_of_what
 async def test_instructions_are_a_part_of_what_a_client_comes_back_to() -> None:
     class Told(ToneSynthesizer):
         async def traits(self) -> SpeechTraits:
-            return replace(self.engine.traits, takes_instructions=True)
+            return replace(self.engine.traits, instruction_words=("sad", "happy"))
 
     bench = Bench(Told())
     sad = {"model": "tone", "input": LONG, "response_format": "pcm", "stream_format": "sse", "instructions": "sad"}
