@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -58,7 +60,7 @@ class Service:
 def render_on_service(batches: Sequence[Batch], job: BulkJob, service: Service) -> Iterator[Made]:
     """Each batch as it is finished, in any order; `served_in_flight` of their items are asked for at once.
 
-    Raises `MotetError` when the service cannot be reached at all.
+    Raises `MotetError` when the service cannot be reached at all, or stays busy for longer than `served_patience_s`.
     """
     client = httpx.Client(
         base_url=service.url,
@@ -76,8 +78,14 @@ def render_on_service(batches: Sequence[Batch], job: BulkJob, service: Service) 
             running.add(pool.submit(_made, batch, renderer, job.model.model))
             while len(running) >= width:
                 ended, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in ended)
-        yield from (future.result() for future in running)
+                yield from _results(ended)
+        yield from _results(wait(running).done)
+
+
+def _results(ended: set[Future[Made]]) -> Iterator[Made]:
+    """What was made comes before what ends the job."""
+    for future in sorted(ended, key=lambda future: future.exception() is not None):
+        yield future.result()
 
 
 def _check_reachable(client: httpx.Client) -> None:
@@ -92,21 +100,26 @@ def _made(batch: Batch, renderer: _Served, model: str) -> Made:
 
 
 class _Served:
-    """Asks for one item after the other."""
+    """Asks for one item after the other. Once the service was too busy for one of them, no others are asked for."""
 
     def __init__(self, client: httpx.Client, job: BulkJob, service: Service) -> None:
         self._client = client
         self._job = job
         self._service = service
+        self._too_busy = threading.Event()
         self._ask = {"speech": self._speech, "transcription": self._transcription, "separation": self._separation}
 
     def outcome(self, item: WorkItem) -> Outcome:
-        """What became of an item, after as many tries as the job allows."""
+        """What became of an item, after as many tries as the job allows. Raises `MotetError` (overloaded) when the service
+        stays busy, which says nothing about the item: it is asked for again when the job goes on."""
         for attempt in range(self._job.bulk.retries + 1):
             try:
                 return self._ask[self._job.order.task](item)
             except (MotetError, httpx.HTTPError) as error:
                 failure = _failure(error)
+            if failure.kind == "overloaded":
+                self._too_busy.set()
+                raise MotetError(failure)
             if failure.kind not in TRIED_AGAIN:
                 break
             self._service.sleep(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S))
@@ -186,15 +199,20 @@ class _Served:
 
     def _post(self, path: str, **content: Any) -> bytes:
         """Waits while the service is busy, as long as it says. Raises `MotetError`, or `httpx.HTTPError`."""
-        deadline = self._service.clock() + self._job.bulk.served_patience_s
-        while True:
+        patience_s = self._job.bulk.served_patience_s
+        deadline = self._service.clock() + patience_s
+        while not self._too_busy.is_set():
             answer = self._client.post(path, **content)
-            if answer.status_code != BUSY or self._service.clock() > deadline:
+            if answer.is_success:
+                return answer.content
+            if answer.status_code != BUSY:
+                raise _refusal(answer)
+            pause_s = _retry_after(answer)
+            if self._service.clock() + pause_s > deadline:
                 break
-            self._service.sleep(_retry_after(answer))
-        if answer.is_success:
-            return answer.content
-        raise _refusal(answer)
+            self._service.sleep(pause_s)
+        cause = f"The service was too busy for {patience_s:g} s."
+        raise fail("overloaded", cause, "Run the command again later: it goes on. Or raise bulk.served_patience_s.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +263,12 @@ def _measured(data: bytes) -> tuple[float, int]:
 
 
 def _retry_after(answer: httpx.Response) -> float:
+    """Seconds, as the service says; what it does not say in seconds is a short pause."""
     try:
-        return min(max(float(answer.headers.get("Retry-After", FIRST_PAUSE_S)), FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        asked_s = float(answer.headers.get("Retry-After", FIRST_PAUSE_S))
     except ValueError:
         return FIRST_PAUSE_S
+    return max(asked_s, FIRST_PAUSE_S) if math.isfinite(asked_s) else FIRST_PAUSE_S
 
 
 def _refusal(answer: httpx.Response) -> MotetError:
@@ -256,8 +276,7 @@ def _refusal(answer: httpx.Response) -> MotetError:
         message = str(answer.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         message = answer.text[:200] or answer.reason_phrase
-    known: Kind = "overloaded" if answer.status_code == BUSY else "invalid"
-    kind: Kind = "unavailable" if answer.status_code >= 500 else KINDS.get(answer.status_code, known)
+    kind: Kind = "unavailable" if answer.status_code >= 500 else KINDS.get(answer.status_code, "invalid")
     return fail(kind, f"The service answered {answer.status_code}: {message}")
 
 

@@ -11,7 +11,9 @@ class BulkSettings(StrictModel):
     A batch is what one worker gets at once: at most `batch_rows` rows and, beyond the first, `batch_characters` of text or
     `batch_bytes` of recordings. Rows are sorted by length within stretches of `sort_rows`, in which a recording is found
     near its neighbours. `retries` is how often a row is tried again after its engine failed on it, and a batch after its
-    worker died. Output files are closed at `shard_bytes`. `served_in_flight` requests are under way with a live service.
+    worker died. Output files are closed at `shard_bytes`. `served_in_flight` requests are under way with a live service,
+    which may take `served_timeout_s` for each; one that is busy is asked again when it says, for `served_patience_s` at most,
+    and then the job ends, to go on later.
     """
 
     batch_rows: int

@@ -487,8 +487,9 @@ def spoken_events(sound: bytes, *, broken: bool) -> bytes:
 class LiveService:
     """Answers as the service does: busy at first, and broken for some texts."""
 
-    def __init__(self, busy: int = 0, broken: int = 0) -> None:
+    def __init__(self, busy: int = 0, broken: int = 0, retry_after: str = "3") -> None:
         self._busy, self._broken = busy, broken
+        self._retry_after = retry_after
         self.asked: list[httpx.Request] = []
         self.slept: list[float] = []
 
@@ -498,7 +499,7 @@ class LiveService:
         self.asked.append(request)
         if self._busy:
             self._busy -= 1
-            return httpx.Response(429, headers={"Retry-After": "3"}, json={"error": {"message": "busy"}})
+            return httpx.Response(429, headers={"Retry-After": self._retry_after}, json={"error": {"message": "busy"}})
         if self._broken:
             self._broken -= 1
             return httpx.Response(503, json={"error": {"message": "no replica"}})
@@ -519,7 +520,8 @@ class LiveService:
         return httpx.Response(200, content=spoken_events(wav(0.5), broken=b"breaks" in request.content))
 
     def service(self) -> Service:
-        return Service("http://motet", "key", self.slept.append, lambda: 0.0, httpx.MockTransport(self))
+        """Its clock stands still but for the pauses."""
+        return Service("http://motet", "key", self.slept.append, lambda: sum(self.slept), httpx.MockTransport(self))
 
 
 def served(live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech") -> list[dict[str, Any]]:
@@ -544,6 +546,29 @@ def test_a_busy_service_is_waited_for_and_a_broken_one_tried_again(tmp_path: Pat
     body = json.loads(live.asked[-1].content)
     assert body["seed"] == seed_of(found[0]["key"])
     assert live.asked[-1].headers["Authorization"] == "Bearer key"
+
+
+@pytest.mark.parametrize(
+    ("said", "pause_s"), [("90", 90.0), ("0", 0.5), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.5), ("nan", 0.5), ("inf", 0.5)]
+)
+def test_a_busy_service_is_asked_again_when_it_says(said: str, pause_s: float, tmp_path: Path) -> None:
+    live = LiveService(busy=1, retry_after=said)
+    assert served(live, rows_of(["One."]), tmp_path)[0]["error_kind"] is None
+    assert live.slept == [pause_s]
+
+
+@pytest.mark.parametrize(("busy", "retry_after"), [(10**6, "60"), (1, "601")], ids=["stays busy", "says so at once"])
+def test_a_service_that_stays_busy_ends_the_job_which_goes_on_later(
+    busy: int, retry_after: str, tmp_path: Path
+) -> None:
+    rows = rows_of(["One.", "Two, and more of it."])
+    live = LiveService(busy=busy, retry_after=retry_after)
+    with pytest.raises(MotetError, match="Run the command again later") as caught:
+        served(live, rows, tmp_path)
+    assert caught.value.failure.kind == "overloaded"
+    assert sum(live.slept) <= Bulk().served_patience_s
+    assert len({request.content for request in live.asked}) == 1  # the other row is not asked for
+    assert [facts["error_kind"] for facts in served(LiveService(), rows, tmp_path)] == [None, None]
 
 
 def test_what_a_service_refuses_is_an_error_of_its_row(tmp_path: Path) -> None:
