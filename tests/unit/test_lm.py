@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from deployments.engines.lm.linear import AnyPrecision, Int8Linear, linear
+from deployments.engines.lm.llama import LlamaShape
 from deployments.engines.lm.sampler import Sampling, choose, forbid, uniforms
 from deployments.engines.lm.slots import SlotCache, length_mask, write_step
 from deployments.errors import MotetError
@@ -163,3 +166,38 @@ def test_a_layer_is_near_the_product_of_its_weight(precision: AnyPrecision) -> N
 def test_int8_takes_silence() -> None:
     layer = Int8Linear(torch.zeros(4, 8))
     assert torch.equal(layer(torch.zeros(2, 8)), torch.zeros(2, 4))
+
+
+SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("told", "base"),
+    [
+        ({}, 10_000.0),
+        ({"rope_theta": 5e5, "rope_scaling": None}, 5e5),
+        ({"rope_theta": 5e5, "rope_scaling": {"type": "default"}}, 5e5),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, 1e6),
+        ({"rope_theta": 5e5, "rope_parameters": {"rope_type": "default"}}, 5e5),
+    ],
+)
+def test_plain_rotary_positions_are_read_from_old_and_new_configs(told: dict[str, Any], base: float) -> None:
+    assert LlamaShape.of(SIZES | told).base == base
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling: .*linear"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling: .*dynamic"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling: .*llama3"),
+        ({"rope_scaling": {"type": "yarn"}, "rope_parameters": {"rope_theta": 1e4}}, "rope_scaling: .*yarn"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters: .*yarn"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters: .*full_attention"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+    ],
+)
+def test_a_decoder_that_would_be_read_wrong_is_refused(told: dict[str, Any], says: str) -> None:
+    with pytest.raises(MotetError, match=says) as refused:
+        LlamaShape.of(SIZES | told)
+    assert refused.value.failure.kind == "unsupported" and refused.value.failure.remedy

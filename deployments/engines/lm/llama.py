@@ -33,10 +33,11 @@ class LlamaShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> LlamaShape:
-        """Of a `config.json`'s own words. Raises `MotetError` (unsupported) for positions that are scaled."""
-        rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta", 10_000.0)}
-        if rope.get("rope_type", "default") != "default" or config.get("use_sliding_window"):
-            raise fail("unsupported", "This decoder scales its positions.", "Use a model with plain rotary positions.")
+        """Of a `config.json`'s own words. Raises `MotetError` (unsupported) for positions that are scaled, and for layers
+        that see a part of the past only."""
+        if config.get("use_sliding_window"):
+            cause = "This decoder looks at a sliding window of its past (use_sliding_window)."
+            raise fail("unsupported", cause, "Use a model that looks at all of it.")
         heads = int(config["num_attention_heads"])
         return cls(
             dim=int(config["hidden_size"]),
@@ -45,8 +46,20 @@ class LlamaShape:
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
             eps=float(config.get("rms_norm_eps", 1e-6)),
-            base=float(rope["rope_theta"]),
+            base=_rotary_base(config),
         )
+
+
+def _rotary_base(config: Mapping[str, Any]) -> float:
+    """Of plain rotary positions. Older files say in `rope_scaling` what newer ones say in `rope_parameters`."""
+    told: Mapping[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        told = config.get(key) or told
+        kind = told.get("rope_type", told.get("type", "default"))
+        if kind != "default" or any(isinstance(value, Mapping) for value in told.values()):
+            cause = f"This decoder does not have plain rotary positions: its config.json says {key}: {dict(told)}."
+            raise fail("unsupported", cause, "Use a model without it; its text would be spoken wrong otherwise.")
+    return float(told.get("rope_theta", config.get("rope_theta", 10_000.0)))
 
 
 class LlamaLayer(nn.Module):
