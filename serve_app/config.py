@@ -298,7 +298,8 @@ class Autoscaling(AutoscalingSettings):
 class Placement(StrictModel):
     """Replicas of a model on one hardware class: as many as `replicas` (one where nothing is said), or as `autoscaling`
     decides. What is said here of the engine, its source, its hashes and its options holds instead of what the model says:
-    the same voice may run on another engine there.
+    the same voice may run on another engine there. Another source needs hashes of its own where the model has some, and
+    another engine its own options.
 
     An update puts new replicas in the place of old ones. It ends old ones first, which other placements bridge, or begins
     with up to `surge_percent` more where there is room for them.
@@ -330,6 +331,8 @@ class Placement(StrictModel):
 
 OWN = ("engine", "source", "sha256", "options")
 """What a placement may have of its own."""
+BELONGS_TO = {"sha256": "source", "options": "engine"}
+"""What says nothing about another one's: hashes are of one source's files, and options are one engine's."""
 
 
 class Model(StrictModel):
@@ -364,6 +367,18 @@ class Model(StrictModel):
                 raise ValueError(f"engine {placed.engine!r} needs a source: wheel:..., hf:... or path:...")
             if placed.task != self.task:
                 raise ValueError(f"engine {placed.engine!r} does {placed.task}, and the model {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_of_another(self) -> "Model":
+        for placement in self.placements:
+            for name, owner in BELONGS_TO.items():
+                own = getattr(placement, owner)
+                if own in (None, getattr(self, owner)) or getattr(placement, name) is not None:
+                    continue
+                if getattr(self, name):
+                    kind, cause = placement.hardware.kind, f"the model's {name} belong to its own {owner}, not to {own!r}"
+                    raise ValueError(f"the placement on {kind} needs a {name} of its own, {{}} for none: {cause}")
         return self
 
     @property

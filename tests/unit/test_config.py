@@ -165,12 +165,12 @@ def test_the_fallback_voice_is_a_speech_model() -> None:
 
 def test_a_placement_may_have_an_engine_of_its_own() -> None:
     placements: list[dict[str, Any]] = [
-        {"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts"},
+        {"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts", "options": {}},
         {},
     ]
     model = Model.model_validate({"engine": "simulated", "options": {"step_ms": 5}, "placements": placements})
     there, here = (replica_settings("voice", model, placement) for placement in model.placements)
-    assert (there.engine, there.source, there.device) == ("hibari", "wheel:hibari-tts", "mlx")
+    assert (there.engine, there.source, there.device, there.options) == ("hibari", "wheel:hibari-tts", "mlx", {})
     assert (here.engine, here.source, here.options) == ("simulated", None, {"step_ms": 5})
 
 
@@ -191,7 +191,7 @@ def test_what_a_placement_has_of_its_own_holds_though_it_is_empty() -> None:
 def test_a_config_written_out_in_full_is_the_same_config() -> None:
     """What is not said must mean the same as what is written for it."""
     placements: list[dict[str, Any]] = [
-        {"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts"},
+        {"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts", "options": {}},
         {"autoscaling": {"max_replicas": 2}},
     ]
     own = {"engine": "simulated", "options": {"step_ms": 5}, "placements": placements}
@@ -214,3 +214,37 @@ def test_a_config_written_out_in_full_is_the_same_config() -> None:
 def test_a_placement_must_fit_its_model(own: dict[str, str], trouble: str) -> None:
     with pytest.raises(ValidationError, match=trouble):
         Model.model_validate({"engine": "simulated", "placements": [own]})
+
+
+WHISPER = {"engine": "whisper", "source": "path:/a", "sha256": {"model.bin": "0" * 64}, "options": {"beam_size": 1}}
+
+
+@pytest.mark.parametrize(
+    ("own", "needed"),
+    [
+        ({"source": "path:/b"}, "sha256"),
+        ({"source": "path:/b", "options": {}}, "sha256"),
+        ({"engine": "mlx_recognition"}, "options"),
+        ({"engine": "mlx_recognition", "sha256": {}}, "options"),
+    ],
+)
+def test_a_placement_takes_over_nothing_that_belongs_to_another(own: dict[str, Any], needed: str) -> None:
+    with pytest.raises(ValidationError, match=f"the placement on cpu needs a {needed} of its own"):
+        Model.model_validate(WHISPER | {"placements": [own]})
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {},
+        {"source": "path:/a", "engine": "whisper"},
+        {"source": "path:/b", "sha256": {}},
+        {"source": "path:/b", "sha256": {"model.bin": "1" * 64}},
+        {"engine": "mlx_recognition", "options": {"batch_size": 4}},
+    ],
+)
+def test_a_placement_takes_over_what_it_does_not_change(own: dict[str, Any]) -> None:
+    model = Model.model_validate(WHISPER | {"placements": [own]})
+    placed = model.on(model.placements[0])
+    assert placed.model_dump(include=set(own)) == own
+    assert placed.model_dump(exclude={*own, "placements"}) == model.model_dump(exclude={*own, "placements"})
