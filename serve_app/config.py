@@ -9,6 +9,7 @@ Everything is strict and frozen: an unknown key stops the start with the nearest
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -371,14 +372,11 @@ class Model(StrictModel):
 
     @model_validator(mode="after")
     def _nothing_of_another(self) -> "Model":
-        for placement in self.placements:
-            for name, owner in BELONGS_TO.items():
-                own = getattr(placement, owner)
-                if own in (None, getattr(self, owner)) or getattr(placement, name) is not None:
-                    continue
-                if getattr(self, name):
-                    kind, cause = placement.hardware.kind, f"the model's {name} belong to its own {owner}, not to {own!r}"
-                    raise ValueError(f"the placement on {kind} needs a {name} of its own, {{}} for none: {cause}")
+        for placement, (name, owner) in product(self.placements, BELONGS_TO.items()):
+            own, others = getattr(placement, owner), getattr(self, name)
+            if own not in (None, getattr(self, owner)) and others and getattr(placement, name) is None:
+                needs = f"the placement on {placement.hardware.kind} needs a {name} of its own, {{}} for none"
+                raise ValueError(f"{needs}: the model's belong to its own {owner}, not to {own!r}")
         return self
 
     @property
@@ -388,7 +386,8 @@ class Model(StrictModel):
 
 
 class AppConfig(StrictModel):
-    """The whole service. `gateway_on` any machine of a cluster is for clusters that have a way in on each."""
+    """The whole service. `gateway_on` any machine of a cluster that offers CPUs is for clusters that have a way in on each.
+    A start, or an update, that takes longer than `start_timeout_s` is told as a failure."""
 
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
     speech: Speech = Speech()
@@ -403,6 +402,7 @@ class AppConfig(StrictModel):
     gateway_on: Literal["head", "any"] = "head"
     gateway_max_ongoing_requests: Count = 512
     drain_s: Positive = 600.0
+    start_timeout_s: Positive = 300.0
 
     @model_validator(mode="after")
     def _fallback_speaks(self) -> "AppConfig":

@@ -25,10 +25,9 @@ import psutil
 
 from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
-from serve_app import config, joining, profiles
+from serve_app import config, joining, profiles, startup
 from serve_app.config import AppConfig, ConfigFile, HttpAddress
 
-START_TIMEOUT_S = 300.0
 POLL_S = 0.1
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT_POLL_S = 1.0
@@ -121,13 +120,15 @@ def _wait_until_updated(settings: ConfigFile) -> None:
 
     from serve_app import doctor_cluster
 
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + settings.app.start_timeout_s
     while (there := serve.status().applications[settings.application]).status != ApplicationStatus.RUNNING:
         if there.status == ApplicationStatus.DEPLOY_FAILED:
-            raise fail("unavailable", f"It does not come up: {there.message}", "What ran before still does; mend it.")
+            cause = f"It does not come up: {startup.cause_of(there)}"
+            raise fail("unavailable", cause, "What ran before still does; mend that and deploy again.")
         if time.monotonic() > deadline:
-            lines = "\n".join(doctor_cluster.pending_of(settings.app))
-            raise fail("timeout", f"It is not all up after {START_TIMEOUT_S:.0f} s. {lines}", "It goes on by itself.")
+            waiting = [*startup.troubles_of(there), *doctor_cluster.pending_of(settings.app)]
+            cause = "\n".join([f"It is not all up after {settings.app.start_timeout_s:g} s.", *waiting])
+            raise fail("timeout", cause, "It goes on by itself; raise start_timeout_s to wait for longer.")
         time.sleep(POLL_S)
 
 
@@ -238,24 +239,22 @@ def _check_port(http: HttpAddress) -> None:
 
 
 def _wait_until_ready(settings: ConfigFile, stopped: threading.Event) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not stopped.is_set():
-        if _ready(f"{url_of(settings.http.host, settings.http.port)}/readyz"):
-            return
-        if cause := _failure(settings.application):
-            raise fail("unavailable", f"The service did not come up: {cause}", "Run `motet doctor`.")
-        if time.monotonic() > deadline:
-            raise fail("timeout", f"The service was not ready after {START_TIMEOUT_S:.0f} s.", "Run `motet doctor`.")
-        stopped.wait(POLL_S)
-
-
-def _failure(application: str) -> str:
-    """Why Ray Serve has given the application up, or nothing."""
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
-    status = serve.status().applications.get(application)
-    return status.message if status and status.status == ApplicationStatus.DEPLOY_FAILED else ""
+    deadline = time.monotonic() + settings.app.start_timeout_s
+    while not stopped.is_set():
+        if _ready(f"{url_of(settings.http.host, settings.http.port)}/readyz"):
+            return
+        there = serve.status().applications.get(settings.application)
+        if there is not None and there.status == ApplicationStatus.DEPLOY_FAILED:
+            cause = f"The service did not come up: {startup.cause_of(there)}"
+            raise fail("unavailable", cause, "Mend that, or take the model out; `motet doctor` looks at the rest.")
+        if time.monotonic() > deadline:
+            limit = f"The service was not ready after {settings.app.start_timeout_s:g} s."
+            cause = "\n".join([limit, *(startup.troubles_of(there) if there else ())])
+            raise fail("timeout", cause, "Run `motet doctor`; raise start_timeout_s if it needs longer.")
+        stopped.wait(POLL_S)
 
 
 def _ready(url: str) -> bool:

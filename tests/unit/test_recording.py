@@ -9,6 +9,7 @@ import pytest
 
 from deployments.engine_thread import EngineThread
 from deployments.engines.base import StepRecords
+from deployments.load import ReplicaLoad
 from deployments.recording import Recording
 
 
@@ -73,6 +74,24 @@ async def test_one_size_is_recorded_in_an_idle_moment(written: Written) -> None:
     await settled(record)
     assert record.records == StepRecords(captures=1, capture_seconds=2.0)
     assert written.told_so_far == [record.records]
+
+
+async def test_who_comes_while_a_size_is_recorded_waits_for_no_other(written: Written) -> None:
+    clock = [0.0]
+    load, thread, engine = ReplicaLoad(lambda: clock[-1]), EngineThread("records"), Engine(Recorder(wanted=3))
+    record = Recording(engine, thread, written)  # type: ignore[arg-type]
+    clock.append(60.0)
+    record.record_when_idle(load.idle_seconds, 60.0)
+    with load.work(1.0):
+        assert await thread.run(engine.step, [1]) == [1]
+        await settled(record)
+        record.record_when_idle(load.idle_seconds, 60.0)
+        assert not record.under_way
+    for now, recorded in ((119.0, 1), (120.0, 2)):
+        clock.append(now)
+        record.record_when_idle(load.idle_seconds, 60.0)
+        await settled(record)
+        assert engine.captured.counts.captures == recorded
 
 
 async def test_when_nothing_is_wanted_nothing_is_told(written: Written) -> None:

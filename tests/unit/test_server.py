@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import ray
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 
-from serve_app import server
-from serve_app.config import AppConfig, Mlx, Model, Placement
+from deployments.errors import MotetError
+from serve_app import doctor_cluster, server
+from serve_app.config import AppConfig, ConfigFile, HttpAddress, Mlx, Model, Placement
 
 
 @pytest.fixture
@@ -46,3 +50,35 @@ def test_without_a_cluster_this_machine_takes_every_class() -> None:
     app = AppConfig(models={"tone": Model(engine="simulated", placements=placements)})
     assert server._own_machine(app)["resources"] == {"mlx": 1.0}
     assert server._own_machine(AppConfig())["resources"] == {}
+
+
+def fails(status: ApplicationStatus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Serve tells of one deployment that failed."""
+    failed = SimpleNamespace(status="DEPLOY_FAILED", message="Error:\nRuntimeError: There is no folder /nowhere.")
+    application = SimpleNamespace(status=status, message="", deployments={"tone@cpu": failed})
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={"motet": application}))
+    monkeypatch.setattr(server, "_ready", lambda url: False)
+    monkeypatch.setattr(doctor_cluster, "pending_of", lambda app: ["tone@cpu waits."])
+
+
+@pytest.mark.parametrize(
+    ("status", "limit_s", "kind", "remedy"),
+    [
+        (ApplicationStatus.DEPLOY_FAILED, 300.0, "unavailable", "end that"),
+        (ApplicationStatus.DEPLOYING, 1e-9, "timeout", "start_timeout_s"),
+    ],
+)
+def test_a_start_and_an_update_that_fail_say_why_and_what_to_do(
+    status: ApplicationStatus, limit_s: float, kind: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails(status, monkeypatch)
+    settings = ConfigFile(http=HttpAddress(), app=AppConfig(start_timeout_s=limit_s), serve={})
+    waits: list[Callable[[], None]] = [
+        lambda: server._wait_until_ready(settings, threading.Event()),
+        lambda: server._wait_until_updated(settings),
+    ]
+    for wait in waits:
+        with pytest.raises(MotetError, match="tone@cpu: RuntimeError: There is no folder /nowhere.") as caught:
+            wait()
+        assert caught.value.failure.kind == kind
+        assert remedy in caught.value.failure.remedy
