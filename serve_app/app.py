@@ -22,6 +22,8 @@ from serve_app.replica_settings import replica_settings
 ROOT = Path(__file__).parents[1]
 HEAD = "node:__internal_head__"
 """Ray's resource of the machine with which its cluster began."""
+SLIVER = 0.001
+"""As good as nothing of a resource, but of a machine that has some of it."""
 
 SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
@@ -110,9 +112,13 @@ def _code() -> str:
 def _apart_from_steps(config: AppConfig) -> list[str]:
     """The configuration without what replicas are told while they run, and the gateway does not heed."""
     models = {name: model.model_dump_json(exclude={"steps"}) for name, model in config.models.items()}
-    return [config.model_dump_json(exclude={"models"}), *(f"{name}: {said}" for name, said in models.items())]
+    return [
+        config.model_dump_json(exclude={"models", "start_timeout_s"}),
+        *(f"{name}: {said}" for name, said in models.items()),
+    ]
 
 
 def _front(config: AppConfig) -> dict[str, Any]:
-    """Where what holds no model runs. Machines come and go; the first one stays, and requests enter there."""
-    return {"num_cpus": 0, "resources": {HEAD: 0.001}} if config.gateway_on == "head" else {"num_cpus": 0}
+    """Where what holds no model runs. Machines come and go; the first one stays, and requests enter there. Where they enter
+    everywhere, a first machine without CPUs holds nothing that a stream needs, and streams outlive its restart."""
+    return {"num_cpus": 0, "resources": {HEAD: SLIVER}} if config.gateway_on == "head" else {"num_cpus": SLIVER}

@@ -13,9 +13,10 @@ TONE = Model(engine="simulated")
 NOISE = Model(engine="identity")
 
 
-def versions(**models: Model) -> dict[str, str]:
+def versions(start_timeout_s: float = 300.0, **models: Model) -> dict[str, str]:
     """The version of every deployment, by name."""
-    built: Any = build_app(build(AppConfig(models=models)), name="motet", default_runtime_env={})
+    config = AppConfig(models=models, start_timeout_s=start_timeout_s)
+    built: Any = build_app(build(config), name="motet", default_runtime_env={})
     found = {deployment.name: deployment.version for deployment in built.deployments}
     assert all(found.values())
     return found
@@ -35,6 +36,10 @@ def test_the_same_configuration_replaces_nothing() -> None:
 def test_steps_are_told_to_replicas_that_run() -> None:
     slim = TONE.model_copy(update={"steps": Steps(max_batch_size=1)})
     assert changed(BEFORE, versions(tone=slim, noise=NOISE)) == set()
+
+
+def test_how_long_a_start_may_take_replaces_nothing() -> None:
+    assert changed(BEFORE, versions(600.0, tone=TONE, noise=NOISE)) == set()
 
 
 def test_a_changed_model_is_replaced_with_the_gateway_that_knows_it() -> None:

@@ -1,0 +1,33 @@
+"""Where what holds no model runs: on the first machine, or on none that offers no CPUs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+from ray.serve._private.build_app import build_app
+
+from serve_app.app import HEAD, build
+from serve_app.config import AppConfig
+
+WITHOUT_A_MODEL = {"gateway", "chunker-0", "merger"}
+
+
+@pytest.mark.parametrize(
+    ("gateway_on", "first", "has_room"),
+    [
+        ("head", {"CPU": 0, HEAD: 1.0}, True),
+        ("head", {"CPU": 8}, False),
+        ("any", {"CPU": 0, HEAD: 1.0}, False),
+        ("any", {"CPU": 8}, True),
+    ],
+)
+def test_gateways_are_on_the_first_machine_or_on_those_with_cpus(
+    gateway_on: Literal["head", "any"], first: dict[str, float], has_room: bool
+) -> None:
+    built: Any = build_app(build(AppConfig(gateway_on=gateway_on)), name="motet", default_runtime_env={})
+    options = {each.name: each.ray_actor_options for each in built.deployments if each.name in WITHOUT_A_MODEL}
+    assert set(options) == WITHOUT_A_MODEL
+    for asked in options.values():
+        needs = {"CPU": asked["num_cpus"]} | (asked.get("resources") or {})
+        assert all(first.get(name, 0) >= share for name, share in needs.items()) == has_room
