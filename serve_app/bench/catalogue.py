@@ -38,7 +38,7 @@ class Benchmark:
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "cluster": Benchmark(
-        "Three classes as a cluster: a node is lost, and replicas follow the load", "serve_app.bench.cluster"
+        "Three classes as a cluster: nodes are lost, and replicas follow the load", "serve_app.bench.cluster"
     ),
     "first-sound": Benchmark(
         "Speed, overhead, memory and intelligibility of speech on this machine", "serve_app.bench.first_sound"

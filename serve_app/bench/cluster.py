@@ -1,7 +1,7 @@
-"""A cluster of three hardware classes on this machine: a node is lost under load, and replicas follow the load.
+"""A cluster on this machine: its first node is lost and comes back, another is lost under load, and replicas follow the load.
 
-The engine is the simulated one, whose steps take a set time and little of a core, so what is measured is everything around
-it. Ray cannot tell the nodes from machines, but they share this one's cores, and new ones need no minutes to boot.
+The engine is mostly the simulated one, whose steps take a set time and little of a core, so what is measured is everything
+around it. Ray cannot tell the nodes from machines, but they share this one's cores, and new ones need no minutes to boot.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ import asyncio
 import itertools
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cluster.hardware import Kind
 from deployments.errors import fail
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out
 from serve_app.bench.load import Ask, Heard, listen, quantile, ready_report
-from serve_app.bench.local_cluster import LocalCluster, local_cluster
+from serve_app.bench.local_cluster import LocalCluster, local_cluster, redis_store
 from serve_app.bench.running_service import READY, RunningProgram, free_loopback_port, running_program
+from serve_app.config import DEFAULT_MODELS, Cpu, Placement
 
 MODEL = "tone"
 CLASSES: tuple[Kind, ...] = ("cpu", "mlx", "cuda")
@@ -34,6 +39,19 @@ CLIENTS = 8
 POLL_S = 0.1
 PATIENCE_S = 120.0
 
+VOICE = "hibari"
+REPLICAS, LISTENERS = 2, 6
+SENTENCE = "This goes on for a while, sentence after sentence. "
+SENTENCE_S = 3.0
+"""At least as long as the voice speaks it."""
+RESTART_S = 20.0
+"""At most as long as a node takes to start."""
+
+FIRST_STREAMS = "first node lost: streams by way of another node that went on to their end"
+FIRST_MEANWHILE = "first node lost: requests answered while it was gone, with one more try"
+FIRST_AFTER = "first node back: requests answered while it took over, with one more try"
+FIRST_KEPT = "first node back: replicas that outlived it"
+FIRST_MENDED = "first node back: a model's replicas killed, until its next answer"
 LOST_SHARE = "node lost under load: answered, with one more try"
 LOST_FIRST = "node lost under load: answered at once"
 LOST_RECOVERED = "node lost under load: until every request was answered at once again"
@@ -50,16 +68,26 @@ FAILED = "requests that failed, of all while replicas came and went"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long there is load, in seconds, and whether a new node joins and replicas are made to follow the load."""
+    """How long there is load, in seconds, how long the first node is away if it is lost at all, and whether a new node joins
+    and replicas are made to follow the load."""
 
     before_s: float
     after_s: float
+    away_s: float | None
     elastic: bool
 
 
-QUICK = Plan(before_s=3.0, after_s=8.0, elastic=False)
-FULL = Plan(before_s=10.0, after_s=30.0, elastic=True)
+QUICK = Plan(before_s=3.0, after_s=8.0, away_s=None, elastic=False)
+FULL = Plan(before_s=10.0, after_s=30.0, away_s=62.0, elastic=True)
+"""The first node is away for longer than the minute that Ray by itself gives it."""
 
+FIRST_FIGURES = (
+    Figure(FIRST_STREAMS, "%", at_least(100)),
+    Figure(FIRST_MEANWHILE, "%", at_least(99.9)),
+    Figure(FIRST_AFTER, "%", at_least(99.9)),
+    Figure(FIRST_KEPT, "%", at_least(100)),
+    Figure(FIRST_MENDED, "s", at_most(60)),
+)
 LOSS_FIGURES = (
     Figure(LOST_SHARE, "%", at_least(99.9)),
     Figure(LOST_FIRST, "%"),
@@ -79,13 +107,16 @@ ELASTIC_FIGURES = (
 
 
 def run(quick: bool) -> Report:
-    """A node is lost; and, unless `quick`, replicas and nodes come and go with the load."""
+    """A node is lost; and, unless `quick`, the first node is lost, and replicas and nodes come and go with the load."""
     plan = QUICK if quick else FULL
-    wanted = (*LOSS_FIGURES, *ELASTIC_FIGURES) if plan.elastic else LOSS_FIGURES
+    wanted = LOSS_FIGURES if quick else (*FIRST_FIGURES, *LOSS_FIGURES, *ELASTIC_FIGURES)
     return carry_out("cluster", wanted, lambda sheet: _measure(sheet, plan), quick=quick)
 
 
 def _measure(sheet: Sheet, plan: Plan) -> None:
+    if plan.away_s is not None:
+        with sheet.measuring("the first node is lost"), redis_store() as store, local_cluster(store) as cluster:
+            asyncio.run(measure_first(sheet, cluster, plan.before_s, plan.away_s))
     with sheet.measuring("a node is lost under load"), local_cluster() as cluster:
         asyncio.run(_measure_loss(sheet, plan, cluster))
     if plan.elastic:
@@ -113,6 +144,7 @@ class Load:
 
     service: RunningProgram
     text: str
+    model: str = MODEL
     asked: list[Asked] = field(default_factory=list)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
     _seeds: Iterator[int] = field(default_factory=itertools.count)
@@ -126,7 +158,7 @@ class Load:
 
     async def ask(self) -> Heard:
         """One try."""
-        return await listen(self.service, Ask(MODEL, self.text, next(self._seeds)))
+        return await listen(self.service, Ask(self.model, self.text, next(self._seeds)))
 
     @asynccontextmanager
     async def going_on(self, clients: int = CLIENTS) -> AsyncIterator[None]:
@@ -139,6 +171,14 @@ class Load:
                 yield
             finally:
                 self._stopped.set()
+
+    def answered(self, since_s: float, until_s: float) -> tuple[float, str]:
+        """The share of requests that were over in that time and were answered, in percent, and of how many."""
+        over = [asked for asked in self.asked if since_s <= asked.at_s < until_s]
+        if not over:
+            raise fail("unavailable", "No request came to an end in that time.")
+        good, at_once = sum(asked.answered for asked in over), sum(asked.first.complete for asked in over)
+        return 100 * good / len(over), f"{len(over)} requests, {at_once} of them at once"
 
     def placements(self, since_s: float = -math.inf) -> Counter[str]:
         """Who answered, by class."""
@@ -157,6 +197,82 @@ async def until(found: Callable[[], bool], what: str) -> float:
             raise fail("unavailable", f"Waited {waited:.0f} s for {what}.")
         await asyncio.sleep(POLL_S)
     return time.monotonic() - began
+
+
+# The first node is lost
+
+
+async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, away_s: float) -> None:
+    """Streams begin, and `before_s` later the first node is killed; after `away_s` more it is started again. Puts
+    `FIRST_FIGURES`."""
+    cluster.start()
+    cluster.join("cpu")
+    service = await asyncio.to_thread(deployed_on, cluster)
+    await until(lambda: bool(cluster.ways_in(service.port, of_first=False)), "the worker's way in")
+    load, replicas = Load(service, SHORT_TEXT, VOICE), cluster.replicas(f"{VOICE}@cpu")
+    streams = [asyncio.create_task(listen(service, ask)) for ask in _long_asks(before_s + away_s)]
+    await asyncio.sleep(before_s)
+    elsewhere = set[int]().union(*cluster.ways_in(service.port, of_first=False).values())
+    async with load.going_on(1):
+        killed_s = time.monotonic()
+        gone = await asyncio.to_thread(cluster.kill_first)
+        await asyncio.sleep(away_s)
+        began_s = time.monotonic()
+        await asyncio.to_thread(cluster.start)
+        back_s = time.monotonic()
+        heard = await asyncio.gather(*streams)
+    sheet.put(FIRST_MEANWHILE, *load.answered(killed_s, began_s))
+    sheet.put(FIRST_AFTER, *load.answered(began_s, math.inf))
+    sheet.put(FIRST_STREAMS, *outlived(heard, elsewhere, back_s))
+    kept = replicas & cluster.replicas(f"{VOICE}@cpu")
+    sheet.put(
+        FIRST_KEPT, 100 * len(kept) / len(replicas), f"{gone} processes killed; away for {back_s - killed_s:.0f} s"
+    )
+    sheet.put(FIRST_MENDED, await _seconds_until_mended(cluster, load))
+
+
+def _long_asks(restart_after_s: float) -> list[Ask]:
+    """Streams as slow as they are played, which end after the first node is back."""
+    sentences = math.ceil((restart_after_s + RESTART_S) / SENTENCE_S)
+    return [Ask(VOICE, SENTENCE * sentences, seed, "played") for seed in range(-LISTENERS, 0)]
+
+
+def outlived(streams: Sequence[Heard], elsewhere: set[int], back_s: float) -> tuple[float, str]:
+    """The share of complete streams, in percent, of those whose clients' ports are `elsewhere`; and in words. Raises
+    `MotetError` when there are none, or when one was over too early to show anything."""
+    found = [heard for heard in streams if heard.port in elsewhere]
+    complete = [heard for heard in found if heard.complete]
+    if not found or any(heard.ended_s < back_s for heard in complete):
+        raise fail(
+            "unavailable", f"{len(found)} streams came by way of another node, and one ended before it was shown."
+        )
+    troubles = "; ".join(heard.error or str(heard.status) for heard in found if not heard.complete)
+    return 100 * len(complete) / len(found), f"{len(found)} of {len(streams)} streams {troubles}".strip()
+
+
+async def _seconds_until_mended(cluster: LocalCluster, load: Load) -> float:
+    for process in cluster.replicas(f"{VOICE}@cpu"):
+        os.kill(process, signal.SIGKILL)
+    killed_s = time.monotonic()
+    while not (await load.ask()).complete:
+        if time.monotonic() - killed_s > PATIENCE_S:
+            raise fail("unavailable", f"The replica did not come back within {PATIENCE_S:.0f} s.")
+        await asyncio.sleep(POLL_S)
+    return time.monotonic() - killed_s
+
+
+def deployed_on(cluster: LocalCluster) -> RunningProgram:
+    """`motet deploy` on the cluster: a service with a real voice and a way in on every node, which outlives the command."""
+    placement = Placement(hardware=Cpu(cpus=0.25), replicas=REPLICAS)
+    voice = DEFAULT_MODELS[VOICE].model_copy(update={"placements": (placement,)}).model_dump(mode="json")
+    port = free_loopback_port()
+    config = _config(cluster, {"models": {VOICE: voice}, "gateway_on": "any"}, port, proxy_location="EveryNode")
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "serve_app.cli", "deploy", "--config", str(config)]
+    done = subprocess.run(command, env=cluster.service_environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    if done.returncode != 0:
+        raise fail("unavailable", f"The service did not come up: {done.stderr[-1000:]}")
+    return RunningProgram("127.0.0.1", port, time.perf_counter() - started)
 
 
 # A node is lost
@@ -267,14 +383,19 @@ def service_on(
 ) -> Iterator[RunningProgram]:
     """`motet serve` on the cluster, with one simulated model."""
     model = {"engine": "simulated", "options": options, "placements": list(placements)}
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"models": {MODEL: model}}}
-    config = cluster.folder / "serve_config.yaml"
-    config.write_text(json.dumps({"http_options": {"port": 8000}, "applications": [application]}))
     port = free_loopback_port()
-    environment = {**cluster.service_environment, "MOTET_HOST": "127.0.0.1", "MOTET_PORT": str(port)}
+    config = _config(cluster, {"models": {MODEL: model}}, port)
     command = [sys.executable, "-m", "serve_app.cli", "serve", "--config", str(config)]
-    with running_program(command, READY, environment) as (_, seconds):
+    with running_program(command, READY, cluster.service_environment) as (_, seconds):
         yield RunningProgram("127.0.0.1", port, seconds)
+
+
+def _config(cluster: LocalCluster, arguments: dict[str, Any], port: int, **more: str) -> Path:
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": arguments}
+    document = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [application], **more}
+    config = cluster.folder / "serve_config.yaml"
+    config.write_text(json.dumps(document))
+    return config
 
 
 async def _until_ready(service: RunningProgram, kinds: Sequence[Kind]) -> None:

@@ -60,6 +60,8 @@ class Heard:
     """Seconds of sound that the player had at most."""
     placement: str = ""
     """Who made it, as `<model>@<class>`."""
+    port: int = 0
+    """The client's own, by which the server's end of the connection is found."""
 
     @property
     def complete(self) -> bool:
@@ -97,6 +99,7 @@ async def listen(
 
 async def _listen(service: RunningProgram, heard: Heard, due: float, leave_after_chunks: int | None) -> None:
     reader, writer = await asyncio.open_connection(service.host, service.port)
+    heard.port = writer.get_extra_info("sockname")[1]
     try:
         writer.write(_head(service, "POST", "/v1/audio/speech", len(heard.ask.body)) + heard.ask.body)
         heard.status, headers = await _status(reader)

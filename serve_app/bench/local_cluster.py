@@ -1,7 +1,8 @@
 """A cluster of several Ray nodes on this machine, which Ray cannot tell from several machines.
 
 Nodes join as machines do. Or a fleet of them comes and goes as Ray's autoscaler decides, which starts processes here instead
-of renting machines. Nothing outside this cluster is touched, and nothing of it is left.
+of renting machines. With a Redis beside it the first node can be lost and come back. Nothing outside this cluster is
+touched, and nothing of it is left.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,12 @@ JOINED = "block forever"
 NOTHING_TO_SET_UP = ("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
 """What Ray's autoscaler expects to be told of every kind of machine but its own."""
 
+ADDRESS_FILE = "ray_current_cluster"
+"""Where Ray notes which cluster was started last on a machine."""
+
+RECONNECT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
+"""How long a node without its head waits for it. Ray's own minute may be less than a machine takes to come back."""
+
 IDLE_MINUTES = 0.05
 POLL_S = 0.1
 START_S = 60.0
@@ -47,17 +56,28 @@ START_S = 60.0
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 
 
-class LocalCluster:
-    """Nodes of this machine. The first has room for no replica with a model, so each class has nodes of its own."""
+@dataclass(frozen=True, slots=True)
+class RedisStore:
+    """Where a head keeps the cluster's state, so that it outlives the head."""
 
-    def __init__(self, folder: Path) -> None:
+    port: int
+    password: str
+
+
+class LocalCluster:
+    """Nodes of this machine. The first has room for no replica with a model, so each class has nodes of its own. With a
+    `store` the others outlive the first."""
+
+    def __init__(self, folder: Path, store: RedisStore | None = None) -> None:
         self.folder = folder
+        self._store = store
+        self._first: psutil.Process | None = None
         self.port = free_loopback_port()
         self.address = f"127.0.0.1:{self.port}"
         self._mark = secrets.token_hex(16)
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
         own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), MARK: self._mark}
-        self._environment = {**clean, **joining.environment(clean), **own}
+        self._environment = {**clean, **joining.environment(clean), **own, **(RECONNECT if store else {})}
 
     @property
     def service_environment(self) -> dict[str, str]:
@@ -65,22 +85,28 @@ class LocalCluster:
         return {**self._environment, "RAY_ADDRESS": self.address}
 
     def start(self, fleet: Mapping[Kind, int] | None = None) -> None:
-        """The first node. With a `fleet` nodes come when replicas ask for them, at most so many of each class."""
+        """The first node, for the first time or again. With a `fleet` nodes come when replicas ask for them, at most so many
+        of each class."""
         command = joining.node_command(None, "cpu", self.port)
         command += ["--num-cpus=0", "--node-ip-address=127.0.0.1", f"--temp-dir={self.folder / 'ray'}"]
         environment = {}
+        if self._store is not None:
+            command.append(f"--redis-password={self._store.password}")
+            environment = {"RAY_REDIS_ADDRESS": f"127.0.0.1:{self._store.port}"}
+            # Ray takes a node here that knows this address for the head itself, which on a machine of its own it would not.
+            (self.folder / "ray" / ADDRESS_FILE).unlink(missing_ok=True)
         if fleet is not None:
             settings = self.folder / "fleet.json"
             settings.write_text(json.dumps(self._fleet(fleet)))
             command.append(f"--autoscaling-config={settings}")
-            environment = {
+            environment |= {
                 "RAY_FAKE_CLUSTER": "1",
                 "RAY_enable_autoscaler_v2": "1",  # the one that heeds labels
                 "RAY_CLOUD_INSTANCE_ID": HEAD_NODE,
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE,
                 "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             }
-        self._start("head", command, environment)
+        self._first = psutil.Process(self._start("head", command, environment))
 
     def join(self, *kinds: Kind) -> None:
         """A node of each class, one after the other: Ray does not start two at once on one machine."""
@@ -100,12 +126,18 @@ class LocalCluster:
 
     def kill(self, kind: Kind) -> int:
         """Ends a node of that class and everything on it at once, as if its plug were pulled. Returns how many processes."""
-        node = next(process for process in self._processes() if _class_of(process) == kind)
-        everything = [node, *node.children(recursive=True)]
-        for process in everything:
-            process.kill()
-        psutil.wait_procs(everything, timeout=START_S)
-        return len(everything)
+        return _kill(_family(next(process for process in self._processes() if _class_of(process) == kind)))
+
+    def kill_first(self) -> int:
+        """The same for the first node."""
+        return _kill(self._of_first())
+
+    def ways_in(self, port: int, *, of_first: bool) -> dict[int, set[int]]:
+        """The processes that listen at `port`, each with the ports of its clients: those of the first node, or the others."""
+        first = {process.pid for process in self._of_first()}
+        found = {process.pid: _sockets(process, port) for process in self._processes()}
+        listening = {pid: clients for pid, clients in found.items() if clients is not None}
+        return {pid: clients for pid, clients in listening.items() if (pid in first) == of_first}
 
     def stop(self) -> None:
         """Ends every process."""
@@ -113,6 +145,9 @@ class LocalCluster:
             for process in left:
                 process.kill()
             psutil.wait_procs(left, timeout=START_S)
+
+    def _of_first(self) -> list[psutil.Process]:
+        return _family(self._first) if self._first else []
 
     def _fleet(self, most: Mapping[Kind, int]) -> dict[str, Any]:
         types: dict[str, Any] = {
@@ -138,8 +173,8 @@ class LocalCluster:
             **{name: [] for name in NOTHING_TO_SET_UP},
         }
 
-    def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
-        """Starts a node and waits until it is part of the cluster."""
+    def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> int:
+        """Starts a node and waits until it is part of the cluster. Returns the process that all of it descends from."""
         log = self.folder / f"{name}-{secrets.token_hex(3)}.log"
         with log.open("wb") as output:
             node = subprocess.Popen(
@@ -155,6 +190,7 @@ class LocalCluster:
             if node.poll() is not None or time.monotonic() > deadline:
                 raise fail("unavailable", f"The node {name} did not start:\n{log.read_text()[-1000:]}")
             time.sleep(POLL_S)
+        return node.pid
 
     def _processes(self) -> list[psutil.Process]:
         found = []
@@ -168,15 +204,74 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster() -> Iterator[LocalCluster]:
+def redis_store() -> Iterator[RedisStore]:
+    """A Redis on loopback that keeps everything in memory. Raises `MotetError` where none is installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise fail("unavailable", "There is no redis-server on this machine.", "Run apt-get install redis-server.")
+    store = RedisStore(free_loopback_port(), secrets.token_hex(32))
+    settings = f"bind 127.0.0.1\nport {store.port}\nrequirepass {store.password}\nsave ''\n"
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen([program, "-"], stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, text=True) as redis:
+        try:
+            assert redis.stdin is not None
+            redis.stdin.write(settings)  # not in the command line, which everybody can read
+            redis.stdin.close()
+            _wait_until_listening(store.port)
+            yield store
+        finally:
+            redis.kill()
+
+
+def _wait_until_listening(port: int) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise fail("unavailable", f"Nobody listens on port {port}: {error}") from error
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def local_cluster(store: RedisStore | None = None) -> Iterator[LocalCluster]:
     """A cluster that has not been started. Nothing of it is left afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="motet-"))
-    cluster = LocalCluster(folder)
+    cluster = LocalCluster(folder, store)
     try:
         yield cluster
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: list[psutil.Process]) -> int:
+    """All at once. Returns how many they were."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # some end with their parents
+            process.kill()
+    psutil.wait_procs(processes, timeout=START_S)
+    return len(processes)
+
+
+def _sockets(process: psutil.Process, port: int) -> set[int] | None:
+    """The ports of the clients that a process has at its own `port`, or None when it does not listen there."""
+    try:
+        here = [socket for socket in process.net_connections("tcp") if socket.laddr and socket.laddr.port == port]
+    except psutil.Error:
+        return None
+    if not any(socket.status == psutil.CONN_LISTEN for socket in here):
+        return None
+    return {socket.raddr.port for socket in here if socket.raddr}
 
 
 def _machine(kind: Kind) -> dict[str, float]:

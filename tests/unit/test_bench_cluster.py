@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
+import psutil
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_TYPE
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.hardware import Kind
-from serve_app.bench.cluster import CLASSES, MODEL, Asked, Load, too_early
+from deployments.errors import MotetError
+from serve_app.bench import local_cluster
+from serve_app.bench.cluster import CLASSES, MODEL, Asked, Load, outlived, too_early
 from serve_app.bench.load import Ask, Heard
 from serve_app.bench.local_cluster import LocalCluster
 from serve_app.bench.running_service import RunningProgram
@@ -17,8 +22,8 @@ from serve_app.bench.running_service import RunningProgram
 ASK = Ask(MODEL, "", 0)
 
 
-def heard(status: int = 200, placement: str = "", error: str = "") -> Heard:
-    return Heard(ASK, status, error, pcm=bytearray(b"0"), placement=placement)
+def heard(status: int = 200, placement: str = "", error: str = "", port: int = 0, ended_s: float = 0.0) -> Heard:
+    return Heard(ASK, status, error, pcm=bytearray(b"0"), placement=placement, port=port, ended_s=ended_s)
 
 
 def test_a_request_is_answered_by_either_try_and_a_broken_stream_is_no_answer() -> None:
@@ -37,6 +42,49 @@ def test_who_answered_is_counted_by_class_and_time() -> None:
     ]
     assert load.placements() == {"cpu": 1, "mlx": 1}
     assert load.placements(2.0) == {"mlx": 1}
+
+
+def test_requests_count_for_the_time_in_which_they_were_over() -> None:
+    load = Load(RunningProgram("", 0, 0.0), "")
+    load.asked = [
+        Asked(1.0, heard(503), heard(503)),
+        Asked(2.0, heard()),
+        Asked(3.0, heard(503), heard()),
+        Asked(4.0, heard(503), heard(503)),
+    ]
+    assert load.answered(2.0, 4.0) == (100.0, "2 requests, 1 of them at once")
+    assert load.answered(2.5, 9.0)[0] == 50.0
+    with pytest.raises(MotetError, match="No request"):
+        load.answered(5.0, 9.0)
+
+
+def test_streams_by_way_of_the_lost_node_are_not_counted() -> None:
+    streams = [heard(port=1, ended_s=9.0), heard(port=2, error="EOFError"), heard(port=3, ended_s=9.0)]
+    assert outlived(streams, {1, 3}, back_s=8.0) == (100.0, "2 of 3 streams")
+    assert outlived(streams, {1, 2}, back_s=8.0) == (50.0, "2 of 3 streams EOFError")
+
+
+@pytest.mark.parametrize(("elsewhere", "back_s"), [({4}, 8.0), ({1}, 10.0)], ids=["none", "over before"])
+def test_streams_that_show_nothing_are_no_result(elsewhere: set[int], back_s: float) -> None:
+    with pytest.raises(MotetError, match="streams came by way of another node"):
+        outlived([heard(port=1, ended_s=9.0)], elsewhere, back_s)
+
+
+def test_a_way_in_and_its_clients_are_found_by_the_sockets() -> None:
+    this = psutil.Process()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert local_cluster._sockets(this, port) == set()
+        with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0]:
+            own = client.getsockname()[1]
+            assert local_cluster._sockets(this, port) == {own}
+            assert local_cluster._sockets(this, own) is None
+
+
+def test_without_redis_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
+    with pytest.raises(MotetError, match="apt-get install redis-server"), local_cluster.redis_store():
+        pass
 
 
 @pytest.mark.parametrize(
