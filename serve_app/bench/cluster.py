@@ -213,9 +213,9 @@ async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, aw
     streams = [asyncio.create_task(listen(service, ask)) for ask in _long_asks(before_s + away_s)]
     await asyncio.sleep(before_s)
     elsewhere = set[int]().union(*cluster.ways_in(service.port, of_first=False).values())
+    gone = await asyncio.to_thread(cluster.kill_first)
+    killed_s = time.monotonic()
     async with load.going_on(1):
-        killed_s = time.monotonic()
-        gone = await asyncio.to_thread(cluster.kill_first)
         await asyncio.sleep(away_s)
         began_s = time.monotonic()
         await asyncio.to_thread(cluster.start)
@@ -234,7 +234,7 @@ async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, aw
 def _long_asks(restart_after_s: float) -> list[Ask]:
     """Streams as slow as they are played, which end after the first node is back."""
     sentences = math.ceil((restart_after_s + RESTART_S) / SENTENCE_S)
-    return [Ask(VOICE, SENTENCE * sentences, seed, "played") for seed in range(-LISTENERS, 0)]
+    return [Ask(VOICE, SENTENCE * sentences, seed, "played") for seed in range(LISTENERS)]
 
 
 def outlived(streams: Sequence[Heard], elsewhere: set[int], back_s: float) -> tuple[float, str]:
@@ -242,12 +242,15 @@ def outlived(streams: Sequence[Heard], elsewhere: set[int], back_s: float) -> tu
     `MotetError` when there are none, or when one was over too early to show anything."""
     found = [heard for heard in streams if heard.port in elsewhere]
     complete = [heard for heard in found if heard.complete]
+    troubles = Counter(heard.error or str(heard.status) for heard in streams if not heard.complete)
+    note = f"{len(found)} of {len(streams)} streams; of all, " + _in_words(troubles)
     if not found or any(heard.ended_s < back_s for heard in complete):
-        raise fail(
-            "unavailable", f"{len(found)} streams came by way of another node, and one ended before it was shown."
-        )
-    troubles = "; ".join(heard.error or str(heard.status) for heard in found if not heard.complete)
-    return 100 * len(complete) / len(found), f"{len(found)} of {len(streams)} streams {troubles}".strip()
+        raise fail("unavailable", f"No stream went on by way of another node for long enough: {note}.")
+    return 100 * len(complete) / len(found), note
+
+
+def _in_words(troubles: Counter[str]) -> str:
+    return "; ".join(f"{count} times {what}" for what, count in troubles.items()) or "none failed"
 
 
 async def _seconds_until_mended(cluster: LocalCluster, load: Load) -> float:
@@ -305,7 +308,7 @@ async def _measure_loss(sheet: Sheet, plan: Plan, cluster: LocalCluster) -> None
     answered = sum(asked.answered for asked in load.asked)
     note = ", ".join(f"{kind}: {count}" for kind, count in load.placements().items())
     sheet.put(LOST_SHARE, 100 * answered / len(first), f"{len(first)} requests of {CLIENTS} clients; {note}")
-    sheet.put(LOST_FIRST, 100 * sum(first) / len(first), "; ".join(f"{n} times {what}" for what, n in troubles.items()))
+    sheet.put(LOST_FIRST, 100 * sum(first) / len(first), _in_words(troubles))
     sheet.put(LOST_RECOVERED, last_s - killed_s, f"{gone} processes killed at once")
 
 

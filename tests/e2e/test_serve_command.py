@@ -49,6 +49,15 @@ def test_a_key_of_ray_serve_is_checked_too(tmp_path: Path) -> None:
     assert "http_option: unknown key; did you mean 'http_options'?" in refused(config, tmp_path)
 
 
+def test_a_model_that_cannot_be_loaded_stops_the_start_with_its_cause(tmp_path: Path) -> None:
+    config = tmp_path / "serve_config.yaml"
+    models = "models: {lost: {engine: hibari, source: 'path:/nowhere'}}"
+    config.write_text(f"applications: [{{import_path: serve_app.app:build, args: {{{models}}}}}]\n")
+    said = refused(config, tmp_path, MOTET_PORT=str(free_port()))
+    assert "lost@cpu: RuntimeError: Model 'lost' cannot be loaded." in said
+    assert "/nowhere" in said
+
+
 def test_a_taken_port_stops_the_start_with_a_remedy(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
