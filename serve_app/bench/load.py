@@ -21,6 +21,7 @@ from serve_app.bench.running_service import RunningProgram
 SAMPLE_RATE = 24_000
 BYTES_PER_SECOND = 2 * SAMPLE_RATE
 """Of `pcm`, for the models that are measured here."""
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 TIMEOUT_S = 120.0
 REFUSED = 429
 RETRY_S = 0.05
@@ -60,8 +61,6 @@ class Heard:
     """Seconds of sound that the player had at most."""
     placement: str = ""
     """Who made it, as `<model>@<class>`."""
-    port: int = 0
-    """The client's own, by which the server's end of the connection is found."""
 
     @property
     def complete(self) -> bool:
@@ -80,9 +79,15 @@ class Heard:
 
 
 async def listen(
-    service: RunningProgram, ask: Ask, *, leave_after_chunks: int | None = None, due_s: float | None = None
+    service: RunningProgram,
+    ask: Ask,
+    *,
+    leave_after_chunks: int | None = None,
+    due_s: float | None = None,
+    connection: Connection | None = None,
 ) -> Heard:
-    """Asks and listens to the end, or vanishes after some chunks. What goes wrong is told in the result.
+    """Asks and listens to the end, or vanishes after some chunks. What goes wrong is told in the result. The
+    `connection` is given where not any will do.
 
     The wait for the first sound counts from `due_s` on the monotonic clock, or from now.
     """
@@ -90,16 +95,17 @@ async def listen(
     due = time.monotonic() if due_s is None else due_s
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            await _listen(service, heard, due, leave_after_chunks)
+            await _listen(service, heard, due, leave_after_chunks, connection)
     except (OSError, EOFError, TimeoutError, ValueError) as error:
         heard.error = f"{type(error).__name__}: {error}"
     heard.ended_s = time.monotonic()
     return heard
 
 
-async def _listen(service: RunningProgram, heard: Heard, due: float, leave_after_chunks: int | None) -> None:
-    reader, writer = await asyncio.open_connection(service.host, service.port)
-    heard.port = writer.get_extra_info("sockname")[1]
+async def _listen(
+    service: RunningProgram, heard: Heard, due: float, leave_after_chunks: int | None, connection: Connection | None
+) -> None:
+    reader, writer = connection or await asyncio.open_connection(service.host, service.port)
     try:
         writer.write(_head(service, "POST", "/v1/audio/speech", len(heard.ask.body)) + heard.ask.body)
         heard.status, headers = await _status(reader)

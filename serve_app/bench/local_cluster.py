@@ -132,12 +132,20 @@ class LocalCluster:
         """The same for the first node."""
         return _kill(self._of_first())
 
-    def ways_in(self, port: int, *, of_first: bool) -> dict[int, set[int]]:
-        """The processes that listen at `port`, each with the ports of its clients: those of the first node, or the others."""
-        first = {process.pid for process in self._of_first()}
-        found = {process.pid: _sockets(process, port) for process in self._processes()}
-        listening = {pid: clients for pid, clients in found.items() if clients is not None}
-        return {pid: clients for pid, clients in listening.items() if (pid in first) == of_first}
+    def ways_in(self, port: int) -> int:
+        """How many processes listen at `port`: one a node."""
+        return sum(_sockets(process, port) is not None for process in self._processes())
+
+    def taken_by_first(self, port: int, client: int) -> bool:
+        """Waits until a node takes the connection between a client's port and its own `port`; whether that is the first."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            first = {process.pid for process in self._of_first()}
+            for process in self._processes():
+                if client in (_sockets(process, port) or ()):
+                    return process.pid in first
+            time.sleep(POLL_S)
+        raise fail("unavailable", f"Nobody took a connection to port {port}.")
 
     def stop(self) -> None:
         """Ends every process."""

@@ -22,8 +22,8 @@ from serve_app.bench.running_service import RunningProgram
 ASK = Ask(MODEL, "", 0)
 
 
-def heard(status: int = 200, placement: str = "", error: str = "", port: int = 0, ended_s: float = 0.0) -> Heard:
-    return Heard(ASK, status, error, pcm=bytearray(b"0"), placement=placement, port=port, ended_s=ended_s)
+def heard(status: int = 200, placement: str = "", error: str = "", ended_s: float = 0.0) -> Heard:
+    return Heard(ASK, status, error, pcm=bytearray(b"0"), placement=placement, ended_s=ended_s)
 
 
 def test_a_request_is_answered_by_either_try_and_a_broken_stream_is_no_answer() -> None:
@@ -58,17 +58,16 @@ def test_requests_count_for_the_time_in_which_they_were_over() -> None:
         load.answered(5.0, 9.0)
 
 
-def test_streams_by_way_of_the_lost_node_are_not_counted() -> None:
-    streams = [heard(port=1, ended_s=9.0), heard(port=2, error="EOFError"), heard(port=3, ended_s=9.0)]
-    note = "2 of 3 streams; of all, 1 times EOFError"
-    assert outlived(streams, {1, 3}, back_s=8.0) == (100.0, note)
-    assert outlived(streams, {1, 2}, back_s=8.0) == (50.0, note)
+def test_streams_that_broke_off_are_counted_with_their_causes() -> None:
+    streams = [heard(ended_s=9.0), heard(error="EOFError"), heard(503), heard(ended_s=9.0)]
+    streams[0].gaps_s = [0.1, 0.4]
+    note = "of 4; at most 0.4 s between chunks; 1 times EOFError; 1 times 503"
+    assert outlived(streams, back_s=8.0) == (50.0, note)
 
 
-@pytest.mark.parametrize(("elsewhere", "back_s"), [({4}, 8.0), ({1}, 10.0)], ids=["none", "over before"])
-def test_streams_that_show_nothing_are_no_result(elsewhere: set[int], back_s: float) -> None:
-    with pytest.raises(MotetError, match="for long enough"):
-        outlived([heard(port=1, ended_s=9.0)], elsewhere, back_s)
+def test_a_stream_that_was_over_too_early_is_no_result() -> None:
+    with pytest.raises(MotetError, match="over before"):
+        outlived([heard(ended_s=9.0)], back_s=10.0)
 
 
 def test_a_way_in_and_its_clients_are_found_by_the_sockets() -> None:
