@@ -42,7 +42,7 @@ PATIENCE_S = 120.0
 VOICE = "hibari"
 REPLICAS, LISTENERS = 2, 6
 SENTENCE = "This goes on for a while, sentence after sentence. "
-SENTENCE_S = 4.0
+SENTENCE_S = 3.3
 """About as long as the voice speaks it."""
 RESTART_S = 35.0
 """Longer than a node takes to start on a busy machine. Streams end within `listen`'s patience all the same."""
