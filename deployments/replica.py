@@ -16,6 +16,7 @@ from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
 from deployments.engines.base import EngineSpec, Memory, StepRecords
 from deployments.errors import MotetError
+from deployments.heap import Heap, process_allocator
 from deployments.load import ReplicaLoad
 from deployments.metrics import MemoryMetrics, RecordMetrics, StepCounts, StepMetrics
 from deployments.recording import LONGEST_RECORDING_S, Recording
@@ -76,6 +77,7 @@ class ModelReplica:
         self._settings = settings
         self.thread = EngineThread(settings.model)
         self.load = ReplicaLoad()
+        self.heap = Heap(process_allocator())
         started = time.perf_counter()
         engine = await self._loaded()
         self.room = Room(engine, self.thread, MemoryMetrics(settings.model))
@@ -111,7 +113,7 @@ class ModelReplica:
         self._step_metrics = StepMetrics(self.model)
         self._steps = self._settings.steps
         watched = self.recording.watched(self.room.watched(advance))
-        stepper = Stepper(watched, self.thread, self._steps, self._step_metrics)
+        stepper = Stepper(self.heap.watched(watched), self.thread, self._steps, self._step_metrics)
         self._configure_steps = stepper.configure
         return stepper
 
@@ -157,6 +159,8 @@ class ModelReplica:
         stuck_after_s = self._settings.stuck_after_seconds
         self.thread.check(LONGEST_RECORDING_S if self.recording.under_way else stuck_after_s)
         await self.room.check(stuck_after_s)
+        if not self.thread.busy_seconds:
+            self.thread.submit(self.heap.look)
         self.recording.record_when_idle(self.load.idle_seconds, self._steps.record_after_idle_s)
 
 

@@ -29,6 +29,7 @@ from cluster.bulk.store import part_bytes
 from cluster.hardware import HardwareClass
 from deployments.cpu_scheduling import apply
 from deployments.errors import Failure, MotetError, fail
+from deployments.heap import Heap, process_allocator
 from deployments.replica import load_engine
 
 NODE_LABEL = "ray.io/node-id"
@@ -86,6 +87,7 @@ class Worker:
     def __init__(self, job: BulkJob) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._job = job
+        self._heap = Heap(process_allocator())
         self._renderer = self._thread.submit(self._load).result()
 
     def _load(self) -> Renderer | MotetError:
@@ -106,7 +108,9 @@ class Worker:
         """The outcomes of some items, on the engine's thread. Raises `MotetError` when the engine could not be loaded."""
         if isinstance(self._renderer, MotetError):
             raise self._renderer
-        return self._thread.submit(self._renderer.render, items, recordings).result()
+        outcomes = self._thread.submit(self._renderer.render, items, recordings).result()
+        self._heap.look()
+        return outcomes
 
     def _made(self, facts: dict[str, Any]) -> Made:
         items = from_json(facts["items"])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +27,10 @@ import torch
 
 from cluster.hardware import PRIMITIVES_KEPT
 from deployments.audio.hum import hum
-from deployments.engines.base import AudioChunk, Samples, SpeechEngine, SpeechRequest, VoiceReference
+from deployments.engines.base import AudioChunk, HasPlaces, Samples, SpeechEngine, SpeechRequest, VoiceReference
 from deployments.errors import fail
 from deployments.graphs import Bucket, backend_for
+from deployments.heap import Allocator, Heap, process_allocator
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
 
@@ -228,9 +231,11 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
 
 
 SOAK = [
+    Figure("streams at a time", ""),
     Figure("memory after the first tenth", "MB"),
     Figure("memory at the end", "MB"),
     Figure("growth", "%", at_most(5)),
+    Figure("most memory", "MB"),
     Figure("slots taken when all have left", "", at_most(0)),
     Figure("utterances", ""),
     Figure("of them left early", ""),
@@ -387,19 +392,23 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
 
 
 def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
-    """Eight streams at a time; each fourth is left in the middle."""
-    engine, random = contest.engine, np.random.default_rng(0)
-    process, started = psutil.Process(), clock()
+    """As many streams at a time as the engine has places, or eight; each fourth is left in the middle.
+
+    As in a replica, freed memory goes back to the system now and then. What is compared is what stays after that.
+    """
+    engine, random, allocator = contest.engine, np.random.default_rng(0), process_allocator()
+    streams = engine.most_streams if isinstance(engine, HasPlaces) else 8
+    step, started = Heap(allocator).watched(engine.step), clock()
     free = _free_slots(engine)
     live: list[Any] = []
     opened = left = 0
     early: float | None = None
     elapsed = 0.0
     while early is None or elapsed < minutes * 60:
-        while len(live) < 8:
+        while len(live) < streams:
             live.append(engine.open(contest.request(opened)))
             opened += 1
-        for result in engine.step(live):
+        for result in step(live):
             _good(result)
         if random.random() < 0.25:
             engine.close(live.pop(int(random.integers(len(live)))))
@@ -407,13 +416,15 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
         live = [utterance for utterance in live if not utterance.finished]
         elapsed = clock() - started
         if early is None and elapsed > minutes * 6:
-            early = _megabytes(process)
+            early = _megabytes(allocator)
     for utterance in live:
         engine.close(utterance)
-    late = _megabytes(process)
+    late = _megabytes(allocator)
+    sheet.put("streams at a time", streams)
     sheet.put("memory after the first tenth", early)
     sheet.put("memory at the end", late)
     sheet.put("growth", 100 * (late / early - 1), f"in {minutes:g} minutes")
+    sheet.put("most memory", most_megabytes())
     sheet.put("slots taken when all have left", free - _free_slots(engine))
     sheet.put("utterances", opened)
     sheet.put("of them left early", left)
@@ -425,9 +436,18 @@ def _free_slots(engine: SpeechEngine[Any]) -> int:
     return int(cache.free) if cache else 0
 
 
-def _megabytes(process: psutil.Process) -> float:
+def _megabytes(allocator: Allocator | None) -> float:
+    """Resident, without what was freed."""
     gc.collect()
-    return float(process.memory_info().rss) / 1e6
+    if allocator:
+        allocator.give_back()
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
+def most_megabytes() -> float:
+    """The most memory that this process has had."""
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def draw(report: Report, file: Path) -> None:

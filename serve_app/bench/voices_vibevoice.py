@@ -7,7 +7,6 @@ those of the model.
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +29,7 @@ from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.random_weights import RandomWeights
 from serve_app.bench.sentences import SENTENCES
-from serve_app.bench.voices import SOAK, THREADS, run_together, soak, using_threads
+from serve_app.bench.voices import SOAK, THREADS, most_megabytes, run_together, soak, using_threads
 
 ROWS = 300
 AUDIO, BEGIN, END, STOP = 290, 291, 292, 293
@@ -309,4 +308,4 @@ def _measure_streams(sheet: Sheet, contest: VibeVoiceContest, counts: tuple[int,
 def _megabytes(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return most_megabytes()

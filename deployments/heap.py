@@ -1,0 +1,94 @@
+"""Freed memory goes back to the system.
+
+Ragged batches ask for tensors of ever other sizes. What they free, the C library keeps in pieces, of which the next batch
+can use some: a replica under load comes to hold twice of what it uses, and an idle one goes on holding it. glibc gives
+such pieces back when it is told to (`malloc_trim`). The step after that takes new pages, which is why it is not done often.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+EVERY_S = 30.0
+WORTH_BYTES = 256_000_000
+"""Of less than this, nothing is given back: a step may well use it again."""
+
+
+class Allocator(Protocol):
+    """What keeps freed memory."""
+
+    def kept(self) -> int:
+        """Bytes that are free, and not the system's."""
+
+    def give_back(self) -> None:
+        """They become the system's, as far as they are whole pages."""
+
+
+class Heap:
+    """Looks after a call that uses much memory, at most every `EVERY_S`. `allocator` None leaves everything as it is."""
+
+    def __init__(self, allocator: Allocator | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._allocator = allocator
+        self._clock = clock
+        self._looked = clock()
+
+    def watched(
+        self, advance: Callable[[Sequence[Item]], list[Result | Exception]]
+    ) -> Callable[[Sequence[Item]], list[Result | Exception]]:
+        """The call, after which is looked."""
+
+        def advance_and_give_back(items: Sequence[Item]) -> list[Result | Exception]:
+            try:
+                return advance(items)
+            finally:
+                self.look()
+
+        return advance_and_give_back if self._allocator else advance
+
+    def look(self) -> None:
+        """Gives back what is kept, when it is time and worth it."""
+        now = self._clock()
+        if self._allocator is None or now - self._looked < EVERY_S:
+            return
+        self._looked = now
+        if self._allocator.kept() >= WORTH_BYTES:
+            self._allocator.give_back()
+
+
+class _Counts(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+class Glibc:
+    """The C library of most Linux systems, from version 2.33 on."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        library.mallinfo2.restype = _Counts
+
+    def kept(self) -> int:
+        """Free bytes of all arenas."""
+        return int(self._library.mallinfo2().fordblks)
+
+    def give_back(self) -> None:
+        """Takes about a millisecond, and the next step a page fault for every page it takes again."""
+        self._library.malloc_trim(0)
+
+
+def process_allocator() -> Allocator | None:
+    """This process's, where it can be told to give back; None on macOS and with other C libraries."""
+    library = ctypes.CDLL(None)
+    return Glibc(library) if hasattr(library, "mallinfo2") and hasattr(library, "malloc_trim") else None
