@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.engines.lm.linear import AnyPrecision, Int8Linear, linear
+from deployments.engines.lm import linear as linear_layers
+from deployments.engines.lm.linear import AnyPrecision, BFloat16Linear, Int8Linear, linear
 from deployments.engines.lm.llama import LlamaShape
 from deployments.engines.lm.sampler import Sampling, choose, forbid, uniforms
 from deployments.engines.lm.slots import SlotCache, length_mask, write_step
@@ -161,6 +162,23 @@ def test_a_layer_is_near_the_product_of_its_weight(precision: AnyPrecision) -> N
     exact, made = x @ weight.t() + bias, linear(weight, bias, precision)(x)
     assert made.dtype == torch.float32
     assert (made - exact).norm() < {"float32": 1e-5, "bfloat16": 1e-2, "int8": 2e-2}[precision] * exact.norm()
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_is_the_same_sum_with_and_without_instructions_for_it(
+    has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_layers, "MULTIPLIES_BFLOAT16", has)
+    random = torch.Generator().manual_seed(3)
+    weight, bias = torch.randn(48, 64, generator=random), torch.randn(48, generator=random)
+    layer = BFloat16Linear(weight, bias)
+    x = torch.randn(5, 64, generator=random)
+    assert layer.weight.dtype == (torch.bfloat16 if has else torch.float32)
+    rounded = [tensor.to(torch.bfloat16).double() for tensor in (x, weight, bias)]
+    exact = rounded[0] @ rounded[1].t() + rounded[2]
+    made = layer(x)
+    assert made.dtype == torch.float32
+    assert ((made - exact).abs() <= exact.abs() / 250 + 1e-3).all()
 
 
 def test_int8_takes_silence() -> None:

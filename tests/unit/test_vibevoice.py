@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
+from deployments.engines.lm import linear
 from deployments.engines.vibevoice.config import read
 from deployments.engines.vibevoice.diffusion import schedule
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoicePiece, load
@@ -23,7 +24,7 @@ from tests.unit.vibevoice_models import model, write_tiny
 
 RATE = 24_000
 MOST_FRAMES = 30
-STEADY = 52
+STEADY = 42
 """The seed of weights for eight bits."""
 
 
@@ -65,6 +66,10 @@ class TestInt8(SpeechEngineProperties):
     @pytest.fixture
     def engine(self, steady: Path) -> VibeVoiceEngine:
         return loaded(steady, precision="int8")
+
+    def test_a_processor_without_bfloat16_speaks_the_same(self, steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(linear, "MULTIPLIES_BFLOAT16", False)
+        self.test_golden(loaded(steady, precision="int8"))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -25,6 +25,9 @@ BLOCK_ROWS = 128
 PACKS = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 """Whether oneDNN multiplies packed bytes here."""
 
+MULTIPLIES_BFLOAT16 = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether this CPU has instructions for bfloat16 (AVX512-BF16, AMX)."""
+
 
 class FloatLinear(nn.Module):
     """`x @ weight.T + bias`."""
@@ -40,16 +43,22 @@ class FloatLinear(nn.Module):
 
 
 class BFloat16Linear(nn.Module):
-    """The same with a weight of half the bytes. Rows are rounded for the product alone, and come back as float32."""
+    """The same with a weight of half the bytes. Rows are rounded for the product alone, and come back as float32.
+
+    A CPU without instructions for it multiplies the rounded numbers in float32, which is the same sum, and keeps them so.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.to(torch.bfloat16).contiguous(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.to(torch.bfloat16), requires_grad=False)
+        kept = torch.bfloat16 if MULTIPLIES_BFLOAT16 or weight.device.type != "cpu" else torch.float32
+        rounded = weight.to(torch.bfloat16).to(kept).contiguous()
+        self.weight = nn.Parameter(rounded, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.to(torch.bfloat16).to(kept), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs) float32 to (n, outputs) float32."""
-        return F.linear(x.to(torch.bfloat16), self.weight, self.bias).float()
+        rounded = x.to(torch.bfloat16).to(self.weight.dtype)
+        return F.linear(rounded, self.weight, self.bias).to(torch.bfloat16).float()
 
 
 class Int8Linear(nn.Module):

@@ -20,8 +20,8 @@ from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.config import CodecShape
 
 Weights = Mapping[str, Tensor]
-SMALLEST_PACKED = 64
-"""Channels: below it, smaller weights save less than rounding rows to them costs."""
+SMALLEST_PACKED = 256
+"""Channels. Narrower layers have few weights and many rows, and rounding every row to bytes costs more than it saves."""
 
 
 class Past:
@@ -155,7 +155,8 @@ class _Stack(nn.Module):
 
 
 def _precision(channels: int, precision: AnyPrecision) -> AnyPrecision:
-    return precision if channels >= SMALLEST_PACKED else "float32"
+    """What suits a layer of so many channels."""
+    return "bfloat16" if precision == "int8" and channels < SMALLEST_PACKED else precision
 
 
 def _blocks(weights: Weights, name: str, count: int, shape: CodecShape, precision: AnyPrecision) -> list[_Part]:
