@@ -1,14 +1,16 @@
-"""Cuts long text into pieces that a voice can speak one after the other.
+"""Cuts text into pieces that a voice can speak one after the other, be it whole or still being written.
 
 Sentence borders come from `sentencex`; what is ours is the fitting: clause cuts for long sentences, company for
-tiny ones, an early first piece, and bounded work for any input.
+tiny ones, an early first piece, and bounded work for any input. Every decision looks a bounded way ahead and no further: it
+is made as soon as so much text is there, and comes out the same however the text arrived.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import groupby
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from unicodedata import category, combining
 
 import sentencex
@@ -16,13 +18,13 @@ import sentencex
 from deployments.settings import PieceSettings
 
 _TINY = 12  # characters; shorter pieces are spoken with a clipped, final intonation
-_WINDOW = 4096  # some quotes make sentencex quadratic, so it never sees more than this at once
+_AHEAD = 16  # characters after a place that decide whether it is a border: "September", "trillion", a tiny rest
+_REACH = 4  # times the longest piece is looked at to find one: some quotes make sentencex quadratic
 
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
-_FULL_WIDTH_STOPS = "。！？」』）"
 _SPEAKABLE = re.compile(r"[^\W_]")
 _MONTH = (
     "(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
@@ -36,6 +38,11 @@ _BOUND = (
     r"|\d (?=\d|[%‰°€]|[ap]\.?m\b|(?:hundred|thousand|million|billion|trillion)\b)|[$€£¥] (?=\d)"
 )
 _BETWEEN_SENTENCES = re.compile(_BOUND)
+_MARKS = re.compile(r"[^\w\s]+ ?")
+_END = re.compile(r"[.!?].* |[^\x00-\x7f]")
+_CLOSING = dict(zip('"`“„«‹「『（([{', '"`”“»›」』）)]}', strict=True))
+_OPENING = re.compile(f"[{re.escape(''.join(_CLOSING))}]")
+_LONGEST_BOUND = 24  # characters before a space that may forbid a cut there
 _WITHIN_SENTENCE = re.compile(rf"{_BOUND}|\b(?:[A-Z]|St|vs|cf|[eE]\.g|[iI]\.e|al)\. (?=\w)")
 # Each group of marks is a better place to cut than the next; a cut stands at the end of the match.
 _CLAUSE_MARKS = (
@@ -43,6 +50,7 @@ _CLAUSE_MARKS = (
     re.compile(r"[;:](?= )|—|–(?= )|[；：؛]"),
     re.compile(r",[\"'”’»]?(?= )|\)(?= )|[，、،]"),
 )
+_WORD_ENDS = re.compile(r"(?<! ) |[^\x00-\x7f\w\s]")
 _CONJUNCTION = re.compile(
     r"(?= (?:and|but|or|nor|so|yet|because|although|though|while|when|where|which|who|that|if|unless|until|than)\b)"
 )
@@ -55,52 +63,205 @@ def cut_into_pieces(text: str, settings: PieceSettings) -> tuple[str, ...]:
     A long first sentence is cut at a clause within `first_piece_characters`, so that sound starts early.
     Text with nothing to speak gives no pieces. The work grows linearly with the text.
     """
-    limit = settings.piece_characters
-    pieces: list[str] = []
-    for paragraph in _paragraphs(text):
-        fitted = [piece for sentence in _sentences(paragraph, limit) for piece in _fit(sentence, limit)]
-        pieces += _join_tiny([piece for piece in fitted if _SPEAKABLE.search(piece)], limit)
-    return (*_cut_first(pieces[0], settings.first_piece_characters), *pieces[1:]) if pieces else ()
+    cutter = Cutter(settings)
+    cutter.write(text)
+    cutter.flush()
+    return tuple(cutter.settled())
 
 
-def _paragraphs(text: str) -> Iterator[str]:
-    lines = _INVISIBLE.sub("", text).splitlines()
-    for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
-        if filled:
+class Cutter:
+    """The same for a text that is still being written.
+
+    A piece is settled when nothing that may follow can change it. Without a flush before its end, the pieces of a text are
+    those of the whole text, however it was split.
+    """
+
+    def __init__(self, settings: PieceSettings) -> None:
+        self._limit = settings.piece_characters
+        self._first_limit = settings.first_piece_characters
+        self._begun = self._first_limit >= self._limit  # then the first piece is like any other
+        self._paragraphs = deque([_Paragraph()])
+        self._gap = False  # whether the text ends with space
+        self._blank = True  # whether its last line is blank as yet
+        self._held = ""  # what may be the first half of a line's end
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is text in no piece yet."""
+        return any(map(len, self._paragraphs))
+
+    def write(self, text: str) -> None:
+        """Takes more of the text."""
+        text = self._held + _INVISIBLE.sub("", text)
+        self._held = "\r" if text.endswith("\r") else ""
+        for line in text.removesuffix(self._held).splitlines(keepends=True):
+            self._write_line(line)
+
+    def _write_line(self, line: str) -> None:
+        paragraph, words = self._paragraphs[-1], line.split()
+        if words:
             # Plain single spaces also keep sentencex 1.0.32 from panicking on "A" + NBSP + ".".
-            yield " ".join(" ".join(group).split())
+            space = " " if len(paragraph) and (self._gap or line[0].isspace()) else ""
+            paragraph.write(space + " ".join(words))
+            self._blank = False
+        self._gap = line[-1].isspace()
+        if line.splitlines()[0] != line:
+            if self._blank:
+                self._end_paragraph()
+            self._blank = True
+
+    def flush(self) -> None:
+        """Whatever was written is spoken without what follows."""
+        self._held = ""
+        self._end_paragraph()
+
+    def flush_words(self) -> None:
+        """The same, but for the end of what was written when a word or a number may go on there."""
+        rest = self._paragraphs[-1].take_end(lambda text: _certain_end(text, self._gap))
+        gap = self._gap
+        self._end_paragraph()
+        self._paragraphs[-1].write(rest)
+        self._gap, self._blank = gap, not rest
+
+    def _end_paragraph(self) -> None:
+        self._gap, self._blank = False, True
+        if len(self._paragraphs[-1]):
+            self._paragraphs[-1].complete = True
+            self._paragraphs.append(_Paragraph())
+
+    def settled(self) -> Iterator[str]:
+        """The next pieces, as long as there is one that is settled."""
+        while length := self._next_length():
+            piece = self._paragraphs[0].take(length)
+            if not len(self._paragraphs[0]) and len(self._paragraphs) > 1:
+                self._paragraphs.popleft()
+            if _SPEAKABLE.search(piece):
+                self._begun = True
+                yield piece
+
+    def _next_length(self) -> int:
+        """The length of the next piece; 0 while what follows may change it."""
+        block, whole = self._paragraphs[0].begin(_REACH * self._limit + 2 * _AHEAD)
+        length, ends = self._sentence(block, whole)
+        far = 2 * self._limit + _AHEAD  # a sentence of which so much is there is cut without waiting for its end
+        if not self._begun and length > self._first_limit and (ends or length >= self._first_limit + _AHEAD):
+            cut = _first_cut(block[:length], self._first_limit)
+            if cut and _SPEAKABLE.search(block, cut, length):
+                return cut
+        if not (ends or length >= far):
+            return 0
+        return length if length <= self._limit else _cut_position(block[: min(length, 2 * self._limit)], self._limit)
+
+    def _sentence(self, block: str, whole: bool) -> tuple[int, bool]:
+        """The length of the first sentence and whether it ends there, or goes on for all that is known. A tiny one takes the
+        next with it, and any one a tiny rest; `whole` says that nothing follows the block."""
+        for end in _possible_ends(block):
+            length = len(block[:end].rstrip())
+            if length > 2 * self._limit or (whole and len(block) - end < _TINY):
+                break
+            needed = max(end + _TINY, self._needed(block, end))
+            if length >= _TINY and needed > len(block) and not whole:
+                return length, False
+            if length >= _TINY and _is_border(block, end, needed):
+                return length, True
+        return len(block), whole
+
+    def _needed(self, block: str, end: int) -> int:
+        """How much of the block decides whether a sentence ends at `end`. A quotation that is open there has to be seen to
+        its end, unless it is too long to be spoken as one."""
+        opened, closing = _open_at(block, end)
+        most = opened + 2 * self._limit
+        closed = block.find(closing, end, most) if closing else -1
+        if closed >= 0:
+            return closed + 1 + _AHEAD
+        return most if closing and len(block) < most else end + _AHEAD
 
 
-def _sentences(paragraph: str, limit: int) -> Iterator[str]:
-    size = max(_WINDOW, 4 * limit)
-    start = 0
-    while start < len(paragraph):
-        found = _split_sentences(paragraph[start : start + size])
-        if start + size < len(paragraph):
-            found = _complete(found, size)
-        yield from (sentence.strip() for sentence in found)
-        start += sum(map(len, found))
+class _Paragraph:
+    """Words with a space between them, whose begin is taken away piece by piece; `complete` when no more follow."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._text = ""
+        self._at = 0
+        self._new: list[str] = []
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def write(self, text: str) -> None:
+        """Appends."""
+        self._new.append(text)
+        self._length += len(text)
+
+    def begin(self, most: int) -> tuple[str, bool]:
+        """At most so many characters from the begin, and whether nothing follows them."""
+        self._join()
+        return self._text[self._at : self._at + most], self.complete and self._length <= most
+
+    def take(self, length: int) -> str:
+        """The begin, which is gone then, as is the space after it."""
+        taken = self._text[self._at : self._at + length]
+        self._at += length + self._text.startswith(" ", self._at + length)
+        self._length = len(self._text) - self._at
+        return taken.strip()
+
+    def take_end(self, begin: Callable[[str], int]) -> str:
+        """The end, which is gone then, from where `begin` says that it does."""
+        self._join()
+        rest = self._text[self._at :]
+        place = begin(rest)
+        self._text, self._at, self._length = rest[:place], 0, place
+        return rest[place:]
+
+    def _join(self) -> None:
+        if self._new:
+            self._text, self._at = "".join([self._text[self._at :], *self._new]), 0
+            self._new.clear()
 
 
-def _complete(found: list[str], size: int) -> list[str]:
-    """Leaves the last sentence, which the window broke off, to the next window, or half of it if it is huge."""
-    *whole, last = found
-    if len(last) <= size // 2:
-        return whole
-    return [*whole, last[: _cut_position(last, len(last) - 1)]]
+def _possible_ends(block: str) -> Iterator[int]:
+    """Where a sentence may end, after its mark and what closes with it. Whether one does is for sentencex to say."""
+    return (marks.end() for marks in _MARKS.finditer(block) if _END.search(marks[0]))
 
 
-def _split_sentences(block: str) -> list[str]:
-    bound = _bound_spaces(_BETWEEN_SENTENCES, block)
-    sentences: list[str] = []
-    start = end = 0
-    for sentence in _segment(block):
-        end += len(sentence)
-        # A border inside a run of ASCII is a host name, a version or a closing quote more often than a sentence.
-        if end == len(block) or (end - 1 not in bound and (block[end - 1] == " " or block[end - 1] > "\x7f")):
-            sentences.append(block[start:end])
-            start = end
-    return sentences
+def _open_at(block: str, end: int) -> tuple[int, str]:
+    """Where the quotation begins that is open at `end`, and the sign that closes it; "" when there is none."""
+    place = 0
+    while opens := _OPENING.search(block, place, end):
+        closing = _CLOSING[opens[0]]
+        closed = block.find(closing, opens.end(), end)
+        if closed < 0:
+            return opens.start(), closing
+        place = closed + 1
+    return 0, ""
+
+
+def _is_border(block: str, end: int, needed: int) -> bool:
+    # A border inside a run of ASCII is a host name, a version or a closing quote more often than a sentence.
+    if not (block[end - 1] == " " or block[end - 1] > "\x7f"):
+        return False
+    seen = block[:needed]
+    opened, closing = _open_at(block, needed)
+    if opened >= end:
+        seen += closing  # sentencex takes a quote that is not closed for the end of what stands before it
+    return end in accumulate(map(len, _segment(seen))) and not _is_bound(_BETWEEN_SENTENCES, block[:needed], end)
+
+
+def _is_bound(pattern: re.Pattern[str], text: str, end: int) -> bool:
+    """Whether nothing may be cut after the space before `end`."""
+    return any(match.end() == end for match in pattern.finditer(text, max(0, end - _LONGEST_BOUND)))
+
+
+def _certain_end(text: str, gap: bool) -> int:
+    """The last place up to which no word and no number of the text can go on in what follows; `gap` says that space does."""
+    ends = [match.end() for match in _WORD_ENDS.finditer(f"{text} " if gap else text)]
+    for end in reversed(ends):
+        begin = text[:end].rstrip() + " "
+        if not any(_is_bound(_WITHIN_SENTENCE, begin + more, len(begin)) for more in ("0", "A")):
+            return min(end, len(text))
+    return 0
 
 
 def _segment(block: str) -> list[str]:
@@ -111,14 +272,6 @@ def _segment(block: str) -> list[str]:
         if type(error).__name__ != "PanicException":
             raise
         return [block]
-
-
-def _fit(sentence: str, limit: int) -> Iterator[str]:
-    while len(sentence) > limit:
-        cut = _cut_position(sentence, limit)
-        yield sentence[:cut].strip()
-        sentence = sentence[cut:].lstrip()
-    yield sentence
 
 
 def _cut_position(text: str, limit: int) -> int:
@@ -159,23 +312,10 @@ def _joined(left: str, right: str) -> bool:
     )
 
 
-def _join_tiny(pieces: list[str], limit: int) -> list[str]:
-    joined: list[str] = []
-    for index, piece in enumerate(pieces):
-        alone = len(piece) < _TINY and index == len(pieces) - 1
-        if joined and (alone or len(joined[-1]) < _TINY) and len(joined[-1]) + 1 + len(piece) <= limit:
-            joined[-1] += piece if joined[-1][-1] in _FULL_WIDTH_STOPS else f" {piece}"
-        else:
-            joined.append(piece)
-    return joined
-
-
-def _cut_first(piece: str, first_limit: int) -> list[str]:
-    if len(piece) <= first_limit:
-        return [piece]
-    bound = _bound_spaces(_WITHIN_SENTENCE, piece)
-    last = min(first_limit, len(piece) - _TINY)
-    places = [m.end() for marks in _CLAUSE_MARKS for m in marks.finditer(piece, 0, last + 1)]
+def _first_cut(sentence: str, first_limit: int) -> int:
+    """Where the last clause ends within the limit, that leaves neither side tiny; 0 when none does."""
+    bound = _bound_spaces(_WITHIN_SENTENCE, sentence)
+    last = min(first_limit, len(sentence) - _TINY)
+    places = [m.end() for marks in _CLAUSE_MARKS for m in marks.finditer(sentence, 0, last + 1)]
     cut = max((place for place in places if _TINY <= place <= last and place not in bound), default=0)
-    parts = [piece[:cut].strip(), piece[cut:].strip()] if cut else [piece]
-    return [piece] if not all(_SPEAKABLE.search(part) for part in parts) else parts
+    return cut if _SPEAKABLE.search(sentence, 0, cut) else 0

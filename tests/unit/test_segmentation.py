@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from deployments.settings import PieceSettings
 from deployments.text import segmentation
-from deployments.text.segmentation import cut_into_pieces
+from deployments.text.segmentation import Cutter, cut_into_pieces
 
 SETTINGS = PieceSettings(first_piece_characters=60, piece_characters=240)
 
@@ -37,6 +38,7 @@ WHOLE = {
     "quoted sentences": 'She said, "I am here. You are too."',
     "brackets": "He asked (very politely!) for more.",
     "attribution": '"Stop right there!" he cried.',
+    "code at the start": "`docs/structures.md` explains it.",
     "several marks": "You did what to the car?!",
 }
 
@@ -260,11 +262,15 @@ def test_work_grows_linearly(unit: str, monkeypatch: pytest.MonkeyPatch) -> None
         seen += len(block)
         return segment(block)
 
+    def work(characters: int) -> int:
+        nonlocal seen
+        seen = 0
+        text = unit * (characters // len(unit))
+        assert _letters("".join(cut_into_pieces(text, SETTINGS))) == _letters(text)
+        return seen
+
     monkeypatch.setattr(segmentation, "_segment", counted)
-    text = unit * (100_000 // len(unit))
-    pieces = cut_into_pieces(text, SETTINGS)
-    assert seen <= 3 * len(text)
-    assert _letters("".join(pieces)) == _letters(text)
+    assert work(100_000) <= 2.2 * work(50_000)
 
 
 def test_two_megabytes_of_prose() -> None:
@@ -282,3 +288,98 @@ def test_a_panic_in_the_library_leaves_the_text_whole(monkeypatch: pytest.Monkey
     monkeypatch.setattr("sentencex.segment", panic)
     text = "The first one is here. The second one is there."
     assert cut_into_pieces(text, SETTINGS) == (text,)
+
+
+def as_it_arrives(messages: list[str], settings: PieceSettings) -> list[str]:
+    """The pieces of a text that comes in messages, each taken as soon as it is settled."""
+    cutter = Cutter(settings)
+    pieces: list[str] = []
+    for message in messages:
+        cutter.write(message)
+        pieces += cutter.settled()
+    cutter.flush()
+    return pieces + list(cutter.settled())
+
+
+def split(text: str, places: list[int]) -> list[str]:
+    borders = [0, *sorted(min(place, len(text)) for place in places), len(text)]
+    return [text[a:b] for a, b in pairwise(borders)]
+
+
+PHRASES = st.sampled_from(
+    [*WHOLE.values(), *(text for text, _ in CUT.values()), *(text for _, text, _ in LONG.values())]
+)
+prose = st.lists(st.tuples(PHRASES, st.sampled_from([" ", "\n", "\r\n", "\n\n", "\r\n\r\n", ", ", ""])), max_size=12)
+prose_text = prose.map(lambda parts: "".join(phrase + separator for phrase, separator in parts))
+
+
+@hypothesis_settings(deadline=None, max_examples=300)  # the machine may be busy
+@given(st.one_of(rough, prose_text), st.lists(st.integers(0, 600), max_size=12), settings_drawn)
+@example("a.\r\n b.\r\n", [3, 8], SETTINGS)
+@example('We begin with this one. "Stop right there!" he cried. That was all.', [25, 33, 44], SETTINGS)
+def test_the_pieces_are_the_same_however_the_text_arrives(
+    text: str, places: list[int], settings: PieceSettings
+) -> None:
+    whole = list(cut_into_pieces(text, settings))
+    assert as_it_arrives(split(text, places), settings) == whole
+    assert as_it_arrives(list(text), settings) == whole
+
+
+def test_a_sentence_leaves_when_the_next_has_begun() -> None:
+    cutter = Cutter(SETTINGS)
+    cutter.write("It rained all day. We stayed ins")
+    assert list(cutter.settled()) == []
+    cutter.write("ide.")
+    assert list(cutter.settled()) == ["It rained all day."]
+    assert cutter.waits
+
+
+def test_a_long_first_sentence_begins_before_its_end() -> None:
+    cutter = Cutter(PieceSettings(first_piece_characters=40, piece_characters=240))
+    cutter.write("After the war, in a small town, people began to build again")
+    assert list(cutter.settled()) == ["After the war, in a small town,"]
+
+
+def test_a_sentence_without_an_end_leaves_in_parts() -> None:
+    cutter = Cutter(PieceSettings(first_piece_characters=40, piece_characters=40))
+    cutter.write("and so it went on and on and on " * 4)
+    assert len(list(cutter.settled())) == 1
+
+
+HELD = {
+    "word": ("He went to the har", "He went to the", "bor."),
+    "number": ("It costs 3.", "It costs", "50 now."),
+    "spaced number": ("It costs 1 ", "It costs", "250 euros."),
+    "title": ("He asked Dr. ", "He asked", "Smith."),
+    "date": ("She came on March ", "She came on", "4, 2024."),
+    "nothing but a word": ("Incompre", None, "hensible."),
+    "whole words": ("He went to the ", "He went to the", "harbor."),
+    "chinese": ("今天天气好，我", "今天天气好，", "们走。"),
+}
+
+
+@pytest.mark.parametrize(("begin", "left", "rest"), HELD.values(), ids=HELD.keys())
+def test_what_leaves_when_no_text_comes_ends_with_a_whole_word(begin: str, left: str | None, rest: str) -> None:
+    cutter = Cutter(SETTINGS)
+    cutter.write(begin)
+    cutter.flush_words()
+    assert list(cutter.settled()) == ([] if left is None else [left])
+    cutter.write(rest)
+    cutter.flush()
+    ((last),) = cutter.settled()
+    assert f"{left or ''} {last}".split() == (begin + rest).split() or left == "今天天气好，"
+    assert not cutter.waits
+
+
+@hypothesis_settings(deadline=None)  # the machine may be busy
+@given(st.one_of(rough, prose_text), st.lists(st.integers(0, 400), max_size=8))
+def test_flushes_lose_and_repeat_no_letter(text: str, places: list[int]) -> None:
+    cutter = Cutter(SETTINGS)
+    pieces: list[str] = []
+    for message in split(text, places):
+        cutter.write(message)
+        cutter.flush_words()
+        pieces += cutter.settled()
+    cutter.flush()
+    pieces += cutter.settled()
+    assert _letters("".join(pieces)) == _letters(text)
