@@ -12,6 +12,7 @@ from typing import Literal
 Kind = Literal[
     "invalid",  # the request is wrong and would be wrong again
     "unauthorized",  # no key, or one we do not know
+    "forbidden",  # whoever asks may not ask this
     "not_found",  # a model, voice or session that does not exist
     "unsupported",  # well formed, but this model cannot do it
     "too_large",  # over a configured limit

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from deployments.audio.concealment import Concealment
@@ -91,6 +91,7 @@ class PacedSpeech:
         self._gap_seconds = 0.0
         self._course = Course()
         self._written = self._taken = 0
+        self._paused = False
 
     @property
     def lasts_seconds(self) -> float:
@@ -100,6 +101,18 @@ class PacedSpeech:
     @property
     def _buffered_seconds(self) -> float:
         return self._buffer.level / self._rate
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Inside, no sound is owed, as there is nothing to say yet: none is late."""
+        self._paused = True
+        self._sound_came.set()
+        try:
+            yield
+        finally:
+            self._paused = False
+            self._pacer.playout.rest_if_dry(self._clock())
+            self._sound_came.set()
 
     async def frames(self, chunks: Chunks, after: Place | None = None) -> AsyncGenerator[Frame]:
         """The stream's sound, or what comes `after` a place that was heard before. Raises what the engine raised, after the
@@ -166,8 +179,8 @@ class PacedSpeech:
 
     async def _next_frame(self) -> Frame | None:
         await self._wait_for_the_listener()
-        while not await self._sound_is_there(self._patience_s()) and self._buffer.level == 0:
-            if self._pacer.playout.started_s is not None:
+        while not await self._sound_is_there() and self._buffer.level == 0:
+            if self._pacer.playout.plays:
                 return self._concealed()
             self._fall_back()  # there is no sound yet that could be concealed
         if self._buffer.level == 0:
@@ -183,12 +196,16 @@ class PacedSpeech:
         start, self._taken = self._taken, self._taken + count
         return tuple(replace(passed, start=passed.start - start) for passed in self._course.go(self._taken))
 
-    async def _sound_is_there(self, patience_s: float | None) -> bool:
-        """Waits for the next frame or the end; False when that takes too long."""
-        deadline = None if patience_s is None else self._clock() + patience_s
+    async def _sound_is_there(self) -> bool:
+        """Waits for the next frame or the end; False when that takes too long while sound is owed."""
+        patience_s, since_s = self._patience_s(), self._clock()
         while self._buffer.level < self._enough and not self._ended:
             self._sound_came.clear()
-            left = None if deadline is None else deadline - self._clock()
+            if self._paused:
+                await self._sound_came.wait()
+                patience_s, since_s = self._patience_s(), self._clock()
+                continue
+            left = None if patience_s is None else since_s + patience_s - self._clock()
             if left is not None and left <= 0:
                 return False
             with contextlib.suppress(TimeoutError):
@@ -197,8 +214,9 @@ class PacedSpeech:
 
     @property
     def _enough(self) -> int:
-        """Samples that are worth a frame: of the first sound any, later a whole one where frames are cut."""
-        return self._frame if self._played and self._pacer.playout.started_s is not None else 1
+        """Samples that are worth a frame: of the first sound and the last before a pause any, else a whole one where frames
+        are cut."""
+        return self._frame if self._played and self._pacer.playout.plays and not self._paused else 1
 
     async def _wait_for_the_listener(self) -> None:
         """Does not send further ahead than the look-ahead, for a stream that is played as it comes."""
@@ -213,7 +231,7 @@ class PacedSpeech:
         sound may take until the fallback takes over."""
         if not self._played:
             return None
-        if self._pacer.playout.started_s is None:
+        if not self._pacer.playout.plays:
             return self._settings.fallback_after_ms / 1000 if self._can_fall_back else None
         budget_ms = 0.0 if self._gap_seconds else self._settings.chunk_budget_ms
         return max(0.0, self._pacer.playout.lead(self._clock())) + budget_ms / 1000
@@ -240,7 +258,7 @@ class PacedSpeech:
     def _count(self, frame: Frame) -> None:
         seconds = len(frame.samples) / self._rate
         playout, now = self._pacer.playout, self._clock()
-        if playout.started_s is not None:
+        if playout.plays:
             lead, least = max(0.0, playout.lead(now)), self.report.least_lead_seconds
             self.report.least_lead_seconds = lead if least is None else min(least, lead)
         playout.send(seconds, now)

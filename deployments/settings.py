@@ -59,6 +59,18 @@ class PieceSettings(StrictModel):
     piece_characters: int
 
 
+class ArrivalSettings(StrictModel):
+    """How a text that arrives while it is spoken is waited for.
+
+    It has at most `max_characters`. When none came for `pause_s`, what is there is spoken; when there was nothing to say for
+    `idle_s`, its writer is taken to be gone.
+    """
+
+    max_characters: int
+    pause_s: float
+    idle_s: float
+
+
 class WindowSettings(StrictModel):
     """How a recording is cut into windows for recognition."""
 

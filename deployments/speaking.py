@@ -6,8 +6,8 @@ request and no more, whatever the length of the text, and the next request can g
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,8 @@ from deployments.audio.stretch import Stretcher
 from deployments.engines import voice_mix
 from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits, UtteranceT, VoiceReference
 from deployments.errors import MotetError, fail
-from deployments.text.speakers import carried_on, check_speakers
+from deployments.text.sources import PieceSource
+from deployments.text.speakers import Script, check_speakers
 
 CHARACTERS_PER_SECOND = 15.0
 """English read aloud: about 150 words of six characters a minute. Only used to bound how much is asked for at once."""
@@ -24,8 +25,8 @@ CHARACTERS_PER_SECOND = 15.0
 
 @dataclass(frozen=True, slots=True)
 class SpeechTask:
-    """A whole text to be spoken: `pieces` in order (`by_speakers`), with the voice resolved and the speed as the caller gave
-    it.
+    """A text to be spoken: `pieces` in order (`by_speakers`), with the voice resolved and the speed as the caller gave it. A
+    text that is still being written has none yet.
 
     With a `reference` it is spoken like that clip, and `voice` is the clip's id. `instructions` are for a model that takes
     them.
@@ -68,18 +69,13 @@ def pace_of(speed: float, traits: SpeechTraits) -> Pace:
     return Pace(own, speed / own)
 
 
-def requests_of(task: SpeechTask, speed: float, seconds_of_audio: float, first: int = 0) -> Iterator[SpeechRequest]:
-    """Cuts a task, from its piece `first` on, into requests of about `seconds_of_audio` each, in order."""
-    limit = seconds_of_audio * CHARACTERS_PER_SECOND
-    group, characters = list[str](), 0
-    for index, piece in enumerate(task.pieces[first:], first):
-        if group and characters + len(piece) > limit:
-            yield _request(task, tuple(group), speed, first)
-            first, group, characters = index, [], 0
-        group.append(piece)
-        characters += len(piece)
-    if group:
-        yield _request(task, tuple(group), speed, first)
+async def requests_of(
+    task: SpeechTask, text: PieceSource, speed: float, seconds_of_audio: float, first: int = 0
+) -> AsyncGenerator[SpeechRequest]:
+    """Requests of at most about `seconds_of_audio` each for the pieces of a text from number `first` on, in order."""
+    while pieces := await text.take(first, seconds_of_audio * CHARACTERS_PER_SECOND):
+        yield _request(task, pieces, speed, first)
+        first += len(pieces)
 
 
 def _request(task: SpeechTask, pieces: tuple[str, ...], speed: float, first_index: int) -> SpeechRequest:
@@ -95,55 +91,88 @@ def _request(task: SpeechTask, pieces: tuple[str, ...], speed: float, first_inde
 
 
 def by_speakers(pieces: tuple[str, ...], traits: SpeechTraits, voice: str) -> tuple[str, ...]:
-    """Where the model has several speakers, every piece says whose it is: it is spoken without those before it.
+    """The pieces of a text as `speakers_of` has them. Raises `MotetError` (invalid) also where nobody says anything."""
+    script = speakers_of(traits, voice)(pieces)
+    if pieces and not script:
+        raise fail("invalid", "The script has nothing to say.", "Send some words.", param="input", code="empty_input")
+    return script
 
-    Raises `MotetError` (invalid) where a speaker has none of the voices of `voice`, or nobody says anything.
+
+def speakers_of(traits: SpeechTraits, voice: str) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """Takes the next pieces of a text. Where the model has several speakers, every piece says whose it is then: it is spoken
+    without those before it.
+
+    The function raises `MotetError` (invalid) where a speaker has none of the voices of `voice`.
     """
     if traits.most_speakers == 1:
-        return pieces
-    script = carried_on(pieces)
-    if not script:
-        raise fail("invalid", "The script has nothing to say.", "Send some words.", param="input", code="empty_input")
-    check_speakers(script, voice.count(",") + 1)
-    return script
+        return tuple
+    script, voices = Script(), voice.count(",") + 1
+
+    def carried_on(pieces: Sequence[str]) -> tuple[str, ...]:
+        marked = script.carry_on(pieces)
+        check_speakers(marked, voices)
+        return marked
+
+    return carried_on
 
 
 async def speak(
     task: SpeechTask,
+    text: PieceSource,
     traits: SpeechTraits,
     call: Callable[[SpeechRequest], AsyncGenerator[AudioChunk]],
     seconds_of_audio: float,
     first: int = 0,
 ) -> AsyncGenerator[AudioChunk]:
-    """The task's sound from its piece `first` on, chunk by chunk, in order; `call` speaks one request. Only the very last
-    chunk says so."""
+    """The sound of a text from its piece `first` on, chunk by chunk, in order; `call` speaks one request. Only the very last
+    chunk says so: an empty one, where the text turned out to have ended before."""
     pace = pace_of(task.speed, traits)
     stretcher = Stretcher(traits.sample_rate, pace.tempo)
-    for request in requests_of(task, pace.speed, seconds_of_audio, first):
-        async with aclosing(call(request)) as chunks:
-            async for chunk in chunks:
-                yield _stretched(chunk, stretcher, len(task.pieces))
+    chunk: AudioChunk | None = None
+    async with aclosing(requests_of(task, text, pace.speed, seconds_of_audio, first)) as requests:
+        async for request in requests:
+            async with aclosing(call(request)) as chunks:
+                async for chunk in chunks:
+                    last = chunk.last and text.ends_at(request.first_index + len(request.pieces))
+                    chunk = replace(chunk, samples=stretcher.push(chunk.samples), last=last)
+                    yield chunk if not last else _with_tail(chunk, stretcher)
+    if chunk is not None and not chunk.last:
+        yield _with_tail(replace(chunk, samples=chunk.samples[:0], text="", last=True), stretcher)
 
 
-def _stretched(chunk: AudioChunk, stretcher: Stretcher, pieces: int) -> AudioChunk:
-    last = chunk.last and chunk.index == pieces - 1
-    samples = stretcher.push(chunk.samples)
-    if last:
-        samples = np.concatenate([samples, stretcher.finish()])
-    return replace(chunk, samples=samples, last=last)
+def _with_tail(chunk: AudioChunk, stretcher: Stretcher) -> AudioChunk:
+    return replace(chunk, samples=np.concatenate([chunk.samples, stretcher.finish()]))
 
 
 def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[AudioChunk]:
-    """The same with an engine in this process, on this thread."""
-    traits = engine.traits
-    pace = pace_of(task.speed, traits)
-    stretcher = Stretcher(traits.sample_rate, pace.tempo)
-    utterance = engine.open(_request(task, task.pieces, pace.speed, 0))
+    """The sound of a whole task by an engine in this process, on this thread."""
+    return speak_as_written(task, [task.pieces], engine)
+
+
+def speak_as_written(
+    task: SpeechTask, groups: Iterable[tuple[str, ...]], engine: SpeechEngine[UtteranceT]
+) -> Iterator[AudioChunk]:
+    """The same of a text whose pieces come in groups, each spoken when it is there."""
+    pace = pace_of(task.speed, engine.traits)
+    stretcher = Stretcher(engine.traits.sample_rate, pace.tempo)
+    chunk: AudioChunk | None = None
+    first = 0
+    for pieces in groups:
+        with closing(_steps(engine, _request(task, pieces, pace.speed, first))) as chunks:
+            for chunk in chunks:
+                yield replace(chunk, samples=stretcher.push(chunk.samples))
+        first += len(pieces)
+    if chunk is not None and len(tail := stretcher.finish()):
+        yield replace(chunk, samples=tail, text="")
+
+
+def _steps(engine: SpeechEngine[UtteranceT], request: SpeechRequest) -> Generator[AudioChunk]:
+    utterance = engine.open(request)
     try:
         while not utterance.finished:
             chunk = _only(engine.step([utterance]))
             if not chunk.pending:
-                yield _stretched(chunk, stretcher, len(task.pieces))
+                yield chunk
     finally:
         engine.close(utterance)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:
     from serve_app.api import Service
 
 
-def service_of(request: Request) -> Service:
-    """The service behind the application that answers this request."""
-    return cast("Service", request.app.state.service)
+def service_of(connection: HTTPConnection) -> Service:
+    """The service behind the application that answers this request or WebSocket."""
+    return cast("Service", connection.app.state.service)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from deployments.errors import fail
 from deployments.paced_speech import Frame, PacedSpeech
 from deployments.settings import PacingSettings
 from deployments.speaking import SpeechTask, speak
+from deployments.text.sources import PieceSource
 from deployments.text.speakers import without_marks
 from deployments.wire import unpack
 from serve_app.admission import Ticket
@@ -57,6 +58,7 @@ class SpeechPlan:
     traits: SpeechTraits
     audio_format: AudioFormat
     pacing: PacingSettings
+    text: PieceSource
     played: bool
     request_seconds_of_audio: float
     fallback: Fallback | None
@@ -64,7 +66,7 @@ class SpeechPlan:
     def pieces_of(self, place: Place) -> tuple[str, ...]:
         """The text as who speaks at a place reads it; a fallback voice reads the words of a script alone."""
         whole = place.fallback_from is None or self.traits.most_speakers == 1
-        return self.task.pieces if whole else without_marks(self.task.pieces)
+        return tuple(self.text.pieces) if whole else without_marks(self.text.pieces)
 
     @property
     def key(self) -> str:
@@ -119,6 +121,8 @@ class SpeechStream:
             fallback=self._fallback_from if plan.fallback else None,
             clock=clock,
         )
+        self._told_trouble = self._trouble
+        self._text = _AwaitedText(plan.text, self._paced, ticket)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -169,23 +173,26 @@ class SpeechStream:
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Server-sent events; those with sound have an id, and leave out what was heard before."""
-        sent, told = 0, self._trouble
+        sent = 0
         async with aclosing(self.encoded()) as encoded:
             async for data in encoded:
                 new = data[max(0, self._heard.bytes - sent) :]
                 sent += len(data)
                 if new:
                     yield event(self._delta(new), f"{self._plan.key}-{self._place_after(sent)}")
-                if told != self._trouble:
-                    told = self._trouble
-                    yield event(self._concealed())
-        yield event(self._done())
+                if trouble := self.new_trouble():
+                    yield event(trouble)
+        yield event({"type": "speech.audio.done", **self.done()})
 
     def _delta(self, data: bytes) -> dict[str, object]:
         """Some bytes of sound, and the pieces of the text that begin in it."""
         delta: dict[str, object] = {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
-        begun = [self._begun(stretch) for stretch in self._passed if self._is_new(stretch)]
+        begun = self.newly_begun()
         return delta | ({"pieces": begun} if begun else {})
+
+    def newly_begun(self) -> list[dict[str, object]]:
+        """The pieces of the text that begin in the bytes that came last."""
+        return [self._begun(stretch) for stretch in self._passed if self._is_new(stretch)]
 
     def _is_new(self, stretch: Stretch) -> bool:
         """Whether a piece, or another voice's saying of it, begins in what this client gets."""
@@ -208,10 +215,10 @@ class SpeechStream:
         voice = "" if place.fallback_from is None else f"{place.fallback_from}f"
         return f"{voice}{place.piece}.{place.sample}"
 
-    def _done(self) -> dict[str, object]:
-        """`finish_reason` is "stop", or why the model was stopped in a piece of the text ("length", ...)."""
+    def done(self) -> dict[str, object]:
+        """What is told at the end. `finish_reason` is "stop", or why the model was stopped in a piece of the text ("length",
+        ...)."""
         return {
-            "type": "speech.audio.done",
             "usage": self._usage(),
             "timing": self.timeline.milliseconds(),
             "finish_reason": self._paced.report.finish_reason,
@@ -222,8 +229,11 @@ class SpeechStream:
         """What a listener is told of: gaps, and another voice."""
         return self._paced.report.concealments, self._paced.report.fallback_piece
 
-    def _concealed(self) -> dict[str, object]:
-        report = self._paced.report
+    def new_trouble(self) -> dict[str, object] | None:
+        """What a listener is to be told of gaps and another voice since it was asked last; None when nothing happened."""
+        if self._told_trouble == self._trouble:
+            return None
+        self._told_trouble, report = self._trouble, self._paced.report
         seconds = round(report.concealed_seconds, 3)
         return {
             "type": "speech.audio.concealed",
@@ -258,7 +268,7 @@ class SpeechStream:
         if heard is not None and heard.fallback_from is not None:
             return self._fallback_from(heard.fallback_from)
         call = self._cache.through(plan.model, self._ask)
-        return speak(plan.task, plan.traits, call, plan.request_seconds_of_audio)
+        return speak(plan.task, self._text, plan.traits, call, plan.request_seconds_of_audio)
 
     async def _noticed(self, chunks: AsyncGenerator[AudioChunk]) -> AsyncGenerator[AudioChunk]:
         """The same; admission learns that this stream has what it waited for, wherever it came from."""
@@ -293,20 +303,65 @@ class SpeechStream:
         """The text from a piece on by the fallback model, as fast; of a script the words alone, by its one voice."""
         plan, other = self._plan, self._plan.fallback
         assert other is not None
-        task = SpeechTask(plan.pieces_of(Place(piece, 0, piece)), other.voice, plan.task.speed, plan.task.seed)
+        text = _Unmarked(self._text) if plan.traits.most_speakers > 1 else self._text
+        task = SpeechTask((), other.voice, plan.task.speed, plan.task.seed)
         call = self._cache.through(other.model, partial(self._spoken, other.model))
-        return speak(task, other.traits, call, plan.request_seconds_of_audio, piece)
+        return speak(task, text, other.traits, call, plan.request_seconds_of_audio, piece)
 
     def _usage(self) -> dict[str, object]:
         """OpenAI's shape. Models here have no tokens: a character counts as one in, a tenth of a second as one out."""
         seconds = self._paced.report.sent_seconds
-        characters, tenths = self._plan.task.characters, round(seconds * 10)
+        characters, tenths = sum(map(len, self._text.pieces)), round(seconds * 10)
         return {
             "input_tokens": characters,
             "output_tokens": tenths,
             "total_tokens": characters + tenths,
             "audio_seconds": round(seconds, 3),
         }
+
+
+class _AwaitedText:
+    """A text for which no engine owes any sound while it has to be waited for."""
+
+    def __init__(self, text: PieceSource, paced: PacedSpeech, ticket: Ticket) -> None:
+        self._text = text
+        self._paced = paced
+        self._ticket = ticket
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """See `PieceSource`."""
+        return self._text.pieces
+
+    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+        """See `PieceSource`."""
+        self._ticket.rests()
+        with self._paced.pause():
+            return await self._text.take(first, characters)
+
+    def ends_at(self, number: int) -> bool:
+        """See `PieceSource`."""
+        return self._text.ends_at(number)
+
+
+class _Unmarked:
+    """A script's words alone."""
+
+    def __init__(self, text: PieceSource) -> None:
+        self._text = text
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """See `PieceSource`."""
+        return without_marks(self._text.pieces)
+
+    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+        """See `PieceSource`."""
+        return without_marks(await self._text.take(first, characters))
+
+    def ends_at(self, number: int) -> bool:
+        """See `PieceSource`."""
+        return self._text.ends_at(number)
 
 
 def heard_by(last_event_id: str | None, plan: SpeechPlan) -> Heard:
@@ -343,4 +398,4 @@ def _heard_in(where: str) -> Heard | None:
 
 
 def _lies_in(place: Place | None, plan: SpeechPlan) -> bool:
-    return place is None or (place.fallback_from or 0) <= place.piece < len(plan.task.pieces)
+    return place is None or (place.fallback_from or 0) <= place.piece < len(plan.text.pieces)

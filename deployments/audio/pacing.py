@@ -21,6 +21,17 @@ class Playout:
     sent_seconds: float = 0.0
     stalled_seconds: float = 0.0
     underruns: int = 0
+    rests: bool = False
+    """Whether it has run dry because nothing was to be said: until the next sound it is as it was before the first."""
+
+    @property
+    def plays(self) -> bool:
+        """Whether it is to have sound without a gap."""
+        return self.started_s is not None and not self.rests
+
+    def rest_if_dry(self, now_s: float) -> None:
+        """Nothing was to be said until now."""
+        self.rests = self.rests or (self.started_s is not None and self.lead(now_s) <= 0)
 
     def send(self, seconds: float, now_s: float) -> None:
         """Sound leaves for the listener. If the player ran dry before, it starts again now."""
@@ -28,7 +39,8 @@ class Playout:
             self.started_s = now_s
         elif (dry := -self.lead(now_s)) > 0:
             self.stalled_seconds += dry
-            self.underruns += 1
+            self.underruns += not self.rests
+        self.rests = False
         self.sent_seconds += seconds
 
     def lead(self, now_s: float) -> float:
@@ -53,7 +65,7 @@ class Pacer:
 
     def deadline_seconds(self, buffered_seconds: float, now_s: float) -> float:
         """How long until the listener runs dry, with what is buffered here. 0 for a stream that has no sound yet."""
-        return self.playout.lead(now_s) + buffered_seconds
+        return (self.playout.lead(now_s) if self.playout.plays else 0.0) + buffered_seconds
 
     def adapt(self, buffered_seconds: float) -> None:
         """Moves the look-ahead by a step: up when the buffer runs low, down when it is nearly full. Never in jumps."""

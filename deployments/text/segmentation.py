@@ -85,11 +85,6 @@ class Cutter:
         self._blank = True  # whether its last line is blank as yet
         self._held = ""  # what may be the first half of a line's end
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is text in no piece yet."""
-        return any(map(len, self._paragraphs))
-
     def write(self, text: str) -> None:
         """Takes more of the text."""
         text = self._held + _INVISIBLE.sub("", text)

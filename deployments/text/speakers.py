@@ -27,16 +27,21 @@ def turns(text: str) -> list[Turn]:
     return [Turn(int(speaker), words.strip()) for speaker, words in named if words.strip()]
 
 
-def carried_on(pieces: Sequence[str]) -> tuple[str, ...]:
-    """The pieces, each beginning with its speaker's mark, so that it can be spoken without those before it. One that only
-    names a speaker is left out; a text without marks stays as it is."""
-    speaker, marked = "", []
-    for piece in pieces:
-        begins = _MARK.match(piece)
-        if turns(piece):
-            marked.append(piece if begins or not speaker else f"Speaker {speaker}: {piece}")
-        speaker = ([speaker] + [mark.group(1) for mark in _MARK.finditer(piece)])[-1]
-    return tuple(marked)
+class Script:
+    """A script that is read on and on, and remembers who is speaking."""
+
+    def __init__(self) -> None:
+        self._speaker = ""
+
+    def carry_on(self, pieces: Sequence[str]) -> tuple[str, ...]:
+        """The next pieces, each beginning with its speaker's mark, so that it can be spoken without those before it. One that
+        only names a speaker is left out; a text without marks stays as it is."""
+        marked = []
+        for piece in pieces:
+            if turns(piece):
+                marked.append(piece if _MARK.match(piece) or not self._speaker else f"Speaker {self._speaker}: {piece}")
+            self._speaker = ([self._speaker] + [mark.group(1) for mark in _MARK.finditer(piece)])[-1]
+        return tuple(marked)
 
 
 def without_marks(pieces: Sequence[str]) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints, field_validator
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from deployments.audio.encode import FORMATS, AudioFormat
@@ -16,6 +17,7 @@ from deployments.errors import fail
 from deployments.settings import StrictModel
 from deployments.speaking import SpeechTask, by_speakers, choose_voice
 from deployments.text.segmentation import cut_into_pieces
+from deployments.text.sources import PieceSource, WholeText
 from serve_app.api_types import service_of
 from serve_app.config import PRESETS, Preset
 from serve_app.http_errors import validated
@@ -30,8 +32,8 @@ LONG_TEXT_CHARACTERS = 10_000
 """Above this, cutting the text takes long enough to be done beside the event loop."""
 
 
-class SpeechBody(StrictModel):
-    """The request's fields, as OpenAI names them; `seed` and `pacing` are ours.
+class SpeechManner(StrictModel):
+    """Who speaks, how, and in which format, as OpenAI names the fields; `seed` and `pacing` are ours.
 
     The same seed gives the same samples. A model that finds nothing in `instructions` that it could follow speaks without
     them, and the answer's header `X-Motet-Ignored` says so. A stream that is `played` is made no further ahead of its
@@ -40,11 +42,9 @@ class SpeechBody(StrictModel):
     """
 
     model: str
-    input: str
     voice: str | None = None
     response_format: AudioFormat | None = None
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
-    stream_format: Literal["audio", "sse"] = "audio"
     instructions: Annotated[str, StringConstraints(max_length=4096)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     pacing: Literal["fast", "played"] | Preset | None = None
@@ -57,6 +57,13 @@ class SpeechBody(StrictModel):
         if not (name is None or isinstance(name, str)):
             raise ValueError('give the name of a voice, or {"id": name}')
         return name
+
+
+class SpeechBody(SpeechManner):
+    """The request's fields: the text, and how its sound is sent."""
+
+    input: str
+    stream_format: Literal["audio", "sse"] = "audio"
 
 
 SCHEMA = {
@@ -95,40 +102,74 @@ def _headers(body: SpeechBody, plan: SpeechPlan) -> dict[str, str]:
         "x-motet-model": plan.model,
         "x-motet-voice": plan.task.voice,
     }
-    ignored = body.instructions and not plan.task.instructions
-    return headers | ({"x-motet-ignored": "instructions"} if ignored else {})
+    return headers | ({"x-motet-ignored": "instructions"} if ignores_instructions(body, plan) else {})
+
+
+def ignores_instructions(manner: SpeechManner, plan: SpeechPlan) -> bool:
+    """Whether they are asked for in vain."""
+    return bool(manner.instructions) and not plan.task.instructions
 
 
 async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
-    service = service_of(request)
-    settings = service.config.speech
-    name = service.directory.resolve(body.model, "speech")
+    speaker = await speaker_of(body, request)
+    pieces = by_speakers(await _pieces(body.input, request), speaker.traits, speaker.voice)
+    return await plan_of(body, speaker, WholeText(pieces), request, pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A model and one of its voices, or a clip that it speaks like."""
+
+    model: str
+    traits: SpeechTraits
+    voice: str
+    reference: VoiceReference | None
+
+
+async def speaker_of(manner: SpeechManner, connection: HTTPConnection) -> Speaker:
+    """Who is asked for. Raises `MotetError` where there is no such model or voice."""
+    service = service_of(connection)
+    name = service.directory.resolve(manner.model, "speech")
     traits: SpeechTraits = await service.directory.traits(name)
-    pacing = body.pacing or settings.pacing_mode
-    reference = await _reference(body.voice, name, traits, request)
+    reference = await _reference(manner.voice, name, traits, connection)
     aliases = service.directory.models[name].voice_aliases
-    voice = reference.id if reference else choose_voice(body.voice, traits, aliases)
-    instructions = body.instructions if body.instructions and traits.heeds(body.instructions) else ""
-    pieces = by_speakers(await _pieces(body.input, request), traits, voice)
+    return Speaker(name, traits, reference.id if reference else choose_voice(manner.voice, traits, aliases), reference)
+
+
+async def plan_of(
+    manner: SpeechManner,
+    speaker: Speaker,
+    text: PieceSource,
+    connection: HTTPConnection,
+    pieces: tuple[str, ...] = (),
+) -> SpeechPlan:
+    """Everything that decides a stream; `pieces` are those of a text that is whole."""
+    service = service_of(connection)
+    settings = service.config.speech
+    pacing = manner.pacing or settings.pacing_mode
+    instructions = manner.instructions if manner.instructions and speaker.traits.heeds(manner.instructions) else ""
     return SpeechPlan(
-        model=name,
-        task=SpeechTask(pieces, voice, body.speed, body.seed, reference, instructions),
-        traits=traits,
-        audio_format=body.response_format or settings.default_format,
+        model=speaker.model,
+        task=SpeechTask(pieces, speaker.voice, manner.speed, manner.seed, speaker.reference, instructions),
+        traits=speaker.traits,
+        audio_format=manner.response_format or settings.default_format,
         pacing=settings.pacing if pacing == "fast" or pacing == "played" else PRESETS[pacing],
+        text=text,
         played=pacing != "fast",
         request_seconds_of_audio=settings.request_seconds_of_audio,
-        fallback=None if pacing == "fast" else await service.fallback_for(name),
+        fallback=None if pacing == "fast" else await service.fallback_for(speaker.model),
     )
 
 
-async def _reference(voice: str | None, model: str, traits: SpeechTraits, request: Request) -> VoiceReference | None:
+async def _reference(
+    voice: str | None, model: str, traits: SpeechTraits, connection: HTTPConnection
+) -> VoiceReference | None:
     """The clip of an uploaded voice; None for any other name."""
     if voice is None or not is_id(voice):
         return None
     if not traits.clones:
-        raise await cannot_clone(model, request)
-    return await asyncio.to_thread(service_of(request).voices.reference, owner_of(request), voice)
+        raise await cannot_clone(model, connection)
+    return await asyncio.to_thread(service_of(connection).voices.reference, owner_of(connection), voice)
 
 
 async def _pieces(text: str, request: Request) -> tuple[str, ...]:

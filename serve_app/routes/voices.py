@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import StringConstraints
+from starlette.requests import HTTPConnection
 
 from deployments.engines.base import SpeechTraits
 from deployments.errors import MotetError, fail
@@ -36,11 +37,11 @@ class VoiceFields(StrictModel):
     type: Literal["audio_sample"] = "audio_sample"
 
 
-def owner_of(request: Request) -> str:
+def owner_of(connection: HTTPConnection) -> str:
     """Whose voices a request may use: those of its key."""
-    if not service_of(request).config.security.api_key_sha256:
+    if not service_of(connection).config.security.api_key_sha256:
         return EVERYONE
-    return key_digest(request.headers)
+    return key_digest(connection.headers)
 
 
 @router.post("/v1/audio/voices")
@@ -91,32 +92,32 @@ async def delete_voice(request: Request, voice_id: str) -> dict[str, Any]:
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
 
 
-async def cannot_clone(model: str, request: Request) -> MotetError:
+async def cannot_clone(model: str, connection: HTTPConnection) -> MotetError:
     """What to say when a model cannot speak like a clip: which ones can."""
-    able = await _cloning(request)
+    able = await _cloning(connection)
     remedy = f"Use one of: {', '.join(able)}." if able else "No model of this service can; add one that clones."
     cause = f"The model {model!r} cannot speak with an uploaded voice."
     return fail("unsupported", cause, remedy, param="voice", code="voice_not_supported")
 
 
-def _speakers(request: Request) -> list[str]:
-    models = service_of(request).directory.models
+def _speakers(connection: HTTPConnection) -> list[str]:
+    models = service_of(connection).directory.models
     return [name for name, config in models.items() if config.task == "speech"]
 
 
-async def _cloning(request: Request) -> list[str]:
+async def _cloning(connection: HTTPConnection) -> list[str]:
     """The models that speak like a clip, as far as they answer."""
     able = []
-    for name in _speakers(request):
+    for name in _speakers(connection):
         with suppress(MotetError):
-            traits = await _traits_now(name, request)
+            traits = await _traits_now(name, connection)
             able += [name] if traits.clones else []
     return able
 
 
-async def _traits_now(name: str, request: Request) -> SpeechTraits:
+async def _traits_now(name: str, connection: HTTPConnection) -> SpeechTraits:
     """What a model can do. Raises `MotetError` (unavailable) for one that has no replica to tell it: it is not waited for."""
-    service = service_of(request)
+    service = service_of(connection)
     try:
         async with asyncio.timeout(service.config.spillover.silent_s + service.config.spillover.life_sign_s):
             traits: SpeechTraits = await service.directory.traits(name)

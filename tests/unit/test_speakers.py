@@ -7,7 +7,7 @@ import pytest
 from deployments.engines.base import SpeechTraits, Voice
 from deployments.errors import MotetError
 from deployments.speaking import choose_voice
-from deployments.text.speakers import Turn, carried_on, check_speakers, turns, without_marks
+from deployments.text.speakers import Script, Turn, check_speakers, turns, without_marks
 
 PAIR = SpeechTraits(24_000, (Voice("ada", "en"), Voice("ben", "en")), "ada", 1.0, 1.0, most_speakers=2)
 
@@ -29,11 +29,16 @@ def test_a_text_is_cut_at_its_marks(text: str, expected: list[Turn]) -> None:
 
 def test_a_mark_holds_until_the_next_one_however_the_text_is_cut() -> None:
     pieces = ["Hello.", "Speaker 2: Yes. Speaker 1: No.", "Never.", "Speaker 2: Well."]
-    assert carried_on(pieces) == ("Hello.", "Speaker 2: Yes. Speaker 1: No.", "Speaker 1: Never.", "Speaker 2: Well.")
+    assert Script().carry_on(pieces) == (
+        "Hello.",
+        "Speaker 2: Yes. Speaker 1: No.",
+        "Speaker 1: Never.",
+        "Speaker 2: Well.",
+    )
 
 
 def test_a_text_without_marks_stays_as_it_is() -> None:
-    assert carried_on(["One.", "Two."]) == ("One.", "Two.")
+    assert Script().carry_on(["One.", "Two."]) == ("One.", "Two.")
 
 
 def test_a_model_of_several_speakers_takes_a_voice_for_each() -> None:
@@ -46,7 +51,7 @@ def test_a_model_of_several_speakers_takes_a_voice_for_each() -> None:
 
 
 def test_a_piece_that_only_names_a_speaker_is_no_piece_and_is_heeded() -> None:
-    assert carried_on(["Speaker 2:", "Yes.", "Speaker 1: Speaker 2:"]) == ("Speaker 2: Yes.",)
+    assert Script().carry_on(["Speaker 2:", "Yes.", "Speaker 1: Speaker 2:"]) == ("Speaker 2: Yes.",)
 
 
 def test_one_voice_reads_the_words_and_not_the_marks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -15,7 +16,19 @@ from hypothesis import strategies as st
 
 from deployments.engines.base import AudioChunk, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
-from deployments.speaking import SpeechTask, by_speakers, choose_voice, pace_of, requests_of, speak, speak_here
+from deployments.settings import ArrivalSettings, PieceSettings
+from deployments.speaking import (
+    SpeechTask,
+    by_speakers,
+    choose_voice,
+    pace_of,
+    requests_of,
+    speak,
+    speak_as_written,
+    speak_here,
+    speakers_of,
+)
+from deployments.text.sources import ArrivingText, WholeText
 from deployments.wire import PackedChunk, unpack
 from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, tone
 
@@ -31,14 +44,18 @@ async def spoken(work: SpeechTask, seconds: float, synthesizer: ToneSynthesizer)
         async for packed in synthesizer.speak(request):
             yield unpack(packed)
 
-    return [chunk async for chunk in speak(work, TRAITS, call, seconds)]
+    return [chunk async for chunk in speak(work, WholeText(work.pieces), TRAITS, call, seconds)]
+
+
+async def requests_for(work: SpeechTask, seconds: float) -> list[SpeechRequest]:
+    return [request async for request in requests_of(work, WholeText(work.pieces), 1.0, seconds)]
 
 
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=60), seconds=st.floats(0.1, 100))
 @settings(max_examples=60, deadline=None)
 def test_requests_hold_every_piece_once_in_order_and_are_bounded(sizes: list[int], seconds: float) -> None:
     pieces = tuple("a" * size for size in sizes)
-    requests = list(requests_of(task(pieces), 1.0, seconds))
+    requests = asyncio.run(requests_for(task(pieces), seconds))
     assert tuple(piece for request in requests for piece in request.pieces) == pieces
     assert [request.first_index for request in requests] == [
         sum(len(r.pieces) for r in requests[:at]) for at in range(len(requests))
@@ -63,7 +80,7 @@ async def test_a_reader_that_leaves_costs_one_request() -> None:
             async for chunk in packed:
                 yield unpack(chunk)
 
-    chunks = speak(task(), TRAITS, call, 0.1)
+    chunks = speak(task(), WholeText(PIECES), TRAITS, call, 0.1)
     assert (await anext(chunks)).text == "One."
     await chunks.aclose()
     assert synthesizer.closed == 1
@@ -151,9 +168,9 @@ def test_a_model_without_voices_asks_for_a_clip() -> None:
         choose_voice(None, cloning, {})
 
 
-def test_every_request_of_a_text_carries_the_clip_to_another_process() -> None:
+async def test_every_request_of_a_text_carries_the_clip_to_another_process() -> None:
     clip = VoiceReference("voice_1", np.arange(8, dtype=np.float32), RATE, "Eight samples.")
-    requests = list(requests_of(SpeechTask(PIECES, clip.id, 1.0, 0, clip), 1.0, 0.1))
+    requests = await requests_for(SpeechTask(PIECES, clip.id, 1.0, 0, clip), 0.1)
     assert len(requests) == len(PIECES)
     assert all(request.reference is clip and request.voice == "voice_1" for request in requests)
     (arrived,) = pickle.loads(pickle.dumps(requests[:1]))
@@ -172,11 +189,47 @@ def test_every_piece_of_a_script_says_whose_it_is_where_the_model_has_speakers()
         by_speakers(("Speaker 1:",), pair, "ada")
 
 
-async def test_a_text_may_be_spoken_from_any_of_its_pieces_on() -> None:
-    async def call(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
-        async for packed in ToneSynthesizer().speak(request):
-            yield unpack(packed)
+async def by_tones(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
+    async for packed in ToneSynthesizer().speak(request):
+        yield unpack(packed)
 
-    chunks = [chunk async for chunk in speak(task(), TRAITS, call, 0.1, first=2)]
+
+async def test_a_text_may_be_spoken_from_any_of_its_pieces_on() -> None:
+    text = WholeText(PIECES)
+    chunks = [chunk async for chunk in speak(task(), text, TRAITS, by_tones, 0.1, first=2)]
     assert [(chunk.index, chunk.text, chunk.last) for chunk in chunks] == [(2, PIECES[2], False), (3, PIECES[3], True)]
-    assert [chunk async for chunk in speak(task(), TRAITS, call, 0.1, first=len(PIECES))] == []
+    assert [chunk async for chunk in speak(task(), text, TRAITS, by_tones, 0.1, first=len(PIECES))] == []
+
+
+@pytest.mark.parametrize("speed", [1.0, 4.0])
+def test_a_text_that_comes_in_groups_is_the_same_sound(speed: float) -> None:
+    work = task(speed=speed)
+    whole = np.concatenate([c.samples for c in speak_here(work, ToneEngine())])
+    chunks = list(speak_as_written(replace(work, pieces=()), [PIECES[:1], PIECES[1:3], PIECES[3:]], ToneEngine()))
+    np.testing.assert_array_equal(np.concatenate([c.samples for c in chunks]), whole)
+    assert [chunk.index for chunk in chunks][:4] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("speed", "known"), [(1.0, True), (1.0, False), (4.0, True), (4.0, False)])
+async def test_the_end_of_a_text_that_is_being_written_is_told_when_it_is_known(speed: float, known: bool) -> None:
+    """At the latest by an empty chunk."""
+    pieces = PieceSettings(first_piece_characters=9, piece_characters=99)
+    text = ArrivingText(pieces, ArrivalSettings(max_characters=99, pause_s=60.0, idle_s=60.0))
+    text.write(PIECES[1])
+    text.flush()
+    chunks = []
+    if known:
+        text.end()
+    async for chunk in speak(task(speed=speed), text, TRAITS, by_tones, 1.0):
+        chunks.append(chunk)
+        text.end()
+    assert [chunk.last for chunk in chunks] == ([True] if known else [False, True])
+    assert sum(chunk.seconds for chunk in chunks) == pytest.approx(len(tone(PIECES[1])) / RATE / speed, rel=0.02)
+
+
+def test_a_script_goes_on_with_its_speaker_in_the_next_group() -> None:
+    speakers = speakers_of(replace(TRAITS, most_speakers=2), "ada,bo")
+    assert speakers(["Speaker 2: One."]) == ("Speaker 2: One.",)
+    assert speakers(["Two.", "Speaker 1: Three."]) == ("Speaker 2: Two.", "Speaker 1: Three.")
+    with pytest.raises(MotetError, match="Speaker 3"):
+        speakers(["Speaker 3: Four."])

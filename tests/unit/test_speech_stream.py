@@ -19,8 +19,9 @@ from deployments.audio.encode import AudioFormat
 from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.speaking import SpeechTask
+from deployments.text.sources import WholeText
 from deployments.wire import PackedChunk, pack
-from serve_app.admission import Admission
+from serve_app.admission import Admission, Ticket
 from serve_app.config import AppConfig, Model, Pacing
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
@@ -76,6 +77,7 @@ class Bench:
 
     def __init__(self, delays: dict[tuple[int, int], float] | None = None) -> None:
         self.late, self.other = Late("ada", delays or {}), Late("bo")
+        self.tickets: list[Ticket] = []
         handles: Any = {"late": {"cpu": FakeHandle(self.late)}, "other": {"cpu": FakeHandle(self.other)}}
         self._directory = ModelDirectory(CONFIG, handles)
         self._admission = Admission(CONFIG.speech.admission)
@@ -83,6 +85,7 @@ class Bench:
 
     def stream(self, plan: SpeechPlan, heard: Heard = NOTHING_HEARD) -> SpeechStream:
         ticket = self._admission.admit(["late@cpu"], None, 1.0)
+        self.tickets.append(ticket)
         return SpeechStream(plan, self._directory, self._cache, ticket, cast("Any", Recorder()), heard, clock=now)
 
 
@@ -100,6 +103,7 @@ def plan(
         traits=traits,
         audio_format=form,
         pacing=PACING,
+        text=WholeText(pieces),
         played=played,
         request_seconds_of_audio=1.0,
         fallback=Fallback("other", "bo", TRAITS) if fallback else None,
