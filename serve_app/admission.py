@@ -118,6 +118,13 @@ class Ticket:
         """How long the listener's sound lasts from now if it is played as it is made; 0 for one who has none yet."""
         return 0.0 if self.silent else self._playing_since_s + self.made_seconds - now_s
 
+    def adds(self, seconds: float) -> None:
+        """About so many more seconds of audio are to be made than were asked for: a text went on."""
+        if self.open:
+            self.queue.tick(self._admission.clock())
+            self.asked += seconds
+            self.left += self.queue.expected(seconds)
+
     def wants(self) -> None:
         """The next sound was asked for."""
         self._set_waits(True)

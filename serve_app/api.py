@@ -16,11 +16,20 @@ from deployments.errors import MotetError
 from deployments.pipeline import SeparationGraph
 from serve_app.admission import Admission, Ticket
 from serve_app.config import AppConfig
-from serve_app.guard import BodyLimit, Deadline, KeyCheck, PageHeaders, key_digest
+from serve_app.guard import BodyLimit, Deadline, KeyCheck, OriginCheck, PageHeaders, key_digest
 from serve_app.http_errors import install_error_handlers
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
-from serve_app.routes import health, models, separations, speech, transcriptions, translations, voices
+from serve_app.routes import (
+    health,
+    models,
+    separations,
+    speech,
+    speech_sessions,
+    transcriptions,
+    translations,
+    voices,
+)
 from serve_app.speech_stream import NOTHING_HEARD, Fallback, Heard, SpeechPlan, SpeechStream
 from serve_app.timeline import Recorder
 from serve_app.voice_store import VoiceStore
@@ -73,7 +82,7 @@ def build_api(service: Service) -> ASGIApp:
     # FastAPI's pages of documentation load their scripts from elsewhere; the description itself is at /openapi.json.
     api = FastAPI(title="Motet", description=ABOUT, docs_url=None, redoc_url=None)
     api.state.service = service
-    for route in (speech, transcriptions, translations, separations, voices, models, health):
+    for route in (speech, speech_sessions, transcriptions, translations, separations, voices, models, health):
         api.include_router(route.router)
     api.mount("/page", StaticFiles(directory=PAGE), name="page")
     install_error_handlers(api)
@@ -86,4 +95,4 @@ def build_api(service: Service) -> ASGIApp:
     }
     guarded: ASGIApp = BodyLimit(api, bodies, limits.max_body_bytes)
     guarded = Deadline(guarded, limits.request_deadline_s)
-    return PageHeaders(KeyCheck(guarded, service.config.security.api_key_sha256))
+    return PageHeaders(OriginCheck(KeyCheck(guarded, service.config.security.api_key_sha256)))

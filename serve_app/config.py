@@ -23,6 +23,7 @@ from deployments.cpu_scheduling import CpuScheduling
 from deployments.engines import registry, sources
 from deployments.errors import MotetError, fail
 from deployments.settings import (
+    ArrivalSettings,
     PacingSettings,
     PieceSettings,
     SeparationSettings,
@@ -96,6 +97,15 @@ class Pieces(PieceSettings):
 
     first_piece_characters: Count = 80
     piece_characters: Count = 250
+
+
+class Arrival(ArrivalSettings):
+    """How a text is waited for that is still being written while it is spoken, in messages of at most `max_message_bytes`."""
+
+    max_characters: Count = 100_000
+    pause_s: Positive = 1.0
+    idle_s: Positive = 30.0
+    max_message_bytes: Count = 128 * 1024
 
 
 class Windows(WindowSettings):
@@ -180,6 +190,7 @@ class Speech(StrictModel):
     other speech model takes over from one that is late, if there is one."""
 
     pieces: Pieces = Pieces()
+    arrival: Arrival = Arrival()
     pacing: Pacing = Pacing()
     pacing_mode: Literal["fast", "played"] = "fast"
     fallback_model: str | None = None

@@ -1,11 +1,12 @@
-"""What stands before the routes: keys, body sizes and the headers of the page."""
+"""What stands before the routes: keys, origins, body sizes and the headers of the page."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,10 +25,36 @@ NO_KEY = Failure(
     "Send it as 'Authorization: Bearer <key>'.",
     code="invalid_api_key",
 )
+OTHER_ORIGIN = Failure(
+    "forbidden",
+    "Pages of other origins may not open a WebSocket here.",
+    "Serve the page from this service's own address.",
+    code="origin_not_allowed",
+)
+KEY_SUBPROTOCOL = "openai-insecure-api-key."
+"""A browser cannot set headers on a WebSocket, so it sends its key as a subprotocol with this prefix, as OpenAI has it."""
+
+
+class OriginCheck:
+    """Refuses WebSockets that pages of other origins open. For everything else browsers see to it that such pages read no
+    answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "websocket":
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+                await error_response(OTHER_ORIGIN)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class KeyCheck:
-    """Lets `/v1` requests pass only with a known key, before anything of the body is read."""
+    """Lets `/v1` requests and WebSockets pass only with a known key, before anything more is read of them."""
 
     def __init__(self, app: ASGIApp, key_digests: tuple[str, ...]) -> None:
         self._app = app
@@ -35,7 +62,8 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http" and scope["path"].startswith("/v1") and not self._known(Headers(scope=scope)):
+        asks = scope["type"] in ("http", "websocket") and scope["path"].startswith("/v1")
+        if asks and not self._known(Headers(scope=scope)):
             await error_response(NO_KEY)(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -50,8 +78,20 @@ class KeyCheck:
 
 def key_digest(headers: Headers) -> str:
     """The SHA-256 of the client's key; of nothing, when it sent none."""
-    key = headers.get("authorization", "").removeprefix("Bearer ").strip()
+    offered = (
+        name.removeprefix(KEY_SUBPROTOCOL) for name in _subprotocols(headers) if name.startswith(KEY_SUBPROTOCOL)
+    )
+    key = headers.get("authorization", "").removeprefix("Bearer ").strip() or next(offered, "")
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def chosen_subprotocol(headers: Headers) -> str | None:
+    """The one to answer a WebSocket with that offers some: the first that is no key."""
+    return next((name for name in _subprotocols(headers) if not name.startswith(KEY_SUBPROTOCOL)), None)
+
+
+def _subprotocols(headers: Headers) -> Sequence[str]:
+    return [name.strip() for name in ",".join(headers.getlist("sec-websocket-protocol")).split(",") if name.strip()]
 
 
 class BodyLimit:
@@ -116,10 +156,11 @@ class Deadline:
         except TimeoutError:
             if started:
                 raise
-            await error_response(_too_late(self._seconds))(scope, receive, send)
+            await error_response(too_late(self._seconds))(scope, receive, send)
 
 
-def _too_late(seconds: float) -> Failure:
+def too_late(seconds: float) -> Failure:
+    """What a request over its deadline is told."""
     return Failure("timeout", f"The request took longer than {seconds:g} s.", "Send less at once.", code="deadline")
 
 

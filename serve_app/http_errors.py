@@ -20,6 +20,7 @@ logger = logging.getLogger("ray.serve")
 STATUS: Mapping[str, tuple[int, str]] = {
     "invalid": (400, "invalid_request_error"),
     "unauthorized": (401, "authentication_error"),
+    "forbidden": (403, "permission_error"),
     "not_found": (404, "invalid_request_error"),
     "unsupported": (400, "invalid_request_error"),
     "too_large": (413, "invalid_request_error"),

@@ -58,12 +58,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run_serve(config: Path, mark: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
+def run_serve(config: Path, mark: str, output: Path, profile: str = "", **environment: str) -> subprocess.Popen[bytes]:
     """`motet serve` in a session of its own, as a terminal would start it. Its processes inherit the mark."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
     with output.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "serve_app.cli", "serve", "--config", str(config)],
+            [
+                *(sys.executable, "-m", "serve_app.cli", "serve", "--config", str(config)),
+                *(("--profile", profile) if profile else ()),
+            ],
             cwd=ROOT,
             env={**clean, MARK: mark, **environment},
             stdin=subprocess.DEVNULL,
@@ -96,11 +99,13 @@ class Service:
     output: Path
 
     @classmethod
-    def start(cls, config: Path, folder: Path, host: str = "127.0.0.1", **environment: str) -> Service:
+    def start(
+        cls, config: Path, folder: Path, host: str = "127.0.0.1", profile: str = "", **environment: str
+    ) -> Service:
         """Starts it and waits for its ready line."""
         port, mark = free_port(), uuid.uuid4().hex
         output = folder / f"serve-{mark[:6]}.log"
-        process = run_serve(config, mark, output, MOTET_PORT=str(port), MOTET_HOST=host, **environment)
+        process = run_serve(config, mark, output, profile, MOTET_PORT=str(port), MOTET_HOST=host, **environment)
         started = cls(host, port, mark, process, output)
         try:
             wait_for(started._ready_or_ended, START_S, "the ready line")

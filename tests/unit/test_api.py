@@ -83,8 +83,8 @@ class Bench:
             self.recorder,
             VoiceStore(config.voices),
         )
-        api = build_api(service)
-        transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+        self.api = build_api(service)
+        transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://motet")
 
     async def speak(self, **fields: Any) -> httpx.Response:
