@@ -144,19 +144,21 @@ def say(
     Example: [bold]motet say -o book.opus < book.txt[/bold]
 
     Example: [bold]motet say "Hello." -o - | aplay[/bold]
+
+    What comes on standard input is spoken while it is still being written:
+
+    Example: [bold]llm "Tell me a story." | motet say -o - | aplay[/bold]
     """
     started = time.perf_counter()
     form, path = _sound_target(out, form)
     if as_json and path == STDIO:
         raise typer.BadParameter("goes to standard output, and so does -o -. Name a file with -o.", param_hint="--json")
-    asked = time.perf_counter()
-    words = _text(text)
-    started += time.perf_counter() - asked  # waiting for the text is no work
     from serve_app import local
 
-    order = local.SpeechOrder(words, voice, speed, seed)
+    app_config = local.read_app(_config(config))
+    order = local.SpeechOrder(_text(text, app_config.speech.arrival.pause_s), voice, speed, seed)
     with _progress("Speaking") as progress:
-        spoken = local.say(order, local.read_app(_config(config)), model, path, form, progress, started)
+        spoken = local.say(order, app_config, model, path, form, progress, started)
     _report(
         f"{'standard output' if path == STDIO else path}: {_pace(spoken)}; first sound after "
         f"{spoken.first_sound_seconds:.2f} s.",
@@ -547,15 +549,15 @@ def _sound_target(out: Path | None, form: AudioFormat | None) -> tuple[AudioForm
     return form, out
 
 
-def _text(text: str | None) -> str:
+def _text(text: str | None, pause_s: float) -> str | Iterator[str | None]:
+    """The text, or standard input as it is written."""
+    from serve_app import local
+
     if text not in (None, "-"):
         return str(text)
     if sys.stdin.isatty():
         _note("Type the text; Ctrl-D on a line of its own ends it.")
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise fail("invalid", f"The text is not UTF-8: {error}.", "Convert it, for example with iconv.") from error
+    return local.read_as_it_comes(sys.stdin.buffer, pause_s)
 
 
 def _source(file: Path) -> Any:

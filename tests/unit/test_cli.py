@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -197,6 +199,52 @@ def test_the_text_comes_from_standard_input(arguments: Sequence[str], spoken: Pa
     assert (tmp_path / "x.wav").read_bytes() == spoken.read_bytes()
 
 
+def test_what_is_still_being_written_is_spoken_meanwhile(tmp_path: Path) -> None:
+    first, second = "It rained all day in the old town.", "We stayed inside and read."
+    motet("say", f"{first} {second}", "-o", tmp_path / "whole.wav")
+    command = [*PROGRAM, "say", "-", "-o", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
+        assert program.stdin is not None and program.stdout is not None
+        program.stdin.write(f"{first} We stayed inside".encode())
+        program.stdin.flush()
+        heard = program.stdout.read(20_000)  # of the first sentence, while the second has no end
+        assert heard[:4] == b"RIFF"
+        program.stdin.write(b" and read.")
+        program.stdin.close()
+        heard += program.stdout.read()
+    np.testing.assert_array_equal(sound(heard), sound(tmp_path / "whole.wav"))
+
+
+def test_a_failure_does_not_wait_for_the_end_of_the_text() -> None:
+    command = [*PROGRAM, "say", "-", "--voice", "nobody"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stderr is not None
+        said = program.stderr.read().decode()
+        assert said.startswith("motet: There is no voice 'nobody'. Voices: heart") and said.count("\n") == 1
+        assert program.wait(30) == 1
+
+
+class Arrived:
+    """Standard input that comes in parts; a None is a pause, in which a wait with a limit ends in vain."""
+
+    def __init__(self, *parts: bytes | None) -> None:
+        self._parts = deque(parts)
+
+    def get(self, timeout: float | None) -> bytes:
+        if self._parts[0] is not None:
+            return self._parts.popleft() or b""
+        if timeout is not None:
+            self._parts.popleft()
+            raise Empty
+        self._parts.popleft()
+        return self.get(None)
+
+
+def test_a_letter_may_come_in_two_parts_and_a_pause_is_told_once() -> None:
+    arrived = Arrived("é".encode()[:1], "é".encode()[1:], None, None, b"a", b"")
+    assert list(local._decoded(cast("Any", arrived), 1.0)) == ["", "é", None, "a", ""]
+
+
 def test_standard_output_carries_the_same_sound(spoken: Path) -> None:
     result = motet("say", SENTENCE, "-o", "-")
     assert result.stdout_bytes[:4] == b"RIFF"
@@ -235,7 +283,8 @@ def test_json_gives_the_facts(tmp_path: Path) -> None:
 
 
 def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def speaks(*_: Any) -> Iterator[AudioChunk]:
+    def speaks(task: Any, groups: Iterator[tuple[str, ...]], engine: Any) -> Iterator[AudioChunk]:
+        assert len(list(groups)) == 1
         reasons: tuple[FinishReason, ...] = ("stop", "repetition", "length")
         for number, reason in enumerate(reasons):
             sound = np.zeros(24_000, np.float32)
@@ -244,7 +293,7 @@ def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch
     plain = motet("say", SENTENCE, "-o", tmp_path / "plain.wav", "--json")
     assert json.loads(plain.stdout)["finish_reason"] == "stop"
     assert "Warning" not in plain.stderr
-    monkeypatch.setattr(local, "speak_here", speaks)
+    monkeypatch.setattr(local, "speak_as_written", speaks)
     done = motet("say", SENTENCE, "-o", tmp_path / "x.wav", "--json")
     assert done.exit_code == 0
     assert "Warning" in done.stderr and "(repetition)" in done.stderr and "--seed" in done.stderr
@@ -252,11 +301,12 @@ def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch
 
 
 def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(*_: Any) -> Iterator[AudioChunk]:
+    def breaks(task: Any, groups: Iterator[tuple[str, ...]], engine: Any) -> Iterator[AudioChunk]:
+        assert len(list(groups)) == 1
         yield AudioChunk(np.zeros(24_000, np.float32), 24_000, 0, "", last=False)
         raise fail("engine", "The voice broke.")
 
-    monkeypatch.setattr(local, "speak_here", breaks)
+    monkeypatch.setattr(local, "speak_as_written", breaks)
     (tmp_path / "x.wav").write_bytes(b"old")
     with pytest.raises(MotetError, match="The voice broke"):
         motet("say", SENTENCE, "-o", tmp_path / "x.wav")
