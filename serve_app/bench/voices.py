@@ -150,6 +150,7 @@ CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContes
 OWN_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "indextts": ("serve_app.bench.voices_indextts", ()),
     "kokoro": ("serve_app.bench.voices_kokoro", ()),
+    "pocket-tts": ("serve_app.bench.voices_pocket", ()),
     "vibevoice": ("serve_app.bench.voices_vibevoice", ("streams", "captured", "device")),
 }
 """Models that are measured in another way: modules with `run(quick, soak_minutes, ...)`, and what else they may be told."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from deployments.audio.hum import hum
@@ -27,7 +26,7 @@ from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptio
 from deployments.engines.vibevoice.text import Script
 from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
-from serve_app.bench.random_weights import RandomWeights
+from serve_app.bench.random_weights import RandomWeights, tokenizer
 from serve_app.bench.sentences import SENTENCES
 from serve_app.bench.voices import SOAK, THREADS, most_megabytes, run_together, soak, using_threads
 
@@ -131,7 +130,7 @@ class VibeVoiceContest:
         with on_device(device):
             networks = networks_of(RandomWeights(shapes(values), device=device), config, options)
         networks.ends.zero_()  # nothing is likelier than the first choice, which is a sound
-        self.engine = VibeVoiceEngine(networks, Script(_tokenizer(), config), folder, options, device)
+        self.engine = VibeVoiceEngine(networks, Script(tokenizer(), config), folder, options, device)
         self._clip = VoiceReference("bench", hum(24_000, 5.0), 24_000)
 
     def request(self, number: int) -> SpeechRequest:
@@ -156,13 +155,6 @@ class VibeVoiceContest:
     def device(self) -> str:
         """Where it runs."""
         return self.engine.device
-
-
-def _tokenizer() -> Tokenizer:
-    """Every four letters are the same token: as many as with the published vocabulary, about."""
-    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 (no password)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(".{4}"), "isolated")
-    return tokenizer
 
 
 def run(

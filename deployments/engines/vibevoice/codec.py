@@ -68,6 +68,30 @@ class _Windows(_Part):
         return _rows(self.product, windows.flatten(2))
 
 
+class _ToSamples(_Part):
+    """A convolution to one channel. Each input is multiplied by all taps at once, and what belongs to one sample is added
+    up: windows of the inputs would be copies of many times their size."""
+
+    taps: Tensor
+    bias: Tensor
+
+    def __init__(self, weights: Weights, name: str) -> None:
+        super().__init__()
+        weight = weights[f"{name}.weight"].float()  # (1, inputs, taps)
+        self.kernel, self.before = weight.shape[2], weight.shape[2] - 1
+        self.size = self.before * weight.shape[1]
+        self.register_buffer("taps", weight[0].t().contiguous())
+        self.register_buffer("bias", weights[f"{name}.bias"].float())
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        time = x.shape[1]
+        shares = F.linear(past.before(x, self.before), self.taps)
+        made = self.bias
+        for tap in range(self.kernel):
+            made = made + shares[:, tap : tap + time, tap]
+        return made.unsqueeze(2)
+
+
 class _Down(_Part):
     """A convolution with twice as many taps as its stride: every output sees two blocks of inputs."""
 
@@ -185,7 +209,7 @@ def decoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecis
         layer = f"{name}.conv_layers.{number}"
         parts.append(_Up(weights, f"{layer}.convtr.convtr", ratios[number], _precision(inputs, precision)))
         parts += _blocks(weights, layer, depths[number + 1], shape, _precision(outputs, precision))
-    return _Stack([*parts, _Windows(weights, f"{name}.head.conv", "float32")])
+    return _Stack([*parts, _ToSamples(weights, f"{name}.head.conv")])
 
 
 def encode(stack: _Stack, sound: Tensor, hop: int, frames: int = 8) -> Tensor:
