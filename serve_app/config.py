@@ -246,8 +246,8 @@ class Limits(StrictModel):
 class Bulk(BulkSettings):
     """How bulk jobs are cut and carried out."""
 
-    batch_rows: Count = 16
-    batch_characters: Count = 2000
+    batch_rows: Count = 32
+    batch_characters: Count = 3000
     batch_bytes: Count = 16 * 1024 * 1024
     sort_rows: Count = 1024
     nice: int = Field(19, ge=0, le=19)

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -175,18 +176,26 @@ class Stretch:
     cpu_seconds: float
 
 
-def steady(made: Iterator[Made], workers: int, seconds: float) -> Stretch:
+def steady(
+    made: Iterator[Made], workers: int, seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> Stretch:
     """From when every worker may have brought a batch until `seconds` later. The CPU is that of this process and all of its
-    children: the workers, the driver, and Ray itself."""
+    children: the workers, the driver, and Ray itself.
+
+    Batches come in lumps, some of them just before or after the end. So the pace is the slope of the line through what had
+    come by when, and the sound is what comes at this pace.
+    """
     with contextlib.closing(made):  # type: ignore[type-var]
         for _ in range(workers):
             next(made)
-        began, used, sound = time.perf_counter(), _cpu_of_all(), 0.0
+        began, used = clock(), _cpu_of_all()
+        times, sounds = [0.0], [0.0]
         for one in made:
-            sound += one.seconds
-            elapsed = time.perf_counter() - began
-            if elapsed >= seconds:
-                return Stretch(elapsed, sound, _cpu_of_all() - used)
+            times.append(clock() - began)
+            sounds.append(sounds[-1] + one.seconds)
+            if times[-1] >= seconds:
+                pace = float(np.polyfit(times, sounds, 1)[0])
+                return Stretch(times[-1], pace * times[-1], _cpu_of_all() - used)
     raise RuntimeError("the job was over before it was measured")
 
 
@@ -282,8 +291,10 @@ def _measure_kills(sheet: Sheet, plan: Plan) -> None:
         folder = Path(name)
         command = write_job(folder, plan.rows, HIBARI)
         calm, rough = folder / "calm", folder / "rough"
-        run_killed(command, calm, plan.rows, [])
-        killed = run_killed(command, rough, plan.rows, kill_plan(plan.kills))
+        with ThreadPoolExecutor(1) as beside:
+            undisturbed = beside.submit(run_killed, command, calm, plan.rows, [])
+            killed = run_killed(command, rough, plan.rows, kill_plan(plan.kills))
+            undisturbed.result()
         compared = compare(calm, rough, plan.rows)
     note = f"at {plan.kills} seeded moments in all"
     victims: dict[str, Victim] = {WORKER_KILLS: "worker", DRIVER_KILLS: "driver"}
