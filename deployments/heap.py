@@ -24,7 +24,7 @@ class Allocator(Protocol):
     """What keeps freed memory."""
 
     def kept(self) -> int:
-        """Bytes that are free, and not the system's."""
+        """Bytes that are free. Those that were given back may count as well, until they are used again."""
 
     def give_back(self) -> None:
         """They become the system's, as far as they are whole pages."""
@@ -37,6 +37,7 @@ class Heap:
         self._allocator = allocator
         self._clock = clock
         self._looked = clock()
+        self._rest = 0
 
     def watched(
         self, advance: Callable[[Sequence[Item]], list[Result | Exception]]
@@ -52,13 +53,16 @@ class Heap:
         return advance_and_give_back if self._allocator else advance
 
     def look(self) -> None:
-        """Gives back what is kept, when it is time and worth it."""
+        """Gives back what was freed since the last time, when it is time and worth it."""
         now = self._clock()
         if self._allocator is None or now - self._looked < EVERY_S:
             return
         self._looked = now
-        if self._allocator.kept() >= WORTH_BYTES:
+        kept = self._allocator.kept()
+        self._rest = min(self._rest, kept)
+        if kept - self._rest >= WORTH_BYTES:
             self._allocator.give_back()
+            self._rest = self._allocator.kept()
 
 
 class _Counts(ctypes.Structure):
@@ -80,11 +84,11 @@ class Glibc:
         library.mallinfo2.restype = _Counts
 
     def kept(self) -> int:
-        """Free bytes of all arenas."""
+        """Free bytes of all arenas, those given back included."""
         return int(self._library.mallinfo2().fordblks)
 
     def give_back(self) -> None:
-        """Takes about a millisecond, and the next step a page fault for every page it takes again."""
+        """Looks through everything free; the next step then takes a page fault for every page it takes again."""
         self._library.malloc_trim(0)
 
 

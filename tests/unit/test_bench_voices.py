@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from deployments.engines.base import AudioChunk
 from deployments.graphs import Bucket
 from serve_app.bench import voices
 from serve_app.bench.frame import Figure, Sheet, carry_out
@@ -55,6 +60,39 @@ def test_a_soak_frees_every_slot(contest: SoproContest) -> None:
     assert figures["slots taken when all have left"].value == 0
     assert figures["growth"].measured
     assert (figures["of them left early"].value or 0) > 0
+
+
+class Leaking:
+    """An engine whose streams take 4 MB each while they last, and leave `leaked_mb` behind."""
+
+    def __init__(self, leaked_mb: int) -> None:
+        self.engine: Any = self
+        self._leaked_mb, self._left = leaked_mb, list[Any]()
+
+    def request(self, number: int) -> Any:
+        return number
+
+    def open(self, request: Any) -> Any:
+        return SimpleNamespace(memory=np.ones(500_000), steps=0, finished=False)
+
+    def step(self, utterances: Sequence[Any]) -> list[Any]:
+        for utterance in utterances:
+            utterance.steps += 1
+            utterance.finished = utterance.steps == 3
+            if utterance.finished:
+                self._left.append(np.ones(125_000 * self._leaked_mb))
+        return [AudioChunk(np.zeros(1, np.float32), 24_000, 0, "", last=True)] * len(utterances)
+
+    def close(self, utterance: Any) -> None:
+        utterance.memory = None
+
+
+@pytest.mark.parametrize(("leaked_mb", "verdict"), [(0, "met"), (3, "not met")])
+def test_a_soak_sees_a_leak(leaked_mb: int, verdict: str) -> None:
+    sheet = Sheet(voices.SOAK, print)
+    voices.soak(sheet, Leaking(leaked_mb), minutes=0.5, clock=partial(next, itertools.count()))
+    figures = {figure.name: figure for figure in sheet.figures}
+    assert figures["growth"].verdict == verdict
 
 
 def test_a_picture_has_a_line_for_each_who_speaks(tmp_path: Path) -> None:

@@ -39,9 +39,21 @@ def test_much_is_given_back_but_not_at_every_step() -> None:
     step = Heap(allocator, clock).watched(list)
     given = []
     for clock.now in (0.0, EVERY_S - 1, EVERY_S, EVERY_S + 1, 2 * EVERY_S):
+        allocator.free = WORTH_BYTES * (2 if clock.now > EVERY_S else 1)
         assert step([1, 2]) == [1, 2]
         given.append(allocator.given)
     assert given == [0, 0, 1, 1, 2]
+
+
+def test_what_was_given_back_and_not_used_again_is_not_given_back_again() -> None:
+    allocator, clock = Kept(WORTH_BYTES), Clock()  # one that counts what it gave back
+    heap = Heap(allocator, clock)
+    given = []
+    for number, allocator.free in enumerate([WORTH_BYTES, WORTH_BYTES, 2 * WORTH_BYTES, 0, WORTH_BYTES], start=1):
+        clock.now = number * EVERY_S
+        heap.look()
+        given.append(allocator.given)
+    assert given == [1, 1, 2, 2, 3]
 
 
 def test_little_is_kept_for_the_next_step() -> None:
