@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -275,6 +276,26 @@ class _Refusal:
     def error(self) -> MotetError:
         remedy = f"Try again in {max(1, math.ceil(self.retry_after_s))} s."
         return fail("overloaded", self.cause, remedy, code="queue_full", retry_after_s=self.retry_after_s)
+
+
+class SessionPlaces:
+    """How many speech sessions are open at once: each is held by its client, whether or not it has anything to say."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A place until it is left. Raises `MotetError` (overloaded) when there is none."""
+        if self._open >= self._most:
+            cause = f"{self._open} speech sessions are open, as many as this service takes."
+            raise fail("overloaded", cause, "Try again in a moment.", code="too_many_sessions")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
 
 class _Rate:

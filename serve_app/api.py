@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from deployments.engines.base import SpeechTraits
 from deployments.errors import MotetError
 from deployments.pipeline import SeparationGraph
-from serve_app.admission import Admission, Ticket
+from serve_app.admission import Admission, SessionPlaces, Ticket
 from serve_app.config import AppConfig
 from serve_app.guard import BodyLimit, Deadline, KeyCheck, OriginCheck, PageHeaders, key_digest
 from serve_app.http_errors import install_error_handlers
@@ -50,6 +50,7 @@ class Service:
     cache: PieceCache
     recorder: Recorder
     voices: VoiceStore
+    sessions: SessionPlaces
 
     def speech_stream(self, plan: SpeechPlan, ticket: Ticket, heard: Heard = NOTHING_HEARD) -> SpeechStream:
         """The stream of an accepted request, but for what was heard of it before."""

@@ -100,12 +100,16 @@ class Pieces(PieceSettings):
 
 
 class Arrival(ArrivalSettings):
-    """How a text is waited for that is still being written while it is spoken, in messages of at most `max_message_bytes`."""
+    """How a text is waited for that is still being written while it is spoken, in messages of at most `max_message_bytes`.
+
+    Each gateway replica has at most `max_sessions` open, so that silent ones leave room for other requests.
+    """
 
     max_characters: Count = 100_000
     pause_s: Positive = 1.0
     idle_s: Positive = 30.0
     max_message_bytes: Count = 128 * 1024
+    max_sessions: Count = 64
 
 
 class Windows(WindowSettings):

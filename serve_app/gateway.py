@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from deployments.metrics import RequestMetrics
 from deployments.pipeline import SeparationGraph
-from serve_app.admission import Admission
+from serve_app.admission import Admission, SessionPlaces
 from serve_app.api import Service, build_api
 from serve_app.config import AppConfig
 from serve_app.piece_cache import PieceCache
@@ -35,6 +35,7 @@ class Gateway:
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms),
             VoiceStore(config.voices),
+            SessionPlaces(config.speech.arrival.max_sessions),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -77,10 +77,12 @@ MESSAGES: Mapping[str, type[Message]] = {
 async def speech_as_it_is_written(websocket: WebSocket) -> None:
     """Speaks a text while it is being written."""
     await websocket.accept(chosen_subprotocol(websocket.headers))
-    deadline_s = service_of(websocket).config.limits.request_deadline_s
+    service = service_of(websocket)
+    deadline_s = service.config.limits.request_deadline_s
     try:
-        async with asyncio.timeout(deadline_s):
-            await SpeechSession(websocket).run()
+        with service.sessions.one():
+            async with asyncio.timeout(deadline_s):
+                await SpeechSession(websocket).run()
         await websocket.close()
     except WebSocketDisconnect:
         pass

@@ -21,7 +21,7 @@ from deployments.engines.base import FinishReason, RecognitionOptions, Segment, 
 from deployments.listening import Heard
 from deployments.paced_speech import PacingReport
 from deployments.wire import PackedChunk
-from serve_app.admission import Admission
+from serve_app.admission import Admission, SessionPlaces
 from serve_app.api import Service, build_api
 from serve_app.config import AppConfig, Limits, Model, Security
 from serve_app.piece_cache import PieceCache
@@ -82,6 +82,7 @@ class Bench:
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
             VoiceStore(config.voices),
+            SessionPlaces(config.speech.arrival.max_sessions),
         )
         self.api = build_api(service)
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)

@@ -252,6 +252,20 @@ async def test_a_session_is_refused_when_too_much_waits() -> None:
     assert events[-1] == 1013
 
 
+@in_time
+async def test_silent_sessions_are_bounded_and_give_their_places_back() -> None:
+    bench = Bench(speech=Speech(arrival=Arrival(max_sessions=2)))
+    silent = [Socket(bench), Socket(bench)]
+    await asyncio.sleep(1)
+    events = await conversation(bench, CONFIG)
+    assert (events[0]["error"]["type"], events[0]["error"]["code"]) == ("rate_limit_error", "too_many_sessions")
+    assert events[-1] == 1013
+    for socket in silent:
+        socket.leave()
+        await socket.over()
+    assert (await conversation(bench, CONFIG, text(FIRST), DONE))[-1] == 1000
+
+
 BAD: dict[str, tuple[list[str], str, int]] = {
     "no JSON": (["hello"], "json_invalid", 1008),
     "deep JSON": (["[" * 15_000], "json_invalid", 1008),
