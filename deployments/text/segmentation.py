@@ -57,6 +57,11 @@ _CONJUNCTION = re.compile(
 _SPACE = re.compile(r"(?= )")
 
 
+def has_words(text: str) -> bool:
+    """Whether there is anything to say in a text: a letter or a digit."""
+    return _SPEAKABLE.search(text) is not None
+
+
 def cut_into_pieces(text: str, settings: PieceSettings) -> tuple[str, ...]:
     """Cuts `text` into speakable pieces of at most `piece_characters`, normally one sentence each.
 
@@ -130,7 +135,7 @@ class Cutter:
             piece = self._paragraphs[0].take(length)
             if not len(self._paragraphs[0]) and len(self._paragraphs) > 1:
                 self._paragraphs.popleft()
-            if _SPEAKABLE.search(piece):
+            if has_words(piece):
                 self._begun = True
                 yield piece
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from deployments.errors import fail
 from deployments.settings import ArrivalSettings, PieceSettings
-from deployments.text.segmentation import Cutter
+from deployments.text.segmentation import Cutter, has_words
 
 CUT_AT_ONCE = 4096
 """Characters: the loop is held up for no longer than these take, whatever they are."""
@@ -69,6 +69,7 @@ class ArrivingText:
         self._fresh = False
         self._came = asyncio.Event()
         self._came_s = 0.0
+        """When the last words came."""
 
     def write(self, text: str) -> None:
         """More of the text came. Raises `MotetError` (too_large) when it is too long, and (invalid) after its end."""
@@ -86,13 +87,15 @@ class ArrivingText:
             )
         self._unread += (text[at : at + CUT_AT_ONCE] for at in range(0, len(text), CUT_AT_ONCE))
         self._fresh = self._fresh or bool(text)
-        self._wake()
+        if has_words(text):  # spaces are no sign of a writer
+            self._came_s = _now_s()
+        self._came.set()
 
     def flush(self) -> None:
         """What was written is to be spoken now."""
         if not self._unread or self._unread[-1] is not None:
             self._unread.append(None)
-        self._wake()
+        self._came.set()
 
     def end(self) -> None:
         """No more text comes."""
@@ -128,10 +131,6 @@ class ArrivingText:
 
     def _cut(self) -> None:
         self.pieces += self._speakers(list(self._cutter.settled()))
-
-    def _wake(self) -> None:
-        self._came_s = _now_s()
-        self._came.set()
 
     async def _next_text(self, asked_s: float) -> None:
         """Waits for more text; what is there when it pauses is spoken, up to its last whole word."""

@@ -51,7 +51,7 @@ def test_the_pieces_are_those_of_the_whole_text(places: list[int], characters: f
         reader = asyncio.create_task(all_of(text, characters))
         for begin, end in pairwise(borders):
             text.write(PROSE[begin:end])
-            await asyncio.sleep(ARRIVAL.pause_s / 2)
+            await asyncio.sleep(ARRIVAL.pause_s / 8)  # a few messages without words are no pause
         text.end()
         assert tuple(await reader) == cut_into_pieces(PROSE, PIECES)
         assert tuple(text.pieces) == cut_into_pieces(PROSE, PIECES)
@@ -132,10 +132,28 @@ def test_time_in_which_there_was_something_to_say_is_not_idle() -> None:
         await asyncio.sleep(100)  # it is being spoken
         reader = asyncio.create_task(text.take(1, 1))
         await asyncio.sleep(ARRIVAL.idle_s - 1)
-        text.write("")  # a sign of life
+        text.write("And")
         await asyncio.sleep(ARRIVAL.idle_s - 1)
-        text.write("And then we slept, all of us. Nobody knows why")
+        text.write(" then we slept, all of us. Nobody knows why")
         assert await reader == ("And then we slept, all of us.",)
+
+    run(test)
+
+
+@pytest.mark.parametrize("sign", ["", " ", "\n\n", "...", None])
+@pytest.mark.parametrize("said", ["", "We went home."])
+def test_a_writer_who_sends_nothing_to_say_is_not_waited_for(sign: str | None, said: str) -> None:
+    async def test() -> None:
+        text = arriving()
+        text.write(said)
+        text.flush()
+        taken = len(await text.take(0, 1)) if said else 0
+        reader = asyncio.create_task(text.take(taken, 1))
+        for _ in range(round(2 * ARRIVAL.idle_s)):
+            assert reader.done() is (now() > ARRIVAL.idle_s)
+            await asyncio.sleep(0.7)
+            text.flush() if sign is None else text.write(sign)
+        assert isinstance(reader.exception(), MotetError)
 
     run(test)
 
