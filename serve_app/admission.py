@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -82,13 +82,17 @@ class QueueReport:
 class Ticket:
     """One admitted request's place in the queue. Its holder must `close` it, whatever happens.
 
-    It `waits` while an engine owes it sound, from the start and after `wants`, until it `rests`.
+    It `waits` while an engine owes it sound, from the start and after `wants`, until it `rests`. Of the seconds of audio that
+    are `left` to be made it never has more than its `reach` queued.
     """
 
-    def __init__(self, admission: Admission, queue: _Queue, key: str | None, asked: float, left: float) -> None:
+    def __init__(
+        self, admission: Admission, queue: _Queue, key: str | None, asked: float, left: float, reach: float
+    ) -> None:
         self.key = key
         self.asked = asked
         self.left = left
+        self.reach = reach
         self.made_seconds = 0.0
         self.waits = True
         self._playing_since_s = 0.0
@@ -111,6 +115,11 @@ class Ticket:
         return self.made_seconds == 0.0
 
     @property
+    def queued(self) -> float:
+        """Seconds of audio that count as waiting to be made."""
+        return min(self.left, self.reach)
+
+    @property
     def open(self) -> bool:
         """Whether the request still holds its place."""
         return self in self.queue.tickets
@@ -120,11 +129,10 @@ class Ticket:
         return 0.0 if self.silent else self._playing_since_s + self.made_seconds - now_s
 
     def adds(self, seconds: float) -> None:
-        """About so many more seconds of audio are to be made than were asked for: a text went on."""
+        """About so many more seconds of audio are to be made than were asked for: a text went on. Raises an `overloaded`
+        `MotetError`, as `Admission.admit` does, when the key holds too much for more to be queued."""
         if self.open:
-            self.queue.tick(self._admission.clock())
-            self.asked += seconds
-            self.left += self.queue.expected(seconds)
+            self._admission.add(self, seconds)
 
     def wants(self) -> None:
         """The next sound was asked for."""
@@ -172,24 +180,42 @@ class Admission:
         self._keys: dict[str, dict[Ticket, None]] = {}
 
     def admit(
-        self, placements: Sequence[str], key: str | None, seconds: float, max_wait_s: float | None = None
+        self,
+        placements: Sequence[str],
+        key: str | None,
+        seconds: float,
+        max_wait_s: float | None = None,
+        reach: float = math.inf,
     ) -> Ticket:
         """A place in the queue of the first of `placements` that has room, for a request of about `seconds` of audio.
 
         `key` names who asks; requests without one share no limit of their own. `max_wait_s` holds instead of the settings'.
-        Raises an `overloaded` `MotetError` with code `queue_full` and the seconds after which the same request would get in
-        if nobody else came.
+        A text that is still being written has no more than `reach` seconds of audio queued, however far it is ahead. Raises an
+        `overloaded` `MotetError` with code `queue_full` and the seconds after which the same request would get in if nobody
+        else came.
         """
         assert seconds >= 0 and math.isfinite(seconds), seconds
         refusals = []
         for queue in map(self._queue, placements):
-            left = queue.expected(seconds)
-            refusal = self._refusal(queue, key, left, max_wait_s or self.settings.max_wait_s)
+            ticket = Ticket(self, queue, key, seconds, queue.expected(seconds), reach)
+            refusal = self._refusal(queue, key, ticket.queued, max_wait_s or self.settings.max_wait_s)
             if refusal is None:
-                return self._join(Ticket(self, queue, key, seconds, left))
+                return self._join(ticket)
             queue.refused += 1
             refusals.append(refusal)
         raise min(refusals, key=lambda refusal: refusal.retry_after_s).error()
+
+    def add(self, ticket: Ticket, seconds: float) -> None:
+        """An open ticket's text went on. See `Ticket.adds`."""
+        queue = ticket.queue
+        queue.tick(self.clock())
+        left = ticket.left + queue.expected(seconds)
+        if (queued := min(left, ticket.reach)) > ticket.queued:
+            for refusal in self._key_refuses(ticket.key, queued, besides=ticket):
+                queue.refused += 1
+                raise refusal.error()
+        ticket.asked += seconds
+        ticket.left = left
 
     def move(self, ticket: Ticket, placement: str) -> None:
         """Another placement answers an open ticket's request."""
@@ -233,7 +259,7 @@ class Admission:
 
     def queued_seconds_of(self, key: str) -> float:
         """Seconds of audio that a key still waits for."""
-        return sum(ticket.left for ticket in self._keys.get(key, ()))
+        return sum(ticket.queued for ticket in self._keys.get(key, ()))
 
     @property
     def keys(self) -> int:
@@ -252,10 +278,11 @@ class Admission:
             cause = f"{queue.queued_seconds:.0f} s of audio wait to be made, and this request adds {left:.0f} s."
             yield _Refusal(cause, queue.seconds_until(target, queue.tickets, limit))
 
-    def _key_refuses(self, key: str | None, left: float) -> Iterable[_Refusal]:
+    def _key_refuses(self, key: str | None, left: float, besides: Ticket | None = None) -> Iterable[_Refusal]:
         if key is None:
             return
-        limit, mine = self.settings.max_queued_seconds_of_audio_per_key, self._keys.get(key, {})
+        limit = self.settings.max_queued_seconds_of_audio_per_key
+        mine = [ticket for ticket in self._keys.get(key, ()) if ticket is not besides]
         target = self._target(limit, left)
         if (held := _held(mine, limit)) > target + ROUNDING:
             cause = f"This API key already waits for {held:.0f} s of audio, and this request adds {left:.0f} s."
@@ -352,8 +379,8 @@ class _Queue:
 
     @property
     def queued_seconds(self) -> float:
-        """Audio still to be made."""
-        return sum(ticket.left for ticket in self.tickets)
+        """Audio that waits to be made."""
+        return sum(ticket.queued for ticket in self.tickets)
 
     @property
     def wait_s(self) -> float:
@@ -398,9 +425,9 @@ class _Queue:
         self.tick(now_s)
         return QueueReport(len(self.tickets), self.queued_seconds, self.speed.value, self.wait_s, self.refused)
 
-    def seconds_until(self, target: float, wanted: Iterable[Ticket], limit: float) -> float:
+    def seconds_until(self, target: float, wanted: Collection[Ticket], limit: float) -> float:
         """How long until the `wanted` tickets hold no more than `target` of a limit, when all here get equal shares."""
-        share = _share_until(target, [ticket.left for ticket in wanted], limit)
+        share = _share_until(target, wanted, limit)
         return sum(min(ticket.left, share) for ticket in self.tickets) / self.speed.value
 
 
@@ -411,17 +438,18 @@ def _wait_refuses(queue: _Queue, max_wait_s: float) -> Iterable[_Refusal]:
 
 def _held(tickets: Iterable[Ticket], limit: float) -> float:
     """What tickets hold of a limit."""
-    return sum(min(ticket.left, limit) for ticket in tickets)
+    return sum(min(ticket.queued, limit) for ticket in tickets)
 
 
-def _share_until(target: float, lefts: Sequence[float], limit: float) -> float:
+def _share_until(target: float, tickets: Collection[Ticket], limit: float) -> float:
     """The seconds of audio that each must get until together they hold no more than `target` of a limit."""
+    shares = [(ticket.left, min(ticket.reach, limit)) for ticket in tickets]
 
     def held(share: float) -> float:
-        return sum(min(max(left - share, 0.0), limit) for left in lefts)
+        return sum(min(max(left - share, 0.0), most) for left, most in shares)
 
     # What is held falls in straight lines between these shares.
-    corners = sorted({0.0, *lefts, *(left - limit for left in lefts if left > limit)})
+    corners = sorted({0.0, *(left for left, _ in shares), *(left - most for left, most in shares if left > most)})
     corner = bisect_left(corners, True, key=lambda share: held(share) <= target)
     if corner == 0:
         return 0.0

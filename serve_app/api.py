@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +57,14 @@ class Service:
         """The stream of an accepted request, but for what was heard of it before."""
         return SpeechStream(plan, self.directory, self.cache, ticket, self.recorder, heard)
 
-    def admit(self, name: str, headers: Headers, seconds: float) -> Ticket:
-        """A place in the queue for about `seconds` of audio. Raises `MotetError` (overloaded)."""
+    def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
+        """A place in the queue for about `seconds` of audio, of which at most `reach` are ever queued. Raises `MotetError`
+        (overloaded)."""
         model, settings = self.config.models[name], self.config.speech.admission
         task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
         key = key_digest(headers) if self.config.security.api_key_sha256 else None
         placements = [placed.name for placed in self.directory.placements(name)]
-        return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s)
+        return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
 
     async def fallback_for(self, name: str) -> Fallback | None:
         """Who takes over from a model that is late; none when the other one does not answer now."""

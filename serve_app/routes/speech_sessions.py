@@ -132,7 +132,9 @@ class SpeechSession:
         speakers = speakers_of(speaker.traits, speaker.voice)
         text = ArrivingText(self._service.config.speech.pieces, self._settings, speakers)
         plan = await plan_of(config, speaker, text, self._websocket)
-        ticket = self._service.admit(plan.model, self._websocket.headers, 0.0)
+        # No more of a text is asked for at once, so the rest of one that is far ahead keeps nobody out.
+        reach = plan.request_seconds_of_audio
+        ticket = self._service.admit(plan.model, self._websocket.headers, 0.0, reach)
         try:
             ticket.rests()
             told = _Told(plan, ignores_instructions(config, plan))

@@ -302,6 +302,46 @@ def test_a_book_does_not_keep_out_a_chat_reply(key: str | None) -> None:
     assert book.open
 
 
+def test_texts_that_are_written_far_ahead_keep_nobody_out() -> None:
+    guarded = admission(Clock())
+    sessions = [guarded.admit(["m@cpu"], None, 0, reach=5) for _ in range(10)]
+    for session in sessions:
+        session.adds(5000)
+    assert guarded.snapshot()["m@cpu"].queued_seconds == 50
+    assert guarded.admit(["m@cpu"], None, 4).open
+    assert guarded.admit(["m@cpu"], None, 40).open
+    for session in sessions:
+        session.made(4996)
+    assert guarded.snapshot()["m@cpu"].queued_seconds == 10 * 4 + 44
+
+
+def test_who_is_kept_out_by_texts_far_ahead_is_told_when_they_are_made() -> None:
+    guarded = admission(Clock())
+    sessions = [guarded.admit(["m@cpu"], None, 0, reach=10) for _ in range(10)]
+    for session in sessions:
+        session.adds(30)
+    # 20 s fit when each session has 2 s less than its reach to go: after 22 s for each of ten, 4 a second.
+    assert refusal(guarded, "m@cpu", None, 20).retry_after_s == pytest.approx(22 * 10 / 4 * 1.1)
+
+
+def test_a_text_that_goes_on_is_held_to_what_its_key_may_have_queued() -> None:
+    guarded = admission(Clock())
+    sessions = [guarded.admit(["m@cpu"], "a", 0, reach=20) for _ in range(4)]
+    for session in sessions[:3]:
+        session.adds(500)
+    with pytest.raises(MotetError) as caught:
+        sessions[3].adds(11)
+    assert (caught.value.failure.kind, caught.value.failure.code) == ("overloaded", "queue_full")
+    assert "This API key already waits for 60 s" in caught.value.failure.cause
+    assert sessions[3].left == 0
+    assert guarded.snapshot()["m@cpu"].refused == 1
+    sessions[0].adds(500)  # what is queued stays the same
+    sessions[3].adds(10)  # a chat reply is not refused because of books
+    guarded.admit(["m@cpu"], "b", 0).adds(11)
+    sessions[0].close()
+    sessions[3].adds(11)
+
+
 def test_a_request_longer_than_the_limit_gets_in_where_nothing_waits() -> None:
     guarded = admission(Clock())
     small = guarded.admit(["m@cpu"], None, 20)

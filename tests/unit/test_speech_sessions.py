@@ -16,7 +16,7 @@ import pytest
 
 from deployments.engines.base import SpeechTraits
 from deployments.errors import MotetError
-from serve_app.config import Arrival, Limits, Security, Speech
+from serve_app.config import AdmissionControl, Arrival, Limits, Security, Speech
 from serve_app.timeline import Timeline
 from tests.unit.fakes import RATE, TRAITS, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
@@ -239,6 +239,42 @@ async def test_text_that_came_counts_as_queued_and_waits_for_no_engine_until_the
     assert bench.admission.snapshot()["tone@cpu"].queued_seconds == pytest.approx(2.0)
     socket.leave()
     await socket.over()
+
+
+class Silent(ToneSynthesizer):
+    """Never comes to the first sound."""
+
+    async def speak(self, request: Any) -> Any:
+        await asyncio.sleep(3600)
+        yield  # pragma: no cover
+
+
+@in_time
+async def test_sessions_whose_text_is_far_ahead_do_not_keep_out_a_chat_reply() -> None:
+    bench = Bench(Silent())
+    sockets = [Socket(bench) for _ in range(10)]
+    for socket in sockets:
+        for message in (CONFIG, text("We stayed inside and slept. " * 3400)):
+            socket.send(**message)
+    await asyncio.sleep(1)
+    assert bench.admission.snapshot()["tone@cpu"].queued_seconds == 10 * Speech().request_seconds_of_audio
+    bench.admission.admit(["tone@cpu"], None, 30.0, max_wait_s=3600.0).close()
+    for socket in sockets:
+        socket.leave()
+        await socket.over()
+
+
+@in_time
+async def test_a_session_ends_when_its_text_is_more_than_its_key_may_have_queued() -> None:
+    control = AdmissionControl(max_queued_seconds_of_audio_per_key=60.0, short_seconds_of_audio=0.0)
+    bench = Bench(Silent(), security=Security(api_key_sha256=(DIGEST,)), speech=Speech(admission=control))
+    bench.admission.admit(["tone@cpu"], DIGEST, 55.0).rests()
+    socket = Socket(bench, {"authorization": "Bearer key"})
+    for message in (CONFIG, text("We stayed inside and slept. " * 10)):
+        socket.send(**message)
+    events = await socket.events()
+    assert (events[0]["error"]["type"], events[0]["error"]["code"]) == ("rate_limit_error", "queue_full")
+    assert events[-1] == 1013
 
 
 @in_time
