@@ -47,10 +47,17 @@ class OriginCheck:
         if scope["type"] == "websocket":
             headers = Headers(scope=scope)
             origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+            if origin is not None and not _is_of(origin, headers.get("host")):
                 await error_response(OTHER_ORIGIN)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _is_of(origin: str, host: str | None) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:  # it is malformed
+        return False
 
 
 class KeyCheck:

@@ -390,6 +390,7 @@ STRANGERS = {
     "wrong key": ({"authorization": "Bearer no"}, 401, "invalid_api_key"),
     "wrong subprotocol": ({"sec-websocket-protocol": "openai-insecure-api-key.no"}, 401, "invalid_api_key"),
     "other origin": ({"authorization": "Bearer key", "origin": "http://evil.example"}, 403, "origin_not_allowed"),
+    "malformed origin": ({"authorization": "Bearer key", "origin": "http://[::1"}, 403, "origin_not_allowed"),
     "no origin": ({"authorization": "Bearer key", "origin": "null"}, 403, "origin_not_allowed"),
 }
 
