@@ -191,8 +191,8 @@ class Admission:
 
         `key` names who asks; requests without one share no limit of their own. `max_wait_s` holds instead of the settings'.
         A text that is still being written has no more than `reach` seconds of audio queued, however far it is ahead. Raises
-        an `overloaded` `MotetError` with code `queue_full` and the seconds after which the same request would get in if nobody
-        else came.
+        an `overloaded` `MotetError` with code `queue_full` and the seconds after which the same request would get in if
+        nobody else came.
         """
         assert seconds >= 0 and math.isfinite(seconds), seconds
         refusals = []

@@ -167,8 +167,9 @@ class Deadline:
 
 
 def too_late(seconds: float) -> Failure:
-    """What a request over its deadline is told."""
-    return Failure("timeout", f"The request took longer than {seconds:g} s.", "Send less at once.", code="deadline")
+    """What a request or a session over its deadline is told."""
+    remedy = "Ask for what is missing in another request."
+    return Failure("timeout", f"This took longer than the {seconds:g} s that are given.", remedy, code="deadline")
 
 
 class PageHeaders:

@@ -34,7 +34,13 @@ from serve_app.speech_stream import SpeechPlan, SpeechStream
 router = APIRouter()
 logger = logging.getLogger("ray.serve")
 
-CLOSE_CODES: Mapping[str, int] = {"too_large": 1009, "overloaded": 1013, "unavailable": 1013, "engine": 1011}
+CLOSE_CODES: Mapping[str, int] = {
+    "too_large": 1009,
+    "overloaded": 1013,
+    "unavailable": 1013,
+    "timeout": 1013,
+    "engine": 1011,
+}
 """Of RFC 6455's registry, by what went wrong. Whatever else is the client's to mend."""
 CLIENTS_FAULT = 1008
 

@@ -157,7 +157,7 @@ def test_a_client_that_never_says_anything_is_let_go(toned: Service) -> None:
         send(socket, CONFIG)
         events, _, code = rest_of(socket)
     assert [event["error"]["code"] for event in events] == ["session_idle"]
-    assert code == 1008
+    assert code == 1013
     assert open_streams(toned) == (0, 0)
 
 

@@ -355,6 +355,8 @@ async def test_a_session_has_a_deadline() -> None:
     bench = Bench(limits=Limits(request_deadline_s=10.0), speech=Speech(arrival=Arrival(idle_s=20.0)))
     events = await conversation(bench, CONFIG)
     assert events[0]["error"]["code"] == "deadline"
+    assert "longer than the 10 s" in events[0]["error"]["message"]
+    assert events[-1] == 1013
 
 
 @in_time
