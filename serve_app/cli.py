@@ -555,14 +555,21 @@ def _text(text: str | None, pause_s: float) -> str | Iterator[str | None]:
 
     if text not in (None, "-"):
         return str(text)
-    if sys.stdin.isatty():
+    file = _standard_input()
+    if file.isatty():
         _note("Type the text; Ctrl-D on a line of its own ends it.")
-    return local.read_as_it_comes(sys.stdin.buffer, pause_s)
+    return local.read_as_it_comes(file, pause_s)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:  # whoever started the program closed it
+        raise fail("invalid", "Standard input is closed.", "Pipe something in, or name it on the command line.")
+    return sys.stdin.buffer
 
 
 def _source(file: Path) -> Any:
     """The recording as an open file."""
-    return nullcontext(sys.stdin.buffer) if file == STDIO else file.open("rb")
+    return nullcontext(_standard_input()) if file == STDIO else file.open("rb")
 
 
 def _plain_language(language: str | None) -> str | None:

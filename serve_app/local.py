@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
+from select import select
 from threading import Thread
 from typing import Any, BinaryIO, Literal
 
@@ -359,28 +360,37 @@ READ_AHEAD = 16
 
 def read_as_it_comes(file: BinaryIO, pause_s: float) -> Iterator[str | None]:
     """A UTF-8 text in parts as somebody writes it, with a None where no more came for `pause_s`. It is read from now on,
-    beside whatever else is done. Raises `MotetError` for what is no UTF-8."""
-    arrived: Queue[bytes] = Queue(READ_AHEAD)
+    beside whatever else is done. Raises `MotetError` for what is no UTF-8, or cannot be read."""
+    arrived: Queue[bytes | Exception] = Queue(READ_AHEAD)
     # A thread that waits inside a buffered file when the program ends brings Python down with a fatal error.
     unbuffered: BinaryIO = getattr(file, "raw", file)
 
     def pump() -> None:
-        data = b"more"
-        while data:
-            data = unbuffered.read(READ_BYTES)
-            arrived.put(data)
+        data: bytes | None = b"more"
+        try:
+            while data != b"":
+                data = unbuffered.read(READ_BYTES)
+                if data is None:  # nothing yet, in a file that does not wait for it
+                    select([unbuffered], [], [])
+                else:
+                    arrived.put(data)
+        except Exception as error:
+            arrived.put(error)
 
     Thread(target=pump, daemon=True).start()
     return _decoded(arrived, pause_s)
 
 
-def _decoded(arrived: Queue[bytes], pause_s: float) -> Iterator[str | None]:
+def _decoded(arrived: Queue[bytes | Exception], pause_s: float) -> Iterator[str | None]:
     decoder = getincrementaldecoder("utf-8")()
     data, fresh = b"more", False
     while data:
         try:
-            data = arrived.get(timeout=pause_s if fresh else None)
-            fresh = True
+            came = arrived.get(timeout=pause_s if fresh else None)
+            if isinstance(came, Exception):
+                remedy = "Pipe the text in, or name it on the command line."
+                raise fail("invalid", f"The text cannot be read: {came}.", remedy) from came
+            data, fresh = came, True
             yield decoder.decode(data, final=not data)
         except Empty:
             fresh = False

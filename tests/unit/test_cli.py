@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -243,6 +244,45 @@ class Arrived:
 def test_a_letter_may_come_in_two_parts_and_a_pause_is_told_once() -> None:
     arrived = Arrived("é".encode()[:1], "é".encode()[1:], None, None, b"a", b"")
     assert list(local._decoded(cast("Any", arrived), 1.0)) == ["", "é", None, "a", ""]
+
+
+class Broken(io.BytesIO):
+    """Standard input whose reading fails after its first words."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if data := super().read(size):
+            return data
+        raise OSError("the disk is gone")
+
+
+def test_standard_input_that_cannot_be_read_ends_the_text_with_an_error() -> None:
+    parts = local.read_as_it_comes(Broken(b"We went"), 60.0)
+    assert next(parts) == "We went"
+    with pytest.raises(MotetError, match="cannot be read: the disk is gone"):
+        next(parts)
+
+
+def test_standard_input_that_does_not_wait_has_nothing_yet() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb") as file:
+        parts = local.read_as_it_comes(file, 1e-3)
+        os.write(writing, b"We went")
+        assert next(parts) == "We went"
+        assert next(parts) is None
+        os.write(writing, b" home.")
+        os.close(writing)
+        assert [part for part in parts if part is not None] == [" home.", ""]
+
+
+@pytest.mark.parametrize(
+    ("redirection", "says"), [("<&-", "Standard input is closed."), ("0>/dev/null", "The text cannot be read")]
+)
+def test_a_bad_standard_input_is_one_line(redirection: str, says: str) -> None:
+    command = f'exec "$@" {redirection}'
+    ended = subprocess.run(["sh", "-c", command, "sh", *PROGRAM, "say", "-"], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"motet: {says}") and ended.stderr.count("\n") == 1
 
 
 def test_standard_output_carries_the_same_sound(spoken: Path) -> None:
