@@ -68,12 +68,29 @@ class SpeechPlan:
         whole = place.fallback_from is None or self.traits.most_speakers == 1
         return tuple(self.text.pieces) if whole else without_marks(self.text.pieces)
 
+    def speaker_at(self, place: Place) -> tuple[str, str]:
+        """The model and the voice that speak at a place."""
+        if place.fallback_from is None or self.fallback is None:
+            return self.model, self.task.voice
+        return self.fallback.model, self.fallback.voice
+
     @property
     def key(self) -> str:
         """A name of the stream's bytes: equal for equal requests."""
         task = self.task
         manner = [task.voice, task.speed, task.seed, task.instructions]
         return stream_key([self.model, *manner, self.audio_format, *task.pieces])
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A piece of the text whose sound begins, `start_seconds` into the stream, and who says it."""
+
+    index: int
+    text: str
+    start_seconds: float
+    model: str
+    voice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +204,13 @@ class SpeechStream:
     def _delta(self, data: bytes) -> dict[str, object]:
         """Some bytes of sound, and the pieces of the text that begin in it."""
         delta: dict[str, object] = {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
-        begun = self.newly_begun()
+        begun = [
+            {"index": piece.index, "text": piece.text, "start_seconds": piece.start_seconds}
+            for piece in self.newly_begun()
+        ]
         return delta | ({"pieces": begun} if begun else {})
 
-    def newly_begun(self) -> list[dict[str, object]]:
+    def newly_begun(self) -> list[Begun]:
         """The pieces of the text that begin in the bytes that came last."""
         return [self._begun(stretch) for stretch in self._passed if self._is_new(stretch)]
 
@@ -201,10 +221,11 @@ class SpeechStream:
         self._told = named
         return True
 
-    def _begun(self, stretch: Stretch) -> dict[str, object]:
+    def _begun(self, stretch: Stretch) -> Begun:
         start_seconds = round(stretch.start / self._plan.traits.sample_rate, 3)
         index = stretch.place.piece
-        return {"index": index, "text": self._plan.pieces_of(stretch.place)[index], "start_seconds": start_seconds}
+        text = self._plan.pieces_of(stretch.place)[index]
+        return Begun(index, text, start_seconds, *self._plan.speaker_at(stretch.place))
 
     def _place_after(self, sent: int) -> str:
         """What an event's id says of how far its client is; `heard_by` reads it."""

@@ -29,7 +29,7 @@ from serve_app.api_types import service_of
 from serve_app.guard import chosen_subprotocol, too_late
 from serve_app.http_errors import UNEXPECTED, error_body, validated
 from serve_app.routes.speech import SpeechManner, ignores_instructions, plan_of, speaker_of
-from serve_app.speech_stream import SpeechPlan, SpeechStream
+from serve_app.speech_stream import Begun, SpeechPlan, SpeechStream
 
 router = APIRouter()
 logger = logging.getLogger("ray.serve")
@@ -224,12 +224,12 @@ class _Told:
         self._bytes = 0
         self._open: dict[str, Any] | None = None
 
-    def before(self, data: bytes, begun: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    def before(self, data: bytes, begun: Sequence[Begun]) -> Iterator[dict[str, Any]]:
         """What is told before the next bytes, in which these pieces begin."""
         for piece in begun:
             yield from self._close()
             self._sentences += 1
-            self._open = {"type": "audio.done", "sentence_index": piece["index"]}
+            self._open = {"type": "audio.done", "sentence_index": piece.index}
             yield self._start(piece)
         self._bytes += len(data)
 
@@ -243,15 +243,15 @@ class _Told:
             yield {**self._open, "total_bytes": self._bytes}
             self._open, self._bytes = None, 0
 
-    def _start(self, piece: Mapping[str, Any]) -> dict[str, Any]:
+    def _start(self, piece: Begun) -> dict[str, Any]:
         return {
             "type": "audio.start",
-            "sentence_index": piece["index"],
-            "sentence_text": piece["text"],
-            "start_seconds": piece["start_seconds"],
+            "sentence_index": piece.index,
+            "sentence_text": piece.text,
+            "start_seconds": piece.start_seconds,
             "format": self._plan.audio_format,
             "sample_rate": self._plan.traits.sample_rate,
-            "model": self._plan.model,
-            "voice": self._plan.task.voice,
+            "model": piece.model,
+            "voice": piece.voice,
             **self._ignored,
         }

@@ -156,6 +156,17 @@ def test_the_other_voice_says_the_cut_piece_again_and_the_rest_and_the_listener_
     run(test)
 
 
+def test_who_says_a_piece_is_named() -> None:
+    async def test() -> None:
+        stream = Bench({(1, 2): 3600.0}).stream(plan())
+        async with aclosing(stream.encoded()) as encoded:
+            begun = [piece async for _ in encoded for piece in stream.newly_begun()]
+        said = [(piece.index, piece.model, piece.voice) for piece in begun]
+        assert said == [(0, "late", "ada"), (1, "late", "ada"), (1, "other", "bo"), (2, "other", "bo")]
+
+    run(test)
+
+
 def test_another_voice_from_the_start_is_told_too() -> None:
     async def test() -> None:
         told = await events(Bench({(0, 0): 3600.0}).stream(plan()))
