@@ -363,7 +363,7 @@ def read_as_it_comes(file: BinaryIO, pause_s: float) -> Iterator[str | None]:
     beside whatever else is done. Raises `MotetError` for what is no UTF-8, or cannot be read."""
     arrived: Queue[bytes | Exception] = Queue(READ_AHEAD)
     # A thread that waits inside a buffered file when the program ends brings Python down with a fatal error.
-    unbuffered: BinaryIO = getattr(file, "raw", file)
+    unbuffered: Any = getattr(file, "raw", file)
 
     def pump() -> None:
         data: bytes | None = b"more"
