@@ -36,7 +36,7 @@ silence, which alone helps nobody."""
 MOST_DIGITS = 18
 """Of a number in an event's id: more is nobody's."""
 _NUMBER = rf"(\d{{1,{MOST_DIGITS}}})"
-_IN_BYTES = re.compile(_NUMBER, re.ASCII)
+_IN_BYTES = re.compile(rf"{_NUMBER}b{_NUMBER}", re.ASCII)
 _IN_SPEECH = re.compile(rf"(?:{_NUMBER}f)?{_NUMBER}\.{_NUMBER}", re.ASCII)
 
 
@@ -95,10 +95,12 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a client has that comes back: so many `bytes` of a stream that went as it should, which is made again and cut
-    there; or, of one with gaps or another voice in it, which nobody makes again, the speech up to a `place`."""
+    """What a client has that comes back: so many `bytes` of a stream that went as it should, with so many of its `samples`
+    in them, which is made again and cut there; or, of one with gaps or another voice in it, which nobody makes again, the
+    speech up to a `place`."""
 
     bytes: int = 0
+    samples: int = 0
     place: Place | None = None
 
 
@@ -128,9 +130,9 @@ class SpeechStream:
         self._recorder = recorder
         self._heard = heard
         self._course = Course()
-        self._given = 0
+        self._given = self._reached = 0
         self._passed: list[Stretch] = []
-        self._told: tuple[int, int | None] | None = None
+        self._told = _begun_before(heard.place)
         self._paced = PacedSpeech(
             plan.traits.sample_rate,
             plan.pacing,
@@ -162,12 +164,12 @@ class SpeechStream:
                                 encoder.encode(samples) if instant else await asyncio.to_thread(encoder.encode, samples)
                             )
                         if data:
-                            self._passed = self._course.go(encoder.reached)
+                            self._reach(encoder.reached)
                             self.timeline.sounded()
                             with self.timeline.stage("write"):
                                 yield data
             if data := encoder.finish() if instant else await asyncio.to_thread(encoder.finish):
-                self._passed = self._course.go(encoder.reached)
+                self._reach(encoder.reached)
                 yield data
             self._ticket.complete()
         finally:
@@ -181,6 +183,11 @@ class SpeechStream:
             self._course.add(replace(stretch, start=self._given + stretch.start))
         self._given += len(frame.samples)
 
+    def _reach(self, sample: int) -> None:
+        """So far are the samples in the bytes that come next."""
+        self._reached = sample
+        self._passed = self._course.go(sample)
+
     def _slices(self, samples: Samples) -> list[Samples]:
         """A frame in parts, so that the beginning of a stream leaves before the rest of its chunk is encoded."""
         rate = self._plan.traits.sample_rate
@@ -193,25 +200,17 @@ class SpeechStream:
         sent = 0
         async with aclosing(self.encoded()) as encoded:
             async for data in encoded:
-                new = data[max(0, self._heard.bytes - sent) :]
+                new, begun = data[max(0, self._heard.bytes - sent) :], self.newly_begun()
                 sent += len(data)
                 if new:
-                    yield event(self._delta(new), f"{self._plan.key}-{self._place_after(sent)}")
+                    yield event(_delta(new, begun), f"{self._plan.key}-{self._place_after(sent)}")
                 if trouble := self.new_trouble():
                     yield event(trouble)
         yield event({"type": "speech.audio.done", **self.done()})
 
-    def _delta(self, data: bytes) -> dict[str, object]:
-        """Some bytes of sound, and the pieces of the text that begin in it."""
-        delta: dict[str, object] = {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
-        begun = [
-            {"index": piece.index, "text": piece.text, "start_seconds": piece.start_seconds}
-            for piece in self.newly_begun()
-        ]
-        return delta | ({"pieces": begun} if begun else {})
-
     def newly_begun(self) -> list[Begun]:
-        """The pieces of the text that begin in the bytes that came last."""
+        """The pieces of the text that begin in the bytes that came last, but for those that this client heard begin. It is
+        asked after all bytes, also those that are not sent."""
         return [self._begun(stretch) for stretch in self._passed if self._is_new(stretch)]
 
     def _is_new(self, stretch: Stretch) -> bool:
@@ -219,10 +218,10 @@ class SpeechStream:
         if self._told == (named := (stretch.place.piece, stretch.place.fallback_from)):
             return False
         self._told = named
-        return True
+        return stretch.start >= self._heard.samples
 
     def _begun(self, stretch: Stretch) -> Begun:
-        start_seconds = round(stretch.start / self._plan.traits.sample_rate, 3)
+        start_seconds = round((stretch.start - self._heard.samples) / self._plan.traits.sample_rate, 3)
         index = stretch.place.piece
         text = self._plan.pieces_of(stretch.place)[index]
         return Begun(index, text, start_seconds, *self._plan.speaker_at(stretch.place))
@@ -230,7 +229,7 @@ class SpeechStream:
     def _place_after(self, sent: int) -> str:
         """What an event's id says of how far its client is; `heard_by` reads it."""
         if self._heard.place is None and self._trouble == (0, None):
-            return str(sent)
+            return f"{sent}b{self._reached}"
         place = self._course.here if self._given else self._heard.place
         assert place is not None  # there is no trouble before the first sound
         voice = "" if place.fallback_from is None else f"{place.fallback_from}f"
@@ -330,8 +329,10 @@ class SpeechStream:
         return speak(task, text, other.traits, call, plan.request_seconds_of_audio, piece)
 
     def _usage(self) -> dict[str, object]:
-        """OpenAI's shape. Models here have no tokens: a character counts as one in, a tenth of a second as one out."""
-        seconds = self._paced.report.sent_seconds
+        """OpenAI's shape. Models here have no tokens: a character counts as one in, a tenth of a second as one out. In is the
+        whole text, out the sound of this answer."""
+        heard_seconds = self._heard.samples / self._plan.traits.sample_rate
+        seconds = max(0.0, self._paced.report.sent_seconds - heard_seconds)
         characters, tenths = sum(map(len, self._text.pieces)), round(seconds * 10)
         return {
             "input_tokens": characters,
@@ -339,6 +340,18 @@ class SpeechStream:
             "total_tokens": characters + tenths,
             "audio_seconds": round(seconds, 3),
         }
+
+
+def _delta(data: bytes, begun: Sequence[Begun]) -> dict[str, object]:
+    """Some bytes of sound, and the pieces of the text that begin in it."""
+    delta: dict[str, object] = {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
+    pieces = [{"index": piece.index, "text": piece.text, "start_seconds": piece.start_seconds} for piece in begun]
+    return delta | ({"pieces": pieces} if pieces else {})
+
+
+def _begun_before(place: Place | None) -> tuple[int, int | None] | None:
+    """Which piece, in whose voice, began before a place; None at the very beginning of one."""
+    return None if place is None or place.sample == 0 else (place.piece, place.fallback_from)
 
 
 class _AwaitedText:
@@ -411,7 +424,7 @@ def heard_by(last_event_id: str | None, plan: SpeechPlan) -> Heard:
 
 def _heard_in(where: str) -> Heard | None:
     if in_bytes := _IN_BYTES.fullmatch(where):
-        return Heard(bytes=int(in_bytes[1]))
+        return Heard(bytes=int(in_bytes[1]), samples=int(in_bytes[2]))
     if in_speech := _IN_SPEECH.fullmatch(where):
         first, piece, sample = in_speech.groups()
         return Heard(place=Place(int(piece), int(sample), None if first is None else int(first)))

@@ -307,9 +307,10 @@ def test_a_stream_without_gaps_goes_on_byte_for_byte_however_it_was_paced(form: 
         told = await events(bench.stream(wanted))
         ids = [number for number, event in enumerate(told) if event.id]
         for number in (ids[0], ids[len(ids) // 2]):
-            again = await come_back(bench, replace(wanted, played=False), told[number].id)
-            data = b"".join(event.audio for event in told[: number + 1]) + b"".join(event.audio for event in again)
-            assert data == b"".join(event.audio for event in told)
+            for played in (False, True):
+                again = await come_back(bench, replace(wanted, played=played), told[number].id)
+                data = b"".join(event.audio for event in [*told[: number + 1], *again])
+                assert data == b"".join(event.audio for event in told)
 
     run(test)
 
@@ -339,7 +340,7 @@ def test_when_the_other_voice_is_gone_a_client_that_comes_back_is_told_so() -> N
 
 
 @pytest.mark.parametrize(
-    "where", ["", "1.", ".1", "3.0", "2f1.0", "1f3.0", "1f1", "f1.1", "-1", "1.1.1", "9" * 19, "²"]
+    "where", ["", "1.", ".1", "3.0", "2f1.0", "1f3.0", "1f1", "f1.1", "-1", "1.1.1", "1", "1b", "b1", "9" * 19, "²"]
 )
 def test_a_place_that_is_not_in_the_text_is_refused(where: str) -> None:
     wanted = plan()
@@ -399,14 +400,52 @@ def test_texts_are_told_at_their_time_after_gaps_and_again_by_another_voice() ->
     run(test)
 
 
-def test_who_comes_back_is_told_the_text_of_the_piece_that_goes_on() -> None:
+FORMS: tuple[AudioFormat, ...] = ("pcm", "wav", "mp3", "opus", "aac", "flac")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("delays", [{}, GAPS], ids=["bytes", "places"])
+def test_who_comes_back_is_told_the_pieces_that_begin_behind_what_was_heard(
+    form: AudioFormat, delays: dict[tuple[int, int], float]
+) -> None:
+    """Each once, however often the client comes back."""
+
+    async def test() -> None:
+        bench, wanted = Bench(delays), plan(form=form, fallback=False)
+        told = await events(bench.stream(wanted))
+        for number in [number for number, event in enumerate(told) if event.id]:
+            before = begun(told[: number + 1])
+            for played in (False, True):
+                again = begun(await come_back(bench, replace(wanted, played=played), told[number].id))
+                assert [(piece["index"], piece["text"]) for piece in before + again] == list(enumerate(PIECES))
+
+    run(test)
+
+
+@pytest.mark.parametrize("played", [False, True])
+def test_who_comes_back_is_told_when_pieces_begin_in_what_comes_now(played: bool) -> None:
     async def test() -> None:
         for delays in ({}, GAPS):
             bench, wanted = Bench(delays), plan(fallback=False)
             told = await events(bench.stream(wanted))
-            middle = next(n for n, event in enumerate(told) if 1 in [p["index"] for p in event.data.get("pieces", [])])
-            again = await come_back(bench, wanted, told[middle].id)
-            assert [(piece["index"], piece["text"]) for piece in begun(again)] == list(enumerate(PIECES))[1:]
-            assert "pieces" in again[0].data
+            for event in [event for event in told if event.id]:
+                again = await come_back(bench, replace(wanted, played=played), event.id)
+                sound = heard(again)
+                for piece in begun(again):
+                    start = round(piece["start_seconds"] * RATE)
+                    own = sound_of("ada", piece["text"])
+                    np.testing.assert_array_equal(sound[start : start + len(own)], own)
+                assert again[-1].data["usage"]["audio_seconds"] == pytest.approx(len(sound) / RATE, abs=1e-3)
+                assert again[-1].data["usage"]["input_tokens"] == sum(map(len, PIECES))
+
+    run(test)
+
+
+def test_a_piece_that_begins_where_the_client_was_is_told() -> None:
+    async def test() -> None:
+        wanted = plan(fallback=False)
+        for where in (f"{2 * 4 * CHUNK}b{4 * CHUNK}", "1.0"):
+            again = await come_back(Bench(), wanted, f"{wanted.key}-{where}")
+            assert [(piece["index"], piece["start_seconds"]) for piece in begun(again)] == [(1, 0.0), (2, 0.8)]
 
     run(test)
