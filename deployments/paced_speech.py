@@ -3,7 +3,8 @@
 A filler takes chunks from the engine and writes them into a buffer; the reader takes them out as the socket has room. When
 the buffer is full the filler waits, so no further request is made of any replica. A stream that is `played` as it comes
 goes in frames through a ring, is never made further ahead of its listener than the look-ahead, and is concealed where it
-is late; any other goes chunk by chunk, as fast as it is read.
+is late; any other goes chunk by chunk, as fast as it is read. What the listener heard before and is only made again goes as
+fast as it can be, whatever the stream.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class PacedSpeech:
         settings: PacingSettings,
         *,
         played: bool,
+        heard_samples: int = 0,
         fallback: Callable[[int], Chunks] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,6 +79,8 @@ class PacedSpeech:
         self._rate = sample_rate
         self._settings = settings
         self._played = played
+        self._heard_left = heard_samples
+        """How much more of what the listener has comes first. It is nobody's wait: not paced, and never late."""
         self._fallback = fallback
         self._clock = clock
         capacity = max(1, int(settings.capacity_ms / 1000 * sample_rate))
@@ -186,8 +190,9 @@ class PacedSpeech:
         if self._buffer.level == 0:
             self._fillers[-1].result()  # raises what the engine raised
             return None
-        self._pacer.adapt(self._buffered_seconds)
-        samples = self._buffer.read(self._frame)
+        if not self._heard_left:
+            self._pacer.adapt(self._buffered_seconds)
+        samples = self._buffer.read(min(self._frame, self._heard_left or self._frame))
         self._room_came.set()
         return Frame(self._concealment.resume(samples), self._stretches(len(samples)))
 
@@ -229,7 +234,7 @@ class PacedSpeech:
     def _patience_s(self) -> float | None:
         """How long the next sound may take: until the listener runs dry, and the budget on top, once for each gap. The first
         sound may take until the fallback takes over."""
-        if not self._played:
+        if not self._played or self._heard_left:
             return None
         if not self._pacer.playout.plays:
             return self._settings.fallback_after_ms / 1000 if self._can_fall_back else None
@@ -256,17 +261,22 @@ class PacedSpeech:
         self._fill_from(self._fallback(self._next_piece))
 
     def _count(self, frame: Frame) -> None:
-        seconds = len(frame.samples) / self._rate
+        self.report.sent_seconds += len(frame.samples) / self._rate
+        self._concealment.sent(frame.samples)
+        heard = min(self._heard_left, len(frame.samples))
+        self._heard_left -= heard
+        if heard < len(frame.samples):
+            self._count_played((len(frame.samples) - heard) / self._rate, frame.concealed)
+
+    def _count_played(self, seconds: float, concealed: bool) -> None:
         playout, now = self._pacer.playout, self._clock()
         if playout.plays:
             lead, least = max(0.0, playout.lead(now)), self.report.least_lead_seconds
             self.report.least_lead_seconds = lead if least is None else min(least, lead)
         playout.send(seconds, now)
-        self._concealment.sent(frame.samples)
-        self.report.sent_seconds += seconds
         self.report.underruns = playout.underruns
-        self._gap_seconds = self._gap_seconds + seconds if frame.concealed else 0.0
-        if frame.concealed:
+        self._gap_seconds = self._gap_seconds + seconds if concealed else 0.0
+        if concealed:
             self.report.concealed_seconds += seconds
             self.report.concealments += 1
 

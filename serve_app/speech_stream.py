@@ -137,6 +137,7 @@ class SpeechStream:
             plan.traits.sample_rate,
             plan.pacing,
             played=plan.played,
+            heard_samples=heard.samples,
             fallback=self._fallback_from if plan.fallback else None,
             clock=clock,
         )

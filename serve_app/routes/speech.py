@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
@@ -78,8 +78,6 @@ async def speech(request: Request) -> Response:
     body = validated(SpeechBody, await request.body())
     plan = await _plan(body, request)
     heard = heard_by(request.headers.get("last-event-id") if body.stream_format == "sse" else None, plan)
-    if heard.bytes:
-        plan = replace(plan, played=False)  # what is made again must not be waited for again
     ticket = service.admit(plan.model, request.headers, plan.task.predicted_seconds)
     stream = service.speech_stream(plan, ticket, heard)
     headers = _headers(body, plan)

@@ -21,11 +21,12 @@ from deployments.engines.base import FinishReason, RecognitionOptions, Segment, 
 from deployments.listening import Heard
 from deployments.paced_speech import PacingReport
 from deployments.wire import PackedChunk
-from serve_app.admission import Admission, SessionPlaces
+from serve_app.admission import Admission, SessionPlaces, Ticket
 from serve_app.api import Service, build_api
 from serve_app.config import AppConfig, Limits, Model, Security
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
+from serve_app.speech_stream import SpeechPlan, SpeechStream
 from serve_app.voice_store import VoiceStore
 from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
 
@@ -352,6 +353,23 @@ async def test_a_client_that_comes_back_hears_on_without_gap_repeat_or_new_synth
         rest = b"".join(base64.b64decode(event["audio"]) for event in events_of(again.text) if "audio" in event)
         assert b"".join(sounds[:heard]) + rest == b"".join(sounds)
     assert len(bench.handle.calls) == asked
+
+
+async def test_who_comes_back_to_a_played_stream_hears_on_in_a_played_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[SpeechPlan] = []
+    stream = Service.speech_stream
+
+    def noted(service: Service, plan: SpeechPlan, ticket: Ticket, heard: Any) -> SpeechStream:
+        plans.append(plan)
+        return stream(service, plan, ticket, heard)
+
+    monkeypatch.setattr(Service, "speech_stream", noted)
+    bench, body = Bench(), {"model": "tone", "input": LONG, "stream_format": "sse", "response_format": "pcm"}
+    event_id = ids_of((await bench.speak(**body)).text)[0]
+    for pacing in ("played", "fast"):
+        headers = {"last-event-id": event_id}
+        await bench.client.post("/v1/audio/speech", json=body | {"pacing": pacing}, headers=headers)
+    assert [plan.played for plan in plans[1:]] == [True, False]
 
 
 async def test_a_preset_is_a_pacing() -> None:

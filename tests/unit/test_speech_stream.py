@@ -16,6 +16,7 @@ import pytest
 from deployments.audio.course import Place
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import AudioFormat
+from deployments.audio.pacing import MOST_FACTOR
 from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.speaking import SpeechTask
@@ -396,6 +397,63 @@ def test_texts_are_told_at_their_time_after_gaps_and_again_by_another_voice() ->
             fades = RATE // 50
             expected = sound_of(voice, text)[fades:CHUNK]
             np.testing.assert_array_equal(sound[start + fades : start + CHUNK], expected)
+
+    run(test)
+
+
+def half_of(told: list[Event]) -> str:
+    """The id in the middle."""
+    ids = [event.id for event in told if event.id]
+    return ids[len(ids) // 2]
+
+
+def test_what_a_client_has_not_heard_is_paced_and_what_it_has_is_not() -> None:
+    """What was heard may come as late as it will: nobody waits for it, and nobody takes over."""
+
+    async def test() -> None:
+        wanted = plan(PIECES * 5)
+        event_id = half_of(await events(Bench().stream(wanted)))
+        left = len(PIECES) * 5 * 0.8 - int(event_id.rpartition("b")[2]) / RATE
+        for wait in (0.0, 7.0):
+            began = now()
+            times: list[float] = []
+            bench = Bench({(0, 1): wait})
+            async with aclosing(bench.stream(wanted, heard_by(event_id, wanted)).events()) as told:
+                async for _ in told:
+                    times.append(now() - began)
+            assert times[0] == pytest.approx(wait)
+            assert times[-1] - times[0] >= left - PACING.look_ahead_ms / 1000 * MOST_FACTOR
+            assert not bench.other.asked
+
+    run(test)
+
+
+def test_behind_what_a_client_has_heard_gaps_are_concealed_and_another_voice_takes_over() -> None:
+    async def test() -> None:
+        wanted = plan()
+        event_id = (await events(Bench().stream(wanted)))[1].id
+        told = await come_back(Bench({(0, 1): 7.0, (1, 2): 3600.0}), wanted, event_id)
+        own = spoken("ada", *PIECES)[2 * CHUNK : 6 * CHUNK]
+        np.testing.assert_array_equal(heard(told)[: len(own)], own)
+        rest = spoken("bo", *PIECES[1:])
+        np.testing.assert_array_equal(heard(told)[-len(rest) + CHUNK :], rest[CHUNK:])
+        assert [(piece["index"], piece["text"]) for piece in begun(told)] == [
+            (index, PIECES[index]) for index in (1, 1, 2)
+        ]
+        seconds = told[-1].data["usage"]["audio_seconds"]
+        assert seconds == pytest.approx(len(heard(told)) / RATE, abs=1e-3)
+        again = await come_back(Bench(), wanted, [event.id for event in told if event.id][-2])
+        np.testing.assert_array_equal(heard(again), rest[-len(heard(again)) :])
+
+    run(test)
+
+
+def test_who_takes_over_at_once_does_so_only_behind_what_was_heard() -> None:
+    async def test() -> None:
+        wanted = plan()
+        event_id = f"{wanted.key}-{2 * 4 * CHUNK}b{4 * CHUNK}"
+        told = await come_back(Bench({(1, 0): 3600.0}), wanted, event_id)
+        np.testing.assert_array_equal(heard(told), spoken("bo", *PIECES[1:]))
 
     run(test)
 
