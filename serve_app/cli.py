@@ -65,6 +65,16 @@ Config = Annotated[
         help="The serve_config.yaml whose models and settings are used.",
     ),
 ]
+ServiceConfig = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="MOTET_CONFIG",
+        exists=True,
+        dir_okay=False,
+        show_default="serve_config.yaml in this folder",
+        help="The serve_config.yaml of the service.",
+    ),
+]
 ModelName = Annotated[
     str | None, typer.Option("--model", "-m", show_default="the first that fits", help="A model's name or alias.")
 ]
@@ -340,7 +350,7 @@ def bulk(
 
 @app.command()
 def serve(
-    config: Config = None,
+    config: ServiceConfig = None,
     profile: Annotated[
         Profile | None,
         typer.Option(
@@ -425,7 +435,7 @@ def doctor(
 
 
 @app.command()
-def deploy(config: Config = None) -> None:
+def deploy(config: ServiceConfig = None) -> None:
     """Put the service on the cluster at RAY_ADDRESS, or change the one there, and leave it running.
 
     Only models whose settings changed are replaced, after the streams that they have begun; step settings and numbers of

@@ -127,6 +127,14 @@ def test_help_has_an_example(command: str) -> None:
     assert f"Example: motet {command}" in result.stdout or f"| motet {command}" in result.stdout
 
 
+@pytest.mark.parametrize(("command", "own_models"), [("serve", False), ("deploy", False), ("say", True)])
+def test_help_says_which_models_there_are_without_a_file(command: str, own_models: bool) -> None:
+    """A service needs one (see `test_mistakes_say_what_to_do`)."""
+    words = re.sub(r"[\s\u2502]+", " ", motet(command, "--help").stdout)
+    assert "serve_config.yaml in this folder" in words
+    assert ("else Motet's own models" in words) == own_models
+
+
 def test_help_names_every_command_and_version_the_version() -> None:
     listed = motet("--help").stdout
     assert all(re.search(rf"│ {command} ", listed) for command in COMMANDS)
