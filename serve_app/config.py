@@ -402,7 +402,8 @@ class Model(StrictModel):
 
 class AppConfig(StrictModel):
     """The whole service. `gateway_on` any machine of a cluster that offers CPUs is for clusters that have a way in on each.
-    A start, or an update, that takes longer than `start_timeout_s` is told as a failure."""
+    A start, or an update, whose replicas take longer than `start_timeout_s` to come up is told as a failure; it counts from
+    when Ray Serve has been told of them, so that starting Ray comes on top."""
 
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
     speech: Speech = Speech()
