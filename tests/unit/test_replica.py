@@ -10,6 +10,7 @@ import pytest
 
 from deployments.engine_thread import EngineThread
 from deployments.errors import MotetError
+from deployments.heap import Heap
 from deployments.load import ReplicaLoad
 from deployments.recording import LONGEST_RECORDING_S, Recording
 from deployments.replica import ModelReplica
@@ -54,6 +55,7 @@ class Bench:
         self.replica._steps = Steps()
         self.replica.thread, self.replica.load = thread, ReplicaLoad(self.clock)
         self.replica.room = Room(self.engine, thread, None)  # type: ignore[arg-type]
+        self.replica.heap = Heap(None)
         self.replica.recording = Recording(self.engine, thread, None)  # type: ignore[arg-type]
 
     def clock(self) -> float:
