@@ -396,7 +396,8 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     """As many streams at a time as the engine has places, or eight; each fourth is left in the middle.
 
     As in a replica, freed memory goes back to the system now and then. What is compared is what stays when all have left: at
-    the end, and once the engine was warm, which is after a tenth of the time and when every place was taken twice.
+    the end, and once the engine was warm, which is after a tenth of the time and when every place was taken twice. A slow
+    machine takes longer than it was given: as long again as it took to be warm.
     """
     engine, random, allocator = contest.engine, np.random.default_rng(0), process_allocator()
     streams = engine.most_streams if isinstance(engine, HasPlaces) else 8
@@ -406,7 +407,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     opened = left = 0
     early: float | None = None
     elapsed = warm = 0.0
-    while early is None or elapsed < minutes * 60:
+    while early is None or elapsed < max(minutes * 60, 2 * warm):
         while len(live) < streams:
             live.append(engine.open(contest.request(opened)))
             opened += 1
@@ -425,7 +426,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     sheet.put("streams at a time", streams)
     sheet.put("memory once warm", early, f"after {warm:.0f} s")
     sheet.put("memory at the end", late)
-    sheet.put("growth", 100 * (late / early - 1), f"in {minutes:g} minutes")
+    sheet.put("growth", 100 * (late / early - 1), f"in {elapsed / 60:.1f} minutes")
     sheet.put("most memory", most_megabytes())
     sheet.put("slots taken when all have left", free - _free_slots(engine))
     sheet.put("utterances", opened)
