@@ -428,6 +428,12 @@ class AppConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _sessions_leave_room(self) -> "AppConfig":
+        if self.speech.arrival.max_sessions >= self.gateway_max_ongoing_requests:
+            raise ValueError("speech.arrival.max_sessions must be less than gateway_max_ongoing_requests")
+        return self
+
+    @model_validator(mode="after")
     def _names_once(self) -> "AppConfig":
         names = [*self.models, *(alias for model in self.models.values() for alias in model.aliases)]
         if twice := sorted({name for name in names if names.count(name) > 1}):

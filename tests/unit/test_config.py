@@ -163,6 +163,12 @@ def test_the_fallback_voice_is_a_speech_model() -> None:
         AppConfig.model_validate({"speech": {"fallback_model": "whisper-tiny.en"}})
 
 
+def test_sessions_leave_room_for_other_requests() -> None:
+    with pytest.raises(ValidationError, match="max_sessions must be less"):
+        AppConfig.model_validate({"gateway_max_ongoing_requests": 64})
+    AppConfig.model_validate({"gateway_max_ongoing_requests": 65})
+
+
 def test_a_placement_may_have_an_engine_of_its_own() -> None:
     placements: list[dict[str, Any]] = [
         {"hardware": {"kind": "mlx"}, "engine": "hibari", "source": "wheel:hibari-tts", "options": {}},
