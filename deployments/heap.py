@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import Protocol
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from deployments.advance import Advance, Item, Result, followed_by
 
 EVERY_S = 30.0
 WORTH_BYTES = 256_000_000
@@ -39,18 +38,9 @@ class Heap:
         self._looked = clock()
         self._rest = 0
 
-    def watched(
-        self, advance: Callable[[Sequence[Item]], list[Result | Exception]]
-    ) -> Callable[[Sequence[Item]], list[Result | Exception]]:
+    def watched(self, advance: Advance[Item, Result]) -> Advance[Item, Result]:
         """The call, after which is looked."""
-
-        def advance_and_give_back(items: Sequence[Item]) -> list[Result | Exception]:
-            try:
-                return advance(items)
-            finally:
-                self.look()
-
-        return advance_and_give_back if self._allocator else advance
+        return followed_by(advance, self.look) if self._allocator else advance
 
     def look(self) -> None:
         """Gives back what was freed since the last time, when it is time and worth it."""

@@ -7,12 +7,11 @@ has been idle for a while, and are recorded one at a time, beside the replica's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
+from deployments.advance import Advance, Item, Result, followed_by
 from deployments.engine_thread import EngineThread
 from deployments.engines.base import RecordsSteps, StepRecords
 from deployments.metrics import RecordMetrics
-from deployments.room import Advance, Item, Result
 
 LONGEST_RECORDING_S = 900.0
 """An engine that records is stuck only after this."""
@@ -39,14 +38,7 @@ class Recording:
 
     def watched(self, advance: Advance[Item, Result]) -> Advance[Item, Result]:
         """The engine's call, after which its records are told."""
-
-        def advance_and_tell(items: Sequence[Item]) -> list[Result | Exception]:
-            try:
-                return advance(items)
-            finally:
-                self.tell()
-
-        return advance_and_tell if self._recorder else advance
+        return followed_by(advance, self.tell) if self._recorder else advance
 
     def tell(self) -> None:
         """The records become metrics."""

@@ -6,17 +6,14 @@ What is under way goes on. A replica that stays full although it has time to emp
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
+from deployments.advance import Advance, Item, Result, followed_by
 from deployments.engine_thread import EngineThread
 from deployments.engines.base import CanBeFull, Memory
 from deployments.errors import Failure, MotetError, fail
 from deployments.metrics import MemoryMetrics
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Advance = Callable[[Sequence[Item]], list[Result | Exception]]
 
 
 class Room:
@@ -34,14 +31,7 @@ class Room:
 
     def watched(self, advance: Advance[Item, Result]) -> Advance[Item, Result]:
         """The engine's call, after which it is asked whether it is full."""
-
-        def advance_and_look(items: Sequence[Item]) -> list[Result | Exception]:
-            try:
-                return advance(items)
-            finally:
-                self.look()
-
-        return advance_and_look if self._engine else advance
+        return followed_by(advance, self.look) if self._engine else advance
 
     def look(self) -> None:
         """Asks the engine. Runs on its thread."""

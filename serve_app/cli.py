@@ -55,25 +55,19 @@ def _there(file: Path) -> Path:
     return file
 
 
+def _config_file(otherwise: str, help: str) -> Any:
+    return typer.Option(envvar="MOTET_CONFIG", exists=True, dir_okay=False, show_default=otherwise, help=help)
+
+
 Config = Annotated[
     Path | None,
-    typer.Option(
-        envvar="MOTET_CONFIG",
-        exists=True,
-        dir_okay=False,
-        show_default="serve_config.yaml in this folder if there is one, else Motet's own models",
-        help="The serve_config.yaml whose models and settings are used.",
+    _config_file(
+        "serve_config.yaml in this folder if there is one, else Motet's own models",
+        "The serve_config.yaml whose models and settings are used.",
     ),
 ]
 ServiceConfig = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="MOTET_CONFIG",
-        exists=True,
-        dir_okay=False,
-        show_default="serve_config.yaml in this folder",
-        help="The serve_config.yaml of the service.",
-    ),
+    Path | None, _config_file("serve_config.yaml in this folder", "The serve_config.yaml of the service.")
 ]
 ModelName = Annotated[
     str | None, typer.Option("--model", "-m", show_default="the first that fits", help="A model's name or alias.")

@@ -393,7 +393,7 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
 
 
 def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
-    """As many streams at a time as the engine has places, or eight; each fourth is left in the middle.
+    """As many streams at a time as the engine has places, or eight; at one step in four, one is left in the middle.
 
     As in a replica, freed memory goes back to the system now and then. What is compared is what stays when all have left: at
     the end, and once the engine was warm, which is after a tenth of the time and when every place was taken twice. A slow
