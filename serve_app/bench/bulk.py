@@ -2,7 +2,8 @@
 
 Throughput is compared round by round: bare processes with an engine each, and a job with as many workers, on the same
 cores with the same niceness, both once they are under way. The kills are seeded and meet real `motet bulk` programs at
-every stage, from their start to the writing of the output; what comes out is compared with an undisturbed job, byte by byte.
+every stage, from their start to the writing of the output; what comes out is compared, byte by byte, with what the same job
+makes in one process that nobody kills and that knows no cluster.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import numpy as np
@@ -32,9 +33,10 @@ import yaml
 
 from cluster.bulk.job import BulkJob, SpeechOrder, seed_of
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
-from cluster.bulk.rows import Row
+from cluster.bulk.rows import Row, read_rows
+from cluster.bulk.run import run_job
 from cluster.bulk.store import Store
-from cluster.bulk.workers import Made, render_on_cluster
+from cluster.bulk.workers import Made, Worker, made_of, render_on_cluster
 from deployments.cpu_scheduling import apply
 from deployments.engines.base import SpeechRequest
 from deployments.errors import fail
@@ -54,6 +56,7 @@ ROWS_A_SECOND = 60
 RUN_TIMEOUT_S = 180.0
 POLL_S = 0.02
 KILLED_BATCH_ROWS = 4
+ROWS, CONFIG = "rows.jsonl", "config.yaml"
 LONGEST_DELAY_S = 1.0
 
 SHARE = "bulk over the bare engine, both on all cores"
@@ -74,7 +77,7 @@ class Plan:
     kills: int
 
 
-QUICK = Plan(rounds=2, measured_s=4.0, rows=24, kills=2)
+QUICK = Plan(rounds=1, measured_s=3.0, rows=24, kills=2)
 FULL = Plan(rounds=7, measured_s=10.0, rows=320, kills=20)
 
 
@@ -179,24 +182,30 @@ class Stretch:
 def steady(
     made: Iterator[Made], workers: int, seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> Stretch:
-    """From when every worker may have brought a batch until `seconds` later. The CPU is that of this process and all of its
-    children: the workers, the driver, and Ray itself.
+    """As many rounds of a batch from each worker as last `seconds` or more, after the first one. The CPU is that of this
+    process and all of its children: the workers, the driver, and Ray itself.
 
-    Batches come in lumps, some of them just before or after the end. So the pace is the slope of the line through what had
-    come by when, and the sound is what comes at this pace.
+    A round begins and ends when its batches came on average: so no part of a batch is counted twice or not at all, whatever
+    the distance between the workers.
     """
     with contextlib.closing(made):  # type: ignore[type-var]
-        for _ in range(workers):
-            next(made)
-        began, used = clock(), _cpu_of_all()
-        times, sounds = [0.0], [0.0]
-        for one in made:
-            times.append(clock() - began)
-            sounds.append(sounds[-1] + one.seconds)
-            if times[-1] >= seconds:
-                pace = float(np.polyfit(times, sounds, 1)[0])
-                return Stretch(times[-1], pace * times[-1], _cpu_of_all() - used)
-    raise RuntimeError("the job was over before it was measured")
+        began = mean([_arrival(made, clock)[0] for _ in range(workers)])
+        opened, used, sound = clock(), _cpu_of_all(), 0.0
+        while True:
+            arrivals = [_arrival(made, clock) for _ in range(workers)]
+            sound += sum(one.seconds for _, one in arrivals)
+            took = mean([at for at, _ in arrivals]) - began
+            if took >= seconds:
+                return Stretch(took, sound, (_cpu_of_all() - used) * took / (clock() - opened))
+
+
+def _arrival(made: Iterator[Made], clock: Callable[[], float]) -> tuple[float, Made]:
+    """When the next batch came, and the batch."""
+    try:
+        one = next(made)
+    except StopIteration:
+        raise RuntimeError("the job was over before it was measured") from None
+    return clock(), one
 
 
 def _cpu_of_all() -> float:
@@ -291,10 +300,8 @@ def _measure_kills(sheet: Sheet, plan: Plan) -> None:
         folder = Path(name)
         command = write_job(folder, plan.rows, HIBARI)
         calm, rough = folder / "calm", folder / "rough"
-        with ThreadPoolExecutor(1) as beside:
-            undisturbed = beside.submit(run_killed, command, calm, plan.rows, [])
-            killed = run_killed(command, rough, plan.rows, kill_plan(plan.kills))
-            undisturbed.result()
+        render_here(folder, calm)
+        killed = run_killed(command, rough, plan.rows, kill_plan(plan.kills))
         compared = compare(calm, rough, plan.rows)
     note = f"at {plan.kills} seeded moments in all"
     victims: dict[str, Victim] = {WORKER_KILLS: "worker", DRIVER_KILLS: "driver"}
@@ -307,11 +314,24 @@ def _measure_kills(sheet: Sheet, plan: Plan) -> None:
 def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
     """An input, a configuration with one model and small batches, and the command for them, without its `-o`."""
     lines = [json.dumps({"id": f"row-{number}", "text": text}) for number, text in enumerate(texts(rows))]
-    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / ROWS).write_text("\n".join(lines) + "\n")
     settings = {"models": {MODEL: dict(model)}, "bulk": {"batch_rows": KILLED_BATCH_ROWS, "retries": 5}}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"applications": [{"args": settings}]}))
-    program = [sys.executable, "-m", "serve_app.cli", "bulk", str(folder / "rows.jsonl")]
-    return [*program, "--config", str(folder / "config.yaml")]
+    (folder / CONFIG).write_text(yaml.safe_dump({"applications": [{"args": settings}]}))
+    program = [sys.executable, "-m", "serve_app.cli", "bulk", str(folder / ROWS)]
+    return [*program, "--config", str(folder / CONFIG)]
+
+
+def render_here(folder: Path, output: Path) -> None:
+    """The job of `write_job`, undisturbed: in this process, without a cluster."""
+    job, _ = bulk.job_of(local.read_app(folder / CONFIG), "speech", MODEL, bulk.Wishes(), None)
+    worker = Worker(job)
+
+    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+        for batch in batches:
+            outcomes = worker.render(batch.items, [None] * len(batch.items))
+            yield made_of(batch.name, batch.items, outcomes, job.model.model)
+
+    run_job(read_rows([folder / ROWS], "speech", "line"), job, output, "parquet", execute, lambda now: None)
 
 
 def kill_plan(kills: int, seed: int = 0) -> list[Kill]:

@@ -19,8 +19,8 @@ import soundfile
 from cluster.bulk.run import Progress, Summary
 from cluster.bulk.store import Store
 from deployments.errors import MotetError
-from serve_app import bulk, local
-from serve_app.bench.bulk import WORKER_TITLE, compare, run_killed, running_job, write_job
+from serve_app import bulk
+from serve_app.bench.bulk import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
 from serve_app.bulk import Wishes
 from serve_app.config import AppConfig, Bulk, Model, Steps
 from tests.integration.test_notebooks import NOTEBOOKS, executed, outputs_of, pictures_of
@@ -86,9 +86,7 @@ def test_killed_workers_leave_no_trace_in_the_output(calm: Path, tmp_path: Path)
 def test_a_killed_command_goes_on_where_it_was(cluster: None, tmp_path: Path) -> None:
     rows = 40
     command = write_job(tmp_path, rows, {"engine": "simulated", "options": {"step_ms": 20}})
-    app = local.read_app(tmp_path / "config.yaml")
-    inputs = [tmp_path / "rows.jsonl"]
-    bulk.run(inputs, "speech", tmp_path / "calm", "parquet", Wishes(), app, workers=2, progress=lambda now: None)
+    render_here(tmp_path, tmp_path / "calm")
     rough = tmp_path / "rough"
     store = Store(rough)
     with running_job([*command, "-o", str(rough)]) as program:

@@ -33,7 +33,7 @@ class Workers:
 def test_lumps_do_not_move_the_pace(behind: float, seconds: float) -> None:
     workers = Workers(behind)
     done = steady(workers.made(), 2, seconds, workers)
-    assert done.sound / done.seconds == pytest.approx(20.0, rel=0.1)
+    assert done.sound / done.seconds == pytest.approx(20.0, rel=1e-9)
 
 
 def test_a_job_that_is_over_too_soon_is_no_measurement() -> None:
