@@ -1,8 +1,10 @@
-"""Freed memory goes back to the system.
+"""What a step frees is kept for the next one, and now and then goes back to the system.
 
-Ragged batches ask for tensors of ever other sizes. What they free, the C library keeps in pieces, of which the next batch
-can use some: a replica under load comes to hold twice of what it uses, and an idle one goes on holding it. glibc gives
-such pieces back when it is told to (`malloc_trim`). The step after that takes new pages, which is why it is not done often.
+A step asks for tensors of megabytes and frees them. By itself glibc returns each of them at once, and the next step takes a
+page fault for every 4 kB: a third of the time of VibeVoice's widest layers. So it is told to keep them. But ragged batches
+ask for ever other sizes, and what is kept comes in pieces of which the next batch can use some only: a replica under load
+would come to hold twice of what it uses, and an idle one go on holding it. So from time to time all of it is given back
+(`malloc_trim`). The step after that takes new pages, which is why it is not done often.
 """
 
 from __future__ import annotations
@@ -66,12 +68,20 @@ class _Counts(ctypes.Structure):
     ]  # fmt: skip
 
 
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+"""`mallopt`'s names: how much free memory at its end a heap keeps, from which size on a piece is mapped by itself and
+returned when it is freed, and how many heaps there are."""
+KEPT_BYTES = 2**30
+
+
 class Glibc:
-    """The C library of most Linux systems, from version 2.33 on."""
+    """The C library of most Linux systems, from version 2.33 on; told to keep what is freed, in one heap for all threads."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         library.mallinfo2.restype = _Counts
+        for name, value in ((TRIM_THRESHOLD, KEPT_BYTES), (MMAP_THRESHOLD, KEPT_BYTES), (ARENA_MAX, 1)):
+            library.mallopt(name, value)  # one that refuses goes on as before
 
     def kept(self) -> int:
         """Free bytes of all arenas, those given back included."""
@@ -83,6 +93,7 @@ class Glibc:
 
 
 def process_allocator() -> Allocator | None:
-    """This process's, where it can be told to give back; None on macOS and with other C libraries."""
+    """This process's, which keeps what is freed from now on; None on macOS and with other C libraries. A thread that runs
+    already may go on with a heap of its own, so this comes before the engine's is started."""
     library = ctypes.CDLL(None)
     return Glibc(library) if hasattr(library, "mallinfo2") and hasattr(library, "malloc_trim") else None

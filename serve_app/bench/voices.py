@@ -205,7 +205,11 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
 
     `more` are options that only some models' contests have. Raises `MotetError` for a contest that is not here.
     """
-    os.environ |= PRIMITIVES_KEPT  # as in a replica; oneDNN reads it with the first layer that it runs
+    os.environ |= (
+        PRIMITIVES_KEPT  # this and the next two as in a replica; oneDNN reads it with the first layer that it runs
+    )
+    process_allocator()
+    torch.set_flush_denormal(True)
     if model not in {*CONTESTS, *OWN_CONTESTS}:
         known = ", ".join([*CONTESTS, *OWN_CONTESTS])
         raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {known}.", param="model")
@@ -216,7 +220,6 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
     if module:
         report: Report = importlib.import_module(module).run(quick, soak_minutes, **more)
         return report
-    torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:

@@ -112,7 +112,6 @@ class Served:
 
 def run(quick: bool, soak_minutes: float = 0.0) -> Report:
     """Measures IndexTTS; with `soak_minutes`, only how its memory grows under load for so long."""
-    torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL_PLAN
 
     def carried_out(sheet: Sheet) -> None:

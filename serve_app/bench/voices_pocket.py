@@ -96,7 +96,6 @@ def _text(number: int) -> str:
 
 def run(quick: bool, soak_minutes: float = 0.0) -> Report:
     """Measures Pocket-TTS; with `soak_minutes`, only how its memory grows under load for so long."""
-    torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:

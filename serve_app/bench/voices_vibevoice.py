@@ -168,7 +168,6 @@ def run(
     """Measures the step and so many `streams`; with `soak_minutes`, only how memory grows under load for so long. The
     precision is the one that suits the device, unless it is given."""
     precision = precision or ("int8" if device == "cpu" else "bfloat16")
-    torch.set_flush_denormal(True)
     plan = QUICK if quick else FULL
     counts = streams or plan.streams
 

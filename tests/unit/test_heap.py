@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,19 @@ def test_glibc_gives_back_the_pieces_between_others() -> None:
     for piece in pieces[1::2]:
         library.free(piece)
     assert after <= resident
+
+
+def test_glibc_keeps_what_a_step_frees_for_the_next_one() -> None:
+    if process_allocator() is None:
+        pytest.skip("this C library cannot be told to keep memory")
+    library, size = ctypes.CDLL(None), 64_000_000
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    library.free.argtypes = [ctypes.c_void_p]
+    piece = library.malloc(size)
+    ctypes.memset(piece, 1, size)
+    used = _resident()
+    library.free(piece)
+    assert (used - _resident()) * resource.getpagesize() < size / 4
 
 
 def _resident() -> int:
