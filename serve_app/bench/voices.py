@@ -312,11 +312,11 @@ def _best_setting(contest: Contest, tries: int) -> Setting:
 
 
 def _best_threads(contest: Contest, tries: int) -> int:
-    """How many make the first chunks of eight streams fastest, without captured steps, of so many tries each."""
+    """How many make the first chunk of eight streams fastest, without captured steps, of so many tries each."""
 
     def rate(threads: int) -> float:
         with using_threads(threads):
-            return run_together(contest, 8, chunks=2).rate
+            return run_together(contest, 8, chunks=1).rate
 
     rate(1)
     rates = interleaved({f"{threads}": partial(rate, threads) for threads in THREADS}, tries)
