@@ -1,11 +1,15 @@
-"""What every unit test leaves behind: nothing."""
+"""What every unit test leaves behind: nothing; and that none of them is timed."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

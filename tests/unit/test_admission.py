@@ -108,7 +108,7 @@ def play(guarded: Admission, clock: Clock, tickets: list[Ticket], event: tuple[A
         getattr(ticket, kind)(*details[1:])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(EVENTS, max_size=60))
 def test_limits_hold_for_any_sequence(events: list[tuple[Any, ...]]) -> None:
     clock = Clock()
@@ -134,7 +134,7 @@ def test_limits_hold_for_any_sequence(events: list[tuple[Any, ...]]) -> None:
     assert all(r.open == 0 and r.queued_seconds == 0 and r.wait_s == 0 for r in guarded.snapshot().values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.floats(0.5, 20),
     st.lists(st.tuples(KEYS, st.floats(0.1, 150)), min_size=1, max_size=12),

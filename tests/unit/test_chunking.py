@@ -38,7 +38,7 @@ def cut(whole: Samples, plan: ChunkPlan, block: int) -> list[PlannedChunk]:
     return pushed + chunker.finish()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), plans(), st.integers(1, 2), st.integers(1, 900))
 def test_chunks_cover_the_recording(data: st.DataObject, plan: ChunkPlan, channels: int, block: int) -> None:
     whole = ramp(data.draw(lengths(plan)), channels)
@@ -55,7 +55,7 @@ def test_chunks_cover_the_recording(data: st.DataObject, plan: ChunkPlan, channe
     assert covered == whole.shape[1]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plans(), st.lists(st.integers(0, 300), max_size=12))
 def test_a_chunk_waits_for_one_sample_beyond_it_and_no_longer(plan: ChunkPlan, blocks: list[int]) -> None:
     chunker = Chunker(plan, 1)

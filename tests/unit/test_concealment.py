@@ -53,7 +53,7 @@ def heard(rate: int, before: Samples, gap: list[int], after: list[Samples]) -> S
     return np.concatenate(parts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sounds(), st.floats(0.1, 0.3), st.floats(0.001, 0.2), st.integers(0, 50))
 def test_no_step_is_larger_than_those_of_the_sound(
     sound: tuple[int, Samples], left_at_s: float, gap_s: float, skipped: int
@@ -78,7 +78,7 @@ def test_a_voice_goes_on_as_it_was(rate: int) -> None:
     np.testing.assert_allclose(concealment.conceal(count), expected * level, atol=0.02)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sounds())
 def test_energy_decays_to_silence(sound: tuple[int, Samples]) -> None:
     rate, samples = sound
@@ -93,7 +93,7 @@ def test_energy_decays_to_silence(sound: tuple[int, Samples]) -> None:
     assert not concealed[int(0.06 * rate) :].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sounds(), st.lists(st.integers(0, 3000), max_size=5), st.lists(st.integers(0, 300), max_size=5))
 def test_it_does_not_matter_in_which_parts_it_is_asked(
     sound: tuple[int, Samples], gaps: list[int], blocks: list[int]

@@ -33,7 +33,7 @@ def cut(plan: ChunkPlan, samples: Samples, ends: list[int]) -> list[PlannedChunk
     return [chunk for start, end in blocks for chunk in chunker.push(samples[:, start:end])] + chunker.finish()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(recordings())
 def test_joined_neighbours_rebuild_the_recording(recording: tuple[ChunkPlan, Samples, list[int]]) -> None:
     plan, samples, _ = recording
@@ -47,7 +47,7 @@ def test_joined_neighbours_rebuild_the_recording(recording: tuple[ChunkPlan, Sam
     np.testing.assert_allclose(rebuilt, samples, rtol=0, atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(recordings())
 def test_the_merger_rebuilds_a_mono_recording(recording: tuple[ChunkPlan, Samples, list[int]]) -> None:
     plan, samples, _ = recording
@@ -56,7 +56,7 @@ def test_the_merger_rebuilds_a_mono_recording(recording: tuple[ChunkPlan, Sample
     np.testing.assert_allclose(np.concatenate(parts), samples[0], rtol=0, atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(recordings())
 def test_no_sample_is_lost_or_said_twice(recording: tuple[ChunkPlan, Samples, list[int]]) -> None:
     plan, samples, ends = recording

@@ -13,7 +13,7 @@ from deployments.audio.ring_buffer import RingBuffer
     capacity=st.integers(1, 64),
     moves=st.lists(st.tuples(st.booleans(), st.integers(0, 100)), max_size=80),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_is_a_queue_with_a_limit(capacity: int, moves: list[tuple[bool, int]]) -> None:
     ring, model, written = RingBuffer(capacity), list[float](), 0
     for is_write, count in moves:

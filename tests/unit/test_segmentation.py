@@ -209,7 +209,6 @@ MARKS = list(" .,;:!?…—–\"'“”()[]。！？，\n\t\u00a0\u2028\u200d\u0
 rough = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=6)), max_size=60).map("".join)
 
 
-@hypothesis_settings(deadline=None)  # the machine may be busy
 @given(rough, settings_drawn)
 @example("A\u00a0.\u00a0.B. ", SETTINGS)  # panics in sentencex 1.0.32 if it is passed on as it stands
 def test_loses_and_repeats_no_letter(text: str, settings: PieceSettings) -> None:
@@ -226,7 +225,6 @@ NUMBER = st.sampled_from(
 SEPARATOR = st.sampled_from([" ", " ", ", ", ". ", "! ", "; ", " — ", "\n", "\n\n", '." ', ".) ", "... "])
 
 
-@hypothesis_settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.one_of(WORD, NUMBER), SEPARATOR), max_size=80), st.integers(16, 100))
 def test_never_cuts_a_word_or_a_number(parts: list[tuple[str, str]], limit: int) -> None:
     pieces = cut_into_pieces(
@@ -313,7 +311,7 @@ prose = st.lists(st.tuples(PHRASES, st.sampled_from([" ", "\n", "\r\n", "\n\n", 
 prose_text = prose.map(lambda parts: "".join(phrase + separator for phrase, separator in parts))
 
 
-@hypothesis_settings(deadline=None, max_examples=300)  # the machine may be busy
+@hypothesis_settings(max_examples=300)
 @given(st.one_of(rough, prose_text), st.lists(st.integers(0, 600), max_size=12), settings_drawn)
 @example("a.\r\n b.\r\n", [3, 8], SETTINGS)
 @example('We begin with this one. "Stop right there!" he cried. That was all.', [25, 33, 44], SETTINGS)
@@ -369,7 +367,6 @@ def test_what_leaves_when_no_text_comes_ends_with_a_whole_word(begin: str, left:
     assert f"{left or ''} {last}".split() == (begin + rest).split() or left == "今天天气好，"
 
 
-@hypothesis_settings(deadline=None)  # the machine may be busy
 @given(st.one_of(rough, prose_text), st.lists(st.integers(0, 400), max_size=8))
 def test_flushes_lose_and_repeat_no_letter(text: str, places: list[int]) -> None:
     cutter = Cutter(SETTINGS)

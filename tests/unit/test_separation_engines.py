@@ -216,7 +216,7 @@ class TestNsNet2At48k(TestNsNet2At16k):
         assert si_sdr(after, clean) >= si_sdr(self.separate(noisy).stems["speech"], clean) - 0.6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(nsnet2.MODELS)), st.integers(1, 4000), st.integers(1, 2))
 def test_unchanged_spectra_rebuild_the_signal(rate: int, length: int, channels: int) -> None:
     _, transform = nsnet2.MODELS[rate]

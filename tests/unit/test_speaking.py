@@ -52,7 +52,7 @@ async def requests_for(work: SpeechTask, seconds: float) -> list[SpeechRequest]:
 
 
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=60), seconds=st.floats(0.1, 100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_requests_hold_every_piece_once_in_order_and_are_bounded(sizes: list[int], seconds: float) -> None:
     pieces = tuple("a" * size for size in sizes)
     requests = asyncio.run(requests_for(task(pieces), seconds))

@@ -43,7 +43,7 @@ def test_a_whole_text_is_taken_in_groups_from_any_place(characters: float, sizes
     run(test)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, len(PROSE)), max_size=8), st.floats(1, 200))
 def test_the_pieces_are_those_of_the_whole_text(places: list[int], characters: float) -> None:
     async def test() -> None:

@@ -22,7 +22,7 @@ def windows_of(samples: Samples, block: int) -> list[tuple[float, Samples]]:
 
 
 @given(length=st.integers(0, 20_000), block=st.integers(1, 5_000), seed=st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_are_the_recording(length: int, block: int, seed: int) -> None:
     samples = np.random.default_rng(seed).standard_normal(length).astype(np.float32)
     windows = windows_of(samples, block)

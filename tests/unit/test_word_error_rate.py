@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from serve_app.bench.sentences import LONG_TEXT, SENTENCES
@@ -107,7 +106,6 @@ def test_refuses_sets_of_different_size() -> None:
         errors(["a", "b"], ["a"])
 
 
-@hypothesis_settings(deadline=None)  # the machine may be busy
 @given(st.text(st.sampled_from("abz 019.,:$%-'’°\n") | st.characters(), max_size=60))
 def test_any_text_equals_itself(text: str) -> None:
     assert errors([text], [text]) == ErrorCount(len(normalise(text)), 0)
