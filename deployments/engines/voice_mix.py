@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from deployments.errors import MotetError, fail
 
 MOST_PARTS = 8
-_PART = re.compile(r"^\s*([^()+]+?)\s*(?:\(\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*\))?\s*$")
+_NUMBER = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,28 @@ def parse(text: str, resolve: Callable[[str], str] = str) -> VoiceMix:
 
     Raises `MotetError` (invalid), or what `resolve` raises.
     """
-    parts = [_PART.match(part) for part in text.split("+")]
+    parts = text.split("+")
     if len(parts) > MOST_PARTS:
         raise fail("invalid", f"A mixture has at most {MOST_PARTS} voices.", "Leave some out.", param="voice")
     weights: dict[str, float] = {}
-    for part in parts:
-        if part is None:
+    for name, weight in map(_share, parts):
+        if not name:
             raise _unreadable(text)
-        name = resolve(part[1])
-        weights[name] = weights.get(name, 0.0) + float(part[2] or 1)
+        own = resolve(name)
+        weights[own] = weights.get(own, 0.0) + weight
     total = sum(weights.values())
     if total == 0:
         raise _unreadable(text)
     return VoiceMix(tuple((name, weight / total) for name, weight in sorted(weights.items()) if weight))
+
+
+def _share(part: str) -> tuple[str, float]:
+    """The voice and its weight, 1 where none is given; "" for what cannot be read."""
+    name, opens, rest = (piece.strip() for piece in part.partition("("))
+    if ")" in name or not opens:
+        return ("" if ")" in name else name), 1.0
+    number = rest.removesuffix(")").strip()
+    return (name, float(number)) if rest.endswith(")") and _NUMBER.fullmatch(number) else ("", 0.0)
 
 
 def _unreadable(text: str) -> MotetError:

@@ -42,7 +42,7 @@ class SpeechManner(StrictModel):
     """
 
     model: str
-    voice: str | None = None
+    voice: Annotated[str, StringConstraints(max_length=1000)] | None = None
     response_format: AudioFormat | None = None
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
     instructions: Annotated[str, StringConstraints(max_length=4096)] | None = None
