@@ -10,8 +10,10 @@ would come to hold twice of what it uses, and an idle one go on holding it. So f
 from __future__ import annotations
 
 import ctypes
+import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from deployments.advance import Advance, Item, Result, followed_by
@@ -25,7 +27,7 @@ class Allocator(Protocol):
     """What keeps freed memory."""
 
     def kept(self) -> int:
-        """Bytes that are free. Those that were given back may count as well, until they are used again."""
+        """Bytes of memory that are free, and some that are nobody's business but always there."""
 
     def give_back(self) -> None:
         """They become the system's, as far as they are whole pages."""
@@ -72,6 +74,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """`mallopt`'s names: how much free memory at its end a heap keeps, from which size on a piece is mapped by itself and
 returned when it is freed, and how many heaps there are."""
 KEPT_BYTES = 2**30
+MOST_OF_OLD = 2**25
+"""The largest piece of a heap before glibc 2.35, which takes no larger size to map from."""
 
 
 class Glibc:
@@ -80,12 +84,16 @@ class Glibc:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         library.mallinfo2.restype = _Counts
-        for name, value in ((TRIM_THRESHOLD, KEPT_BYTES), (MMAP_THRESHOLD, KEPT_BYTES), (ARENA_MAX, 1)):
-            library.mallopt(name, value)  # one that refuses goes on as before
+        if not library.mallopt(MMAP_THRESHOLD, KEPT_BYTES):
+            library.mallopt(MMAP_THRESHOLD, MOST_OF_OLD)
+        library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+        library.mallopt(ARENA_MAX, 1)
 
     def kept(self) -> int:
-        """Free bytes of all arenas, those given back included."""
-        return int(self._library.mallinfo2().fordblks)
+        """The process's own resident bytes, without those in use. (glibc's count of free bytes has those that went back.)"""
+        counts = self._library.mallinfo2()
+        resident, shared = (int(pages) for pages in Path("/proc/self/statm").read_text().split()[1:3])
+        return (resident - shared) * resource.getpagesize() - int(counts.uordblks + counts.hblkhd)
 
     def give_back(self) -> None:
         """Looks through everything free; the next step then takes a page fault for every page it takes again."""

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import resource
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from deployments.heap import EVERY_S, WORTH_BYTES, Heap, process_allocator
+from deployments.heap import (
+    ARENA_MAX,
+    EVERY_S,
+    KEPT_BYTES,
+    MMAP_THRESHOLD,
+    MOST_OF_OLD,
+    TRIM_THRESHOLD,
+    WORTH_BYTES,
+    Allocator,
+    Glibc,
+    Heap,
+    process_allocator,
+)
 
 
 class Kept:
@@ -46,8 +61,8 @@ def test_much_is_given_back_but_not_at_every_step() -> None:
     assert given == [0, 0, 1, 1, 2]
 
 
-def test_what_was_given_back_and_not_used_again_is_not_given_back_again() -> None:
-    allocator, clock = Kept(WORTH_BYTES), Clock()  # one that counts what it gave back
+def test_what_is_always_there_is_not_looked_for_again() -> None:
+    allocator, clock = Kept(WORTH_BYTES), Clock()
     heap = Heap(allocator, clock)
     given = []
     for number, allocator.free in enumerate([WORTH_BYTES, WORTH_BYTES, 2 * WORTH_BYTES, 0, WORTH_BYTES], start=1):
@@ -84,38 +99,75 @@ def test_without_such_an_allocator_a_call_stays_itself() -> None:
     heap.look()
 
 
-def test_glibc_gives_back_the_pieces_between_others() -> None:
-    allocator = process_allocator()
-    if allocator is None:
-        pytest.skip("this C library cannot be told to give memory back")
+@pytest.fixture
+def allocator() -> Allocator:
+    if (found := process_allocator()) is None:
+        pytest.skip("this C library cannot be told what to do with memory")
+    return found
+
+
+def burst(pieces: int, size: int) -> Iterator[None]:
+    """A step that fills pieces, then waits, and frees all but some between others."""
     library = ctypes.CDLL(None)
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     library.free.argtypes = [ctypes.c_void_p]
-    pieces = [library.malloc(100_000) for _ in range(400)]
-    before = allocator.kept()
-    for piece in pieces[::2]:
+    taken = [library.malloc(size) for _ in range(pieces)]
+    for piece in taken:
+        ctypes.memset(piece, 1, size)
+    yield
+    for piece in [*taken[:8:2], *taken[8:]]:
         library.free(piece)
-    assert allocator.kept() - before > 15_000_000
-    resident = _resident()
-    allocator.give_back()
-    after = _resident()
-    for piece in pieces[1::2]:
+    yield
+    for piece in taken[1:8:2]:
         library.free(piece)
-    assert after <= resident
 
 
-def test_glibc_keeps_what_a_step_frees_for_the_next_one() -> None:
-    if process_allocator() is None:
-        pytest.skip("this C library cannot be told to keep memory")
-    library, size = ctypes.CDLL(None), 64_000_000
-    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    library.free.argtypes = [ctypes.c_void_p]
-    piece = library.malloc(size)
-    ctypes.memset(piece, 1, size)
+def test_glibc_gives_back_after_every_burst(allocator: Allocator) -> None:
+    clock = Clock()
+    heap = Heap(allocator, clock)
+    levels = []
+    for _ in range(4):
+        step = burst(80, 5_000_000)
+        next(step)
+        used = _resident()
+        next(step)
+        assert used - _resident() < 40_000_000, "it is kept for the next step"
+        clock.now += EVERY_S
+        heap.look()
+        assert used - _resident() > 300_000_000
+        next(step, None)
+        levels.append(_resident())
+    assert max(levels) - min(levels) < 100_000_000
+
+
+def test_a_large_piece_that_is_freed_stays(allocator: Allocator) -> None:
+    step = burst(9, 64_000_000)
+    next(step)
     used = _resident()
-    library.free(piece)
-    assert (used - _resident()) * resource.getpagesize() < size / 4
+    next(step)
+    assert used - _resident() < 20_000_000
+    next(step, None)
+    allocator.give_back()
+
+
+def test_an_old_glibc_maps_from_the_largest_size_that_it_takes() -> None:
+    class Old:
+        """Refuses what glibc 2.34 does."""
+
+        def __init__(self) -> None:
+            self.mallinfo2 = SimpleNamespace()
+            self.told: dict[int, int] = {}
+
+        def mallopt(self, name: int, value: int) -> int:
+            if name == MMAP_THRESHOLD and value > MOST_OF_OLD:
+                return 0
+            self.told[name] = value
+            return 1
+
+    library = Old()
+    Glibc(cast(ctypes.CDLL, library))
+    assert library.told == {MMAP_THRESHOLD: MOST_OF_OLD, TRIM_THRESHOLD: KEPT_BYTES, ARENA_MAX: 1}
 
 
 def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1])
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
