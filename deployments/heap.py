@@ -3,8 +3,8 @@
 A step asks for tensors of megabytes and frees them. By itself glibc returns each of them at once, and the next step takes a
 page fault for every 4 kB: a third of the time of VibeVoice's widest layers. So it is told to keep them. But ragged batches
 ask for ever other sizes, and what is kept comes in pieces of which the next batch can use some only: a replica under load
-would come to hold twice of what it uses, and an idle one go on holding it. So from time to time all of it is given back
-(`malloc_trim`). The step after that takes new pages, which is why it is not done often.
+would come to hold several times of what it uses, and an idle one go on holding it. So from time to time, and at once where it
+is much, all of it is given back (`malloc_trim`). The step after that takes new pages, which is why it is not done often.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from deployments.advance import Advance, Item, Result, followed_by
 EVERY_S = 30.0
 WORTH_BYTES = 256_000_000
 """Of less than this, nothing is given back: a step may well use it again."""
+SOON_S = 1.0
+MUCH_BYTES = 1_000_000_000
+"""So much is given back without waiting: it took as many page faults to get as it will take to get again."""
 
 
 class Allocator(Protocol):
@@ -34,12 +37,12 @@ class Allocator(Protocol):
 
 
 class Heap:
-    """Looks after a call that uses much memory, at most every `EVERY_S`. `allocator` None leaves everything as it is."""
+    """Looks after a call that uses much memory. `allocator` None leaves everything as it is."""
 
     def __init__(self, allocator: Allocator | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._allocator = allocator
         self._clock = clock
-        self._looked = clock()
+        self._looked = self._gave = clock()
         self._rest = 0
 
     def watched(self, advance: Advance[Item, Result]) -> Advance[Item, Result]:
@@ -47,15 +50,16 @@ class Heap:
         return followed_by(advance, self.look) if self._allocator else advance
 
     def look(self) -> None:
-        """Gives back what was freed since the last time, when it is time and worth it."""
+        """Gives back what was freed since the last time, when it is much, or time and worth it."""
         now = self._clock()
-        if self._allocator is None or now - self._looked < EVERY_S:
+        if self._allocator is None or now - self._looked < SOON_S:
             return
         self._looked = now
         kept = self._allocator.kept()
         self._rest = min(self._rest, kept)
-        if kept - self._rest >= WORTH_BYTES:
+        if kept - self._rest >= (WORTH_BYTES if now - self._gave >= EVERY_S else MUCH_BYTES):
             self._allocator.give_back()
+            self._gave = now
             self._rest = self._allocator.kept()
 
 

@@ -17,6 +17,8 @@ from deployments.heap import (
     KEPT_BYTES,
     MMAP_THRESHOLD,
     MOST_OF_OLD,
+    MUCH_BYTES,
+    SOON_S,
     TRIM_THRESHOLD,
     WORTH_BYTES,
     Allocator,
@@ -70,6 +72,21 @@ def test_what_is_always_there_is_not_looked_for_again() -> None:
         heap.look()
         given.append(allocator.given)
     assert given == [1, 1, 2, 2, 3]
+
+
+def test_what_is_much_does_not_wait() -> None:
+    allocator, clock = Kept(MUCH_BYTES), Clock()
+    heap = Heap(allocator, clock)
+    given = []
+    for clock.now, allocator.free in (
+        (SOON_S / 2, MUCH_BYTES),
+        (SOON_S, MUCH_BYTES),
+        (2 * SOON_S, 2 * MUCH_BYTES - 1),
+        (3 * SOON_S, 2 * MUCH_BYTES),
+    ):
+        heap.look()
+        given.append(allocator.given)
+    assert given == [0, 1, 1, 2]
 
 
 def test_little_is_kept_for_the_next_step() -> None:
