@@ -134,14 +134,19 @@ async def speak(
             async with aclosing(call(request)) as chunks:
                 async for chunk in chunks:
                     last = chunk.last and text.ends_at(request.first_index + len(request.pieces))
-                    chunk = replace(chunk, samples=stretcher.push(chunk.samples), last=last)
-                    yield chunk if not last else _with_tail(chunk, stretcher)
+                    chunk = replace(stretched(chunk, stretcher), last=last)
+                    yield chunk
     if chunk is not None and not chunk.last:
-        yield _with_tail(replace(chunk, samples=chunk.samples[:0], text="", last=True), stretcher)
+        yield replace(chunk, samples=chunk.samples[:0], text="", last=True)
 
 
-def _with_tail(chunk: AudioChunk, stretcher: Stretcher) -> AudioChunk:
-    return replace(chunk, samples=np.concatenate([chunk.samples, stretcher.finish()]))
+def stretched(chunk: AudioChunk, stretcher: Stretcher) -> AudioChunk:
+    """The same chunk at the stretcher's tempo. Each piece of the text is a sound by itself: what may come long after it, or
+    from another model, is not waited for, and no sound leaves under the name of the next piece."""
+    samples = stretcher.push(chunk.samples)
+    if chunk.piece_over and len(tail := stretcher.finish()):
+        samples = np.concatenate([samples, tail])
+    return replace(chunk, samples=samples)
 
 
 def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[AudioChunk]:
@@ -155,15 +160,12 @@ def speak_as_written(
     """The same of a text whose pieces come in groups, each spoken when it is there."""
     pace = pace_of(task.speed, engine.traits)
     stretcher = Stretcher(engine.traits.sample_rate, pace.tempo)
-    chunk: AudioChunk | None = None
     first = 0
     for pieces in groups:
         with closing(_steps(engine, _request(task, pieces, pace.speed, first))) as chunks:
             for chunk in chunks:
-                yield replace(chunk, samples=stretcher.push(chunk.samples))
+                yield stretched(chunk, stretcher)
         first += len(pieces)
-    if chunk is not None and len(tail := stretcher.finish()):
-        yield replace(chunk, samples=tail, text="")
 
 
 def _steps(engine: SpeechEngine[UtteranceT], request: SpeechRequest) -> Generator[AudioChunk]:

@@ -36,7 +36,7 @@ from deployments.engines.base import (
 from deployments.errors import Failure, as_failure, fail
 from deployments.listening import windows_of
 from deployments.separating import chunks_of
-from deployments.speaking import by_speakers, choose_voice, pace_of
+from deployments.speaking import by_speakers, choose_voice, pace_of, stretched
 from deployments.stepping import advance_or_halve
 from deployments.text.segmentation import cut_into_pieces
 
@@ -162,9 +162,7 @@ class _Take:
             raise chunk
         before = self._ends.get(chunk.index)
         start = self.sound.seconds if before is None else before.start
-        self.sound.write(self._stretcher.push(chunk.samples))
-        if self.utterance.finished:
-            self.sound.write(self._stretcher.finish())
+        self.sound.write(stretched(chunk, self._stretcher).samples)
         self._ends[chunk.index] = Timing(start, self.sound.seconds, chunk.text)
         self._reason = first_reason(self._reason, chunk.finish_reason)
 

@@ -13,6 +13,7 @@ from av.audio.frame import AudioFrame
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from deployments.audio.overlap_add import fade_in
 from deployments.errors import fail
 
 Float = NDArray[np.float32]
@@ -23,12 +24,23 @@ FASTEST = 4.0
 # At least as much sound as all stages together can hold, at either end of the range.
 _FLUSH_SECONDS = 0.25
 
+# `atempo` gives nothing before it has filled a frame as long as the one it got, at every stage anew. In frames of half its
+# windows that wait is short beside theirs; shorter ones cost more and bring nothing out much sooner. All but a sound's last
+# are exactly as long, as rounding in the filter depends on it.
+_FRAME_SECONDS = 0.02
+
+_FADE_SECONDS = 0.005
+
+NOTHING: Float = np.zeros(0, np.float32)
+
 
 class Stretcher:
-    """Speaks one mono stream at `sample_rate` Hz `tempo` times as fast; a tempo of 1 hands it through untouched.
+    """Speaks mono sounds at `sample_rate` Hz `tempo` times as fast, one after the other; a tempo of 1 hands them through
+    untouched.
 
-    Push pieces of any size, in order, then call `finish` once. All that comes out is as long as all that went in,
-    divided by `tempo`, to the sample. Raises `MotetError` (invalid) when `tempo` is outside 0.25 to 4.
+    Push a sound in parts of any size, in order, then call `finish`; what is pushed after that is the next sound, which
+    begins anew. All that comes out of a sound is as long as all that went in, divided by `tempo`, to the sample, and does
+    not depend on the parts. Raises `MotetError` (invalid) when `tempo` is outside 0.25 to 4.
     """
 
     def __init__(self, sample_rate: int, tempo: float) -> None:
@@ -37,29 +49,42 @@ class Stretcher:
             raise fail("invalid", cause, "Choose a speed within that range.", param="speed", code="speed_out_of_range")
         self._rate = sample_rate
         self._tempo = tempo
+        self._graph: Graph | None = None
+        self._rest = NOTHING
         self._pushed = 0
         self._given = 0
-        self._graph = None if tempo == 1.0 else _graph(sample_rate, tempo)
 
     def push(self, samples: Float) -> Float:
-        """Takes the next float32 (n,) piece and returns the stretched samples that are ready, perhaps none."""
-        if self._graph is None or samples.size == 0:
+        """Takes the next float32 (n,) part and returns the stretched samples that are ready, perhaps none: up to 0.3 s of
+        them stay inside."""
+        if self._tempo == 1.0:
             return samples
-        self._graph.push(self._frame(samples))
-        out = _drain(self._graph)
+        size = int(_FRAME_SECONDS * self._rate)
+        samples = np.concatenate([self._rest, samples])
+        whole = samples.size - samples.size % size
+        self._rest = samples[whole:]
+        out = np.concatenate([NOTHING, *(self._through(samples[at : at + size]) for at in range(0, whole, size))])
         self._given += out.size
         return out
 
     def finish(self) -> Float:
-        """Ends the stream and returns the samples still held. Push nothing afterwards."""
-        if self._graph is None:
-            return np.zeros(0, np.float32)
+        """Ends the sound and returns the samples still held, of which the last 5 ms fade out."""
+        size = self._pushed + self._rest.size
+        if size == 0:
+            return NOTHING
         # The filter drops its last windows and a sound shorter than one, so silence pushes all of it out.
-        left = round(self._pushed / self._tempo) - self._given
         silence = np.zeros(int(_FLUSH_SECONDS * max(1.0, self._tempo) * self._rate), np.float32)
-        self._graph.push(self._frame(silence))
-        self._graph.push(None)
-        return _drain(self._graph)[: max(0, left)]
+        tail = self._through(np.concatenate([self._rest, silence]), ends=True)
+        tail = tail[: max(0, round(size / self._tempo) - self._given)]
+        self._graph, self._rest, self._pushed, self._given = None, NOTHING, 0, 0
+        return _faded(tail, int(_FADE_SECONDS * self._rate))
+
+    def _through(self, samples: Float, *, ends: bool = False) -> Float:
+        self._graph = self._graph or _graph(self._rate, self._tempo)
+        self._graph.push(self._frame(samples))
+        if ends:
+            self._graph.push(None)
+        return _drain(self._graph)
 
     def _frame(self, samples: Float) -> AudioFrame:
         frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples.reshape(1, -1)), format="flt", layout="mono")
@@ -86,8 +111,14 @@ def _factors(tempo: float) -> list[float]:
     return [tempo ** (1 / stages)] * stages
 
 
+def _faded(tail: Float, count: int) -> Float:
+    # The filter moves sound by some milliseconds to where it blends best, so what ends the piece may be the middle of a wave.
+    fall = fade_in(min(tail.size, count))[::-1].astype(np.float32)
+    return np.concatenate([tail[: tail.size - fall.size], tail[tail.size - fall.size :] * fall])
+
+
 def _drain(graph: Graph) -> Float:
-    return np.concatenate([np.zeros(0, np.float32), *_ready(graph)])
+    return np.concatenate([NOTHING, *_ready(graph)])
 
 
 def _ready(graph: Graph) -> Iterator[Float]:

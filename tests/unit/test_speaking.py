@@ -103,6 +103,15 @@ async def test_speed_changes_the_length_and_not_the_pitch(speed: float) -> None:
     assert pitch == pytest.approx(200 + 10 * (ord("a") % 64), rel=0.02)
 
 
+@pytest.mark.parametrize("speed", [0.3, 1.7, 3.0, 4.0])
+async def test_a_piece_has_all_of_its_sound_and_waits_for_no_other(speed: float) -> None:
+    """Also at speeds that the model cannot make itself, as here none but 1."""
+    alone = replace(TRAITS, min_speed=1.0, max_speed=1.0)
+    chunks = [chunk async for chunk in speak(task(speed=speed), WholeText(PIECES), alone, by_tones, 1000.0)]
+    assert [chunk.index for chunk in chunks] == [0, 1, 2, 3]
+    assert [len(chunk.samples) for chunk in chunks] == [round(len(tone(piece)) / speed) for piece in PIECES]
+
+
 async def test_in_this_process_it_sounds_the_same() -> None:
     work = task(speed=3.0)
     here = np.concatenate([c.samples for c in speak_here(work, ToneEngine())])

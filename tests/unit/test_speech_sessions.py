@@ -167,6 +167,23 @@ async def test_sound_leaves_while_the_text_is_still_being_written() -> None:
 
 
 @in_time
+async def test_a_sentence_that_is_stretched_leaves_before_the_next_is_written() -> None:
+    socket = Socket(Bench())
+    socket.send(**{**CONFIG, "speed": 4.0})
+    socket.send(**text(f"{FIRST} We stayed inside"))
+    assert (await socket.received())["type"] == "websocket.accept"
+    assert json.loads((await socket.received())["text"])["sentence_text"] == FIRST
+    sound = (await socket.received())["bytes"]
+    assert len(pcm_of(sound)) == round(len(tone(FIRST, 2.0)) / 2)
+    socket.send(**text(" and slept."))
+    socket.send(**DONE)
+    rest = await socket.events()
+    starts = [event for event in rest[:-1] if not isinstance(event, bytes) and event["type"] == "audio.start"]
+    assert [start["sentence_text"] for start in starts] == [SECOND]
+    assert len(sound_of(rest)) == round(len(tone(SECOND, 2.0)) / 2)
+
+
+@in_time
 async def test_a_wav_is_one_file() -> None:
     messages = ({**CONFIG, "response_format": "wav"}, text(f"{FIRST} {SECOND}"), DONE)
     events = await conversation(Bench(), *messages)

@@ -368,6 +368,22 @@ def test_sound_tells_the_text_that_it_came_from_and_when_it_begins() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("speed", [0.3, 1.7, 3.0, 4.0])
+@pytest.mark.parametrize("played", [False, True])
+@pytest.mark.parametrize("form", ["pcm", "flac"])
+def test_sound_that_is_stretched_tells_its_text_too(speed: float, played: bool, form: AudioFormat) -> None:
+    async def test() -> None:
+        wanted = plan(form=form, played=played, fallback=False)
+        traits = replace(TRAITS, min_speed=1.0, max_speed=1.0)
+        told = await events(Bench().stream(replace(wanted, task=replace(wanted.task, speed=speed), traits=traits)))
+        starts = [(piece["index"], piece["text"], piece["start_seconds"]) for piece in begun(told)]
+        assert starts == [
+            (index, text, pytest.approx(0.8 / speed * index, abs=0.001)) for index, text in enumerate(PIECES)
+        ]
+
+    run(test)
+
+
 @pytest.mark.parametrize("form", ["mp3", "opus", "aac", "flac"])
 def test_an_encoder_that_keeps_sound_back_keeps_its_text_back_too(form: AudioFormat) -> None:
     async def test() -> None:
