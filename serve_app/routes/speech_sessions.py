@@ -44,6 +44,10 @@ CLOSE_CODES: Mapping[str, int] = {
 """Of RFC 6455's registry, by what went wrong. Whatever else is the client's to mend."""
 CLIENTS_FAULT = 1008
 
+MOST_MESSAGE_BYTES = 64 * 1024
+"""Of sound in one message. Clients refuse long ones, `websockets` above 1 MiB, and a piece of the text may come as several.
+An even number, so that no sample is cut in two."""
+
 
 class SessionConfig(SpeechManner):
     """The first message."""
@@ -112,6 +116,10 @@ async def _while(listening: Coroutine[Any, Any, NoReturn], speaking: Coroutine[A
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _messages(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + MOST_MESSAGE_BYTES] for start in range(0, len(data), MOST_MESSAGE_BYTES))
 
 
 async def _end_with(websocket: WebSocket, failure: Failure) -> None:
@@ -207,7 +215,8 @@ class SpeechSession:
             async for data in encoded:
                 for event in told.before(data, stream.newly_begun()):
                     await self._websocket.send_json(event)
-                await self._websocket.send_bytes(data)
+                for part in _messages(data):
+                    await self._websocket.send_bytes(part)
                 if trouble := stream.new_trouble():
                     await self._websocket.send_json(trouble)
         for event in told.at_the_end(stream):

@@ -16,7 +16,7 @@ import pytest
 
 from deployments.engines.base import SpeechTraits
 from deployments.errors import MotetError
-from serve_app.config import AdmissionControl, Arrival, Limits, Security, Speech
+from serve_app.config import AdmissionControl, Arrival, Limits, Pieces, Security, Speech
 from serve_app.timeline import Timeline
 from tests.unit.fakes import RATE, TRAITS, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
@@ -191,6 +191,19 @@ async def test_a_wav_is_one_file() -> None:
     with wave.open(io.BytesIO(data)) as file:
         assert file.getframerate() == RATE
     assert data.count(b"RIFF") == 1
+
+
+@in_time
+async def test_no_message_is_longer_than_clients_take() -> None:
+    """Though a piece of the text is: here ten seconds of sound, made at once."""
+    pieces = Pieces(first_piece_characters=1000, piece_characters=1000)
+    words = "a" + " rain" * 199 + "."
+    events = await conversation(Bench(speech=Speech(pieces=pieces)), CONFIG, text(words), DONE)
+    assert kinds_of(events) == ["audio.start", "sound", "audio.done", "session.done"]
+    sizes = [len(event) for event in events if isinstance(event, bytes)]
+    assert sum(sizes) == 2 * len(tone(words)) == events[-3]["total_bytes"]
+    assert max(sizes) == 64 * 1024 and min(sizes) > 0
+    np.testing.assert_allclose(sound_of(events), tone(words), atol=1e-3)
 
 
 @in_time
