@@ -21,6 +21,7 @@ from deployments.engines.base import EngineSpec, Samples
 from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
 from deployments.engines.lm.rotary import RotaryStack, rotate
 from deployments.engines.lm.voice import LanguageUtterance, options_on_this_thread
+from deployments.engines.lm.words import words_of
 from deployments.graphs import on_device
 
 LEAST_FRAMES, SHORT_TEXT_WORDS, TAIL, SHORT_TAIL, STEP_FRAMES = 6, 4, 2, 4, 16
@@ -145,5 +146,5 @@ def load(spec: EngineSpec) -> PocketEngine:
     folder, options = Path(spec.folder), options_on_this_thread(spec, PocketOptions)
     model = PocketTTSForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
     codec = PocketTTSAudioTokenizerModel.from_pretrained(folder / "audio_tokenizer", use_safetensors=True)
-    words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    words = words_of(folder / "tokenizer.json")
     return PocketEngine(model.eval(), codec.eval(), words, folder, options, spec.device)

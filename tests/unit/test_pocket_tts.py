@@ -20,7 +20,7 @@ from deployments.engines.pocket_tts import PocketEngine, load
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, joining_one_by_one, write_voices
 from tests.unit.speech_engine_properties import speak, write_golden
-from tests.unit.vibevoice_models import tokenizer
+from tests.unit.vibevoice_models import MARKS, tokenizer
 
 RATE = 24_000
 MOST_FRAMES = 24
@@ -133,6 +133,13 @@ def test_a_piece_that_does_not_end_is_stopped_and_says_so(folder: Path) -> None:
     chunks = speak(loaded(folder, ends_above=-1e9), SpeechRequest((PIECES[1],), "ada"))
     assert {chunk.finish_reason for chunk in chunks} == {"stop"}
     assert sum(chunk.tokens for chunk in chunks) < MOST_FRAMES
+
+
+def test_a_mark_of_the_vocabulary_is_as_long_as_it_is_written(folder: Path) -> None:
+    engine = loaded(folder)
+    mark = MARKS[-1]
+    plain, marked = (engine.begin(engine.open(SpeechRequest((f"Hello{mark}.",), "ada"))).prompt for mark in ("", mark))
+    assert len(marked) == len(plain) + len(mark)
 
 
 def test_a_prompt_that_is_too_long_is_refused_and_holds_no_slot(folder: Path) -> None:

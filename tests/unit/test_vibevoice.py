@@ -20,7 +20,7 @@ from deployments.engines.vibevoice.text import Script
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
 from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
-from tests.unit.vibevoice_models import model, write_tiny
+from tests.unit.vibevoice_models import AUDIO, BEGIN, END, MARKS, model, write_tiny
 
 RATE = 24_000
 MOST_FRAMES = 30
@@ -204,6 +204,16 @@ def test_the_speakers_have_their_own_voices_and_a_missing_one_is_told(folder: Pa
         engine.open(SpeechRequest(("Yes.", script), "ada"))
     assert refused.value.failure.kind == "invalid"
     assert engine.cache.free == 64
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_the_models_own_marks_are_words_where_a_client_writes_them(folder: Path, mark: str) -> None:
+    engine = loaded(folder)
+    script = Script.read(folder, engine.config)
+    plain, marked = (script.prompt(f"Hello{mark} there.", [2]).tolist() for mark in ("", mark))
+    assert len(marked) == len(plain) + len(mark)
+    assert [token for token in marked if token > 255] == [BEGIN, AUDIO, AUDIO, END, BEGIN]
+    assert len(speak(engine, SpeechRequest((f"Hello {mark} there.",), "ada")))
 
 
 def test_a_clip_that_is_too_short_is_refused(folder: Path) -> None:

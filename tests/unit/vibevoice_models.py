@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import VibeVoiceConfig, VibeVoiceForConditionalGeneration
 
 from tests.unit.cloning_engine_properties import write_voices
 
 CODEC = {"num_filters": 4, "downsampling_ratios": [4, 8, 10], "depths": [1, 1, 1, 2], "initializer_range": 0.3}
 AUDIO, BEGIN, END, STOP = 262, 260, 261, 259
+MARKS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|pad|>",
+    "<|endoftext|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+)
+"""From 256 on, as the published vocabulary has them: the last five are the model's own."""
 
 
 def config(**text: Any) -> Any:
@@ -74,7 +84,7 @@ def write_tiny(folder: Path, seed: int = 38) -> Path:
 
 
 def tokenizer() -> Tokenizer:
-    """Every byte is a token."""
+    """Every byte is a token, and so is every mark."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     made.pre_tokenizer = pre_tokenizers.Sequence(
@@ -83,4 +93,6 @@ def tokenizer() -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(list(MARKS))
     return made

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from deployments.engines.lm.words import words_of
 from deployments.engines.vibevoice.config import VibeVoiceConfig
 from deployments.text.speakers import turns
 
@@ -19,7 +20,10 @@ TASK = (
 
 
 class Script:
-    """Token numbers of prompts. Voices stand in them as so many audio tokens, whose embeddings the caller puts in."""
+    """Token numbers of prompts. Voices stand in them as so many audio tokens, whose embeddings the caller puts in.
+
+    Its tokenizer knows no marks (`words_of`), so an audio token is never one that a client wrote.
+    """
 
     def __init__(self, tokenizer: Tokenizer, config: VibeVoiceConfig) -> None:
         self._tokenizer, self._config = tokenizer, config
@@ -27,7 +31,7 @@ class Script:
     @classmethod
     def read(cls, folder: Path, config: VibeVoiceConfig) -> Script:
         """With the folder's `tokenizer.json`."""
-        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), config)
+        return cls(words_of(folder / "tokenizer.json"), config)
 
     def prompt(self, text: str, voices: Sequence[int]) -> Tensor:
         """(n,) int64 for a piece of text and the frames of each voice, the first for Speaker 1. Each speaker of the text has
