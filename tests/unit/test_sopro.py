@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 
 from deployments.engines.base import EngineSpec, SpeechRequest, VoiceReference
 from deployments.engines.sopro.engine import SoproEngine, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, trim_end
+from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
@@ -132,6 +134,24 @@ def test_voices_come_in_every_language(folder: Path) -> None:
     assert tags["ada"] == "und" and tags["ada.fr"] == "fr" and len(tags) == 10
     french, english = (joined(speak(engine, SpeechRequest(("Oui.",), voice))) for voice in ("ada.fr", "ada.en"))
     assert not np.array_equal(french, english)
+
+
+def test_a_language_tag_in_a_text_is_letters(folder: Path) -> None:
+    vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    tags = {vocabulary.piece_to_id(tag) for tag in LANGUAGES.values()}
+    words = Tokenizer(vocabulary)
+    for language in ("", "en"):
+        plain, marked = (words.encode(text, language) for text in ("Yes.", "Yes. <|lang_fr|><|lang_en|> No."))
+        assert sum(token in tags for token in plain) == sum(token in tags for token in marked) == len(language) // 2
+        assert len(marked) >= len(plain) + len("<|lang_fr|><|lang_en|>")
+
+
+def test_a_piece_with_too_many_tokens_is_refused_and_holds_no_slot(greedy: SoproEngine) -> None:
+    free = greedy.cache.free
+    refused = greedy.step([greedy.open(SpeechRequest(("q" * 600,), "ada"))])[0]
+    assert isinstance(refused, MotetError) and "the model takes 512" in str(refused)
+    assert (refused.failure.kind, refused.failure.param) == ("too_large", "input")
+    assert greedy.cache.free == free
 
 
 def test_a_clip_that_is_too_short_is_refused(greedy: SoproEngine) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import sentencepiece
+
+from deployments.errors import fail
 
 LANGUAGES = {"en": "<|lang_en|>", "pt": "<|lang_pt|>", "fr": "<|lang_fr|>", "de": "<|lang_de|>"}
 MOST_TOKENS = 512
@@ -24,12 +27,13 @@ def tidy(text: str) -> str:
 
 
 class Tokenizer:
-    """The model's own vocabulary."""
+    """The model's own vocabulary. Only the language tag is a mark: what a client writes is letters, also `<|lang_fr|>`."""
 
     def __init__(self, model: sentencepiece.SentencePieceProcessor) -> None:
         self._model = model
         self._bos = model.bos_id() if model.bos_id() >= 0 else 1
         self._eos = model.eos_id() if model.eos_id() >= 0 else 2
+        self._spelled = {token: self._letters(token) for token in range(len(model)) if self._is_mark(token)}
 
     @classmethod
     def read(cls, file: Path) -> Tokenizer:
@@ -37,6 +41,29 @@ class Tokenizer:
         return cls(sentencepiece.SentencePieceProcessor(model_file=str(file)))
 
     def encode(self, text: str, language: str) -> list[int]:
-        """At most 512 token ids of one piece of text. `language` is one of `LANGUAGES`, or empty for none."""
+        """The token ids of one piece of text. `language` is one of `LANGUAGES`, or empty for none. Raises `MotetError`
+        (too_large) for more than 512."""
         tagged = f"{LANGUAGES[language]} {tidy(text)}" if language else tidy(text)
-        return [self._bos, *self._model.encode(tagged, out_type=int), self._eos][:MOST_TOKENS]
+        tokens = [self._bos, *self._ordinary(self._model.encode(tagged, out_type=int), bool(language)), self._eos]
+        if len(tokens) > MOST_TOKENS:
+            raise fail(
+                "too_large",
+                f"A piece of the text has {len(tokens)} tokens; the model takes {MOST_TOKENS}.",
+                "End sentences with full stops.",
+                param="input",
+            )
+        return tokens
+
+    def _ordinary(self, tokens: list[int], tagged: bool) -> list[int]:
+        """With every mark spelled out but the tag, which is the first one."""
+        tag = next((place for place, token in enumerate(tokens, 1) if token in self._spelled), 0) if tagged else 0
+        rest = (self._spelled.get(token, [token]) for token in tokens[tag:])
+        return [*tokens[:tag], *chain.from_iterable(rest)]
+
+    def _is_mark(self, token: int) -> bool:
+        # SentencePiece does not tell which of its pieces are found whole in any text.
+        piece: str = self._model.id_to_piece(token)
+        return piece.startswith("<|") and piece.endswith("|>")
+
+    def _letters(self, token: int) -> list[int]:
+        return [number for letter in self._model.id_to_piece(token) for number in self._model.encode(letter)]
