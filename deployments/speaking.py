@@ -14,7 +14,15 @@ import numpy as np
 
 from deployments.audio.stretch import Stretcher
 from deployments.engines import voice_mix
-from deployments.engines.base import AudioChunk, SpeechEngine, SpeechRequest, SpeechTraits, UtteranceT, VoiceReference
+from deployments.engines.base import (
+    AudioChunk,
+    FinishReason,
+    SpeechEngine,
+    SpeechRequest,
+    SpeechTraits,
+    UtteranceT,
+    VoiceReference,
+)
 from deployments.errors import MotetError, fail
 from deployments.text.sources import PieceSource
 from deployments.text.speakers import Script, check_speakers
@@ -114,6 +122,26 @@ def speakers_of(traits: SpeechTraits, voice: str) -> Callable[[Sequence[str]], t
         return marked
 
     return carried_on
+
+
+def nothing_to_say() -> MotetError:
+    """What to say of an input without a word in it."""
+    return fail("invalid", "The input has nothing to say.", "Send some words.", param="input", code="empty_input")
+
+
+def no_sound(reason: FinishReason) -> MotetError:
+    """What to say of an input with words of which the model made no sound at all. It is the input's fault only where the
+    model came to its end with them."""
+    if reason == "stop":
+        return fail(
+            "invalid",
+            "The input has no words that this model can say.",
+            "Send text in one of the model's languages.",
+            param="input",
+            code="empty_input",
+        )
+    cause = f"The model made no sound of this input (finish_reason {reason!r})."
+    return fail("engine", cause, "Try another seed, voice or model.", code="no_sound")
 
 
 async def speak(

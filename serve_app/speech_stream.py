@@ -18,7 +18,7 @@ from deployments.engines.base import AudioChunk, FinishReason, Samples, SpeechRe
 from deployments.errors import fail
 from deployments.paced_speech import Frame, PacedSpeech
 from deployments.settings import PacingSettings
-from deployments.speaking import SpeechTask, speak
+from deployments.speaking import SpeechTask, no_sound, nothing_to_say, speak
 from deployments.text.sources import PieceSource
 from deployments.text.speakers import without_marks
 from deployments.wire import unpack
@@ -275,13 +275,7 @@ class SpeechStream:
                 waiting = "buffer"
                 yield frame
         if self._paced.report.sent_seconds == 0 and self._heard.place is None:
-            raise fail(
-                "invalid",
-                "The input has no words that this model can say.",
-                "Send text in one of the model's languages.",
-                param="input",
-                code="empty_input",
-            )
+            raise no_sound(self._paced.report.finish_reason) if self._text.pieces else nothing_to_say()
 
     def _chunks(self, heard: Place | None) -> AsyncGenerator[AudioChunk]:
         """The sound of the text by who is to speak it. A client that comes back to another voice hears on with it."""

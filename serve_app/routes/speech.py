@@ -15,7 +15,7 @@ from deployments.audio.encode import FORMATS, AudioFormat
 from deployments.engines.base import SpeechTraits, VoiceReference
 from deployments.errors import fail
 from deployments.settings import StrictModel
-from deployments.speaking import SpeechTask, by_speakers, choose_voice
+from deployments.speaking import SpeechTask, by_speakers, choose_voice, nothing_to_say
 from deployments.text.segmentation import cut_into_pieces
 from deployments.text.sources import PieceSource, WholeText
 from serve_app.api_types import service_of
@@ -185,5 +185,5 @@ async def _pieces(text: str, request: Request) -> tuple[str, ...]:
     else:
         pieces = cut_into_pieces(text, settings.pieces)
     if not pieces:
-        raise fail("invalid", "The input has nothing to say.", "Send some words.", param="input", code="empty_input")
+        raise nothing_to_say()
     return pieces

@@ -28,6 +28,7 @@ from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from serve_app.speech_stream import SpeechPlan, SpeechStream
 from serve_app.voice_store import VoiceStore
+from tests.unit import fakes
 from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
 
 MODELS = {
@@ -154,6 +155,26 @@ async def test_trouble_before_the_first_sound_has_a_status_of_its_own() -> None:
     answer = await Bench(ToneSynthesizer(failing_at=0)).speak()
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "code", "says"),
+    [
+        ("stop", 400, "empty_input", "no words that this model can say. Send text in one of the model's languages."),
+        ("silence", 500, "no_sound", "(finish_reason 'silence'). Try another seed"),
+        ("length", 500, "no_sound", "(finish_reason 'length'). Try another seed"),
+    ],
+)
+@pytest.mark.parametrize("stream_format", ["audio", "sse"])
+async def test_a_model_without_sound_blames_the_text_only_where_it_ended_by_itself(
+    reason: FinishReason, status: int, code: str, says: str, stream_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fakes, "tone", lambda *_: np.zeros(0, np.float32))
+    answer = await Bench(ToneSynthesizer(finish_reason=reason)).speak(stream_format=stream_format)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert says in error["message"]
+    assert error["param"] == ("input" if status == 400 else None)
 
 
 async def test_trouble_later_ends_an_event_stream_with_an_error() -> None:

@@ -371,6 +371,17 @@ def test_what_is_wrong_is_told(messages: list[str], code: str, closed: int) -> N
     run(test)
 
 
+@pytest.mark.parametrize("words", ["", "  \n ", "... !!!"])
+def test_a_text_without_words_is_told_as_post_tells_it(words: str) -> None:
+    async def test() -> None:
+        bench = Bench()
+        events = await conversation(bench, CONFIG, text(words), DONE)
+        assert events[0]["error"] == (await bench.speak(input=words)).json()["error"]
+        assert events[0]["error"]["message"] == "The input has nothing to say. Send some words."
+
+    run(test)
+
+
 @pytest.mark.parametrize(("messages", "code"), [([], "no_config"), ([CONFIG], "session_idle")])
 def test_a_client_that_says_nothing_is_not_waited_for(messages: list[dict[str, str]], code: str) -> None:
     async def test() -> None:
