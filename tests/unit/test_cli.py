@@ -348,6 +348,25 @@ def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch
     assert json.loads(done.stdout)["finish_reason"] == "repetition"
 
 
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_text_that_the_model_cannot_say_is_a_mistake_and_leaves_no_file(piped: bool, tmp_path: Path) -> None:
+    with pytest.raises(MotetError, match="no words that this model can say. Send text in one of") as refused:
+        motet("say", "-" if piped else "你好", "-o", "z.wav", stdin="你好\n" if piped else None)
+    assert refused.value.failure.kind == "invalid"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_stopped_before_any_sound_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def keeps_still(task: Any, groups: Iterator[tuple[str, ...]], engine: Any) -> Iterator[AudioChunk]:
+        assert len(list(groups)) == 1
+        yield AudioChunk(np.zeros(0, np.float32), 24_000, 0, "", True, finish_reason="silence", piece_over=True)
+
+    monkeypatch.setattr(local, "speak_as_written", keeps_still)
+    with pytest.raises(MotetError, match=r"finish_reason 'silence'.*another seed"):
+        motet("say", SENTENCE, "-o", "z.wav")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(task: Any, groups: Iterator[tuple[str, ...]], engine: Any) -> Iterator[AudioChunk]:
         assert len(list(groups)) == 1
