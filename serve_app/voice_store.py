@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,7 +127,7 @@ class VoiceStore:
     def _normalised(self, recording: bytes) -> NDArray[np.int16]:
         """Mono at 24 kHz with its loudest sample at `PEAK`."""
         settings = self._settings
-        samples: Samples = decode_all(recording, SAMPLE_RATE, True, settings.max_seconds)[0]
+        samples = self._decoded(recording)
         if len(samples) < settings.min_seconds * SAMPLE_RATE:
             cause = f"The clip lasts {len(samples) / SAMPLE_RATE:.1f} s; a voice needs {settings.min_seconds:g} s."
             raise fail("invalid", cause, "Send a longer one.", param="audio_sample", code="audio_too_short")
@@ -137,6 +137,14 @@ class VoiceStore:
             )
         levelled: NDArray[np.int16] = np.rint(samples * (PEAK * 32767 / np.abs(samples).max())).astype("<i2")
         return levelled
+
+    def _decoded(self, recording: bytes) -> Samples:
+        """The clip in mono. What is wrong with it is wrong with this form's field, which is not the decoder's usual one."""
+        try:
+            samples: Samples = decode_all(recording, SAMPLE_RATE, True, self._settings.max_seconds)[0]
+        except MotetError as error:
+            raise MotetError(replace(error.failure, param="audio_sample")) from error
+        return samples
 
     def _refuse_when_full(self, owner: str) -> None:
         settings = self._settings

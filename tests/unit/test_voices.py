@@ -98,7 +98,7 @@ def test_a_name_is_never_a_path(store: VoiceStore, name: str, tmp_path: Path) ->
 def test_a_clip_that_is_no_voice_is_refused(store: VoiceStore, recording: bytes, code: str, tmp_path: Path) -> None:
     with pytest.raises(MotetError) as caught:
         store.add("me", recording, "Ada", CONSENT, None)
-    assert caught.value.failure.code == code
+    assert (caught.value.failure.code, caught.value.failure.param) == (code, "audio_sample")
     assert not list(tmp_path.rglob("*.npz"))
 
 
