@@ -88,8 +88,14 @@ def key_digest(headers: Headers) -> str:
     offered = (
         name.removeprefix(KEY_SUBPROTOCOL) for name in _subprotocols(headers) if name.startswith(KEY_SUBPROTOCOL)
     )
-    key = headers.get("authorization", "").removeprefix("Bearer ").strip() or next(offered, "")
+    key = _bearer(headers.get("authorization", "")) or next(offered, "")
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _bearer(authorization: str) -> str:
+    """The key in the header, or the whole of one that names no scheme, whose case does not matter (RFC 9110)."""
+    scheme, _, key = authorization.partition(" ")
+    return (key if scheme.lower() == "bearer" else authorization).strip()
 
 
 def chosen_subprotocol(headers: Headers) -> str | None:

@@ -290,7 +290,12 @@ async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "status"), [({}, 401), ({"authorization": "Bearer no"}, 401), ({"authorization": "Bearer key"}, 200)]
+    ("header", "status"),
+    [
+        ({}, 401),
+        *(({"authorization": value}, 401) for value in ("Bearer no", "Bearer", "Basic key", "bearerkey", "Bearer KEY")),
+        *(({"authorization": value}, 200) for value in ("Bearer key", "bearer key", "BEARER  key")),
+    ],
 )
 async def test_keys(header: dict[str, str], status: int) -> None:
     digest = hashlib.sha256(b"key").hexdigest()
