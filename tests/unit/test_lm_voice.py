@@ -162,6 +162,12 @@ def test_a_piece_of_which_nothing_is_heard_says_so_though_it_ended_by_itself() -
     assert [chunk.finish_reason for chunk in rest(engine, utterance(engine, "abc"))] == ["stop", "stop", "silence"]
 
 
+def test_a_piece_that_was_ended_keeps_its_reason_though_nothing_of_it_is_heard() -> None:
+    guard = Runaway(LIMITS, "abc", rate=10, most=2)
+    assert [guard.frame() for _ in range(2)] == [False, True]
+    assert guard.over() == "length"
+
+
 def test_frames_that_bring_no_sound_at_all_are_silence_from_the_start_and_between() -> None:
     guard = Runaway(LIMITS, "a" * 99, rate=10)
     assert [guard.frame(soundless=True) for _ in range(10)] == [False] * 9 + [True]

@@ -82,7 +82,7 @@ class Runaway:
         return self.ended
 
     def over(self) -> FinishReason:
-        """Why the piece ended, now that it has: one of which nothing was heard is "silence", however it ended."""
+        """Why the piece ended, now that it has: "silence" also where it ended by itself, but nothing of it was heard."""
         if not self._sounded:
             self._end("silence")
         return self.reason
