@@ -229,12 +229,18 @@ class SpeechStream:
 
     def _place_after(self, sent: int) -> str:
         """What an event's id says of how far its client is; `heard_by` reads it."""
-        if self._heard.place is None and self._trouble == (0, None):
+        if self._heard.place is None and self._trouble == (0, None) and self._made_alike:
             return f"{sent}b{self._reached}"
         place = self._course.here if self._given else self._heard.place
         assert place is not None  # there is no trouble before the first sound
         voice = "" if place.fallback_from is None else f"{place.fallback_from}f"
         return f"{voice}{place.piece}.{place.sample}"
+
+    @property
+    def _made_alike(self) -> bool:
+        """Whether bytes that are made again can stand for those that were sent: where a sample that is rounded otherwise
+        changes no other byte."""
+        return self._plan.traits.exact or FORMATS[self._plan.audio_format].instant
 
     def done(self) -> dict[str, object]:
         """What is told at the end. `finish_reason` is "stop", or why the model was stopped in a piece of the text ("length",

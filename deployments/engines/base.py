@@ -106,7 +106,8 @@ class SpeechTraits:
     A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a clip (`VoiceReference`). One
     without voices of its own has an empty `default_voice` and speaks only like a clip. One with several speakers takes
     scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`. One that is told in words how to speak knows some
-    `instruction_words`, such as names of emotions, and passes over all others.
+    `instruction_words`, such as names of emotions, and passes over all others. An `exact` one makes the same samples for the
+    same request to the last bit, whoever else is in its batch; another one rounds a few of them otherwise.
     """
 
     sample_rate: int
@@ -118,6 +119,7 @@ class SpeechTraits:
     clones: bool = False
     most_speakers: int = 1
     instruction_words: tuple[str, ...] = ()
+    exact: bool = False
 
     def heeds(self, instructions: str) -> bool:
         """Whether the model speaks otherwise for these words."""

@@ -46,7 +46,7 @@ class HibariEngine:
             Voice(name, VOICES[name]["language"], f"{VOICES[name]['accent']} {VOICES[name]['gender']}")
             for name in self._voices
         )
-        return SpeechTraits(SAMPLE_RATE, voices, default_voice=voices[0].id, min_speed=0.5, max_speed=1.5)
+        return SpeechTraits(SAMPLE_RATE, voices, default_voice=voices[0].id, min_speed=0.5, max_speed=1.5, exact=True)
 
     def open(self, request: SpeechRequest) -> HibariUtterance:
         """Raises `MotetError` (not_found) for a voice that is not here."""

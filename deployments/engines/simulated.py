@@ -53,7 +53,8 @@ class SimulatedEngine:
     @property
     def traits(self) -> SpeechTraits:
         """One voice, at any speed."""
-        return SpeechTraits(SAMPLE_RATE, (Voice("tone", "und", "a tone for each text"),), "tone", 0.25, 4.0)
+        voice = Voice("tone", "und", "a tone for each text")
+        return SpeechTraits(SAMPLE_RATE, (voice,), voice.id, 0.25, 4.0, exact=True)
 
     def open(self, request: SpeechRequest) -> SimulatedUtterance:
         """Any text."""

@@ -35,10 +35,10 @@ LONG_TEXT_CHARACTERS = 10_000
 class SpeechManner(StrictModel):
     """Who speaks, how, and in which format, as OpenAI names the fields; `seed` and `pacing` are ours.
 
-    The same seed gives the same samples. A model that finds nothing in `instructions` that it could follow speaks without
-    them, and the answer's header `X-Motet-Ignored` says so. A stream that is `played` is made no further ahead of its
-    listener than the look-ahead, and what comes late is concealed; the name of a preset means the same with that preset's
-    buffer. A `fast` one is made as fast as it is read.
+    The same seed gives the same samples, but for the rounding of a model that speaks for many at once. A model that finds
+    nothing in `instructions` that it could follow speaks without them, and the answer's header `X-Motet-Ignored` says so. A
+    stream that is `played` is made no further ahead of its listener than the look-ahead, and what comes late is concealed;
+    the name of a preset means the same with that preset's buffer. A `fast` one is made as fast as it is read.
     """
 
     model: str

@@ -15,7 +15,7 @@ from deployments.engines.base import AudioChunk, FinishReason, SpeechRequest, Sp
 from deployments.wire import PackedChunk, pack
 
 RATE = 8000
-TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("bo", "en-US")), "ada", min_speed=0.5, max_speed=2.0)
+TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("bo", "en-US")), "ada", 0.5, 2.0, exact=True)
 
 
 @dataclass(slots=True)

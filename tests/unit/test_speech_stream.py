@@ -46,11 +46,13 @@ def sound_of(voice: str, text: str, chunks: int = 4) -> Samples:
 
 @dataclass
 class Late:
-    """Says each piece in four chunks of 0.2 s; before chunk `c` of piece `p` it takes `delays[p, c]` seconds."""
+    """Says each piece in four chunks of 0.2 s; before chunk `c` of piece `p` it takes `delays[p, c]` seconds. Every sample is
+    `off` by so much, as in another batch."""
 
     voice: str
     delays: dict[tuple[int, int], float] = field(default_factory=dict)
     asked: list[SpeechRequest] = field(default_factory=list)
+    off: float = 0.0
 
     async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk]:
         self.asked.append(request)
@@ -60,7 +62,7 @@ class Late:
                 await asyncio.sleep(self.delays.get((index, number), 0.0))
                 over = number == len(parts) - 1
                 last = over and place == len(request.pieces) - 1
-                yield pack(AudioChunk(samples, RATE, index, text, last, piece_over=over))
+                yield pack(AudioChunk(samples + np.float32(self.off), RATE, index, text, last, piece_over=over))
 
 
 class Recorder:
@@ -312,6 +314,26 @@ def test_a_stream_without_gaps_goes_on_byte_for_byte_however_it_was_paced(form: 
                 again = await come_back(bench, replace(wanted, played=played), told[number].id)
                 data = b"".join(event.audio for event in [*told[: number + 1], *again])
                 assert data == b"".join(event.audio for event in told)
+
+    run(test)
+
+
+@pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
+def test_of_a_model_that_rounds_otherwise_nothing_is_missed_either(form: AudioFormat) -> None:
+    async def test() -> None:
+        first, second = Bench(), Bench()
+        second.late.off = 2**-15
+        wanted = plan(traits=replace(TRAITS, exact=False), form=form)
+        told = await events(first.stream(wanted))
+        ids = [number for number, event in enumerate(told) if event.id]
+        for number in (ids[0], ids[len(ids) // 2], ids[-2]):
+            again = await come_back(second, wanted, told[number].id)
+            data = b"".join(event.audio for event in [*told[: number + 1], *again])
+            samples = decode_all(data, RATE, True, 60.0)[0] if form != "pcm" else np.frombuffer(data, "<i2") / 32768
+            filled = {"mp3": 2 * 2304, "aac": 4 * 1024}.get(form, 0)  # by the beginning and the end of both streams
+            assert len(SPEECH) <= len(samples) <= len(SPEECH) + filled
+            if form in ("pcm", "wav", "flac"):
+                np.testing.assert_allclose(samples, SPEECH, atol=2**-14)
 
     run(test)
 
