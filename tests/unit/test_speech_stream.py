@@ -46,8 +46,8 @@ def sound_of(voice: str, text: str, chunks: int = 4) -> Samples:
 
 @dataclass
 class Late:
-    """Says each piece in four chunks of 0.2 s; before chunk `c` of piece `p` it takes `delays[p, c]` seconds. Every sample is
-    `off` by so much, as in another batch."""
+    """Says each piece in four chunks of 0.2 s; before chunk `c` of piece `p` it takes `delays[p, c]` seconds. Samples are
+    `off` by at most so much, as in another batch."""
 
     voice: str
     delays: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -62,7 +62,11 @@ class Late:
                 await asyncio.sleep(self.delays.get((index, number), 0.0))
                 over = number == len(parts) - 1
                 last = over and place == len(request.pieces) - 1
-                yield pack(AudioChunk(samples + np.float32(self.off), RATE, index, text, last, piece_over=over))
+                yield pack(AudioChunk(self._rounded(samples), RATE, index, text, last, piece_over=over))
+
+    def _rounded(self, samples: Samples) -> Samples:
+        otherwise = np.random.default_rng(0).integers(-1, 2, len(samples))
+        return samples + (self.off * otherwise).astype(np.float32)
 
 
 class Recorder:
