@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -144,8 +146,23 @@ def _too_large(limit: int) -> MotetError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a request is over, by the clock of its event loop, and what its client is told then."""
+
+    at: float
+    failure: Failure
+
+
+DUE: ContextVar[Due | None] = ContextVar("DUE", default=None)
+"""Of the request that is served here."""
+GOODBYE_S = 5.0
+"""How long an answer that has begun may take to say that its time is over."""
+
+
 class Deadline:
-    """Ends a request that takes too long: with a status while there is still one to give, else by ending its stream."""
+    """Ends a request that takes too long: with a status while there is still one to give, else by ending its stream, which
+    says why where it can (`DUE`)."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app
@@ -156,20 +173,24 @@ class Deadline:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        due = Due(asyncio.get_running_loop().time() + self._seconds, too_late(self._seconds))
         started = False
 
         async def watched(message: Message) -> None:
             nonlocal started
+            if not started:
+                timer.reschedule(due.at + GOODBYE_S)
             started = True
             await send(message)
 
+        DUE.set(due)
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout_at(due.at) as timer:
                 await self._app(scope, receive, watched)
         except TimeoutError:
             if started:
                 raise
-            await error_response(too_late(self._seconds))(scope, receive, send)
+            await error_response(due.failure)(scope, receive, send)
 
 
 def too_late(seconds: float) -> Failure:

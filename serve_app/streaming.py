@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -10,7 +11,8 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import as_failure
+from deployments.errors import MotetError, as_failure
+from serve_app.guard import DUE
 from serve_app.http_errors import error_body
 
 
@@ -58,17 +60,32 @@ def event(data: Mapping[str, Any], event_id: str = "") -> bytes:
 
 
 async def with_error_event(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Ends a broken event stream with an `error` event; a stream that never began still fails with a status."""
+    """Ends a broken event stream with an `error` event, and so one whose time is over; a stream that never began still fails
+    with a status."""
     started = False
     try:
         async with aclosing(events):
-            async for item in events:
+            while (item := await _before_due(events)) is not None:
                 started = True
                 yield item
     except Exception as error:
         if not started:
             raise
         yield event({"type": "error", **error_body(as_failure(error))})
+
+
+async def _before_due(events: AsyncGenerator[bytes]) -> bytes | None:
+    """The next event, None at the end. Raises `MotetError` when the request's time is over."""
+    due = DUE.get()
+    if due is None:
+        return await anext(events, None)
+    try:
+        async with asyncio.timeout_at(due.at) as timer:
+            return await anext(events, None)
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise MotetError(due.failure) from error
 
 
 async def stream_of(

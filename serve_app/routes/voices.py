@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -57,7 +56,7 @@ async def create_voice(request: Request) -> dict[str, Any]:
     voice = await asyncio.to_thread(
         store.add, owner_of(request), recording, fields.name, fields.consent, fields.text or None
     )
-    return await _uploaded(voice, request)
+    return _uploaded(voice, await _cloning(request))
 
 
 @router.get("/v1/audio/voices")
@@ -72,9 +71,10 @@ async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
         except MotetError:
             if model is not None:
                 raise  # of all models, those that answer
-    if model is None or set(names) & set(await _cloning(request)):
+    able = await _cloning(request)
+    if model is None or set(names) & set(able):
         stored = await asyncio.to_thread(service_of(request).voices.listed, owner_of(request))
-        listed += [await _uploaded(voice, request) for voice in stored]
+        listed += [_uploaded(voice, able) for voice in stored]
     return {"object": "list", "data": listed}
 
 
@@ -82,7 +82,7 @@ async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
 async def voice_of_id(request: Request, voice_id: str) -> dict[str, Any]:
     """One of the client's own voices."""
     voice = await asyncio.to_thread(service_of(request).voices.get, owner_of(request), voice_id)
-    return await _uploaded(voice, request) | {"consent": voice.consent, "text": voice.text}
+    return _uploaded(voice, await _cloning(request)) | {"consent": voice.consent, "text": voice.text}
 
 
 @router.delete("/v1/audio/voices/{voice_id}")
@@ -106,12 +106,15 @@ def _speakers(connection: HTTPConnection) -> list[str]:
 
 
 async def _cloning(connection: HTTPConnection) -> list[str]:
-    """The models that speak like a clip, as far as they answer."""
+    """The models that speak like a clip, as far as they answer. All are asked at once: those that do not are waited for."""
+    names = _speakers(connection)
+    answers = await asyncio.gather(*(_traits_now(name, connection) for name in names), return_exceptions=True)
     able = []
-    for name in _speakers(connection):
-        with suppress(MotetError):
-            traits = await _traits_now(name, connection)
-            able += [name] if traits.clones else []
+    for name, traits in zip(names, answers, strict=True):
+        if isinstance(traits, SpeechTraits) and traits.clones:
+            able.append(name)
+        elif isinstance(traits, BaseException) and not isinstance(traits, MotetError):
+            raise traits
     return able
 
 
@@ -142,7 +145,8 @@ async def _models_own(name: str, request: Request) -> list[dict[str, Any]]:
     ]
 
 
-async def _uploaded(voice: StoredVoice, request: Request) -> dict[str, Any]:
+def _uploaded(voice: StoredVoice, models: list[str]) -> dict[str, Any]:
+    """As it is told, with the `models` that can speak like it."""
     return {
         "id": voice.id,
         "object": "audio.voice",
@@ -150,5 +154,5 @@ async def _uploaded(voice: StoredVoice, request: Request) -> dict[str, Any]:
         "name": voice.name,
         "created_at": voice.created_at,
         "seconds": voice.seconds,
-        "models": await _cloning(request),
+        "models": models,
     }

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -24,9 +24,11 @@ from deployments.wire import PackedChunk
 from serve_app.admission import Admission, SessionPlaces, Ticket
 from serve_app.api import Service, build_api
 from serve_app.config import AppConfig, Limits, Model, Security
+from serve_app.guard import DUE, Due, too_late
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from serve_app.speech_stream import SpeechPlan, SpeechStream
+from serve_app.streaming import with_error_event
 from serve_app.voice_store import VoiceStore
 from tests.unit import fakes
 from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
@@ -184,6 +186,18 @@ async def test_trouble_later_ends_an_event_stream_with_an_error() -> None:
     )
     assert [event["type"] for event in events] == ["speech.audio.delta", "error"]
     assert "broke" in events[1]["error"]["message"]
+
+
+async def test_an_event_stream_whose_time_is_over_says_so() -> None:
+    async def events() -> AsyncGenerator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    stream = with_error_event(events())
+    assert await anext(stream) == b"first"
+    DUE.set(Due(asyncio.get_running_loop().time(), too_late(4.0)))
+    (error,) = events_of("".join([item.decode() async for item in stream]))
+    assert (error["type"], error["error"]["code"]) == ("error", "deadline")
 
 
 @pytest.mark.parametrize(
