@@ -171,6 +171,8 @@ class SpeechStream:
                                 yield data
             if data := encoder.finish() if instant else await asyncio.to_thread(encoder.finish):
                 self._reach(encoder.reached)
+                if self._given:  # a codec may keep all of a short sound back until its end
+                    self.timeline.sounded()
                 yield data
             self._ticket.complete()
         finally:

@@ -322,6 +322,22 @@ def test_a_stream_without_gaps_goes_on_byte_for_byte_however_it_was_paced(form: 
     run(test)
 
 
+@pytest.mark.parametrize("form", ["mp3", "flac"])
+def test_the_first_sound_is_timed_where_a_codec_keeps_all_of_it_to_the_end(
+    form: AudioFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def brief(request: SpeechRequest) -> AsyncIterator[PackedChunk]:
+        yield pack(AudioChunk(np.full(80, 0.1, np.float32), RATE, 0, request.pieces[0], True, piece_over=True))
+
+    async def test() -> None:
+        bench = Bench()
+        monkeypatch.setattr(bench.late, "speak", brief)
+        told = await events(bench.stream(plan(("Hm.",), form=form, played=False)))
+        assert "first_sound" in told[-1].data["timing"]
+
+    run(test)
+
+
 @pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
 def test_of_a_model_that_rounds_otherwise_nothing_is_missed_either(form: AudioFormat) -> None:
     async def test() -> None:
