@@ -78,8 +78,10 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """`mallopt`'s names: how much free memory at its end a heap keeps, from which size on a piece is mapped by itself and
 returned when it is freed, and how many heaps there are."""
 KEPT_BYTES = 2**30
-MOST_OF_OLD = 2**25
-"""The largest piece of a heap before glibc 2.35, which takes no larger size to map from."""
+MAPPED_BYTES = 2**26
+"""Pieces of this size are rare, and few fit into the place of another: kept, they make a heap grow by gigabytes."""
+MAPPED_BYTES_OF_OLD = 2**25
+"""The same before glibc 2.35, which takes no more."""
 
 
 class Glibc:
@@ -88,8 +90,8 @@ class Glibc:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         library.mallinfo2.restype = _Counts
-        if not library.mallopt(MMAP_THRESHOLD, KEPT_BYTES):
-            library.mallopt(MMAP_THRESHOLD, MOST_OF_OLD)
+        if not library.mallopt(MMAP_THRESHOLD, MAPPED_BYTES):
+            library.mallopt(MMAP_THRESHOLD, MAPPED_BYTES_OF_OLD)
         library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
         library.mallopt(ARENA_MAX, 1)
 

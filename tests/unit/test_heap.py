@@ -15,8 +15,8 @@ from deployments.heap import (
     ARENA_MAX,
     EVERY_S,
     KEPT_BYTES,
+    MAPPED_BYTES_OF_OLD,
     MMAP_THRESHOLD,
-    MOST_OF_OLD,
     MUCH_BYTES,
     SOON_S,
     TRIM_THRESHOLD,
@@ -158,7 +158,7 @@ def test_glibc_gives_back_after_every_burst(allocator: Allocator) -> None:
 
 
 def test_a_large_piece_that_is_freed_stays(allocator: Allocator) -> None:
-    step = burst(9, 64_000_000)
+    step = burst(9, 60_000_000)
     next(step)
     used = _resident()
     next(step)
@@ -176,14 +176,14 @@ def test_an_old_glibc_maps_from_the_largest_size_that_it_takes() -> None:
             self.told: dict[int, int] = {}
 
         def mallopt(self, name: int, value: int) -> int:
-            if name == MMAP_THRESHOLD and value > MOST_OF_OLD:
+            if name == MMAP_THRESHOLD and value > MAPPED_BYTES_OF_OLD:
                 return 0
             self.told[name] = value
             return 1
 
     library = Old()
     Glibc(cast(ctypes.CDLL, library))
-    assert library.told == {MMAP_THRESHOLD: MOST_OF_OLD, TRIM_THRESHOLD: KEPT_BYTES, ARENA_MAX: 1}
+    assert library.told == {MMAP_THRESHOLD: MAPPED_BYTES_OF_OLD, TRIM_THRESHOLD: KEPT_BYTES, ARENA_MAX: 1}
 
 
 def _resident() -> int:
