@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any
-from zipfile import ZipFile
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote
+from zipfile import BadZipFile, ZipFile
 
 import httpx
 
+from cluster.bulk.answers import (
+    FIRST_PAUSE_S,
+    GO_ON,
+    AwayError,
+    ServiceError,
+    Spoken,
+    not_asked_for,
+    refusal_of,
+    spoken_in,
+)
 from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
 from cluster.bulk.plan import Batch, WorkItem
 from cluster.bulk.rendering import TRIED_AGAIN
 from cluster.bulk.results import Outcome, Result, Timing, digest_of
 from cluster.bulk.rows import read_recording
+from cluster.bulk.sound import WITH_LENGTH, measured, with_length
 from cluster.bulk.workers import Made, made_of
-from deployments.audio.decode import Decoder
-from deployments.engines.base import FinishReason
-from deployments.errors import Failure, Kind, MotetError, as_failure, fail
+from deployments.audio.encode import AudioFormat
+from deployments.errors import Failure, Kind, MotetError, as_failure
 
-BUSY = 429
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-KINDS: Mapping[int, Kind] = {
-    401: "unauthorized",
-    403: "unauthorized",
-    404: "not_found",
-    408: "timeout",
-    413: "too_large",
-}
-HOURS_S = 24 * 3600.0
+LONGEST_PAUSE_S = 30.0
+NOBODY_THERE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+"""The request never got to the service."""
+MISREAD = (ValueError, LookupError, TypeError, AttributeError, BadZipFile)
+"""What reading an answer raises that is not what was asked for."""
+SAMPLE_BYTES = 2
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A live service: its address, such as http://127.0.0.1:8000, and the key to it if it asks for one.
+    """A live service: its address, such as http://127.0.0.1:8000, and the key to it if it asks for one. The address that
+    clients of OpenAI take, which ends in /v1, is as good.
 
     `sleep` and `clock` (seconds) are passed in by tests.
     """
@@ -55,23 +62,32 @@ class Service:
     def __post_init__(self) -> None:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         object.__setattr__(self, "headers", headers)
+        object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1").rstrip("/"))
+
+    def client(self, timeout_s: float) -> httpx.Client:
+        """A client of it. Raises `MotetError` (invalid) where the address is none."""
+        try:
+            return httpx.Client(
+                base_url=self.url, headers=dict(self.headers), timeout=timeout_s, transport=self.transport
+            )
+        except httpx.InvalidURL as error:
+            cause = f"{self.url!r} is no address: {error}."
+            raise MotetError(Failure("invalid", cause, "Give one such as http://127.0.0.1:8000.")) from error
 
 
 def render_on_service(batches: Sequence[Batch], job: BulkJob, service: Service) -> Iterator[Made]:
     """Each batch as it is finished, in any order; `served_in_flight` of their items are asked for at once.
 
-    Raises `MotetError` when the service cannot be reached at all, or stays busy for longer than `served_patience_s`.
+    Raises `MotetError` for what says nothing of any row: the service is not there or not a Motet service, does not know the
+    key or the model, or stays away or busy for longer than `served_patience_s`.
     """
-    client = httpx.Client(
-        base_url=service.url,
-        headers=dict(service.headers),
-        timeout=job.bulk.served_timeout_s,
-        transport=service.transport,
-    )
     width = job.bulk.served_in_flight
-    with client, ThreadPoolExecutor(width, thread_name_prefix="served") as pool:
-        _check_reachable(client)
+    with (
+        service.client(job.bulk.served_timeout_s) as client,
+        ThreadPoolExecutor(width, thread_name_prefix="served") as pool,
+    ):
         renderer = _Served(client, job, service)
+        renderer.look()
         # As many batches as requests: each keeps one request under way.
         running: set[Future[Made]] = set()
         for batch in batches:
@@ -88,41 +104,65 @@ def _results(ended: set[Future[Made]]) -> Iterator[Made]:
         yield future.result()
 
 
-def _check_reachable(client: httpx.Client) -> None:
-    try:
-        client.get("/livez")
-    except httpx.HTTPError as error:
-        raise fail("unavailable", f"{client.base_url} does not answer: {error}", "Start the service first.") from error
-
-
 def _made(batch: Batch, renderer: _Served, model: str) -> Made:
     return made_of(batch.name, batch.items, [renderer.outcome(item) for item in batch.items], model)
 
 
 class _Served:
-    """Asks for one item after the other. Once the service was too busy for one of them, no others are asked for."""
+    """Asks for one item after the other. Once something ended the job, no others are asked for."""
 
     def __init__(self, client: httpx.Client, job: BulkJob, service: Service) -> None:
         self._client = client
         self._job = job
         self._service = service
-        self._too_busy = threading.Event()
+        self._lock = threading.Lock()
+        self._end: ServiceError | None = None
         self._ask = {"speech": self._speech, "transcription": self._transcription, "separation": self._separation}
 
+    def look(self) -> None:
+        """Raises `MotetError` unless the service answers, knows the key, and has the model."""
+        path = f"/v1/models/{quote(self._job.model.model)}"
+        try:
+            answer = self._client.get(path)
+        except httpx.HTTPError as error:
+            cause = f"{self._client.base_url} does not answer: {error}"
+            raise ServiceError(Failure("unavailable", cause, f"Start the service first. {GO_ON}")) from error
+        _read(answer, lambda answer: answer.json()["id"])
+
     def outcome(self, item: WorkItem) -> Outcome:
-        """What became of an item, after as many tries as the job allows. Raises `MotetError` (overloaded) when the service
-        stays busy, which says nothing about the item: it is asked for again when the job goes on."""
+        """What became of an item, after as many tries as the job allows. Raises `ServiceError` where that says nothing about
+        the item: it is asked for again when the job goes on."""
+        try:
+            return self._outcome(item)
+        except ServiceError as error:
+            self._ends(error)
+
+    def _ends(self, error: ServiceError) -> NoReturn:
+        """Everyone tells of what came first: the rest only follows from it."""
+        with self._lock:
+            self._end = self._end or error
+        raise self._end
+
+    def _outcome(self, item: WorkItem) -> Outcome:
         for attempt in range(self._job.bulk.retries + 1):
+            broke = False
             try:
                 return self._ask[self._job.order.task](item)
-            except (MotetError, httpx.HTTPError) as error:
-                failure = _failure(error)
-            if failure.kind == "overloaded":
-                self._too_busy.set()
-                raise MotetError(failure)
+            except ServiceError:
+                raise
+            except httpx.HTTPError as error:
+                failure, broke = _failure(error), True
+            except MotetError as error:
+                failure = error.failure
+            except Exception as error:  # reading the recording, or what came back
+                failure = as_failure(error)
             if failure.kind not in TRIED_AGAIN:
                 break
-            self._service.sleep(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S))
+            self._service.sleep(_pause(attempt))
+        if failure.code == "voice_not_found" and item.voice is None:
+            raise ServiceError(failure)  # it is the job's own, of which a local job says the same before it begins
+        if broke:
+            self.look()  # it is the row's fault only if the service is still there
         return failure
 
     def _speech(self, item: WorkItem) -> list[Result]:
@@ -135,20 +175,18 @@ class _Served:
             "seed": seed_of(item.key),
             "response_format": order.form,
             "stream_format": "sse",  # only events tell at the end how it went
+            "pacing": "fast",  # nobody listens, so nothing is concealed or said by another voice
         }
         voice = item.voice or order.voice
-        spoken = _spoken(self._post("/v1/audio/speech", json=body | ({"voice": voice} if voice else {})))
-        seconds, rate = _measured(spoken.audio) if order.form != "pcm" else (spoken.seconds, None)
+        spoken = self._post("/v1/audio/speech", spoken_in, json=body | ({"voice": voice} if voice else {}))
+        sound = _spoken_sound(spoken, order.form)
+        timings = spoken.timings(sound.seconds)
         return [
-            Result(
-                seconds,
-                item.text,
-                audio=spoken.audio,
-                format=order.form,
-                sample_rate=rate,
-                sha256=digest_of(spoken.audio),
-                voice=voice,
-                timings=spoken.timings(seconds),
+            replace(
+                sound,
+                text=item.text,
+                voice=spoken.voice or voice,
+                timings=timings,
                 finish_reason=spoken.finish_reason,
             )
         ]
@@ -156,131 +194,129 @@ class _Served:
     def _transcription(self, item: WorkItem) -> list[Result]:
         order = self._job.order
         assert isinstance(order, TranscriptionOrder) and item.recording is not None
+        digest = item.recording.digest
         fields: dict[str, Any] = {
             "model": self._job.model.model,
             "response_format": "verbose_json",
             "timestamp_granularities[]": "word" if order.word_times else "segment",
         }
         fields |= {name: value for name in ("language", "prompt") if (value := getattr(order, name)) is not None}
-        heard = json.loads(self._upload("/v1/audio/transcriptions", item, fields))
-        told = heard.get("words" if order.word_times else "segments") or []
-        timings = tuple(Timing(t["start"], t["end"], str(t.get("word", t.get("text"))).strip()) for t in told)
-        return [
-            Result(
-                float(heard["duration"]),
-                heard["text"],
-                sha256=item.recording.digest,
-                language=heard.get("language"),
-                timings=timings,
-            )
-        ]
+
+        def heard_in(answer: httpx.Response) -> Result:
+            heard = answer.json()
+            told = heard.get("words" if order.word_times else "segments") or []
+            timings = tuple(Timing(t["start"], t["end"], str(t.get("word", t.get("text"))).strip()) for t in told)
+            seconds, text = float(heard["duration"]), str(heard["text"])
+            return Result(seconds, text, sha256=digest, language=heard.get("language"), timings=timings)
+
+        return [self._upload("/v1/audio/transcriptions", item, fields, heard_in)]
 
     def _separation(self, item: WorkItem) -> list[Result]:
         order = self._job.order
-        assert isinstance(order, SeparationOrder) and item.recording is not None
+        assert isinstance(order, SeparationOrder)
         cut = order.separation
         fields: dict[str, Any] = {
             "model": self._job.model.model,
-            "response_format": order.form,
+            "response_format": "wav" if order.form == "pcm" else order.form,  # the header tells what pcm does not
             "chunk_seconds": str(cut.chunk_seconds),
             "overlap_seconds": str(cut.overlap_seconds),
         }
         if order.stems:
             fields["stems"] = ",".join(order.stems)
-        data = self._upload("/v1/audio/separations", item, fields)
-        if len(order.stems) == 1:
-            return [_stem(order.stems[0], data, order)]
-        with ZipFile(io.BytesIO(data)) as archive:
-            return [_stem(name.rpartition(".")[0], archive.read(name), order) for name in archive.namelist()]
+        stems = self._upload("/v1/audio/separations", item, fields, _stems_in)
+        return [replace(_lasting(data, order.form), stem=name) for name, data in stems.items()]
 
-    def _upload(self, path: str, item: WorkItem, fields: Mapping[str, Any]) -> bytes:
+    def _upload(
+        self, path: str, item: WorkItem, fields: Mapping[str, Any], read: Callable[[httpx.Response], Read]
+    ) -> Read:
         assert item.recording is not None
-        return self._post(path, data=dict(fields), files={"file": ("recording", read_recording(item.recording))})
+        files = {"file": ("recording", read_recording(item.recording))}
+        return self._post(path, read, data=dict(fields), files=files)
 
-    def _post(self, path: str, **content: Any) -> bytes:
-        """Waits while the service is busy, as long as it says. Raises `MotetError`, or `httpx.HTTPError`."""
+    def _post(self, path: str, read: Callable[[httpx.Response], Read], **content: Any) -> Read:
+        """What an answer says. Raises `MotetError`, or `httpx.HTTPError`."""
+        return self._patiently(lambda: _read(self._client.post(path, **content), read))
+
+    def _patiently(self, ask: Callable[[], Read]) -> Read:
+        """Asks again while the service is busy or not there, when it says, for as long as the job allows."""
         patience_s = self._job.bulk.served_patience_s
         deadline = self._service.clock() + patience_s
-        while not self._too_busy.is_set():
-            answer = self._client.post(path, **content)
-            if answer.is_success:
-                return answer.content
-            if answer.status_code != BUSY:
-                raise _refusal(answer)
-            pause_s = _retry_after(answer)
+        attempt = 0
+        while self._end is None:
+            try:
+                return ask()
+            except AwayError as error:
+                away = error.failure
+            except NOBODY_THERE as error:
+                away = replace(_failure(error), retry_after_s=_pause(attempt))
+            pause_s = away.retry_after_s or FIRST_PAUSE_S
             if self._service.clock() + pause_s > deadline:
-                break
+                raise _stays_away(away, patience_s)
             self._service.sleep(pause_s)
-        cause = f"The service was too busy for {patience_s:g} s."
-        raise fail("overloaded", cause, "Run the command again later: it goes on. Or raise bulk.served_patience_s.")
+            attempt += 1
+        raise self._end
 
 
-@dataclass(frozen=True, slots=True)
-class _Spoken:
-    """What speech events told: the sound, its seconds, where each piece of the text begins, and why the model ended."""
-
-    audio: bytes
-    seconds: float
-    pieces: Sequence[Mapping[str, Any]]
-    finish_reason: FinishReason
-
-    def timings(self, seconds: float) -> tuple[Timing, ...]:
-        """When each piece is said; the last one until the end of the sound."""
-        starts = [float(piece["start_seconds"]) for piece in self.pieces]
-        ends = [*starts[1:], seconds]
-        told = zip(starts, ends, self.pieces, strict=True)
-        return tuple(Timing(start, end, piece["text"]) for start, end, piece in told)
+def _read(answer: httpx.Response, read: Callable[[httpx.Response], Read]) -> Read:
+    """What an answer says. Raises `ServiceError` where it is not what was asked for."""
+    if not answer.is_success:
+        raise refusal_of(answer)
+    try:
+        return read(answer)
+    except MISREAD as error:
+        raise not_asked_for(answer, f"{type(error).__name__}: {error}") from error
 
 
-def _spoken(answer: bytes) -> _Spoken:
-    """Reads an answer of speech events. Raises `MotetError` where it broke off."""
-    lines = answer.decode().split("\n")
-    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
-    done = events[-1] if events else {}
-    if done.get("type") != "speech.audio.done":
-        why = done.get("error", {}).get("message", "its last event is missing")
-        raise fail("engine", f"The service broke off: {why}")
-    return _Spoken(
-        audio=b"".join(base64.b64decode(event.get("audio", "")) for event in events),
-        seconds=float(done["usage"]["audio_seconds"]),
-        pieces=[piece for event in events for piece in event.get("pieces", ())],
-        finish_reason=done["finish_reason"],
+def _pause(attempt: int) -> float:
+    """Seconds until the next try."""
+    return float(min(FIRST_PAUSE_S * 2 ** min(attempt, 10), LONGEST_PAUSE_S))
+
+
+def _stays_away(away: Failure, patience_s: float) -> ServiceError:
+    what = "The service was too busy" if away.kind == "overloaded" else "The service was not there"
+    cause = f"{what} for {patience_s:g} s. {away.cause}"
+    return ServiceError(
+        Failure(away.kind, cause, "Run the command again later: it goes on. Or raise bulk.served_patience_s.")
     )
 
 
-def _stem(name: str, data: bytes, order: SeparationOrder) -> Result:
-    seconds, rate = _measured(data) if order.form != "pcm" else (0.0, None)
-    return Result(seconds, stem=name, audio=data, format=order.form, sample_rate=rate, sha256=digest_of(data))
+def _failure(error: httpx.HTTPError) -> Failure:
+    kind: Kind = "timeout" if isinstance(error, httpx.TimeoutException) else "unavailable"
+    return Failure(kind, f"The service did not answer: {type(error).__name__}: {error}")
 
 
-def _measured(data: bytes) -> tuple[float, int]:
-    """Seconds and rate of encoded sound."""
-    decoder = Decoder(io.BytesIO(data), mono=True, max_seconds=HOURS_S)
-    try:
-        return sum(block.shape[1] for block in decoder) / decoder.info.sample_rate, decoder.info.sample_rate
-    finally:
-        decoder.close()
+# --- Sound
 
 
-def _retry_after(answer: httpx.Response) -> float:
-    """Seconds, as the service says; what it does not say in seconds is a short pause."""
-    try:
-        asked_s = float(answer.headers.get("Retry-After", FIRST_PAUSE_S))
-    except ValueError:
-        return FIRST_PAUSE_S
-    return max(asked_s, FIRST_PAUSE_S) if math.isfinite(asked_s) else FIRST_PAUSE_S
+def _spoken_sound(spoken: Spoken, form: AudioFormat) -> Result:
+    """The sound, its length and its rate. How long it was before a lossy codec got it, only the service knows."""
+    if form in WITH_LENGTH:
+        return _lasting(spoken.audio, form)
+    rate, seconds = spoken.sample_rate, spoken.seconds
+    if form == "pcm" and rate is not None:
+        seconds = len(spoken.audio) / SAMPLE_BYTES / rate
+    return _sound(spoken.audio, form, seconds, rate)
 
 
-def _refusal(answer: httpx.Response) -> MotetError:
-    try:
-        message = str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        message = answer.text[:200] or answer.reason_phrase
-    kind: Kind = "unavailable" if answer.status_code >= 500 else KINDS.get(answer.status_code, "invalid")
-    return fail(kind, f"The service answered {answer.status_code}: {message}")
+def _lasting(data: bytes, form: AudioFormat) -> Result:
+    """A sound as long as its samples; `pcm` comes as a WAV."""
+    size = measured(data)
+    if form == "pcm":
+        data = data[-size.samples * size.channels * SAMPLE_BYTES :]
+    elif form in WITH_LENGTH:
+        data = with_length(data, form, size)
+    # Ogg Opus tells every sound as one of 48 kHz, whatever it was made of.
+    return _sound(data, form, size.seconds, None if form == "opus" else size.sample_rate)
 
 
-def _failure(error: Exception) -> Failure:
-    if isinstance(error, httpx.HTTPError):
-        return Failure("unavailable", f"The service did not answer: {type(error).__name__}: {error}")
-    return as_failure(error)
+def _sound(data: bytes, form: AudioFormat, seconds: float, rate: int | None) -> Result:
+    return Result(seconds, audio=data, format=form, sample_rate=rate, sha256=digest_of(data))
+
+
+def _stems_in(answer: httpx.Response) -> dict[str, bytes]:
+    """Stems by name: one is answered as a sound, several as a ZIP file. Raises ValueError and the like for anything else."""
+    kind = answer.headers["content-type"]
+    if kind.startswith("audio/"):
+        return {answer.headers["x-motet-stems"]: answer.content}
+    with ZipFile(io.BytesIO(answer.content)) as archive:
+        return {name.rpartition(".")[0]: archive.read(name) for name in archive.namelist()}

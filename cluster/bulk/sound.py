@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 
+from deployments.audio.decode import Decoder
 from deployments.audio.encode import AudioFormat, open_encoder
 from deployments.engines.base import Samples
+
+WITH_LENGTH: tuple[AudioFormat, ...] = ("wav", "flac")
+"""Formats whose header tells how long the sound is. They keep its samples, so it can be counted as well."""
+HOURS_S = 24 * 3600.0
 
 
 class SoundBytes:
@@ -33,12 +40,43 @@ class SoundBytes:
         """The whole file."""
         self._body += self._encoder.finish()
         self._encoder.close()
-        form, sample_rate, channels = self._layout
-        with closing(open_encoder(form, sample_rate, channels, total_samples=self._samples)) as encoder:
-            header = encoder.encode(np.zeros((channels, 0), np.float32))
+        header = _header(*self._layout, self._samples)
         self._body[: len(header)] = header
         return bytes(self._body)
 
     def close(self) -> None:
         """Frees the codec of a sound that nobody finishes."""
         self._encoder.close()
+
+
+def _header(form: AudioFormat, sample_rate: int, channels: int, samples: int) -> bytes:
+    with closing(open_encoder(form, sample_rate, channels, total_samples=samples)) as encoder:
+        return encoder.encode(np.zeros((channels, 0), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Encoded sound: samples per channel, their rate in Hz, and channels."""
+
+    samples: int
+    sample_rate: int
+    channels: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.samples / self.sample_rate
+
+
+def measured(data: bytes) -> Measured:
+    """Decodes a sound and counts. Raises `MotetError` when it is none."""
+    with closing(Decoder(io.BytesIO(data), mono=True, max_seconds=HOURS_S)) as decoder:
+        samples = sum(block.shape[1] for block in decoder)
+        return Measured(samples, decoder.info.sample_rate, decoder.info.channels)
+
+
+def with_length(data: bytes, form: AudioFormat, size: Measured) -> bytes:
+    """A sound of one of the formats `WITH_LENGTH` that was streamed, with its true length in the header: byte for byte what
+    `SoundBytes` makes of the same samples."""
+    header = _header(form, size.sample_rate, size.channels, size.samples)
+    return header + data[len(header) :]

@@ -50,6 +50,7 @@ from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import Wishes, job_of, places_for
 from serve_app.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Pieces, Steps
+from serve_app.http_errors import error_response
 from serve_app.streaming import event
 from tests.unit.fakes import TRAITS, ToneEngine
 
@@ -246,6 +247,14 @@ def wav(seconds: float, channels: int = 1, rate: int = 16_000) -> bytes:
 def recording_items(job: BulkJob, sounds: Sequence[bytes]) -> list[WorkItem]:
     found = [Recording("x", None, f"{number:064x}", len(sound)) for number, sound in enumerate(sounds)]
     return [item_of(Row(str(number), recording=one), job) for number, one in enumerate(found)]
+
+
+def recording_row(folder: Path) -> Row:
+    """A second of sound in a file."""
+    sound = wav(1)
+    (folder / "a.wav").write_bytes(sound)
+    where = Recording(str(folder / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound))
+    return Row("a", recording=where)
 
 
 @pytest.mark.parametrize("word_times", [False, True])
@@ -484,26 +493,39 @@ def spoken_events(sound: bytes, *, broken: bool) -> bytes:
     return b"".join(event(data) for data in [*deltas, error if broken else done])
 
 
+def refusal(failure: Failure) -> httpx.Response:
+    """As the service words it."""
+    answer = error_response(failure)
+    return httpx.Response(answer.status_code, content=bytes(answer.body), headers=dict(answer.headers))
+
+
 class LiveService:
     """Answers as the service does: busy at first, and broken for some texts."""
 
-    def __init__(self, busy: int = 0, broken: int = 0, retry_after: str = "3") -> None:
+    def __init__(
+        self, busy: int = 0, broken: int = 0, retry_after: str = "3", trouble: httpx.Response | None = None
+    ) -> None:
         self._busy, self._broken = busy, broken
+        self.trouble = trouble or refusal(Failure("engine", "The model failed.", code="engine_failure"))
         self._retry_after = retry_after
         self.asked: list[httpx.Request] = []
         self.slept: list[float] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/livez":
-            return httpx.Response(200, json={})
+        if request.method == "GET":
+            return self.look(request)
         self.asked.append(request)
         if self._busy:
             self._busy -= 1
             return httpx.Response(429, headers={"Retry-After": self._retry_after}, json={"error": {"message": "busy"}})
         if self._broken:
             self._broken -= 1
-            return httpx.Response(503, json={"error": {"message": "no replica"}})
+            return self.trouble
         return self._answer(request)
+
+    def look(self, request: httpx.Request) -> httpx.Response:
+        """The first thing that is asked."""
+        return httpx.Response(200, json={"id": request.url.path.removeprefix("/v1/models/")})
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/audio/transcriptions":
@@ -515,7 +537,7 @@ class LiveService:
             }
             return httpx.Response(200, json=facts)
         if b"bad" in request.content:
-            return httpx.Response(400, json={"error": {"message": "not this text"}})
+            return refusal(Failure("invalid", "Not this text."))
         assert json.loads(request.content)["stream_format"] == "sse"
         return httpx.Response(200, content=spoken_events(wav(0.5), broken=b"breaks" in request.content))
 
@@ -574,13 +596,111 @@ def test_a_service_that_stays_busy_ends_the_job_which_goes_on_later(
 def test_what_a_service_refuses_is_an_error_of_its_row(tmp_path: Path) -> None:
     found = served(LiveService(), rows_of(["One.", "a bad text"]), tmp_path)
     assert [facts["error_kind"] for facts in found] == [None, "invalid"]
-    assert "not this text" in found[1]["error"]
+    assert "Not this text." in found[1]["error"]
 
 
-def test_a_service_that_stays_broken_is_an_error_after_some_tries(tmp_path: Path) -> None:
+def test_a_model_that_fails_on_a_row_again_and_again_is_an_error_of_the_row(tmp_path: Path) -> None:
     live = LiveService(broken=100)
-    assert served(live, rows_of(["One."]), tmp_path)[0]["error_kind"] == "unavailable"
-    assert len(live.asked) == 3
+    found = served(live, rows_of(["One."]), tmp_path)
+    assert (found[0]["error_kind"], len(live.asked)) == ("engine", 3)
+    assert "The model failed." in found[0]["error"]
+
+
+HTML = httpx.Response(200, html="<p>Welcome to the router</p>")
+SAYS_NOTHING = {
+    "no key": (refusal(Failure("unauthorized", "This service needs a key.", code="invalid_api_key")), "MOTET_API_KEY"),
+    "forbidden": (httpx.Response(403, text="go away"), "MOTET_API_KEY"),
+    "no route": (refusal(Failure("not_found", "POST /x: Not Found.")), "address"),
+    "no such page": (httpx.Response(404, text="nothing here"), "address"),
+    "no model": (refusal(Failure("not_found", "There is no model.", code="model_not_found")), "There is no model"),
+    "starting": (httpx.Response(503, text="starting"), "was not there for 600 s.*starting"),
+    "no replica": (refusal(Failure("unavailable", "No replica answers.")), "No replica answers"),
+    "bad gateway": (httpx.Response(502, html="<p>Bad Gateway</p>"), "was not there for 600 s"),
+    "a proxy's own": (httpx.Response(500, text="Internal Server Error"), "was not there for 600 s"),
+    "moved": (httpx.Response(308, headers={"Location": "https://motet"}), "address"),
+    "a page": (HTML, "text/html"),
+    "other JSON": (httpx.Response(200, json=[1]), "no Motet service"),
+    "other events": (httpx.Response(200, content=event({"choices": []})), "no Motet service"),
+}
+
+
+@pytest.mark.parametrize(("answer", "says"), SAYS_NOTHING.values(), ids=SAYS_NOTHING)
+@pytest.mark.parametrize("task", ["speech", "transcription"])
+def test_what_says_nothing_of_a_row_ends_the_job_which_goes_on_later(
+    task: Task, answer: httpx.Response, says: str, tmp_path: Path
+) -> None:
+    rows = [recording_row(tmp_path)] if task == "transcription" else rows_of(["One.", "Two, and more of it."])
+    with pytest.raises(MotetError, match=says):
+        served(LiveService(broken=10**6, trouble=answer), rows, tmp_path / "out", task)
+    found = served(LiveService(), rows, tmp_path / "out", task)
+    assert not [facts for facts in found if facts["error_kind"]]
+
+
+@pytest.mark.parametrize("answer", [SAYS_NOTHING[name][0] for name in ("no key", "no route", "starting", "a page")])
+def test_a_service_that_does_not_know_us_is_not_asked_for_any_row(answer: httpx.Response, tmp_path: Path) -> None:
+    live = LiveService()
+    live.look = lambda request: answer  # type: ignore[method-assign]
+    with pytest.raises(MotetError):
+        served(live, rows_of(["One."]), tmp_path)
+    assert not live.asked and not live.slept
+
+
+def test_a_service_that_goes_away_ends_the_job_and_loses_no_row(tmp_path: Path) -> None:
+    rows = rows_of(["One.", "Two, and more of it.", "Three."])
+
+    class Stopped(LiveService):
+        def _answer(self, request: httpx.Request) -> httpx.Response:
+            if len(self.asked) > 1:
+                raise httpx.ConnectError("Connection refused")
+            return super()._answer(request)
+
+    live = Stopped()
+    with pytest.raises(MotetError, match=r"was not there for 600 s.*Connection refused.*it goes on") as caught:
+        served(live, rows, tmp_path)
+    assert caught.value.failure.kind == "unavailable"
+    assert 500 < sum(live.slept) <= Bulk().served_patience_s
+    assert [facts["error_kind"] for facts in served(LiveService(), rows, tmp_path)] == [None] * 3
+
+
+def test_a_connection_that_breaks_is_the_fault_of_the_row_only_where_the_service_is_still_there(tmp_path: Path) -> None:
+    class Dropping(LiveService):
+        def _answer(self, request: httpx.Request) -> httpx.Response:
+            raise httpx.RemoteProtocolError("Server disconnected")
+
+    found = served(Dropping(), rows_of(["One."]), tmp_path / "a")
+    assert (found[0]["error_kind"], "Server disconnected" in found[0]["error"]) == ("unavailable", True)
+
+    class Dead(Dropping):
+        def look(self, request: httpx.Request) -> httpx.Response:
+            if self.asked:
+                raise httpx.ConnectError("refused")
+            return super().look(request)
+
+    with pytest.raises(MotetError, match="does not answer"):
+        served(Dead(), rows_of(["One."]), tmp_path / "b")
+
+
+@pytest.mark.parametrize("url", ["http://motet/v1", "http://motet/v1/", "http://motet/", "http://motet"])
+def test_the_address_that_clients_of_openai_take_is_as_good(url: str) -> None:
+    assert Service(url, None).url == "http://motet"
+    assert Service(url.replace("motet", "motet/under"), None).url == "http://motet/under"
+
+
+def test_what_is_no_address_is_refused() -> None:
+    job = speech_job()
+    with pytest.raises(MotetError, match="is no address"):
+        list(render_on_service([], job, Service("http://motet:port", None)))
+
+
+def test_a_voice_that_is_not_there_is_an_error_of_the_rows_that_name_it_and_ends_a_job_that_does(
+    tmp_path: Path,
+) -> None:
+    nobody = refusal(Failure("not_found", "There is no voice 'nobody'.", param="voice", code="voice_not_found"))
+    rows = [Row("a", "One.", voice="nobody")]
+    found = served(LiveService(broken=10, trouble=nobody), rows, tmp_path / "a")
+    assert found[0]["error_kind"] == "not_found"
+    with pytest.raises(MotetError, match="no voice 'nobody'"):
+        served(LiveService(broken=10, trouble=nobody), rows_of(["One."]), tmp_path / "b")
 
 
 def test_speech_that_breaks_off_is_tried_again_and_then_an_error(tmp_path: Path) -> None:
@@ -591,10 +711,7 @@ def test_speech_that_breaks_off_is_tried_again_and_then_an_error(tmp_path: Path)
 
 
 def test_transcripts_of_a_service(tmp_path: Path) -> None:
-    (tmp_path / "a.wav").write_bytes(wav(1))
-    sound = (tmp_path / "a.wav").read_bytes()
-    row = Row("a", recording=Recording(str(tmp_path / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound)))
-    found = served(LiveService(), [row], tmp_path / "out", "transcription")
+    found = served(LiveService(), [recording_row(tmp_path)], tmp_path / "out", "transcription")
     assert (found[0]["text"], found[0]["seconds"], found[0]["timings"][0]["text"]) == ("hi", 1.0, "hi")
 
 

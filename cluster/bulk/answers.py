@@ -1,0 +1,153 @@
+"""What the answer of a live service says: of the row that was asked for, or of the service itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httpx
+
+from cluster.bulk.results import Timing
+from deployments.engines.base import FinishReason
+from deployments.errors import Failure, Kind, MotetError, fail
+
+FIRST_PAUSE_S = 0.5
+GO_ON = "Then run the command again: it goes on."
+
+AWAY = (429, 502, 503, 504)
+"""Answers of a service that is busy, is starting or has nobody behind it; it may be otherwise in a moment. So is any 5xx that
+is not in Motet's shape: what stands before the service has answered."""
+KINDS: Mapping[int, Kind] = {400: "invalid", 404: "not_found", 408: "timeout", 413: "too_large", 500: "engine"}
+"""What a service says of a row."""
+KINDS_OF_EVENTS: Mapping[str, Kind] = {
+    "invalid_request_error": "invalid",
+    "rate_limit_error": "overloaded",
+    "service_unavailable": "unavailable",
+    "timeout_error": "timeout",
+}
+"""The same where an answer had begun and tells by an event; a model that failed is the rest."""
+OF_EVERY_ROW = ("model_not_found", "stem_not_found", "extra_forbidden")
+"""Codes of errors that any other row would meet as well. A local job does not begin with them."""
+
+
+class ServiceError(MotetError):
+    """Says nothing of the row that was asked for, and any other would meet the same: the job ends, to go on later."""
+
+
+class AwayError(ServiceError):
+    """The same of a service that may be back soon: it is asked again after the failure's `retry_after_s`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The error in an answer. One that is not in Motet's shape has no type: something else has answered."""
+
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+
+
+def refusal_of(answer: httpx.Response) -> MotetError:
+    """What an answer other than a success means: `AwayError`, `ServiceError`, or an error of the row alone."""
+    status, told = answer.status_code, _told_in(answer)
+    cause = f"The service answered {status}: {told.message}"
+    if status in AWAY or (status >= 500 and told.type is None):
+        kind: Kind = "overloaded" if status == 429 else "unavailable"
+        return AwayError(
+            Failure(kind, cause, "Run the command again later: it goes on.", retry_after_s=_retry_after(answer))
+        )
+    if status in (401, 403):
+        return ServiceError(Failure("unauthorized", cause, f"Set MOTET_API_KEY to a key of that service. {GO_ON}"))
+    if told.code in OF_EVERY_ROW:
+        return ServiceError(Failure(KINDS.get(status, "invalid"), cause, "", told.param, told.code))
+    if _is_of_the_row(status, told):
+        return MotetError(Failure(KINDS[status], cause, "", told.param, told.code))
+    return ServiceError(Failure("unavailable", cause, f"Look whether this is the address of a Motet service. {GO_ON}"))
+
+
+def _is_of_the_row(status: int, told: _Told) -> bool:
+    if status == 404:
+        return told.code == "voice_not_found"
+    # What stands before a service may refuse a body by its size, in words of its own.
+    return status == 413 or (status in KINDS and told.type is not None)
+
+
+def _told_in(answer: httpx.Response) -> _Told:
+    try:
+        error = answer.json()["error"]
+        return _Told(str(error["message"]), str(error["type"]), error.get("param"), error.get("code"))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return _Told(answer.text[:200] or answer.reason_phrase)
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds, as the service says; what it does not say in seconds is a short pause."""
+    try:
+        asked_s = float(answer.headers.get("Retry-After", FIRST_PAUSE_S))
+    except ValueError:
+        return FIRST_PAUSE_S
+    return max(asked_s, FIRST_PAUSE_S) if math.isfinite(asked_s) else FIRST_PAUSE_S
+
+
+def not_asked_for(answer: httpx.Response, why: str) -> ServiceError:
+    """What to say of an answer that looks like a success and is something else."""
+    kind = answer.headers.get("content-type", "nothing that it names")
+    cause = f"What answers at {answer.url} is no Motet service, or of another version: it sent {kind} ({why})."
+    return ServiceError(Failure("unavailable", cause, f"Look whether this is the address of a Motet service. {GO_ON}"))
+
+
+# --- Speech
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What speech events and headers told: the sound, its seconds, where each piece of the text begins, why the model ended,
+    the voice, and the rate in Hz before the sound was encoded."""
+
+    audio: bytes
+    seconds: float
+    pieces: Sequence[Mapping[str, Any]]
+    finish_reason: FinishReason
+    voice: str | None
+    sample_rate: int | None
+
+    def timings(self, seconds: float) -> tuple[Timing, ...]:
+        """When each piece is said; the last one until the end of the sound."""
+        starts = [float(piece["start_seconds"]) for piece in self.pieces]
+        ends = [*starts[1:], seconds]
+        told = zip(starts, ends, self.pieces, strict=True)
+        return tuple(Timing(start, end, piece["text"]) for start, end, piece in told)
+
+
+def spoken_in(answer: httpx.Response) -> Spoken:
+    """Reads an answer of speech events. Raises `MotetError` where it broke off, and ValueError where there are none."""
+    lines = answer.content.decode().split("\n")
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    if not events:
+        raise ValueError("no events")
+    done = events[-1]
+    if done["type"] != "speech.audio.done":
+        raise _broken_off(done)
+    rate = answer.headers.get("x-sample-rate")
+    return Spoken(
+        audio=b"".join(base64.b64decode(event.get("audio", "")) for event in events),
+        seconds=float(done["usage"]["audio_seconds"]),
+        pieces=[piece for event in events for piece in event.get("pieces", ())],
+        finish_reason=cast(FinishReason, done["finish_reason"]),
+        voice=answer.headers.get("x-motet-voice"),
+        sample_rate=None if rate is None else int(rate),
+    )
+
+
+def _broken_off(last: Mapping[str, Any]) -> MotetError:
+    error = last.get("error", {"message": "its last event is missing"})
+    cause = f"The service broke off: {error.get('message')}"
+    kind = KINDS_OF_EVENTS.get(error.get("type", ""), "engine")
+    if kind == "overloaded":
+        return AwayError(Failure(kind, cause, "Run the command again later: it goes on.", retry_after_s=FIRST_PAUSE_S))
+    return fail(kind, cause, param=error.get("param"), code=error.get("code"))
