@@ -36,7 +36,7 @@ from deployments.engines.base import (
 from deployments.errors import Failure, as_failure, fail
 from deployments.listening import windows_of
 from deployments.separating import chunks_of
-from deployments.speaking import by_speakers, choose_voice, pace_of, stretched
+from deployments.speaking import by_speakers, choose_voice, no_sound, nothing_to_say, pace_of, stretched
 from deployments.stepping import advance_or_halve
 from deployments.text.segmentation import cut_into_pieces
 
@@ -110,7 +110,7 @@ class SpeechRenderer:
         voice = self._voice if item.voice is None else choose_voice(item.voice, self._traits, order.voice_aliases)
         cut = cut_into_pieces(item.text, order.pieces)
         if not cut:
-            raise fail("invalid", "The text has nothing to say.", "Give some words.", param="text")
+            raise nothing_to_say()
         pieces = by_speakers(cut, self._traits, voice)
         pace = pace_of(order.speed, self._traits)
         utterance = self._engine.open(SpeechRequest(pieces, voice, pace.speed, seed_of(item.key)))
@@ -167,6 +167,9 @@ class _Take:
         self._reason = first_reason(self._reason, chunk.finish_reason)
 
     def result(self) -> Result:
+        """The finished row. Raises `MotetError` where the model made no sound at all, as a service would answer."""
+        if self.sound.seconds == 0:
+            raise no_sound(self._reason)
         seconds, data = self.sound.seconds, self.sound.finish()
         return Result(
             seconds=seconds,

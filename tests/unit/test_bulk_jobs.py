@@ -45,7 +45,7 @@ from deployments.engines.base import (
 )
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
-from deployments.speaking import SpeechTask, speak_here
+from deployments.speaking import SpeechTask, no_sound, nothing_to_say, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import Wishes, job_of, places_for
 from serve_app.bulk_progress import Log, Pace, bulk_progress
@@ -188,6 +188,27 @@ def test_an_order_that_no_row_can_be_made_with_is_refused_at_once() -> None:
     job = speech_job(voice="nobody")
     with pytest.raises(MotetError, match="nobody"):
         renderer_of(job, engine_of(job))
+
+
+class Mute(ToneEngine):
+    """Makes no sound, and ends as it is told to."""
+
+    def __init__(self, reason: FinishReason) -> None:
+        super().__init__()
+        self._reason = reason
+
+    def step(self, utterances: Any) -> list[AudioChunk | Exception]:
+        chunks: Any = super().step(utterances)
+        return [replace(chunk, samples=chunk.samples[:0], finish_reason=self._reason) for chunk in chunks]
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_a_row_of_which_the_model_makes_no_sound_is_the_error_that_a_service_answers(reason: FinishReason) -> None:
+    job = speech_job()
+    outcomes = renderer_of(job, Mute(reason)).render(
+        [item_of(row, job) for row in rows_of(["你好", "..."])], [None] * 2
+    )
+    assert outcomes == [no_sound(reason).failure, nothing_to_say().failure]
 
 
 class Watched:
