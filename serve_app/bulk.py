@@ -13,13 +13,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from cluster.bulk.job import BulkJob, Order, SeparationOrder, SpeechOrder, TranscriptionOrder
+from cluster.bulk.job import BulkJob, Order, SeparationOrder, SpeechOrder, TranscriptionOrder, Way
 from cluster.bulk.output import Layout
 from cluster.bulk.plan import Batch
 from cluster.bulk.rows import Split, read_rows
@@ -145,7 +146,7 @@ def run(
 
     Raises `MotetError` for what no row could be made with.
     """
-    job, where = job_of(app, task, model, wishes, hardware)
+    job, where = job_of(app, task, model, wishes, hardware, "engines" if service is None else "service")
 
     def execute(batches: Sequence[Batch]) -> Iterator[Made]:
         if service is not None:
@@ -158,13 +159,15 @@ def run(
 
 
 def job_of(
-    app: AppConfig, task: Task, model: str | None, wishes: Wishes, hardware: str | None
+    app: AppConfig, task: Task, model: str | None, wishes: Wishes, hardware: str | None, way: Way = "engines"
 ) -> tuple[BulkJob, HardwareClass]:
     """The job, and the hardware class it runs on: the model's first one unless named. Raises `MotetError` (not_found)."""
     name, found = local.find_model(app.models, model, task)
     placement = _placement(name, found, hardware)
     settings = replica_settings(name, found, placement)
-    return BulkJob(model=settings, order=_order(task, found, wishes, app), bulk=app.bulk), placement.hardware
+    order = _order(task, found, wishes, app)
+    job = BulkJob(model=settings, order=order, bulk=app.bulk, way=way, version=version("motet"))
+    return job, placement.hardware
 
 
 def _placement(name: str, model: Model, hardware: str | None) -> Placement:

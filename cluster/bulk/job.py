@@ -50,16 +50,23 @@ class SeparationOrder(StrictModel):
 Order = Annotated[SpeechOrder | TranscriptionOrder | SeparationOrder, Field(discriminator="task")]
 
 
+Way = Literal["engines", "service"]
+"""Who makes the rows: engines of the job's own, or a live service."""
+
+
 class BulkJob(StrictModel):
-    """Everything that decides what a row becomes, and how the work is cut."""
+    """Everything that decides what a row becomes, and how the work is cut. `version` is Motet's."""
 
     model: ReplicaSettings
     order: Order
     bulk: BulkSettings
+    way: Way
+    version: str
 
     @property
     def identity(self) -> str:
-        """The part that decides a row's content, as canonical JSON."""
+        """The part that decides a row's content, as canonical JSON. The way and the version are not in it, so that a row has
+        the same seed however it is made; a job that was begun in one of them is not gone on with in another (`run_job`)."""
         content = {"model", "engine", "source", "sha256", "options", "device"}
         model = self.model.model_dump(mode="json", include=content)
         return _canonical({"model": model, "order": self.order.model_dump(mode="json")})

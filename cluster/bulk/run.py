@@ -109,7 +109,7 @@ class _Plan:
         return cls(tuple(named), tuple(cut_into_batches(items.values(), job.bulk)), faults, job.model.model)
 
     def fingerprint(self, job: BulkJob, layout: Layout) -> str:
-        digest = hashlib.sha256(job.identity.encode())
+        digest = hashlib.sha256(f"{job.identity}\0{job.way}\0{job.version}\0".encode())
         for name, key in self.rows:
             digest.update(f"{name}\0{key}\0".encode())
         for batch in self.batches:

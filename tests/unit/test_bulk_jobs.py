@@ -401,11 +401,12 @@ def test_a_finished_job_is_not_done_again_unless_a_file_is_gone(tmp_path: Path) 
     assert contents(tmp_path) == whole
 
 
-@pytest.mark.parametrize("change", ["input", "settings", "layout"])
+@pytest.mark.parametrize("change", ["input", "settings", "layout", "way", "version"])
 def test_another_job_is_refused_in_the_same_folder(tmp_path: Path, change: str) -> None:
     job = speech_job()
     run(job, tmp_path, Here(job))
-    other = speech_job(seed=1) if change == "settings" else job
+    others = {"way": {"way": "service"}, "version": {"version": "0.0.1"}}
+    other = speech_job(seed=1) if change == "settings" else job.model_copy(update=others.get(change, {}))
     with pytest.raises(MotetError, match="another job"):
         run(
             other,
@@ -414,6 +415,12 @@ def test_another_job_is_refused_in_the_same_folder(tmp_path: Path, change: str) 
             rows_of(TEXTS[:3] if change == "input" else TEXTS),
             "folder" if change == "layout" else "parquet",
         )
+
+
+def test_a_row_has_the_same_seed_whoever_makes_it() -> None:
+    here, there = (job_of(app_of(), "speech", None, Wishes(), None, way)[0] for way in ("engines", "service"))
+    assert (here.way, there.way) == ("engines", "service")
+    assert item_of(rows_of()[0], here) == item_of(rows_of()[0], there)
 
 
 def test_two_jobs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
