@@ -7,10 +7,12 @@ import hashlib
 import io
 import itertools
 import json
+import wave
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import numpy as np
@@ -27,9 +29,11 @@ from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.rows import Recording, Row
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
+from cluster.bulk.sound import SoundBytes
 from cluster.bulk.store import FOLDER, Store, part_bytes
 from cluster.bulk.workers import Made, TableWorker, Worker, made_of
 from cluster.hardware import HardwareClass
+from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.engines import registry
 from deployments.engines.base import (
     AudioChunk,
@@ -574,13 +578,15 @@ class LiveService:
         return Service("http://motet", "key", self.slept.append, lambda: sum(self.slept), httpx.MockTransport(self))
 
 
-def served(live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech") -> list[dict[str, Any]]:
+def served(
+    live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech", wishes: Wishes | None = None
+) -> list[dict[str, Any]]:
     app = (
         AppConfig(bulk=Bulk(served_in_flight=1, retries=2))
         if task != "speech"
         else app_of(served_in_flight=1, retries=2)
     )
-    job = job_of(app, task, None, Wishes(), None)[0]
+    job = job_of(app, task, None, wishes or Wishes(), None)[0]
     run(job, folder, lambda batches: render_on_service(batches, job, live.service()), rows)
     return output_of(folder)
 
@@ -751,6 +757,78 @@ def test_a_service_that_is_not_there_stops_the_job(tmp_path: Path) -> None:
     service = Service("http://motet", None, transport=httpx.MockTransport(gone))
     with pytest.raises(MotetError, match="refused"):
         run(job, tmp_path, lambda batches: render_on_service(batches, job, service))
+
+
+class Streaming(LiveService):
+    """Makes the sound that a local job makes, and streams it as the service does: its length is not known before its end."""
+
+    rate = 24_000
+
+    def sound(self, channels: int = 1) -> Any:
+        return np.random.default_rng(0).uniform(-0.5, 0.5, (channels, 30_001)).astype(np.float32)
+
+    def streamed(self, form: AudioFormat, channels: int = 1) -> bytes:
+        encoder, sound = open_encoder(form, self.rate, channels), self.sound(channels)
+        return encoder.encode(sound[:, :1234]) + encoder.encode(sound[:, 1234:]) + encoder.finish()
+
+    def whole(self, form: AudioFormat, channels: int = 1) -> bytes:
+        local = SoundBytes(form, self.rate, channels)
+        local.write(self.sound(channels))
+        return local.finish()
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/audio/separations":
+            return self._separated(request.content)
+        body = json.loads(request.content)
+        assert body["pacing"] == "fast"
+        audio = base64.b64encode(self.streamed(body["response_format"])).decode()
+        piece = {"index": 0, "text": "One.", "start_seconds": 0.0}
+        done = {"type": "speech.audio.done", "usage": {"audio_seconds": 1.25}, "finish_reason": "stop"}
+        events = event({"type": "speech.audio.delta", "audio": audio, "pieces": [piece]}) + event(done)
+        return httpx.Response(200, content=events, headers={"x-motet-voice": "heart", "x-sample-rate": str(self.rate)})
+
+    def _separated(self, content: bytes) -> httpx.Response:
+        form: AudioFormat = next(form for form in FORMATS if f"\r\n\r\n{form}\r\n".encode() in content)
+        sound = self.streamed(form, 2)
+        if b'name="stems"' in content:
+            return httpx.Response(200, content=sound, headers={"content-type": "audio/x", "x-motet-stems": "speech"})
+        file = io.BytesIO()
+        with ZipFile(file, "w") as archive:
+            archive.writestr(f"speech.{form}", sound)
+            archive.writestr(f"rest.{form}", sound)
+        return httpx.Response(200, content=file.getvalue(), headers={"content-type": "application/zip"})
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_speech_of_a_service_is_told_as_that_of_a_local_job(form: AudioFormat, tmp_path: Path) -> None:
+    live = Streaming()
+    (facts,) = served(live, rows_of(["One."]), tmp_path, wishes=Wishes(form=form))
+    assert facts["audio"] == live.whole(form)
+    assert facts["sha256"] == hashlib.sha256(facts["audio"]).hexdigest()
+    assert (facts["voice"], facts["sample_rate"], facts["text"], facts["format"]) == ("heart", live.rate, "One.", form)
+    assert facts["seconds"] == pytest.approx(30_001 / live.rate, abs=0.0 if form in ("wav", "flac", "pcm") else 0.001)
+
+
+@pytest.mark.parametrize("stems", [(), ("speech",), ("speech", "speech")])
+@pytest.mark.parametrize("form", ["wav", "flac", "pcm", "mp3", "opus"])
+def test_stems_of_a_service_are_told_as_those_of_a_local_job(
+    form: AudioFormat, stems: tuple[str, ...], tmp_path: Path
+) -> None:
+    live = Streaming()
+    wishes = Wishes(form=form, stems=stems)
+    found = served(live, [recording_row(tmp_path)], tmp_path / "out", "separation", wishes)
+    assert [facts["stem"] for facts in found] == (["speech"] if stems else ["speech", "rest"])
+    for facts in found:
+        assert (facts["audio"], facts["format"]) == (live.whole(form, 2), form)
+        # What a lossy codec got is not told; it is about as long, and opus hides the rate.
+        assert facts["sample_rate"] == (None if form == "opus" else live.rate)
+        assert facts["seconds"] == pytest.approx(30_001 / live.rate, abs=0.1 if form in ("mp3", "opus") else 0.0)
+
+
+def test_a_streamed_wav_that_a_service_made_has_its_true_length(tmp_path: Path) -> None:
+    (facts,) = served(Streaming(), rows_of(["One."]), tmp_path)
+    with wave.open(io.BytesIO(facts["audio"])) as file:
+        assert file.getnframes() == 30_001
 
 
 # --- A table of somebody's own
