@@ -248,8 +248,8 @@ class _Served:
             except AwayError as error:
                 away = error.failure
             except NOBODY_THERE as error:
-                away = replace(_failure(error), retry_after_s=_pause(attempt))
-            pause_s = away.retry_after_s or FIRST_PAUSE_S
+                away = _failure(error)
+            pause_s = _pause_before(attempt, away)
             if self._service.clock() + pause_s > deadline:
                 raise _stays_away(away, patience_s)
             self._service.sleep(pause_s)
@@ -270,6 +270,12 @@ def _read(answer: httpx.Response, read: Callable[[httpx.Response], Read]) -> Rea
 def _pause(attempt: int) -> float:
     """Seconds until the next try."""
     return float(min(FIRST_PAUSE_S * 2 ** min(attempt, 10), LONGEST_PAUSE_S))
+
+
+def _pause_before(attempt: int, away: Failure) -> float:
+    """Seconds. A busy service knows when it has room; one that is not there is asked less and less often."""
+    asked_s = away.retry_after_s or FIRST_PAUSE_S
+    return asked_s if away.kind == "overloaded" else max(asked_s, _pause(attempt))
 
 
 def _stays_away(away: Failure, patience_s: float) -> ServiceError:
