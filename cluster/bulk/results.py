@@ -33,9 +33,10 @@ RESULT = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""Of one result. `seconds` is the sound's duration, `sample_rate` its rate in Hz before it was encoded, `sha256` that of
-`audio`, or of the recording that was transcribed. `text` is what was spoken or heard; `timings` says when, in seconds.
-`finish_reason` of speech is "stop", or why the model was ended in a piece of the text that it did not end itself."""
+"""Of one result. `seconds` is the sound's duration, `sample_rate` its rate in Hz before it was encoded (null for stems
+in Opus of a live service, which hide it), `sha256` that of `audio`, or of the recording that was transcribed. `text` is
+what was spoken or heard; `timings` says when, in seconds. `finish_reason` of speech is "stop", or why the model was ended
+in a piece of the text that it did not end itself."""
 
 OUTPUT = pa.schema([("id", pa.string()), *RESULT])
 """A result with the id of its row. Several stems are several rows with one id."""

@@ -12,8 +12,8 @@ class BulkSettings(StrictModel):
     `batch_bytes` of recordings. Rows are sorted by length within stretches of `sort_rows`, in which a recording is found
     near its neighbours. `retries` is how often a row is tried again after its engine failed on it, and a batch after its
     worker died. Output files are closed at `shard_bytes`. `served_in_flight` requests are under way with a live service,
-    which may take `served_timeout_s` for each; one that is busy is asked again when it says, for `served_patience_s` at most,
-    and then the job ends, to go on later.
+    which may take `served_timeout_s` for each; one that is busy or not there is asked again, for `served_patience_s` at
+    most, and then the job ends, to go on later.
     """
 
     batch_rows: int
