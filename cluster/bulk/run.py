@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.bulk.job import BulkJob
-from cluster.bulk.output import Layout, results_of, write_folder, write_parquet
+from cluster.bulk.output import Layout, refuse_to_overwrite, results_of, write_folder, write_parquet
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
 from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.rows import Row
@@ -65,9 +65,14 @@ def run_job(
     execute: Execute,
     progress: Callable[[Progress], None],
 ) -> Summary:
-    """Carries a job out, or on. Raises `MotetError` when the folder holds another job, or nothing can be made."""
+    """Carries a job out, or on.
+
+    Raises `MotetError` when the folder holds another job, or files that are not of one, or nothing can be made.
+    """
     plan = _Plan.of(rows, job)
     store = Store(output)
+    if store.record is None:
+        refuse_to_overwrite(output, layout, job.order.task)
     with store.locked():
         record = store.record
         fingerprint = plan.fingerprint(job, layout)
