@@ -467,9 +467,35 @@ def test_progress_counts_what_earlier_runs_did(tmp_path: Path) -> None:
         run(job, tmp_path, Here(job, dies_after=2))
     told: list[Progress] = []
     run_job(rows_of(), job, tmp_path, "parquet", Here(job), told.append)
-    assert 0 < told[0].items < told[0].of_items == told[-1].items == len(TEXTS)
+    assert 0 < told[0].rows < told[0].of_rows == told[-1].rows == len(TEXTS)
     assert told[0].new_size == 0
     assert told[-1].new_size == told[-1].of_size - told[0].size
+
+
+def test_progress_counts_equal_rows_and_those_that_could_not_be_read(tmp_path: Path) -> None:
+    job = speech_job()
+    rows = [Row(f"{number}", text) for number, text in enumerate(["One.", "One.", "poison", "poison", "Two."])]
+    told: list[Progress] = []
+    run_job([*rows, Row("bad", fault="Nothing.")], job, tmp_path, "parquet", Here(job), told.append)
+    assert [(now.rows, now.failed) for now in told] == [(1, 1), (6, 3)]
+    assert told[-1].of_rows == 6
+
+
+def test_after_deaths_each_batch_is_kept_as_soon_as_its_items_are_there(tmp_path: Path) -> None:
+    job = speech_job()
+    here, singles = Here(job), itertools.count()
+
+    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+        if any(len(batch.items) > 1 for batch in batches):
+            return  # every worker died
+        for made in here(batches):
+            if next(singles) == 6:
+                raise Killed
+            yield made
+
+    with pytest.raises(Killed):
+        run(job, tmp_path, execute)
+    assert len(Store(tmp_path).done()) == 1
 
 
 def test_the_table_keeps_every_kind_of_outcome() -> None:
