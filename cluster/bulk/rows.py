@@ -106,7 +106,7 @@ def _whole(path: Path, task: Task, split: Split) -> Iterator[Row]:
     try:
         yield from _rows_of(path, task, split)
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        cause = f"{path} cannot be read: {' '.join(str(error).split())}."
+        cause = f"{path} cannot be read: {' '.join(str(error).split()).rstrip('.')}."
         raise fail("invalid", _as_utf8(cause), "Check the file, or export it again.") from error
 
 

@@ -250,17 +250,17 @@ dark &amp; cold.</p><p>Really<br/>so.</p><script>var x;</script></body></html>""
 CHAPTER_2 = "<html><body><p>No heading&nbsp;here &#8212; <ruby>漢<rt>kan</rt></ruby>.</p></body></html>"
 
 
-def book(path: Path, **more: str) -> Path:
-    files = {
+def book(path: Path, **more: str | bytes) -> Path:
+    files: dict[str, str | bytes] = {
         "META-INF/container.xml": '<container><rootfiles><rootfile full-path="OPS/package.opf"/></rootfiles></container>',
         "OPS/package.opf": PACKAGE,
         "OPS/text/ch1.xhtml": CHAPTER_1,
         "OPS/text/ch 2.xhtml": CHAPTER_2,
         "OPS/text/cover.xhtml": "<html><body><img src='c.png'/></body></html>",
         "OPS/nav.xhtml": "<html><body><p>not this</p></body></html>",
-    } | more
+    }
     with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
+        for name, text in (files | more).items():
             archive.writestr(name, text)
     return path
 
@@ -273,6 +273,41 @@ def test_chapters_in_reading_order_as_they_are_read_aloud(tmp_path: Path) -> Non
     ]
     rows = rows_of(tmp_path / "book.epub")
     assert [row.id for row in rows] == ["book-001 The first one", "book-002 ch 2.xhtml"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<h1>Chapter 1<br/>The Start</h1>", "Chapter 1\nThe Start"),
+        ("<table><tr><th>Alpha</th><td>Beta</td></tr></table><pre>Gamma</pre>Delta", "Alpha\nBeta\nGamma\nDelta"),
+        ("One<aside>Two</aside><figure><figcaption>Three</figcaption></figure>Four", "One\nTwo\nThree\nFour"),
+        ("<p><![CDATA[Fish & <chips>]]></p>", "Fish & <chips>"),
+        ("<p>night<sup><a href='#n1'>1</a></sup>. E = mc<sup>2</sup></p>", "night. E = mc2"),
+        ("<p>night<a href='#n1'><sup>1</sup></a>. <a href='#e'>E = mc<sup>2</sup></a></p>", "night. E = mc2"),
+        ("<p>night<a href='#n1' epub:type='noteref'>1</a>. <sup><a id='x'/>th</sup></p>", "night. th"),
+        ("<p>a<span role='doc-noteref'><span>1</span>2</span>b<sup>3<a href='#'>4</a><br/></sup></p>", "ab"),
+    ],
+)
+def test_what_of_a_chapter_is_read_aloud(tmp_path: Path, body: str, text: str) -> None:
+    found = list(chapters(book(tmp_path / "book.epub", **{"OPS/text/ch1.xhtml": f"<html><body>{body}</body></html>"})))
+    assert found[0].text == text
+    if body.startswith("<h1>"):
+        assert found[0].title == "Chapter 1 The Start"
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "utf-16", "utf-8-sig"])
+def test_a_chapter_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    text = (
+        f"<?xml version='1.0' encoding='{encoding.removesuffix('-sig')}'?><html><body><p>Caf\u00e9.</p></body></html>"
+    )
+    found = list(chapters(book(tmp_path / "book.epub", **{"OPS/text/ch1.xhtml": text.encode(encoding)})))
+    assert found[0].text == "Caf\u00e9."
+
+
+def test_an_encoding_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    text = "<?xml version='1.0' encoding='x-mine'?><html><body><p>One.</p></body></html>"
+    with pytest.raises(MotetError, match="x-mine"):
+        rows_of(book(tmp_path / "book.epub", **{"OPS/text/ch1.xhtml": text}))
 
 
 @pytest.mark.parametrize("damage", ["no zip", "no container", "no package", "huge"])
