@@ -73,10 +73,10 @@ def run_job(
 
     Raises `MotetError` when the folder holds another job, or files that are not of one, or nothing can be made.
     """
-    plan = _Plan.of(rows, job)
     store = Store(output)
     if store.record is None:
         refuse_to_overwrite(output, layout, job.order.task)
+    plan = _Plan.of(rows, job)
     with store.locked():
         record = store.record
         fingerprint = plan.fingerprint(job, layout)
