@@ -30,7 +30,7 @@ def bulk_progress() -> Iterator[Callable[[Progress], None]]:
         pace = Pace()
 
         def show(now: Progress) -> None:
-            bar.update(task, description="Rendering", total=now.of_items, completed=now.items, pace=pace(now))
+            bar.update(task, description="Rendering", total=now.of_rows, completed=now.rows, pace=pace(now))
 
         yield show
 
@@ -69,6 +69,6 @@ class Log:
     def __call__(self, now: Progress) -> None:
         """Takes the state of the job."""
         pace = self._pace(now)
-        if self._clock() - self._told >= LINE_EVERY_S or (now.new_size and now.items == now.of_items):
+        if self._clock() - self._told >= LINE_EVERY_S or (now.new_size and now.rows == now.of_rows):
             self._told = self._clock()
-            self._write(f"motet: {now.items} of {now.of_items} rows{', ' if pace else ''}{pace}")
+            self._write(f"motet: {now.rows} of {now.of_rows} rows{', ' if pace else ''}{pace}")

@@ -35,6 +35,8 @@ BulkSplit = Literal["line", "paragraph"]
 
 STDIO = Path("-")
 DEFAULT_CONFIG = Path("serve_config.yaml")
+SOME_ROWS_FAILED = 3
+"""The exit status of a bulk job whose output is whole, with errors in it."""
 BAR_AFTER_SECONDS = 2.0
 """What is done sooner, loading included, needs no progress bar."""
 
@@ -84,7 +86,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result's facts t
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command and ends the program: 0 is success, 1 a failure, 2 a wrong call, 130 Ctrl-C."""
+    """Runs the command and ends the program: 0 is success, 1 a failure, 2 a wrong call, 3 failed rows, 130 Ctrl-C."""
     try:
         app(arguments, prog_name="motet")
     except MotetError as error:
@@ -299,6 +301,8 @@ def bulk(
 ) -> None:
     """Render a whole data set. Stop it anywhere; the same command goes on and ends with the same bytes.
 
+    Exit status 3 if rows failed: the output is whole, and says of each what was wrong.
+
     Example: [bold]motet bulk lines.jsonl -o spoken/[/bold]
 
     Example: [bold]motet bulk book.epub -o book/ --layout folder -f opus[/bold]
@@ -309,6 +313,7 @@ def bulk(
 
     # Before Ray is imported. Its core would put a false alarm about Ray Data's own actors on the screen.
     os.environ.update(ray_environment(os.environ) | {"RAY_BACKEND_LOG_LEVEL": "fatal"})
+    from cluster.bulk.output import refuse_inputs_in_output
     from cluster.bulk.served import Service
     from serve_app import bulk as jobs
     from serve_app import local
@@ -317,6 +322,7 @@ def bulk(
     names = tuple(name.strip() for name in (stems or "").split(",") if name.strip())
     wishes = jobs.Wishes(voice, speed, seed, form, _plain_language(language), prompt, words, names)
     service = Service(via_serve.rstrip("/"), os.environ.get("MOTET_API_KEY")) if via_serve else None
+    refuse_inputs_in_output(inputs, out, layout, task)
     try:
         with bulk_progress() as progress:
             done = jobs.run(
@@ -340,6 +346,8 @@ def bulk(
     stopped = f", {done.stopped} in which the model had to be stopped (finish_reason)" if done.stopped else ""
     made = f"{done.seconds / 3600:.2f} h of audio, {done.made_seconds / 3600:.2f} h of it made now"
     _report(f"{out}: {done.rows} rows{failed}{stopped}; {made}; {len(done.files)} files.", done if as_json else None)
+    if done.failed:
+        raise typer.Exit(SOME_ROWS_FAILED)
 
 
 @app.command()

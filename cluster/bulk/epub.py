@@ -6,9 +6,12 @@ Python's HTML parser reads all three kinds of file: it expands no entities that 
 
 from __future__ import annotations
 
+import codecs
+import html
 import posixpath
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -20,10 +23,20 @@ from deployments.errors import fail
 CONTAINER = "META-INF/container.xml"
 MOST_DOCUMENT_BYTES = 32 * 1024 * 1024
 HIDDEN = frozenset(("head", "script", "style", "nav", "svg", "math", "rt", "rp"))
-BLOCKS = frozenset(
-    ("p", "div", "section", "article", "h1", "h2", "h3", "h4", "h5", "h6", "li", "blockquote", "tr", "dt", "dd", "hr")
+PARTING = (
+    "address article aside blockquote body br caption center dd details div dl dt fieldset figcaption figure footer form"
+    " h1 h2 h3 h4 h5 h6 header hgroup hr legend li main ol p pre section summary table tbody td tfoot th thead tr ul"
 )
+BLOCKS = frozenset(PARTING.split())
+"""Elements that part what is before them, inside them and behind them."""
 HEADINGS = frozenset(("h1", "h2", "h3"))
+MARKS = frozenset(("noteref", "doc-noteref"))
+"""`epub:type` or `role` of a footnote's mark."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
+CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, LookupError, ValueError, RuntimeError)
+"""A damaged archive, a file that is not there, bytes or an encoding that mean nothing, encryption, another compression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +59,9 @@ def chapters(path: Path) -> Iterator[Chapter]:
                     parser.close()
                     if parser.text:
                         yield Chapter(parser.title or posixpath.basename(name), parser.text)
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise fail(
-            "invalid", f"{path} is not a readable EPUB: {error}", "Check the file, or export it again."
+            "invalid", f"{path} is not a readable EPUB: {error}.", "Check the file, or export it again."
         ) from error
 
 
@@ -71,7 +84,18 @@ def _read(book: zipfile.ZipFile, name: str) -> str:
         data = file.read(MOST_DOCUMENT_BYTES + 1)
     if len(data) > MOST_DOCUMENT_BYTES:
         raise fail("too_large", f"{name} in the EPUB is longer than {MOST_DOCUMENT_BYTES} bytes.", "Split the book.")
-    return data.decode("utf-8-sig")
+    return CDATA.sub(lambda found: html.escape(found[1]), _decoded(data))
+
+
+def _decoded(data: bytes) -> str:
+    """By its byte-order mark, else as the XML declaration says, else UTF-8."""
+    if data.startswith(UTF_16):
+        return data.decode("utf-16")
+    declared = DECLARED.match(data)  # found in single bytes, so it is not true where it says UTF-16
+    name = declared[1].decode().lower() if declared else "utf-8"
+    if data.startswith(codecs.BOM_UTF8) or name.startswith("utf-16"):
+        name = "utf-8"
+    return data.decode(name).removeprefix("\ufeff")
 
 
 class _Tags(HTMLParser):
@@ -95,8 +119,10 @@ class _Text(HTMLParser):
         super().__init__()
         self.title = ""
         self._parts: list[str] = []
-        self._heading: list[str] | None = None
+        self._heading: int | None = None
+        """Where in the parts the open heading begins; likewise the next ones."""
         self._hidden: list[str] = []
+        self._marks = _Marks()
 
     @property
     def text(self) -> str:
@@ -107,29 +133,67 @@ class _Text(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "body":  # what was before is no text, and may be a document type that HTML does not know
             self._parts.clear()
-        if tag in HIDDEN:
+        # Within what is hidden, elements of the same name are counted, so that it ends with its own end.
+        if tag in HIDDEN or _is_mark(attrs) or (self._hidden and tag == self._hidden[-1]):
             self._hidden.append(tag)
-        if tag in BLOCKS or tag == "br":
+        self._marks.start(tag, any(name == "href" for name, _ in attrs), self._parts)
+        if tag in BLOCKS:
             self._parts.append("\n")
         if tag in HEADINGS and not self.title:
-            self._heading = []
+            self._heading = len(self._parts)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in BLOCKS or tag == "br":
+        if tag in BLOCKS:
             self._parts.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
         if self._hidden and tag == self._hidden[-1]:
             self._hidden.pop()
+        self._marks.end(tag, self._parts)
+        if tag in HEADINGS and self._heading is not None:
+            self.title = " ".join("".join(self._parts[self._heading :]).split())
+            self._heading = None
         if tag in BLOCKS:
             self._parts.append("\n")
-        if tag in HEADINGS and self._heading is not None:
-            self.title = re.sub(r"\s+", " ", "".join(self._heading)).strip()
-            self._heading = None
 
     def handle_data(self, data: str) -> None:
-        if self._hidden:
-            return
-        self._parts.append(re.sub(r"\s+", " ", data))
-        if self._heading is not None:
-            self._heading.append(data)
+        if not self._hidden:
+            self._parts.append(re.sub(r"\s+", " ", data))
+
+
+def _is_mark(attrs: list[tuple[str, str | None]]) -> bool:
+    return any(name in ("epub:type", "role") and MARKS & set((value or "").split()) for name, value in attrs)
+
+
+class _Marks:
+    """Takes out the marks of footnotes that do not call themselves so: raised links, and links that are raised as a whole."""
+
+    def __init__(self) -> None:
+        self._link: int | None = None
+        self._raised: int | None = None
+        self._raised_end: int | None = None
+        self._linked = False
+
+    def start(self, tag: str, has_address: bool, parts: list[str]) -> None:
+        """`parts` is the text so far; the places of what begins in it are kept."""
+        if tag == "sup":
+            self._raised, self._linked = len(parts), False
+        elif tag == "a" and has_address:
+            self._link, self._raised_end, self._linked = len(parts), None, self._raised is not None
+
+    def end(self, tag: str, parts: list[str]) -> None:
+        """Cuts off what turns out to have been a mark."""
+        if tag == "sup" and self._raised is not None:
+            if self._linked:
+                del parts[self._raised :]
+            elif self._link is not None and _blank(parts[self._link : self._raised]):
+                self._raised_end = len(parts)
+            self._raised = None
+        elif tag == "a" and self._link is not None:
+            if self._raised_end is not None and _blank(parts[self._raised_end :]):
+                del parts[self._link :]
+            self._link = self._raised_end = None
+
+
+def _blank(parts: list[str]) -> bool:
+    return not "".join(parts).strip()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,17 +17,55 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.bulk.results import OUTPUT
-from cluster.bulk.store import replacing, write_whole
+from cluster.bulk.store import FOLDER, cut_to_bytes, replacing, write_whole
 from deployments.audio.encode import FORMATS
+from deployments.engines.registry import Task
+from deployments.errors import fail
 
 Layout = Literal["parquet", "folder"]
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 OPEN_PARTS = 128
 UNSAFE = re.compile(r"[^\w.-]+")
-LONGEST_NAME = 120
+LONGEST_NAME_BYTES = 120
+"""Of the id in a file's name; most file systems take names of 255 bytes, some of fewer."""
+PARTS = "part-*.parquet"
+MANIFEST = "manifest.jsonl"
+SOUNDS = "audio"
 
 Facts = dict[str, Any]
+
+
+def refuse_to_overwrite(output: Path, layout: Layout, task: Task) -> None:
+    """Raises `MotetError` when there are files already where a new job would write."""
+    if layout == "parquet":
+        there = sorted(output.glob(PARTS))
+    else:
+        there = [path for path in (output / MANIFEST, output / SOUNDS) if path.exists() and _is_written(path, task)]
+    if there:
+        cause = f"{there[0]} is there already, and no job of Motet's has begun in {output}."
+        raise fail("invalid", cause, "Name another folder, or move that away.", code="would_overwrite")
+
+
+def _is_written(path: Path, task: Task) -> bool:
+    """A transcript has no sound of its own, and an empty folder holds nothing to lose."""
+    return path.name == MANIFEST or (task != "transcription" and (not path.is_dir() or any(path.iterdir())))
+
+
+def refuse_inputs_in_output(inputs: Sequence[Path], output: Path, layout: Layout, task: Task) -> None:
+    """Raises `MotetError` when an input would be overwritten, or a job would find its own sound among its recordings."""
+    folder = output.resolve()
+    for given in inputs:
+        path = given.resolve()
+        if layout == "parquet":
+            clash = path.parent == folder and path.match(PARTS)
+        else:
+            sounds = folder / SOUNDS
+            beside = path.is_relative_to(sounds) or (path.is_dir() and sounds.is_relative_to(path))
+            clash = path == folder / MANIFEST or (beside and task != "transcription")
+        if clash or path.is_relative_to(folder / FOLDER):
+            cause = f"The input {given} lies where output is written."
+            raise fail("invalid", cause, f"Name an output folder other than {output}.", code="would_overwrite")
 
 
 def results_of(
@@ -72,8 +111,8 @@ def _grouped(results: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 def write_folder(results: Iterator[pa.Table], output: Path) -> list[Path]:
     """`audio/<id>.<format>` for every sound and `manifest.jsonl` with everything else, a row a line."""
-    sounds = output / "audio"
-    manifest = output / "manifest.jsonl"
+    sounds = output / SOUNDS
+    manifest = output / MANIFEST
     taken: set[str] = set()
     written = [manifest]
     with replacing(manifest) as half, half.open("w", encoding="utf-8") as lines:
@@ -93,12 +132,19 @@ def write_folder(results: Iterator[pa.Table], output: Path) -> list[Path]:
 def _file_name(facts: Facts, taken: set[str]) -> str:
     """The row's id as far as a file name can hold it, and its key where that is not enough."""
     stem = f".{facts['stem']}" if facts["stem"] else ""
-    safe = UNSAFE.sub("_", facts["id"]).strip(".")[:LONGEST_NAME] or "row"
+    safe = cut_to_bytes(UNSAFE.sub("_", facts["id"]).strip("."), LONGEST_NAME_BYTES) or "row"
     name = f"{safe}{stem}"
-    if name.lower() in taken:
-        name = f"{safe}-{facts['key'][:12]}-{len(taken)}{stem}"
-    taken.add(name.lower())
+    number = len(taken)
+    while _folded(name) in taken:
+        name = f"{safe}-{facts['key'][:12]}-{number}{stem}"
+        number += 1
+    taken.add(_folded(name))
     return f"{name}.{FORMATS[facts['format']].extension}"
+
+
+def _folded(name: str) -> str:
+    """Alike for names that are one file on a disk that knows neither case nor how an accent is written."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _plain(facts: Facts) -> Facts:

@@ -5,15 +5,18 @@ A line that cannot be read becomes a row with a fault, which ends up as an error
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.bulk.epub import chapters
@@ -23,9 +26,10 @@ from deployments.errors import fail
 Split = Literal["line", "paragraph"]
 
 RECORDINGS = frozenset((".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm"))
-READ_BYTES = 1024 * 1024
 READ_ROWS = 64
 LONGEST_ID = 200
+LONGEST_FIELD = 16 * 1024 * 1024
+"""Characters of a field of a CSV or TSV file. Python's own limit, of 128 Ki, is less than a book."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +44,70 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: `text` to speak, perhaps with a `voice` of its own, or a recording. `fault` says why there is neither."""
+    """One row: `text` to speak, perhaps with a `voice` of its own, or a recording. `fault` says why there is neither.
+
+    One without an id takes the first of `names` that is no other row's.
+    """
 
     id: str
     text: str = ""
     voice: str | None = None
     recording: Recording | None = None
     fault: str = ""
+    names: tuple[str, ...] = ()
 
 
 def read_rows(paths: Sequence[Path], task: Task, split: Split) -> Iterator[Row]:
     """The rows of all inputs in order, each with an id of its own.
 
-    Raises `MotetError` for an input that cannot be read at all, and for two rows with one id.
+    Raises `MotetError` for an input that cannot be read at all, and for two rows that were given one id.
     """
-    seen: set[str] = set()
-    for number, row in enumerate(row for path in paths for row in _rows_of(path, task, split)):
-        named = row if row.id else replace(row, id=f"{number:06d}")
-        if named.id in seen:
-            raise fail("invalid", f"Two rows have the id {named.id!r}.", "Give each row an `id` of its own, or none.")
-        if len(named.id) > LONGEST_ID:
-            named = replace(named, id=f"{number:06d}", text="", recording=None, fault="The row's id is too long.")
-        seen.add(named.id)
-        yield named
+    rows = [_with_a_fit_id(row) for path in paths for row in _whole(path, task, split)]
+    taken: set[str] = set()
+    for row in rows:
+        if row.id and row.id in taken:
+            raise fail("invalid", f"Two rows have the id {row.id!r}.", "Give each row an `id` of its own, or none.")
+        taken.add(row.id)
+    # Those that were given come first, wherever they stand: nobody can change what we make up ourselves.
+    for number, row in enumerate(rows):
+        name = row.id or next(name for name in _names_of(row, number) if name not in taken)
+        taken.add(name)
+        yield replace(row, id=name, fault=_as_utf8(row.fault), names=())
+
+
+def _with_a_fit_id(row: Row) -> Row:
+    if len(row.id) > LONGEST_ID:
+        return Row("", fault="The row's id is too long.")
+    return row if _is_text(row.id) else Row("", fault="The row's id is not text: it holds half of a UTF-16 pair.")
+
+
+def _names_of(row: Row, number: int) -> Iterator[str]:
+    yield from (name for name in map(_as_utf8, row.names) if name and len(name) <= LONGEST_ID)
+    yield f"{number:06d}"
+    yield from (f"{number:06d}-{again}" for again in count(2))
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written at all: Python's strings, and JSON's, may hold half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _as_utf8(text: str) -> str:
+    """File names may be no UTF-8; unlike ones stay unlike."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _whole(path: Path, task: Task, split: Split) -> Iterator[Row]:
+    """The rows of an input; one that breaks off is no input. Raises `MotetError` that names it."""
+    try:
+        yield from _rows_of(path, task, split)
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+        cause = f"{path} cannot be read: {' '.join(str(error).split()).rstrip('.')}."
+        raise fail("invalid", _as_utf8(cause), "Check the file, or export it again.") from error
 
 
 def _rows_of(path: Path, task: Task, split: Split) -> Iterator[Row]:
@@ -71,7 +116,7 @@ def _rows_of(path: Path, task: Task, split: Split) -> Iterator[Row]:
     if task != "speech" and path.is_dir():
         return _folder(path)
     if task != "speech" and path.suffix.lower() in RECORDINGS:
-        return iter([_from_file(path.stem, path)])
+        return iter([replace(_from_file("", path), names=_file_names(path, path.parent))])
     reader = _READERS.get(path.suffix.lower())
     if reader is None or path.is_dir():
         known = (
@@ -82,10 +127,7 @@ def _rows_of(path: Path, task: Task, split: Split) -> Iterator[Row]:
         raise fail("invalid", f"{path} is not an input for {task}.", f"Known inputs: {known}.")
     if task != "speech" and path.suffix.lower() not in _TABLES:
         raise fail("invalid", f"{path} holds no recordings.", f"Known inputs: {', '.join(_TABLES)} and sound files.")
-    try:
-        return reader(path, task, split)
-    except (OSError, UnicodeDecodeError) as error:
-        raise fail("invalid", f"{path} cannot be read: {error}", "Check the file.") from error
+    return reader(path, task, split)
 
 
 def _folder(folder: Path) -> Iterator[Row]:
@@ -93,29 +135,87 @@ def _folder(folder: Path) -> Iterator[Row]:
     if not found:
         raise fail("invalid", f"There is no recording in {folder}.", f"Known kinds: {', '.join(sorted(RECORDINGS))}.")
     for file in found:
-        yield _from_file(str(file.relative_to(folder).with_suffix("")), file)
+        yield replace(_from_file("", file), names=_file_names(file, folder))
+
+
+def _file_names(file: Path, folder: Path) -> tuple[str, ...]:
+    """The shortest first: `a`, `a.wav`, `folder/a.wav`, and the whole path."""
+    name = file.relative_to(folder)
+    return str(name.with_suffix("")), str(name), str(folder.resolve().name / name), str(folder / name)
+
+
+def _open_text(path: Path) -> TextIO:
+    """UTF-8, or UTF-16 with its mark. Bytes that are neither come as halves of characters, which `_is_text` finds."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return path.open(encoding="utf-16", errors="surrogatepass", newline="")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _jsonl(path: Path, task: Task, split: Split) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+    with _open_text(path) as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+            if line.strip():
+                yield _from_json(line, path, task, f"Line {number}")
+
+
+def _from_json(line: str, path: Path, task: Task, place: str) -> Row:
+    if not _is_text(line):
+        return _not_utf8(place, path)
+    try:
+        facts = json.loads(line)
+        if isinstance(facts, dict):
+            return _from_facts(facts, path, task, place, path.parent)
+    except (ValueError, RecursionError) as error:  # not JSON, or a number or a depth that Python does not take
+        return Row("", fault=f"{place} of {path.name} is not JSON: {error}.")
+    return Row("", fault=f"{place} of {path.name} is not a JSON object.")
+
+
+def _not_utf8(place: str, path: Path) -> Row:
+    return Row("", fault=f"{place} of {path.name} is not UTF-8. Save the file as UTF-8.")
+
+
+def _csv(path: Path, task: Task, split: Split) -> Iterator[Row]:
+    # Strict: a quote that is never closed would otherwise take the rest of the file for one field.
+    return _table(path, task, partial(csv.reader, strict=True))
+
+
+def _tsv(path: Path, task: Task, split: Split) -> Iterator[Row]:
+    # A quote is a character like any other: TSV has no way to quote.
+    return _table(path, task, partial(csv.reader, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], Iterator[list[str]]]) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_FIELD)
+    with _open_text(path) as file:
+        lines = reader(file)
+        header = _next_fields(lines) or []
+        for number in count(2):
+            place = f"Row {number}"
             try:
-                facts = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield Row("", fault=f"Line {number} of {path.name} is not JSON: {error}.")
+                fields = _next_fields(lines)
+            except csv.Error as error:
+                yield Row("", fault=f"{place} of {path.name} cannot be read: {error}.")
                 continue
-            if isinstance(facts, dict):
-                yield _from_facts(facts, path, task, f"Line {number}")
-            else:
-                yield Row("", fault=f"Line {number} of {path.name} is not a JSON object.")
+            if fields is None:
+                return
+            yield _from_fields(header, fields, path, task, place)
 
 
-def _csv(path: Path, task: Task, split: Split, *, delimiter: str = ",") -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        for number, facts in enumerate(csv.DictReader(file, delimiter=delimiter), 2):
-            yield _from_facts(facts, path, task, f"Row {number}")
+def _next_fields(lines: Iterator[list[str]]) -> list[str] | None:
+    """The fields of the next row that is not empty; None at the end."""
+    return next((fields for fields in lines if fields), None)
+
+
+def _from_fields(header: Sequence[str], fields: Sequence[str], path: Path, task: Task, place: str) -> Row:
+    if not _is_text("".join(fields)):
+        return _not_utf8(place, path)
+    facts = dict(zip(header, fields, strict=False))
+    if any(fields[len(header) :]):  # empty ones, as spreadsheets leave them, hold nothing that would be lost
+        told = f"{place} of {path.name} has {len(fields)} fields, and the header {len(header)}."
+        return Row(facts.get("id", ""), fault=f"{told} Quote a text that has commas in it (CSV), or use JSONL.")
+    return _from_facts(facts, path, task, place, path.parent)
 
 
 def _parquet(path: Path, task: Task, split: Split) -> Iterator[Row]:
@@ -124,27 +224,44 @@ def _parquet(path: Path, task: Task, split: Split) -> Iterator[Row]:
         columns = sorted(wanted & set(file.schema_arrow.names))
         number = 0
         for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
-            for facts in batch.to_pylist():
-                yield _from_facts(facts, path, task, f"Row {number}", number)
+            for at in range(batch.num_rows):
+                yield _from_parquet(batch.slice(at, 1), path, task, number)
                 number += 1
 
 
+def _from_parquet(row: pa.RecordBatch, path: Path, task: Task, number: int) -> Row:
+    place = f"Row {number}"
+    try:
+        (facts,) = row.to_pylist()
+    except UnicodeDecodeError:
+        return _not_utf8(place, path)
+    return _from_facts(facts, path, task, place, path.parent, number)
+
+
 def _plain(path: Path, task: Task, split: Split) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+    with _open_text(path) as lines:
         held: list[str] = []
-        for line in lines:
+        start = 0
+        for number, line in enumerate(lines, 1):
             if line.strip():
+                start = start if held else number
                 held.append(line.strip())
             if held and (split == "line" or not line.strip()):
-                yield Row("", text=" ".join(held))
+                yield _from_lines(held, path, start)
                 held = []
         if held:
-            yield Row("", text=" ".join(held))
+            yield _from_lines(held, path, start)
+
+
+def _from_lines(lines: Sequence[str], path: Path, start: int) -> Row:
+    text = " ".join(lines)
+    return Row("", text=text) if _is_text(text) else _not_utf8(f"The text from line {start}", path)
 
 
 def _epub(path: Path, task: Task, split: Split) -> Iterator[Row]:
     for number, chapter in enumerate(chapters(path), 1):
-        yield Row(f"{path.stem}-{number:03d} {chapter.title}"[:LONGEST_ID], text=chapter.text)
+        name = f"{path.stem}-{number:03d} {chapter.title}"[:LONGEST_ID]
+        yield Row("", text=chapter.text, names=(name, f"{path.parent.resolve().name}/{name}"[:LONGEST_ID]))
 
 
 _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -152,7 +269,7 @@ _READERS: Mapping[str, Callable[[Path, Task, Split], Iterator[Row]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".csv": _csv,
-    ".tsv": partial(_csv, delimiter="\t"),
+    ".tsv": _tsv,
     ".parquet": _parquet,
     ".txt": _plain,
     ".epub": _epub,
@@ -161,16 +278,22 @@ _READERS: Mapping[str, Callable[[Path, Task, Split], Iterator[Row]]] = {
 
 def row_of(facts: Mapping[str, Any], task: Task) -> Row:
     """A row of somebody's table, which has `text`, `audio` (bytes) or `path`."""
-    return _from_facts(facts, Path("the table"), task, "A row", 0)
+    return _from_facts(facts, Path("the table"), task, "A row", Path(), 0)
 
 
-def _from_facts(facts: Mapping[str, Any], path: Path, task: Task, place: str, row: int | None = None) -> Row:
+def _from_facts(
+    facts: Mapping[str, Any], path: Path, task: Task, place: str, folder: Path, row: int | None = None
+) -> Row:
+    """`folder` is where a relative `path` begins; `row` says where in a Parquet file `audio` is."""
     name = "" if facts.get("id") is None else str(facts["id"])
     if task == "speech":
         text, voice = facts.get("text"), facts.get("voice") or None
         if not isinstance(text, str) or not text.strip():
             return Row(name, fault=f"{place} of {path.name} has no `text`.")
-        return Row(name, text=text, voice=None if voice is None else str(voice))
+        voice = None if voice is None else str(voice)
+        if not _is_text(text + (voice or "")):
+            return Row(name, fault=f"{place} of {path.name} has half of a UTF-16 pair in it, which is no character.")
+        return Row(name, text=text, voice=voice)
     sound = facts.get("audio")
     if isinstance(sound, bytes):
         digest = hashlib.sha256(sound).hexdigest()
@@ -178,7 +301,7 @@ def _from_facts(facts: Mapping[str, Any], path: Path, task: Task, place: str, ro
     file = facts.get("path")
     if not isinstance(file, str) or not file:
         return Row(name, fault=f"{place} of {path.name} has no `path`, and no `audio`.")
-    return _from_file(name, Path(file) if row is not None else path.parent / file)
+    return _from_file(name, folder / file)
 
 
 def _from_file(name: str, path: Path) -> Row:
@@ -186,15 +309,15 @@ def _from_file(name: str, path: Path) -> Row:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return Row(name, recording=Recording(str(path.resolve()), None, digest, file.tell()))
-    except OSError as error:
-        return Row(name, fault=f"{path} cannot be read: {error.strerror}.")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        return Row(name, fault=f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.")
 
 
 def read_recording(recording: Recording) -> bytes:
     """The bytes, which must still be those that were planned. Raises `MotetError`."""
     try:
         data = Path(recording.path).read_bytes() if recording.row is None else _cell(recording.path, recording.row)
-    except (OSError, IndexError) as error:
+    except (OSError, IndexError, pa.ArrowException) as error:
         raise fail("invalid", f"{recording.path} cannot be read any more: {error}", "Run the command again.") from error
     if hashlib.sha256(data).hexdigest() != recording.digest:
         raise fail("invalid", f"{recording.path} has changed since the job began.", "Start a new job with it.")
@@ -206,8 +329,15 @@ def _cell(path: str, row: int) -> bytes:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < rows:
-                value = file.read_row_group(group, columns=["audio"]).column("audio")[row].as_py()
+                value = _sounds(path, group)[row].as_py()
                 assert isinstance(value, bytes)
                 return value
             row -= rows
     raise IndexError(f"row {row}")
+
+
+@lru_cache(maxsize=1)
+def _sounds(path: str, group: int) -> pa.ChunkedArray:
+    """All of a row group, which can only be read whole; the next recording is likely to be in it too."""
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(group, columns=["audio"]).column("audio")

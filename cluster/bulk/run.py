@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.bulk.job import BulkJob
-from cluster.bulk.output import Layout, results_of, write_folder, write_parquet
+from cluster.bulk.output import Layout, refuse_to_overwrite, results_of, write_folder, write_parquet
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
 from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.rows import Row
@@ -33,10 +34,13 @@ FAULTS = "faults"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is. Sizes are characters or bytes; `seconds` are of sound made by this run, `items` of all runs."""
+    """How far a job is. Rows and sizes (characters or bytes) are of all runs, `seconds` of sound and `failed` of this one.
 
-    items: int
-    of_items: int
+    Equal rows are made once and are all done then; `size` counts them once.
+    """
+
+    rows: int
+    of_rows: int
     size: int
     of_size: int
     new_size: int
@@ -65,9 +69,14 @@ def run_job(
     execute: Execute,
     progress: Callable[[Progress], None],
 ) -> Summary:
-    """Carries a job out, or on. Raises `MotetError` when the folder holds another job, or nothing can be made."""
-    plan = _Plan.of(rows, job)
+    """Carries a job out, or on.
+
+    Raises `MotetError` when the folder holds another job, or files that are not of one, or nothing can be made.
+    """
     store = Store(output)
+    if store.record is None:
+        refuse_to_overwrite(output, layout, job.order.task)
+    plan = _Plan.of(rows, job)
     with store.locked():
         record = store.record
         fingerprint = plan.fingerprint(job, layout)
@@ -140,9 +149,19 @@ def _passes(missing: Sequence[Batch], execute: Execute, model: str) -> Iterator[
             del left[made.name]
             yield made
     if left:
-        singles = [single for batch in left.values() for single in batch.singles()]
-        alone = {made.name: made for made in execute(singles)}
-        yield from (_joined(batch, alone, model) for batch in left.values())
+        yield from _alone(list(left.values()), execute, model)
+
+
+def _alone(batches: Sequence[Batch], execute: Execute, model: str) -> Iterator[Made]:
+    """Each batch as soon as its items are there, so that no more sound is held than of those under way."""
+    batch_of = {single.name: batch for batch in batches for single in batch.singles()}
+    held: dict[str, dict[str, Made]] = {batch.name: {} for batch in batches}
+    for made in execute([single for batch in batches for single in batch.singles()]):
+        batch = batch_of[made.name]
+        held[batch.name][made.name] = made
+        if len(held[batch.name]) == len(batch.items):
+            yield _joined(batch, held.pop(batch.name), model)
+    yield from (_joined(batch, held.pop(batch.name), model) for batch in batches if batch.name in held)
 
 
 def _joined(batch: Batch, alone: Mapping[str, Made], model: str) -> Made:
@@ -167,27 +186,38 @@ class _Tally:
     def __init__(self, plan: _Plan, done: set[str], tell: Callable[[Progress], None]) -> None:
         self._batches = {batch.name: batch for batch in plan.batches}
         self._tell = tell
-        self._of_items = sum(len(batch.items) for batch in plan.batches)
+        self._rows_of = Counter(key for _, key in plan.rows)
+        self._of_rows = len(plan.rows)
         self._of_size = sum(batch.size for batch in plan.batches)
         finished = [batch for batch in plan.batches if batch.name in done]
-        self._items = sum(len(batch.items) for batch in finished)
+        self._failed = sum(self._rows_of[key] for key in plan.faults)
+        self._rows = self._failed + sum(self._rows_in(batch) for batch in finished)
         self._size = sum(batch.size for batch in finished)
-        self._new = self._failed = 0
+        self._new = 0
         self.seconds = 0.0
         self._say()
 
     def add(self, made: Made) -> None:
         batch = self._batches[made.name]
-        self._items += len(batch.items)
+        self._rows += self._rows_in(batch)
         self._size += batch.size
         self._new += batch.size
-        self._failed += made.failed
+        self._failed += self._failed_rows(made)
         self.seconds += made.seconds
         self._say()
 
+    def _rows_in(self, batch: Batch) -> int:
+        return sum(self._rows_of[item.key] for item in batch.items)
+
+    def _failed_rows(self, made: Made) -> int:
+        if not made.failed:
+            return 0
+        keys, kinds = (_table(made).column(name).to_pylist() for name in ("key", "error_kind"))
+        return sum(self._rows_of[key] for key, kind in zip(keys, kinds, strict=True) if kind is not None)
+
     def _say(self) -> None:
         self._tell(
-            Progress(self._items, self._of_items, self._size, self._of_size, self._new, self.seconds, self._failed)
+            Progress(self._rows, self._of_rows, self._size, self._of_size, self._new, self.seconds, self._failed)
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +24,9 @@ from deployments.errors import fail
 FOLDER = ".motet-bulk"
 PART = ".arrow"
 HALF = ".half"
+OUR_HALF = re.compile(r"\..+\.[0-9a-f]{8}\.half")
+OUTPUT_HALVES = (".part-*", ".manifest.jsonl.*", "audio/.*")
+LONGEST_HALF_BYTES = 100
 
 
 class Store:
@@ -50,9 +54,17 @@ class Store:
             except OSError as error:
                 cause = f"Another job is writing to {self.output}."
                 raise fail("unavailable", cause, "Wait for it, or name another folder.") from error
-            for half in self._folder.rglob(f"*{HALF}"):
-                half.unlink(missing_ok=True)
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Removes what a kill left half written; in the output folder only where a job of ours has begun."""
+        halves = list(self._folder.rglob(f"*{HALF}"))
+        if self._record.exists():
+            found = (path for pattern in OUTPUT_HALVES for path in self.output.glob(pattern))
+            halves += [path for path in found if OUR_HALF.fullmatch(path.name)]
+        for half in halves:
+            half.unlink(missing_ok=True)
 
     @property
     def record(self) -> Mapping[str, Any] | None:
@@ -95,6 +107,11 @@ def part_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
+def cut_to_bytes(text: str, most: int) -> str:
+    """As many whole characters from the beginning as `most` bytes of UTF-8 hold: file systems count bytes."""
+    return text.encode()[:most].decode(errors="ignore")
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """The file appears, or changes, only when all of it is on the disk."""
     with replacing(path) as half:
@@ -104,7 +121,7 @@ def write_whole(path: Path, data: bytes) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write to beside `path`, which takes its place at the end."""
-    half = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{HALF}")
+    half = path.with_name(f".{cut_to_bytes(path.name, LONGEST_HALF_BYTES)}.{secrets.token_hex(4)}{HALF}")
     try:
         yield half
         _sync(half)

@@ -7,8 +7,10 @@ import hashlib
 import io
 import itertools
 import json
+import unicodedata
 import wave
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import pytest
 import soundfile
 
 from cluster.bulk.job import BulkJob, seed_of
-from cluster.bulk.output import Layout
+from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
 from cluster.bulk.results import RESULT, Outcome, table_of
@@ -427,6 +429,50 @@ def test_a_row_has_the_same_seed_whoever_makes_it() -> None:
     assert item_of(rows_of()[0], here) == item_of(rows_of()[0], there)
 
 
+@pytest.mark.parametrize(
+    ("layout", "file"), [("folder", "manifest.jsonl"), ("folder", "audio/a.wav"), ("parquet", "part-00000.parquet")]
+)
+def test_files_of_somebody_else_are_not_overwritten(tmp_path: Path, layout: Layout, file: str) -> None:
+    job = speech_job()
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("mine")
+    with pytest.raises(MotetError, match="there already"):
+        run(job, tmp_path, Here(job), layout=layout)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / file]
+    assert (tmp_path / file).read_text() == "mine"
+    run(job, tmp_path, Here(job), layout="parquet" if layout == "folder" else "folder")  # which writes elsewhere
+
+
+@pytest.mark.parametrize(
+    ("layout", "task", "name", "refused"),
+    [
+        ("folder", "speech", "manifest.jsonl", True),
+        ("folder", "speech", "lines.jsonl", False),
+        ("folder", "separation", "audio/a.wav", True),
+        ("folder", "separation", "", True),
+        ("folder", "transcription", "audio/a.wav", False),
+        ("parquet", "speech", "part-00000.parquet", True),
+        ("parquet", "speech", "manifest.jsonl", False),
+        ("parquet", "speech", f"{FOLDER}/job.json", True),
+        ("parquet", "separation", "", False),
+    ],
+)
+def test_an_input_where_output_is_written_is_refused(
+    tmp_path: Path, layout: Layout, task: Task, name: str, refused: bool
+) -> None:
+    with pytest.raises(MotetError, match="lies where") if refused else nullcontext():
+        refuse_inputs_in_output([tmp_path / name], tmp_path / "x" / "..", layout, task)
+
+
+def test_ids_of_many_bytes_have_files_of_their_own(tmp_path: Path) -> None:
+    job = speech_job()
+    rows = [Row("漢" * 100, "One."), Row("漢" * 101, "Two."), Row("a\u0301", "Three."), Row("\u00e1", "Four.")]
+    run(job, tmp_path, Here(job), rows, layout="folder")
+    names = [path.name for path in (tmp_path / "audio").iterdir()]
+    assert len({unicodedata.normalize("NFC", name) for name in names}) == len(rows)
+    assert all(len(name.encode()) < 200 for name in names)
+
+
 def test_two_jobs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
     job = speech_job()
     with Store(tmp_path).locked(), pytest.raises(MotetError, match="Another job"):
@@ -434,11 +480,15 @@ def test_two_jobs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_halves_that_a_killed_job_left_are_swept(tmp_path: Path) -> None:
+    ours = [".part-00000.parquet.0123abcd.half", ".manifest.jsonl.0123abcd.half", "audio/.漢.wav.0123abcd.half"]
+    others = [".mine.half", "audio/mine.half", ".other.txt.0123abcd.half"]
     with Store(tmp_path).locked():
-        left = tmp_path / FOLDER / "parts" / ".x.0.half"
-        left.write_text("half")
+        Store(tmp_path).write_record({})
+        (tmp_path / "audio").mkdir()
+        for name in (f"{FOLDER}/parts/.x.0.half", *ours, *others):
+            (tmp_path / name).write_text("half")
     with Store(tmp_path).locked():
-        assert not left.exists()
+        assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.half")) == sorted(others)
 
 
 def test_a_row_that_kills_its_worker_is_an_error_and_its_neighbours_live(tmp_path: Path) -> None:
@@ -458,9 +508,35 @@ def test_progress_counts_what_earlier_runs_did(tmp_path: Path) -> None:
         run(job, tmp_path, Here(job, dies_after=2))
     told: list[Progress] = []
     run_job(rows_of(), job, tmp_path, "parquet", Here(job), told.append)
-    assert 0 < told[0].items < told[0].of_items == told[-1].items == len(TEXTS)
+    assert 0 < told[0].rows < told[0].of_rows == told[-1].rows == len(TEXTS)
     assert told[0].new_size == 0
     assert told[-1].new_size == told[-1].of_size - told[0].size
+
+
+def test_progress_counts_equal_rows_and_those_that_could_not_be_read(tmp_path: Path) -> None:
+    job = speech_job()
+    rows = [Row(f"{number}", text) for number, text in enumerate(["One.", "One.", "poison", "poison", "Two."])]
+    told: list[Progress] = []
+    run_job([*rows, Row("bad", fault="Nothing.")], job, tmp_path, "parquet", Here(job), told.append)
+    assert [(now.rows, now.failed) for now in told] == [(1, 1), (6, 3)]
+    assert told[-1].of_rows == 6
+
+
+def test_after_deaths_each_batch_is_kept_as_soon_as_its_items_are_there(tmp_path: Path) -> None:
+    job = speech_job()
+    here, singles = Here(job), itertools.count()
+
+    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+        if any(len(batch.items) > 1 for batch in batches):
+            return  # every worker died
+        for made in here(batches):
+            if next(singles) == 6:
+                raise Killed
+            yield made
+
+    with pytest.raises(Killed):
+        run(job, tmp_path, execute)
+    assert len(Store(tmp_path).done()) == 1
 
 
 def test_the_table_keeps_every_kind_of_outcome() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,6 +55,134 @@ def test_parquet_of_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["One.", None], "other": [1, 2]}), tmp_path / "rows.parquet")
     rows = rows_of(tmp_path / "rows.parquet")
     assert [(row.id, row.text, bool(row.fault)) for row in rows] == [("000000", "One.", False), ("000001", "", True)]
+
+
+def test_a_line_of_json_that_python_cannot_hold_stops_nobody(tmp_path: Path) -> None:
+    odd = [
+        '{"id": "s", "text": "\\ud800"}',
+        f'{{"text": {"9" * 5000}}}',
+        "[" * 200_000,
+        '{"id": "\\udc00", "text": "x"}',
+    ]
+    rows = rows_of(written(tmp_path / "rows.jsonl", "\n".join([*odd, '{"text": "\\ud83d\\ude00 One."}'])))
+    assert [bool(row.fault) for row in rows] == [True] * 4 + [False]
+    assert [row.id for row in rows] == ["s", "000001", "000002", "000003", "000004"]
+    assert rows[-1].text == "\U0001f600 One."
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.tsv", "rows.txt"])
+@pytest.mark.parametrize("marked", [False, True])
+def test_text_that_is_not_utf8_is_a_fault_of_its_row_alone(tmp_path: Path, name: str, marked: bool) -> None:
+    bodies = {
+        ".jsonl": '{"text": "One."}\n{"text": "Caf\u00e9."}\n{"text": "Two."}\n',
+        ".csv": "text\nOne.\nCaf\u00e9.\nTwo.\n",
+        ".tsv": "text\nOne.\nCaf\u00e9.\nTwo.\n",
+        ".txt": "One.\nCaf\u00e9.\nTwo.\n",
+    }
+    path = tmp_path / name
+    path.write_bytes(bodies[path.suffix].encode("utf-16" if marked else "latin-1"))
+    rows = rows_of(path)
+    assert [row.text for row in rows] == (["One.", "Caf\u00e9.", "Two."] if marked else ["One.", "", "Two."])
+    assert ["UTF-8" in row.fault for row in rows] == [False, not marked, False]
+
+
+def test_csv_with_too_many_fields_or_an_open_quote_is_not_spoken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.bulk.rows.LONGEST_FIELD", 200_000)
+    lines = [
+        "id,text",
+        "z,too,many",
+        "y,One.,",
+        f"l,{'x' * 150_000}",
+        f"m,{'x' * 250_000}",
+        'q,"Two, three."',
+        'o,"open',
+    ]
+    rows = rows_of(written(tmp_path / "rows.csv", "\n".join([*lines, "p,Four.\n"])))
+    assert [row.text[:12] for row in rows] == ["", "One.", "x" * 12, "", "Two, three.", ""]
+    assert [bool(row.fault) for row in rows] == [True, False, False, True, False, True]
+    assert "3 fields" in rows[0].fault
+    assert rows[0].id == "z"
+
+
+def test_quotes_in_tsv_are_characters(tmp_path: Path) -> None:
+    rows = rows_of(written(tmp_path / "rows.tsv", 'id\ttext\na\t"One.\nb\t"Two," he said.\n'))
+    assert [row.text for row in rows] == ['"One.', '"Two," he said.']
+
+
+@pytest.mark.parametrize("damage", ["no parquet", "cut short", "utf-16"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / ("rows.txt" if damage == "utf-16" else "rows.parquet")
+    if damage == "utf-16":
+        path.write_bytes("One.".encode("utf-16") + b"x")
+    elif damage == "no parquet":
+        path.write_bytes(b"PAR1 and no more, PAR1")
+    else:
+        pq.write_table(pa.table({"text": ["One."] * 1000}), path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:4] + b"\xff" * 40 + whole[44:])
+    with pytest.raises(MotetError, match=path.name):
+        rows_of(path)
+
+
+def test_bytes_that_are_not_utf8_in_parquet_are_a_fault_of_their_row(tmp_path: Path) -> None:
+    texts = pa.array([b"One.", b"Caf\xe9", b"Two."], pa.binary())
+    pq.write_table(
+        pa.table({"text": pa.Array.from_buffers(pa.string(), 3, texts.buffers())}), tmp_path / "rows.parquet"
+    )
+    rows = rows_of(tmp_path / "rows.parquet")
+    assert [row.text for row in rows] == ["One.", "", "Two."]
+    assert "UTF-8" in rows[1].fault
+
+
+def test_an_id_that_we_make_up_is_never_one_that_was_given(tmp_path: Path) -> None:
+    lines = ['{"text": "One."}', '{"text": "Two."}', '{"id": "000000", "text": "Three."}']
+    rows = rows_of(written(tmp_path / "rows.jsonl", "\n".join(lines)))
+    assert [row.id for row in rows] == ["000000-2", "000001", "000000"]
+
+
+def test_recordings_of_equal_stems_have_ids_of_their_own(tmp_path: Path) -> None:
+    for name in ("x/a.m4a", "x/a.wav", "y/a.wav", "y/z/a.wav", "z/a.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z" / "a.wav", tmp_path / "y"]
+    rows = list(read_rows(inputs, "transcription", "line"))
+    second_time = [str(tmp_path / "y" / "a.wav"), "y/z/a.wav"]
+    assert [row.id for row in rows] == ["a", "a.wav", "y/a.wav", "z/a", "z/a.wav", *second_time]
+
+
+def test_a_file_name_that_is_no_text_is_no_reason_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "a\udcff.wav").write_bytes(b"sound")
+    (row,) = rows_of(tmp_path, "transcription")
+    assert row.id == "a\\udcff"
+    assert row.recording is not None
+    assert read_recording(row.recording) == b"sound"
+
+
+def test_a_path_is_beside_its_table_and_one_that_no_file_can_have_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    pq.write_table(pa.table({"path": ["a.wav", "a\0.wav"]}), tmp_path / "rows.parquet")
+    found, odd = rows_of(tmp_path / "rows.parquet", "transcription")
+    assert found.recording is not None
+    assert found.recording.path == str((tmp_path / "a.wav").resolve())
+    assert "cannot be read" in odd.fault
+
+
+def test_a_row_group_of_recordings_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = [f"{number}".encode() for number in range(6)]
+    pq.write_table(pa.table({"audio": sounds}), tmp_path / "rows.parquet", row_group_size=3)
+    read: list[int] = []
+
+    class Spied(pq.ParquetFile):  # type: ignore[misc]
+        def read_row_group(self, group: int, **more: Any) -> pa.Table:
+            read.append(group)
+            return super().read_row_group(group, **more)
+
+    rows = rows_of(tmp_path / "rows.parquet", "transcription")
+    monkeypatch.setattr(pq, "ParquetFile", Spied)
+    assert [read_recording(row.recording) for row in rows if row.recording] == sounds
+    assert read == [0, 1]
 
 
 def test_plain_text_by_line_and_by_paragraph(tmp_path: Path) -> None:
@@ -121,17 +250,17 @@ dark &amp; cold.</p><p>Really<br/>so.</p><script>var x;</script></body></html>""
 CHAPTER_2 = "<html><body><p>No heading&nbsp;here &#8212; <ruby>漢<rt>kan</rt></ruby>.</p></body></html>"
 
 
-def book(path: Path, **more: str) -> Path:
-    files = {
+def book(path: Path, **more: str | bytes) -> Path:
+    files: dict[str, str | bytes] = {
         "META-INF/container.xml": '<container><rootfiles><rootfile full-path="OPS/package.opf"/></rootfiles></container>',
         "OPS/package.opf": PACKAGE,
         "OPS/text/ch1.xhtml": CHAPTER_1,
         "OPS/text/ch 2.xhtml": CHAPTER_2,
         "OPS/text/cover.xhtml": "<html><body><img src='c.png'/></body></html>",
         "OPS/nav.xhtml": "<html><body><p>not this</p></body></html>",
-    } | more
+    }
     with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
+        for name, text in (files | more).items():
             archive.writestr(name, text)
     return path
 
@@ -144,6 +273,41 @@ def test_chapters_in_reading_order_as_they_are_read_aloud(tmp_path: Path) -> Non
     ]
     rows = rows_of(tmp_path / "book.epub")
     assert [row.id for row in rows] == ["book-001 The first one", "book-002 ch 2.xhtml"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<h1>Chapter 1<br/>The Start</h1>", "Chapter 1\nThe Start"),
+        ("<table><tr><th>Alpha</th><td>Beta</td></tr></table><pre>Gamma</pre>Delta", "Alpha\nBeta\nGamma\nDelta"),
+        ("One<aside>Two</aside><figure><figcaption>Three</figcaption></figure>Four", "One\nTwo\nThree\nFour"),
+        ("<p><![CDATA[Fish & <chips>]]></p>", "Fish & <chips>"),
+        ("<p>night<sup><a href='#n1'>1</a></sup>. E = mc<sup>2</sup></p>", "night. E = mc2"),
+        ("<p>night<a href='#n1'><sup>1</sup></a>. <a href='#e'>E = mc<sup>2</sup></a></p>", "night. E = mc2"),
+        ("<p>night<a href='#n1' epub:type='noteref'>1</a>. <sup><a id='x'/>th</sup></p>", "night. th"),
+        ("<p>a<span role='doc-noteref'><span>1</span>2</span>b<sup>3<a href='#'>4</a><br/></sup></p>", "ab"),
+    ],
+)
+def test_what_of_a_chapter_is_read_aloud(tmp_path: Path, body: str, text: str) -> None:
+    found = list(chapters(book(tmp_path / "book.epub", **{"OPS/text/ch1.xhtml": f"<html><body>{body}</body></html>"})))
+    assert found[0].text == text
+    if body.startswith("<h1>"):
+        assert found[0].title == "Chapter 1 The Start"
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "utf-16", "utf-8-sig"])
+def test_a_chapter_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    text = (
+        f"<?xml version='1.0' encoding='{encoding.removesuffix('-sig')}'?><html><body><p>Caf\u00e9.</p></body></html>"
+    )
+    found = list(chapters(book(tmp_path / "book.epub", **{"OPS/text/ch1.xhtml": text.encode(encoding)})))
+    assert found[0].text == "Caf\u00e9."
+
+
+def test_an_encoding_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    text = "<?xml version='1.0' encoding='x-mine'?><html><body><p>One.</p></body></html>"
+    with pytest.raises(MotetError, match="x-mine"):
+        rows_of(book(tmp_path / "book.epub", **{"OPS/text/ch1.xhtml": text}))
 
 
 @pytest.mark.parametrize("damage", ["no zip", "no container", "no package", "huge"])
