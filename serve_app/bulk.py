@@ -8,7 +8,6 @@ ds.write_parquet("spoken")
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,12 +29,9 @@ from cluster.hardware import HardwareClass
 from deployments.audio.encode import AudioFormat
 from deployments.engines.registry import Task
 from deployments.errors import fail
-from serve_app import local
+from serve_app import cluster_address, local
 from serve_app.config import AppConfig, Model, Placement
 from serve_app.replica_settings import replica_settings
-
-OWN_CLUSTER = "local"
-"""Without an address Ray would join whatever cluster was started last on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +206,11 @@ def cluster_for(job: BulkJob) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", OWN_CLUSTER)
+    # Without an address Ray would join whatever cluster was started last on this machine.
+    address = os.environ.get("RAY_ADDRESS") or cluster_address.OWN_CLUSTER
     own: dict[str, Any] = {"object_store_memory": job.bulk.object_store_bytes, "include_dashboard": False}
-    settings = own if address == OWN_CLUSTER else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+    settings = own if address == cluster_address.OWN_CLUSTER else {}
+    cluster_address.connect(address, **settings)
     try:
         yield
     finally:
