@@ -1,14 +1,19 @@
 """Bulk jobs by the names of the configuration's models: what `motet bulk` runs, and a few lines for notebooks.
 
+import ray
 from serve_app import bulk as motet_bulk
 
+ray.init("local")  # or ray.init(), for the cluster of RAY_ADDRESS
 ds = motet_bulk.synthesize(ray.data.read_csv("lines.csv"), model="hibari", voice="heart")
 ds.write_parquet("spoken")
+
+Without `ray.init`, `ray.data` would join whatever cluster was last started on this machine, and wait for minutes where
+that one is gone. The columns of a table stay as they are, beside those of the results; one that is named like a result's
+and that the task does not read is refused.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,17 +31,14 @@ from cluster.bulk.plan import Batch
 from cluster.bulk.rows import Split, read_rows
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
-from cluster.bulk.workers import Made, TableWorker, map_with_workers, render_on_cluster
+from cluster.bulk.workers import Made, TableWorker, check_columns, map_with_workers, render_on_cluster
 from cluster.hardware import HardwareClass
 from deployments.audio.encode import AudioFormat
 from deployments.engines.registry import Task
 from deployments.errors import fail
-from serve_app import local
+from serve_app import cluster_address, local
 from serve_app.config import AppConfig, Model, Placement
 from serve_app.replica_settings import replica_settings
-
-OWN_CLUSTER = "local"
-"""Without an address Ray would join whatever cluster was started last on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,11 @@ def synthesize(
     workers: int | None = None,
 ) -> Dataset:
     """A dataset with a column `text`, and perhaps `voice`, to one with the sound beside them: `audio` (bytes in `form`),
-    `seconds`, `sample_rate`, `sha256`, `timings`, `finish_reason`, and `error` where a row failed. Lazy, like every one."""
+    `seconds`, `sample_rate`, `sha256`, `timings`, `finish_reason`, and `error` where a row failed. Lazy, like every one.
+
+    `text` and `voice` become what was spoken, and by whom; rows that failed keep what they came with. Raises `MotetError`
+    (invalid) for other columns named like a result's, here or, where they are not known yet, when the dataset is computed.
+    """
     return _rendered(ds, "speech", model, Wishes(voice, speed, seed, form), app, hardware, workers)
 
 
@@ -87,7 +93,10 @@ def transcribe(
     workers: int | None = None,
 ) -> Dataset:
     """A dataset with a column `audio` (bytes), or `path` on the workers' machine, to one with what is said beside it:
-    `text`, `language`, `timings`, `seconds`, and `error` where a row failed. The sound itself is left out."""
+    `text`, `language`, `timings`, `seconds`, and `error` where a row failed. The sound itself is left out: `audio` is null.
+
+    Raises `MotetError` (invalid) for other columns named like a result's, as `synthesize` does.
+    """
     wishes = Wishes(language=language, prompt=prompt, word_times=word_times)
     return _rendered(ds, "transcription", model, wishes, app, hardware, workers)
 
@@ -105,7 +114,10 @@ def separate(
     workers: int | None = None,
 ) -> Dataset:
     """A dataset with a column `audio` (bytes), or `path` on the workers' machine, to one with a row for each `stem` and its
-    sound in `audio`, or one row with an `error`."""
+    sound in `audio`, or one row with an `error` and without `audio`.
+
+    Raises `MotetError` (invalid) for other columns named like a result's, as `synthesize` does.
+    """
     wishes = Wishes(form=form, stems=stems, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds)
     return _rendered(ds, "separation", model, wishes, app, hardware, workers)
 
@@ -119,6 +131,7 @@ def _rendered(
     hardware: str | None,
     workers: int | None,
 ) -> Dataset:
+    check_columns(ds.columns(fetch_if_missing=False) or (), task)
     job, where = job_of(app or AppConfig(), task, model, wishes, hardware)
     pool = ActorPoolStrategy(size=workers or places_for(where))
     return map_with_workers(ds, TableWorker, job, where, batch_size=job.bulk.batch_rows, compute=pool)
@@ -213,10 +226,11 @@ def cluster_for(job: BulkJob) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", OWN_CLUSTER)
+    # Without an address Ray would join whatever cluster was started last on this machine.
+    address = os.environ.get("RAY_ADDRESS") or cluster_address.OWN_CLUSTER
     own: dict[str, Any] = {"object_store_memory": job.bulk.object_store_bytes, "include_dashboard": False}
-    settings = own if address == OWN_CLUSTER else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+    settings = own if address == cluster_address.OWN_CLUSTER else {}
+    cluster_address.connect(address, **settings)
     try:
         yield
     finally:

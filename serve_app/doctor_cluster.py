@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.hardware import LABEL
-from deployments.errors import fail
-from serve_app import config, joining
+from serve_app import cluster_address, config, joining
 from serve_app.config import AppConfig, Placement
 from serve_app.doctor import Finding
 
@@ -63,11 +61,7 @@ def examine(config_file: Path | None) -> list[Finding]:
     import ray
 
     app = config.read(config_file).app if config_file else AppConfig()
-    try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:
-        cause = f"No Ray cluster answers: {str(error).splitlines()[0]}"
-        raise fail("unavailable", cause, "Start one with motet join, and set RAY_ADDRESS to its address.") from error
+    cluster_address.connect(os.environ.get("RAY_ADDRESS") or cluster_address.LAST_STARTED)
     try:
         return list(findings(app, machines(), ray.get_runtime_context().gcs_address, running()))
     finally:

@@ -14,15 +14,17 @@ from pathlib import Path
 
 from cluster.hardware import Kind, node_offer
 from deployments.errors import fail
-from serve_app import profiles
+from serve_app import cluster_address, profiles
 
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 TOKEN_NAMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 def join(address: str | None, kind: Kind, port: int) -> None:
-    """Becomes the Ray node; does not return. Raises `MotetError` where no token is set."""
+    """Becomes the Ray node; does not return. Raises `MotetError` where no token is set, or nobody is at `address`."""
     _check_token(os.environ)
+    if address:
+        cluster_address.probe(address)
     command = node_command(address, kind, port)
     os.execve(command[0], command, {**os.environ, **environment(os.environ)})  # noqa: S606  (its signals are ours)
 

@@ -25,7 +25,7 @@ import psutil
 
 from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
-from serve_app import config, joining, profiles, startup
+from serve_app import cluster_address, config, joining, profiles, startup
 from serve_app.config import AppConfig, ConfigFile, HttpAddress
 
 POLL_S = 0.1
@@ -100,14 +100,14 @@ def deploy(config_path: Path) -> None:
 
     Only what changed is replaced. Raises `MotetError` when the file has mistakes, or what it says does not come up.
     """
-    if "RAY_ADDRESS" not in os.environ:
+    if not (address := os.environ.get("RAY_ADDRESS")):
         raise fail("invalid", "There is no cluster to put the service on.", "Run `motet join`, and set RAY_ADDRESS.")
     os.environ.update(joining.environment(os.environ))  # before Ray is imported, which reads it
     import ray
 
     settings = config.read(config_path)
     try:
-        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
+        cluster_address.connect(address, logging_level=logging.WARNING)
         _deploy(settings)
         _wait_until_updated(settings)
     finally:
@@ -156,16 +156,11 @@ def _stop_on_signals(stopped: threading.Event, ready: threading.Event) -> None:
 @contextmanager
 def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Event) -> Iterator[None]:
     """The service, from the first process to the last."""
-    import ray
-
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     cluster = os.environ.get("RAY_ADDRESS")
     try:
-        ray.init(
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            **({"address": cluster} if cluster else _own_machine(settings.app)),
-        )
+        how = {"address": cluster} if cluster else _own_machine(settings.app)
+        cluster_address.connect(**how, logging_level=logging.WARNING)
         _stop_on_signals(stopped, ready)  # Ray has put its own handler of SIGTERM in place
         _deploy(settings)
         _wait_until_ready(settings, stopped)
@@ -179,7 +174,7 @@ def _own_machine(app: AppConfig) -> dict[str, Any]:
     """How Ray starts where there is no cluster: this machine is all there is, so it takes replicas of every class. Without
     an address Ray would join whatever cluster was last started here, if only in a file's memory."""
     kinds = {placement.hardware.kind for model in app.models.values() for placement in model.placements}
-    return {"address": "local", "include_dashboard": False, **node_offer(kinds)}
+    return {"address": cluster_address.OWN_CLUSTER, "include_dashboard": False, **node_offer(kinds)}
 
 
 def _deploy(settings: ConfigFile) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,6 +28,7 @@ from cluster.bulk.rows import Recording, read_recording, row_of
 from cluster.bulk.store import part_bytes
 from cluster.hardware import HardwareClass
 from deployments.cpu_scheduling import apply
+from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError, fail
 from deployments.heap import Heap, process_allocator
 from deployments.replica import load_engine
@@ -121,14 +122,36 @@ class Worker:
         return made_of(facts["name"], items, outcomes, self._job.model.model)
 
 
+READ: Mapping[Task, tuple[str, ...]] = {
+    "speech": ("text", "voice"),
+    "transcription": ("audio",),
+    "separation": ("audio",),
+}
+"""Columns of somebody's own table that a task reads and that results have too: those of the result take their place."""
+
+
+def check_columns(columns: Sequence[str], task: Task) -> None:
+    """Raises `MotetError` (invalid) where a result would take the place of a column that the task does not read."""
+    clashing = [name for name in columns if name in RESULT.names and name not in READ[task]]
+    if clashing:
+        cause = f"The table has columns that are named like those of a result: {', '.join(clashing)}."
+        example = f"ds.rename_columns({{{clashing[0]!r}: {'my_' + clashing[0]!r}}})"
+        raise fail("invalid", cause, f"Rename them first, or drop them: {example}.")
+
+
 class TableWorker(Worker):
     """The same for a Ray dataset that somebody else reads and writes: rows in, the same rows with their results out."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Renders a table with `text` (and perhaps `voice`), or with `audio` (bytes) or `path`."""
+        """Renders a table with `text` (and perhaps `voice`), or with `audio` (bytes) or `path`. A row that could not be
+        spoken keeps the text and the voice that it came with. Raises `MotetError` for columns named like a result's."""
+        check_columns(table.column_names, self._job.order.task)
         given = table.drop_columns([name for name in RESULT.names if name in table.column_names])
-        outcomes = self._outcomes(table.to_pylist())
+        facts = table.to_pylist()
+        outcomes = self._outcomes(facts)
         results = table_of(outcomes, self._job.model.model)
+        if self._job.order.task == "speech":  # whose results are as many as the rows
+            results = _with_what_was_given(results, facts)
         counts = [len(outcome) if isinstance(outcome, Sequence) else 1 for _, outcome in outcomes]
         rows = [at for at, count in enumerate(counts) for _ in range(count)]
         return pa.Table.from_arrays(
@@ -153,6 +176,15 @@ class TableWorker(Worker):
         rendered = self.render([items[at] for at in longest_first], [sounds[at] for at in longest_first])
         outcomes |= zip(longest_first, rendered, strict=True)
         return [(items[at].key if at in items else "", outcomes[at]) for at in range(len(rows))]
+
+
+def _with_what_was_given(results: pa.Table, facts: Sequence[Mapping[str, Any]]) -> pa.Table:
+    for name in READ["speech"]:
+        made = results.column(name).to_pylist()
+        values = [row.get(name) if value is None else value for value, row in zip(made, facts, strict=True)]
+        text = pa.array([None if value is None else str(value) for value in values], pa.string())
+        results = results.set_column(results.column_names.index(name), name, text)
+    return results
 
 
 def _sound(facts: dict[str, Any], recording: Recording) -> bytes:

@@ -33,7 +33,7 @@ from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
 from cluster.bulk.sound import SoundBytes
 from cluster.bulk.store import FOLDER, Store, part_bytes
-from cluster.bulk.workers import Made, TableWorker, Worker, made_of
+from cluster.bulk.workers import Made, TableWorker, Worker, check_columns, made_of
 from cluster.hardware import HardwareClass
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.engines import registry
@@ -916,7 +916,41 @@ def test_a_table_keeps_its_columns_and_its_order() -> None:
     made = worker(pa.table({"page": [4, 3, 2, 1], "text": texts})).to_pylist()
     assert [row["page"] for row in made] == [4, 3, 2, 1]
     assert [row["error_kind"] for row in made] == [None, "invalid", None, "engine"]
-    assert [row["text"] for row in made] == ["short", None, texts[2], None]
+    assert [row["text"] for row in made] == texts
+
+
+def test_a_row_that_failed_keeps_the_text_and_the_voice_that_it_came_with() -> None:
+    table = pa.table({"text": ["spoken", " ", "poison", "short"], "voice": ["nobody", "mine", None, None]})
+    made = TableWorker(speech_job())(table)
+    assert made.schema.field("text").type == made.schema.field("voice").type == pa.string()
+    assert made.column("text").to_pylist() == ["spoken", " ", "poison", "short"]
+    assert made.column("voice").to_pylist()[:3] == ["nobody", "mine", None]
+    assert [row["error_kind"] for row in made.to_pylist()] == ["not_found", "invalid", "engine", None]
+
+
+def test_a_text_that_is_none_is_kept_as_it_reads() -> None:
+    made = TableWorker(speech_job())(pa.table({"text": [7], "page": [1]})).to_pylist()
+    assert (made[0]["text"], made[0]["error_kind"]) == ("7", "invalid")
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "clashing"),
+    [
+        ("speech", ["text", "voice", "key", "language"], "key, language"),
+        ("transcription", ["audio", "path", "text"], "text"),
+        ("separation", ["audio", "id", "stem"], "stem"),
+    ],
+)
+def test_columns_named_like_a_results_are_refused(task: Task, given: list[str], clashing: str) -> None:
+    with pytest.raises(MotetError, match=f"a result: {clashing}\\. Rename") as caught:
+        check_columns(given, task)
+    assert caught.value.failure.kind == "invalid"
+    check_columns([name for name in given if name not in clashing.split(", ")], task)
+
+
+def test_a_table_with_such_a_column_is_not_rendered() -> None:
+    with pytest.raises(MotetError, match=r"rename_columns\({'key': 'my_key'}\)"):
+        TableWorker(speech_job())(pa.table({"text": ["short"], "key": ["mine"]}))
 
 
 def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:

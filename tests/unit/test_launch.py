@@ -20,7 +20,7 @@ from ray.scripts.scripts import start as ray_start
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.hardware import LABEL
-from serve_app.config import AppConfig, unknown_keys
+from serve_app.config import AppConfig, read, unknown_keys
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "cluster" / "launch"
@@ -127,6 +127,75 @@ def test_the_serve_config_is_one_that_motet_and_ray_accept() -> None:
     AppConfig.model_validate(application["args"])
 
 
+def models_of(path: Path) -> AppConfig:
+    """The service of a launch file."""
+    text = ray_service()["serveConfigV2"] if path.parent.name == "kuberay" else path.read_text()
+    return AppConfig.model_validate(yaml.safe_load(text)["applications"][0]["args"])
+
+
+ELASTIC = [LAUNCH / "elastic.yaml", LAUNCH / "kuberay" / "service.yaml"]
+CPUS_OF_A_WORKER = 4
+MOST_WORKERS = {"cpu": 8, "cuda": 4}
+
+
+@pytest.mark.parametrize("path", ELASTIC, ids=name_of)
+def test_gpus_come_from_nothing_with_load_and_cpus_grow_with_it(path: Path) -> None:
+    placed = {
+        f"{name}@{placement.hardware.kind}": placement
+        for name, model in models_of(path).models.items()
+        for placement in model.placements
+    }
+    scaled = {name: each.autoscaling for name, each in placed.items() if each.autoscaling}
+    assert set(scaled) == {"hibari@cpu", "whisper-tiny.en@cpu", "whisper-tiny.en@cuda"}
+    floors = {name: autoscaling.min_replicas for name, autoscaling in scaled.items()}
+    assert floors == {"hibari@cpu": 1, "whisper-tiny.en@cpu": 1, "whisper-tiny.en@cuda": 0}
+    assert scaled["whisper-tiny.en@cuda"].cost > scaled["whisper-tiny.en@cpu"].cost
+    warm_cpus = sum(placement.hardware.cpus * placement.least_replicas for placement in placed.values())
+    assert warm_cpus < CPUS_OF_A_WORKER  # one of which is always there
+    most = dict.fromkeys(MOST_WORKERS, 0.0)
+    for placement in placed.values():
+        replicas = placement.autoscaling.max_replicas if placement.autoscaling else placement.least_replicas
+        most[placement.hardware.kind] += replicas * (placement.hardware.cpus if placement.hardware.kind == "cpu" else 1)
+    assert most["cpu"] <= MOST_WORKERS["cpu"] * CPUS_OF_A_WORKER
+    assert most["cuda"] <= MOST_WORKERS["cuda"]
+
+
+def test_the_machines_of_a_launch_file_are_those_that_replicas_were_counted_for() -> None:
+    for group in ray_service()["rayClusterConfig"]["workerGroupSpecs"]:
+        assert group["maxReplicas"] == MOST_WORKERS[group["groupName"]]
+        assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] == str(CPUS_OF_A_WORKER)
+    for name in ("aws", "gcp"):
+        types = yaml.safe_load((LAUNCH / f"{name}.yaml").read_text())["available_node_types"]
+        assert {kind: types[kind]["max_workers"] for kind in MOST_WORKERS} == MOST_WORKERS
+        assert all(types[kind]["resources"]["CPU"] == CPUS_OF_A_WORKER for kind in MOST_WORKERS)
+
+
+def test_the_launch_files_serve_the_default_models_under_all_their_names() -> None:
+    elastic, kuberay = map(models_of, ELASTIC)
+    assert elastic.models == kuberay.models
+    for name, model in AppConfig().models.items():
+        assert elastic.models[name].model_dump(exclude={"placements"}) == model.model_dump(exclude={"placements"})
+
+
+def test_motet_serve_accepts_the_service_of_a_cloud() -> None:
+    assert read(LAUNCH / "elastic.yaml", {}).http.host == "127.0.0.1"
+
+
+def test_all_gateways_keep_voices_in_the_one_claim() -> None:
+    (claim,) = of_kind("PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    folder = models_of(LAUNCH / "kuberay" / "service.yaml").voices.folder
+    for group in ray_service()["rayClusterConfig"]["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        claims = {
+            volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+            for volume in pod["volumes"]
+            if "persistentVolumeClaim" in volume
+        }
+        (mount,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] in claims]
+        assert (mount["mountPath"], claims[mount["name"]]) == (folder, claim["metadata"]["name"])
+
+
 def test_only_named_namespaces_reach_a_port_and_none_reaches_rays_own() -> None:
     policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
     motet = policies["motet"]
@@ -180,6 +249,9 @@ def test_cloud_gpus_are_spot_start_at_nothing_and_carry_the_label(name: str) -> 
     for kind in ("cpu", "cuda"):
         assert config["available_node_types"][kind]["labels"] == {LABEL: kind}
     assert config["file_mounts"]["~/.ray/auth_token"]
+    (target,) = set(config["file_mounts"]) - {"~/.ray/auth_token"}
+    assert (ROOT / config["file_mounts"][target]).samefile(LAUNCH / "elastic.yaml")
+    assert f"motet serve --config {target}'" in (LAUNCH / f"{name}.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp"])

@@ -1,0 +1,72 @@
+"""The address of a Ray cluster: whether anybody answers there, before Ray is asked, which waits for minutes to find out."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import closing
+from typing import Any
+
+from deployments.errors import MotetError, fail
+
+OWN_CLUSTER = "local"
+"""Ray's word for a cluster of one's own on this machine."""
+LAST_STARTED = "auto"
+"""Ray's word for the cluster that runs on this machine."""
+PROBE_S = 3.0
+CLIENT_SCHEME = "ray://"
+LEAST_PORT, MOST_PORT = 1, 65535
+
+
+def connect(address: str, *, logging_level: int = logging.ERROR, **settings: Any) -> None:
+    """`ray.init` at `address`. Raises `MotetError` within seconds when nobody listens there (unavailable), when it is no
+    address (invalid), or when Ray is not let in (unavailable)."""
+    import ray
+
+    probe(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging_level, **settings)
+    except Exception as error:
+        if address == OWN_CLUSTER:
+            raise
+        raise _nobody(address, next(iter(str(error).splitlines()), type(error).__name__)) from error
+
+
+def probe(address: str) -> None:
+    """Knocks at the cluster's port, for a few seconds at most. Raises `MotetError`.
+
+    A cluster of one's own has no port yet, and addresses of other schemes than Ray Client's are Ray's to understand.
+    """
+    where = _running_here() if address == LAST_STARTED else address
+    place = where.removeprefix(CLIENT_SCHEME)
+    if where == OWN_CLUSTER or "://" in place:
+        return
+    host, port = _host_and_port(place.split("?")[0].rstrip("/"))
+    try:
+        with closing(socket.create_connection((host, port), timeout=PROBE_S)):
+            pass
+    except OSError as error:
+        raise _nobody(where, error.strerror or str(error)) from error
+
+
+def _running_here() -> str:
+    """What Ray takes "auto" to mean: perhaps a cluster that ended, whose address a file of its still tells."""
+    from ray._private import services
+
+    try:
+        return str(services.get_ray_address_from_environment(LAST_STARTED, None))
+    except ConnectionError as error:
+        raise _nobody("this machine", "none was started here") from error
+
+
+def _host_and_port(place: str) -> tuple[str, int]:
+    host, _, port = place.rpartition(":")
+    if not host.strip("[]") or not port.isascii() or not port.isdigit() or not LEAST_PORT <= int(port) <= MOST_PORT:
+        remedy = f"Write HOST:PORT, ray://HOST:PORT, {LAST_STARTED} or {OWN_CLUSTER}."
+        raise fail("invalid", f"{place!r} is no address of a Ray cluster.", remedy)
+    return host.strip("[]"), int(port)
+
+
+def _nobody(where: str, why: str) -> MotetError:
+    cause = f"No Ray cluster answers at {where}: {why.rstrip('.')}."
+    return fail("unavailable", cause, "Start one with motet join, and set RAY_ADDRESS to its address.")
