@@ -26,7 +26,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from cluster.bulk.job import BulkJob, Order, SeparationOrder, SpeechOrder, TranscriptionOrder, Way
-from cluster.bulk.output import Layout
+from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch
 from cluster.bulk.rows import Split, read_rows
 from cluster.bulk.run import Progress, Summary, run_job
@@ -159,6 +159,7 @@ def run(
 
     Raises `MotetError` for what no row could be made with.
     """
+    refuse_inputs_in_output(inputs, output, layout, task)
     job, where = job_of(app, task, model, wishes, hardware, "engines" if service is None else "service")
 
     def execute(batches: Sequence[Batch]) -> Iterator[Made]:

@@ -313,7 +313,6 @@ def bulk(
 
     # Before Ray is imported. Its core would put a false alarm about Ray Data's own actors on the screen.
     os.environ.update(ray_environment(os.environ) | {"RAY_BACKEND_LOG_LEVEL": "fatal"})
-    from cluster.bulk.output import refuse_inputs_in_output
     from cluster.bulk.served import Service
     from serve_app import bulk as jobs
     from serve_app import local
@@ -322,7 +321,6 @@ def bulk(
     names = tuple(name.strip() for name in (stems or "").split(",") if name.strip())
     wishes = jobs.Wishes(voice, speed, seed, form, _plain_language(language), prompt, words, names)
     service = Service(via_serve.rstrip("/"), os.environ.get("MOTET_API_KEY")) if via_serve else None
-    refuse_inputs_in_output(inputs, out, layout, task)
     try:
         with bulk_progress() as progress:
             done = jobs.run(

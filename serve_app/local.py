@@ -42,7 +42,7 @@ from deployments.heap import process_allocator
 from deployments.listening import Heard, transcribe_here
 from deployments.separating import chunks_of, usual_overlap_seconds
 from deployments.settings import PieceSettings
-from deployments.speaking import SpeechTask, choose_voice, no_sound, speak_as_written, speakers_of
+from deployments.speaking import SpeechTask, choose_voice, no_sound, nothing_to_say, speak_as_written, speakers_of
 from deployments.text.segmentation import Cutter
 from serve_app.config import AppConfig, Model, Separation, Windows, mistakes_of
 
@@ -285,7 +285,7 @@ def say(
             progress(done, text.characters)
             reason = first_reason(reason, chunk.finish_reason)
         if not text.pieces:
-            raise fail("invalid", "The text has nothing to say.", "Give some words.")
+            raise nothing_to_say()
         if not writer.seconds:
             raise no_sound(reason)
     working, started = working + text.waited_seconds, started + text.waited_seconds

@@ -81,7 +81,7 @@ def run_job(
         record = store.record
         fingerprint = plan.fingerprint(job, layout)
         if record is not None and record["fingerprint"] != fingerprint:
-            cause = f"{output} holds another job: its input, its settings or the version of Motet differ from these."
+            cause = f"{output} holds another job: its input, settings, way or version of Motet differ from these."
             raise fail("invalid", cause, "Name another folder, or remove that one.", code="another_job")
         if record is not None and (finished := _finished(record, output)):
             store.forget(store.done())  # in case the job ended before it had done that
