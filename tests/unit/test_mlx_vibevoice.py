@@ -47,7 +47,7 @@ def write_tiny(folder: Path) -> Path:
     words = PreTrainedTokenizerFast(tokenizer_object=tokenizer(), eos_token="<|endoftext|>")
     words.add_special_tokens({"additional_special_tokens": special[:3]})
     words.save_pretrained(folder / "tokenizer")
-    mx.random.seed(0)
+    mx.random.seed(1)  # with which the model does not end before its first sound
     weights = dict(tree_flatten(Model(ModelConfig.from_dict(CONFIG)).parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     (folder / "config.json").write_text(json.dumps(CONFIG))
