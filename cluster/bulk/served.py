@@ -125,7 +125,7 @@ class _Served:
         try:
             answer = self._client.get(path)
         except httpx.HTTPError as error:
-            cause = f"{self._client.base_url} does not answer: {error}"
+            cause = f"{self._client.base_url} does not answer: {error}."
             raise ServiceError(Failure("unavailable", cause, f"Start the service first. {GO_ON}")) from error
         _read(answer, lambda answer: answer.json()["id"])
 
