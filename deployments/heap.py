@@ -106,8 +106,8 @@ class Glibc:
         self._library.malloc_trim(0)
 
 
-def process_allocator() -> Allocator | None:
-    """This process's, which keeps what is freed from now on; None on macOS and with other C libraries. A thread that runs
-    already may go on with a heap of its own, so this comes before the engine's is started."""
+def keep_freed_memory() -> Allocator | None:
+    """From now on this process keeps what is freed. Gives its allocator; None, and nothing is changed, on macOS and with other C
+    libraries. A thread that runs already may go on with a heap of its own, so this comes before the engine's is started."""
     library = ctypes.CDLL(None)
     return Glibc(library) if hasattr(library, "mallinfo2") and hasattr(library, "malloc_trim") else None

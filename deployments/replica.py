@@ -16,7 +16,7 @@ from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
 from deployments.engines.base import EngineSpec, Memory, StepRecords
 from deployments.errors import MotetError
-from deployments.heap import Heap, process_allocator
+from deployments.heap import Heap, keep_freed_memory
 from deployments.load import ReplicaLoad
 from deployments.metrics import MemoryMetrics, RecordMetrics, StepCounts, StepMetrics
 from deployments.recording import LONGEST_RECORDING_S, Recording
@@ -77,7 +77,7 @@ class ModelReplica:
         self._settings = settings
         self.thread = EngineThread(settings.model)
         self.load = ReplicaLoad()
-        self.heap = Heap(process_allocator())
+        self.heap = Heap(keep_freed_memory())
         started = time.perf_counter()
         engine = await self._loaded()
         self.room = Room(engine, self.thread, MemoryMetrics(settings.model))

@@ -38,7 +38,7 @@ from deployments.engines.base import (
 )
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
-from deployments.heap import process_allocator
+from deployments.heap import keep_freed_memory
 from deployments.listening import Heard, transcribe_here
 from deployments.separating import chunks_of, usual_overlap_seconds
 from deployments.settings import PieceSettings
@@ -114,7 +114,7 @@ def load_model(app: AppConfig, wanted: str | None, task: Task) -> LoadedModel:
 
 def load_engine(name: str, model: Model, hardware: HardwareClass) -> Any:
     """The model's engine with its weights, on all the cores that this process may use: it has no neighbours here."""
-    process_allocator()
+    keep_freed_memory()
     folder = str(sources.folder_of(sources.parse(model.source), model.sha256)) if model.source else ""
     return registry.load(model.engine, EngineSpec(name, folder, hardware.device, usable_cores(), model.options))
 

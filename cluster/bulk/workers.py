@@ -30,7 +30,7 @@ from cluster.hardware import HardwareClass
 from deployments.cpu_scheduling import apply
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError, fail
-from deployments.heap import Heap, process_allocator
+from deployments.heap import Heap, keep_freed_memory
 from deployments.replica import load_engine
 
 NODE_LABEL = "ray.io/node-id"
@@ -88,7 +88,7 @@ class Worker:
     def __init__(self, job: BulkJob) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._job = job
-        self._heap = Heap(process_allocator())
+        self._heap = Heap(keep_freed_memory())
         self._renderer = self._thread.submit(self._load).result()
 
     def _load(self) -> Renderer | MotetError:

@@ -30,7 +30,7 @@ from deployments.audio.hum import hum
 from deployments.engines.base import AudioChunk, HasPlaces, Samples, SpeechEngine, SpeechRequest, VoiceReference
 from deployments.errors import fail
 from deployments.graphs import Bucket, backend_for
-from deployments.heap import Allocator, Heap, process_allocator
+from deployments.heap import Allocator, Heap, keep_freed_memory
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
 
@@ -208,7 +208,7 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
     os.environ |= (
         PRIMITIVES_KEPT  # this and the next two as in a replica; oneDNN reads it with the first layer that it runs
     )
-    process_allocator()
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     if model not in {*CONTESTS, *OWN_CONTESTS}:
         known = ", ".join([*CONTESTS, *OWN_CONTESTS])
@@ -402,7 +402,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     the end, and once the engine was warm, which is after a tenth of the time and when every place was taken twice. A slow
     machine takes longer than it was given: as long again as it took to be warm.
     """
-    engine, random, allocator = contest.engine, np.random.default_rng(0), process_allocator()
+    engine, random, allocator = contest.engine, np.random.default_rng(0), keep_freed_memory()
     streams = engine.most_streams if isinstance(engine, HasPlaces) else 8
     step, started = Heap(allocator).watched(engine.step), clock()
     free = _free_slots(engine)

@@ -24,7 +24,7 @@ from deployments.heap import (
     Allocator,
     Glibc,
     Heap,
-    process_allocator,
+    keep_freed_memory,
 )
 
 
@@ -118,7 +118,7 @@ def test_without_such_an_allocator_a_call_stays_itself() -> None:
 
 @pytest.fixture
 def allocator() -> Allocator:
-    if (found := process_allocator()) is None:
+    if (found := keep_freed_memory()) is None:
         pytest.skip("this C library cannot be told what to do with memory")
     return found
 
