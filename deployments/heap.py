@@ -107,7 +107,8 @@ class Glibc:
 
 
 def keep_freed_memory() -> Allocator | None:
-    """From now on this process keeps what is freed. Gives its allocator; None, and nothing is changed, on macOS and with other C
-    libraries. A thread that runs already may go on with a heap of its own, so this comes before the engine's is started."""
+    """From now on this process keeps what is freed. Gives its allocator; None, and nothing is changed, on macOS and with other
+    C libraries. A thread that runs already may go on with a heap of its own, so this comes before the engine's is started.
+    """
     library = ctypes.CDLL(None)
     return Glibc(library) if hasattr(library, "mallinfo2") and hasattr(library, "malloc_trim") else None
