@@ -107,7 +107,7 @@ class Glibc:
 
 
 def keep_freed_memory() -> Allocator | None:
-    """From now on this process keeps what is freed. Gives its allocator; None, and nothing is changed, on macOS and with other
+    """From now on this process keeps what is freed. Gives its allocator; None, and no change, on macOS and with other
     C libraries. A thread that runs already may go on with a heap of its own, so this comes before the engine's is started.
     """
     library = ctypes.CDLL(None)
