@@ -27,6 +27,7 @@ from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
 from serve_app import cluster_address, config, joining, profiles, startup
 from serve_app.config import AppConfig, ConfigFile, HttpAddress
+from serve_app.processes import command_line, descendants, kill
 
 POLL_S = 0.1
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,12 +55,8 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
 
 def _end_processes_of(folder: str) -> None:
     """HAProxy outlives its manager after a reload; it is known by the folder of its files, which is ours alone."""
-    left = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(part.startswith(folder) for part in process.info["cmdline"] or []):
-            process.kill()
-            left.append(process)
-    psutil.wait_procs(left, timeout=LEAVE_S)
+    left = [p for p in psutil.process_iter() if any(part.startswith(folder) for part in command_line(p))]
+    kill(left, LEAVE_S)
 
 
 @contextmanager
@@ -210,14 +207,12 @@ def _leave(application: str | None) -> None:
 
 def _stop_everything(application: str | None) -> None:
     """Ray first; then whatever of ours it left behind."""
-    children = psutil.Process().children(recursive=True)
+    children = descendants(os.getpid())
     leaving = threading.Thread(target=_leave, args=(application,), daemon=True)
     leaving.start()
     leaving.join(SHUTDOWN_S)
     _, alive = psutil.wait_procs(children, timeout=LEAVE_S)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, timeout=LEAVE_S)
+    kill(alive, LEAVE_S)
     if folder := os.environ.get("RAY_SERVE_HAPROXY_SERVER_STATE_BASE"):
         _end_processes_of(folder)  # in case the process that would do it is gone
 

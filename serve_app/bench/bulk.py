@@ -46,6 +46,7 @@ from serve_app import bulk, local, profiles
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
 from serve_app.config import AppConfig
+from serve_app.processes import command_line, descendants, kill
 
 MODEL = "hibari"
 HIBARI = {"engine": "hibari", "source": "wheel:hibari-tts", "steps": {"max_batch_size": 1}}
@@ -210,7 +211,7 @@ def _arrival(made: Iterator[Made], clock: Callable[[], float]) -> tuple[float, M
 
 def _cpu_of_all() -> float:
     total = 0.0
-    for process in (psutil.Process(), *_family(os.getpid())):
+    for process in (psutil.Process(), *descendants(os.getpid())):
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
             total += times.user + times.system
@@ -388,18 +389,8 @@ def _until_end_or_kill(
 
 def _a_worker_of(pid: int) -> psutil.Process | None:
     """The first actor of the job's own cluster, if there is one by now."""
-    for process in _family(pid):
-        with contextlib.suppress(psutil.Error):
-            if any(part.startswith(WORKER_TITLE) for part in process.cmdline()):
-                return process
-    return None
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
+    titled = (p for p in descendants(pid) if any(part.startswith(WORKER_TITLE) for part in command_line(p)))
+    return next(titled, None)
 
 
 @contextmanager
@@ -414,7 +405,7 @@ def running_job(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
     def watch() -> None:
         while not watching.wait(POLL_S * 10):
-            seen.update({process.pid: process for process in _family(program.pid)})
+            seen.update({process.pid: process for process in descendants(program.pid)})
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -425,11 +416,7 @@ def running_job(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         watcher.join()
         program.kill()
         program.wait()
-        for process in seen.values():
-            with contextlib.suppress(psutil.Error):
-                if process.is_running():  # the same process, not another one with its number
-                    process.kill()
-        psutil.wait_procs(list(seen.values()), timeout=RUN_TIMEOUT_S)
+        kill(seen.values(), RUN_TIMEOUT_S)
 
 
 def compare(calm: Path, rough: Path, rows: int) -> tuple[int, int, int, int]:

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from cluster.hardware import Kind, node_offer
 from deployments.errors import fail
 from serve_app import joining
 from serve_app.bench.running_service import free_loopback_port
+from serve_app.processes import command_line, descendants, kill, with_variable
 
 MARK = "MOTET_LOCAL_CLUSTER"
 """A variable that every process of a cluster inherits."""
@@ -122,15 +123,16 @@ class LocalCluster:
     def replicas(self, deployment: str) -> set[int]:
         """The processes of a deployment's replicas, those included that are about to end."""
         title = f"ray::ServeReplica:motet:{deployment}"
-        return {process.pid for process in self._processes() if " ".join(_words(process)).startswith(title)}
+        return {process.pid for process in self._processes() if " ".join(command_line(process)).startswith(title)}
 
     def kill(self, kind: Kind) -> int:
         """Ends a node of that class and everything on it at once, as if its plug were pulled. Returns how many processes."""
-        return _kill(_family(next(process for process in self._processes() if _class_of(process) == kind)))
+        first = next(process for process in self._processes() if _class_of(process) == kind)
+        return kill(_family(first), START_S)
 
     def kill_first(self) -> int:
         """The same for the first node."""
-        return _kill(self._of_first())
+        return kill(self._of_first(), START_S)
 
     def ways_in(self, port: int) -> int:
         """How many processes listen at `port`: one a node."""
@@ -201,14 +203,7 @@ class LocalCluster:
         return node.pid
 
     def _processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return list(with_variable(MARK, self._mark))
 
 
 @contextmanager
@@ -256,19 +251,7 @@ def local_cluster(store: RedisStore | None = None) -> Iterator[LocalCluster]:
 
 
 def _family(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _kill(processes: list[psutil.Process]) -> int:
-    """All at once. Returns how many they were."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):  # some end with their parents
-            process.kill()
-    psutil.wait_procs(processes, timeout=START_S)
-    return len(processes)
+    return [process, *descendants(process.pid)]
 
 
 def _sockets(process: psutil.Process, port: int) -> set[int] | None:
@@ -291,17 +274,10 @@ def _machine(kind: Kind) -> dict[str, float]:
 
 def _class_of(process: psutil.Process) -> Kind | None:
     """The class of the node whose raylet this is, if it is one and not the first."""
-    words = _words(process)
+    words = command_line(process)
     if not words or not words[0].endswith("raylet/raylet"):
         return None
     offers = next((word.partition("=")[2].split(",") for word in words if "static_resource_list" in word), [])
     wanted: Mapping[str, Kind] = {"GPU": "cuda", "mlx": "mlx", "CPU": "cpu"}
     found = (kind for offer, kind in wanted.items() if offer in offers and float(offers[offers.index(offer) + 1]) > 0)
     return next(found, None)
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []

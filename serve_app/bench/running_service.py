@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, get_args
 
-import psutil
-
 from deployments.errors import fail
 from serve_app import profiles, server
+from serve_app.processes import descendants, kill
 
 CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 READY = "Motet is ready"
@@ -124,24 +123,14 @@ def _tail(errors: IO[bytes], size: int = 2000) -> str:
 
 
 def _stop(program: subprocess.Popen[str]) -> None:
-    family = _family(program.pid)
+    family = descendants(program.pid)
     program.terminate()
     try:
         program.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         os.killpg(program.pid, signal.SIGKILL)
         program.wait()
-    for process in family:
-        if process.is_running():  # the same process, not another one with its number
-            process.kill()
-    psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
+    kill(family, STOP_TIMEOUT_S)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,8 @@ import soundfile
 import yaml
 from numpy.typing import NDArray
 from openai import OpenAI
+
+from serve_app.processes import command_line, kill, with_variable
 
 Float = NDArray[np.float32]
 Found = TypeVar("Found")
@@ -78,13 +81,20 @@ def run_serve(config: Path, mark: str, output: Path, profile: str = "", **enviro
 
 def marked_processes(mark: str) -> list[psutil.Process]:
     """Every live process that inherited the mark, whoever its parent is by now."""
+    return list(with_variable(MARK, mark))
+
+
+def titles(processes: list[psutil.Process]) -> dict[int, str]:
+    """What each calls itself, by its number."""
+    return {process.pid: " ".join(command_line(process)) for process in processes}
+
+
+def answers(processes: list[psutil.Process], question: Callable[[psutil.Process], Found]) -> list[Found]:
+    """Of all that are still there when they are asked."""
     found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found.append(question(process))
     return found
 
 
@@ -135,9 +145,15 @@ class Service:
 
     def replica(self, deployment: str) -> psutil.Process:
         """The process of a deployment's only replica."""
-        titles = {process.pid: " ".join(process.cmdline()) for process in self.processes()}
-        (pid,) = [pid for pid, title in titles.items() if title.startswith(f"ray::ServeReplica:motet:{deployment}")]
+        own = titles(self.processes()).items()
+        (pid,) = [pid for pid, title in own if title.startswith(f"ray::ServeReplica:motet:{deployment}")]
         return psutil.Process(pid)
+
+    def cluster_address(self) -> str:
+        """Where its Ray cluster is found, as its only node was told."""
+        words = [word for process in self.processes() for word in command_line(process)]
+        (address,) = {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
+        return address
 
     def stop(self, number: signal.Signals) -> None:
         """Ends it by a signal, and checks that it ends well and leaves nothing running."""
@@ -147,7 +163,7 @@ class Service:
             self.process.send_signal(number)
         try:
             status = self.process.wait(STOP_S)
-            left = [f"{process.pid} {' '.join(process.cmdline())[:100]}" for process in self.processes()]
+            left = [f"{pid} {title[:100]}" for pid, title in titles(self.processes()).items()]
         finally:
             self.kill()
         assert status == 0, f"exit status {status}:\n{self.said}"
@@ -155,8 +171,7 @@ class Service:
 
     def kill(self) -> None:
         """Whatever is left of it, without asking."""
-        for process in self.processes():
-            process.kill()
+        kill(self.processes(), STOP_S)
         self.process.wait()
 
 

@@ -15,7 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.conftest import MARK, ROOT, Service, free_port, marked_processes, wait_for
+from serve_app.processes import kill
+from tests.e2e.conftest import MARK, ROOT, STOP_S, Service, answers, free_port, marked_processes, titles, wait_for
 
 JOIN_S = 60.0
 PLACEMENTS = [{"hardware": {"kind": kind, "cpus": 0.1}} for kind in ("mlx", "cpu")]
@@ -59,15 +60,14 @@ class Cluster:
 
     def end(self) -> None:
         """Leaves nothing running."""
-        for process in self.processes():
-            process.kill()
+        kill(self.processes(), STOP_S)
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     started = Cluster(tmp_path)
     started.join("--port", started.address.split(":")[1])
-    wait_for(lambda: "raylet" in " ".join(process.name() for process in started.processes()), JOIN_S, "the first node")
+    wait_for(lambda: "raylet" in answers(started.processes(), psutil.Process.name), JOIN_S, "the first node")
     yield started
     started.end()
 
@@ -107,23 +107,20 @@ def test_a_machine_joins_by_one_command_and_the_service_leaves_the_cluster_clean
         # That very command makes the replica land.
         joined = cluster.join(*command.split())
         wait_for(lambda: placements(service)["mlx"], JOIN_S, "the replica on the machine that joined")
-        on_second = [
-            process for process in marked_processes(cluster.marks[-1]) if "tone@mlx" in " ".join(process.cmdline())
-        ]
-        assert len(on_second) == 1
+        on_second = titles(marked_processes(cluster.marks[-1])).values()
+        assert len([title for title in on_second if "tone@mlx" in title]) == 1
         assert wait_for(lambda: said(service)[1] == "tone@mlx", JOIN_S, "an answer from there")
         assert cluster.motet("doctor", "--cluster", "--config", str(config)).returncode == 0
         # It leaves, and everything goes on.
         os.killpg(joined.pid, signal.SIGKILL)
-        for process in marked_processes(cluster.marks[-1]):
-            process.kill()
+        kill(marked_processes(cluster.marks[-1]), STOP_S)
         assert {said(service)[1] for _ in range(5)} == {"tone@cpu"}
     finally:
         service.stop(signal.SIGTERM)
     # Nothing of the service is left, and the cluster is.
-    titles = [" ".join(process.cmdline()) for process in cluster.processes()]
-    assert not [title for title in titles if "ServeController" in title or "ServeReplica" in title or "Proxy" in title]
-    assert [title for title in titles if "gcs_server" in title]
+    left = titles(cluster.processes()).values()
+    assert not [title for title in left if "ServeController" in title or "ServeReplica" in title or "Proxy" in title]
+    assert [title for title in left if "gcs_server" in title]
 
 
 def test_a_machine_without_the_token_is_told_what_to_do(cluster: Cluster, tmp_path: Path) -> None:

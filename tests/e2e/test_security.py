@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from ipaddress import ip_address
+from itertools import chain
 
 import grpc  # type: ignore[import-untyped]
 import httpx
@@ -14,7 +15,9 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from .conftest import KEYS, Service
+from serve_app.processes import command_line
+
+from .conftest import KEYS, Service, answers
 
 # A call that each of Ray's own servers knows; none of them answers without the token.
 CALLS = (
@@ -29,9 +32,10 @@ CALLS = (
 def listeners(service: Service) -> Iterator[tuple[str, str, int]]:
     """(title, address, port) of every TCP port that the service's processes listen on."""
     for process in service.processes():
-        for connection in process.net_connections("tcp"):
+        title = " ".join(command_line(process))[:100]
+        for connection in chain.from_iterable(answers([process], lambda asked: asked.net_connections("tcp"))):
             if connection.status == psutil.CONN_LISTEN:
-                yield " ".join(process.cmdline())[:100], connection.laddr.ip, connection.laddr.port
+                yield title, connection.laddr.ip, connection.laddr.port
 
 
 def test_the_service_listens_on_loopback_only(service: Service) -> None:
@@ -85,7 +89,8 @@ def only_shows_metrics(port: int) -> bool:
 
 
 def test_rays_token_authentication_is_on_everywhere(service: Service) -> None:
-    rays = [process.environ() for process in service.processes() if process.pid != service.process.pid]
+    others = [process for process in service.processes() if process.pid != service.process.pid]
+    rays = answers(others, psutil.Process.environ)
     assert len(rays) >= 10
     assert {environment.get("RAY_AUTH_MODE") for environment in rays} == {"token"}
     tokens = {environment.get("RAY_AUTH_TOKEN") for environment in rays}
@@ -95,9 +100,7 @@ def test_rays_token_authentication_is_on_everywhere(service: Service) -> None:
 
 def test_ray_answers_only_its_own_token(service: Service) -> None:
     token = service.replica("gateway").environ()["RAY_AUTH_TOKEN"]
-    (raylet,) = [process for process in service.processes() if process.name() == "raylet"]
-    (address,) = [part.split("=")[1] for part in raylet.cmdline() if part.startswith("--gcs-address=")]
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(service.cluster_address()) as channel:
         nodes = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
         assert code_of(nodes, token) is grpc.StatusCode.OK
         for wrong in (None, "", "0" * len(token), token[:-1]):
@@ -148,5 +151,5 @@ def test_the_page_and_liveness_need_no_key(keyed_service: Service) -> None:
 
 def test_no_key_is_written_down(keyed_service: Service) -> None:
     assert KEYS[0] not in keyed_service.said
-    environments = [process.environ() for process in keyed_service.processes()]
+    environments = answers(keyed_service.processes(), psutil.Process.environ)
     assert not any(KEYS[0] in value for environment in environments for value in environment.values())

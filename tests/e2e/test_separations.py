@@ -172,12 +172,10 @@ asyncio.run(main())
 @pytest.fixture(scope="module")
 def sessions(service: Service) -> Iterator[Sessions]:
     """How many uploads the chunker holds, asked from inside the cluster with its token."""
-    (raylet,) = [process for process in service.processes() if process.name() == "raylet"]
-    (address,) = [part.split("=")[1] for part in raylet.cmdline() if part.startswith("--gcs-address=")]
     inside = {
         k: v for k, v in service.replica("gateway").environ().items() if k.startswith(("RAY_AUTH_", "RAY_SERVE_"))
     }
-    program = [sys.executable, "-c", SESSIONS, address]
+    program = [sys.executable, "-c", SESSIONS, service.cluster_address()]
     with subprocess.Popen(
         program, env={**os.environ, **inside}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as asking:

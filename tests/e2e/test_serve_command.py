@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 import socket
+from itertools import chain
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
-from .conftest import CONFIG, STOP_S, Service, free_port, marked_processes, run_serve
+from serve_app.processes import kill
+
+from .conftest import CONFIG, STOP_S, Service, answers, free_port, marked_processes, run_serve
 
 
 def refused(config: Path, folder: Path, **environment: str) -> str:
@@ -20,8 +24,7 @@ def refused(config: Path, folder: Path, **environment: str) -> str:
         assert process.wait(STOP_S) == 1
         assert marked_processes(folder.name) == []
     finally:
-        for left in marked_processes(folder.name):
-            left.kill()
+        kill(marked_processes(folder.name), STOP_S)
     said = output.read_text()
     assert "Traceback" not in said
     return said
@@ -81,13 +84,14 @@ def test_the_address_is_the_environments(service: Service, keyed_service: Servic
 
 def addresses_of(started: Service) -> set[str]:
     """Where its own port is open."""
-    found = [c.laddr for process in started.processes() for c in process.net_connections("tcp") if not c.raddr]
-    return {address.ip for address in found if address.port == started.port}
+    sockets = chain.from_iterable(answers(started.processes(), lambda process: process.net_connections("tcp")))
+    listening = {socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    return {address.ip for address in listening if address.port == started.port}
 
 
 def test_being_terminated_leaves_nothing_running(keyed_service: Service) -> None:
     assert len(keyed_service.processes()) > 10
-    assert any(process.name() == "haproxy" for process in keyed_service.processes())
+    assert "haproxy" in answers(keyed_service.processes(), psutil.Process.name)
     keyed_service.stop(signal.SIGTERM)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{keyed_service.url}/livez", timeout=20)

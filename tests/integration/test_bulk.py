@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -23,6 +22,7 @@ from serve_app import bulk
 from serve_app.bench.bulk import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
 from serve_app.bulk import Wishes
 from serve_app.config import AppConfig, Bulk, Model, Steps
+from serve_app.processes import command_line, descendants, kill
 from tests.integration.test_notebooks import NOTEBOOKS, executed, outputs_of, pictures_of
 
 TEXTS = [f"{'word ' * (number % 5 + 1)}{number}." for number in range(24)]
@@ -60,13 +60,9 @@ def calm(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kill_the_workers() -> int:
     """Every actor of a pool on this machine that belongs to this test."""
-    killed = 0
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if any(part.startswith(WORKER_TITLE) for part in process.cmdline()):
-                process.kill()
-                killed += 1
-    return killed
+    family = descendants(os.getpid())
+    workers = [p for p in family if any(part.startswith(WORKER_TITLE) for part in command_line(p))]
+    return kill(workers, 10)
 
 
 def test_killed_workers_leave_no_trace_in_the_output(calm: Path, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 import ray
 from ray import serve
@@ -14,6 +14,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.engines.base import SpeechRequest
+from serve_app.processes import command_line, descendants
 
 TEXT = "Four of these at once make a batch."
 MODEL = {
@@ -47,8 +48,8 @@ def apply(*deployments: dict[str, Any]) -> Any:
 
 def replicas() -> set[int]:
     """The processes of the model's replicas, on this test's cluster."""
-    family = psutil.Process().children(recursive=True)
-    return {process.pid for process in family if "ServeReplica:motet:tone@cpu" in " ".join(process.cmdline())}
+    family = descendants(os.getpid())
+    return {process.pid for process in family if "ServeReplica:motet:tone@cpu" in " ".join(command_line(process))}
 
 
 def mean_batch(handle: Any) -> float:
