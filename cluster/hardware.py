@@ -19,6 +19,9 @@ MLX = "mlx"
 PRIMITIVES_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
 """What oneDNN prepares for a shape of rows it keeps, by itself for 1024 of them. Ragged batches bring ever new shapes, and a
 replica would grow by hundreds of megabytes for those that never come again."""
+LOOKS = "3000"
+"""How often a waiting OpenMP thread that has a core of its own looks for work before it sleeps: some 60 microseconds. On a
+virtual machine it takes longer to wake a thread than to run most of a model's operations, thousands of which make a step."""
 Kind = Literal["cpu", "cuda", "mlx"]
 
 
@@ -35,9 +38,11 @@ class HardwareClass(StrictModel):
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """Environment variables of a replica. Waiting OpenMP threads sleep instead of spinning: a spinning one takes a
-        core from its neighbours."""
-        return {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE", **PRIMITIVES_KEPT}
+        """Environment variables of a replica. Waiting OpenMP threads sleep at once, because a spinning one takes a core
+        from its neighbours; only where Ray reserves a CPU for each thread, they look a little longer."""
+        looks = LOOKS if self.threads > 1 and self.cpus >= self.threads else "0"
+        waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": looks}
+        return {"OMP_NUM_THREADS": str(self.threads), **waiting, **PRIMITIVES_KEPT}
 
     def actor_options(self) -> dict[str, Any]:
         """Ray's `ray_actor_options` for a replica."""

@@ -50,7 +50,8 @@ class Scheduling(CpuScheduling):
 
 
 class Cpu(CpuClass):
-    """A replica on any machine. Half a CPU is reserved, so that a small machine can hold every default model."""
+    """A replica on any machine. Half a CPU is reserved, so that a small machine can hold every default model. One with
+    several `threads` is fastest with as many `cpus`: they know then that their cores are their own."""
 
     kind: Literal["cpu"] = "cpu"
     cpus: float = Field(0.5, ge=0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 import resource
 import sys
 import tempfile
@@ -25,7 +24,6 @@ import numpy as np
 import psutil
 import torch
 
-from cluster.hardware import PRIMITIVES_KEPT
 from deployments.audio.hum import hum
 from deployments.engines.base import AudioChunk, HasPlaces, Samples, SpeechEngine, SpeechRequest, VoiceReference
 from deployments.errors import fail
@@ -205,10 +203,7 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
 
     `more` are options that only some models' contests have. Raises `MotetError` for a contest that is not here.
     """
-    os.environ |= (
-        PRIMITIVES_KEPT  # this and the next two as in a replica; oneDNN reads it with the first layer that it runs
-    )
-    keep_freed_memory()
+    keep_freed_memory()  # this and the next as in a replica
     torch.set_flush_denormal(True)
     if model not in {*CONTESTS, *OWN_CONTESTS}:
         known = ", ".join([*CONTESTS, *OWN_CONTESTS])

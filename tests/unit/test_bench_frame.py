@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -303,8 +304,14 @@ def test_catalogue_prints_writes_and_returns_the_status(
         asked.append(quick)
         return Report("sums", (Figure("overhead", "ms", at_most(10), 11.0),), FACTS)
 
-    monkeypatch.setitem(catalogue.BENCHMARKS, "sums", catalogue.Benchmark("Sums", "sums"))
-    monkeypatch.setattr(catalogue.importlib, "import_module", {"sums": SimpleNamespace(run=run)}.get)  # type: ignore[attr-defined]
+    def imported(name: str) -> SimpleNamespace:
+        assert os.environ["THREADS_OF_SUMS"] == "2"  # libraries read it when they are imported
+        return {"sums": SimpleNamespace(run=run)}[name]
+
+    monkeypatch.setenv("THREADS_OF_SUMS", "1")
+    benchmark = catalogue.Benchmark("Sums", "sums", environment={"THREADS_OF_SUMS": "2"})
+    monkeypatch.setitem(catalogue.BENCHMARKS, "sums", benchmark)
+    monkeypatch.setattr(catalogue.importlib, "import_module", imported)  # type: ignore[attr-defined]
     assert catalogue.run("sums", quick=True, json_file=tmp_path / "sums.json") == 1
     assert asked == [True]
     assert "overhead" in capsys.readouterr().out

@@ -5,15 +5,23 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.hardware import LABEL, PRIMITIVES_KEPT, CudaClass, Hardware, node_offer
+from cluster.hardware import LABEL, LOOKS, PRIMITIVES_KEPT, CudaClass, Hardware, node_offer
 from serve_app.config import Cpu, Cuda, Mlx, Placement, Scheduling
 
 
-def test_cpu_threads_sleep_while_they_wait() -> None:
-    options = Cpu(threads=2, cpus=2).actor_options()
-    assert options["num_cpus"] == 2
-    threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
-    assert options["runtime_env"]["env_vars"] == threads | PRIMITIVES_KEPT
+@pytest.mark.parametrize(
+    ("threads", "cpus", "looks"),
+    [
+        pytest.param(2, 2.0, LOOKS, id="a core for each"),
+        pytest.param(2, 1.0, "0", id="shared cores"),
+        pytest.param(1, 1.0, "0", id="nobody to wait for"),
+    ],
+)
+def test_waiting_threads_sleep_and_look_longer_on_cores_of_their_own(threads: int, cpus: float, looks: str) -> None:
+    options = Cpu(threads=threads, cpus=cpus).actor_options()
+    assert options["num_cpus"] == cpus
+    waiting = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": looks}
+    assert options["runtime_env"]["env_vars"] == waiting | PRIMITIVES_KEPT
     assert "num_gpus" not in options
 
 

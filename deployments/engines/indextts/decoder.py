@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.indextts.config import DecoderConfig
+from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.layers import ends_of, prefill, stack, step
 from deployments.engines.lm.linear import Precision, cache_dtype, linear
 from deployments.engines.lm.sampler import NEVER
@@ -53,7 +54,7 @@ class Block(nn.Module):
         self.attention_norm = Norm(weights, f"{prefix}.ln_1")
         self.feed_forward_norm = Norm(weights, f"{prefix}.ln_2")
         self.qkv, self.out = projection("attn.c_attn"), projection("attn.c_proj")
-        self.up, self.down = projection("mlp.c_fc"), projection("mlp.c_proj")
+        self.feed_forward = FeedForward(projection("mlp.c_fc"), projection("mlp.c_proj"), "tanh")
 
     def attention_input(self, x: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (n, heads, head_dim) of (n, dim)."""
@@ -64,7 +65,7 @@ class Block(nn.Module):
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
         """What follows attention: (n, dim) of `x` and of the attended values (n, dim)."""
         x = x + self.out(attended)
-        added: Tensor = self.down(F.gelu(self.up(self.feed_forward_norm(x)), approximate="tanh"))
+        added: Tensor = self.feed_forward(self.feed_forward_norm(x))
         return x + added
 
 

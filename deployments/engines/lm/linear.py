@@ -56,9 +56,13 @@ class BFloat16Linear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.to(torch.bfloat16).to(kept), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs) float32 to (n, outputs) float32."""
-        rounded = x.to(torch.bfloat16).to(self.weight.dtype)
-        return F.linear(rounded, self.weight, self.bias).to(torch.bfloat16).float()
+        """(n, inputs) float32 or bfloat16 to (n, outputs) float32."""
+        return self.rounded(x).float()
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """The same in bfloat16."""
+        rows = x.to(torch.bfloat16).to(self.weight.dtype)
+        return F.linear(rows, self.weight, self.bias).to(torch.bfloat16)
 
 
 class Int8Linear(nn.Module):

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.linear import Precision, in_blocks, linear
 from deployments.engines.lm.rotary import rotary_tables, rotate
 from deployments.engines.sopro.config import ModelConfig
@@ -87,9 +88,9 @@ class Frames:
 class _Layer(nn.Module):
     """What stands on both sides of a layer's attention, on packed rows."""
 
-    def __init__(self, qkv: nn.Module, out: nn.Module, up: nn.Module, down: nn.Module, heads: int) -> None:
+    def __init__(self, qkv: nn.Module, out: nn.Module, feed_forward: FeedForward, heads: int) -> None:
         super().__init__()
-        self.qkv, self.out, self.up, self.down, self.heads = qkv, out, up, down, heads
+        self.qkv, self.out, self.feed_forward, self.heads = qkv, out, feed_forward, heads
 
     def enter(self, how: _Modulation, h: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (n, heads, head_dim), of (n, dim)."""
@@ -101,7 +102,7 @@ class _Layer(nn.Module):
         """(n, dim) after attention's output and the feed-forward half."""
         h = torch.addcmul(h, how.gate, self.out(attended))
         normed = F.layer_norm(h, (h.shape[-1],), how.scale_up, how.shift_up, 1e-6)
-        return (torch.addcmul(h, how.gate_up, self.down(F.gelu(self.up(normed), approximate="tanh"))),)
+        return (torch.addcmul(h, how.gate_up, self.feed_forward(normed)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class AcousticHead:
 
         qkv = stacked(["attn.to_q", "attn.to_k", "attn.to_v"])
         out, up, down = stacked(["attn.to_out.0"]), stacked(["ff.0"]), stacked(["ff.3"])
-        return _Layer(qkv, out, up, down, self.config.acoustic_dit_heads)
+        return _Layer(qkv, out, FeedForward(up, down, "tanh"), self.config.acoustic_dit_heads)
 
     def _fixed_modulations(self) -> tuple[list[list[_Modulation]], list[tuple[Tensor, Tensor]]]:
         """The time of a solver step is the same for everyone, so what depends on it alone is worked out once."""

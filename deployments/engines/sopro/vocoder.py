@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.linear import Precision, in_blocks, linear
 from deployments.engines.sopro.config import VocoderConfig
 from deployments.errors import fail
@@ -63,8 +64,10 @@ class _Block(nn.Module):
         self.register_buffer("scale", weights[f"{name}.norm.weight"])
         self.register_buffer("shift", weights[f"{name}.norm.bias"])
         self.register_buffer("gamma", weights[f"{name}.gamma"])
-        self.up = linear(weights[f"{name}.pwconv1.weight"], weights[f"{name}.pwconv1.bias"], precision)
-        self.down = linear(weights[f"{name}.pwconv2.weight"], weights[f"{name}.pwconv2.bias"], precision)
+        self.feed_forward = FeedForward(
+            linear(weights[f"{name}.pwconv1.weight"], weights[f"{name}.pwconv1.bias"], precision),
+            linear(weights[f"{name}.pwconv2.weight"], weights[f"{name}.pwconv2.bias"], precision),
+        )
 
     def convolve(self, frames: Tensor) -> Tensor:
         """(n, dim) to (n - 6, dim), each band by its own taps."""
@@ -77,7 +80,7 @@ class _Block(nn.Module):
     def leave(self, residual: Tensor, y: Tensor) -> tuple[Tensor]:
         """The residual (n, dim) and what the block makes of its convolution's output."""
         y = F.layer_norm(y, (y.shape[-1],), self.scale, self.shift, 1e-6)
-        return (torch.addcmul(residual, self.gamma, self.down(F.gelu(self.up(y)))),)
+        return (torch.addcmul(residual, self.gamma, self.feed_forward(y)),)
 
 
 class Vocoder:

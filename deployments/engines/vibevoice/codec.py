@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.linear import AnyPrecision, linear
 from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.config import CodecShape
@@ -143,8 +144,8 @@ class _Block(_Part):
         self.register_buffer("bias", scale * weights[f"{name}.mixer.conv.bias"].float())
         up, down = (weights[f"{name}.ffn.linear{number}.weight"].float() for number in (1, 2))
         up_bias, down_bias = (weights[f"{name}.ffn.linear{number}.bias"].float() for number in (1, 2))
-        self.up = linear(up, up_bias, precision)
-        self.down = linear(after[:, None] * down, after * down_bias, precision)
+        widen, narrow = linear(up, up_bias, precision), linear(after[:, None] * down, after * down_bias, precision)
+        self.feed_forward = FeedForward(widen, narrow)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         time = x.shape[1]
@@ -153,8 +154,7 @@ class _Block(_Part):
         for number, tap in enumerate(self.taps):
             mixed = torch.addcmul(mixed, inputs[:, number : number + time], tap)
         x = x + mixed
-        hidden = F.gelu(_rows(self.up, rms_norm(x, self.feed_forward_norm, self.eps)))
-        return x + _rows(self.down, hidden)
+        return x + _rows(self.feed_forward, rms_norm(x, self.feed_forward_norm, self.eps))
 
 
 def _rows(product: nn.Module, x: Tensor) -> Tensor:

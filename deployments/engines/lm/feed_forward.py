@@ -1,0 +1,61 @@
+"""Two linear layers with a bend between them, gelu: the half of a transformer's or a ConvNeXt's layer that mixes channels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deployments.engines.lm.linear import BFloat16Linear, Int8Linear
+
+Gelu = Literal["none", "tanh"]
+"""Which approximation of it, in torch's names."""
+
+REACH = 4.0
+TERMS = (
+    2.25882743e-08,
+    -1.58883023e-06,
+    4.77639429e-05,
+    -8.12187978e-04,
+    8.76369337e-03,
+    -6.45544172e-02,
+    3.97870266e-01,
+)
+"""The odd polynomial in x, highest power first, that is nearest to the normal distribution between 0 and x up to `REACH`:
+of all that reach 1/2 there, the one for which x times the error is least at worst (a linear programme)."""
+
+
+def gelu_for_bytes(x: Tensor) -> Tensor:
+    """gelu within 2e-4, in a third of its operations."""
+    inside = x.clamp(-REACH, REACH)
+    square = inside * inside
+    total = TERMS[0] * square + TERMS[1]
+    for term in TERMS[2:]:
+        total = total * square + term
+    return x * (inside * total + 0.5)
+
+
+class FeedForward(nn.Module):
+    """`down(gelu(up(x)))`.
+
+    Between layers of bfloat16 the hidden rows stay in it: they are rounded for the second product anyway, they are most of
+    the memory that passes here, and a compiled step then bends them where it multiplies. Between layers of bytes a compiled
+    step takes the bend that suits their rounding.
+    """
+
+    def __init__(self, up: nn.Module, down: nn.Module, gelu: Gelu = "none") -> None:
+        super().__init__()
+        self.up, self.down, self.gelu = up, down, gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, dim) float32 to (n, dim) float32."""
+        hidden = self.up.rounded(x) if isinstance(self.up, BFloat16Linear) else self.up(x)
+        made: Tensor = self.down(self._bent(hidden))
+        return made
+
+    def _bent(self, hidden: Tensor) -> Tensor:
+        if self.gelu == "none" and isinstance(self.up, Int8Linear) and torch.compiler.is_compiling():
+            return gelu_for_bytes(hidden)
+        return F.gelu(hidden, approximate=self.gelu)
