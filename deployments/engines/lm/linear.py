@@ -91,19 +91,21 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs) float32 to (n, outputs) float32."""
         scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
-        steps = (x / scale).round()
+        steps = (x / scale).round_()
         if self.packed is None:
             y = torch._int_mm(steps.to(torch.int8), self.weight.t()) * self.scales
         else:
-            y = self._packed_product((steps + 128).to(torch.uint8))
+            y = self._packed_product(steps)
         return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
 
     def _packed_product(self, steps: Tensor) -> Tensor:
-        """(n, outputs) of unsigned steps around 128, which are what processors without AMX multiply fast."""
+        """(n, outputs) of whole numbers from -127 to 127, which become unsigned ones around 128: processors without AMX
+        multiply only those fast."""
         if torch.compiler.is_compiling():
-            named: Tensor = torch.ops.motet.packed_product(steps, self.scales, self.number)
+            named: Tensor = torch.ops.motet.packed_product((steps + 128).to(torch.uint8), self.scales, self.number)
             return named
-        return _multiplied(steps, self)
+        # torch converts to signed bytes many at a time, to unsigned ones one by one; they differ in their highest bit.
+        return _multiplied(steps.to(torch.int8).bitwise_xor_(-128).view(torch.uint8), self)
 
 
 def _multiplied(steps: Tensor, layer: Int8Linear) -> Tensor:
