@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deployments.engines.indextts.config import DecoderConfig
 from deployments.engines.lm.feed_forward import FeedForward
-from deployments.engines.lm.layers import ends_of, prefill, stack, step
+from deployments.engines.lm.layers import prefill, stack, step
 from deployments.engines.lm.linear import Precision, cache_dtype, linear
 from deployments.engines.lm.sampler import NEVER
 from deployments.engines.lm.slots import Slot, SlotCache
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
         begin = (self.codes[self.config.start_mel_token] + self.places[0])[None]
         lengths = [len(prompt) + 1 for prompt in prompts]
         packed = torch.cat([part for prompt in prompts for part in (prompt, begin)])
-        return self._logits(prefill(stack(self.blocks), packed, lengths, slots, cache)[ends_of(lengths)])
+        return self._logits(prefill(stack(self.blocks), packed, lengths, slots, cache))
 
     def logits(self, codes: Tensor, said: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """(batch, codes) after one more code of the first rows of the cache.

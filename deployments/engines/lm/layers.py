@@ -47,21 +47,24 @@ def ends_of(lengths: Sequence[int]) -> Tensor:
 
 
 def prefill(
-    layers: Iterable[Layer], x: Tensor, lengths: Sequence[int], slots: Sequence[Slot], cache: SlotCache, *places: Tensor
+    layers: Sequence[Layer], x: Tensor, lengths: Sequence[int], slots: Sequence[Slot], cache: SlotCache, *places: Tensor
 ) -> Tensor:
     """Reads the prompts of fresh slots, packed one after the other without padding; their positions move to the ends.
 
-    `x` is (n, dim), and `lengths` says how many rows each prompt has. Gives (n, dim) after the last layer.
+    `x` is (n, dim), and `lengths` says how many rows each prompt has. Gives (streams, dim) after the last layer, of each
+    prompt's end: of that layer no more is worked out than keys and values, and what follows the ends.
     """
     for number, layer in enumerate(layers):
         query, key, value = in_blocks(layer.attention_input, x, *places)
+        is_last = number == len(layers) - 1
         parts = []
         for slot, q, k, v in zip(slots, *(part.split(list(lengths)) for part in (query, key, value)), strict=True):
-            q, k, v = (part.transpose(0, 1) for part in (q, k, v))
+            q, k, v = (part.transpose(0, 1) for part in (q[-1:] if is_last else q, k, v))
             cache.write(slot, number, 0, k, v)
             shared = q.shape[0] != k.shape[0]
-            y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, enable_gqa=shared)[0]
+            y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=not is_last, enable_gqa=shared)[0]
             parts.append(y.transpose(0, 1).flatten(1))
+        x = x[ends_of(lengths)] if is_last else x
         (x,) = in_blocks(lambda *rows, layer=layer: (layer.rest(*rows),), x, torch.cat(parts))
     for slot, length in zip(slots, lengths, strict=True):
         slot.position = length

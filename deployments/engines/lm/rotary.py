@@ -72,8 +72,7 @@ class RotaryStack(nn.Module):
         """Reads prompts (n_i, dim) into fresh slots, packed; gives (streams, dim) of their ends."""
         lengths = [len(prompt) for prompt in prompts]
         places = self._turns(layers.places_of(lengths))
-        x = layers.prefill(self.layers, torch.cat(list(prompts)), lengths, slots, cache, *places)
-        return x[layers.ends_of(lengths)]
+        return layers.prefill(self.layers, torch.cat(list(prompts)), lengths, slots, cache, *places)
 
     def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
         """One more position of the cache's first rows: (batch, dim) to (batch, dim), looking at `length` positions."""
