@@ -20,8 +20,8 @@ PRIMITIVES_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
 """What oneDNN prepares for a shape of rows it keeps, by itself for 1024 of them. Ragged batches bring ever new shapes, and a
 replica would grow by hundreds of megabytes for those that never come again."""
 LOOKS = "3000"
-"""How often a waiting OpenMP thread that has a core of its own looks for work before it sleeps: some 60 microseconds. On a
-virtual machine it takes longer to wake a thread than to run most of a model's operations, thousands of which make a step."""
+"""How often a waiting OpenMP thread that has a core of its own looks for work before it sleeps: for a tenth of a millisecond.
+To wake one takes longer, on virtual machines, than most of a model's operations, thousands of which make a step."""
 Kind = Literal["cpu", "cuda", "mlx"]
 
 
