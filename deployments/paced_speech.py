@@ -94,6 +94,7 @@ class PacedSpeech:
         self._next_piece = 0
         self._gap_seconds = 0.0
         self._course = Course()
+        self._ends: set[Place] = set()
         self._written = self._taken = 0
         self._paused = False
 
@@ -105,6 +106,10 @@ class PacedSpeech:
     @property
     def _buffered_seconds(self) -> float:
         return self._buffer.level / self._rate
+
+    def ends_at(self, place: Place) -> bool:
+        """Whether the sound of a piece of the text is over at a place: its model has said so."""
+        return place in self._ends
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -155,7 +160,10 @@ class PacedSpeech:
                 resampler = resampler or Resampler(chunk.sample_rate, self._rate)
                 if chunk.index != place.piece:
                     place = Place(chunk.index, 0, fallback_from)
-                place = await self._write_from(place, resampler.push(chunk.samples), after)
+                samples = resampler.push(chunk.samples)
+                if chunk.piece_over:
+                    self._ends.add(replace(place, sample=place.sample + len(samples)))
+                place = await self._write_from(place, samples, after)
                 self._next_piece = chunk.index + chunk.piece_over
                 self.report.finish_reason = first_reason(self.report.finish_reason, chunk.finish_reason)
                 self.report.all_made = chunk.last

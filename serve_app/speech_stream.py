@@ -216,6 +216,12 @@ class SpeechStream:
         asked after all bytes, also those that are not sent."""
         return [self._begun(stretch) for stretch in self._passed if self._is_new(stretch)]
 
+    @property
+    def piece_is_over(self) -> bool:
+        """Whether all sound of a piece of the text is in the bytes so far. Not known where a codec holds sound back: then
+        only the next piece tells."""
+        return self._given > 0 and self._paced.ends_at(self._course.here)
+
     def _is_new(self, stretch: Stretch) -> bool:
         """Whether a piece, or another voice's saying of it, begins in what this client gets."""
         if self._told == (named := (stretch.place.piece, stretch.place.fallback_from)):

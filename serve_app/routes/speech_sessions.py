@@ -217,6 +217,8 @@ class SpeechSession:
                     await self._websocket.send_json(event)
                 for part in _messages(data):
                     await self._websocket.send_bytes(part)
+                for event in told.after(stream):
+                    await self._websocket.send_json(event)
                 if trouble := stream.new_trouble():
                     await self._websocket.send_json(trouble)
         for event in told.at_the_end(stream):
@@ -241,6 +243,11 @@ class _Told:
             self._open = {"type": "audio.done", "sentence_index": piece.index}
             yield self._start(piece)
         self._bytes += len(data)
+
+    def after(self, stream: SpeechStream) -> Iterator[dict[str, Any]]:
+        """What is told once some bytes were sent."""
+        if stream.piece_is_over:
+            yield from self._close()
 
     def at_the_end(self, stream: SpeechStream) -> Iterator[dict[str, Any]]:
         """What is told when the sound has ended."""

@@ -105,6 +105,8 @@ def test_the_first_sound_is_there_before_the_rest_is_written(toned: Service) -> 
             part = socket.recv(timeout=60)
             first += part if isinstance(part, bytes) else b""
         np.testing.assert_allclose(from_int16(first), toned_sound(FIRST), atol=1e-3)
+        told = json.loads(socket.recv(timeout=60))
+        assert (told["type"], told["sentence_index"]) == ("audio.done", 0)
         send(socket, text(" and read to each other."), DONE)
         events, rest, code = rest_of(socket)
     np.testing.assert_allclose(from_int16(rest), toned_sound(SECOND), atol=1e-3)

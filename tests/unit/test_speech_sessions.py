@@ -120,6 +120,18 @@ async def test_a_session_is_the_sound_of_its_text() -> None:
     assert done["total_sentences"] == 2
 
 
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus"])
+def test_every_byte_is_counted_to_a_piece(audio_format: str) -> None:
+    async def test() -> None:
+        config = {**CONFIG, "response_format": audio_format}
+        events = await conversation(Bench(), config, text(f"{FIRST} {SECOND}"), DONE)
+        told = [event for event in events[:-1] if not isinstance(event, bytes) and event["type"] == "audio.done"]
+        assert [event["sentence_index"] for event in told] == [0, 1]
+        assert sum(event["total_bytes"] for event in told) == sum(len(e) for e in events if isinstance(e, bytes))
+
+    run(test)
+
+
 @in_time
 async def test_instructions_that_the_model_does_not_take_are_told() -> None:
     events = await conversation(Bench(), {**CONFIG, "instructions": "Whisper."}, text(FIRST), DONE)
@@ -153,16 +165,20 @@ async def test_it_sounds_as_the_same_text_sounds_that_came_at_once() -> None:
 
 @in_time
 async def test_sound_leaves_while_the_text_is_still_being_written() -> None:
-    socket = Socket(Bench())
+    socket, begun = Socket(Bench()), now()
     socket.send(**CONFIG)
     socket.send(**text(f"{FIRST} We stayed inside"))
     assert (await socket.received())["type"] == "websocket.accept"
     assert json.loads((await socket.received())["text"])["type"] == "audio.start"
     sound = (await socket.received())["bytes"]
     np.testing.assert_allclose(pcm_of(sound), tone(FIRST), atol=1e-3)
+    told = json.loads((await socket.received())["text"])
+    assert told == {"type": "audio.done", "sentence_index": 0, "total_bytes": len(sound)}
+    assert now() == begun  # nothing was waited for
     socket.send(**text(" and slept."))
     socket.send(**DONE)
     rest = await socket.events()
+    assert kinds_of(rest) == ["audio.start", "sound", "audio.done", "session.done"]
     np.testing.assert_allclose(sound_of(rest), tone(SECOND), atol=1e-3)
 
 
