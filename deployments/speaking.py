@@ -245,5 +245,6 @@ def _no_voice(cause: str, traits: SpeechTraits, aliases: Mapping[str, str]) -> M
     known = [voice.id for voice in traits.voices] + sorted(aliases)
     remedies = [f"Voices: {', '.join(known)}."] if known else []
     if traits.clones:
-        remedies.append("It speaks like a clip that you send to POST /v1/audio/voices.")
+        several = " Several speakers need clips in the model's folder." if traits.most_speakers > 1 else ""
+        remedies.append(f"It speaks like a clip that you send to POST /v1/audio/voices.{several}")
     return fail("not_found", cause, " ".join(remedies), param="voice", code="voice_not_found")

@@ -8,7 +8,6 @@ Everything is strict and frozen: an unknown key stops the start with the nearest
 
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -22,6 +21,7 @@ from cluster.hardware import CpuClass, CudaClass, MlxClass
 from deployments.cpu_scheduling import CpuScheduling
 from deployments.engines import registry, sources
 from deployments.errors import MotetError, fail
+from deployments.mistakes import in_words, model_inside, nearest
 from deployments.settings import (
     ArrivalSettings,
     PacingSettings,
@@ -573,9 +573,9 @@ def unknown_keys(document: Any, schema: type[BaseModel], where: str = "") -> lis
         place = f"{where}{key}"
         field = schema.model_fields.get(key)
         if field is None:
-            mistakes.append(f"{place}: unknown key{_nearest(key, schema)}")
+            mistakes.append(f"{place}: unknown key{nearest(key, schema)}")
             continue
-        inner = _model_inside(field.annotation)
+        inner = model_inside(field.annotation)
         if inner is not None and key not in ("args",):
             items = value if isinstance(value, list) else [value]
             for number, item in enumerate(items):
@@ -586,45 +586,7 @@ def unknown_keys(document: Any, schema: type[BaseModel], where: str = "") -> lis
 
 def mistakes_of(error: ValidationError, schema: type[BaseModel]) -> list[str]:
     """A validation error as lines a person can act on."""
-    lines = []
-    faults = error.errors(include_url=False)
-    for fault in faults:
-        if any(other["loc"][: len(fault["loc"])] == fault["loc"] and other is not fault for other in faults):
-            continue  # a list is "too short" because of a mistake inside it
-        place = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            lines.append(
-                f"{place}: unknown key{_nearest(str(fault['loc'][-1]), _schema_at(schema, fault['loc'][:-1]))}"
-            )
-        else:
-            lines.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
-    return lines
-
-
-def _nearest(key: str, schema: type[BaseModel]) -> str:
-    valid = list(schema.model_fields)
-    near = get_close_matches(str(key), valid, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; valid keys: {', '.join(sorted(valid))}"
-
-
-def _schema_at(schema: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that holds the field at `path`; names of mappings, list positions and union tags are stepped over."""
-    for part in path:
-        field = schema.model_fields.get(str(part))
-        inner = _model_inside(field.annotation) if field is not None else None
-        if inner is not None:
-            schema = inner
-        elif part in _HARDWARE:
-            schema = _HARDWARE[str(part)]
-    return schema
+    return in_words(error, schema, _HARDWARE)
 
 
 _HARDWARE: Mapping[str, type[BaseModel]] = {"cpu": Cpu, "cuda": Cuda, "mlx": Mlx}
-
-
-def _model_inside(annotation: Any) -> type[BaseModel] | None:
-    """The first pydantic model in a type such as `tuple[Placement, ...]` or `Mapping[str, Model]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_model_inside(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((model for model in inner if model is not None), None)

@@ -87,16 +87,23 @@ class PocketEngine(CloningEngine[PocketPiece]):
         latents = self.codec.encode(whole[None, None]).latents[0]
         return self.model.model.audio_prompt_proj(latents)  # type: ignore[no-any-return]
 
+    def prompt_length(self, text: str, clips: Clips) -> int:
+        """Positions of a beginning, the clip and the text."""
+        return 1 + sum(map(len, clips)) + len(self._words(text))
+
+    def _words(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def begin(self, utterance: LanguageUtterance[Clips, PocketPiece]) -> PocketPiece:
         """The prompt is the clip, then the text; the first frame reads a beginning of its own."""
         model, text = self.model.model, utterance.text
-        words = torch.tensor(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        words = torch.tensor(self._words(text))
         opening = model.embed_tokens(torch.tensor([self.config.audio_prompt_bos_token_id]))
         prompt = torch.cat([opening, *utterance.voice, model.embed_tokens(words)])
         return PocketPiece(
             guard=self.guard(text),
             prompt=prompt,
-            slot=self.join(prompt),
+            slot=self.join(),
             random=utterance.random(),
             embedding=model.embed_audio_latents(model.bos_latent),
             tail=SHORT_TAIL if len(text.split()) <= SHORT_TEXT_WORDS else TAIL,

@@ -114,6 +114,7 @@ def test_a_piece_with_too_many_phonemes_is_spoken_in_parts(engine: KokoroEngine)
     chunks = speak(engine, SpeechRequest((text, "Yes."), "af_one", first_index=4))
     assert [chunk.index for chunk in chunks] == [4, 4, 4, 5]
     assert [chunk.last for chunk in chunks] == [False, False, False, True]
+    assert [chunk.piece_over for chunk in chunks] == [False, False, True, True]
     assert all(len(chunk.samples) for chunk in chunks)
 
 

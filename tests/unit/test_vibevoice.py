@@ -221,10 +221,26 @@ def test_a_clip_that_is_too_short_is_refused(folder: Path) -> None:
         loaded(folder).open(SpeechRequest(("Yes.",), "y", reference=VoiceReference("y", clip(0.5), RATE)))
 
 
+def test_of_clips_that_are_long_together_the_beginnings_are_heard(folder: Path) -> None:
+    request = SpeechRequest(("Yes.",), "ada,ben")
+    whole, cut = (loaded(folder, longest_prompt=longest).voice_of(request)[0] for longest in (700, 100))
+    most = 75 // 2  # three quarters of the prompt, for both
+    assert max(map(len, whole)) > most
+    for clip, beginning in zip(whole, cut, strict=True):
+        assert torch.equal(beginning, clip[:most])
+
+
+def test_options_with_mistakes_are_told_with_the_nearest_name(folder: Path) -> None:
+    with pytest.raises(MotetError, match="precission: unknown key; did you mean 'precision'") as refusal:
+        loaded(folder, precission="int8", slots=0)
+    assert "slots: " in str(refusal.value)
+    assert refusal.value.failure.kind == "invalid"
+
+
 def test_a_prompt_that_is_too_long_is_refused_and_holds_no_slot(folder: Path) -> None:
     engine = loaded(folder)
-    refused = engine.step([engine.open(SpeechRequest(("word " * 200,), "ada"))])[0]
-    assert isinstance(refused, MotetError) and "longest_prompt" in str(refused)
+    with pytest.raises(MotetError, match="longest_prompt"):
+        engine.open(SpeechRequest(("Short.", "word " * 200), "ada"))
     assert engine.cache.free == 64
 
 

@@ -143,7 +143,8 @@ def _advance(utterance: KokoroUtterance, samples: Samples) -> AudioChunk:
     if not utterance.lines:
         utterance.position, utterance.spoken_lines = position + 1, 0
     index = utterance.request.first_index + position
-    return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished)
+    over = not utterance.lines
+    return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over)
 
 
 def cut(phonemes: str, most: int) -> tuple[str, ...]:

@@ -20,12 +20,16 @@ from deployments.audio.resample import resample
 from deployments.engines.base import Samples, SpeechRequest, SpeechTraits
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.voice import LanguageVoiceEngine, LanguageVoiceOptions, Piece
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, LanguageVoiceOptions, Piece
 from deployments.errors import fail
 from deployments.graphs import on_device
 
 Clips = tuple[Tensor, ...]
 """The speakers of a request: for each what the model reads of the clip, (frames, dim)."""
+
+
+VOICES_SHARE = 0.75
+"""Of a prompt's positions, how many the clips may take."""
 
 
 class ClonerOptions(LanguageVoiceOptions):
@@ -100,18 +104,33 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
         """At the voice's own pace; the voices are clips, one for each speaker of a script."""
         return self._clips.traits(most_speakers=self.most_speakers)
 
-    def voice_of(self, request: SpeechRequest) -> tuple[Clips, str]:
-        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`."""
-        return self._clips.of_request(request), ""
+    @abstractmethod
+    def prompt_length(self, text: str, clips: Clips) -> int:
+        """Positions of the prompt of a piece of text."""
 
-    def join(self, prompt: Tensor) -> Slot:
-        """A row for a piece that begins with (n, dim). Raises `MotetError`: invalid when that is too long, or overloaded."""
-        if len(prompt) > self._longest_prompt:
-            raise fail(
-                "invalid",
-                f"The voices and the text are {len(prompt)} positions; a piece may have {self._longest_prompt}.",
-                "Send shorter clips or fewer speakers, or raise longest_prompt.",
-            )
+    def voice_of(self, request: SpeechRequest) -> tuple[Clips, str]:
+        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`. Of clips that are long together
+        the beginnings are heard, so that there is room for a text."""
+        clips = self._clips.of_request(request)
+        most = int(VOICES_SHARE * self._longest_prompt) // len(clips)
+        return tuple(clip[:most] for clip in clips), ""
+
+    def open(self, request: SpeechRequest) -> LanguageUtterance[Clips, PieceT]:
+        """Raises `MotetError`: not_found for a voice that is not here, invalid for a piece of the text that is too long."""
+        utterance = super().open(request)
+        for text in request.pieces:
+            if (length := self.prompt_length(text, utterance.voice)) > self._longest_prompt:
+                raise fail(
+                    "invalid",
+                    f"The voices and a piece of the text are {length} positions; they may be {self._longest_prompt}.",
+                    "Send shorter clips, fewer speakers or shorter sentences, or raise the model's longest_prompt.",
+                    param="input",
+                    code="prompt_too_long",
+                )
+        return utterance
+
+    def join(self) -> Slot:
+        """A row for a piece. Raises `MotetError` (overloaded) when there is none."""
         if self.cache.free < self.rows:
             raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
         return self.cache.join()

@@ -14,13 +14,14 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.errors import fail
 from deployments.graphs import on_device
+from deployments.mistakes import in_words
 from deployments.settings import StrictModel
 
 
@@ -36,10 +37,17 @@ OptionsT = TypeVar("OptionsT", bound=LanguageVoiceOptions)
 
 
 def options_on_this_thread(spec: EngineSpec, kind: type[OptionsT]) -> OptionsT:
-    """The options of a model that is about to be loaded on this thread, which computes as the spec says from here on."""
+    """The options of a model that is about to be loaded on this thread, which computes as the spec says from here on.
+
+    Raises `MotetError` (invalid) with every mistake in them.
+    """
     torch.set_num_threads(spec.threads)
     torch.set_flush_denormal(True)
-    return kind.model_validate(dict(spec.options))
+    try:
+        return kind.model_validate(dict(spec.options))
+    except ValidationError as error:
+        cause = f"The options of model {spec.model!r} have mistakes: {'; '.join(in_words(error, kind, {}))}."
+        raise fail("invalid", cause, "Mend them where the model is configured.", param="options") from error
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

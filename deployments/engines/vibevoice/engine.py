@@ -100,6 +100,10 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         check_speakers(request.pieces, len(clips))
         return clips, language
 
+    def prompt_length(self, text: str, clips: Clips) -> int:
+        """Positions of the whole script: what is asked for, the clips, and the text."""
+        return len(self._script.prompt(text, [len(clip) for clip in clips]))
+
     def begin(self, utterance: VibeVoiceUtterance) -> VibeVoicePiece:
         """Tokenises the text and takes a row with the text and one without."""
         clips = utterance.voice
@@ -108,7 +112,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         return VibeVoicePiece(
             guard=self.guard(utterance.text),
             prompt=prompt[:-1],  # the last is the first frame's
-            slot=self.join(prompt),
+            slot=self.join(),
             free=self.cache.join(),
             random=utterance.random(),
             embedding=prompt[-1],
