@@ -226,8 +226,8 @@ def test_of_clips_that_are_long_together_the_beginnings_are_heard(folder: Path) 
     whole, cut = (loaded(folder, longest_prompt=longest).voice_of(request)[0] for longest in (700, 100))
     most = 75 // 2  # three quarters of the prompt, for both
     assert max(map(len, whole)) > most
-    for clip, beginning in zip(whole, cut, strict=True):
-        assert torch.equal(beginning, clip[:most])
+    for one, beginning in zip(whole, cut, strict=True):
+        assert torch.equal(beginning, one[:most])
 
 
 def test_options_with_mistakes_are_told_with_the_nearest_name(folder: Path) -> None:
