@@ -6,6 +6,7 @@ Ray Serve reads its profile from the environment when it is imported, so `motet 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -30,6 +31,8 @@ from serve_app.config import AppConfig, ConfigFile, HttpAddress
 from serve_app.processes import command_line, descendants, kill
 
 POLL_S = 0.1
+TELL_AFTER_S = 20.0
+"""Of waiting for the replicas: by then those that have a place have found it."""
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT_POLL_S = 1.0
 SHUTDOWN_S = 15.0
@@ -232,7 +235,7 @@ def _wait_until_ready(settings: ConfigFile, stopped: threading.Event) -> None:
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
-    deadline = time.monotonic() + settings.app.start_timeout_s
+    deadline, patience = time.monotonic() + settings.app.start_timeout_s, time.monotonic() + TELL_AFTER_S
     while not stopped.is_set():
         if _ready(f"{url_of(settings.http.host, settings.http.port)}/readyz"):
             return
@@ -240,11 +243,21 @@ def _wait_until_ready(settings: ConfigFile, stopped: threading.Event) -> None:
         if there is not None and there.status == ApplicationStatus.DEPLOY_FAILED:
             cause = f"The service did not come up: {startup.cause_of(there)}"
             raise fail("unavailable", cause, "Mend that, or take the model out; `motet doctor` looks at the rest.")
+        if time.monotonic() > patience:
+            _tell_what_waits(settings.app)
+            patience = math.inf
         if time.monotonic() > deadline:
             limit = f"The service was not ready after {settings.app.start_timeout_s:g} s."
             cause = "\n".join([limit, *(startup.troubles_of(there) if there else ())])
             raise fail("timeout", cause, "Run `motet doctor`; raise start_timeout_s if it needs longer.")
         stopped.wait(POLL_S)
+
+
+def _tell_what_waits(app: AppConfig) -> None:
+    from serve_app import doctor_cluster
+
+    for line in doctor_cluster.pending_of(app):
+        print(f"Waiting for a machine: {line}", flush=True)
 
 
 def _ready(url: str) -> bool:
@@ -262,12 +275,9 @@ def url_of(host: str, port: int) -> str:
 
 
 def _announce(settings: ConfigFile) -> None:
-    from serve_app import doctor_cluster
-
     address = url_of(settings.http.host, settings.http.port)
     print(f"Motet is ready: {address}/v1 (OpenAI API), {address}/ (web page). Ctrl-C stops it.", flush=True)
-    for line in doctor_cluster.pending_of(settings.app):
-        print(f"Waiting for a machine: {line}", flush=True)
+    _tell_what_waits(settings.app)
     open_to_others = settings.http.host not in ("127.0.0.1", "localhost", "::1")
     if open_to_others and not settings.app.security.api_key_sha256:
         print("Warning: this port is open to the network and no key is asked for. Set security.api_key_sha256.")
