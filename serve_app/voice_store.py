@@ -77,18 +77,20 @@ class VoiceStore:
         self._writing = threading.Lock()
 
     def add(self, owner: str, recording: bytes, name: str, consent: str, text: str | None) -> StoredVoice:
-        """Keeps a clip. The same clip again is the same voice under its new name.
+        """Keeps a clip. The same clip again is the voice that is there, with what was said of it first.
 
-        Raises `MotetError`: what decoding raises, invalid for a clip that is too short or silent, too_large for one that
-        is too long and when there is no room.
+        Raises `MotetError`: what decoding raises, invalid for a clip that is too short or silent and for one that is there
+        with another consent, too_large for one that is too long and when there is no room.
         """
         samples = self._normalised(recording)
         id = _id_of(samples, text)
         seconds = round(len(samples) / SAMPLE_RATE, 3)
         voice = StoredVoice(id, name, consent, text, int(self._clock()), seconds)
         with self._writing:
-            if not self._path(owner, id).exists():
-                self._refuse_when_full(owner)
+            kept = _described(self._path(owner, id))
+            if kept is not None:
+                return _if_agreed(kept, consent)
+            self._refuse_when_full(owner)
             self._write(self._path(owner, id), voice, samples)
         return voice
 
@@ -171,6 +173,15 @@ def _id_of(samples: NDArray[np.int16], text: str | None) -> str:
     digest = hashlib.sha256(samples.tobytes())
     digest.update(b"\0" + (text or "").encode())
     return f"voice_{digest.hexdigest()[:32]}"
+
+
+def _if_agreed(kept: StoredVoice, consent: str) -> StoredVoice:
+    """A consent is a record: another one does not take its place unnoticed."""
+    if kept.consent == consent:
+        return kept
+    cause = f"This clip is the voice {kept.id!r} already, with another consent."
+    remedy = f"Send the consent that was given then, or DELETE /v1/audio/voices/{kept.id} first."
+    raise fail("invalid", cause, remedy, param="consent", code="voice_exists")
 
 
 def _described(file: Path) -> StoredVoice | None:

@@ -50,8 +50,6 @@ def store(tmp_path: Path) -> VoiceStore:
 def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
     voice = store.add("me", clip(), "Ada", CONSENT, "Ah.")
     assert is_id(voice.id)
-    assert store.add("me", clip(), "Renamed", CONSENT, "Ah.").id == voice.id
-    assert store.get("me", voice.id).name == "Renamed"
     assert store.get("me", voice.id).consent == CONSENT
     assert (voice.created_at, voice.seconds) == (1000, 2.0)
     reference = store.reference("me", voice.id)
@@ -59,6 +57,19 @@ def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
     assert reference.samples.dtype == np.float32
     assert len(reference.samples) == 2 * SAMPLE_RATE
     assert np.abs(reference.samples).max() == pytest.approx(0.9, abs=1e-3)
+
+
+def test_what_was_said_of_a_clip_first_stays(tmp_path: Path) -> None:
+    times = iter((1000.0, 2000.0, 3000.0, 4000.0))
+    store = VoiceStore(Voices(folder=str(tmp_path)), clock=lambda: next(times))
+    first = store.add("me", clip(), "Ada", CONSENT, None)
+    assert store.add("me", clip(), "Renamed", CONSENT, None) == first
+    with pytest.raises(MotetError, match=f"another consent.*DELETE /v1/audio/voices/{first.id}") as caught:
+        store.add("me", clip(), "Ada", "It is not my voice, but I like it.", None)
+    assert (caught.value.failure.kind, caught.value.failure.code) == ("invalid", "voice_exists")
+    assert store.listed("me") == [first]
+    store.delete("me", first.id)
+    assert store.add("me", clip(), "Renamed", CONSENT, None).created_at == 4000
 
 
 def test_other_words_make_another_voice(store: VoiceStore) -> None:
@@ -218,6 +229,16 @@ async def test_a_key_sees_and_uses_its_own_voices_only(tmp_path: Path) -> None:
         pytest.param({"name": "a" * 101}, "name", id="long-name"),
         pytest.param({"consent": ""}, "consent", id="no-consent"),
         pytest.param({"consent": "ok"}, "consent", id="short-consent"),
+        pytest.param({"consent": "\u200b" * 12}, "consent", id="unseen-consent"),
+        pytest.param({"consent": "\u200d" * 12}, "consent", id="consent-of-joiners"),
+        pytest.param({"consent": "\u3164" * 12}, "consent", id="consent-of-fillers"),
+        pytest.param({"consent": "I agree." + "\u200d" * 12}, "consent", id="padded-consent"),
+        pytest.param({"consent": "1234567890."}, "consent", id="consent-without-words"),
+        pytest.param({"consent": CONSENT + "\x1b[2K."}, "consent", id="consent-that-erases-itself"),
+        pytest.param({"consent": CONSENT + "\x1f."}, "consent", id="consent-with-a-separator"),
+        pytest.param({"name": "Ada\u202eadA."}, "name", id="turned-name"),
+        pytest.param({"name": "Ada\nBo"}, "name", id="name-of-two-lines"),
+        pytest.param({"name": "\u200d"}, "name", id="unseen-name"),
         pytest.param({"type": "prompt"}, "type", id="prompt"),
         pytest.param({"path": "/etc/passwd"}, "path", id="path"),
         pytest.param({"sound": clip(0.2)}, "audio_sample", id="short-clip"),
@@ -229,6 +250,34 @@ async def test_a_wrong_form_is_told_what_to_do(tmp_path: Path, fields: dict[str,
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert [voice["object"] for voice in (await client.get("/v1/audio/voices")).json()["data"]] == ["voice", "voice"]
+
+
+@pytest.mark.parametrize(
+    ("name", "consent"),
+    [
+        pytest.param(
+            "\u0646\u06cc\u200c\u0645\u0627",
+            "\u0645\u0646 \u0645\u0648\u0627\u0641\u0642\u0645 \u0648 \u0645\u06cc\u200c\u062f\u0627\u0646\u0645.",
+            id="joiners",
+        ),
+        pytest.param("声", "我同意使用我的声音录音。", id="no-spaces"),
+        pytest.param("Ada", "I am the speaker.\r\n\tI agree.", id="lines"),
+    ],
+)
+async def test_names_and_consents_of_any_script_are_kept(tmp_path: Path, name: str, consent: str) -> None:
+    client = bench(tmp_path).client
+    created = (await upload(client, name=name, consent=consent)).json()
+    shown = (await client.get(f"/v1/audio/voices/{created['id']}")).json()
+    assert (shown["name"], shown["consent"]) == (name, consent)
+
+
+async def test_a_clip_that_is_there_is_answered_with_its_voice(tmp_path: Path) -> None:
+    client = bench(tmp_path).client
+    first = await upload(client)
+    again = await upload(client, name="Renamed")
+    assert (again.status_code, again.json()) == (200, first.json())
+    other = await upload(client, consent="It is not my voice, but I like it.")
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "voice_exists")
 
 
 async def test_a_form_without_a_clip_or_consent_is_refused(tmp_path: Path) -> None:
