@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from deployments.engines.base import SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.wire import PackedChunk
 from serve_app.config import Limits, Security, Voices
+from serve_app.routes.voices import EVERYONE
 from serve_app.voice_store import SAMPLE_RATE, VoiceStore, is_id
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench
@@ -124,6 +126,79 @@ def test_there_is_room_for_so_many(store: VoiceStore) -> None:
         store.add("she", clip(pitch=200), "1", CONSENT, None)
     store.delete("me", first.id)
     store.add("she", clip(pitch=200), "1", CONSENT, None)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def garble(file: Path) -> None:
+    """The sound is damaged, and what is known of it is not."""
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8] = b"\xff" * 8
+    file.write_bytes(data)
+
+
+def describe(file: Path, **fields: Any) -> None:
+    with np.load(file) as stored:
+        about, samples = json.loads(stored["about"].tobytes()), stored["samples"]
+    with file.open("wb") as out:
+        np.savez(out, about=np.frombuffer(json.dumps(about | fields).encode(), np.uint8), samples=samples)
+
+
+def add_a_field(file: Path) -> None:
+    describe(file, expires_at=5)
+
+
+def change_a_type(file: Path) -> None:
+    describe(file, created_at="yesterday")
+
+
+def change_the_id(file: Path) -> None:
+    describe(file, id="voice_" + "1" * 32)
+
+
+def forget_the_samples(file: Path) -> None:
+    with np.load(file) as stored:
+        about = stored["about"]
+    with file.open("wb") as out:
+        np.savez(out, about=about)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, add_a_field, change_a_type, change_the_id])
+def test_a_damaged_voice_is_left_out_and_can_be_deleted(
+    store: VoiceStore, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, hurt = (store.add("me", clip(pitch=pitch), "Ada", CONSENT, None) for pitch in (200, 201))
+    file = tmp_path / "voices" / "me" / f"{hurt.id}.npz"
+    damage(file)
+    damaged = file.read_bytes()
+    assert store.listed("me") == [whole]
+    assert hurt.id in caplog.text
+    for ask in (store.get, store.reference):
+        with pytest.raises(MotetError, match="no voice"):
+            ask("me", hurt.id)
+    with pytest.raises(MotetError, match=f"cannot be read.*DELETE /v1/audio/voices/{hurt.id}"):
+        store.add("me", clip(pitch=201), "Ada", CONSENT, None)
+    assert file.read_bytes() == damaged
+    store.delete("me", hurt.id)
+    assert store.add("me", clip(pitch=201), "Ada", CONSENT, None) == hurt
+
+
+@pytest.mark.parametrize("damage", [garble, forget_the_samples])
+def test_a_voice_whose_sound_is_damaged_is_not_found(
+    store: VoiceStore, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    voice = store.add("me", clip(), "Ada", CONSENT, None)
+    damage(tmp_path / "voices" / "me" / f"{voice.id}.npz")
+    with pytest.raises(MotetError, match="no voice"):
+        store.reference("me", voice.id)
+    assert voice.id in caplog.text
 
 
 def test_a_write_that_fails_leaves_nothing(store: VoiceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +353,18 @@ async def test_a_clip_that_is_there_is_answered_with_its_voice(tmp_path: Path) -
     assert (again.status_code, again.json()) == (200, first.json())
     other = await upload(client, consent="It is not my voice, but I like it.")
     assert (other.status_code, other.json()["error"]["code"]) == (400, "voice_exists")
+
+
+async def test_a_damaged_voice_is_not_found_and_hides_no_other(tmp_path: Path) -> None:
+    service = bench(tmp_path, Cloner())
+    whole, hurt = [(await upload(service.client, sound=clip(pitch=pitch))).json()["id"] for pitch in (200, 201)]
+    truncate(tmp_path / EVERYONE / f"{hurt}.npz")
+    listed = (await service.client.get("/v1/audio/voices")).json()["data"]
+    assert [voice["id"] for voice in listed] == ["ada", "bo", whole]
+    assert (await service.client.get(f"/v1/audio/voices/{hurt}")).status_code == 404
+    assert (await service.speak(voice=hurt)).status_code == 404
+    assert (await service.client.delete(f"/v1/audio/voices/{hurt}")).status_code == 200
+    assert (await service.client.delete(f"/v1/audio/voices/{hurt}")).status_code == 404
 
 
 async def test_a_form_without_a_clip_or_consent_is_refused(tmp_path: Path) -> None:
