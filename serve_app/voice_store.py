@@ -35,7 +35,9 @@ SAMPLE_RATE = 24_000
 
 PEAK = 0.9
 SILENT_BELOW = 1e-3
-"""Root mean square of full scale."""
+"""Root mean square of full scale, without the mean: a constant is no sound, whatever its level."""
+LOUDEST = 4.0
+"""Times full scale: codecs overshoot by less. The decoder cuts numbers beyond its own limit, which is above this one."""
 
 _ID = re.compile(r"^voice_[0-9a-f]{32}$")
 
@@ -141,10 +143,7 @@ class VoiceStore:
         if len(samples) < settings.min_seconds * SAMPLE_RATE:
             cause = f"The clip lasts {len(samples) / SAMPLE_RATE:.1f} s; a voice needs {settings.min_seconds:g} s."
             raise fail("invalid", cause, "Send a longer one.", param="audio_sample", code="audio_too_short")
-        if np.sqrt(np.mean(np.square(samples))) < SILENT_BELOW:
-            raise fail(
-                "invalid", "The clip is silent.", "Send one with speech.", param="audio_sample", code="silent_audio"
-            )
+        _refuse_what_is_no_voice(samples)
         levelled: NDArray[np.int16] = np.rint(samples * (PEAK * 32767 / np.abs(samples).max())).astype("<i2")
         return levelled
 
@@ -175,6 +174,18 @@ class VoiceStore:
             Path(unfinished).replace(path)
         finally:
             Path(unfinished).unlink(missing_ok=True)
+
+
+def _refuse_what_is_no_voice(samples: Samples) -> None:
+    """Raises `MotetError` (invalid)."""
+    if not np.abs(samples).max() <= LOUDEST:  # also what is no number
+        cause = f"The clip's samples are beyond {LOUDEST:g} times full scale."
+        remedy = "Send floats between -1 and 1, or whole numbers."
+        raise fail("invalid", cause, remedy, param="audio_sample", code="overloud_audio")
+    edge = len(samples) // 50  # where resampling rings, as a constant begins and ends
+    if np.std(samples[edge : len(samples) - edge], dtype=np.float64) < SILENT_BELOW:
+        cause = "The clip is silent."
+        raise fail("invalid", cause, "Send one with speech.", param="audio_sample", code="silent_audio")
 
 
 def _id_of(samples: NDArray[np.int16], text: str | None) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
+import struct
 import wave
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from deployments.engines.base import SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
@@ -40,6 +43,18 @@ def clip(seconds: float = 2.0, pitch: float = 220.0, level: float = 0.3, rate: i
     return file.getvalue()
 
 
+def floats(samples: NDArray[Any], rate: int = 16_000) -> bytes:
+    """A WAV of floats, which can hold any number."""
+    data = samples.astype("<f4").tobytes()
+    head = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, rate, 4 * rate, 4, 32)
+    return (
+        struct.pack("<4sI4s", b"RIFF", 36 + len(data), b"WAVE") + head + struct.pack("<4sI", b"data", len(data)) + data
+    )
+
+
+SINE = np.sin(np.arange(32_000) / 10)
+
+
 # --- The store
 
 
@@ -47,6 +62,15 @@ def clip(seconds: float = 2.0, pitch: float = 220.0, level: float = 0.3, rate: i
 def store(tmp_path: Path) -> VoiceStore:
     settings = Voices(folder=str(tmp_path / "voices"), max_voices=3, max_voices_per_key=2, max_seconds=5.0)
     return VoiceStore(settings, clock=lambda: 1000.0)
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the service's logger is told, which Ray Serve may have cut off from the rest."""
+    logger = logging.getLogger("ray.serve")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
@@ -104,6 +128,11 @@ def test_a_name_is_never_a_path(store: VoiceStore, name: str, tmp_path: Path) ->
         pytest.param(clip(0.5), "audio_too_short", id="short"),
         pytest.param(clip(6.0), "audio_too_long", id="long"),
         pytest.param(clip(level=0.0), "silent_audio", id="silent"),
+        pytest.param(floats(np.full(32_000, 0.3)), "silent_audio", id="constant"),
+        pytest.param(floats(np.full(8_000, -0.9), rate=8_000), "silent_audio", id="loud-constant"),
+        pytest.param(floats(np.full(32_000, np.nan)), "silent_audio", id="no-numbers"),
+        pytest.param(floats(np.full(32_000, np.inf)), "overloud_audio", id="infinite"),
+        pytest.param(floats(SINE * 32767), "overloud_audio", id="not-scaled"),
         pytest.param(b"", "empty_audio", id="empty"),
         pytest.param(b"\x89PNG\r\n\x1a\n" + b"\0" * 200, "unsupported_audio", id="picture"),
     ],
@@ -113,6 +142,13 @@ def test_a_clip_that_is_no_voice_is_refused(store: VoiceStore, recording: bytes,
         store.add("me", recording, "Ada", CONSENT, None)
     assert (caught.value.failure.code, caught.value.failure.param) == (code, "audio_sample")
     assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.parametrize(
+    "samples", [1.5 * SINE, 0.002 * SINE, 0.2 + 0.1 * SINE], ids=["overshoots", "quiet", "shifted"]
+)
+def test_a_clip_that_was_recorded_badly_is_a_voice(store: VoiceStore, samples: NDArray[Any]) -> None:
+    assert store.add("me", floats(samples), "Ada", CONSENT, None).seconds == 2.0
 
 
 def test_there_is_room_for_so_many(store: VoiceStore) -> None:
@@ -172,14 +208,14 @@ def forget_the_samples(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, empty, add_a_field, change_a_type, change_the_id])
 def test_a_damaged_voice_is_left_out_and_can_be_deleted(
-    store: VoiceStore, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: VoiceStore, damage: Callable[[Path], None], tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     whole, hurt = (store.add("me", clip(pitch=pitch), "Ada", CONSENT, None) for pitch in (200, 201))
     file = tmp_path / "voices" / "me" / f"{hurt.id}.npz"
     damage(file)
     damaged = file.read_bytes()
     assert store.listed("me") == [whole]
-    assert hurt.id in caplog.text
+    assert hurt.id in logged.text
     for ask in (store.get, store.reference):
         with pytest.raises(MotetError, match="no voice"):
             ask("me", hurt.id)
@@ -192,13 +228,13 @@ def test_a_damaged_voice_is_left_out_and_can_be_deleted(
 
 @pytest.mark.parametrize("damage", [garble, forget_the_samples])
 def test_a_voice_whose_sound_is_damaged_is_not_found(
-    store: VoiceStore, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: VoiceStore, damage: Callable[[Path], None], tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     voice = store.add("me", clip(), "Ada", CONSENT, None)
     damage(tmp_path / "voices" / "me" / f"{voice.id}.npz")
     with pytest.raises(MotetError, match="no voice"):
         store.reference("me", voice.id)
-    assert voice.id in caplog.text
+    assert voice.id in logged.text
 
 
 def test_a_write_that_fails_leaves_nothing(store: VoiceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
