@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 from starlette.requests import HTTPConnection
 
 from deployments.engines.base import SpeechTraits
@@ -23,6 +24,45 @@ router = APIRouter()
 EVERYONE = "everyone"
 """Who owns the voices of a service without keys."""
 
+LEAST_CONSENT_LETTERS = 5
+LEAST_CONSENT_CHARACTERS = 10
+_LINES = dict.fromkeys(map(ord, "\n\r\t"))
+_JOINERS = "\u200c\u200d"
+_BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"
+"""Hangul's fillers, which Unicode counts as letters and nobody sees."""
+
+
+def _one_line(text: str) -> str:
+    """A name that can be read."""
+    _refuse_hidden(text)
+    if not _seen(text):
+        raise ValueError("must have a character that is seen")
+    return text
+
+
+def _in_words(consent: str) -> str:
+    """A consent that can be read. It may have several lines."""
+    _refuse_hidden(consent.translate(_LINES))
+    seen = _seen(consent)
+    if len(seen) < LEAST_CONSENT_CHARACTERS or sum(c.isalpha() for c in seen) < LEAST_CONSENT_LETTERS:
+        raise ValueError(f"must be in words, with {LEAST_CONSENT_CHARACTERS} characters or more")
+    return consent
+
+
+def _refuse_hidden(text: str) -> None:
+    """Refuses what is not seen and changes how the rest is read; scripts that need joiners keep them."""
+    hidden = {unicodedata.name(c, f"U+{ord(c):04X}") for c in text if _is_hidden(c)}
+    if hidden:
+        raise ValueError(f"must be without control characters; it has {', '.join(sorted(hidden))}")
+
+
+def _seen(text: str) -> list[str]:
+    return [c for c in text if c not in _JOINERS + _BLANK_LETTERS]
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf") and character not in _JOINERS
+
 
 class VoiceFields(StrictModel):
     """The form's fields, as OpenAI names them, without the clip.
@@ -30,8 +70,10 @@ class VoiceFields(StrictModel):
     `consent` is what the speaker agreed to, in words; `text` is ours: what the clip says.
     """
 
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
-    consent: Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=4096)]
+    name: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_one_line)
+    ]
+    consent: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4096), AfterValidator(_in_words)]
     text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4096)] | None = None
     type: Literal["audio_sample"] = "audio_sample"
 
@@ -45,7 +87,7 @@ def owner_of(connection: HTTPConnection) -> str:
 
 @router.post("/v1/audio/voices")
 async def create_voice(request: Request) -> dict[str, Any]:
-    """Keeps a clip to speak like."""
+    """Keeps a clip to speak like. The same clip again is answered with the voice that is there."""
     form = await read_form(request, recording="audio_sample")
     try:
         fields = validated(VoiceFields, form.fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +50,51 @@ def test_an_unknown_voice_is_told_with_the_known_ones(tmp_path: Path) -> None:
     write_voices(tmp_path, (1.0, 2.0))
     with pytest.raises(MotetError, match="'carl'.*ada, ben"):
         ClipVoices(tmp_path, Listener(), rate=24_000, most=4).of_request(SpeechRequest(("Yes.",), "ada,carl"))
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the service's logger is told, which Ray Serve may have cut off from the rest."""
+    logger = logging.getLogger("ray.serve")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_what_cannot_be_spoken_with_is_logged_and_left_out(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+    write_voices(tmp_path, (1.0, 2.0))
+    folder = tmp_path / "voices"
+    whole = (folder / "ada.wav").read_bytes()
+    (folder / "a,b.wav").write_bytes(whole)
+    (folder / "cut.wav").write_bytes(whole[:30])
+    (folder / "text.wav").write_text("no sound at all")
+    (folder / "empty.wav").touch()
+    (folder / "folder.wav").mkdir()
+    assert ClipVoices(tmp_path, Listener(), rate=24_000, most=4).names == ("ada", "ben")
+    for name in ("a,b", "cut", "text", "empty", "folder"):
+        assert f"{name}.wav is no voice" in logged.text
+
+
+def test_a_clip_may_end_in_capitals(tmp_path: Path) -> None:
+    write_voices(tmp_path, (1.0, 2.0))
+    (tmp_path / "voices" / "ben.wav").rename(tmp_path / "voices" / "Loud.WAV")
+    voices = ClipVoices(tmp_path, Listener(), rate=24_000, most=4)
+    assert voices.names == ("Loud", "ada")
+    assert voices.of_name("Loud") == 1
+
+
+def test_a_model_without_clips_has_no_names(tmp_path: Path) -> None:
+    assert ClipVoices(tmp_path, Listener(), rate=24_000, most=4).names == ()
+
+
+@pytest.mark.parametrize("data", [None, b"", b"no sound at all"], ids=["gone", "empty", "text"])
+def test_a_clip_that_is_lost_later_is_not_found(tmp_path: Path, data: bytes | None) -> None:
+    write_voices(tmp_path, (1.0, 2.0))
+    voices = ClipVoices(tmp_path, Listener(), rate=24_000, most=4)
+    file = tmp_path / "voices" / "ada.wav"
+    file.unlink()
+    if data is not None:
+        file.write_bytes(data)
+    with pytest.raises(MotetError, match="'ada' is not there now: its clip.*another voice") as caught:
+        voices.of_request(SpeechRequest(("Yes.",), "ben,ada"))
+    assert (caught.value.failure.kind, caught.value.failure.param) == ("not_found", "voice")

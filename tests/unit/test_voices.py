@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import logging
+import struct
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from deployments.engines.base import SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.wire import PackedChunk
 from serve_app.config import Limits, Security, Voices
+from serve_app.routes.voices import EVERYONE
 from serve_app.voice_store import SAMPLE_RATE, VoiceStore, is_id
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench
@@ -38,6 +43,18 @@ def clip(seconds: float = 2.0, pitch: float = 220.0, level: float = 0.3, rate: i
     return file.getvalue()
 
 
+def floats(samples: NDArray[Any], rate: int = 16_000) -> bytes:
+    """A WAV of floats, which can hold any number."""
+    data = samples.astype("<f4").tobytes()
+    head = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, rate, 4 * rate, 4, 32)
+    return (
+        struct.pack("<4sI4s", b"RIFF", 36 + len(data), b"WAVE") + head + struct.pack("<4sI", b"data", len(data)) + data
+    )
+
+
+SINE = np.sin(np.arange(32_000) / 10)
+
+
 # --- The store
 
 
@@ -47,11 +64,18 @@ def store(tmp_path: Path) -> VoiceStore:
     return VoiceStore(settings, clock=lambda: 1000.0)
 
 
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the service's logger is told, which Ray Serve may have cut off from the rest."""
+    logger = logging.getLogger("ray.serve")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
 def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
     voice = store.add("me", clip(), "Ada", CONSENT, "Ah.")
     assert is_id(voice.id)
-    assert store.add("me", clip(), "Renamed", CONSENT, "Ah.").id == voice.id
-    assert store.get("me", voice.id).name == "Renamed"
     assert store.get("me", voice.id).consent == CONSENT
     assert (voice.created_at, voice.seconds) == (1000, 2.0)
     reference = store.reference("me", voice.id)
@@ -59,6 +83,19 @@ def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
     assert reference.samples.dtype == np.float32
     assert len(reference.samples) == 2 * SAMPLE_RATE
     assert np.abs(reference.samples).max() == pytest.approx(0.9, abs=1e-3)
+
+
+def test_what_was_said_of_a_clip_first_stays(tmp_path: Path) -> None:
+    times = iter((1000.0, 2000.0, 3000.0, 4000.0))
+    store = VoiceStore(Voices(folder=str(tmp_path)), clock=lambda: next(times))
+    first = store.add("me", clip(), "Ada", CONSENT, None)
+    assert store.add("me", clip(), "Renamed", CONSENT, None) == first
+    with pytest.raises(MotetError, match=f"another consent.*DELETE /v1/audio/voices/{first.id}") as caught:
+        store.add("me", clip(), "Ada", "It is not my voice, but I like it.", None)
+    assert (caught.value.failure.kind, caught.value.failure.code) == ("invalid", "voice_exists")
+    assert store.listed("me") == [first]
+    store.delete("me", first.id)
+    assert store.add("me", clip(), "Renamed", CONSENT, None).created_at == 4000
 
 
 def test_other_words_make_another_voice(store: VoiceStore) -> None:
@@ -91,6 +128,11 @@ def test_a_name_is_never_a_path(store: VoiceStore, name: str, tmp_path: Path) ->
         pytest.param(clip(0.5), "audio_too_short", id="short"),
         pytest.param(clip(6.0), "audio_too_long", id="long"),
         pytest.param(clip(level=0.0), "silent_audio", id="silent"),
+        pytest.param(floats(np.full(32_000, 0.3)), "silent_audio", id="constant"),
+        pytest.param(floats(np.full(8_000, -0.9), rate=8_000), "silent_audio", id="loud-constant"),
+        pytest.param(floats(np.full(32_000, np.nan)), "silent_audio", id="no-numbers"),
+        pytest.param(floats(np.full(32_000, np.inf)), "overloud_audio", id="infinite"),
+        pytest.param(floats(SINE * 32767), "overloud_audio", id="not-scaled"),
         pytest.param(b"", "empty_audio", id="empty"),
         pytest.param(b"\x89PNG\r\n\x1a\n" + b"\0" * 200, "unsupported_audio", id="picture"),
     ],
@@ -100,6 +142,13 @@ def test_a_clip_that_is_no_voice_is_refused(store: VoiceStore, recording: bytes,
         store.add("me", recording, "Ada", CONSENT, None)
     assert (caught.value.failure.code, caught.value.failure.param) == (code, "audio_sample")
     assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.parametrize(
+    "samples", [1.5 * SINE, 0.002 * SINE, 0.2 + 0.1 * SINE], ids=["overshoots", "quiet", "shifted"]
+)
+def test_a_clip_that_was_recorded_badly_is_a_voice(store: VoiceStore, samples: NDArray[Any]) -> None:
+    assert store.add("me", floats(samples), "Ada", CONSENT, None).seconds == 2.0
 
 
 def test_there_is_room_for_so_many(store: VoiceStore) -> None:
@@ -113,6 +162,79 @@ def test_there_is_room_for_so_many(store: VoiceStore) -> None:
         store.add("she", clip(pitch=200), "1", CONSENT, None)
     store.delete("me", first.id)
     store.add("she", clip(pitch=200), "1", CONSENT, None)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def garble(file: Path) -> None:
+    """The sound is damaged, and what is known of it is not."""
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8] = b"\xff" * 8
+    file.write_bytes(data)
+
+
+def describe(file: Path, **fields: Any) -> None:
+    with np.load(file) as stored:
+        about, samples = json.loads(stored["about"].tobytes()), stored["samples"]
+    with file.open("wb") as out:
+        np.savez(out, about=np.frombuffer(json.dumps(about | fields).encode(), np.uint8), samples=samples)
+
+
+def add_a_field(file: Path) -> None:
+    describe(file, expires_at=5)
+
+
+def change_a_type(file: Path) -> None:
+    describe(file, created_at="yesterday")
+
+
+def change_the_id(file: Path) -> None:
+    describe(file, id="voice_" + "1" * 32)
+
+
+def forget_the_samples(file: Path) -> None:
+    with np.load(file) as stored:
+        about = stored["about"]
+    with file.open("wb") as out:
+        np.savez(out, about=about)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, add_a_field, change_a_type, change_the_id])
+def test_a_damaged_voice_is_left_out_and_can_be_deleted(
+    store: VoiceStore, damage: Callable[[Path], None], tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    whole, hurt = (store.add("me", clip(pitch=pitch), "Ada", CONSENT, None) for pitch in (200, 201))
+    file = tmp_path / "voices" / "me" / f"{hurt.id}.npz"
+    damage(file)
+    damaged = file.read_bytes()
+    assert store.listed("me") == [whole]
+    assert hurt.id in logged.text
+    for ask in (store.get, store.reference):
+        with pytest.raises(MotetError, match="no voice"):
+            ask("me", hurt.id)
+    with pytest.raises(MotetError, match=f"cannot be read.*DELETE /v1/audio/voices/{hurt.id}"):
+        store.add("me", clip(pitch=201), "Ada", CONSENT, None)
+    assert file.read_bytes() == damaged
+    store.delete("me", hurt.id)
+    assert store.add("me", clip(pitch=201), "Ada", CONSENT, None) == hurt
+
+
+@pytest.mark.parametrize("damage", [garble, forget_the_samples])
+def test_a_voice_whose_sound_is_damaged_is_not_found(
+    store: VoiceStore, damage: Callable[[Path], None], tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    voice = store.add("me", clip(), "Ada", CONSENT, None)
+    damage(tmp_path / "voices" / "me" / f"{voice.id}.npz")
+    with pytest.raises(MotetError, match="no voice"):
+        store.reference("me", voice.id)
+    assert voice.id in logged.text
 
 
 def test_a_write_that_fails_leaves_nothing(store: VoiceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +340,16 @@ async def test_a_key_sees_and_uses_its_own_voices_only(tmp_path: Path) -> None:
         pytest.param({"name": "a" * 101}, "name", id="long-name"),
         pytest.param({"consent": ""}, "consent", id="no-consent"),
         pytest.param({"consent": "ok"}, "consent", id="short-consent"),
+        pytest.param({"consent": "\u200b" * 12}, "consent", id="unseen-consent"),
+        pytest.param({"consent": "\u200d" * 12}, "consent", id="consent-of-joiners"),
+        pytest.param({"consent": "\u3164" * 12}, "consent", id="consent-of-fillers"),
+        pytest.param({"consent": "I agree." + "\u200d" * 12}, "consent", id="padded-consent"),
+        pytest.param({"consent": "1234567890."}, "consent", id="consent-without-words"),
+        pytest.param({"consent": CONSENT + "\x1b[2K."}, "consent", id="consent-that-erases-itself"),
+        pytest.param({"consent": CONSENT + "\x1f."}, "consent", id="consent-with-a-separator"),
+        pytest.param({"name": "Ada\u202eadA."}, "name", id="turned-name"),
+        pytest.param({"name": "Ada\nBo"}, "name", id="name-of-two-lines"),
+        pytest.param({"name": "\u200d"}, "name", id="unseen-name"),
         pytest.param({"type": "prompt"}, "type", id="prompt"),
         pytest.param({"path": "/etc/passwd"}, "path", id="path"),
         pytest.param({"sound": clip(0.2)}, "audio_sample", id="short-clip"),
@@ -229,6 +361,46 @@ async def test_a_wrong_form_is_told_what_to_do(tmp_path: Path, fields: dict[str,
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert [voice["object"] for voice in (await client.get("/v1/audio/voices")).json()["data"]] == ["voice", "voice"]
+
+
+@pytest.mark.parametrize(
+    ("name", "consent"),
+    [
+        pytest.param(
+            "\u0646\u06cc\u200c\u0645\u0627",
+            "\u0645\u0646 \u0645\u0648\u0627\u0641\u0642\u0645 \u0648 \u0645\u06cc\u200c\u062f\u0627\u0646\u0645.",
+            id="joiners",
+        ),
+        pytest.param("声", "我同意使用我的声音录音。", id="no-spaces"),
+        pytest.param("Ada", "I am the speaker.\r\n\tI agree.", id="lines"),
+    ],
+)
+async def test_names_and_consents_of_any_script_are_kept(tmp_path: Path, name: str, consent: str) -> None:
+    client = bench(tmp_path).client
+    created = (await upload(client, name=name, consent=consent)).json()
+    shown = (await client.get(f"/v1/audio/voices/{created['id']}")).json()
+    assert (shown["name"], shown["consent"]) == (name, consent)
+
+
+async def test_a_clip_that_is_there_is_answered_with_its_voice(tmp_path: Path) -> None:
+    client = bench(tmp_path).client
+    first = await upload(client)
+    again = await upload(client, name="Renamed")
+    assert (again.status_code, again.json()) == (200, first.json())
+    other = await upload(client, consent="It is not my voice, but I like it.")
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "voice_exists")
+
+
+async def test_a_damaged_voice_is_not_found_and_hides_no_other(tmp_path: Path) -> None:
+    service = bench(tmp_path, Cloner())
+    whole, hurt = [(await upload(service.client, sound=clip(pitch=pitch))).json()["id"] for pitch in (200, 201)]
+    truncate(tmp_path / EVERYONE / f"{hurt}.npz")
+    listed = (await service.client.get("/v1/audio/voices")).json()["data"]
+    assert [voice["id"] for voice in listed] == ["ada", "bo", whole]
+    assert (await service.client.get(f"/v1/audio/voices/{hurt}")).status_code == 404
+    assert (await service.speak(voice=hurt)).status_code == 404
+    assert (await service.client.delete(f"/v1/audio/voices/{hurt}")).status_code == 200
+    assert (await service.client.delete(f"/v1/audio/voices/{hurt}")).status_code == 404
 
 
 async def test_a_form_without_a_clip_or_consent_is_refused(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from deployments.audio.decode import decode_all
+from deployments.audio.decode import Decoder, decode_all
 from deployments.engines.base import Samples, SpeechRequest, SpeechTraits, Voice, VoiceReference
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
+
+logger = logging.getLogger("ray.serve")
 
 LONGEST_CLIP_SECONDS = 60.0
 VoiceT = TypeVar("VoiceT")
@@ -20,8 +23,11 @@ class ClipVoices(Generic[VoiceT]):
     """Keeps voices by the content of their clips; the one that was not used for longest goes first."""
 
     def __init__(self, folder: Path, listen: Callable[[Samples, int], VoiceT], *, rate: int, most: int) -> None:
-        """The folder's clips are `voices/*.wav`; `listen` gets a mono clip and its rate in Hz. `most` voices are kept."""
-        self._files = {file.stem: file for file in sorted((folder / "voices").glob("*.wav"))}
+        """The folder's clips are `voices/*.wav`; `listen` gets a mono clip and its rate in Hz. `most` voices are kept.
+
+        A clip that cannot be read, or not be named in a request, is logged and left out.
+        """
+        self._files = {file.stem: file for file in _clips_in(folder / "voices")}
         self._listen = listen
         self._rate = rate
         self._most = most
@@ -57,14 +63,27 @@ class ClipVoices(Generic[VoiceT]):
         return self._get(clip.id, lambda: self._listen(clip.samples, clip.sample_rate))
 
     def of_name(self, name: str) -> VoiceT:
-        """The voice of a clip of the folder, which is one of `names`."""
-        data = self._files[name].read_bytes()
+        """The voice of a clip of the folder, which is one of `names`.
+
+        Raises `MotetError` (not_found) for a clip that is gone or cannot be read any more.
+        """
+        try:
+            data = self._files[name].read_bytes()
+        except OSError as error:
+            raise _lost(name, f"its clip is gone or cannot be read ({error.strerror})") from error
 
         def make() -> VoiceT:
-            clip = decode_all(data, self._rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0]
-            return self._listen(clip, self._rate)
+            return self._listen(self._decoded(name, data), self._rate)
 
         return self._get(hashlib.sha256(data).hexdigest(), make)
+
+    def _decoded(self, name: str, data: bytes) -> Samples:
+        """The clip in mono. What is wrong with it is not wrong with anything that the client sent."""
+        try:
+            samples: Samples = decode_all(data, self._rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0]
+        except MotetError as error:
+            raise _lost(name, f"its clip cannot be used ({error.failure.cause.rstrip('.')})") from error
+        return samples
 
     def _get(self, clip_id: str, make: Callable[[], VoiceT]) -> VoiceT:
         if clip_id not in self._kept:
@@ -73,3 +92,31 @@ class ClipVoices(Generic[VoiceT]):
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
         return self._kept[clip_id]
+
+
+def _clips_in(folder: Path) -> list[Path]:
+    """The clips that can be spoken with, by name."""
+    files = sorted(file for file in folder.glob("*") if file.suffix.lower() == ".wav")
+    return [file for file in files if _is_usable(file)]
+
+
+def _is_usable(file: Path) -> bool:
+    """Reads the beginning of a clip; says in the log what is wrong with one that is left out."""
+    if "," in file.stem:
+        logger.warning("%s is no voice: a comma stands between the voices of a request. Rename it.", file)
+        return False
+    try:
+        with file.open("rb") as data:
+            Decoder(data, mono=True, max_seconds=LONGEST_CLIP_SECONDS).close()
+    except (OSError, MotetError) as error:
+        why = error.failure.cause if isinstance(error, MotetError) else error
+        logger.warning("%s is no voice, as it cannot be read: %s", file, why)
+        return False
+    return True
+
+
+def _lost(name: str, why: str) -> MotetError:
+    remedy = "Use another voice, or have whoever runs this service put the clip back."
+    return fail(
+        "not_found", f"The voice {name!r} is not there now: {why}.", remedy, param="voice", code="voice_not_found"
+    )
