@@ -14,7 +14,7 @@ import torch
 
 from deployments.engines.base import EngineSpec, SpeechRequest, VoiceReference
 from deployments.engines.sopro.engine import SoproEngine, SoproUtterance, load
-from deployments.engines.sopro.levels import OnsetGate, trim_end
+from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
@@ -180,6 +180,22 @@ def test_the_gate_holds_silence_back_and_keeps_a_lead() -> None:
     assert len(sound) < len(heard) <= len(sound) + 0.1 * RATE
     ended = trim_end(np.concatenate([sound, np.zeros(RATE, np.float32)]), RATE)
     assert len(sound) < len(ended) <= 1.35 * RATE
+
+
+@pytest.mark.parametrize("seconds", [15.5, 20.0])
+def test_a_steady_clip_is_not_cut_to_nothing(seconds: float) -> None:
+    """All of it is one pause, which begins where nothing has been said yet."""
+    noise = np.random.default_rng(0).standard_normal(int(seconds * RATE)).astype(np.float32) * np.float32(0.1)
+    assert len(crop_on_pause(noise, 15.0, RATE)) >= 15.0 * RATE
+    noise[: int(0.5 * RATE)] *= 20
+    assert len(crop_on_pause(noise, 15.0, RATE)) >= 15.0 * RATE
+
+
+def test_a_long_clip_is_cut_in_the_pause_near_its_border() -> None:
+    speech = np.sin(np.arange(18 * RATE) * 0.1).astype(np.float32) * np.float32(0.3)
+    for start, stop in ((0.0, 2.0), (12.0, 14.0)):
+        speech[int(start * RATE) : int(stop * RATE)] = 0
+    assert len(crop_on_pause(speech, 15.0, RATE)) == pytest.approx(12.15 * RATE, abs=0.05 * RATE)
 
 
 class TestLikeThePackage:

@@ -17,6 +17,8 @@ PAUSE_SECONDS = 0.10
 KEPT_PAUSE_SECONDS = 0.15
 CROP_REACH_SECONDS = 5.0
 KEPT_FRACTION = 0.75
+SHORTEST_SECONDS = 1.0
+"""Of a clip: what is shorter tells too little of a voice, so no pause that leaves less is a place to cut."""
 ROOM_TONE_SECONDS = 0.25
 FADE_SECONDS = 0.02
 ONSET_DB = -45.0
@@ -50,6 +52,7 @@ def crop_on_pause(samples: Samples, seconds: float, rate: int) -> Samples:
     levels = _frame_levels(samples, rate)
     floor = float(np.quantile(levels, 0.1))
     runs = _pauses(levels < floor * 4.0, round(PAUSE_SECONDS / 0.010))
+    places = [run for run in runs if run[0] * hop >= SHORTEST_SECONDS * rate]
     target, total, reach = round(seconds * rate), len(samples), int(CROP_REACH_SECONDS * rate)
 
     def cut_in(run: tuple[int, int]) -> Samples:
@@ -59,10 +62,10 @@ def crop_on_pause(samples: Samples, seconds: float, rate: int) -> Samples:
     if total <= target:
         if runs and runs[-1][1] * hop + window >= total - hop:
             return samples
-        late = [run for run in runs if run[0] * hop >= int(total * KEPT_FRACTION)]
+        late = [run for run in places if run[0] * hop >= int(total * KEPT_FRACTION)]
         return cut_in(late[-1]) if late else _into_room_tone(samples, rate, floor)
-    after = [run for run in runs if target <= run[0] * hop <= target + reach]
-    before = [run for run in runs if run[0] * hop < target and run[1] * hop >= target - reach]
+    after = [run for run in places if target <= run[0] * hop <= target + reach]
+    before = [run for run in places if run[0] * hop < target and run[1] * hop >= target - reach]
     if after or before:
         return cut_in(after[0] if after else before[-1])
     return _into_room_tone(samples[:target], rate, floor)
