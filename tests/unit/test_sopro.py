@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import sentencepiece
 import torch
 
-from deployments.engines.base import EngineSpec, SpeechRequest, VoiceReference
+from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
 from deployments.engines.sopro.engine import SoproEngine, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
@@ -180,6 +181,24 @@ def test_the_gate_holds_silence_back_and_keeps_a_lead() -> None:
     assert len(sound) < len(heard) <= len(sound) + 0.1 * RATE
     ended = trim_end(np.concatenate([sound, np.zeros(RATE, np.float32)]), RATE)
     assert len(sound) < len(ended) <= 1.35 * RATE
+
+
+def spoken_at(engine: SoproEngine, gain: float) -> list[AudioChunk]:
+    """What a voice says that is made so much quieter."""
+    utterance, chunks = engine.open(SpeechRequest((PIECES[1],), "ada")), []
+    utterance.voice = replace(utterance.voice, gain=utterance.voice.gain * gain)
+    while not utterance.finished:
+        chunks.append(good(engine.step([utterance])[0]))
+    return chunks
+
+
+@pytest.mark.parametrize("trim_silence", [True, False])
+def test_silence_from_the_start_ends_a_piece_though_the_gate_holds_it_back(folder: Path, trim_silence: bool) -> None:
+    engine = loaded(folder, trim_silence=trim_silence, temperature=0.0, runaway={"silent_seconds": 1.0})
+    chunks = spoken_at(engine, 0.0)
+    assert chunks[-1].finish_reason == "silence"
+    assert sum(chunk.tokens for chunk in chunks) < engine.most_tokens / 2
+    assert engine.cache.free == engine.options.slots
 
 
 @pytest.mark.parametrize("seconds", [15.5, 20.0])

@@ -138,6 +138,11 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         """What watches over a piece of text."""
         return Runaway(self._runaway, text, rate=self._rate, most=self.most_tokens)
 
+    def watch(self, piece: PieceT, samples: Samples, rate: int) -> bool:
+        """Whether the piece must end with the samples that `advance` gave. A model that holds some of its sound back tells
+        the guard of all of it in `advance`, and answers here what the guard said."""
+        return piece.guard.sound(samples, rate)
+
     def first_cost(self, request: SpeechRequest) -> float:
         """A step is as long for every row, whatever the text."""
         return 1.0
@@ -210,7 +215,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             self.close(utterance)
             return fail("engine", "The model made samples that are not finite numbers.", "Try another seed.")
         rate = self.traits.sample_rate
-        piece.spoken |= piece.guard.sound(samples, rate)
+        piece.spoken |= self.watch(piece, samples, rate)
         tokens, piece.told = piece.guard.tokens - piece.told, piece.guard.tokens
         new = samples[max(0, utterance.heard - utterance.skipped) :]
         utterance.skipped += len(samples)

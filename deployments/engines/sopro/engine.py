@@ -277,11 +277,16 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             speaker=voice.speaker,
         )
 
+    def watch(self, piece: SoproPiece, samples: Samples, rate: int) -> bool:
+        """What the guard said of the sound before the gate, which holds silence back that must end a piece all the same."""
+        return piece.guard.ended
+
     def _heard_part(self, piece: SoproPiece, sound: Tensor, state: VocoderState) -> Samples:
         """The samples of the piece's own sound, at the output's level."""
         skipped = max(0, self._first_hop - piece.vocoder.hops)
         samples: Samples = sound[skipped:].flatten().cpu().numpy() * np.float32(piece.voice.gain)
         piece.vocoder = state
+        piece.spoken |= piece.guard.sound(samples, self.networks.config.sample_rate)
         heard = piece.gate.push(samples)
         if piece.spoken and self.options.trim_silence:
             heard = trim_end(heard, self.networks.config.sample_rate)
