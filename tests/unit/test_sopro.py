@@ -192,6 +192,27 @@ def spoken_at(engine: SoproEngine, gain: float) -> list[AudioChunk]:
     return chunks
 
 
+def test_the_gate_gives_all_of_a_sound_in_which_it_finds_no_beginning() -> None:
+    """Longer than the gate looks back, and even: no part of it stands out."""
+    even = np.sin(np.arange(3 * RATE) * 0.1).astype(np.float32) * np.float32(0.3)
+    gate = OnsetGate(RATE)
+    assert not any(len(gate.push(part)) for part in np.split(even, 6))
+    np.testing.assert_array_equal(gate.finish(), even)
+    assert gate.is_open and len(gate.finish()) == 0
+
+
+def test_a_quiet_piece_is_heard_as_it_is(folder: Path) -> None:
+    trimmed, plain = (spoken_at(loaded(folder, trim_silence=trim), 0.05) for trim in (True, False))
+    assert 0.001 < np.abs(joined(plain)).max() < 0.005
+    np.testing.assert_array_equal(joined(trimmed), joined(plain))
+    assert [chunk.finish_reason for chunk in trimmed[-1:]] == ["stop"]
+
+
+def test_a_piece_too_quiet_to_be_heard_is_silence(folder: Path) -> None:
+    chunks = spoken_at(loaded(folder, trim_silence=True), 0.001)
+    assert len(joined(chunks)) == 0 and chunks[-1].finish_reason == "silence"
+
+
 @pytest.mark.parametrize("trim_silence", [True, False])
 def test_silence_from_the_start_ends_a_piece_though_the_gate_holds_it_back(folder: Path, trim_silence: bool) -> None:
     engine = loaded(folder, trim_silence=trim_silence, temperature=0.0, runaway={"silent_seconds": 1.0})

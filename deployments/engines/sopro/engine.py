@@ -288,11 +288,16 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         piece.vocoder = state
         piece.spoken |= piece.guard.sound(samples, self.networks.config.sample_rate)
         heard = piece.gate.push(samples)
-        if piece.spoken and self.options.trim_silence:
-            heard = trim_end(heard, self.networks.config.sample_rate)
-        if piece.spoken:
-            heard = fade_out(heard, self.networks.config.sample_rate)
-        return soft_limit(heard)
+        return soft_limit(self._last_part(piece, heard) if piece.spoken else heard)
+
+    def _last_part(self, piece: SoproPiece, heard: Samples) -> Samples:
+        """The end of a piece; all of one whose first sound the gate has not found, if there is anything to hear."""
+        rate = self.networks.config.sample_rate
+        if not piece.gate.is_open:
+            heard = piece.gate.finish() if piece.guard.sounded else heard
+        elif self.options.trim_silence:
+            heard = trim_end(heard, rate)
+        return fade_out(heard, rate)
 
 
 def load(spec: EngineSpec) -> SoproEngine:

@@ -159,36 +159,41 @@ def trim_end(samples: Samples, rate: int) -> Samples:
 
 @dataclass(slots=True)
 class OnsetGate:
-    """Holds the silence and breath before a text's first sound back; of it a short lead stays."""
+    """Holds the silence and breath before a text's first sound back; of it a short lead stays.
+
+    While it is closed it has `held` everything, and looks for the first sound behind the first `passed` samples.
+    """
 
     rate: int
     is_open: bool = False
     held: Samples = field(default_factory=lambda: np.zeros(0, np.float32))
-    dropped: int = 0
+    passed: int = 0
 
     def push(self, samples: Samples) -> Samples:
         """What may be heard now."""
         if self.is_open:
             return samples
         self.held = np.concatenate([self.held, samples])
-        levels = _ten_ms_levels(self.held, self.rate)
+        levels = _ten_ms_levels(self.held[self.passed :], self.rate)
         onset = _first_hit(levels > _threshold(levels), ONSET_WINDOW, ONSET_FRAMES) if len(levels) else None
         if onset is None:
-            return self._hold()
-        self.is_open = True
-        heard, self.held = self.held[max(0, self._cut(levels, onset) - self.dropped) :], self.held[:0]
-        return heard
+            self.passed = max(0, len(self.held) - int(HOLD_SECONDS * self.rate))
+            return self.held[:0]
+        return self._open(max(self.passed, self._cut(levels, onset)))
 
-    def _hold(self) -> Samples:
-        more = len(self.held) - int(HOLD_SECONDS * self.rate)
-        if more > 0:
-            self.dropped, self.held = self.dropped + more, self.held[more:]
-        return self.held[:0]
+    def finish(self) -> Samples:
+        """What was held of a text that has ended without a first sound: short, even and quiet ones have none."""
+        return self._open(0)
+
+    def _open(self, first: int) -> Samples:
+        self.is_open = True
+        heard, self.held = self.held[first:], self.held[:0]
+        return heard
 
     def _cut(self, levels: NDArray[np.float32], onset: int) -> int:
         """Where the heard part begins, in samples since the text's beginning."""
         window = int(self.rate * 0.010)
-        start = self.dropped + onset * window
+        start = self.passed + onset * window
         cut = min(max(start - int(LEAD_SECONDS * self.rate), 0), max(0, start - int(0.02 * self.rate)))
         floor = max(float(np.quantile(levels, 0.1)) * _ratio(ENERGY_OVER_FLOOR_DB), _ratio(ONSET_DB))
         soft = _first_hit(levels > floor, ENERGY_FRAMES, ENERGY_FRAMES)
@@ -197,5 +202,5 @@ class OnsetGate:
         near = (onset - soft) * window <= int(0.05 * self.rate)
         over = float(np.quantile(levels, 0.1)) * _ratio(ENERGY_OVER_FLOOR_DB)
         if near or float(np.mean(levels[soft:onset] > over)) >= 0.35:
-            cut = min(cut, max(0, self.dropped + soft * window - int(0.05 * self.rate)))
+            cut = min(cut, max(0, self.passed + soft * window - int(0.05 * self.rate)))
         return cut
