@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
+from pydantic import ValidationError
 
 from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
-from deployments.engines.sopro.engine import SoproEngine, SoproUtterance, load
+from deployments.engines.sopro.engine import SoproEngine, SoproOptions, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
@@ -110,6 +111,19 @@ def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
     good(engine.step([waiting])[0])
     np.testing.assert_allclose(joined(speak(engine, request)), plain, rtol=0, atol=1e-5)
     assert engine.captured.counts.replayed > 30
+
+
+def test_recorded_lengths_come_in_any_order_and_end_where_the_cache_does(folder: Path) -> None:
+    engine = loaded(folder, capture_batches=(8, 4), capture_lengths=(9999, 384, 64, 8888))
+    assert list(engine.captured.batches) == [4, 8]
+    assert list(engine.captured.lengths) == [64, 384, engine.cache.capacity]
+
+
+@pytest.mark.parametrize("option", ["capture_batches", "capture_lengths"])
+@pytest.mark.parametrize("sizes", [(), (0,), (64, -1)])
+def test_recorded_sizes_are_positive_and_at_least_one(option: str, sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match=option):
+        SoproOptions.model_validate({option: sizes})
 
 
 def test_int8_logits_stay_within_their_bound(folder: Path) -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.errors import fail
 from deployments.graphs import on_device
 from deployments.settings import StrictModel
+
+CaptureSizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+"""What a step is recorded for: rows, or positions. In any order; what is more than the engine has is as much as it has."""
 
 
 class LanguageVoiceOptions(StrictModel):

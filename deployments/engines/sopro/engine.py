@@ -23,6 +23,7 @@ from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, uniforms
 from deployments.engines.lm.voice import (
+    CaptureSizes,
     LanguageUtterance,
     LanguageVoiceEngine,
     LanguageVoiceOptions,
@@ -60,8 +61,8 @@ class SoproOptions(LanguageVoiceOptions):
         False,
         description="Record the decoder's step at the start, bucket by bucket. On a CPU it is compiled, which takes long.",
     )
-    capture_batches: tuple[int, ...] = Field((1, 4, 8), description="Rows of the recorded steps.")
-    capture_lengths: tuple[int, ...] = Field((384,), description="Positions they look back at: prompt and tokens.")
+    capture_batches: CaptureSizes = Field((1, 4, 8), description="Rows of the recorded steps.")
+    capture_lengths: CaptureSizes = Field((384,), description="Positions they look back at: prompt and tokens.")
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             self._decode,
             networks.decoder.step_inputs(self.cache),
             sorted({min(batch, options.slots) for batch in options.capture_batches}),
-            options.capture_lengths,
+            sorted({min(length, self.cache.capacity) for length in options.capture_lengths}),
             backend_for(self.device) if options.capture else None,
             self.device,
             most=Bucket(options.slots, self.cache.capacity),
