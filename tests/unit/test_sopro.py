@@ -215,6 +215,16 @@ def test_the_gate_gives_all_of_a_sound_in_which_it_finds_no_beginning() -> None:
     assert gate.is_open and len(gate.finish()) == 0
 
 
+@pytest.mark.parametrize("silent_seconds", [0.0, 3.0])
+def test_the_gate_loses_no_even_sound_that_stands_out_only_after_a_pause(silent_seconds: float) -> None:
+    silence, pause = np.zeros(int(silent_seconds * RATE), np.float32), np.zeros(RATE // 2, np.float32)
+    even = np.sin(np.arange(4 * RATE) * 0.1).astype(np.float32) * np.float32(0.3)
+    gate = OnsetGate(RATE)
+    heard = [gate.push(part) for part in np.array_split(np.concatenate([silence, even, pause, even]), 16)]
+    assert gate.is_open
+    assert 8.5 * RATE <= len(np.concatenate(heard)) <= 8.6 * RATE
+
+
 def test_a_quiet_piece_is_heard_as_it_is(folder: Path) -> None:
     trimmed, plain = (spoken_at(loaded(folder, trim_silence=trim), 0.05) for trim in (True, False))
     assert 0.001 < np.abs(joined(plain)).max() < 0.005

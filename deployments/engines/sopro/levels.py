@@ -175,15 +175,24 @@ class OnsetGate:
             return samples
         self.held = np.concatenate([self.held, samples])
         levels = _ten_ms_levels(self.held[self.passed :], self.rate)
-        onset = _first_hit(levels > _threshold(levels), ONSET_WINDOW, ONSET_FRAMES) if len(levels) else None
+        threshold = _threshold(levels)
+        onset = _first_hit(levels > threshold, ONSET_WINDOW, ONSET_FRAMES)
         if onset is None:
             self.passed = max(0, len(self.held) - int(HOLD_SECONDS * self.rate))
             return self.held[:0]
-        return self._open(max(self.passed, self._cut(levels, onset)))
+        return self._open(min(self._passed_sound(threshold), max(self.passed, self._cut(levels, onset))))
 
     def finish(self) -> Samples:
         """What was held of a text that has ended without a first sound: short, even and quiet ones have none."""
         return self._open(0)
+
+    def _passed_sound(self, threshold: float) -> int:
+        """Where a sound begins that was passed, or the end: an even one stands out only when a pause follows it."""
+        levels = _ten_ms_levels(self.held[: self.passed], self.rate)
+        onset = _first_hit(levels > threshold, ONSET_WINDOW, ONSET_FRAMES)
+        if onset is None:
+            return len(self.held)
+        return max(0, onset * int(self.rate * 0.010) - int(LEAD_SECONDS * self.rate))
 
     def _open(self, first: int) -> Samples:
         self.is_open = True
