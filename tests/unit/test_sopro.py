@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
+from pydantic import ValidationError
 
-from deployments.engines.base import EngineSpec, SpeechRequest, VoiceReference
-from deployments.engines.sopro.engine import SoproEngine, SoproUtterance, load
-from deployments.engines.sopro.levels import OnsetGate, trim_end
+from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
+from deployments.engines.sopro.engine import SoproEngine, SoproOptions, SoproUtterance, load
+from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
@@ -111,6 +113,19 @@ def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
     assert engine.captured.counts.replayed > 30
 
 
+def test_recorded_lengths_come_in_any_order_and_end_where_the_cache_does(folder: Path) -> None:
+    engine = loaded(folder, capture_batches=(8, 4), capture_lengths=(9999, 384, 64, 8888))
+    assert list(engine.captured.batches) == [4, 8]
+    assert list(engine.captured.lengths) == [64, 384, engine.cache.capacity]
+
+
+@pytest.mark.parametrize("option", ["capture_batches", "capture_lengths"])
+@pytest.mark.parametrize("sizes", [(), (0,), (64, -1)])
+def test_recorded_sizes_are_positive_and_at_least_one(option: str, sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match=option):
+        SoproOptions.model_validate({option: sizes})
+
+
 def test_int8_logits_stay_within_their_bound(folder: Path) -> None:
     """At most 5 % of the logits' own spread (root mean square), over a prompt and a step."""
     logits = []
@@ -180,6 +195,71 @@ def test_the_gate_holds_silence_back_and_keeps_a_lead() -> None:
     assert len(sound) < len(heard) <= len(sound) + 0.1 * RATE
     ended = trim_end(np.concatenate([sound, np.zeros(RATE, np.float32)]), RATE)
     assert len(sound) < len(ended) <= 1.35 * RATE
+
+
+def spoken_at(engine: SoproEngine, gain: float) -> list[AudioChunk]:
+    """What a voice says that is made so much quieter."""
+    utterance, chunks = engine.open(SpeechRequest((PIECES[1],), "ada")), []
+    utterance.voice = replace(utterance.voice, gain=utterance.voice.gain * gain)
+    while not utterance.finished:
+        chunks.append(good(engine.step([utterance])[0]))
+    return chunks
+
+
+def test_the_gate_gives_all_of_a_sound_in_which_it_finds_no_beginning() -> None:
+    """Longer than the gate looks back, and even: no part of it stands out."""
+    even = np.sin(np.arange(3 * RATE) * 0.1).astype(np.float32) * np.float32(0.3)
+    gate = OnsetGate(RATE)
+    assert not any(len(gate.push(part)) for part in np.split(even, 6))
+    np.testing.assert_array_equal(gate.finish(), even)
+    assert gate.is_open and len(gate.finish()) == 0
+
+
+@pytest.mark.parametrize("silent_seconds", [0.0, 3.0])
+def test_the_gate_loses_no_even_sound_that_stands_out_only_after_a_pause(silent_seconds: float) -> None:
+    silence, pause = np.zeros(int(silent_seconds * RATE), np.float32), np.zeros(RATE // 2, np.float32)
+    even = np.sin(np.arange(4 * RATE) * 0.1).astype(np.float32) * np.float32(0.3)
+    gate = OnsetGate(RATE)
+    heard = [gate.push(part) for part in np.array_split(np.concatenate([silence, even, pause, even]), 16)]
+    assert gate.is_open
+    assert 8.5 * RATE <= len(np.concatenate(heard)) <= 8.6 * RATE
+
+
+def test_a_quiet_piece_is_heard_as_it_is(folder: Path) -> None:
+    trimmed, plain = (spoken_at(loaded(folder, trim_silence=trim), 0.05) for trim in (True, False))
+    assert 0.001 < np.abs(joined(plain)).max() < 0.005
+    np.testing.assert_array_equal(joined(trimmed), joined(plain))
+    assert [chunk.finish_reason for chunk in trimmed[-1:]] == ["stop"]
+
+
+def test_a_piece_too_quiet_to_be_heard_is_silence(folder: Path) -> None:
+    chunks = spoken_at(loaded(folder, trim_silence=True), 0.001)
+    assert len(joined(chunks)) == 0 and chunks[-1].finish_reason == "silence"
+
+
+@pytest.mark.parametrize("trim_silence", [True, False])
+def test_silence_from_the_start_ends_a_piece_though_the_gate_holds_it_back(folder: Path, trim_silence: bool) -> None:
+    engine = loaded(folder, trim_silence=trim_silence, temperature=0.0, runaway={"silent_seconds": 1.0})
+    chunks = spoken_at(engine, 0.0)
+    assert chunks[-1].finish_reason == "silence"
+    assert sum(chunk.tokens for chunk in chunks) < engine.most_tokens / 2
+    assert engine.cache.free == engine.options.slots
+
+
+@pytest.mark.parametrize("seconds", [15.5, 20.0])
+def test_a_steady_clip_is_not_cut_to_nothing(seconds: float) -> None:
+    """All of it is one pause, which begins where nothing has been said yet."""
+    noise = np.random.default_rng(0).standard_normal(int(seconds * RATE)).astype(np.float32) * np.float32(0.1)
+    assert len(crop_on_pause(noise, 15.0, RATE)) >= 15.0 * RATE
+    noise[: int(0.5 * RATE)] *= 20
+    assert len(crop_on_pause(noise, 15.0, RATE)) >= 15.0 * RATE
+
+
+def test_a_long_clip_is_cut_in_the_pause_near_its_border() -> None:
+    speech = np.sin(np.arange(18 * RATE) * 0.1).astype(np.float32) * np.float32(0.3)
+    for start, stop in ((0.0, 2.0), (12.0, 14.0)):
+        speech[int(start * RATE) : int(stop * RATE)] = 0
+    assert len(crop_on_pause(speech, 15.0, RATE)) == pytest.approx(12.15 * RATE, abs=0.05 * RATE)
 
 
 class TestLikeThePackage:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.lm import linear
 from deployments.engines.vibevoice.config import read
 from deployments.engines.vibevoice.diffusion import schedule
-from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoicePiece, load
+from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, VibeVoicePiece, load
 from deployments.engines.vibevoice.text import Script
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
@@ -276,6 +277,13 @@ def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
     good(engine.step([waiting])[0])
     np.testing.assert_allclose(joined(speak(engine, request)), plain, rtol=0, atol=1e-4)
     assert engine.captured.counts.replayed >= len(plain) // 320
+
+
+@pytest.mark.parametrize("option", ["capture_batches", "capture_lengths"])
+@pytest.mark.parametrize("sizes", [(), (0,), (64, -1)])
+def test_recorded_sizes_are_positive_and_at_least_one(option: str, sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match=option):
+        VibeVoiceOptions.model_validate({option: sizes})
 
 
 def test_a_size_that_was_not_foreseen_is_recorded_as_far_as_streams_and_positions_go(

@@ -31,7 +31,8 @@ class RunawayLimits(StrictModel):
 
 
 class Runaway:
-    """Watches one piece. `reason` is "stop" until a limit is passed, and then stays what it has become."""
+    """Watches one piece. `reason` is "stop" until a limit is passed, and then stays what it has become; `sounded` once any
+    sample was loud enough to be heard."""
 
     def __init__(self, limits: RunawayLimits, text: str, *, rate: float, most: int | None = None) -> None:
         """The model makes `rate` tokens (or frames) for a second of sound, and never more than `most` of them."""
@@ -46,7 +47,7 @@ class Runaway:
         self._agreeing = np.zeros(LONGEST_CIRCLE, np.int64)
         self._seconds_per_frame = 1 / rate
         self._silent_seconds = 0.0
-        self._sounded = False
+        self.sounded = False
 
     @property
     def ended(self) -> bool:
@@ -76,14 +77,14 @@ class Runaway:
         loud = np.flatnonzero(np.abs(samples) >= self._limits.silent_below)
         silent = len(samples)
         if len(loud):
-            self._sounded, self._silent_seconds = True, 0.0
+            self.sounded, self._silent_seconds = True, 0.0
             silent -= 1 + int(loud[-1])
         self._silence(silent / sample_rate)
         return self.ended
 
     def over(self) -> FinishReason:
         """Why the piece ended, now that it has: "silence" also where it ended by itself, but nothing of it was heard."""
-        if not self._sounded:
+        if not self.sounded:
             self._end("silence")
         return self.reason
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from deployments.errors import fail
 from deployments.graphs import on_device
 from deployments.mistakes import in_words
 from deployments.settings import StrictModel
+
+CaptureSizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+"""What a step is recorded for: rows, or positions. In any order; what is more than the engine has is as much as it has."""
 
 
 class LanguageVoiceOptions(StrictModel):
@@ -146,6 +149,11 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         """What watches over a piece of text."""
         return Runaway(self._runaway, text, rate=self._rate, most=self.most_tokens)
 
+    def watch(self, piece: PieceT, samples: Samples, rate: int) -> bool:
+        """Whether the piece must end with the samples that `advance` gave. A model that holds some of its sound back tells
+        the guard of all of it in `advance`, and answers here what the guard said."""
+        return piece.guard.sound(samples, rate)
+
     def first_cost(self, request: SpeechRequest) -> float:
         """A step is as long for every row, whatever the text."""
         return 1.0
@@ -218,7 +226,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             self.close(utterance)
             return fail("engine", "The model made samples that are not finite numbers.", "Try another seed.")
         rate = self.traits.sample_rate
-        piece.spoken |= piece.guard.sound(samples, rate)
+        piece.spoken |= self.watch(piece, samples, rate)
         tokens, piece.told = piece.guard.tokens - piece.told, piece.guard.tokens
         new = samples[max(0, utterance.heard - utterance.skipped) :]
         utterance.skipped += len(samples)

@@ -23,6 +23,7 @@ from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, uniforms
 from deployments.engines.lm.voice import (
+    CaptureSizes,
     LanguageUtterance,
     LanguageVoiceEngine,
     LanguageVoiceOptions,
@@ -60,8 +61,8 @@ class SoproOptions(LanguageVoiceOptions):
         False,
         description="Record the decoder's step at the start, bucket by bucket. On a CPU it is compiled, which takes long.",
     )
-    capture_batches: tuple[int, ...] = Field((1, 4, 8), description="Rows of the recorded steps.")
-    capture_lengths: tuple[int, ...] = Field((384,), description="Positions they look back at: prompt and tokens.")
+    capture_batches: CaptureSizes = Field((1, 4, 8), description="Rows of the recorded steps.")
+    capture_lengths: CaptureSizes = Field((384,), description="Positions they look back at: prompt and tokens.")
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             self._decode,
             networks.decoder.step_inputs(self.cache),
             sorted({min(batch, options.slots) for batch in options.capture_batches}),
-            options.capture_lengths,
+            sorted({min(length, self.cache.capacity) for length in options.capture_lengths}),
             backend_for(self.device) if options.capture else None,
             self.device,
             most=Bucket(options.slots, self.cache.capacity),
@@ -277,17 +278,27 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             speaker=voice.speaker,
         )
 
+    def watch(self, piece: SoproPiece, samples: Samples, rate: int) -> bool:
+        """What the guard said of the sound before the gate, which holds silence back that must end a piece all the same."""
+        return piece.guard.ended
+
     def _heard_part(self, piece: SoproPiece, sound: Tensor, state: VocoderState) -> Samples:
         """The samples of the piece's own sound, at the output's level."""
         skipped = max(0, self._first_hop - piece.vocoder.hops)
         samples: Samples = sound[skipped:].flatten().cpu().numpy() * np.float32(piece.voice.gain)
         piece.vocoder = state
+        piece.spoken |= piece.guard.sound(samples, self.networks.config.sample_rate)
         heard = piece.gate.push(samples)
-        if piece.spoken and self.options.trim_silence:
-            heard = trim_end(heard, self.networks.config.sample_rate)
-        if piece.spoken:
-            heard = fade_out(heard, self.networks.config.sample_rate)
-        return soft_limit(heard)
+        return soft_limit(self._last_part(piece, heard) if piece.spoken else heard)
+
+    def _last_part(self, piece: SoproPiece, heard: Samples) -> Samples:
+        """The end of a piece; all of one whose first sound the gate has not found, if there is anything to hear."""
+        rate = self.networks.config.sample_rate
+        if not piece.gate.is_open:
+            heard = piece.gate.finish() if piece.guard.sounded else heard
+        elif self.options.trim_silence:
+            heard = trim_end(heard, rate)
+        return fade_out(heard, rate)
 
 
 def load(spec: EngineSpec) -> SoproEngine:

@@ -17,6 +17,8 @@ PAUSE_SECONDS = 0.10
 KEPT_PAUSE_SECONDS = 0.15
 CROP_REACH_SECONDS = 5.0
 KEPT_FRACTION = 0.75
+SHORTEST_SECONDS = 1.0
+"""Of a clip: what is shorter tells too little of a voice, so no pause that leaves less is a place to cut."""
 ROOM_TONE_SECONDS = 0.25
 FADE_SECONDS = 0.02
 ONSET_DB = -45.0
@@ -50,6 +52,7 @@ def crop_on_pause(samples: Samples, seconds: float, rate: int) -> Samples:
     levels = _frame_levels(samples, rate)
     floor = float(np.quantile(levels, 0.1))
     runs = _pauses(levels < floor * 4.0, round(PAUSE_SECONDS / 0.010))
+    places = [run for run in runs if run[0] * hop >= SHORTEST_SECONDS * rate]
     target, total, reach = round(seconds * rate), len(samples), int(CROP_REACH_SECONDS * rate)
 
     def cut_in(run: tuple[int, int]) -> Samples:
@@ -59,10 +62,10 @@ def crop_on_pause(samples: Samples, seconds: float, rate: int) -> Samples:
     if total <= target:
         if runs and runs[-1][1] * hop + window >= total - hop:
             return samples
-        late = [run for run in runs if run[0] * hop >= int(total * KEPT_FRACTION)]
+        late = [run for run in places if run[0] * hop >= int(total * KEPT_FRACTION)]
         return cut_in(late[-1]) if late else _into_room_tone(samples, rate, floor)
-    after = [run for run in runs if target <= run[0] * hop <= target + reach]
-    before = [run for run in runs if run[0] * hop < target and run[1] * hop >= target - reach]
+    after = [run for run in places if target <= run[0] * hop <= target + reach]
+    before = [run for run in places if run[0] * hop < target and run[1] * hop >= target - reach]
     if after or before:
         return cut_in(after[0] if after else before[-1])
     return _into_room_tone(samples[:target], rate, floor)
@@ -156,36 +159,50 @@ def trim_end(samples: Samples, rate: int) -> Samples:
 
 @dataclass(slots=True)
 class OnsetGate:
-    """Holds the silence and breath before a text's first sound back; of it a short lead stays."""
+    """Holds the silence and breath before a text's first sound back; of it a short lead stays.
+
+    While it is closed it has `held` everything, and looks for the first sound behind the first `passed` samples.
+    """
 
     rate: int
     is_open: bool = False
     held: Samples = field(default_factory=lambda: np.zeros(0, np.float32))
-    dropped: int = 0
+    passed: int = 0
 
     def push(self, samples: Samples) -> Samples:
         """What may be heard now."""
         if self.is_open:
             return samples
         self.held = np.concatenate([self.held, samples])
-        levels = _ten_ms_levels(self.held, self.rate)
-        onset = _first_hit(levels > _threshold(levels), ONSET_WINDOW, ONSET_FRAMES) if len(levels) else None
+        levels = _ten_ms_levels(self.held[self.passed :], self.rate)
+        threshold = _threshold(levels)
+        onset = _first_hit(levels > threshold, ONSET_WINDOW, ONSET_FRAMES)
         if onset is None:
-            return self._hold()
-        self.is_open = True
-        heard, self.held = self.held[max(0, self._cut(levels, onset) - self.dropped) :], self.held[:0]
-        return heard
+            self.passed = max(0, len(self.held) - int(HOLD_SECONDS * self.rate))
+            return self.held[:0]
+        return self._open(min(self._passed_sound(threshold), max(self.passed, self._cut(levels, onset))))
 
-    def _hold(self) -> Samples:
-        more = len(self.held) - int(HOLD_SECONDS * self.rate)
-        if more > 0:
-            self.dropped, self.held = self.dropped + more, self.held[more:]
-        return self.held[:0]
+    def finish(self) -> Samples:
+        """What was held of a text that has ended without a first sound: short, even and quiet ones have none."""
+        return self._open(0)
+
+    def _passed_sound(self, threshold: float) -> int:
+        """Where a sound begins that was passed, or the end: an even one stands out only when a pause follows it."""
+        levels = _ten_ms_levels(self.held[: self.passed], self.rate)
+        onset = _first_hit(levels > threshold, ONSET_WINDOW, ONSET_FRAMES)
+        if onset is None:
+            return len(self.held)
+        return max(0, onset * int(self.rate * 0.010) - int(LEAD_SECONDS * self.rate))
+
+    def _open(self, first: int) -> Samples:
+        self.is_open = True
+        heard, self.held = self.held[first:], self.held[:0]
+        return heard
 
     def _cut(self, levels: NDArray[np.float32], onset: int) -> int:
         """Where the heard part begins, in samples since the text's beginning."""
         window = int(self.rate * 0.010)
-        start = self.dropped + onset * window
+        start = self.passed + onset * window
         cut = min(max(start - int(LEAD_SECONDS * self.rate), 0), max(0, start - int(0.02 * self.rate)))
         floor = max(float(np.quantile(levels, 0.1)) * _ratio(ENERGY_OVER_FLOOR_DB), _ratio(ONSET_DB))
         soft = _first_hit(levels > floor, ENERGY_FRAMES, ENERGY_FRAMES)
@@ -194,5 +211,5 @@ class OnsetGate:
         near = (onset - soft) * window <= int(0.05 * self.rate)
         over = float(np.quantile(levels, 0.1)) * _ratio(ENERGY_OVER_FLOOR_DB)
         if near or float(np.mean(levels[soft:onset] > over)) >= 0.35:
-            cut = min(cut, max(0, self.dropped + soft * window - int(0.05 * self.rate)))
+            cut = min(cut, max(0, self.passed + soft * window - int(0.05 * self.rate)))
         return cut

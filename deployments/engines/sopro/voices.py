@@ -14,12 +14,11 @@ from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Fram
 from deployments.engines.sopro.config import SoproConfig
 from deployments.engines.sopro.decoder import Decoder
 from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, Weights, resample, vocoder_mel
-from deployments.engines.sopro.levels import crop_on_pause, normalized, output_gain
+from deployments.engines.sopro.levels import SHORTEST_SECONDS, crop_on_pause, normalized, output_gain
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
 from deployments.errors import fail
 
 WARM_UP_FRAMES = 32
-SHORTEST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)

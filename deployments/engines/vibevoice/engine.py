@@ -21,7 +21,7 @@ from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, 
 from deployments.engines.lm.folder import load_weights
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import LanguageUtterance, options_on_this_thread
+from deployments.engines.lm.voice import CaptureSizes, LanguageUtterance, options_on_this_thread
 from deployments.engines.vibevoice.config import VibeVoiceConfig, read
 from deployments.engines.vibevoice.networks import Made, Networks
 from deployments.engines.vibevoice.text import Script
@@ -45,8 +45,8 @@ class VibeVoiceOptions(ClonerOptions):
     capture: bool = Field(
         False, description="Record the step at the start, bucket by bucket. On a CPU it is compiled, which takes long."
     )
-    capture_batches: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32), description="Streams of the recorded steps.")
-    capture_lengths: tuple[int, ...] = Field((512, 1024), description="Positions they look back at.")
+    capture_batches: CaptureSizes = Field((1, 2, 4, 8, 16, 32), description="Streams of the recorded steps.")
+    capture_lengths: CaptureSizes = Field((512, 1024), description="Positions they look back at.")
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
