@@ -261,7 +261,9 @@ def _from_lines(lines: Sequence[str], path: Path, start: int) -> Row:
 def _epub(path: Path, task: Task, split: Split) -> Iterator[Row]:
     for number, chapter in enumerate(chapters(path), 1):
         name = f"{path.stem}-{number:03d} {chapter.title}"[:LONGEST_ID]
-        yield Row("", text=chapter.text, names=(name, f"{path.parent.resolve().name}/{name}"[:LONGEST_ID]))
+        yield Row(
+            "", chapter.text, fault=chapter.fault, names=(name, f"{path.parent.resolve().name}/{name}"[:LONGEST_ID])
+        )
 
 
 _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")

@@ -276,6 +276,29 @@ def test_chapters_in_reading_order_as_they_are_read_aloud(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("href", "name"),
+    [
+        ("new.xhtml#top", "new.xhtml"),
+        ("new%201.xhtml#top", "new 1.xhtml"),
+        ("new%201.xhtml", "new%201.xhtml"),
+        ("New.xhtml", "new.XHTML"),
+        ("new%201.xhtml", "New 1.xhtml"),
+    ],
+)
+def test_a_chapter_is_found_however_its_address_is_written(tmp_path: Path, href: str, name: str) -> None:
+    package = PACKAGE.replace("text/ch1.xhtml", f"text/{href}")
+    rows = rows_of(book(tmp_path / "book.epub", **{"OPS/package.opf": package, f"OPS/text/{name}": CHAPTER_1}))
+    assert [row.id for row in rows] == ["book-001 The first one", "book-002 ch 2.xhtml"]
+
+
+def test_a_chapter_that_is_not_in_the_book_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    package = PACKAGE.replace("text/ch1.xhtml", "text/gone.xhtml").replace('idref="cover"', 'idref="unlisted"')
+    rows = rows_of(book(tmp_path / "book.epub", **{"OPS/package.opf": package}))
+    assert [row.id for row in rows] == ["book-001 unlisted", "book-002 gone.xhtml", "book-003 ch 2.xhtml"]
+    assert ["not in the book" in row.fault for row in rows] == [True, True, False]
+
+
+@pytest.mark.parametrize(
     ("body", "text"),
     [
         ("<h1>Chapter 1<br/>The Start</h1>", "Chapter 1\nThe Start"),
