@@ -31,6 +31,11 @@ LONGEST_ID = 200
 LONGEST_FIELD = 16 * 1024 * 1024
 """Characters of a field of a CSV or TSV file. Python's own limit, of 128 Ki, is less than a book."""
 
+NEEDED: Mapping[Task, tuple[str, ...]] = {"speech": ("text",), "transcription": ("path",), "separation": ("path",)}
+"""Columns of a table of which a task needs one. Where cells can be bytes, `audio` is as good for a recording."""
+OPTIONAL: Mapping[Task, tuple[str, ...]] = {"speech": ("id", "voice"), "transcription": ("id",), "separation": ("id",)}
+"""Columns that a task reads where they are there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -191,6 +196,8 @@ def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], Iterator[li
     with _open_text(path) as file:
         lines = reader(file)
         header = _next_fields(lines) or []
+        if header:  # an empty file has no rows
+            _check_names([_as_utf8(name) for name in header], task, path.name)
         for number in count(2):
             place = f"Row {number}"
             try:
@@ -201,6 +208,26 @@ def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], Iterator[li
             if fields is None:
                 return
             yield _from_fields(header, fields, path, task, place)
+
+
+def check_needed(names: Sequence[str], task: Task, table: str, *more: str) -> None:
+    """Raises `MotetError` (invalid) unless `names` has a column that the task needs, or one of `more`."""
+    needed = (*NEEDED[task], *(more if task != "speech" else ()))
+    if not set(needed) & set(names):
+        found = ", ".join(map(repr, names)) or "none"
+        cause = f"{table} has no column {' or '.join(f'`{name}`' for name in needed)}. Its columns: {found}."
+        raise fail(
+            "invalid", cause, "Name the columns so, in this case of letters; a CSV or TSV file does in its first line."
+        )
+
+
+def _check_names(names: Sequence[str], task: Task, table: str, *more: str) -> None:
+    """As `check_needed`, and for columns that are there twice."""
+    check_needed(names, task, table, *more)
+    for name in (*OPTIONAL[task], *NEEDED[task], *more):
+        if names.count(name) > 1:
+            cause = f"{table} has {names.count(name)} columns `{name}`."
+            raise fail("invalid", cause, "Leave the one that is meant, or rename the others.")
 
 
 def _next_fields(lines: Iterator[list[str]]) -> list[str] | None:
@@ -219,9 +246,10 @@ def _from_fields(header: Sequence[str], fields: Sequence[str], path: Path, task:
 
 
 def _parquet(path: Path, task: Task, split: Split) -> Iterator[Row]:
-    wanted = {"id", "voice", "text"} if task == "speech" else {"id", "path", "audio"}
     with pq.ParquetFile(path) as file:
-        columns = sorted(wanted & set(file.schema_arrow.names))
+        names = file.schema_arrow.names
+        _check_names(names, task, path.name, "audio")
+        columns = sorted(set(names) & {*OPTIONAL[task], *NEEDED[task], "audio"})
         number = 0
         for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
             for at in range(batch.num_rows):

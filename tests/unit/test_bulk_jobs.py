@@ -953,6 +953,13 @@ def test_a_table_with_such_a_column_is_not_rendered() -> None:
         TableWorker(speech_job())(pa.table({"text": ["short"], "key": ["mine"]}))
 
 
+@pytest.mark.parametrize(("task", "needed"), [("speech", "`text`"), ("transcription", "`path` or `audio`")])
+def test_a_table_without_the_column_that_is_needed_is_refused(task: Task, needed: str) -> None:
+    with pytest.raises(MotetError, match=f"The table has no column {needed}. Its columns: 'line', 'id'"):
+        check_columns(["line", "id"], task)
+    check_columns([], task)
+
+
 def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:
     job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
     (tmp_path / "a.wav").write_bytes(wav(1))

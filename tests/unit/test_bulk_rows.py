@@ -51,6 +51,32 @@ def test_tables_of_text(tmp_path: Path, name: str, mark: str) -> None:
     assert [(row.id, row.text, bool(row.fault)) for row in rows] == [("a", "One.", False), ("b", "", True)]
 
 
+@pytest.mark.parametrize(
+    ("text", "task", "told"),
+    [
+        ("Hello there\nBye\n", "speech", r"no column `text`. Its columns: 'Hello there'\."),
+        ("Id,Text\na,One.\n", "speech", r"'Id', 'Text'"),
+        ("id;text\na;One.\n", "speech", r"'id;text'"),
+        ("id,audio\na,a.wav\n", "transcription", r"no column `path`"),
+        ("text,text\nOne.,Two.\n", "speech", r"2 columns `text`"),
+    ],
+)
+def test_a_table_without_the_column_that_is_needed_is_refused(tmp_path: Path, text: str, task: Task, told: str) -> None:
+    with pytest.raises(MotetError, match=f"rows.csv has .*{told}"):
+        rows_of(written(tmp_path / "rows.csv", text), task)
+
+
+@pytest.mark.parametrize(("task", "needed"), [("speech", "`text`"), ("separation", "`path` or `audio`")])
+def test_parquet_without_the_column_that_is_needed_is_refused(tmp_path: Path, task: Task, needed: str) -> None:
+    pq.write_table(pa.table({"Text": ["One."]}), tmp_path / "rows.parquet")
+    with pytest.raises(MotetError, match=f"no column {needed}. Its columns: 'Text'"):
+        rows_of(tmp_path / "rows.parquet", task)
+
+
+def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
+    assert rows_of(written(tmp_path / "rows.csv", "\n")) == []
+
+
 def test_parquet_of_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["One.", None], "other": [1, 2]}), tmp_path / "rows.parquet")
     rows = rows_of(tmp_path / "rows.parquet")
