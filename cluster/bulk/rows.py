@@ -1,6 +1,7 @@
 """The rows of a job: JSONL, CSV, Parquet, plain text and EPUB chapters for speech; recordings for the rest.
 
-A line that cannot be read becomes a row with a fault, which ends up as an error in the output and stops nobody.
+A line that cannot be read becomes a row with a fault, which ends up as an error in the output and stops nobody. What is wrong
+with a whole table, as a column that is not there or a quote that takes other lines with it, is told before any row is made.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.bulk.epub import chapters
 from deployments.engines.registry import Task
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
 
 Split = Literal["line", "paragraph"]
 
@@ -182,7 +183,7 @@ def _not_utf8(place: str, path: Path) -> Row:
 
 
 def _csv(path: Path, task: Task, split: Split) -> Iterator[Row]:
-    # Strict: a quote that is never closed would otherwise take the rest of the file for one field.
+    # Strict: a quote that is never closed would otherwise take the rest of the file for one field, and nobody would know.
     return _table(path, task, partial(csv.reader, strict=True))
 
 
@@ -191,17 +192,23 @@ def _tsv(path: Path, task: Task, split: Split) -> Iterator[Row]:
     return _table(path, task, partial(csv.reader, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], Iterator[list[str]]]) -> Iterator[Row]:
+class _Lines(Iterator[list[str]], Protocol):
+    """A reader of Python's `csv`. `line_num` is how many lines of the file it has read."""
+
+    line_num: int
+
+
+def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], _Lines]) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     with _open_text(path) as file:
         lines = reader(file)
-        header = _next_fields(lines) or []
+        header = _next_fields(lines, path.name) or []
         if header:  # an empty file has no rows
             _check_names([_as_utf8(name) for name in header], task, path.name)
         for number in count(2):
             place = f"Row {number}"
             try:
-                fields = _next_fields(lines)
+                fields = _next_fields(lines, path.name)
             except csv.Error as error:
                 yield Row("", fault=f"{place} of {path.name} cannot be read: {error}.")
                 continue
@@ -230,9 +237,26 @@ def _check_names(names: Sequence[str], task: Task, table: str, *more: str) -> No
             raise fail("invalid", cause, "Leave the one that is meant, or rename the others.")
 
 
-def _next_fields(lines: Iterator[list[str]]) -> list[str] | None:
-    """The fields of the next row that is not empty; None at the end."""
-    return next((fields for fields in lines if fields), None)
+def _next_fields(lines: _Lines, name: str) -> list[str] | None:
+    """The fields of the next row that is not empty; None at the end.
+
+    Raises `csv.Error` for a line that cannot be read, and `MotetError` (invalid) where other lines are lost with it.
+    """
+    while True:
+        before = lines.line_num
+        try:
+            fields = next(lines, None)
+        except csv.Error as error:
+            if lines.line_num == before + 1:
+                raise
+            raise _open_quote(name, before + 1, lines.line_num, error) from error
+        if fields is None or fields:
+            return fields
+
+
+def _open_quote(name: str, first: int, last: int, error: csv.Error) -> MotetError:
+    cause = f"A quote that opens in the row of line {first} of {name} takes the lines up to {last} into it: {error}."
+    return fail("invalid", _as_utf8(cause), 'Close the quote where its text ends; one within a text is written "".')
 
 
 def _from_fields(header: Sequence[str], fields: Sequence[str], path: Path, task: Task, place: str) -> Row:

@@ -125,11 +125,27 @@ def test_csv_with_too_many_fields_or_an_open_quote_is_not_spoken(
         'q,"Two, three."',
         'o,"open',
     ]
-    rows = rows_of(written(tmp_path / "rows.csv", "\n".join([*lines, "p,Four.\n"])))
+    rows = rows_of(written(tmp_path / "rows.csv", "\n".join(lines)))
     assert [row.text[:12] for row in rows] == ["", "One.", "x" * 12, "", "Two, three.", ""]
     assert [bool(row.fault) for row in rows] == [True, False, False, True, False, True]
     assert "3 fields" in rows[0].fault
     assert rows[0].id == "z"
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            ["id,text", "0,Zero.", "", '1,"open', *(f"{number},line" for number in range(2, 9))],
+            "row of line 4 .* up to 11",
+        ),
+        (["id,text", '1,"two', 'lines."', '2,"open', "3,line", '4,"quoted"'], "row of line 4 .* up to 6"),
+        (['id,"text', "1,One."], "row of line 1 .* up to 2"),
+    ],
+)
+def test_a_quote_that_takes_other_rows_with_it_is_refused(tmp_path: Path, lines: list[str], told: str) -> None:
+    with pytest.raises(MotetError, match=told):
+        rows_of(written(tmp_path / "rows.csv", "\n".join(lines)))
 
 
 def test_quotes_in_tsv_are_characters(tmp_path: Path) -> None:
