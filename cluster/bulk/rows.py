@@ -32,9 +32,19 @@ LONGEST_ID = 200
 LONGEST_FIELD = 16 * 1024 * 1024
 """Characters of a field of a CSV or TSV file. Python's own limit, of 128 Ki, is less than a book."""
 
-NEEDED: Mapping[Task, tuple[str, ...]] = {"speech": ("text",), "transcription": ("path",), "separation": ("path",)}
+_SOUND_FILE = ("path", "file")
+"""`file` is what the manifest of a job calls it."""
+NEEDED: Mapping[Task, tuple[str, ...]] = {
+    "speech": ("text",),
+    "transcription": _SOUND_FILE,
+    "separation": _SOUND_FILE,
+}
 """Columns of a table of which a task needs one. Where cells can be bytes, `audio` is as good for a recording."""
-OPTIONAL: Mapping[Task, tuple[str, ...]] = {"speech": ("id", "voice"), "transcription": ("id",), "separation": ("id",)}
+OPTIONAL: Mapping[Task, tuple[str, ...]] = {
+    "speech": ("id", "voice"),
+    "transcription": ("id", "stem"),
+    "separation": ("id", "stem"),
+}
 """Columns that a task reads where they are there."""
 
 
@@ -331,15 +341,15 @@ _READERS: Mapping[str, Callable[[Path, Task, Split], Iterator[Row]]] = {
 
 
 def row_of(facts: Mapping[str, Any], task: Task) -> Row:
-    """A row of somebody's table, which has `text`, `audio` (bytes) or `path`."""
+    """A row of somebody's table, which has `text`, `audio` (bytes), `path` or `file`."""
     return _from_facts(facts, Path("the table"), task, "A row", Path(), 0)
 
 
 def _from_facts(
     facts: Mapping[str, Any], path: Path, task: Task, place: str, folder: Path, row: int | None = None
 ) -> Row:
-    """`folder` is where a relative `path` begins; `row` says where in a Parquet file `audio` is."""
-    name = "" if facts.get("id") is None else str(facts["id"])
+    """`folder` is where a relative `path` or `file` begins; `row` says where in a Parquet file `audio` is."""
+    name = _id_in(facts, task)
     if task == "speech":
         text, voice = facts.get("text"), facts.get("voice") or None
         if not isinstance(text, str) or not text.strip():
@@ -352,10 +362,17 @@ def _from_facts(
     if isinstance(sound, bytes):
         digest = hashlib.sha256(sound).hexdigest()
         return Row(name, recording=Recording(str(path.resolve()), row, digest, len(sound)))
-    file = facts.get("path")
+    file = next((facts[column] for column in _SOUND_FILE if facts.get(column)), None)
     if not isinstance(file, str) or not file:
-        return Row(name, fault=f"{place} of {path.name} has no `path`, and no `audio`.")
+        return Row(name, fault=f"{place} of {path.name} has no `path` or `file`, and no `audio`.")
     return _from_file(name, folder / file)
+
+
+def _id_in(facts: Mapping[str, Any], task: Task) -> str:
+    """Stems of one recording, as a job writes them, have its id, and are rows of their own here."""
+    name = "" if facts.get("id") is None else str(facts["id"])
+    stem = facts.get("stem") if task != "speech" else None
+    return f"{name}.{stem}" if name and stem else name
 
 
 def _from_file(name: str, path: Path) -> Row:

@@ -27,8 +27,8 @@ from cluster.bulk.job import BulkJob, seed_of
 from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
-from cluster.bulk.results import RESULT, Outcome, table_of
-from cluster.bulk.rows import Recording, Row
+from cluster.bulk.results import RESULT, Outcome, Result, table_of
+from cluster.bulk.rows import Recording, Row, read_recording, read_rows
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
 from cluster.bulk.sound import SoundBytes
@@ -383,6 +383,21 @@ def test_a_folder_has_a_file_for_each_row_and_a_manifest(tmp_path: Path) -> None
         assert (tmp_path / name).resolve().parent == (tmp_path / "audio").resolve()
         assert soundfile.info(tmp_path / name).format == "FLAC"
     assert "error" in facts[-1]
+
+
+@pytest.mark.parametrize("layout", ["parquet", "folder"])
+def test_stems_of_one_job_are_the_recordings_of_another(tmp_path: Path, layout: Layout) -> None:
+    job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
+    stems = [Result(1.0, stem=name, audio=wav(1), format="wav") for name in ("speech", "rest")]
+
+    def separated(batches: Sequence[Batch]) -> Iterator[Made]:
+        yield from (made_of(batch.name, batch.items, [stems], job.model.model) for batch in batches)
+
+    run(job, tmp_path / "apart", separated, [recording_row(tmp_path)], layout)
+    written = tmp_path / "apart" / ("part-00000.parquet" if layout == "parquet" else "manifest.jsonl")
+    rows = list(read_rows([written], "transcription", "line"))
+    assert [row.id for row in rows] == ["a.speech", "a.rest"]
+    assert [read_recording(row.recording) for row in rows if row.recording] == [stem.audio for stem in stems]
 
 
 def test_output_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -953,7 +968,7 @@ def test_a_table_with_such_a_column_is_not_rendered() -> None:
         TableWorker(speech_job())(pa.table({"text": ["short"], "key": ["mine"]}))
 
 
-@pytest.mark.parametrize(("task", "needed"), [("speech", "`text`"), ("transcription", "`path` or `audio`")])
+@pytest.mark.parametrize(("task", "needed"), [("speech", "`text`"), ("transcription", "`path` or `file` or `audio`")])
 def test_a_table_without_the_column_that_is_needed_is_refused(task: Task, needed: str) -> None:
     with pytest.raises(MotetError, match=f"The table has no column {needed}. Its columns: 'line', 'id'"):
         check_columns(["line", "id"], task)

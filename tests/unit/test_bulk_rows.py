@@ -57,7 +57,7 @@ def test_tables_of_text(tmp_path: Path, name: str, mark: str) -> None:
         ("Hello there\nBye\n", "speech", r"no column `text`. Its columns: 'Hello there'\."),
         ("Id,Text\na,One.\n", "speech", r"'Id', 'Text'"),
         ("id;text\na;One.\n", "speech", r"'id;text'"),
-        ("id,audio\na,a.wav\n", "transcription", r"no column `path`"),
+        ("id,audio\na,a.wav\n", "transcription", r"no column `path` or `file`\."),
         ("text,text\nOne.,Two.\n", "speech", r"2 columns `text`"),
     ],
 )
@@ -66,7 +66,7 @@ def test_a_table_without_the_column_that_is_needed_is_refused(tmp_path: Path, te
         rows_of(written(tmp_path / "rows.csv", text), task)
 
 
-@pytest.mark.parametrize(("task", "needed"), [("speech", "`text`"), ("separation", "`path` or `audio`")])
+@pytest.mark.parametrize(("task", "needed"), [("speech", "`text`"), ("separation", "`path` or `file` or `audio`")])
 def test_parquet_without_the_column_that_is_needed_is_refused(tmp_path: Path, task: Task, needed: str) -> None:
     pq.write_table(pa.table({"Text": ["One."]}), tmp_path / "rows.parquet")
     with pytest.raises(MotetError, match=f"no column {needed}. Its columns: 'Text'"):
