@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import unicodedata
 import wave
 from collections.abc import Iterator, Mapping, Sequence
@@ -436,6 +437,27 @@ def test_another_job_is_refused_in_the_same_folder(tmp_path: Path, change: str) 
             rows_of(TEXTS[:3] if change == "input" else TEXTS),
             "folder" if change == "layout" else "parquet",
         )
+
+
+@pytest.mark.parametrize("change", ["size", "time", "name"])
+def test_a_job_whose_weights_changed_is_another_job(tmp_path: Path, change: str) -> None:
+    job = speech_job()
+    here = Here(job)
+    weights = tmp_path / "weights" / "deep" / "model.safetensors"
+    job = job.model_copy(update={"model": job.model.model_copy(update={"source": f"path:{tmp_path / 'weights'}"})})
+    run(job, tmp_path / "out", here)  # the folder is not on this machine
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"before")
+    run(job, tmp_path / "spoken", here)
+    run(job, tmp_path / "spoken", here)
+    if change == "size":
+        weights.write_bytes(b"after")
+    elif change == "time":
+        os.utime(weights, (1, 1))
+    else:
+        weights.rename(weights.with_name("other.safetensors"))
+    with pytest.raises(MotetError, match="another job: its input, settings, weights"):
+        run(job, tmp_path / "spoken", here)
 
 
 def test_a_row_has_the_same_seed_whoever_makes_it() -> None:
