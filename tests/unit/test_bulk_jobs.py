@@ -12,7 +12,7 @@ import unicodedata
 import wave
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -24,11 +24,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from cluster.bulk.answers import language_code
 from cluster.bulk.job import BulkJob, seed_of
 from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
-from cluster.bulk.results import RESULT, Outcome, Result, table_of
+from cluster.bulk.results import RESULT, Outcome, Result, Timing, table_of
 from cluster.bulk.rows import Recording, Row, read_recording, read_rows
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
@@ -52,6 +53,7 @@ from deployments.engines.base import (
 )
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
+from deployments.listening import Heard
 from deployments.speaking import SpeechTask, no_sound, nothing_to_say, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import Wishes, job_of, places_for
@@ -59,6 +61,7 @@ from serve_app.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Pieces, Steps
 from serve_app.http_errors import error_response
 from serve_app.streaming import event
+from serve_app.transcript_formats import LANGUAGES, verbose
 from tests.unit.fakes import TRAITS, ToneEngine
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
@@ -860,6 +863,40 @@ def test_speech_that_breaks_off_is_tried_again_and_then_an_error(tmp_path: Path)
 def test_transcripts_of_a_service(tmp_path: Path) -> None:
     found = served(LiveService(), [recording_row(tmp_path)], tmp_path / "out", "transcription")
     assert (found[0]["text"], found[0]["seconds"], found[0]["timings"][0]["text"]) == ("hi", 1.0, "hi")
+
+
+@pytest.mark.parametrize("word_times", [False, True])
+def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_path: Path) -> None:
+    sound = wav(1.00044)
+    word = Word(" hi", 0.1 + 0.2, 0.7 + 0.1 * 3, 1.0)
+    transcript = Transcript((Segment(" hi", word.start, word.end, 0.0, 1.0, 0.0, words=(word,)),), "en")
+
+    class Dusty(Ear):
+        def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
+            return [transcript for _ in windows]
+
+    class Asked:
+        temperature = 0.0
+        timestamp_granularities = ("word", "segment")
+
+    class Verbose(LiveService):
+        def _answer(self, request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, json=verbose([Heard(transcript, 1.00044)], Asked(), "transcribe"))
+
+    wishes = Wishes(word_times=word_times)
+    job = job_of(AppConfig(), "transcription", None, wishes, None)[0]
+    (local,) = renderer_of(job, Dusty()).render(recording_items(job, [sound]), [sound])
+    assert not isinstance(local, Failure)
+    (far,) = served(Verbose(), [recording_row(tmp_path)], tmp_path / "out", "transcription", wishes)
+    assert local[0].timings == (Timing(0.3, 1.0, "hi"),)
+    assert far["timings"] == [asdict(timing) for timing in local[0].timings]
+    assert (far["seconds"], far["language"], far["text"]) == (1.0, "en", local[0].text)
+    assert (local[0].seconds, local[0].language) == (1.0, "en")
+
+
+def test_every_language_that_a_service_calls_by_name_has_its_code() -> None:
+    assert {language_code(name): name for name in LANGUAGES.values()} == LANGUAGES
+    assert (language_code("cy"), language_code("")) == ("cy", None)
 
 
 def test_a_service_that_is_not_there_stops_the_job(tmp_path: Path) -> None:
