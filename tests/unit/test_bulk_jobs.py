@@ -603,6 +603,14 @@ def test_pace_counts_from_the_first_batch() -> None:
     assert pace(progress(80, 300, 90.0)) == "15.0 x real time, 0:00:04 left"
 
 
+def test_pace_tells_no_speed_of_less_than_a_second() -> None:
+    times = iter([10.0, 10.0, 10.002, 11.0])
+    pace = Pace(lambda: next(times))
+    assert pace(progress(60, 100, 30.0)) == ""
+    assert pace(replace(progress(80, 300, 90.0), failed=2)) == "2 failed"
+    assert pace(progress(80, 300, 90.0)) == "60.0 x real time, 0:00:01 left"
+
+
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
     now = [0.0]
     lines: list[str] = []
