@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, Protocol, TextIO
 
 import pyarrow as pa
@@ -29,6 +30,8 @@ Split = Literal["line", "paragraph"]
 RECORDINGS = frozenset((".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm"))
 READ_ROWS = 64
 LONGEST_ID = 200
+SHOWN_NAMES, SHOWN_CHARACTERS = 20, 60
+"""Of columns in an error: where there is no header, they are texts."""
 LONGEST_FIELD = 16 * 1024 * 1024
 """Characters of a field of a CSV or TSV file. Python's own limit, of 128 Ki, is less than a book."""
 
@@ -231,7 +234,8 @@ def check_needed(names: Sequence[str], task: Task, table: str, *more: str) -> No
     """Raises `MotetError` (invalid) unless `names` has a column that the task needs, or one of `more`."""
     needed = (*NEEDED[task], *(more if task != "speech" else ()))
     if not set(needed) & set(names):
-        found = ", ".join(map(repr, names)) or "none"
+        found = ", ".join(repr(shorten(name, SHOWN_CHARACTERS)) for name in names[:SHOWN_NAMES]) or "none"
+        found += " and more" if len(names) > SHOWN_NAMES else ""
         cause = f"{table} has no column {' or '.join(f'`{name}`' for name in needed)}. Its columns: {found}."
         raise fail(
             "invalid", cause, "Name the columns so, in this case of letters; a CSV or TSV file does in its first line."

@@ -57,6 +57,7 @@ def test_tables_of_text(tmp_path: Path, name: str, mark: str) -> None:
         ("Hello there\nBye\n", "speech", r"no column `text`. Its columns: 'Hello there'\."),
         ("Id,Text\na,One.\n", "speech", r"'Id', 'Text'"),
         ("id;text\na;One.\n", "speech", r"'id;text'"),
+        ("word " * 99 + ",x" * 99, "speech", r"columns: '(word )+\[...\]'(, 'x'){19} and more\."),
         ("id,audio\na,a.wav\n", "transcription", r"no column `path` or `file`\."),
         ("text,text\nOne.,Two.\n", "speech", r"2 columns `text`"),
     ],
