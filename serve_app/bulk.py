@@ -76,7 +76,8 @@ def synthesize(
     `seconds`, `sample_rate`, `sha256`, `timings`, `finish_reason`, and `error` where a row failed. Lazy, like every one.
 
     `text` and `voice` become what was spoken, and by whom; rows that failed keep what they came with. Raises `MotetError`
-    (invalid) for other columns named like a result's, here or, where they are not known yet, when the dataset is computed.
+    (invalid) without `text` and for other columns named like a result's, here or, where the columns are not known yet, when
+    the dataset is computed.
     """
     return _rendered(ds, "speech", model, Wishes(voice, speed, seed, form), app, hardware, workers)
 
@@ -95,7 +96,7 @@ def transcribe(
     """A dataset with a column `audio` (bytes), or `path` on the workers' machine, to one with what is said beside it:
     `text`, `language`, `timings`, `seconds`, and `error` where a row failed. The sound itself is left out: `audio` is null.
 
-    Raises `MotetError` (invalid) for other columns named like a result's, as `synthesize` does.
+    Raises `MotetError` (invalid) without either and for other columns named like a result's, as `synthesize` does.
     """
     wishes = Wishes(language=language, prompt=prompt, word_times=word_times)
     return _rendered(ds, "transcription", model, wishes, app, hardware, workers)
@@ -116,7 +117,7 @@ def separate(
     """A dataset with a column `audio` (bytes), or `path` on the workers' machine, to one with a row for each `stem` and its
     sound in `audio`, or one row with an `error` and without `audio`.
 
-    Raises `MotetError` (invalid) for other columns named like a result's, as `synthesize` does.
+    Raises `MotetError` (invalid) without either and for other columns named like a result's, as `synthesize` does.
     """
     wishes = Wishes(form=form, stems=stems, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds)
     return _rendered(ds, "separation", model, wishes, app, hardware, workers)

@@ -15,6 +15,8 @@ from rich.progress import Progress as Bar
 from cluster.bulk.run import Progress
 
 LINE_EVERY_S = 30.0
+LEAST_MEASURED_S = 1.0
+"""Work of less time tells no speed: batches that end at almost the same moment seem to take no time."""
 
 
 @contextmanager
@@ -43,7 +45,7 @@ class Pace:
         self._first: tuple[float, Progress] | None = None
 
     def __call__(self, now: Progress) -> str:
-        """Such as `12.3 x real time, 0:04:10 left, 2 failed`; nothing until two batches are there."""
+        """Such as `12.3 x real time, 0:04:10 left, 2 failed`; no speed until a second after the first batch."""
         if now.new_size and self._first is None:
             self._first = (self._clock(), now)
         if self._first is None:
@@ -51,7 +53,7 @@ class Pace:
         began, first = self._first
         elapsed, size = self._clock() - began, now.size - first.size
         failed = f", {now.failed} failed" if now.failed else ""
-        if elapsed <= 0 or size == 0:
+        if elapsed < LEAST_MEASURED_S or size == 0:
             return failed.removeprefix(", ")
         left = timedelta(seconds=round((now.of_size - now.size) * elapsed / size))
         return f"{(now.seconds - first.seconds) / elapsed:.1f} x real time, {left} left{failed}"

@@ -12,7 +12,7 @@ import posixpath
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -41,24 +41,24 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, LookupError, V
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One document of the spine: its first heading, or its file's name, and its text, a paragraph a line."""
+    """One document of the spine: its first heading, or its file's name, and its text, a paragraph a line.
+
+    `fault` says why there is no text where the book does not hold what its spine names.
+    """
 
     title: str
-    text: str
+    text: str = ""
+    fault: str = ""
 
 
 def chapters(path: Path) -> Iterator[Chapter]:
-    """Every document of the spine that has text. Raises `MotetError` for what is not an EPUB."""
+    """Every document of the spine that has text, or a fault. Raises `MotetError` for what is not an EPUB."""
     try:
         with zipfile.ZipFile(path) as book:
-            names = set(book.namelist())
-            for name in _spine(book):
-                if name in names:
-                    parser = _Text()
-                    parser.feed(_read(book, name))
-                    parser.close()
-                    if parser.text:
-                        yield Chapter(parser.title or posixpath.basename(name), parser.text)
+            for address in _spine(book):
+                chapter = _chapter(book, address)
+                if chapter.text or chapter.fault:
+                    yield chapter
     except UNREADABLE as error:
         raise fail(
             "invalid", f"{path} is not a readable EPUB: {error}.", "Check the file, or export it again."
@@ -66,6 +66,7 @@ def chapters(path: Path) -> Iterator[Chapter]:
 
 
 def _spine(book: zipfile.ZipFile) -> list[str]:
+    """The addresses of the documents within the book; of an item that the package does not list, what the spine calls it."""
     container = _Tags(_read(book, CONTAINER))
     packages = [facts["full-path"] for tag, facts in container.tags if tag == "rootfile" and "full-path" in facts]
     if not packages:
@@ -76,7 +77,27 @@ def _spine(book: zipfile.ZipFile) -> list[str]:
     }
     order = [facts.get("idref", "") for tag, facts in package.tags if tag == "itemref" and facts.get("linear") != "no"]
     folder = posixpath.dirname(packages[0])
-    return [posixpath.normpath(posixpath.join(folder, unquote(files[name]))) for name in order if name in files]
+    return [posixpath.normpath(posixpath.join(folder, files.get(name, name))) for name in order]
+
+
+def _chapter(book: zipfile.ZipFile, address: str) -> Chapter:
+    name = _file_at(address, book.namelist())
+    if name is None:
+        fault = f"The book's spine names {address!r}, which is not in the book."
+        return Chapter(posixpath.basename(address), fault=fault)
+    parser = _Text()
+    parser.feed(_read(book, name))
+    parser.close()
+    return Chapter(parser.title or posixpath.basename(name), parser.text)
+
+
+def _file_at(address: str, names: Sequence[str]) -> str | None:
+    """The file of an address: named as written or without percent signs, or else so but for upper and lower case."""
+    raw = address.partition("#")[0]
+    wanted = (raw, posixpath.normpath(unquote(raw)))
+    folded = {name.casefold(): name for name in names}
+    exact = (name for name in wanted if name in names)
+    return next(exact, None) or next((folded[name.casefold()] for name in wanted if name.casefold() in folded), None)
 
 
 def _read(book: zipfile.ZipFile, name: str) -> str:

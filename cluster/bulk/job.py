@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from cluster.bulk.settings import BulkSettings
 from deployments.audio.encode import AudioFormat
+from deployments.engines import sources
 from deployments.replica import ReplicaSettings
 from deployments.settings import PieceSettings, SeparationSettings, StrictModel, WindowSettings
 
@@ -70,6 +72,17 @@ class BulkJob(StrictModel):
         content = {"model", "engine", "source", "sha256", "options", "device"}
         model = self.model.model_dump(mode="json", include=content)
         return _canonical({"model": model, "order": self.order.model_dump(mode="json")})
+
+    @property
+    def weights(self) -> str:
+        """Names, sizes and times of change of the files of a `path:` source, as JSON; none where it is not on this machine.
+        Not in the identity: a row has the same seed wherever the weights are, and since whenever."""
+        source = sources.parse(self.model.source) if self.model.source else None
+        if source is None or source.kind != "path":
+            return "[]"
+        folder = Path(source.name).expanduser()
+        files = [(str(file.relative_to(folder)), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()]
+        return json.dumps([(name, facts.st_size, facts.st_mtime_ns) for name, facts in files])
 
     def key(self, content: str, voice: str | None = None) -> str:
         """The address of what a row becomes: SHA-256 of the settings and its text, or the digest of its recording."""

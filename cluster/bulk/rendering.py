@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
 from cluster.bulk.plan import WorkItem
-from cluster.bulk.results import Outcome, Result, Timing, digest_of
+from cluster.bulk.results import MILLI_DIGITS, Outcome, Result, Timing, digest_of, heard_timing
 from cluster.bulk.sound import SoundBytes
 from deployments.audio.chunking import PlannedChunk, plan_chunks
 from deployments.audio.decode import Decoder
@@ -226,12 +226,12 @@ class TranscriptionRenderer:
         assert item.recording is not None
         segments = [segment for _, transcript in heard for segment in transcript.segments]
         if self._order.word_times:
-            timings = tuple(Timing(w.start, w.end, w.text.strip()) for segment in segments for w in segment.words)
+            timings = tuple(heard_timing(w.start, w.end, w.text) for segment in segments for w in segment.words)
         else:
-            timings = tuple(Timing(s.start, s.end, s.text.strip()) for s in segments)
+            timings = tuple(heard_timing(s.start, s.end, s.text) for s in segments)
         last = heard[-1][0] if heard else None
         return Result(
-            seconds=last.start + len(last.samples) / self._rate if last else 0.0,
+            seconds=round(last.start + len(last.samples) / self._rate, MILLI_DIGITS) if last else 0.0,
             text=" ".join(transcript.text for _, transcript in heard if transcript.text),
             sha256=item.recording.digest,
             language=heard[0][1].language if heard else None,

@@ -12,6 +12,9 @@ import pyarrow as pa
 from deployments.engines.base import FinishReason
 from deployments.errors import Failure
 
+MILLI_DIGITS = 3
+"""Digits of a second in a transcription. Sums of samples have more, which mean nothing."""
+
 TIMING = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
 
 RESULT = pa.schema(
@@ -66,6 +69,11 @@ class Result:
     language: str | None = None
     timings: tuple[Timing, ...] = ()
     finish_reason: FinishReason | None = None
+
+
+def heard_timing(start: float, end: float, text: str) -> Timing:
+    """When something is said in a recording, to the millisecond as services tell it."""
+    return Timing(round(start, MILLI_DIGITS), round(end, MILLI_DIGITS), text.strip())
 
 
 Outcome = Sequence[Result] | Failure

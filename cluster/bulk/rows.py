@@ -1,6 +1,7 @@
 """The rows of a job: JSONL, CSV, Parquet, plain text and EPUB chapters for speech; recordings for the rest.
 
-A line that cannot be read becomes a row with a fault, which ends up as an error in the output and stops nobody.
+A line that cannot be read becomes a row with a fault, which ends up as an error in the output and stops nobody. What is wrong
+with a whole table, as a column that is not there or a quote that takes other lines with it, is told before any row is made.
 """
 
 from __future__ import annotations
@@ -14,22 +15,40 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from textwrap import shorten
+from typing import Any, Literal, Protocol, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.bulk.epub import chapters
 from deployments.engines.registry import Task
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
 
 Split = Literal["line", "paragraph"]
 
 RECORDINGS = frozenset((".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm"))
 READ_ROWS = 64
 LONGEST_ID = 200
+SHOWN_NAMES, SHOWN_CHARACTERS = 20, 60
+"""Of columns in an error: where there is no header, they are texts."""
 LONGEST_FIELD = 16 * 1024 * 1024
 """Characters of a field of a CSV or TSV file. Python's own limit, of 128 Ki, is less than a book."""
+
+_SOUND_FILE = ("path", "file")
+"""`file` is what the manifest of a job calls it."""
+NEEDED: Mapping[Task, tuple[str, ...]] = {
+    "speech": ("text",),
+    "transcription": _SOUND_FILE,
+    "separation": _SOUND_FILE,
+}
+"""Columns of a table of which a task needs one. Where cells can be bytes, `audio` is as good for a recording."""
+OPTIONAL: Mapping[Task, tuple[str, ...]] = {
+    "speech": ("id", "voice"),
+    "transcription": ("id", "stem"),
+    "separation": ("id", "stem"),
+}
+"""Columns that a task reads where they are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +196,7 @@ def _not_utf8(place: str, path: Path) -> Row:
 
 
 def _csv(path: Path, task: Task, split: Split) -> Iterator[Row]:
-    # Strict: a quote that is never closed would otherwise take the rest of the file for one field.
+    # Strict: a quote that is never closed would otherwise take the rest of the file for one field, and nobody would know.
     return _table(path, task, partial(csv.reader, strict=True))
 
 
@@ -186,15 +205,23 @@ def _tsv(path: Path, task: Task, split: Split) -> Iterator[Row]:
     return _table(path, task, partial(csv.reader, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], Iterator[list[str]]]) -> Iterator[Row]:
+class _Lines(Iterator[list[str]], Protocol):
+    """A reader of Python's `csv`. `line_num` is how many lines of the file it has read."""
+
+    line_num: int
+
+
+def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], _Lines]) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     with _open_text(path) as file:
         lines = reader(file)
-        header = _next_fields(lines) or []
+        header = _next_fields(lines, path.name) or []
+        if header:  # an empty file has no rows
+            _check_names([_as_utf8(name) for name in header], task, path.name)
         for number in count(2):
             place = f"Row {number}"
             try:
-                fields = _next_fields(lines)
+                fields = _next_fields(lines, path.name)
             except csv.Error as error:
                 yield Row("", fault=f"{place} of {path.name} cannot be read: {error}.")
                 continue
@@ -203,9 +230,47 @@ def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], Iterator[li
             yield _from_fields(header, fields, path, task, place)
 
 
-def _next_fields(lines: Iterator[list[str]]) -> list[str] | None:
-    """The fields of the next row that is not empty; None at the end."""
-    return next((fields for fields in lines if fields), None)
+def check_needed(names: Sequence[str], task: Task, table: str, *more: str) -> None:
+    """Raises `MotetError` (invalid) unless `names` has a column that the task needs, or one of `more`."""
+    needed = (*NEEDED[task], *(more if task != "speech" else ()))
+    if not set(needed) & set(names):
+        found = ", ".join(repr(shorten(name, SHOWN_CHARACTERS)) for name in names[:SHOWN_NAMES]) or "none"
+        found += " and more" if len(names) > SHOWN_NAMES else ""
+        cause = f"{table} has no column {' or '.join(f'`{name}`' for name in needed)}. Its columns: {found}."
+        raise fail(
+            "invalid", cause, "Name the columns so, in this case of letters; a CSV or TSV file does in its first line."
+        )
+
+
+def _check_names(names: Sequence[str], task: Task, table: str, *more: str) -> None:
+    """As `check_needed`, and for columns that are there twice."""
+    check_needed(names, task, table, *more)
+    for name in (*OPTIONAL[task], *NEEDED[task], *more):
+        if names.count(name) > 1:
+            cause = f"{table} has {names.count(name)} columns `{name}`."
+            raise fail("invalid", cause, "Leave the one that is meant, or rename the others.")
+
+
+def _next_fields(lines: _Lines, name: str) -> list[str] | None:
+    """The fields of the next row that is not empty; None at the end.
+
+    Raises `csv.Error` for a line that cannot be read, and `MotetError` (invalid) where other lines are lost with it.
+    """
+    while True:
+        before = lines.line_num
+        try:
+            fields = next(lines, None)
+        except csv.Error as error:
+            if lines.line_num == before + 1:
+                raise
+            raise _open_quote(name, before + 1, lines.line_num, error) from error
+        if fields is None or fields:
+            return fields
+
+
+def _open_quote(name: str, first: int, last: int, error: csv.Error) -> MotetError:
+    cause = f"A quote that opens in the row of line {first} of {name} takes the lines up to {last} into it: {error}."
+    return fail("invalid", _as_utf8(cause), 'Close the quote where its text ends; one within a text is written "".')
 
 
 def _from_fields(header: Sequence[str], fields: Sequence[str], path: Path, task: Task, place: str) -> Row:
@@ -219,9 +284,10 @@ def _from_fields(header: Sequence[str], fields: Sequence[str], path: Path, task:
 
 
 def _parquet(path: Path, task: Task, split: Split) -> Iterator[Row]:
-    wanted = {"id", "voice", "text"} if task == "speech" else {"id", "path", "audio"}
     with pq.ParquetFile(path) as file:
-        columns = sorted(wanted & set(file.schema_arrow.names))
+        names = file.schema_arrow.names
+        _check_names(names, task, path.name, "audio")
+        columns = sorted(set(names) & {*OPTIONAL[task], *NEEDED[task], "audio"})
         number = 0
         for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
             for at in range(batch.num_rows):
@@ -261,7 +327,9 @@ def _from_lines(lines: Sequence[str], path: Path, start: int) -> Row:
 def _epub(path: Path, task: Task, split: Split) -> Iterator[Row]:
     for number, chapter in enumerate(chapters(path), 1):
         name = f"{path.stem}-{number:03d} {chapter.title}"[:LONGEST_ID]
-        yield Row("", text=chapter.text, names=(name, f"{path.parent.resolve().name}/{name}"[:LONGEST_ID]))
+        yield Row(
+            "", chapter.text, fault=chapter.fault, names=(name, f"{path.parent.resolve().name}/{name}"[:LONGEST_ID])
+        )
 
 
 _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -277,15 +345,15 @@ _READERS: Mapping[str, Callable[[Path, Task, Split], Iterator[Row]]] = {
 
 
 def row_of(facts: Mapping[str, Any], task: Task) -> Row:
-    """A row of somebody's table, which has `text`, `audio` (bytes) or `path`."""
+    """A row of somebody's table, which has `text`, `audio` (bytes), `path` or `file`."""
     return _from_facts(facts, Path("the table"), task, "A row", Path(), 0)
 
 
 def _from_facts(
     facts: Mapping[str, Any], path: Path, task: Task, place: str, folder: Path, row: int | None = None
 ) -> Row:
-    """`folder` is where a relative `path` begins; `row` says where in a Parquet file `audio` is."""
-    name = "" if facts.get("id") is None else str(facts["id"])
+    """`folder` is where a relative `path` or `file` begins; `row` says where in a Parquet file `audio` is."""
+    name = _id_in(facts, task)
     if task == "speech":
         text, voice = facts.get("text"), facts.get("voice") or None
         if not isinstance(text, str) or not text.strip():
@@ -298,10 +366,17 @@ def _from_facts(
     if isinstance(sound, bytes):
         digest = hashlib.sha256(sound).hexdigest()
         return Row(name, recording=Recording(str(path.resolve()), row, digest, len(sound)))
-    file = facts.get("path")
+    file = next((facts[column] for column in _SOUND_FILE if facts.get(column)), None)
     if not isinstance(file, str) or not file:
-        return Row(name, fault=f"{place} of {path.name} has no `path`, and no `audio`.")
+        return Row(name, fault=f"{place} of {path.name} has no `path` or `file`, and no `audio`.")
     return _from_file(name, folder / file)
+
+
+def _id_in(facts: Mapping[str, Any], task: Task) -> str:
+    """Stems of one recording, as a job writes them, have its id, and are rows of their own here."""
+    name = "" if facts.get("id") is None else str(facts["id"])
+    stem = facts.get("stem") if task != "speech" else None
+    return f"{name}.{stem}" if name and stem else name
 
 
 def _from_file(name: str, path: Path) -> Row:

@@ -81,7 +81,9 @@ def run_job(
         record = store.record
         fingerprint = plan.fingerprint(job, layout)
         if record is not None and record["fingerprint"] != fingerprint:
-            cause = f"{output} holds another job: its input, settings, way or version of Motet differ from these."
+            cause = (
+                f"{output} holds another job: its input, settings, weights, way or version of Motet differ from these."
+            )
             raise fail("invalid", cause, "Name another folder, or remove that one.", code="another_job")
         if record is not None and (finished := _finished(record, output)):
             store.forget(store.done())  # in case the job ended before it had done that
@@ -118,7 +120,7 @@ class _Plan:
         return cls(tuple(named), tuple(cut_into_batches(items.values(), job.bulk)), faults, job.model.model)
 
     def fingerprint(self, job: BulkJob, layout: Layout) -> str:
-        digest = hashlib.sha256(f"{job.identity}\0{job.way}\0{job.version}\0".encode())
+        digest = hashlib.sha256(f"{job.identity}\0{job.way}\0{job.version}\0{job.weights}\0".encode())
         for name, key in self.rows:
             digest.update(f"{name}\0{key}\0".encode())
         for batch in self.batches:

@@ -24,7 +24,7 @@ from cluster.bulk.job import BulkJob
 from cluster.bulk.plan import Batch, WorkItem, from_json, item_of, to_json
 from cluster.bulk.rendering import Renderer, renderer_of
 from cluster.bulk.results import RESULT, Outcome, table_of
-from cluster.bulk.rows import Recording, read_recording, row_of
+from cluster.bulk.rows import Recording, check_needed, read_recording, row_of
 from cluster.bulk.store import part_bytes
 from cluster.hardware import HardwareClass
 from deployments.cpu_scheduling import apply
@@ -131,7 +131,10 @@ READ: Mapping[Task, tuple[str, ...]] = {
 
 
 def check_columns(columns: Sequence[str], task: Task) -> None:
-    """Raises `MotetError` (invalid) where a result would take the place of a column that the task does not read."""
+    """Raises `MotetError` (invalid) where a result would take the place of a column that the task does not read, or what the
+    task needs is not there. No columns are those of a table that is not known yet, or empty."""
+    if columns:
+        check_needed(columns, task, "The table", "audio")
     clashing = [name for name in columns if name in RESULT.names and name not in READ[task]]
     if clashing:
         cause = f"The table has columns that are named like those of a result: {', '.join(clashing)}."

@@ -7,11 +7,12 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import unicodedata
 import wave
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -23,12 +24,13 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from cluster.bulk.answers import language_code
 from cluster.bulk.job import BulkJob, seed_of
 from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
-from cluster.bulk.results import RESULT, Outcome, table_of
-from cluster.bulk.rows import Recording, Row
+from cluster.bulk.results import RESULT, Outcome, Result, Timing, table_of
+from cluster.bulk.rows import Recording, Row, read_recording, read_rows
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import Service, render_on_service
 from cluster.bulk.sound import SoundBytes
@@ -51,6 +53,7 @@ from deployments.engines.base import (
 )
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
+from deployments.listening import Heard
 from deployments.speaking import SpeechTask, no_sound, nothing_to_say, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import Wishes, job_of, places_for
@@ -58,6 +61,7 @@ from serve_app.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Pieces, Steps
 from serve_app.http_errors import error_response
 from serve_app.streaming import event
+from serve_app.transcript_formats import LANGUAGES, verbose
 from tests.unit.fakes import TRAITS, ToneEngine
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
@@ -385,6 +389,21 @@ def test_a_folder_has_a_file_for_each_row_and_a_manifest(tmp_path: Path) -> None
     assert "error" in facts[-1]
 
 
+@pytest.mark.parametrize("layout", ["parquet", "folder"])
+def test_stems_of_one_job_are_the_recordings_of_another(tmp_path: Path, layout: Layout) -> None:
+    job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
+    stems = [Result(1.0, stem=name, audio=wav(1), format="wav") for name in ("speech", "rest")]
+
+    def separated(batches: Sequence[Batch]) -> Iterator[Made]:
+        yield from (made_of(batch.name, batch.items, [stems], job.model.model) for batch in batches)
+
+    run(job, tmp_path / "apart", separated, [recording_row(tmp_path)], layout)
+    written = tmp_path / "apart" / ("part-00000.parquet" if layout == "parquet" else "manifest.jsonl")
+    rows = list(read_rows([written], "transcription", "line"))
+    assert [row.id for row in rows] == ["a.speech", "a.rest"]
+    assert [read_recording(row.recording) for row in rows if row.recording] == [stem.audio for stem in stems]
+
+
 def test_output_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.bulk.output.ROW_GROUP_BYTES", 50_000)
     job = job_of(app_of(shard_bytes=200_000), "speech", None, Wishes(), None)[0]
@@ -421,6 +440,27 @@ def test_another_job_is_refused_in_the_same_folder(tmp_path: Path, change: str) 
             rows_of(TEXTS[:3] if change == "input" else TEXTS),
             "folder" if change == "layout" else "parquet",
         )
+
+
+@pytest.mark.parametrize("change", ["size", "time", "name"])
+def test_a_job_whose_weights_changed_is_another_job(tmp_path: Path, change: str) -> None:
+    job = speech_job()
+    here = Here(job)
+    weights = tmp_path / "weights" / "deep" / "model.safetensors"
+    job = job.model_copy(update={"model": job.model.model_copy(update={"source": f"path:{tmp_path / 'weights'}"})})
+    run(job, tmp_path / "out", here)  # the folder is not on this machine
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"before")
+    run(job, tmp_path / "spoken", here)
+    run(job, tmp_path / "spoken", here)
+    if change == "size":
+        weights.write_bytes(b"after")
+    elif change == "time":
+        os.utime(weights, (1, 1))
+    else:
+        weights.rename(weights.with_name("other.safetensors"))
+    with pytest.raises(MotetError, match="another job: its input, settings, weights"):
+        run(job, tmp_path / "spoken", here)
 
 
 def test_a_row_has_the_same_seed_whoever_makes_it() -> None:
@@ -561,6 +601,14 @@ def test_pace_counts_from_the_first_batch() -> None:
     assert pace(progress(50, 0, 0.0)) == ""
     assert pace(progress(60, 100, 30.0)) == ""
     assert pace(progress(80, 300, 90.0)) == "15.0 x real time, 0:00:04 left"
+
+
+def test_pace_tells_no_speed_of_less_than_a_second() -> None:
+    times = iter([10.0, 10.0, 10.002, 11.0])
+    pace = Pace(lambda: next(times))
+    assert pace(progress(60, 100, 30.0)) == ""
+    assert pace(replace(progress(80, 300, 90.0), failed=2)) == "2 failed"
+    assert pace(progress(80, 300, 90.0)) == "60.0 x real time, 0:00:01 left"
 
 
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
@@ -825,6 +873,40 @@ def test_transcripts_of_a_service(tmp_path: Path) -> None:
     assert (found[0]["text"], found[0]["seconds"], found[0]["timings"][0]["text"]) == ("hi", 1.0, "hi")
 
 
+@pytest.mark.parametrize("word_times", [False, True])
+def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_path: Path) -> None:
+    sound = wav(1.00044)
+    word = Word(" hi", 0.1 + 0.2, 0.7 + 0.1 * 3, 1.0)
+    transcript = Transcript((Segment(" hi", word.start, word.end, 0.0, 1.0, 0.0, words=(word,)),), "en")
+
+    class Dusty(Ear):
+        def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
+            return [transcript for _ in windows]
+
+    class Asked:
+        temperature = 0.0
+        timestamp_granularities = ("word", "segment")
+
+    class Verbose(LiveService):
+        def _answer(self, request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, json=verbose([Heard(transcript, 1.00044)], Asked(), "transcribe"))
+
+    wishes = Wishes(word_times=word_times)
+    job = job_of(AppConfig(), "transcription", None, wishes, None)[0]
+    (local,) = renderer_of(job, Dusty()).render(recording_items(job, [sound]), [sound])
+    assert not isinstance(local, Failure)
+    (far,) = served(Verbose(), [recording_row(tmp_path)], tmp_path / "out", "transcription", wishes)
+    assert local[0].timings == (Timing(0.3, 1.0, "hi"),)
+    assert far["timings"] == [asdict(timing) for timing in local[0].timings]
+    assert (far["seconds"], far["language"], far["text"]) == (1.0, "en", local[0].text)
+    assert (local[0].seconds, local[0].language) == (1.0, "en")
+
+
+def test_every_language_that_a_service_calls_by_name_has_its_code() -> None:
+    assert {language_code(name): name for name in LANGUAGES.values()} == LANGUAGES
+    assert (language_code("cy"), language_code("")) == ("cy", None)
+
+
 def test_a_service_that_is_not_there_stops_the_job(tmp_path: Path) -> None:
     def gone(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
@@ -951,6 +1033,13 @@ def test_columns_named_like_a_results_are_refused(task: Task, given: list[str], 
 def test_a_table_with_such_a_column_is_not_rendered() -> None:
     with pytest.raises(MotetError, match=r"rename_columns\({'key': 'my_key'}\)"):
         TableWorker(speech_job())(pa.table({"text": ["short"], "key": ["mine"]}))
+
+
+@pytest.mark.parametrize(("task", "needed"), [("speech", "`text`"), ("transcription", "`path` or `file` or `audio`")])
+def test_a_table_without_the_column_that_is_needed_is_refused(task: Task, needed: str) -> None:
+    with pytest.raises(MotetError, match=f"The table has no column {needed}. Its columns: 'line', 'id'"):
+        check_columns(["line", "id"], task)
+    check_columns([], task)
 
 
 def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:

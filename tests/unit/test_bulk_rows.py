@@ -51,6 +51,33 @@ def test_tables_of_text(tmp_path: Path, name: str, mark: str) -> None:
     assert [(row.id, row.text, bool(row.fault)) for row in rows] == [("a", "One.", False), ("b", "", True)]
 
 
+@pytest.mark.parametrize(
+    ("text", "task", "told"),
+    [
+        ("Hello there\nBye\n", "speech", r"no column `text`. Its columns: 'Hello there'\."),
+        ("Id,Text\na,One.\n", "speech", r"'Id', 'Text'"),
+        ("id;text\na;One.\n", "speech", r"'id;text'"),
+        ("word " * 99 + ",x" * 99, "speech", r"columns: '(word )+\[...\]'(, 'x'){19} and more\."),
+        ("id,audio\na,a.wav\n", "transcription", r"no column `path` or `file`\."),
+        ("text,text\nOne.,Two.\n", "speech", r"2 columns `text`"),
+    ],
+)
+def test_a_table_without_the_column_that_is_needed_is_refused(tmp_path: Path, text: str, task: Task, told: str) -> None:
+    with pytest.raises(MotetError, match=f"rows.csv has .*{told}"):
+        rows_of(written(tmp_path / "rows.csv", text), task)
+
+
+@pytest.mark.parametrize(("task", "needed"), [("speech", "`text`"), ("separation", "`path` or `file` or `audio`")])
+def test_parquet_without_the_column_that_is_needed_is_refused(tmp_path: Path, task: Task, needed: str) -> None:
+    pq.write_table(pa.table({"Text": ["One."]}), tmp_path / "rows.parquet")
+    with pytest.raises(MotetError, match=f"no column {needed}. Its columns: 'Text'"):
+        rows_of(tmp_path / "rows.parquet", task)
+
+
+def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
+    assert rows_of(written(tmp_path / "rows.csv", "\n")) == []
+
+
 def test_parquet_of_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["One.", None], "other": [1, 2]}), tmp_path / "rows.parquet")
     rows = rows_of(tmp_path / "rows.parquet")
@@ -99,11 +126,27 @@ def test_csv_with_too_many_fields_or_an_open_quote_is_not_spoken(
         'q,"Two, three."',
         'o,"open',
     ]
-    rows = rows_of(written(tmp_path / "rows.csv", "\n".join([*lines, "p,Four.\n"])))
+    rows = rows_of(written(tmp_path / "rows.csv", "\n".join(lines)))
     assert [row.text[:12] for row in rows] == ["", "One.", "x" * 12, "", "Two, three.", ""]
     assert [bool(row.fault) for row in rows] == [True, False, False, True, False, True]
     assert "3 fields" in rows[0].fault
     assert rows[0].id == "z"
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            ["id,text", "0,Zero.", "", '1,"open', *(f"{number},line" for number in range(2, 9))],
+            "row of line 4 .* up to 11",
+        ),
+        (["id,text", '1,"two', 'lines."', '2,"open', "3,line", '4,"quoted"'], "row of line 4 .* up to 6"),
+        (['id,"text', "1,One."], "row of line 1 .* up to 2"),
+    ],
+)
+def test_a_quote_that_takes_other_rows_with_it_is_refused(tmp_path: Path, lines: list[str], told: str) -> None:
+    with pytest.raises(MotetError, match=told):
+        rows_of(written(tmp_path / "rows.csv", "\n".join(lines)))
 
 
 def test_quotes_in_tsv_are_characters(tmp_path: Path) -> None:
@@ -273,6 +316,29 @@ def test_chapters_in_reading_order_as_they_are_read_aloud(tmp_path: Path) -> Non
     ]
     rows = rows_of(tmp_path / "book.epub")
     assert [row.id for row in rows] == ["book-001 The first one", "book-002 ch 2.xhtml"]
+
+
+@pytest.mark.parametrize(
+    ("href", "name"),
+    [
+        ("new.xhtml#top", "new.xhtml"),
+        ("new%201.xhtml#top", "new 1.xhtml"),
+        ("new%201.xhtml", "new%201.xhtml"),
+        ("New.xhtml", "new.XHTML"),
+        ("new%201.xhtml", "New 1.xhtml"),
+    ],
+)
+def test_a_chapter_is_found_however_its_address_is_written(tmp_path: Path, href: str, name: str) -> None:
+    package = PACKAGE.replace("text/ch1.xhtml", f"text/{href}")
+    rows = rows_of(book(tmp_path / "book.epub", **{"OPS/package.opf": package, f"OPS/text/{name}": CHAPTER_1}))
+    assert [row.id for row in rows] == ["book-001 The first one", "book-002 ch 2.xhtml"]
+
+
+def test_a_chapter_that_is_not_in_the_book_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    package = PACKAGE.replace("text/ch1.xhtml", "text/gone.xhtml").replace('idref="cover"', 'idref="unlisted"')
+    rows = rows_of(book(tmp_path / "book.epub", **{"OPS/package.opf": package}))
+    assert [row.id for row in rows] == ["book-001 unlisted", "book-002 gone.xhtml", "book-003 ch 2.xhtml"]
+    assert ["not in the book" in row.fault for row in rows] == [True, True, False]
 
 
 @pytest.mark.parametrize(
