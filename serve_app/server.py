@@ -35,6 +35,11 @@ PARENT_POLL_S = 1.0
 SHUTDOWN_S = 15.0
 LEAVE_S = 5.0
 
+WHAT_FAILED_IS_DOWN = (
+    "What is named here is down until a good file is deployed; everything else still runs. Mend that and deploy again."
+)
+"""A replica ends before its successor comes, and Ray Serve brings none back."""
+
 
 def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
     """Runs this module with the profile's environment; returns its exit status. Signals reach it directly."""
@@ -121,7 +126,7 @@ def _wait_until_updated(settings: ConfigFile) -> None:
     while (there := serve.status().applications[settings.application]).status != ApplicationStatus.RUNNING:
         if there.status == ApplicationStatus.DEPLOY_FAILED:
             cause = f"It does not come up: {startup.cause_of(there)}"
-            raise fail("unavailable", cause, "What ran before still does; mend that and deploy again.")
+            raise fail("unavailable", cause, WHAT_FAILED_IS_DOWN)
         if time.monotonic() > deadline:
             waiting = [*startup.troubles_of(there), *doctor_cluster.pending_of(settings.app)]
             cause = "\n".join([f"It is not all up after {settings.app.start_timeout_s:g} s.", *waiting])

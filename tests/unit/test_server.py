@@ -82,3 +82,12 @@ def test_a_start_and_an_update_that_fail_say_why_and_what_to_do(
             wait()
         assert caught.value.failure.kind == kind
         assert remedy in caught.value.failure.remedy
+
+
+def test_an_update_that_fails_says_what_is_down_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(ApplicationStatus.DEPLOY_FAILED, monkeypatch)
+    with pytest.raises(MotetError) as caught:
+        server._wait_until_updated(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
+    remedy = caught.value.failure.remedy
+    assert "named here is down until" in remedy
+    assert "What ran before" not in remedy
