@@ -35,6 +35,9 @@ PARENT_POLL_S = 1.0
 SHUTDOWN_S = 15.0
 LEAVE_S = 5.0
 
+START_ANEW = "end it with its cluster: let the machines leave, join again, and deploy"
+"""What mends that a running service is something else than the file says, and cannot become it."""
+
 WHAT_FAILED_IS_DOWN = (
     "What is named here is down until a good file is deployed; everything else still runs. Mend that and deploy again."
 )
@@ -184,6 +187,7 @@ def _deploy(settings: ConfigFile) -> None:
 
     from serve_app.app import build
 
+    _check_address(settings.http)
     serve.start(
         proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
         http_options={"host": settings.http.host, "port": settings.http.port},
@@ -192,6 +196,18 @@ def _deploy(settings: ConfigFile) -> None:
     target = serve.RunTarget(build(settings.app), settings.application, prefix)
     # A placement whose machine has not joined yet must not keep the others from serving.
     serve.run_many([target], wait_for_applications_running=False)
+
+
+def _check_address(http: HttpAddress) -> None:
+    """Ray Serve would pass over another address than the one at which it listens already. Raises `MotetError`."""
+    from ray.serve.context import _get_global_client
+
+    client: Any = _get_global_client(raise_if_no_controller_running=False)
+    if client is None or (client.http_config.host, client.http_config.port) == (http.host, http.port):
+        return
+    there = f"{client.http_config.host}:{client.http_config.port}"
+    cause = f"The service listens at {there}, and a running one cannot move to {http.host}:{http.port}."
+    raise fail("invalid", cause, f"Write {there} in http_options, or {START_ANEW}.", param="http_options")
 
 
 def _leave(application: str | None) -> None:
