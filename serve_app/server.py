@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -187,27 +187,40 @@ def _deploy(settings: ConfigFile) -> None:
 
     from serve_app.app import build
 
-    _check_address(settings.http)
+    prefix = (settings.serve.get("applications") or [{}])[0].get("route_prefix", "/")
+    _check_identity(settings, prefix)
     serve.start(
         proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
         http_options={"host": settings.http.host, "port": settings.http.port},
     )
-    prefix = (settings.serve.get("applications") or [{}])[0].get("route_prefix", "/")
     target = serve.RunTarget(build(settings.app), settings.application, prefix)
     # A placement whose machine has not joined yet must not keep the others from serving.
     serve.run_many([target], wait_for_applications_running=False)
 
 
-def _check_address(http: HttpAddress) -> None:
-    """Ray Serve would pass over another address than the one at which it listens already. Raises `MotetError`."""
+def _check_identity(settings: ConfigFile, prefix: str) -> None:
+    """Refuses what Ray Serve would pass over, or break off at, where it runs already. Raises `MotetError`."""
     from ray.serve.context import _get_global_client
 
     client: Any = _get_global_client(raise_if_no_controller_running=False)
-    if client is None or (client.http_config.host, client.http_config.port) == (http.host, http.port):
-        return
-    there = f"{client.http_config.host}:{client.http_config.port}"
-    cause = f"The service listens at {there}, and a running one cannot move to {http.host}:{http.port}."
-    raise fail("invalid", cause, f"Write {there} in http_options, or {START_ANEW}.", param="http_options")
+    if client is not None:
+        _check_address(settings.http, client.http_config)
+        _check_name(settings.application, prefix, client.get_serve_details()["applications"])
+
+
+def _check_address(http: HttpAddress, present: Any) -> None:
+    if (present.host, present.port) != (http.host, http.port):
+        there = f"{present.host}:{present.port}"
+        cause = f"The service listens at {there}, and a running one cannot move to {http.host}:{http.port}."
+        raise fail("invalid", cause, f"Write {there} in http_options, or {START_ANEW}.", param="http_options")
+
+
+def _check_name(name: str, prefix: str, present: Mapping[str, Mapping[str, Any]]) -> None:
+    """An application of another name at the same place is another service, and Ray Serve lets only one be there."""
+    for other, there in present.items():
+        if other != name and there["route_prefix"] == prefix and there["status"] != "DELETING":
+            cause = f"The name is the service's identity: {other!r} runs at {prefix}, and cannot become {name!r}."
+            raise fail("invalid", cause, f"Name the application {other!r}, or {START_ANEW}.", param="name")
 
 
 def _leave(application: str | None) -> None:

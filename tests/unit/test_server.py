@@ -94,10 +94,11 @@ def test_an_update_that_fails_says_what_is_down_until_the_next(monkeypatch: pyte
     assert "What ran before" not in remedy
 
 
-def serves_at(host: str, port: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ray Serve listens there already. What it is told to do."""
+def serves_at(host: str, port: int, monkeypatch: pytest.MonkeyPatch, status: str = "RUNNING") -> list[str]:
+    """Ray Serve listens there already, and has one application `motet` at /. What it is told to do."""
     orders: list[str] = []
-    client = SimpleNamespace(http_config=SimpleNamespace(host=host, port=port))
+    details = {"applications": {"motet": {"route_prefix": "/", "status": status}}}
+    client = SimpleNamespace(http_config=SimpleNamespace(host=host, port=port), get_serve_details=lambda: details)
     monkeypatch.setattr(context, "_get_global_client", lambda raise_if_no_controller_running: client)
     monkeypatch.setattr(serve, "start", lambda **_: orders.append("start"))
     monkeypatch.setattr(serve, "run_many", lambda *_, **__: orders.append("run"))
@@ -117,4 +118,21 @@ def test_a_running_service_does_not_move(host: str, port: int, monkeypatch: pyte
 def test_a_running_service_is_changed_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     orders = serves_at("127.0.0.1", 8000, monkeypatch)
     server._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
+    assert orders == ["start", "run"]
+
+
+def test_a_service_under_another_name_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = serves_at("127.0.0.1", 8000, monkeypatch)
+    settings = ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [{"name": "speech"}]})
+    with pytest.raises(MotetError, match="'motet' runs at /, and cannot become 'speech'") as caught:
+        server._deploy(settings)
+    assert "'motet'" in caught.value.failure.remedy
+    assert orders == []
+
+
+@pytest.mark.parametrize(("prefix", "status"), [("/speech", "RUNNING"), ("/", "DELETING")])
+def test_a_service_goes_beside_another_one(prefix: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = serves_at("127.0.0.1", 8000, monkeypatch, status)
+    application = {"name": "speech", "route_prefix": prefix}
+    server._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [application]}))
     assert orders == ["start", "run"]
