@@ -312,6 +312,18 @@ def test_images_are_pinned_run_without_root_and_install_what_is_constrained(path
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=name_of)
+def test_ray_up_finds_its_programs_in_the_image(path: Path) -> None:
+    """It copies files with rsync, and runs `ray` in a login shell, for which Debian sets PATH anew."""
+    found = instructions(path)
+    last_stage = found[max(at for at, (word, _) in enumerate(found) if word == "FROM") :]
+    (prepared,) = [re.split(r"\s*&&\s*", rest) for word, rest in last_stage if word == "RUN"]
+    assert "apt-get install --yes --no-install-recommends rsync" in prepared
+    assert "rm -rf /var/lib/apt/lists/*" in prepared
+    (path_set,) = re.findall(r"\bPATH=\S+", next(rest for word, rest in last_stage if word == "ENV"))
+    assert f"echo '{path_set}' > /etc/profile.d/motet.sh" in prepared
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=name_of)
 def test_what_images_copy_is_there(path: Path) -> None:
     for word, rest in instructions(path):
         if word == "COPY" and "--from" not in rest:
