@@ -20,6 +20,7 @@ from ray.scripts.scripts import start as ray_start
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.hardware import LABEL
+from serve_app import joining, profiles
 from serve_app.config import AppConfig, read, unknown_keys
 
 ROOT = Path(__file__).parents[2]
@@ -280,6 +281,29 @@ def test_every_ray_start_names_options_that_ray_has_and_asks_for_a_token() -> No
         used = {word.partition("=")[0] for word in words[words.index("start") :] if word.startswith("--")}
         assert used <= known, (where, used - known)
         assert "RAY_AUTH_MODE=token" in command or "RAY_AUTH_MODE=token" in (LAUNCH / where).read_text()
+
+
+ASSIGNED = re.compile(r"\b((?:RAY|OMP)_\w+)=(\S+)")
+FOR_MACS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+def variables_of_machines() -> Iterator[tuple[str, dict[str, str]]]:
+    """Every launch file, and what it sets before a machine's part of Ray starts."""
+    for where, command in ray_start_commands():
+        exported = [line for line in (LAUNCH / where).read_text().splitlines() if line.startswith("export ")]
+        yield where, dict(ASSIGNED.findall(" ".join([*exported, command.partition("ray start")[0]])))
+    (settings,) = of_kind("ConfigMap")
+    mode = ray_service()["rayClusterConfig"]["authOptions"]["mode"]  # which KubeRay passes on
+    yield "kuberay", {**settings["data"], "RAY_AUTH_MODE": mode}
+
+
+def test_every_launch_file_sets_what_motet_join_sets() -> None:
+    wanted = profiles.EVERYWHERE | joining.environment({})
+    machines = list(variables_of_machines())
+    assert len(machines) == 6
+    for where, found in machines:
+        needed = {name: value for name, value in wanted.items() if name != FOR_MACS or where == "mac_worker.sh"}
+        assert {name: found.get(name) for name in needed} == needed, where
 
 
 # --- Docker
