@@ -226,7 +226,7 @@ def _check_name(name: str, prefix: str, present: Mapping[str, Mapping[str, Any]]
 def _leave(application: str | None) -> None:
     """Takes our application, if it is on a cluster that stays, off it, and Ray Serve too unless it runs others'.
 
-    Once told, Ray Serve does so by itself, however long open streams take.
+    Once told, Ray Serve does so by itself. When it ends as a whole it cuts open streams.
     """
     import ray
     from ray import serve

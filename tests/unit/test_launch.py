@@ -20,7 +20,7 @@ from ray.scripts.scripts import start as ray_start
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.hardware import LABEL
-from serve_app import joining, profiles
+from serve_app import joining, profiles, server
 from serve_app.config import AppConfig, read, unknown_keys
 
 ROOT = Path(__file__).parents[2]
@@ -387,6 +387,15 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     )
     broken = subprocess.run(["systemd-analyze", "verify", str(unit)], check=False, capture_output=True, text=True)
     assert "Restarts" in broken.stderr
+
+
+def test_the_unit_gives_time_to_leave_and_promises_streams_nothing() -> None:
+    """They are cut: `drain_s` is for replicas that are replaced while the cluster stays."""
+    text = (LAUNCH / "motet.service").read_text()
+    (limit_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert int(limit_s) > server.SHUTDOWN_S + 3 * server.LEAVE_S
+    assert "cuts the streams" in text
+    assert "drain_s" not in text
 
 
 # --- Watching
