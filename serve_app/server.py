@@ -17,7 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,14 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT_POLL_S = 1.0
 SHUTDOWN_S = 15.0
 LEAVE_S = 5.0
+
+START_ANEW = "end it with its cluster: let the machines leave, join again, and deploy"
+"""What mends that a running service is something else than the file says, and cannot become it."""
+
+WHAT_FAILED_IS_DOWN = (
+    "What is named here is down until a good file is deployed; everything else still runs. Mend that and deploy again."
+)
+"""A replica ends before its successor comes, and Ray Serve brings none back."""
 
 
 def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
@@ -124,7 +132,7 @@ def _wait_until_updated(settings: ConfigFile) -> None:
     while (there := serve.status().applications[settings.application]).status != ApplicationStatus.RUNNING:
         if there.status == ApplicationStatus.DEPLOY_FAILED:
             cause = f"It does not come up: {startup.cause_of(there)}"
-            raise fail("unavailable", cause, "What ran before still does; mend that and deploy again.")
+            raise fail("unavailable", cause, WHAT_FAILED_IS_DOWN)
         if time.monotonic() > deadline:
             waiting = [*startup.troubles_of(there), *doctor_cluster.pending_of(settings.app)]
             cause = "\n".join([f"It is not all up after {settings.app.start_timeout_s:g} s.", *waiting])
@@ -182,20 +190,46 @@ def _deploy(settings: ConfigFile) -> None:
 
     from serve_app.app import build
 
+    prefix = (settings.serve.get("applications") or [{}])[0].get("route_prefix", "/")
+    _check_identity(settings, prefix)
     serve.start(
         proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
         http_options={"host": settings.http.host, "port": settings.http.port},
     )
-    prefix = (settings.serve.get("applications") or [{}])[0].get("route_prefix", "/")
     target = serve.RunTarget(build(settings.app), settings.application, prefix)
     # A placement whose machine has not joined yet must not keep the others from serving.
     serve.run_many([target], wait_for_applications_running=False)
 
 
+def _check_identity(settings: ConfigFile, prefix: str) -> None:
+    """Refuses what Ray Serve would pass over, or break off at, where it runs already. Raises `MotetError`."""
+    from ray.serve.context import _get_global_client
+
+    client: Any = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        _check_address(settings.http, client.http_config)
+        _check_name(settings.application, prefix, client.get_serve_details()["applications"])
+
+
+def _check_address(http: HttpAddress, present: Any) -> None:
+    if (present.host, present.port) != (http.host, http.port):
+        there = f"{present.host}:{present.port}"
+        cause = f"The service listens at {there}, and a running one cannot move to {http.host}:{http.port}."
+        raise fail("invalid", cause, f"Write {there} in http_options, or {START_ANEW}.", param="http_options")
+
+
+def _check_name(name: str, prefix: str, present: Mapping[str, Mapping[str, Any]]) -> None:
+    """An application of another name at the same place is another service, and Ray Serve lets only one be there."""
+    for other, there in present.items():
+        if other != name and there["route_prefix"] == prefix and there["status"] != "DELETING":
+            cause = f"The name is the service's identity: {other!r} runs at {prefix}, and cannot become {name!r}."
+            raise fail("invalid", cause, f"Name the application {other!r}, or {START_ANEW}.", param="name")
+
+
 def _leave(application: str | None) -> None:
     """Takes our application, if it is on a cluster that stays, off it, and Ray Serve too unless it runs others'.
 
-    Once told, Ray Serve does so by itself, however long open streams take.
+    Once told, Ray Serve does so by itself. When it ends as a whole it cuts open streams.
     """
     import ray
     from ray import serve

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
 from serve_app.api_types import service_of
-from serve_app.placement import ModelDirectory
 
 router = APIRouter()
 
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """Every model and alias."""
+    """Every model and alias, whoever answers now. All are asked at once: those that do not answer are waited for."""
     directory = service_of(request).directory
     names = [*directory.models, *directory.aliases]
-    return {"object": "list", "data": [await _entry(directory, name) for name in names]}
+    return {"object": "list", "data": await asyncio.gather(*(_entry(name, request) for name in names))}
 
 
 @router.get("/v1/models/{name:path}")
@@ -34,10 +34,11 @@ async def model(name: str, request: Request) -> dict[str, Any]:
             param="model",
             code="model_not_found",
         )
-    return await _entry(directory, name)
+    return await _entry(name, request)
 
 
-async def _entry(directory: ModelDirectory, name: str) -> dict[str, Any]:
+async def _entry(name: str, request: Request) -> dict[str, Any]:
+    directory = service_of(request).directory
     own = directory.aliases.get(name, name)
     config = directory.models[own]
     facts: dict[str, Any] = {"task": config.task, "placements": [p.hardware.kind for p in config.placements]}
@@ -45,6 +46,20 @@ async def _entry(directory: ModelDirectory, name: str) -> dict[str, Any]:
         facts["alias_of"] = own
     else:
         facts["aliases"] = list(config.aliases)
-    if config.task == "separation":
-        facts["stems"] = list((await directory.traits(own)).stems)
+    if config.task == "separation" and (stems := await _stems(own, request)):
+        facts["stems"] = stems
     return {"id": name, "object": "model", "created": 0, "owned_by": "motet", "motet": facts}
+
+
+async def _stems(name: str, request: Request) -> list[str]:
+    """What a model separates, or nothing where no replica is there to tell it: none is woken for that or waited for."""
+    service = service_of(request)
+    placed = service.directory.placements(name)
+    await asyncio.gather(*(each.look() for each in placed))
+    if not any(each.alive for each in placed):
+        return []
+    try:
+        async with asyncio.timeout(service.config.spillover.silent_s + service.config.spillover.life_sign_s):
+            return list((await service.directory.traits(name)).stems)
+    except (MotetError, TimeoutError):
+        return []

@@ -17,16 +17,24 @@ import numpy as np
 import pytest
 
 from deployments.audio.decode import decode_all
-from deployments.engines.base import FinishReason, RecognitionOptions, Segment, SpeechRequest, SpeechTraits, Transcript
+from deployments.engines.base import (
+    FinishReason,
+    RecognitionOptions,
+    Segment,
+    SeparationTraits,
+    SpeechRequest,
+    SpeechTraits,
+    Transcript,
+)
 from deployments.listening import Heard
 from deployments.paced_speech import PacingReport
 from deployments.wire import PackedChunk
 from serve_app.admission import Admission, SessionPlaces, Ticket
 from serve_app.api import Service, build_api
-from serve_app.config import AppConfig, Limits, Model, Security
+from serve_app.config import AppConfig, Autoscaling, Limits, Model, Placement, Security, Spillover
 from serve_app.guard import DUE, Due, too_late
 from serve_app.piece_cache import PieceCache
-from serve_app.placement import ModelDirectory
+from serve_app.placement import ModelDirectory, NoReplica
 from serve_app.speech_stream import SpeechPlan, SpeechStream
 from serve_app.streaming import with_error_event
 from serve_app.voice_store import VoiceStore
@@ -70,11 +78,11 @@ class Recorded:
 class Bench:
     """A service over stand-ins, and a client for it."""
 
-    def __init__(self, synthesizer: ToneSynthesizer | None = None, **settings: Any) -> None:
+    def __init__(self, synthesizer: ToneSynthesizer | None = None, separator: object = None, **settings: Any) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
-        others = {"ear": {"cpu": FakeHandle(Ear())}, "echo": {"cpu": FakeHandle(object())}}
+        others = {"ear": {"cpu": FakeHandle(Ear())}, "echo": {"cpu": FakeHandle(separator)}}
         handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, **others})
         self.admission = Admission(config.speech.admission)
         self.recorder = Recorded()
@@ -345,6 +353,59 @@ async def test_one_model_and_its_alias() -> None:
     assert (await client.get("/v1/models/tone")).json()["motet"]["aliases"] == ["tts-1"]
     assert (await client.get("/v1/models/tts-1")).json()["motet"]["alias_of"] == "tone"
     assert (await client.get("/v1/models/none")).status_code == 404
+
+
+class Splitter:
+    """A separation model of two stems. While it is `asleep` it has no replica, and while it is `gone` its only one is."""
+
+    def __init__(self) -> None:
+        self.asleep = asyncio.Event()
+        self.gone: Exception | None = None
+        self.asked = 0
+
+    async def report(self) -> dict[str, Any]:
+        return {}
+
+    async def traits(self) -> SeparationTraits:
+        self.asked += 1
+        if self.gone:
+            raise self.gone
+        if self.asleep.is_set():
+            await asyncio.Event().wait()
+        return SeparationTraits((RATE,), ("speech", "noise"), takes_description=False, takes_reference=False)
+
+
+def splitting(splitter: Splitter, **placement: Any) -> Bench:
+    """A service whose model `echo` is that one."""
+    spillover = Spillover(silent_s=0.01, life_sign_s=0.01)
+    model = Model(engine="identity", placements=(Placement(**placement),))
+    return Bench(models={**MODELS, "echo": model}, spillover=spillover, separator=splitter)
+
+
+async def test_a_separation_model_tells_its_stems() -> None:
+    answer = await splitting(Splitter()).client.get("/v1/models/echo")
+    assert answer.json()["motet"]["stems"] == ["speech", "noise"]
+
+
+@pytest.mark.parametrize("gone", [NoReplica("gone"), None], ids=["gone", "silent"])
+async def test_models_are_listed_although_one_does_not_answer(gone: Exception | None) -> None:
+    splitter = Splitter()
+    splitter.gone = gone
+    if gone is None:
+        splitter.asleep.set()
+    answer = await splitting(splitter).client.get("/v1/models")
+    assert answer.status_code == 200
+    entries = {entry["id"]: entry["motet"] for entry in answer.json()["data"]}
+    assert set(entries) == {"tone", "tts-1", "ear", "echo"}
+    assert entries["echo"] == {"task": "separation", "placements": ["cpu"], "aliases": []}
+
+
+async def test_a_list_of_models_wakes_none() -> None:
+    splitter = Splitter()
+    splitter.asleep.set()
+    answer = await splitting(splitter, autoscaling=Autoscaling(max_replicas=1)).client.get("/v1/models/echo")
+    assert "stems" not in answer.json()["motet"]
+    assert splitter.asked == 0
 
 
 async def test_voices_are_listed_with_their_aliases() -> None:

