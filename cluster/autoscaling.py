@@ -57,8 +57,9 @@ class QueuedAudioPolicy:
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """The replicas wanted now. Ray Serve applies the delays."""
         now_s = ctx.current_time or 0.0
-        self._board.tell(self._model, self._rung(ctx, now_s), self._load(ctx), now_s)
-        return demand.replicas_wanted(self._board.placements(self._model, now_s))[ctx.deployment_name], {}
+        model = demand.ModelOf(ctx.app_name, self._model)
+        self._board.tell(model, self._rung(ctx, now_s), self._load(ctx), now_s)
+        return demand.replicas_wanted(self._board.placements(model, now_s))[ctx.deployment_name], {}
 
     def _rung(self, ctx: AutoscalingContext, now_s: float) -> demand.Rung:
         settings = self._settings

@@ -64,6 +64,14 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelOf:
+    """A model of one application: a cluster may run two applications that call a model the same."""
+
+    application: str | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What waits at one placement: seconds of audio, and how many times later than meant first sounds come (0: unknown)."""
 
@@ -95,13 +103,13 @@ class Board:
     """Where the policies of all placements tell each other what waits. They run in one process, one after the other."""
 
     def __init__(self) -> None:
-        self._told: dict[str, dict[str, tuple[float, Rung, Load]]] = {}
+        self._told: dict[ModelOf, dict[str, tuple[float, Rung, Load]]] = {}
 
-    def tell(self, model: str, rung: Rung, load: Load, now_s: float) -> None:
+    def tell(self, model: ModelOf, rung: Rung, load: Load, now_s: float) -> None:
         """One placement's state."""
         self._told.setdefault(model, {})[rung.name] = (now_s, rung, load)
 
-    def placements(self, model: str, now_s: float) -> dict[str, tuple[Rung, Load]]:
+    def placements(self, model: ModelOf, now_s: float) -> dict[str, tuple[Rung, Load]]:
         """Every placement of a model that told its state lately."""
         told = {name: entry for name, entry in self._told.get(model, {}).items() if now_s - entry[0] <= FORGET_S}
         self._told[model] = told

@@ -21,8 +21,11 @@ DEAR = Autoscaling(max_replicas=2, target_queued_seconds_of_audio=100, cost=9)
 class Placed:
     """One placement as Ray Serve's controller sees it."""
 
-    def __init__(self, name: str, settings: Autoscaling, board: Board, running: int) -> None:
+    def __init__(
+        self, name: str, settings: Autoscaling, board: Board, running: int, application: str = "motet"
+    ) -> None:
         self.name = name
+        self.application = application
         self.running = self.target = running
         self.queued: list[float] = [0.0] * running
         self.first_sounds: list[float] = [0.0] * running
@@ -31,7 +34,7 @@ class Placed:
 
     def wants(self, now_s: float) -> int:
         """The replicas that the policy wants."""
-        deployment = DeploymentID(self.name, "motet")
+        deployment = DeploymentID(self.name, self.application)
         ids = [ReplicaID(str(number), deployment) for number in range(len(self.queued))]
         told: dict[str, dict[ReplicaID, float]] = {
             QUEUED: dict(zip(ids, self.queued, strict=True)),
@@ -40,7 +43,7 @@ class Placed:
         context = AutoscalingContext(
             deployment_id=deployment,
             deployment_name=self.name,
-            app_name="motet",
+            app_name=self.application,
             current_num_replicas=self.running,
             target_num_replicas=self.target,
             running_replicas=ids,
@@ -75,6 +78,13 @@ def test_what_waits_at_the_cheap_class_brings_the_dear_one_up_and_lets_it_go(pla
     cuda.running, cuda.queued, cuda.first_sounds = 1, [3.0], [0.1]
     cpu.queued = [4.0, 0.0]
     assert (cpu.wants(3), cuda.wants(3)) == (1, 0)
+
+
+def test_applications_that_call_a_model_the_same_do_not_meet() -> None:
+    board = Board()
+    ours, theirs = Placed("m@cpu", CHEAP, board, 1), Placed("m@cuda", DEAR, board, 0, "theirs")
+    ours.queued = [500.0]
+    assert (ours.wants(0), theirs.wants(0)) == (2, 0)
 
 
 def test_requests_that_no_replica_has_seen_count(placed: tuple[Placed, Placed]) -> None:
