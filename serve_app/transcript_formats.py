@@ -10,13 +10,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from deployments.engines.base import Segment
 from deployments.listening import Heard
+from deployments.text.languages import NAMES
 
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
-# Whisper's names of the languages it reports; others are given by their code.
-LANGUAGES: Mapping[str, str] = {
-    "en": "english", "de": "german", "es": "spanish", "fr": "french", "it": "italian", "pt": "portuguese",
-    "nl": "dutch", "pl": "polish", "ru": "russian", "ja": "japanese", "zh": "chinese", "ko": "korean",
-}  # fmt: skip
 
 
 class Asked(Protocol):
@@ -62,7 +58,7 @@ def verbose(heard: Sequence[Heard], asked: Asked, task: str) -> dict[str, Any]:
     seconds = seconds_of(heard)
     answer: dict[str, Any] = {
         "task": task,
-        "language": LANGUAGES.get(language, language),
+        "language": NAMES.get(language, language),
         "duration": seconds,
         "text": text_of(heard),
         "usage": {"type": "duration", "seconds": seconds},

@@ -32,11 +32,6 @@ KINDS_OF_EVENTS: Mapping[str, Kind] = {
 """The same where an answer had begun and tells by an event; a model that failed is the rest."""
 OF_EVERY_ROW = ("model_not_found", "stem_not_found", "extra_forbidden")
 """Codes of errors that any other row would meet as well. A local job does not begin with them."""
-LANGUAGE_CODES: Mapping[str, str] = {
-    "english": "en", "german": "de", "spanish": "es", "french": "fr", "italian": "it", "portuguese": "pt",
-    "dutch": "nl", "polish": "pl", "russian": "ru", "japanese": "ja", "chinese": "zh", "korean": "ko",
-}  # fmt: skip
-"""Of the languages that a transcript calls by name; it gives the code of any other."""
 
 
 class ServiceError(MotetError):
@@ -156,8 +151,3 @@ def _broken_off(last: Mapping[str, Any]) -> MotetError:
     if kind == "overloaded":
         return AwayError(Failure(kind, cause, "Run the command again later: it goes on.", retry_after_s=FIRST_PAUSE_S))
     return fail(kind, cause, param=error.get("param"), code=error.get("code"))
-
-
-def language_code(told: str | None) -> str | None:
-    """The code of a transcript's language, as an engine gives it; None where nothing was heard."""
-    return LANGUAGE_CODES.get(told, told) if told else None

@@ -20,7 +20,6 @@ from cluster.bulk.answers import (
     AwayError,
     ServiceError,
     Spoken,
-    language_code,
     not_asked_for,
     refusal_of,
     spoken_in,
@@ -34,6 +33,7 @@ from cluster.bulk.sound import WITH_LENGTH, measured, with_length
 from cluster.bulk.workers import Made, made_of
 from deployments.audio.encode import AudioFormat
 from deployments.errors import Failure, Kind, MotetError, as_failure
+from deployments.text.languages import code_of
 
 LONGEST_PAUSE_S = 30.0
 NOBODY_THERE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
@@ -208,7 +208,7 @@ class _Served:
             told = heard.get("words" if order.word_times else "segments") or []
             timings = tuple(heard_timing(t["start"], t["end"], str(t.get("word", t.get("text")))) for t in told)
             seconds, text = round(float(heard["duration"]), MILLI_DIGITS), str(heard["text"])
-            language = language_code(heard.get("language"))
+            language = code_of(heard.get("language"))
             return Result(seconds, text, sha256=digest, language=language, timings=timings)
 
         return [self._upload("/v1/audio/transcriptions", item, fields, heard_in)]

@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from cluster.bulk.answers import language_code
 from cluster.bulk.job import BulkJob, seed_of
 from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
@@ -61,7 +60,7 @@ from serve_app.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Pieces, Steps
 from serve_app.http_errors import error_response
 from serve_app.streaming import event
-from serve_app.transcript_formats import LANGUAGES, verbose
+from serve_app.transcript_formats import verbose
 from tests.unit.fakes import TRAITS, ToneEngine
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
@@ -900,11 +899,6 @@ def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_
     assert far["timings"] == [asdict(timing) for timing in local[0].timings]
     assert (far["seconds"], far["language"], far["text"]) == (1.0, "en", local[0].text)
     assert (local[0].seconds, local[0].language) == (1.0, "en")
-
-
-def test_every_language_that_a_service_calls_by_name_has_its_code() -> None:
-    assert {language_code(name): name for name in LANGUAGES.values()} == LANGUAGES
-    assert (language_code("cy"), language_code("")) == ("cy", None)
 
 
 def test_a_service_that_is_not_there_stops_the_job(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +48,6 @@ def test_an_unknown_voice_is_told_with_the_known_ones(tmp_path: Path) -> None:
     write_voices(tmp_path, (1.0, 2.0))
     with pytest.raises(MotetError, match="'carl'.*ada, ben"):
         ClipVoices(tmp_path, Listener(), rate=24_000, most=4).of_request(SpeechRequest(("Yes.",), "ada,carl"))
-
-
-@pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What the service's logger is told, which Ray Serve may have cut off from the rest."""
-    logger = logging.getLogger("ray.serve")
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def test_what_cannot_be_spoken_with_is_logged_and_left_out(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:

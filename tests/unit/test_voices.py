@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import struct
 import wave
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,15 +61,6 @@ SINE = np.sin(np.arange(32_000) / 10)
 def store(tmp_path: Path) -> VoiceStore:
     settings = Voices(folder=str(tmp_path / "voices"), max_voices=3, max_voices_per_key=2, max_seconds=5.0)
     return VoiceStore(settings, clock=lambda: 1000.0)
-
-
-@pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What the service's logger is told, which Ray Serve may have cut off from the rest."""
-    logger = logging.getLogger("ray.serve")
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
