@@ -76,7 +76,7 @@ def _in_words(error: ValidationError, kind: type[EngineOptions]) -> list[str]:
     for fault in faults:
         place = ".".join(map(str, fault["loc"]))
         if fault["type"] == "unexpected_keyword_argument":
-            lines.append(f"{place}: unknown option{_nearest(fault['loc'], kind)}")
+            lines.append(f"{place}: unknown key{_nearest(fault['loc'], kind)}")
         elif not any(_inside(other["loc"], fault["loc"]) for other in faults):
             lines.append(": ".join(filter(None, [place, fault["msg"].removeprefix("Value error, ")])))
     return lines
@@ -92,4 +92,4 @@ def _nearest(place: tuple[int | str, ...], kind: type[Any]) -> str:
         kind = get_type_hints(kind)[str(part)]
     valid = [field.name for field in fields(kind)]
     near = get_close_matches(str(place[-1]), valid, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; valid options: {', '.join(sorted(valid))}"
+    return f"; did you mean {near[0]!r}?" if near else f"; valid keys: {', '.join(sorted(valid))}"
