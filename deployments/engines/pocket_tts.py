@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PocketTTSAudioTokenizerModel, PocketTTSForConditionalGeneration
 
@@ -20,7 +19,7 @@ from deployments.engines.base import EngineSpec, Samples
 from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
 from deployments.engines.lm.rotary import RotaryStack, rotate
 from deployments.engines.lm.voice import LanguageUtterance, options_on_this_thread
-from deployments.engines.lm.words import words_of
+from deployments.engines.lm.words import Words, words_of
 from deployments.engines.options import Bounds
 from deployments.graphs import on_device
 
@@ -68,7 +67,7 @@ class PocketPiece(PromptedPiece):
 class PocketEngine(CloningEngine[PocketPiece]):
     """Its voices are clips."""
 
-    def __init__(self, model: Any, codec: Any, tokenizer: Tokenizer, folder: Path, options: PocketOptions, device: str):
+    def __init__(self, model: Any, codec: Any, tokenizer: Words, folder: Path, options: PocketOptions, device: str):
         config, sample_rate = model.config, int(codec.config.sampling_rate)
         with on_device(device):
             decoder = RotaryStack(

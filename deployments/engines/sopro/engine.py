@@ -6,7 +6,7 @@ packed. Streams, prompts and pieces are those of every language-model voice (`lm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,11 +31,11 @@ from deployments.engines.lm.voice import (
 )
 from deployments.engines.options import Bounds
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
-from deployments.engines.sopro.config import read
+from deployments.engines.sopro.config import SoproConfig, read
 from deployments.engines.sopro.decoder import Decoder
-from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
+from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, Weights
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
-from deployments.engines.sopro.text import LANGUAGES, Tokenizer
+from deployments.engines.sopro.text import LANGUAGES, TextEncoder, Tokenizer
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
 from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
 from deployments.errors import fail
@@ -90,7 +90,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
 
     def __init__(
-        self, networks: Networks, tokenizer: Tokenizer, folder: Path, options: SoproOptions, device: str
+        self, networks: Networks, tokenizer: TextEncoder, folder: Path, options: SoproOptions, device: str
     ) -> None:
         config, generation = networks.config, networks.config.generation
         super().__init__(device, options, rate=config.token_rate, most=config.tokens_in(generation.max_seconds))
@@ -314,9 +314,12 @@ def load(spec: EngineSpec) -> SoproEngine:
 
 def networks_of(folder: Path, options: SoproOptions, device: str) -> Networks:
     """The networks of a folder of weights."""
-    config = read(folder)
-    weights = load_file(folder / "model.safetensors", device)
-    vocoder = load_file(folder / "vocoder.safetensors", device)
+    return networks_with(read(folder), lambda name: load_file(folder / f"{name}.safetensors", device), options)
+
+
+def networks_with(config: SoproConfig, read_weights: Callable[[str], Weights], options: SoproOptions) -> Networks:
+    """The networks of weights that `read_weights` gives by the name of their file."""
+    weights, vocoder = read_weights("model"), read_weights("vocoder")
     steps = options.solver_steps or config.generation.steps
     longest = LONGEST_PROMPT + config.tokens_in(config.generation.max_seconds)
     mels = config.model.acoustic_mel_n_mels
@@ -325,8 +328,8 @@ def networks_of(folder: Path, options: SoproOptions, device: str) -> Networks:
         decoder=Decoder(weights, config.model, options.precision, longest),
         head=AcousticHead(weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames),
         vocoder=Vocoder(vocoder, config.vocoder, options.precision),
-        semantic=SemanticEncoder(load_file(folder / "semantic_encoder.safetensors", device), config.semantic_encoder),
-        speaker=SpeakerEncoder(load_file(folder / "speaker_encoder.safetensors", device), config.speaker_encoder),
+        semantic=SemanticEncoder(read_weights("semantic_encoder"), config.semantic_encoder),
+        speaker=SpeakerEncoder(read_weights("speaker_encoder"), config.speaker_encoder),
         condition=weights,
         vocoder_weights=vocoder,
         mel_mean=torch.tensor(config.model.acoustic_mel_mean or [0.0] * mels),
