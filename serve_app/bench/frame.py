@@ -215,10 +215,10 @@ def _coloured(verdict: Verdict) -> str:
 def _in_words(facts: Facts) -> str:
     machine = facts.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    card = f"{machine.card}, " if machine.card else ""
+    hardware = f"{machine.cores} cores of {machine.cpu}" + (f", {machine.card}" if machine.card else "")
     return (
         f"{facts.started_utc}, {facts.duration_seconds:.0f} s, load {facts.load_at_start:.2f} at the start and "
-        f"{facts.load_at_end:.2f} at the end, {machine.cores} cores of {machine.cpu}, {card}{versions}, commit {machine.commit}"
+        f"{facts.load_at_end:.2f} at the end, {hardware}, {versions}, commit {machine.commit}"
     )
 
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 BLOCK = 1 << 20
 ONES = ("norm.weight", "act.weight", "latent_scaling_factor", "running_var")
+FILTERS = ("mel_scale.fb",)
 SCALES = ("gamma", "_scale.scale")
 LETTERS = 4
 """Of a text that are one token: about as many as with a published vocabulary."""
 
 
 class RandomWeights(Mapping[str, Tensor]):
-    """Tensors by name and shape. Matrices are small normal numbers, norms are ones, biases zeros.
+    """Tensors by name and shape. Matrices are small normal numbers, norms are ones, biases zeros, windows are windows.
 
     A layer's own scale (`gamma`) is `scale`: 0 as at the start of training, where the layer adds nothing to its input.
     """
@@ -39,6 +40,8 @@ class RandomWeights(Mapping[str, Tensor]):
         shape = self._shapes[name]
         if name.endswith(ONES):
             return torch.ones(shape, dtype=self._dtype, device=self._device)
+        if name.endswith("window"):
+            return torch.hann_window(*shape, dtype=self._dtype, device=self._device)
         if len(shape) < 2:
             scale = self._scale if name.endswith(SCALES) else 0.0
             return torch.full(shape, scale, dtype=self._dtype, device=self._device)
@@ -47,7 +50,8 @@ class RandomWeights(Mapping[str, Tensor]):
         repeats = -(-(first + count) // BLOCK)
         inputs = count // shape[0]
         numbers = self._block.repeat(repeats)[first : first + count]
-        return numbers.mul_(inputs**-0.5).view(shape).to(self._device)
+        made = numbers.mul_(inputs**-0.5).view(shape).to(self._device)
+        return made.abs_() if name.endswith(FILTERS) else made
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
