@@ -64,8 +64,7 @@ def bare(code: str) -> str:
 
 def test_the_tests_on_a_card_are_collected() -> None:
     said = bare(
-        "import pytest\n"
-        "raise SystemExit(pytest.main(['-c', 'tests/gpu/pytest.ini', 'tests/gpu', '--collect-only']))"
+        "import pytest\nraise SystemExit(pytest.main(['-c', 'tests/gpu/pytest.ini', 'tests/gpu', '--collect-only']))"
     )
     assert "test_a_card_says_what_a_cpu_says[vibevoice]" in said
     assert "test_the_table[sopro]" in said
