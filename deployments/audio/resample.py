@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import soxr
 
 Float = NDArray[np.float32]
 
@@ -25,6 +28,8 @@ class Resampler:
         self._flat = channels == 1
         self._stream: soxr.ResampleStream | None = None
         if source_rate != target_rate:
+            import soxr  # voices also run where it is not installed, as long as no clip has another rate
+
             self._stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32")
 
     def push(self, samples: Float) -> Float:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PocketTTSAudioTokenizerModel, PocketTTSForConditionalGeneration
 
@@ -21,19 +19,21 @@ from deployments.engines.base import EngineSpec, Samples
 from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
 from deployments.engines.lm.rotary import RotaryStack, rotate
 from deployments.engines.lm.voice import LanguageUtterance, options_on_this_thread
-from deployments.engines.lm.words import words_of
+from deployments.engines.lm.words import Words, words_of
+from deployments.engines.options import Bounds
 from deployments.graphs import on_device
 
 LEAST_FRAMES, SHORT_TEXT_WORDS, TAIL, SHORT_TAIL, STEP_FRAMES = 6, 4, 2, 4, 16
 
 
+@dataclass(frozen=True, kw_only=True)
 class PocketOptions(ClonerOptions):
     """`engine_options` of a Pocket-TTS model."""
 
-    first_frames: int = Field(4, ge=1, le=64, description="Frames of 80 ms in the first chunk; later ones double.")
-    temperature: float = Field(0.7, ge=0, le=2, description="Variance of the noise that frames begin with.")
-    flow_steps: int = Field(1, ge=1, le=32)
-    ends_above: float = Field(-4.0, description="A frame whose end is more likely than this logit ends the text.")
+    first_frames: Annotated[int, Bounds(least=1, most=64), "Frames of 80 ms in the first chunk; later ones double."] = 4
+    temperature: Annotated[float, Bounds(least=0, most=2), "Variance of the noise that frames begin with."] = 0.7
+    flow_steps: Annotated[int, Bounds(least=1, most=32)] = 1
+    ends_above: Annotated[float, "A frame whose end is more likely than this logit ends the text."] = -4.0
 
 
 class PocketLayer:
@@ -67,7 +67,7 @@ class PocketPiece(PromptedPiece):
 class PocketEngine(CloningEngine[PocketPiece]):
     """Its voices are clips."""
 
-    def __init__(self, model: Any, codec: Any, tokenizer: Tokenizer, folder: Path, options: PocketOptions, device: str):
+    def __init__(self, model: Any, codec: Any, tokenizer: Words, folder: Path, options: PocketOptions, device: str):
         config, sample_rate = model.config, int(codec.config.sampling_rate)
         with on_device(device):
             decoder = RotaryStack(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from deployments.errors import fail
 from serve_app.bench.frame import Report
-from serve_app.config import Cpu
 
 FILE_COLUMNS = 160
 """Of a table that goes into a file or a pipe."""
@@ -25,20 +23,27 @@ class Benchmark:
     """What a benchmark is about, and the module whose `run(quick, **options)` carries it out.
 
     One that `draws` has a `draw(report, file)` too, for a picture beside the JSON file. One that runs engines in its own
-    process does so in the `environment` that a replica would have; libraries read it when they are imported.
+    process on so many `replica_threads` of the CPU does so in the environment that a replica would have.
     """
 
     summary: str
     module: str
     options: tuple[str, ...] = ()
     draws: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
+    replica_threads: int = 0
 
     def run(self, quick: bool, **options: Any) -> Report:
         """Measures; `quick` takes fewer rounds and ends within 50 s."""
-        os.environ.update(self.environment)
+        if self.replica_threads and options.get("device", "cpu") == "cpu":
+            self._take_a_replicas_environment()
         report: Report = importlib.import_module(self.module).run(quick, **options)
         return report
+
+    def _take_a_replicas_environment(self) -> None:
+        """Libraries read it when they are imported."""
+        from serve_app.config import Cpu
+
+        os.environ.update(Cpu(cpus=self.replica_threads, threads=self.replica_threads).environment())
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -62,7 +67,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "serve_app.bench.voices",
         options=("model", "soak_minutes", "streams", "captured", "device"),
         draws=True,
-        environment=Cpu(cpus=2, threads=2).environment(),
+        replica_threads=2,
     ),
 }
 
@@ -82,10 +87,19 @@ def run(name: str, *, quick: bool, json_file: Path | None, **options: Any) -> in
             "invalid", f"The benchmark {name!r} has no option {foreign[0]!r}.", "Leave it out.", param=foreign[0]
         )
     report = benchmark.run(quick, **options)
-    console = Console()
-    report.show(console if console.is_terminal else Console(width=FILE_COLUMNS))
+    _print(report)
     if json_file is not None:
         report.write(json_file)
         if benchmark.draws:
             importlib.import_module(benchmark.module).draw(report, json_file.with_suffix(".png"))
     return report.exit_status
+
+
+def _print(report: Report) -> None:
+    if importlib.util.find_spec("rich") is None:
+        print(report.in_text())
+        return
+    from rich.console import Console
+
+    console = Console()
+    report.show(console if console.is_terminal else Console(width=FILE_COLUMNS))

@@ -15,23 +15,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Verdict = Literal["met", "not met", "-"]
 LONGEST_NOTE = 200
 """Characters of a cause beside each figure that it left without a value; all of it is told once."""
 
-LIBRARIES = ("ray", "onnxruntime", "ctranslate2", "numpy")
+LIBRARIES = ("ray", "onnxruntime", "ctranslate2", "numpy", "torch")
+"""Whose versions a report names, as far as they are installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ class Machine:
     cores: int
     versions: Mapping[str, str]
     commit: str
+    card: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,9 @@ class Report:
 
     def show(self, console: Console) -> None:
         """Prints the table and its circumstances."""
+        from rich.markup import escape
+        from rich.table import Table
+
         table = Table(title=f"motet bench {self.name} ({self.facts.mode})")
         table.add_column("figure")
         table.add_column("value", justify="right")
@@ -181,6 +186,17 @@ class Report:
             )
         console.print(table)
         console.print(_in_words(self.facts), style="dim", highlight=False)
+
+    def in_text(self) -> str:
+        """The same as plain lines, for where `rich` is not installed."""
+        rows = [("figure", "value", "unit", "target", "verdict", "note")]
+        for figure in self.figures:
+            target = str(figure.target) if figure.target else ""
+            rows.append((figure.name, _text(figure), figure.unit, target, figure.verdict, figure.note))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        cells = (map(str.ljust, row, widths) for row in rows)
+        lines = [f"motet bench {self.name} ({self.facts.mode})", *("  ".join(row).rstrip() for row in cells)]
+        return "\n".join([*lines, _in_words(self.facts)])
 
 
 def _finite(value: float | None) -> bool:
@@ -199,9 +215,10 @@ def _coloured(verdict: Verdict) -> str:
 def _in_words(facts: Facts) -> str:
     machine = facts.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    hardware = f"{machine.cores} cores of {machine.cpu}" + (f", {machine.card}" if machine.card else "")
     return (
         f"{facts.started_utc}, {facts.duration_seconds:.0f} s, load {facts.load_at_start:.2f} at the start and "
-        f"{facts.load_at_end:.2f} at the end, {machine.cores} cores of {machine.cpu}, {versions}, commit {machine.commit}"
+        f"{facts.load_at_end:.2f} at the end, {hardware}, {versions}, commit {machine.commit}"
     )
 
 
@@ -257,8 +274,16 @@ def carry_out(
 def this_machine() -> Machine:
     """The machine, the libraries and the code that run now."""
     versions = {"python": platform.python_version()}
-    versions |= {library: importlib.metadata.version(library) for library in LIBRARIES}
-    return Machine(_cpu_model(), os.cpu_count() or 1, versions, _commit(Path(__file__).parent))
+    for library in LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return Machine(_cpu_model(), os.cpu_count() or 1, versions, _commit(Path(__file__).parent), _card_model())
+
+
+def _card_model() -> str:
+    """The CUDA device that torch uses; empty where a benchmark does not use torch, or there is none."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else ""
 
 
 def _cpu_model() -> str:

@@ -4,35 +4,54 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 BLOCK = 1 << 20
-ONES = ("norm.weight", "act.weight", "latent_scaling_factor")
+ONES = ("norm.weight", "act.weight", "latent_scaling_factor", "running_var")
+FILTERS = ("mel_scale.fb",)
+SCALES = ("gamma", "_scale.scale")
+LETTERS = 4
+"""Of a text that are one token: about as many as with a published vocabulary."""
 
 
 class RandomWeights(Mapping[str, Tensor]):
-    """Tensors by name and shape, in bfloat16. Matrices are small normal numbers, norms are ones, biases zeros."""
+    """Tensors by name and shape. Matrices are small normal numbers, norms are ones, biases zeros, windows are windows.
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], *, device: str = "cpu", seed: int = 0) -> None:
-        self._shapes, self._device = shapes, device
+    A layer's own scale (`gamma`) is `scale`: 0 as at the start of training, where the layer adds nothing to its input.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        dtype: torch.dtype = torch.bfloat16,
+        scale: float = 0.0,
+    ) -> None:
+        self._shapes, self._device, self._dtype, self._scale = shapes, device, dtype, scale
         random = torch.Generator(device="cpu").manual_seed(seed)
-        self._block = torch.randn(BLOCK, generator=random, device="cpu").to(device, torch.bfloat16)
+        self._block = torch.randn(BLOCK, generator=random, device="cpu").to(dtype)
 
     def __getitem__(self, name: str) -> Tensor:
         shape = self._shapes[name]
         if name.endswith(ONES):
-            return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
+            return torch.ones(shape, dtype=self._dtype, device=self._device)
+        if name.endswith("window"):
+            return torch.hann_window(*shape, dtype=self._dtype, device=self._device)
         if len(shape) < 2:
-            return torch.zeros(shape, dtype=torch.bfloat16, device=self._device)
+            scale = self._scale if name.endswith(SCALES) else 0.0
+            return torch.full(shape, scale, dtype=self._dtype, device=self._device)
         count = int(torch.Size(shape).numel())
         first = zlib.crc32(name.encode()) % BLOCK
         repeats = -(-(first + count) // BLOCK)
         inputs = count // shape[0]
         numbers = self._block.repeat(repeats)[first : first + count]
-        return numbers.mul_(inputs**-0.5).view(shape)
+        made = numbers.mul_(inputs**-0.5).view(shape).to(self._device)
+        return made.abs_() if name.endswith(FILTERS) else made
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -41,8 +60,16 @@ class RandomWeights(Mapping[str, Tensor]):
         return len(self._shapes)
 
 
-def tokenizer() -> Tokenizer:
-    """Every four letters are the same token: as many as with the published vocabulary, about."""
-    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 (no password)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(".{4}"), "isolated")
-    return tokenizer
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Token numbers of a text."""
+
+    ids: list[int]
+
+
+class LetterTokenizer:
+    """Stands for a model's tokenizer where no vocabulary is: every four letters are the same token."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> Encoding:
+        """Token 0 for every four letters."""
+        return Encoding([0] * -(-len(text) // LETTERS))

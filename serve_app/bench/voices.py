@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import psutil
 import torch
 
 from deployments.audio.hum import hum
@@ -152,6 +151,10 @@ OWN_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "vibevoice": ("serve_app.bench.voices_vibevoice", ("streams", "captured", "device")),
 }
 """Models that are measured in another way: modules with `run(quick, soak_minutes, ...)`, and what else they may be told."""
+CARD_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "sopro": ("serve_app.bench.voices_sopro_card", ("streams", "captured", "device")),
+}
+"""Models that are measured in another way on a card."""
 
 
 def _text(number: int) -> str:
@@ -208,7 +211,8 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
     if model not in {*CONTESTS, *OWN_CONTESTS}:
         known = ", ".join([*CONTESTS, *OWN_CONTESTS])
         raise fail("not_found", f"There is no contest for {model!r}.", f"Models: {known}.", param="model")
-    module, options = OWN_CONTESTS.get(model, ("", ()))
+    contests = OWN_CONTESTS if more.get("device", "cpu") == "cpu" else {**OWN_CONTESTS, **CARD_CONTESTS}
+    module, options = contests.get(model, ("", ()))
     if foreign := sorted(set(more) - set(options)):
         cause = f"The contest of {model!r} has no option {foreign[0]!r}."
         raise fail("invalid", cause, "Leave it out.", param=foreign[0])
@@ -447,6 +451,8 @@ def _free_slots(engine: SpeechEngine[Any]) -> int:
 
 def _megabytes(allocator: Allocator | None) -> float:
     """Resident, without what was freed."""
+    import psutil
+
     gc.collect()
     if allocator:
         allocator.give_back()

@@ -25,7 +25,7 @@ from deployments.audio.hum import hum
 from deployments.engines.base import Samples, SpeechRequest, VoiceReference
 from deployments.engines.pocket_tts import PocketEngine, PocketOptions
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
-from serve_app.bench.random_weights import tokenizer
+from serve_app.bench.random_weights import LetterTokenizer
 from serve_app.bench.sentences import SENTENCES
 from serve_app.bench.voices import SOAK, THREADS, Setting, run_package, run_together, soak, using_threads
 
@@ -59,7 +59,7 @@ class PocketContest:
             self._model.eos_head.bias.fill_(NEVER)
         self._frames = int(seconds * self._model.config.frame_rate)
         options = PocketOptions(most_seconds=seconds)
-        self.engine = PocketEngine(self._model, self._codec, tokenizer(), folder, options, "cpu")
+        self.engine = PocketEngine(self._model, self._codec, LetterTokenizer(), folder, options, "cpu")
         self._clip = VoiceReference("bench", hum(RATE, 5.0), RATE)
         with torch.no_grad():
             self._heard = self._codec.encode(torch.from_numpy(self._clip.samples)[None, None]).latents
@@ -75,7 +75,7 @@ class PocketContest:
 
     def _generated(self, threads: int, number: int) -> Iterator[Samples]:
         config = self._model.config
-        text = tokenizer().encode(_text(number), add_special_tokens=False).ids
+        text = LetterTokenizer().encode(_text(number), add_special_tokens=False).ids
         clip = [config.audio_prompt_token_id] * self._heard.shape[1]
         ids = torch.tensor([[config.audio_prompt_bos_token_id, *clip, *text, config.audio_bos_token_id]])
         with using_threads(threads), torch.no_grad():

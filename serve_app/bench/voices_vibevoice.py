@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,13 @@ from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.vibevoice.config import VibeVoiceConfig, config_of
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, networks_of
 from deployments.engines.vibevoice.text import Script
-from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
-from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
-from serve_app.bench.random_weights import RandomWeights, tokenizer
+from deployments.graphs import CapturedStep, on_device
+from serve_app.bench.frame import Report, Sheet, at_least, carry_out
+from serve_app.bench.random_weights import LetterTokenizer, RandomWeights
 from serve_app.bench.sentences import SENTENCES
-from serve_app.bench.voices import SOAK, THREADS, most_megabytes, run_together, soak, using_threads
+from serve_app.bench.shapes import Shapes, read
+from serve_app.bench.voices import SOAK, soak
+from serve_app.bench.voices_steps import StepPlan, measure, wanted
 
 ROWS = 300
 AUDIO, BEGIN, END, STOP = 290, 291, 292, 293
@@ -57,10 +58,11 @@ class Plan:
     rounds: int
     streams: tuple[int, ...]
     recorded: tuple[int, ...]
+    shapes: str
 
 
-QUICK = Plan(4, 1, 3, 64, (40, 80), (1, 1, 1), 0.8, 8, (1, 8), (8,))
-FULL = Plan(28, 4, 10, 32, (2, 2, 4, 5, 5, 8), (3, 3, 3, 3, 3, 3, 8), 2.0, 5, (1, 8), (1, 8))
+QUICK = Plan(4, 1, 3, 64, (40, 80), (1, 1, 1), 0.8, 8, (1, 8), (8,), "quick")
+FULL = Plan(28, 4, 10, 32, (2, 2, 4, 5, 5, 8), (3, 3, 3, 3, 3, 3, 8), 2.0, 5, (1, 8), (1, 8), "full")
 
 
 def sizes(plan: Plan) -> dict[str, Any]:
@@ -103,8 +105,8 @@ def sizes(plan: Plan) -> dict[str, Any]:
     }
 
 
-def shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every tensor of such a model, by its name in the Hugging Face layout."""
+def package_shapes(values: Mapping[str, Any]) -> Shapes:
+    """Every tensor of such a model, by its name in the Hugging Face layout, as the package `transformers` has it."""
     from transformers import VibeVoiceConfig as TheirConfig
     from transformers import VibeVoiceForConditionalGeneration
 
@@ -116,7 +118,12 @@ def shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 class VibeVoiceContest:
     """Our engine at the plan's size; every frame is a sound."""
 
-    def __init__(self, folder: Path, plan: Plan, precision: AnyPrecision, device: str) -> None:
+    length = POSITIONS
+
+    def __init__(
+        self, folder: Path, plan: Plan, precision: AnyPrecision, device: str, shapes: Shapes | None = None
+    ) -> None:
+        """`shapes` are those of another model than the published one."""
         values = sizes(plan)
         config = config_of(values, {"guidance_scale": 1.3}, {})
         frames = int(plan.seconds * config.frame_rate)
@@ -127,11 +134,18 @@ class VibeVoiceContest:
             most_seconds=plan.seconds,
             solver_steps=plan.solver_steps,
         )
+        weights = RandomWeights(shapes or read("vibevoice")[plan.shapes], device=device)
         with on_device(device):
-            networks = networks_of(RandomWeights(shapes(values), device=device), config, options)
+            networks = networks_of(weights, config, options)
         networks.ends.zero_()  # nothing is likelier than the first choice, which is a sound
-        self.engine = VibeVoiceEngine(networks, Script(tokenizer(), config), folder, options, device)
+        self.engine = VibeVoiceEngine(networks, Script(LetterTokenizer(), config), folder, options, device)
+        self.device = device
         self._clip = VoiceReference("bench", hum(24_000, 5.0), 24_000)
+
+    @property
+    def step(self) -> CapturedStep:
+        """A frame of language model, diffusion head and codecs."""
+        return self.engine.captured
 
     def request(self, number: int) -> SpeechRequest:
         """One piece of text, spoken like the clip."""
@@ -142,7 +156,7 @@ class VibeVoiceContest:
         """Of one step, in the middle of a text."""
         config: VibeVoiceConfig = self.engine.config
         random = torch.Generator(device="cpu").manual_seed(streams)
-        with on_device(self.engine.device):
+        with on_device(self.device):
             return {
                 "embedding": torch.randn(streams, config.language.dim, generator=random, device="cpu").to(self.device),
                 "positions": torch.full((streams,), 200),
@@ -151,10 +165,11 @@ class VibeVoiceContest:
                 "state": torch.zeros(streams, self.engine.networks.state_size),
             }
 
-    @property
-    def device(self) -> str:
-        """Where it runs."""
-        return self.engine.device
+    def difference(self, plain: Tensor, recorded: Tensor) -> float:
+        """Root mean square of the samples' difference, as a share of their level, in percent. Eight bits round a few the
+        other way when sums are taken in another order."""
+        before, after = (self.engine.networks.unpack(packed).samples for packed in (plain, recorded))
+        return float(100 * (after - before).square().mean().sqrt() / before.square().mean().sqrt())
 
 
 def run(
@@ -169,9 +184,9 @@ def run(
     precision is the one that suits the device, unless it is given."""
     precision = precision or ("int8" if device == "cpu" else "bfloat16")
     plan = QUICK if quick else FULL
-    counts = streams or plan.streams
+    steps = step_plan(plan, streams or plan.streams, captured)
 
-    def measure(sheet: Sheet) -> None:
+    def carry(sheet: Sheet) -> None:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
             contest = VibeVoiceContest(Path(folder), plan, precision, device)
@@ -179,124 +194,19 @@ def run(
                 soak(sheet, contest, soak_minutes)
             else:
                 sheet.put("building the model", time.perf_counter() - started, f"{plan.layers} layers, {precision}")
-                _measure(sheet, contest, plan, counts, captured)
+                measure(sheet, contest, steps)
 
-    wanted = SOAK if soak_minutes else _wanted(plan, counts, captured)
-    return carry_out("voices of vibevoice", wanted, measure, quick=quick)
-
-
-def _steps(counts: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted({1, 8, *counts}))
+    return carry_out("voices of vibevoice", SOAK if soak_minutes else wanted(steps), carry, quick=quick)
 
 
-def _recorded(plan: Plan, counts: tuple[int, ...], captured: bool) -> tuple[int, ...]:
-    """Which steps are recorded: the plan's, and those of every batch that was asked for."""
-    return tuple(sorted({*plan.recorded, *(count for count in counts if count > 1)})) if captured else ()
-
-
-def _wanted(plan: Plan, counts: tuple[int, ...], captured: bool) -> list[Figure]:
-    figures, recorded = [Figure("building the model", "s"), Figure("threads", "")], _recorded(plan, counts, captured)
-    for count in _steps(counts):
-        figures.append(Figure(f"step of {count}, plain", "ms"))
-        if count in recorded:
-            figures.append(Figure(f"step of {count}, recorded", "ms"))
-            figures.append(Figure(f"recorded against plain, {count}", "x", at_least(1.22) if count == 8 else None))
-            figures.append(Figure(f"recorded differs from plain, {count}", "% of level", at_most(5)))
-    figures.append(Figure("a step of 8 against 8 of one", "x", at_least(4) if plan is FULL else None))
-    for count in counts:
-        figures.append(Figure(f"{count} streams", "audio s/s"))
-        figures.append(Figure(f"{count} streams, ended a second", "1/s"))
-        figures.append(Figure(f"{count} streams, first audio p95", "ms"))
-    return [*figures, Figure("memory", "MB")]
-
-
-def _measure(sheet: Sheet, contest: VibeVoiceContest, plan: Plan, counts: tuple[int, ...], captured: bool) -> None:
-    with sheet.measuring("how many threads"):
-        threads = _best_threads(contest)
-        sheet.put("threads", threads)
-    with using_threads(threads), torch.no_grad():
-        with sheet.measuring("the step"):
-            _measure_steps(sheet, contest, plan, _steps(counts), _recorded(plan, counts, captured))
-        with sheet.measuring("streams side by side"):
-            _measure_streams(sheet, contest, counts)
-    sheet.put("memory", _megabytes(contest.device), ARTICLE["memory"])
-
-
-def _best_threads(contest: VibeVoiceContest) -> int:
-    """How many make a plain step of eight fastest, of three each."""
-    inputs = contest.inputs(8)
-
-    def seconds(threads: int) -> float:
-        with using_threads(threads), torch.no_grad():
-            return _seconds(partial(contest.engine.captured.step, inputs, POSITIONS), contest.device)
-
-    seconds(1)
-    times = interleaved({f"{threads}": partial(seconds, threads) for threads in THREADS}, rounds=3)
-    return min(THREADS, key=lambda threads: min(times[f"{threads}"]))
-
-
-def _measure_steps(
-    sheet: Sheet, contest: VibeVoiceContest, plan: Plan, counts: tuple[int, ...], recorded: tuple[int, ...]
-) -> None:
-    step = contest.engine.captured
-    step.batches, step.lengths = counts, (POSITIONS,)
-    step.backend = backend_for(contest.device) if recorded else None
-    variants: dict[str, Callable[[], float]] = {}
-    for count in counts:
-        inputs = contest.inputs(count)
-        plain, replayed = partial(step.step, inputs, POSITIONS), partial(step, inputs, POSITIONS)
-        variants[f"{count} plain"] = partial(_seconds, plain, contest.device)
-        if count in recorded:
-            _capture(sheet, step, count)
-            sheet.put(f"recorded differs from plain, {count}", _difference(contest, plain(), replayed().clone()))
-            variants[f"{count} recorded"] = partial(_seconds, replayed, contest.device)
-    times = interleaved(variants, plan.rounds)
-    for count in counts:
-        sheet.put(f"step of {count}, plain", 1000 * spread(times[f"{count} plain"]).p50)
-        if count in recorded:
-            gain = ratio(times[f"{count} plain"], times[f"{count} recorded"])
-            sheet.put(f"step of {count}, recorded", 1000 * spread(times[f"{count} recorded"]).p50)
-            sheet.put(f"recorded against plain, {count}", gain.p50, str(gain))
-    kind = "recorded" if {1, 8} <= {*recorded} else "plain"
-    gain = ratio([8 * seconds for seconds in times[f"1 {kind}"]], times[f"8 {kind}"])
-    sheet.put("a step of 8 against 8 of one", gain.p50, f"{gain}; both {kind}")
-
-
-def _capture(sheet: Sheet, step: CapturedStep, count: int) -> None:
-    with sheet.measuring(f"recording the step of {count}"):
-        if not step.capture(Bucket(count, POSITIONS)):
-            raise RuntimeError(step.counts.last_failure)
-
-
-def _difference(contest: VibeVoiceContest, plain: Tensor, recorded: Tensor) -> float:
-    """Root mean square of the samples' difference, as a share of their level, in percent. Eight bits round a few the other
-    way when sums are taken in another order."""
-    before, after = (contest.engine.networks.unpack(packed).samples for packed in (plain, recorded))
-    return float(100 * (after - before).square().mean().sqrt() / before.square().mean().sqrt())
-
-
-def _seconds(function: Callable[[], Any], device: str) -> float:
-    started = time.perf_counter()
-    function()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def _measure_streams(sheet: Sheet, contest: VibeVoiceContest, counts: tuple[int, ...]) -> None:
-    run_together(contest, 1, chunks=1)  # the clip is heard once
-    for count in counts:
-        made = run_together(contest, count)
-        streams = f"{count} streams"
-        sheet.put(streams, made.rate, f"a listener each needs {count}")
-        for name, value in (
-            (f"{streams}, ended a second", count / made.seconds),
-            (f"{streams}, first audio p95", 1000 * spread(made.first_audio).p95),
-        ):
-            sheet.put(name, value, ARTICLE.get(name, ""))
-
-
-def _megabytes(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return most_megabytes()
+def step_plan(plan: Plan, streams: tuple[int, ...], captured: bool) -> StepPlan:
+    """Steps of 1, of 8 and of every number of streams; recorded are the plan's, and every batch that was asked for."""
+    recorded = sorted({*plan.recorded, *(count for count in streams if count > 1)}) if captured else ()
+    return StepPlan(
+        rounds=plan.rounds,
+        steps=tuple(sorted({1, 8, *streams})),
+        recorded=tuple(recorded),
+        streams=streams,
+        batch_gain=at_least(4) if plan is FULL else None,
+        notes=ARTICLE,
+    )

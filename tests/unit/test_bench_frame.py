@@ -35,8 +35,9 @@ from serve_app.bench.frame import (
     ratio,
     spread,
 )
+from serve_app.config import Cpu
 
-MACHINE = Machine("a processor", 2, {"python": "3.11", "ray": "2.60"}, "abc123 dirty")
+MACHINE = Machine("a processor", 2, {"python": "3.11", "ray": "2.60"}, "abc123 dirty", "a card")
 FACTS = Facts("quick", "2026-01-02T03:04:05+00:00", 7.5, 0.25, 1.5, MACHINE)
 
 
@@ -194,6 +195,7 @@ def test_json_says_the_same_as_the_report(tmp_path: Path) -> None:
                 "cores": 2,
                 "versions": {"python": "3.11", "ray": "2.60"},
                 "commit": "abc123 dirty",
+                "card": "a card",
             },
         },
     }
@@ -213,8 +215,17 @@ def test_table_shows_value_target_verdict_note_and_facts() -> None:
     assert [cell.strip() for cell in second.split("│")[1:-1]] == [
         "speed", "not measured", "x real time", "at least 40", "not met", "it broke",
     ]  # fmt: skip
-    assert "load 0.25 at the start and 1.50 at the end, 2 cores of a processor" in shown.getvalue()
+    assert "load 0.25 at the start and 1.50 at the end, 2 cores of a processor, a card" in shown.getvalue()
     assert "commit abc123 dirty" in shown.getvalue()
+
+
+def test_plain_lines_say_the_same() -> None:
+    figures = (Figure("overhead", "ms", at_most(10), 12.34567, "paired"), Figure("speed", "x", None, None, "it broke"))
+    lines = Report("sums", figures, FACTS).in_text().splitlines()
+    assert lines[0] == "motet bench sums (quick)"
+    assert lines[2].split() == ["overhead", "12.35", "ms", "at", "most", "10", "not", "met", "paired"]
+    assert lines[3].split() == ["speed", "not", "measured", "x", "not", "met", "it", "broke"]
+    assert lines[-1].endswith("a card, python 3.11, ray 2.60, commit abc123 dirty")
 
 
 class Recorder:
@@ -305,11 +316,12 @@ def test_catalogue_prints_writes_and_returns_the_status(
         return Report("sums", (Figure("overhead", "ms", at_most(10), 11.0),), FACTS)
 
     def imported(name: str) -> SimpleNamespace:
-        assert os.environ["THREADS_OF_SUMS"] == "2"  # libraries read it when they are imported
+        assert os.environ["OMP_NUM_THREADS"] == "2"  # libraries read it when they are imported
         return {"sums": SimpleNamespace(run=run)}[name]
 
-    monkeypatch.setenv("THREADS_OF_SUMS", "1")
-    benchmark = catalogue.Benchmark("Sums", "sums", environment={"THREADS_OF_SUMS": "2"})
+    for name in Cpu(cpus=2, threads=2).environment():
+        monkeypatch.setenv(name, "1")
+    benchmark = catalogue.Benchmark("Sums", "sums", replica_threads=2)
     monkeypatch.setitem(catalogue.BENCHMARKS, "sums", benchmark)
     monkeypatch.setattr(catalogue.importlib, "import_module", imported)  # type: ignore[attr-defined]
     assert catalogue.run("sums", quick=True, json_file=tmp_path / "sums.json") == 1

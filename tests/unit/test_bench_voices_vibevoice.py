@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from serve_app.bench import voices, voices_vibevoice
+from serve_app.bench import voices, voices_steps, voices_vibevoice
 from serve_app.bench.frame import Sheet, carry_out
 from serve_app.bench.random_weights import RandomWeights
 from serve_app.bench.voices import run_together
-from serve_app.bench.voices_vibevoice import QUICK, VibeVoiceContest
+from serve_app.bench.voices_vibevoice import QUICK, VibeVoiceContest, step_plan
 
 TINY = replace(QUICK, layers=1, seconds=0.3, rounds=1)
 
@@ -38,13 +38,14 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VibeVoiceContest
         return values
 
     monkeypatch.setattr(voices_vibevoice, "sizes", small)
-    monkeypatch.setattr(voices_vibevoice, "backend_for", lambda device: Repeating())
-    return VibeVoiceContest(tmp_path, TINY, "int8", "cpu")
+    monkeypatch.setattr(voices_steps, "backend_for", lambda device: Repeating())
+    return VibeVoiceContest(tmp_path, TINY, "int8", "cpu", voices_vibevoice.package_shapes(small(TINY)))
 
 
 def test_every_figure_is_measured(contest: VibeVoiceContest, tmp_path: Path) -> None:
-    sheet = Sheet(voices_vibevoice._wanted(TINY, (1, 2), True), print)
-    voices_vibevoice._measure(sheet, contest, TINY, (1, 2), True)
+    plan = step_plan(TINY, (1, 2), captured=True)
+    sheet = Sheet(voices_steps.wanted(plan), print)
+    voices_steps.measure(sheet, contest, plan)
     missing = [figure.name for figure in sheet.figures if not figure.measured]
     assert missing == ["building the model"]
     voices.draw(carry_out("voices of vibevoice", sheet.figures, lambda _: None, quick=True), tmp_path / "voices.png")

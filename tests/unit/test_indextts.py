@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +214,7 @@ def test_speed_is_the_models_own(float32: IndexEngine) -> None:
 
 def test_what_does_not_end_is_stopped_and_says_so(folder: Path) -> None:
     limits = RunawayLimits(most_seconds_besides=0.2, most_seconds_per_character=0.01)
-    chunks = speak(loaded(folder, runaway=limits.model_dump()), SpeechRequest((PIECES[3],), "ben", seed=4))
+    chunks = speak(loaded(folder, runaway=asdict(limits)), SpeechRequest((PIECES[3],), "ben", seed=4))
     assert [chunk.finish_reason for chunk in chunks] == ["length"]
 
 

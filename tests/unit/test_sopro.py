@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from pydantic import ValidationError
 
 from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
+from deployments.engines.options import checked
 from deployments.engines.sopro.engine import SoproEngine, SoproOptions, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
@@ -122,8 +122,8 @@ def test_recorded_lengths_come_in_any_order_and_end_where_the_cache_does(folder:
 @pytest.mark.parametrize("option", ["capture_batches", "capture_lengths"])
 @pytest.mark.parametrize("sizes", [(), (0,), (64, -1)])
 def test_recorded_sizes_are_positive_and_at_least_one(option: str, sizes: tuple[int, ...]) -> None:
-    with pytest.raises(ValidationError, match=option):
-        SoproOptions.model_validate({option: sizes})
+    with pytest.raises(MotetError, match=option):
+        checked(SoproOptions, {option: sizes}, "tiny")
 
 
 def test_int8_logits_stay_within_their_bound(folder: Path) -> None:

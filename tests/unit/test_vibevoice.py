@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.lm import linear
+from deployments.engines.options import checked
 from deployments.engines.vibevoice.config import read
 from deployments.engines.vibevoice.diffusion import schedule
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, VibeVoicePiece, load
@@ -282,8 +282,8 @@ def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
 @pytest.mark.parametrize("option", ["capture_batches", "capture_lengths"])
 @pytest.mark.parametrize("sizes", [(), (0,), (64, -1)])
 def test_recorded_sizes_are_positive_and_at_least_one(option: str, sizes: tuple[int, ...]) -> None:
-    with pytest.raises(ValidationError, match=option):
-        VibeVoiceOptions.model_validate({option: sizes})
+    with pytest.raises(MotetError, match=option):
+        checked(VibeVoiceOptions, {option: sizes}, "tiny")
 
 
 def test_a_size_that_was_not_foreseen_is_recorded_as_far_as_streams_and_positions_go(

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import indextts25  # noqa: F401 (what is loaded later needs it: say so at once)
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
@@ -37,6 +36,7 @@ from deployments.engines.lm.voice import (
     Piece,
     options_on_this_thread,
 )
+from deployments.engines.options import Bounds
 from deployments.errors import fail
 from deployments.graphs import on_device
 
@@ -46,34 +46,32 @@ SLOWEST, FASTEST = 0.5, 1.28
 """Beyond these speeds the model's own pace does not follow."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class IndexOptions(LanguageVoiceOptions):
     """`engine_options` of an IndexTTS model."""
 
-    precision: Precision = Field(
-        "float32", description="Of the language model; int8 is for CPUs and the faster one there."
-    )
-    slots: int = Field(8, ge=1, le=64, description="Utterances that may be open at once.")
-    language: Literal["en", "zh", "es", "ar"] = Field("en", description="Of voices whose name gives none.")
-    emotion: str = Field("", description='Where a request has no instructions, such as "calm 0.3".')
-    chunk_codes: int = Field(12, ge=1, le=100, description="Codes of 40 ms that a step draws for each utterance.")
-    most_codes: int = Field(750, ge=1, le=1500, description="Of one piece of text: 30 s.")
-    temperature: float = Field(0.8, ge=0, le=2)
-    top_p: float = Field(0.8, gt=0, le=1)
-    top_k: int = Field(30, ge=0)
-    repetition_penalty: float = Field(10.0, ge=1)
-    solver_steps: int = Field(25, ge=1, le=100, description="From noise to mel frames; fewer are faster and rougher.")
-    step_frames: int = Field(
-        1536, ge=512, description="Mel frames of all pieces and clips that a step takes through the networks of sound."
-    )
-    guidance: float = Field(0.7, ge=0, le=3, description="How much the voice and the text are exaggerated.")
-    pause_ms: int = Field(200, ge=0, le=2000, description="Silence before each piece of a text but the first.")
+    precision: Annotated[Precision, "Of the language model; int8 is for CPUs and the faster one there."] = "float32"
+    slots: Annotated[int, Bounds(least=1, most=64), "Utterances that may be open at once."] = 8
+    language: Annotated[Literal["en", "zh", "es", "ar"], "Of voices whose name gives none."] = "en"
+    emotion: Annotated[str, 'Where a request has no instructions, such as "calm 0.3".'] = ""
+    chunk_codes: Annotated[int, Bounds(least=1, most=100), "Codes of 40 ms that a step draws for each utterance."] = 12
+    most_codes: Annotated[int, Bounds(least=1, most=1500), "Of one piece of text: 30 s."] = 750
+    temperature: Annotated[float, Bounds(least=0, most=2)] = 0.8
+    top_p: Annotated[float, Bounds(above=0, most=1)] = 0.8
+    top_k: Annotated[int, Bounds(least=0)] = 30
+    repetition_penalty: Annotated[float, Bounds(least=1)] = 10.0
+    solver_steps: Annotated[
+        int, Bounds(least=1, most=100), "From noise to mel frames; fewer are faster and rougher."
+    ] = 25
+    step_frames: Annotated[
+        int, Bounds(least=512), "Mel frames of all pieces and clips in one step of the networks of sound."
+    ] = 1536
+    guidance: Annotated[float, Bounds(least=0, most=3), "How much the voice and the text are exaggerated."] = 0.7
+    pause_ms: Annotated[int, Bounds(least=0, most=2000), "Silence before each piece of a text but the first."] = 200
 
-    @field_validator("emotion")
-    @classmethod
-    def _is_named(cls, emotion: str) -> str:
-        if emotion.strip() and emotions.parse(emotion) is None:
-            raise ValueError(f"it names none of {', '.join(emotions.NAMES)}")
-        return emotion
+    def __post_init__(self) -> None:
+        if self.emotion.strip() and emotions.parse(self.emotion) is None:
+            raise ValueError(f"emotion: it names none of {', '.join(emotions.NAMES)}")
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from deployments.audio.decode import Decoder, decode_all
 from deployments.engines.base import Samples, SpeechRequest, SpeechTraits, Voice, VoiceReference
 from deployments.errors import MotetError, fail
 
@@ -79,6 +78,8 @@ class ClipVoices(Generic[VoiceT]):
 
     def _decoded(self, name: str, data: bytes) -> Samples:
         """The clip in mono. What is wrong with it is not wrong with anything that the client sent."""
+        from deployments.audio.decode import decode_all
+
         try:
             samples: Samples = decode_all(data, self._rate, mono=True, max_seconds=LONGEST_CLIP_SECONDS)[0]
         except MotetError as error:
@@ -105,6 +106,8 @@ def _is_usable(file: Path) -> bool:
     if "," in file.stem:
         logger.warning("%s is no voice: a comma stands between the voices of a request. Rename it.", file)
         return False
+    from deployments.audio.decode import Decoder
+
     try:
         with file.open("rb") as data:
             Decoder(data, mono=True, max_seconds=LONGEST_CLIP_SECONDS).close()

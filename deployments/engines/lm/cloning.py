@@ -9,11 +9,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import Annotated, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from deployments.audio.resample import resample
@@ -21,6 +20,7 @@ from deployments.engines.base import Samples, SpeechRequest, SpeechTraits
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, LanguageVoiceOptions, Piece
+from deployments.engines.options import Bounds
 from deployments.errors import fail
 from deployments.graphs import on_device
 
@@ -32,11 +32,12 @@ VOICES_SHARE = 0.75
 """Of a prompt's positions, how many the clips may take."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class ClonerOptions(LanguageVoiceOptions):
     """`engine_options` of a model that reads a clip and a text as one prompt."""
 
-    longest_prompt: int = Field(1024, ge=64, description="Positions of clip and text together, for one piece.")
-    most_seconds: float = Field(60.0, gt=0, description="Of sound, for one piece.")
+    longest_prompt: Annotated[int, Bounds(least=64), "Positions of clip and text together, for one piece."] = 1024
+    most_seconds: Annotated[float, Bounds(above=0), "Of sound, for one piece."] = 60.0
 
     def most_frames(self, rate: float) -> int:
         """Frames that a piece may have, of `rate` a second."""

@@ -6,11 +6,13 @@ silent samples or of frames that bring no sound at all.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import numpy as np
-from pydantic import Field
 
 from deployments.engines.base import FinishReason, Samples
-from deployments.settings import StrictModel
+from deployments.engines.options import Bounds, EngineOptions
 
 LONGEST_CIRCLE = 32
 """Tokens: a circle longer than this is not looked for."""
@@ -20,14 +22,15 @@ ROUNDING_SECONDS = 1e-6
 """Ten times a tenth of a second is a little less than a second."""
 
 
-class RunawayLimits(StrictModel):
+@dataclass(frozen=True, kw_only=True)
+class RunawayLimits(EngineOptions):
     """When a piece is ended that has not ended by itself. English is read at about 0.07 s a character."""
 
-    most_seconds_per_character: float = Field(0.3, gt=0, description="Of sound, for each character of the text.")
-    most_seconds_besides: float = Field(6.0, gt=0, description="Of sound, on top of that.")
-    circling_seconds: float = Field(5.0, gt=0, description="Tokens may go round in one circle for so long.")
-    silent_seconds: float = Field(5.0, gt=0, description="Sound may be silent for so long.")
-    silent_below: float = Field(0.001, gt=0, lt=1, description="A smaller sample is silent.")
+    most_seconds_per_character: Annotated[float, Bounds(above=0), "Of sound, for each character of the text."] = 0.3
+    most_seconds_besides: Annotated[float, Bounds(above=0), "Of sound, on top of that."] = 6.0
+    circling_seconds: Annotated[float, Bounds(above=0), "Tokens may go round in one circle for so long."] = 5.0
+    silent_seconds: Annotated[float, Bounds(above=0), "Sound may be silent for so long."] = 5.0
+    silent_below: Annotated[float, Bounds(above=0, below=1), "A smaller sample is silent."] = 0.001
 
 
 class Runaway:

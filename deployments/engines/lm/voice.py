@@ -9,48 +9,45 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Generic, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
 
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.engines.options import Bounds, EngineOptions, checked
 from deployments.errors import fail
 from deployments.graphs import on_device
-from deployments.mistakes import in_words
-from deployments.settings import StrictModel
 
-CaptureSizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+CaptureSizes = Annotated[tuple[Annotated[int, Bounds(least=1)], ...], Bounds(items=1)]
 """What a step is recorded for: rows, or positions. In any order; what is more than the engine has is as much as it has."""
 
 
-class LanguageVoiceOptions(StrictModel):
+@dataclass(frozen=True, kw_only=True)
+class LanguageVoiceOptions(EngineOptions):
     """`engine_options` that every language-model voice has."""
 
-    slots: int = Field(32, ge=1, le=256, description="Utterances that may be open at once.")
-    voices_kept: int = Field(16, ge=1, le=1024, description="Clips whose voice is kept ready.")
-    runaway: RunawayLimits = Field(RunawayLimits(), description="When a piece that does not end is stopped.")
+    slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 32
+    voices_kept: Annotated[int, Bounds(least=1, most=1024), "Clips whose voice is kept ready."] = 16
+    runaway: Annotated[RunawayLimits, "When a piece that does not end is stopped."] = field(
+        default_factory=RunawayLimits
+    )
 
 
-OptionsT = TypeVar("OptionsT", bound=LanguageVoiceOptions)
+OptionsT = TypeVar("OptionsT", bound=EngineOptions)
 
 
 def options_on_this_thread(spec: EngineSpec, kind: type[OptionsT]) -> OptionsT:
     """The options of a model that is about to be loaded on this thread, which computes as the spec says from here on.
 
-    Raises `MotetError` (invalid) with every mistake in them.
+    Raises `MotetError` (invalid) with every fault in them.
     """
     torch.set_num_threads(spec.threads)
     torch.set_flush_denormal(True)
-    try:
-        return kind.model_validate(dict(spec.options))
-    except ValidationError as error:
-        cause = f"The options of model {spec.model!r} have mistakes: {'; '.join(in_words(error, kind, {}))}."
-        raise fail("invalid", cause, "Mend them where the model is configured.", param="options") from error
+    return checked(kind, spec.options, spec.model)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

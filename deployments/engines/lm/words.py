@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tokenizers import Tokenizer
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Encoding(Protocol):
+    """What a tokenizer makes of a text."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Token numbers."""
+
+
+class Words(Protocol):
+    """A tokenizer that an engine is given, such as one of the package `tokenizers`."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> Encoding:
+        """The tokens of a text."""
+
 
 NEVER_FOUND = ""
 """A piece of no letters is found in no text, and keeps its number."""
@@ -15,6 +32,8 @@ NEVER_FOUND = ""
 def words_of(file: Path) -> Tokenizer:
     """A `tokenizer.json` without its added tokens, special ones and others: `<|endoftext|>` is thirteen characters. An engine
     puts the marks of its prompts in by number."""
+    from tokenizers import Tokenizer
+
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     marks = [int(token["id"]) for token in content["added_tokens"]]
     content["added_tokens"] = []

@@ -6,15 +6,14 @@ packed. Streams, prompts and pieces are those of every language-model voice (`lm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,12 +29,13 @@ from deployments.engines.lm.voice import (
     Piece,
     options_on_this_thread,
 )
+from deployments.engines.options import Bounds
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
-from deployments.engines.sopro.config import read
+from deployments.engines.sopro.config import SoproConfig, read
 from deployments.engines.sopro.decoder import Decoder
-from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
+from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, Weights
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
-from deployments.engines.sopro.text import LANGUAGES, Tokenizer
+from deployments.engines.sopro.text import LANGUAGES, TextEncoder, Tokenizer
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
 from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
 from deployments.errors import fail
@@ -45,24 +45,24 @@ LONGEST_PROMPT = 700
 """Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class SoproOptions(LanguageVoiceOptions):
     """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
 
-    precision: Precision = Field("float32", description="Of weights; int8 is for CPUs and is the faster one there.")
-    slots: int = Field(64, ge=1, le=256, description="Utterances that may be open at once.")
-    language: Literal["", "en", "pt", "fr", "de"] = Field("", description="Of voices whose name gives none.")
-    chunk_frames: int = Field(64, ge=64, le=512, description="Mel frames of 10.7 ms in a chunk of sound.")
-    solver_steps: int | None = Field(None, ge=1, le=64)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0)
-    trim_silence: bool = Field(True, description="Hold back the silence before, and cut that after, each piece.")
-    capture: bool = Field(
-        False,
-        description="Record the decoder's step at the start, bucket by bucket. On a CPU it is compiled, which takes long.",
-    )
-    capture_batches: CaptureSizes = Field((1, 4, 8), description="Rows of the recorded steps.")
-    capture_lengths: CaptureSizes = Field((384,), description="Positions they look back at: prompt and tokens.")
+    precision: Annotated[Precision, "Of weights; int8 is for CPUs and is the faster one there."] = "float32"
+    slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 64
+    language: Annotated[Literal["", "en", "pt", "fr", "de"], "Of voices whose name gives none."] = ""
+    chunk_frames: Annotated[int, Bounds(least=64, most=512), "Mel frames of 10.7 ms in a chunk of sound."] = 64
+    solver_steps: Annotated[int | None, Bounds(least=1, most=64)] = None
+    temperature: Annotated[float | None, Bounds(least=0, most=2)] = None
+    top_p: Annotated[float | None, Bounds(above=0, most=1)] = None
+    top_k: Annotated[int | None, Bounds(least=0)] = None
+    trim_silence: Annotated[bool, "Hold back the silence before, and cut that after, each piece."] = True
+    capture: Annotated[
+        bool, "Record the decoder's step at the start, bucket by bucket. On a CPU it is compiled, which takes long."
+    ] = False
+    capture_batches: Annotated[CaptureSizes, "Rows of the recorded steps."] = (1, 4, 8)
+    capture_lengths: Annotated[CaptureSizes, "Positions they look back at: prompt and tokens."] = (384,)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
 
     def __init__(
-        self, networks: Networks, tokenizer: Tokenizer, folder: Path, options: SoproOptions, device: str
+        self, networks: Networks, tokenizer: TextEncoder, folder: Path, options: SoproOptions, device: str
     ) -> None:
         config, generation = networks.config, networks.config.generation
         super().__init__(device, options, rate=config.token_rate, most=config.tokens_in(generation.max_seconds))
@@ -314,9 +314,12 @@ def load(spec: EngineSpec) -> SoproEngine:
 
 def networks_of(folder: Path, options: SoproOptions, device: str) -> Networks:
     """The networks of a folder of weights."""
-    config = read(folder)
-    weights = load_file(folder / "model.safetensors", device)
-    vocoder = load_file(folder / "vocoder.safetensors", device)
+    return networks_with(read(folder), lambda name: load_file(folder / f"{name}.safetensors", device), options)
+
+
+def networks_with(config: SoproConfig, read_weights: Callable[[str], Weights], options: SoproOptions) -> Networks:
+    """The networks of weights that `read_weights` gives by the name of their file."""
+    weights, vocoder = read_weights("model"), read_weights("vocoder")
     steps = options.solver_steps or config.generation.steps
     longest = LONGEST_PROMPT + config.tokens_in(config.generation.max_seconds)
     mels = config.model.acoustic_mel_n_mels
@@ -325,8 +328,8 @@ def networks_of(folder: Path, options: SoproOptions, device: str) -> Networks:
         decoder=Decoder(weights, config.model, options.precision, longest),
         head=AcousticHead(weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames),
         vocoder=Vocoder(vocoder, config.vocoder, options.precision),
-        semantic=SemanticEncoder(load_file(folder / "semantic_encoder.safetensors", device), config.semantic_encoder),
-        speaker=SpeakerEncoder(load_file(folder / "speaker_encoder.safetensors", device), config.speaker_encoder),
+        semantic=SemanticEncoder(read_weights("semantic_encoder"), config.semantic_encoder),
+        speaker=SpeakerEncoder(read_weights("speaker_encoder"), config.speaker_encoder),
         condition=weights,
         vocoder_weights=vocoder,
         mel_mean=torch.tensor(config.model.acoustic_mel_mean or [0.0] * mels),

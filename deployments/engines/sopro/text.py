@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-
-import sentencepiece
+from typing import TYPE_CHECKING, Protocol
 
 from deployments.errors import fail
+
+if TYPE_CHECKING:
+    import sentencepiece
 
 LANGUAGES = {"en": "<|lang_en|>", "pt": "<|lang_pt|>", "fr": "<|lang_fr|>", "de": "<|lang_de|>"}
 MOST_TOKENS = 512
@@ -26,6 +28,13 @@ def tidy(text: str) -> str:
     return text if text.endswith(_ENDS) else text + "."
 
 
+class TextEncoder(Protocol):
+    """What the engine is given to read text with."""
+
+    def encode(self, text: str, language: str) -> list[int]:
+        """The token ids of one piece of text."""
+
+
 class Tokenizer:
     """The model's own vocabulary. Only the language tag is a mark: what a client writes is letters, also `<|lang_fr|>`."""
 
@@ -38,6 +47,8 @@ class Tokenizer:
     @classmethod
     def read(cls, file: Path) -> Tokenizer:
         """Reads `tokenizer.model`."""
+        import sentencepiece
+
         return cls(sentencepiece.SentencePieceProcessor(model_file=str(file)))
 
     def encode(self, text: str, language: str) -> list[int]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest
@@ -22,6 +22,7 @@ from deployments.engines.lm.folder import load_weights
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.lm.slots import Slot
 from deployments.engines.lm.voice import CaptureSizes, LanguageUtterance, options_on_this_thread
+from deployments.engines.options import Bounds
 from deployments.engines.vibevoice.config import VibeVoiceConfig, read
 from deployments.engines.vibevoice.networks import Made, Networks
 from deployments.engines.vibevoice.text import Script
@@ -32,21 +33,22 @@ from deployments.text.speakers import MOST_SPEAKERS, check_speakers
 SHORTEST_CLIP_SECONDS = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
 class VibeVoiceOptions(ClonerOptions):
     """`engine_options` of a VibeVoice model. What is None has the value of the model's own files."""
 
-    precision: AnyPrecision = Field("float32", description="Of weights; bfloat16 on CUDA, int8 or bfloat16 on CPUs.")
-    clip_seconds: float = Field(30.0, ge=1, le=60, description="Of a clip, so much is heard.")
-    chunk_frames: int = Field(
-        2, ge=1, le=64, description="Frames in a chunk of sound; 133 ms each in the published model."
-    )
-    guidance: float | None = Field(None, ge=1, le=10)
-    solver_steps: int | None = Field(None, ge=1, le=100)
-    capture: bool = Field(
-        False, description="Record the step at the start, bucket by bucket. On a CPU it is compiled, which takes long."
-    )
-    capture_batches: CaptureSizes = Field((1, 2, 4, 8, 16, 32), description="Streams of the recorded steps.")
-    capture_lengths: CaptureSizes = Field((512, 1024), description="Positions they look back at.")
+    precision: Annotated[AnyPrecision, "Of weights; bfloat16 on CUDA, int8 or bfloat16 on CPUs."] = "float32"
+    clip_seconds: Annotated[float, Bounds(least=1, most=60), "Of a clip, so much is heard."] = 30.0
+    chunk_frames: Annotated[
+        int, Bounds(least=1, most=64), "Frames in a chunk of sound; 133 ms each in the published model."
+    ] = 2
+    guidance: Annotated[float | None, Bounds(least=1, most=10)] = None
+    solver_steps: Annotated[int | None, Bounds(least=1, most=100)] = None
+    capture: Annotated[
+        bool, "Record the step at the start, bucket by bucket. On a CPU it is compiled, which takes long."
+    ] = False
+    capture_batches: Annotated[CaptureSizes, "Streams of the recorded steps."] = (1, 2, 4, 8, 16, 32)
+    capture_lengths: Annotated[CaptureSizes, "Positions they look back at."] = (512, 1024)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

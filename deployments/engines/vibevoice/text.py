@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from deployments.engines.lm.words import words_of
+from deployments.engines.lm.words import Words, words_of
 from deployments.engines.vibevoice.config import VibeVoiceConfig
 from deployments.text.speakers import turns
 
@@ -25,7 +24,7 @@ class Script:
     Its tokenizer knows no marks (`words_of`), so an audio token is never one that a client wrote.
     """
 
-    def __init__(self, tokenizer: Tokenizer, config: VibeVoiceConfig) -> None:
+    def __init__(self, tokenizer: Words, config: VibeVoiceConfig) -> None:
         self._tokenizer, self._config = tokenizer, config
 
     @classmethod

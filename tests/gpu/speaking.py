@@ -1,0 +1,24 @@
+"""Streams of an engine, stepped together as a replica does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deployments.engines.base import AudioChunk, Samples, SpeechEngine, SpeechRequest
+
+
+def speak_together(engine: SpeechEngine[Any], requests: Sequence[SpeechRequest]) -> list[Samples]:
+    """All of the sound of each request, float32 (n,); every step takes all streams that are not finished."""
+    utterances = [engine.open(request) for request in requests]
+    sounds: list[list[Samples]] = [[] for _ in requests]
+    while live := [number for number, utterance in enumerate(utterances) if not utterance.finished]:
+        for number, chunk in zip(live, engine.step([utterances[number] for number in live]), strict=True):
+            if not isinstance(chunk, AudioChunk):
+                raise chunk
+            sounds[number].append(chunk.samples)
+    for utterance in utterances:
+        engine.close(utterance)
+    return [np.concatenate(sound) for sound in sounds]
