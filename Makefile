@@ -16,7 +16,7 @@ TEST_EXTRAS := test,torch,pocket,kokoro,mlx
 # skipped. See NOTICE.
 RESTRICTED ?=
 
-.PHONY: serve test check demo bench clean
+.PHONY: serve test check demo bench audit clean
 
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
@@ -36,8 +36,14 @@ demo: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(BIN)/motet bench first-sound
 
+# Asks PyPI which pinned versions have known vulnerabilities; exit status 1 when some have.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
+
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(VENV)-audit out
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
