@@ -76,8 +76,7 @@ class Followed:
 
 class TestFloat32(Followed, CloningEngineProperties):
     golden_name = "indextts"
-    tolerance = 1e-5
-    score_tolerance = 1e-4
+    tolerance, golden_tolerance, score_tolerance = 1e-5, 4e-4, 1e-4
 
     @pytest.fixture
     def engine(self, float32: IndexEngine) -> IndexEngine:
