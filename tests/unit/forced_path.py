@@ -75,7 +75,8 @@ class Path:
 
     def own_scores(self) -> Values:
         """Of the latest run at every place, in half precision."""
-        return np.maximum(np.stack(list(self._latest.values())), -6e4).astype(np.float16)
+        scores: Values = np.maximum(np.stack(list(self._latest.values())), -6e4).astype(np.float16)
+        return scores
 
     def arrays(self) -> dict[str, Values]:
         """Everything decided, in order, in half precision where it is not whole."""

@@ -213,7 +213,7 @@ def write_golden(engine: SpeechEngine[Any], properties: SpeechEngineProperties) 
     path = ForcedPath()
     with properties.following(engine, path):
         first = joined(speak(engine, properties.request(engine)))
-    arrays = path.arrays() if path.decisions else {}
+    arrays: dict[str, Any] = dict(path.arrays()) if path.decisions else {}
     if path.decisions:  # what is read again was rounded: the golden sound is that of the path as it is kept
         with properties.following(engine, again := ForcedPath.of(arrays)):
             first = joined(speak(engine, properties.request(engine)))

@@ -18,6 +18,7 @@ from deployments.engines.indextts import emotions
 from deployments.engines.indextts.config import VOCODER
 from deployments.engines.indextts.sound import VOCODED, Sounding, SoundNetworks, Spoken, frames_of, reach_of
 from deployments.engines.lm.runaway import RunawayLimits
+from deployments.engines.lm.sampler import choose
 from deployments.errors import MotetError
 from serve_app.bench import indextts_package
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip
@@ -62,15 +63,11 @@ class Followed:
 
     @contextmanager
     def following(self, engine: Any, path: ForcedPath) -> Iterator[None]:
-        from deployments.engines.indextts import engine as module
-
-        choose = module.choose
-
         def followed(logits: Tensor, draws: Tensor, sampling: Any) -> Tensor:
             return path.follow(draws, choose(logits, draws, sampling), logits)
 
         with pytest.MonkeyPatch.context() as context:
-            context.setattr(module, "choose", followed)
+            context.setattr("deployments.engines.indextts.engine.choose", followed)
             yield
 
 

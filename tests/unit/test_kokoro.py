@@ -93,7 +93,8 @@ class TestTinyKokoro(SpeechEngineProperties):
 
         def noted(lines: Sequence[Line], *rest: Any) -> list[torch.Tensor]:
             places[:] = [bytes(line.tokens) + line.style.numpy().tobytes() for line in lines]
-            return forward(lines, *rest)
+            sounds: list[torch.Tensor] = forward(lines, *rest)
+            return sounds
 
         def followed(encoded: torch.Tensor, speed: torch.Tensor, rows: Any) -> torch.Tensor:
             spread = predictor.duration_proj["linear_layer"](predictor.lstm(encoded, rows))

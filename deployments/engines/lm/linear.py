@@ -50,7 +50,7 @@ def _sums_bytes_exactly() -> bool:
     return bool((sums == inputs * LARGEST * (255 - 128)).all())
 
 
-def _packed_sums(steps: Tensor, zero: int, packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+def _packed_sums(steps: Tensor, zero: int, packed: Tensor | None, scales: Tensor, zeros: Tensor) -> Tensor:
     """(n, outputs) float32 of (n, inputs) unsigned bytes around `zero`, times the scale of each output."""
     sums: Tensor = torch.ops.onednn.qlinear_pointwise(
         steps, 1.0, zero, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
@@ -113,7 +113,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
         steps = (weight / scales[:, None]).round().to(torch.int8).contiguous()
-        self.packed = torch.ops.onednn.qlinear_prepack(steps, None) if PACKS else None
+        self.packed: Tensor | None = torch.ops.onednn.qlinear_prepack(steps, None) if PACKS else None
         self.register_buffer("weight", steps[:0] if PACKS else steps)
         self.register_buffer("scales", scales)
         self.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.int32))
