@@ -30,6 +30,16 @@ OFTEN = 64
 LENGTH_GRAIN = 128
 """Positions: the lengths of such buckets are multiples of it, so that there are few."""
 
+WITHIN: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2, "int8": 0.1}
+"""How far the outputs of a recorded step may be from the plain one's, by the precision of the weights: what `apart` gives.
+
+The recorded step fuses float32 operations and adds in another order, so both differ in the last bits of a float32, 2**-24 of
+a number, which sums of a few thousand numbers and some layers raise to 1e-4 at most. Where such a bit decides a rounding, a
+number moves by a step: 2**-8 of it in bfloat16, some layers of which make 5 steps at most; 1/127 of its row's largest in
+eight bits. Eight bits are within 0.05 of float32, recorded or not, so both are within twice that of each other. Products of
+whole bytes alone are equal to the last bit.
+"""
+
 Buffers = Mapping[str, Tensor]
 Step = Callable[[Buffers, int], Tensor]
 """Computes one step of all rows from (batch, ...) inputs, given how many positions of the past to look at; gives
@@ -228,6 +238,16 @@ class CapturedStep:
     def _want(self, bucket: Bucket | None) -> None:
         if bucket and self.backend and bucket not in self._wanted and bucket not in self._given_up:
             self._wanted.append(bucket)
+
+
+def apart(made: Tensor, plain: Tensor) -> float:
+    """How far (..., n) outputs are from others, as a share of the spread of these (root mean square about each row's mean).
+    What is ruled out, below -1e8, does not count."""
+    here = plain > -1e8
+    counts = here.sum(dim=-1, keepdim=True).clamp_min(1)
+    known = torch.where(here, plain, 0.0)
+    spread = torch.where(here, known - known.sum(dim=-1, keepdim=True) / counts, 0.0)
+    return float(torch.where(here, made - plain, 0.0).norm() / spread.norm().clamp_min(1e-9))
 
 
 def backend_for(device: str) -> Backend:

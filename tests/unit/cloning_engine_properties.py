@@ -13,6 +13,7 @@ import pytest
 from deployments.audio.hum import hum
 from deployments.engines.base import Samples, SpeechEngine, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
+from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak
 
 PIECES = [piece for pieces in TEXTS for piece in pieces]
@@ -58,18 +59,20 @@ class CloningEngineProperties(SpeechEngineProperties):
     def test_a_full_engine_refuses_and_a_leaver_makes_room(self, small: Any) -> None:
         free = small.cache.free
         requests = [SpeechRequest((piece,), "ada", seed=n) for n, piece in enumerate(PIECES[:3])]
-        alone = joined(speak(small, requests[2]))
-        utterances = [small.open(request) for request in requests]
-        refused = small.step(utterances)[2]
-        assert isinstance(refused, MotetError) and refused.failure.kind == "overloaded"
-        small.close(utterances[0])
-        late = small.open(requests[2])
-        chunks = []
-        while not late.finished:
-            chunks.append(good(small.step([late])[0]))
-            if not utterances[1].finished:
-                good(small.step([utterances[1]])[0])
-        np.testing.assert_allclose(joined(chunks), alone, rtol=0, atol=self.tolerance)
+        path = ForcedPath()
+        with self.following(small, path):
+            alone = joined(speak(small, requests[2]))
+            utterances = [small.open(request) for request in requests]
+            refused = small.step(utterances)[2]
+            assert isinstance(refused, MotetError) and refused.failure.kind == "overloaded"
+            small.close(utterances[0])
+            late = small.open(requests[2])
+            chunks = []
+            while not late.finished:
+                chunks.append(good(small.step([late])[0]))
+                if not utterances[1].finished:
+                    good(small.step([utterances[1]])[0])
+        self.assert_same(joined(chunks), alone, path)
         small.close(utterances[1])
         assert small.cache.free == free
 

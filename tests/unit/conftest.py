@@ -14,21 +14,21 @@ hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small only wait for each other on several, the longer the busier the machine is."""
+def _torch_settings() -> Iterator[None]:
+    """Everything that torch's numbers and speed depend on in a test, and that a test or an engine may have changed.
+
+    One thread: networks this small only wait for each other on several, the longer the busier the machine is, and sums of
+    several are others. Products of float32 are not made of smaller numbers, which AMX could. Engines flush the smallest
+    floats to zero on their thread, which in a test is everybody's.
+    """
     if (torch := sys.modules.get("torch")) is None:
         yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def _ordinary_numbers() -> Iterator[None]:
-    """Engines flush the smallest floats to zero on their thread, which in a test is everybody's."""
-    yield
+    else:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        torch.set_float32_matmul_precision("highest")
+        yield
+        torch.set_num_threads(before)
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,14 @@ from deployments.engines.indextts import emotions
 from deployments.engines.indextts.config import VOCODER
 from deployments.engines.indextts.sound import VOCODED, Sounding, SoundNetworks, Spoken, frames_of, reach_of
 from deployments.engines.lm.runaway import RunawayLimits
+from deployments.engines.lm.sampler import choose
 from deployments.errors import MotetError
 from serve_app.bench import indextts_package
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip
+from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.indextts_models import RATE, write_tiny
 from tests.unit.speech_engine_properties import (
-    SpeechEngineProperties,
+    Int8Properties,
     good,
     joined,
     speak,
@@ -56,9 +59,22 @@ def int8(folder: Path) -> IndexEngine:
     return loaded(folder, precision="int8")
 
 
-class TestFloat32(CloningEngineProperties):
+class Followed:
+    """How IndexTTS is held to a path: every code, which its random number tells from all others."""
+
+    @contextmanager
+    def following(self, engine: Any, path: ForcedPath) -> Iterator[None]:
+        def followed(logits: Tensor, draws: Tensor, sampling: Any) -> Tensor:
+            return path.follow(draws, choose(logits, draws, sampling), logits)
+
+        with pytest.MonkeyPatch.context() as context:
+            context.setattr("deployments.engines.indextts.engine.choose", followed)
+            yield
+
+
+class TestFloat32(Followed, CloningEngineProperties):
     golden_name = "indextts"
-    tolerance = 1e-5
+    tolerance, golden_tolerance, score_tolerance = 1e-5, 4e-4, 1e-4
 
     @pytest.fixture
     def engine(self, float32: IndexEngine) -> IndexEngine:
@@ -69,13 +85,17 @@ class TestFloat32(CloningEngineProperties):
         return loaded(folder, slots=2, voices_kept=1)
 
 
-class TestInt8(SpeechEngineProperties):
+class TestInt8(Followed, Int8Properties):
     golden_name = "indextts_int8"
-    tolerance = 1e-5
+    error, score_error = 1e-4, 0.065  # what makes sound is float32 in both; of scores 0.044 were measured
 
     @pytest.fixture
     def engine(self, int8: IndexEngine) -> IndexEngine:
         return int8
+
+    @pytest.fixture
+    def exact(self, float32: IndexEngine) -> IndexEngine:
+        return float32
 
 
 def spoken_rows(engine: IndexEngine) -> list[Spoken]:

@@ -6,7 +6,7 @@ those that it said once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -18,13 +18,17 @@ from deployments.engines.indextts.decoder import Decoder, penalized
 from deployments.engines.lm.folder import shape_of
 from deployments.engines.lm.linear import Precision
 from serve_app.bench import indextts_package
+from tests.unit.forced_path import Path
 from tests.unit.indextts_models import TINY
 from tests.unit.speech_engine_properties import GOLDEN
+from tests.unit.test_indextts import TestInt8 as _Int8
 
 CODES = GOLDEN / "indextts_codes.npz"
 SHAPE = indextts_package.merged(indextts_package.FULL, TINY)
 CONFIG = shape_of(DecoderConfig, SHAPE["gpt"])
 MOST = 60
+SAME: Mapping[Precision, float] = {"float32": 1e-4, "int8": 2 * _Int8.score_error}
+"""How far logits may be from those of another batch, as a share of their spread."""
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 
 
@@ -37,8 +41,9 @@ def prompts() -> list[Tensor]:
     return [torch.randn(length, CONFIG.model_dim, generator=random) for length in (9, 25, 14)]
 
 
-def ours(given: Sequence[Tensor], precision: Precision = "float32") -> list[list[int]]:
-    """The likeliest codes of prompts that are read together, each until its end."""
+def ours(given: Sequence[Tensor], precision: Precision = "float32", path: Path | None = None) -> list[list[int]]:
+    """The likeliest codes of prompts that are read together, each until its end; on a path, those that stand there."""
+    path = path or Path()
     decoder = Decoder(weights(), CONFIG, precision)
     cache = decoder.new_cache(4, 200)
     slots = [cache.join() for _ in given]
@@ -47,7 +52,8 @@ def ours(given: Sequence[Tensor], precision: Precision = "float32") -> list[list
     with torch.no_grad():
         logits = decoder.prefill(given, slots, cache)
         for number in range(1, MOST + 1):
-            chosen = penalized(logits, said, 10.0).argmax(-1)
+            places = [prompt.numpy().tobytes() + bytes([number]) for prompt in given]
+            chosen = path.follow(places, penalized(logits, said, 10.0).argmax(-1), logits)
             said[torch.arange(len(given)), chosen] = True
             for text, code in zip(texts, chosen.tolist(), strict=True):
                 text.append(code)
@@ -77,8 +83,11 @@ def kept() -> list[list[int]]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_together_says_what_each_says_alone(precision: Precision) -> None:
-    together = ours(prompts(), precision)
-    assert together == [ours([prompt], precision)[0] for prompt in prompts()]
+    path = Path()
+    together = ours(prompts(), precision, path)
+    assert together == [ours([prompt], precision, path)[0] for prompt in prompts()]
+    assert path.followed == len(path.decisions) > 3 * MOST // 2
+    assert path.deviation <= SAME[precision]
     assert len({tuple(text) for text in together}) == 3
 
 

@@ -133,6 +133,23 @@ def test_a_forbidden_token_is_forbidden_in_its_row_only() -> None:
     assert forbid(logits, 0, torch.tensor([False, True])).argmax(-1).tolist() == [1, 0]
 
 
+@pytest.mark.numeric
+def test_products_of_bytes_are_exact_whatever_adds_them_up() -> None:
+    """The largest bytes there are, and any: two of the largest overflow the sums of a processor without VNNI."""
+    random = torch.Generator().manual_seed(4)
+    for inputs, outputs in ((64, 96), (1000, 40)):
+        for weight, x in (
+            (torch.full((outputs, inputs), 1.0), torch.full((5, inputs), 1.0)),
+            (torch.randn(outputs, inputs, generator=random), torch.randn(5, inputs, generator=random)),
+        ):
+            layer = Int8Linear(weight)
+            scale = x.abs().amax(dim=-1, keepdim=True) / 127
+            steps = (x / scale).round()
+            sums = steps.double() @ (weight / layer.scales[:, None]).round().double().t()
+            assert torch.equal(layer(x), sums.float() * layer.scales * scale)
+
+
+@pytest.mark.numeric
 def test_int8_is_near_float_and_a_row_is_the_same_in_any_batch() -> None:
     random = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(96, 64, generator=random), torch.randn(96, generator=random)
@@ -146,14 +163,16 @@ def test_int8_is_near_float_and_a_row_is_the_same_in_any_batch() -> None:
     assert error.max() < 0.02
 
 
-def test_a_compiled_step_multiplies_as_the_plain_one_does() -> None:
+@pytest.mark.parametrize("rows", [1, 4, 8, 16])
+def test_a_compiled_step_multiplies_bytes_as_the_plain_one_does_to_the_last_bit(rows: int) -> None:
     random = torch.Generator().manual_seed(1)
-    layer = linear(torch.randn(32, 64, generator=random), torch.randn(32, generator=random), "int8")
-    x = torch.randn(4, 64, generator=random)
-    replay = CompiledBackend().capture(lambda buffers, _: layer(buffers["x"]), {"x": x}, 1)
-    torch.testing.assert_close(replay(), layer(x), rtol=0, atol=1e-5)
+    layer = linear(torch.randn(32, 64, generator=random), None, "int8")
+    steps = torch.randint(-127, 128, (rows, 64), generator=random).float()
+    replay = CompiledBackend().capture(lambda buffers, _: layer._packed_product(buffers["x"]), {"x": steps}, 1)  # type: ignore[operator]
+    assert torch.equal(replay(), layer._packed_product(steps))  # type: ignore[operator]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_a_layer_is_near_the_product_of_its_weight(precision: AnyPrecision) -> None:
     random = torch.Generator().manual_seed(2)
@@ -164,6 +183,7 @@ def test_a_layer_is_near_the_product_of_its_weight(precision: AnyPrecision) -> N
     assert (made - exact).norm() < {"float32": 1e-5, "bfloat16": 1e-2, "int8": 2e-2}[precision] * exact.norm()
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("has", [True, False])
 def test_bfloat16_is_the_same_sum_with_and_without_instructions_for_it(
     has: bool, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,15 +15,19 @@ import sentencepiece
 import torch
 
 from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
+from deployments.engines.lm.linear import Precision
 from deployments.engines.options import checked
 from deployments.engines.sopro.engine import SoproEngine, SoproOptions, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
+from deployments.graphs import WITHIN, Bucket, CompiledBackend, apart
+from serve_app.bench.voices import logits_step
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
+from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.sopro_models import RATE, write_tiny
-from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
+from tests.unit.speech_engine_properties import Int8Properties, good, joined, speak, write_golden
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +39,30 @@ def loaded(folder: Path, **options: object) -> SoproEngine:
     return load(EngineSpec("sopro", str(folder), "cpu", 1, {"trim_silence": False} | options))
 
 
-class TestFloat32(CloningEngineProperties):
+@contextmanager
+def following(engine: SoproEngine, path: ForcedPath) -> Iterator[None]:
+    """Every token, which its random number tells from all others."""
+    decoder = engine.networks.decoder
+    pick = decoder.pick
+
+    def followed(logits: torch.Tensor, may_end: torch.Tensor, draws: torch.Tensor, sampling: Any) -> torch.Tensor:
+        return path.follow(draws, pick(logits, may_end, draws, sampling), logits)
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(decoder, "pick", followed)
+        yield
+
+
+class Followed:
+    """How Sopro is held to a path."""
+
+    def following(self, engine: Any, path: ForcedPath) -> AbstractContextManager[None]:
+        return following(engine, path)
+
+
+class TestFloat32(Followed, CloningEngineProperties):
     golden_name = "sopro"
-    tolerance = 1e-5
+    tolerance, golden_tolerance, score_tolerance = 1e-5, 1e-4, 1e-4
 
     @pytest.fixture
     def engine(self, folder: Path) -> SoproEngine:
@@ -47,13 +73,17 @@ class TestFloat32(CloningEngineProperties):
         return loaded(folder, slots=2, voices_kept=1)
 
 
-class TestInt8(SpeechEngineProperties):
+class TestInt8(Followed, Int8Properties):
     golden_name = "sopro_int8"
-    tolerance = 1e-5
+    error, score_error = 0.015, 0.02  # 0.0096 and 0.0128 were measured
 
     @pytest.fixture
     def engine(self, folder: Path) -> SoproEngine:
         return loaded(folder, precision="int8")
+
+    @pytest.fixture
+    def exact(self, folder: Path) -> SoproEngine:
+        return loaded(folder)
 
 
 @pytest.fixture
@@ -102,15 +132,39 @@ def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
             return lambda: step(buffers, length)
 
     engine = loaded(folder, precision="int8", capture_batches=(4,), capture_lengths=(64, 256))
-    request = SpeechRequest((PIECES[1],), "ada", seed=5)
-    plain = joined(speak(engine, request))
-    engine.captured.backend = Repeating()
-    engine.captured.capture_all()
-    engine.captured.counts.replayed = 0
-    waiting = engine.open(SpeechRequest((PIECES[0],), "ben"))
-    good(engine.step([waiting])[0])
-    np.testing.assert_allclose(joined(speak(engine, request)), plain, rtol=0, atol=1e-5)
+    request, path = SpeechRequest((PIECES[1],), "ada", seed=5), ForcedPath()
+    with following(engine, path):
+        plain = joined(speak(engine, request))
+        engine.captured.backend = Repeating()
+        engine.captured.capture_all()
+        engine.captured.counts.replayed = 0
+        waiting = engine.open(SpeechRequest((PIECES[0],), "ben"))
+        good(engine.step([waiting])[0])
+        TestInt8().assert_same(joined(speak(engine, request)), plain, path)
     assert engine.captured.counts.replayed > 30
+
+
+@pytest.mark.parametrize("batch", [1, 4, 8, 16])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_recorded_step_is_the_plain_one_within_its_bound_in_every_bucket(
+    folder: Path, precision: Precision, batch: int
+) -> None:
+    """What tokens are drawn of: a draw near a border may fall on either side of it."""
+    engine = loaded(folder, precision=precision)
+    engine.captured.batches, engine.captured.lengths, engine.captured.backend = [batch], [64], CompiledBackend()
+    random, logits = torch.Generator().manual_seed(batch), logits_step(engine, engine.captured)
+    for past in (*engine.cache.keys, *engine.cache.values):
+        past[:batch, :, :64] = torch.randn(past[:batch, :, :64].shape, generator=random)
+    inputs = {
+        "tokens": torch.arange(batch),
+        "positions": 63 - torch.arange(batch),
+        "may_end": torch.zeros(batch, dtype=torch.bool),
+        "draws": torch.rand(batch, generator=random),
+    }
+    with torch.no_grad():
+        assert logits.capture(Bucket(batch, 64)), logits.counts.last_failure
+        assert apart(logits(inputs, 64), logits.step(inputs, 64)) <= WITHIN[precision]
+    assert logits.counts.replayed == 1
 
 
 def test_recorded_lengths_come_in_any_order_and_end_where_the_cache_does(folder: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptio
 from deployments.engines.vibevoice.text import Script
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
-from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
+from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.speech_engine_properties import Int8Properties, good, joined, speak, write_golden
 from tests.unit.vibevoice_models import AUDIO, BEGIN, END, MARKS, model, write_tiny
 
 RATE = 24_000
@@ -44,9 +46,45 @@ def loaded(folder: Path, **options: object) -> VibeVoiceEngine:
     return load(EngineSpec("vibevoice", str(folder), "cpu", 1, given))
 
 
-class TestFloat32(CloningEngineProperties):
+@contextmanager
+def following(engine: VibeVoiceEngine, path: ForcedPath) -> Iterator[None]:
+    """What is chosen, and the embedding that the next frame reads, at every frame: its noise tells it from all others."""
+    networks, captured, dim = engine.networks, engine.captured, engine.config.language.dim
+    scores: list[torch.Tensor] = []
+    places: list[torch.Tensor] = []
+
+    def choose(hidden: torch.Tensor) -> torch.Tensor:
+        scores.append(hidden @ networks.ends.t())
+        known = [path.decisions.get(row.numpy().tobytes()) or path.coming for row in places[-1]]
+        own = scores[-1].argmax(dim=-1)
+        return torch.tensor([int(one.choice[0]) if one else int(row) for one, row in zip(known, own, strict=True)])
+
+    def step(inputs: Any, length: int) -> torch.Tensor:
+        places.append(inputs["noise"])
+        packed = captured(inputs, length).clone()
+        made = networks.unpack(packed)
+        heard = torch.cat([scores[-1], made.embedding], dim=1)
+        decision = torch.cat([made.choice[:, None].float(), made.embedding], dim=1)
+        start = packed.shape[1] - networks.state_size - dim
+        packed[:, start : start + dim] = path.follow(places[-1], decision, heard)[:, 1:]
+        return packed
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(networks, "choose", choose)
+        context.setattr(engine, "captured", step)
+        yield
+
+
+class Followed:
+    """How VibeVoice is held to a path."""
+
+    def following(self, engine: Any, path: ForcedPath) -> AbstractContextManager[None]:
+        return following(engine, path)
+
+
+class TestFloat32(Followed, CloningEngineProperties):
     golden_name = "vibevoice"
-    tolerance = 1e-4
+    tolerance, golden_tolerance, score_tolerance = 1e-4, 4e-4, 1e-4
 
     @pytest.fixture
     def engine(self, folder: Path) -> VibeVoiceEngine:
@@ -57,17 +95,19 @@ class TestFloat32(CloningEngineProperties):
         return loaded(folder, slots=2, voices_kept=1)
 
 
-class TestInt8(SpeechEngineProperties):
-    """A rounding that falls the other way moves a frame's sound by a step of eight bits, and the model hears it again. So the
-    weights are some whose choice of tokens does not hang on one."""
-
+class TestInt8(Followed, Int8Properties):
     golden_name = "vibevoice_int8"
-    tolerance = 2e-2
+    error, score_error = 0.06, 0.2  # 0.043 and 0.143 were measured
 
     @pytest.fixture
     def engine(self, steady: Path) -> VibeVoiceEngine:
         return loaded(steady, precision="int8")
 
+    @pytest.fixture
+    def exact(self, steady: Path) -> VibeVoiceEngine:
+        return loaded(steady)
+
+    @pytest.mark.numeric
     def test_a_processor_without_bfloat16_speaks_the_same(self, steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(linear, "MULTIPLIES_BFLOAT16", False)
         self.test_golden(loaded(steady, precision="int8"))

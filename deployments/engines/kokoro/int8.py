@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from deployments.engines.kokoro.ragged import Conv
 from deployments.engines.kokoro.vocoder import SnakeBlock
+from deployments.engines.lm.linear import SUMS_BYTES_EXACTLY
 from deployments.errors import fail
 
 ZERO = 128
@@ -24,13 +25,18 @@ class Int8Conv(nn.Module):
         weight = conv.weight.detach()
         self._scales = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
         self._half = torch.tensor(ZERO + 0.5)  # what is cut off after it was added is rounded
+        self._ones = torch.ones(len(weight))
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
         self._bias = conv.bias.detach() if conv.bias is not None else None
         self._dilation, self._padding = conv.dilation, weight.shape[-1] // 2
         levels = torch.round(weight / self._scales[:, None, None, None]).to(torch.int8)
-        self._packed = torch.ops.onednn.qconv_prepack(
-            levels, self._scales, 1.0, ZERO, [1, 1], [0, self._padding], [1, 1], 1, None
-        )
+        scales, zero = (self._scales, ZERO) if SUMS_BYTES_EXACTLY else (self._ones, ZERO // 2)
+        self._packed = self._prepacked(levels, scales, zero)
+
+    def _prepacked(self, levels: Tensor, scales: Tensor, zero: int) -> Tensor:
+        padding = [0, self._padding]
+        packed: Tensor = torch.ops.onednn.qconv_prepack(levels, scales, 1.0, zero, [1, 1], padding, [1, 1], 1, None)
+        return packed
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, width, channels), which is written to; the same width."""
@@ -46,13 +52,26 @@ class Int8Conv(nn.Module):
         if phases > 1:
             levels = functional.pad(levels, (0, 0, 0, -width % phases), value=ZERO)
             levels = levels.view(-1, phases, x.shape[2]).transpose(0, 1).contiguous()
-        y: Tensor = torch.ops.onednn.qconv2d_pointwise(
-            levels.transpose(1, 2).unsqueeze(2), scale, ZERO, self._packed, self._scales, self._zeros, self._bias,
-            [1, 1], [0, self._padding], [1, 1], 1, 1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+        y = self._convolved(levels.transpose(1, 2).unsqueeze(2), scale)
         if phases == 1:
             return y.squeeze(2).transpose(1, 2)
         return y.squeeze(2).permute(2, 0, 1).reshape(1, -1, y.shape[1])[:, :width]
+
+    def _convolved(self, levels: Tensor, scale: float) -> Tensor:
+        """(rows, channels, 1, width) of bytes around `ZERO`, as `linear.py` multiplies them."""
+        if SUMS_BYTES_EXACTLY:
+            return self._sums(levels, scale, ZERO, self._scales, self._bias)
+        half = levels >> 1
+        sums = self._sums(torch.cat([half, levels - half]), 1.0, ZERO // 2, self._ones, None)
+        y = (sums[: len(levels)] + sums[len(levels) :]) * (scale * self._scales)[:, None, None]
+        return y if self._bias is None else y + self._bias[:, None, None]
+
+    def _sums(self, levels: Tensor, scale: float, zero: int, scales: Tensor, bias: Tensor | None) -> Tensor:
+        sums: Tensor = torch.ops.onednn.qconv2d_pointwise(
+            levels, scale, zero, self._packed, scales, self._zeros, bias,
+            [1, 1], [0, self._padding], [1, 1], 1, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return sums
 
 
 def with_int8_convolutions(model: nn.Module) -> None:

@@ -3,6 +3,11 @@
 Eight bits: a weight row has one scale, an activation row has one scale, and products are added up as exact 32-bit
 integers. So a row's result does not depend on its batch, which per-tensor schemes cannot promise. It pays where the
 processor multiplies bytes (VNNI, AMX), and reads a quarter of the memory that float32 does.
+
+What a processor changes. The integer sums are the same on all of them. The float32 steps around them (sums in another
+order, fused rounding) differ in their last bits, and where such a bit decides how a number is rounded to a byte, a step of
+1/127 of the row's largest follows. Behind some layers two processors then differ as two roundings of the same numbers do:
+each is as far from float32 as eight bits are.
 """
 
 from __future__ import annotations
@@ -27,6 +32,34 @@ PACKS = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64"
 
 MULTIPLIES_BFLOAT16 = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 """Whether this CPU has instructions for bfloat16 (AVX512-BF16, AMX)."""
+
+
+LARGEST = 127
+"""Of a signed byte, as weights and activations use it."""
+
+
+def _sums_bytes_exactly() -> bool:
+    """Whether oneDNN adds products of bytes in 32 bits here (VNNI, AMX). Without these instructions it adds two products in
+    16 bits, which two large ones overflow: tried with the largest there are."""
+    if not PACKS:
+        return True
+    inputs = 64
+    packed = torch.ops.onednn.qlinear_prepack(torch.full((16, inputs), LARGEST, dtype=torch.int8), None)
+    scales, zeros = torch.ones(16), torch.zeros(16, dtype=torch.int32)
+    sums = _packed_sums(torch.full((1, inputs), 255, dtype=torch.uint8), 128, packed, scales, zeros)
+    return bool((sums == inputs * LARGEST * (255 - 128)).all())
+
+
+def _packed_sums(steps: Tensor, zero: int, packed: Tensor | None, scales: Tensor, zeros: Tensor) -> Tensor:
+    """(n, outputs) float32 of (n, inputs) unsigned bytes around `zero`, times the scale of each output."""
+    sums: Tensor = torch.ops.onednn.qlinear_pointwise(
+        steps, 1.0, zero, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return sums
+
+
+SUMS_BYTES_EXACTLY = _sums_bytes_exactly()
+"""Whether a product of whole bytes is exact here. If not, it is made of two products of half the size, which are."""
 
 
 class FloatLinear(nn.Module):
@@ -80,7 +113,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
         steps = (weight / scales[:, None]).round().to(torch.int8).contiguous()
-        self.packed = torch.ops.onednn.qlinear_prepack(steps, None) if PACKS else None
+        self.packed: Tensor | None = torch.ops.onednn.qlinear_prepack(steps, None) if PACKS else None
         self.register_buffer("weight", steps[:0] if PACKS else steps)
         self.register_buffer("scales", scales)
         self.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.int32))
@@ -109,10 +142,13 @@ class Int8Linear(nn.Module):
 
 
 def _multiplied(steps: Tensor, layer: Int8Linear) -> Tensor:
-    product: Tensor = torch.ops.onednn.qlinear_pointwise(
-        steps, 1.0, 128, layer.packed, layer.scales, layer.zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return product
+    if SUMS_BYTES_EXACTLY:
+        return _packed_sums(steps, 128, layer.packed, layer.scales, layer.zeros)
+    # Two products of at most 128 * 127 are within 16 bits. Whole numbers of float32 are exact, so the sum is that of above.
+    half = steps >> 1
+    ones = torch.ones_like(layer.scales)
+    sums = _packed_sums(torch.cat([half, steps - half]), 64, layer.packed, ones, layer.zeros)
+    return sums[: len(steps)].add_(sums[len(steps) :]).mul_(layer.scales)
 
 
 # Inductor (torch 2.13) multiplies packed weights itself only where it knows them as constants; where a step closes over the

@@ -110,7 +110,7 @@ class Networks(nn.Module):
         """
         positions = torch.stack([inputs["positions"], inputs["free_positions"]], dim=1).flatten()
         hidden = self.language.step(inputs["embedding"].repeat_interleave(2, dim=0), positions, cache, length)
-        choice = (hidden[0::2] @ self.ends.t()).argmax(dim=-1)
+        choice = self.choose(hidden[0::2])
         latent = self.head(hidden, inputs["noise"])
         past, past_heard = inputs["state"].split([self.decoder.state_size, self.listener.state_size], dim=1)
         sound, past = self.decoder((latent / self.scale - self.bias)[:, None], past)
@@ -120,6 +120,10 @@ class Networks(nn.Module):
         embedding = torch.where(sounds, heard, self.choices[choice])
         state = torch.where(sounds, torch.cat([past, past_heard], dim=1), inputs["state"])
         return torch.cat([choice[:, None].float(), sound[:, :, 0], embedding, state], dim=1)
+
+    def choose(self, hidden: Tensor) -> Tensor:
+        """Which of the `choices` is the likeliest, (batch,) int64 of what the language model thinks, (batch, dim)."""
+        return (hidden @ self.ends.t()).argmax(dim=-1)
 
     def unpack(self, packed: Tensor) -> Made:
         """What `frame` made."""
