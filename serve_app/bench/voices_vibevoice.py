@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from deployments.audio.hum import hum
-from deployments.engines.base import SpeechRequest, VoiceReference
+from deployments.engines.base import EngineSpec, SpeechRequest, VoiceReference
+from deployments.engines.lm.kernel_choice import KernelSetting, choosing_for
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.vibevoice.config import VibeVoiceConfig, config_of
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, networks_of
@@ -116,7 +117,9 @@ def shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 class VibeVoiceContest:
     """Our engine at the plan's size; every frame is a sound."""
 
-    def __init__(self, folder: Path, plan: Plan, precision: AnyPrecision, device: str) -> None:
+    def __init__(
+        self, folder: Path, plan: Plan, precision: AnyPrecision, device: str, kernels: KernelSetting = "measured"
+    ) -> None:
         values = sizes(plan)
         config = config_of(values, {"guidance_scale": 1.3}, {})
         frames = int(plan.seconds * config.frame_rate)
@@ -126,8 +129,10 @@ class VibeVoiceContest:
             longest_prompt=POSITIONS - frames,
             most_seconds=plan.seconds,
             solver_steps=plan.solver_steps,
+            kernels=kernels,
         )
-        with on_device(device):
+        spec = EngineSpec("vibevoice", str(folder), device, torch.get_num_threads())
+        with on_device(device), choosing_for(spec, options) as self.choice:
             networks = networks_of(RandomWeights(shapes(values), device=device), config, options)
         networks.ends.zero_()  # nothing is likelier than the first choice, which is a sound
         self.engine = VibeVoiceEngine(networks, Script(tokenizer(), config), folder, options, device)

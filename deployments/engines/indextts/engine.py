@@ -28,7 +28,7 @@ from deployments.engines.indextts.sound import Sounding, SoundNetworks, Spoken, 
 from deployments.engines.indextts.text import LANGUAGES, Reader
 from deployments.engines.indextts.voices import Ear, Heard, IndexVoice, prepared, voice_of
 from deployments.engines.lm.clips import ClipVoices
-from deployments.engines.lm.kernel_choice import KERNELS_FIELD, KernelSetting, choosing_for
+from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, choose, uniforms
 from deployments.engines.lm.voice import (
@@ -47,13 +47,12 @@ SLOWEST, FASTEST = 0.5, 1.28
 """Beyond these speeds the model's own pace does not follow."""
 
 
-class IndexOptions(LanguageVoiceOptions):
+class IndexOptions(LanguageVoiceOptions, KernelOptions):
     """`engine_options` of an IndexTTS model."""
 
     precision: Precision = Field(
         "float32", description="Of the language model's products, at least; int8 is for CPUs and the faster one there."
     )
-    kernels: KernelSetting = KERNELS_FIELD
     slots: int = Field(8, ge=1, le=64, description="Utterances that may be open at once.")
     language: Literal["en", "zh", "es", "ar"] = Field("en", description="Of voices whose name gives none.")
     emotion: str = Field("", description='Where a request has no instructions, such as "calm 0.3".')
@@ -306,7 +305,7 @@ def load(spec: EngineSpec) -> IndexEngine:
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     folder = Path(spec.folder)
-    with on_device(spec.device), choosing_for(spec, options.kernels):
+    with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(folder, options, spec.device)
     with on_device(spec.device):
         return IndexEngine(folder, networks, options, spec.device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,15 +19,14 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from deployments.engines.base import EngineSpec
-from deployments.engines.lm.kernel_measuring import Clock, KernelTimes, fastest, measure
+from deployments.engines.lm.kernel_measuring import Clock, KernelTimes, clock_here, fastest, measure
 from deployments.engines.lm.kernel_store import ChosenKernel, KernelStore, this_processor
 from deployments.engines.lm.linear import Kernel, LinearSpec, choosing_kernels, permitted_kernels
 from deployments.errors import MotetError, fail
+from deployments.settings import StrictModel
 
 logger = logging.getLogger("ray.serve")
 
-MOST_SECONDS = 3.0
-"""Of measuring, for one model."""
 SECONDS_A_SHAPE = 0.2
 _SHAPE = re.compile(r"^[1-9][0-9]*x[1-9][0-9]*$")
 
@@ -53,10 +51,19 @@ def _nearest(name: str, valid: Sequence[str]) -> str:
 Pins = Mapping[str, Kernel]
 KernelSetting = Annotated[Literal["measured", "default"] | Pins, BeforeValidator(_checked)]
 """`measured`, `default`, or kernels by the shape of layers, such as `{"1024x4096": "int8-packed"}`; the rest is measured."""
-KERNELS_FIELD: KernelSetting = Field(
-    "measured",
-    description="On a CPU: the fastest kernels that the precision permits, by measuring; or the default ones; or named ones.",
-)
+
+
+class KernelOptions(StrictModel):
+    """`engine_options` of a model whose kernels are chosen."""
+
+    kernels: KernelSetting = Field(
+        "measured",
+        description="On a CPU: measured (the fastest that the precision permits), default, or some by the shape of layers.",
+    )
+    kernel_seconds: float = Field(
+        3.0, ge=0, le=60, description="Of measuring them at the first start; layers after that have the default."
+    )
+
 
 Measure = Callable[[LinearSpec, Sequence[Kernel], Clock, float], KernelTimes]
 
@@ -65,14 +72,18 @@ Measure = Callable[[LinearSpec, Sequence[Kernel], Clock, float], KernelTimes]
 class KernelChoice:
     """The chooser of one model: it gives the kernel of each layer as the layer is made."""
 
-    pins: Pins
+    options: KernelOptions
     store: KernelStore
     measure: Measure = measure
-    clock: Clock = time.perf_counter
-    seconds_left: float = MOST_SECONDS
+    clock: Clock = field(default_factory=clock_here)
+    seconds_spent: float = 0.0
     chosen: dict[LinearSpec, ChosenKernel] = field(default_factory=dict)
     measured: int = 0
     trouble: str = ""
+
+    @property
+    def _pins(self) -> Pins:
+        return {} if isinstance(self.options.kernels, str) else self.options.kernels
 
     def __call__(self, spec: LinearSpec) -> Kernel:
         """Layers of the same spec have the same kernel."""
@@ -82,7 +93,7 @@ class KernelChoice:
 
     def _decide(self, spec: LinearSpec) -> ChosenKernel:
         permitted = permitted_kernels(spec.precision)
-        pinned = self.pins.get(spec.shape)
+        pinned = self._pins.get(spec.shape)
         if pinned in permitted:
             return ChosenKernel(pinned, {})
         if len(permitted) == 1:
@@ -97,11 +108,12 @@ class KernelChoice:
 
     def _measured(self, spec: LinearSpec, kernels: Sequence[Kernel]) -> ChosenKernel:
         """What there is no time left to measure has its usual kernel, and keeps it: a restart must not choose otherwise."""
-        if self.seconds_left <= 0:
+        left = self.options.kernel_seconds - self.seconds_spent
+        if left <= 0:
             return ChosenKernel(spec.usual, {})
         started = self.clock()
-        times = self.measure(spec, kernels, self.clock, min(SECONDS_A_SHAPE, self.seconds_left))
-        self.seconds_left -= self.clock() - started
+        times = self.measure(spec, kernels, self.clock, min(SECONDS_A_SHAPE, left))
+        self.seconds_spent += self.clock() - started
         self.measured += 1
         rounded: dict[str, dict[str, float]] = {
             kernel: {str(count): round(ms, 4) for count, ms in of.items()} for kernel, of in times.milliseconds.items()
@@ -111,7 +123,7 @@ class KernelChoice:
     def check_pins(self) -> None:
         """Raises `MotetError` (invalid) for kernels that no layer of the model could be given."""
         shapes = sorted({spec.shape for spec in self.chosen})
-        for shape, kernel in self.pins.items():
+        for shape, kernel in self._pins.items():
             specs = [spec for spec in self.chosen if spec.shape == shape]
             if not specs:
                 raise _refused(f"The model has no layer of shape {shape}{_nearest(shape, shapes)}")
@@ -123,8 +135,8 @@ class KernelChoice:
     def summary(self) -> str:
         """One line: the kernel of each shape, with the milliseconds that it takes and those of the usual kernel."""
         layers = ", ".join(_in_words(spec, chosen) for spec, chosen in sorted(self.chosen.items(), key=_order))
-        spent = MOST_SECONDS - self.seconds_left
-        return f"{self.measured} of {len(self.chosen)} measured in {spent:.1f} s, kept in {self.store.file}: {layers}."
+        measured = f"{self.measured} of {len(self.chosen)} measured in {self.seconds_spent:.1f} s"
+        return f"{measured}, kept in {self.store.file}: {layers}."
 
 
 def _order(entry: tuple[LinearSpec, ChosenKernel]) -> tuple[int, int, str]:
@@ -156,20 +168,20 @@ def _refused(cause: str) -> MotetError:
 
 
 @contextmanager
-def choosing_for(spec: EngineSpec, setting: KernelSetting) -> Iterator[None]:
-    """The layers of a model that is loaded inside have the kernels that the option `kernels` asks for.
+def choosing_for(spec: EngineSpec, options: KernelOptions) -> Iterator[KernelChoice | None]:
+    """The layers of a model that is loaded inside have the kernels that its options ask for. Gives the choice, or
+    None where there is none.
 
     Raises `MotetError` (invalid) for named kernels that the model's layers cannot have.
     """
-    if spec.device != "cpu" and not isinstance(setting, str):
+    if spec.device != "cpu" and not isinstance(options.kernels, str):
         raise _refused(f"Kernels are chosen on a CPU only, and this model runs on {spec.device}")
-    if spec.device != "cpu" or setting == "default":
-        yield
+    if spec.device != "cpu" or options.kernels == "default":
+        yield None
         return
-    pins = {} if isinstance(setting, str) else setting
-    choice = KernelChoice(pins, KernelStore(Path(spec.folder), this_processor()))
+    choice = KernelChoice(options, KernelStore(Path(spec.folder), this_processor()))
     with choosing_kernels(choice):
-        yield
+        yield choice
     choice.check_pins()
     if choice.trouble:
         logger.warning("The kernels of %s are measured again at the next start: %s", spec.model, choice.trouble)

@@ -1,11 +1,12 @@
 """Measures the kernels of a layer's shape on this processor, and names the fastest.
 
-The machine may be busy while a model loads. So the kernels take turns, the least time of each counts, and the usual kernel
-stays unless another is clearly faster.
+The machine may be busy while a model loads. So the kernels take turns, the least time of each counts, on one thread that is
+the thread's own processor time, and the usual kernel stays unless another is clearly faster.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,12 @@ from deployments.engines.lm.linear import KERNELS, Kernel, LinearSpec
 
 CLEARLY_FASTER = 1.08
 LEAST_ROUNDS, MOST_ROUNDS = 2, 12
-MOST_WEIGHTS = 8 << 20
+HOPELESS = 1.5
+"""A kernel that is so many times slower than the best after the first rounds takes no part in the others."""
+MOST_WEIGHTS = 4 << 20
 """Of a larger layer a part of the outputs is measured: its kernels together exceed most caches all the same."""
 BLOCK = 1 << 16
+SHORTEST_MS = 1e-6
 
 Product = Callable[[Tensor], Tensor]
 Clock = Callable[[], float]
@@ -50,7 +54,22 @@ def kernel_times(
                 products[kernel](inputs)
                 least[kernel][count] = min(least[kernel][count], 1000 * (clock() - before))
         order = [*order[1:], order[0]]
+        if number + 1 >= LEAST_ROUNDS:
+            order = _worth_another_round(order, least)
     return KernelTimes(least, exact)
+
+
+def _worth_another_round(order: Sequence[Kernel], least: Mapping[Kernel, Mapping[int, float]]) -> list[Kernel]:
+    totals = {kernel: sum(_shares(least, kernel).values()) for kernel in order}
+    return [kernel for kernel in order if totals[kernel] <= HOPELESS * min(totals.values())]
+
+
+def _shares(milliseconds: Mapping[Kernel, Mapping[int, float]], kernel: Kernel) -> dict[int, float]:
+    """How many times slower than the best a kernel is, by the number of rows."""
+    return {
+        count: ms / max(min(of[count] for of in milliseconds.values()), SHORTEST_MS)
+        for count, ms in milliseconds[kernel].items()
+    }
 
 
 def _is_exact(product: Product, rows: Mapping[int, Tensor]) -> bool:
@@ -73,11 +92,8 @@ def fastest(spec: LinearSpec, times: KernelTimes) -> Kernel:
 
 def _slowdown(spec: LinearSpec, times: KernelTimes, kernel: Kernel) -> float:
     total = sum(weight for _, weight in spec.rows)
-    shares = (
-        weight * times.milliseconds[kernel][count] / min(of[count] for of in times.milliseconds.values())
-        for count, weight in spec.rows
-    )
-    return sum(shares) / total
+    shares = _shares(times.milliseconds, kernel)
+    return sum(weight * shares[count] for count, weight in spec.rows) / total
 
 
 def measure(spec: LinearSpec, kernels: Sequence[Kernel], clock: Clock, seconds: float) -> KernelTimes:
@@ -87,6 +103,11 @@ def measure(spec: LinearSpec, kernels: Sequence[Kernel], clock: Clock, seconds: 
     with torch.no_grad():
         products = {kernel: KERNELS[kernel](weight, None) for kernel in kernels}
         return kernel_times(products, {count: rows[:count] for count, _ in spec.rows}, clock, seconds)
+
+
+def clock_here() -> Clock:
+    """Seconds. Processor time of this thread where torch uses no other: what other processes take does not count."""
+    return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def random_rows(count: int, width: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.lm.clips import ClipVoices
-from deployments.engines.lm.kernel_choice import KERNELS_FIELD, KernelSetting, choosing_for
+from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, uniforms
 from deployments.engines.lm.voice import (
@@ -46,13 +46,12 @@ LONGEST_PROMPT = 700
 """Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""
 
 
-class SoproOptions(LanguageVoiceOptions):
+class SoproOptions(LanguageVoiceOptions, KernelOptions):
     """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
 
     precision: Precision = Field(
         "float32", description="Of products, at least; int8 is for CPUs and is the faster one there."
     )
-    kernels: KernelSetting = KERNELS_FIELD
     slots: int = Field(64, ge=1, le=256, description="Utterances that may be open at once.")
     language: Literal["", "en", "pt", "fr", "de"] = Field("", description="Of voices whose name gives none.")
     chunk_frames: int = Field(64, ge=64, le=512, description="Mel frames of 10.7 ms in a chunk of sound.")
@@ -311,7 +310,7 @@ def load(spec: EngineSpec) -> SoproEngine:
     options = options_on_this_thread(spec, SoproOptions)
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
-    with on_device(spec.device), choosing_for(spec, options.kernels):
+    with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(folder, options, spec.device)
     return SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), folder, options, spec.device)
 

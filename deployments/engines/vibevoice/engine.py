@@ -19,7 +19,7 @@ from torch import Tensor
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest
 from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
 from deployments.engines.lm.folder import load_weights
-from deployments.engines.lm.kernel_choice import KERNELS_FIELD, KernelSetting, choosing_for
+from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.lm.slots import Slot
 from deployments.engines.lm.voice import CaptureSizes, LanguageUtterance, options_on_this_thread
@@ -33,13 +33,12 @@ from deployments.text.speakers import MOST_SPEAKERS, check_speakers
 SHORTEST_CLIP_SECONDS = 1.0
 
 
-class VibeVoiceOptions(ClonerOptions):
+class VibeVoiceOptions(ClonerOptions, KernelOptions):
     """`engine_options` of a VibeVoice model. What is None has the value of the model's own files."""
 
     precision: AnyPrecision = Field(
         "float32", description="Of products, at least; bfloat16 on CUDA, int8 or bfloat16 on CPUs."
     )
-    kernels: KernelSetting = KERNELS_FIELD
     clip_seconds: float = Field(30.0, ge=1, le=60, description="Of a clip, so much is heard.")
     chunk_frames: int = Field(
         2, ge=1, le=64, description="Frames in a chunk of sound; 133 ms each in the published model."
@@ -204,7 +203,7 @@ def load(spec: EngineSpec) -> VibeVoiceEngine:
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: bfloat16.", param="precision")
     config = read(folder)
-    with on_device(spec.device), choosing_for(spec, options.kernels):
+    with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(load_weights(folder, spec.device), config, options)
     return VibeVoiceEngine(networks, Script.read(folder, config), folder, options, spec.device)
 
