@@ -165,9 +165,10 @@ def _rates(model: Model) -> Iterator[tuple[str, LinearSpec, ChosenKernel, int]]:
     """Every measured layer with each of its numbers of rows."""
     for spec, chosen in sorted(model.choice.chosen.items(), key=lambda entry: (entry[0].inputs, entry[0].outputs)):
         permitted = "" if spec.precision == USUAL else f" ({spec.precision})"
+        usual = "" if spec.usual.startswith(spec.precision) else f" usually {spec.usual}"
+        used = "/".join(f"{count}" for count, _ in spec.rows)
         for count, _ in spec.rows if chosen.milliseconds else ():
-            usual = "" if spec.usual.startswith(spec.precision) else f" usually {spec.usual}"
-            yield f"{model.name} {spec.shape}{permitted}{usual}, {count} rows", spec, chosen, count
+            yield f"{model.name} {spec.shape}{permitted}{usual}, {count} of {used} rows", spec, chosen, count
 
 
 def _measure(sheet: Sheet, models: Sequence[Model], rounds: int) -> None:
