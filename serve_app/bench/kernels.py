@@ -23,7 +23,7 @@ from deployments.engines.base import EngineSpec, SpeechRequest, VoiceReference
 from deployments.engines.lm.kernel_choice import KernelChoice, KernelSetting, choosing_for
 from deployments.engines.lm.kernel_measuring import MOST_WEIGHTS
 from deployments.engines.lm.kernel_store import ChosenKernel
-from deployments.engines.lm.linear import LinearSpec, Precision
+from deployments.engines.lm.linear import AnyPrecision, LinearSpec, Precision
 from serve_app.bench import voices_vibevoice
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
@@ -50,14 +50,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """How much is measured, and the first `chunks` of how many streams of Sopro."""
 
     vibevoice: voices_vibevoice.Plan
+    chunks: tuple[int, ...]
     rounds: int
 
 
-QUICK = Plan(replace(voices_vibevoice.FULL, layers=1, head_layers=1, solver_steps=3, depths=(1,) * 7), 6)
-FULL = Plan(replace(voices_vibevoice.FULL, layers=4), 20)
+QUICK = Plan(replace(voices_vibevoice.FULL, layers=1, head_layers=1, solver_steps=3, depths=(1,) * 7), (1,), 5)
+FULL = Plan(replace(voices_vibevoice.FULL, layers=4), STREAMS, 15)
 
 
 def run(quick: bool) -> Report:
@@ -66,7 +67,7 @@ def run(quick: bool) -> Report:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     with ExitStack() as stack:
-        models = [stack.enter_context(vibevoice(plan)), stack.enter_context(sopro())]
+        models = [stack.enter_context(vibevoice(plan)), stack.enter_context(sopro(plan))]
         wanted = [figure for model in models for figure in _wanted(model)]
         return carry_out("kernels", wanted, partial(_measure, models=models, rounds=plan.rounds), quick=quick)
 
@@ -74,14 +75,15 @@ def run(quick: bool) -> Report:
 @contextmanager
 def vibevoice(plan: Plan) -> Iterator[Model]:
     """Its step of some streams."""
-    fixed = ("float32", "bfloat16", "int8")
+    fixed: tuple[AnyPrecision, ...] = ("float32", "bfloat16", "int8")
     with tempfile.TemporaryDirectory() as folder:
-        contests = {
+        contests: dict[str, VibeVoiceContest] = {
             precision: VibeVoiceContest(Path(folder), plan.vibevoice, precision, "cpu", "default")
             for precision in fixed
         }
         contests[MEASURED] = VibeVoiceContest(Path(folder), plan.vibevoice, "int8", "cpu", "measured")
-        assert contests[MEASURED].choice is not None
+        choice = contests[MEASURED].choice
+        assert choice is not None
         steps = {
             f"step of {count}": {
                 name: partial(_seconds, partial(contest.engine.captured.step, contest.inputs(count), POSITIONS))
@@ -89,14 +91,15 @@ def vibevoice(plan: Plan) -> Iterator[Model]:
             }
             for count in STREAMS
         }
-        yield Model("vibevoice", steps, contests[MEASURED].choice)
+        yield Model("vibevoice", steps, choice)
 
 
 class SoproSpeakers:
     """Our engine of a folder, and what it says."""
 
     def __init__(self, folder: Path, precision: Precision, kernels: KernelSetting) -> None:
-        from deployments.engines.sopro.engine import SoproEngine, SoproOptions, Tokenizer, networks_of
+        from deployments.engines.sopro.engine import SoproEngine, SoproOptions, networks_of
+        from deployments.engines.sopro.text import Tokenizer
 
         options = SoproOptions(precision=precision, kernels=kernels, trim_silence=False)
         with torch.no_grad(), choosing_for(EngineSpec("sopro", str(folder), "cpu", 1), options) as self.choice:
@@ -120,7 +123,7 @@ class SoproSpeakers:
 
 
 @contextmanager
-def sopro() -> Iterator[Model]:
+def sopro(plan: Plan) -> Iterator[Model]:
     """Its decoder's step, and the first chunk of sound of some streams."""
     from serve_app.bench.sopro_package import write_random_model
 
@@ -128,17 +131,19 @@ def sopro() -> Iterator[Model]:
         folder = Path(place) / "sopro"
         write_random_model(folder, {"generation": {"max_seconds": 2.7, "min_seconds": 2.7}}, SENTENCES)
         fixed: tuple[Precision, ...] = ("float32", "int8")
-        speakers = {precision: SoproSpeakers(folder, precision, "default") for precision in fixed}
+        speakers: dict[str, SoproSpeakers] = {
+            precision: SoproSpeakers(folder, precision, "default") for precision in fixed
+        }
         measured = SoproSpeakers(folder, "int8", "measured")
         assert measured.choice is not None
-        every = {**speakers, MEASURED: measured}
+        every: dict[str, SoproSpeakers] = {**speakers, MEASURED: measured}
         for one in every.values():
             run_together(one, 1, chunks=1)  # the clip is heard once
         steps: dict[str, Variants] = {}
         for count in STREAMS:
             decoders = {name: one.decoder_step(count) for name, one in every.items()}
             steps[f"decoder's step of {count}"] = {name: partial(_seconds, step) for name, step in decoders.items()}
-        for count in STREAMS:
+        for count in plan.chunks:
             steps[f"first chunk of {count}"] = {
                 name: partial(_seconds, partial(run_together, one, count, chunks=1)) for name, one in every.items()
             }

@@ -87,7 +87,7 @@ class counting_products(TorchDispatchMode):  # noqa: N801 (a context manager)
     """Counts the products of this thread inside, except those in compiled steps. Gives the mode, whose `count` it is."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = ProductCount()
 
     def __torch_dispatch__(
