@@ -62,6 +62,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "serve_app.bench.serve",
         options=("compare",),
     ),
+    "kernels": Benchmark(
+        "The kernels that layers choose on this processor, and steps beside those of one precision for all",
+        "serve_app.bench.kernels",
+        replica_threads=1,
+    ),
     "voices": Benchmark(
         "Our batched voices beside the models' own packages, stream for stream",
         "serve_app.bench.voices",

@@ -102,6 +102,13 @@ class Sheet:
         """Fills in a declared figure."""
         self._figures[name] = replace(self._figures[name], value=value, note=note)
 
+    def value(self, name: str) -> float:
+        """Of a figure that was measured. Raises ValueError for one that was not."""
+        value = self._figures[name].value
+        if value is None:
+            raise ValueError(f"{name!r} was not measured")
+        return value
+
     @contextmanager
     def measuring(self, what: str) -> Iterator[None]:
         """An error inside is told, and leaves its figures as they are; the benchmark goes on with the next ones."""

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from deployments.audio.hum import hum
-from deployments.engines.base import SpeechRequest, VoiceReference
+from deployments.engines.base import EngineSpec, SpeechRequest, VoiceReference
+from deployments.engines.lm.kernel_choice import KernelSetting, choosing_for
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.vibevoice.config import VibeVoiceConfig, config_of
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, networks_of
@@ -121,7 +122,13 @@ class VibeVoiceContest:
     length = POSITIONS
 
     def __init__(
-        self, folder: Path, plan: Plan, precision: AnyPrecision, device: str, shapes: Shapes | None = None
+        self,
+        folder: Path,
+        plan: Plan,
+        precision: AnyPrecision,
+        device: str,
+        shapes: Shapes | None = None,
+        kernels: KernelSetting = "measured",
     ) -> None:
         """`shapes` are those of another model than the published one."""
         values = sizes(plan)
@@ -133,9 +140,11 @@ class VibeVoiceContest:
             longest_prompt=POSITIONS - frames,
             most_seconds=plan.seconds,
             solver_steps=plan.solver_steps,
+            kernels=kernels,
         )
+        spec = EngineSpec("vibevoice", str(folder), device, torch.get_num_threads())
         weights = RandomWeights(shapes or read("vibevoice")[plan.shapes], device=device)
-        with on_device(device):
+        with on_device(device), choosing_for(spec, options) as self.choice:
             networks = networks_of(weights, config, options)
         networks.ends.zero_()  # nothing is likelier than the first choice, which is a sound
         self.engine = VibeVoiceEngine(networks, Script(LetterTokenizer(), config), folder, options, device)

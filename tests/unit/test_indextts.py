@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path, **options: object) -> IndexEngine:
-    spec = EngineSpec("indextts", str(folder), "cpu", 1, {"solver_steps": 2} | options)
+    spec = EngineSpec("indextts", str(folder), "cpu", 1, {"solver_steps": 2, "kernels": "default"} | options)
     engine: IndexEngine = registry.load("indextts", spec)
     return engine
 

@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path, **options: object) -> SoproEngine:
-    return load(EngineSpec("sopro", str(folder), "cpu", 1, {"trim_silence": False} | options))
+    return load(EngineSpec("sopro", str(folder), "cpu", 1, {"trim_silence": False, "kernels": "default"} | options))
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path, **options: object) -> VibeVoiceEngine:
-    given = {"most_seconds": MOST_FRAMES * 320 / RATE, "longest_prompt": 700} | options
+    given = {"most_seconds": MOST_FRAMES * 320 / RATE, "longest_prompt": 700, "kernels": "default"} | options
     return load(EngineSpec("vibevoice", str(folder), "cpu", 1, given))
 
 

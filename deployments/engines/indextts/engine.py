@@ -27,6 +27,7 @@ from deployments.engines.indextts.sound import Sounding, SoundNetworks, Spoken, 
 from deployments.engines.indextts.text import LANGUAGES, Reader
 from deployments.engines.indextts.voices import Ear, Heard, IndexVoice, prepared, voice_of
 from deployments.engines.lm.clips import ClipVoices
+from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, choose, uniforms
 from deployments.engines.lm.voice import (
@@ -47,10 +48,10 @@ SLOWEST, FASTEST = 0.5, 1.28
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexOptions(LanguageVoiceOptions):
+class IndexOptions(LanguageVoiceOptions, KernelOptions):
     """`engine_options` of an IndexTTS model."""
 
-    precision: Annotated[Precision, "Of the language model; int8 is for CPUs and the faster one there."] = "float32"
+    precision: Annotated[Precision, "Of the language model's products, at least; int8 is for CPUs."] = "float32"
     slots: Annotated[int, Bounds(least=1, most=64), "Utterances that may be open at once."] = 8
     language: Annotated[Literal["en", "zh", "es", "ar"], "Of voices whose name gives none."] = "en"
     emotion: Annotated[str, 'Where a request has no instructions, such as "calm 0.3".'] = ""
@@ -70,6 +71,7 @@ class IndexOptions(LanguageVoiceOptions):
     pause_ms: Annotated[int, Bounds(least=0, most=2000), "Silence before each piece of a text but the first."] = 200
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.emotion.strip() and emotions.parse(self.emotion) is None:
             raise ValueError(f"emotion: it names none of {', '.join(emotions.NAMES)}")
 
@@ -302,5 +304,7 @@ def load(spec: EngineSpec) -> IndexEngine:
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     folder = Path(spec.folder)
+    with on_device(spec.device), choosing_for(spec, options):
+        networks = networks_of(folder, options, spec.device)
     with on_device(spec.device):
-        return IndexEngine(folder, networks_of(folder, options, spec.device), options, spec.device)
+        return IndexEngine(folder, networks, options, spec.device)

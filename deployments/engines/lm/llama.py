@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.lm.layers import stack
-from deployments.engines.lm.linear import AnyPrecision, cache_dtype, linear
+from deployments.engines.lm.linear import STEP_ROWS, AnyPrecision, Rows, cache_dtype, linear
 from deployments.engines.lm.rotary import RotaryStack, rms_norm, rotate
 from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.errors import fail
@@ -65,14 +65,16 @@ def _rotary_base(config: Mapping[str, Any]) -> float:
 class LlamaLayer(nn.Module):
     """One layer, without its attention. Projections have a bias where the weights have one."""
 
-    def __init__(self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision) -> None:
+    def __init__(
+        self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision, rows: Rows = STEP_ROWS
+    ) -> None:
         super().__init__()
         self.shape = shape
 
         def stacked(*names: str) -> nn.Module:
             weight = torch.cat([weights[f"{prefix}.{name}.weight"] for name in names])
             biases = [weights[f"{prefix}.{name}.bias"] for name in names if f"{prefix}.{name}.bias" in weights]
-            return linear(weight.float(), torch.cat(biases).float() if biases else None, precision)
+            return linear(weight.float(), torch.cat(biases).float() if biases else None, precision, rows=rows)
 
         def norm(name: str) -> nn.Parameter:
             return nn.Parameter(weights[f"{prefix}.{name}.weight"].float(), requires_grad=False)
@@ -103,13 +105,19 @@ class LlamaStack(nn.Module):
     """All layers and the last norm, and the two passes. Embeddings and heads are the model's own."""
 
     def __init__(
-        self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision, capacity: int
+        self,
+        weights: Weights,
+        prefix: str,
+        shape: LlamaShape,
+        precision: AnyPrecision,
+        capacity: int,
+        rows: Rows = STEP_ROWS,
     ) -> None:
-        """`capacity` is how many positions a stream may have."""
+        """`capacity` is how many positions a stream may have; the layers are given `rows` at a time."""
         super().__init__()
         self.shape = shape
         self.layers = nn.ModuleList(
-            [LlamaLayer(weights, f"{prefix}.layers.{number}", shape, precision) for number in range(shape.layers)]
+            [LlamaLayer(weights, f"{prefix}.layers.{number}", shape, precision, rows) for number in range(shape.layers)]
         )
         self.norm = nn.Parameter(weights[f"{prefix}.norm.weight"].float(), requires_grad=False)
         self.stack = RotaryStack(

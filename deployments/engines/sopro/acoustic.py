@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.lm.feed_forward import FeedForward
-from deployments.engines.lm.linear import Precision, in_blocks, linear
+from deployments.engines.lm.linear import BLOCK_ROWS, Precision, Rows, in_blocks, linear
 from deployments.engines.lm.rotary import rotary_tables, rotate
 from deployments.engines.sopro.config import ModelConfig
 from deployments.errors import fail
@@ -27,6 +27,10 @@ from deployments.errors import fail
 Weights = Mapping[str, Tensor]
 FIRST_FRAMES = 512
 LONGEST_FRAMES = 8192
+FRAME_ROWS: Rows = {64: 1.0, BLOCK_ROWS: 1.0}
+"""Frames of one stream's chunk, and a block of several streams' frames."""
+TOKEN_ROWS: Rows = {16: 1.0, 128: 1.0}
+"""Tokens of one stream's chunk, and of eight streams'."""
 
 
 class AcousticState:
@@ -140,7 +144,8 @@ class AcousticHead:
     def _layer(self, number: int, precision: Precision) -> _Layer:
         def stacked(names: Sequence[str]) -> nn.Module:
             weight = torch.cat([self._w[f"blocks.{number}.{name}.weight"] for name in names])
-            return linear(weight, torch.cat([self._w[f"blocks.{number}.{name}.bias"] for name in names]), precision)
+            bias = torch.cat([self._w[f"blocks.{number}.{name}.bias"] for name in names])
+            return linear(weight, bias, precision, rows=FRAME_ROWS)
 
         qkv = stacked(["attn.to_q", "attn.to_k", "attn.to_v"])
         out, up, down = stacked(["attn.to_out.0"]), stacked(["ff.0"]), stacked(["ff.3"])
@@ -299,17 +304,23 @@ class _SemanticPath:
         self._embeddings = weights["semantic_token_emb.weight"]
         self._ahead = config.acoustic_pre_lookahead_frames
         first, second = weights["semantic_prelook.conv1.weight"], weights["semantic_prelook.conv2.weight"]
-        self._first = linear(_flat(first), weights["semantic_prelook.conv1.bias"], precision)
-        self._second = linear(_flat(second), weights["semantic_prelook.conv2.bias"], precision)
+        self._first = linear(_flat(first), weights["semantic_prelook.conv1.bias"], precision, rows=TOKEN_ROWS)
+        self._second = linear(_flat(second), weights["semantic_prelook.conv2.bias"], precision, rows=TOKEN_ROWS)
         up = "semantic_upsampler"
-        self._in = linear(weights[f"{up}.in_proj.weight"][:, :, 0], weights[f"{up}.in_proj.bias"], precision)
+        self._in = linear(
+            weights[f"{up}.in_proj.weight"][:, :, 0], weights[f"{up}.in_proj.bias"], precision, rows=TOKEN_ROWS
+        )
         taps = weights[f"{up}.mix.conv.weight"].unbind(-1)
         before = torch.cat([taps[0] + taps[1], taps[0], torch.zeros_like(taps[0])])
         own = torch.cat([taps[2], taps[1] + taps[2], taps[0] + taps[1] + taps[2]])
-        self._mix = linear(torch.cat([before, own], dim=1), weights[f"{up}.mix.conv.bias"].repeat(3), precision)
+        self._mix = linear(
+            torch.cat([before, own], dim=1), weights[f"{up}.mix.conv.bias"].repeat(3), precision, rows=TOKEN_ROWS
+        )
         mean = weights["mu_proj.weight"][:, :, 0]
-        self._mean = linear(mean, F.linear(weights[f"{up}.out_proj.bias"], mean, weights["mu_proj.bias"]), precision)
-        self._mean_of_mixed = linear(mean @ weights[f"{up}.out_proj.weight"][:, :, 0], None, precision)
+        self._mean = linear(
+            mean, F.linear(weights[f"{up}.out_proj.bias"], mean, weights["mu_proj.bias"]), precision, rows=TOKEN_ROWS
+        )
+        self._mean_of_mixed = linear(mean @ weights[f"{up}.out_proj.weight"][:, :, 0], None, precision, rows=TOKEN_ROWS)
 
     def __call__(self, batch: Sequence[Frames]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The packed means, and what each stream's next tokens look back at (`looked` and `mixed` of its state)."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.lm.clips import ClipVoices
+from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, uniforms
 from deployments.engines.lm.voice import (
@@ -46,10 +47,10 @@ LONGEST_PROMPT = 700
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoproOptions(LanguageVoiceOptions):
+class SoproOptions(LanguageVoiceOptions, KernelOptions):
     """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
 
-    precision: Annotated[Precision, "Of weights; int8 is for CPUs and is the faster one there."] = "float32"
+    precision: Annotated[Precision, "Of products, at least; int8 is for CPUs and is the faster one there."] = "float32"
     slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 64
     language: Annotated[Literal["", "en", "pt", "fr", "de"], "Of voices whose name gives none."] = ""
     chunk_frames: Annotated[int, Bounds(least=64, most=512), "Mel frames of 10.7 ms in a chunk of sound."] = 64
@@ -307,7 +308,7 @@ def load(spec: EngineSpec) -> SoproEngine:
     options = options_on_this_thread(spec, SoproOptions)
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
-    with on_device(spec.device):
+    with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(folder, options, spec.device)
     return SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), folder, options, spec.device)
 

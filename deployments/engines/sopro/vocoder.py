@@ -16,12 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.lm.feed_forward import FeedForward
-from deployments.engines.lm.linear import Precision, in_blocks, linear
+from deployments.engines.lm.linear import BLOCK_ROWS, Precision, Rows, in_blocks, linear
 from deployments.engines.sopro.config import VocoderConfig
 from deployments.errors import fail
 
 Weights = Mapping[str, Tensor]
 TAPS = 7
+BLOCK: Rows = {64: 1.0, BLOCK_ROWS: 1.0}
+"""Frames of one stream's chunk, and a block of several streams' frames."""
+ALL_FRAMES: Rows = {64: 1.0, 512: 1.0}
+"""Frames of one stream's chunk, and of eight streams'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,8 @@ class _Block(nn.Module):
         self.register_buffer("shift", weights[f"{name}.norm.bias"])
         self.register_buffer("gamma", weights[f"{name}.gamma"])
         self.feed_forward = FeedForward(
-            linear(weights[f"{name}.pwconv1.weight"], weights[f"{name}.pwconv1.bias"], precision),
-            linear(weights[f"{name}.pwconv2.weight"], weights[f"{name}.pwconv2.bias"], precision),
+            linear(weights[f"{name}.pwconv1.weight"], weights[f"{name}.pwconv1.bias"], precision, rows=BLOCK),
+            linear(weights[f"{name}.pwconv2.weight"], weights[f"{name}.pwconv2.bias"], precision, rows=BLOCK),
         )
 
     def convolve(self, frames: Tensor) -> Tensor:
@@ -92,8 +96,8 @@ class Vocoder:
         self._w, self.config = weights, config
         self.hop = config.hop_length
         embed = weights["backbone.embed.weight"].transpose(1, 2).flatten(1)
-        self._embed = linear(embed, weights["backbone.embed.bias"], precision)
-        self._out = linear(weights["head.out.weight"], weights["head.out.bias"], precision)
+        self._embed = linear(embed, weights["backbone.embed.bias"], precision, rows=ALL_FRAMES)
+        self._out = linear(weights["head.out.weight"], weights["head.out.bias"], precision, rows=ALL_FRAMES)
         aheads = enumerate(config.block_lookaheads[: config.num_layers])
         self._blocks = [_Block(weights, f"backbone.convnext.{number}", ahead, precision) for number, ahead in aheads]
         self._aheads = [config.lookahead_frames, *(block.ahead for block in self._blocks)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -21,8 +22,27 @@ from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.config import CodecShape
 
 Weights = Mapping[str, Tensor]
-SMALLEST_PACKED = 256
-"""Channels. Narrower layers have few weights and many rows, and rounding every row to bytes costs more than it saves."""
+SMALLEST_INT8 = 256
+"""Channels. Narrower layers have few weights and many rows, and rounding every row to bytes usually costs more than it
+saves."""
+STREAMS = (1, 8)
+MOST_ROWS = 1024
+"""With more rows a product takes in proportion longer, whatever its kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """Where a layer is: among so many channels, with so many rows in a frame."""
+
+    precision: AnyPrecision
+    channels: int
+    frame_rows: int
+
+    def linear(self, weight: Tensor, bias: Tensor) -> nn.Module:
+        """A layer of (outputs, inputs) `weight`."""
+        rows = {min(count * self.frame_rows, MOST_ROWS): 1.0 for count in STREAMS}
+        narrow = self.precision == "int8" and self.channels < SMALLEST_INT8
+        return linear(weight, bias, self.precision, rows=rows, usual="bfloat16" if narrow else None)
 
 
 class Past:
@@ -57,12 +77,12 @@ class _Part(nn.Module):
 class _Windows(_Part):
     """A convolution whose every output sees `kernel` inputs: the rows of a matrix product."""
 
-    def __init__(self, weights: Weights, name: str, precision: AnyPrecision) -> None:
+    def __init__(self, weights: Weights, name: str, site: _Site) -> None:
         super().__init__()
         weight = weights[f"{name}.weight"].float()
         self.kernel, self.before = weight.shape[2], weight.shape[2] - 1
         self.size = self.before * weight.shape[1]
-        self.product = linear(weight.flatten(1), weights[f"{name}.bias"].float(), precision)
+        self.product = site.linear(weight.flatten(1), weights[f"{name}.bias"].float())
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         windows = past.before(x, self.before).unfold(1, self.kernel, 1)
@@ -96,11 +116,11 @@ class _ToSamples(_Part):
 class _Down(_Part):
     """A convolution with twice as many taps as its stride: every output sees two blocks of inputs."""
 
-    def __init__(self, weights: Weights, name: str, stride: int, precision: AnyPrecision) -> None:
+    def __init__(self, weights: Weights, name: str, stride: int, site: _Site) -> None:
         super().__init__()
         weight = weights[f"{name}.weight"].float()
         self.stride, self.size = stride, stride * weight.shape[1]
-        self.product = linear(weight.transpose(1, 2).flatten(1), weights[f"{name}.bias"].float(), precision)
+        self.product = site.linear(weight.transpose(1, 2).flatten(1), weights[f"{name}.bias"].float())
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         batch, _, channels = x.shape
@@ -111,13 +131,13 @@ class _Down(_Part):
 class _Up(_Part):
     """A transposed convolution with twice as many taps as its stride: every input and the one before make a block."""
 
-    def __init__(self, weights: Weights, name: str, stride: int, precision: AnyPrecision) -> None:
+    def __init__(self, weights: Weights, name: str, stride: int, site: _Site) -> None:
         super().__init__()
         weight = weights[f"{name}.weight"].float()  # (inputs, outputs, taps)
         self.stride, self.size = stride, weight.shape[0]
         earlier, own = weight[:, :, stride:], weight[:, :, :stride]
         both = torch.cat([earlier, own]).permute(2, 1, 0).flatten(0, 1)
-        self.product = linear(both, weights[f"{name}.bias"].float().repeat(stride), precision)
+        self.product = site.linear(both, weights[f"{name}.bias"].float().repeat(stride))
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         batch, time, _ = x.shape
@@ -132,7 +152,7 @@ class _Block(_Part):
     taps: Tensor
     bias: Tensor
 
-    def __init__(self, weights: Weights, name: str, eps: float, precision: AnyPrecision) -> None:
+    def __init__(self, weights: Weights, name: str, eps: float, site: _Site) -> None:
         super().__init__()
         scale, after = weights[f"{name}.gamma"].float(), weights[f"{name}.ffn_gamma"].float()
         mixer = weights[f"{name}.mixer.conv.weight"].float()
@@ -144,7 +164,7 @@ class _Block(_Part):
         self.register_buffer("bias", scale * weights[f"{name}.mixer.conv.bias"].float())
         up, down = (weights[f"{name}.ffn.linear{number}.weight"].float() for number in (1, 2))
         up_bias, down_bias = (weights[f"{name}.ffn.linear{number}.bias"].float() for number in (1, 2))
-        widen, narrow = linear(up, up_bias, precision), linear(after[:, None] * down, after * down_bias, precision)
+        widen, narrow = site.linear(up, up_bias), site.linear(after[:, None] * down, after * down_bias)
         self.feed_forward = FeedForward(widen, narrow)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
@@ -178,37 +198,36 @@ class _Stack(nn.Module):
         return x, past.new()
 
 
-def _precision(channels: int, precision: AnyPrecision) -> AnyPrecision:
-    """What suits a layer of so many channels."""
-    return "bfloat16" if precision == "int8" and channels < SMALLEST_PACKED else precision
-
-
-def _blocks(weights: Weights, name: str, count: int, shape: CodecShape, precision: AnyPrecision) -> list[_Part]:
-    return [_Block(weights, f"{name}.stage.{number}", shape.eps, precision) for number in range(count)]
+def _blocks(weights: Weights, name: str, count: int, shape: CodecShape, site: _Site) -> list[_Part]:
+    return [_Block(weights, f"{name}.stage.{number}", shape.eps, site) for number in range(count)]
 
 
 def encoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecision) -> _Stack:
     """Samples (batch, frames * hop, 1) to latents (batch, frames, latent)."""
     channels = [shape.filters * 2**number for number in range(len(shape.depths))]
-    parts: list[_Part] = [_Windows(weights, f"{name}.stem.conv.conv", "float32")]
-    parts += _blocks(weights, f"{name}.stem", shape.depths[0], shape, _precision(channels[0], precision))
+    rows = shape.hop
+    parts: list[_Part] = [_Windows(weights, f"{name}.stem.conv.conv", _Site("float32", channels[0], rows))]
+    parts += _blocks(weights, f"{name}.stem", shape.depths[0], shape, _Site(precision, channels[0], rows))
     for number, (inputs, outputs) in enumerate(pairwise(channels)):
-        layer = f"{name}.conv_layers.{number}"
-        parts.append(_Down(weights, f"{layer}.conv.conv", shape.ratios[number], _precision(inputs, precision)))
-        parts += _blocks(weights, layer, shape.depths[number + 1], shape, _precision(outputs, precision))
-    return _Stack([*parts, _Windows(weights, f"{name}.head.conv", "float32")])
+        layer, stride = f"{name}.conv_layers.{number}", shape.ratios[number]
+        rows //= stride
+        parts.append(_Down(weights, f"{layer}.conv.conv", stride, _Site(precision, inputs, rows)))
+        parts += _blocks(weights, layer, shape.depths[number + 1], shape, _Site(precision, outputs, rows))
+    return _Stack([*parts, _Windows(weights, f"{name}.head.conv", _Site("float32", channels[-1], rows))])
 
 
 def decoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecision) -> _Stack:
     """Latents (batch, frames, latent) to samples (batch, frames * hop, 1)."""
     depths, ratios = shape.depths[::-1], shape.ratios[::-1]
     channels = [shape.filters * 2**number for number in reversed(range(len(depths)))]
-    parts: list[_Part] = [_Windows(weights, f"{name}.stem.conv.conv", "float32")]
-    parts += _blocks(weights, f"{name}.stem", depths[0], shape, _precision(channels[0], precision))
+    rows = 1
+    parts: list[_Part] = [_Windows(weights, f"{name}.stem.conv.conv", _Site("float32", channels[0], rows))]
+    parts += _blocks(weights, f"{name}.stem", depths[0], shape, _Site(precision, channels[0], rows))
     for number, (inputs, outputs) in enumerate(pairwise(channels)):
-        layer = f"{name}.conv_layers.{number}"
-        parts.append(_Up(weights, f"{layer}.convtr.convtr", ratios[number], _precision(inputs, precision)))
-        parts += _blocks(weights, layer, depths[number + 1], shape, _precision(outputs, precision))
+        layer, stride = f"{name}.conv_layers.{number}", ratios[number]
+        parts.append(_Up(weights, f"{layer}.convtr.convtr", stride, _Site(precision, inputs, rows)))
+        rows *= stride
+        parts += _blocks(weights, layer, depths[number + 1], shape, _Site(precision, outputs, rows))
     return _Stack([*parts, _ToSamples(weights, f"{name}.head.conv")])
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import AnyPrecision, linear
+from deployments.engines.lm.linear import AnyPrecision, Rows, linear
 from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.config import HeadShape
 
@@ -24,6 +24,8 @@ TRAINED_STEPS = 1000
 MOST_BETA = 0.999
 
 Weights = Mapping[str, Tensor]
+ROWS: Rows = {2: 1.0, 16: 1.0}
+"""One stream and eight: each has two rows, with its text and without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +66,22 @@ def schedule(steps: int) -> list[SolverStep]:
     return made
 
 
+def _at_all(steps: int) -> Rows:
+    return {steps * count: weight for count, weight in ROWS.items()}
+
+
 class _Layer(nn.Module):
     """One layer: a feed-forward network between a shift, a scale and a gate, which the condition decides."""
 
-    def __init__(self, weights: Weights, name: str, eps: float, precision: AnyPrecision) -> None:
+    def __init__(self, weights: Weights, name: str, eps: float, precision: AnyPrecision, steps: int) -> None:
+        """What the condition makes is worked out for all `steps` together."""
         super().__init__()
         self.eps = eps
         self.norm = nn.Parameter(weights[f"{name}.norm.weight"].float(), requires_grad=False)
         gate, up = (weights[f"{name}.ffn.{part}_proj.weight"].float() for part in ("gate", "up"))
-        self.gate_up = linear(torch.cat([gate, up]), None, precision)
-        self.down = linear(weights[f"{name}.ffn.down_proj.weight"].float(), None, precision)
-        self.condition = linear(weights[f"{name}.linear.weight"].float(), None, precision)
+        self.gate_up = linear(torch.cat([gate, up]), None, precision, rows=ROWS)
+        self.down = linear(weights[f"{name}.ffn.down_proj.weight"].float(), None, precision, rows=ROWS)
+        self.condition = linear(weights[f"{name}.linear.weight"].float(), None, precision, rows=_at_all(steps))
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         """(n, dim) and what the condition makes here, (n, 3 * dim), to (n, dim)."""
@@ -95,12 +102,13 @@ class DiffusionHead(nn.Module):
         super().__init__()
         self.steps, self.guidance, self.eps = schedule(steps), guidance, shape.eps
         self.layers = nn.ModuleList(
-            [_Layer(weights, f"{name}.layers.{number}", shape.eps, precision) for number in range(shape.layers)]
+            [_Layer(weights, f"{name}.layers.{number}", shape.eps, precision, steps) for number in range(shape.layers)]
         )
-        self.enter = linear(weights[f"{name}.noisy_images_proj.weight"].float(), None, "float32")
-        self.condition = linear(weights[f"{name}.cond_proj.weight"].float(), None, precision)
-        self.last_condition = linear(weights[f"{name}.final_layer.linear_1.weight"].float(), None, precision)
-        self.leave = linear(weights[f"{name}.final_layer.linear_2.weight"].float(), None, "float32")
+        self.enter = linear(weights[f"{name}.noisy_images_proj.weight"].float(), None, "float32", rows=ROWS)
+        self.condition = linear(weights[f"{name}.cond_proj.weight"].float(), None, precision, rows=ROWS)
+        last = weights[f"{name}.final_layer.linear_1.weight"].float()
+        self.last_condition = linear(last, None, precision, rows=_at_all(steps))
+        self.leave = linear(weights[f"{name}.final_layer.linear_2.weight"].float(), None, "float32", rows=ROWS)
         self.register_buffer("times", self._time_embeddings(weights, name, shape))
 
     def _time_embeddings(self, weights: Weights, name: str, shape: HeadShape) -> Tensor:

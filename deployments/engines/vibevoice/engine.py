@@ -19,6 +19,7 @@ from torch import Tensor
 from deployments.engines.base import EngineSpec, Samples, SpeechRequest
 from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
 from deployments.engines.lm.folder import load_weights
+from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.lm.slots import Slot
 from deployments.engines.lm.voice import CaptureSizes, LanguageUtterance, options_on_this_thread
@@ -34,10 +35,10 @@ SHORTEST_CLIP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class VibeVoiceOptions(ClonerOptions):
+class VibeVoiceOptions(ClonerOptions, KernelOptions):
     """`engine_options` of a VibeVoice model. What is None has the value of the model's own files."""
 
-    precision: Annotated[AnyPrecision, "Of weights; bfloat16 on CUDA, int8 or bfloat16 on CPUs."] = "float32"
+    precision: Annotated[AnyPrecision, "Of products, at least; bfloat16 on CUDA, int8 or bfloat16 on CPUs."] = "float32"
     clip_seconds: Annotated[float, Bounds(least=1, most=60), "Of a clip, so much is heard."] = 30.0
     chunk_frames: Annotated[
         int, Bounds(least=1, most=64), "Frames in a chunk of sound; 133 ms each in the published model."
@@ -202,7 +203,7 @@ def load(spec: EngineSpec) -> VibeVoiceEngine:
     if spec.device != "cpu" and options.precision == "int8":
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: bfloat16.", param="precision")
     config = read(folder)
-    with on_device(spec.device):
+    with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(load_weights(folder, spec.device), config, options)
     return VibeVoiceEngine(networks, Script.read(folder, config), folder, options, spec.device)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import AnyPrecision, linear
+from deployments.engines.lm.linear import AnyPrecision, Rows, linear
 from deployments.engines.lm.llama import LlamaStack
 from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.lm.slots import SlotCache
@@ -18,6 +18,8 @@ from deployments.engines.vibevoice.diffusion import DiffusionHead
 from deployments.graphs import Input
 
 Weights = Mapping[str, Tensor]
+STEP_ROWS: Rows = {2: 1.0, 16: 1.0, 128: 0.25}
+"""Of the language model: a stream has two rows, with its text and without."""
 
 
 class _Connector(nn.Module):
@@ -74,7 +76,7 @@ class Networks(nn.Module):
         chosen = torch.tensor(config.choices)
         self.register_buffer("choices", self.embeddings[chosen].float())
         self.register_buffer("ends", weights.get("lm_head.weight", table)[chosen].float())
-        self.language = LlamaStack(weights, "model.language_model", config.language, precision, capacity)
+        self.language = LlamaStack(weights, "model.language_model", config.language, precision, capacity, STEP_ROWS)
         self.head = DiffusionHead(
             weights, "model.diffusion_head", config.head, precision, steps=solver_steps, guidance=guidance
         )
