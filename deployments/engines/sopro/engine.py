@@ -156,6 +156,11 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         default = voices[0].id if voices else ""
         return SpeechTraits(self.networks.config.sample_rate, tuple(voices), default, 1.0, 1.0, clones=True)
 
+    @property
+    def step_ms(self) -> float:
+        """A step takes about so long, however many utterances it is given."""
+        return self.options.step_ms
+
     def voice_of(self, request: SpeechRequest) -> tuple[SoproVoice, str]:
         """The request's clip in the default language, or a clip of the folder."""
         name, _, tag = request.voice.rpartition(".")
@@ -314,7 +319,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             drawn.append(tokens)
         for piece in rows:
             piece.slot.position = min(piece.slot.position + count, self.cache.capacity)
-        return torch.stack(drawn, dim=1).tolist()  # type: ignore[no-any-return]
+        return torch.stack(drawn, dim=1).tolist()
 
     def _decode(self, inputs: Mapping[str, Tensor], length: int) -> Tensor:
         decoder = self.networks.decoder
