@@ -3,6 +3,8 @@
 Earliest deadline first: a deadline is the moment a listener's sound runs out. A new stream has none that could run out; it
 counts as urgent from the moment it came, so it outranks every stream that is ahead of its playback and comes after those
 that were about to run dry.
+
+An engine that bounds its own step gets everyone who fits, the most urgent first: whom it has no time for costs nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ class Wish:
     """What a caller wants of the next step.
 
     `deadline_s` is on the replica's clock; `cost` is the engine's own measure of the item's next step, such as characters
-    or samples: items of one batch are padded to the largest.
+    or samples: items of one batch are padded to the largest. `bounded` says that the engine bounds its own step.
     """
 
     deadline_s: float
     cost: float = 1.0
+    bounded: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +37,21 @@ class Candidate(Generic[Item]):
 
     item: Item
     wish: Wish
+
+
+@dataclass(slots=True)
+class Playback:
+    """What one listener has: the moment at which the sound so far will have been played, on the replica's clock. Before the
+    first sound it is the moment at which that counts as late."""
+
+    dry_s: float
+    plays: bool = False
+
+    def heard(self, seconds: float, now_s: float) -> None:
+        """More sound came. A player begins with the first, and one that has run dry goes on with the next."""
+        if seconds > 0:
+            self.dry_s = (max(self.dry_s, now_s) if self.plays else now_s) + seconds
+            self.plays = True
 
 
 def padding_share(costs: Sequence[float]) -> float:
@@ -54,7 +72,8 @@ def choose(waiting: Sequence[Candidate[Item]], settings: StepSettings, now_s: fl
     for candidate in ordered[1:]:
         if len(chosen) == settings.max_batch_size:
             break
-        if someone_is_urgent and _lasts_ms(candidate, now_s) > settings.ahead_above_ms:
+        is_ahead = _lasts_ms(candidate, now_s) > settings.ahead_above_ms and not candidate.wish.bounded
+        if someone_is_urgent and is_ahead:
             break  # everyone behind this one is further ahead still
         if padding_share([c.wish.cost for c in (*chosen, candidate)]) <= settings.max_padding_share:
             chosen.append(candidate)

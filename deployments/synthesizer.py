@@ -12,6 +12,7 @@ from typing import Any
 from deployments.audio.hum import hum
 from deployments.engines.base import (
     AudioChunk,
+    BoundsItsStep,
     HasPlaces,
     SpeechEngine,
     SpeechRequest,
@@ -22,7 +23,7 @@ from deployments.errors import Failure, as_failure
 from deployments.load import Work
 from deployments.metrics import SpeechMetrics, StreamPace
 from deployments.replica import ModelReplica
-from deployments.scheduling import Wish
+from deployments.scheduling import Playback, Wish
 from deployments.speaking import predicted_seconds
 from deployments.wire import PackedChunk, pack
 
@@ -68,7 +69,7 @@ class Synthesizer(ModelReplica):
         pending chunk brings nothing, and stays here.
         """
         await self.room.ensure()
-        dry_at = time.monotonic() + self._lasts_seconds(request)
+        playback = Playback(time.monotonic() + self._lasts_seconds(request), plays=request.lasts_seconds > 0)
         stream = Stream(request)
         self._metrics.opened(1)
         made = heard = waited_s = took_s = 0.0
@@ -77,9 +78,10 @@ class Synthesizer(ModelReplica):
         try:
             async with self._under_way(request) as work:
                 while not stream.finished:
-                    stepped = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
+                    stepped = await self._stepper.step(stream, self._wish(stream, playback))
                     chunk = stepped.result
                     made += chunk.seconds
+                    playback.heard(chunk.seconds, time.monotonic())
                     self._metrics.made(chunk.seconds)
                     work.made(chunk.seconds)
                     pace.step(chunk)
@@ -112,6 +114,9 @@ class Synthesizer(ModelReplica):
     def _lasts_seconds(self, request: SpeechRequest) -> float:
         """A listener without sound comes after those who are about to lose theirs, and before all others."""
         return request.lasts_seconds or self._stepper.gate.settings.urgent_below_ms / 1000
+
+    def _wish(self, stream: Stream, playback: Playback) -> Wish:
+        return Wish(playback.dry_s, self._cost(stream), isinstance(self._engine, BoundsItsStep))
 
     def _cost(self, stream: Stream) -> float:
         """The length of the stream's next step."""

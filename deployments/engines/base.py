@@ -147,6 +147,16 @@ class HasPlaces(Protocol):
         """How many. One more would fail at one of its steps."""
 
 
+@runtime_checkable
+class BoundsItsStep(Protocol):
+    """A speech engine whose step takes about so long, however many utterances it is given: it does as much as that holds,
+    for the first of them first. The others have a pending chunk."""
+
+    @property
+    def step_ms(self) -> float:
+        """How long, in ms."""
+
+
 class SpeechEngine(Protocol[UtteranceT]):
     """Text to speech, one chunk per step for every utterance."""
 
@@ -164,7 +174,8 @@ class SpeechEngine(Protocol[UtteranceT]):
         """The length of the utterance's next step in the engine's own measure. A batch is padded to its largest."""
 
     def step(self, utterances: Sequence[UtteranceT]) -> list[AudioChunk | Exception]:
-        """One chunk for each utterance, as one batch; a `pending` one while its sound takes more steps."""
+        """One chunk for each utterance, as one batch; a `pending` one while its sound takes more steps. The most urgent
+        ones come first."""
 
     def close(self, utterance: UtteranceT) -> None:
         """Frees the utterance's slot; safe to call twice."""

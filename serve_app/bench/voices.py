@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import resource
 import sys
 import tempfile
@@ -30,6 +31,14 @@ from deployments.errors import fail
 from deployments.graphs import WITHIN, Bucket, CapturedStep, apart, backend_for
 from deployments.heap import Allocator, Heap, keep_freed_memory
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
+from serve_app.bench.listeners import (
+    ARRIVAL_SECONDS,
+    HEAD_START_SECONDS,
+    Listening,
+    Speakers,
+    most_without_gap,
+    run_listeners,
+)
 from serve_app.bench.product_rates import counting_products, least_seconds
 from serve_app.bench.sentences import SENTENCES
 
@@ -38,8 +47,6 @@ THREADS = (1, 2)
 LIMITED_STREAMS = 8
 PACKAGE_TARGET, LIMIT_TARGET = 5.0, 0.9
 """How many times the package's best setting, or which share of what the products allow: one of the two is to be reached."""
-HEAD_START_SECONDS = 0.2
-"""A player's buffer: it starts so long after the first sound has come (the service's smallest ring buffer)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +55,6 @@ class Setting:
 
     name: str
     speak: Callable[[int], Iterator[Samples]]
-
-
-class Speakers(Protocol):
-    """One model of ours, and what it is given to say."""
-
-    @property
-    def engine(self) -> SpeechEngine[Any]:
-        """Our engine with the settings of a service on this machine."""
-
-    def request(self, number: int) -> SpeechRequest:
-        """A stream of ours; the package's stream of the same number says the same."""
 
 
 class Contest(Speakers, Protocol):
@@ -79,7 +75,6 @@ class Run:
     seconds_of_audio: float
     seconds: float
     first_audio: tuple[float, ...]
-    underruns: int
 
     @property
     def rate(self) -> float:
@@ -205,17 +200,19 @@ def _without_gates(module: Any) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured. `seconds` is how long each stream speaks; each setting has so many `tries` to be the best."""
+    """How much is measured. `seconds` is how long each stream speaks, `listening_seconds` how long a listener listens; each
+    setting has so many `tries` to be the best."""
 
     seconds: float
     tries: int
     rounds: int
     concurrencies: tuple[int, ...]
     buckets: tuple[Bucket, ...]
+    listening_seconds: float
 
 
-QUICK = Plan(2.7, 1, 2, (1, 4, 8), (Bucket(8, 320),))
-FULL = Plan(5.4, 2, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)))
+QUICK = Plan(2.7, 1, 2, (1, 4, 8), (Bucket(8, 320),), 11.0)
+FULL = Plan(5.4, 2, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)), 16.0)
 
 
 def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: Any) -> Report:
@@ -250,6 +247,9 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
     return carry_out(f"voices of {model}", wanted, measure, quick=quick)
 
 
+FIRST_AUDIO = {"4 streams": 2, "8 streams": 3, "4 listeners": 2, "8 listeners": 3}
+"""Who has its first audio how many times as late as a stream alone, at most."""
+
 SOAK = [
     Figure("streams at a time", ""),
     Figure("memory once warm", "MB"),
@@ -272,16 +272,21 @@ def _wanted(model: str, plan: Plan) -> list[Figure]:
         Figure("least time of these products", "ms"),
         Figure("share of the products' limit, 8 streams", "%"),
         Figure("5x of the package or 90 % of the limit, 8 streams", "x of the nearer", at_least(1)),
-        Figure("first audio, p95 of 4 streams against 1", "x", at_most(2)),
+        *(Figure(_first_audio(name), "x", at_most(limit)) for name, limit in FIRST_AUDIO.items()),
     ]
     for streams in plan.concurrencies:
         figures.append(Figure(f"{streams} streams", "audio s/s"))
         figures.append(Figure(f"{streams} streams, first audio p95", "ms"))
-    figures.append(Figure("most streams without an underrun", ""))
+    figures.append(Figure("most listeners without an underrun", ""))
+    figures.append(Figure("listeners for each audio second a second", "", at_least(0.8)))
     for bucket in plan.buckets:
         figures.append(Figure(f"captured step, {_name(bucket)}", "x", at_least(1.22) if bucket.batch == 8 else None))
         figures.append(Figure(f"captured step apart from plain, {_name(bucket)}", "of spread", at_most(WITHIN["int8"])))
     return figures
+
+
+def _first_audio(streams: str) -> str:
+    return f"first audio, p95 of {streams} against 1"
 
 
 def _name(bucket: Bucket) -> str:
@@ -390,15 +395,37 @@ def _measure_streams(sheet: Sheet, contest: Contest, plan: Plan, best: Setting) 
         sheet.put(f"{streams} streams, first audio p95", spread(firsts[f"{streams}"]).p95)
     gain = ratio(rates["8"], rates["package"])
     sheet.put("ours against the package, 8 streams", gain.p50, f"{gain}; the package one after another")
-    sheet.put(
-        "first audio, p95 of 4 streams against 1", spread(firsts["4"]).p95 / spread(firsts["1"]).p95, "started together"
-    )
-    held = [n for n in plan.concurrencies if not any(run.underruns for run in runs[f"{n}"])]
-    sheet.put(
-        "most streams without an underrun",
-        max(held, default=0),
-        f"of {plan.concurrencies}; players start {1000 * HEAD_START_SECONDS:.0f} ms after the first sound",
-    )
+    alone = spread(firsts["1"]).p95
+    for streams in (4, 8):
+        sheet.put(_first_audio(f"{streams} streams"), spread(firsts[f"{streams}"]).p95 / alone, "started together")
+    _measure_listeners(sheet, contest, plan, alone, max(spread(rates[f"{n}"]).p50 for n in plan.concurrencies))
+
+
+def _measure_listeners(sheet: Sheet, contest: Contest, plan: Plan, alone_ms: float, rate: float) -> None:
+    """`alone_ms` is the first audio of a stream alone; `rate` the most audio seconds a second of streams started together."""
+    seen: dict[int, Listening] = {}
+
+    def heard_by(count: int) -> Listening:
+        if count not in seen:
+            seen[count] = run_listeners(contest, count, seconds=plan.listening_seconds, piece_seconds=plan.seconds)
+        return seen[count]
+
+    for count in (4, 8):
+        first_ms = 1000 * spread(heard_by(count).first_audio).p95
+        note = f"{first_ms:.0f} ms; they come at random within {ARRIVAL_SECONDS:g} s"
+        sheet.put(_first_audio(f"{count} listeners"), first_ms / alone_ms, note)
+    most = most_without_gap(lambda count: bool(heard_by(count).gaps), _most_listeners(contest, rate))
+    gaps = ", ".join(f"{count}: {len(seen[count].gaps)}" for count in sorted(seen))
+    head_start_ms = 1000 * HEAD_START_SECONDS
+    note = f"players start {head_start_ms:.0f} ms after the first sound, and any gap counts; gaps of {gaps}"
+    sheet.put("most listeners without an underrun", most, note)
+    sheet.put("listeners for each audio second a second", most / rate, f"of {rate:.3g} audio s/s")
+
+
+def _most_listeners(contest: Contest, rate: float) -> int:
+    """More than a quarter above what the machine can make in real time need not be tried, nor more than there is room for."""
+    places = contest.engine.most_streams if isinstance(contest.engine, HasPlaces) else 64
+    return min(math.ceil(1.25 * rate) + 1, places)
 
 
 def run_package(setting: Setting, number: int, seconds: float = float("inf")) -> Run:
@@ -410,29 +437,26 @@ def run_package(setting: Setting, number: int, seconds: float = float("inf")) ->
         samples += len(chunk)
         if samples / 24_000 >= seconds:
             break
-    return Run(samples / 24_000, time.perf_counter() - started, (first,), 0)
+    return Run(samples / 24_000, time.perf_counter() - started, (first,))
 
 
 def run_together(contest: Speakers, streams: int, *, chunks: int | None = None) -> Run:
-    """So many streams of ours, begun together, or their first chunks.
-
-    An underrun is a chunk that comes after the sound before it has ended, for a listener with `HEAD_START_SECONDS`.
-    """
+    """So many streams of ours, begun together, or the first `chunks` of each. Who has the least sound goes first."""
     engine = contest.engine
     started = time.perf_counter()
     utterances = [engine.open(contest.request(number)) for number in range(streams)]
-    made, first, underruns = [0.0] * streams, [0.0] * streams, 0
-    steps = 0
-    while live := [number for number in range(streams) if not utterances[number].finished and steps != chunks]:
+    made, first, heard = [0.0] * streams, [0.0] * streams, [0] * streams
+    while live := [number for number in range(streams) if not utterances[number].finished and heard[number] != chunks]:
+        live.sort(key=lambda number: made[number])
         results = engine.step([utterances[number] for number in live])
-        now, steps = time.perf_counter() - started, steps + 1
+        now = time.perf_counter() - started
         for number, chunk in zip(live, map(_good, results), strict=True):
             first[number] = first[number] or (now if chunk.seconds else 0.0)
-            underruns += made[number] > 0 and now > first[number] + HEAD_START_SECONDS + made[number]
             made[number] += chunk.seconds
+            heard[number] += not chunk.pending
     for utterance in utterances:
         engine.close(utterance)
-    return Run(sum(made), time.perf_counter() - started, tuple(first), underruns)
+    return Run(sum(made), time.perf_counter() - started, tuple(first))
 
 
 def _good(result: AudioChunk | Exception) -> AudioChunk:

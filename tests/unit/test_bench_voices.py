@@ -34,7 +34,7 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoproContest:
 
 
 def test_every_figure_is_measured(contest: SoproContest, tmp_path: Path) -> None:
-    plan = Plan(1.6, 1, 1, (1, 4, 8), (Bucket(2, 128), Bucket(8, 128)))
+    plan = Plan(1.6, 1, 1, (1, 4, 8), (Bucket(2, 128), Bucket(8, 128)), 0.4)
     sheet = Sheet(voices._wanted("sopro", plan), print)
     voices._measure(sheet, contest, plan)
     figures = {figure.name: figure for figure in sheet.figures}

@@ -50,7 +50,7 @@ def ours(given: Sequence[Tensor], precision: Precision = "float32", path: Path |
     said = torch.stack([decoder.nothing_said() for _ in given])
     texts: list[list[int]] = [[] for _ in given]
     with torch.no_grad():
-        logits = decoder.prefill(given, slots, cache)
+        logits = decoder.prefill([decoder.begun(prompt) for prompt in given], slots, cache)
         for number in range(1, MOST + 1):
             places = [prompt.numpy().tobytes() + bytes([number]) for prompt in given]
             chosen = path.follow(places, penalized(logits, said, 10.0).argmax(-1), logits)
@@ -108,7 +108,7 @@ def test_int8_logits_stay_within_their_bound() -> None:
         cache = decoder.new_cache(3, 60)
         slots = [cache.join() for _ in range(3)]
         with torch.no_grad():
-            first = decoder.prefill(prompts(), slots, cache)
+            first = decoder.prefill([decoder.begun(prompt) for prompt in prompts()], slots, cache)
             positions = torch.tensor([slot.position for slot in slots])
             second = decoder.logits(torch.tensor([7, 8, 9]), torch.ones(3, dtype=torch.int64), positions, cache)
         logits.append(torch.cat([first, second])[:, : CONFIG.start_mel_token])

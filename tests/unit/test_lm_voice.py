@@ -13,9 +13,18 @@ from torch import Tensor, nn
 
 from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.lm import layers
+from deployments.engines.lm.layers import PROMPT_BLOCK
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, LanguageVoiceOptions, Piece
+from deployments.engines.lm.step_time import WorkRate
+from deployments.engines.lm.voice import (
+    LanguageUtterance,
+    LanguageVoiceEngine,
+    LanguageVoiceOptions,
+    Piece,
+    next_parts,
+    shares,
+)
 from deployments.errors import MotetError, fail
 from tests.unit.speech_engine_properties import good, joined
 
@@ -33,13 +42,18 @@ class Counted(Piece):
 
 
 class Counting(LanguageVoiceEngine[str, Counted]):
-    """Says ten samples a step: 0.01 for the first, 0.02 for the second; as many chunks as the text has characters."""
+    """Says ten samples a step: 0.01 for the first, 0.02 for the second; as many chunks as the text has characters.
 
-    def __init__(self, slots: int = 8) -> None:
-        super().__init__("cpu", LanguageVoiceOptions(runaway=LIMITS), rate=RATE / CHUNK, most=1000)
+    A prompt has a position for each word; to read one takes a second of the clock.
+    """
+
+    def __init__(self, slots: int = 8, **options: Any) -> None:
+        super().__init__("cpu", LanguageVoiceOptions(runaway=LIMITS, **options), rate=RATE / CHUNK, most=1000)
+        self.now_s = 0.0
+        self._reading = WorkRate(lambda: self.now_s)
         self.cache = SlotCache(layers=1, slots=slots, heads=1, capacity=1, head_dim=1, dtype=torch.float32)
         self.failing = self.poison = False
-        self.read_together: list[int] = []
+        self.read_counts: list[list[int]] = []
         self.level = 0.01
 
     @property
@@ -52,11 +66,13 @@ class Counting(LanguageVoiceEngine[str, Counted]):
         return "ada", "en"
 
     def begin(self, utterance: LanguageUtterance[str, Counted]) -> Counted:
-        chunks = len(utterance.text)
-        return Counted(guard=self.guard(utterance.text), slot=self.cache.join(), chunks=chunks)
+        chunks, prompt = len(utterance.text), torch.zeros(len(utterance.text.split(" ")), 1)
+        return Counted(guard=self.guard(utterance.text), slot=self.cache.join(), prompt=prompt, chunks=chunks)
 
-    def read(self, fresh: Sequence[Counted]) -> None:
-        self.read_together.append(len(fresh))
+    def read(self, pieces: Sequence[Counted], counts: Sequence[int]) -> None:
+        self.read_counts.append(list(counts))
+        self.now_s += sum(counts)
+        assert all(0 < len(part) == count for part, count in zip(next_parts(pieces, counts), counts, strict=True))
 
     def advance(self, pieces: Sequence[Counted]) -> list[Samples]:
         sounds = []
@@ -99,7 +115,62 @@ def test_prompts_of_new_pieces_are_read_together() -> None:
     both = [utterance(engine, "abc"), utterance(engine, "a", "b")]
     engine.step(both)
     engine.step(both)
-    assert engine.read_together == [2, 1]
+    assert engine.read_counts == [[1, 1], [1]]
+
+
+def test_who_speaks_does_not_wait_for_a_whole_prompt_of_somebody_else() -> None:
+    """At most as much is read as fits into the time, and then nothing is heard yet of the new ones."""
+    engine = Counting(read_ms=140_000)
+    speaking = utterance(engine, "abcdefgh")
+    engine.step([speaking])
+    new = [utterance(engine, "a " * 100), utterance(engine, "b " * 149)]
+    seen = []
+    for _ in range(4):
+        chunks = [good(chunk) for chunk in engine.step([speaking, *new])]
+        seen.append([len(chunk.samples) > 0 for chunk in chunks])
+        assert not chunks[0].pending
+    assert engine.read_counts == [[1], [101], [128], [22]]
+    assert seen == [[True, True, False], [True, True, False], [True, True, True], [True, True, True]]
+
+
+def test_of_prompts_at_least_a_block_is_read_and_all_of_them_while_nobody_speaks() -> None:
+    engine = Counting(read_ms=1)
+    new = [utterance(engine, "a " * 100), utterance(engine, "b " * 149)]
+    engine.step(new)
+    assert engine.read_counts == [[101, 150]]
+    late = utterance(engine, "c " * 149)
+    while late.piece is None or late.piece.unread:
+        engine.step([*new, late])
+    assert engine.read_counts[1:] == [[PROMPT_BLOCK], [PROMPT_BLOCK], [150 - 2 * PROMPT_BLOCK]]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "counts"),
+    [
+        ([], 100, []),
+        ([30, 50], 200, [30, 50]),
+        ([100, 300, 10], 300, [100, 192]),
+        ([100, 300, 10], 120, [100]),
+        ([10, 300], 0, [10]),
+        ([300], 0, [64]),
+        ([64], 64, [64]),
+    ],
+)
+def test_a_share_is_whole_blocks_of_the_first_prompts(lengths: list[int], most: int, counts: list[int]) -> None:
+    assert shares(lengths, most) == counts
+
+
+def test_a_rate_is_an_average_that_forgets() -> None:
+    now_s = [0.0]
+    rate = WorkRate(lambda: now_s[0])
+    assert rate.units_in(10.0) == 0
+    for each in [1.0, 1.0, 9.0, *[1.0] * 20]:
+        with rate.measuring(4):
+            now_s[0] += 4 * each
+        assert 1.0 <= (rate.seconds_each or 0) <= 3.0
+    with rate.measuring(0):
+        now_s[0] += 1.0
+    assert rate.units_in(10.0) == 9 and rate.units_in(-1.0) == 0
 
 
 def test_a_piece_that_cannot_begin_fails_alone_and_holds_no_slot() -> None:
@@ -237,7 +308,7 @@ def test_packed_prompts_and_steps_are_what_each_stream_is_alone() -> None:
     def read(parts: list[Tensor]) -> tuple[Tensor, list[Slot], SlotCache]:
         cache = SlotCache(layers=2, slots=3, heads=2, capacity=10, head_dim=4, dtype=torch.float32)
         slots = [cache.join() for _ in parts]
-        places = layers.places_of([len(part) for part in parts]) / 10
+        places = layers.places_of([len(part) for part in parts], [0] * len(parts)) / 10
         lengths = [len(part) for part in parts]
         return layers.prefill(layers.stack(modules), torch.cat(parts), lengths, slots, cache, places), slots, cache
 

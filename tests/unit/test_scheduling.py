@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.scheduling import Candidate, Wish, choose, padding_share
+from deployments.scheduling import Candidate, Playback, Wish, choose, padding_share
 from serve_app.config import Steps
 
 NOW = 1000.0
@@ -35,6 +35,25 @@ def test_who_is_far_ahead_lets_the_urgent_go() -> None:
     assert chosen(*streams) == ["urgent", "fine"]
     assert chosen(candidate("fine", 300), candidate("ahead", 900)) == ["fine", "ahead"]
     assert chosen(candidate("ahead", 900)) == ["ahead"]
+
+
+def test_an_engine_that_bounds_its_step_gets_who_is_ahead_as_well() -> None:
+    streams = [
+        Candidate(name, Wish(NOW + lasts_s, bounded=True)) for name, lasts_s in (("ahead", 0.9), ("urgent", 0.05))
+    ]
+    assert [c.item for c in choose(streams, Steps(), NOW)] == ["urgent", "ahead"]
+
+
+def test_a_player_begins_with_its_first_sound_and_goes_on_when_it_ran_dry() -> None:
+    playback = Playback(dry_s=10.0)
+    playback.heard(0.0, 10.5)
+    assert (playback.dry_s, playback.plays) == (10.0, False)
+    for seconds, now_s, dry_s in ((0.25, 9.0, 9.25), (0.5, 9.1, 9.75), (0.5, 12.0, 12.5)):
+        playback.heard(seconds, now_s)
+        assert playback.dry_s == dry_s
+    goes_on = Playback(dry_s=10.0, plays=True)
+    goes_on.heard(1.0, 9.0)
+    assert goes_on.dry_s == 11.0
 
 
 def test_lengths_that_would_mostly_be_padding_wait_for_another_batch() -> None:

@@ -15,6 +15,7 @@ import sentencepiece
 import torch
 
 from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
+from deployments.engines.lm.layers import PROMPT_BLOCK
 from deployments.engines.lm.linear import Precision
 from deployments.engines.options import checked
 from deployments.engines.sopro.engine import SoproEngine, SoproOptions, SoproUtterance, load
@@ -195,6 +196,50 @@ def test_int8_logits_stay_within_their_bound(folder: Path) -> None:
         logits.append(torch.cat([first, second])[:, : decoder.config.bos])
     exact, quantized = logits
     assert (quantized - exact).square().mean().sqrt() < 0.05 * exact.std()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("int8", 0.0), ("float32", 1e-5)])
+def test_a_prompt_read_in_parts_is_the_prompt_read_at_once(folder: Path, precision: str, tolerance: float) -> None:
+    """Keys, values and logits: the same bits in eight bits, where a row's products do not depend on its neighbours."""
+    engine = loaded(folder, precision=precision)
+    decoder, cache = engine.networks.decoder, engine.cache
+    long, short = (torch.randn(n, 64, generator=torch.Generator().manual_seed(n)) for n in (3 * PROMPT_BLOCK - 7, 30))
+    with torch.no_grad():
+        whole, other, parted = (cache.join() for _ in range(3))
+        at_once = decoder.prefill([long, short], [whole, other], cache)[:1]
+        for part in (long[:PROMPT_BLOCK], long[PROMPT_BLOCK:]):
+            in_parts = decoder.prefill([part], [parted], cache)
+    torch.testing.assert_close(in_parts, at_once, rtol=0, atol=tolerance)
+    assert parted.position == whole.position == len(long)
+    for kept in (*cache.keys, *cache.values):
+        torch.testing.assert_close(
+            kept[parted.row, :, : len(long)], kept[whole.row, :, : len(long)], rtol=0, atol=tolerance
+        )
+
+
+@pytest.mark.parametrize("step_ms", [0.001, 5.0, 1e6])
+def test_how_much_a_step_does_is_not_heard(folder: Path, step_ms: float) -> None:
+    """A step that has time for nothing makes the least, one with a lot of time everything that is due."""
+    requests = [SpeechRequest((piece, "And then?"), "ada", seed=n) for n, piece in enumerate(PIECES[:4])]
+    engine = loaded(folder, precision="int8", step_ms=step_ms, read_ms=step_ms)
+    plain = loaded(folder, precision="int8")
+    together = joining_one_by_one(engine, [engine.open(request) for request in requests])
+    for request, samples in zip(requests, together, strict=True):
+        np.testing.assert_allclose(samples, joined(speak(plain, request)), rtol=0, atol=1e-5)
+
+
+def test_a_step_without_time_makes_the_sound_of_the_most_urgent_alone(folder: Path) -> None:
+    engine = loaded(folder, precision="int8", step_ms=0.001)
+    utterances = [engine.open(SpeechRequest((PIECES[4],), "ada", seed=seed)) for seed in range(3)]
+    first: list[int] = []
+    while len(first) < 3:
+        chunks = [good(chunk) for chunk in engine.step(utterances)]
+        heard = [utterance for utterance, chunk in zip(utterances, chunks, strict=True) if not chunk.pending]
+        assert heard in ([], utterances[:1])
+        for utterance in heard:
+            first.append(utterance.request.seed)
+            utterances.remove(utterance)
+    assert first == [0, 1, 2]
 
 
 def test_voices_come_in_every_language(folder: Path) -> None:

@@ -100,11 +100,13 @@ class Decoder(nn.Module):
         )
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
-        """Reads prompts (n_i, dim), and the code that begins, into fresh slots; gives the logits (streams, codes)."""
-        begin = (self.codes[self.config.start_mel_token] + self.places[0])[None]
-        lengths = [len(prompt) + 1 for prompt in prompts]
-        packed = torch.cat([part for prompt in prompts for part in (prompt, begin)])
-        return self._logits(prefill(stack(self.blocks), packed, lengths, slots, cache))
+        """Reads the next parts (n_i, dim) of prompts; gives the logits (streams, codes) that follow."""
+        lengths = [len(prompt) for prompt in prompts]
+        return self._logits(prefill(stack(self.blocks), torch.cat(list(prompts)), lengths, slots, cache))
+
+    def begun(self, prompt: Tensor) -> Tensor:
+        """A prompt (n, dim) with the code behind it that begins."""
+        return torch.cat([prompt, (self.codes[self.config.start_mel_token] + self.places[0])[None]])
 
     def logits(self, codes: Tensor, said: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """(batch, codes) after one more code of the first rows of the cache.

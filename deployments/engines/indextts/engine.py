@@ -35,6 +35,7 @@ from deployments.engines.lm.voice import (
     LanguageVoiceEngine,
     LanguageVoiceOptions,
     Piece,
+    next_parts,
     options_on_this_thread,
 )
 from deployments.engines.options import Bounds
@@ -78,11 +79,10 @@ class IndexOptions(LanguageVoiceOptions, KernelOptions):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class IndexPiece(Piece):
-    """One piece of text on its way to sound. `prompt` (n, dim) is what it begins with, `draws` are its random numbers, `said`
-    (codes,) tells which codes count as repeated. It has `ended` when its last code is known, and then becomes `sounding`."""
+    """One piece of text on its way to sound. `draws` are its random numbers, `said` (codes,) tells which codes count as
+    repeated. It has `ended` when its last code is known, and then becomes `sounding`."""
 
     voice: IndexVoice
-    prompt: Tensor
     draws: NDArray[np.float32]
     noise: np.random.Generator
     said: Tensor
@@ -205,14 +205,15 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         prompt: Tensor = front.prepare_gpt_inputs(
             conditions[None], torch.tensor(tokens)[None], torch.tensor([language])
         )[1][0]
-        return prompt
+        return self.networks.decoder.begun(prompt)
 
-    def read(self, fresh: Sequence[IndexPiece]) -> None:
-        """Reads the prompts and draws the first codes."""
-        logits = self.networks.decoder.prefill(
-            [piece.prompt for piece in fresh], [piece.slot for piece in fresh], self.cache
-        )
-        self._choose(fresh, logits)
+    def read(self, pieces: Sequence[IndexPiece], counts: Sequence[int]) -> None:
+        """Reads the prompts, and draws the first codes of those that are at their end."""
+        slots = [piece.slot for piece in pieces]
+        logits = self.networks.decoder.prefill(next_parts(pieces, counts), slots, self.cache)
+        ends = [number for number, piece in enumerate(pieces) if piece.unread == counts[number]]
+        if ends:
+            self._choose([pieces[number] for number in ends], logits[ends])
 
     def _choose(self, pieces: Sequence[IndexPiece], logits: Tensor) -> None:
         """Gives each piece its next code, or its end."""

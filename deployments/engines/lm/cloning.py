@@ -19,7 +19,13 @@ from deployments.audio.resample import resample
 from deployments.engines.base import Samples, SpeechRequest, SpeechTraits
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, LanguageVoiceOptions, Piece
+from deployments.engines.lm.voice import (
+    LanguageUtterance,
+    LanguageVoiceEngine,
+    LanguageVoiceOptions,
+    Piece,
+    next_parts,
+)
 from deployments.engines.options import Bounds
 from deployments.errors import fail
 from deployments.graphs import on_device
@@ -50,10 +56,8 @@ class ClonerOptions(LanguageVoiceOptions):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class PromptedPiece(Piece):
-    """A piece with the `prompt` (n, dim) that it begins with, its random numbers, and the `embedding` (dim,) that its next
-    frame reads."""
+    """A piece with its random numbers, and the `embedding` (dim,) that its next frame reads."""
 
-    prompt: Tensor
     random: np.random.Generator
     embedding: Tensor
 
@@ -65,7 +69,7 @@ class Decoder(Protocol):
         """Room for `slots` rows of keys and values."""
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
-        """Reads prompts (n_i, dim) into fresh slots."""
+        """Reads the next parts (n_i, dim) of prompts."""
 
     def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
         """One more position of the cache's first rows: (batch, dim) to (batch, dim), looking at `length` positions."""
@@ -136,9 +140,9 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
             raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
         return self.cache.join()
 
-    def read(self, fresh: Sequence[PieceT]) -> None:
+    def read(self, pieces: Sequence[PieceT], counts: Sequence[int]) -> None:
         """Reads the prompts."""
-        self.decoder.prefill([piece.prompt for piece in fresh], [piece.slot for piece in fresh], self.cache)
+        self.decoder.prefill(next_parts(pieces, counts), [piece.slot for piece in pieces], self.cache)
 
     def _listen(self, clip: Samples, rate: int) -> Tensor:
         with on_device(self.device):

@@ -6,7 +6,7 @@ the passes serve any decoder, with as many heads for keys and values as it likes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -15,6 +15,10 @@ from torch import Tensor, nn
 
 from deployments.engines.lm.linear import in_blocks
 from deployments.engines.lm.slots import Slot, SlotCache, length_mask, write_step
+
+PROMPT_BLOCK = 64
+"""Positions of a prompt that attend as one block. Blocks begin at multiples of it, so a prompt that is read in parts is
+added up in the same order as one that is read at once."""
 
 
 class Layer(Protocol):
@@ -36,9 +40,9 @@ def stack(layers: nn.ModuleList) -> list[Layer]:
     return cast(list[Layer], list(layers))
 
 
-def places_of(lengths: Sequence[int]) -> Tensor:
-    """(n,) int64: the position of every row of packed prompts, each counted from 0."""
-    return torch.cat([torch.arange(length) for length in lengths])
+def places_of(lengths: Sequence[int], starts: Sequence[int]) -> Tensor:
+    """(n,) int64: the position of every row of packed parts of prompts, each of which begins at its start."""
+    return torch.cat([torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)])
 
 
 def ends_of(lengths: Sequence[int]) -> Tensor:
@@ -49,26 +53,62 @@ def ends_of(lengths: Sequence[int]) -> Tensor:
 def prefill(
     layers: Sequence[Layer], x: Tensor, lengths: Sequence[int], slots: Sequence[Slot], cache: SlotCache, *places: Tensor
 ) -> Tensor:
-    """Reads the prompts of fresh slots, packed one after the other without padding; their positions move to the ends.
+    """Reads the next positions of prompts, packed one after the other without padding; the slots' positions move on.
 
-    `x` is (n, dim), and `lengths` says how many rows each prompt has. Gives (streams, dim) after the last layer, of each
-    prompt's end: of that layer no more is worked out than keys and values, and what follows the ends.
+    `x` is (n, dim), and `lengths` says how many rows each prompt has. A part that is not a prompt's last is whole blocks of
+    `PROMPT_BLOCK`; then keys, values and ends are those of a prompt that is read at once, bit by bit where a row's products
+    do not depend on how many rows there are. Gives (streams, dim) after the last layer, of each part's end: of that layer
+    no more is worked out than keys and values, and what follows the ends.
     """
+    starts = [slot.position for slot in slots]
+    masks: dict[tuple[int, int], Tensor] = {}
     for number, layer in enumerate(layers):
         query, key, value = in_blocks(layer.attention_input, x, *places)
         is_last = number == len(layers) - 1
         parts = []
-        for slot, q, k, v in zip(slots, *(part.split(list(lengths)) for part in (query, key, value)), strict=True):
-            q, k, v = (part.transpose(0, 1) for part in (q[-1:] if is_last else q, k, v))
-            cache.write(slot, number, 0, k, v)
-            shared = q.shape[0] != k.shape[0]
-            y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=not is_last, enable_gqa=shared)[0]
-            parts.append(y.transpose(0, 1).flatten(1))
+        for slot, start, *rows in zip(
+            slots, starts, *(t.split(list(lengths)) for t in (query, key, value)), strict=True
+        ):
+            q, k, v = (part.transpose(0, 1) for part in rows)
+            cache.write(slot, number, start, k, v)
+            keys, values = (kept[number][slot.row : slot.row + 1] for kept in (cache.keys, cache.values))
+            stop = start + k.shape[1]
+            blocks = [(stop - 1, stop)] if is_last else _blocks(start, stop, x.device.type)
+            for first, end in blocks:
+                y = _attended(q[:, first - start : end - start], keys[:, :, :end], values[:, :, :end], first, masks)
+                parts.append(y.transpose(0, 1).flatten(1))
         x = x[ends_of(lengths)] if is_last else x
         (x,) = in_blocks(lambda *rows, layer=layer: (layer.rest(*rows),), x, torch.cat(parts))
     for slot, length in zip(slots, lengths, strict=True):
-        slot.position = length
+        slot.position += length
     return x
+
+
+def _blocks(start: int, stop: int, device: str) -> Iterator[tuple[int, int]]:
+    """Where the blocks between two positions begin and end. Other devices than CPUs take all of it at once: there a block
+    costs a launch, and nothing is exact anyway."""
+    if device != "cpu":
+        yield start, stop
+        return
+    while start < stop:
+        end = min(stop, (start // PROMPT_BLOCK + 1) * PROMPT_BLOCK)
+        yield start, end
+        start = end
+
+
+def _attended(query: Tensor, keys: Tensor, values: Tensor, first: int, masks: dict[tuple[int, int], Tensor]) -> Tensor:
+    """(heads, n, head_dim) of queries from position `first` on, over (1, kv_heads, first + n, head_dim) of the cache."""
+    count, end = query.shape[1], keys.shape[2]
+    mask = None
+    if first and count > 1:
+        mask = masks.get((first, end))
+        if mask is None:
+            mask = masks[first, end] = torch.ones(count, end, dtype=torch.bool, device=query.device).tril(first)
+    shared = query.shape[0] != keys.shape[1]
+    y = F.scaled_dot_product_attention(
+        query[None].to(keys.dtype), keys, values, mask, is_causal=first == 0 and count > 1, enable_gqa=shared
+    )
+    return y[0].to(query.dtype)
 
 
 def step(

@@ -134,7 +134,7 @@ class LlamaStack(nn.Module):
         return self.stack.new_cache(slots)
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
-        """Reads prompts (n_i, dim) into fresh slots, packed; gives (streams, dim) of their ends, normed."""
+        """Reads the next parts (n_i, dim) of prompts, packed; gives (streams, dim) of their ends, normed."""
         return rms_norm(self.stack.prefill(prompts, slots, cache), self.norm, self.shape.eps)
 
     def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:

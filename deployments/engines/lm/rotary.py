@@ -69,9 +69,9 @@ class RotaryStack(nn.Module):
         )
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
-        """Reads prompts (n_i, dim) into fresh slots, packed; gives (streams, dim) of their ends."""
+        """Reads the next parts (n_i, dim) of prompts, packed; gives (streams, dim) of their ends."""
         lengths = [len(prompt) for prompt in prompts]
-        places = self._turns(layers.places_of(lengths))
+        places = self._turns(layers.places_of(lengths, [slot.position for slot in slots]))
         return layers.prefill(self.layers, torch.cat(list(prompts)), lengths, slots, cache, *places)
 
     def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:

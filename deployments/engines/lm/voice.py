@@ -1,11 +1,13 @@
 """The engine of a language-model voice: streams of pieces, prompts read together, a chunk of sound for each at a step.
 
 A model says how a piece of text begins, goes on and leaves; everything that is the same for all such models is here.
-Sopro, VibeVoice and Pocket-TTS are models of this engine.
+While some speak, a step reads a bounded part of the prompts of those who are new, so that nobody waits for a whole prompt
+of somebody else. Sopro, VibeVoice, Pocket-TTS and IndexTTS are models of this engine.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +16,13 @@ from typing import Annotated, Generic, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.lm.layers import PROMPT_BLOCK
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.engines.lm.step_time import WorkRate
 from deployments.engines.options import Bounds, EngineOptions, checked
 from deployments.errors import fail
 from deployments.graphs import on_device
@@ -32,6 +37,11 @@ class LanguageVoiceOptions(EngineOptions):
 
     slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 32
     voices_kept: Annotated[int, Bounds(least=1, most=1024), "Clips whose voice is kept ready."] = 16
+    read_ms: Annotated[
+        float,
+        Bounds(above=0),
+        "While others speak, a step reads prompts of new pieces for about so long, at least one block of them.",
+    ] = 50.0
     runaway: Annotated[RunawayLimits, "When a piece that does not end is stopped."] = field(
         default_factory=RunawayLimits
     )
@@ -54,18 +64,48 @@ def options_on_this_thread(spec: EngineSpec, kind: type[OptionsT]) -> OptionsT:
 class Piece:
     """One piece of text on its way to sound; a model's own piece adds whatever else it keeps.
 
-    It is `spoken` when its last sound is made. `guard` counts its tokens and says why it ended; `slot` is its row.
+    `prompt` (n, dim) is what is not read yet of what it begins with. It is `spoken` when its last sound is made. `guard`
+    counts its tokens and says why it ended; `slot` is its row.
     """
 
     guard: Runaway
     slot: Slot
+    prompt: Tensor
     spoken: bool = False
     told: int = 0
     """Of its tokens, how many its chunks have told of."""
 
+    @property
+    def unread(self) -> int:
+        """Positions of the prompt that are not read yet."""
+        return len(self.prompt)
+
 
 VoiceT = TypeVar("VoiceT")
 PieceT = TypeVar("PieceT", bound=Piece)
+
+NO_SAMPLES: Samples = np.zeros(0, np.float32)
+
+
+def next_parts(pieces: Sequence[Piece], counts: Sequence[int]) -> list[Tensor]:
+    """The next `counts` positions of each piece's prompt, (count, dim)."""
+    return [piece.prompt[:count] for piece, count in zip(pieces, counts, strict=True)]
+
+
+def shares(lengths: Sequence[int], most: int) -> list[int]:
+    """How much is read of prompts of such lengths, the first ones first: `most` positions together, rounded down to whole
+    blocks where a prompt is cut, and at least one block."""
+    counts: list[int] = []
+    most = max(most, PROMPT_BLOCK)
+    for length in lengths:
+        count = length if length <= most else most // PROMPT_BLOCK * PROMPT_BLOCK
+        if not count:
+            break
+        counts.append(count)
+        most -= count
+        if count < length:
+            break
+    return counts
 
 
 @dataclass(eq=False, slots=True)
@@ -105,17 +145,22 @@ class LanguageUtterance(Generic[VoiceT, PieceT]):
 class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
     """A `SpeechEngine` over what a model adds: a `cache`, and `traits`, `voice_of`, `begin`, `read` and `advance`.
 
+    The utterances of a step stand in the order of their urgency.
+
     An utterance owns its state; the model holds weights and voices. A batch that fails as a whole may be tried again in
     parts: each piece begins anew, and says again, unheard, what has left already. So the same piece must always come to
     the same sound.
     """
 
     cache: SlotCache
+    began: float
+    """When the present step did, on `time.perf_counter`."""
 
     def __init__(self, device: str, options: LanguageVoiceOptions, *, rate: float, most: int) -> None:
         """The model makes `rate` tokens (or frames) for a second of sound, and `most` of them for a piece."""
         self.device, self.most_streams, self.most_tokens = device, options.slots, most
         self._runaway, self._rate = options.runaway, rate
+        self._read_seconds, self._reading = options.read_ms / 1000, WorkRate()
 
     @property
     @abstractmethod
@@ -131,8 +176,8 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         """The piece of `utterance.text`, with a slot of its own. Raises what is wrong with it, and then holds no slot."""
 
     @abstractmethod
-    def read(self, fresh: Sequence[PieceT]) -> None:
-        """Reads the prompts of new pieces, together."""
+    def read(self, pieces: Sequence[PieceT], counts: Sequence[int]) -> None:
+        """Reads the next `counts` positions of the pieces' prompts, together (`next_parts`)."""
 
     @abstractmethod
     def advance(self, pieces: Sequence[PieceT]) -> list[Samples]:
@@ -181,30 +226,45 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             return self._step(utterances)
 
     def _step(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> list[AudioChunk | Exception]:
+        self.began = time.perf_counter()
         errors = self._begin_pieces(utterances)
         live = [utterance for utterance, error in zip(utterances, errors, strict=True) if error is None]
-        pieces = [utterance.piece for utterance in live if utterance.piece is not None]
-        with self._beginning_again_on_failure(live):
-            sounds = self.advance(pieces) if pieces else []
-        chunks = map(self._chunk, live, sounds)
-        return [next(chunks) if error is None else error for error in errors]
+        self._read_prompts([utterance for utterance in live if _piece(utterance).unread], everyone=live)
+        ready = [utterance for utterance in live if not _piece(utterance).unread]
+        with self._beginning_again_on_failure(ready):
+            sounds = self.advance([_piece(utterance) for utterance in ready]) if ready else []
+        heard = dict(zip(map(id, ready), sounds, strict=True))
+        chunks = [self._chunk(utterance, heard.get(id(utterance), NO_SAMPLES)) for utterance in live]
+        following = iter(chunks)
+        return [next(following) if error is None else error for error in errors]
 
     def _begin_pieces(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> list[Exception | None]:
         errors: list[Exception | None] = []
-        fresh: list[LanguageUtterance[VoiceT, PieceT]] = []
         for utterance in utterances:
             try:
                 if utterance.piece is None:
                     utterance.piece, utterance.skipped = self.begin(utterance), 0
-                    fresh.append(utterance)
                 errors.append(None)
             except Exception as error:
                 utterance.closed = True
                 errors.append(error)
-        with self._beginning_again_on_failure(fresh):
-            if fresh:
-                self.read([utterance.piece for utterance in fresh if utterance.piece is not None])
         return errors
+
+    def _read_prompts(
+        self,
+        fresh: Sequence[LanguageUtterance[VoiceT, PieceT]],
+        everyone: Sequence[LanguageUtterance[VoiceT, PieceT]],
+    ) -> None:
+        """All of the prompts while nobody speaks, else as much as fits into the time that there is for it."""
+        lengths = [_piece(utterance).unread for utterance in fresh]
+        if len(fresh) < len(everyone):
+            lengths = shares(lengths, self._reading.units_in(self._read_seconds))
+        pieces, counts = [_piece(utterance) for utterance in fresh[: len(lengths)]], lengths
+        with self._beginning_again_on_failure(fresh), self._reading.measuring(sum(counts)):
+            if pieces:
+                self.read(pieces, counts)
+        for piece, count in zip(pieces, counts, strict=True):
+            piece.prompt = piece.prompt[count:]
 
     @contextmanager
     def _beginning_again_on_failure(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> Iterator[None]:
@@ -242,3 +302,9 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             finish_reason=piece.guard.over() if piece.spoken else "stop",
             piece_over=piece.spoken,
         )
+
+
+def _piece(utterance: LanguageUtterance[VoiceT, PieceT]) -> PieceT:
+    """The piece that is said now, which has begun."""
+    assert utterance.piece is not None
+    return utterance.piece

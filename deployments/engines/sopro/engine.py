@@ -1,7 +1,8 @@
-"""The Sopro engine: a step brings the next chunk of sound of every utterance.
+"""The Sopro engine: a step brings the next chunk of sound of the most urgent utterances.
 
-A step draws as many tokens as the chunk needs for all rows as one batch, and turns them into mel frames and samples,
-packed. Streams, prompts and pieces are those of every language-model voice (`lm/voice.py`).
+Drawing a token for eight rows takes little longer than for one, so all rows draw together, up to a chunk ahead. Mel frames
+and samples take as long for each row as for the first, so a step makes those of as many rows as its time holds, the most
+urgent first. Streams, prompts and pieces are those of every language-model voice (`lm/voice.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Literal
 
 import numpy as np
@@ -22,12 +24,15 @@ from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, uniforms
+from deployments.engines.lm.step_time import WorkRate
 from deployments.engines.lm.voice import (
+    NO_SAMPLES,
     CaptureSizes,
     LanguageUtterance,
     LanguageVoiceEngine,
     LanguageVoiceOptions,
     Piece,
+    next_parts,
     options_on_this_thread,
 )
 from deployments.engines.options import Bounds
@@ -54,6 +59,11 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions):
     slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 64
     language: Annotated[Literal["", "en", "pt", "fr", "de"], "Of voices whose name gives none."] = ""
     chunk_frames: Annotated[int, Bounds(least=64, most=512), "Mel frames of 10.7 ms in a chunk of sound."] = 64
+    step_ms: Annotated[
+        float,
+        Bounds(above=0),
+        "A step takes about so long, and longer only for a token or a chunk of sound. Others join after it.",
+    ] = 100.0
     solver_steps: Annotated[int | None, Bounds(least=1, most=64)] = None
     temperature: Annotated[float | None, Bounds(least=0, most=2)] = None
     top_p: Annotated[float | None, Bounds(above=0, most=1)] = None
@@ -70,18 +80,24 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions):
 class SoproPiece(Piece):
     """One piece of text on its way to sound. `draws` are its random numbers, `noise` those of its mel frames.
 
-    It has `ended` when its last token is known.
+    `tokens` are those of its chunks so far, `ahead` those that are drawn for later ones. It has `ended` when its last token
+    is among the former. The guard sees a token when its chunk is due: what it says does not depend on who draws along.
     """
 
     voice: SoproVoice
-    text: Tensor
     draws: NDArray[np.float32]
     noise: np.random.Generator
     acoustic: AcousticState
     vocoder: VocoderState
     gate: OnsetGate
     tokens: list[int] = field(default_factory=list)
+    ahead: list[int] = field(default_factory=list)
     ended: bool = False
+
+    @property
+    def drawn(self) -> int:
+        """Tokens so far."""
+        return len(self.tokens) + len(self.ahead)
 
 
 SoproUtterance = LanguageUtterance[SoproVoice, SoproPiece]
@@ -113,6 +129,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             generation.top_p if options.top_p is None else options.top_p,
             generation.top_k if options.top_k is None else options.top_k,
         )
+        self._drawing, self._sounding = WorkRate(), WorkRate()
         with on_device(device):
             self._prepare_steps()
         # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
@@ -140,6 +157,11 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         default = voices[0].id if voices else ""
         return SpeechTraits(self.networks.config.sample_rate, tuple(voices), default, 1.0, 1.0, clones=True)
 
+    @property
+    def step_ms(self) -> float:
+        """A step takes about so long, however many utterances it is given."""
+        return self.options.step_ms
+
     def voice_of(self, request: SpeechRequest) -> tuple[SoproVoice, str]:
         """The request's clip in the default language, or a clip of the folder."""
         name, _, tag = request.voice.rpartition(".")
@@ -159,16 +181,16 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     def begin(self, utterance: SoproUtterance) -> SoproPiece:
         """Tokenises the text and draws its random numbers."""
         ids = torch.tensor(self._tokenizer.encode(utterance.text, utterance.language))
-        seed, place = utterance.request.seed, utterance.place
+        seed, place, voice = utterance.request.seed, utterance.place, utterance.voice
         return SoproPiece(
             guard=self.guard(utterance.text),
-            voice=utterance.voice,
-            text=ids,
+            voice=voice,
+            prompt=self.networks.decoder.prompt(voice.style, ids, voice.prompt),
             slot=self.cache.join(),
-            draws=uniforms(seed, place, self.most_tokens + 2 * self._tokens_per_chunk),
+            draws=uniforms(seed, place, self.most_tokens + 4 * self._tokens_per_chunk),
             noise=utterance.random(1),
-            acoustic=AcousticState(self.networks.head, utterance.voice.acoustic),
-            vocoder=utterance.voice.vocoder,
+            acoustic=AcousticState(self.networks.head, voice.acoustic),
+            vocoder=voice.vocoder,
             gate=OnsetGate(self.networks.config.sample_rate, is_open=not self.options.trim_silence),
         )
 
@@ -176,37 +198,61 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     def _tokens_per_chunk(self) -> int:
         return self.options.chunk_frames // self.networks.config.frames_per_token
 
-    def read(self, fresh: Sequence[SoproPiece]) -> None:
-        """Reads the prompts and draws the first tokens."""
+    def read(self, pieces: Sequence[SoproPiece], counts: Sequence[int]) -> None:
+        """Reads the prompts, and draws the first tokens of those that are at their end."""
         decoder = self.networks.decoder
-        prompts = [decoder.prompt(piece.voice.style, piece.text, piece.voice.prompt) for piece in fresh]
-        logits = decoder.prefill(prompts, [piece.slot for piece in fresh], self.cache)
-        draws, may_end = self._chances(fresh, 1)
-        for piece, token in zip(
-            fresh, decoder.pick(logits, may_end[0], draws[0], self._sampling).tolist(), strict=True
-        ):
-            self._take(piece, token)
+        logits = decoder.prefill(next_parts(pieces, counts), [piece.slot for piece in pieces], self.cache)
+        draws, may_end = self._chances(pieces, 1)
+        tokens = decoder.pick(logits, may_end[0], draws[0], self._sampling).tolist()
+        for piece, count, token in zip(pieces, counts, tokens, strict=True):
+            if count == piece.unread:
+                piece.ahead.append(token)
 
     def _chances(self, pieces: Sequence[SoproPiece], count: int) -> tuple[Tensor, Tensor]:
         """For `count` tokens of each piece, (count, pieces): the random numbers, and whether the text may end there."""
-        numbers = np.array([len(piece.tokens) for piece in pieces])[None, :] + np.arange(count)[:, None]
+        numbers = np.array([piece.drawn for piece in pieces])[None, :] + np.arange(count)[:, None]
         draws = np.stack([piece.draws[numbers[:, column]] for column, piece in enumerate(pieces)], axis=1)
         return torch.tensor(draws), torch.tensor(numbers + 1 >= self._least_tokens)
 
-    def _take(self, piece: SoproPiece, token: int) -> None:
-        if piece.ended:
-            return
-        piece.ended = token == self.networks.config.model.eos
-        if not piece.ended:
-            piece.tokens.append(min(token, self.networks.config.model.semantic_vocab_size - 1))
-            piece.ended = piece.guard.token(piece.tokens[-1])
+    def _take(self, piece: SoproPiece) -> None:
+        """Takes the tokens of the next chunk from those that are drawn."""
+        model, missing = self.networks.config.model, self._missing(piece)
+        for token in piece.ahead[:missing]:
+            piece.ended = token == model.eos
+            if not piece.ended:
+                piece.tokens.append(min(token, model.semantic_vocab_size - 1))
+                piece.ended = piece.guard.token(piece.tokens[-1])
+            if piece.ended:
+                break
+        piece.ahead = piece.ahead[missing:]
 
     def advance(self, pieces: Sequence[SoproPiece]) -> list[Samples]:
+        """Tokens, and the next chunks of those that have all of theirs, as much as fits into a step's time: first what the
+        most urgent one needs, and of that at least the least."""
+        until = self.began + self.options.step_ms / 1000
+        if self._lacks(pieces[0]):
+            self._draw_tokens(pieces, until, least=1)
+            return self._next_sounds(pieces, until, least=0)
+        sounds = self._next_sounds(pieces, until, least=1)
+        self._draw_tokens(pieces, until, least=0)
+        return sounds
+
+    def _next_sounds(self, pieces: Sequence[SoproPiece], until: float, *, least: int) -> list[Samples]:
+        chunks = self._sounding.units_in(until - perf_counter()) // self.options.chunk_frames
+        due = [piece for piece in pieces if not self._lacks(piece)][: max(least, chunks)]
+        for piece in due:
+            self._take(piece)
+        targets = [self._end(piece) if self._missing(piece) else self._border(piece) for piece in due]
+        frames = sum(target - piece.acoustic.solved for piece, target in zip(due, targets, strict=True))
+        with self._sounding.measuring(frames):
+            sounds = iter(self._sounds(due, targets) if due else [])
+        made = {id(piece) for piece in due}
+        return [next(sounds) if id(piece) in made else NO_SAMPLES for piece in pieces]
+
+    def _sounds(self, pieces: Sequence[SoproPiece], targets: Sequence[int]) -> list[Samples]:
         """About `chunk_frames` of sound, less before a piece's first sound, what is left at its end."""
-        self._draw_tokens(pieces)
         for piece in pieces:
             piece.spoken = self._missing(piece) > 0
-        targets = [self._end(piece) if piece.spoken else self._border(piece) for piece in pieces]
         rows = [self._frames(piece, target) for piece, target in zip(pieces, targets, strict=True)]
         starts = [piece.acoustic.solved for piece in pieces]
         mels = self.networks.head.solve(rows)
@@ -231,31 +277,50 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         silent = len(piece.voice.mel) + vocoder.lookahead + self._first_hop - WARM_UP_FRAMES
         return (max(piece.acoustic.solved, silent) // chunk + 1) * chunk
 
+    def _lacks(self, piece: SoproPiece, *, chunks: int = 1) -> int:
+        """Tokens that must be drawn before the next chunks are made; none of a text that is at its end."""
+        if piece.ended or self.networks.config.model.eos in piece.ahead:
+            return 0
+        return max(0, self._missing(piece) + (chunks - 1) * self._tokens_per_chunk - len(piece.ahead))
+
     def _missing(self, piece: SoproPiece) -> int:
-        """Tokens that the next chunk lacks."""
+        """Tokens that the next chunk needs beside those of the chunks before."""
         each = self.networks.config.frames_per_token
         needed = -(-(self._border(piece) - len(piece.voice.mel)) // each) + self.networks.head.lookahead
         return max(0, needed - len(piece.tokens))
 
-    def _draw_tokens(self, pieces: Sequence[SoproPiece]) -> None:
-        """Tokens for all rows that lack some, until none does or its text is at its end."""
-        while rows := [piece for piece in pieces if not piece.ended and self._missing(piece)]:
-            count = min(max(map(self._missing, rows)), self._tokens_per_chunk)
-            self.cache.arrange([piece.slot for piece in rows])
-            tokens = torch.tensor([piece.tokens[-1] for piece in rows])
-            positions = torch.tensor([piece.slot.position for piece in rows])
-            draws, may_end = self._chances(rows, count)
-            drawn = []
-            length = int(positions.max()) + 1
-            for number in range(count):
-                inputs = {"tokens": tokens, "positions": positions, "may_end": may_end[number], "draws": draws[number]}
-                tokens = self.captured(inputs, min(length + number, self.cache.capacity)).clone()
-                positions = (positions + 1).clamp_max(self.cache.scratch)
-                drawn.append(tokens)
-            for piece, row in zip(rows, torch.stack(drawn, dim=1).tolist(), strict=True):
-                piece.slot.position = min(piece.slot.position + count, self.cache.capacity)
-                for token in row:
-                    self._take(piece, token)
+    def _draw_tokens(self, pieces: Sequence[SoproPiece], until: float, *, least: int) -> None:
+        """Tokens for all rows, until none lacks any, the time is over, or the text of each is at its end. Rows that have all
+        for their next chunk draw along, up to those of the one after."""
+        while lacking := max(map(self._lacks, pieces)):
+            fits = max(least, self._drawing.units_in(until - perf_counter()))
+            count = min(lacking, self._tokens_per_chunk, fits)
+            if not count:
+                return
+            rows = [piece for piece in pieces if self._lacks(piece, chunks=2)]
+            with self._drawing.measuring(count):
+                drawn = self._drawn(rows, count)
+            for piece, tokens in zip(rows, drawn, strict=True):
+                piece.ahead += tokens
+            least = 0
+
+    def _drawn(self, rows: Sequence[SoproPiece], count: int) -> list[list[int]]:
+        """The next `count` tokens of each row. Those behind a row's end are drawn in vain."""
+        self.cache.arrange([piece.slot for piece in rows])
+        last = self.networks.config.model.semantic_vocab_size - 1
+        tokens = torch.tensor([piece.ahead[-1] if piece.ahead else piece.tokens[-1] for piece in rows]).clamp_max(last)
+        positions = torch.tensor([piece.slot.position for piece in rows])
+        draws, may_end = self._chances(rows, count)
+        drawn = []
+        length = int(positions.max()) + 1
+        for number in range(count):
+            inputs = {"tokens": tokens, "positions": positions, "may_end": may_end[number], "draws": draws[number]}
+            tokens = self.captured(inputs, min(length + number, self.cache.capacity)).clone()
+            positions = (positions + 1).clamp_max(self.cache.scratch)
+            drawn.append(tokens)
+        for piece in rows:
+            piece.slot.position = min(piece.slot.position + count, self.cache.capacity)
+        return torch.stack(drawn, dim=1).tolist()
 
     def _decode(self, inputs: Mapping[str, Tensor], length: int) -> Tensor:
         decoder = self.networks.decoder

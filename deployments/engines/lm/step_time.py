@@ -1,0 +1,33 @@
+"""How much work fits into a time, from how long such work took before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+NEWEST_SHARE = 0.25
+"""Of the newest measurement in the average: a pause of the system is forgotten within a few steps."""
+
+
+@dataclass(slots=True)
+class WorkRate:
+    """The moving average of the seconds that one unit of a kind of work takes; None before the first was measured."""
+
+    clock: Callable[[], float] = time.perf_counter
+    seconds_each: float | None = None
+
+    @contextmanager
+    def measuring(self, units: int) -> Iterator[None]:
+        """Inside, so many units are done; work that fails is not counted."""
+        started = self.clock()
+        yield
+        if units:
+            each = (self.clock() - started) / units
+            before = each if self.seconds_each is None else self.seconds_each
+            self.seconds_each = before + NEWEST_SHARE * (each - before)
+
+    def units_in(self, seconds: float) -> int:
+        """Units that fit into so much time; none as long as nothing was measured."""
+        return max(0, int(seconds / self.seconds_each)) if self.seconds_each else 0
