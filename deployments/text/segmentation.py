@@ -89,6 +89,7 @@ class Cutter:
         self._gap = False  # whether the text ends with space
         self._blank = True  # whether its last line is blank as yet
         self._held = ""  # what may be the first half of a line's end
+        self._passed = 0  # up to here the next piece's sentence is known not to end, whatever follows
 
     def write(self, text: str) -> None:
         """Takes more of the text."""
@@ -132,7 +133,7 @@ class Cutter:
     def settled(self) -> Iterator[str]:
         """The next pieces, as long as there is one that is settled."""
         while length := self._next_length():
-            piece = self._paragraphs[0].take(length)
+            piece, self._passed = self._paragraphs[0].take(length), 0
             if not len(self._paragraphs[0]) and len(self._paragraphs) > 1:
                 self._paragraphs.popleft()
             if has_words(piece):
@@ -155,8 +156,8 @@ class Cutter:
     def _sentence(self, block: str, whole: bool) -> tuple[int, bool]:
         """The length of the first sentence and whether it ends there, or goes on for all that is known. A tiny one takes the
         next with it, and any one a tiny rest; `whole` says that nothing follows the block."""
-        for end in _possible_ends(block):
-            length = len(block[:end].rstrip())
+        for end in _possible_ends(block, self._passed):
+            length = end - (block[end - 1] == " ")
             if length > 2 * self._limit or (whole and len(block) - end < _TINY):
                 break
             needed = max(end + _TINY, self._needed(block, end))
@@ -164,6 +165,8 @@ class Cutter:
                 return length, False
             if length >= _TINY and _is_border(block, end, needed):
                 return length, True
+            if needed <= len(block):
+                self._passed = end
         return len(block), whole
 
     def _needed(self, block: str, end: int) -> int:
@@ -221,9 +224,10 @@ class _Paragraph:
             self._new.clear()
 
 
-def _possible_ends(block: str) -> Iterator[int]:
-    """Where a sentence may end, after its mark and what closes with it. Whether one does is for sentencex to say."""
-    return (marks.end() for marks in _MARKS.finditer(block) if _END.search(marks[0]))
+def _possible_ends(block: str, begin: int) -> Iterator[int]:
+    """Where a sentence may end after `begin`, after its mark and what closes with it. Whether one does is for sentencex to
+    say."""
+    return (marks.end() for marks in _MARKS.finditer(block, begin) if _END.search(marks[0]))
 
 
 def _open_at(block: str, end: int) -> tuple[int, str]:

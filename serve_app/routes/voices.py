@@ -11,7 +11,7 @@ from pydantic import AfterValidator, StringConstraints
 from starlette.requests import HTTPConnection
 
 from deployments.engines.base import SpeechTraits
-from deployments.errors import MotetError, fail
+from deployments.errors import MotetError, fail, quoted
 from deployments.settings import StrictModel
 from serve_app.api_types import service_of
 from serve_app.guard import key_digest
@@ -138,7 +138,7 @@ async def cannot_clone(model: str, connection: HTTPConnection) -> MotetError:
     """What to say when a model cannot speak like a clip: which ones can."""
     able = await _cloning(connection)
     remedy = f"Use one of: {', '.join(able)}." if able else "No model of this service can; add one that clones."
-    cause = f"The model {model!r} cannot speak with an uploaded voice."
+    cause = f"The model {quoted(model)} cannot speak with an uploaded voice."
     return fail("unsupported", cause, remedy, param="voice", code="voice_not_supported")
 
 

@@ -350,7 +350,7 @@ async def test_silent_sessions_are_bounded_and_give_their_places_back() -> None:
 
 BAD: dict[str, tuple[list[str], str, int]] = {
     "no JSON": (["hello"], "json_invalid", 1008),
-    "deep JSON": (["[" * 15_000], "json_invalid", 1008),
+    "deep JSON": (["[" * 15_000], "json_too_complex", 1008),
     "no object": (["[1]"], "unknown_type", 1008),
     "text first": ([json.dumps(text("Hello."))], "no_config", 1008),
     "unknown type": ([json.dumps({"type": "input.audio"})], "unknown_type", 1008),
