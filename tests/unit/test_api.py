@@ -81,7 +81,13 @@ class Recorded:
 class Bench:
     """A service over stand-ins, and a client for it."""
 
-    def __init__(self, synthesizer: ToneSynthesizer | None = None, separator: object = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        synthesizer: ToneSynthesizer | None = None,
+        separator: object = None,
+        graph: object = None,
+        **settings: Any,
+    ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
@@ -92,7 +98,7 @@ class Bench:
         service = Service(
             config,
             ModelDirectory(config, handles),
-            cast("Any", None),
+            cast("Any", graph),
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
