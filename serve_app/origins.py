@@ -63,13 +63,13 @@ class PageCheck:
         host, origin = headers.get("host", ""), headers.get("origin")
         if path in ALWAYS_ANSWERED:
             return None
-        if not self._is_called(host):
+        if not self.is_called(host):
             return _host_not_allowed(host)
         if origin is None or not path.startswith(GUARDED) or self._may_ask(origin, host):
             return None
         return _origin_not_allowed(origin)
 
-    def _is_called(self, host: str) -> bool:
+    def is_called(self, host: str) -> bool:
         """Whether `host`, with or without a port, is the service. A client without a name for it is no browser."""
         name = _name_of(host)
         if name is None:
