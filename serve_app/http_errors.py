@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, StringConstraints, ValidationError
 from starlette.exceptions import HTTPException
@@ -86,7 +86,7 @@ def validated(schema: type[Schema], fields: object) -> Schema:
 
 
 def install_error_handlers(api: FastAPI) -> None:
-    """Makes every error of the application one of ours."""
+    """Makes every error of the application one of ours. Call it when the application has its routes."""
 
     @api.exception_handler(MotetError)
     async def _ours(request: Request, error: MotetError) -> Response:
@@ -102,6 +102,12 @@ def install_error_handlers(api: FastAPI) -> None:
             error.headers,
         )
         return response
+
+    @api.websocket("/{path:path}")
+    async def _no_session(websocket: WebSocket) -> None:
+        cause = f"{clipped(websocket.url.path)} takes no WebSocket."
+        failure = Failure("not_found", cause, "Sessions are at /v1/audio/speech/stream.", code="path_not_found")
+        await websocket.send_denial_response(error_response(failure))
 
     @api.exception_handler(RequestValidationError)
     async def _fastapi(request: Request, error: RequestValidationError) -> Response:
