@@ -15,7 +15,9 @@ Kind = Literal[
     "forbidden",  # whoever asks may not ask this
     "not_found",  # a model, voice or session that does not exist
     "unsupported",  # well formed, but this model cannot do it
+    "wrong_media_type",  # the body is of another content type than the route reads
     "too_large",  # over a configured limit
+    "storage_full",  # the disk has no room for what was sent
     "overloaded",  # no room now; try again later
     "unavailable",  # a replica is gone or not ready
     "timeout",  # a deadline passed
@@ -53,6 +55,20 @@ class MotetError(Exception):
 
     def __str__(self) -> str:
         return self.failure.message
+
+
+LONGEST_QUOTE = 64
+"""Characters of a client's value that a message repeats."""
+
+
+def clipped(text: str) -> str:
+    """The beginning of a client's value, for a message: its length is bounded, whatever was sent."""
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"
+
+
+def quoted(text: str) -> str:
+    """The same in quotes, on one line."""
+    return repr(clipped(text))
 
 
 def fail(

@@ -7,31 +7,41 @@ from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from deployments.errors import clipped
+
+LONGEST_KEY = 64
+"""Characters. A longer key is no misspelling of a valid one, and comparing it would take long."""
 
 Tagged = Mapping[str, type[BaseModel]]
 """The models of a union, by the tag that stands for one in the place of a mistake."""
 
 
-def in_words(error: ValidationError, schema: type[BaseModel], tagged: Tagged) -> list[str]:
-    """A validation error as lines a person can act on."""
-    lines = []
-    faults = error.errors(include_url=False)
-    for fault in faults:
-        if any(other["loc"][: len(fault["loc"])] == fault["loc"] and other is not fault for other in faults):
-            continue  # a list is "too short" because of a mistake inside it
-        place = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            there = _schema_at(schema, fault["loc"][:-1], tagged)
-            lines.append(f"{place}: unknown key{nearest(str(fault['loc'][-1]), there)}")
-        else:
-            lines.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
-    return lines
+def in_words(error: ValidationError, schema: type[BaseModel], tagged: Tagged, most: int | None = None) -> list[str]:
+    """A validation error as lines a person can act on: at most `most` and one that counts the rest. The work is linear in
+    the number of mistakes."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    around = {fault["loc"][:end] for fault in faults for end in range(len(fault["loc"]))}
+    innermost = [
+        fault for fault in faults if fault["loc"] not in around
+    ]  # a list is "too short" by a mistake inside it
+    lines = [_line(fault, schema, tagged) for fault in innermost[:most]]
+    return lines + ([f"and {len(innermost) - len(lines):,} more"] if len(lines) < len(innermost) else [])
+
+
+def _line(fault: ErrorDetails, schema: type[BaseModel], tagged: Tagged) -> str:
+    *path, last = fault["loc"] or ("",)
+    place = ".".join(clipped(str(part)) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: unknown key{nearest(str(last), _schema_at(schema, tuple(path), tagged))}"
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def nearest(key: str, schema: type[BaseModel]) -> str:
     """The valid key that was meant, or all of them, as the end of a sentence."""
     valid = list(schema.model_fields)
-    near = get_close_matches(str(key), valid, n=1)
+    near = get_close_matches(key, valid, n=1) if len(key := str(key)) <= LONGEST_KEY else []
     return f"; did you mean {near[0]!r}?" if near else f"; valid keys: {', '.join(sorted(valid))}"
 
 

@@ -23,7 +23,7 @@ from deployments.engines.base import (
     UtteranceT,
     VoiceReference,
 )
-from deployments.errors import MotetError, fail
+from deployments.errors import MotetError, fail, quoted
 from deployments.text.sources import PieceSource
 from deployments.text.speakers import Script, check_speakers
 
@@ -237,7 +237,7 @@ def _voices_of_speakers(wanted: Sequence[str], traits: SpeechTraits, aliases: Ma
 def _own_voice(wanted: str, traits: SpeechTraits, aliases: Mapping[str, str]) -> str:
     name = aliases.get(wanted, wanted)
     if name not in {voice.id for voice in traits.voices}:
-        raise _no_voice(f"There is no voice {wanted!r}.", traits, aliases)
+        raise _no_voice(f"There is no voice {quoted(wanted)}.", traits, aliases)
     return name
 
 

@@ -17,8 +17,9 @@ from deployments.errors import MotetError
 from deployments.pipeline import SeparationGraph
 from serve_app.admission import Admission, SessionPlaces, Ticket
 from serve_app.config import AppConfig
-from serve_app.guard import BodyLimit, Deadline, KeyCheck, OriginCheck, PageHeaders, key_digest
+from serve_app.guard import BodyLimit, Deadline, KeyCheck, PageHeaders, key_digest
 from serve_app.http_errors import install_error_handlers
+from serve_app.origins import PageCheck
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from serve_app.routes import (
@@ -83,7 +84,7 @@ class Service:
 def build_api(service: Service) -> ASGIApp:
     """The application, behind its guards."""
     # FastAPI's pages of documentation load their scripts from elsewhere; the description itself is at /openapi.json.
-    api = FastAPI(title="Motet", description=ABOUT, docs_url=None, redoc_url=None)
+    api = FastAPI(title="Motet", description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False)
     api.state.service = service
     for route in (speech, speech_sessions, transcriptions, translations, separations, voices, models, health):
         api.include_router(route.router)
@@ -98,4 +99,6 @@ def build_api(service: Service) -> ASGIApp:
     }
     guarded: ASGIApp = BodyLimit(api, bodies, limits.max_body_bytes)
     guarded = Deadline(guarded, limits.request_deadline_s)
-    return PageHeaders(OriginCheck(KeyCheck(guarded, service.config.security.api_key_sha256)))
+    security = service.config.security
+    guarded = KeyCheck(guarded, security.api_key_sha256)
+    return PageHeaders(PageCheck(guarded, security.allowed_hosts, security.allowed_origins))

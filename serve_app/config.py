@@ -32,6 +32,7 @@ from deployments.settings import (
     WindowSettings,
 )
 from serve_app.admission import AdmissionSettings
+from serve_app.host_names import Host, Origin
 from serve_app.profiles import METRICS_EVERY_S
 from serve_app.voice_store import VoiceSettings
 
@@ -265,8 +266,15 @@ class Bulk(BulkSettings):
 
 
 class Security(StrictModel):
-    """Who may ask. With no keys, anyone who can reach the port may."""
+    """Who may ask. With no keys, anyone who can reach the port may.
 
+    The service answers to addresses, to localhost, to names without a dot, to this machine's name and that of `http_options`,
+    and to `allowed_hosts` (`speech.example.com`, or `*.example.com` for all names below it): list the name of a proxy or an
+    ingress there. Pages of other origins are refused but for `allowed_origins` (`https://app.example.com`).
+    """
+
+    allowed_hosts: tuple[Host, ...] = ()
+    allowed_origins: tuple[Origin, ...] = ()
     api_key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
 
 
@@ -584,9 +592,9 @@ def unknown_keys(document: Any, schema: type[BaseModel], where: str = "") -> lis
     return mistakes
 
 
-def mistakes_of(error: ValidationError, schema: type[BaseModel]) -> list[str]:
-    """A validation error as lines a person can act on."""
-    return in_words(error, schema, _HARDWARE)
+def mistakes_of(error: ValidationError, schema: type[BaseModel], most: int | None = None) -> list[str]:
+    """A validation error as lines a person can act on, at most `most` and one that counts the rest."""
+    return in_words(error, schema, _HARDWARE, most)
 
 
 _HARDWARE: Mapping[str, type[BaseModel]] = {"cpu": Cpu, "cuda": Cuda, "mlx": Mlx}

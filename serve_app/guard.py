@@ -1,14 +1,14 @@
-"""What stands before the routes: keys, origins, body sizes and the headers of the page."""
+"""What stands before the routes: keys, body sizes, deadlines and the headers of the page."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,39 +27,8 @@ NO_KEY = Failure(
     "Send it as 'Authorization: Bearer <key>'.",
     code="invalid_api_key",
 )
-OTHER_ORIGIN = Failure(
-    "forbidden",
-    "Pages of other origins may not open a WebSocket here.",
-    "Serve the page from this service's own address.",
-    code="origin_not_allowed",
-)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """A browser cannot set headers on a WebSocket, so it sends its key as a subprotocol with this prefix, as OpenAI has it."""
-
-
-class OriginCheck:
-    """Refuses WebSockets that pages of other origins open. For everything else browsers see to it that such pages read no
-    answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] == "websocket":
-            headers = Headers(scope=scope)
-            origin = headers.get("origin")
-            if origin is not None and not _is_of(origin, headers.get("host")):
-                await error_response(OTHER_ORIGIN)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-def _is_of(origin: str, host: str | None) -> bool:
-    try:
-        return urlsplit(origin).netloc == host
-    except ValueError:  # it is malformed
-        return False
 
 
 class KeyCheck:
@@ -109,6 +78,10 @@ def _subprotocols(headers: Headers) -> Sequence[str]:
     return [name.strip() for name in ",".join(headers.getlist("sec-websocket-protocol")).split(",") if name.strip()]
 
 
+LENGTH = re.compile(r"[0-9]{1,18}")
+"""A body's announced length: whatever has more digits is over any limit, and slow to read."""
+
+
 class BodyLimit:
     """Refuses a body by its announced length, and stops one that turns out longer."""
 
@@ -124,7 +97,7 @@ class BodyLimit:
             return
         limit = self._limits.get(scope["path"].rstrip("/"), self._otherwise)
         announced = Headers(scope=scope).get("content-length", "0")
-        if not (announced.isascii() and announced.isdecimal()) or int(announced) > limit:
+        if not LENGTH.fullmatch(announced) or int(announced) > limit:
             await error_response(_too_large(limit).failure)(scope, receive, send)
             return
         received = 0

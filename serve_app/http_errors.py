@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import FastAPI, Request
-from pydantic import BaseModel, ValidationError
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, StringConstraints, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from deployments.errors import Failure, MotetError, fail
+from deployments.errors import Failure, MotetError, clipped, fail
 from serve_app.config import mistakes_of
 
 logger = logging.getLogger("ray.serve")
@@ -24,11 +25,15 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "not_found": (404, "invalid_request_error"),
     "unsupported": (400, "invalid_request_error"),
     "too_large": (413, "invalid_request_error"),
+    "wrong_media_type": (415, "invalid_request_error"),
+    "storage_full": (507, "server_error"),
     "overloaded": (429, "rate_limit_error"),
     "unavailable": (503, "service_unavailable"),
     "timeout": (408, "timeout_error"),
     "engine": (500, "server_error"),
 }
+MOST_MISTAKES = 5
+"""Of a request, that an answer tells."""
 RETRY_AFTER_S = 1.0
 """Where a failure does not say."""
 
@@ -40,6 +45,8 @@ UNEXPECTED = Failure(
 )
 
 Schema = TypeVar("Schema", bound=BaseModel)
+ModelName = Annotated[str, StringConstraints(max_length=256)]
+"""As a request names a model."""
 
 
 def error_body(failure: Failure) -> dict[str, object]:
@@ -69,17 +76,17 @@ def validated(schema: type[Schema], fields: object) -> Schema:
             return schema.model_validate_json(fields)
         return schema.model_validate(fields)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         if not fault["loc"]:
             needed = ", ".join(repr(name) for name, field in schema.model_fields.items() if field.is_required())
             cause = f"The body cannot be read: {fault['msg']}."
             raise fail("invalid", cause, f"Send a JSON object with {needed}.", code=fault["type"]) from error
-        lines = "; ".join(mistakes_of(error, schema))
-        raise fail("invalid", f"{lines}.", param=str(fault["loc"][0]), code=fault["type"]) from error
+        lines = "; ".join(mistakes_of(error, schema, MOST_MISTAKES))
+        raise fail("invalid", f"{lines}.", param=clipped(str(fault["loc"][0])), code=fault["type"]) from error
 
 
 def install_error_handlers(api: FastAPI) -> None:
-    """Makes every error of the application one of ours."""
+    """Makes every error of the application one of ours. Call it when the application has its routes."""
 
     @api.exception_handler(MotetError)
     async def _ours(request: Request, error: MotetError) -> Response:
@@ -88,13 +95,25 @@ def install_error_handlers(api: FastAPI) -> None:
     @api.exception_handler(HTTPException)
     async def _starlette(request: Request, error: HTTPException) -> Response:
         kind = {404: "not_found", 405: "invalid"}.get(error.status_code, "invalid")
-        cause = f"{request.method} {request.url.path}: {error.detail}."
+        cause = f"{clipped(request.method)} {clipped(request.url.path)}: {error.detail}."
         response = JSONResponse(
             error_body(Failure(kind, cause, "GET /openapi.json lists what this service answers.")),  # type: ignore[arg-type]
             error.status_code,
             error.headers,
         )
         return response
+
+    @api.websocket("/{path:path}")
+    async def _no_session(websocket: WebSocket) -> None:
+        cause = f"{clipped(websocket.url.path)} takes no WebSocket."
+        failure = Failure("not_found", cause, "Sessions are at /v1/audio/speech/stream.", code="path_not_found")
+        await websocket.send_denial_response(error_response(failure))
+
+    @api.exception_handler(RequestValidationError)
+    async def _fastapi(request: Request, error: RequestValidationError) -> Response:
+        fault = error.errors()[0]
+        name = clipped(str(fault["loc"][-1]))
+        return error_response(Failure("invalid", f"{name}: {fault['msg']}.", param=name, code=fault["type"]))
 
     @api.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:

@@ -21,7 +21,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.errors import Failure, MotetError, fail
+from deployments.errors import Failure, MotetError, fail, quoted
 from serve_app.config import AppConfig, Autoscaling, Model, Spillover
 
 Answer = TypeVar("Answer")
@@ -267,9 +267,9 @@ class ModelDirectory:
         name = self._aliases.get(wanted, wanted)
         fitting = [n for n, model in self.models.items() if model.task == task]
         if name not in self.models:
-            cause = f"The model {wanted!r} does not exist."
+            cause = f"The model {quoted(wanted)} does not exist."
         elif name not in fitting:
-            cause = f"The model {wanted!r} does not do {task}."
+            cause = f"The model {quoted(wanted)} does not do {task}."
         else:
             return name
         remedy = f"Models for {task}: {', '.join(fitting) or 'none'}."

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,20 @@ def _deploy(settings: ConfigFile) -> None:
         proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
         http_options={"host": settings.http.host, "port": settings.http.port},
     )
-    target = serve.RunTarget(build(settings.app), settings.application, prefix)
+    app = _called_by(settings.http.host, settings.app)
+    target = serve.RunTarget(build(app), settings.application, prefix)
     # A placement whose machine has not joined yet must not keep the others from serving.
     serve.run_many([target], wait_for_applications_running=False)
+
+
+def _called_by(host: str, app: AppConfig) -> AppConfig:
+    """The service also answers to the name at which it listens, where that is a name and not an address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        hosts = tuple(dict.fromkeys((*app.security.allowed_hosts, host.lower())))
+        return app.model_copy(update={"security": app.security.model_copy(update={"allowed_hosts": hosts})})
+    return app
 
 
 def _check_identity(settings: ConfigFile, prefix: str) -> None:

@@ -63,10 +63,11 @@ class SpeechPlan:
     request_seconds_of_audio: float
     fallback: Fallback | None
 
-    def pieces_of(self, place: Place) -> tuple[str, ...]:
-        """The text as who speaks at a place reads it; a fallback voice reads the words of a script alone."""
+    def piece_at(self, place: Place) -> str:
+        """The piece of the text as who speaks at a place reads it; a fallback voice reads the words of a script alone."""
+        piece = self.text.pieces[place.piece]
         whole = place.fallback_from is None or self.traits.most_speakers == 1
-        return tuple(self.text.pieces) if whole else without_marks(self.text.pieces)
+        return piece if whole else without_marks((piece,))[0]
 
     def speaker_at(self, place: Place) -> tuple[str, str]:
         """The model and the voice that speak at a place."""
@@ -200,13 +201,13 @@ class SpeechStream:
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Server-sent events; those with sound have an id, and leave out what was heard before."""
-        sent = 0
+        sent, key = 0, self._plan.key  # as long to work out as the text is long
         async with aclosing(self.encoded()) as encoded:
             async for data in encoded:
                 new, begun = data[max(0, self._heard.bytes - sent) :], self.newly_begun()
                 sent += len(data)
                 if new:
-                    yield event(_delta(new, begun), f"{self._plan.key}-{self._place_after(sent)}")
+                    yield event(_delta(new, begun), f"{key}-{self._place_after(sent)}")
                 if trouble := self.new_trouble():
                     yield event(trouble)
         yield event({"type": "speech.audio.done", **self.done()})
@@ -231,9 +232,8 @@ class SpeechStream:
 
     def _begun(self, stretch: Stretch) -> Begun:
         start_seconds = round((stretch.start - self._heard.samples) / self._plan.traits.sample_rate, 3)
-        index = stretch.place.piece
-        text = self._plan.pieces_of(stretch.place)[index]
-        return Begun(index, text, start_seconds, *self._plan.speaker_at(stretch.place))
+        text = self._plan.piece_at(stretch.place)
+        return Begun(stretch.place.piece, text, start_seconds, *self._plan.speaker_at(stretch.place))
 
     def _place_after(self, sent: int) -> str:
         """What an event's id says of how far its client is; `heard_by` reads it."""

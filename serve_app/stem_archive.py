@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import IO
 
+from serve_app.storage import storing
+
 BLOCK_BYTES = 256 * 1024
 
 
@@ -48,7 +50,8 @@ class StemArchive:
     def add(self, stem: str, data: bytes) -> bytes:
         """Takes a stem's next bytes; returns what of the archive is ready to leave."""
         if stem != self._first:
-            self._waiting[stem].write(data)
+            with storing("stems"):
+                self._waiting[stem].write(data)
         elif self._member is not None:
             self._member.write(data)
         return self._outbox.take()
@@ -57,7 +60,8 @@ class StemArchive:
         """The remaining members and the archive's end."""
         self._end_member()
         for stem, file in self._waiting.items():
-            file.seek(0)
+            with storing("stems"):
+                file.seek(0)
             self._member = self._zip.open(self._names[stem], "w", force_zip64=True)
             while block := file.read(BLOCK_BYTES):
                 self._member.write(block)

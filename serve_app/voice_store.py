@@ -25,8 +25,9 @@ from pydantic import Field, TypeAdapter
 
 from deployments.audio.decode import decode_all
 from deployments.engines.base import Samples, VoiceReference
-from deployments.errors import MotetError, fail
+from deployments.errors import MotetError, fail, quoted
 from deployments.settings import StrictModel
+from serve_app.storage import storing
 
 logger = logging.getLogger("ray.serve")
 
@@ -89,7 +90,8 @@ class VoiceStore:
         """Keeps a clip. The same clip again is the voice that is there, with what was said of it first.
 
         Raises `MotetError`: what decoding raises, invalid for a clip that is too short or silent and for one that is there
-        with another consent, too_large for one that is too long and when there is no room.
+        with another consent, too_large for one that is too long and when there are too many, storage_full when the disk is
+        full.
         """
         samples = self._normalised(recording)
         id = _id_of(samples, text)
@@ -165,15 +167,18 @@ class VoiceStore:
     @staticmethod
     def _write(path: Path, voice: StoredVoice, samples: NDArray[np.int16]) -> None:
         """The file is there whole or not at all, and for its owner's eyes."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = np.frombuffer(json.dumps(asdict(voice)).encode(), np.uint8)
-        handle, unfinished = tempfile.mkstemp(prefix=".", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, about=about, samples=samples)
-            Path(unfinished).replace(path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+        with storing("voices"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, unfinished = tempfile.mkstemp(prefix=".", dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.savez(file, about=about, samples=samples)
+                    file.flush()
+                    os.fsync(file.fileno())  # some disks say only now that they are full
+                Path(unfinished).replace(path)
+            finally:
+                Path(unfinished).unlink(missing_ok=True)
 
 
 def _refuse_what_is_no_voice(samples: Samples) -> None:
@@ -239,4 +244,4 @@ def _samples(stored: Any) -> Samples:
 
 def _unknown(id: str) -> MotetError:
     remedy = "GET /v1/audio/voices lists yours."
-    return fail("not_found", f"There is no voice {id!r}.", remedy, param="voice", code="voice_not_found")
+    return fail("not_found", f"There is no voice {quoted(id)}.", remedy, param="voice", code="voice_not_found")

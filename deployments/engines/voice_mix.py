@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deployments.errors import MotetError, fail
+from deployments.errors import MotetError, fail, quoted
 
 MOST_PARTS = 8
 _NUMBER = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
@@ -55,4 +55,6 @@ def _share(part: str) -> tuple[str, float]:
 
 
 def _unreadable(text: str) -> MotetError:
-    return fail("invalid", f"{text!r} is not a mixture of voices.", "Write it like first(2)+second(1).", param="voice")
+    return fail(
+        "invalid", f"{quoted(text)} is not a mixture of voices.", "Write it like first(2)+second(1).", param="voice"
+    )

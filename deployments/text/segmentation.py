@@ -21,6 +21,8 @@ _TINY = 12  # characters; shorter pieces are spoken with a clipped, final intona
 _AHEAD = 16  # characters after a place that decide whether it is a border: "September", "trillion", a tiny rest
 _REACH = 4  # times the longest piece is looked at to find one: some quotes make sentencex quadratic
 
+_MOST_HELD_WORDS = 32  # at the end of a text that pauses; more initials in a row are no name
+
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
@@ -39,7 +41,6 @@ _BOUND = (
 )
 _BETWEEN_SENTENCES = re.compile(_BOUND)
 _MARKS = re.compile(r"[^\w\s]+ ?")
-_END = re.compile(r"[.!?].* |[^\x00-\x7f]")
 _CLOSING = dict(zip('"`“„«‹「『（([{', '"`”“»›」』）)]}', strict=True))
 _OPENING = re.compile(f"[{re.escape(''.join(_CLOSING))}]")
 _LONGEST_BOUND = 24  # characters before a space that may forbid a cut there
@@ -89,6 +90,7 @@ class Cutter:
         self._gap = False  # whether the text ends with space
         self._blank = True  # whether its last line is blank as yet
         self._held = ""  # what may be the first half of a line's end
+        self._passed = 0  # up to here the next piece's sentence is known not to end, whatever follows
 
     def write(self, text: str) -> None:
         """Takes more of the text."""
@@ -128,11 +130,12 @@ class Cutter:
         if len(self._paragraphs[-1]):
             self._paragraphs[-1].complete = True
             self._paragraphs.append(_Paragraph())
+            self._passed = 0  # the rest of a flushed paragraph is gone, which may have decided something
 
     def settled(self) -> Iterator[str]:
         """The next pieces, as long as there is one that is settled."""
         while length := self._next_length():
-            piece = self._paragraphs[0].take(length)
+            piece, self._passed = self._paragraphs[0].take(length), 0
             if not len(self._paragraphs[0]) and len(self._paragraphs) > 1:
                 self._paragraphs.popleft()
             if has_words(piece):
@@ -155,8 +158,8 @@ class Cutter:
     def _sentence(self, block: str, whole: bool) -> tuple[int, bool]:
         """The length of the first sentence and whether it ends there, or goes on for all that is known. A tiny one takes the
         next with it, and any one a tiny rest; `whole` says that nothing follows the block."""
-        for end in _possible_ends(block):
-            length = len(block[:end].rstrip())
+        for end in _possible_ends(block, self._passed):
+            length = end - (block[end - 1] == " ")
             if length > 2 * self._limit or (whole and len(block) - end < _TINY):
                 break
             needed = max(end + _TINY, self._needed(block, end))
@@ -164,6 +167,8 @@ class Cutter:
                 return length, False
             if length >= _TINY and _is_border(block, end, needed):
                 return length, True
+            if needed <= len(block):
+                self._passed = end
         return len(block), whole
 
     def _needed(self, block: str, end: int) -> int:
@@ -221,9 +226,14 @@ class _Paragraph:
             self._new.clear()
 
 
-def _possible_ends(block: str) -> Iterator[int]:
-    """Where a sentence may end, after its mark and what closes with it. Whether one does is for sentencex to say."""
-    return (marks.end() for marks in _MARKS.finditer(block) if _END.search(marks[0]))
+def _possible_ends(block: str, begin: int) -> Iterator[int]:
+    """Where a sentence may end after `begin`, after its mark and what closes with it. Whether one does is for sentencex to
+    say."""
+    return (marks.end() for marks in _MARKS.finditer(block, begin) if _may_end(marks[0]))
+
+
+def _may_end(marks: str) -> bool:
+    return not marks.isascii() or (marks[-1] == " " and any(mark in marks for mark in ".!?"))
 
 
 def _open_at(block: str, end: int) -> tuple[int, str]:
@@ -257,7 +267,7 @@ def _is_bound(pattern: re.Pattern[str], text: str, end: int) -> bool:
 def _certain_end(text: str, gap: bool) -> int:
     """The last place up to which no word and no number of the text can go on in what follows; `gap` says that space does."""
     ends = [match.end() for match in _WORD_ENDS.finditer(f"{text} " if gap else text)]
-    for end in reversed(ends):
+    for end in reversed(ends[-_MOST_HELD_WORDS:]):
         begin = text[:end].rstrip() + " "
         if not any(_is_bound(_WITHIN_SENTENCE, begin + more, len(begin)) for more in ("0", "A")):
             return min(end, len(text))

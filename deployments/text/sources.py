@@ -11,8 +11,8 @@ from deployments.errors import fail
 from deployments.settings import ArrivalSettings, PieceSettings
 from deployments.text.segmentation import Cutter, has_words
 
-CUT_AT_ONCE = 4096
-"""Characters: the loop is held up for no longer than these take, whatever they are."""
+CUT_AT_ONCE = 64
+"""Characters. The event loop is held up for no longer than these take, whatever they are: at most about a millisecond."""
 
 
 class PieceSource(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from deployments.errors import MotetError, fail
+from deployments.errors import MotetError, fail, quoted
 from serve_app.api_types import service_of
 
 router = APIRouter()
@@ -29,7 +29,7 @@ async def model(name: str, request: Request) -> dict[str, Any]:
         known = ", ".join(directory.models)
         raise fail(
             "not_found",
-            f"The model {name!r} does not exist.",
+            f"The model {quoted(name)} does not exist.",
             f"Models: {known}.",
             param="model",
             code="model_not_found",

@@ -19,36 +19,39 @@ from starlette.responses import Response
 from deployments.audio.chunking import plan_chunks
 from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder
 from deployments.engines.base import SeparationTraits
-from deployments.errors import MotetError, fail
+from deployments.errors import MotetError, fail, quoted
 from deployments.pipeline import Merged, SeparationTask
 from deployments.separating import usual_overlap_seconds
 from deployments.settings import StrictModel
 from serve_app.api_types import service_of
 from serve_app.config import Separation
-from serve_app.http_errors import validated
+from serve_app.http_errors import ModelName, validated
 from serve_app.stem_archive import StemArchive
 from serve_app.streaming import event, event_stream, stream_of
 from serve_app.uploads import UploadForm, blocks_of, read_form
 
 router = APIRouter()
 
+MOST_STEMS = 32
+"""That a request may name. More names than that are not read."""
+
 
 class SeparationFields(StrictModel):
     """The form's fields, without its files. Seconds are of audio."""
 
-    model: str
+    model: ModelName
     description: Annotated[str, StringConstraints(max_length=1000)] | None = None
     chunk_seconds: Annotated[float, Field(gt=0)] | None = None
     overlap_seconds: Annotated[float, Field(ge=0)] | None = None
     response_format: AudioFormat = "wav"
     stream_format: Literal["audio", "sse"] = "audio"
-    stems: tuple[str, ...] = ()
+    stems: Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=MOST_STEMS)] = ()
 
 
 @router.post("/v1/audio/separations")
 async def separations(request: Request) -> Response:
     """Takes a recording apart."""
-    form = await read_form(request, repeated=frozenset({"stems"}))
+    form = await read_form(request, repeated=("stems",))
     try:
         return await _separated(form, request)
     except BaseException:
@@ -79,7 +82,8 @@ async def _separated(form: UploadForm, request: Request) -> Response:
 
 def _split_stems(fields: dict[str, Any]) -> dict[str, Any]:
     """`stems=a,b` is the same as `stems=a` twice."""
-    stems = [name.strip() for text in fields.get("stems", []) for name in text.split(",") if name.strip()]
+    names = (name.strip() for text in fields.get("stems", []) for name in text.split(",", MOST_STEMS + 1))
+    stems = [name for name in names if name]
     return {**fields, "stems": stems}
 
 
@@ -89,7 +93,7 @@ def _stems(fields: SeparationFields, traits: SeparationTraits) -> tuple[str, ...
         if stem not in traits.stems:
             raise fail(
                 "invalid",
-                f"The model {fields.model!r} has no stem {stem!r}.",
+                f"The model {quoted(fields.model)} has no stem {quoted(stem)}.",
                 f"Its stems: {', '.join(traits.stems)}.",
                 param="stems",
                 code="stem_not_found",
@@ -125,7 +129,9 @@ async def _task(
 
 
 def _cannot(model: str, what: str) -> MotetError:
-    return fail("unsupported", f"The model {model!r} does not take {what}.", "Leave it out.", param=what.split()[-1])
+    return fail(
+        "unsupported", f"The model {quoted(model)} does not take {what}.", "Leave it out.", param=what.split()[-1]
+    )
 
 
 async def _until_closed(stretches: AsyncGenerator[Merged], form: UploadForm) -> AsyncGenerator[Merged]:

@@ -14,13 +14,15 @@ from starlette.responses import Response
 from deployments.audio.encode import FORMATS, AudioFormat
 from deployments.engines.base import SpeechTraits, VoiceReference
 from deployments.errors import fail
-from deployments.settings import StrictModel
+from deployments.settings import PieceSettings, StrictModel
 from deployments.speaking import SpeechTask, by_speakers, choose_voice, nothing_to_say
 from deployments.text.segmentation import cut_into_pieces
 from deployments.text.sources import PieceSource, WholeText
 from serve_app.api_types import service_of
 from serve_app.config import PRESETS, Preset
-from serve_app.http_errors import validated
+from serve_app.http_errors import ModelName
+from serve_app.input_thread import in_input_thread
+from serve_app.json_bodies import read_json
 from serve_app.routes.voices import cannot_clone, owner_of
 from serve_app.speech_stream import SpeechPlan, heard_by
 from serve_app.streaming import event_stream, stream_of
@@ -28,8 +30,8 @@ from serve_app.voice_store import is_id
 
 router = APIRouter()
 
-LONG_TEXT_CHARACTERS = 10_000
-"""Above this, cutting the text takes long enough to be done beside the event loop."""
+LONG_TEXT_CHARACTERS = 250
+"""Above this, cutting the text can take longer than a few milliseconds, whatever it is, and is not done on the event loop."""
 
 
 class SpeechManner(StrictModel):
@@ -41,7 +43,7 @@ class SpeechManner(StrictModel):
     the name of a preset means the same with that preset's buffer. A `fast` one is made as fast as it is read.
     """
 
-    model: str
+    model: ModelName
     voice: Annotated[str, StringConstraints(max_length=1000)] | None = None
     response_format: AudioFormat | None = None
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
@@ -75,7 +77,7 @@ SCHEMA = {
 async def speech(request: Request) -> Response:
     """Speaks a text."""
     service = service_of(request)
-    body = validated(SpeechBody, await request.body())
+    body = await read_json(SpeechBody, request)
     plan = await _plan(body, request)
     heard = heard_by(request.headers.get("last-event-id") if body.stream_format == "sse" else None, plan)
     ticket = service.admit(plan.model, request.headers, plan.task.predicted_seconds)
@@ -110,7 +112,7 @@ def ignores_instructions(manner: SpeechManner, plan: SpeechPlan) -> bool:
 
 async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
     speaker = await speaker_of(body, request)
-    pieces = by_speakers(await _pieces(body.input, request), speaker.traits, speaker.voice)
+    pieces = await _pieces(body.input, speaker, request)
     return await plan_of(body, speaker, WholeText(pieces), request, pieces)
 
 
@@ -170,7 +172,7 @@ async def _reference(
     return await asyncio.to_thread(service_of(connection).voices.reference, owner_of(connection), voice)
 
 
-async def _pieces(text: str, request: Request) -> tuple[str, ...]:
+async def _pieces(text: str, speaker: Speaker, request: Request) -> tuple[str, ...]:
     settings = service_of(request).config.speech
     if len(text) > settings.max_input_characters:
         raise fail(
@@ -180,10 +182,11 @@ async def _pieces(text: str, request: Request) -> tuple[str, ...]:
             param="input",
             code="string_above_max_length",
         )
-    if len(text) > LONG_TEXT_CHARACTERS:
-        pieces = await asyncio.to_thread(cut_into_pieces, text, settings.pieces)
-    else:
-        pieces = cut_into_pieces(text, settings.pieces)
+    return await in_input_thread(len(text) > LONG_TEXT_CHARACTERS, _cut, text, settings.pieces, speaker)
+
+
+def _cut(text: str, settings: PieceSettings, speaker: Speaker) -> tuple[str, ...]:
+    pieces = cut_into_pieces(text, settings)
     if not pieces:
         raise nothing_to_say()
-    return pieces
+    return by_speakers(pieces, speaker.traits, speaker.voice)

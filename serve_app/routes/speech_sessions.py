@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from deployments.errors import Failure, MotetError, fail
+from deployments.errors import Failure, MotetError, clipped, fail
 from deployments.settings import StrictModel
 from deployments.speaking import CHARACTERS_PER_SECOND, speakers_of
 from deployments.text.sources import ArrivingText
@@ -28,6 +28,7 @@ from serve_app.admission import Ticket
 from serve_app.api_types import service_of
 from serve_app.guard import chosen_subprotocol, too_late
 from serve_app.http_errors import UNEXPECTED, error_body, validated
+from serve_app.json_bodies import check_structure
 from serve_app.routes.speech import SpeechManner, ignores_instructions, plan_of, speaker_of
 from serve_app.speech_stream import Begun, SpeechPlan, SpeechStream
 
@@ -131,6 +132,24 @@ async def _end_with(websocket: WebSocket, failure: Failure) -> None:
             pass  # there is nobody left to tell
 
 
+def _parsed(data: str, most_bytes: int) -> Message:
+    """Raises `MotetError` that says what is wrong with a message."""
+    if len(data) > most_bytes or len(encoded := data.encode(errors="replace")) > most_bytes:
+        cause = f"The message is over {most_bytes:,} bytes."
+        raise fail("too_large", cause, "Send it in parts.", code="message_too_large")
+    check_structure(encoded)
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        cause = f"The message is not valid JSON: {error}."
+        raise fail("invalid", cause, "Send a JSON object.", code="json_invalid") from error
+    kind = fields.get("type") if isinstance(fields, dict) else None
+    if not (isinstance(kind, str) and kind in MESSAGES):
+        cause, remedy = f"The message's type is {clipped(repr(kind))}.", f"Types: {', '.join(MESSAGES)}."
+        raise fail("invalid", cause, remedy, param="type", code="unknown_type")
+    return validated(MESSAGES[kind], fields)
+
+
 class SpeechSession:
     """One text: read on one side, spoken on the other."""
 
@@ -191,22 +210,7 @@ class SpeechSession:
             raise WebSocketDisconnect(received["code"])
         if (data := received.get("text")) is None:
             raise fail("invalid", "The message is binary.", "Send JSON objects as text.", code="json_invalid")
-        most = self._settings.max_message_bytes
-        if len(data) > most or len(data.encode(errors="replace")) > most:
-            raise fail(
-                "too_large", f"The message is over {most:,} bytes.", "Send it in parts.", code="message_too_large"
-            )
-        try:
-            fields = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise fail(
-                "invalid", f"The message is no JSON: {error}.", "Send a JSON object.", code="json_invalid"
-            ) from error
-        kind = fields.get("type") if isinstance(fields, dict) else None
-        if not (isinstance(kind, str) and kind in MESSAGES):
-            remedy = f"Types: {', '.join(MESSAGES)}."
-            raise fail("invalid", f"The message's type is {kind!r}.", remedy, param="type", code="unknown_type")
-        return validated(MESSAGES[kind], fields)
+        return _parsed(data, self._settings.max_message_bytes)
 
     async def _speak(self, text: ArrivingText, plan: SpeechPlan, ticket: Ticket, told: _Told) -> None:
         await text.take(0, 1)  # the stream's time begins with the first words

@@ -15,7 +15,7 @@ from deployments.listening import Heard
 from deployments.settings import StrictModel
 from serve_app.admission import Ticket
 from serve_app.api_types import service_of
-from serve_app.http_errors import validated
+from serve_app.http_errors import ModelName, validated
 from serve_app.streaming import event, event_stream
 from serve_app.transcript_formats import TranscriptFormat, rendered
 from serve_app.uploads import read_form
@@ -30,8 +30,8 @@ corrects its predictions by that."""
 class RecognitionFields(StrictModel):
     """The form's fields, as OpenAI names them, without the file."""
 
-    model: str
-    language: str | None = None
+    model: ModelName
+    language: Annotated[str, StringConstraints(max_length=64)] | None = None
     prompt: Annotated[str, StringConstraints(max_length=4096)] | None = None
     response_format: TranscriptFormat = "json"
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -65,7 +65,7 @@ async def recognized(request: Request, *, translate: bool) -> Response:
     """Transcribes or translates."""
     service = service_of(request)
     directory = service.directory
-    form = await read_form(request, repeated=frozenset({"timestamp_granularities"}))
+    form = await read_form(request, repeated=("timestamp_granularities",))
     try:
         fields = validated(RecognitionFields, form.fields)
         name = directory.resolve(fields.model, "transcription")

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, StringConstraints
 from starlette.requests import HTTPConnection
 
 from deployments.engines.base import SpeechTraits
-from deployments.errors import MotetError, fail
+from deployments.errors import MotetError, fail, quoted
 from deployments.settings import StrictModel
 from serve_app.api_types import service_of
 from serve_app.guard import key_digest
@@ -26,6 +26,8 @@ EVERYONE = "everyone"
 
 LEAST_CONSENT_LETTERS = 5
 LEAST_CONSENT_CHARACTERS = 10
+MOST_NAMED = 5
+"""Hidden characters, in one answer."""
 _LINES = dict.fromkeys(map(ord, "\n\r\t"))
 _JOINERS = "\u200c\u200d"
 _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"
@@ -51,9 +53,10 @@ def _in_words(consent: str) -> str:
 
 def _refuse_hidden(text: str) -> None:
     """Refuses what is not seen and changes how the rest is read; scripts that need joiners keep them."""
-    hidden = {unicodedata.name(c, f"U+{ord(c):04X}") for c in text if _is_hidden(c)}
+    hidden = sorted(unicodedata.name(c, f"U+{ord(c):04X}") for c in set(text) if _is_hidden(c))
     if hidden:
-        raise ValueError(f"must be without control characters; it has {', '.join(sorted(hidden))}")
+        more = f" and {len(hidden) - MOST_NAMED} more" if len(hidden) > MOST_NAMED else ""
+        raise ValueError(f"must be without control characters; it has {', '.join(hidden[:MOST_NAMED])}{more}")
 
 
 def _seen(text: str) -> list[str]:
@@ -138,7 +141,7 @@ async def cannot_clone(model: str, connection: HTTPConnection) -> MotetError:
     """What to say when a model cannot speak like a clip: which ones can."""
     able = await _cloning(connection)
     remedy = f"Use one of: {', '.join(able)}." if able else "No model of this service can; add one that clones."
-    cause = f"The model {model!r} cannot speak with an uploaded voice."
+    cause = f"The model {quoted(model)} cannot speak with an uploaded voice."
     return fail("unsupported", cause, remedy, param="voice", code="voice_not_supported")
 
 

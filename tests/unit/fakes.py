@@ -12,6 +12,7 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from deployments.engines.base import AudioChunk, FinishReason, SpeechRequest, SpeechTraits, Voice
+from deployments.pipeline import Merged
 from deployments.wire import PackedChunk, pack
 
 RATE = 8000
@@ -172,3 +173,16 @@ class ToneSynthesizer:
                 yield pack(replace(result, finish_reason=self.finish_reason))
         finally:
             self.closed += 1
+
+
+class SilentGraph:
+    """The separation graph's call: reads the upload, and gives a second of silence for each stem."""
+
+    def __init__(self, *stems: str) -> None:
+        self.stems = stems
+
+    async def run(self, upload: AsyncIterator[bytes], task: object, placed: object) -> AsyncIterator[Merged]:
+        """One stretch."""
+        async for _ in upload:
+            pass
+        yield Merged({stem: np.zeros((1, RATE), np.float32) for stem in self.stems}, RATE)

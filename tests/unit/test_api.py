@@ -48,6 +48,9 @@ MODELS = {
 }
 
 
+JSON = {"content-type": "application/json"}
+
+
 class Ear:
     """The recognizer deployment's calls: every recording is three seconds of "hello", in windows of a second."""
 
@@ -78,7 +81,13 @@ class Recorded:
 class Bench:
     """A service over stand-ins, and a client for it."""
 
-    def __init__(self, synthesizer: ToneSynthesizer | None = None, separator: object = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        synthesizer: ToneSynthesizer | None = None,
+        separator: object = None,
+        graph: object = None,
+        **settings: Any,
+    ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
@@ -89,7 +98,7 @@ class Bench:
         service = Service(
             config,
             ModelDirectory(config, handles),
-            cast("Any", None),
+            cast("Any", graph),
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
@@ -257,7 +266,7 @@ async def test_a_script_with_a_speaker_who_has_no_voice_is_refused_before_anythi
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"], ids=["nothing", "half", "list", "bytes"])
 async def test_what_is_not_json_is_refused(body: bytes) -> None:
-    answer = await Bench().client.post("/v1/audio/speech", content=body)
+    answer = await Bench().client.post("/v1/audio/speech", content=body, headers=JSON)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
 
@@ -306,7 +315,7 @@ async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:
             yield b" " * 100
 
     for content in (b" " * 1001, drip()):
-        answer = await bench.client.post("/v1/audio/speech", content=content)
+        answer = await bench.client.post("/v1/audio/speech", content=content, headers=JSON)
         assert answer.status_code == 413
         assert answer.json()["error"]["code"] == "body_too_large"
 

@@ -73,6 +73,12 @@ def test_a_folder_without_voices_is_refused(tmp_path: Path) -> None:
         ("Version 2.60.0 and 3.14.", "Version 2 point 60 point 0 and 3.14."),
         ("No. Never.", "No. Never."),
         ("9" * 17, " ".join("9" * 17)),
+        ("1,000,000", "1,000,000"),
+        ("1," * 40 + "1", " ".join("1" * 41)),
+        ("https://docs.example.com/path/to/a-page.html", "https://docs.example.com/path/to/a-page.html"),
+        ("1-" * 20, "1-" * 12 + " " + "1-" * 8),
+        ("a" * 80, "a" * 80),
+        ("aB" * 30, "a" + "Ba" * 23 + " " + "Ba" * 6 + "B"),
     ],
 )
 def test_readings(text: str, reading: str) -> None:

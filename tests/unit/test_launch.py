@@ -18,10 +18,12 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start as ray_start
 from ray.serve.schema import ServeDeploySchema
+from starlette.types import Receive, Scope, Send
 
 from cluster.hardware import LABEL
 from serve_app import joining, profiles, server
 from serve_app.config import AppConfig, read, unknown_keys
+from serve_app.origins import PageCheck
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "cluster" / "launch"
@@ -126,6 +128,20 @@ def test_the_serve_config_is_one_that_motet_and_ray_accept() -> None:
     tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text())
     assert builder in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     AppConfig.model_validate(application["args"])
+
+
+@pytest.mark.parametrize(
+    "host", ["motet-serve-svc", "motet-serve-svc.motet.svc", "motet-serve-svc.motet.svc.cluster.local:8000"]
+)
+def test_the_service_answers_to_its_names_in_the_cluster(host: str) -> None:
+    security = models_of(LAUNCH / "kuberay" / "service.yaml").security
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        return None
+
+    check = PageCheck(app, security.allowed_hosts, security.allowed_origins)
+    assert check.is_called(host)
+    assert not check.is_called("svc.evil.example")
 
 
 def models_of(path: Path) -> AppConfig:

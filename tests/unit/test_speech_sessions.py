@@ -29,13 +29,15 @@ FIRST, SECOND = "It rained all day.", "We stayed inside and slept."
 class Socket:
     """The client's side of one WebSocket."""
 
-    def __init__(self, bench: Bench, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, bench: Bench, headers: Mapping[str, str] | None = None, path: str = "/v1/audio/speech/stream"
+    ) -> None:
         self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._to_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         scope = {
             "type": "websocket",
-            "path": "/v1/audio/speech/stream",
-            "raw_path": b"/v1/audio/speech/stream",
+            "path": path,
+            "raw_path": path.encode(),
             "query_string": b"",
             "headers": [
                 (name.encode(), value.encode()) for name, value in {"host": "motet", **(headers or {})}.items()
@@ -350,7 +352,7 @@ async def test_silent_sessions_are_bounded_and_give_their_places_back() -> None:
 
 BAD: dict[str, tuple[list[str], str, int]] = {
     "no JSON": (["hello"], "json_invalid", 1008),
-    "deep JSON": (["[" * 15_000], "json_invalid", 1008),
+    "deep JSON": (["[" * 15_000], "json_too_complex", 1008),
     "no object": (["[1]"], "unknown_type", 1008),
     "text first": ([json.dumps(text("Hello."))], "no_config", 1008),
     "unknown type": ([json.dumps({"type": "input.audio"})], "unknown_type", 1008),
@@ -461,6 +463,20 @@ def test_strangers_are_refused_before_the_socket_opens(headers: dict[str, str], 
         start, body = await socket.received(), await socket.received()
         assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
         assert json.loads(body["body"])["error"]["code"] == code
+        await socket.over()
+
+    run(test)
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/realtime", "/", "/v1/" + "p" * 5_000])
+def test_other_paths_take_no_websocket(path: str) -> None:
+    async def test() -> None:
+        socket = Socket(Bench(), path=path)
+        start, body = await socket.received(), await socket.received()
+        assert (start["type"], start["status"]) == ("websocket.http.response.start", 404)
+        error = json.loads(body["body"])["error"]
+        assert error["code"] == "path_not_found"
+        assert len(error["message"]) < 300
         await socket.over()
 
     run(test)

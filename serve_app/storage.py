@@ -1,0 +1,28 @@
+"""What a client is told when a disk of the service has no room for what it sent."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deployments.errors import fail
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The disk is full, and somebody's share of it."""
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """Inside, `what` is written to a disk. Raises `MotetError` (storage_full) where that has no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise fail(
+            "storage_full",
+            f"The service's disk for {what} is full.",
+            "Delete voices that you no longer need, or send less; whoever runs this service has to make room.",
+            code="storage_full",
+        ) from error
