@@ -52,7 +52,9 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
     with tempfile.TemporaryDirectory(prefix="motet-") as folder:
         address = config.address_of(path)
         profile = profiles.fitting(profile, address.host)
-        environment = {**os.environ, **profiles.environment(profile, Path(folder), address.port, os.environ)}
+        profiles.write_haproxy_program(Path(folder))
+        wanted = profiles.environment(profile, Path(folder), address.port, os.environ, config.edge_in(path))
+        environment = {**os.environ, **wanted}
         # In a session of its own: a terminal's Ctrl-C would end Ray's processes before we can ask them to leave.
         program = subprocess.Popen(
             [sys.executable, "-m", "serve_app.server", str(path)], env=environment, start_new_session=True
@@ -194,7 +196,11 @@ def _deploy(settings: ConfigFile) -> None:
     _check_identity(settings, prefix)
     serve.start(
         proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
-        http_options={"host": settings.http.host, "port": settings.http.port},
+        http_options={
+            "host": settings.http.host,
+            "port": settings.http.port,
+            "keep_alive_timeout_s": settings.app.edge.idle_s,
+        },
     )
     target = serve.RunTarget(build(settings.app), settings.application, prefix)
     # A placement whose machine has not joined yet must not keep the others from serving.

@@ -1,0 +1,139 @@
+"""What every request passes before Ray Serve reads it, in each of its HTTP servers: its own proxy and the gateway's port.
+
+Ray Serve takes orders from a client's headers, decodes some of them without care, and answers in plain text what it answers
+itself. Here such headers are taken out, and such answers get the shape of all others.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.edge_errors import edge_error_body, edge_error_headers
+
+logger = logging.getLogger("ray.serve")
+
+Header = tuple[bytes, bytes]
+
+CONTROLS = frozenset(
+    {
+        b"x-request-timeout-seconds",
+        b"x-request-disconnect-disabled",
+        b"serve-multiplexed-model-id",
+        b"x-session-id",
+    }
+)
+"""Ray Serve's orders. It reads `_` as `-`, since proxies exchange them, and so do we."""
+ROUTERS = b"x-serve-router-"
+"""What names begin with that belong to Ray Serve's own router."""
+REQUEST_ID = b"x-request-id"
+DECODED = frozenset({REQUEST_ID, b"traceparent", b"tracestate"})
+"""What Ray Serve decodes as UTF-8, and passes on. Others reach the service as they came."""
+PRINTABLE = re.compile(rb"[\x21-\x7e]{1,256}")
+RAYS_OWN = "/-/"
+"""The paths of Ray Serve's own health and routes begin with it: what asks for them knows its answers."""
+ROUTES = "/-/routes"
+KEPT = frozenset({REQUEST_ID, b"retry-after"})
+"""Headers of an answer that stay when its body is replaced."""
+
+
+def middlewares() -> list[Middleware]:
+    """For Ray Serve's setting of an import path; called in each process that serves HTTP, before it does."""
+    from serve_app.edge_protocol import install
+
+    install()
+    return [Middleware(EdgeMiddleware)]
+
+
+def harmless(headers: list[Header]) -> list[Header]:
+    """The headers without those that command Ray Serve or that it cannot decode, and with one request id at most."""
+    kept: list[Header] = []
+    seen: set[bytes] = set()
+    for name, value in headers:
+        plain = name.lower().replace(b"_", b"-")
+        if not name.isascii() or plain in CONTROLS or plain.startswith(ROUTERS):
+            continue
+        if plain in DECODED:
+            if plain in seen or not PRINTABLE.fullmatch(value):
+                continue
+            seen.add(plain)
+        kept.append((name, value))
+    return kept
+
+
+class EdgeMiddleware:
+    """Takes out the headers that would harm, and words Ray Serve's own errors as the service's."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] in ("http", "websocket"):
+            scope["headers"] = harmless(scope["headers"])
+        if scope["type"] != "http" or scope["path"].startswith(RAYS_OWN):
+            await self._app(scope, receive, send)
+            return
+        before = dict(scope)  # Ray Serve changes the other one
+        answer = _Answer(send, lambda: self._knows_routes(before))
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            if not answer.started:
+                logger.exception("%s %s failed before it reached the service", scope["method"], scope["path"])
+        if not answer.started:
+            await answer.fail(500)
+
+    async def _knows_routes(self, scope: Scope) -> bool:
+        """Whether Ray Serve knows where requests go: not yet, when it has just started."""
+        answers: list[Message] = []
+
+        async def nothing() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def keep(message: Message) -> None:
+            answers.append(message)
+
+        asks = {"method": "GET", "path": ROUTES, "raw_path": ROUTES.encode(), "query_string": b"", "headers": []}
+        await self._app({**scope, **asks}, nothing, keep)
+        body = b"".join(message.get("body", b"") for message in answers)
+        return bool(answers) and answers[0]["status"] == 200 and body not in (b"", b"{}")
+
+
+class _Answer:
+    """One answer, which is replaced when it is an error in plain text: the service's own are JSON."""
+
+    def __init__(self, send: Send, knows_routes: Callable[[], Awaitable[bool]]) -> None:
+        self._send = send
+        self._knows_routes = knows_routes
+        self._replaced = False
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        """ASGI."""
+        if message["type"] == "http.response.start" and _is_plain_error(message):
+            status = message["status"]
+            if status == 404 and not await self._knows_routes():
+                status = 503
+            await self.fail(status, [header for header in message["headers"] if header[0].lower() in KEPT])
+            self._replaced = True
+        elif not self._replaced:
+            self.started = True
+            await self._send(message)
+
+    async def fail(self, status: int, headers: Sequence[Header] = ()) -> None:
+        """Answers with an error of ours. Headers that are given stand before our own of the same name."""
+        self.started = True
+        given = {name.lower() for name, _ in headers}
+        own = [header for header in edge_error_headers(status) if header[0] not in given]
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
+        await self._send({"type": "http.response.body", "body": edge_error_body(status)})
+
+
+def _is_plain_error(message: Message) -> bool:
+    kinds = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
+    return message["status"] >= 400 and not any(value.startswith(b"application/json") for value in kinds)
