@@ -16,8 +16,8 @@ from deployments.settings import StrictModel
 
 VARIABLE = "MOTET_EDGE"
 """The environment variable with the settings, as JSON."""
-FILES_A_CONNECTION = 2
-"""HAProxy holds one open file towards the client and one towards the gateway."""
+FILES_A_CONNECTION = 2.5
+"""HAProxy counts one open file towards the client, one towards the gateway, and the two of a pipe for every fourth."""
 OTHER_FILES = 512
 """Open files of a process that serves HTTP, besides those of its connections."""
 
@@ -51,7 +51,7 @@ class Edge(StrictModel):
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if files == resource.RLIM_INFINITY:
             return self.max_connections
-        return max(1, min(self.max_connections, (files - OTHER_FILES) // FILES_A_CONNECTION))
+        return max(1, min(self.max_connections, int((files - OTHER_FILES) / FILES_A_CONNECTION)))
 
 
 def edge_of(environment: Mapping[str, str]) -> Edge:

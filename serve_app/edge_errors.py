@@ -14,6 +14,13 @@ RETRY_AFTER_S = 1
 RETRIED = (429, 503)
 
 
+EARLY_HEADER = b"x-motet-early"
+"""Tells HAProxy the body of an error that comes before the request's body has; no client sees it."""
+EARLY_STATUSES = (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503, 507)
+EARLY_HEADERS = ("x-request-id", "retry-after", "www-authenticate")
+"""Headers that such an answer keeps."""
+
+
 class EdgeError(NamedTuple):
     """One status: OpenAI's type, a stable code, and a message with cause and remedy."""
 

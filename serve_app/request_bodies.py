@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import Failure, MotetError, fail
+from serve_app.edge_middleware import announces_body
 from serve_app.http_errors import error_response
 
 SERVED_PREFIX = "/v1"
@@ -133,7 +134,7 @@ class RequestPlaces:
                 placed = True
             return message
 
-        if not _announces_body(Headers(scope=scope)):
+        if not announces_body(Headers(scope=scope)):
             if self._served >= self._most:
                 await error_response(self._refusal())(scope, receive, send)
                 return
@@ -147,7 +148,3 @@ class RequestPlaces:
     def _refusal(self) -> Failure:
         cause = f"{self._served} requests are served already."
         return Failure("overloaded", cause, "Send this one again later.", code="too_many_requests")
-
-
-def _announces_body(headers: Headers) -> bool:
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"

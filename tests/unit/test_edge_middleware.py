@@ -32,7 +32,7 @@ class Ray:
 
 
 async def answer_of(app: ASGIApp, path: str = "/v1/models", **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(EdgeMiddleware(RequestIdMiddleware(app)))
+    transport = httpx.ASGITransport(EdgeMiddleware(RequestIdMiddleware(app), False))
     async with httpx.AsyncClient(transport=transport, base_url="http://motet") as client:
         return await client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 

@@ -35,7 +35,7 @@ def test_the_throughput_profile_keeps_its_files_to_itself() -> None:
     assert wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
     assert wanted["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     places = [value for name, value in wanted.items() if name.startswith("RAY_SERVE_HAPROXY") and "/" in value]
-    assert len(places) == 4
+    assert len(places) == 6
     assert all(place.startswith(str(FOLDER)) for place in places)
     assert not any("HAPROXY" in name for name in environment("plain", FOLDER, 8000, {}))
 
