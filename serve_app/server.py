@@ -28,6 +28,7 @@ from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
 from serve_app import cluster_address, config, joining, profiles, startup
 from serve_app.config import AppConfig, ConfigFile, HttpAddress
+from serve_app.edge import VARIABLE, Edge, edge_of
 from serve_app.processes import command_line, descendants, kill
 
 POLL_S = 0.1
@@ -116,6 +117,7 @@ def deploy(config_path: Path) -> None:
     import ray
 
     settings = config.read(config_path)
+    _check_edge(settings.app.edge)
     try:
         cluster_address.connect(address, logging_level=logging.WARNING)
         _deploy(settings)
@@ -205,6 +207,15 @@ def _deploy(settings: ConfigFile) -> None:
     target = serve.RunTarget(build(settings.app), settings.application, prefix)
     # A placement whose machine has not joined yet must not keep the others from serving.
     serve.run_many([target], wait_for_applications_running=False)
+
+
+def _check_edge(edge: Edge) -> None:
+    """Refuses bounds that the cluster's HTTP servers have not: they started before the file was read. Raises `MotetError`."""
+    if edge != edge_of(os.environ):
+        remedy = (
+            f"Set {VARIABLE} to {edge.model_dump_json()!r} where each machine joins, and here, or take the key out."
+        )
+        raise fail("invalid", "A cluster has its bounds of connections from the environment.", remedy, param="edge")
 
 
 def _check_identity(settings: ConfigFile, prefix: str) -> None:
