@@ -95,6 +95,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._all = connections()
         self._timer: asyncio.TimerHandle | None = None
         self._owes_headers = False
+        self._unread: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self.address = ""
 
@@ -110,6 +111,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Of asyncio."""
         self._stop_waiting()
+        self._stop_unread()
         self._all.leave(self)
         super().connection_lost(exc)
 
@@ -159,6 +161,16 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.cycle.more_body and not self.transport.is_closing():
             self._timer = self.loop.call_later(LINGER_S, self.transport.close)
 
+    def pause_writing(self) -> None:
+        """Of asyncio: the client takes nothing for now."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._all.edge.unread_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Of asyncio: it does again."""
+        self._stop_unread()
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
         """Of the parser's errors."""
         self.refuse(400)
@@ -194,3 +206,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None

@@ -50,6 +50,9 @@ class Transport(asyncio.Transport):
             self.closed_at = now()
             asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
 
+    def abort(self) -> None:
+        self.close()
+
     def is_closing(self) -> bool:
         return self.closed_at is not None
 
@@ -159,6 +162,23 @@ def test_what_is_not_http_gets_an_error_of_ours(monkeypatch: pytest.MonkeyPatch)
         client.receives(b"NONSENSE\r\n\r\n")
         assert client.sent.startswith(b"HTTP/1.1 400 ")
         assert b"application/json" in client.sent
+
+    served(test, Edge(), monkeypatch)
+
+
+def test_a_client_that_reads_nothing_of_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(connect: Connect) -> None:
+        stalled, slow = connect(), connect()
+        for client in (stalled, slow):
+            client._protocol.timeout_keep_alive = 1e6  # which closes it otherwise
+            client.receives(WHOLE)
+            client._protocol.pause_writing()
+        await asyncio.sleep(300.0)
+        slow._protocol.resume_writing()
+        await asyncio.sleep(1000.0)
+        assert (stalled.closed_at, slow.closed_at) == (600.0, None)
+        slow.close()
+        await asyncio.sleep(1.0)
 
     served(test, Edge(), monkeypatch)
 
