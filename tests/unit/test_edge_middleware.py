@@ -44,7 +44,7 @@ def test_ray_serve_is_told_to_call_the_middleware(monkeypatch: pytest.MonkeyPatc
     assert constants.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is None  # the name that profiles sets
     assert "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in profiles.ANY_RAY
     (middleware,) = validate_http_proxy_callback_return(edge_middleware.middlewares())
-    assert middleware.cls is EdgeMiddleware
+    assert isinstance(middleware.cls(Ray(), *middleware.args), EdgeMiddleware)
     assert config.HTTP_PROTOCOLS["auto"] == "serve_app.edge_protocol:EdgeProtocol"
 
 

@@ -170,7 +170,7 @@ def test_a_client_that_reads_nothing_of_its_answer_is_cut_off(monkeypatch: pytes
     async def test(connect: Connect) -> None:
         stalled, slow = connect(), connect()
         for client in (stalled, slow):
-            client._protocol.timeout_keep_alive = 1e6  # which closes it otherwise
+            client._protocol.timeout_keep_alive = 10**6  # which closes it otherwise
             client.receives(WHOLE)
             client._protocol.pause_writing()
         await asyncio.sleep(300.0)

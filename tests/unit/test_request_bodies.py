@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -47,7 +47,7 @@ class Client:
         await parts.aclose()
         return now()
 
-    async def _arrives(self) -> AsyncIterator[Message]:
+    async def _arrives(self) -> AsyncGenerator[Message, None]:
         for number, (seconds, data) in enumerate(self._parts, 1):
             await asyncio.sleep(seconds)
             more = not self._ends or number < len(self._parts)
