@@ -76,4 +76,8 @@ def edge_error_body(status: int) -> bytes:
 def edge_error_headers(status: int) -> list[tuple[bytes, bytes]]:
     """The headers of an answer with that body."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(edge_error_body(status)))]
-    return headers + ([(b"retry-after", b"%d" % RETRY_AFTER_S)] if status in RETRIED else [])
+    if status in RETRIED:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    if status == 408:
+        headers.append((b"connection", b"close"))  # what is left of the request would be taken for the next one
+    return headers

@@ -6,16 +6,19 @@ itself. Here such headers are taken out, and such answers get the shape of all o
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import os
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.edge import edge_of
 from serve_app.edge_errors import EARLY_HEADER, EARLY_STATUSES, edge_error_body, edge_error_headers
 
 logger = logging.getLogger("ray.serve")
@@ -40,6 +43,9 @@ PRINTABLE = re.compile(rb"[\x21-\x7e]{1,256}")
 RAYS_OWN = "/-/"
 """The paths of Ray Serve's own health and routes begin with it: what asks for them knows its answers."""
 ROUTES = "/-/routes"
+FIRST_BYTES = 16_000
+FIRST_PART_S = 1.0
+"""How long that much may take beyond what headers may: a client that sends less in a second is too slow for any body."""
 MAX_EARLY_BYTES = 4096
 """Of an error that is repeated in a header, of which HAProxy takes 15 KB in all."""
 KEPT = frozenset({REQUEST_ID, b"retry-after"})
@@ -51,7 +57,8 @@ def middlewares() -> list[Middleware]:
     from serve_app.edge_protocol import install
 
     install()
-    return [Middleware(EdgeMiddleware, os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")]
+    seconds = edge_of(os.environ).header_s + FIRST_PART_S
+    return [Middleware(EdgeMiddleware, seconds, os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")]
 
 
 def announces_body(headers: Headers) -> bool:
@@ -76,11 +83,12 @@ def harmless(headers: list[Header]) -> list[Header]:
 
 
 class EdgeMiddleware:
-    """Takes out the headers that would harm, and words Ray Serve's own errors as the service's. HAProxy, where there is one,
-    is told of errors that come before the end of a body."""
+    """Takes out the headers that would harm, waits for the first part of a body, and words Ray Serve's own errors as the
+    service's. HAProxy, where there is one, is told of errors that come before the end of a body."""
 
-    def __init__(self, app: ASGIApp, behind_haproxy: bool) -> None:
+    def __init__(self, app: ASGIApp, seconds: float, behind_haproxy: bool) -> None:
         self._app = app
+        self._seconds = seconds
         self._behind_haproxy = behind_haproxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,10 +99,17 @@ class EdgeMiddleware:
             await self._app(scope, receive, send)
             return
         before = dict(scope)  # Ray Serve changes the other one
-        if self._behind_haproxy and announces_body(Headers(scope=scope)):
+        has_body = announces_body(Headers(scope=scope))
+        if self._behind_haproxy and has_body:
             early = EarlyErrors(receive, send)
             receive, send = early.receive, early.send
         answer = _Answer(send, lambda: self._knows_routes(before))
+        if has_body:
+            parts = await first_part(receive, self._seconds)
+            if parts is None:
+                await answer.fail(408, [header for header in scope["headers"] if header[0] == REQUEST_ID])
+                return
+            receive = _again(parts, receive)
         try:
             await self._app(scope, receive, answer.send)
         except Exception:
@@ -117,6 +132,32 @@ class EdgeMiddleware:
         await self._app({**scope, **asks}, nothing, keep)
         body = b"".join(message.get("body", b"") for message in answers)
         return bool(answers) and answers[0]["status"] == 200 and body not in (b"", b"{}")
+
+
+async def first_part(receive: Receive, seconds: float) -> deque[Message] | None:
+    """A body to its end, or its first `FIRST_BYTES`; None when they do not come in time. Passing a request on costs far more
+    than its first bytes do, so one that sends none is not passed on."""
+    parts = deque[Message]()
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while size < FIRST_BYTES:
+                parts.append(await receive())
+                size += len(parts[-1].get("body", b""))
+                if not parts[-1].get("more_body", False):
+                    break
+    except TimeoutError:
+        return None
+    return parts
+
+
+def _again(parts: deque[Message], receive: Receive) -> Receive:
+    """Gives these parts, and then what comes."""
+
+    async def given() -> Message:
+        return parts.popleft() if parts else await receive()
+
+    return given
 
 
 class _Answer:

@@ -178,8 +178,9 @@ class EdgeProtocol(HttpToolsProtocol):
     def refuse(self, status: int) -> None:
         """Answers with an error of ours, and closes."""
         self._stop_waiting()
-        lines = b"".join(name + b": " + value + b"\r\n" for name, value in edge_error_headers(status))
-        self.transport.write(STATUS_LINE[status] + lines + b"connection: close\r\n\r\n" + edge_error_body(status))
+        headers = {**dict(edge_error_headers(status)), b"connection": b"close"}
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())
+        self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + edge_error_body(status))
         self.transport.close()
 
     def give_up(self) -> None:

@@ -17,8 +17,10 @@ from serve_app.edge import OWN_PAGES, Edge, edge_of
 from serve_app.edge_errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRIED, RETRY_AFTER_S, edge_error_body
 
 MARK = "# Amended by Motet."
-BY_HAPROXY = (400, 403, 405, 408, 413, 429, 500, 502, 503, 504)
+BY_HAPROXY = (403, 405, 413, 429, 500, 502, 503, 504)
 """Statuses that HAProxy answers by itself and lets its configuration word (HAProxy 2.8, `http-error`)."""
+UNREADABLE = (400, 408)
+"""Of what HAProxy cannot read as a request. It answers with a page of its own, or with nothing where the file is empty."""
 
 
 def main() -> None:
@@ -81,6 +83,7 @@ def _defaults(edge: Edge) -> Iterator[str]:
     # In place of the client's and the server's, for a WebSocket. The gateway asks its client for a sign of life more often.
     yield f"timeout tunnel {edge.unread_s}s"
     yield from (f"http-error {_answer(status)}" for status in BY_HAPROXY)
+    yield from (f"errorfile {status} /dev/null" for status in UNREADABLE)
 
 
 def _frontend(edge: Edge) -> Iterator[str]:

@@ -165,9 +165,9 @@ class TestHalfSentHeaders:
     def test_they_keep_no_one_out_and_are_given_up(self, edge_service: Service, sent: bytes) -> None:
         with HealthWatch("127.0.0.1", edge_service.port) as watch, connections(edge_service, 4200, sent) as held:
             speak(edge_service)
-            if sent:
+            if sent and not has_haproxy(edge_service):
                 check_given_up(held)
-            else:
+            else:  # HAProxy closes without a word what it cannot read as a request
                 assert {all_of(connection, GRACE_S + WITHIN_S) for connection in held} == {b""}
             speak(edge_service)
         watch.check()
@@ -258,7 +258,10 @@ class TestControlHeaders:
         with connections(edge_service, 1, b"") as (connection,):
             with suppress(OSError):  # it may be closed in the middle of a long one
                 connection.sendall(request_)
-            status, headers, error = parsed(all_of(connection, 30))
+            answer = all_of(connection, 30)
+        if has_haproxy(edge_service) and answer == b"":
+            return  # it closes without a word what it cannot read
+        status, headers, error = parsed(answer)
         assert status in statuses
         assert headers[b"content-type"] == b"application/json"
         assert is_ours(error)

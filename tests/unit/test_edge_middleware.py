@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from typing import Any
 
 import httpx
 import pytest
 from ray.serve._private import constants, http_util
 from ray.serve._private.http_util import RequestIdMiddleware, validate_http_proxy_callback_return
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app import edge_middleware, profiles
 from serve_app.edge_middleware import CONTROLS, EdgeMiddleware, harmless
+from serve_app.guard import NO_KEY
+from serve_app.http_errors import error_response
+from tests.unit.jumping_clock import now, run
 
 
 class Ray:
@@ -32,7 +37,7 @@ class Ray:
 
 
 async def answer_of(app: ASGIApp, path: str = "/v1/models", **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(EdgeMiddleware(RequestIdMiddleware(app), False))
+    transport = httpx.ASGITransport(EdgeMiddleware(RequestIdMiddleware(app), 11.0, behind_haproxy=False))
     async with httpx.AsyncClient(transport=transport, base_url="http://motet") as client:
         return await client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
@@ -44,7 +49,8 @@ def test_ray_serve_is_told_to_call_the_middleware(monkeypatch: pytest.MonkeyPatc
     assert constants.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is None  # the name that profiles sets
     assert "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in profiles.ANY_RAY
     (middleware,) = validate_http_proxy_callback_return(edge_middleware.middlewares())
-    assert isinstance(middleware.cls(Ray(), *middleware.args), EdgeMiddleware)
+    given: object = middleware.cls
+    assert given is EdgeMiddleware
     assert config.HTTP_PROTOCOLS["auto"] == "serve_app.edge_protocol:EdgeProtocol"
 
 
@@ -132,3 +138,68 @@ async def test_ray_serve_reads_the_headers_that_are_left() -> None:
             assert http_util.parse_disconnect_disabled_header(kept) is False
             assert http_util.parse_request_timeout_header(kept, None) is None
             kept.get(b"x-request-id", b"").decode()
+
+
+async def send_nothing() -> Any:
+    await asyncio.sleep(1e6)
+
+
+def exchange(app: ASGIApp, *parts: Message, behind_haproxy: bool, length: int = 100) -> tuple[float, list[Message]]:
+    """When a request was answered whose body stops after these parts, and how."""
+
+    async def test() -> tuple[float, list[Message]]:
+        arriving, sent = list(parts), list[Message]()
+
+        async def receive() -> Message:
+            return arriving.pop(0) if arriving else await send_nothing()
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        headers = [(b"content-length", b"%d" % length), (b"x-request-id", b"mine")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/audio/speech", "headers": headers}
+        await EdgeMiddleware(app, 11.0, behind_haproxy)(scope, receive, send)
+        return now(), sent
+
+    return run(test)
+
+
+def part(data: bytes, more_body: bool = True) -> Message:
+    return {"type": "http.request", "body": data, "more_body": more_body}
+
+
+@pytest.mark.parametrize("behind_haproxy", [True, False])
+def test_a_body_that_does_not_begin_never_reaches_ray_serve(behind_haproxy: bool) -> None:
+    reached = Ray()
+    seconds, sent = exchange(reached, part(b"{"), behind_haproxy=behind_haproxy)
+    assert (seconds, sent[0]["status"], reached.headers) == (11.0, 408, [])
+    headers = dict(sent[0]["headers"])
+    assert (headers[b"connection"], headers[b"x-request-id"]) == (b"close", b"mine")
+    assert (b"x-motet-early" in headers) is behind_haproxy
+
+
+def test_all_parts_of_a_body_reach_the_service_in_order() -> None:
+    parts = [part(b"a" * 10_000), part(b"b" * 10_000), part(b"c", more_body=False)]
+    read: list[bytes] = []
+
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["more_body"]:
+            read.append(message["body"])
+        read.append(message["body"])
+        await Ray()(scope, receive, send)
+
+    exchange(reads, *parts, behind_haproxy=True)
+    assert read == [each["body"] for each in parts]
+
+
+@pytest.mark.parametrize(("more_body", "repeated"), [(True, True), (False, False)])
+def test_haproxy_is_told_of_an_error_only_before_the_end_of_the_body(more_body: bool, repeated: bool) -> None:
+    async def refuses(scope: Scope, receive: Receive, send: Send) -> None:
+        await error_response(NO_KEY)(scope, receive, send)
+
+    _, sent = exchange(refuses, part(b"x" * 20_000, more_body), behind_haproxy=True)
+    headers = dict(sent[0]["headers"])
+    assert headers[b"www-authenticate"] == b"Bearer"
+    told = headers.get(b"x-motet-early")
+    assert (told is not None) is repeated
+    assert told is None or base64.b64decode(told) == sent[1]["body"]
