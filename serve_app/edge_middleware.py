@@ -109,6 +109,8 @@ class EdgeMiddleware:
             if parts is None:
                 await answer.fail(408, [header for header in scope["headers"] if header[0] == REQUEST_ID])
                 return
+            if parts[-1]["type"] != "http.request":
+                return  # the client is gone
             receive = _again(parts, receive)
         try:
             await self._app(scope, receive, answer.send)

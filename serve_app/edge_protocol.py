@@ -95,6 +95,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._all = connections()
         self._timer: asyncio.TimerHandle | None = None
         self._owes_headers = False
+        self._too_long = False
         self._unread: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self.address = ""
@@ -144,8 +145,11 @@ class EdgeProtocol(HttpToolsProtocol):
         websocket.connection_lost = connection_lost
 
     def on_headers_complete(self) -> None:
-        """Of the parser."""
+        """Of the parser, which stops where this raises."""
         self._stop_waiting()
+        self._too_long = len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEADER_BYTES
+        if self._too_long:
+            raise ValueError("the headers are too long")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -173,7 +177,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Of the parser's errors."""
-        self.refuse(400)
+        self.refuse(431 if self._too_long else 400)
 
     def refuse(self, status: int) -> None:
         """Answers with an error of ours, and closes."""

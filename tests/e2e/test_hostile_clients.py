@@ -268,7 +268,7 @@ class TestControlHeaders:
 
     def test_an_error_before_the_end_of_a_body_says_what_it_is_and_closes(self, edge_service: Service) -> None:
         too_long = (b"content-type: application/json", b"content-length: 99999999", b"x-request-id: mine-2")
-        request = lines_of(edge_service, *too_long, method=b"POST", path=b"/v1/audio/speech") + b"{"
+        request = lines_of(edge_service, *too_long, method=b"POST", path=b"/v1/audio/speech") + b" " * 20_000
         with connections(edge_service, 1, request) as (connection,):
             connection.settimeout(30)
             answer = connection.recv(65536)

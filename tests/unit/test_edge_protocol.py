@@ -151,7 +151,9 @@ def test_headers_have_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
         client.receives(HALF)
         for _ in range(5):
             client.receives(b"x" * 16 * 1024)
-        assert client.sent.startswith(b"HTTP/1.1 431 ")
+        at_once = connect()
+        at_once.receives(HALF + b"\r\nx-long: " + b"x" * 80 * 1024 + b"\r\n\r\n")
+        assert all(each.sent.startswith(b"HTTP/1.1 431 ") for each in (client, at_once))
 
     served(test, Edge(), monkeypatch)
 
