@@ -203,3 +203,9 @@ def test_haproxy_is_told_of_an_error_only_before_the_end_of_the_body(more_body: 
     told = headers.get(b"x-motet-early")
     assert (told is not None) is repeated
     assert told is None or base64.b64decode(told) == sent[1]["body"]
+
+
+def test_a_client_that_leaves_before_its_body_begins_is_not_passed_on() -> None:
+    reached = Ray()
+    seconds, sent = exchange(reached, part(b"{"), {"type": "http.disconnect"}, behind_haproxy=True)
+    assert (seconds, sent, reached.headers) == (0.0, [], [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def test_settings_reach_other_programs_through_the_environment() -> None:
     edge = Edge(header_s=3, max_connections_per_address=None)
     assert edge_of({"MOTET_EDGE": edge.model_dump_json()}) == edge
     assert edge_of({}) == Edge()
+
+
+@pytest.mark.parametrize(
+    ("files", "most"), [(20_000, 7795), (1_000_000, 8192), (resource.RLIM_INFINITY, 8192), (100, 1)]
+)
+def test_connections_fit_the_open_files_that_haproxy_may_have(
+    files: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, files))
+    assert Edge(max_connections=8192).connections == most
 
 
 @pytest.mark.parametrize("status", EDGE_ERRORS)
