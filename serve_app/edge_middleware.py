@@ -46,6 +46,8 @@ ROUTES = "/-/routes"
 FIRST_BYTES = 16_000
 FIRST_PART_S = 1.0
 """How long that much may take beyond what headers may: a client that sends less in a second is too slow for any body."""
+MAX_OPENING = 4
+"""WebSockets that Ray Serve opens at once. While its own proxy opens one, it answers nobody else for some milliseconds."""
 MAX_EARLY_BYTES = 4096
 """Of an error that is repeated in a header, of which HAProxy takes 15 KB in all."""
 KEPT = frozenset({REQUEST_ID, b"retry-after"})
@@ -89,12 +91,16 @@ class EdgeMiddleware:
     def __init__(self, app: ASGIApp, seconds: float, behind_haproxy: bool) -> None:
         self._app = app
         self._seconds = seconds
+        self._turns = asyncio.Semaphore(MAX_OPENING)
         self._behind_haproxy = behind_haproxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] in ("http", "websocket"):
             scope["headers"] = harmless(scope["headers"])
+        if scope["type"] == "websocket":
+            await self._open(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["path"].startswith(RAYS_OWN):
             await self._app(scope, receive, send)
             return
@@ -119,6 +125,26 @@ class EdgeMiddleware:
                 logger.exception("%s %s failed before it reached the service", scope["method"], scope["path"])
         if not answer.started:
             await answer.fail(500)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket, which waits for its turn to be answered."""
+        await self._turns.acquire()
+        answered = False
+
+        def answer() -> None:
+            nonlocal answered
+            if not answered:
+                self._turns.release()
+            answered = True
+
+        async def first(message: Message) -> None:
+            answer()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, first)
+        finally:
+            answer()
 
     async def _knows_routes(self, scope: Scope) -> bool:
         """Whether Ray Serve knows where requests go: not yet, when it has just started."""

@@ -209,3 +209,33 @@ def test_a_client_that_leaves_before_its_body_begins_is_not_passed_on() -> None:
     reached = Ray()
     seconds, sent = exchange(reached, part(b"{"), {"type": "http.disconnect"}, behind_haproxy=True)
     assert (seconds, sent, reached.headers) == (0.0, [], [])
+
+
+def test_a_few_websockets_are_opened_at_once_and_any_number_stays_open() -> None:
+    opening: list[int] = []
+    opened: list[int] = []
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        opening.append(1)
+        await asyncio.sleep(1.0)
+        if scope["path"] == "/fails":
+            raise RuntimeError("the replica is gone")
+        await send({"type": "websocket.accept"})
+        opened.append(1)
+        await asyncio.sleep(100.0)
+
+    async def test() -> None:
+        async def send(message: Message) -> None: ...
+
+        middleware = EdgeMiddleware(slow, 11.0, behind_haproxy=False)
+        scopes = [{"type": "websocket", "path": path, "headers": []} for path in ["/fails"] * 4 + ["/opens"] * 8]
+        tasks = [asyncio.create_task(middleware(scope, send_nothing, send)) for scope in scopes]
+        for seconds in range(1, 4):
+            await asyncio.sleep(0.5)
+            assert len(opening) == 4 * seconds
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)
+        assert len(opened) == 8
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(test)
