@@ -22,6 +22,7 @@ from serve_app.http_errors import install_error_handlers
 from serve_app.origins import PageCheck
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
+from serve_app.request_bodies import BodyDeadline, BodyPace, RequestPlaces
 from serve_app.routes import (
     health,
     models,
@@ -97,8 +98,10 @@ def build_api(service: Service) -> ASGIApp:
         "/v1/audio/separations": limits.max_separation_bytes,
         "/v1/audio/voices": limits.max_voice_bytes,
     }
+    pace = BodyPace(limits.body_grace_s, limits.body_min_bytes_per_s, limits.max_unfinished_bodies)
     guarded: ASGIApp = BodyLimit(api, bodies, limits.max_body_bytes)
-    guarded = Deadline(guarded, limits.request_deadline_s)
+    guarded = RequestPlaces(guarded, service.config.gateway_max_ongoing_requests)
+    guarded = Deadline(BodyDeadline(guarded, pace), limits.request_deadline_s)
     security = service.config.security
     guarded = KeyCheck(guarded, security.api_key_sha256)
     return PageHeaders(PageCheck(guarded, security.allowed_hosts, security.allowed_origins))

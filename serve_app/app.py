@@ -43,7 +43,8 @@ def build(config: AppConfig) -> Application:
     gateway = serve.deployment(
         name="gateway",
         num_replicas=config.gateway_replicas,
-        max_ongoing_requests=config.gateway_max_ongoing_requests,
+        # Ray Serve lets whoever is over this number wait without an end, /livez included: `RequestPlaces` refuses instead.
+        max_ongoing_requests=config.edge.max_connections,
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=100,
         ray_actor_options=_front(config),

@@ -32,6 +32,7 @@ from deployments.settings import (
     WindowSettings,
 )
 from serve_app.admission import AdmissionSettings
+from serve_app.edge import Edge
 from serve_app.host_names import Host, Origin
 from serve_app.profiles import METRICS_EVERY_S
 from serve_app.voice_store import VoiceSettings
@@ -240,12 +241,17 @@ class Voices(VoiceSettings):
 
 
 class Limits(StrictModel):
-    """What a client may ask for."""
+    """What a client may ask for. A body that is waited for longer than `body_grace_s` plus its length so far by
+    `body_min_bytes_per_s` is given up; so is the slowest one when more than `max_unfinished_bodies` are under way in a
+    gateway replica."""
 
     max_body_bytes: Count = 1024 * 1024
     max_transcription_bytes: Count = 100 * 1024 * 1024
     max_separation_bytes: Count = 1024 * 1024 * 1024
     max_voice_bytes: Count = 10 * 1024 * 1024
+    body_grace_s: Positive = 10.0
+    body_min_bytes_per_s: Positive = 16_000.0
+    max_unfinished_bodies: Count = 1024
     request_deadline_s: Positive = 3600.0
 
 
@@ -410,7 +416,9 @@ class Model(StrictModel):
 
 
 class AppConfig(StrictModel):
-    """The whole service. `gateway_on` any machine of a cluster that offers CPUs is for clusters that have a way in on each.
+    """The whole service. A gateway replica serves `gateway_max_ongoing_requests` of the API at once, counted from when
+    their bodies have arrived; it refuses others, and answers whether it lives and is ready all the same. WebSockets have a
+    bound of their own. `gateway_on` any machine of a cluster that offers CPUs is for clusters that have a way in on each.
     A start, or an update, whose replicas take longer than `start_timeout_s` to come up is told as a failure; it counts from
     when Ray Serve has been told of them, so that starting Ray comes on top."""
 
@@ -422,6 +430,7 @@ class AppConfig(StrictModel):
     voices: Voices = Voices()
     bulk: Bulk = Bulk()
     limits: Limits = Limits()
+    edge: Edge = Edge()
     security: Security = Security()
     gateway_replicas: Count = 1
     gateway_on: Literal["head", "any"] = "head"
@@ -434,6 +443,12 @@ class AppConfig(StrictModel):
         fallback = self.speech.fallback_model
         if fallback is not None and (fallback not in self.models or self.models[fallback].task != "speech"):
             raise ValueError(f"speech.fallback_model: there is no speech model {fallback!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _connections_have_room(self) -> "AppConfig":
+        if self.edge.max_connections <= self.gateway_max_ongoing_requests:
+            raise ValueError("edge.max_connections must be more than gateway_max_ongoing_requests")
         return self
 
     @model_validator(mode="after")
@@ -557,6 +572,16 @@ def address_of(path: Path, environment: Mapping[str, str] = os.environ) -> HttpA
         return HttpAddress.model_validate(_address(document_of(path), environment))
     except ValidationError as error:
         raise fail("invalid", "; ".join(mistakes_of(error, HttpAddress)), "Mend the address.") from error
+
+
+def edge_in(path: Path) -> Edge:
+    """The bounds of connections, without checking the rest of the file; the defaults where they have mistakes, which
+    `read` lists. Raises `MotetError`."""
+    arguments = _arguments(document_of(path))
+    try:
+        return Edge.model_validate(arguments.get("edge") or {} if isinstance(arguments, dict) else {})
+    except ValidationError:
+        return Edge()
 
 
 def _arguments(document: Mapping[str, Any]) -> Any:

@@ -61,6 +61,8 @@ def error_response(failure: Failure) -> JSONResponse:
     headers = {"retry-after": _retry_after(failure)} if status in (429, 503) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
+    if status == 408:
+        headers["connection"] = "close"  # what is left of the request would be taken for the next one
     return JSONResponse(error_body(failure), status, headers)
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+
+from serve_app.edge import OWN_PAGES, VARIABLE, Edge
 
 Profile = Literal["throughput", "plain"]
 
@@ -35,10 +38,24 @@ METRICS_EVERY_S = 2.0
 """How often replicas and gateways tell Ray Serve of their load, where it decides how many there are."""
 
 
+DEFAULT_EDGE = Edge()
+
+PROXY_HEALTH_EVERY_S = 1.0
+"""How often Ray Serve looks whether its proxies, HAProxy among them, live. It replaces one after the third failure."""
+
+MIDDLEWARES = "serve_app.edge_middleware:middlewares"
+"""What each HTTP server of Ray Serve's puts before its own code."""
+
+HAPROXY_PROGRAM = "haproxy"
+"""The file that Ray Serve starts in HAProxy's place, in the service's own folder."""
+
+
 ANY_RAY = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": f"{PROXY_HEALTH_EVERY_S:g}",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": f"{METRICS_EVERY_S:g}",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": f"{METRICS_EVERY_S:g}",
 }
@@ -62,14 +79,16 @@ def fitting(profile: Profile, host: str) -> Profile:
     return profile if host in HAPROXY_HOSTS else "plain"
 
 
-def environment(profile: Profile, folder: Path, port: int, present: Mapping[str, str]) -> dict[str, str]:
+def environment(
+    profile: Profile, folder: Path, port: int, present: Mapping[str, str], edge: Edge = DEFAULT_EDGE
+) -> dict[str, str]:
     """Variables to set before Ray starts. What the caller has set already wins.
 
     `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet.
     """
-    wanted = EVERYWHERE | ray_environment(present)
+    wanted = EVERYWHERE | ray_environment(present) | {VARIABLE: edge.model_dump_json()}
     if profile == "throughput":
-        wanted |= _haproxy(folder, port)
+        wanted |= _haproxy(folder, port, edge)
     return {name: value for name, value in wanted.items() if name not in present}
 
 
@@ -84,15 +103,28 @@ def ray_environment(present: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in present}
 
 
-def _haproxy(folder: Path, port: int) -> dict[str, str]:
+def write_haproxy_program(folder: Path) -> None:
+    """Puts the program there that Ray Serve starts as HAProxy: it adds Motet's bounds to the configuration first."""
+    program = folder / HAPROXY_PROGRAM
+    words = f"exec {shlex.quote(sys.executable)} -m serve_app.haproxy"
+    root = shlex.quote(str(Path(__file__).parents[1]))
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}} {words} "$@"\n')
+    program.chmod(0o700)
+
+
+def _haproxy(folder: Path, port: int, edge: Edge) -> dict[str, str]:
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": LARGEST_MESSAGE,
         **_own_gateway_ports(),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / HAPROXY_PROGRAM),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(edge.connections + 2 * OWN_PAGES),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(edge.unread_s),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(port + STATS_OFFSET)),

@@ -29,6 +29,7 @@ from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
 from serve_app import cluster_address, config, joining, profiles, startup
 from serve_app.config import AppConfig, ConfigFile, HttpAddress
+from serve_app.edge import VARIABLE, Edge, edge_of
 from serve_app.processes import command_line, descendants, kill
 
 POLL_S = 0.1
@@ -53,7 +54,9 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
     with tempfile.TemporaryDirectory(prefix="motet-") as folder:
         address = config.address_of(path)
         profile = profiles.fitting(profile, address.host)
-        environment = {**os.environ, **profiles.environment(profile, Path(folder), address.port, os.environ)}
+        profiles.write_haproxy_program(Path(folder))
+        wanted = profiles.environment(profile, Path(folder), address.port, os.environ, config.edge_in(path))
+        environment = {**os.environ, **wanted}
         # In a session of its own: a terminal's Ctrl-C would end Ray's processes before we can ask them to leave.
         program = subprocess.Popen(
             [sys.executable, "-m", "serve_app.server", str(path)], env=environment, start_new_session=True
@@ -115,6 +118,7 @@ def deploy(config_path: Path) -> None:
     import ray
 
     settings = config.read(config_path)
+    _check_edge(settings.app.edge)
     try:
         cluster_address.connect(address, logging_level=logging.WARNING)
         _deploy(settings)
@@ -195,7 +199,11 @@ def _deploy(settings: ConfigFile) -> None:
     _check_identity(settings, prefix)
     serve.start(
         proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
-        http_options={"host": settings.http.host, "port": settings.http.port},
+        http_options={
+            "host": settings.http.host,
+            "port": settings.http.port,
+            "keep_alive_timeout_s": settings.app.edge.idle_s,
+        },
     )
     app = _called_by(settings.http.host, settings.app)
     target = serve.RunTarget(build(app), settings.application, prefix)
@@ -211,6 +219,15 @@ def _called_by(host: str, app: AppConfig) -> AppConfig:
         hosts = tuple(dict.fromkeys((*app.security.allowed_hosts, host.lower())))
         return app.model_copy(update={"security": app.security.model_copy(update={"allowed_hosts": hosts})})
     return app
+
+
+def _check_edge(edge: Edge) -> None:
+    """Refuses bounds that the cluster's HTTP servers have not: they started before the file was read. Raises `MotetError`."""
+    if edge != edge_of(os.environ):
+        remedy = (
+            f"Set {VARIABLE} to {edge.model_dump_json()!r} where each machine joins, and here, or take the key out."
+        )
+        raise fail("invalid", "A cluster has its bounds of connections from the environment.", remedy, param="edge")
 
 
 def _check_identity(settings: ConfigFile, prefix: str) -> None:

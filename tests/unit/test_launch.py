@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from cluster.hardware import LABEL
 from serve_app import joining, profiles, server
 from serve_app.config import AppConfig, read, unknown_keys
+from serve_app.edge import OWN_PAGES, Edge
 from serve_app.origins import PageCheck
 
 ROOT = Path(__file__).parents[2]
@@ -320,6 +322,18 @@ def test_every_launch_file_sets_what_motet_join_sets() -> None:
     for where, found in machines:
         needed = {name: value for name, value in wanted.items() if name != FOR_MACS or where == "mac_worker.sh"}
         assert {name: found.get(name) for name in needed} == needed, where
+
+
+def test_the_switch_of_the_throughput_profile_brings_the_bounds_of_haproxy() -> None:
+    """As `motet serve` sets them."""
+    (settings,) = of_kind("ConfigMap")
+    program = Path(settings["data"]["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts[program.name] == "serve_app.haproxy:main"
+    assert all(f"COPY --from=build {program.parents[1]} " in path.read_text() for path in DOCKERFILES)
+    edge = Edge()
+    assert settings["data"]["RAY_SERVE_HAPROXY_MAXCONN"] == str(edge.max_connections + 2 * OWN_PAGES)
+    assert settings["data"]["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == str(edge.unread_s)
 
 
 # --- Docker

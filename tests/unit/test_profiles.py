@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from serve_app.profiles import Profile, environment, fitting, free_port
+from serve_app.edge import Edge, edge_of
+from serve_app.profiles import Profile, environment, fitting, free_port, write_haproxy_program
 from serve_app.server import url_of
 
 FOLDER = Path("/run/motet")
@@ -35,9 +39,28 @@ def test_the_throughput_profile_keeps_its_files_to_itself() -> None:
     assert wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
     assert wanted["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     places = [value for name, value in wanted.items() if name.startswith("RAY_SERVE_HAPROXY") and "/" in value]
-    assert len(places) == 4
+    assert len(places) == 6
     assert all(place.startswith(str(FOLDER)) for place in places)
     assert not any("HAPROXY" in name for name in environment("plain", FOLDER, 8000, {}))
+
+
+def test_the_bounds_of_the_file_reach_every_http_server() -> None:
+    edge = Edge(max_connections=1000, unread_s=300)
+    for profile in get_args(Profile):
+        wanted = environment(profile, FOLDER, 8000, {}, edge)
+        assert edge_of(wanted) == edge
+        assert wanted["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "serve_app.edge_middleware:middlewares"
+    wanted = environment("throughput", FOLDER, 8000, {}, edge)
+    assert wanted["RAY_SERVE_HAPROXY_MAXCONN"] == "1032"
+    assert wanted["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "300"
+
+
+def test_ray_serve_finds_a_program_where_it_looks_for_haproxy(tmp_path: Path) -> None:
+    write_haproxy_program(tmp_path)
+    program = Path(environment("throughput", tmp_path, 8000, {})["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    assert os.access(program, os.X_OK)
+    asked = subprocess.run([program, "-f", "/nowhere.cfg"], capture_output=True, text=True, timeout=60)
+    assert "No such file or directory: '/nowhere.cfg'" in asked.stderr
 
 
 def test_two_services_do_not_want_the_same_ports() -> None:

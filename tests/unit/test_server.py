@@ -15,6 +15,7 @@ from ray.serve.schema import ApplicationStatus
 from deployments.errors import MotetError
 from serve_app import doctor_cluster, server
 from serve_app.config import AppConfig, ConfigFile, HttpAddress, Mlx, Model, Placement
+from serve_app.edge import VARIABLE, Edge
 
 
 @pytest.fixture
@@ -51,6 +52,16 @@ def test_without_a_cluster_this_machine_takes_every_class() -> None:
     app = AppConfig(models={"tone": Model(engine="simulated", placements=placements)})
     assert server._own_machine(app)["resources"] == {"mlx": 1.0}
     assert server._own_machine(AppConfig())["resources"] == {}
+
+
+def test_bounds_of_connections_that_a_cluster_has_not_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = Edge(header_s=5)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    server._check_edge(Edge())
+    with pytest.raises(MotetError, match=VARIABLE):
+        server._check_edge(edge)
+    monkeypatch.setenv(VARIABLE, edge.model_dump_json())
+    server._check_edge(edge)
 
 
 def fails(status: ApplicationStatus, monkeypatch: pytest.MonkeyPatch) -> None:

