@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.audio.byte_pipe import BytePipe
@@ -34,8 +36,12 @@ from deployments.audio.decode import Decoder, decode_all
 from deployments.audio.overlap_add import join
 from deployments.audio.resample import Resampler, rate_for
 from deployments.engines.base import Chunk, Samples, Stems
-from deployments.errors import Failure, MotetError, as_failure, fail
+from deployments.error_log import logged_failure
+from deployments.errors import Failure, MotetError, in_one_line
 from deployments.settings import SeparationSettings
+
+REPLICA_GONE = (RayError, RayServeException)
+"""What Ray raises when a replica ends or takes no more."""
 
 ATTEMPTS = 2
 """A chunk that fails is separated once more, elsewhere where there is an elsewhere."""
@@ -120,7 +126,7 @@ class Chunker:
         try:
             found = await loop.run_in_executor(self._decoders, next, session.chunks, None)
         except Exception as error:
-            return as_failure(error)
+            return logged_failure(error, "The chunker")
         if found is None:
             return None
         ticket, chunk = found
@@ -209,7 +215,7 @@ class Merger:
         try:
             return await asyncio.to_thread(join_stems, previous, current, plan, last)
         except Exception as error:
-            return as_failure(error)
+            return logged_failure(error, "The merger")
 
 
 def join_stems(previous: Stems | None, current: Stems, plan: ChunkPlan, last: bool) -> Merged:
@@ -229,8 +235,8 @@ class Place(Protocol):
     def request(self) -> AbstractContextManager[None]:
         """Counts a chunk as under way."""
 
-    async def while_alive(self, answer: Awaitable[Any]) -> Any:
-        """The answer, unless no replica of the place lives."""
+    async def while_alive(self, answer: Awaitable[Any], *, last: bool) -> Any:
+        """The answer, unless no replica of the place lives. The `last` place is waited for while its replica starts."""
 
     def doubt(self) -> None:
         """Says that a replica seems to be gone: `pick` prefers other places until one answers."""
@@ -282,6 +288,8 @@ class SeparationGraph:
             if feeding is not None and feeding.done():
                 await feeding  # what broke the upload says more than what its absence broke
             raise
+        except REPLICA_GONE as error:
+            raise MotetError(_gone(error)) from error
         finally:
             if feeding is not None:
                 feeding.cancel()
@@ -328,10 +336,10 @@ class SeparationGraph:
             last = attempt + 1 == ATTEMPTS
             try:
                 merged = await self._try_join(previous, item, patient=last)
-            except Exception as error:
+            except Exception:
                 item.place.doubt()
                 if last:
-                    return _raise(as_failure(error))  # type: ignore[no-any-return]
+                    raise
                 if previous is not None:  # its stems may have gone with the machine that held them
                     _send_again(previous, pick())
                     previous.leave()
@@ -346,7 +354,7 @@ class SeparationGraph:
     async def _try_join(self, previous: InFlight | None, item: InFlight, *, patient: bool) -> Merged | Failure:
         stems = None if previous is None else previous.stems
         joined = self._merger.join.remote(stems, item.stems, item.ticket.plan, item.ticket.last)
-        merged: Merged | Failure = await (joined if patient else item.place.while_alive(joined))
+        merged: Merged | Failure = await item.place.while_alive(joined, last=patient)
         return merged
 
 
@@ -370,5 +378,15 @@ def _send_again(item: InFlight, place: Place) -> None:
 
 def _raise(answer: Any) -> Any:
     if isinstance(answer, Failure):
-        raise fail(answer.kind, answer.cause, answer.remedy, param=answer.param, code=answer.code)
+        raise MotetError(answer)
     return answer
+
+
+def _gone(error: Exception) -> Failure:
+    return Failure(
+        "unavailable",
+        "A part of the service went away while the recording was being separated.",
+        "Send the file again in a moment.",
+        code="separation_interrupted",
+        detail=in_one_line(error),
+    )

@@ -21,6 +21,7 @@ from serve_app.guard import BodyLimit, Deadline, KeyCheck, OriginCheck, PageHead
 from serve_app.http_errors import install_error_handlers
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
+from serve_app.request_name import NamesRequests
 from serve_app.routes import (
     health,
     models,
@@ -59,7 +60,8 @@ class Service:
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue for about `seconds` of audio, of which at most `reach` are ever queued. Raises `MotetError`
-        (overloaded)."""
+        (overloaded; unavailable when the model is frozen)."""
+        self.directory.ensure_not_frozen(name)
         model, settings = self.config.models[name], self.config.speech.admission
         task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
         key = key_digest(headers) if self.config.security.api_key_sha256 else None
@@ -98,4 +100,4 @@ def build_api(service: Service) -> ASGIApp:
     }
     guarded: ASGIApp = BodyLimit(api, bodies, limits.max_body_bytes)
     guarded = Deadline(guarded, limits.request_deadline_s)
-    return PageHeaders(OriginCheck(KeyCheck(guarded, service.config.security.api_key_sha256)))
+    return NamesRequests(PageHeaders(OriginCheck(KeyCheck(guarded, service.config.security.api_key_sha256))))

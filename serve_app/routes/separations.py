@@ -60,6 +60,7 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     service = service_of(request)
     fields = validated(SeparationFields, _split_stems(form.fields))
     name = service.directory.resolve(fields.model, "separation")
+    service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
     task = await _task(fields, form, traits, service.config.separation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -133,18 +132,30 @@ class FakeHandle:
 
 @dataclass
 class FakeBroadcast:
-    """The answers of all replicas: of one, or of none while the stand-in says that it is `asleep`."""
+    """The answers of all replicas: of the stand-in or its `replicas`, or of none while it says that it is `asleep`."""
 
     handle: FakeHandle
     name: str
 
-    async def results_async(self, timeout_s: float, return_exceptions: bool) -> list[Any]:
-        """Answers, without waiting where there is no replica."""
+    async def _fetch_replica_results_async(self) -> list[FakeResult]:
+        """What each replica was asked, without waiting where there is none."""
         asleep = getattr(self.handle.target, "asleep", None)
         if asleep is not None and asleep.is_set():
             raise DeploymentUnavailableError(DeploymentID("m@cuda", "motet"))
-        async with asyncio.timeout(timeout_s):
-            return [await getattr(self.handle.target, self.name)()]
+        targets = getattr(self.handle.target, "replicas", [self.handle.target])
+        return [FakeResult(target, self.name) for target in targets]
+
+
+@dataclass
+class FakeResult:
+    """One replica's answer."""
+
+    target: Any
+    name: str
+
+    async def get_async(self) -> Any:
+        """Asks the replica."""
+        return await getattr(self.target, self.name)()
 
 
 class ToneSynthesizer:
