@@ -49,13 +49,15 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class SeparationTask:
-    """What to take apart and how. `sample_rates` are those the model takes; seconds are of audio."""
+    """What to take apart and how. `sample_rates` are those the model takes; seconds are of audio. `size_bytes` is
+    the recording's, where it is known."""
 
     sample_rates: tuple[int, ...]
     chunk_seconds: float
     overlap_seconds: float
     description: str | None = None
     reference: bytes | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def _lost() -> Failure:
 def _cut(session: Session, settings: SeparationSettings) -> Any:
     """Decodes and cuts; a generator of (ticket, chunk) that runs on a decoder thread."""
     task = session.task
-    decoder = Decoder(session.pipe, mono=False, max_seconds=settings.max_audio_seconds)
+    decoder = Decoder(session.pipe, mono=False, max_seconds=settings.max_audio_seconds, size_bytes=task.size_bytes)
     try:
         rate = rate_for(decoder.info.sample_rate, task.sample_rates)
         plan = plan_chunks(task.chunk_seconds, task.overlap_seconds, rate)

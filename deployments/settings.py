@@ -49,8 +49,9 @@ class HealthSettings(StrictModel):
 
     @property
     def noticed_within_s(self) -> float:
-        """How long it takes at most until a replica that stands still is ended. Ray Serve varies its period by a tenth."""
-        longest_period_s = 1.1 * self.period_s
+        """How long it takes at most until a replica that stands still is ended. Ray Serve varies its period by a tenth, and
+        looks which checks are due every half period."""
+        longest_period_s = 1.6 * self.period_s
         return longest_period_s + (BAD_CHECKS - 1) * max(self.timeout_s, longest_period_s) + self.timeout_s
 
 

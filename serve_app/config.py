@@ -219,10 +219,10 @@ class Speech(StrictModel):
 
 
 class HealthCheck(HealthSettings):
-    """A frozen replica is replaced 12 to 16 s after it froze. One whose event loop answers within 4 s once in 12 s stays,
+    """A frozen replica is ended 12 to 15 s after it froze. One whose event loop answers within 4 s, once in 12 s, stays,
     whatever its engine does on its own thread."""
 
-    period_s: Positive = 3.0
+    period_s: Positive = 2.0
     timeout_s: Positive = 4.0
 
 

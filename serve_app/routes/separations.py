@@ -122,6 +122,7 @@ async def _task(
         overlap_seconds=overlap,
         description=fields.description,
         reference=await reference.read() if reference is not None else None,
+        size_bytes=form.file.size,
     )
 
 
