@@ -18,7 +18,7 @@ import itertools
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -38,6 +38,7 @@ from deployments.audio.resample import Resampler, rate_for
 from deployments.engines.base import Chunk, Samples, Stems
 from deployments.error_log import logged_failure
 from deployments.errors import Failure, MotetError, in_one_line
+from deployments.heap import return_freed_memory
 from deployments.settings import SeparationSettings
 
 REPLICA_GONE = (RayError, RayServeException)
@@ -83,9 +84,8 @@ class Merged:
 class Session:
     """One upload on its way through a chunker replica."""
 
-    task: SeparationTask
     pipe: BytePipe
-    chunks: Any = None
+    chunks: Iterator[tuple[ChunkTicket, Chunk]]
     ready: dict[int, Chunk] = field(default_factory=dict)
     touched: float = 0.0
 
@@ -94,6 +94,7 @@ class Chunker:
     """Cuts uploads into chunks, on request."""
 
     def __init__(self, settings: SeparationSettings) -> None:
+        return_freed_memory()  # before the decoders' threads begin
         self._settings = settings
         self._sessions: dict[str, Session] = {}
         self._decoders = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
@@ -104,9 +105,8 @@ class Chunker:
         if len(self._sessions) >= self._settings.max_sessions:
             return Failure("overloaded", "Too many recordings are being separated.", "Try again in a moment.")
         pipe = BytePipe(self._settings.block_bytes * 4, self._settings.session_idle_seconds)
-        session = Session(task, pipe, touched=time.monotonic())
-        session.chunks = _cut(session, self._settings)
-        self._sessions[name] = session
+        chunks = _cut(pipe, task, self._settings)
+        self._sessions[name] = Session(pipe, chunks, touched=time.monotonic())
         return None
 
     async def feed(self, name: str, block: bytes, last: bool) -> Failure | None:
@@ -132,7 +132,6 @@ class Chunker:
         if found is None:
             return None
         ticket, chunk = found
-        assert isinstance(ticket, ChunkTicket)
         session.ready[ticket.index] = chunk
         return ticket
 
@@ -168,10 +167,10 @@ def _lost() -> Failure:
     return Failure("unavailable", "The recording's session is gone.", "Send the file again.", code="session_lost")
 
 
-def _cut(session: Session, settings: SeparationSettings) -> Any:
-    """Decodes and cuts; a generator of (ticket, chunk) that runs on a decoder thread."""
-    task = session.task
-    decoder = Decoder(session.pipe, mono=False, max_seconds=settings.max_audio_seconds, size_bytes=task.size_bytes)
+def _cut(pipe: BytePipe, task: SeparationTask, settings: SeparationSettings) -> Generator[tuple[ChunkTicket, Chunk]]:
+    """Decodes and cuts; it runs on a decoder thread. It knows nothing of its session, which holds it: the sound of every
+    upload would stay in such a cycle until Python's collector looks for some, which it seldom does in a replica."""
+    decoder = Decoder(pipe, mono=False, max_seconds=settings.max_audio_seconds, size_bytes=task.size_bytes)
     try:
         rate = rate_for(decoder.info.sample_rate, task.sample_rates)
         plan = plan_chunks(task.chunk_seconds, task.overlap_seconds, rate)
@@ -205,6 +204,9 @@ def _ticketed(
 
 class Merger:
     """Joins neighbouring chunks. It keeps nothing, so any replica can do any join."""
+
+    def __init__(self) -> None:
+        return_freed_memory()
 
     async def join(
         self, previous: Stems | Failure | None, current: Stems | Failure, plan: ChunkPlan, last: bool
