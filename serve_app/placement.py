@@ -276,7 +276,7 @@ class PlacedModel:
         """A report of the replica that is first to give one, without waiting where there is none. Raises `NoReplica`, and
         `Silent` when there are some and none answered, or Ray Serve's `DeploymentUnavailableError`."""
         # Ray Serve's own `results_async` waits for all of them, the frozen ones too.
-        asked = await self.handle.broadcast("report")._fetch_replica_results_async()
+        asked: list[Any] = await self.handle.broadcast("report")._fetch_replica_results_async()
         answers = [asyncio.ensure_future(each.get_async()) for each in asked]
         try:
             async with asyncio.timeout(timeout_s or self._spillover.life_sign_s):

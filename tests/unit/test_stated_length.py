@@ -8,12 +8,13 @@ import struct
 import numpy as np
 import pytest
 import soundfile
+from av.audio.frame import AudioFrame
 
 from deployments.audio import decode
 from deployments.audio.decode import Decoder, decode_all, decode_stream
 from deployments.audio.stated_length import MOST_SECONDS_PER_BYTE, flac_seconds, xing_seconds
 from deployments.errors import MotetError
-from tests.unit.test_decode import FFMPEG, SOUNDFILE, Pipe, make
+from tests.unit.test_decode import FFMPEG, SOUNDFILE, Float, Pipe, make
 
 RATE = 16_000
 KINDS = sorted({*SOUNDFILE, *FFMPEG})
@@ -25,7 +26,12 @@ def decoded_seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds of every frame that is decoded."""
     seconds: list[float] = []
     real = decode._samples
-    monkeypatch.setattr(decode, "_samples", lambda f: (seconds.append(f.samples / f.sample_rate), real(f))[1])
+
+    def counted(frame: AudioFrame) -> Float:
+        seconds.append(frame.samples / frame.sample_rate)
+        return real(frame)
+
+    monkeypatch.setattr(decode, "_samples", counted)
     return seconds
 
 
