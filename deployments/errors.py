@@ -30,7 +30,8 @@ class Failure:
     """A cause, and the remedy in the caller's own terms.
 
     `param` names the request field at fault; `code` is a stable word for programs; `retry_after_s` is how many seconds
-    from now the same request would get through, where that is known.
+    from now the same request would get through, where that is known. `detail` is what an exception said: it is written
+    to logs and shown by the command line, and the service's clients do not see it.
     """
 
     kind: Kind
@@ -39,11 +40,17 @@ class Failure:
     param: str | None = None
     code: str | None = None
     retry_after_s: float | None = None
+    detail: str | None = None
 
     @property
     def message(self) -> str:
         """Cause and remedy as one sentence pair."""
         return f"{self.cause} {self.remedy}".strip()
+
+    @property
+    def explained(self) -> str:
+        """The message with the detail, for whoever runs the service or the command."""
+        return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 class MotetError(Exception):
@@ -54,7 +61,7 @@ class MotetError(Exception):
         self.failure = failure
 
     def __str__(self) -> str:
-        return self.failure.message
+        return self.failure.explained
 
 
 LONGEST_QUOTE = 64
@@ -79,18 +86,29 @@ def fail(
     param: str | None = None,
     code: str | None = None,
     retry_after_s: float | None = None,
+    detail: str | None = None,
 ) -> MotetError:
     """Builds the exception for `raise fail("invalid", "...", "...")`."""
-    return MotetError(Failure(kind, cause, remedy, param, code, retry_after_s))
+    return MotetError(Failure(kind, cause, remedy, param, code, retry_after_s, detail))
+
+
+REPORT_IT = "Try again; if it happens again, report the request id to whoever runs this service."
+"""The remedy for an error that the client can do nothing about. The log has the rest under that id."""
 
 
 def as_failure(error: BaseException) -> Failure:
-    """The `Failure` inside an exception, or an `engine` one that names what happened."""
+    """The `Failure` inside an exception, or an `engine` one whose detail is what the exception said."""
     if isinstance(error, MotetError):
         return error.failure
     return Failure(
-        "engine",
-        f"The model failed on this request: {type(error).__name__}: {error}",
-        "Try again; if it happens again, report the request id to whoever runs this service.",
-        code="engine_failure",
+        "engine", "The model failed on this request.", REPORT_IT, code="engine_failure", detail=in_one_line(error)
     )
+
+
+MOST_DETAIL_CHARACTERS = 1000
+
+
+def in_one_line(error: BaseException) -> str:
+    """The type and the text of an exception, cut where it is long."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= MOST_DETAIL_CHARACTERS else f"{text[:MOST_DETAIL_CHARACTERS]} ..."

@@ -5,6 +5,9 @@ page fault for every 4 kB: a third of the time of VibeVoice's widest layers. So 
 ask for ever other sizes, and what is kept comes in pieces of which the next batch can use some only: a replica under load
 would come to hold several times of what it uses, and an idle one go on holding it. So from time to time, and at once where it
 is much, all of it is given back (`malloc_trim`). The step after that takes new pages, which is why it is not done often.
+A replica that has nothing to do gives back less, too.
+
+A process without a model takes no steps, and returns what it frees at once (`return_freed_memory`).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from deployments.advance import Advance, Item, Result, followed_by
 EVERY_S = 30.0
 WORTH_BYTES = 256_000_000
 """Of less than this, nothing is given back: a step may well use it again."""
+WORTH_BYTES_WHEN_IDLE = 32_000_000
 SOON_S = 1.0
 MUCH_BYTES = 1_000_000_000
 """So much is given back without waiting: it took as many page faults to get as it will take to get again."""
@@ -49,7 +53,11 @@ class Heap:
         """The call, after which is looked."""
         return followed_by(advance, self.look) if self._allocator else advance
 
-    def look(self) -> None:
+    def look_when_idle(self) -> None:
+        """Gives back also what is worth it only because no step is going to use it soon."""
+        self.look(WORTH_BYTES_WHEN_IDLE)
+
+    def look(self, worth_bytes: int = WORTH_BYTES) -> None:
         """Gives back what was freed since the last time, when it is much, or time and worth it."""
         now = self._clock()
         if self._allocator is None or now - self._looked < SOON_S:
@@ -57,7 +65,7 @@ class Heap:
         self._looked = now
         kept = self._allocator.kept()
         self._rest = min(self._rest, kept)
-        if kept - self._rest >= (WORTH_BYTES if now - self._gave >= EVERY_S else MUCH_BYTES):
+        if kept - self._rest >= (worth_bytes if now - self._gave >= EVERY_S else MUCH_BYTES):
             self._allocator.give_back()
             self._gave = now
             self._rest = self._allocator.kept()
@@ -80,6 +88,9 @@ returned when it is freed, and how many heaps there are."""
 KEPT_BYTES = 2**30
 MAPPED_BYTES = 2**26
 """Pieces of this size are rare, and few fit into the place of another: kept, they make a heap grow by gigabytes."""
+MAPPED_BYTES_OF_HELPERS = 2**17
+"""glibc's own value at the start. By itself it raises it to the largest piece that was freed, up to 32 MB, and what is
+smaller stays in the heap of the thread that asked for it."""
 MAPPED_BYTES_OF_OLD = 2**25
 """The same before glibc 2.35, which takes no more."""
 
@@ -112,3 +123,13 @@ def keep_freed_memory() -> Allocator | None:
     """
     library = ctypes.CDLL(None)
     return Glibc(library) if hasattr(library, "mallinfo2") and hasattr(library, "malloc_trim") else None
+
+
+def return_freed_memory() -> None:
+    """From now on this process returns large pieces as they are freed, and keeps one heap for all threads. For processes that
+    hold sound for a while, of ever other lengths and on many threads: they would come to hold several times of what they
+    use. No change with C libraries that do not know these settings."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(MMAP_THRESHOLD, MAPPED_BYTES_OF_HELPERS)
+        library.mallopt(ARENA_MAX, 1)

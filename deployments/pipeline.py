@@ -18,13 +18,15 @@ import itertools
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.audio.byte_pipe import BytePipe
@@ -34,8 +36,13 @@ from deployments.audio.decode import Decoder, decode_all
 from deployments.audio.overlap_add import join
 from deployments.audio.resample import Resampler, rate_for
 from deployments.engines.base import Chunk, Samples, Stems
-from deployments.errors import Failure, MotetError, as_failure, fail
+from deployments.error_log import logged_failure
+from deployments.errors import Failure, MotetError, in_one_line
+from deployments.heap import return_freed_memory
 from deployments.settings import SeparationSettings
+
+REPLICA_GONE = (RayError, RayServeException)
+"""What Ray raises when a replica ends or takes no more."""
 
 ATTEMPTS = 2
 """A chunk that fails is separated once more, elsewhere where there is an elsewhere."""
@@ -43,13 +50,15 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class SeparationTask:
-    """What to take apart and how. `sample_rates` are those the model takes; seconds are of audio."""
+    """What to take apart and how. `sample_rates` are those the model takes; seconds are of audio. `size_bytes` is
+    the recording's, where it is known."""
 
     sample_rates: tuple[int, ...]
     chunk_seconds: float
     overlap_seconds: float
     description: str | None = None
     reference: bytes | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +84,8 @@ class Merged:
 class Session:
     """One upload on its way through a chunker replica."""
 
-    task: SeparationTask
     pipe: BytePipe
-    chunks: Any = None
+    chunks: Iterator[tuple[ChunkTicket, Chunk]]
     ready: dict[int, Chunk] = field(default_factory=dict)
     touched: float = 0.0
 
@@ -86,6 +94,7 @@ class Chunker:
     """Cuts uploads into chunks, on request."""
 
     def __init__(self, settings: SeparationSettings) -> None:
+        return_freed_memory()  # before the decoders' threads begin
         self._settings = settings
         self._sessions: dict[str, Session] = {}
         self._decoders = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
@@ -96,9 +105,8 @@ class Chunker:
         if len(self._sessions) >= self._settings.max_sessions:
             return Failure("overloaded", "Too many recordings are being separated.", "Try again in a moment.")
         pipe = BytePipe(self._settings.block_bytes * 4, self._settings.session_idle_seconds)
-        session = Session(task, pipe, touched=time.monotonic())
-        session.chunks = _cut(session, self._settings)
-        self._sessions[name] = session
+        chunks = _cut(pipe, task, self._settings)
+        self._sessions[name] = Session(pipe, chunks, touched=time.monotonic())
         return None
 
     async def feed(self, name: str, block: bytes, last: bool) -> Failure | None:
@@ -120,11 +128,10 @@ class Chunker:
         try:
             found = await loop.run_in_executor(self._decoders, next, session.chunks, None)
         except Exception as error:
-            return as_failure(error)
+            return logged_failure(error, "The chunker")
         if found is None:
             return None
         ticket, chunk = found
-        assert isinstance(ticket, ChunkTicket)
         session.ready[ticket.index] = chunk
         return ticket
 
@@ -160,10 +167,10 @@ def _lost() -> Failure:
     return Failure("unavailable", "The recording's session is gone.", "Send the file again.", code="session_lost")
 
 
-def _cut(session: Session, settings: SeparationSettings) -> Any:
-    """Decodes and cuts; a generator of (ticket, chunk) that runs on a decoder thread."""
-    task = session.task
-    decoder = Decoder(session.pipe, mono=False, max_seconds=settings.max_audio_seconds)
+def _cut(pipe: BytePipe, task: SeparationTask, settings: SeparationSettings) -> Generator[tuple[ChunkTicket, Chunk]]:
+    """Decodes and cuts; it runs on a decoder thread. It knows nothing of its session, which holds it: the sound of every
+    upload would stay in such a cycle until Python's collector looks for some, which it seldom does in a replica."""
+    decoder = Decoder(pipe, mono=False, max_seconds=settings.max_audio_seconds, size_bytes=task.size_bytes)
     try:
         rate = rate_for(decoder.info.sample_rate, task.sample_rates)
         plan = plan_chunks(task.chunk_seconds, task.overlap_seconds, rate)
@@ -198,6 +205,9 @@ def _ticketed(
 class Merger:
     """Joins neighbouring chunks. It keeps nothing, so any replica can do any join."""
 
+    def __init__(self) -> None:
+        return_freed_memory()
+
     async def join(
         self, previous: Stems | Failure | None, current: Stems | Failure, plan: ChunkPlan, last: bool
     ) -> Merged | Failure:
@@ -209,7 +219,7 @@ class Merger:
         try:
             return await asyncio.to_thread(join_stems, previous, current, plan, last)
         except Exception as error:
-            return as_failure(error)
+            return logged_failure(error, "The merger")
 
 
 def join_stems(previous: Stems | None, current: Stems, plan: ChunkPlan, last: bool) -> Merged:
@@ -229,8 +239,8 @@ class Place(Protocol):
     def request(self) -> AbstractContextManager[None]:
         """Counts a chunk as under way."""
 
-    async def while_alive(self, answer: Awaitable[Any]) -> Any:
-        """The answer, unless no replica of the place lives."""
+    async def while_alive(self, answer: Awaitable[Any], *, last: bool) -> Any:
+        """The answer, unless no replica of the place lives. The `last` place is waited for while its replica starts."""
 
     def doubt(self) -> None:
         """Says that a replica seems to be gone: `pick` prefers other places until one answers."""
@@ -282,6 +292,8 @@ class SeparationGraph:
             if feeding is not None and feeding.done():
                 await feeding  # what broke the upload says more than what its absence broke
             raise
+        except REPLICA_GONE as error:
+            raise MotetError(_gone(error)) from error
         finally:
             if feeding is not None:
                 feeding.cancel()
@@ -328,10 +340,10 @@ class SeparationGraph:
             last = attempt + 1 == ATTEMPTS
             try:
                 merged = await self._try_join(previous, item, patient=last)
-            except Exception as error:
+            except Exception:
                 item.place.doubt()
                 if last:
-                    return _raise(as_failure(error))  # type: ignore[no-any-return]
+                    raise
                 if previous is not None:  # its stems may have gone with the machine that held them
                     _send_again(previous, pick())
                     previous.leave()
@@ -346,7 +358,7 @@ class SeparationGraph:
     async def _try_join(self, previous: InFlight | None, item: InFlight, *, patient: bool) -> Merged | Failure:
         stems = None if previous is None else previous.stems
         joined = self._merger.join.remote(stems, item.stems, item.ticket.plan, item.ticket.last)
-        merged: Merged | Failure = await (joined if patient else item.place.while_alive(joined))
+        merged: Merged | Failure = await item.place.while_alive(joined, last=patient)
         return merged
 
 
@@ -370,5 +382,15 @@ def _send_again(item: InFlight, place: Place) -> None:
 
 def _raise(answer: Any) -> Any:
     if isinstance(answer, Failure):
-        raise fail(answer.kind, answer.cause, answer.remedy, param=answer.param, code=answer.code)
+        raise MotetError(answer)
     return answer
+
+
+def _gone(error: Exception) -> Failure:
+    return Failure(
+        "unavailable",
+        "A part of the service went away while the recording was being separated.",
+        "Send the file again in a moment.",
+        code="separation_interrupted",
+        detail=in_one_line(error),
+    )

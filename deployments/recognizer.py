@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from deployments.engines.base import RecognitionEngine, RecognitionOptions, RecognitionTraits, Transcript, Window
-from deployments.errors import Failure, as_failure
+from deployments.error_log import logged_failure
+from deployments.errors import Failure
 from deployments.listening import Heard, first_second_of_silence, windows_of
 from deployments.replica import ModelReplica
 from deployments.scheduling import Wish
@@ -47,10 +48,11 @@ class Recognizer(ModelReplica):
                 if window is None:
                     return
         except Exception as error:
-            yield as_failure(error)
+            yield logged_failure(error, self.model)
         finally:
             for _, task in running:
                 task.cancel()
+                task.add_done_callback(_forget)
 
     async def _oldest(self, running: deque[tuple[Window, asyncio.Task[Stepped[Transcript]]]]) -> Heard:
         window, task = running[0]
@@ -73,3 +75,9 @@ class Recognizer(ModelReplica):
         """Listens to a second of almost nothing."""
         silence = first_second_of_silence(self._engine.traits.sample_rate)
         await self._stepper.step(silence, self._wish(silence))
+
+
+def _forget(task: asyncio.Task[Stepped[Transcript]]) -> None:
+    """One window's error is told; asyncio would log those of its neighbours as never retrieved."""
+    if not task.cancelled():
+        task.exception()

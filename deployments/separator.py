@@ -7,7 +7,8 @@ import time
 import numpy as np
 
 from deployments.engines.base import Chunk, SeparationEngine, SeparationTraits, Stems
-from deployments.errors import Failure, as_failure
+from deployments.error_log import logged_failure
+from deployments.errors import Failure
 from deployments.replica import ModelReplica
 from deployments.scheduling import Wish
 
@@ -33,7 +34,7 @@ class Separator(ModelReplica):
             with self.load.work(chunk.samples.shape[-1] / chunk.sample_rate):
                 return (await self._stepper.step(chunk, _wish(chunk))).result
         except Exception as error:
-            return as_failure(error)
+            return logged_failure(error, self.model)
 
     async def answer_once(self) -> None:
         """Takes a second of silence apart."""

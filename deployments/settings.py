@@ -36,6 +36,25 @@ class StepSettings(StrictModel):
     gate: bool
 
 
+BAD_CHECKS = 3
+"""So many in a row, and Ray Serve 2.60 replaces a replica: `ray.serve._private.constants`, where it cannot be set."""
+
+
+class HealthSettings(StrictModel):
+    """How often Ray Serve asks a replica whether it is well, and how long that may take to answer. After three bad or
+    missing answers in a row the replica is ended, with whatever it still does, and another one is started."""
+
+    period_s: float
+    timeout_s: float
+
+    @property
+    def noticed_within_s(self) -> float:
+        """How long it takes at most until a replica that stands still is ended. Ray Serve varies its period by a tenth, and
+        looks which checks are due every half period."""
+        longest_period_s = 1.6 * self.period_s
+        return longest_period_s + (BAD_CHECKS - 1) * max(self.timeout_s, longest_period_s) + self.timeout_s
+
+
 class PacingSettings(StrictModel):
     """The buffer between an engine and a socket, and what is done when sound comes late.
 

@@ -19,7 +19,8 @@ from deployments.engines.base import (
     SpeechTraits,
     VoiceReference,
 )
-from deployments.errors import Failure, as_failure
+from deployments.error_log import logged_failure
+from deployments.errors import Failure
 from deployments.load import Work
 from deployments.metrics import SpeechMetrics, StreamPace
 from deployments.replica import ModelReplica
@@ -94,7 +95,7 @@ class Synthesizer(ModelReplica):
                     waited_s = took_s = 0.0
                     heard = made
         except Exception as error:
-            yield as_failure(error)
+            yield logged_failure(error, self.model)
         finally:
             self._metrics.opened(-1)
             pace.ended()

@@ -39,8 +39,9 @@ LEAST_LENGTH, MOST_LENGTH = 0.25, 4.0
 MARGIN = 1.1
 """Measured speeds waver. A client that was told a moment too early would be refused twice."""
 
-MOST_RETRY_S = 3600.0
-"""A prediction further ahead than this means that nothing is known."""
+LONGEST_TURN = 2.0
+"""A silence counts against a speed up to this many times the memory, or the usual time of a turn. A slower engine is still
+learned, from turn to turn; one that stood still for a while and goes on is as fast as before."""
 
 ROUNDING = 1e-6
 """Seconds of audio, far below a sample, by which sums of floats may be off."""
@@ -53,7 +54,8 @@ class AdmissionSettings(StrictModel):
     all placements; a request longer than a limit counts as the limit itself, so it gets in where nothing else waits.
     A request of at most `short_seconds_of_audio` may overstep both by that much, so that a chat reply is not refused
     because of a book. `max_wait_s` bounds the predicted wait for a first sound. `first_speed`, audio seconds per
-    second, is assumed before anything was measured; measurements fade with the time constant `speed_memory_s`.
+    second, is assumed before anything was measured; measurements fade with the time constant `speed_memory_s`. A client
+    that is refused is told to come back after `max_retry_after_s` at the latest: a longer prediction is a guess.
     """
 
     max_queued_seconds_of_audio: Positive
@@ -62,6 +64,7 @@ class AdmissionSettings(StrictModel):
     speed_memory_s: Positive
     first_speed: Positive
     short_seconds_of_audio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_retry_after_s: Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,7 @@ class Admission:
         `key` names who asks; requests without one share no limit of their own. `max_wait_s` holds instead of the settings'.
         A text that is still being written has no more than `reach` seconds of audio queued, however far it is ahead. Raises
         an `overloaded` `MotetError` with code `queue_full` and the seconds after which the same request would get in if
-        nobody else came.
+        nobody else came, at most the settings' `max_retry_after_s`.
         """
         assert seconds >= 0 and math.isfinite(seconds), seconds
         refusals = []
@@ -203,7 +206,7 @@ class Admission:
                 return self._join(ticket)
             queue.refused += 1
             refusals.append(refusal)
-        raise min(refusals, key=lambda refusal: refusal.retry_after_s).error()
+        raise self._refused(min(refusals, key=lambda refusal: refusal.seconds))
 
     def add(self, ticket: Ticket, seconds: float) -> None:
         """An open ticket's text went on. See `Ticket.adds`."""
@@ -213,7 +216,7 @@ class Admission:
         if (queued := min(left, ticket.reach)) > ticket.queued:
             for refusal in self._key_refuses(ticket.key, queued, besides=ticket):
                 queue.refused += 1
-                raise refusal.error()
+                raise self._refused(refusal)
         ticket.asked += seconds
         ticket.left = left
 
@@ -235,7 +238,10 @@ class Admission:
         """Why a request does not get into a queue: of several reasons, the one that lasts longest."""
         wait = _wait_refuses(queue, max_wait_s)
         refusals = [*self._queue_refuses(queue, left), *self._key_refuses(key, left), *wait]
-        return max(refusals, key=lambda refusal: refusal.retry_after_s, default=None)
+        return max(refusals, key=lambda refusal: refusal.seconds, default=None)
+
+    def _refused(self, refusal: _Refusal) -> MotetError:
+        return refusal.error(self.settings.max_retry_after_s)
 
     def _join(self, ticket: Ticket) -> Ticket:
         ticket.queue.tickets[ticket] = None
@@ -296,13 +302,10 @@ class _Refusal:
     cause: str
     seconds: float
 
-    @property
-    def retry_after_s(self) -> float:
-        return min(self.seconds * MARGIN, MOST_RETRY_S)
-
-    def error(self) -> MotetError:
-        remedy = f"Try again in {max(1, math.ceil(self.retry_after_s))} s."
-        return fail("overloaded", self.cause, remedy, code="queue_full", retry_after_s=self.retry_after_s)
+    def error(self, most_s: float) -> MotetError:
+        retry_after_s = min(self.seconds * MARGIN, most_s)
+        remedy = f"Try again in {max(1, math.ceil(retry_after_s))} s."
+        return fail("overloaded", self.cause, remedy, code="queue_full", retry_after_s=retry_after_s)
 
 
 class SessionPlaces:
@@ -328,11 +331,13 @@ class SessionPlaces:
 class _Rate:
     """An amount per second, or per whatever else passes; what is old counts exponentially less.
 
-    An amount counts as made evenly since the one before it, so its size may be large against the memory.
+    An amount counts as made evenly since the one before it, so its size may be large against the memory. What passes without
+    one counts up to `longest` times the memory, or what passed before the last one.
     """
 
-    def __init__(self, first: float, memory: float) -> None:
+    def __init__(self, first: float, memory: float, longest: float = math.inf) -> None:
         self._memory = memory
+        self._longest = longest
         self._span = memory * FIRST_SHARE
         self._amount = first * self._span
         self._pending = 0.0
@@ -346,7 +351,7 @@ class _Rate:
 
     def passes(self, span: float) -> None:
         """Time in which the amount could grow went by."""
-        self._pending += span
+        self._pending = min(self._pending + span, self._longest * max(self._memory, self._usual))
 
     def add(self, amount: float) -> None:
         """The amount grew."""
@@ -372,8 +377,8 @@ class _Queue:
         self.placement = placement
         self.tickets: dict[Ticket, None] = {}
         self.refused = 0
-        self.speed = _Rate(settings.first_speed, settings.speed_memory_s)
-        self.turns = _Rate(settings.first_speed / FIRST_TURN_SECONDS, settings.speed_memory_s)
+        self.speed = _Rate(settings.first_speed, settings.speed_memory_s, LONGEST_TURN)
+        self.turns = _Rate(settings.first_speed / FIRST_TURN_SECONDS, settings.speed_memory_s, LONGEST_TURN)
         self.length = _Rate(1.0, LENGTH_MEMORY_SECONDS_OF_AUDIO)
         self._now_s = now_s
 

@@ -23,6 +23,7 @@ from serve_app.origins import PageCheck
 from serve_app.piece_cache import PieceCache
 from serve_app.placement import ModelDirectory
 from serve_app.request_bodies import BodyDeadline, BodyPace, RequestPlaces
+from serve_app.request_name import NamesRequests
 from serve_app.routes import (
     health,
     models,
@@ -61,7 +62,8 @@ class Service:
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue for about `seconds` of audio, of which at most `reach` are ever queued. Raises `MotetError`
-        (overloaded)."""
+        (overloaded; unavailable when the model is frozen)."""
+        self.directory.ensure_not_frozen(name)
         model, settings = self.config.models[name], self.config.speech.admission
         task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
         key = key_digest(headers) if self.config.security.api_key_sha256 else None
@@ -104,4 +106,5 @@ def build_api(service: Service) -> ASGIApp:
     guarded = Deadline(BodyDeadline(guarded, pace), limits.request_deadline_s)
     security = service.config.security
     guarded = KeyCheck(guarded, security.api_key_sha256)
-    return PageHeaders(PageCheck(guarded, security.allowed_hosts, security.allowed_origins))
+    guarded = PageCheck(guarded, security.allowed_hosts, security.allowed_origins)
+    return NamesRequests(PageHeaders(guarded))

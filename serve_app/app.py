@@ -14,6 +14,7 @@ from cluster.autoscaling import autoscaling_config
 from deployments.pipeline import Chunker, Merger
 from deployments.recognizer import Recognizer
 from deployments.separator import Separator
+from deployments.settings import HealthSettings
 from deployments.synthesizer import Synthesizer
 from serve_app.config import AppConfig, Model, Placement
 from serve_app.gateway import Gateway
@@ -48,6 +49,7 @@ def build(config: AppConfig) -> Application:
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=100,
         ray_actor_options=_front(config),
+        **_health(config.health_check),
     )(serve.ingress()(Gateway))
     return versioned(gateway, *_apart_from_steps(config)).bind(config, models, graph)
 
@@ -63,6 +65,7 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
         max_surge_percent=placement.surge_percent,
         ray_actor_options=placement.hardware.actor_options(),
         user_config=model.steps.model_dump(),
+        **_health(placement.health_check),
         **_replicas(name, placement, config),
     )(SHIMS[model.task])
     extra: list[Any] = [config.windows] if model.task == "transcription" else []
@@ -78,6 +81,10 @@ def _replicas(name: str, placement: Placement, config: AppConfig) -> dict[str, A
     return {"autoscaling_config": autoscaling_config(name, placement.autoscaling, seconds)}
 
 
+def _health(check: HealthSettings) -> dict[str, Any]:
+    return {"health_check_period_s": check.period_s, "health_check_timeout_s": check.timeout_s}
+
+
 def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
     """A deployment of the separation graph that holds no model."""
     deployment = serve.deployment(
@@ -86,6 +93,7 @@ def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=100,
         ray_actor_options=_front(config),
+        **_health(config.health_check),
     )(shim)
     return versioned(deployment, config.separation.model_dump_json())
 

@@ -24,6 +24,7 @@ from deployments.errors import MotetError, fail
 from deployments.mistakes import in_words, model_inside, nearest
 from deployments.settings import (
     ArrivalSettings,
+    HealthSettings,
     PacingSettings,
     PieceSettings,
     SeparationSettings,
@@ -190,6 +191,7 @@ class AdmissionControl(AdmissionSettings):
     speed_memory_s: Positive = 5.0
     first_speed: Positive = 20.0
     short_seconds_of_audio: float = Field(10.0, ge=0)
+    max_retry_after_s: Positive = 60.0
 
 
 class Speech(StrictModel):
@@ -218,14 +220,26 @@ class Speech(StrictModel):
         return PRESETS[cast(Preset, pacing)]
 
 
+class HealthCheck(HealthSettings):
+    """A frozen replica is ended 12 to 15 s after it froze. One whose event loop answers within 4 s, once in 12 s, stays,
+    whatever its engine does on its own thread."""
+
+    period_s: Positive = 2.0
+    timeout_s: Positive = 4.0
+
+
 class Spillover(StrictModel):
     """When a request goes on to another placement of its model. One that is silent for `silent_s` is asked whether it
     lives, and has `life_sign_s` to say so, which a replica does beside its engine, however busy that is. When the replica
     that would have said so is gone too, it is asked anew after `ask_again_s`. When no placement lives, one that went down to
-    no replicas has `wake_s` to come up before the next, dearer one is woken too."""
+    no replicas has `wake_s` to come up before the next, dearer one is woken too.
+
+    The last placement left has `last_life_sign_s` more to say that it lives. If its replicas do not, requests for the model
+    are answered 503 at once, until one does."""
 
     silent_s: Positive = 1.0
     life_sign_s: Positive = 1.0
+    last_life_sign_s: Positive = 5.0
     ask_again_s: Positive = 0.5
     wake_s: Positive = 60.0
 
@@ -343,6 +357,7 @@ class Placement(StrictModel):
     max_ongoing_requests: Count = 64
     max_queued_requests: Count = 128
     stuck_after_seconds: Positive = 60.0
+    health_check: HealthCheck = HealthCheck()
     engine: Engine | None = None
     source: Weights | None = None
     sha256: Mapping[str, str] | None = None
@@ -420,7 +435,8 @@ class AppConfig(StrictModel):
     their bodies have arrived; it refuses others, and answers whether it lives and is ready all the same. WebSockets have a
     bound of their own. `gateway_on` any machine of a cluster that offers CPUs is for clusters that have a way in on each.
     A start, or an update, whose replicas take longer than `start_timeout_s` to come up is told as a failure; it counts from
-    when Ray Serve has been told of them, so that starting Ray comes on top."""
+    when Ray Serve has been told of them, so that starting Ray comes on top. `health_check` is for everything that holds no
+    model: gateways, chunkers and the merger."""
 
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
     speech: Speech = Speech()
@@ -435,6 +451,7 @@ class AppConfig(StrictModel):
     gateway_replicas: Count = 1
     gateway_on: Literal["head", "any"] = "head"
     gateway_max_ongoing_requests: Count = 512
+    health_check: HealthCheck = HealthCheck()
     drain_s: Positive = 600.0
     start_timeout_s: Positive = 300.0
 

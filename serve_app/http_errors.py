@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import traceback
 from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
@@ -11,10 +12,13 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, StringConstraints, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import Failure, MotetError, clipped, fail
+from deployments.errors import REPORT_IT, Failure, MotetError, clipped, fail, in_one_line
 from serve_app.config import mistakes_of
+from serve_app.request_name import REQUEST
 
 logger = logging.getLogger("ray.serve")
 
@@ -37,12 +41,13 @@ MOST_MISTAKES = 5
 RETRY_AFTER_S = 1.0
 """Where a failure does not say."""
 
-UNEXPECTED = Failure(
-    "engine",
-    "The service failed on this request, and has noted why.",
-    "Try again; if it happens again, report the x-request-id of the answer to whoever runs this service.",
-    code="internal_error",
-)
+UNEXPECTED = Failure("engine", "The service failed on this request.", REPORT_IT, code="internal_error")
+
+CLIENT_LEFT = 499
+"""nginx's status, and Ray Serve's, of a request whose client did not wait. It stands in the access log only."""
+
+LOGGED: Mapping[str, int] = {"engine": logging.ERROR, "unavailable": logging.WARNING}
+"""The failures that are not the client's, and how they are logged."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
 ModelName = Annotated[str, StringConstraints(max_length=256)]
@@ -52,7 +57,28 @@ ModelName = Annotated[str, StringConstraints(max_length=256)]
 def error_body(failure: Failure) -> dict[str, object]:
     """The answer's body."""
     kind = STATUS[failure.kind][1]
-    return {"error": {"message": failure.message, "type": kind, "param": failure.param, "code": failure.code}}
+    return {"error": {"message": _with_id(failure), "type": kind, "param": failure.param, "code": failure.code}}
+
+
+def _with_id(failure: Failure) -> str:
+    """The message; that of an error that is to be reported has the id under which the log has the rest."""
+    request_id = REQUEST.get().id
+    return (
+        f"{failure.message} Request id: {request_id}." if failure.kind == "engine" and request_id else failure.message
+    )
+
+
+def log_failure(failure: Failure) -> None:
+    """One line with the cause, for a failure that is not the client's. The replica's log has the traceback."""
+    if level := LOGGED.get(failure.kind):
+        logger.log(level, "%s failed: %s", REQUEST.get().what, failure.explained)
+
+
+def log_unexpected(error: BaseException) -> Failure:
+    """The traceback of an exception that nobody expected, as text (see `deployments.error_log`)."""
+    lines = "".join(traceback.format_exception(error)).rstrip()
+    logger.error("%s failed: %s\n%s", REQUEST.get().what, in_one_line(error), lines)
+    return UNEXPECTED
 
 
 def error_response(failure: Failure) -> JSONResponse:
@@ -92,7 +118,12 @@ def install_error_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(MotetError)
     async def _ours(request: Request, error: MotetError) -> Response:
+        log_failure(error.failure)
         return error_response(error.failure)
+
+    @api.exception_handler(ClientDisconnect)
+    async def _left(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_LEFT)  # Ray Serve's access log has a line of it
 
     @api.exception_handler(HTTPException)
     async def _starlette(request: Request, error: HTTPException) -> Response:
@@ -117,7 +148,43 @@ def install_error_handlers(api: FastAPI) -> None:
         name = clipped(str(fault["loc"][-1]))
         return error_response(Failure("invalid", f"{name}: {fault['msg']}.", param=name, code=fault["type"]))
 
-    @api.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> Response:
-        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(UNEXPECTED)
+    api.add_middleware(BrokenAnswers)
+
+
+class BrokenAnswers:
+    """Logs what no handler took, once: Starlette and Ray Serve would both log a traceback of it again.
+
+    An answer that has begun is left without its end, so that the server cuts the connection and the client sees that the
+    answer is not whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            failure = _logged(error)
+            if not started:
+                await error_response(failure)(scope, receive, send)
+
+
+def _logged(error: Exception) -> Failure:
+    """The failure of an answer. Starlette hides what a handler takes in a `RuntimeError` once the answer has begun."""
+    cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+    if isinstance(cause, MotetError):
+        log_failure(cause.failure)
+        return cause.failure
+    return UNEXPECTED if isinstance(cause, ClientDisconnect) else log_unexpected(cause)

@@ -3,6 +3,8 @@
 Ray Serve's router never says that a deployment has no replica: it keeps a request until there is one again. So a placement
 that stays silent is asked whether it lives, beside the request, and while it does not answer that its requests go to the
 model's other placements. The question stays open in Ray Serve's router, and is answered by the first replica that is back.
+If the last placement of a model has replicas and none answers, the model's requests are refused until one does, with the
+time until Ray Serve will have replaced them. If it has none, one is starting, and requests wait for it.
 
 A placement whose number of replicas follows the load may have none. Whatever waits in Ray Serve's router for such a one wakes
 it, so it is asked beside the router, and requests wait for it only when no other placement of the model lives.
@@ -14,15 +16,17 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.errors import Failure, MotetError, fail, quoted
-from serve_app.config import AppConfig, Autoscaling, Model, Spillover
+from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
+from deployments.replica import ReplicaReport
+from deployments.settings import HealthSettings
+from serve_app.config import AppConfig, Autoscaling, HealthCheck, Model, Placement, Spillover
 
 Answer = TypeVar("Answer")
 
@@ -31,6 +35,12 @@ TROUBLE = (RayError, RayServeException)
 
 SMOOTHING = 0.2
 """Weight of the newest time to first answer in its running mean."""
+
+START_S = 5.0
+"""From the end of a frozen replica to the process of its successor. The time to load the model comes on top."""
+
+LEAST_RETRY_S = 2.0
+"""Told to a client while a replacement takes longer than expected."""
 
 LOOK_AGAIN_S = 1.0
 """How old may be what is known of a placement that can lose its last replica for want of work."""
@@ -48,6 +58,13 @@ class NoReplica(RayServeException):
     """No replica of a placement answers."""
 
 
+class Silent(NoReplica):
+    """A placement has replicas, and none of them answers."""
+
+
+DEFAULT_HEALTH = HealthCheck()
+
+
 class PlacedModel:
     """One model on one hardware class, as seen from the gateway."""
 
@@ -59,8 +76,10 @@ class PlacedModel:
         spillover: Spillover,
         clock: Callable[[], float] = time.monotonic,
         autoscaling: Autoscaling | None = None,
+        health: HealthSettings = DEFAULT_HEALTH,
     ) -> None:
         self.name = f"{model}@{kind}"
+        self.model = model
         self.kind = kind
         self.elastic = autoscaling is not None and autoscaling.min_replicas == 0
         self.cost = autoscaling.cost if autoscaling else 0.0
@@ -74,6 +93,10 @@ class PlacedModel:
         self._question: asyncio.Task[None] | None = None
         self._looked_s = -math.inf
         self._doubted_s = -math.inf
+        self._health = health
+        self._load_s = 0.0
+        self._frozen_since_s: float | None = None
+        self._frozen_look: asyncio.Task[None] | None = None
 
     @property
     def sleeps(self) -> bool:
@@ -110,10 +133,11 @@ class PlacedModel:
 
     async def call(self, method: str, *arguments: Any, alone: bool) -> Any:
         """One answer. Raises `NoReplica` when no replica lives, unless this placement is the only one left."""
+        if alone:
+            self.ensure_not_frozen()
         asked_s = self._clock()
         with self.request(), self._doubted():
-            response = getattr(self.handle, method).remote(*arguments)
-            answer = await (response if alone else self.while_alive(response))
+            answer = await self.while_alive(getattr(self.handle, method).remote(*arguments), last=alone)
             self._answered(asked_s)
             return answer
 
@@ -122,7 +146,7 @@ class PlacedModel:
         if not self.alive:
             raise NoReplica(f"No replica of {self.name} answers.")
         if not self.elastic:
-            return await self.call("report", alone=False)
+            return self._note(await self.call("report", alone=False))
         with self._doubted():
             return await self._heard()
 
@@ -131,14 +155,15 @@ class PlacedModel:
 
         Raises `NoReplica` before the first answer as `call` does.
         """
+        if alone:
+            self.ensure_not_frozen()
         asked_s, place_in_line = self._clock(), self.under_way + 1
         answers = getattr(self._streaming, method).remote(*arguments)
         items: AsyncIterator[Any] = aiter(answers)
         ended = False
         with self.request(), self._doubted():
             try:
-                first = _next(items)
-                answer = await (first if alone else self.while_alive(first))
+                answer = await self.while_alive(_next(items), last=alone)
                 if self.alive:
                     self._learn((self._clock() - asked_s) / place_in_line)
                 self._answered(asked_s)  # after it, since the time to wake up says nothing of the next answer
@@ -150,20 +175,63 @@ class PlacedModel:
                 if not ended:
                     answers.cancel()
 
-    async def while_alive(self, answer: Awaitable[Answer]) -> Answer:
-        """The answer, however long it takes, as long as a replica lives. Raises `NoReplica`."""
+    async def while_alive(self, answer: Awaitable[Answer], *, last: bool = False) -> Answer:
+        """The answer, however long it takes, as long as a replica lives. Raises `NoReplica`; for the `last` placement of a
+        model only a `MotetError` (unavailable), when its replicas are frozen: one without replicas is waited for."""
         awaited = asyncio.ensure_future(answer)
         patience_s = self._spillover.wake_s if self.sleeps else self._spillover.silent_s
         try:
             while not await _done(awaited, patience_s):
                 question = self._ask()
-                if not await _done(awaited, self._spillover.life_sign_s, question) and not question.done():
-                    self.alive = False
+                if await _done(awaited, self._spillover.life_sign_s, question) or question.done():
+                    continue
+                self.alive = False
+                if not last:
                     raise NoReplica(f"No replica of {self.name} answers.")
+                if not await _done(awaited, None, self._look_for_frozen()):
+                    self.ensure_not_frozen()
             return awaited.result()
         finally:
             awaited.add_done_callback(_settle)
             awaited.cancel()
+
+    def _look_for_frozen(self) -> asyncio.Task[None]:
+        """Whether there are replicas and all are silent; one look at a time."""
+        if self._frozen_look is None or self._frozen_look.done():
+            silent_since_s = self._clock() - self._spillover.silent_s - self._spillover.life_sign_s
+            self._frozen_look = asyncio.create_task(self._note_frozen(silent_since_s))
+        return self._frozen_look
+
+    async def _note_frozen(self, silent_since_s: float) -> None:
+        try:
+            await self._heard(self._spillover.last_life_sign_s)
+        except Silent:
+            if self._frozen_since_s is None and not self.alive:
+                self._frozen_since_s = silent_since_s
+        except TROUBLE:
+            pass  # there are none, or they ended just now: others are starting
+        else:
+            self._came_back()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it has replicas that do not answer anything."""
+        return self._frozen_since_s is not None
+
+    def ensure_not_frozen(self) -> None:
+        """Raises `MotetError` (unavailable) with the time until frozen replicas will have been replaced."""
+        if self._frozen_since_s is None:
+            return
+        replaced_s = self._frozen_since_s + self._health.noticed_within_s + START_S + self._load_s
+        retry_after_s = max(LEAST_RETRY_S, replaced_s - self._clock())
+        raise fail(
+            "unavailable",
+            f"The model {self.model!r} does not answer, and is being restarted.",
+            f"Try again in {math.ceil(retry_after_s)} s.",
+            code="model_restarting",
+            retry_after_s=retry_after_s,
+            detail=f"{self.name} has been silent for {self._clock() - self._frozen_since_s:.1f} s",
+        )
 
     def doubt(self) -> None:
         """A replica is gone: others go elsewhere until one answers."""
@@ -177,6 +245,7 @@ class PlacedModel:
 
     def _came_back(self) -> None:
         self.alive, self.first_answer_seconds = True, None  # a new replica: what the old one took says nothing
+        self._frozen_since_s = None
 
     @contextmanager
     def _doubted(self) -> Iterator[None]:
@@ -196,25 +265,37 @@ class PlacedModel:
     async def _until_it_lives(self) -> None:
         while True:
             try:
-                await (self._heard() if self.elastic else self.handle.report.remote())
+                self._note(await (self._heard() if self.elastic else self.handle.report.remote()))
                 break
             except TROUBLE:
                 await asyncio.sleep(self._spillover.ask_again_s)
         if not self.alive:
             self._came_back()
 
-    async def _heard(self) -> Any:
-        """A report of one replica, without waiting where there is none. Raises `NoReplica`, or Ray Serve's
-        `DeploymentUnavailableError`."""
-        answers = self.handle.broadcast("report")
+    async def _heard(self, timeout_s: float | None = None) -> Any:
+        """A report of the replica that is first to give one, without waiting where there is none. Raises `NoReplica`, and
+        `Silent` when there are some and none answered, or Ray Serve's `DeploymentUnavailableError`."""
+        # Ray Serve's own `results_async` waits for all of them, the frozen ones too.
+        asked: list[Any] = await self.handle.broadcast("report")._fetch_replica_results_async()
+        answers = [asyncio.ensure_future(each.get_async()) for each in asked]
         try:
-            reports = await answers.results_async(timeout_s=self._spillover.life_sign_s, return_exceptions=True)
+            async with asyncio.timeout(timeout_s or self._spillover.life_sign_s):
+                for answer in asyncio.as_completed(answers):
+                    with suppress(*TROUBLE):
+                        return self._note(await answer)
         except TimeoutError as error:
-            raise NoReplica(f"No replica of {self.name} answers.") from error
-        for report in reports:
-            if not isinstance(report, BaseException):
-                return report
+            raise Silent(f"No replica of {self.name} answers.") from error
+        finally:
+            for each in answers:
+                each.add_done_callback(_settle)
+                each.cancel()
         raise NoReplica(f"No replica of {self.name} answers.")
+
+    def _note(self, report: Any) -> Any:
+        """The report, which tells how long a replica takes to load."""
+        if isinstance(report, ReplicaReport):
+            self._load_s = report.load_seconds + report.warm_up_seconds
+        return report
 
     def _learn(self, seconds: float) -> None:
         known = self.first_answer_seconds
@@ -231,7 +312,7 @@ async def _next(items: AsyncIterator[Any]) -> Any:
     return await anext(items, _END)
 
 
-async def _done(wanted: asyncio.Future[Any], timeout_s: float, *others: asyncio.Future[Any]) -> bool:
+async def _done(wanted: asyncio.Future[Any], timeout_s: float | None, *others: asyncio.Future[Any]) -> bool:
     """Waits until `wanted` or one of the others is done, or the time is over; whether `wanted` is."""
     await asyncio.wait({wanted, *others}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     return wanted.done()
@@ -242,15 +323,22 @@ class ModelDirectory:
 
     def __init__(self, config: AppConfig, handles: Mapping[str, Mapping[str, DeploymentHandle[Any]]]) -> None:
         self.models: Mapping[str, Model] = config.models
-        scaled: dict[tuple[str, str], Autoscaling | None] = {
-            (name, placement.hardware.kind): placement.autoscaling
+        configured: dict[tuple[str, str], Placement] = {
+            (name, placement.hardware.kind): placement
             for name, model in config.models.items()
             for placement in model.placements
         }
         self._aliases = {alias: name for name, model in config.models.items() for alias in model.aliases}
         self._placed = {
             name: [
-                PlacedModel(name, kind, handle, config.spillover, autoscaling=scaled[name, kind])
+                PlacedModel(
+                    name,
+                    kind,
+                    handle,
+                    config.spillover,
+                    autoscaling=configured[name, kind].autoscaling,
+                    health=configured[name, kind].health_check,
+                )
                 for kind, handle in kinds.items()
             ]
             for name, kinds in handles.items()
@@ -282,6 +370,12 @@ class ModelDirectory:
         known = [p.first_answer_seconds for p in placed if p.first_answer_seconds is not None]
         typical = min(known, default=1.0)
         return sorted(placed, key=lambda p: (not p.alive, p.expected_seconds(typical) if p.alive else p.cost))
+
+    def ensure_not_frozen(self, name: str) -> None:
+        """Raises `MotetError` (unavailable) when all replicas of a model are frozen: nothing is to wait for them."""
+        placed = self.placements(name)
+        if all(each.frozen for each in placed):
+            placed[0].ensure_not_frozen()
 
     async def traits(self, name: str) -> Any:
         """What the model can do, asked once."""
@@ -365,7 +459,10 @@ def unavailable(name: str, trouble: Exception | None) -> MotetError:
         return refused  # the replica's own words, which Ray wrapped
     if isinstance(trouble, BackPressureError):
         return fail("overloaded", f"The model {name!r} is busy.", "Try again in a moment.", code="model_busy")
-    return fail("unavailable", f"The model {name!r} has no replica that answers.", "Try again in a moment.")
+    detail = in_one_line(trouble) if trouble else None
+    return fail(
+        "unavailable", f"The model {name!r} has no replica that answers.", "Try again in a moment.", detail=detail
+    )
 
 
 def _value(answer: Any) -> Any:

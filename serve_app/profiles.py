@@ -63,6 +63,10 @@ ANY_RAY = {
 
 EVERYWHERE = ANY_RAY | {
     "RAY_worker_niceness": "0",  # a replica is not a batch job
+    # A frozen replica would keep its CPUs, and so its successor waiting, until `drain_s` is over.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+    # The throughput profile would keep a thousand lines of the log in memory, for hours where little happens.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }

@@ -11,9 +11,9 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import MotetError, as_failure
+from deployments.errors import Failure, MotetError
 from serve_app.guard import DUE
-from serve_app.http_errors import error_body
+from serve_app.http_errors import error_body, log_failure, log_unexpected
 
 
 class ClosingStream(StreamingResponse):
@@ -71,7 +71,15 @@ async def with_error_event(events: AsyncGenerator[bytes]) -> AsyncGenerator[byte
     except Exception as error:
         if not started:
             raise
-        yield event({"type": "error", **error_body(as_failure(error))})
+        yield event({"type": "error", **error_body(logged(error))})
+
+
+def logged(error: Exception) -> Failure:
+    """The failure to tell a client whose answer has begun. It is logged here, since no handler sees it."""
+    if isinstance(error, MotetError):
+        log_failure(error.failure)
+        return error.failure
+    return log_unexpected(error)
 
 
 async def _before_due(events: AsyncGenerator[bytes]) -> bytes | None:

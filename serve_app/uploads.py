@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,12 @@ INLINE_BYTES = 4 * 1024
 
 
 class Upload:
-    """A file of a form. It is read beside the event loop."""
+    """A file of a form, of `size` bytes. It is read beside the event loop."""
 
     def __init__(self, file: File) -> None:
         self._file = file
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
 
     async def read(self, count: int = -1) -> bytes:
         """The next `count` bytes, or all."""

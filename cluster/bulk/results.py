@@ -93,7 +93,7 @@ def table_of(outcomes: Sequence[tuple[str, Outcome]], model: str) -> pa.Table:
 
 def _rows(key: str, outcome: Outcome, model: str) -> list[Mapping[str, Any]]:
     if isinstance(outcome, Failure):
-        return [{"key": key, "model": model, "error_kind": outcome.kind, "error": outcome.message}]
+        return [{"key": key, "model": model, "error_kind": outcome.kind, "error": outcome.explained}]
     return [_row(key, result, model) for result in outcome]
 
 

@@ -1,7 +1,8 @@
 """Bytes that a stranger sent to sound: streaming, in constant memory, and only the formats we mean to read.
 
-The first bytes decide which demuxer opens the file, never its name, and both containers and codecs are allow-lists. How
-long a file claims to be is never believed: sound is decoded block by block until the limit is reached.
+The first bytes decide which demuxer opens the file, never its name, and both containers and codecs are allow-lists. A file
+that states a length over the limit is refused at once. One that states less is not believed: sound is decoded block by
+block until the limit is reached.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from math import ceil
-from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -23,7 +23,9 @@ from av.container import InputContainer
 from av.packet import Packet
 from numpy.typing import NDArray
 
+from deployments.audio.file_source import ByteSource, FileSource
 from deployments.audio.resample import Resampler
+from deployments.audio.stated_length import stated_seconds
 from deployments.errors import MotetError, fail
 
 Float = NDArray[np.float32]
@@ -33,8 +35,8 @@ HIGHEST_RATE = 192_000
 MOST_CHANNELS = 8
 # Decoders overshoot full scale a little, and that is kept; a float file can hold any number, and that is not.
 LOUDEST = 8.0
-SPOOLED_BYTES_IN_MEMORY = 2**20
-MOST_SPOOLED_BYTES = 2**30
+STATED_MARGIN_SECONDS = 1.0
+"""What encoders add at both ends, and some state."""
 
 ACCEPTED = "WAV, FLAC, MP3, OGG (Opus, Vorbis or FLAC), M4A, AAC or WebM"
 
@@ -76,13 +78,6 @@ _LOOKS = (
 av.logging.set_level(None)
 
 
-class ByteSource(Protocol):
-    """Anything that gives bytes in order: an upload, a pipe, an open file."""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes; none at the end."""
-
-
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
     """What a file holds: its rate in Hz, its channels, and its codec by FFmpeg's name ("mp3", "pcm_s16le")."""
@@ -101,9 +96,10 @@ class Decoder:
     give what can still be decoded.
 
     Opening raises `MotetError`: invalid `empty_audio`, `unsupported_audio` or `corrupt_audio`, or too_large
-    `audio_too_large` for an endless M4A. Iterating raises too_large `audio_too_long` once the sound passes
-    `max_seconds`, and `unsupported_audio` where the sound changes to a rate that is not accepted. What `file.read`
-    raises is raised unchanged.
+    `audio_too_large` for an endless M4A, or `audio_too_long` for a file that says that it is longer than `max_seconds`
+    (`stated_length`). Of a file that cannot seek, `size_bytes` is needed for that; without it only the sound itself counts.
+    Iterating raises too_large `audio_too_long` once the sound passes `max_seconds`, and `unsupported_audio` where the sound
+    changes to a rate that is not accepted. What `file.read` raises is raised unchanged.
     """
 
     def __init__(
@@ -114,24 +110,27 @@ class Decoder:
         mono: bool,
         max_seconds: float,
         block_seconds: float = 1.0,
+        size_bytes: int | None = None,
     ) -> None:
-        self._source = _Source(io.BytesIO(file) if isinstance(file, bytes) else file)
+        self._source = FileSource(io.BytesIO(file) if isinstance(file, bytes) else file, size_bytes)
         self._broken = False
+        self._max_seconds = max_seconds
         with ExitStack() as undo:
             undo.callback(self._source.close)
-            self._container = undo.enter_context(_open(self._source))
+            demuxer, container = _open(self._source)
+            self._container = undo.enter_context(container)
             self._stream = _sound_of(self._container)
             self._frames = self._decode()
             # Before the container, as PyAV would go on reading from one that is closed.
             undo.callback(self._frames.close)
             self._first = self._first_frame()
+            self._check_stated_length(demuxer)
             self._open = undo.pop_all()
         self.info = AudioInfo(
             self._first.sample_rate, _channels(self._first), self._stream.codec_context.codec.canonical_name
         )
         self._rate = sample_rate or self.info.sample_rate
         self._channels = 1 if mono else self.info.channels
-        self._max_seconds = max_seconds
         self._block_seconds = block_seconds
         self._given = 0
 
@@ -152,6 +151,16 @@ class Decoder:
     def close(self) -> None:
         """Frees the codec and ends the iteration; safe to call twice. The file stays open, as it is the caller's."""
         self._open.close()
+
+    def _check_stated_length(self, demuxer: str) -> None:
+        size = self._source.size_bytes
+        stated = size and stated_seconds(demuxer, self._container, self._stream, size, self._source.read_at)
+        if stated and stated > self._max_seconds + STATED_MARGIN_SECONDS:
+            raise self._too_long()
+
+    def _too_long(self) -> MotetError:
+        cause = f"The recording is longer than the limit of {self._max_seconds:g} seconds."
+        return fail("too_large", cause, "Send it in shorter parts.", param="file", code="audio_too_long")
 
     def _first_frame(self) -> AudioFrame:
         frame = next(self._frames, None)
@@ -205,8 +214,7 @@ class Decoder:
     def _counted(self, samples: Float) -> Float:
         self._given += samples.shape[1]
         if self._given > ceil(self._max_seconds * self._rate):
-            cause = f"The recording is longer than the limit of {self._max_seconds:g} seconds."
-            raise fail("too_large", cause, "Send it in shorter parts.", param="file", code="audio_too_long")
+            raise self._too_long()
         return samples
 
 
@@ -230,85 +238,14 @@ def decode_all(data: bytes, sample_rate: int | None, mono: bool, max_seconds: fl
     return np.concatenate(list(blocks), axis=1)
 
 
-class _Source:
-    """What FFmpeg reads instead of the caller's file.
-
-    It looks at the first bytes without losing them. It keeps an error of the file for us to raise, as PyAV would keep
-    it for whichever call fails next, and never hands over more than was asked for, as PyAV would write past its buffer.
-    """
-
-    def __init__(self, file: ByteSource) -> None:
-        self._file = cast(BinaryIO, file)
-        self._temporary = ExitStack()
-        self._can_seek = bool(getattr(file, "seekable", bool)())
-        self._error: Exception | None = None
-        self._ahead = b""
-        if self._can_seek:
-            self._file.seek(0)
-
-    def peek(self, size: int) -> bytes:
-        head = b""
-        while len(head) < size and (more := self.read(size - len(head))):
-            head += more
-        self.raise_error()
-        if self._can_seek:
-            self._file.seek(0)
-        else:
-            self._ahead = head
-        return head
-
-    def make_seekable(self) -> None:
-        """Moves all that is still to be read to a temporary file, if the file cannot seek."""
-        if self._can_seek:
-            return
-        spool = SpooledTemporaryFile(max_size=SPOOLED_BYTES_IN_MEMORY)
-        self._temporary.enter_context(spool)
-        while block := self.read(2**16):
-            spool.write(block)
-            if spool.tell() > MOST_SPOOLED_BYTES:
-                raise _too_large()
-        self.raise_error()
-        spool.seek(0)
-        self._file, self._can_seek = cast(BinaryIO, spool), True
-
-    def close(self) -> None:
-        self._temporary.close()
-
-    def read(self, size: int) -> bytes:
-        if self._ahead:
-            taken, self._ahead = self._ahead[:size], self._ahead[size:]
-            return taken
-        try:
-            return bytes(self._file.read(size))[:size]
-        except Exception as error:
-            self._error = error
-            return b""
-
-    def seekable(self) -> bool:
-        return self._can_seek
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except (OSError, ValueError):
-            # A damaged index points anywhere; a negative number tells FFmpeg that it does.
-            return -1
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-
-def _open(source: _Source) -> InputContainer:
+def _open(source: FileSource) -> tuple[str, InputContainer]:
+    """The demuxer's name, and the file that it opened."""
     demuxer = _demuxer(source.peek(_HEAD_BYTES))
     if demuxer == "mov":
         source.make_seekable()
     try:
         options = _WAV_OPTIONS if demuxer == "wav" else _OPTIONS
-        return av.open(source, "r", format=demuxer, container_options=options, metadata_errors="replace")
+        return demuxer, av.open(source, "r", format=demuxer, container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         source.raise_error()
         raise _corrupt() from error
@@ -395,8 +332,11 @@ def _samples(frame: AudioFrame) -> Float:
 def _fit(samples: Float, channels: int) -> Float:
     if samples.shape[0] == channels:
         return samples
-    mixed = samples.mean(axis=0, keepdims=True, dtype=np.float32)
-    return np.repeat(mixed, channels, axis=0)
+    mixed = samples[0].copy()
+    for row in samples[1:]:  # NumPy's mean takes ten times as long over channels that lie side by side
+        mixed += row
+    mixed /= len(samples)
+    return np.repeat(mixed[np.newaxis], channels, axis=0)
 
 
 def _empty(cause: str) -> MotetError:
@@ -405,11 +345,6 @@ def _empty(cause: str) -> MotetError:
 
 def _unsupported(cause: str) -> MotetError:
     return fail("invalid", cause, f"Send {ACCEPTED}.", param="file", code="unsupported_audio")
-
-
-def _too_large() -> MotetError:
-    cause = f"An M4A or MP4 file may hold at most {MOST_SPOOLED_BYTES // 2**20} MiB."
-    return fail("too_large", cause, "Send the sound alone, as MP3 or FLAC.", param="file", code="audio_too_large")
 
 
 def _corrupt() -> MotetError:

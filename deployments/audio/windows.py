@@ -18,31 +18,34 @@ class WindowCutter:
         self._rate = sample_rate
         self._longest = int(settings.window_seconds * sample_rate)
         self._shortest = int(settings.min_window_seconds * sample_rate)
-        self._held: Samples = np.zeros(0, np.float32)
+        self._blocks: list[Samples] = []
+        self._count = 0
         self._start = 0
 
     def push(self, samples: Samples) -> list[tuple[float, Samples]]:
         """Takes mono (n,) samples; returns the windows that are complete, each with its start in seconds."""
-        self._held = np.concatenate([self._held, samples])
+        self._blocks.append(samples)
+        self._count += len(samples)
         windows = []
-        while len(self._held) > self._longest:
-            windows.append(self._take(self._quietest_cut()))
+        while self._count > self._longest:  # only then are the blocks joined, once for each window
+            held = np.concatenate(self._blocks)
+            windows.append(self._take(held, self._quietest_cut(held)))
         return windows
 
     def finish(self) -> list[tuple[float, Samples]]:
         """The last window, if anything is left."""
-        return [self._take(len(self._held))] if len(self._held) else []
+        return [self._take(np.concatenate(self._blocks), self._count)] if self._count else []
 
-    def _take(self, length: int) -> tuple[float, Samples]:
-        window = (self._start / self._rate, self._held[:length].copy())
-        self._held = self._held[length:]
+    def _take(self, held: Samples, length: int) -> tuple[float, Samples]:
+        window = (self._start / self._rate, held[:length].copy())
+        self._blocks, self._count = [held[length:].copy()], self._count - length
         self._start += length
         return window
 
-    def _quietest_cut(self) -> int:
+    def _quietest_cut(self, held: Samples) -> int:
         """The middle of the quietest stretch between the shortest and the longest window."""
         width = max(1, int(LOUDNESS_SECONDS * self._rate))
-        energy = np.cumsum(np.square(self._held[self._shortest : self._longest], dtype=np.float64))
+        energy = np.cumsum(np.square(held[self._shortest : self._longest], dtype=np.float64))
         if len(energy) <= width:
             return self._longest
         loudness = energy[width:] - energy[:-width]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from deployments.engines.base import Chunk, EngineSpec, Samples, SeparationTraits, Stems
 from deployments.engines.identity import refusal
-from deployments.errors import MotetError, as_failure, fail
+from deployments.errors import MotetError, fail
 
 Spectrum = NDArray[np.complex64]
 """Short-time spectra: (channels, frames, bins) complex64."""
@@ -119,7 +119,7 @@ class NsNet2Engine:
         return TRAITS
 
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
-        """The stems of each chunk, or a `MotetError` in its place; chunks of one rate and length are one batch."""
+        """The stems of each chunk, or an error in its place; chunks of one rate and length are one batch."""
         results: dict[int, Stems | Exception] = {}
         alike: dict[tuple[int, int], list[int]] = {}
         for position, chunk in enumerate(chunks):
@@ -135,7 +135,7 @@ class NsNet2Engine:
         try:
             speech = self._networks[chunks[0].sample_rate](np.concatenate([chunk.samples for chunk in chunks]))
         except Exception as error:
-            return [MotetError(as_failure(error)) for _ in chunks]
+            return [error] * len(chunks)
         ends = np.cumsum([len(chunk.samples) for chunk in chunks])
         return [_stems(chunk, part) for chunk, part in zip(chunks, np.split(speech, ends[:-1]), strict=True)]
 

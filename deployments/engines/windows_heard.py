@@ -17,6 +17,8 @@ LEAST_REST_SECONDS = 1.0
 # OpenAI's rule for a segment that is not speech: openai/whisper, transcribe.py.
 NO_SPEECH_PROBABILITY = 0.6
 LOG_PROBABILITY = -1.0
+QUIETEST_SPEECH = 3e-4
+"""Peak of a window, of full scale. The network (Silero) heard speech at a peak of 0.003, and nothing any more at 0.001."""
 SAMPLE_RATE = 16_000
 """At which every Whisper hears, and at which speech is told from silence."""
 
@@ -104,8 +106,10 @@ def rest(window: Window, transcript: Transcript) -> Window | None:
 
 
 def has_speech(samples: Samples) -> bool:
-    """Whether there is a voice in mono samples at 16 kHz."""
-    return bool(len(samples)) and bool(get_speech_timestamps(samples))
+    """Whether there is a voice in mono samples at 16 kHz. Silence is not sent through the network that tells."""
+    if not len(samples) or max(samples.max(), -samples.min()) < QUIETEST_SPEECH:
+        return False
+    return bool(get_speech_timestamps(samples))
 
 
 def is_noise(no_speech_probability: float, average_log_probability: float) -> bool:

@@ -11,9 +11,10 @@ import psutil
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from deployments.errors import MotetError
 from deployments.replica import ReplicaReport
 from serve_app.api_types import service_of
-from serve_app.placement import ModelDirectory
+from serve_app.placement import ModelDirectory, NoReplica
 
 router = APIRouter()
 
@@ -56,7 +57,7 @@ async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
         async with asyncio.timeout(READY_TIMEOUT_S):
             reports = await directory.reports(name)
     except Exception as error:
-        return {"ready": False, "cause": str(error) or type(error).__name__}
+        return {"ready": False, "cause": _trouble(error)}
     troubles = {kind: _trouble(report) for kind, report in reports.items()}
     placements = {kind: trouble is None for kind, trouble in troubles.items()}
     for kind, report in reports.items():
@@ -68,8 +69,13 @@ async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
 
 
 def _trouble(report: ReplicaReport | Exception) -> str | None:
-    """Why a placement takes no work: it gave no report, or it has no room."""
-    return report.refusal if isinstance(report, ReplicaReport) else str(report) or type(report).__name__
+    """Why a placement takes no work: it gave no report, or it has no room. What an exception of Ray's says is not for
+    clients."""
+    if isinstance(report, ReplicaReport):
+        return report.refusal
+    if isinstance(report, MotetError):
+        return report.failure.message
+    return str(report) if isinstance(report, NoReplica) else f"It does not answer ({type(report).__name__})."
 
 
 def _facts(report: ReplicaReport) -> dict[str, Any]:

@@ -63,6 +63,7 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     service = service_of(request)
     fields = validated(SeparationFields, _split_stems(form.fields))
     name = service.directory.resolve(fields.model, "separation")
+    service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
     task = await _task(fields, form, traits, service.config.separation)
@@ -125,6 +126,7 @@ async def _task(
         overlap_seconds=overlap,
         description=fields.description,
         reference=await reference.read() if reference is not None else None,
+        size_bytes=form.file.size,
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal, NoReturn
@@ -27,13 +26,12 @@ from deployments.text.sources import ArrivingText
 from serve_app.admission import Ticket
 from serve_app.api_types import service_of
 from serve_app.guard import chosen_subprotocol, too_late
-from serve_app.http_errors import UNEXPECTED, error_body, validated
+from serve_app.http_errors import error_body, log_failure, log_unexpected, validated
 from serve_app.json_bodies import check_structure
 from serve_app.routes.speech import SpeechManner, ignores_instructions, plan_of, speaker_of
 from serve_app.speech_stream import Begun, SpeechPlan, SpeechStream
 
 router = APIRouter()
-logger = logging.getLogger("ray.serve")
 
 CLOSE_CODES: Mapping[str, int] = {
     "too_large": 1009,
@@ -100,10 +98,10 @@ async def speech_as_it_is_written(websocket: WebSocket) -> None:
     except TimeoutError:
         await _end_with(websocket, too_late(deadline_s))
     except MotetError as error:
+        log_failure(error.failure)
         await _end_with(websocket, error.failure)
-    except Exception:
-        logger.exception("A speech session failed")
-        await _end_with(websocket, UNEXPECTED)
+    except Exception as error:
+        await _end_with(websocket, log_unexpected(error))
 
 
 async def _while(listening: Coroutine[Any, Any, NoReturn], speaking: Coroutine[Any, Any, None]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from .conftest import Float, Service, encoded
 from .health_watch import HealthWatch
@@ -239,7 +240,7 @@ class TestForeignPages:
 
     def test_no_page_opens_a_session(self, service: Service) -> None:
         url = f"ws://127.0.0.1:{service.port}{SPEECH}/stream"
-        with pytest.raises(Exception, match="403"), connect(url, origin="http://evil.example"):  # type: ignore[arg-type]
+        with pytest.raises(Exception, match="403"), connect(url, origin=Origin("http://evil.example")):
             pass
 
     def test_curl_is_told_which_header_is_missing(self, service: Service) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -105,11 +104,20 @@ class FakeMethod:
     def remote(self, *arguments: Any) -> Any:
         """Calls the stand-in."""
         self.handle.calls.append((self.name, arguments))
-        answer = getattr(self.handle.target, self.name)(*arguments)
+        answer = _asked(self.handle.target, self.name)(*arguments)
         if hasattr(answer, "__anext__"):
             answer = Answers(answer)
             self.handle.answers.append(answer)
         return answer
+
+
+def _asked(target: Any, name: str) -> Any:
+    """A stand-in's method. Each of them lives, as far as it does not say otherwise itself."""
+    return getattr(target, name, _lives) if name == "report" else getattr(target, name)
+
+
+async def _lives() -> None:
+    pass
 
 
 class FakeHandle:
@@ -134,18 +142,30 @@ class FakeHandle:
 
 @dataclass
 class FakeBroadcast:
-    """The answers of all replicas: of one, or of none while the stand-in says that it is `asleep`."""
+    """The answers of all replicas: of the stand-in or its `replicas`, or of none while it says that it is `asleep`."""
 
     handle: FakeHandle
     name: str
 
-    async def results_async(self, timeout_s: float, return_exceptions: bool) -> list[Any]:
-        """Answers, without waiting where there is no replica."""
+    async def _fetch_replica_results_async(self) -> list[FakeResult]:
+        """What each replica was asked, without waiting where there is none."""
         asleep = getattr(self.handle.target, "asleep", None)
         if asleep is not None and asleep.is_set():
             raise DeploymentUnavailableError(DeploymentID("m@cuda", "motet"))
-        async with asyncio.timeout(timeout_s):
-            return [await getattr(self.handle.target, self.name)()]
+        targets = getattr(self.handle.target, "replicas", [self.handle.target])
+        return [FakeResult(target, self.name) for target in targets]
+
+
+@dataclass
+class FakeResult:
+    """One replica's answer."""
+
+    target: Any
+    name: str
+
+    async def get_async(self) -> Any:
+        """Asks the replica."""
+        return await _asked(self.target, self.name)()
 
 
 class ToneSynthesizer:

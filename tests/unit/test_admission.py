@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deployments.errors import Failure, MotetError
-from serve_app.admission import MOST_RETRY_S, Admission, AdmissionSettings, Ticket
+from serve_app.admission import LONGEST_TURN, Admission, AdmissionSettings, Ticket
 from serve_app.http_errors import error_response
 
 TICK_S = 0.05
@@ -24,6 +24,7 @@ SETTINGS = AdmissionSettings(
     speed_memory_s=5,
     first_speed=4,
     short_seconds_of_audio=10,
+    max_retry_after_s=3600,
 )
 
 
@@ -100,7 +101,7 @@ def play(guarded: Admission, clock: Clock, tickets: list[Ticket], event: tuple[A
         except MotetError as error:
             assert error.failure.code == "queue_full"
             assert error.failure.retry_after_s is not None
-            assert 0 < error.failure.retry_after_s <= MOST_RETRY_S
+            assert 0 < error.failure.retry_after_s <= SETTINGS.max_retry_after_s
     elif kind == "pass":
         clock.now_s += details[0]
     elif tickets:
@@ -238,10 +239,47 @@ def test_nobody_ahead_means_no_wait_however_slow_the_engine_was() -> None:
     guarded = admission(clock, max_wait_s=0.1)
     stuck = guarded.admit(["m@cpu"], None, 5)
     clock.now_s += 10_000
-    told = refusal(guarded, "m@cpu", None, 5).retry_after_s
-    assert told is not None and 1000 < told <= MOST_RETRY_S
+    assert refusal(guarded, "m@cpu", None, 5).retry_after_s
     stuck.close()
     assert guarded.admit(["m@cpu"], None, 5).open
+
+
+@pytest.mark.parametrize("frozen_s", [10.0, 40.0, 1e6])
+def test_an_engine_that_stands_still_makes_nobody_wait_for_hours(frozen_s: float) -> None:
+    """Ten listeners wait for their first sound, and a turn took a fifth of a second before."""
+    clock = Clock()
+    guarded, _ = measured(clock, 5.0, max_wait_s=1.0, max_retry_after_s=60.0)
+    waiting = [guarded.admit(["m@cpu"], None, 3) for _ in range(5)]
+    clock.now_s += frozen_s
+    told = [refusal(guarded, "m@cpu", None, 3).retry_after_s or 0.0 for _ in range(3)]
+    assert told == [told[0]] * 3 and 0 < told[0] <= 60
+    for ticket in waiting:  # the engine is back
+        clock.now_s += 0.2
+        ticket.made(3)
+        ticket.rests()
+    assert guarded.admit(["m@cpu"], None, 3).open
+    assert guarded.snapshot()["m@cpu"].speed > 1
+
+
+def test_no_one_is_sent_away_for_longer_than_the_settings_say() -> None:
+    guarded = admission(Clock(), max_retry_after_s=7.0)
+    guarded.admit(["m@cpu"], None, 100)
+    failure = refusal(guarded, "m@cpu", None, 90)
+    assert failure.retry_after_s == 7.0
+    assert failure.remedy == "Try again in 7 s."
+
+
+@pytest.mark.parametrize("turn_s", [1.0, 15.0, 40.0])
+def test_an_engine_that_is_slow_is_learned_however_long_its_turns(turn_s: float) -> None:
+    clock = Clock()
+    guarded = admission(clock)
+    assert turn_s > LONGEST_TURN * SETTINGS.speed_memory_s or turn_s < 10
+    for _ in range(12):
+        ticket = guarded.admit(["m@cpu"], None, 3)
+        clock.now_s += turn_s
+        ticket.made(3)
+        ticket.complete()
+    assert guarded._queues["m@cpu"].turns.value == pytest.approx(1 / turn_s, rel=0.2)
 
 
 @given(st.floats(0, 1e7))

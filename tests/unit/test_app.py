@@ -8,7 +8,7 @@ import pytest
 from ray.serve._private.build_app import build_app
 
 from serve_app.app import HEAD, build
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, HealthCheck, Model, Placement
 
 WITHOUT_A_MODEL = {"gateway", "chunker-0", "merger"}
 
@@ -31,3 +31,20 @@ def test_gateways_are_on_the_first_machine_or_on_those_with_cpus(
     for asked in options.values():
         needs = {"CPU": asked["num_cpus"]} | (asked.get("resources") or {})
         assert all(first.get(name, 0) >= share for name, share in needs.items()) == has_room
+
+
+def test_each_deployment_is_asked_for_its_health_as_the_configuration_says() -> None:
+    slow = Placement(health_check=HealthCheck(period_s=20, timeout_s=60))
+    models = {"quick": Model(engine="identity"), "slow": Model(engine="identity", placements=(slow,))}
+    config = AppConfig(models=models, health_check=HealthCheck(period_s=5, timeout_s=7))
+    built: Any = build_app(build(config), name="motet", default_runtime_env={})
+    found = {
+        each.name: (each._deployment_config.health_check_period_s, each._deployment_config.health_check_timeout_s)
+        for each in built.deployments
+    }
+    default = HealthCheck()
+    assert found == {
+        "quick@cpu": (default.period_s, default.timeout_s),
+        "slow@cpu": (20, 60),
+        **dict.fromkeys(WITHOUT_A_MODEL, (5, 7)),
+    }

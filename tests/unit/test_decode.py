@@ -326,7 +326,8 @@ def test_the_limit_counts_what_comes_out(kind: str) -> None:
 
 
 def test_sound_before_the_limit_is_given() -> None:
-    blocks = decode_stream(make("flac16", seconds=5), sample_rate=16000, mono=True, max_seconds=2.5, block_seconds=0.5)
+    recording = Pipe(make("flac16", seconds=5))  # of a pipe nobody knows whether it is as long as it says
+    blocks = decode_stream(recording, sample_rate=16000, mono=True, max_seconds=2.5, block_seconds=0.5)
     given: list[Float] = []
     with pytest.raises(MotetError):
         given.extend(blocks)
@@ -353,7 +354,7 @@ def test_an_error_of_the_file_is_raised_unchanged(kind: str, after: int) -> None
 
 
 def test_an_endless_m4a_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.audio.decode.MOST_SPOOLED_BYTES", 100_000)
+    monkeypatch.setattr("deployments.audio.file_source.MOST_SPOOLED_BYTES", 100_000)
 
     class Endless(Pipe):
         taken = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from deployments.heap import (
     SOON_S,
     TRIM_THRESHOLD,
     WORTH_BYTES,
+    WORTH_BYTES_WHEN_IDLE,
     Allocator,
     Glibc,
     Heap,
@@ -95,6 +98,55 @@ def test_little_is_kept_for_the_next_step() -> None:
     clock.now = EVERY_S
     heap.look()
     assert not allocator.given
+
+
+def test_a_replica_without_work_gives_back_less_too() -> None:
+    allocator, clock = Kept(WORTH_BYTES_WHEN_IDLE), Clock()
+    heap = Heap(allocator, clock)
+    clock.now = EVERY_S
+    heap.look()
+    assert allocator.given == 0
+    clock.now += SOON_S
+    heap.look_when_idle()
+    clock.now += SOON_S
+    heap.look_when_idle()
+    assert allocator.given == 1
+
+
+HELPER = """
+import ctypes, resource, sys
+from deployments.heap import return_freed_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+if "returned" in sys.argv:
+    return_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+library.free(library.malloc(16_000_000))
+before = resident()
+taken = []
+for _ in range(40):
+    for size in (2_000_000, 50_000):
+        taken.append(library.malloc(size))
+        ctypes.memset(taken[-1], 1, size)
+for piece in taken[::2]:
+    library.free(piece)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library")
+def test_a_helper_returns_what_it_frees() -> None:
+    """Forty blocks of sound with something small behind each: by itself glibc keeps all of them."""
+    kept = [
+        int(subprocess.run([sys.executable, "-c", HELPER, how], capture_output=True, check=True, text=True).stdout)
+        for how in ("kept", "returned")
+    ]
+    assert kept[0] > 60_000_000
+    assert kept[1] < 10_000_000
 
 
 def test_a_step_that_fails_is_looked_after_too() -> None:

@@ -12,8 +12,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.errors import Failure, MotetError
-from serve_app.config import AppConfig, Autoscaling, Cpu, Cuda, Mlx, Model, Placement, Spillover
-from serve_app.placement import ModelDirectory, NoReplica, PlacedModel
+from serve_app.config import AppConfig, Autoscaling, Cpu, Cuda, HealthCheck, Mlx, Model, Placement, Spillover
+from serve_app.placement import LEAST_RETRY_S, START_S, ModelDirectory, NoReplica, PlacedModel
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
@@ -302,6 +302,106 @@ async def test_what_a_stream_waited_for_a_lost_replica_says_nothing_of_the_next_
     await asyncio.wait_for(waiting, 5)
     assert placed.alive and placed.first_answer_seconds is None
     placed._ask().cancel()
+
+
+QUICK = Spillover(silent_s=0.01, life_sign_s=0.01, last_life_sign_s=0.01, ask_again_s=0.01)
+
+
+def alone_with(replica: Any) -> tuple[ModelDirectory, PlacedModel]:
+    """A model with one placement."""
+    config = AppConfig(models={"echo": Model(engine="identity")}, spillover=QUICK)
+    models = ModelDirectory(config, {"echo": cast("dict[str, Any]", {"cpu": FakeHandle(replica)})})
+    return models, models.placements("echo")[0]
+
+
+class Frozen(Replica):
+    """A replica that is there and does not answer anything while it is `gone`, as one does that was sent SIGSTOP."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.asked_again = asyncio.Event()
+
+    async def report(self) -> str:
+        if self.asked.is_set():
+            self.asked_again.set()
+        self.asked.set()
+        if self.gone.is_set():
+            await self.back.wait()
+        return self.name
+
+    def thaw(self) -> None:
+        self.gone.clear()
+        self.back.set()
+
+
+async def test_the_last_placement_is_not_waited_for_when_its_replica_is_frozen() -> None:
+    replica = Frozen("cpu")
+    models, placed = alone_with(replica)
+    replica.gone.set()
+    for ask in (models.call("echo", "ask"), anext(models.stream("echo", "stream"))):
+        with pytest.raises(MotetError) as caught:
+            await asyncio.wait_for(ask, 5)
+        assert (caught.value.failure.kind, caught.value.failure.code) == ("unavailable", "model_restarting")
+    handle = cast("FakeHandle", placed.handle)
+    assert [name for name, _ in handle.calls] == ["ask", "report"], "the second was refused without asking"
+    with pytest.raises(MotetError):
+        models.ensure_not_frozen("echo")
+    replica.thaw()
+    assert placed._question is not None
+    await asyncio.wait_for(placed._question, 5)
+    models.ensure_not_frozen("echo")
+    assert await models.call("echo", "ask") == "cpu"
+
+
+async def test_a_frozen_replica_among_others_keeps_nobody_out() -> None:
+    """The request is at the frozen one; another one says that it lives."""
+
+    class Several(Frozen):
+        def __init__(self) -> None:
+            super().__init__("frozen")
+            self.gone.set()
+            self.replicas = [self, Frozen("lively")]
+
+    replica = Several()
+    models, placed = alone_with(replica)
+    waiting = asyncio.create_task(models.call("echo", "ask"))
+    await asyncio.sleep(0.1)
+    assert not waiting.done() and not placed.frozen
+    replica.thaw()
+    assert await asyncio.wait_for(waiting, 5) == "frozen"
+
+
+async def test_a_replica_that_is_slow_to_say_that_it_lives_is_waited_for() -> None:
+    """It gives no sign within the first second, and does within the next five."""
+    replica = Frozen("cpu")
+    models, placed = alone_with(replica)
+    placed._spillover = QUICK.model_copy(update={"last_life_sign_s": 60.0})
+    replica.gone.set()
+    waiting = asyncio.create_task(models.call("echo", "ask"))
+    await asyncio.wait_for(replica.asked_again.wait(), 5)
+    replica.thaw()
+    assert await asyncio.wait_for(waiting, 5) == "cpu"
+    assert placed.alive and not placed.frozen
+
+
+async def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() -> None:
+    now = [100.0]
+    health = HealthCheck(period_s=3, timeout_s=4)
+    placed = PlacedModel("m", "cpu", cast("Any", FakeHandle(Replica("m"))), Spillover(), lambda: now[0], health=health)
+    placed._load_s, placed._frozen_since_s = 2.0, 100.0
+    told = []
+    for now[0] in (100.0, 110.0, 500.0):
+        with pytest.raises(MotetError) as caught:
+            placed.ensure_not_frozen()
+        told.append(caught.value.failure.retry_after_s)
+    after_s = health.noticed_within_s + START_S + 2.0
+    assert told == [pytest.approx(after_s), pytest.approx(after_s - 10), LEAST_RETRY_S]
+
+
+@pytest.mark.parametrize(("period_s", "timeout_s", "within_s"), [(2, 4, 15.2), (10, 30, 106), (10, 4, 52)])
+def test_how_long_a_frozen_replica_stays(period_s: float, timeout_s: float, within_s: float) -> None:
+    """Ray Serve asks every `period_s`, but not before the last answer came or was given up, and gives up three times."""
+    assert HealthCheck(period_s=period_s, timeout_s=timeout_s).noticed_within_s == pytest.approx(within_s)
 
 
 ELASTIC = AppConfig(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deployments.engine_thread import EngineThread
 from deployments.errors import MotetError
-from deployments.heap import Heap
+from deployments.heap import EVERY_S, Heap
 from deployments.load import ReplicaLoad
 from deployments.recording import LONGEST_RECORDING_S, Recording
 from deployments.replica import ModelReplica
@@ -82,6 +83,18 @@ async def test_an_idle_replica_records_when_it_is_asked_whether_it_is_well(bench
     await bench.checked()
     await bench.checked()
     assert bench.engine.captured.recorded == 2
+
+
+async def test_only_a_replica_without_work_gives_back_what_little_it_keeps(bench: Bench) -> None:
+    looks: list[str] = []
+    bench.replica.heap = SimpleNamespace(look=lambda: looks.append("look"), look_when_idle=lambda: looks.append("idle"))
+    bench.now = EVERY_S
+    with bench.replica.load.work(1.0):
+        await bench.checked()
+    bench.now += EVERY_S
+    await bench.checked()
+    await bench.replica.thread.run(lambda: None)
+    assert looks == ["look", "idle"]
 
 
 async def test_a_replica_at_work_records_nothing(bench: Bench) -> None:

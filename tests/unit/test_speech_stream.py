@@ -290,7 +290,8 @@ def test_after_a_gap_the_rest_can_be_put_behind_what_a_client_has(form: AudioFor
             filled = {"mp3": 2 * 2304, "aac": 4 * 1024}.get(form, 0)  # by the beginning and the end of both streams
             assert len(SPEECH) <= len(samples) <= most + filled
             if form in ("wav", "flac"):
-                np.testing.assert_allclose(samples[-CHUNK:], SPEECH[-CHUNK:], atol=2**-14)
+                rest = CHUNK - RATE // 50  # sound fades in after a gap, which may be just before the last chunk
+                np.testing.assert_allclose(samples[-rest:], SPEECH[-rest:], atol=2**-14)
 
     run(test)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.engines import registry, sources
+from deployments.engines import registry, sources, windows_heard
 from deployments.engines.base import EngineSpec, RecognitionOptions, Window
 from deployments.engines.whisper import WhisperEngine
+from deployments.engines.windows_heard import QUIETEST_SPEECH
 from deployments.errors import MotetError
 from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
 
@@ -32,6 +33,16 @@ class TestWhisper(RecognitionEngineProperties):
 @pytest.fixture(scope="module")
 def engine() -> WhisperEngine:
     return load()
+
+
+@pytest.mark.parametrize(("peak", "asked"), [(0.0, 0), (QUIETEST_SPEECH / 2, 0), (0.01, 1)])
+def test_silence_is_not_sent_through_the_network_that_tells_speech(
+    peak: float, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(windows_heard, "get_speech_timestamps", lambda samples: calls.append(len(samples)))
+    assert not windows_heard.has_speech(np.array([0.0, peak, -peak], np.float32))
+    assert len(calls) == asked
 
 
 def test_a_folder_laid_out_like_a_hub_snapshot_is_loaded(tmp_path: Path) -> None:

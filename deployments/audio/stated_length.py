@@ -1,0 +1,82 @@
+"""How long a recording says that it is, so that one which is far too long is refused before it is decoded.
+
+A file may say anything. What it says counts only where its size could hold that much: writers of live streams leave the
+length open, or state the largest number that fits. A file that says too little is stopped where the sound passes the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+MOST_SECONDS_PER_BYTE = 2.0
+"""The densest sound that is read: FLAC and Vorbis code a block of silence, up to 16 s, in about 10 bytes."""
+MICROSECONDS = 1_000_000
+
+_MPEG_1, _MONO = 3, 3
+_MPEG_RATES = (44_100, 48_000, 32_000)
+_MPEG_RATE_DIVISORS = {_MPEG_1: 1, 2: 2, 0: 4}
+
+ReadAt = Callable[[int, int], bytes]
+"""Reads up to a number of bytes from an offset on."""
+
+
+def stated_seconds(
+    demuxer: str, container: InputContainer, stream: AudioStream, size_bytes: int, read_at: ReadAt
+) -> float | None:
+    """The length that a file of `size_bytes` states, in seconds; None where it states none, or one that its size could not
+    hold. `demuxer` is FFmpeg's name of the container."""
+    seconds = _stated(demuxer, container, stream, read_at)
+    if seconds is None or not 0 < seconds <= size_bytes * MOST_SECONDS_PER_BYTE:
+        return None
+    if demuxer == "wav" and (bit_rate := stream.codec_context.bit_rate):
+        return min(seconds, size_bytes * 8 / bit_rate)
+    return seconds
+
+
+def _stated(demuxer: str, container: InputContainer, stream: AudioStream, read_at: ReadAt) -> float | None:
+    match demuxer:
+        case "flac":
+            return flac_seconds(read_at(0, 26))
+        case "mp3":
+            return xing_seconds(read_at(_after_id3(read_at(0, 10)), 64))
+        case "matroska":
+            return None if container.duration is None else container.duration / MICROSECONDS
+        case "wav" | "ogg" | "mov":
+            return (
+                None
+                if stream.duration is None or stream.time_base is None
+                else float(stream.duration * stream.time_base)
+            )
+    return None  # an AAC stream has no header, and FFmpeg guesses from its first bytes
+
+
+def flac_seconds(head: bytes) -> float | None:
+    """Of STREAMINFO, RFC 9639 section 8.2; None where the writer did not know the length."""
+    fields = int.from_bytes(head[18:26], "big")
+    rate, samples = fields >> 44, fields & (2**36 - 1)
+    return samples / rate if len(head) == 26 and rate and samples else None
+
+
+def xing_seconds(frame: bytes) -> float | None:
+    """Of the header that encoders put into the first frame of an MP3 with a variable bit rate ("Xing"), or a constant one
+    ("Info"); None where there is none. `frame` is the beginning of that frame."""
+    if len(frame) < 4 or frame[0] != 0xFF:
+        return None
+    version, rate_index, mono = (frame[1] >> 3) & 3, (frame[2] >> 2) & 3, frame[3] >> 6 == _MONO
+    if version not in _MPEG_RATE_DIVISORS or rate_index == 3:
+        return None
+    rate = _MPEG_RATES[rate_index] // _MPEG_RATE_DIVISORS[version]
+    samples_per_frame, side_bytes = (1152, 17 if mono else 32) if version == _MPEG_1 else (576, 9 if mono else 17)
+    tag = frame[4 + side_bytes :]
+    has_frames = len(tag) >= 12 and tag[:4] in (b"Xing", b"Info") and tag[7] & 1
+    return int.from_bytes(tag[8:12], "big") * samples_per_frame / rate if has_frames else None
+
+
+def _after_id3(head: bytes) -> int:
+    """Where the sound of an MP3 begins: behind its ID3v2 tag, whose size has seven bits a byte."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

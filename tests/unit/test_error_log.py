@@ -1,0 +1,45 @@
+"""What fails on a replica is logged there with its traceback, and told to clients without what the exception said."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.error_log import logged_failure
+from deployments.errors import MOST_DETAIL_CHARACTERS, Failure, MotetError, as_failure, in_one_line
+
+
+def raised(error: Exception) -> Exception:
+    """An exception with a traceback."""
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+def test_an_engine_error_is_logged_with_the_model_and_its_traceback(logged: pytest.LogCaptureFixture) -> None:
+    failure = logged_failure(raised(ValueError("shape (3, 4)\nin layer 7")), "hibari")
+    (record,) = logged.records
+    first, *lines = record.getMessage().splitlines()
+    assert record.levelname == "ERROR"
+    assert "hibari" in first and "ValueError: shape (3, 4) in layer 7" in first
+    assert lines[0] == "Traceback (most recent call last):" and "in raised" in "".join(lines)
+    assert (failure.kind, failure.code) == ("engine", "engine_failure")
+
+
+def test_clients_do_not_read_what_the_exception_said() -> None:
+    failure = as_failure(ValueError("shape (3, 4)"))
+    assert "shape" not in failure.message and "ValueError" not in failure.message
+    assert "report the request id" in failure.message
+    assert failure.explained == f"{failure.message} (ValueError: shape (3, 4))"
+    assert str(MotetError(failure)) == failure.explained
+
+
+@pytest.mark.parametrize("kind", ["invalid", "unsupported", "too_large", "overloaded", "unavailable"])
+def test_what_is_no_fault_of_the_engine_has_no_traceback(kind: str, logged: pytest.LogCaptureFixture) -> None:
+    failure = Failure(kind, "Something else.")  # type: ignore[arg-type]
+    assert logged_failure(raised(MotetError(failure)), "hibari") is failure
+    assert not logged.records
+
+
+def test_a_long_text_of_an_exception_is_cut() -> None:
+    assert len(in_one_line(ValueError("x" * 10**6))) <= MOST_DETAIL_CHARACTERS + 4

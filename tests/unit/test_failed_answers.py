@@ -1,0 +1,186 @@
+"""What the gateway logs of a request that fails, and what its client reads: one line with the cause, and no word of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message
+
+from deployments.engines.base import SpeechRequest
+from deployments.errors import as_failure, fail
+from deployments.wire import PackedChunk
+from serve_app.http_errors import install_error_handlers
+from serve_app.request_name import NamesRequests
+from tests.unit.fakes import ToneSynthesizer
+from tests.unit.test_api import Bench, events_of
+
+TEXT = "The first one is fine. The second one is not."
+SECRET = "the secret layer 7"
+ID = {"x-request-id": "my-id-7"}
+
+
+class Broken(ToneSynthesizer):
+    """Its engine fails at the second piece of a text, or at the first."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self._at = at
+
+    async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk]:
+        async for chunk in super().speak(request):
+            if chunk.index >= self._at:
+                yield as_failure(ValueError(SECRET))  # type: ignore[misc]
+                return
+            yield chunk
+
+
+def only_error(logged: pytest.LogCaptureFixture) -> str:
+    """The one line that was logged as an error."""
+    (record,) = [record for record in logged.records if record.levelno >= logging.WARNING]
+    assert record.levelname == "ERROR"
+    return record.getMessage()
+
+
+async def spoken_by(synthesizer: ToneSynthesizer, **fields: Any) -> httpx.Response:
+    body = {"model": "tone", "input": TEXT, "response_format": "pcm", **fields}
+    return await Bench(synthesizer).client.post("/v1/audio/speech", json=body, headers=ID)
+
+
+@pytest.mark.parametrize("stream_format", ["audio", "sse"])
+async def test_an_engine_error_is_one_line_and_a_message_with_the_request_id(
+    stream_format: str, logged: pytest.LogCaptureFixture
+) -> None:
+    answer = await spoken_by(Broken(0), stream_format=stream_format)
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 500
+    assert message.endswith("Request id: my-id-7.") and SECRET not in answer.text
+    line = only_error(logged)
+    assert "POST /v1/audio/speech" in line and SECRET in line and "\n" not in line
+
+
+async def test_an_error_in_the_middle_of_events_is_logged_and_told(logged: pytest.LogCaptureFixture) -> None:
+    answer = await spoken_by(Broken(1), stream_format="sse")
+    error = events_of(answer.text)[-1]
+    assert error["type"] == "error" and "Request id: my-id-7." in error["error"]["message"]
+    assert SECRET not in answer.text and SECRET in only_error(logged)
+
+
+async def test_a_sound_that_breaks_off_is_logged_once_and_has_no_end(logged: pytest.LogCaptureFixture) -> None:
+    sent = await messages_of(Bench(Broken(1)).api, model="tone", input=TEXT, response_format="pcm")
+    assert sent[0]["status"] == 200
+    assert all(message.get("more_body", True) for message in sent), "the client would take it for whole"
+    assert SECRET in only_error(logged)
+
+
+async def messages_of(api: Any, method: str = "POST", path: str = "/v1/audio/speech", **fields: Any) -> list[Message]:
+    """What a server is given to send."""
+    body = json.dumps(fields).encode()
+    headers = [(b"content-type", b"application/json"), (b"host", b"motet"), (b"x-request-id", b"my-id-7")]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "server": ("motet", 80),
+        "scheme": "http",
+    }
+    sent: list[Message] = []
+    incoming = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Message:
+        if message := next(incoming, None):
+            return message
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await api(scope, receive, send)
+    return sent
+
+
+def small_api() -> FastAPI:
+    """An application whose routes fail in every way."""
+    api = FastAPI()
+    install_error_handlers(api)
+
+    @api.get("/unexpected")
+    async def _unexpected() -> None:
+        raise KeyError(SECRET)
+
+    @api.get("/gone")
+    async def _gone() -> None:
+        raise fail("unavailable", "The model has no replica.", "Try again.", detail=SECRET)
+
+    @api.get("/wrong")
+    async def _wrong() -> None:
+        raise fail("invalid", "That is wrong.", "Mend it.")
+
+    @api.get("/left")
+    async def _left(request: Request) -> Response:
+        raise ClientDisconnect
+
+    @api.get("/left-later")
+    async def _left_later() -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise ClientDisconnect
+
+        return StreamingResponse(body())
+
+    return api
+
+
+async def asked(path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(NamesRequests(small_api()))  # raises what the application raises
+    async with httpx.AsyncClient(transport=transport, base_url="http://motet") as client:
+        return await client.get(path, headers=ID)
+
+
+async def test_what_nobody_expected_is_logged_once_with_its_traceback(logged: pytest.LogCaptureFixture) -> None:
+    answer = await asked("/unexpected")
+    assert answer.status_code == 500 and SECRET not in answer.text and "my-id-7" in answer.text
+    line = only_error(logged)
+    assert line.startswith(f"GET /unexpected failed: KeyError: '{SECRET}'\nTraceback (most recent call last):")
+
+
+async def test_a_model_that_is_gone_is_one_warning_with_the_cause(logged: pytest.LogCaptureFixture) -> None:
+    answer = await asked("/gone")
+    assert answer.status_code == 503 and SECRET not in answer.text
+    (record,) = logged.records
+    assert record.levelname == "WARNING" and SECRET in record.getMessage()
+
+
+@pytest.mark.parametrize("path", ["/wrong", "/left", "/left-later"])
+async def test_what_is_the_clients_doing_is_no_error(path: str, logged: pytest.LogCaptureFixture) -> None:
+    await messages_of(NamesRequests(small_api()), "GET", path)
+    assert not [record for record in logged.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_client_that_leaves_is_one_line(logged: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("ray.serve").setLevel(logging.INFO)
+
+    async def slow(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    request = asyncio.create_task(NamesRequests(slow)({"type": "http", "method": "POST", "path": "/v1", "headers": []}, *[None] * 2))  # type: ignore[arg-type] # fmt: skip
+    await asyncio.sleep(0)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert [record.getMessage() for record in logged.records] == ["POST /v1: the client left."]
