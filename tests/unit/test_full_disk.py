@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import MotetError
-from serve_app import form_parser, voice_store
+from serve_app import form_parser
 from serve_app.config import Voices
 from serve_app.form_parser import FormParser
 from serve_app.stem_archive import StemArchive
@@ -35,7 +36,7 @@ def half_written(file: Any, **_: object) -> None:
 
 PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "the folder": (Path, "mkdir", full),
-    "a file": (voice_store.tempfile, "mkstemp", full),
+    "a file": (tempfile, "mkstemp", full),
     "its beginning": (np, "savez", half_written),
     "its end": (os, "fsync", full),
     "its name": (Path, "replace", full),
