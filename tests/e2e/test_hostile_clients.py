@@ -27,6 +27,7 @@ VOICES = "/v1/audio/voices"
 JSON = {"content-type": "application/json"}
 NUMBERS = itertools.count(1)
 """Equal texts are answered from what was made before, so each is another one."""
+LEAST_ATTACKS = 5
 PAUSE_S = 0.05
 """Between two attacks: one request was enough, and a flood would measure how fast this machine's clients are."""
 
@@ -46,21 +47,28 @@ def check_others_are_served(service: Service) -> None:
 def others_are_served_during(service: Service, attack: Callable[[], None]) -> Iterator[None]:
     """Runs an attack again and again; what stands inside happens meanwhile. The service lives all the time, and whatever is
     asked of it then is answered."""
-    over = threading.Event()
+    over, enough = threading.Event(), threading.Event()
     troubles: list[BaseException] = []
 
     def attacking() -> None:
+        attacks = 0
         try:
             while not over.wait(PAUSE_S):
                 attack()
+                attacks += 1
+                if attacks == LEAST_ATTACKS:
+                    enough.set()
         except BaseException as trouble:
             troubles.append(trouble)
+        finally:
+            enough.set()
 
     thread = threading.Thread(target=attacking)
     with HealthWatch("127.0.0.1", service.port) as watch:
         thread.start()
         try:
             yield
+            enough.wait()
         finally:
             over.set()
             thread.join()
