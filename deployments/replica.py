@@ -21,6 +21,7 @@ from deployments.load import ReplicaLoad
 from deployments.metrics import MemoryMetrics, RecordMetrics, StepCounts, StepMetrics
 from deployments.recording import LONGEST_RECORDING_S, Recording
 from deployments.room import Room
+from deployments.scheduling import on_lanes
 from deployments.settings import StepSettings, StrictModel
 from deployments.stepping import Stepper
 
@@ -108,20 +109,23 @@ class ModelReplica:
         except MotetError as error:
             raise RuntimeError(f"Model {self._settings.model!r} cannot be loaded. {error}") from error
 
-    def stepper(self, advance: Callable[[Sequence[Item]], list[Result | Exception]]) -> Stepper[Item, Result]:
-        """The gate and batch in front of one of the engine's calls."""
+    def stepper(
+        self, advance: Callable[[Sequence[Item]], list[Result | Exception]], lanes: int | None = None
+    ) -> Stepper[Item, Result]:
+        """The gate and batch in front of one of the engine's calls, which takes items as one batch, or on `lanes`."""
         self._step_metrics = StepMetrics(self.model)
         self._steps = self._settings.steps
         watched = self.recording.watched(self.room.watched(advance))
-        stepper = Stepper(self.heap.watched(watched), self.thread, self._steps, self._step_metrics)
-        self._configure_steps = stepper.configure
+        steps = self._steps if lanes is None else on_lanes(self._steps, lanes)
+        stepper = Stepper(self.heap.watched(watched), self.thread, steps, self._step_metrics)
+        self._lanes, self._configure_steps = lanes, stepper.configure
         return stepper
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Called by Ray Serve at the start and when the config's step settings change; nothing is restarted. Settings that
         are not named are as the model was configured."""
         self._steps = StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config))
-        self._configure_steps(self._steps)
+        self._configure_steps(self._steps if self._lanes is None else on_lanes(self._steps, self._lanes))
 
     def open_streams(self) -> int:
         """How many streams are under way, where there are streams."""

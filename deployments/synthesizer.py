@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -12,6 +13,7 @@ from typing import Any
 from deployments.audio.hum import hum
 from deployments.engines.base import (
     AudioChunk,
+    HasLanes,
     HasPlaces,
     SpeechEngine,
     SpeechRequest,
@@ -36,6 +38,8 @@ class Stream:
 
     request: SpeechRequest
     utterance: Any = None
+    on_lane: bool = False
+    """Whether a lane of the engine may be at work on it: the others cannot have that one before."""
 
     @property
     def finished(self) -> bool:
@@ -50,7 +54,7 @@ class Synthesizer(ModelReplica):
         """Takes the engine."""
         self._engine = engine
         self._places = asyncio.Semaphore(engine.most_streams) if isinstance(engine, HasPlaces) else nullcontext()
-        self._stepper = self.stepper(self._advance)
+        self._stepper = self.stepper(self._advance, engine.lanes if isinstance(engine, HasLanes) else None)
         self._metrics = SpeechMetrics(self.model)
 
     async def traits(self) -> SpeechTraits:
@@ -77,8 +81,10 @@ class Synthesizer(ModelReplica):
         try:
             async with self._under_way(request) as work:
                 while not stream.finished:
-                    stepped = await self._stepper.step(stream, Wish(dry_at + made, self._cost(stream)))
+                    deadline = -math.inf if stream.on_lane else dry_at + made
+                    stepped = await self._stepper.step(stream, Wish(deadline, self._cost(stream)))
                     chunk = stepped.result
+                    stream.on_lane = chunk.pending and isinstance(self._engine, HasLanes)
                     made += chunk.seconds
                     self._metrics.made(chunk.seconds)
                     work.made(chunk.seconds)
