@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psutil
+import ray
 
+from deployments.cores import Threads, here, threads_of
 from deployments.cpu_scheduling import CpuScheduling, apply
 from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
@@ -40,7 +42,9 @@ class ReplicaSettings(StrictModel):
     engine: str
     source: str | None
     device: str
-    threads: int
+    threads: Threads
+    reserved_cpus: float
+    """Of other placements that share the machine: those are not for `auto` threads."""
     scheduling: CpuScheduling
     sha256: Mapping[str, str]
     options: Mapping[str, Any]
@@ -171,5 +175,15 @@ class ModelReplica:
 def load_engine(settings: ReplicaSettings) -> Any:
     """The engine that the settings name, with its weights found and checked."""
     folder = str(sources.folder_of(sources.parse(settings.source), settings.sha256)) if settings.source else ""
-    spec = EngineSpec(settings.model, folder, settings.device, settings.threads, settings.options)
-    return registry.load(settings.engine, spec)
+    threads = threads_of(settings.threads, lambda: here(_node_cpus()), settings.reserved_cpus)
+    return registry.load(
+        settings.engine, EngineSpec(settings.model, folder, settings.device, threads, settings.options)
+    )
+
+
+def _node_cpus() -> float | None:
+    """The CPUs that the Ray node of this process offers; None outside a cluster."""
+    if not ray.is_initialized():
+        return None
+    own = ray.get_runtime_context().get_node_id()
+    return next((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["NodeID"] == own), None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from deployments.replica import ReplicaSettings
 from serve_app.config import Model, Placement
 
 
-def replica_settings(name: str, model: Model, placement: Placement) -> ReplicaSettings:
-    """One model on one hardware class."""
+def replica_settings(
+    name: str, model: Model, placement: Placement, models: Mapping[str, Model] | None = None
+) -> ReplicaSettings:
+    """One model on one hardware class, beside the other `models` of a service."""
     model = model.on(placement)
     return ReplicaSettings(
         model=name,
@@ -15,9 +19,21 @@ def replica_settings(name: str, model: Model, placement: Placement) -> ReplicaSe
         source=model.source,
         device=placement.hardware.device,
         threads=placement.hardware.threads,
+        reserved_cpus=reserved_cpus(name, placement.hardware.kind, models or {}),
         scheduling=placement.hardware.scheduling,
         sha256=model.sha256,
         options=model.options,
         steps=model.steps,
         stuck_after_seconds=placement.stuck_after_seconds,
+    )
+
+
+def reserved_cpus(name: str, kind: str, models: Mapping[str, Model]) -> float:
+    """CPUs that the other models' placements on a class keep for themselves: those that reserve one or more a replica. Less
+    than one is a share of cores that are everybody's."""
+    others = (placed for other, model in models.items() if other != name for placed in model.placements)
+    return sum(
+        placed.hardware.cpus * placed.least_replicas
+        for placed in others
+        if placed.hardware.kind == kind and placed.hardware.cpus >= 1
     )

@@ -125,13 +125,13 @@ class HibariEngine:
 
 def _told(utterance: HibariUtterance, result: _Stretch | Exception | None) -> AudioChunk | Exception:
     """What a step brought the utterance, which goes on from there; None where it is not that far."""
-    index = utterance.request.first_index + utterance.position
+    index, text = utterance.request.first_index + utterance.position, utterance.pieces[utterance.position]
     if result is None:
-        return AudioChunk(SILENCE, SAMPLE_RATE, index, "", last=False, pending=True, piece_over=False)
+        return AudioChunk(SILENCE, SAMPLE_RATE, index, text, last=False, pending=True, piece_over=False)
     if isinstance(result, Exception):
         utterance.closed = True
         return result
-    text, over = utterance.pieces[utterance.position], not result.rest
+    over = not result.rest
     utterance.parts, utterance.noise = result.rest, None if over else result.noise
     utterance.position += over
     return AudioChunk(result.samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over)
