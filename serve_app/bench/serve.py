@@ -25,7 +25,8 @@ from deployments.audio.encode import open_encoder
 from deployments.engines.simulated import POISON, tone
 from deployments.errors import fail
 from serve_app import profiles
-from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, spread
+from serve_app.bench.all_cores import LONGEST, SHORTEST, STREAMS, measured_capacity, texts
+from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.load import (
     SAMPLE_RATE,
     Ask,
@@ -46,6 +47,8 @@ from serve_app.config import DEFAULT_MODELS, PRESETS
 
 PICTURE = Path("out/bench-serve.png")
 GATE, NO_GATE, ONE = "simulated", "simulated-no-gate", "simulated-batch-1"
+PATIENT = "hibari-default"
+"""hibari with the default settings, whose clients are not refused in a test of how long they wait."""
 CHARACTER_MS = 60.0
 """Of sound in simulated speech."""
 CHUNK_MS = 320.0
@@ -70,6 +73,8 @@ MEAN_GATE, MEAN_NO_GATE = "mean batch, 8 streams apart, gate on", "mean batch, 8
 RATIO_GOOD = "goodput under saturation, batch 8 over batch 1"
 RATIO_DONE = "streams completed under saturation, batch 8 over batch 1"
 RATIO_FIRST = "first sound p95 under saturation, batch 8 over batch 1"
+FAST_8 = "hibari, first byte p95, 8 clients as fast as they can over 1"
+ALL_CORES = "hibari, capacity with all cores over one thread"
 FIRST_8 = "hibari, first sound p95, 8 listeners over 1"
 CAPACITY = "hibari, capacity, 8 clients without a pause"
 UNDERRUNS = "hibari, underruns at 70 % of capacity"
@@ -92,6 +97,10 @@ class Plan:
     """How much is measured. Times in seconds."""
 
     gate_rounds: int
+    core_rounds: int
+    core_s: float
+    fast_rounds: int
+    fast_s: float
     saturation_s: float
     single_streams: int
     listeners_s: float
@@ -102,8 +111,8 @@ class Plan:
     curve: tuple[float, ...]
 
 
-QUICK = Plan(1, 1.5, 10, 1.0, 1.5, 30, 2.5, 0, ())
-FULL = Plan(3, 6.0, 60, 25.0, 6.0, 200, 6.0, 3, (0.4, 0.9, 1.5))
+QUICK = Plan(1, 3, 0.6, 2, 1.2, 1.5, 10, 1.0, 1.5, 30, 2.0, 0, ())
+FULL = Plan(3, 7, 2.0, 5, 4.0, 6.0, 60, 25.0, 6.0, 200, 6.0, 3, (0.4, 0.9, 1.5))
 
 
 def run(quick: bool, compare: bool = False) -> Report:
@@ -111,6 +120,8 @@ def run(quick: bool, compare: bool = False) -> Report:
     plan = replace(QUICK, preset_rounds=1) if quick and compare else QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:
+        with sheet.measuring("all cores and one thread"):
+            _measure_cores(sheet, plan)
         with sheet.measuring("starting the service"), service_of(config()) as service:
             _measure_simulated(sheet, plan, service)
             _measure_hibari(sheet, plan, service)
@@ -125,6 +136,8 @@ def _wanted(plan: Plan) -> list[Figure]:
         Figure(RATIO_DONE, "x", at_least(5)),
         Figure(RATIO_GOOD, "x", at_least(5)),
         Figure(RATIO_FIRST, "x", at_most(1)),
+        Figure(ALL_CORES, "x", at_least(1.8)),
+        Figure(FAST_8, "x", at_most(3)),
         Figure(FIRST_8, "x", at_most(3)),
         Figure(CAPACITY, "x real time"),
         Figure(HEARD_70, "streams", at_least(plan.streams)),
@@ -146,10 +159,12 @@ def _wanted(plan: Plan) -> list[Figure]:
 
 
 def config() -> dict[str, Any]:
-    """The default voice with a bound on the wait, and three simulated models: the usual one, one without the gate, and one
-    without batches."""
+    """The default voice as it is and with a bound on the wait, and three simulated models: the usual one, one without the
+    gate, and one without batches."""
+    default = DEFAULT_MODELS["hibari"].model_dump(mode="json")
     return {
         "models": {
+            PATIENT: default | {"aliases": []},
             "hibari": DEFAULT_MODELS["hibari"].model_dump(mode="json") | {"max_wait_s": MAX_WAIT_S},
             GATE: _simulated(max_batch_size=8),
             NO_GATE: _simulated(max_batch_size=8, gate=False),
@@ -200,11 +215,16 @@ class Asks:
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
+        self._paragraphs = texts(seed=2)
 
     def simulated(self, model: str, characters: int) -> Ask:
         """One piece of so many characters, with words of its own."""
         number = next(self._numbers)
         return Ask(model, f"Tone {number} ".ljust(characters - 1, "a") + ".", number)
+
+    def paragraph(self) -> Ask:
+        """400 to 700 characters of English for hibari with the default settings."""
+        return Ask(PATIENT, next(self._paragraphs), next(self._numbers))
 
     def sentence(self, pacing: str = "fast") -> Ask:
         """An English sentence for hibari."""
@@ -344,8 +364,33 @@ async def _measure_vanishing(sheet: Sheet, service: RunningProgram, asks: Asks) 
 # hibari
 
 
+def _measure_cores(sheet: Sheet, plan: Plan) -> None:
+    found = measured_capacity("hibari", plan.core_rounds, plan.core_s)
+    each = ratio(found.all_cores, found.one_thread)
+    speeds = f"{spread(found.all_cores).p50:.0f} and {spread(found.one_thread).p50:.0f} audio s/s"
+    note = f"{found.threads} threads, {speeds}, the engine alone, {STREAMS} streams; {plan.core_rounds} rounds, {each}"
+    sheet.put(ALL_CORES, each.p50, note)
+
+
+def _measure_fast(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
+    """All begin at once, each round; quantiles are those of all rounds, as a single one has few of the one client."""
+    heard: dict[int, list[Heard]] = {1: [], 8: []}
+
+    def clients(count: int) -> float:
+        heard[count] += (results := asyncio.run(closed_loop(service, count, plan.fast_s, asks.paragraph)))
+        return float(len(_complete(results)))
+
+    interleaved({str(count): partial(clients, count) for count in heard}, plan.fast_rounds)
+    one, eight = (summary(results, 0.0) for results in heard.values())
+    note = f"p50/p95 {one.first_ms[0]:.0f}/{one.first_ms[1]:.0f} ms for one, "
+    note += f"{eight.first_ms[0]:.0f}/{eight.first_ms[1]:.0f} ms for eight, of {one.asked} and {eight.asked} requests; "
+    sheet.put(FAST_8, eight.first_ms[1] / one.first_ms[1], note + f"texts of {SHORTEST} to {LONGEST} characters")
+
+
 def _measure_hibari(sheet: Sheet, plan: Plan, service: RunningProgram) -> None:
     asks = Asks()
+    with sheet.measuring("one client that reads as fast as it can, and eight"):
+        _measure_fast(sheet, plan, service, asks)
     with sheet.measuring("one listener and eight"):
         _measure_listeners(sheet, plan, service, asks)
     with sheet.measuring("capacity, 70 % of it, and three times as much"):
