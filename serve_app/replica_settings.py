@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from deployments.replica import ReplicaSettings
 from serve_app.config import Model, Placement
+from serve_app.reserved_cpus import reserved_cpus
 
 
 def replica_settings(
@@ -25,15 +26,4 @@ def replica_settings(
         options=model.options,
         steps=model.steps,
         stuck_after_seconds=placement.stuck_after_seconds,
-    )
-
-
-def reserved_cpus(name: str, kind: str, models: Mapping[str, Model]) -> float:
-    """CPUs that the other models' placements on a class keep for themselves: those that reserve one or more a replica. Less
-    than one is a share of cores that are everybody's."""
-    others = (placed for other, model in models.items() if other != name for placed in model.placements)
-    return sum(
-        placed.hardware.cpus * placed.least_replicas
-        for placed in others
-        if placed.hardware.kind == kind and placed.hardware.cpus >= 1
     )
