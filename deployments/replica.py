@@ -186,4 +186,5 @@ def _node_cpus() -> float | None:
     if not ray.is_initialized():
         return None
     own = ray.get_runtime_context().get_node_id()
-    return next((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["NodeID"] == own), None)
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return next((float(node["Resources"].get("CPU", 0.0)) for node in nodes if node["NodeID"] == own), None)

@@ -66,13 +66,12 @@ def measured_capacity(model: str, rounds: int, seconds: float) -> Capacity:
     for speak in variants.values():
         speak()  # warm
     speeds = interleaved(variants, rounds)
-    lanes = engines[ALL].lanes if isinstance(engines[ALL], HasLanes) else 1
-    return Capacity(lanes, speeds[ALL], speeds[ONE])
+    return Capacity(_lanes(engines[ALL]), speeds[ALL], speeds[ONE])
 
 
 def _speed(engine: SpeechEngine[Any], source: Iterator[str], seconds: float) -> float:
     """Streams without a pause, those that were begun first and then those that have least, as a replica takes them."""
-    width = engine.lanes if isinstance(engine, HasLanes) else 1
+    width = _lanes(engine)
     made: dict[Any, float] = {}
     began, sound = time.perf_counter(), 0.0
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -89,6 +88,10 @@ def _speed(engine: SpeechEngine[Any], source: Iterator[str], seconds: float) -> 
     for utterance in made:
         engine.close(utterance)
     return sound / elapsed
+
+
+def _lanes(engine: object) -> int:
+    return engine.lanes if isinstance(engine, HasLanes) else 1
 
 
 def _open(engine: SpeechEngine[Any], source: Iterator[str]) -> Any:
