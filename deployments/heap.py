@@ -21,6 +21,8 @@ from deployments.advance import Advance, Item, Result, followed_by
 EVERY_S = 30.0
 WORTH_BYTES = 256_000_000
 """Of less than this, nothing is given back: a step may well use it again."""
+IDLE_WORTH_BYTES = 32_000_000
+"""Nor of less than this, when no step is about to come."""
 SOON_S = 1.0
 MUCH_BYTES = 1_000_000_000
 """So much is given back without waiting: it took as many page faults to get as it will take to get again."""
@@ -49,7 +51,11 @@ class Heap:
         """The call, after which is looked."""
         return followed_by(advance, self.look) if self._allocator else advance
 
-    def look(self) -> None:
+    def look_when_idle(self) -> None:
+        """The same where no step is about to come: less is worth it then."""
+        self.look(IDLE_WORTH_BYTES)
+
+    def look(self, worth_bytes: int = WORTH_BYTES) -> None:
         """Gives back what was freed since the last time, when it is much, or time and worth it."""
         now = self._clock()
         if self._allocator is None or now - self._looked < SOON_S:
@@ -57,7 +63,7 @@ class Heap:
         self._looked = now
         kept = self._allocator.kept()
         self._rest = min(self._rest, kept)
-        if kept - self._rest >= (WORTH_BYTES if now - self._gave >= EVERY_S else MUCH_BYTES):
+        if kept - self._rest >= (worth_bytes if now - self._gave >= EVERY_S else MUCH_BYTES):
             self._allocator.give_back()
             self._gave = now
             self._rest = self._allocator.kept()

@@ -18,7 +18,7 @@ from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
 from deployments.engines.base import EngineSpec, Memory, StepRecords
 from deployments.errors import MotetError
-from deployments.heap import Heap, keep_freed_memory
+from deployments.heap import EVERY_S, Heap, keep_freed_memory
 from deployments.load import ReplicaLoad
 from deployments.metrics import MemoryMetrics, RecordMetrics, StepCounts, StepMetrics
 from deployments.recording import LONGEST_RECORDING_S, Recording
@@ -168,7 +168,8 @@ class ModelReplica:
         self.thread.check(LONGEST_RECORDING_S if self.recording.under_way else stuck_after_s)
         await self.room.check(stuck_after_s)
         if not self.thread.busy_seconds:
-            self.thread.submit(self.heap.look)
+            idle = self.load.idle_seconds >= EVERY_S
+            self.thread.submit(self.heap.look_when_idle if idle else self.heap.look)
         self.recording.record_when_idle(self.load.idle_seconds, self._steps.record_after_idle_s)
 
 

@@ -14,6 +14,7 @@ import pytest
 from deployments.heap import (
     ARENA_MAX,
     EVERY_S,
+    IDLE_WORTH_BYTES,
     KEPT_BYTES,
     MAPPED_BYTES_OF_OLD,
     MMAP_THRESHOLD,
@@ -95,6 +96,20 @@ def test_little_is_kept_for_the_next_step() -> None:
     clock.now = EVERY_S
     heap.look()
     assert not allocator.given
+
+
+def test_an_idle_process_gives_little_back_too() -> None:
+    allocator, clock = Kept(IDLE_WORTH_BYTES), Clock()
+    heap = Heap(allocator, clock)
+    given = []
+    for clock.now, allocator.free in ((EVERY_S, IDLE_WORTH_BYTES - 1), (2 * EVERY_S, IDLE_WORTH_BYTES)):
+        heap.look()
+        heap.look_when_idle()
+        given.append(allocator.given)
+        clock.now += SOON_S
+        heap.look_when_idle()
+        given.append(allocator.given)
+    assert given == [0, 0, 0, 1]
 
 
 def test_a_step_that_fails_is_looked_after_too() -> None:

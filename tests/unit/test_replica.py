@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
 from deployments.engine_thread import EngineThread
 from deployments.errors import MotetError
-from deployments.heap import Heap
+from deployments.heap import EVERY_S, Heap
 from deployments.load import ReplicaLoad
 from deployments.recording import LONGEST_RECORDING_S, Recording
 from deployments.replica import ModelReplica
@@ -106,3 +107,16 @@ async def test_a_step_that_never_ends_is_noticed_and_a_recording_may_take_longer
         with pytest.raises(MotetError, match="in one step"):
             await bench.replica.check_health()
         bench.replica.recording._task.cancel()
+
+
+@pytest.mark.parametrize(("idle_s", "looks"), [(EVERY_S - 1, "look"), (EVERY_S, "look_when_idle")])
+async def test_an_idle_replica_gives_its_memory_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, idle_s: float, looks: str
+) -> None:
+    looked: list[str] = []
+    for name in ("look", "look_when_idle"):
+        monkeypatch.setattr(bench.replica.heap, name, partial(looked.append, name))
+    bench.now = idle_s
+    await bench.checked()
+    await bench.replica.thread.run(int)
+    assert looked == [looks]
