@@ -19,7 +19,7 @@ import numpy as np
 from deployments.engines.base import HasLanes, SpeechEngine, SpeechRequest
 from deployments.replica import load_engine
 from deployments.text.segmentation import cut_into_pieces
-from serve_app.bench.frame import interleaved
+from serve_app.bench.frame import Sheet, interleaved, ratio, spread
 from serve_app.bench.sentences import LONG_TEXT, SENTENCES
 from serve_app.config import AppConfig, Pieces
 from serve_app.replica_settings import replica_settings
@@ -48,6 +48,15 @@ class Capacity:
     threads: int
     all_cores: list[float]
     one_thread: list[float]
+
+
+def measure_cores(sheet: Sheet, name: str, rounds: int, seconds: float) -> None:
+    """hibari with all cores over one thread."""
+    found = measured_capacity("hibari", rounds, seconds)
+    each = ratio(found.all_cores, found.one_thread)
+    speeds = f"{spread(found.all_cores).p50:.0f} and {spread(found.one_thread).p50:.0f} audio s/s"
+    note = f"{found.threads} threads, {speeds}, the engine alone, {STREAMS} streams; {rounds} rounds, {each}"
+    sheet.put(name, each.p50, note)
 
 
 def measured_capacity(model: str, rounds: int, seconds: float) -> Capacity:

@@ -11,7 +11,7 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,8 +25,9 @@ from deployments.audio.encode import open_encoder
 from deployments.engines.simulated import POISON, tone
 from deployments.errors import fail
 from serve_app import profiles
-from serve_app.bench.all_cores import LONGEST, SHORTEST, STREAMS, measured_capacity, texts
-from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
+from serve_app.bench.all_cores import measure_cores, texts
+from serve_app.bench.fast_clients import measure_fast
+from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, spread
 from serve_app.bench.load import (
     SAMPLE_RATE,
     Ask,
@@ -34,6 +35,7 @@ from serve_app.bench.load import (
     Summary,
     all_at_once,
     closed_loop,
+    complete,
     listen,
     open_loop,
     quantile,
@@ -121,7 +123,7 @@ def run(quick: bool, compare: bool = False) -> Report:
 
     def measure(sheet: Sheet) -> None:
         with sheet.measuring("all cores and one thread"):
-            _measure_cores(sheet, plan)
+            measure_cores(sheet, ALL_CORES, plan.core_rounds, plan.core_s)
         with sheet.measuring("starting the service"), service_of(config()) as service:
             _measure_simulated(sheet, plan, service)
             _measure_hibari(sheet, plan, service)
@@ -276,20 +278,12 @@ def _measure_gate(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks)
 
 async def _mean_batch(service: RunningProgram, model: str, asks: Asks) -> float:
     before = await steps_of(service, model)
-    _complete(await all_at_once(service, [asks.simulated(model, GATE_CHARACTERS) for _ in range(8)], apart_s=APART_S))
+    complete(await all_at_once(service, [asks.simulated(model, GATE_CHARACTERS) for _ in range(8)], apart_s=APART_S))
     return _batch_between(before, await steps_of(service, model))
 
 
 def _batch_between(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     return (after["items"] - before["items"]) / (after["steps"] - before["steps"])
-
-
-def _complete(results: Sequence[Heard]) -> Sequence[Heard]:
-    """The same. Raises `MotetError` when one of them is not all there: the rest would measure something else."""
-    for heard in results:
-        if not heard.complete:
-            raise fail("engine", f"a stream of {heard.ask.model} ended with status {heard.status}. {heard.error}")
-    return results
 
 
 def _measure_saturation(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
@@ -325,7 +319,7 @@ async def _measure_poison(sheet: Sheet, service: RunningProgram, asks: Asks) -> 
     again[7] = Ask(GATE, f"This is {POISON}.", 7)
     without = await all_at_once(service, clean)
     beside = await all_at_once(service, again)
-    _complete(without)
+    complete(without)
     if beside[7].complete:
         raise fail("engine", "the poison did not fail")
     pairs = [pair for number, pair in enumerate(zip(without, beside, strict=True)) if number != 7]
@@ -338,7 +332,7 @@ async def _measure_mixing(sheet: Sheet, service: RunningProgram, asks: Asks) -> 
     results = await all_at_once(service, [asks.simulated(GATE, 16) for _ in range(ALL_AT_ONCE)])
     note = f"the replica takes {ALL_AT_ONCE + 1} at once; 850 s of audio may be queued, of which those had 800 s"
     sheet.put(LEAKED, sum(heard.status != 200 for heard in results), note)
-    wrong = sum(not same_sound(bytes(heard.pcm), expected_pcm(heard.ask.text)) for heard in _complete(results))
+    wrong = sum(not same_sound(bytes(heard.pcm), expected_pcm(heard.ask.text)) for heard in complete(results))
     sheet.put(MIXED, wrong, "each compared with the tone of its text")
 
 
@@ -347,7 +341,7 @@ async def _measure_vanishing(sheet: Sheet, service: RunningProgram, asks: Asks) 
     wanted = [asks.simulated(GATE, 120) for _ in range(VANISHING)]
     gone = await asyncio.gather(*(listen(service, ask, leave_after_chunks=2) for ask in wanted))
     left = time.monotonic()
-    _complete(gone)
+    complete(gone)
     last_busy, last_items = 0.0, -1
     while (now := time.monotonic() - left) < IDLE_WATCH_S:
         report = await ready_report(service)
@@ -364,33 +358,10 @@ async def _measure_vanishing(sheet: Sheet, service: RunningProgram, asks: Asks) 
 # hibari
 
 
-def _measure_cores(sheet: Sheet, plan: Plan) -> None:
-    found = measured_capacity("hibari", plan.core_rounds, plan.core_s)
-    each = ratio(found.all_cores, found.one_thread)
-    speeds = f"{spread(found.all_cores).p50:.0f} and {spread(found.one_thread).p50:.0f} audio s/s"
-    note = f"{found.threads} threads, {speeds}, the engine alone, {STREAMS} streams; {plan.core_rounds} rounds, {each}"
-    sheet.put(ALL_CORES, each.p50, note)
-
-
-def _measure_fast(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
-    """All begin at once, each round; quantiles are those of all rounds, as a single one has few of the one client."""
-    heard: dict[int, list[Heard]] = {1: [], 8: []}
-
-    def clients(count: int) -> float:
-        heard[count] += (results := asyncio.run(closed_loop(service, count, plan.fast_s, asks.paragraph)))
-        return float(len(_complete(results)))
-
-    interleaved({str(count): partial(clients, count) for count in heard}, plan.fast_rounds)
-    one, eight = (summary(results, 0.0) for results in heard.values())
-    note = f"p50/p95 {one.first_ms[0]:.0f}/{one.first_ms[1]:.0f} ms for one, "
-    note += f"{eight.first_ms[0]:.0f}/{eight.first_ms[1]:.0f} ms for eight, of {one.asked} and {eight.asked} requests; "
-    sheet.put(FAST_8, eight.first_ms[1] / one.first_ms[1], note + f"texts of {SHORTEST} to {LONGEST} characters")
-
-
 def _measure_hibari(sheet: Sheet, plan: Plan, service: RunningProgram) -> None:
     asks = Asks()
     with sheet.measuring("one client that reads as fast as it can, and eight"):
-        _measure_fast(sheet, plan, service, asks)
+        measure_fast(sheet, FAST_8, service, asks.paragraph, plan.fast_rounds, plan.fast_s)
     with sheet.measuring("one listener and eight"):
         _measure_listeners(sheet, plan, service, asks)
     with sheet.measuring("capacity, 70 % of it, and three times as much"):
@@ -442,7 +413,7 @@ def _measure_presets(sheet: Sheet, plan: Plan, service: RunningProgram, asks: As
 
     interleaved({preset: partial(listeners, preset) for preset in PRESETS}, plan.preset_rounds)
     for preset, results in heard.items():
-        firsts = [each.first_s * 1000 for each in _complete(results) if each.first_s is not None]
+        firsts = [each.first_s * 1000 for each in complete(results) if each.first_s is not None]
         values = (
             quantile(firsts, 0.95),
             sum(each.playout.underruns for each in results),
