@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from deployments.cores import Threads
 from deployments.cpu_scheduling import CpuScheduling
 from deployments.settings import StrictModel
 
@@ -26,10 +27,11 @@ Kind = Literal["cpu", "cuda", "mlx"]
 
 
 class HardwareClass(StrictModel):
-    """What every class has: the CPUs that Ray reserves for a replica, the threads its model uses, and how they run."""
+    """What every class has: the CPUs that Ray reserves for a replica, the threads its model uses, and how they run. Threads
+    are `auto` where the replica takes what there is (`deployments/cores.py`)."""
 
     cpus: float
-    threads: int
+    threads: Threads
     scheduling: CpuScheduling
 
     @property
@@ -37,12 +39,18 @@ class HardwareClass(StrictModel):
         """The engine's word for the device."""
         raise NotImplementedError
 
+    @property
+    def fixed_threads(self) -> int:
+        """Threads of a process that may have neighbours of its kind: one where the number is `auto`."""
+        return 1 if self.threads == "auto" else self.threads
+
     def environment(self) -> dict[str, str]:
         """Environment variables of a replica. Waiting OpenMP threads sleep at once, because a spinning one takes a core
         from its neighbours; only where Ray reserves a CPU for each thread, they look a little longer."""
-        looks = LOOKS if self.threads > 1 and self.cpus >= self.threads else "0"
+        threads = self.fixed_threads
+        looks = LOOKS if threads > 1 and self.cpus >= threads else "0"
         waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": looks}
-        return {"OMP_NUM_THREADS": str(self.threads), **waiting, **PRIMITIVES_KEPT}
+        return {"OMP_NUM_THREADS": str(threads), **waiting, **PRIMITIVES_KEPT}
 
     def actor_options(self) -> dict[str, Any]:
         """Ray's `ray_actor_options` for a replica."""

@@ -272,7 +272,7 @@ def _container(cores: int, system: System) -> list[str]:
         lines.append(
             f"This process may only use cores {_ranges(mine)} (cpuset or affinity): `affinity` must be among them."
         )
-    if (limit := _cpu_limit(system)) is not None:
+    if (limit := cpu_limit(system)) is not None:
         lines.append(f"The container may use {limit:g} CPUs (cgroup quota): beyond that its ordinary threads are held.")
     if _read(system, "/sys/fs/cgroup/cpu/cpu.rt_runtime_us") == "0":
         lines.append(
@@ -282,7 +282,7 @@ def _container(cores: int, system: System) -> list[str]:
     return lines or ["No container limit on the CPU was found."]
 
 
-def _cpu_limit(system: System) -> float | None:
+def cpu_limit(system: System) -> float | None:
     """CPUs of the cgroup's quota, version 2 or 1; None without one."""
     quota, _, period = _read(system, "/sys/fs/cgroup/cpu.max").partition(" ")
     if not quota:

@@ -24,7 +24,8 @@ from deployments.advance import Advance, Item, Result, followed_by
 EVERY_S = 30.0
 WORTH_BYTES = 256_000_000
 """Of less than this, nothing is given back: a step may well use it again."""
-WORTH_BYTES_WHEN_IDLE = 32_000_000
+IDLE_WORTH_BYTES = 32_000_000
+"""Nor of less than this, when no step is about to come."""
 SOON_S = 1.0
 MUCH_BYTES = 1_000_000_000
 """So much is given back without waiting: it took as many page faults to get as it will take to get again."""
@@ -54,8 +55,8 @@ class Heap:
         return followed_by(advance, self.look) if self._allocator else advance
 
     def look_when_idle(self) -> None:
-        """Gives back also what is worth it only because no step is going to use it soon."""
-        self.look(WORTH_BYTES_WHEN_IDLE)
+        """The same where no step is about to come: less is worth it then."""
+        self.look(IDLE_WORTH_BYTES)
 
     def look(self, worth_bytes: int = WORTH_BYTES) -> None:
         """Gives back what was freed since the last time, when it is much, or time and worth it."""

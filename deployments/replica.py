@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psutil
+import ray
 
+from deployments.cores import Threads, here, threads_of
 from deployments.cpu_scheduling import CpuScheduling, apply
 from deployments.engine_thread import EngineThread
 from deployments.engines import registry, sources
@@ -21,6 +23,7 @@ from deployments.load import ReplicaLoad
 from deployments.metrics import MemoryMetrics, RecordMetrics, StepCounts, StepMetrics
 from deployments.recording import LONGEST_RECORDING_S, Recording
 from deployments.room import Room
+from deployments.scheduling import on_lanes
 from deployments.settings import StepSettings, StrictModel
 from deployments.stepping import Stepper
 
@@ -39,7 +42,9 @@ class ReplicaSettings(StrictModel):
     engine: str
     source: str | None
     device: str
-    threads: int
+    threads: Threads
+    reserved_cpus: float
+    """Of other placements that share the machine: those are not for `auto` threads."""
     scheduling: CpuScheduling
     sha256: Mapping[str, str]
     options: Mapping[str, Any]
@@ -108,20 +113,23 @@ class ModelReplica:
         except MotetError as error:
             raise RuntimeError(f"Model {self._settings.model!r} cannot be loaded. {error}") from error
 
-    def stepper(self, advance: Callable[[Sequence[Item]], list[Result | Exception]]) -> Stepper[Item, Result]:
-        """The gate and batch in front of one of the engine's calls."""
+    def stepper(
+        self, advance: Callable[[Sequence[Item]], list[Result | Exception]], lanes: int | None = None
+    ) -> Stepper[Item, Result]:
+        """The gate and batch in front of one of the engine's calls, which takes items as one batch, or on `lanes`."""
         self._step_metrics = StepMetrics(self.model)
         self._steps = self._settings.steps
         watched = self.recording.watched(self.room.watched(advance))
-        stepper = Stepper(self.heap.watched(watched), self.thread, self._steps, self._step_metrics)
-        self._configure_steps = stepper.configure
+        steps = self._steps if lanes is None else on_lanes(self._steps, lanes)
+        stepper = Stepper(self.heap.watched(watched), self.thread, steps, self._step_metrics)
+        self._lanes, self._configure_steps = lanes, stepper.configure
         return stepper
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Called by Ray Serve at the start and when the config's step settings change; nothing is restarted. Settings that
         are not named are as the model was configured."""
         self._steps = StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config))
-        self._configure_steps(self._steps)
+        self._configure_steps(self._steps if self._lanes is None else on_lanes(self._steps, self._lanes))
 
     def open_streams(self) -> int:
         """How many streams are under way, where there are streams."""
@@ -168,5 +176,16 @@ class ModelReplica:
 def load_engine(settings: ReplicaSettings) -> Any:
     """The engine that the settings name, with its weights found and checked."""
     folder = str(sources.folder_of(sources.parse(settings.source), settings.sha256)) if settings.source else ""
-    spec = EngineSpec(settings.model, folder, settings.device, settings.threads, settings.options)
-    return registry.load(settings.engine, spec)
+    threads = threads_of(settings.threads, lambda: here(_node_cpus()), settings.reserved_cpus)
+    return registry.load(
+        settings.engine, EngineSpec(settings.model, folder, settings.device, threads, settings.options)
+    )
+
+
+def _node_cpus() -> float | None:
+    """The CPUs that the Ray node of this process offers; None outside a cluster."""
+    if not ray.is_initialized():
+        return None
+    own = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return next((float(node["Resources"].get("CPU", 0.0)) for node in nodes if node["NodeID"] == own), None)

@@ -9,6 +9,7 @@ An engine that bounds its own step gets everyone who fits, the most urgent first
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -52,6 +53,13 @@ class Playback:
         if seconds > 0:
             self.dry_s = (max(self.dry_s, now_s) if self.plays else now_s) + seconds
             self.plays = True
+
+
+def on_lanes(settings: StepSettings, lanes: int) -> StepSettings:
+    """The settings for an engine that takes so many items beside each other and ends its step with the first: an item costs
+    its neighbours nothing, so whoever waits fills a lane that is free."""
+    free = {"max_padding_share": 1.0, "ahead_above_ms": math.inf, "backlog_cost": math.inf}
+    return settings.model_copy(update={"max_batch_size": lanes, **free})
 
 
 def padding_share(costs: Sequence[float]) -> float:

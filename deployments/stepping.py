@@ -62,6 +62,8 @@ class StepGate(Generic[Item]):
             yield
         finally:
             self.streams -= 1
+            if self._waiting:
+                self._open_if_due()  # the rest may be complete without it
 
     @asynccontextmanager
     async def turn(self, candidate: Candidate[Item]) -> AsyncIterator[int]:

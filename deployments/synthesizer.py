@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -13,6 +14,7 @@ from deployments.audio.hum import hum
 from deployments.engines.base import (
     AudioChunk,
     BoundsItsStep,
+    HasLanes,
     HasPlaces,
     SpeechEngine,
     SpeechRequest,
@@ -38,6 +40,8 @@ class Stream:
 
     request: SpeechRequest
     utterance: Any = None
+    on_lane: bool = False
+    """Whether a lane of the engine may be at work on it: the others cannot have that one before."""
 
     @property
     def finished(self) -> bool:
@@ -52,7 +56,7 @@ class Synthesizer(ModelReplica):
         """Takes the engine."""
         self._engine = engine
         self._places = asyncio.Semaphore(engine.most_streams) if isinstance(engine, HasPlaces) else nullcontext()
-        self._stepper = self.stepper(self._advance)
+        self._stepper = self.stepper(self._advance, engine.lanes if isinstance(engine, HasLanes) else None)
         self._metrics = SpeechMetrics(self.model)
 
     async def traits(self) -> SpeechTraits:
@@ -81,6 +85,7 @@ class Synthesizer(ModelReplica):
                 while not stream.finished:
                     stepped = await self._stepper.step(stream, self._wish(stream, playback))
                     chunk = stepped.result
+                    stream.on_lane = chunk.pending and isinstance(self._engine, HasLanes)
                     made += chunk.seconds
                     playback.heard(chunk.seconds, time.monotonic())
                     self._metrics.made(chunk.seconds)
@@ -117,7 +122,8 @@ class Synthesizer(ModelReplica):
         return request.lasts_seconds or self._stepper.gate.settings.urgent_below_ms / 1000
 
     def _wish(self, stream: Stream, playback: Playback) -> Wish:
-        return Wish(playback.dry_s, self._cost(stream), isinstance(self._engine, BoundsItsStep))
+        due_s = -math.inf if stream.on_lane else playback.dry_s
+        return Wish(due_s, self._cost(stream), isinstance(self._engine, BoundsItsStep))
 
     def _cost(self, stream: Stream) -> float:
         """The length of the stream's next step."""

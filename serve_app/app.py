@@ -56,7 +56,7 @@ def build(config: AppConfig) -> Application:
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
     """One model on one hardware class, as the deployment `<model>@<class>`."""
-    settings = replica_settings(name, model, placement)
+    settings = replica_settings(name, model, placement, config.models)
     deployment = serve.deployment(
         name=f"{name}@{placement.hardware.kind}",
         max_ongoing_requests=placement.max_ongoing_requests,

@@ -179,7 +179,9 @@ def job_of(
     """The job, and the hardware class it runs on: the model's first one unless named. Raises `MotetError` (not_found)."""
     name, found = local.find_model(app.models, model, task)
     placement = _placement(name, found, hardware)
-    settings = replica_settings(name, found, placement)
+    # There are as many workers as cores.
+    one = {"threads": placement.hardware.fixed_threads}
+    settings = replica_settings(name, found, placement).model_copy(update=one)
     order = _order(task, found, wishes, app)
     job = BulkJob(model=settings, order=order, bulk=app.bulk, way=way, version=version("motet"))
     return job, placement.hardware
@@ -217,7 +219,7 @@ def places_for(hardware: HardwareClass) -> int:
     """How many workers the cluster has room for: as many as fill its cores, or GPUs, or shares of a Mac; at least one."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     options = hardware.actor_options()
-    wanted = {"CPU": float(hardware.threads), "GPU": options.get("num_gpus", 0.0), **options.get("resources", {})}
+    wanted = {"CPU": float(hardware.fixed_threads), "GPU": options.get("num_gpus", 0.0), **options.get("resources", {})}
     rooms = [int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount > 0]
     return max(1, min(rooms, default=1))
 

@@ -54,11 +54,13 @@ class Scheduling(CpuScheduling):
 
 class Cpu(CpuClass):
     """A replica on any machine. Half a CPU is reserved, so that a small machine can hold every default model. One with
-    several `threads` is fastest with as many `cpus`: they know then that their cores are their own."""
+    several `threads` is fastest with as many `cpus`: they know then that their cores are their own. `auto` is a thread for
+    every core that is not reserved for other models (`deployments/cores.py`), for an engine that speaks several pieces at
+    once."""
 
     kind: Literal["cpu"] = "cpu"
     cpus: float = Field(0.5, ge=0)
-    threads: Count = 1
+    threads: Count | Literal["auto"] = 1
     scheduling: Scheduling = Scheduling()
 
 
@@ -492,8 +494,7 @@ DEFAULT_MODELS: Mapping[str, Model] = {
         source="wheel:hibari-tts",
         aliases=("tts-1", "tts-1-hd", "gpt-4o-mini-tts"),
         voice_aliases=dict.fromkeys(OPENAI_VOICES, "heart"),
-        # Its network takes one piece at a time: on one thread a batch would only make the first wait for the last.
-        steps=Steps(max_batch_size=1),
+        placements=(Placement(hardware=Cpu(threads="auto")),),
     ),
     "whisper-tiny.en": Model(
         engine="whisper",

@@ -37,6 +37,7 @@ from deployments.settings import Source
 from deployments.speaking import SpeechTask, speak_here
 from serve_app import config, local
 from serve_app.config import AppConfig, HttpAddress, Model, Placement
+from serve_app.doctor_cores import all_cores
 from serve_app.profiles import default_profile
 
 State = Literal["ok", "absent", "broken"]
@@ -71,6 +72,7 @@ def examine(config_file: Path | None, environment: Mapping[str, str] = os.enviro
     app, http, found = _configuration(config_file, environment)
     findings += [finding for name, model in app.models.items() for finding in model_findings(name, model, present)]
     findings += [*libraries(), *extras(), found, port(http), *haproxy(), threads(environment), scheduling(), ffmpeg()]
+    findings += [Finding("service", "cores", "ok", str(cores)) for cores in all_cores(app)]
     return findings
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from deployments.replica import ReplicaSettings
 from serve_app.config import Model, Placement
+from serve_app.reserved_cpus import reserved_cpus
 
 
-def replica_settings(name: str, model: Model, placement: Placement) -> ReplicaSettings:
-    """One model on one hardware class."""
+def replica_settings(
+    name: str, model: Model, placement: Placement, models: Mapping[str, Model] | None = None
+) -> ReplicaSettings:
+    """One model on one hardware class, beside the other `models` of a service."""
     model = model.on(placement)
     return ReplicaSettings(
         model=name,
@@ -15,6 +20,7 @@ def replica_settings(name: str, model: Model, placement: Placement) -> ReplicaSe
         source=model.source,
         device=placement.hardware.device,
         threads=placement.hardware.threads,
+        reserved_cpus=reserved_cpus(name, placement.hardware.kind, models or {}),
         scheduling=placement.hardware.scheduling,
         sha256=model.sha256,
         options=model.options,

@@ -22,6 +22,7 @@ from deployments.engines.base import (
     AudioChunk,
     Chunk,
     FinishReason,
+    HasLanes,
     HasPlaces,
     RecognitionEngine,
     RecognitionOptions,
@@ -85,7 +86,9 @@ class SpeechRenderer:
     def __init__(self, engine: SpeechEngine[Any], order: SpeechOrder, width: int) -> None:
         self._engine = engine
         self._order = order
-        self._width = min(width, engine.most_streams) if isinstance(engine, HasPlaces) else width
+        places = (engine.most_streams,) if isinstance(engine, HasPlaces) else ()
+        lanes = (engine.lanes,) if isinstance(engine, HasLanes) else ()
+        self._width = min(width, *places, *lanes)
         self._traits = engine.traits
         self._voice = choose_voice(order.voice, self._traits, order.voice_aliases)
 

@@ -157,6 +157,16 @@ class BoundsItsStep(Protocol):
         """How long, in ms."""
 
 
+@runtime_checkable
+class HasLanes(Protocol):
+    """A speech engine that works on several utterances beside each other, not as one batch: nothing is padded, and a step
+    ends as soon as one utterance is done. The chunks of the others are `pending`, be they begun or not."""
+
+    @property
+    def lanes(self) -> int:
+        """How many. More utterances in one step would only wait in it."""
+
+
 class SpeechEngine(Protocol[UtteranceT]):
     """Text to speech, one chunk per step for every utterance."""
 

@@ -236,6 +236,14 @@ async def closed_loop(
     return [heard for done in await asyncio.gather(*(client(n) for n in range(clients))) for heard in done]
 
 
+def complete(results: Sequence[Heard]) -> Sequence[Heard]:
+    """The same. Raises `MotetError` when one of them is not all there: the rest would measure something else."""
+    for heard in results:
+        if not heard.complete:
+            raise fail("engine", f"a stream of {heard.ask.model} ended with status {heard.status}. {heard.error}")
+    return results
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Many requests together. Times in ms; rates per second of the `seconds` it took."""

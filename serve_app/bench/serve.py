@@ -11,7 +11,7 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,8 @@ from deployments.audio.encode import open_encoder
 from deployments.engines.simulated import POISON, tone
 from deployments.errors import fail
 from serve_app import profiles
+from serve_app.bench.all_cores import measure_cores, texts
+from serve_app.bench.fast_clients import measure_fast
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, spread
 from serve_app.bench.load import (
     SAMPLE_RATE,
@@ -33,6 +35,7 @@ from serve_app.bench.load import (
     Summary,
     all_at_once,
     closed_loop,
+    complete,
     listen,
     open_loop,
     quantile,
@@ -46,6 +49,8 @@ from serve_app.config import DEFAULT_MODELS, PRESETS
 
 PICTURE = Path("out/bench-serve.png")
 GATE, NO_GATE, ONE = "simulated", "simulated-no-gate", "simulated-batch-1"
+PATIENT = "hibari-default"
+"""hibari with the default settings, whose clients are not refused in a test of how long they wait."""
 CHARACTER_MS = 60.0
 """Of sound in simulated speech."""
 CHUNK_MS = 320.0
@@ -70,6 +75,8 @@ MEAN_GATE, MEAN_NO_GATE = "mean batch, 8 streams apart, gate on", "mean batch, 8
 RATIO_GOOD = "goodput under saturation, batch 8 over batch 1"
 RATIO_DONE = "streams completed under saturation, batch 8 over batch 1"
 RATIO_FIRST = "first sound p95 under saturation, batch 8 over batch 1"
+FAST_8 = "hibari, first byte p95, 8 clients as fast as they can over 1"
+ALL_CORES = "hibari, capacity with all cores over one thread"
 FIRST_8 = "hibari, first sound p95, 8 listeners over 1"
 CAPACITY = "hibari, capacity, 8 clients without a pause"
 UNDERRUNS = "hibari, underruns at 70 % of capacity"
@@ -92,6 +99,10 @@ class Plan:
     """How much is measured. Times in seconds."""
 
     gate_rounds: int
+    core_rounds: int
+    core_s: float
+    fast_rounds: int
+    fast_s: float
     saturation_s: float
     single_streams: int
     listeners_s: float
@@ -102,8 +113,8 @@ class Plan:
     curve: tuple[float, ...]
 
 
-QUICK = Plan(1, 1.5, 10, 1.0, 1.5, 30, 2.5, 0, ())
-FULL = Plan(3, 6.0, 60, 25.0, 6.0, 200, 6.0, 3, (0.4, 0.9, 1.5))
+QUICK = Plan(1, 3, 0.6, 1, 4.0, 1.5, 10, 1.0, 1.5, 30, 2.0, 0, ())
+FULL = Plan(3, 7, 2.0, 3, 10.0, 6.0, 60, 25.0, 6.0, 200, 6.0, 3, (0.4, 0.9, 1.5))
 
 
 def run(quick: bool, compare: bool = False) -> Report:
@@ -111,6 +122,8 @@ def run(quick: bool, compare: bool = False) -> Report:
     plan = replace(QUICK, preset_rounds=1) if quick and compare else QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:
+        with sheet.measuring("all cores and one thread"):
+            measure_cores(sheet, ALL_CORES, plan.core_rounds, plan.core_s)
         with sheet.measuring("starting the service"), service_of(config()) as service:
             _measure_simulated(sheet, plan, service)
             _measure_hibari(sheet, plan, service)
@@ -125,6 +138,8 @@ def _wanted(plan: Plan) -> list[Figure]:
         Figure(RATIO_DONE, "x", at_least(5)),
         Figure(RATIO_GOOD, "x", at_least(5)),
         Figure(RATIO_FIRST, "x", at_most(1)),
+        Figure(ALL_CORES, "x", at_least(1.8)),
+        Figure(FAST_8, "x", at_most(3)),
         Figure(FIRST_8, "x", at_most(3)),
         Figure(CAPACITY, "x real time"),
         Figure(HEARD_70, "streams", at_least(plan.streams)),
@@ -146,10 +161,12 @@ def _wanted(plan: Plan) -> list[Figure]:
 
 
 def config() -> dict[str, Any]:
-    """The default voice with a bound on the wait, and three simulated models: the usual one, one without the gate, and one
-    without batches."""
+    """The default voice as it is and with a bound on the wait, and three simulated models: the usual one, one without the
+    gate, and one without batches."""
+    default = DEFAULT_MODELS["hibari"].model_dump(mode="json")
     return {
         "models": {
+            PATIENT: default | {"aliases": []},
             "hibari": DEFAULT_MODELS["hibari"].model_dump(mode="json") | {"max_wait_s": MAX_WAIT_S},
             GATE: _simulated(max_batch_size=8),
             NO_GATE: _simulated(max_batch_size=8, gate=False),
@@ -200,11 +217,16 @@ class Asks:
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
+        self._paragraphs = texts(seed=2)
 
     def simulated(self, model: str, characters: int) -> Ask:
         """One piece of so many characters, with words of its own."""
         number = next(self._numbers)
         return Ask(model, f"Tone {number} ".ljust(characters - 1, "a") + ".", number)
+
+    def paragraph(self) -> Ask:
+        """400 to 700 characters of English for hibari with the default settings."""
+        return Ask(PATIENT, next(self._paragraphs), next(self._numbers))
 
     def sentence(self, pacing: str = "fast") -> Ask:
         """An English sentence for hibari."""
@@ -256,20 +278,12 @@ def _measure_gate(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks)
 
 async def _mean_batch(service: RunningProgram, model: str, asks: Asks) -> float:
     before = await steps_of(service, model)
-    _complete(await all_at_once(service, [asks.simulated(model, GATE_CHARACTERS) for _ in range(8)], apart_s=APART_S))
+    complete(await all_at_once(service, [asks.simulated(model, GATE_CHARACTERS) for _ in range(8)], apart_s=APART_S))
     return _batch_between(before, await steps_of(service, model))
 
 
 def _batch_between(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     return (after["items"] - before["items"]) / (after["steps"] - before["steps"])
-
-
-def _complete(results: Sequence[Heard]) -> Sequence[Heard]:
-    """The same. Raises `MotetError` when one of them is not all there: the rest would measure something else."""
-    for heard in results:
-        if not heard.complete:
-            raise fail("engine", f"a stream of {heard.ask.model} ended with status {heard.status}. {heard.error}")
-    return results
 
 
 def _measure_saturation(sheet: Sheet, plan: Plan, service: RunningProgram, asks: Asks) -> None:
@@ -305,7 +319,7 @@ async def _measure_poison(sheet: Sheet, service: RunningProgram, asks: Asks) -> 
     again[7] = Ask(GATE, f"This is {POISON}.", 7)
     without = await all_at_once(service, clean)
     beside = await all_at_once(service, again)
-    _complete(without)
+    complete(without)
     if beside[7].complete:
         raise fail("engine", "the poison did not fail")
     pairs = [pair for number, pair in enumerate(zip(without, beside, strict=True)) if number != 7]
@@ -318,7 +332,7 @@ async def _measure_mixing(sheet: Sheet, service: RunningProgram, asks: Asks) -> 
     results = await all_at_once(service, [asks.simulated(GATE, 16) for _ in range(ALL_AT_ONCE)])
     note = f"the replica takes {ALL_AT_ONCE + 1} at once; 850 s of audio may be queued, of which those had 800 s"
     sheet.put(LEAKED, sum(heard.status != 200 for heard in results), note)
-    wrong = sum(not same_sound(bytes(heard.pcm), expected_pcm(heard.ask.text)) for heard in _complete(results))
+    wrong = sum(not same_sound(bytes(heard.pcm), expected_pcm(heard.ask.text)) for heard in complete(results))
     sheet.put(MIXED, wrong, "each compared with the tone of its text")
 
 
@@ -327,7 +341,7 @@ async def _measure_vanishing(sheet: Sheet, service: RunningProgram, asks: Asks) 
     wanted = [asks.simulated(GATE, 120) for _ in range(VANISHING)]
     gone = await asyncio.gather(*(listen(service, ask, leave_after_chunks=2) for ask in wanted))
     left = time.monotonic()
-    _complete(gone)
+    complete(gone)
     last_busy, last_items = 0.0, -1
     while (now := time.monotonic() - left) < IDLE_WATCH_S:
         report = await ready_report(service)
@@ -346,6 +360,8 @@ async def _measure_vanishing(sheet: Sheet, service: RunningProgram, asks: Asks) 
 
 def _measure_hibari(sheet: Sheet, plan: Plan, service: RunningProgram) -> None:
     asks = Asks()
+    with sheet.measuring("one client that reads as fast as it can, and eight"):
+        measure_fast(sheet, FAST_8, service, asks.paragraph, plan.fast_rounds, plan.fast_s)
     with sheet.measuring("one listener and eight"):
         _measure_listeners(sheet, plan, service, asks)
     with sheet.measuring("capacity, 70 % of it, and three times as much"):
@@ -397,7 +413,7 @@ def _measure_presets(sheet: Sheet, plan: Plan, service: RunningProgram, asks: As
 
     interleaved({preset: partial(listeners, preset) for preset in PRESETS}, plan.preset_rounds)
     for preset, results in heard.items():
-        firsts = [each.first_s * 1000 for each in _complete(results) if each.first_s is not None]
+        firsts = [each.first_s * 1000 for each in complete(results) if each.first_s is not None]
         values = (
             quantile(firsts, 0.95),
             sum(each.playout.underruns for each in results),

@@ -154,13 +154,15 @@ class SpeechEngineProperties:
         with self.following(engine, path):
             alone = [joined(speak(engine, mate)) for mate in mates]
             utterances = [engine.open(mates[0]), self.poisoned(engine), engine.open(mates[1])]
-            results = engine.step(utterances)
-            assert isinstance(results[1], Exception)
+            together: list[list[AudioChunk | Exception]] = [[], [], []]
+            while live := [n for n, utterance in enumerate(utterances) if not utterance.finished]:
+                for n, result in zip(live, engine.step([utterances[n] for n in live]), strict=True):
+                    together[n].append(result)
+                    if isinstance(result, Exception):
+                        engine.close(utterances[n])
+            assert isinstance(together[1][-1], Exception)
             for at, samples in zip((0, 2), alone, strict=True):
-                chunks = [good(results[at])]
-                while not utterances[at].finished:
-                    chunks.append(good(engine.step([utterances[at]])[0]))
-                self.assert_same(joined(chunks), samples, path)
+                self.assert_same(joined(list(map(good, together[at]))), samples, path)
 
     def poisoned(self, engine: SpeechEngine[Any]) -> Any:
         """An utterance whose step raises."""

@@ -12,8 +12,9 @@ from serve_app.config import AppConfig
 
 def test_the_service_with_many_listeners() -> None:
     config = AppConfig.model_validate(serve.config())
-    assert {serve.GATE, serve.NO_GATE, serve.ONE, "hibari"} == set(config.models)
+    assert {serve.GATE, serve.NO_GATE, serve.ONE, serve.PATIENT, "hibari"} == set(config.models)
     assert config.models["hibari"].max_wait_s == serve.MAX_WAIT_S
+    assert config.models[serve.PATIENT].max_wait_s is None
     assert not config.models[serve.NO_GATE].steps.gate
 
 

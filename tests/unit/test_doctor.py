@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -59,6 +60,10 @@ def test_the_machine_is_described(findings: list[Finding]) -> None:
     assert cpu.detail.startswith(f"{local.usable_cores()} of ")
     assert " GiB of memory free" in cpu.detail
     assert finding(findings, "service", "threads").detail == "OMP_NUM_THREADS=3"
+    told = finding(findings, "service", "cores").detail
+    assert re.match(
+        r"hibari@cpu: threads: auto is \d+ here \(\d+ cores.*\), \d+ MB for each while .*, \d+ MB in all$", told
+    )
     assert "SCHED_FIFO" in finding(findings, "service", "scheduling").detail
     assert "not needed" in finding(findings, "service", "ffmpeg").detail
 

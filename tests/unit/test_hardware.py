@@ -25,6 +25,11 @@ def test_waiting_threads_sleep_and_look_longer_on_cores_of_their_own(threads: in
     assert "num_gpus" not in options
 
 
+def test_libraries_that_are_not_told_otherwise_use_one_thread_where_the_number_is_auto() -> None:
+    environment = Cpu(threads="auto").environment()
+    assert (environment["OMP_NUM_THREADS"], environment["GOMP_SPINCOUNT"]) == ("1", "0")
+
+
 def test_cuda_is_pinned_by_label_and_not_by_gpus_alone() -> None:
     options = Cuda(gpus=0.5).actor_options()
     assert options["num_gpus"] == 0.5

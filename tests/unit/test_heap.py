@@ -16,6 +16,7 @@ import pytest
 from deployments.heap import (
     ARENA_MAX,
     EVERY_S,
+    IDLE_WORTH_BYTES,
     KEPT_BYTES,
     MAPPED_BYTES_OF_OLD,
     MMAP_THRESHOLD,
@@ -23,7 +24,6 @@ from deployments.heap import (
     SOON_S,
     TRIM_THRESHOLD,
     WORTH_BYTES,
-    WORTH_BYTES_WHEN_IDLE,
     Allocator,
     Glibc,
     Heap,
@@ -100,19 +100,6 @@ def test_little_is_kept_for_the_next_step() -> None:
     assert not allocator.given
 
 
-def test_a_replica_without_work_gives_back_less_too() -> None:
-    allocator, clock = Kept(WORTH_BYTES_WHEN_IDLE), Clock()
-    heap = Heap(allocator, clock)
-    clock.now = EVERY_S
-    heap.look()
-    assert allocator.given == 0
-    clock.now += SOON_S
-    heap.look_when_idle()
-    clock.now += SOON_S
-    heap.look_when_idle()
-    assert allocator.given == 1
-
-
 HELPER = """
 import ctypes, resource, sys
 from deployments.heap import return_freed_memory
@@ -147,6 +134,20 @@ def test_a_helper_returns_what_it_frees() -> None:
     ]
     assert kept[0] > 60_000_000
     assert kept[1] < 10_000_000
+
+
+def test_an_idle_process_gives_little_back_too() -> None:
+    allocator, clock = Kept(IDLE_WORTH_BYTES), Clock()
+    heap = Heap(allocator, clock)
+    given = []
+    for clock.now, allocator.free in ((EVERY_S, IDLE_WORTH_BYTES - 1), (2 * EVERY_S, IDLE_WORTH_BYTES)):
+        heap.look()
+        heap.look_when_idle()
+        given.append(allocator.given)
+        clock.now += SOON_S
+        heap.look_when_idle()
+        given.append(allocator.given)
+    assert given == [0, 0, 0, 1]
 
 
 def test_a_step_that_fails_is_looked_after_too() -> None:

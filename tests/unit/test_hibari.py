@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hibari import Hibari
 
 from deployments.engines import registry, sources
 from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest
 from deployments.engines.hibari import HibariEngine
 from deployments.errors import MotetError
 from deployments.text.english import readable
-from tests.unit.speech_engine_properties import SpeechEngineProperties, joined, speak, write_golden
+from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
+
+GROWTH_BYTES = 40_000_000
+"""A sentence of 400 phonemes takes more than that while it is spoken, and with an arena keeps it."""
 
 
-def load(threads: int = 1) -> HibariEngine:
+def load(threads: int = 1, options: Mapping[str, object] | None = None) -> HibariEngine:
     folder = sources.folder_of(sources.parse("wheel:hibari-tts"), {})
-    engine = registry.load("hibari", EngineSpec("hibari", str(folder), "cpu", threads))
+    engine = registry.load("hibari", EngineSpec("hibari", str(folder), "cpu", threads, options or {}))
     assert isinstance(engine, HibariEngine)
     return engine
 
@@ -45,6 +53,74 @@ def test_a_piece_without_words_is_silent_and_does_not_end_the_utterance(engine: 
     chunks = speak(engine, SpeechRequest(("🙂", "Hello."), "heart"))
     assert len(chunks[0].samples) == 0
     assert len(chunks[1].samples) > 10_000
+
+
+LONG = "It is late. Where is the train? Nobody knows. He said so. It rains, and the lamps are out! We walk home."
+
+
+def test_a_piece_in_stretches_is_the_same_to_the_last_bit() -> None:
+    """A step may end after any sentence of a piece: the noise goes on where it was."""
+    request = SpeechRequest((LONG, "And then it was over. It was good."), "heart", seed=7)
+    whole, parts = (speak(load(options={"step_ms": ms}), request) for ms in (60_000, 1))
+    assert [chunk.piece_over for chunk in whole] == [True, True]
+    assert len(parts) > 6
+    assert [chunk.index for chunk in parts if chunk.piece_over] == [0, 1]
+    np.testing.assert_array_equal(joined(parts), joined(whole))
+
+
+def test_a_piece_is_the_sound_that_the_package_makes_of_it() -> None:
+    engine = load(options={"step_ms": 1})
+    package = Hibari(voice="heart")
+    noise = np.random.default_rng([7, 0])
+    sounds = [package.from_ids(package.ids(part), 1.0, noise) for part in package.phonemize(readable(LONG))]
+    spoken = joined(speak(engine, SpeechRequest((LONG,), "heart", seed=7)))
+    np.testing.assert_array_equal(spoken, np.concatenate(sounds))
+
+
+def test_a_step_ends_with_the_first_and_the_others_are_pending() -> None:
+    engine = load(threads=1)
+    first, second = (engine.open(SpeechRequest(("Hello there.",), "heart", seed=n)) for n in (1, 2))
+    results = [good(result) for result in engine.step([first, second])]
+    assert [chunk.pending for chunk in results] == [False, True]
+    assert (first.finished, second.finished) == (True, False)
+    assert not good(engine.step([second])[0]).pending
+
+
+def test_no_part_is_longer_than_the_network_takes() -> None:
+    """250 digits are a piece, and 1,250 phonemes without a clause: time and memory grow with the longest part."""
+    engine = load(options={"step_ms": 1})
+    chunks = speak(engine, SpeechRequest(("9" * 250,), "heart"))
+    assert len(chunks) >= 3
+    assert max(chunk.seconds for chunk in chunks) < 30
+
+
+@pytest.mark.parametrize("value", [0, -1, "fast"])
+def test_a_bound_on_a_step_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(MotetError, match="step_ms"):
+        load(options={"step_ms": value})
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc gives memory back")
+def test_the_longest_piece_leaves_no_memory_behind() -> None:
+    """In a process of its own: what ONNX Runtime kept in an arena never came back."""
+    program = (
+        "import ctypes, psutil\n"
+        "from deployments.heap import keep_freed_memory\n"
+        "from deployments.engines.base import SpeechRequest\n"
+        "from tests.unit.test_hibari import load\n"
+        "from tests.unit.speech_engine_properties import speak\n"
+        "allocator = keep_freed_memory()\n"
+        "engine, process = load(), psutil.Process()\n"
+        "def held(text):\n"
+        "    speak(engine, SpeechRequest((text,), 'heart'))\n"
+        "    allocator.give_back()\n"
+        "    return process.memory_info().rss\n"
+        "held('Hello.')\n"
+        "print(held('Hello.'), held('9' * 250))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    before, after = map(int, done.stdout.split())
+    assert after - before < GROWTH_BYTES
 
 
 def test_voices_beside_the_first_are_found_in_a_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,3 +120,16 @@ async def test_a_step_that_never_ends_is_noticed_and_a_recording_may_take_longer
         with pytest.raises(MotetError, match="in one step"):
             await bench.replica.check_health()
         bench.replica.recording._task.cancel()
+
+
+@pytest.mark.parametrize(("idle_s", "looks"), [(EVERY_S - 1, "look"), (EVERY_S, "look_when_idle")])
+async def test_an_idle_replica_gives_its_memory_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, idle_s: float, looks: str
+) -> None:
+    looked: list[str] = []
+    for name in ("look", "look_when_idle"):
+        monkeypatch.setattr(bench.replica.heap, name, partial(looked.append, name))
+    bench.now = idle_s
+    await bench.checked()
+    await bench.replica.thread.run(int)
+    assert looked == [looks]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.scheduling import Candidate, Playback, Wish, choose, padding_share
+from deployments.scheduling import Candidate, Playback, Wish, choose, on_lanes, padding_share
 from serve_app.config import Steps
 
 NOW = 1000.0
@@ -66,6 +68,15 @@ def test_a_chat_reply_is_not_stuck_in_a_book() -> None:
     book = [candidate(f"chapter {n}", 1 + n, cost=250) for n in range(10)]
     assert chosen(candidate("reply", 0, cost=20), *book, max_padding_share=0.95) == ["reply"]
     assert len(chosen(candidate("reply", 0, cost=20), *book[:2], max_padding_share=0.95)) == 3
+
+
+def test_on_lanes_a_free_one_is_taken_by_whoever_is_next() -> None:
+    """Neither a length, nor a queue, nor a neighbour's hurry leaves a lane without work."""
+    steps = on_lanes(Steps(max_batch_size=1, backlog_cost=1.0), 2)
+    book = [candidate(f"chapter {n}", 5000 + n, cost=250) for n in range(3)]
+    waiting = [*book, candidate("begun", -math.inf), candidate("new", 0, cost=1)]
+    assert [c.item for c in choose(waiting, steps, NOW)] == ["begun", "new"]
+    assert [c.item for c in choose([*book, candidate("new", 0, cost=1)], steps, NOW)] == ["new", "chapter 0"]
 
 
 @pytest.mark.parametrize(("costs", "share"), [([], 0.0), ([5], 0.0), ([5, 5], 0.0), ([10, 5], 0.25), ([0, 0], 0.0)])

@@ -93,6 +93,18 @@ async def test_a_full_batch_goes_without_waiting_for_the_rest() -> None:
         assert set(stage.in_step) == {"b", "c"}
 
 
+async def test_who_waits_does_not_wait_for_a_stream_that_has_ended() -> None:
+    stage = Stage(max_batch_size=8, batch_wait_ms=NEVER_MS)
+    with stage.gate.stream():
+        with stage.gate.stream():
+            await stage.come("a")
+            await stage.come("b")
+            await stage.end_step()
+            assert set(stage.in_step) == set()  # "a" may come back in a moment
+        await settle()
+        assert set(stage.in_step) == {"b"}
+
+
 async def test_one_that_leaves_at_the_gate_is_forgotten() -> None:
     stage = Stage()
     await stage.come("a")

@@ -1,0 +1,87 @@
+"""Threads that work beside each other, each on one utterance, for engines whose network takes one sentence at a time.
+
+A step over several utterances would end with the longest. So a step ends as soon as one utterance is done: the threads go
+on with the others, whose chunks are pending, and the next step takes up what they have made. Meanwhile the caller chooses
+who gets the free thread: one thread never waits for another, and a newcomer for no more than the first to end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+SMOOTHING = 0.2
+"""Weight of the newest step in the running mean of the speed."""
+
+
+class Lanes(Generic[Result]):
+    """`count` threads. Belongs to the engine's thread, but for the calls that it makes on its own ones."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._under_way: dict[object, Future[Result]] = {}
+        self._forgotten: list[Future[Result]] = []
+
+    def step(self, calls: Mapping[object, Callable[[], Result]]) -> dict[object, Result | Exception]:
+        """Begins calls in their order while a thread is free, and waits until at least one of `calls` is done, be it begun
+        in this step or before. Returns what is done by its key; what a call raised stands in its place."""
+        while True:
+            self._begin(calls)
+            mine = [key for key in calls if key in self._under_way]
+            if not calls or any(self._under_way[key].done() for key in mine):
+                return {key: self._take(key) for key in mine if self._under_way[key].done()}
+            # Others' work may end first: its thread then begins with what waits here.
+            wait(self._running(), return_when=FIRST_COMPLETED)
+
+    def forget(self, key: object) -> None:
+        """Nobody takes up what is made for this key. A call that was begun runs to its end."""
+        if (call := self._under_way.pop(key, None)) is not None:
+            self._forgotten.append(call)
+
+    def _begin(self, calls: Mapping[object, Callable[[], Result]]) -> None:
+        for key, call in calls.items():
+            if key not in self._under_way and len(self._running()) < self.count:
+                self._under_way[key] = self._pool.submit(call)
+
+    def _running(self) -> list[Future[Result]]:
+        self._forgotten = [call for call in self._forgotten if not call.done()]
+        return [call for call in self._under_way.values() if not call.done()] + self._forgotten
+
+    def _take(self, key: object) -> Result | Exception:
+        call = self._under_way.pop(key)
+        error = call.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        return call.result() if error is None else error
+
+
+class StepPace:
+    """How much of a text one step takes: as much as is expected to take `step_s`, by the speed that was measured."""
+
+    def __init__(self, step_s: float, first_speed: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._step_s = step_s
+        self._speed = first_speed
+        self._clock = clock
+
+    def fitting(self, parts: Sequence[Sequence[object]]) -> int:
+        """How many of the next parts fit in a step: at least one, if there is any."""
+        left = self._step_s * self._speed
+        for number, part in enumerate(parts):
+            left -= len(part)
+            if left < 0:
+                return max(1, number)
+        return len(parts)
+
+    @contextmanager
+    def measured(self, length: int) -> Iterator[None]:
+        """Inside, parts of this length together are worked on."""
+        began = self._clock()
+        yield
+        taken = max(self._clock() - began, 1e-6)
+        self._speed += SMOOTHING * (length / taken - self._speed)
