@@ -8,9 +8,9 @@ import pytest
 from ray.serve._private.build_app import build_app
 
 from serve_app.app import HEAD, build
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, Separation
 
-WITHOUT_A_MODEL = {"gateway", "chunker-0", "merger"}
+WITHOUT_A_MODEL = {"gateway", "separation-helper"}
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,13 @@ def test_gateways_are_on_the_first_machine_or_on_those_with_cpus(
     for asked in options.values():
         needs = {"CPU": asked["num_cpus"]} | (asked.get("resources") or {})
         assert all(first.get(name, 0) >= share for name, share in needs.items()) == has_room
+
+
+@pytest.mark.parametrize(
+    ("chunkers", "helpers"), [(1, {"separation-helper"}), (3, {"chunker-0", "chunker-1", "chunker-2", "merger"})]
+)
+def test_one_chunker_shares_its_process_with_the_merger(chunkers: int, helpers: set[str]) -> None:
+    config = AppConfig(separation=Separation(chunkers=chunkers))
+    built: Any = build_app(build(config), name="motet", default_runtime_env={})
+    names = {each.name for each in built.deployments}
+    assert names == helpers | {"gateway", *(f"{model}@cpu" for model in config.models)}
