@@ -53,7 +53,7 @@ EVERYWHERE = ANY_RAY | {
 
 
 ONE_MACHINE = {
-    "RAY_preload_python_modules": "serve_app.serve_imports",
+    "RAY_preload_python_modules": "serve_app.worker_start",
     # Statistics of Ray's event loops and of its tasks, which only a dashboard shows. The first are kept for each event.
     "RAY_event_stats": "0",
     "RAY_task_events_report_interval_ms": "0",
@@ -68,6 +68,7 @@ ONE_MACHINE = {
     "RAY_io_context_monitor_probe_interval_ms": "10000",
     "RAY_DASHBOARD_AGGREGATOR_AGENT_CHECK_MAIN_THREAD_LIVENESS_INTERVAL_SECONDS": "5",
     # Ray passes metrics on every 10 s. Ray Serve would gather its own in each process every 0.1 s.
+    "REPORTER_UPDATE_INTERVAL_MS": "15000",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
     # The controller looks at every replica; 0.1 s would find a lost one little earlier.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
