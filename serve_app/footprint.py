@@ -61,7 +61,8 @@ def service_at(port: int) -> int | None:
 def _listeners(port: int) -> Iterator[psutil.Process]:
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+            if listens and connection.pid:
                 yield psutil.Process(connection.pid)
 
 
