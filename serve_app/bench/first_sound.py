@@ -44,7 +44,7 @@ from deployments.listening import transcribe_here
 from deployments.replica import load_engine
 from deployments.speaking import SpeechTask, speak_here
 from deployments.text.segmentation import cut_into_pieces
-from serve_app import profiles
+from serve_app import footprint, profiles
 from serve_app.bench.bare_server import first_replica_of, running_bare_server
 from serve_app.bench.frame import (
     Figure,
@@ -66,6 +66,7 @@ from serve_app.config import AppConfig
 SHORT_SENTENCE = "Hello there, this is Motet."
 SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-tiny.en", "nsnet2"
 SEAM_SECONDS = 25.0
+STEMS = ("speech", "background")
 WORDS_PER_SECOND = 4
 """More than anybody says in a second."""
 REQUEST_TIMEOUT_S = 120.0
@@ -74,6 +75,9 @@ MOTET = (sys.executable, "-m", "serve_app.cli")
 
 HERE, HTTP = "in this process", "through HTTP"
 MEMORY = "memory of {}"
+WHOLE_MEMORY = "memory of the default service (PSS, all processes)"
+IDLE_SHARE = "idle share of a core, default service"
+SEAM = "separation seam, sum of the stems " + HTTP
 PLAIN = " (plain profile)"
 
 
@@ -92,6 +96,9 @@ class Plan:
     sentence_step: int
     long_words: int
     plain_profile: bool
+    rest_seconds: float
+    """After the service is ready, until its idle processes are watched."""
+    idle_seconds: float
 
 
 QUICK = Plan(
@@ -103,6 +110,8 @@ QUICK = Plan(
     sentence_step=7,
     long_words=150,  # more than one window of 30 s, because errors gather where windows meet
     plain_profile=False,
+    rest_seconds=3.0,
+    idle_seconds=8.0,
 )
 FULL = Plan(
     cold_starts=5,
@@ -113,6 +122,8 @@ FULL = Plan(
     sentence_step=1,
     long_words=10_000,
     plain_profile=True,
+    rest_seconds=10.0,
+    idle_seconds=60.0,
 )
 
 
@@ -142,6 +153,8 @@ def _wanted(plan: Plan, config: AppConfig) -> list[Figure]:
         *_wanted_of_overhead("", at_most(10)),
         Figure("overhead p50, bare FastAPI", "ms"),
         Figure("cold start of the service", "s"),
+        Figure(WHOLE_MEMORY, "GB", at_most(1.6)),
+        Figure(IDLE_SHARE, "%", at_most(5)),
         *(Figure(MEMORY.format(name), "MB") for name in config.models),
         Figure("heavy libraries in replicas", "", at_most(0)),
         *(
@@ -149,7 +162,7 @@ def _wanted(plan: Plan, config: AppConfig) -> list[Figure]:
             for task in ("transcription", "separation")
             for where in (HERE, HTTP)
         ),
-        Figure("separation seam, identity " + HTTP, "of 32768", at_most(0)),
+        Figure(SEAM, "of 32768", at_most(1)),
         *(_wanted_of_overhead(PLAIN, None) if plan.plain_profile else ()),
     ]
 
@@ -363,6 +376,8 @@ def connected(program: RunningProgram) -> Iterator[Client]:
 def _measure_service(sheet: Sheet, plan: Plan, engines: Engines) -> None:
     with sheet.measuring("start of the service"), running_service("throughput") as service:
         sheet.put("cold start of the service", service.start_seconds, "from its start to its ready line")
+        with sheet.measuring("what the idle service takes"):
+            _measure_idle(sheet, plan, service)
         with sheet.measuring("replicas"):
             _measure_replicas(sheet, service)
         with sheet.measuring("overhead of HTTP"):
@@ -373,6 +388,19 @@ def _measure_service(sheet: Sheet, plan: Plan, engines: Engines) -> None:
     if plan.plain_profile:
         with sheet.measuring("the plain profile"), running_service("plain") as service:
             _measure_overhead(sheet, plan, engines, service, PLAIN)
+
+
+def _measure_idle(sheet: Sheet, plan: Plan, service: RunningProgram) -> None:
+    pid = footprint.service_at(service.port)
+    if pid is None:
+        raise fail("engine", f"The processes of the service at port {service.port} were not found.")
+    time.sleep(plan.rest_seconds)
+    takes = footprint.measure(footprint.processes_of(pid), plan.idle_seconds)
+    sheet.put(
+        WHOLE_MEMORY, takes.memory_bytes / 1e9, f"{takes.processes} processes, Ray's included; before any request"
+    )
+    when = f"{plan.idle_seconds:g} s, from {plan.rest_seconds:g} s after it was ready"
+    sheet.put(IDLE_SHARE, takes.core_share * 100, when)
 
 
 def _measure_replicas(sheet: Sheet, service: RunningProgram) -> None:
@@ -444,8 +472,8 @@ def _measure_fidelity(sheet: Sheet, plan: Plan, engines: Engines, service: Runni
                 count = trip.result()
                 sheet.put("word error rate of the round trip " + where, count.rate * 100, _of_words(count, texts))
         with sheet.measuring("the seam of separation"):
-            note = f"largest difference in {SEAM_SECONDS:.0f} s of 16-bit stereo noise"
-            sheet.put("separation seam, identity " + HTTP, seam.result(), note)
+            note = f"largest difference from {SEAM_SECONDS:.0f} s of 16-bit stereo noise"
+            sheet.put(SEAM, seam.result(), note)
 
 
 def _trips_through(service: RunningProgram, texts: Sequence[str]) -> list[str]:
@@ -468,15 +496,20 @@ def opening(text: str, words: int) -> str:
 
 
 def _worst_seam(service: RunningProgram) -> int:
-    """16-bit noise in, 16-bit noise out, over several chunks: the largest difference."""
-    rate = 44100
-    noise: NDArray[np.int16] = np.random.default_rng(0).integers(-32768, 32768, (2, int(SEAM_SECONDS * rate)), np.int16)
+    """16-bit noise over several chunks, taken apart into stems that add up to it: the largest difference of their sum.
+
+    Each stem is rounded to 16 bits, which makes a difference of one. The noise is quiet enough that no stem is clipped.
+    """
+    rate = 48_000  # which the model takes, so that nothing is resampled
+    noise: NDArray[np.int16] = np.random.default_rng(0).integers(-8192, 8192, (2, int(SEAM_SECONDS * rate)), np.int16)
+    recording = wav_of((noise / 32768).astype(np.float32), rate)
     with connected(service) as client:
-        answer = client.separate(wav_of((noise / 32768).astype(np.float32), rate), "identity", "audio")
-    back = np.frombuffer(answer.body[WAV_HEADER_BYTES:], "<i2").reshape(-1, 2).T
+        answers = [client.separate(recording, SEPARATION_MODEL, stem).body for stem in STEMS]
+    back = sum(np.frombuffer(body[WAV_HEADER_BYTES:], "<i2").reshape(-1, 2).T.astype(np.int32) for body in answers)
+    assert isinstance(back, np.ndarray)
     if back.shape != noise.shape:
         raise fail("engine", f"{noise.shape} samples went in and {back.shape} came back.")
-    return int(np.abs(back.astype(np.int32) - noise).max())
+    return int(np.abs(back - noise).max())
 
 
 # Recordings

@@ -3,12 +3,10 @@
 import { askJson } from './api.js';
 import { byId, fillSelect, option } from './ui.js';
 
-const HIDDEN_MODELS = new Set(['identity']);
-
 /** Real models by task: aliases are folded into the model they stand for. */
 export async function loadModels() {
   const { data } = await askJson('/v1/models');
-  return data.filter((model) => model.motet && !model.motet.alias_of && !HIDDEN_MODELS.has(model.id));
+  return data.filter((model) => model.motet && !model.motet.alias_of);
 }
 
 export async function loadVoices(model, signal) {

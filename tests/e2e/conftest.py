@@ -30,6 +30,7 @@ import yaml
 from numpy.typing import NDArray
 from openai import OpenAI
 
+from serve_app.config import DEFAULT_MODELS
 from serve_app.processes import command_line, kill, with_variable
 
 Float = NDArray[np.float32]
@@ -193,10 +194,21 @@ def settled_work(replica: psutil.Process) -> float:
     return seen[-1]
 
 
+def with_identity(folder: Path) -> Path:
+    """`serve_config.yaml` with the default models and `identity`."""
+    document = yaml.safe_load(CONFIG.read_text())
+    models = {name: model.model_dump(mode="json", exclude_defaults=True) for name, model in DEFAULT_MODELS.items()}
+    document["applications"][0]["args"]["models"] = {**models, "identity": {"engine": "identity"}}
+    config = folder / "serve_config.yaml"
+    config.write_text(yaml.safe_dump(document))
+    return config
+
+
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service with its own `serve_config.yaml`."""
-    running = Service.start(CONFIG, tmp_path_factory.mktemp("service"))
+    """The service with its own `serve_config.yaml`, and beside the default models one that gives back what it gets."""
+    folder = tmp_path_factory.mktemp("service")
+    running = Service.start(with_identity(folder), folder)
     yield running
     assert running.alive, f"the service ended during the tests:\n{running.said}"
     running.stop(signal.SIGINT)

@@ -160,9 +160,9 @@ import asyncio, ray, sys
 from ray import serve
 
 async def main():
-    chunker = serve.get_deployment_handle("chunker-0", "motet")
+    helper = serve.get_deployment_handle("separation-helper", "motet")
     while await asyncio.to_thread(sys.stdin.readline):
-        print("sessions", await chunker.sessions.remote(), flush=True)
+        print("sessions", await helper.sessions.remote(), flush=True)
 
 ray.init(sys.argv[1], namespace="serve", log_to_driver=False, logging_level="ERROR")
 asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 from itertools import chain
@@ -13,7 +14,7 @@ import pytest
 
 from serve_app.processes import kill
 
-from .conftest import CONFIG, STOP_S, Service, answers, free_port, marked_processes, run_serve
+from .conftest import CONFIG, STOP_S, Service, answers, free_port, marked_processes, run_serve, titles
 
 
 def refused(config: Path, folder: Path, **environment: str) -> str:
@@ -87,6 +88,17 @@ def addresses_of(started: Service) -> set[str]:
     sockets = chain.from_iterable(answers(started.processes(), lambda process: process.net_connections("tcp")))
     listening = {socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN}
     return {address.ip for address in listening if address.port == started.port}
+
+
+def test_what_the_service_has_no_use_for_does_not_run(service: Service) -> None:
+    running = " ".join(titles(marked_processes(service.mark)).values())
+    assert "gcs_server" in running
+    assert not re.findall(r"dashboard/dashboard\.py|log_monitor\.py|autoscaler/\S*monitor\.py", running)
+
+
+def test_no_replica_holds_what_only_tables_need(service: Service) -> None:
+    for model in ("gateway", "hibari@cpu", "whisper-tiny.en@cpu", "nsnet2@cpu", "separation-helper"):
+        assert not {region.path for region in service.replica(model).memory_maps() if "/pandas/" in region.path}
 
 
 def test_being_terminated_leaves_nothing_running(keyed_service: Service) -> None:

@@ -8,9 +8,9 @@ import pytest
 from ray.serve._private.build_app import build_app
 
 from serve_app.app import HEAD, build
-from serve_app.config import AppConfig, HealthCheck, Model, Placement
+from serve_app.config import AppConfig, HealthCheck, Model, Placement, Separation
 
-WITHOUT_A_MODEL = {"gateway", "chunker-0", "merger"}
+WITHOUT_A_MODEL = {"gateway", "separation-helper"}
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,13 @@ def test_each_deployment_is_asked_for_its_health_as_the_configuration_says() -> 
         "slow@cpu": (20, 60),
         **dict.fromkeys(WITHOUT_A_MODEL, (5, 7)),
     }
+
+
+@pytest.mark.parametrize(
+    ("chunkers", "helpers"), [(1, {"separation-helper"}), (3, {"chunker-0", "chunker-1", "chunker-2", "merger"})]
+)
+def test_one_chunker_shares_its_process_with_the_merger(chunkers: int, helpers: set[str]) -> None:
+    config = AppConfig(separation=Separation(chunkers=chunkers))
+    built: Any = build_app(build(config), name="motet", default_runtime_env={})
+    names = {each.name for each in built.deployments}
+    assert names == helpers | {"gateway", *(f"{model}@cpu" for model in config.models)}

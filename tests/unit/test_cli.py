@@ -556,8 +556,9 @@ def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("channels", [1, 2])
 def test_identity_gives_the_recording_back(channels: int, tmp_path: Path) -> None:
     source = write_sound(tmp_path / "in.wav", noise(3.3, 16_000, channels), 16_000)
-    options = ("--model", "identity", "--chunk-seconds", 1, "--overlap-seconds", 0.3, "--json")
-    result = motet("separate", source, "-o", tmp_path / "a" / "b", *options)
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    options = ("--config", tmp_path / "mine.yaml", "--model", "mute", "--chunk-seconds", 1, "--overlap-seconds", 0.3)
+    result = motet("separate", source, "-o", tmp_path / "a" / "b", *options, "--json")
     (written,) = (tmp_path / "a" / "b").iterdir()
     assert written.name == "audio.wav"
     np.testing.assert_allclose(sound(written), sound(source), atol=1.01 / 32768)
@@ -594,6 +595,9 @@ def test_only_the_stems_that_are_asked_for(tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "none").exists()
 
 
+WITH_IDENTITY = AppConfig(models={"identity": Model(engine="identity")})
+
+
 def test_a_long_recording_takes_no_more_memory(tmp_path: Path) -> None:
     """Ten minutes are 19 MB as float32 samples; chunks of one second are 32 KB each."""
     source = write_sound(tmp_path / "in.wav", np.zeros((1, 600 * 8000), np.float32), 8000)
@@ -603,7 +607,7 @@ def test_a_long_recording_takes_no_more_memory(tmp_path: Path) -> None:
         tracemalloc.start()
         try:
             progress = lambda done, total: seen.append((done, total))  # noqa: E731
-            done = local.separate(recording, order, AppConfig(), "identity", tmp_path / "out", "wav", progress, 0.0)
+            done = local.separate(recording, order, WITH_IDENTITY, "identity", tmp_path / "out", "wav", progress, 0.0)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -679,7 +683,7 @@ def test_every_default_task_has_a_model() -> None:
     }
     assert found == {"speech": "hibari", "transcription": "whisper-tiny.en", "separation": "nsnet2"}
     with pytest.raises(MotetError, match="There is no speech model. Add one"):
-        local.find_model({"identity": DEFAULT_MODELS["identity"]}, None, "speech")
+        local.find_model(WITH_IDENTITY.models, None, "speech")
 
 
 def test_serve_starts_the_program_with_the_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def mistakes(tmp_path: Path, text: str) -> str:
 
 def test_the_file_that_motet_comes_with_is_read(tmp_path: Path) -> None:
     config = read(ROOT / "serve_config.yaml", {})
-    assert set(config.app.models) == {"hibari", "whisper-tiny.en", "nsnet2", "identity"}
+    assert set(config.app.models) == {"hibari", "whisper-tiny.en", "nsnet2"}
     assert config.http.host == "127.0.0.1"
 
 

@@ -150,6 +150,15 @@ def test_an_idle_process_gives_little_back_too() -> None:
     assert given == [0, 0, 0, 1]
 
 
+def test_after_loading_even_little_is_given_back_and_what_stays_is_not_looked_for_again() -> None:
+    allocator, clock = Kept(WORTH_BYTES), Clock()
+    heap = Heap(allocator, clock)
+    heap.give_back()
+    clock.now = EVERY_S
+    heap.look()
+    assert allocator.given == 1
+
+
 def test_a_step_that_fails_is_looked_after_too() -> None:
     allocator, clock = Kept(WORTH_BYTES), Clock()
 
@@ -167,6 +176,7 @@ def test_without_such_an_allocator_a_call_stays_itself() -> None:
     heap = Heap(None)
     assert heap.watched(list) is list
     heap.look()
+    heap.give_back()
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from typing import get_args
 
 import pytest
 
+from serve_app import joining
 from serve_app.edge import Edge, edge_of
-from serve_app.profiles import Profile, environment, fitting, free_port, write_haproxy_program
+from serve_app.profiles import ONE_MACHINE, Profile, environment, fitting, free_port, write_haproxy_program
 from serve_app.server import url_of
 
 FOLDER = Path("/run/motet")
@@ -32,6 +33,13 @@ def test_a_token_that_is_there_is_kept(name: str) -> None:
 
 def test_what_the_caller_set_wins() -> None:
     assert "OMP_NUM_THREADS" not in environment("plain", FOLDER, 8000, {"OMP_NUM_THREADS": "4"})
+
+
+@pytest.mark.parametrize("profile", ["throughput", "plain"])
+def test_a_service_on_a_machine_of_its_own_is_light_and_a_cluster_is_left_as_it_is(profile: Profile) -> None:
+    assert ONE_MACHINE.items() <= environment(profile, FOLDER, 8000, {}).items()
+    assert not ONE_MACHINE.keys() & environment(profile, FOLDER, 8000, {"RAY_ADDRESS": "10.0.0.1:6379"}).keys()
+    assert not ONE_MACHINE.keys() & joining.environment({}).keys()
 
 
 def test_the_throughput_profile_keeps_its_files_to_itself() -> None:

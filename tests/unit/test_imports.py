@@ -1,0 +1,51 @@
+"""Each kind of process leaves out the libraries that it does not use: an idle one is as large as what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+ENGINES = {
+    "torch",
+    "onnxruntime",
+    "ctranslate2",
+    "faster_whisper",
+    "tokenizers",
+    "huggingface_hub",
+    "mlx",
+    "transformers",
+}
+TABLES = {"pandas", "pyarrow"}
+SCIENCE = {"scipy", "librosa", "numba", "soundfile", "matplotlib"}
+SOUND = {"av", "soxr", "sentencex"}
+SERVICE = {"ray"}
+UNUSED = ENGINES | TABLES | SCIENCE
+
+LEFT_OUT: Mapping[str, tuple[str, set[str]]] = {
+    "a process of Ray Serve's own": ("serve_app.worker_start", UNUSED | SOUND),
+    "the server": ("serve_app.worker_start, serve_app.server, serve_app.app", UNUSED),
+    "a gateway": ("serve_app.worker_start, serve_app.gateway", UNUSED),
+    "a replica that speaks": ("serve_app.worker_start, deployments.synthesizer", UNUSED),
+    "a replica that transcribes": ("serve_app.worker_start, deployments.recognizer", UNUSED),
+    "a replica that separates": ("serve_app.worker_start, deployments.separator", UNUSED | {"av", "sentencex"}),
+    "the separation helper": ("serve_app.worker_start, deployments.pipeline", UNUSED | {"sentencex"}),
+    "the command": ("serve_app.cli", UNUSED | SOUND | SERVICE),
+}
+
+
+@pytest.mark.parametrize("process", LEFT_OUT)
+def test_a_process_imports_only_what_it_uses(process: str) -> None:
+    modules, left_out = LEFT_OUT[process]
+    program = f"import {modules}, sys; print(*{{name.partition('.')[0] for name in sys.modules if sys.modules[name]}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not left_out & set(done.stdout.split())
+
+
+def test_pandas_can_be_imported_after_ray_serve() -> None:
+    program = "import serve_app.serve_imports, sys; assert 'pandas' not in sys.modules; import pandas; print(pandas.DataFrame())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
