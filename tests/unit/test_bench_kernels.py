@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ def model(measured_seconds: float) -> Model:
     chosen = {spec: ChosenKernel("bfloat16", times), pinned: ChosenKernel("float32", {})}
     choice: Any = SimpleNamespace(chosen=chosen, seconds_spent=0.5, measured=1, store=Path())
     seconds = {"float32": 4.0, "int8": 2.0, "measured": measured_seconds}
-    return Model("tiny", {"step of 1": {name: lambda value=value: value for name, value in seconds.items()}}, choice)
+    return Model("tiny", {"step of 1": {name: partial(float, value) for name, value in seconds.items()}}, choice)
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(1.0, "met"), (2.05, "met"), (2.2, "not met")])
