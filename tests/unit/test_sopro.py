@@ -87,6 +87,13 @@ class TestInt8(Followed, Int8Properties):
         return loaded(folder)
 
 
+def test_a_restart_chooses_the_same_kernels_and_says_the_same(folder: Path) -> None:
+    request = SpeechRequest((PIECES[1],), "ada", seed=3)
+    first, second = (joined(speak(loaded(folder, precision="int8", kernels="measured"), request)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert len(list(folder.glob("motet-kernels-*.json"))) == 1
+
+
 @pytest.fixture
 def greedy(folder: Path) -> SoproEngine:
     return loaded(folder, temperature=0.0)
