@@ -88,7 +88,7 @@ class SpeechRenderer:
         self._order = order
         places = (engine.most_streams,) if isinstance(engine, HasPlaces) else ()
         lanes = (engine.lanes,) if isinstance(engine, HasLanes) else ()
-        self._width = min(width, *places, *lanes)
+        self._width = min([width, *places, *lanes])
         self._traits = engine.traits
         self._voice = choose_voice(order.voice, self._traits, order.voice_aliases)
 
