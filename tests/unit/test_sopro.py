@@ -47,7 +47,9 @@ def following(engine: SoproEngine, path: ForcedPath) -> Iterator[None]:
     pick = decoder.pick
 
     def followed(logits: torch.Tensor, may_end: torch.Tensor, draws: torch.Tensor, sampling: Any) -> torch.Tensor:
-        return path.follow(draws, pick(logits, may_end, draws, sampling), logits)
+        tokens, here = pick(logits, may_end, draws, sampling), draws != 0  # rows that a bucket leaves unused draw 0
+        tokens[here] = path.follow(draws[here], tokens[here], logits[here])
+        return tokens
 
     with pytest.MonkeyPatch.context() as context:
         context.setattr(decoder, "pick", followed)
