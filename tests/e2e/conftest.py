@@ -200,7 +200,7 @@ def with_identity(folder: Path) -> Path:
     models = {name: model.model_dump(mode="json", exclude_defaults=True) for name, model in DEFAULT_MODELS.items()}
     document["applications"][0]["args"]["models"] = {**models, "identity": {"engine": "identity"}}
     config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump(document))
+    config.write_text(yaml.safe_dump(document, sort_keys=False))  # the page picks the first model of a task
     return config
 
 
