@@ -99,7 +99,7 @@ class Room:
                 self._step(asking, now, began)
             else:
                 moments = [listener.playback.dry_s - self._most_ahead_s for listener in wanting]
-                self.sleep(max(0.0, min([*moments, *(at for at, _ in coming[:1])]) - now))
+                self.sleep(max(0.001, min([*moments, *(at for at, _ in coming[:1])]) - now))
         return Listening(
             tuple((listener.first_s or now) - listener.came_s for listener in here),
             tuple(gap for listener in here for gap in listener.gaps),

@@ -49,6 +49,8 @@ from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
 
 LONGEST_PROMPT = 700
 """Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""
+CHUNKS_AHEAD = 3
+"""For how many chunks after the next one a row draws along with those that lack tokens: so more rows share each draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions):
         float,
         Bounds(above=0),
         "A step takes about so long, and longer only for a token or a chunk of sound. Others join after it.",
-    ] = 100.0
+    ] = 125.0
     solver_steps: Annotated[int | None, Bounds(least=1, most=64)] = None
     temperature: Annotated[float | None, Bounds(least=0, most=2)] = None
     top_p: Annotated[float | None, Bounds(above=0, most=1)] = None
@@ -187,7 +189,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             voice=voice,
             prompt=self.networks.decoder.prompt(voice.style, ids, voice.prompt),
             slot=self.cache.join(),
-            draws=uniforms(seed, place, self.most_tokens + 4 * self._tokens_per_chunk),
+            draws=uniforms(seed, place, self.most_tokens + (CHUNKS_AHEAD + 3) * self._tokens_per_chunk),
             noise=utterance.random(1),
             acoustic=AcousticState(self.networks.head, voice.acoustic),
             vocoder=voice.vocoder,
@@ -233,12 +235,15 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         if self._lacks(pieces[0]):
             self._draw_tokens(pieces, until, least=1)
             return self._next_sounds(pieces, until, least=0)
+        due = len(pieces) - sum(map(bool, map(self._lacks, pieces)))
         sounds = self._next_sounds(pieces, until, least=1)
-        self._draw_tokens(pieces, until, least=0)
+        if sum(map(bool, map(len, sounds))) == due:  # else the others that are due come first, in the next step
+            self._draw_tokens(pieces, until, least=0)
         return sounds
 
     def _next_sounds(self, pieces: Sequence[SoproPiece], until: float, *, least: int) -> list[Samples]:
-        chunks = self._sounding.units_in(until - perf_counter()) // self.options.chunk_frames
+        # To the nearest: one at a time is slower, so a rate that was measured with one must not keep two apart.
+        chunks = round(self._sounding.units_in(until - perf_counter()) / self.options.chunk_frames)
         due = [piece for piece in pieces if not self._lacks(piece)][: max(least, chunks)]
         for piece in due:
             self._take(piece)
@@ -277,11 +282,11 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         silent = len(piece.voice.mel) + vocoder.lookahead + self._first_hop - WARM_UP_FRAMES
         return (max(piece.acoustic.solved, silent) // chunk + 1) * chunk
 
-    def _lacks(self, piece: SoproPiece, *, chunks: int = 1) -> int:
-        """Tokens that must be drawn before the next chunks are made; none of a text that is at its end."""
+    def _lacks(self, piece: SoproPiece, *, chunks_after: int = 0) -> int:
+        """Tokens that must be drawn before the next chunk and those after it are made; none of a text that is at its end."""
         if piece.ended or self.networks.config.model.eos in piece.ahead:
             return 0
-        return max(0, self._missing(piece) + (chunks - 1) * self._tokens_per_chunk - len(piece.ahead))
+        return max(0, self._missing(piece) + chunks_after * self._tokens_per_chunk - len(piece.ahead))
 
     def _missing(self, piece: SoproPiece) -> int:
         """Tokens that the next chunk needs beside those of the chunks before."""
@@ -291,13 +296,13 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
 
     def _draw_tokens(self, pieces: Sequence[SoproPiece], until: float, *, least: int) -> None:
         """Tokens for all rows, until none lacks any, the time is over, or the text of each is at its end. Rows that have all
-        for their next chunk draw along, up to those of the one after."""
+        for their next chunk draw along."""
         while lacking := max(map(self._lacks, pieces)):
             fits = max(least, self._drawing.units_in(until - perf_counter()))
             count = min(lacking, self._tokens_per_chunk, fits)
             if not count:
                 return
-            rows = [piece for piece in pieces if self._lacks(piece, chunks=2)]
+            rows = [piece for piece in pieces if self._lacks(piece, chunks_after=CHUNKS_AHEAD)]
             with self._drawing.measuring(count):
                 drawn = self._drawn(rows, count)
             for piece, tokens in zip(rows, drawn, strict=True):
