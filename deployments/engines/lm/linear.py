@@ -252,6 +252,8 @@ def permitted_kernels(precision: AnyPrecision) -> list[Kernel]:
 
 
 def _is_available(kernel: Kernel) -> bool:
+    if kernel == "int8" and not SUMS_BYTES_EXACTLY:
+        return False  # torch's own product of bytes overflows as well, and nothing halves it
     return not kernel.endswith("-packed") or (PACKS and (kernel != "bfloat16-packed" or MULTIPLIES_BFLOAT16))
 
 
