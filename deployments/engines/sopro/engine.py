@@ -65,7 +65,7 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions):
         float,
         Bounds(above=0),
         "A step takes about so long, and longer only for a token or a chunk of sound. Others join after it.",
-    ] = 125.0
+    ] = 500.0
     solver_steps: Annotated[int | None, Bounds(least=1, most=64)] = None
     temperature: Annotated[float | None, Bounds(least=0, most=2)] = None
     top_p: Annotated[float | None, Bounds(above=0, most=1)] = None
