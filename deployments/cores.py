@@ -45,7 +45,7 @@ def threads_of(wanted: Threads, offer: Callable[[], Offer], reserved_cpus: float
 
 
 def here(node_cpus: float | None = None, system: System = OWN_SYSTEM) -> Offer:
-    """What this process may use, on a Ray node with so many CPUs where it is on one."""
+    """The CPUs that this process may use; `node_cpus` bounds them on a Ray node."""
     try:
         cores = len(system.affinity())
     except OSError:  # macOS

@@ -78,6 +78,6 @@ class Recognizer(ModelReplica):
 
 
 def _forget(task: asyncio.Task[Stepped[Transcript]]) -> None:
-    """One window's error is told; asyncio would log those of its neighbours as never retrieved."""
+    """Raises the first window's error; asyncio would log the errors of the other windows as never retrieved."""
     if not task.cancelled():
         task.exception()

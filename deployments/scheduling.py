@@ -56,7 +56,7 @@ class Playback:
 
 
 def on_lanes(settings: StepSettings, lanes: int) -> StepSettings:
-    """The settings for an engine that takes so many items beside each other and ends its step with the first: an item costs
+    """The settings for an engine that works on `lanes` items side by side and ends its step with the first: an item costs
     its neighbours nothing, so whoever waits fills a lane that is free."""
     free = {"max_padding_share": 1.0, "ahead_above_ms": math.inf, "backlog_cost": math.inf}
     return settings.model_copy(update={"max_batch_size": lanes, **free})

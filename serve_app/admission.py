@@ -55,7 +55,7 @@ class AdmissionSettings(StrictModel):
     A request of at most `short_seconds_of_audio` may overstep both by that much, so that a chat reply is not refused
     because of a book. `max_wait_s` bounds the predicted wait for a first sound. `first_speed`, audio seconds per
     second, is assumed before anything was measured; measurements fade with the time constant `speed_memory_s`. A client
-    that is refused is told to come back after `max_retry_after_s` at the latest: a longer prediction is a guess.
+    that is refused gets a `Retry-After` of at most `max_retry_after_s`: a longer prediction is a guess.
     """
 
     max_queued_seconds_of_audio: Positive

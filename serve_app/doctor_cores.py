@@ -37,7 +37,7 @@ class AllCores:
 
 
 def all_cores(app: AppConfig) -> Iterator[AllCores]:
-    """Every placement whose threads are `auto`. One that cannot be loaded here is told without its memory."""
+    """Every placement whose threads are `auto`. One that cannot be loaded here is listed without its memory."""
     for name, model in app.models.items():
         for placement in model.placements:
             if placement.hardware.threads == "auto":

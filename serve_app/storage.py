@@ -1,4 +1,4 @@
-"""What a client is told when a disk of the service has no room for what it sent."""
+"""The failure of a request whose data does not fit on a disk of the service."""
 
 from __future__ import annotations
 

@@ -316,7 +316,7 @@ def _measure(sheet: Sheet, contest: Contest, plan: Plan) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _CountedProducts:
-    """What eight streams multiply for so many seconds of audio."""
+    """What eight streams multiply for `seconds_of_audio`."""
 
     products: ProductCount
     seconds_of_audio: float

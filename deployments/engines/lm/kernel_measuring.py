@@ -18,7 +18,7 @@ from deployments.engines.lm.linear import KERNELS, Kernel, LinearSpec
 CLEARLY_FASTER = 1.08
 LEAST_ROUNDS, MOST_ROUNDS = 2, 12
 HOPELESS = 1.5
-"""A kernel that is so many times slower than the best after the first rounds takes no part in the others."""
+"""A kernel that is slower than the best by this factor after the first rounds is not measured further."""
 MOST_WEIGHTS = 4 << 20
 """Of a larger layer a part of the outputs is measured: its kernels together exceed most caches all the same."""
 BLOCK = 1 << 16

@@ -20,7 +20,7 @@ class WorkRate:
 
     @contextmanager
     def measuring(self, units: int) -> Iterator[None]:
-        """Inside, so many units are done; work that fails is not counted."""
+        """Measures a block that does `units` units of work; a block that raises is not counted."""
         started = self.clock()
         yield
         if units:
