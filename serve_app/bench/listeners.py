@@ -9,29 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from deployments.engines.base import AudioChunk, BoundsItsStep, SpeechEngine, SpeechRequest
 from deployments.scheduling import Candidate, Playback, Wish, choose
+from serve_app.bench.speakers import Speakers
 from serve_app.config import Pacing, Steps
 
 HEAD_START_SECONDS = 0.2
 """A player's buffer: it starts so long after the first sound has come (the service's smallest ring buffer)."""
 ARRIVAL_SECONDS = 3.0
 """All listeners come within so long, at random moments, or within a quarter of what they listen to."""
-
-
-class Speakers(Protocol):
-    """One model of ours, and what it is given to say."""
-
-    @property
-    def engine(self) -> SpeechEngine[Any]:
-        """Our engine with the settings of a service on this machine."""
-
-    def request(self, number: int) -> SpeechRequest:
-        """A stream of ours; the package's stream of the same number says the same."""
 
 
 @dataclass(frozen=True, slots=True)

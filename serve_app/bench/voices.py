@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -31,16 +31,12 @@ from deployments.errors import fail
 from deployments.graphs import WITHIN, Bucket, CapturedStep, apart, backend_for
 from deployments.heap import Allocator, Heap, keep_freed_memory
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
-from serve_app.bench.listeners import (
-    ARRIVAL_SECONDS,
-    HEAD_START_SECONDS,
-    Listening,
-    Speakers,
-    most_without_gap,
-    run_listeners,
-)
 from serve_app.bench.product_rates import ProductCount, counting_products, least_seconds
 from serve_app.bench.sentences import SENTENCES
+from serve_app.bench.speakers import Speakers
+
+if TYPE_CHECKING:
+    from serve_app.bench.listeners import Listening
 
 CONCURRENCIES = (1, 2, 4, 8, 16)
 THREADS = (1, 2)
@@ -423,6 +419,9 @@ def _measure_listeners(
 ) -> None:
     """Each listens for so many `seconds`. `alone_ms` is the first audio of a stream alone; `rate` the most audio seconds a
     second of streams started together."""
+    # Imported here: it stands on the service's settings, which a machine with a card need not have.
+    from serve_app.bench.listeners import ARRIVAL_SECONDS, HEAD_START_SECONDS, most_without_gap, run_listeners
+
     seen: dict[int, Listening] = {}
 
     def heard_by(count: int) -> Listening:

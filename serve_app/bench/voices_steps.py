@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deployments.graphs import Bucket, CapturedStep, backend_for
 from serve_app.bench.frame import Figure, Sheet, Target, at_least, at_most, interleaved, ratio, spread
-from serve_app.bench.listeners import Speakers
+from serve_app.bench.speakers import Speakers
 from serve_app.bench.voices import THREADS, most_megabytes, run_together, using_threads
 
 
