@@ -46,6 +46,8 @@ ROUTES = "/-/routes"
 FIRST_BYTES = 16_000
 FIRST_PART_S = 1.0
 """How long that much may take beyond what headers may: a client that sends less in a second is too slow for any body."""
+TOO_MUCH_BYTES = 10 * 2**30
+"""More than any body that a service is likely to take."""
 MAX_OPENING = 4
 """WebSockets that Ray Serve opens at once. While its own proxy opens one, it answers nobody else for some milliseconds."""
 MAX_EARLY_BYTES = 4096
@@ -84,6 +86,12 @@ def harmless(headers: list[Header]) -> list[Header]:
     return kept
 
 
+def announces_too_much(headers: Headers) -> bool:
+    """Whether the service refuses the body by its announced length, so that there is nothing to wait for."""
+    announced = headers.get("content-length", "")
+    return announced.isascii() and announced.isdecimal() and int(announced[:20]) > TOO_MUCH_BYTES
+
+
 class EdgeMiddleware:
     """Takes out the headers that would harm, waits for the first part of a body, and words Ray Serve's own errors as the
     service's. HAProxy, where there is one, is told of errors that come before the end of a body."""
@@ -110,7 +118,7 @@ class EdgeMiddleware:
             early = EarlyErrors(receive, send)
             receive, send = early.receive, early.send
         answer = _Answer(send, lambda: self._knows_routes(before))
-        if has_body:
+        if has_body and not announces_too_much(Headers(scope=scope)):
             parts = await first_part(receive, self._seconds)
             if parts is None:
                 await answer.fail(408, [header for header in scope["headers"] if header[0] == REQUEST_ID])

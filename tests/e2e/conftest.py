@@ -197,7 +197,7 @@ def settled_work(replica: psutil.Process) -> float:
 def with_identity(folder: Path) -> Path:
     """`serve_config.yaml` with the default models and `identity`."""
     document = yaml.safe_load(CONFIG.read_text())
-    models = {name: model.model_dump(mode="json", exclude_defaults=True) for name, model in DEFAULT_MODELS.items()}
+    models = {name: model.model_dump(mode="json") for name, model in DEFAULT_MODELS.items()}
     document["applications"][0]["args"]["models"] = {**models, "identity": {"engine": "identity"}}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump(document, sort_keys=False))  # the page picks the first model of a task

@@ -143,10 +143,10 @@ class TestClientsThatLeave:
             asyncio.run(self.all_leave(runtime, name))
             assert speak(runtime).status_code == 200
         health.check()
-        wanted = self.CLIENTS * 3
+        wanted = self.CLIENTS * 2  # a request of which only half came does not reach the service
 
         def told() -> list[str]:
-            own = lines_with(logs_of(runtime, "gateway"), name)
+            own = [line for line in lines_with(logs_of(runtime, "gateway"), name) if f"{name}-half" not in line]
             return [line for line in own if "client left" in line or " 499 " in line]
 
         wait_for(lambda: len({self.named(line, name) for line in told()}) == wanted, 30, "a line of each client")
@@ -299,7 +299,7 @@ class TestMemory:
     GROWTH_BYTES = 60_000_000
 
     def test_the_chunker_and_the_merger_keep_nothing(self, runtime: Service) -> None:
-        helpers = [runtime.replica(name) for name in ("chunker-0", "merger")]
+        helpers = [runtime.replica("separation-helper")]
         with watch(runtime) as health, ThreadPoolExecutor(4) as clients:
             list(clients.map(self.separate, [runtime] * 8, range(8)))
             before = [self.own_bytes(helper) for helper in helpers]
