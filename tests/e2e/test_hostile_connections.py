@@ -20,14 +20,15 @@ import yaml
 from serve_app.processes import command_line
 
 from .conftest import Service, answers, wait_for
-from .health_watch import ANSWER_WITHIN_S, HealthWatch
+from .health_watch import HealthWatch
 
 GRACE_S = 2
 """How long headers and bodies may take here."""
 WITHIN_S = 10.0
 """Of a deadline that passed: how long its answer may take on a busy machine."""
-PLAIN_SOCKETS_S = 1.0
-"""How long Ray Serve's own proxy may be busy with a thousand WebSockets that come or go at once."""
+SOCKETS_S, PLAIN_SOCKETS_S = 1.0, 3.0
+"""How long the front may be busy with a thousand WebSockets that come or go at once, on a busy machine; the second is Ray
+Serve's own proxy."""
 BACK_S = 60.0
 """How long a front that was killed may be away on a busy machine."""
 TEXTS = count()
@@ -209,7 +210,7 @@ class TestIdleWebSockets:
             opened = [connection for connection in held if connection.recv(1024).startswith(b"HTTP/1.1 101 ")]
             speak(edge_service)
         assert len(opened) == 1000  # those that are too many are told so, and closed
-        watch.check(ANSWER_WITHIN_S if has_haproxy(edge_service) else PLAIN_SOCKETS_S)
+        watch.check(SOCKETS_S if has_haproxy(edge_service) else PLAIN_SOCKETS_S)
 
 
 class TestOddRequestId:

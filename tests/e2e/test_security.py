@@ -15,6 +15,7 @@ import psutil
 import pytest
 from openai import OpenAI
 
+from serve_app.edge_middleware import FIRST_BYTES
 from serve_app.processes import command_line
 
 from .conftest import KEYS, Service, answers
@@ -107,13 +108,13 @@ def test_ray_answers_only_its_own_token(service: Service) -> None:
             assert code_of(nodes, wrong) is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_keys_are_asked_for_before_the_body_is_read(keyed_service: Service) -> None:
+def test_keys_are_asked_for_before_the_rest_of_the_body_is_read(keyed_service: Service) -> None:
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Bearer {KEYS[0]}x"}):
         connection = HTTPConnection(keyed_service.host, keyed_service.port, timeout=10)
         connection.putrequest("POST", "/v1/audio/separations")
         for name, value in {**headers, "content-length": "1000000", "content-type": "audio/wav"}.items():
             connection.putheader(name, value)
-        connection.endheaders()  # and not a byte of the body
+        connection.endheaders(bytes(FIRST_BYTES))  # and no more of the body
         answer = connection.getresponse()
         assert answer.status == 401
         assert answer.headers["www-authenticate"] == "Bearer"
