@@ -46,6 +46,10 @@ learned, from turn to turn; one that stood still for a while and goes on is as f
 ROUNDING = 1e-6
 """Seconds of audio, far below a sample, by which sums of floats may be off."""
 
+PAUSED_S = 1.0
+PAUSED_REACH_SECONDS = 10.0
+"""Of audio: what a client that asks for nothing now may come back for at once."""
+
 
 class AdmissionSettings(StrictModel):
     """How much may wait, in seconds of audio still to be made, and how speed is measured.
@@ -98,6 +102,7 @@ class Ticket:
         self.reach = reach
         self.made_seconds = 0.0
         self.waits = True
+        self._resting_since_s = 0.0
         self._playing_since_s = 0.0
         self.queue = queue
         self._admission = admission
@@ -118,9 +123,16 @@ class Ticket:
         return self.made_seconds == 0.0
 
     @property
+    def reach_now(self) -> float:
+        """The most seconds of audio that count as waiting to be made. A client that has asked for nothing for `PAUSED_S`, as
+        one that stopped reading, counts for at most `PAUSED_REACH_SECONDS`."""
+        paused = not self.waits and self._admission.clock() - self._resting_since_s >= PAUSED_S
+        return min(self.reach, PAUSED_REACH_SECONDS) if paused else self.reach
+
+    @property
     def queued(self) -> float:
         """Seconds of audio that count as waiting to be made."""
-        return min(self.left, self.reach)
+        return min(self.left, self.reach_now)
 
     @property
     def open(self) -> bool:
@@ -149,6 +161,7 @@ class Ticket:
         if self.open and waits != self.waits:
             self.queue.tick(self._admission.clock())
             self.waits = waits
+            self._resting_since_s = self._admission.clock()
 
     def made(self, seconds: float) -> None:
         """Seconds of the request's audio were made."""
@@ -213,7 +226,7 @@ class Admission:
         queue = ticket.queue
         queue.tick(self.clock())
         left = ticket.left + queue.expected(seconds)
-        if (queued := min(left, ticket.reach)) > ticket.queued:
+        if (queued := min(left, ticket.reach_now)) > ticket.queued:
             for refusal in self._key_refuses(ticket.key, queued, besides=ticket):
                 queue.refused += 1
                 raise self._refused(refusal)
@@ -448,7 +461,7 @@ def _held(tickets: Iterable[Ticket], limit: float) -> float:
 
 def _share_until(target: float, tickets: Collection[Ticket], limit: float) -> float:
     """The seconds of audio that each must get until together they hold no more than `target` of a limit."""
-    shares = [(ticket.left, min(ticket.reach, limit)) for ticket in tickets]
+    shares = [(ticket.left, min(ticket.reach_now, limit)) for ticket in tickets]
 
     def held(share: float) -> float:
         return sum(min(max(left - share, 0.0), most) for left, most in shares)

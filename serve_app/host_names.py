@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*"
-_HOST = re.compile(_NAME)
+_HOST = re.compile(rf"\*|{_NAME}")
 _ORIGIN = re.compile(rf"https?://(?:{_NAME}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 _USUAL_PORT = re.compile(r"http:.*:80|https:.*:443")
 
@@ -32,6 +32,6 @@ def _origin(text: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_host)]
-"""A name, or `*.` and a name for all names below it."""
+"""A name, `*.` and a name for all names below it, or `*` for any name, which ends the check."""
 Origin = Annotated[str, AfterValidator(_origin)]
 """A scheme, a name or an address, and a port where it is not the scheme's own."""

@@ -38,7 +38,7 @@ def check_content_type(content_type: str) -> None:
     sent = f"The body's content type is {clipped(content_type)}" if content_type else "The body has no content type"
     raise fail(
         "wrong_media_type",
-        f"{sent}; this needs application/json.",
+        f"{sent}; send application/json.",
         "Send the header 'Content-Type: application/json'; with curl: -H 'Content-Type: application/json'.",
         param="Content-Type",
         code="unsupported_content_type",

@@ -130,7 +130,7 @@ def _is_of(origin: str, host: str) -> bool:
 def _host_not_allowed(host: str) -> Failure:
     return Failure(
         "forbidden",
-        f"This service is not called {quoted(host)}.",
+        f"The host name {quoted(host)} is not allowed here.",
         "Use its IP address or localhost, or add the name to security.allowed_hosts.",
         param="Host",
         code="host_not_allowed",

@@ -105,7 +105,7 @@ class _Body:
 
     def end(self) -> None:
         """Lets its patience end now."""
-        if self.timer is not None:
+        if self.timer is not None and not self.timer.expired():
             self.timer.reschedule(0.0)
 
 
@@ -146,5 +146,5 @@ class RequestPlaces:
             self._served -= placed
 
     def _refusal(self) -> Failure:
-        cause = f"{self._served} requests are served already."
+        cause = f"The service is at its limit of {self._served} requests at once."
         return Failure("overloaded", cause, "Send this one again later.", code="too_many_requests")

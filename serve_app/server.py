@@ -37,6 +37,8 @@ TELL_AFTER_S = 20.0
 """Of waiting for the replicas: by then those that have a place have found it."""
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT_POLL_S = 1.0
+LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks the service itself, whatever proxy the environment names."""
 SHUTDOWN_S = 15.0
 LEAVE_S = 5.0
 
@@ -338,7 +340,7 @@ def _tell_what_waits(app: AppConfig) -> None:
 
 def _ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with LOCAL.open(url, timeout=10) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psutil
 from fastapi import APIRouter, Request
@@ -20,6 +21,33 @@ router = APIRouter()
 
 INDEX = Path(__file__).parent.parent / "page" / "index.html"
 READY_TIMEOUT_S = 5.0
+LOOK_S = 0.25
+
+
+class ReadinessLook:
+    """Asks every model how it is, once for everybody who asks within `LOOK_S`: anybody may ask, as often as they like."""
+
+    def __init__(self, directory: ModelDirectory) -> None:
+        self._directory = directory
+        self._look: asyncio.Task[list[dict[str, Any]]] | None = None
+        self._began_s = 0.0
+
+    async def reports(self) -> list[dict[str, Any]]:
+        """A report for each model, in the order of the directory's models."""
+        now_s = asyncio.get_running_loop().time()
+        if self._look is None or now_s - self._began_s >= LOOK_S:
+            self._look, self._began_s = asyncio.create_task(self._ask()), now_s
+        return await asyncio.shield(self._look)
+
+    async def _ask(self) -> list[dict[str, Any]]:
+        return await asyncio.gather(*(_report(self._directory, name) for name in self._directory.models))
+
+
+_LOOKS: WeakKeyDictionary[ModelDirectory, ReadinessLook] = WeakKeyDictionary()
+
+
+def _looks_of(directory: ModelDirectory) -> ReadinessLook:
+    return _LOOKS.setdefault(directory, ReadinessLook(directory))
 
 
 @router.get("/", include_in_schema=False)
@@ -40,7 +68,7 @@ async def readyz(request: Request) -> Response:
     calls before its warm-up is over. The queues and the tasks, each of which is a stream or a part of one, are those of the
     gateway replica that answers."""
     directory = service_of(request).directory
-    reports = await asyncio.gather(*(_report(directory, name) for name in directory.models))
+    reports = await _looks_of(directory).reports()
     ready = all(report["ready"] for report in reports)
     body = {
         "status": "ready" if ready else "not ready",

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deployments.errors import Failure, MotetError
-from serve_app.admission import LONGEST_TURN, Admission, AdmissionSettings, Ticket
+from serve_app.admission import (
+    LONGEST_TURN,
+    PAUSED_REACH_SECONDS,
+    PAUSED_S,
+    Admission,
+    AdmissionSettings,
+    Ticket,
+)
 from serve_app.http_errors import error_response
 
 TICK_S = 0.05
@@ -337,6 +344,21 @@ def test_a_book_does_not_keep_out_a_chat_reply(key: str | None) -> None:
     assert refusal(guarded, "m@cpu", key, 4).retry_after_s == pytest.approx(1 * 3 / 4 * 1.1)
     replies[0].close()
     assert guarded.admit(["m@cpu"], key, 4).open
+    assert book.open
+
+
+def test_a_client_that_stops_reading_keeps_nobody_out() -> None:
+    clock = Clock()
+    guarded = admission(clock)
+    book = guarded.admit(["m@cpu"], None, 5000)
+    book.made(1)
+    book.rests()
+    refusal(guarded, "m@cpu", None, 40)  # it may only be between two reads
+    clock.now_s += PAUSED_S
+    assert guarded.snapshot()["m@cpu"].queued_seconds == PAUSED_REACH_SECONDS
+    assert guarded.admit(["m@cpu"], None, 40).open
+    book.wants()
+    assert guarded.snapshot()["m@cpu"].queued_seconds > 4000
     assert book.open
 
 

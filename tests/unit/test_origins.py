@@ -13,6 +13,7 @@ from deployments.errors import MotetError
 from serve_app import server
 from serve_app.config import AppConfig, Security
 from serve_app.json_bodies import check_content_type
+from serve_app.origins import _one_of
 from tests.unit.test_api import Bench
 
 SPEECH = "/v1/audio/speech"
@@ -171,3 +172,8 @@ def test_a_long_host_is_told_shortly() -> None:
     with pytest.raises(MotetError) as told:
         check_content_type("x" * 10_000)
     assert len(str(told.value)) < 300
+
+
+def test_a_star_allows_any_name() -> None:
+    assert AppConfig.model_validate({"security": {"allowed_hosts": ["*"]}}).security.allowed_hosts == ("*",)
+    assert _one_of(["*"]).fullmatch("speech.example.com")
