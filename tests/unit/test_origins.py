@@ -145,10 +145,7 @@ async def test_nobody_else_is(origin: str | None) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(
-            ("allowed_hosts", value)
-            for value in ("*", "http://a.example", "a.example:80", "A.example", "", "a b", "a.*.b")
-        ),
+        *(("allowed_hosts", value) for value in ("http://a.example", "a.example:80", "A.example", "", "a b", "a.*.b")),
         *(
             ("allowed_origins", value)
             for value in ("*", "null", "a.example", "https://a.example/", "https://A.example")
