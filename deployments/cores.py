@@ -19,7 +19,7 @@ Threads = int | Literal["auto"]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """CPUs that a process may use: cores by its affinity, of its container's quota, and of its Ray node. None is no limit."""
+    """The CPUs that a process may use, by its affinity, its container's quota and its Ray node. None means no limit."""
 
     cores: int
     quota: float | None = None

@@ -112,7 +112,7 @@ class KernelChoice:
             return made
 
     def _measured(self, spec: LinearSpec, kernels: Sequence[Kernel]) -> ChosenKernel:
-        """What there is no time left to measure has its usual kernel, and keeps it: a restart must not choose otherwise."""
+        """A layer for which no time is left gets its usual kernel and keeps it, so that a restart makes the same choice."""
         left = self.options.kernel_seconds - self.seconds_spent
         if left <= 0:
             return ChosenKernel(spec.usual, {})

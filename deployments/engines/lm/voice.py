@@ -255,7 +255,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         fresh: Sequence[LanguageUtterance[VoiceT, PieceT]],
         everyone: Sequence[LanguageUtterance[VoiceT, PieceT]],
     ) -> None:
-        """All of the prompts while nobody speaks, else as much as fits into the time that there is for it."""
+        """Reads the whole prompts while no other stream speaks, else as much as `read_ms` allows."""
         lengths = [_piece(utterance).unread for utterance in fresh]
         if len(fresh) < len(everyone):
             lengths = shares(lengths, self._reading.units_in(self._read_seconds))

@@ -32,7 +32,7 @@ MOST_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """Where a layer is: among so many channels, with so many rows in a frame."""
+    """The place of a layer: its channels, and its rows in a frame."""
 
     precision: AnyPrecision
     channels: int
