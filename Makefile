@@ -31,7 +31,7 @@ check: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests/unit/test_layout.py
 
 demo: $(VENV)/installed-test
-	@$(BIN)/python -m serve_app.demo
+	@$(BIN)/python -m serve_app.cli.demo
 
 bench: $(VENV)/installed-test
 	$(BIN)/motet bench first-sound

@@ -14,7 +14,7 @@ from ray.serve.config import AutoscalingPolicy as RayPolicy
 
 from cluster import demand
 from cluster.demand import AutoscalingSettings
-from deployments import load
+from deployments.replica import load
 
 
 def autoscaling_config(model: str, settings: AutoscalingSettings, request_seconds_of_audio: float) -> AutoscalingConfig:
@@ -46,7 +46,7 @@ class QueuedAudioPolicy:
         model: str,
         settings: Mapping[str, Any],
         request_seconds_of_audio: float,
-        board: demand.Board | None = None,
+        board: demand.DemandBoard | None = None,
     ) -> None:
         self._model = model
         self._settings = AutoscalingSettings.model_validate(settings)

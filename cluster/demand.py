@@ -99,7 +99,7 @@ def demand(rungs: Sequence[Rung], loads: Sequence[Load]) -> float:
     return waiting
 
 
-class Board:
+class DemandBoard:
     """Where the policies of all placements tell each other what waits. They run in one process, one after the other."""
 
     def __init__(self) -> None:
@@ -116,5 +116,5 @@ class Board:
         return {name: (rung, load) for name, (_, rung, load) in told.items()}
 
 
-BOARD = Board()
+BOARD = DemandBoard()
 """Ray Serve's controller makes a policy for each deployment and gives them nothing in common, so they meet here."""

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from deployments.cores import Threads
-from deployments.cpu_scheduling import CpuScheduling
+from deployments.replica.cores import Threads
+from deployments.replica.cpu_scheduling import CpuScheduling
 from deployments.settings import StrictModel
 
 LABEL = "motet.hardware"
@@ -20,7 +20,7 @@ MLX = "mlx"
 PRIMITIVES_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
 """What oneDNN prepares for a shape of rows it keeps, by itself for 1024 of them. Ragged batches bring ever new shapes, and a
 replica would grow by hundreds of megabytes for those that never come again."""
-LOOKS = "3000"
+GOMP_SPIN_COUNT = "3000"
 """How often a waiting OpenMP thread that has a core of its own looks for work before it sleeps: for a tenth of a millisecond.
 To wake one takes longer, on virtual machines, than most of a model's operations, thousands of which make a step."""
 Kind = Literal["cpu", "cuda", "mlx"]
@@ -28,7 +28,7 @@ Kind = Literal["cpu", "cuda", "mlx"]
 
 class HardwareClass(StrictModel):
     """What every class has: the CPUs that Ray reserves for a replica, the threads its model uses, and how they run. Threads
-    are `auto` where the replica takes what there is (`deployments/cores.py`)."""
+    are `auto` where the replica takes what there is (`deployments/replica/cores.py`)."""
 
     cpus: float
     threads: Threads
@@ -48,7 +48,7 @@ class HardwareClass(StrictModel):
         """Environment variables of a replica. Waiting OpenMP threads sleep at once, because a spinning one takes a core
         from its neighbours; only where Ray reserves a CPU for each thread, they look a little longer."""
         threads = self.fixed_threads
-        looks = LOOKS if threads > 1 and self.cpus >= threads else "0"
+        looks = GOMP_SPIN_COUNT if threads > 1 and self.cpus >= threads else "0"
         waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": looks}
         return {"OMP_NUM_THREADS": str(threads), **waiting, **PRIMITIVES_KEPT}
 

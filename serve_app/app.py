@@ -11,19 +11,19 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from cluster.autoscaling import autoscaling_config
-from deployments.pipeline import Chunker, ChunkerAndMerger, Merger
-from deployments.recognizer import Recognizer
-from deployments.separator import Separator
+from deployments.replica.pipeline import Chunker, ChunkerAndMerger, Merger
+from deployments.replica.recognizer import Recognizer
+from deployments.replica.separator import Separator
+from deployments.replica.synthesizer import Synthesizer
 from deployments.settings import HealthSettings
-from deployments.synthesizer import Synthesizer
 from serve_app.config import AppConfig, Model, Placement
-from serve_app.gateway import Gateway
+from serve_app.gateway.deployment import Gateway
 from serve_app.replica_settings import replica_settings
 
 ROOT = Path(__file__).parents[1]
 HEAD = "node:__internal_head__"
 """Ray's resource of the machine with which its cluster began."""
-SLIVER = 0.001
+MIN_RESOURCE = 0.001
 """As good as nothing of a resource, but of a machine that has some of it."""
 
 SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
@@ -138,4 +138,8 @@ def _apart_from_steps(config: AppConfig) -> list[str]:
 def _front(config: AppConfig) -> dict[str, Any]:
     """Where what holds no model runs. Machines come and go; the first one stays, and requests enter there. Where they enter
     everywhere, a first machine without CPUs holds nothing that a stream needs, and streams outlive its restart."""
-    return {"num_cpus": 0, "resources": {HEAD: SLIVER}} if config.gateway_on == "head" else {"num_cpus": SLIVER}
+    return (
+        {"num_cpus": 0, "resources": {HEAD: MIN_RESOURCE}}
+        if config.gateway_on == "head"
+        else {"num_cpus": MIN_RESOURCE}
+    )

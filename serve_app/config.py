@@ -18,10 +18,9 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_va
 from cluster.bulk.settings import BulkSettings
 from cluster.demand import AutoscalingSettings
 from cluster.hardware import CpuClass, CudaClass, MlxClass
-from deployments.cpu_scheduling import CpuScheduling
 from deployments.engines import registry, sources
 from deployments.errors import MotetError, fail
-from deployments.mistakes import in_words, model_inside, nearest
+from deployments.replica.cpu_scheduling import CpuScheduling
 from deployments.settings import (
     ArrivalSettings,
     HealthSettings,
@@ -32,11 +31,12 @@ from deployments.settings import (
     StrictModel,
     WindowSettings,
 )
-from serve_app.admission import AdmissionSettings
-from serve_app.edge import Edge
-from serve_app.host_names import Host, Origin
+from deployments.validation import in_words, model_inside, nearest
+from serve_app.edge.host_names import Host, Origin
+from serve_app.edge.settings import EdgeSettings
+from serve_app.gateway.routing.admission import AdmissionSettings
+from serve_app.gateway.voice_store import VoiceSettings
 from serve_app.profiles import METRICS_EVERY_S
-from serve_app.voice_store import VoiceSettings
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -55,8 +55,8 @@ class Scheduling(CpuScheduling):
 class Cpu(CpuClass):
     """A replica on any machine. Half a CPU is reserved, so that a small machine can hold every default model. One with
     several `threads` is fastest with as many `cpus`: they know then that their cores are their own. `auto` is a thread for
-    every core that is not reserved for other models (`deployments/cores.py`), for an engine that speaks several pieces at
-    once."""
+    every core that is not reserved for other models (`deployments/replica/cores.py`), for an engine that speaks several
+    pieces at once."""
 
     kind: Literal["cpu"] = "cpu"
     cpus: float = Field(0.5, ge=0)
@@ -449,7 +449,7 @@ class AppConfig(StrictModel):
     voices: Voices = Voices()
     bulk: Bulk = Bulk()
     limits: Limits = Limits()
-    edge: Edge = Edge()
+    edge: EdgeSettings = EdgeSettings()
     security: Security = Security()
     gateway_replicas: Count = 1
     gateway_on: Literal["head", "any"] = "head"
@@ -531,7 +531,9 @@ def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
 
     Raises `MotetError` that lists every mistake with the nearest valid name.
     """
-    from serve_app.serve_imports import ServeDeploySchema  # takes over a second, and the command line does without it
+    from serve_app.workers.serve_imports import (
+        ServeDeploySchema,  # takes over a second, and the command line does without it
+    )
 
     document = document_of(path)
     mistakes = unknown_keys(document, ServeDeploySchema) + ignored_keys(document)
@@ -592,14 +594,14 @@ def address_of(path: Path, environment: Mapping[str, str] = os.environ) -> HttpA
         raise fail("invalid", "; ".join(mistakes_of(error, HttpAddress)), "Mend the address.") from error
 
 
-def edge_in(path: Path) -> Edge:
+def edge_in(path: Path) -> EdgeSettings:
     """The bounds of connections, without checking the rest of the file; the defaults where they have mistakes, which
     `read` lists. Raises `MotetError`."""
     arguments = _arguments(document_of(path))
     try:
-        return Edge.model_validate(arguments.get("edge") or {} if isinstance(arguments, dict) else {})
+        return EdgeSettings.model_validate(arguments.get("edge") or {} if isinstance(arguments, dict) else {})
     except ValidationError:
-        return Edge()
+        return EdgeSettings()
 
 
 def _arguments(document: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from serve_app.edge import OWN_PAGES, VARIABLE, Edge
+from serve_app.edge.settings import OWN_PAGES, VARIABLE, EdgeSettings
 
 Profile = Literal["throughput", "plain"]
 
@@ -38,12 +38,12 @@ METRICS_EVERY_S = 2.0
 """How often replicas and gateways tell Ray Serve of their load, where it decides how many there are."""
 
 
-DEFAULT_EDGE = Edge()
+DEFAULT_EDGE = EdgeSettings()
 
 PROXY_HEALTH_EVERY_S = 1.0
 """How often Ray Serve looks whether its proxies, HAProxy among them, live. It replaces one after the third failure."""
 
-MIDDLEWARES = "serve_app.edge_middleware:middlewares"
+MIDDLEWARES = "serve_app.edge.middleware:middlewares"
 """What each HTTP server of Ray Serve's puts before its own code."""
 
 HAPROXY_PROGRAM = "haproxy"
@@ -74,7 +74,7 @@ EVERYWHERE = ANY_RAY | {
 
 
 ONE_MACHINE = {
-    "RAY_preload_python_modules": "serve_app.worker_start",
+    "RAY_preload_python_modules": "serve_app.workers.worker_start",
     # Statistics of Ray's event loops and of its tasks, which only a dashboard shows. The first are kept for each event.
     "RAY_event_stats": "0",
     "RAY_task_events_report_interval_ms": "0",
@@ -111,7 +111,7 @@ def fitting(profile: Profile, host: str) -> Profile:
 
 
 def environment(
-    profile: Profile, folder: Path, port: int, present: Mapping[str, str], edge: Edge = DEFAULT_EDGE
+    profile: Profile, folder: Path, port: int, present: Mapping[str, str], edge: EdgeSettings = DEFAULT_EDGE
 ) -> dict[str, str]:
     """Variables to set before Ray starts. What the caller has set already wins.
 
@@ -139,13 +139,13 @@ def ray_environment(present: Mapping[str, str]) -> dict[str, str]:
 def write_haproxy_program(folder: Path) -> None:
     """Puts the program there that Ray Serve starts as HAProxy: it adds Motet's bounds to the configuration first."""
     program = folder / HAPROXY_PROGRAM
-    words = f"exec {shlex.quote(sys.executable)} -m serve_app.haproxy"
+    words = f"exec {shlex.quote(sys.executable)} -m serve_app.edge.haproxy"
     root = shlex.quote(str(Path(__file__).parents[1]))
     program.write_text(f'#!/bin/sh\nPYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}} {words} "$@"\n')
     program.chmod(0o700)
 
 
-def _haproxy(folder: Path, port: int, edge: Edge) -> dict[str, str]:
+def _haproxy(folder: Path, port: int, edge: EdgeSettings) -> dict[str, str]:
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deployments.replica import ReplicaSettings
+from deployments.replica.base import ReplicaSettings
 from serve_app.config import Model, Placement
 from serve_app.reserved_cpus import reserved_cpus
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import httpx
 
 from cluster.bulk.results import Timing
-from deployments.engines.base import FinishReason
+from deployments.engines.protocols import FinishReason
 from deployments.errors import Failure, Kind, MotetError, fail
 
 FIRST_PAUSE_S = 0.5

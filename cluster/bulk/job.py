@@ -13,7 +13,7 @@ from pydantic import Field
 from cluster.bulk.settings import BulkSettings
 from deployments.audio.encode import AudioFormat
 from deployments.engines import sources
-from deployments.replica import ReplicaSettings
+from deployments.replica.base import ReplicaSettings
 from deployments.settings import PieceSettings, SeparationSettings, StrictModel, WindowSettings
 
 

@@ -14,11 +14,11 @@ from cluster.bulk.plan import WorkItem
 from cluster.bulk.results import MILLI_DIGITS, Outcome, Result, Timing, digest_of, heard_timing
 from cluster.bulk.sound import SoundBytes
 from deployments.audio.chunking import PlannedChunk, plan_chunks
-from deployments.audio.decode import Decoder
-from deployments.audio.overlap_add import Merger
+from deployments.audio.decode import AudioDecoder
+from deployments.audio.overlap_add import OverlapAdder
 from deployments.audio.resample import rate_for
 from deployments.audio.stretch import Stretcher
-from deployments.engines.base import (
+from deployments.engines.protocols import (
     AudioChunk,
     Chunk,
     FinishReason,
@@ -35,10 +35,10 @@ from deployments.engines.base import (
     first_reason,
 )
 from deployments.errors import Failure, as_failure, fail
-from deployments.listening import windows_of
-from deployments.separating import chunks_of
-from deployments.speaking import by_speakers, choose_voice, no_sound, nothing_to_say, pace_of, stretched
-from deployments.stepping import advance_or_halve
+from deployments.replica.step_gate import advance_or_halve
+from deployments.tasks.separation import chunks_of
+from deployments.tasks.speech import by_speakers, choose_voice, no_sound, nothing_to_say, pace_of, stretched
+from deployments.tasks.transcription import windows_of
 from deployments.text.segmentation import cut_into_pieces
 
 TRIED_AGAIN = ("engine", "unavailable", "timeout")
@@ -270,11 +270,13 @@ class SeparationRenderer:
 
     def _separated(self, recording: bytes) -> list[Result]:
         settings = self._order.separation
-        with closing(Decoder(io.BytesIO(recording), mono=False, max_seconds=settings.max_audio_seconds)) as decoder:
+        with closing(
+            AudioDecoder(io.BytesIO(recording), mono=False, max_seconds=settings.max_audio_seconds)
+        ) as decoder:
             rate = rate_for(decoder.info.sample_rate, self._engine.traits.sample_rates)
             plan = plan_chunks(settings.chunk_seconds, settings.overlap_seconds, rate)
             sounds = {stem: SoundBytes(self._order.form, rate, decoder.info.channels) for stem in self._stems}
-            mergers = {stem: Merger(plan) for stem in self._stems}
+            mergers = {stem: OverlapAdder(plan) for stem in self._stems}
             chunks = chunks_of(decoder, plan, rate)
             while batch := list(islice(chunks, self._width)):
                 for chunk, parts in zip(batch, self._stems_of(batch, rate), strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from deployments.engines.base import FinishReason
+from deployments.engines.protocols import FinishReason
 from deployments.errors import Failure
 
 MILLI_DIGITS = 3

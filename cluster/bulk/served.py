@@ -46,7 +46,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceClient:
     """A live service: its address, such as http://127.0.0.1:8000, and the key to it if it asks for one. The address that
     clients of OpenAI take, which ends in /v1, is as good.
 
@@ -76,7 +76,7 @@ class Service:
             raise MotetError(Failure("invalid", cause, "Give one such as http://127.0.0.1:8000.")) from error
 
 
-def render_on_service(batches: Sequence[Batch], job: BulkJob, service: Service) -> Iterator[Made]:
+def render_on_service(batches: Sequence[Batch], job: BulkJob, service: ServiceClient) -> Iterator[Made]:
     """Each batch as it is finished, in any order; `served_in_flight` of their items are asked for at once.
 
     Raises `MotetError` for what says nothing of any row: the service is not there or not a Motet service, does not know the
@@ -112,7 +112,7 @@ def _made(batch: Batch, renderer: _Served, model: str) -> Made:
 class _Served:
     """Asks for one item after the other. Once something ended the job, no others are asked for."""
 
-    def __init__(self, client: httpx.Client, job: BulkJob, service: Service) -> None:
+    def __init__(self, client: httpx.Client, job: BulkJob, service: ServiceClient) -> None:
         self._client = client
         self._job = job
         self._service = service

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.audio.decode import Decoder
+from deployments.audio.decode import AudioDecoder
 from deployments.audio.encode import AudioFormat, open_encoder
-from deployments.engines.base import Samples
+from deployments.engines.protocols import Samples
 
 WITH_LENGTH: tuple[AudioFormat, ...] = ("wav", "flac")
 """Formats whose header tells how long the sound is. They keep its samples, so it can be counted as well."""
@@ -70,7 +70,7 @@ class Measured:
 
 def measured(data: bytes) -> Measured:
     """Decodes a sound and counts. Raises `MotetError` when it is none."""
-    with closing(Decoder(io.BytesIO(data), mono=True, max_seconds=HOURS_S)) as decoder:
+    with closing(AudioDecoder(io.BytesIO(data), mono=True, max_seconds=HOURS_S)) as decoder:
         samples = sum(block.shape[1] for block in decoder)
         return Measured(samples, decoder.info.sample_rate, decoder.info.channels)
 

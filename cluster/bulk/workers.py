@@ -27,11 +27,11 @@ from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.rows import Recording, check_needed, read_recording, row_of
 from cluster.bulk.store import part_bytes
 from cluster.hardware import HardwareClass
-from deployments.cpu_scheduling import apply
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError, fail
-from deployments.heap import Heap, keep_freed_memory
-from deployments.replica import load_engine
+from deployments.replica.base import load_engine
+from deployments.replica.cpu_scheduling import apply
+from deployments.replica.malloc_trim import MallocTrim, keep_freed_memory
 
 NODE_LABEL = "ray.io/node-id"
 INIT_DEATHS = 5
@@ -88,7 +88,7 @@ class Worker:
     def __init__(self, job: BulkJob) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._job = job
-        self._heap = Heap(keep_freed_memory())
+        self._heap = MallocTrim(keep_freed_memory())
         self._renderer = self._thread.submit(self._load).result()
 
     def _load(self) -> Renderer | MotetError:

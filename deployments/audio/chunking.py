@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.engines.base import Samples
+from deployments.engines.protocols import Samples
 from deployments.errors import fail
 
 
@@ -67,7 +67,7 @@ class PlannedChunk:
     last: bool
 
 
-class Chunker:
+class AudioChunker:
     """Cuts blocks of any size into the chunks of a plan.
 
     It holds one chunk's samples and no more. A full chunk stays until further samples come, because only then is it

@@ -87,7 +87,7 @@ class AudioInfo:
     codec: str
 
 
-class Decoder:
+class AudioDecoder:
     """An opened file: `info`, then one pass over its sound as float32 (channels, n) blocks of nominally [-1, 1].
 
     Blocks are at `sample_rate` Hz, or the file's own rate when it is None, and all `block_seconds` long but the last,
@@ -227,7 +227,9 @@ def decode_stream(
     block_seconds: float = 1.0,
 ) -> Iterator[Float]:
     """The blocks of a `Decoder` that closes itself; it opens, and may fail, at the first block."""
-    decoder = Decoder(file, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds, block_seconds=block_seconds)
+    decoder = AudioDecoder(
+        file, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds, block_seconds=block_seconds
+    )
     with closing(decoder):
         yield from decoder
 

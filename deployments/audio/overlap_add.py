@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.audio.chunking import ChunkPlan
-from deployments.engines.base import Samples
+from deployments.engines.protocols import Samples
 from deployments.errors import fail
 
 
@@ -47,7 +47,7 @@ def join(previous: Samples | None, current: Samples, plan: ChunkPlan, index: int
     return np.concatenate((faded, current[..., overlap:end]), axis=-1)
 
 
-class Merger:
+class OverlapAdder:
     """Joins the chunks of one recording in order, in one process, keeping only what the next fade needs."""
 
     def __init__(self, plan: ChunkPlan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deployments.engines.base import Samples
+from deployments.engines.protocols import Samples
 from deployments.settings import WindowSettings
 
 LOUDNESS_SECONDS = 0.1

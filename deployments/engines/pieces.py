@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from deployments.engines.base import SpeechRequest
+from deployments.engines.protocols import SpeechRequest
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from deployments.engines.base import EngineSpec
+from deployments.engines.protocols import EngineSpec
 from deployments.errors import fail
 
 Task = Literal["speech", "transcription", "separation"]
@@ -31,7 +31,7 @@ class EngineEntry:
 INSTALL_MLX = "pip install --constraint constraints.txt 'motet[mlx]'"
 
 ENGINES: Mapping[str, EngineEntry] = {
-    "hibari": EngineEntry("speech", "deployments.engines.hibari", "pip install hibari-tts==0.2.1"),
+    "hibari": EngineEntry("speech", "deployments.engines.hibari.engine", "pip install hibari-tts==0.2.1"),
     "kokoro": EngineEntry(
         "speech", "deployments.engines.kokoro.engine", "pip install --constraint constraints.txt 'motet[kokoro]'"
     ),
@@ -47,15 +47,15 @@ ENGINES: Mapping[str, EngineEntry] = {
         "speech", "deployments.engines.vibevoice", "pip install --constraint constraints.txt 'motet[torch]'"
     ),
     "pocket_tts": EngineEntry(
-        "speech", "deployments.engines.pocket_tts", "pip install --constraint constraints.txt 'motet[pocket]'"
+        "speech", "deployments.engines.pocket_tts.engine", "pip install --constraint constraints.txt 'motet[pocket]'"
     ),
-    "whisper": EngineEntry("transcription", "deployments.engines.whisper", "pip install faster-whisper"),
-    "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx_recognition", INSTALL_MLX),
-    "mlx_speech": EngineEntry("speech", "deployments.engines.mlx_speech", INSTALL_MLX),
-    "mlx_separation": EngineEntry("separation", "deployments.engines.mlx_separation", INSTALL_MLX),
-    "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2", "pip install onnxruntime scipy"),
-    "simulated": EngineEntry("speech", "deployments.engines.simulated", "", without_weights=True),
-    "identity": EngineEntry("separation", "deployments.engines.identity", "", without_weights=True),
+    "whisper": EngineEntry("transcription", "deployments.engines.whisper.engine", "pip install faster-whisper"),
+    "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx.recognition", INSTALL_MLX),
+    "mlx_speech": EngineEntry("speech", "deployments.engines.mlx.speech", INSTALL_MLX),
+    "mlx_separation": EngineEntry("separation", "deployments.engines.mlx.separation", INSTALL_MLX),
+    "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2.engine", "pip install onnxruntime scipy"),
+    "simulated": EngineEntry("speech", "deployments.engines.simulated.engine", "", without_weights=True),
+    "identity": EngineEntry("separation", "deployments.engines.identity.engine", "", without_weights=True),
 }
 
 

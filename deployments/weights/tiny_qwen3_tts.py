@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deployments.engines.mlx_runtime import mx
+from deployments.engines.mlx.runtime import mx
 
 CODES = 32
 CONTROL = 1024  # the model never says the last 1024 tokens of its vocabulary, but for the end

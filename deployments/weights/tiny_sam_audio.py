@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deployments.engines.mlx_runtime import mx
+from deployments.engines.mlx.runtime import mx
 
 RATE = 16_000
 MODEL: dict[str, Any] = {

@@ -20,9 +20,9 @@ import numpy as np
 import psutil
 
 from deployments.engines import registry
-from deployments.engines.base import EngineSpec, RecognitionOptions, Samples, Window
+from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, Window
 from deployments.errors import fail
-from deployments.speaking import SpeechTask, speak_here
+from deployments.tasks.speech import SpeechTask, speak_here
 from deployments.weights.quantise import Trial, weight_files
 
 TRIAL_TIMEOUT_S = 1800.0

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.base import HasLanes, SpeechEngine, SpeechRequest
-from deployments.replica import load_engine
+from deployments.engines.protocols import HasLanes, SpeechEngine, SpeechRequest
+from deployments.replica.base import load_engine
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.frame import Sheet, interleaved, ratio, spread
 from serve_app.bench.sentences import LONG_TEXT, SENTENCES

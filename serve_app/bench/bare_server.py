@@ -20,9 +20,9 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
-from deployments.engines.base import SpeechEngine
-from deployments.replica import ReplicaSettings, load_engine
-from deployments.speaking import SpeechTask, choose_voice, speak_here
+from deployments.engines.protocols import SpeechEngine
+from deployments.replica.base import ReplicaSettings, load_engine
+from deployments.tasks.speech import SpeechTask, choose_voice, speak_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.running_service import RunningProgram, end_with_parent, running_program
 from serve_app.config import AppConfig

@@ -37,16 +37,17 @@ from cluster.bulk.rows import Row, read_rows
 from cluster.bulk.run import run_job
 from cluster.bulk.store import Store
 from cluster.bulk.workers import Made, Worker, made_of, render_on_cluster
-from deployments.cpu_scheduling import apply
-from deployments.engines.base import SpeechRequest
+from deployments.engines.protocols import SpeechRequest
 from deployments.errors import fail
-from deployments.replica import load_engine
+from deployments.replica.base import load_engine
+from deployments.replica.cpu_scheduling import apply
 from deployments.text.segmentation import cut_into_pieces
-from serve_app import bulk, local, profiles
+from serve_app import profiles
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
+from serve_app.cli import bulk, local
+from serve_app.cli.processes import command_line, descendants, kill
 from serve_app.config import AppConfig
-from serve_app.processes import command_line, descendants, kill
 
 MODEL = "hibari"
 HIBARI = {"engine": "hibari", "source": "wheel:hibari-tts", "steps": {"max_batch_size": 1}}
@@ -318,7 +319,7 @@ def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
     (folder / ROWS).write_text("\n".join(lines) + "\n")
     settings = {"models": {MODEL: dict(model)}, "bulk": {"batch_rows": KILLED_BATCH_ROWS, "retries": 5}}
     (folder / CONFIG).write_text(yaml.safe_dump({"applications": [{"args": settings}]}))
-    program = [sys.executable, "-m", "serve_app.cli", "bulk", str(folder / ROWS)]
+    program = [sys.executable, "-m", "serve_app.cli.main", "bulk", str(folder / ROWS)]
     return [*program, "--config", str(folder / CONFIG)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from typing import Any
 from deployments.errors import fail
 from serve_app.bench.frame import Report
 
+SOURCE_TREE = Path(__file__).parents[2]
 FILE_COLUMNS = 160
 """Of a table that goes into a file or a pipe."""
 
@@ -36,8 +38,19 @@ class Benchmark:
         """Measures; `quick` takes fewer rounds and ends within 50 s."""
         if self.replica_threads and options.get("device", "cpu") == "cpu":
             self._take_a_replicas_environment()
-        report: Report = importlib.import_module(self.module).run(quick, **options)
+        report: Report = self.load().run(quick, **options)
         return report
+
+    def load(self) -> Any:
+        """The benchmark's module. Those of developers are in `tests/load`, which only a source tree has.
+
+        Raises `MotetError` where there is none.
+        """
+        if self.module.startswith("tests.") and str(SOURCE_TREE) not in sys.path:
+            if not (SOURCE_TREE / "tests" / "load").is_dir():
+                raise fail("unavailable", "This benchmark is for developers.", "Run it from a clone of the source.")
+            sys.path.insert(0, str(SOURCE_TREE))
+        return importlib.import_module(self.module)
 
     def _take_a_replicas_environment(self) -> None:
         """Libraries read it when they are imported."""
@@ -48,12 +61,12 @@ class Benchmark:
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "cluster": Benchmark(
-        "Three classes as a cluster: nodes are lost, and replicas follow the load", "serve_app.bench.cluster"
+        "Three classes as a cluster: nodes are lost, and replicas follow the load", "tests.load.cluster"
     ),
     "first-sound": Benchmark(
         "Speed, overhead, memory and intelligibility of speech on this machine", "serve_app.bench.first_sound"
     ),
-    "mlx": Benchmark("Models on MLX beside other runtimes, in 4 bits, and in a batch session", "serve_app.bench.mlx"),
+    "mlx": Benchmark("Models on MLX beside other runtimes, in 4 bits, and in a batch session", "tests.load.mlx"),
     "bulk": Benchmark(
         "Bulk jobs: their share of the engine's speed, and kill -9 at any moment", "serve_app.bench.bulk"
     ),
@@ -64,12 +77,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "kernels": Benchmark(
         "The kernels that layers choose on this processor, and steps beside those of one precision for all",
-        "serve_app.bench.kernels",
+        "tests.load.kernels",
         replica_threads=1,
     ),
     "voices": Benchmark(
         "Our batched voices beside the models' own packages, stream for stream",
-        "serve_app.bench.voices",
+        "tests.load.voices",
         options=("model", "soak_minutes", "streams", "captured", "device"),
         draws=True,
         replica_threads=2,
@@ -96,7 +109,7 @@ def run(name: str, *, quick: bool, json_file: Path | None, **options: Any) -> in
     if json_file is not None:
         report.write(json_file)
         if benchmark.draws:
-            importlib.import_module(benchmark.module).draw(report, json_file.with_suffix(".png"))
+            benchmark.load().draw(report, json_file.with_suffix(".png"))
     return report.exit_status
 
 

@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.audio.chunking import Chunker, plan_chunks
+from deployments.audio.chunking import AudioChunker, plan_chunks
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import open_encoder
-from deployments.audio.overlap_add import Merger
+from deployments.audio.overlap_add import OverlapAdder
 from deployments.audio.resample import rate_for
-from deployments.engines.base import (
+from deployments.engines.protocols import (
     Chunk,
     RecognitionEngine,
     RecognitionOptions,
@@ -40,11 +40,11 @@ from deployments.engines.base import (
     SpeechEngine,
 )
 from deployments.errors import fail
-from deployments.listening import transcribe_here
-from deployments.replica import load_engine
-from deployments.speaking import SpeechTask, speak_here
+from deployments.replica.base import load_engine
+from deployments.tasks.speech import SpeechTask, speak_here
+from deployments.tasks.transcription import transcribe_here
 from deployments.text.segmentation import cut_into_pieces
-from serve_app import footprint, profiles
+from serve_app import profiles
 from serve_app.bench.bare_server import first_replica_of, running_bare_server
 from serve_app.bench.frame import (
     Figure,
@@ -61,6 +61,7 @@ from serve_app.bench.frame import (
 from serve_app.bench.running_service import RunningProgram, running_service
 from serve_app.bench.sentences import LONG_TEXT, SENTENCES
 from serve_app.bench.word_error_rate import ErrorCount, errors
+from serve_app.cli import footprint
 from serve_app.config import AppConfig
 
 SHORT_SENTENCE = "Hello there, this is Motet."
@@ -71,7 +72,7 @@ WORDS_PER_SECOND = 4
 """More than anybody says in a second."""
 REQUEST_TIMEOUT_S = 120.0
 WAV_HEADER_BYTES = 44
-MOTET = (sys.executable, "-m", "serve_app.cli")
+MOTET = (sys.executable, "-m", "serve_app.cli.main")
 
 HERE, HTTP = "in this process", "through HTTP"
 MEMORY = "memory of {}"
@@ -281,7 +282,7 @@ class Engines:
         rate = rate_for(self.speech.traits.sample_rate, traits.sample_rates)
         samples = decode_all(recording, sample_rate=rate, mono=False, max_seconds=settings.max_audio_seconds)
         plan = plan_chunks(settings.chunk_seconds, settings.overlap_seconds, rate)
-        cutter, merger = Chunker(plan, len(samples)), Merger(plan)
+        cutter, merger = AudioChunker(plan, len(samples)), OverlapAdder(plan)
         joined = []
         for chunk in cutter.push(samples) + cutter.finish():
             stems = self.separation.separate([Chunk(chunk.samples, rate, chunk.index)])[0]

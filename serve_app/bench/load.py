@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from deployments.audio.pacing import Playout
 from deployments.errors import fail
 from serve_app.bench.running_service import RunningProgram
+from serve_app.gateway.speech.pacing import Playout
 
 SAMPLE_RATE = 24_000
 BYTES_PER_SECOND = 2 * SAMPLE_RATE

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import IO, get_args
 
 from deployments.errors import fail
-from serve_app import profiles, server
-from serve_app.processes import descendants, kill
+from serve_app import profiles
+from serve_app.cli import serve
+from serve_app.cli.processes import descendants, kill
 
 CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 READY = "Motet is ready"
@@ -136,4 +137,4 @@ def _stop(program: subprocess.Popen[str]) -> None:
 if __name__ == "__main__":
     end_with_parent()
     chosen = next(profile for profile in get_args(profiles.Profile) if profile == sys.argv[2])
-    sys.exit(server.serve_in_new_program(Path(sys.argv[1]), chosen))
+    sys.exit(serve.serve_in_new_program(Path(sys.argv[1]), chosen))

@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from deployments.audio.encode import open_encoder
-from deployments.engines.simulated import POISON, tone
+from deployments.engines.simulated.engine import POISON, tone
 from deployments.errors import fail
 from serve_app import profiles
 from serve_app.bench.all_cores import measure_cores, texts

@@ -30,8 +30,8 @@ import yaml
 from numpy.typing import NDArray
 from openai import OpenAI
 
+from serve_app.cli.processes import command_line, kill, with_variable
 from serve_app.config import DEFAULT_MODELS
-from serve_app.processes import command_line, kill, with_variable
 
 Float = NDArray[np.float32]
 Found = TypeVar("Found")
@@ -68,7 +68,7 @@ def run_serve(config: Path, mark: str, output: Path, profile: str = "", **enviro
     with output.open("wb") as log:
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "serve_app.cli", "serve", "--config", str(config)),
+                *(sys.executable, "-m", "serve_app.cli.main", "serve", "--config", str(config)),
                 *(("--profile", profile) if profile else ()),
             ],
             cwd=ROOT,

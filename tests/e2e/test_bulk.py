@@ -15,7 +15,7 @@ LINES = ("The train leaves at nine.", "Please bring your own cup.", "...")
 
 
 def bulk(folder: Path, *arguments: str, status: int = 0) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "serve_app.cli", "bulk", *arguments, "--layout", "folder"]
+    command = [sys.executable, "-m", "serve_app.cli.main", "bulk", *arguments, "--layout", "folder"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == status, done.stderr
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from serve_app.processes import kill
+from serve_app.cli.processes import kill
 from tests.e2e.conftest import MARK, ROOT, STOP_S, Service, answers, free_port, marked_processes, titles, wait_for
 
 JOIN_S = 60.0
@@ -36,7 +36,7 @@ class Cluster:
     def motet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
         environment = {**self.environment, "RAY_ADDRESS": self.address}
-        command = [sys.executable, "-m", "serve_app.cli", *arguments]
+        command = [sys.executable, "-m", "serve_app.cli.main", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
 
     def join(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -45,7 +45,7 @@ class Cluster:
         self.marks.append(mark)
         with (self.folder / f"{mark[:6]}.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "serve_app.cli", "join", *arguments],
+                [sys.executable, "-m", "serve_app.cli.main", "join", *arguments],
                 cwd=ROOT,
                 env={**self.environment, MARK: mark},
                 stdin=subprocess.DEVNULL,
@@ -125,7 +125,7 @@ def test_a_machine_joins_by_one_command_and_the_service_leaves_the_cluster_clean
 
 def test_a_machine_without_the_token_is_told_what_to_do(cluster: Cluster, tmp_path: Path) -> None:
     environment = {name: value for name, value in cluster.environment.items() if name != "RAY_AUTH_TOKEN"}
-    command = [sys.executable, "-m", "serve_app.cli", "join", cluster.address, "--hardware", "mlx"]
+    command = [sys.executable, "-m", "serve_app.cli.main", "join", cluster.address, "--hardware", "mlx"]
     ended = subprocess.run(
         command, cwd=ROOT, env={**environment, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60
     )

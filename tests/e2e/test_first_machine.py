@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-from serve_app.bench.cluster import FIRST_FIGURES, measure_first
 from serve_app.bench.frame import Sheet
-from serve_app.bench.local_cluster import local_cluster, redis_store
+from tests.load.cluster import FIRST_FIGURES, measure_first
+from tests.load.local_cluster import local_cluster, redis_store
 
 needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from serve_app.processes import command_line
+from serve_app.cli.processes import command_line
 
 from .conftest import Service, answers, wait_for
 from .health_watch import HealthWatch

@@ -28,7 +28,7 @@ import soundfile
 import yaml
 from websockets.sync.client import connect
 
-from serve_app.processes import command_line
+from serve_app.cli.processes import command_line
 
 from .conftest import Service, encoded, wait_for
 from .health_watch import HealthWatch

@@ -15,8 +15,8 @@ import httpx
 import pytest
 import yaml
 
-from serve_app.bench.local_cluster import LocalCluster, local_cluster
 from tests.e2e.conftest import ROOT, wait_for
+from tests.load.local_cluster import LocalCluster, local_cluster
 
 UPDATE_S = 90.0
 LONG = "A long text that goes on. " * 48
@@ -41,7 +41,7 @@ class Deployed:
         config = self.cluster.folder / "serve_config.yaml"
         config.write_text(yaml.safe_dump({"http_options": {"port": self.port}, "applications": [application]}))
         done = subprocess.run(
-            [sys.executable, "-m", "serve_app.cli", "deploy", "--config", str(config)],
+            [sys.executable, "-m", "serve_app.cli.main", "deploy", "--config", str(config)],
             cwd=ROOT,
             env=self.cluster.service_environment,
             capture_output=True,

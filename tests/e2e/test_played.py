@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from deployments.engines.simulated import tone
+from deployments.engines.simulated.engine import tone
 from tests.e2e.conftest import Service, from_int16
 
 RATE = 24_000

@@ -66,4 +66,4 @@ def test_the_commands_exist(target: str) -> None:
     assert f"make {target}" in README
     run = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0
-    assert {"serve": "motet serve", "test": "pytest", "demo": "serve_app.demo"}[target] in run.stdout
+    assert {"serve": "motet serve", "test": "pytest", "demo": "serve_app.cli.demo"}[target] in run.stdout

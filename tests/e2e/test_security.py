@@ -15,8 +15,8 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from serve_app.edge_middleware import FIRST_BYTES
-from serve_app.processes import command_line
+from serve_app.cli.processes import command_line
+from serve_app.edge.middleware import FIRST_BYTES
 
 from .conftest import KEYS, Service, answers
 

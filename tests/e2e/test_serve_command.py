@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from serve_app.processes import kill
+from serve_app.cli.processes import kill
 
 from .conftest import CONFIG, STOP_S, Service, answers, free_port, marked_processes, run_serve, titles
 

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from deployments.engines.simulated import tone
+from deployments.engines.simulated.engine import tone
 
 from .conftest import KEYS, ROOT, Float, Service, from_int16, heard_in, wait_for, word_errors
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from deployments.engines.sopro.config import SoproConfig
-from serve_app.bench.shapes import Shapes, read
-from serve_app.bench.voices_sopro_card import SoproCardContest
-from serve_app.bench.voices_vibevoice import QUICK, VibeVoiceContest
+from tests.load.shapes import Shapes, read
+from tests.load.voices_sopro_card import SoproCardContest
+from tests.load.voices_vibevoice import QUICK, VibeVoiceContest
 
 SECONDS = 0.9
 LAYERS = 2

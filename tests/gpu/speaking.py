@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.base import AudioChunk, Samples, SpeechEngine, SpeechRequest
+from deployments.engines.protocols import AudioChunk, Samples, SpeechEngine, SpeechRequest
 
 
 def speak_together(engine: SpeechEngine[Any], requests: Sequence[SpeechRequest]) -> list[Samples]:

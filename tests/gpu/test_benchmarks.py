@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.bench import voices
+from tests.load import voices
 
 
 @pytest.mark.parametrize("model", ["sopro", "vibevoice"])

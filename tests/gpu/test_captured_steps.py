@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from deployments.graphs import Buffers, CapturedStep, CudaGraphBackend, Input
+from deployments.engines.graphs import Buffers, CapturedStep, CudaGraphBackend, Input
 
 
 def test_every_bucket_equals_the_plain_step() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.graphs import Bucket, CudaGraphBackend
-from serve_app.bench.voices_steps import SteppedContest
+from deployments.engines.graphs import Bucket, CudaGraphBackend
 from tests.gpu import small_models
 from tests.gpu.speaking import speak_together
+from tests.load.voices_steps import SteppedContest
 
 MODELS: dict[str, Callable[[Path, str], Any]] = {"sopro": small_models.sopro, "vibevoice": small_models.vibevoice}
 TOLERANCE = 1e-2

@@ -18,11 +18,11 @@ import soundfile
 from cluster.bulk.run import Progress, Summary
 from cluster.bulk.store import Store
 from deployments.errors import MotetError
-from serve_app import bulk
 from serve_app.bench.bulk import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
-from serve_app.bulk import Wishes
+from serve_app.cli import bulk
+from serve_app.cli.bulk import Wishes
+from serve_app.cli.processes import command_line, descendants, kill
 from serve_app.config import AppConfig, Bulk, Model, Steps
-from serve_app.processes import command_line, descendants, kill
 from tests.integration.test_notebooks import NOTEBOOKS, executed, outputs_of, pictures_of
 
 TEXTS = [f"{'word ' * (number % 5 + 1)}{number}." for number in range(24)]

@@ -10,9 +10,9 @@ import pytest
 import ray
 from ray import serve
 
-from deployments.engines.base import AudioChunk, SpeechRequest
-from deployments.synthesizer import Synthesizer
-from deployments.wire import PackedChunk, unpack
+from deployments.engines.protocols import AudioChunk, SpeechRequest
+from deployments.replica.synthesizer import Synthesizer
+from deployments.replica.wire import PackedChunk, unpack
 from serve_app.config import Model, Placement, Steps
 from serve_app.replica_settings import replica_settings
 

@@ -13,8 +13,8 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.engines.base import SpeechRequest
-from serve_app.processes import command_line, descendants
+from deployments.engines.protocols import SpeechRequest
+from serve_app.cli.processes import command_line, descendants
 
 TEXT = "Four of these at once make a batch."
 MODEL = {

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.audio.hum import hum
-from deployments.engines.base import Samples, SpeechEngine, SpeechRequest, VoiceReference
+from deployments.audio.test_tone import hum
+from deployments.engines.protocols import Samples, SpeechEngine, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
 from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak

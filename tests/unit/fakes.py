@@ -10,9 +10,9 @@ import numpy as np
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from deployments.engines.base import AudioChunk, FinishReason, SpeechRequest, SpeechTraits, Voice
-from deployments.pipeline import Merged
-from deployments.wire import PackedChunk, pack
+from deployments.engines.protocols import AudioChunk, FinishReason, SpeechRequest, SpeechTraits, Voice
+from deployments.replica.pipeline import Merged
+from deployments.replica.wire import PackedChunk, pack
 
 RATE = 8000
 TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("bo", "en-US")), "ada", 0.5, 2.0, exact=True)

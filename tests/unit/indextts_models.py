@@ -56,7 +56,7 @@ TINY: dict[str, Any] = {
 
 def write_tiny(folder: Path) -> Path:
     """A folder with every network, one clip and one voice that was heard before."""
-    from serve_app.bench.indextts_package import FULL, merged, write_random_model
+    from tests.load.indextts_package import FULL, merged, write_random_model
 
     write_random_model(folder, merged(FULL, TINY), seed=3)
     write_voices(folder, (1.2,), RATE)

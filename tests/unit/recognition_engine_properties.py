@@ -11,7 +11,7 @@ import pytest
 import soxr
 from hibari import Hibari
 
-from deployments.engines.base import RecognitionEngine, RecognitionOptions, Samples, Transcript, Window
+from deployments.engines.protocols import RecognitionEngine, RecognitionOptions, Samples, Transcript, Window
 from deployments.errors import MotetError
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from serve_app.bench.sopro_package import write_random_model
+from tests.load.sopro_package import write_random_model
 from tests.unit.cloning_engine_properties import PIECES, write_voices
 
 RATE = 24_000

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.engines.base import AudioChunk, Samples, SpeechEngine, SpeechRequest
+from deployments.engines.protocols import AudioChunk, Samples, SpeechEngine, SpeechRequest
 from deployments.errors import MotetError
 from tests.unit.forced_path import Path as ForcedPath
 

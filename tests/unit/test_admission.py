@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deployments.errors import Failure, MotetError
-from serve_app.admission import (
+from serve_app.gateway.errors import error_response
+from serve_app.gateway.routing.admission import (
     LONGEST_TURN,
     PAUSED_REACH_SECONDS,
     PAUSED_S,
@@ -21,7 +22,6 @@ from serve_app.admission import (
     AdmissionSettings,
     Ticket,
 )
-from serve_app.http_errors import error_response
 
 TICK_S = 0.05
 SETTINGS = AdmissionSettings(

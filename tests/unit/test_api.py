@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from deployments.audio.decode import decode_all
-from deployments.engines.base import (
+from deployments.engines.protocols import (
     FinishReason,
     RecognitionOptions,
     Segment,
@@ -26,18 +26,18 @@ from deployments.engines.base import (
     SpeechTraits,
     Transcript,
 )
-from deployments.listening import Heard
-from deployments.paced_speech import PacingReport
-from deployments.wire import PackedChunk
-from serve_app.admission import Admission, SessionPlaces, Ticket
-from serve_app.api import Service, build_api
+from deployments.replica.wire import PackedChunk
+from deployments.tasks.transcription import TranscriptWindow
 from serve_app.config import AppConfig, Autoscaling, Limits, Model, Placement, Security, Spillover
-from serve_app.guard import DUE, Due, too_late
-from serve_app.piece_cache import PieceCache
-from serve_app.placement import ModelDirectory, NoReplica
-from serve_app.speech_stream import SpeechPlan, SpeechStream
-from serve_app.streaming import with_error_event
-from serve_app.voice_store import VoiceStore
+from serve_app.gateway.api import Service, build_api
+from serve_app.gateway.middleware.limits import DUE, Due, too_late
+from serve_app.gateway.routing.admission import Admission, SessionPlaces, Ticket
+from serve_app.gateway.routing.placement import ModelDirectory, NoReplica
+from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.speech.playback import PacingReport
+from serve_app.gateway.speech.stream import SpeechPlan, SpeechStream
+from serve_app.gateway.sse import with_error_event
+from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes
 from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
 
@@ -54,10 +54,10 @@ JSON = {"content-type": "application/json"}
 class Ear:
     """The recognizer deployment's calls: every recording is three seconds of "hello", in windows of a second."""
 
-    async def transcribe(self, recording: bytes, options: RecognitionOptions) -> AsyncIterator[Heard]:
+    async def transcribe(self, recording: bytes, options: RecognitionOptions) -> AsyncIterator[TranscriptWindow]:
         for second in range(3):
             segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
-            yield Heard(Transcript((segment,), "en"), second + 1.0)
+            yield TranscriptWindow(Transcript((segment,), "en"), second + 1.0)
 
 
 class Recorded:

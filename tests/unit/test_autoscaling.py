@@ -9,8 +9,8 @@ from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from cluster.autoscaling import QueuedAudioPolicy, autoscaling_config
-from cluster.demand import Board
-from deployments.load import FIRST_SOUND_P95, QUEUED
+from cluster.demand import DemandBoard
+from deployments.replica.load import FIRST_SOUND_P95, QUEUED
 from serve_app.app import build
 from serve_app.config import AppConfig, Autoscaling, Cuda, Model, Placement
 
@@ -22,7 +22,7 @@ class Placed:
     """One placement as Ray Serve's controller sees it."""
 
     def __init__(
-        self, name: str, settings: Autoscaling, board: Board, running: int, application: str = "motet"
+        self, name: str, settings: Autoscaling, board: DemandBoard, running: int, application: str = "motet"
     ) -> None:
         self.name = name
         self.application = application
@@ -64,7 +64,7 @@ class Placed:
 
 @pytest.fixture
 def placed() -> tuple[Placed, Placed]:
-    board = Board()
+    board = DemandBoard()
     return Placed("m@cpu", CHEAP, board, 1), Placed("m@cuda", DEAR, board, 0)
 
 
@@ -81,7 +81,7 @@ def test_what_waits_at_the_cheap_class_brings_the_dear_one_up_and_lets_it_go(pla
 
 
 def test_applications_that_call_a_model_the_same_do_not_meet() -> None:
-    board = Board()
+    board = DemandBoard()
     ours, theirs = Placed("m@cpu", CHEAP, board, 1), Placed("m@cuda", DEAR, board, 0, "theirs")
     ours.queued = [500.0]
     assert (ours.wants(0), theirs.wants(0)) == (2, 0)
@@ -128,7 +128,7 @@ def test_policies_meet_although_ray_serve_carries_each_as_a_copy() -> None:
     for name, settings in (("m@cpu", CHEAP), ("m@cuda", DEAR)):
         policy = autoscaling_config("m", settings, 10.0).policy
         made = policy.get_policy()(**policy.policy_kwargs)
-        copy = Placed(name, settings, Board(), 1)
+        copy = Placed(name, settings, DemandBoard(), 1)
         copy._policy, copy.queued = made, [500.0]
         found.append(copy)
     now_s = 1e9

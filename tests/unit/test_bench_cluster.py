@@ -13,11 +13,11 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.hardware import Kind
 from deployments.errors import MotetError
-from serve_app.bench import local_cluster
-from serve_app.bench.cluster import CLASSES, MODEL, Asked, Load, outlived, too_early
 from serve_app.bench.load import Ask, Heard
-from serve_app.bench.local_cluster import LocalCluster
 from serve_app.bench.running_service import RunningProgram
+from tests.load import local_cluster
+from tests.load.cluster import CLASSES, MODEL, Asked, Load, outlived, too_early
+from tests.load.local_cluster import LocalCluster
 
 ASK = Ask(MODEL, "", 0)
 

@@ -11,10 +11,10 @@ import pytest
 
 from deployments.engines.lm.kernel_store import ChosenKernel
 from deployments.engines.lm.linear import LinearSpec
-from serve_app.bench import kernels
 from serve_app.bench.catalogue import BENCHMARKS
 from serve_app.bench.frame import Sheet
-from serve_app.bench.kernels import Model
+from tests.load import kernels
+from tests.load.kernels import Model
 
 
 def model(measured_seconds: float) -> Model:
@@ -43,4 +43,4 @@ def test_the_measured_choice_is_held_against_the_best_precision(seconds: float, 
 
 
 def test_it_is_in_the_catalogue() -> None:
-    assert BENCHMARKS["kernels"].module == "serve_app.bench.kernels"
+    assert BENCHMARKS["kernels"].module == "tests.load.kernels"

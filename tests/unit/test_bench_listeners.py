@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.engines.base import AudioChunk, SpeechRequest
-from serve_app.bench.listeners import HEAD_START_SECONDS, Listening, Room, most_without_gap, run_listeners
+from deployments.engines.protocols import AudioChunk, SpeechRequest
+from tests.load.listeners import HEAD_START_SECONDS, Listening, Room, most_without_gap, run_listeners
 
 RATE = 100
 CHUNK_SECONDS = 0.5

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from deployments.engines.lm.linear import KERNELS, Kernel, permitted_kernels
-from serve_app.bench import product_rates
-from serve_app.bench.product_rates import counting_products, least_seconds
+from tests.load import product_rates
+from tests.load.product_rates import counting_products, least_seconds
 
 
 @pytest.mark.parametrize("kernel", permitted_kernels("int8"))

@@ -20,7 +20,7 @@ def test_the_service_with_many_listeners() -> None:
 
 def test_the_service_with_a_batch_session(tmp_path: Path) -> None:
     pytest.importorskip("mlx_audio")
-    from serve_app.bench import mlx
+    from tests.load import mlx
 
     config = AppConfig.model_validate({"models": {"tiny": mlx.tiny_model(tmp_path)}})
     assert config.models["tiny"].steps.max_batch_size == mlx.STREAMS

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from serve_app.bench import voices_vibevoice
 from serve_app.bench.sentences import SENTENCES
-from serve_app.bench.shapes import FOLDER, Shapes, collapse, expand, in_text, read
-from serve_app.bench.sopro_package import write_random_model
+from tests.load import voices_vibevoice
+from tests.load.shapes import FOLDER, Shapes, collapse, expand, in_text, read
+from tests.load.sopro_package import write_random_model
 
 
 def shapes_of_vibevoice() -> dict[str, Shapes]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.engines.base import AudioChunk
-from deployments.graphs import Bucket
-from serve_app.bench import voices
+from deployments.engines.graphs import Bucket
+from deployments.engines.protocols import AudioChunk
 from serve_app.bench.frame import Figure, Sheet, carry_out
-from serve_app.bench.voices import Plan, SoproContest, draw, run_package, run_together
+from tests.load import voices
+from tests.load.voices import Plan, SoproContest, draw, run_package, run_together
 from tests.unit.sopro_models import TINY
 
 

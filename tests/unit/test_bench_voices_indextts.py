@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from deployments.errors import MotetError
-from serve_app.bench import voices, voices_indextts
 from serve_app.bench.frame import Sheet
-from serve_app.bench.voices_indextts import CHARACTERS, IndexContest, Memory, Plan, Served, text
+from tests.load import voices, voices_indextts
+from tests.load.voices_indextts import CHARACTERS, IndexContest, Memory, Plan, Served, text
 from tests.unit.indextts_models import TINY
 
 SHAPE = {"gpt": {**TINY["gpt"], "number_text_tokens": 4096}}

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from deployments.engines import registry
-from deployments.engines.base import Samples
 from deployments.engines.kokoro.vocoder import SAMPLE_RATE
-from serve_app.bench import voices_kokoro
+from deployments.engines.protocols import Samples
 from serve_app.bench.frame import Sheet
-from serve_app.bench.voices_kokoro import log_mel
+from tests.load import voices_kokoro
+from tests.load.voices_kokoro import log_mel
 
 
 def tone(pitch: float, level: float = 0.1) -> Samples:

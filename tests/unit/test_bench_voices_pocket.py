@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from transformers import PocketTTSAudioTokenizerConfig, PocketTTSConfig
 
-from serve_app.bench import voices
 from serve_app.bench.frame import Sheet
-from serve_app.bench.voices import run_package, run_together
-from serve_app.bench.voices_pocket import Plan, PocketContest, measure_streams, wanted
+from tests.load import voices
+from tests.load.voices import run_package, run_together
+from tests.load.voices_pocket import Plan, PocketContest, measure_streams, wanted
 
 SECONDS = 0.8
 

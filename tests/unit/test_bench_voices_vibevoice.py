@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from serve_app.bench import voices, voices_steps, voices_vibevoice
 from serve_app.bench.frame import Sheet, carry_out
-from serve_app.bench.random_weights import RandomWeights
-from serve_app.bench.voices import run_together
-from serve_app.bench.voices_vibevoice import QUICK, VibeVoiceContest, step_plan
+from tests.load import voices, voices_steps, voices_vibevoice
+from tests.load.random_weights import RandomWeights
+from tests.load.voices import run_together
+from tests.load.voices_vibevoice import QUICK, VibeVoiceContest, step_plan
 
 TINY = replace(QUICK, layers=1, seconds=0.3, rounds=1)
 

@@ -31,14 +31,14 @@ from cluster.bulk.rendering import renderer_of
 from cluster.bulk.results import RESULT, Outcome, Result, Timing, table_of
 from cluster.bulk.rows import Recording, Row, read_recording, read_rows
 from cluster.bulk.run import Progress, Summary, run_job
-from cluster.bulk.served import Service, render_on_service
+from cluster.bulk.served import ServiceClient, render_on_service
 from cluster.bulk.sound import SoundBytes
 from cluster.bulk.store import FOLDER, Store, part_bytes
 from cluster.bulk.workers import Made, TableWorker, Worker, check_columns, made_of
 from cluster.hardware import HardwareClass
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.engines import registry
-from deployments.engines.base import (
+from deployments.engines.protocols import (
     AudioChunk,
     EngineSpec,
     FinishReason,
@@ -52,15 +52,15 @@ from deployments.engines.base import (
 )
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
-from deployments.listening import Heard
-from deployments.speaking import SpeechTask, no_sound, nothing_to_say, speak_here
+from deployments.tasks.speech import SpeechTask, no_sound, nothing_to_say, speak_here
+from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.segmentation import cut_into_pieces
-from serve_app.bulk import Wishes, job_of, places_for
-from serve_app.bulk_progress import Log, Pace, bulk_progress
+from serve_app.cli.bulk import Wishes, job_of, places_for
+from serve_app.cli.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Pieces, Steps
-from serve_app.http_errors import error_response
-from serve_app.streaming import event
-from serve_app.transcript_formats import verbose
+from serve_app.gateway.errors import error_response
+from serve_app.gateway.sse import event
+from serve_app.gateway.transcript_formats import verbose
 from tests.unit.fakes import TRAITS, ToneEngine
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
@@ -696,9 +696,11 @@ class LiveService:
         assert json.loads(request.content)["stream_format"] == "sse"
         return httpx.Response(200, content=spoken_events(wav(0.5), broken=b"breaks" in request.content))
 
-    def service(self) -> Service:
+    def service(self) -> ServiceClient:
         """Its clock stands still but for the pauses."""
-        return Service("http://motet", "key", self.slept.append, lambda: sum(self.slept), httpx.MockTransport(self))
+        return ServiceClient(
+            "http://motet", "key", self.slept.append, lambda: sum(self.slept), httpx.MockTransport(self)
+        )
 
 
 def served(
@@ -839,14 +841,14 @@ def test_a_connection_that_breaks_is_the_fault_of_the_row_only_where_the_service
 
 @pytest.mark.parametrize("url", ["http://motet/v1", "http://motet/v1/", "http://motet/", "http://motet"])
 def test_the_address_that_clients_of_openai_take_is_as_good(url: str) -> None:
-    assert Service(url, None).url == "http://motet"
-    assert Service(url.replace("motet", "motet/under"), None).url == "http://motet/under"
+    assert ServiceClient(url, None).url == "http://motet"
+    assert ServiceClient(url.replace("motet", "motet/under"), None).url == "http://motet/under"
 
 
 def test_what_is_no_address_is_refused() -> None:
     job = speech_job()
     with pytest.raises(MotetError, match="is no address"):
-        list(render_on_service([], job, Service("http://motet:port", None)))
+        list(render_on_service([], job, ServiceClient("http://motet:port", None)))
 
 
 def test_a_voice_that_is_not_there_is_an_error_of_the_rows_that_name_it_and_ends_a_job_that_does(
@@ -888,7 +890,7 @@ def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_
 
     class Verbose(LiveService):
         def _answer(self, request: httpx.Request) -> httpx.Response:
-            return httpx.Response(200, json=verbose([Heard(transcript, 1.00044)], Asked(), "transcribe"))
+            return httpx.Response(200, json=verbose([TranscriptWindow(transcript, 1.00044)], Asked(), "transcribe"))
 
     wishes = Wishes(word_times=word_times)
     job = job_of(AppConfig(), "transcription", None, wishes, None)[0]
@@ -906,7 +908,7 @@ def test_a_service_that_is_not_there_stops_the_job(tmp_path: Path) -> None:
         raise httpx.ConnectError("refused")
 
     job = speech_job()
-    service = Service("http://motet", None, transport=httpx.MockTransport(gone))
+    service = ServiceClient("http://motet", None, transport=httpx.MockTransport(gone))
     with pytest.raises(MotetError, match="refused"):
         run(job, tmp_path, lambda batches: render_on_service(batches, job, service))
 

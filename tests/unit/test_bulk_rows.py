@@ -17,7 +17,7 @@ from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, from_json, item
 from cluster.bulk.rows import Row, Split, read_recording, read_rows
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
-from serve_app.bulk import Wishes, job_of
+from serve_app.cli.bulk import Wishes, job_of
 from serve_app.config import AppConfig, Bulk
 
 

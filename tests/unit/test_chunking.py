@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.audio.chunking import Chunker, ChunkPlan, PlannedChunk, plan_chunks
-from deployments.engines.base import Samples
+from deployments.audio.chunking import AudioChunker, ChunkPlan, PlannedChunk, plan_chunks
+from deployments.engines.protocols import Samples
 from deployments.errors import MotetError
 
 
@@ -32,7 +32,7 @@ def ramp(length: int, channels: int = 1) -> Samples:
 
 
 def cut(whole: Samples, plan: ChunkPlan, block: int) -> list[PlannedChunk]:
-    chunker = Chunker(plan, len(whole))
+    chunker = AudioChunker(plan, len(whole))
     blocks = range(0, whole.shape[1], block)
     pushed = [chunk for start in blocks for chunk in chunker.push(whole[:, start : start + block])]
     return pushed + chunker.finish()
@@ -58,7 +58,7 @@ def test_chunks_cover_the_recording(data: st.DataObject, plan: ChunkPlan, channe
 @settings(max_examples=100)
 @given(plans(), st.lists(st.integers(0, 300), max_size=12))
 def test_a_chunk_waits_for_one_sample_beyond_it_and_no_longer(plan: ChunkPlan, blocks: list[int]) -> None:
-    chunker = Chunker(plan, 1)
+    chunker = AudioChunker(plan, 1)
     came = emitted = 0
     for block in blocks:
         came += block
@@ -67,27 +67,27 @@ def test_a_chunk_waits_for_one_sample_beyond_it_and_no_longer(plan: ChunkPlan, b
 
 
 def test_chunks_keep_their_samples_when_later_blocks_come() -> None:
-    chunker = Chunker(ChunkPlan(4, 1), 1)
+    chunker = AudioChunker(ChunkPlan(4, 1), 1)
     (first,) = chunker.push(ramp(5))
     chunker.push(-ramp(5))
     np.testing.assert_array_equal(first.samples, [[0, 1, 2, 3]])
 
 
 def test_a_recording_of_exactly_one_chunk_is_one_last_chunk() -> None:
-    chunker = Chunker(ChunkPlan(8, 4), 2)
+    chunker = AudioChunker(ChunkPlan(8, 4), 2)
     assert chunker.push(ramp(8, 2)) == []
     (only,) = chunker.finish()
     assert only.last and only.samples.shape == (2, 8)
 
 
 def test_nothing_in_is_nothing_out() -> None:
-    chunker = Chunker(ChunkPlan(8, 4), 1)
+    chunker = AudioChunker(ChunkPlan(8, 4), 1)
     assert chunker.push(ramp(0)) == []
     assert chunker.finish() == []
 
 
 def test_a_recording_ends_once() -> None:
-    chunker = Chunker(ChunkPlan(8, 4), 1)
+    chunker = AudioChunker(ChunkPlan(8, 4), 1)
     chunker.push(ramp(3))
     assert len(chunker.finish()) == 1
     assert chunker.finish() == []
@@ -96,7 +96,7 @@ def test_a_recording_ends_once() -> None:
 @pytest.mark.parametrize("shape", [(8,), (1, 8), (3, 8)])
 def test_a_block_of_other_channels_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(MotetError) as caught:
-        Chunker(ChunkPlan(8, 4), 2).push(np.zeros(shape, np.float32))
+        AudioChunker(ChunkPlan(8, 4), 2).push(np.zeros(shape, np.float32))
     assert caught.value.failure.kind == "invalid"
 
 

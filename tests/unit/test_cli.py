@@ -30,17 +30,19 @@ from deployments.audio import encode
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import FORMATS, open_encoder
 from deployments.engines import registry
-from deployments.engines.base import AudioChunk, FinishReason, RecognitionOptions, Samples
+from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
 from deployments.weights.quantise import STRATEGIES, Findings, Order, Quantised
-from serve_app import bulk, cli, conversion, local, profiles, server, transcript_formats
+from serve_app import profiles
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
+from serve_app.cli import bulk, local, main, quantize, serve
 from serve_app.config import DEFAULT_MODELS, AppConfig, Model
+from serve_app.gateway import transcript_formats
 
 SENTENCE = "Please turn left at the second traffic light."
 COMMANDS = ("say", "transcribe", "separate", "bulk", "serve", "convert", "doctor", "join", "bench")
-PROGRAM = (sys.executable, "-m", "serve_app.cli")
+PROGRAM = (sys.executable, "-m", "serve_app.cli.main")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No configuration but the test's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MOTET_CONFIG", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(main.__file__).parents[2]))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,13 +78,13 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def motet(*arguments: object, stdin: str | bytes | None = None) -> Result:
     """Runs a command in this process. What it raises is raised here, as `main` would see it."""
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], input=stdin, catch_exceptions=False, color=False)
+    return CliRunner().invoke(main.app, [str(a) for a in arguments], input=stdin, catch_exceptions=False, color=False)
 
 
 def ends(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
     """The exit status of the whole program, and what it says on standard error, as one line."""
     with pytest.raises(SystemExit) as left:
-        cli.main([str(a) for a in arguments])
+        main.main([str(a) for a in arguments])
     status = left.value.code
     assert isinstance(status, int)
     return status, " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
@@ -110,14 +112,14 @@ def noise(seconds: float, rate: int, channels: int = 1) -> Samples:
 
 
 def test_the_choices_are_those_of_the_modules_they_are_repeated_from() -> None:
-    assert get_args(cli.AudioFormat) == get_args(encode.AudioFormat) == tuple(FORMATS)
-    assert get_args(cli.TranscriptFormat) == get_args(transcript_formats.TranscriptFormat)
-    assert get_args(cli.Profile) == get_args(profiles.Profile)
-    assert get_args(cli.HardwareKind) == get_args(Kind)
-    assert get_args(cli.Way) == tuple(STRATEGIES)
-    assert get_args(cli.BulkTask) == get_args(registry.Task)
-    assert get_args(cli.BulkLayout) == get_args(output.Layout)
-    assert get_args(cli.BulkSplit) == get_args(rows.Split)
+    assert get_args(main.AudioFormat) == get_args(encode.AudioFormat) == tuple(FORMATS)
+    assert get_args(main.TranscriptFormat) == get_args(transcript_formats.TranscriptFormat)
+    assert get_args(main.Profile) == get_args(profiles.Profile)
+    assert get_args(main.HardwareKind) == get_args(Kind)
+    assert get_args(main.Way) == tuple(STRATEGIES)
+    assert get_args(main.BulkTask) == get_args(registry.Task)
+    assert get_args(main.BulkLayout) == get_args(output.Layout)
+    assert get_args(main.BulkSplit) == get_args(rows.Split)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -144,7 +146,7 @@ def test_help_names_every_command_and_version_the_version() -> None:
 def imported_by(*arguments: str) -> set[str]:
     """The packages that a new program has imported when the command ends."""
     script = (
-        "import sys\nfrom serve_app.cli import main\n"
+        "import sys\nfrom serve_app.cli.main import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit as left:\n    assert not left.code, left.code\n"
         "print('\\n' + ' '.join({name.partition('.')[0] for name in sys.modules}))"
     )
@@ -432,13 +434,13 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 
 
 def test_a_bar_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "BAR_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(main, "BAR_AFTER_SECONDS", 0.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with cli._progress("Speaking") as progress:
+    with main._progress("Speaking") as progress:
         progress(1, 4)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with cli._progress("Speaking") as progress:
+    with main._progress("Speaking") as progress:
         progress(1, 4)
     shown = capsys.readouterr()
     assert "Speaking" in shown.err
@@ -693,7 +695,7 @@ def test_serve_starts_the_program_with_the_profile(tmp_path: Path, monkeypatch: 
         calls.append((path, profile))
         return 3
 
-    monkeypatch.setattr(server, "serve_in_new_program", record)
+    monkeypatch.setattr(serve, "serve_in_new_program", record)
     for name in ("serve_config.yaml", "other.yaml"):
         (tmp_path / name).write_text("")
     assert motet("serve").exit_code == 3
@@ -713,7 +715,7 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
     monkeypatch.setattr(bulk, "run", record)
     options = ("--task", "separation", "--stems", "speech, background", "--layout", "folder", "-f", "flac", "--json")
     done = motet("bulk", "in", "-o", "out", *options, "--via-serve", "http://127.0.0.1:8000/")
-    assert done.exit_code == cli.SOME_ROWS_FAILED == 3
+    assert done.exit_code == main.SOME_ROWS_FAILED == 3
     assert asked["inputs"] == [Path("in")]
     assert asked["wishes"][:2] == (Path("out"), "folder")
     assert (asked["wishes"][2].stems, asked["wishes"][2].form) == (("speech", "background"), "flac")
@@ -779,7 +781,7 @@ def test_convert_shows_what_it_cost_and_how_the_result_is_used(monkeypatch: pyte
         orders.append(order)
         return Quantised(order.out, "mlx_recognition", FINDINGS, replace(FINDINGS, disk_bytes=30, word_error_rate=0.11))
 
-    monkeypatch.setattr(conversion, "convert", convert)
+    monkeypatch.setattr(quantize, "convert", convert)
     out = tmp_path / "small"
     result = motet("convert", "--source", "wheel:x", "--out", str(out), "--sha256", "model.safetensors=ab", "--json")
     assert result.exit_code == 0

@@ -13,8 +13,8 @@ import ray
 from ray._private import services
 
 from deployments.errors import MotetError
-from serve_app import bulk, cluster_address, doctor_cluster, joining, server
-from serve_app.bulk import Wishes
+from serve_app.cli import bulk, cluster_address, doctor_cluster, join, serve
+from serve_app.cli.bulk import Wishes
 from serve_app.config import AppConfig
 
 
@@ -54,9 +54,9 @@ def of_a_bulk_job() -> None:
     "command",
     [
         lambda address: doctor_cluster.examine(None),
-        lambda address: server.deploy(Path("serve_config.yaml")),
+        lambda address: serve.deploy(Path("serve_config.yaml")),
         lambda address: of_a_bulk_job(),
-        lambda address: joining.join(address, "cpu", 6379),
+        lambda address: join.join(address, "cpu", 6379),
     ],
     ids=["doctor", "deploy", "bulk", "join"],
 )

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from deployments.audio.concealment import Concealment
-from deployments.engines.base import Samples
+from deployments.engines.protocols import Samples
+from serve_app.gateway.speech.concealment import Concealment
 
 RATES = (8000, 16000, 24000, 48000)
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from deployments.errors import MotetError
 from serve_app.config import DEFAULT_MODELS, PRESETS, AppConfig, Model, edge_in, read
-from serve_app.edge import Edge
+from serve_app.edge.settings import EdgeSettings
 from serve_app.replica_settings import replica_settings
 
 ROOT = Path(__file__).parents[2]
@@ -260,9 +260,9 @@ def test_a_placement_takes_over_what_it_does_not_change(own: dict[str, Any]) -> 
 def test_bounds_of_connections_are_read_before_the_rest_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "serve_config.yaml"
     path.write_text("applications: [{args: {edge: {header_s: 3}, modells: {}}}]")
-    assert edge_in(path) == Edge(header_s=3)
+    assert edge_in(path) == EdgeSettings(header_s=3)
     path.write_text("applications: [{args: {edge: {header_s: 0}}}]")
-    assert edge_in(path) == Edge()  # the mistake is told when the file is read as a whole
+    assert edge_in(path) == EdgeSettings()  # the mistake is told when the file is read as a whole
 
 
 def test_connections_outnumber_the_requests_that_are_served() -> None:

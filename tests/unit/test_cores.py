@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from deployments.cores import Offer, here, threads_of
+from deployments.replica.cores import Offer, here, threads_of
 from serve_app.config import AppConfig
 from serve_app.replica_settings import replica_settings
 

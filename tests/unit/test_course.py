@@ -5,20 +5,20 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.audio.course import Course, Place, Stretch
+from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=12)
 
 
 @given(lengths=LENGTHS, steps=st.lists(st.integers(0, 9), max_size=20))
 def test_every_sample_has_its_place(lengths: list[tuple[int, bool]], steps: list[int]) -> None:
-    course, start, expected = Course(), 0, list[Place]()
+    course, start, expected = SourceMap(), 0, list[SourcePosition]()
     for number, (length, concealed) in enumerate(lengths):
-        stretch = Stretch(start, Place(number, 100), concealed)
+        stretch = Span(start, SourcePosition(number, 100), concealed)
         course.add(stretch)
-        expected += [Place(number, 100 if concealed else 100 + offset) for offset in range(length)]
+        expected += [SourcePosition(number, 100 if concealed else 100 + offset) for offset in range(length)]
         start += length
-    position, found = 0, list[Place]()
+    position, found = 0, list[SourcePosition]()
     for end in (min(start, sum(steps[: n + 1])) for n in range(len(steps))):
         passed = course.go(end)
         assert [stretch.start for stretch in passed] == sorted({stretch.start for stretch in passed})
@@ -31,13 +31,13 @@ def test_every_sample_has_its_place(lengths: list[tuple[int, bool]], steps: list
 
 
 def test_behind_the_last_sample_the_speech_goes_on_where_it_ended() -> None:
-    course = Course()
-    course.add(Stretch(0, Place(3, 0)))
+    course = SourceMap()
+    course.add(Span(0, SourcePosition(3, 0)))
     course.go(50)
-    assert course.here == Place(3, 50)
-    course.add(Stretch(50, Place(3, 50), concealed=True))
+    assert course.here == SourcePosition(3, 50)
+    course.add(Span(50, SourcePosition(3, 50), concealed=True))
     course.go(90)
-    assert course.here == Place(3, 50)
-    course.add(Stretch(90, Place(4, 0, fallback_from=4)))
+    assert course.here == SourcePosition(3, 50)
+    course.add(Span(90, SourcePosition(4, 0, fallback_from=4)))
     course.go(91)
-    assert course.here == Place(4, 1, fallback_from=4)
+    assert course.here == SourcePosition(4, 1, fallback_from=4)

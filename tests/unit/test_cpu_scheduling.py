@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import ValidationError
 
-from deployments.cpu_scheduling import Applied, CpuScheduling, OwnSystem, apply, isolation_advice
+from deployments.replica.cpu_scheduling import Applied, CpuScheduling, OwnSystem, apply, isolation_advice
 
 NOTHING_SPECIAL = CpuScheduling(affinity=(), fifo_priority=None, nice=0)
 REAL_TIME = CpuScheduling(affinity=(2, 3), fifo_priority=85, nice=-5)

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from deployments.audio.decode import LOUDEST, AudioInfo, Decoder, decode_all, decode_stream
+from deployments.audio.decode import LOUDEST, AudioDecoder, AudioInfo, decode_all, decode_stream
 from deployments.errors import Failure, MotetError, fail
 
 Float = NDArray[np.float32]
@@ -157,7 +157,7 @@ def test_lossless_formats_are_exact(kind: str, error: float) -> None:
     ],
 )
 def test_an_opened_file_says_what_it_holds(kind: str, info: AudioInfo) -> None:
-    decoder = Decoder(make(kind, 44100, 2), sample_rate=16000, mono=True, max_seconds=LIMIT)
+    decoder = AudioDecoder(make(kind, 44100, 2), sample_rate=16000, mono=True, max_seconds=LIMIT)
     assert decoder.info == info
     decoder.close()
     decoder.close()
@@ -202,7 +202,7 @@ def test_a_seekable_file_is_read_from_its_start_and_stays_open() -> None:
 
 @pytest.mark.parametrize("kind", ["wav16", "mp3", "m4a"])
 def test_closing_half_way_ends_the_sound(kind: str) -> None:
-    decoder = Decoder(make(kind, seconds=5), sample_rate=16000, mono=True, max_seconds=LIMIT)
+    decoder = AudioDecoder(make(kind, seconds=5), sample_rate=16000, mono=True, max_seconds=LIMIT)
     blocks = iter(decoder)
     next(blocks)
     decoder.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.demand import FORGET_S, Board, Load, ModelOf, Rung, replicas_wanted
+from cluster.demand import FORGET_S, DemandBoard, Load, ModelOf, Rung, replicas_wanted
 
 CPU = Rung("m@cpu", cost=1, least=1, most=3, seconds_each=10, running=1)
 CUDA = Rung("m@cuda", cost=5, least=0, most=2, seconds_each=100, running=0)
@@ -51,7 +51,7 @@ def test_bounds_hold_and_more_load_never_means_fewer_replicas(seconds: float, mo
 
 
 def test_a_placement_that_falls_silent_is_forgotten() -> None:
-    board, model = Board(), ModelOf("motet", "m")
+    board, model = DemandBoard(), ModelOf("motet", "m")
     board.tell(model, CPU, Load(1.0), 0.0)
     board.tell(model, CUDA, Load(2.0), FORGET_S)
     board.tell(ModelOf("motet", "other"), CPU, Load(3.0), FORGET_S)

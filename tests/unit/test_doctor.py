@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from serve_app import cli, doctor, local
-from serve_app.doctor import Finding
+from serve_app.cli import doctor, local, main
+from serve_app.cli.doctor import Finding
 
 ROOT = Path(__file__).parents[2]
 NO_SUCH_MODEL = "hf:nobody/nothing@" + "0" * 40
@@ -191,7 +191,7 @@ def test_an_nvidia_gpu_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_json_and_the_exit_status(state: doctor.State, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = [Finding("models", "a@cpu", state, "detail", "remedy")]
     monkeypatch.setattr(doctor, "examine", lambda config: shown)
-    result = CliRunner().invoke(cli.app, ["doctor", "--json"])
+    result = CliRunner().invoke(main.app, ["doctor", "--json"])
     assert result.exit_code == status
     assert json.loads(result.stdout) == {
         "ok": status == 0,
@@ -230,11 +230,11 @@ def test_plain_lines_and_a_table_say_the_same(
 
 def test_the_program_looks_without_a_cluster_or_a_framework(tmp_path: Path) -> None:
     (tmp_path / "look.py").write_text(
-        "import sys\nfrom serve_app.cli import main\n"
+        "import sys\nfrom serve_app.cli.main import main\n"
         "try:\n    main(['doctor', '--json'])\nexcept SystemExit as left:\n    status = left.code\n"
         "print([name for name in ('ray', 'torch', 'mlx') if name in sys.modules], status, file=sys.stderr)"
     )
-    root = str(Path(cli.__file__).parents[1])
+    root = str(Path(main.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "look.py"],
         capture_output=True,

@@ -6,9 +6,9 @@ import pytest
 
 from cluster.hardware import LABEL, Kind
 from deployments.errors import MotetError
-from serve_app import doctor, joining
+from serve_app.cli import doctor, join
+from serve_app.cli.doctor_cluster import Machine, as_lines, findings
 from serve_app.config import AppConfig, Cpu, Cuda, Mlx, Model, Placement
-from serve_app.doctor_cluster import Machine, as_lines, findings
 
 LINUX = Machine("192.0.2.1", {"CPU": 8.0, "GPU": 1.0}, {LABEL: "cuda"})
 MAC = Machine("192.0.2.2", {"CPU": 8.0, "mlx": 1.0}, {})
@@ -74,27 +74,27 @@ def test_a_replica_with_room_that_does_not_run_is_loading_or_fails() -> None:
 def test_a_machine_offers_what_replicas_of_its_class_look_for(
     kind: Kind, there: list[str], not_there: list[str]
 ) -> None:
-    command = joining.node_command("192.0.2.1:6379", kind, 6379)
+    command = join.node_command("192.0.2.1:6379", kind, 6379)
     assert "--address=192.0.2.1:6379" in command
     assert all(part in command for part in there)
     assert not [part for part in command if part.startswith(tuple(not_there))]
 
 
 def test_the_first_machine_is_the_head() -> None:
-    command = joining.node_command(None, "cpu", 7000)
+    command = join.node_command(None, "cpu", 7000)
     assert "--head" in command and "--port=7000" in command
     assert not [part for part in command if part.startswith("--address")]
 
 
 def test_macs_are_let_into_the_cluster_and_what_is_set_wins() -> None:
-    assert joining.environment({})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
-    assert joining.environment({})["RAY_AUTH_MODE"] == "token"
-    assert "RAY_AUTH_MODE" not in joining.environment({"RAY_AUTH_MODE": "disabled"})
+    assert join.environment({})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+    assert join.environment({})["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_MODE" not in join.environment({"RAY_AUTH_MODE": "disabled"})
 
 
 def test_no_machine_joins_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*joining.TOKEN_NAMES, "RAY_AUTH_MODE"):
+    for name in (*join.TOKEN_NAMES, "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(joining, "TOKEN_FILE", joining.TOKEN_FILE / "nowhere")
+    monkeypatch.setattr(join, "TOKEN_FILE", join.TOKEN_FILE / "nowhere")
     with pytest.raises(MotetError, match="get-auth-token"):
-        joining.join(None, "cpu", 6379)
+        join.join(None, "cpu", 6379)

@@ -12,10 +12,11 @@ from ray.serve._private import constants, http_util
 from ray.serve._private.http_util import RequestIdMiddleware, validate_http_proxy_callback_return
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app import edge_middleware, profiles
-from serve_app.edge_middleware import CONTROLS, EdgeMiddleware, harmless
-from serve_app.guard import NO_KEY
-from serve_app.http_errors import error_response
+from serve_app import profiles
+from serve_app.edge import middleware
+from serve_app.edge.middleware import CONTROLS, EdgeMiddleware, harmless
+from serve_app.gateway.errors import error_response
+from serve_app.gateway.middleware.limits import NO_KEY
 from tests.unit.jumping_clock import now, run
 
 
@@ -48,10 +49,10 @@ def test_ray_serve_is_told_to_call_the_middleware(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(config, "HTTP_PROTOCOLS", dict(config.HTTP_PROTOCOLS))
     assert constants.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is None  # the name that profiles sets
     assert "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in profiles.ANY_RAY
-    (middleware,) = validate_http_proxy_callback_return(edge_middleware.middlewares())
-    given: object = middleware.cls
+    (added,) = validate_http_proxy_callback_return(middleware.middlewares())
+    given: object = added.cls
     assert given is EdgeMiddleware
-    assert config.HTTP_PROTOCOLS["auto"] == "serve_app.edge_protocol:EdgeProtocol"
+    assert config.HTTP_PROTOCOLS["auto"] == "serve_app.edge.protocol:EdgeProtocol"
 
 
 def test_every_header_that_commands_ray_serve_is_known() -> None:
@@ -59,8 +60,8 @@ def test_every_header_that_commands_ray_serve_is_known() -> None:
     named = {value for name, value in vars(constants).items() if name.endswith("_HEADER")}
     named |= {constants.SERVE_MULTIPLEXED_MODEL_ID, constants.SERVE_SESSION_ID}
     plain = {str(value).lower().replace("_", "-").encode() for value in named}
-    assert plain - {edge_middleware.REQUEST_ID} == CONTROLS
-    assert constants.SERVE_INGRESS_ROUTER_HEADER_PREFIX.encode() == edge_middleware.ROUTERS
+    assert plain - {middleware.REQUEST_ID} == CONTROLS
+    assert constants.SERVE_INGRESS_ROUTER_HEADER_PREFIX.encode() == middleware.ROUTERS
 
 
 @pytest.mark.parametrize(

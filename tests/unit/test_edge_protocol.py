@@ -11,9 +11,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from serve_app import edge_protocol
-from serve_app.edge import OTHER_FILES, Edge
-from serve_app.edge_protocol import Connections, EdgeProtocol
+from serve_app.edge import protocol
+from serve_app.edge.protocol import Connections, EdgeProtocol
+from serve_app.edge.settings import OTHER_FILES, EdgeSettings
 from tests.unit.jumping_clock import now, run
 
 WHOLE = b"GET / HTTP/1.1\r\nhost: motet\r\n\r\n"
@@ -72,11 +72,14 @@ Connect = Callable[..., Transport]
 
 
 def served(
-    test: Callable[[Connect], Awaitable[None]], edge: Edge, monkeypatch: pytest.MonkeyPatch, files: int = MANY_FILES
+    test: Callable[[Connect], Awaitable[None]],
+    edge: EdgeSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    files: int = MANY_FILES,
 ) -> None:
     """Runs a test with clients of one server."""
     everyone = Connections(edge, files)
-    monkeypatch.setattr(edge_protocol, "connections", lambda: everyone)
+    monkeypatch.setattr(protocol, "connections", lambda: everyone)
 
     async def whole() -> None:
         config = uvicorn.Config(says_hello, log_config=None, lifespan="off", timeout_keep_alive=60)
@@ -103,7 +106,7 @@ def test_headers_that_do_not_come_end_the_connection(monkeypatch: pytest.MonkeyP
         assert half.sent.startswith(b"HTTP/1.1 408 ")
         assert half.sent.endswith(b'"code":"request_timeout"}}')
 
-    served(test, Edge(), monkeypatch)
+    served(test, EdgeSettings(), monkeypatch)
 
 
 def test_a_request_is_answered_and_its_connection_rests_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +120,7 @@ def test_a_request_is_answered_and_its_connection_rests_until_the_next(monkeypat
         await asyncio.sleep(11.0)
         assert client.closed_at == 100.0
 
-    served(test, Edge(), monkeypatch)
+    served(test, EdgeSettings(), monkeypatch)
 
 
 def test_a_connection_that_rests_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +130,7 @@ def test_a_connection_that_rests_is_closed(monkeypatch: pytest.MonkeyPatch) -> N
         await asyncio.sleep(100.0)
         assert client.closed_at == 60.0
 
-    served(test, Edge(), monkeypatch)
+    served(test, EdgeSettings(), monkeypatch)
 
 
 def test_the_rest_of_an_answered_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,10 +142,10 @@ def test_the_rest_of_an_answered_body_is_not_waited_for(monkeypatch: pytest.Monk
         goes_on.receives(b"x" * 8)
         goes_on.receives(WHOLE)
         await asyncio.sleep(100.0)
-        assert stopped.closed_at == edge_protocol.LINGER_S
+        assert stopped.closed_at == protocol.LINGER_S
         assert (goes_on.sent.count(b"hello"), goes_on.closed_at) == (2, 80.0)
 
-    served(test, Edge(), monkeypatch)
+    served(test, EdgeSettings(), monkeypatch)
 
 
 def test_headers_have_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +158,7 @@ def test_headers_have_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
         at_once.receives(HALF + b"\r\nx-long: " + b"x" * 80 * 1024 + b"\r\n\r\n")
         assert all(each.sent.startswith(b"HTTP/1.1 431 ") for each in (client, at_once))
 
-    served(test, Edge(), monkeypatch)
+    served(test, EdgeSettings(), monkeypatch)
 
 
 def test_what_is_not_http_gets_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +168,7 @@ def test_what_is_not_http_gets_an_error_of_ours(monkeypatch: pytest.MonkeyPatch)
         assert client.sent.startswith(b"HTTP/1.1 400 ")
         assert b"application/json" in client.sent
 
-    served(test, Edge(), monkeypatch)
+    served(test, EdgeSettings(), monkeypatch)
 
 
 def test_a_client_that_reads_nothing_of_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +185,7 @@ def test_a_client_that_reads_nothing_of_its_answer_is_cut_off(monkeypatch: pytes
         slow.close()
         await asyncio.sleep(1.0)
 
-    served(test, Edge(), monkeypatch)
+    served(test, EdgeSettings(), monkeypatch)
 
 
 @pytest.mark.parametrize("files", [MANY_FILES, OTHER_FILES + 3])
@@ -208,7 +211,7 @@ def test_when_all_places_are_taken_the_longest_without_headers_goes(
         assert not connect().is_closing()
         await asyncio.sleep(100)
 
-    served(test, Edge(max_connections=most), monkeypatch, files)
+    served(test, EdgeSettings(max_connections=most), monkeypatch, files)
 
 
 def test_one_address_has_so_many_connections_but_this_machine_any(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +225,7 @@ def test_one_address_has_so_many_connections_but_this_machine_any(monkeypatch: p
         assert not connect().is_closing()
         await asyncio.sleep(100)
 
-    served(test, Edge(max_connections_per_address=2), monkeypatch)
+    served(test, EdgeSettings(max_connections_per_address=2), monkeypatch)
 
 
 def test_a_websocket_counts_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,4 +247,4 @@ def test_a_websocket_counts_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) 
         assert not connect().is_closing()
         await asyncio.sleep(100)
 
-    served(test, Edge(max_connections_per_address=1), monkeypatch)
+    served(test, EdgeSettings(max_connections_per_address=1), monkeypatch)

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from deployments.engine_thread import EngineThread
 from deployments.errors import MotetError
+from deployments.replica.engine_thread import EngineThread
 
 
 async def test_calls_run_in_order_on_one_thread() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.error_log import logged_failure
 from deployments.errors import MOST_DETAIL_CHARACTERS, Failure, MotetError, as_failure, in_one_line
+from deployments.replica.error_log import logged_failure
 
 
 def raised(error: Exception) -> Exception:

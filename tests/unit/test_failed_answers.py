@@ -15,11 +15,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message
 
-from deployments.engines.base import SpeechRequest
+from deployments.engines.protocols import SpeechRequest
 from deployments.errors import as_failure, fail
-from deployments.wire import PackedChunk
-from serve_app.http_errors import install_error_handlers
-from serve_app.request_name import NamesRequests
+from deployments.replica.wire import PackedChunk
+from serve_app.gateway.errors import install_error_handlers
+from serve_app.gateway.middleware.request_name import NamesRequests
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench, events_of
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from deployments.engines.graphs import WITHIN, CompiledBackend, apart
 from deployments.engines.lm.feed_forward import FeedForward, Gelu, gelu_for_bytes
 from deployments.engines.lm.linear import AnyPrecision, linear
-from deployments.graphs import WITHIN, CompiledBackend, apart
 
 NEAR = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 4e-2}
 

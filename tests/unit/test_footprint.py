@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serve_app import doctor, footprint
+from serve_app.cli import doctor, footprint
 from serve_app.config import HttpAddress
 
 MEGABYTE = 2**20

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from deployments.errors import MotetError
-from serve_app import form_parser
 from serve_app.config import Voices
-from serve_app.form_parser import FormParser
-from serve_app.stem_archive import StemArchive
-from serve_app.storage import storing
-from serve_app.voice_store import VoiceStore
+from serve_app.gateway.bodies import form_parser
+from serve_app.gateway.bodies.form_parser import FormParser
+from serve_app.gateway.bodies.storage import storing
+from serve_app.gateway.stem_archive import StemArchive
+from serve_app.gateway.voice_store import VoiceStore
 from tests.unit.test_api import Bench
 from tests.unit.test_voices import CONSENT, clip
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deployments.graphs import OFTEN, Bucket, Buffers, CapturedStep, CompiledBackend, Input, Replay, Step
+from deployments.engines.graphs import OFTEN, Bucket, Buffers, CapturedStep, CompiledBackend, Input, Replay, Step
 
 INPUTS = {"x": Input((2,), torch.float32, neutral=-1.0), "places": Input((), torch.int64, neutral=9)}
 

@@ -13,14 +13,14 @@ import httpx
 import pytest
 
 from deployments.errors import MotetError
-from deployments.mistakes import in_words
 from deployments.text.english import readable
 from deployments.text.segmentation import Cutter, cut_into_pieces
 from deployments.text.speakers import turns
+from deployments.validation import in_words
 from serve_app.config import AppConfig, Pieces
-from serve_app.form_parser import FormParser
-from serve_app.json_bodies import MOST_VALUES, check_structure, values_in
-from serve_app.routes.speech_sessions import _parsed
+from serve_app.gateway.bodies.form_parser import FormParser
+from serve_app.gateway.bodies.json_bodies import MOST_VALUES, check_structure, values_in
+from serve_app.gateway.routes.speech_sessions import _parsed
 from tests.unit.fakes import SilentGraph
 from tests.unit.growth import check_growth
 from tests.unit.odd_inputs import ODD

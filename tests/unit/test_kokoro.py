@@ -15,16 +15,16 @@ from torch.nn import functional
 
 from deployments.audio.resample import resample
 from deployments.engines import registry, sources
-from deployments.engines.base import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
 from deployments.engines.kokoro.engine import KokoroEngine, cut
 from deployments.engines.kokoro.int8 import Int8Conv
 from deployments.engines.kokoro.model import Kokoro, Line, folded
 from deployments.engines.kokoro.phonemes import LANGUAGES, Language, Phonemes, language_of
 from deployments.engines.kokoro.ragged import Conv, groups
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
+from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
 from deployments.errors import MotetError
-from serve_app.bench import kokoro_package
 from serve_app.bench.word_error_rate import word_error_rate
+from tests.load import kokoro_package
 from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
 

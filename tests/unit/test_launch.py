@@ -22,10 +22,11 @@ from ray.serve.schema import ServeDeploySchema
 from starlette.types import Receive, Scope, Send
 
 from cluster.hardware import LABEL
-from serve_app import joining, profiles, server
+from serve_app import profiles
+from serve_app.cli import join, serve
 from serve_app.config import AppConfig, read, unknown_keys
-from serve_app.edge import OWN_PAGES, Edge
-from serve_app.origins import PageCheck
+from serve_app.edge.settings import OWN_PAGES, EdgeSettings
+from serve_app.gateway.middleware.origins import PageCheck
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "cluster" / "launch"
@@ -316,7 +317,7 @@ def variables_of_machines() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def test_every_launch_file_sets_what_motet_join_sets() -> None:
-    wanted = profiles.EVERYWHERE | joining.environment({})
+    wanted = profiles.EVERYWHERE | join.environment({})
     machines = list(variables_of_machines())
     assert len(machines) == 6
     for where, found in machines:
@@ -329,9 +330,9 @@ def test_the_switch_of_the_throughput_profile_brings_the_bounds_of_haproxy() -> 
     (settings,) = of_kind("ConfigMap")
     program = Path(settings["data"]["RAY_SERVE_HAPROXY_BINARY_PATH"])
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts[program.name] == "serve_app.haproxy:main"
+    assert scripts[program.name] == "serve_app.edge.haproxy:main"
     assert all(f"COPY --from=build {program.parents[1]} " in path.read_text() for path in DOCKERFILES)
-    edge = Edge()
+    edge = EdgeSettings()
     assert settings["data"]["RAY_SERVE_HAPROXY_MAXCONN"] == str(edge.max_connections + 2 * OWN_PAGES)
     assert settings["data"]["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == str(edge.unread_s)
 
@@ -423,7 +424,7 @@ def test_the_unit_gives_time_to_leave_and_promises_streams_nothing() -> None:
     """They are cut: `drain_s` is for replicas that are replaced while the cluster stays."""
     text = (LAUNCH / "motet.service").read_text()
     (limit_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
-    assert int(limit_s) > server.SHUTDOWN_S + 3 * server.LEAVE_S
+    assert int(limit_s) > serve.SHUTDOWN_S + 3 * serve.LEAVE_S
     assert "cuts the streams" in text
     assert "drain_s" not in text
 

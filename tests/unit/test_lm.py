@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from deployments.engines.graphs import CompiledBackend
 from deployments.engines.lm import linear as linear_layers
 from deployments.engines.lm.linear import AnyPrecision, BFloat16Linear, Int8Linear, linear
 from deployments.engines.lm.llama import LlamaShape
 from deployments.engines.lm.sampler import Sampling, choose, forbid, uniforms
 from deployments.engines.lm.slots import SlotCache, length_mask, write_step
 from deployments.errors import MotetError
-from deployments.graphs import CompiledBackend
 
 
 def cache(slots: int = 3, capacity: int = 5) -> SlotCache:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.lm import layers
 from deployments.engines.lm.layers import PROMPT_BLOCK
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
@@ -25,6 +24,7 @@ from deployments.engines.lm.voice import (
     next_parts,
     shares,
 )
+from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import MotetError, fail
 from tests.unit.speech_engine_properties import good, joined
 

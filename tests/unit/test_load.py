@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.load import FIRST_SOUND_MEMORY_S, FIRST_SOUND_P95, QUEUED, WORKS, ReplicaLoad
+from deployments.replica.load import FIRST_SOUND_MEMORY_S, FIRST_SOUND_P95, QUEUED, WORKS, ReplicaLoad
 
 
 def test_what_is_still_to_be_made_is_queued_until_it_is_made_or_given_up() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.engines.base import AudioChunk
-from deployments.metrics import RequestMetrics, StreamPace
+from deployments.engines.protocols import AudioChunk
+from deployments.replica.metrics import StreamPace
+from serve_app.gateway.metrics import RequestMetrics
 
 
 class Written:

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.errors import LONGEST_QUOTE, clipped, quoted
-from deployments.mistakes import LONGEST_KEY, in_words, nearest
 from deployments.settings import StrictModel
+from deployments.validation import LONGEST_KEY, in_words, nearest
 from tests.unit.test_api import JSON, Bench
 
 

@@ -9,13 +9,8 @@ import pytest
 
 pytest.importorskip("mlx")
 
-from deployments.engines.mlx_convolution import (
-    PLAIN_CONVOLUTION,
-    PLAIN_TRANSPOSED,
-    convolution,
-    transposed_convolution,
-)
-from deployments.engines.mlx_runtime import mx
+from deployments.engines.mlx.convolution import PLAIN_CONVOLUTION, PLAIN_TRANSPOSED, convolution, transposed_convolution
+from deployments.engines.mlx.runtime import mx
 
 
 def drawn(*shape: int) -> Any:

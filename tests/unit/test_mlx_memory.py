@@ -8,10 +8,10 @@ pytest.importorskip("mlx")
 
 import psutil
 
-from deployments.engines import mlx_memory
-from deployments.engines.base import CanBeFull, EngineSpec, Memory
-from deployments.engines.mlx_memory import InUnifiedMemory, UnifiedMemory
-from deployments.engines.mlx_runtime import mx
+from deployments.engines.mlx import memory
+from deployments.engines.mlx.memory import InUnifiedMemory, UnifiedMemory
+from deployments.engines.mlx.runtime import mx
+from deployments.engines.protocols import CanBeFull, EngineSpec, Memory
 from deployments.errors import MotetError
 
 
@@ -70,4 +70,4 @@ def test_an_engine_on_mlx_knows_what_it_holds() -> None:
     array = mx.zeros((1000, 1000))
     mx.eval(array)
     assert engine.memory().active_bytes - before >= array.nbytes
-    assert mlx_memory.measured().peak_bytes >= engine.memory().active_bytes
+    assert memory.measured().peak_bytes >= engine.memory().active_bytes

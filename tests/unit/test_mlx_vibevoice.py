@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("mlx_audio")
 
 from deployments.engines import registry
-from deployments.engines.base import EngineSpec, SpeechRequest
-from deployments.engines.mlx_runtime import mx
+from deployments.engines.mlx.runtime import mx
+from deployments.engines.protocols import EngineSpec, SpeechRequest
 from tests.unit.speech_engine_properties import joined, speak
 from tests.unit.vibevoice_models import tokenizer
 

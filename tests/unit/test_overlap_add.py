@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.audio.chunking import Chunker, ChunkPlan, PlannedChunk
-from deployments.audio.overlap_add import Merger, fade_in, join
-from deployments.engines.base import Samples
+from deployments.audio.chunking import AudioChunker, ChunkPlan, PlannedChunk
+from deployments.audio.overlap_add import OverlapAdder, fade_in, join
+from deployments.engines.protocols import Samples
 from deployments.errors import MotetError
 
 
@@ -28,7 +28,7 @@ def recordings(draw: st.DrawFn) -> tuple[ChunkPlan, Samples, list[int]]:
 
 
 def cut(plan: ChunkPlan, samples: Samples, ends: list[int]) -> list[PlannedChunk]:
-    chunker = Chunker(plan, len(samples))
+    chunker = AudioChunker(plan, len(samples))
     blocks = pairwise([0, *ends, samples.shape[1]])
     return [chunk for start, end in blocks for chunk in chunker.push(samples[:, start:end])] + chunker.finish()
 
@@ -51,7 +51,7 @@ def test_joined_neighbours_rebuild_the_recording(recording: tuple[ChunkPlan, Sam
 @given(recordings())
 def test_the_merger_rebuilds_a_mono_recording(recording: tuple[ChunkPlan, Samples, list[int]]) -> None:
     plan, samples, _ = recording
-    merger = Merger(plan)
+    merger = OverlapAdder(plan)
     parts = [merger.push(chunk.index, chunk.samples[0], chunk.last) for chunk in cut(*recording)]
     np.testing.assert_allclose(np.concatenate(parts), samples[0], rtol=0, atol=1e-6)
 
@@ -61,7 +61,7 @@ def test_the_merger_rebuilds_a_mono_recording(recording: tuple[ChunkPlan, Sample
 def test_no_sample_is_lost_or_said_twice(recording: tuple[ChunkPlan, Samples, list[int]]) -> None:
     plan, samples, ends = recording
     ramp = np.arange(samples.shape[1], dtype=np.float32)[np.newaxis]
-    merger = Merger(plan)
+    merger = OverlapAdder(plan)
     parts = [merger.push(chunk.index, chunk.samples, chunk.last) for chunk in cut(plan, ramp, ends)]
     assert (np.diff(np.concatenate(parts, axis=-1)) == 1).all()
 
@@ -103,7 +103,7 @@ def test_a_tail_inside_the_overlap_brings_nothing_new(tail: int, chunk: int) -> 
 def test_the_result_is_no_window_onto_the_chunks() -> None:
     plan = ChunkPlan(6, 2)
     first = np.ones((1, 6), np.float32)
-    merger = Merger(plan)
+    merger = OverlapAdder(plan)
     start = merger.push(0, first, last=False)
     first[:] = 9
     np.testing.assert_array_equal(start, np.ones((1, 4)))
@@ -131,4 +131,4 @@ def test_chunks_that_do_not_fit_are_refused(
 
 def test_chunks_out_of_order_are_refused() -> None:
     with pytest.raises(AssertionError, match="chunk 1 came where 0 was due"):
-        Merger(ChunkPlan(10, 4)).push(1, np.zeros((1, 10), np.float32), last=False)
+        OverlapAdder(ChunkPlan(10, 4)).push(1, np.zeros((1, 10), np.float32), last=False)

@@ -11,10 +11,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from deployments.audio.pacing import MOST_FACTOR
-from deployments.engines.base import AudioChunk, FinishReason, Samples
-from deployments.paced_speech import Frame, PacedSpeech
+from deployments.engines.protocols import AudioChunk, FinishReason, Samples
 from serve_app.config import PRESETS, Pacing
+from serve_app.gateway.speech.pacing import MOST_FACTOR
+from serve_app.gateway.speech.playback import Frame, PacedSpeech
 from tests.unit.jumping_clock import now, run
 
 RATE = 8000

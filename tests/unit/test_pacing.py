@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.audio.pacing import FASTER, LEAST_FACTOR, MOST_FACTOR, SLOWER, Pacer, Playout
 from serve_app.config import PRESETS, Pacing
+from serve_app.gateway.speech.pacing import FASTER, LEAST_FACTOR, MOST_FACTOR, SLOWER, Pacer, Playout
 
 
 def test_nothing_is_played_before_the_first_sound() -> None:

@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.engines.base import AudioChunk
-from deployments.paced_speech import Frame, PacedSpeech
+from deployments.engines.protocols import AudioChunk
 from deployments.settings import ArrivalSettings, PieceSettings
 from deployments.text.sources import ArrivingText
-from serve_app.speech_stream import SpeechStream
+from serve_app.gateway.speech.playback import Frame, PacedSpeech
+from serve_app.gateway.speech.stream import SpeechStream
 from tests.unit import test_speech_stream as streams
 from tests.unit.jumping_clock import now, run
 from tests.unit.test_paced_speech import CHUNK_SECONDS, Engine, paced, sound

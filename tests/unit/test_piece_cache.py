@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deployments.engines.base import AudioChunk
-from serve_app.piece_cache import PieceCache
+from deployments.engines.protocols import AudioChunk
+from serve_app.gateway.speech.piece_cache import PieceCache
 
 
 def piece(samples: int, text: str = "") -> tuple[AudioChunk, ...]:

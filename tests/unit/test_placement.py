@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError
 
 from deployments.errors import Failure, MotetError
 from serve_app.config import AppConfig, Autoscaling, Cpu, Cuda, HealthCheck, Mlx, Model, Placement, Spillover
-from serve_app.placement import LEAST_RETRY_S, START_S, ModelDirectory, NoReplica, PlacedModel
+from serve_app.gateway.routing.placement import LEAST_RETRY_S, START_S, ModelDirectory, NoReplica, PlacedModel
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(

@@ -17,8 +17,8 @@ from transformers import (
     PocketTTSForConditionalGeneration,
 )
 
-from deployments.engines.base import EngineSpec, SpeechRequest
-from deployments.engines.pocket_tts import PocketEngine, load
+from deployments.engines.pocket_tts.engine import PocketEngine, load
+from deployments.engines.protocols import EngineSpec, SpeechRequest
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, joining_one_by_one, write_voices
 from tests.unit.forced_path import Path as ForcedPath

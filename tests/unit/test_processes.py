@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from serve_app import processes
+from serve_app.cli import processes
 
 WAITS = "import sys; print(flush=True); sys.stdin.read()"
 MARK = "MOTET_TEST_OF_PROCESSES"

@@ -10,10 +10,10 @@ from typing import get_args
 
 import pytest
 
-from serve_app import joining
-from serve_app.edge import Edge, edge_of
+from serve_app.cli import join
+from serve_app.cli.serve import url_of
+from serve_app.edge.settings import EdgeSettings, edge_of
 from serve_app.profiles import ONE_MACHINE, Profile, environment, fitting, free_port, write_haproxy_program
-from serve_app.server import url_of
 
 FOLDER = Path("/run/motet")
 
@@ -39,7 +39,7 @@ def test_what_the_caller_set_wins() -> None:
 def test_a_service_on_a_machine_of_its_own_is_light_and_a_cluster_is_left_as_it_is(profile: Profile) -> None:
     assert ONE_MACHINE.items() <= environment(profile, FOLDER, 8000, {}).items()
     assert not ONE_MACHINE.keys() & environment(profile, FOLDER, 8000, {"RAY_ADDRESS": "10.0.0.1:6379"}).keys()
-    assert not ONE_MACHINE.keys() & joining.environment({}).keys()
+    assert not ONE_MACHINE.keys() & join.environment({}).keys()
 
 
 def test_the_throughput_profile_keeps_its_files_to_itself() -> None:
@@ -53,11 +53,11 @@ def test_the_throughput_profile_keeps_its_files_to_itself() -> None:
 
 
 def test_the_bounds_of_the_file_reach_every_http_server() -> None:
-    edge = Edge(max_connections=1000, unread_s=300)
+    edge = EdgeSettings(max_connections=1000, unread_s=300)
     for profile in get_args(Profile):
         wanted = environment(profile, FOLDER, 8000, {}, edge)
         assert edge_of(wanted) == edge
-        assert wanted["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "serve_app.edge_middleware:middlewares"
+        assert wanted["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "serve_app.edge.middleware:middlewares"
     wanted = environment("throughput", FOLDER, 8000, {}, edge)
     assert wanted["RAY_SERVE_HAPROXY_MAXCONN"] == "1032"
     assert wanted["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "300"

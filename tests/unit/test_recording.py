@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from deployments.engine_thread import EngineThread
-from deployments.engines.base import StepRecords
-from deployments.load import ReplicaLoad
-from deployments.recording import Recording
+from deployments.engines.protocols import StepRecords
+from deployments.replica.engine_thread import EngineThread
+from deployments.replica.graph_capture import GraphCapture
+from deployments.replica.load import ReplicaLoad
 
 
 @dataclass
@@ -53,11 +53,11 @@ def written() -> Written:
     return Written()
 
 
-def recording(engine: object, written: Written) -> Recording:
-    return Recording(engine, EngineThread("records"), written)  # type: ignore[arg-type]
+def recording(engine: object, written: Written) -> GraphCapture:
+    return GraphCapture(engine, EngineThread("records"), written)  # type: ignore[arg-type]
 
 
-async def settled(record: Recording) -> None:
+async def settled(record: GraphCapture) -> None:
     assert record._task is not None
     await record._task
 
@@ -79,7 +79,7 @@ async def test_one_size_is_recorded_in_an_idle_moment(written: Written) -> None:
 async def test_who_comes_while_a_size_is_recorded_waits_for_no_other(written: Written) -> None:
     clock = [0.0]
     load, thread, engine = ReplicaLoad(lambda: clock[-1]), EngineThread("records"), Engine(Recorder(wanted=3))
-    record = Recording(engine, thread, written)  # type: ignore[arg-type]
+    record = GraphCapture(engine, thread, written)  # type: ignore[arg-type]
     clock.append(60.0)
     record.record_when_idle(load.idle_seconds, 60.0)
     with load.work(1.0):

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from deployments.engine_thread import EngineThread
 from deployments.errors import MotetError
-from deployments.heap import EVERY_S, Heap
-from deployments.load import ReplicaLoad
-from deployments.recording import LONGEST_RECORDING_S, Recording
-from deployments.replica import ModelReplica
-from deployments.room import Room
+from deployments.replica.base import ModelReplica
+from deployments.replica.engine_thread import EngineThread
+from deployments.replica.graph_capture import LONGEST_RECORDING_S, GraphCapture
+from deployments.replica.load import ReplicaLoad
+from deployments.replica.malloc_trim import EVERY_S, MallocTrim
+from deployments.replica.memory_pressure import MemoryGuard
 from serve_app.config import Placement, Steps
 
 STUCK_AFTER_S = Placement().stuck_after_seconds
@@ -56,9 +56,9 @@ class Bench:
         self.replica._settings = settings
         self.replica._steps = Steps()
         self.replica.thread, self.replica.load = thread, ReplicaLoad(self.clock)
-        self.replica.room = Room(self.engine, thread, None)  # type: ignore[arg-type]
-        self.replica.heap = Heap(None)
-        self.replica.recording = Recording(self.engine, thread, None)  # type: ignore[arg-type]
+        self.replica.room = MemoryGuard(self.engine, thread, None)  # type: ignore[arg-type]
+        self.replica.heap = MallocTrim(None)
+        self.replica.recording = GraphCapture(self.engine, thread, None)  # type: ignore[arg-type]
 
     def clock(self) -> float:
         return self.now

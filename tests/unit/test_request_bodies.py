@@ -10,8 +10,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from deployments.errors import MotetError
-from serve_app.http_errors import error_response
-from serve_app.request_bodies import BodyDeadline, BodyPace, RequestPlaces
+from serve_app.gateway.errors import error_response
+from serve_app.gateway.middleware.request_bodies import BodyDeadline, BodyPace, RequestPlaces
 from tests.unit.jumping_clock import now, run
 
 PACE = BodyPace(grace_s=10.0, min_bytes_per_s=1000.0, max_unfinished=2)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.audio.ring_buffer import RingBuffer
+from serve_app.gateway.speech.ring_buffer import RingBuffer
 
 
 @given(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from deployments.engine_thread import EngineThread
-from deployments.engines.base import CanBeFull, Memory
+from deployments.engines.protocols import CanBeFull, Memory
 from deployments.errors import Failure, MotetError
-from deployments.room import Room
+from deployments.replica.engine_thread import EngineThread
+from deployments.replica.memory_pressure import MemoryGuard
 
 FULL = Failure("overloaded", "The memory is full.", "Try again.", code="memory_full")
 
@@ -46,7 +46,7 @@ class Bench:
         self.now = 0.0
         self.written = Written()
         self.thread = EngineThread("tank")
-        self.room = Room(engine, self.thread, self.written, lambda: self.now)  # type: ignore[arg-type]
+        self.room = MemoryGuard(engine, self.thread, self.written, lambda: self.now)  # type: ignore[arg-type]
 
 
 @pytest.fixture

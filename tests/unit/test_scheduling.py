@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.scheduling import Candidate, Playback, Wish, choose, on_lanes, padding_share
+from deployments.replica.step_scheduling import Candidate, Playback, StepRequest, choose, on_lanes, padding_share
 from serve_app.config import Steps
 
 NOW = 1000.0
 
 
 def candidate(name: str, lasts_ms: float, cost: float = 10.0) -> Candidate[str]:
-    return Candidate(name, Wish(NOW + lasts_ms / 1000, cost))
+    return Candidate(name, StepRequest(NOW + lasts_ms / 1000, cost))
 
 
 def chosen(*waiting: Candidate[str], **settings: object) -> list[str]:
@@ -41,7 +41,8 @@ def test_who_is_far_ahead_lets_the_urgent_go() -> None:
 
 def test_an_engine_that_bounds_its_step_gets_who_is_ahead_as_well() -> None:
     streams = [
-        Candidate(name, Wish(NOW + lasts_s, bounded=True)) for name, lasts_s in (("ahead", 0.9), ("urgent", 0.05))
+        Candidate(name, StepRequest(NOW + lasts_s, bounded=True))
+        for name, lasts_s in (("ahead", 0.9), ("urgent", 0.05))
     ]
     assert [c.item for c in choose(streams, Steps(), NOW)] == ["urgent", "ahead"]
 

@@ -18,10 +18,11 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.audio.chunking import Chunker, plan_chunks
-from deployments.audio.overlap_add import Merger
-from deployments.engines import identity, nsnet2
-from deployments.engines.base import Chunk, EngineSpec, Samples, SeparationEngine, Stems
+from deployments.audio.chunking import AudioChunker, plan_chunks
+from deployments.audio.overlap_add import OverlapAdder
+from deployments.engines.identity import engine as identity
+from deployments.engines.nsnet2 import engine as nsnet2
+from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationEngine, Stems
 from deployments.errors import MotetError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -137,8 +138,8 @@ class SeparationProperties:
         _, noisy = noisy_speech(self.rate)
         whole = self.separate(noisy)
         plan = plan_chunks(2, 0.5, self.rate)
-        chunker = Chunker(plan, channels=1)
-        mergers = {name: Merger(plan) for name in whole.stems}
+        chunker = AudioChunker(plan, channels=1)
+        mergers = {name: OverlapAdder(plan) for name in whole.stems}
         parts: dict[str, list[Samples]] = {name: [] for name in whole.stems}
         for chunk in chunker.push(noisy) + chunker.finish():
             for name, samples in self.separate(chunk.samples).stems.items():

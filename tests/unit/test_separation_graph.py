@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from ray.exceptions import RayActorError
 
-from deployments.engines.base import Chunk
+from deployments.engines.protocols import Chunk
 from deployments.errors import MotetError
-from deployments.pipeline import Chunker, ChunkTicket, SeparationGraph, SeparationTask
+from deployments.replica.pipeline import Chunker, ChunkTicket, SeparationGraph, SeparationTask
 from serve_app.config import Separation
 from tests.unit.fakes import FakeHandle
 from tests.unit.test_decode import make

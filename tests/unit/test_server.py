@@ -13,9 +13,10 @@ from ray.serve import context
 from ray.serve.schema import ApplicationStatus
 
 from deployments.errors import MotetError
-from serve_app import doctor_cluster, server
+from serve_app.cli import doctor_cluster
+from serve_app.cli import serve as serve_command
 from serve_app.config import AppConfig, ConfigFile, HttpAddress, Mlx, Model, Placement
-from serve_app.edge import VARIABLE, Edge
+from serve_app.edge.settings import VARIABLE, EdgeSettings
 
 
 @pytest.fixture
@@ -43,25 +44,25 @@ def test_what_the_service_takes_with_it(
     application: str | None, running: list[str], expected: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=dict.fromkeys(running)))
-    server._leave(application)
+    serve_command._leave(application)
     assert told == expected
 
 
 def test_without_a_cluster_this_machine_takes_every_class() -> None:
     placements = (Placement(hardware=Mlx()), Placement())
     app = AppConfig(models={"tone": Model(engine="simulated", placements=placements)})
-    assert server._own_machine(app)["resources"] == {"mlx": 1.0}
-    assert server._own_machine(AppConfig())["resources"] == {}
+    assert serve_command._own_machine(app)["resources"] == {"mlx": 1.0}
+    assert serve_command._own_machine(AppConfig())["resources"] == {}
 
 
 def test_bounds_of_connections_that_a_cluster_has_not_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    edge = Edge(header_s=5)
+    edge = EdgeSettings(header_s=5)
     monkeypatch.delenv(VARIABLE, raising=False)
-    server._check_edge(Edge())
+    serve_command._check_edge(EdgeSettings())
     with pytest.raises(MotetError, match=VARIABLE):
-        server._check_edge(edge)
+        serve_command._check_edge(edge)
     monkeypatch.setenv(VARIABLE, edge.model_dump_json())
-    server._check_edge(edge)
+    serve_command._check_edge(edge)
 
 
 def fails(status: ApplicationStatus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +70,7 @@ def fails(status: ApplicationStatus, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = SimpleNamespace(status="DEPLOY_FAILED", message="Error:\nRuntimeError: There is no folder /nowhere.")
     application = SimpleNamespace(status=status, message="", deployments={"tone@cpu": failed})
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={"motet": application}))
-    monkeypatch.setattr(server, "_ready", lambda url: False)
+    monkeypatch.setattr(serve_command, "_ready", lambda url: False)
     monkeypatch.setattr(doctor_cluster, "pending_of", lambda app: ["tone@cpu waits."])
 
 
@@ -86,8 +87,8 @@ def test_a_start_and_an_update_that_fail_say_why_and_what_to_do(
     fails(status, monkeypatch)
     settings = ConfigFile(http=HttpAddress(), app=AppConfig(start_timeout_s=limit_s), serve={})
     waits: list[Callable[[], None]] = [
-        lambda: server._wait_until_ready(settings, threading.Event()),
-        lambda: server._wait_until_updated(settings),
+        lambda: serve_command._wait_until_ready(settings, threading.Event()),
+        lambda: serve_command._wait_until_updated(settings),
     ]
     for wait in waits:
         with pytest.raises(MotetError, match="tone@cpu: RuntimeError: There is no folder /nowhere.") as caught:
@@ -99,7 +100,7 @@ def test_a_start_and_an_update_that_fail_say_why_and_what_to_do(
 def test_an_update_that_fails_says_what_is_down_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     fails(ApplicationStatus.DEPLOY_FAILED, monkeypatch)
     with pytest.raises(MotetError) as caught:
-        server._wait_until_updated(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
+        serve_command._wait_until_updated(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
     remedy = caught.value.failure.remedy
     assert "named here is down until" in remedy
     assert "What ran before" not in remedy
@@ -121,14 +122,14 @@ def test_a_running_service_does_not_move(host: str, port: int, monkeypatch: pyte
     orders = serves_at("127.0.0.1", 8000, monkeypatch)
     settings = ConfigFile(http=HttpAddress(host=host, port=port), app=AppConfig(), serve={})
     with pytest.raises(MotetError, match=f"listens at 127.0.0.1:8000, .* cannot move to {host}:{port}") as caught:
-        server._deploy(settings)
+        serve_command._deploy(settings)
     assert caught.value.failure.param == "http_options"
     assert orders == []
 
 
 def test_a_running_service_is_changed_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     orders = serves_at("127.0.0.1", 8000, monkeypatch)
-    server._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
+    serve_command._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
     assert orders == ["start", "run"]
 
 
@@ -136,7 +137,7 @@ def test_a_service_under_another_name_is_another_one(monkeypatch: pytest.MonkeyP
     orders = serves_at("127.0.0.1", 8000, monkeypatch)
     settings = ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [{"name": "speech"}]})
     with pytest.raises(MotetError, match="'motet' runs at /, and cannot become 'speech'") as caught:
-        server._deploy(settings)
+        serve_command._deploy(settings)
     assert "'motet'" in caught.value.failure.remedy
     assert orders == []
 
@@ -145,5 +146,5 @@ def test_a_service_under_another_name_is_another_one(monkeypatch: pytest.MonkeyP
 def test_a_service_goes_beside_another_one(prefix: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     orders = serves_at("127.0.0.1", 8000, monkeypatch, status)
     application = {"name": "speech", "route_prefix": prefix}
-    server._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [application]}))
+    serve_command._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [application]}))
     assert orders == ["start", "run"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from serve_app import slow_timer
+from serve_app.workers import slow_timer
 
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the module does nothing on other systems"

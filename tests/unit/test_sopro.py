@@ -14,17 +14,17 @@ import pytest
 import sentencepiece
 import torch
 
-from deployments.engines.base import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
+from deployments.engines.graphs import WITHIN, Bucket, CompiledBackend, apart
 from deployments.engines.lm.layers import PROMPT_BLOCK
 from deployments.engines.lm.linear import Precision
 from deployments.engines.options import checked
+from deployments.engines.protocols import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
 from deployments.engines.sopro.engine import SoproEngine, SoproOptions, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, Tokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
-from deployments.graphs import WITHIN, Bucket, CompiledBackend, apart
-from serve_app.bench.voices import logits_step
+from tests.load.voices import logits_step
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
 from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.sopro_models import RATE, write_tiny
@@ -376,7 +376,7 @@ class TestLikeThePackage:
     @pytest.fixture
     def package(self) -> ModuleType:
         pytest.importorskip("sentencepiece")
-        from serve_app.bench.sopro_package import load_package
+        from tests.load.sopro_package import load_package
 
         return load_package()
 

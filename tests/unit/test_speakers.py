@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.engines.base import SpeechTraits, Voice
+from deployments.engines.protocols import SpeechTraits, Voice
 from deployments.errors import MotetError
-from deployments.speaking import choose_voice
+from deployments.tasks.speech import choose_voice
 from deployments.text.speakers import Script, Turn, check_speakers, turns, without_marks
 
 PAIR = SpeechTraits(24_000, (Voice("ada", "en"), Voice("ben", "en")), "ada", 1.0, 1.0, most_speakers=2)

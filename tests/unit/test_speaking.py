@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines.base import AudioChunk, SpeechRequest, VoiceReference
+from deployments.engines.protocols import AudioChunk, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
+from deployments.replica.wire import PackedChunk, unpack
 from deployments.settings import ArrivalSettings, PieceSettings
-from deployments.speaking import (
+from deployments.tasks.speech import (
     SpeechTask,
     by_speakers,
     choose_voice,
@@ -29,7 +30,6 @@ from deployments.speaking import (
     speakers_of,
 )
 from deployments.text.sources import ArrivingText, WholeText
-from deployments.wire import PackedChunk, unpack
 from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, tone
 
 PIECES = ("One.", "Two and three.", "Four, five and six.", "Seven.")

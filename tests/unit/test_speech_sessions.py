@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.engines.base import SpeechTraits
+from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
 from serve_app.config import AdmissionControl, Arrival, Limits, Pieces, Security, Speech
-from serve_app.timeline import Timeline
+from serve_app.gateway.request_timing import Timeline
 from tests.unit.fakes import RATE, TRAITS, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
 from tests.unit.test_api import Bench, pcm_of
@@ -142,7 +142,7 @@ async def test_instructions_that_the_model_does_not_take_are_told() -> None:
 
 
 def test_waiting_for_the_first_words_is_no_wait_for_the_first_sound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.speech_stream.Timeline", lambda: Timeline(clock=now))
+    monkeypatch.setattr("serve_app.gateway.speech.stream.Timeline", lambda: Timeline(clock=now))
 
     async def test() -> None:
         bench = Bench()

@@ -13,20 +13,20 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from deployments.audio.course import Place
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import AudioFormat
-from deployments.audio.pacing import MOST_FACTOR
-from deployments.engines.base import AudioChunk, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
-from deployments.speaking import SpeechTask
+from deployments.replica.wire import PackedChunk, pack
+from deployments.tasks.speech import SpeechTask
 from deployments.text.sources import WholeText
-from deployments.wire import PackedChunk, pack
-from serve_app.admission import Admission, Ticket
 from serve_app.config import AppConfig, Model, Pacing
-from serve_app.piece_cache import PieceCache
-from serve_app.placement import ModelDirectory
-from serve_app.speech_stream import NOTHING_HEARD, Fallback, Heard, SpeechPlan, SpeechStream, heard_by
+from serve_app.gateway.routing.admission import Admission, Ticket
+from serve_app.gateway.routing.placement import ModelDirectory
+from serve_app.gateway.speech.pacing import MOST_FACTOR
+from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.speech.source_map import SourcePosition
+from serve_app.gateway.speech.stream import NOTHING_HEARD, Fallback, Heard, SpeechPlan, SpeechStream, heard_by
 from tests.unit.fakes import RATE, TRAITS, FakeHandle
 from tests.unit.jumping_clock import now, run
 
@@ -388,7 +388,7 @@ def test_when_the_other_voice_is_gone_a_client_that_comes_back_is_told_so() -> N
 )
 def test_a_place_that_is_not_in_the_text_is_refused(where: str) -> None:
     wanted = plan()
-    assert heard_by(f"{wanted.key}-2.5", wanted) == Heard(place=Place(2, 5))
+    assert heard_by(f"{wanted.key}-2.5", wanted) == Heard(place=SourcePosition(2, 5))
     with pytest.raises(MotetError) as caught:
         heard_by(f"{wanted.key}-{where}", wanted)
     assert caught.value.failure.code == "event_id_mismatch"

@@ -11,7 +11,7 @@ import soundfile
 from av.audio.frame import AudioFrame
 
 from deployments.audio import decode
-from deployments.audio.decode import Decoder, decode_all, decode_stream
+from deployments.audio.decode import AudioDecoder, decode_all, decode_stream
 from deployments.audio.stated_length import MOST_SECONDS_PER_BYTE, flac_seconds, xing_seconds
 from deployments.errors import MotetError
 from tests.unit.test_decode import FFMPEG, SOUNDFILE, Float, Pipe, make
@@ -38,7 +38,7 @@ def decoded_seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def refusal(recording: bytes | Pipe, max_seconds: float, size_bytes: int | None = None) -> str | None:
     """The code with which a recording is refused."""
     try:
-        decoder = Decoder(recording, mono=True, max_seconds=max_seconds, size_bytes=size_bytes)
+        decoder = AudioDecoder(recording, mono=True, max_seconds=max_seconds, size_bytes=size_bytes)
         for _ in decoder:
             pass
     except MotetError as error:

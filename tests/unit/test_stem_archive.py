@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 
-from serve_app.stem_archive import StemArchive
+from serve_app.gateway.stem_archive import StemArchive
 
 NAMES = {"speech": "speech.wav", "music": "music.wav", "noise": "noise.wav"}
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from deployments.scheduling import Candidate, Wish
-from deployments.stepping import StepGate, advance_or_halve
+from deployments.replica.step_gate import StepGate, advance_or_halve
+from deployments.replica.step_scheduling import Candidate, StepRequest
 from serve_app.config import Steps
 
 NEVER_MS = 50.0
@@ -24,7 +24,7 @@ class Stage:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def _one(self, name: str, deadline_s: float) -> None:
-        async with self.gate.turn(Candidate(name, Wish(deadline_s))) as together:
+        async with self.gate.turn(Candidate(name, StepRequest(deadline_s))) as together:
             self.together[name] = together
             done = self.in_step[name] = asyncio.Event()
             await done.wait()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployments.engines.base import Segment, Transcript, Word
-from deployments.listening import Heard
-from serve_app.transcript_formats import TranscriptFormat, clock, rendered
+from deployments.engines.protocols import Segment, Transcript, Word
+from deployments.tasks.transcription import TranscriptWindow
+from serve_app.gateway.transcript_formats import TranscriptFormat, clock, rendered
 
 
 @dataclass
@@ -26,9 +26,9 @@ def segment(text: str, start: float, end: float) -> Segment:
 
 
 HEARD = [
-    Heard(Transcript((segment("Hello there.", 0.0, 1.25), segment("Go --> north.", 1.25, 3.0)), "en"), 29.5),
-    Heard(Transcript((), "en"), 59.0),
-    Heard(Transcript((segment("Goodbye.", 3661.5, 3662.0),), "en"), 3662.004),
+    TranscriptWindow(Transcript((segment("Hello there.", 0.0, 1.25), segment("Go --> north.", 1.25, 3.0)), "en"), 29.5),
+    TranscriptWindow(Transcript((), "en"), 59.0),
+    TranscriptWindow(Transcript((segment("Goodbye.", 3661.5, 3662.0),), "en"), 3662.004),
 ]
 
 

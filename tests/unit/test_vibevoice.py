@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.lm import linear
 from deployments.engines.options import checked
+from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, VoiceReference
 from deployments.engines.vibevoice.config import read
 from deployments.engines.vibevoice.diffusion import schedule
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, VibeVoicePiece, load
@@ -333,7 +333,7 @@ def test_a_size_that_was_not_foreseen_is_recorded_as_far_as_streams_and_position
         def capture(self, step: Any, buffers: Any, length: int) -> Callable[[], Any]:
             return lambda: step(buffers, length)
 
-    monkeypatch.setattr("deployments.graphs.OFTEN", 1)
+    monkeypatch.setattr("deployments.engines.graphs.OFTEN", 1)
     engine = loaded(folder, slots=3, capture_batches=(1,), capture_lengths=(730,))
     engine.captured.backend = Repeating()
     engine.captured.capture_all()

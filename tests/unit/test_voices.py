@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deployments.engines.base import SpeechRequest, SpeechTraits
+from deployments.engines.protocols import SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
-from deployments.wire import PackedChunk
+from deployments.replica.wire import PackedChunk
 from serve_app.config import Limits, Security, Voices
-from serve_app.routes.voices import EVERYONE
-from serve_app.voice_store import SAMPLE_RATE, VoiceStore, is_id
+from serve_app.gateway.routes.voices import EVERYONE
+from serve_app.gateway.voice_store import SAMPLE_RATE, VoiceStore, is_id
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.engines import registry, sources, windows_heard
-from deployments.engines.base import EngineSpec, RecognitionOptions, Window
-from deployments.engines.whisper import WhisperEngine
-from deployments.engines.windows_heard import QUIETEST_SPEECH
+from deployments.engines import registry, sources
+from deployments.engines.protocols import EngineSpec, RecognitionOptions, Window
+from deployments.engines.whisper import common
+from deployments.engines.whisper.common import QUIETEST_SPEECH
+from deployments.engines.whisper.engine import WhisperEngine
 from deployments.errors import MotetError
 from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
 
@@ -40,8 +41,8 @@ def test_silence_is_not_sent_through_the_network_that_tells_speech(
     peak: float, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(windows_heard, "get_speech_timestamps", lambda samples: calls.append(len(samples)))
-    assert not windows_heard.has_speech(np.array([0.0, peak, -peak], np.float32))
+    monkeypatch.setattr(common, "get_speech_timestamps", lambda samples: calls.append(len(samples)))
+    assert not common.has_speech(np.array([0.0, peak, -peak], np.float32))
     assert len(calls) == asked
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.audio.windows import WindowCutter
-from deployments.engines.base import Samples
+from deployments.engines.protocols import Samples
 from deployments.settings import WindowSettings
 
 RATE = 1000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from deployments.audio.encode import open_encoder
-from deployments.engines.base import AudioChunk
-from deployments.wire import pack, unpack
+from deployments.engines.protocols import AudioChunk
+from deployments.replica.wire import pack, unpack
 
 
 def chunk() -> AudioChunk:

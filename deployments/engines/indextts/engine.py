@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.graphs import on_device
 from deployments.engines.indextts import emotions, parts
 from deployments.engines.indextts.config import CODES_PER_SECOND, IndexConfig, read
 from deployments.engines.indextts.decoder import Decoder, penalized
@@ -39,8 +39,8 @@ from deployments.engines.lm.voice import (
     options_on_this_thread,
 )
 from deployments.engines.options import Bounds
+from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import fail
-from deployments.graphs import on_device
 
 PROMPT_BESIDES_TEXT = 6
 """Positions: the voice and two empty ones, the marks before and behind the text, and the code that begins."""

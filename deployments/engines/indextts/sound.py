@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deployments.engines.base import Samples
 from deployments.engines.indextts.config import FEATURES_PER_CODE, FRAMES_PER_FEATURE, IndexConfig, Section
 from deployments.engines.indextts.ragged import Fill, last, mirrored, padded, ragged, zeros
+from deployments.engines.protocols import Samples
 
 VOCODED = 4
 """A frame is as much work for the vocoder as so many are for one of the solver's steps."""

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from deployments.audio.resample import resample
-from deployments.engines.base import Samples
 from deployments.engines.indextts import parts
 from deployments.engines.indextts.config import IndexConfig
 from deployments.engines.indextts.sound import SoundNetworks
+from deployments.engines.protocols import Samples
 from deployments.errors import fail
 
 HEARING_RATE = 16_000

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from deployments.engines import voice_mix
-from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.kokoro.int8 import with_int8_convolutions
 from deployments.engines.kokoro.model import Kokoro, Line, load_model
 from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemes, language_of
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
 from deployments.engines.pieces import PieceUtterance
+from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import fail
 
 PADDING: Mapping[str, float] = {"cpu": 0.0, "cuda": 0.5}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from deployments.engines.base import Samples, SpeechRequest, SpeechTraits, Voice, VoiceReference
+from deployments.engines.protocols import Samples, SpeechRequest, SpeechTraits, Voice, VoiceReference
 from deployments.errors import MotetError, fail
 
 logger = logging.getLogger("ray.serve")
@@ -106,11 +106,11 @@ def _is_usable(file: Path) -> bool:
     if "," in file.stem:
         logger.warning("%s is no voice: a comma stands between the voices of a request. Rename it.", file)
         return False
-    from deployments.audio.decode import Decoder
+    from deployments.audio.decode import AudioDecoder
 
     try:
         with file.open("rb") as data:
-            Decoder(data, mono=True, max_seconds=LONGEST_CLIP_SECONDS).close()
+            AudioDecoder(data, mono=True, max_seconds=LONGEST_CLIP_SECONDS).close()
     except (OSError, MotetError) as error:
         why = error.failure.cause if isinstance(error, MotetError) else error
         logger.warning("%s is no voice, as it cannot be read: %s", file, why)

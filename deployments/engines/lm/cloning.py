@@ -16,19 +16,13 @@ import torch
 from torch import Tensor
 
 from deployments.audio.resample import resample
-from deployments.engines.base import Samples, SpeechRequest, SpeechTraits
+from deployments.engines.graphs import on_device
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.voice import (
-    LanguageUtterance,
-    LanguageVoiceEngine,
-    LanguageVoiceOptions,
-    Piece,
-    next_parts,
-)
+from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, LanguageVoiceOptions, Piece, next_parts
 from deployments.engines.options import Bounds
+from deployments.engines.protocols import Samples, SpeechRequest, SpeechTraits
 from deployments.errors import fail
-from deployments.graphs import on_device
 
 Clips = tuple[Tensor, ...]
 """The speakers of a request: for each what the model reads of the clip, (frames, dim)."""

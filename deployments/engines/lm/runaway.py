@@ -11,8 +11,8 @@ from typing import Annotated
 
 import numpy as np
 
-from deployments.engines.base import FinishReason, Samples
 from deployments.engines.options import Bounds, EngineOptions
+from deployments.engines.protocols import FinishReason, Samples
 
 LONGEST_CIRCLE = 32
 """Tokens: a circle longer than this is not looked for."""

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deployments.engines.base import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.graphs import on_device
 from deployments.engines.lm.layers import PROMPT_BLOCK
 from deployments.engines.lm.runaway import Runaway, RunawayLimits
 from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.engines.lm.step_time import WorkRate
 from deployments.engines.options import Bounds, EngineOptions, checked
+from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import fail
-from deployments.graphs import on_device
 
 CaptureSizes = Annotated[tuple[Annotated[int, Bounds(least=1)], ...], Bounds(items=1)]
 """What a step is recorded for: rows, or positions. In any order; what is more than the engine has is as much as it has."""

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.graphs import Input
 from deployments.engines.lm.layers import stack
 from deployments.engines.lm.linear import Precision, linear
 from deployments.engines.lm.rotary import RotaryStack, rms_norm, rotate
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
 from deployments.engines.lm.slots import Slot, SlotCache
 from deployments.engines.sopro.config import ModelConfig
-from deployments.graphs import Input
 
 Weights = Mapping[str, Tensor]
 

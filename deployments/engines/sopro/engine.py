@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.graphs import Bucket, CapturedStep, backend_for, on_device
 from deployments.engines.lm.clips import ClipVoices
 from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import Precision
@@ -36,6 +36,7 @@ from deployments.engines.lm.voice import (
     options_on_this_thread,
 )
 from deployments.engines.options import Bounds
+from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
 from deployments.engines.sopro.config import SoproConfig, read
 from deployments.engines.sopro.decoder import Decoder
@@ -45,7 +46,6 @@ from deployments.engines.sopro.text import LANGUAGES, TextEncoder, Tokenizer
 from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
 from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
 from deployments.errors import fail
-from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
 
 LONGEST_PROMPT = 700
 """Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.engines.base import Samples
+from deployments.engines.protocols import Samples
 
 PROMPT_LEVEL_DB = -19.8
 OUTPUT_LEVEL_DB = -23.0

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deployments.engines.base import Samples
+from deployments.engines.protocols import Samples
 from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
 from deployments.engines.sopro.config import SoproConfig
 from deployments.engines.sopro.decoder import Decoder

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deployments.engines.base import EngineSpec, Samples, SpeechRequest
+from deployments.engines.graphs import Bucket, CapturedStep, backend_for, on_device
 from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
 from deployments.engines.lm.folder import load_weights
 from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
@@ -24,11 +24,11 @@ from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.lm.slots import Slot
 from deployments.engines.lm.voice import CaptureSizes, LanguageUtterance, options_on_this_thread
 from deployments.engines.options import Bounds
+from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest
 from deployments.engines.vibevoice.config import VibeVoiceConfig, read
 from deployments.engines.vibevoice.networks import Made, Networks
 from deployments.engines.vibevoice.text import Script
 from deployments.errors import fail
-from deployments.graphs import Bucket, CapturedStep, backend_for, on_device
 from deployments.text.speakers import MOST_SPEAKERS, check_speakers
 
 SHORTEST_CLIP_SECONDS = 1.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from deployments.engines.graphs import Input
 from deployments.engines.lm.linear import AnyPrecision, Rows, linear
 from deployments.engines.lm.llama import LlamaStack
 from deployments.engines.lm.rotary import rms_norm
@@ -15,7 +16,6 @@ from deployments.engines.lm.slots import SlotCache
 from deployments.engines.vibevoice.codec import decoder, encode, encoder
 from deployments.engines.vibevoice.config import VibeVoiceConfig
 from deployments.engines.vibevoice.diffusion import DiffusionHead
-from deployments.graphs import Input
 
 Weights = Mapping[str, Tensor]
 STEP_ROWS: Rows = {2: 1.0, 16: 1.0, 128: 0.25}

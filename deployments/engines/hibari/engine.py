@@ -1,0 +1,182 @@
+"""hibari: a small English voice (ONNX, 24 kHz) that speaks much faster than real time on one core.
+
+The network takes one sentence at a time, so each of the replica's threads speaks for one utterance, with one ONNX Runtime
+thread. A step speaks some sentences of an utterance's next piece and ends as soon as one of its utterances is that far
+(`lanes.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from hibari import SAMPLE_RATE, Hibari
+from hibari.tts import MAX_PHONEMES
+from hibari.voices import VOICES
+
+from deployments.engines.lanes import Lanes, StepPace
+from deployments.engines.pieces import PieceUtterance
+from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.errors import fail
+from deployments.text.english import readable
+
+SILENCE: Samples = np.zeros(0, np.float32)
+STEP_MS = 40.0
+"""How long a step may be expected to take, where a piece has a sentence's end to stop at."""
+FIRST_PHONEMES_PER_SECOND = 2000.0
+"""Taken for the speed until it is measured: about 120 times real time."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class HibariUtterance(PieceUtterance):
+    """What is left to say, and by whom: the rest of a piece that was begun is `parts`, in phonemes, with its `noise`."""
+
+    voice: str
+    parts: tuple[str, ...] = ()
+    noise: np.random.Generator | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Some sentences of a piece, and what the rest of it goes on with."""
+
+    samples: Samples
+    rest: tuple[str, ...]
+    noise: np.random.Generator
+
+
+class HibariEngine:
+    """Speaks with every hibari voice whose ONNX file is in the folder."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._voices = {name: _voice(name, path) for name, path in _voice_files(spec)}
+        if not self._voices:
+            raise fail("unavailable", f"{spec.folder} holds no hibari voice.", "Check the model's source.")
+        self._lanes: Lanes[_Stretch] = Lanes(spec.threads, "hibari")
+        self._pace = StepPace(_step_ms(spec) / 1000, FIRST_PHONEMES_PER_SECOND)
+        for voice in self._voices.values():
+            _ = voice.g2p  # loads the lexicon now rather than in the first request
+
+    @property
+    def lanes(self) -> int:
+        """Utterances that are spoken at the same time."""
+        return self._lanes.count
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """24 kHz. Asked for more than 1.5, the voice falls ever further behind it."""
+        voices = tuple(
+            Voice(name, VOICES[name]["language"], f"{VOICES[name]['accent']} {VOICES[name]['gender']}")
+            for name in self._voices
+        )
+        return SpeechTraits(SAMPLE_RATE, voices, default_voice=voices[0].id, min_speed=0.5, max_speed=1.5, exact=True)
+
+    def open(self, request: SpeechRequest) -> HibariUtterance:
+        """Raises `MotetError` (not_found) for a voice that is not here."""
+        if request.voice not in self._voices:
+            known = ", ".join(self._voices)
+            raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
+        return HibariUtterance(request=request, voice=request.voice)
+
+    def first_cost(self, request: SpeechRequest) -> float:
+        """Characters of the first piece."""
+        return float(len(request.pieces[0]))
+
+    def cost(self, utterance: HibariUtterance) -> float:
+        """Phonemes, which are about as many as characters, that the next step takes; characters of a piece not begun."""
+        if utterance.parts:
+            return float(sum(map(len, utterance.parts[: self._pace.fitting(utterance.parts)])))
+        return float(len(utterance.pieces[utterance.position]))
+
+    def step(self, utterances: Sequence[HibariUtterance]) -> list[AudioChunk | Exception]:
+        """The next sentences of at least one utterance. The chunks of the others are `pending`."""
+        results = self._lanes.step({utterance: partial(self._speak, utterance) for utterance in utterances})
+        return [_told(utterance, results.get(utterance)) for utterance in utterances]
+
+    def close(self, utterance: HibariUtterance) -> None:
+        """Forgets what was not spoken."""
+        utterance.closed = True
+        utterance.pieces = ()
+        self._lanes.forget(utterance)
+
+    def _speak(self, utterance: HibariUtterance) -> _Stretch:
+        """Runs on a thread of the lanes, and changes nothing of the utterance: it is read meanwhile."""
+        voice, request, parts, noise = (
+            self._voices[utterance.voice],
+            utterance.request,
+            utterance.parts,
+            utterance.noise,
+        )
+        if noise is None:
+            # A piece's noise depends on nothing but the seed and its place, so it sounds the same in any batch.
+            noise = np.random.default_rng([request.seed, request.first_index + utterance.position])
+            parts = tuple(_parts(voice, utterance.pieces[utterance.position]))
+        count = self._pace.fitting(parts)
+        if not count:
+            return _Stretch(SILENCE, (), noise)
+        with self._pace.measured(sum(map(len, parts[:count]))):
+            samples = [voice.from_ids(voice.ids(part), request.speed, noise) for part in parts[:count]]
+        return _Stretch(np.concatenate(samples), parts[count:], noise)
+
+
+def _told(utterance: HibariUtterance, result: _Stretch | Exception | None) -> AudioChunk | Exception:
+    """What a step brought the utterance, which goes on from there; None where it is not that far."""
+    index, text = utterance.request.first_index + utterance.position, utterance.pieces[utterance.position]
+    if result is None:
+        return AudioChunk(SILENCE, SAMPLE_RATE, index, text, last=False, pending=True, piece_over=False)
+    if isinstance(result, Exception):
+        utterance.closed = True
+        return result
+    over = not result.rest
+    utterance.parts, utterance.noise = result.rest, None if over else result.noise
+    utterance.position += over
+    return AudioChunk(result.samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over)
+
+
+def _parts(voice: Hibari, text: str) -> Iterator[str]:
+    """The phonemes of a piece, as many at a time as the network takes. The package cuts long sentences at clauses; one
+    without any, such as a long number, is cut between words: time and memory grow with the longest part."""
+    for phonemes in voice.phonemize(readable(text)):
+        while len(phonemes) > MAX_PHONEMES:
+            cut = phonemes.rfind(" ", 1, MAX_PHONEMES + 1)
+            cut = cut if cut > 0 else MAX_PHONEMES
+            yield phonemes[:cut]
+            phonemes = phonemes[cut:].lstrip()
+        if phonemes:
+            yield phonemes
+
+
+def _voice(name: str, path: Path) -> Hibari:
+    """A voice whose memory goes back to the allocator. ONNX Runtime's own arena keeps what the longest sentence took for
+    ever, and its memory patterns a plan for every length; the speed is the same without both."""
+    voice = Hibari(voice=name, model=str(path), threads=1)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    voice.sess = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return voice
+
+
+def _step_ms(spec: EngineSpec) -> float:
+    value = spec.options.get("step_ms", STEP_MS)
+    if not (isinstance(value, int | float) and value > 0):
+        raise fail("invalid", f"step_ms is {value!r}.", "Give a number of milliseconds above 0.", param="options")
+    return float(value)
+
+
+def _voice_files(spec: EngineSpec) -> Iterator[tuple[str, Path]]:
+    for name, facts in VOICES.items():
+        for folder in (Path(spec.folder), Path(spec.folder) / "voices"):
+            if (folder / facts["file"]).is_file():
+                yield name, folder / facts["file"]
+                break
+
+
+def load(spec: EngineSpec) -> HibariEngine:
+    """Loads the voices in `spec.folder`."""
+    return HibariEngine(spec)

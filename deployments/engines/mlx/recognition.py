@@ -1,0 +1,272 @@
+"""Speech to text on MLX, over mlx-audio: any of its models. Whisper runs in batches, others one window at a time.
+
+Which way a model goes is decided by what it offers (`LISTENERS`), never by its name.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from deployments.engines.mlx.convolution import prepare_cpu_backend
+from deployments.engines.mlx.memory import InUnifiedMemory
+from deployments.engines.mlx.runtime import Edge, dtype_of, loading, mx, on_cpu
+from deployments.engines.protocols import (
+    EngineSpec,
+    RecognitionOptions,
+    RecognitionTraits,
+    Segment,
+    Transcript,
+    Window,
+    Word,
+)
+from deployments.engines.whisper.common import SAMPLE_RATE, WindowedRecognition, is_noise
+from deployments.errors import fail
+from deployments.weights import whisper_ctranslate2
+
+WINDOW_SECONDS = 30.0
+TIME_STEP_S = 0.02
+"""Between two of Whisper's tokens for times."""
+FRAMES_PER_SECOND = 100
+ENCODER_POSITIONS = "model.encoder.embed_positions.weight"
+
+
+class Listener(Protocol):
+    """A way to use a model."""
+
+    @property
+    def traits(self) -> RecognitionTraits:
+        """What the model can do."""
+
+    def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
+        """One transcript for each window."""
+
+
+class BatchListener:
+    """A Whisper: one encoder batch and one greedy decoder batch for all windows."""
+
+    def __init__(self, model: Any, dtype: Any, edge: Edge) -> None:
+        self._model = _in_dtype(model, dtype)
+        self._half = dtype == mx.float16
+        self._edge = edge
+        self._dtype = dtype
+
+    @property
+    def traits(self) -> RecognitionTraits:
+        """16 kHz windows of up to 30 s."""
+        from mlx_audio.stt.models.whisper.tokenizer import LANGUAGES
+
+        many = bool(self._model.is_multilingual)
+        return RecognitionTraits(SAMPLE_RATE, tuple(LANGUAGES) if many else ("en",), many, WINDOW_SECONDS)
+
+    def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
+        """Spectrograms on the CPU stream, the network on its device, times and words on the CPU again."""
+        with on_cpu():
+            mels = mx.stack([self._mel(window) for window in windows])
+        heard = self._model.decode(mels, self._decoding(options))
+        return [
+            self._transcript(window, mel, result, options)
+            for window, mel, result in zip(windows, mels, heard, strict=True)
+        ]
+
+    def _mel(self, window: Window) -> Any:
+        """The log-mel spectrogram of the window padded to 30 s, (3000, bands)."""
+        from mlx_audio.stt.models.whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
+
+        mel = log_mel_spectrogram(self._edge.enter(window.samples), self._model.dims.n_mels, padding=N_SAMPLES)
+        return pad_or_trim(mel, N_FRAMES, axis=-2).astype(self._dtype)
+
+    def _decoding(self, options: RecognitionOptions) -> Any:
+        from mlx_audio.stt.models.whisper.decoding import DecodingOptions
+
+        mx.random.seed(0)  # a temperature above zero draws; the same window shall give the same words
+        return DecodingOptions(
+            task="translate" if options.translate else "transcribe",
+            language=options.language if self._model.is_multilingual else "en",
+            temperature=options.temperature,
+            prompt=options.prompt,
+            fp16=self._half,
+        )
+
+    def _transcript(self, window: Window, mel: Any, result: Any, options: RecognitionOptions) -> Transcript:
+        if is_noise(result.no_speech_prob, result.avg_logprob):
+            return Transcript((), result.language)
+        task = "translate" if options.translate else "transcribe"
+        tokenizer = self._model.get_tokenizer(language=result.language, task=task)
+        length = len(window.samples) / SAMPLE_RATE
+        phrases = phrases_of(result.tokens, tokenizer.timestamp_begin, tokenizer.eot, length)
+        words = self._words(phrases, tokenizer, mel, length) if options.word_times else [()] * len(phrases)
+        segments = (
+            _segment(window.start, phrase, tokenizer.decode(phrase["tokens"]), result, spoken)
+            for phrase, spoken in zip(phrases, words, strict=True)
+        )
+        return Transcript(tuple(segment for segment in segments if segment.text.strip()), result.language)
+
+    def _words(self, phrases: list[dict[str, Any]], tokenizer: Any, mel: Any, length: float) -> list[Sequence[Any]]:
+        from mlx_audio.stt.models.whisper.timing import add_word_timestamps
+
+        frames = min(round(length * FRAMES_PER_SECOND), mel.shape[0])
+        add_word_timestamps(
+            segments=phrases,
+            model=self._model,
+            tokenizer=tokenizer,
+            mel=mel,
+            num_frames=frames,
+            last_speech_timestamp=0.0,
+        )
+        return [phrase.get("words", ()) for phrase in phrases]
+
+
+class SingleListener:
+    """Any other model of mlx-audio: `generate`, one window after another."""
+
+    def __init__(self, model: Any, dtype: Any, edge: Edge) -> None:
+        self._model = model
+        self._edge = edge
+        self._rate = int(getattr(model, "sample_rate", SAMPLE_RATE))
+
+    @property
+    def traits(self) -> RecognitionTraits:
+        """Which languages a model knows is not told by all of them: any is let through."""
+        return RecognitionTraits(self._rate, (), translates=False, max_window_seconds=WINDOW_SECONDS)
+
+    def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
+        """One after another."""
+        return [self._recognize(window, options) for window in windows]
+
+    def _recognize(self, window: Window, options: RecognitionOptions) -> Transcript:
+        language = {} if options.language is None else {"language": options.language}
+        said = self._model.generate(self._edge.enter(window.samples), **language)
+        length = len(window.samples) / self._rate
+        rows = getattr(said, "segments", None) or getattr(said, "sentences", None) or [{"text": said.text}]
+        segments = tuple(_told(window.start, length, row) for row in rows)
+        return Transcript(segments, options.language or getattr(said, "language", None) or "en")
+
+
+LISTENERS: Sequence[tuple[tuple[str, ...], Callable[[Any, Any, Edge], Listener]]] = (
+    (("decode", "encoder", "decoder", "dims"), BatchListener),
+    (("generate",), SingleListener),
+)
+"""What a model must offer for each way to use it, the best way first."""
+
+
+class MlxRecognition(InUnifiedMemory, WindowedRecognition):
+    """One model of mlx-audio."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        super().__init__(spec)
+        prepare_cpu_backend()
+        model = _loaded(Path(spec.folder))
+        ways = (way for needs, way in LISTENERS if all(hasattr(model, name) for name in needs))
+        listener = next(ways, None)
+        if listener is None:
+            raise fail("unsupported", f"The model in {spec.folder} does not transcribe.", "Check the model's source.")
+        self._listener = listener(model, dtype_of(spec), self.edge)
+
+    @property
+    def traits(self) -> RecognitionTraits:
+        """As the model says."""
+        return self._listener.traits
+
+    def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
+        """In batches where the model can."""
+        return self._listener.recognize(windows, options)
+
+    def warm_up(self) -> None:
+        """Runs the whole network on a second of silence, which `transcribe` would skip."""
+        silence = np.zeros(self.traits.sample_rate, np.float32)
+        self.recognize([Window(silence, 0.0, RecognitionOptions())], RecognitionOptions())
+
+
+def phrases_of(tokens: Sequence[int], first_time: int, end: int, length: float) -> list[dict[str, Any]]:
+    """A window's tokens cut where two tokens for times meet (openai/whisper, transcribe.py).
+
+    Each phrase has `start` and `end` in seconds from the window's start, at most `length`, and its `tokens`.
+    """
+    is_time = [token >= first_time for token in tokens]
+    cuts = [at for at, (one, other) in enumerate(pairwise(is_time), start=1) if one and other]
+    bounds = [0, *cuts, len(tokens)]
+    phrases: list[dict[str, Any]] = []
+    for begin, stop in pairwise(bounds):
+        part = list(tokens[begin:stop])
+        times = [min((token - first_time) * TIME_STEP_S, length) for token in part if token >= first_time]
+        words = [token for token in part if token < end]
+        if words:
+            start = times[0] if part[0] >= first_time else (phrases[-1]["end"] if phrases else 0.0)
+            finish = times[-1] if part[-1] >= first_time and len(part) > 1 else length
+            phrases.append({"start": start, "end": max(finish, start), "tokens": part, "seek": 0})
+    return phrases
+
+
+def _segment(offset: float, phrase: Mapping[str, Any], text: str, result: Any, words: Sequence[Any]) -> Segment:
+    return Segment(
+        text=text,
+        start=offset + phrase["start"],
+        end=offset + phrase["end"],
+        average_log_probability=float(result.avg_logprob),
+        compression_ratio=float(result.compression_ratio),
+        no_speech_probability=float(result.no_speech_prob),
+        tokens=tuple(phrase["tokens"]),
+        words=tuple(
+            Word(word["word"], offset + word["start"], offset + word["end"], word["probability"]) for word in words
+        ),
+    )
+
+
+def _told(offset: float, length: float, row: Any) -> Segment:
+    """A segment of whatever shape the model gives it; where it names no times, the window's."""
+    fields = row if isinstance(row, Mapping) else vars(row)
+    text = str(fields.get("text", ""))
+    packed = zlib.compress(text.encode())
+    return Segment(
+        text=text,
+        start=offset + float(fields.get("start") or 0.0),
+        end=offset + float(fields.get("end") or length),
+        average_log_probability=0.0,
+        compression_ratio=len(text.encode()) / len(packed),
+        no_speech_probability=0.0,
+    )
+
+
+def _loaded(folder: Path) -> Any:
+    """The model by mlx-audio's own loader. A CTranslate2 Whisper is converted first, once."""
+    from mlx_audio.stt import load as load_model
+
+    if whisper_ctranslate2.is_ctranslate2(folder):
+        folder = whisper_ctranslate2.convert(folder)
+    with loading():
+        model = load_model(folder)
+    if getattr(model, "_processor", model) is None:
+        raise fail("unavailable", f"{folder} has no tokenizer that can be read.", "Check the model's source.")
+    _use_own_positions(model, folder)
+    return model
+
+
+def _use_own_positions(model: Any, folder: Path) -> None:
+    """A Whisper's checkpoint holds the positions it was trained with; the loader computes them anew, in half precision."""
+    for path in folder.glob("*.safetensors"):
+        positions = mx.load(str(path)).get(ENCODER_POSITIONS)
+        if positions is not None and hasattr(model, "encoder"):
+            model.encoder._positional_embedding = positions
+
+
+def _in_dtype(model: Any, dtype: Any) -> Any:
+    """A Whisper that computes in `dtype`, with what its loader leaves in half precision."""
+    model.set_dtype(dtype)
+    model.dtype = dtype
+    model.encoder._positional_embedding = model.encoder._positional_embedding.astype(dtype)
+    model.decoder._mask = model.decoder._mask.astype(dtype)
+    mx.eval(model.parameters())
+    return model
+
+
+def load(spec: EngineSpec) -> MlxRecognition:
+    """Loads the model in `spec.folder` and runs it once. Options: `dtype`, `memory_share`."""
+    engine = MlxRecognition(spec)
+    engine.warm_up()
+    return engine

@@ -1,0 +1,158 @@
+"""Separation by description on MLX, over mlx-audio's SAM-Audio: what is described, and everything else.
+
+The engine gets one chunk at a time; cutting and joining a recording is the separation graph's work. A chunk's noise depends
+on nothing but the seed, the chunk's number and its channel, so a chunk sounds the same in any batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deployments.engines.identity.engine import refusal
+from deployments.engines.mlx.convolution import prepare_cpu_backend
+from deployments.engines.mlx.memory import InUnifiedMemory
+from deployments.engines.mlx.runtime import loading, mx, on_cpu
+from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
+from deployments.errors import fail
+
+STEMS = ("target", "residual")
+DESCRIPTION = "speech"
+"""What is pulled out when a request does not say, unless the option `description` does."""
+TEXT_ENCODER = "text_encoder"
+"""The folder beside the model's weights that holds its T5: `config.json`, `model.safetensors` and a tokenizer."""
+METHODS = ("midpoint", "euler")
+
+
+class MlxSeparation(InUnifiedMemory):
+    """SAM-Audio. A recording's channels are separated like chunks of their own."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        super().__init__(spec)
+        prepare_cpu_backend()
+        self._ode = ode_options(spec.options.get("ode_opt"))
+        self._seed = int(str(spec.options.get("seed", 42)))
+        self._description = str(spec.options.get("description", DESCRIPTION))
+        frames = spec.options.get("decode_frames")
+        self._decode_frames = None if frames is None else int(str(frames))
+        self._model = _model_in(Path(spec.folder))
+
+    @property
+    def traits(self) -> SeparationTraits:
+        """The model's rate, usually 48 kHz."""
+        return SeparationTraits((int(self._model.sample_rate),), STEMS, takes_description=True, takes_reference=False)
+
+    def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
+        """Chunks of one length go through the network together. A bad one fails alone."""
+        results: dict[int, Stems | Exception] = {}
+        alike: dict[int, list[int]] = defaultdict(list)
+        for position, chunk in enumerate(chunks):
+            if trouble := refusal(chunk, self.traits):
+                results[position] = trouble
+            else:
+                alike[chunk.samples.shape[1]].append(position)
+        for positions in alike.values():
+            results.update(zip(positions, self._together([chunks[p] for p in positions]), strict=True))
+        return [results[position] for position in range(len(chunks))]
+
+    def _together(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
+        try:
+            return self._separated(chunks)
+        except Exception as error:
+            if len(chunks) == 1:
+                return [error]
+            return [self._together([chunk])[0] for chunk in chunks]
+
+    def _separated(self, chunks: Sequence[Chunk]) -> Sequence[Stems]:
+        rows = np.concatenate([chunk.samples for chunk in chunks])
+        with on_cpu():
+            audios = self.edge.enter(rows)[:, None]
+            noise = mx.concatenate([self._noise(chunk) for chunk in chunks])
+        result = self._model.separate(
+            audios,
+            descriptions=[chunk.description or self._description for chunk in chunks for _ in chunk.samples],
+            noise=noise,
+            ode_opt=dict(self._ode),
+            ode_decode_chunk_size=self._decode_frames,
+        )
+        with on_cpu():
+            both = [self._rows(parts, rows.shape[1]) for parts in (result.target, result.residual)]
+        bounds = np.cumsum([len(chunk.samples) for chunk in chunks])[:-1]
+        split = [np.split(stem, bounds) for stem in both]
+        return [
+            Stems(dict(zip(STEMS, parts, strict=True)), chunk.sample_rate, chunk.index)
+            for chunk, *parts in zip(chunks, *split, strict=True)
+        ]
+
+    def _noise(self, chunk: Chunk) -> Any:
+        """Where the flow starts: (channels, frames, features)."""
+        codec = self._model.audio_codec
+        frames = -(-chunk.samples.shape[1] // codec.hop_length)
+        shape = (frames, 2 * codec.config.codebook_dim)
+        seeds = ((self._seed * 1_000_003 + chunk.index) * 64 + channel for channel in range(len(chunk.samples)))
+        return mx.stack([mx.random.normal(shape, key=mx.random.key(seed)) for seed in seeds])
+
+    def _rows(self, parts: Sequence[Any], length: int) -> Samples:
+        """One stem of every row, (rows, length): the codec's last frame is cut, or filled with silence."""
+        stem = mx.stack([part.reshape(-1) for part in parts])[:, :length]
+        return self.edge.leave(mx.pad(stem, [(0, 0), (0, length - stem.shape[1])]))
+
+
+def ode_options(wanted: object) -> Mapping[str, Any]:
+    """The solver's `method` and `step_size`; half the steps for `euler`, which asks the network once a step and not twice.
+
+    Raises `MotetError` for what the solver does not know.
+    """
+    chosen: dict[str, Any] = {"method": "midpoint", "step_size": 2 / 32}
+    if wanted is not None and not isinstance(wanted, Mapping):
+        raise fail("invalid", "ode_opt is no table.", "Write {method: midpoint, step_size: 0.0625}.", param="options")
+    chosen |= dict(wanted or {})
+    if unknown := sorted(set(chosen) - {"method", "step_size"}):
+        raise fail("invalid", f"ode_opt has no {', '.join(unknown)}.", "It has method and step_size.", param="options")
+    if chosen["method"] not in METHODS or not 0 < float(chosen["step_size"]) < 1:
+        remedy = f"A method is one of {', '.join(METHODS)}; a step_size lies between 0 and 1."
+        raise fail("invalid", f"ode_opt is {chosen}.", remedy, param="options")
+    return chosen
+
+
+def _model_in(folder: Path) -> Any:
+    from mlx_audio.sts.utils import load_model
+
+    with loading():
+        model = load_model(folder)
+    if not hasattr(model, "separate") or not hasattr(model, "text_encoder"):
+        raise fail("unsupported", f"The model in {folder} does not separate by description.", "Use a SAM-Audio.")
+    _load_text_encoder(model, folder / TEXT_ENCODER)
+    return model
+
+
+def _load_text_encoder(model: Any, folder: Path) -> None:
+    """T5 from the model's own folder: left to itself the library would fetch one by name, unpinned."""
+    from mlx_audio.sts.models.sam_audio.text_encoder import T5Config, T5Encoder
+    from transformers import AutoTokenizer
+
+    if not (folder / "model.safetensors").is_file():
+        cause = f"{folder.parent} lacks {TEXT_ENCODER}/, the T5 that reads descriptions."
+        raise fail("unavailable", cause, "Put its config.json, model.safetensors and tokenizer there.", param="source")
+    config = json.loads((folder / "config.json").read_text())
+    known = {name: config[name] for name in T5Config.__dataclass_fields__ if name in config}
+    encoder = T5Encoder(T5Config(**known))
+    encoder.load_weights(list(T5Encoder.sanitize(mx.load(str(folder / "model.safetensors"))).items()))
+    encoder.eval()
+    mx.eval(encoder.parameters())
+    model.text_encoder.model = encoder
+    model.text_encoder.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+
+
+def load(spec: EngineSpec) -> MlxSeparation:
+    """Loads the SAM-Audio in `spec.folder`.
+
+    Options: `ode_opt` ({method, step_size}), `description`, `seed`, `memory_share`, and `decode_frames`: the codec decodes so
+    many frames at once, which bounds its memory.
+    """
+    return MlxSeparation(spec)

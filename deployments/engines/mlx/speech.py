@@ -1,0 +1,393 @@
+"""Text to speech on MLX, over mlx-audio: any of its models.
+
+A model is driven in the best way that it offers (`WAYS`), never by its name: a batch session that streams join and leave at
+every step, one call for pieces of several streams, phonemes with a voice pack, or one piece after another.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from deployments.engines.mlx.convolution import prepare_cpu_backend
+from deployments.engines.mlx.memory import InUnifiedMemory
+from deployments.engines.mlx.runtime import Edge, loading, mx
+from deployments.engines.mlx.sessions import SeededSession
+from deployments.engines.pieces import PieceUtterance
+from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.errors import fail
+
+DEFAULT_VOICE = "default"
+"""The name of the voice of a model that has but one and does not name it."""
+SILENCE: Samples = np.zeros(0, np.float32)
+MOST_PHONEMES = 510
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class MlxUtterance(PieceUtterance):
+    """What is left to say. `number` is the stream's in its engine's batch session."""
+
+    number: int
+
+    @property
+    def piece(self) -> str:
+        """What is to be said next. Raises `MotetError` for what is no text."""
+        text = self.pieces[self.position]
+        if not isinstance(text, str):
+            raise fail("invalid", "A piece of the text is no text.", "Send a string.", param="input")
+        return text
+
+    @property
+    def place(self) -> int:
+        """The place of the next piece in the whole text."""
+        return self.request.first_index + self.position
+
+    @property
+    def seed(self) -> int:
+        """Of the next piece's draws: of nothing but the request's seed and the piece's place, so the same in any batch."""
+        return (self.request.seed * 1_000_003 + self.place) % 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model of mlx-audio, its folder, and what the configuration says of it."""
+
+    model: Any
+    folder: Path
+    options: Mapping[str, object]
+    edge: Edge
+
+    def option(self, name: str, default: Any) -> Any:
+        """An option in the type of its default."""
+        value = self.options.get(name)
+        return default if value is None else type(default)(str(value))
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The options for drawing that are set; a model has its own defaults for the others."""
+        names = ("temperature", "top_p", "top_k", "max_tokens")
+        return {name: self.options[name] for name in names if name in self.options}
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A piece's sound, (n,) float32, and how many of its own units the model made for it."""
+
+    samples: Samples
+    tokens: int
+
+
+Spoken = Sound | Exception | None
+"""A piece's sound, why there is none, or None when it is not finished yet."""
+
+
+class Way(Protocol):
+    """A way to drive a model."""
+
+    speeds: ClassVar[tuple[float, float]]
+    """The slowest and the fastest that it can speak."""
+
+    @staticmethod
+    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+        """Whether the model can be driven so."""
+
+    def cost(self, piece: str) -> float:
+        """The length of a step that speaks the piece or goes on with it."""
+
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+        """A step for each: the sound of its next piece, unless that takes more steps."""
+
+    def leave(self, utterance: MlxUtterance) -> None:
+        """Forgets a stream; safe to call twice."""
+
+
+class InSession:
+    """Through the model's own batch session: a step is `frames_per_step` frames of all streams together.
+
+    The session holds the caches of the pieces that are being spoken, and nothing of a stream beyond its present piece.
+    """
+
+    speeds: ClassVar[tuple[float, float]] = (1.0, 1.0)
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._session = SeededSession(loaded.model, loaded.option("batch_size", 8), loaded.options)
+        self._frames = loaded.option("frames_per_step", 6)
+        self._edge = loaded.edge
+
+    @staticmethod
+    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+        """Asked of the model, with its own voice."""
+        can = getattr(loaded.model, "supports_tts_continuous_batch", None)
+        return can is not None and bool(can(voice=voice, stream=False))
+
+    def cost(self, piece: str) -> float:
+        """Every step is as long as any other."""
+        return 1.0
+
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+        """Inserts who is new, and steps until the first has finished or the step is over."""
+        refused = [self._insert(utterance) for utterance in utterances]
+        waiting = {u.number for u, refusal in zip(utterances, refused, strict=True) if refusal is None}
+        if waiting:
+            self._session.advance(self._frames, waiting)
+        return [
+            refusal if refusal is not None else self._collected(utterance)
+            for utterance, refusal in zip(utterances, refused, strict=True)
+        ]
+
+    def leave(self, utterance: MlxUtterance) -> None:
+        """Takes the stream's piece out of the batch."""
+        self._session.cancel(utterance.number)
+
+    def _insert(self, utterance: MlxUtterance) -> Exception | None:
+        try:
+            if utterance.number not in self._session:
+                voice = _named(utterance.request.voice)
+                self._session.insert(utterance.number, utterance.piece, voice, utterance.seed)
+        except Exception as error:
+            return error
+        return None
+
+    def _collected(self, utterance: MlxUtterance) -> Spoken:
+        outcome = self._session.collect(utterance.number)
+        if outcome is None or isinstance(outcome, Exception):
+            return outcome
+        return Sound(self._edge.leave(outcome.audio), outcome.token_count)
+
+
+class PieceByPiece:
+    """What the ways share that speak a whole piece in a step."""
+
+    def cost(self, piece: str) -> float:
+        """Characters."""
+        return float(len(piece))
+
+    def leave(self, utterance: MlxUtterance) -> None:
+        """Nothing is held between steps."""
+
+
+class Together(PieceByPiece):
+    """Through `batch_generate`: the next pieces of all streams of a step in one call."""
+
+    speeds: ClassVar[tuple[float, float]] = (1.0, 1.0)
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+
+    @staticmethod
+    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+        """The model has such a call."""
+        return hasattr(loaded.model, "batch_generate")
+
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+        """One call. What was drawn for one may depend on its neighbours, unless the temperature is 0."""
+        texts = [_text_or_error(utterance) for utterance in utterances]
+        good = [at for at, text in enumerate(texts) if isinstance(text, str)]
+        if not good:
+            return [text for text in texts if isinstance(text, Exception)]
+        spoken: dict[int, list[Any]] = {at: [] for at in good}
+        for result in self._generated([utterances[at] for at in good], [texts[at] for at in good]):
+            spoken[good[result.sequence_idx]].append(result)
+        return [
+            text if isinstance(text, Exception) else _joined(spoken[at], self._loaded.edge)
+            for at, text in enumerate(texts)
+        ]
+
+    def _generated(self, utterances: Sequence[MlxUtterance], texts: Sequence[Any]) -> Any:
+        mx.random.seed(utterances[0].seed)
+        voices = [_named(utterance.request.voice) for utterance in utterances]
+        named = {} if voices == [None] * len(voices) else {"voices": voices}
+        return self._loaded.model.batch_generate(texts=list(texts), stream=False, **named, **self._loaded.sampling)
+
+
+class Phonemes(PieceByPiece):
+    """A model that takes phonemes and a voice pack, as Kokoro does. hibari reads the text, so the language is English.
+
+    The option `phonemes: library` leaves the reading to mlx-audio, which needs `misaki`.
+    """
+
+    speeds: ClassVar[tuple[float, float]] = (0.5, 2.0)
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        from hibari import Hibari
+
+        from deployments.text.english import readable
+
+        self._loaded = loaded
+        reader = Hibari()
+        self._phonemize: Callable[[str], list[str]] = lambda text: reader.phonemize(readable(text))
+        self._packs = {
+            path.stem: mx.load(str(path))["voice"] for path in sorted((loaded.folder / "voices").glob("*.safetensors"))
+        }
+
+    @staticmethod
+    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+        """The model has a vocabulary of phonemes, and voice packs lie beside it."""
+        by_us = loaded.option("phonemes", "hibari") == "hibari"
+        return by_us and hasattr(loaded.model, "vocab") and (loaded.folder / "voices").is_dir()
+
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+        """One after another: the model takes one at a time."""
+        return [_guarded(self._speak, utterance) for utterance in utterances]
+
+    def _speak(self, utterance: MlxUtterance) -> Sound:
+        mx.random.seed(utterance.seed)
+        pack = self._packs[utterance.request.voice]
+        read = [part[:MOST_PHONEMES] for part in self._phonemize(utterance.piece)]
+        parts = [
+            self._loaded.model(part, pack[min(len(part), len(pack)) - 1], utterance.request.speed).reshape(-1)
+            for part in read
+        ]
+        samples = self._loaded.edge.leave(mx.concatenate(parts)) if parts else SILENCE
+        return Sound(samples, sum(map(len, read)))
+
+
+class OneByOne(PieceByPiece):
+    """Any model: `generate`, one piece after another. With `steps.max_batch_size: 1` the most urgent stream is next."""
+
+    speeds: ClassVar[tuple[float, float]] = (0.5, 2.0)
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+
+    @staticmethod
+    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+        """Every model of mlx-audio."""
+        return hasattr(loaded.model, "generate")
+
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+        """One after another."""
+        return [_guarded(self._speak, utterance) for utterance in utterances]
+
+    def _speak(self, utterance: MlxUtterance) -> Sound:
+        mx.random.seed(utterance.seed)
+        loaded, request = self._loaded, utterance.request
+        asked: dict[str, Any] = {"voice": _named(request.voice), "lang_code": loaded.options.get("language")}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        if request.speed != 1.0:
+            asked["speed"] = request.speed
+        return _joined(loaded.model.generate(text=utterance.piece, **asked, **loaded.sampling), loaded.edge)
+
+
+WAYS: Sequence[type[InSession | Together | Phonemes | OneByOne]] = (InSession, Together, Phonemes, OneByOne)
+"""The best way first."""
+
+
+class MlxSpeech(InUnifiedMemory):
+    """One model of mlx-audio; every stream's own state is its place in its text."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        super().__init__(spec)
+        prepare_cpu_backend()
+        model = _model_in(Path(spec.folder))
+        loaded = LoadedModel(model, Path(spec.folder), spec.options, self.edge)
+        self._voices = voices_of(loaded)
+        fitting = (way for way in WAYS if way.fits(loaded, _named(self._voices[0].id)))
+        way = next(fitting, None)
+        if way is None:
+            raise fail("unsupported", f"The model in {spec.folder} does not speak.", "Check the model's source.")
+        self._way: Way = way(loaded)
+        self._sample_rate = int(model.sample_rate)
+        self._numbers = itertools.count()
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """As the model says; what it does not say, the options `voices` and `language`."""
+        slowest, fastest = self._way.speeds
+        return SpeechTraits(self._sample_rate, self._voices, self._voices[0].id, slowest, fastest)
+
+    def open(self, request: SpeechRequest) -> MlxUtterance:
+        """Raises `MotetError` (not_found) for a voice that is not here."""
+        if request.voice not in {voice.id for voice in self._voices}:
+            known = ", ".join(voice.id for voice in self._voices)
+            raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
+        return MlxUtterance(request=request, number=next(self._numbers))
+
+    def first_cost(self, request: SpeechRequest) -> float:
+        """Of the first piece."""
+        return self._way.cost(request.pieces[0])
+
+    def cost(self, utterance: MlxUtterance) -> float:
+        """Of the next piece."""
+        return self._way.cost(utterance.pieces[utterance.position])
+
+    def step(self, utterances: Sequence[MlxUtterance]) -> list[AudioChunk | Exception]:
+        """The next piece of each, or a pending chunk while a session is still at it."""
+        spoken = self._way.speak(utterances)
+        return [self._chunk(utterance, sound) for utterance, sound in zip(utterances, spoken, strict=True)]
+
+    def close(self, utterance: MlxUtterance) -> None:
+        """Frees the stream's place in the batch and forgets the pieces that were not spoken."""
+        self._way.leave(utterance)
+        utterance.closed = True
+        utterance.pieces = ()
+
+    def _chunk(self, utterance: MlxUtterance, sound: Spoken) -> AudioChunk | Exception:
+        if isinstance(sound, Exception):
+            self.close(utterance)
+            return sound
+        index, text = utterance.place, utterance.pieces[utterance.position]
+        if sound is None:
+            return AudioChunk(SILENCE, self._sample_rate, index, text, last=False, pending=True, piece_over=False)
+        utterance.position += 1
+        samples = np.clip(sound.samples, -1, 1)
+        return AudioChunk(samples, self._sample_rate, index, text, utterance.finished, sound.tokens)
+
+
+def voices_of(loaded: LoadedModel) -> tuple[Voice, ...]:
+    """The option `voices`, else the model's speakers, else the voice packs beside it, else one without a name."""
+    language = str(loaded.options.get("language", "en"))
+    configured = loaded.options.get("voices")
+    speakers = getattr(loaded.model, "get_supported_speakers", list)
+    packs = sorted(path.stem for path in (loaded.folder / "voices").glob("*.safetensors"))
+    names = list(configured) if isinstance(configured, (list, tuple)) else list(speakers()) or packs or [DEFAULT_VOICE]
+    preferred = loaded.options.get("default_voice")
+    return tuple(Voice(str(name), language) for name in sorted(names, key=lambda name: name != preferred))
+
+
+def _named(voice: str) -> str | None:
+    return None if voice == DEFAULT_VOICE else voice
+
+
+def _text_or_error(utterance: MlxUtterance) -> str | Exception:
+    try:
+        return utterance.piece
+    except Exception as error:
+        return error
+
+
+def _guarded(speak: Callable[[MlxUtterance], Sound], utterance: MlxUtterance) -> Spoken:
+    try:
+        return speak(utterance)
+    except Exception as error:
+        return error
+
+
+def _joined(results: Iterable[Any], edge: Edge) -> Sound:
+    """What the library gives in parts, as one sound."""
+    parts, tokens = [SILENCE], 0
+    for result in results:
+        parts.append(edge.leave(result.audio.reshape(-1)))
+        tokens += result.token_count
+    return Sound(np.concatenate(parts), tokens)
+
+
+def _model_in(folder: Path) -> Any:
+    from mlx_audio.tts.utils import load as load_model
+
+    with loading():
+        return load_model(folder)
+
+
+def load(spec: EngineSpec) -> MlxSpeech:
+    """Loads the model in `spec.folder`.
+
+    Options: `voices`, `default_voice`, `language`, `memory_share`; `temperature`, `top_p`, `top_k`, `max_tokens`; for a batch
+    session `batch_size` and `frames_per_step`; for Kokoro `phonemes`.
+    """
+    return MlxSpeech(spec)

@@ -1,0 +1,114 @@
+"""An engine whose steps take a set time, for measuring everything around an engine.
+
+Like an autoregressive model on an accelerator, a step costs the same for one stream as for a full batch, and brings some
+frames of sound. The sound is a tone whose pitch is a hash of the text, so that a listener can tell whose it is.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+
+SAMPLE_RATE = 24_000
+POISON = "poison"
+"""A piece with this word in it makes its step raise."""
+STALL = "stall"
+"""A piece with this word in it makes its first step take `stall_ms` longer."""
+
+
+@dataclass(slots=True)
+class SimulatedUtterance:
+    """Where a stream is: which piece, and how many samples of it are done."""
+
+    request: SpeechRequest
+    piece: int = 0
+    done: int = 0
+    closed: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """True when everything was said, or the caller left."""
+        return self.closed or self.piece >= len(self.request.pieces)
+
+
+class SimulatedEngine:
+    """`step_ms` a step, plus `item_ms` for each item in it, plus `stall_ms` for a piece that asks for it; `chunk_ms` of
+    sound; `character_ms` of sound a character."""
+
+    def __init__(self, spec: EngineSpec, sleep: Callable[[float], None] = time.sleep) -> None:
+        options = spec.options
+        self._step_seconds = _number(options.get("step_ms", 50)) / 1000
+        self._item_seconds = _number(options.get("item_ms", 0)) / 1000
+        self._chunk = int(_number(options.get("chunk_ms", 160)) / 1000 * SAMPLE_RATE)
+        self._stall_seconds = _number(options.get("stall_ms", 0)) / 1000
+        self._character = int(_number(options.get("character_ms", 60)) / 1000 * SAMPLE_RATE)
+        self._sleep = sleep
+
+    @property
+    def traits(self) -> SpeechTraits:
+        """One voice, at any speed."""
+        voice = Voice("tone", "und", "a tone for each text")
+        return SpeechTraits(SAMPLE_RATE, (voice,), voice.id, 0.25, 4.0, exact=True)
+
+    def open(self, request: SpeechRequest) -> SimulatedUtterance:
+        """Any text."""
+        return SimulatedUtterance(request)
+
+    def first_cost(self, request: SpeechRequest) -> float:
+        """Every step is as long as any other."""
+        return 1.0
+
+    def cost(self, utterance: SimulatedUtterance) -> float:
+        """Every step is as long as any other."""
+        return 1.0
+
+    def step(self, utterances: Sequence[SimulatedUtterance]) -> list[AudioChunk | Exception]:
+        """The next chunk of each."""
+        stall = self._stall_seconds if any(_stalls(utterance) for utterance in utterances) else 0.0
+        self._sleep(self._step_seconds + self._item_seconds * len(utterances) + stall)
+        return [self._advance(utterance) for utterance in utterances]
+
+    def close(self, utterance: SimulatedUtterance) -> None:
+        """Nothing is held."""
+        utterance.closed = True
+
+    def _advance(self, utterance: SimulatedUtterance) -> AudioChunk | Exception:
+        request = utterance.request
+        text, index = request.pieces[utterance.piece], request.first_index + utterance.piece
+        if POISON in text.lower():
+            utterance.closed = True
+            return ValueError(f"the text says {POISON!r}")
+        length = int(len(text) * self._character / request.speed)
+        samples = tone(text, utterance.done, min(length, utterance.done + self._chunk))
+        utterance.done += len(samples)
+        over = utterance.done >= length
+        if over:
+            utterance.piece, utterance.done = utterance.piece + 1, 0
+        return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over)
+
+
+def _stalls(utterance: SimulatedUtterance) -> bool:
+    return utterance.done == 0 and not utterance.finished and STALL in utterance.request.pieces[utterance.piece].lower()
+
+
+def tone(text: str, start: int, stop: int) -> Samples:
+    """Samples `start` to `stop` of the text's tone, float32 (n,), at a pitch of 200 to 2200 Hz."""
+    pitch = 200 + zlib.crc32(text.encode()) % 2000
+    times = np.arange(start, stop) / SAMPLE_RATE
+    samples: Samples = (0.25 * np.sin(2 * np.pi * pitch * times)).astype(np.float32)
+    return samples
+
+
+def _number(value: object) -> float:
+    return float(str(value))
+
+
+def load(spec: EngineSpec) -> SimulatedEngine:
+    """The engine; it needs no weights."""
+    return SimulatedEngine(spec)

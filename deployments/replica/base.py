@@ -1,0 +1,194 @@
+"""What every replica with a model does the same way: load on the engine thread, warm up, report, and say when it is stuck."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psutil
+import ray
+
+from deployments.engines import registry, sources
+from deployments.engines.protocols import EngineSpec, Memory, StepRecords
+from deployments.errors import MotetError
+from deployments.replica.cores import Threads, here, threads_of
+from deployments.replica.cpu_scheduling import CpuScheduling, apply
+from deployments.replica.engine_thread import EngineThread
+from deployments.replica.graph_capture import LONGEST_RECORDING_S, GraphCapture
+from deployments.replica.load import ReplicaLoad
+from deployments.replica.malloc_trim import EVERY_S, MallocTrim, keep_freed_memory
+from deployments.replica.memory_pressure import MemoryGuard
+from deployments.replica.metrics import MemoryMetrics, RecordMetrics, StepCounts, StepMetrics
+from deployments.replica.step_gate import Stepper
+from deployments.replica.step_scheduling import on_lanes
+from deployments.settings import StepSettings, StrictModel
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+logger = logging.getLogger("ray.serve")
+
+HEAVY_LIBRARIES = ("torch", "mlx")
+
+
+class ReplicaSettings(StrictModel):
+    """One model on one hardware class."""
+
+    model: str
+    engine: str
+    source: str | None
+    device: str
+    threads: Threads
+    reserved_cpus: float
+    """Of other placements that share the machine: those are not for `auto` threads."""
+    scheduling: CpuScheduling
+    sha256: Mapping[str, str]
+    options: Mapping[str, Any]
+    steps: StepSettings
+    stuck_after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """How a replica came up and what it takes.
+
+    `memory_bytes` is resident; `engine_memory` is what the engine's library holds, where it knows. `refusal` says why no new
+    work is taken now. `recorded` tells of an engine that records its steps.
+    """
+
+    model: str
+    device: str
+    load_seconds: float
+    warm_up_seconds: float
+    memory_bytes: int
+    heavy_libraries: tuple[str, ...]
+    scheduling: str
+    open_streams: int
+    steps: StepCounts
+    engine_memory: Memory | None = None
+    refusal: str | None = None
+    recorded: StepRecords | None = None
+
+
+class ModelReplica:
+    """Base of the deployments that hold an engine."""
+
+    # Ray Serve awaits a constructor that is a coroutine; the type checker knows only the other kind.
+    async def __init__(self, settings: ReplicaSettings, *extra: Any) -> None:  # type: ignore[misc]
+        self._settings = settings
+        self.thread = EngineThread(settings.model)
+        self.load = ReplicaLoad()
+        self.heap = MallocTrim(keep_freed_memory())
+        started = time.perf_counter()
+        engine = await self._loaded()
+        self.room = MemoryGuard(engine, self.thread, MemoryMetrics(settings.model))
+        self.recording = GraphCapture(engine, self.thread, RecordMetrics(settings.model))
+        self.prepare(engine, *extra)
+        self._load_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        await self.answer_once()
+        self._warm_up_seconds = time.perf_counter() - started
+        self.load = ReplicaLoad()  # what the warm-up took says nothing of the load
+        await self.thread.run(
+            self.heap.give_back
+        )  # whisper reads its weights twice, hibari its dictionaries: 84 and 55 MB
+        await self.room.ensure()  # a model that fills the memory by itself would refuse everything
+
+    def prepare(self, engine: Any, *extra: Any) -> None:
+        """Takes the loaded engine; `extra` is what the deployment was bound with beside its settings."""
+        raise NotImplementedError
+
+    async def answer_once(self) -> None:
+        """Answers one request of its own: the replica counts as ready only after that."""
+        raise NotImplementedError
+
+    async def _loaded(self) -> Any:
+        # Before the model loads, so that the threads it starts inherit it.
+        self._applied = await self.thread.run(apply, self._settings.scheduling)
+        for warning in self._applied.warnings:
+            logger.warning("%s: %s", self.model, warning)
+        try:
+            return await self.thread.run(load_engine, self._settings)
+        except MotetError as error:
+            raise RuntimeError(f"Model {self._settings.model!r} cannot be loaded. {error}") from error
+
+    def stepper(
+        self, advance: Callable[[Sequence[Item]], list[Result | Exception]], lanes: int | None = None
+    ) -> Stepper[Item, Result]:
+        """The gate and batch in front of one of the engine's calls, which takes items as one batch, or on `lanes`."""
+        self._step_metrics = StepMetrics(self.model)
+        self._steps = self._settings.steps
+        watched = self.recording.watched(self.room.watched(advance))
+        steps = self._steps if lanes is None else on_lanes(self._steps, lanes)
+        stepper = Stepper(self.heap.watched(watched), self.thread, steps, self._step_metrics)
+        self._lanes, self._configure_steps = lanes, stepper.configure
+        return stepper
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Called by Ray Serve at the start and when the config's step settings change; nothing is restarted. Settings that
+        are not named are as the model was configured."""
+        self._steps = StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config))
+        self._configure_steps(self._steps if self._lanes is None else on_lanes(self._steps, self._lanes))
+
+    def open_streams(self) -> int:
+        """How many streams are under way, where there are streams."""
+        return 0
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._settings.model
+
+    async def report(self) -> ReplicaReport:
+        """How this replica came up and what it takes."""
+        return ReplicaReport(
+            model=self._settings.model,
+            device=self._settings.device,
+            load_seconds=self._load_seconds,
+            warm_up_seconds=self._warm_up_seconds,
+            memory_bytes=psutil.Process().memory_info().rss,
+            heavy_libraries=tuple(name for name in HEAVY_LIBRARIES if name in sys.modules),
+            scheduling=self._applied.policy,
+            open_streams=self.open_streams(),
+            steps=self._step_metrics.counts,
+            engine_memory=self.room.memory,
+            refusal=self.room.refusal.message if self.room.refusal else None,
+            recorded=self.recording.records,
+        )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve where the number of replicas follows the load."""
+        return dict(self.load.stats())
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve; a replica whose step never ends, or whose memory never empties, is replaced. One that is idle
+        makes use of it."""
+        stuck_after_s = self._settings.stuck_after_seconds
+        self.thread.check(LONGEST_RECORDING_S if self.recording.under_way else stuck_after_s)
+        await self.room.check(stuck_after_s)
+        if not self.thread.busy_seconds:
+            idle = self.load.idle_seconds >= EVERY_S
+            self.thread.submit(self.heap.look_when_idle if idle else self.heap.look)
+        self.recording.record_when_idle(self.load.idle_seconds, self._steps.record_after_idle_s)
+
+
+def load_engine(settings: ReplicaSettings) -> Any:
+    """The engine that the settings name, with its weights found and checked."""
+    folder = str(sources.folder_of(sources.parse(settings.source), settings.sha256)) if settings.source else ""
+    threads = threads_of(settings.threads, lambda: here(_node_cpus()), settings.reserved_cpus)
+    return registry.load(
+        settings.engine, EngineSpec(settings.model, folder, settings.device, threads, settings.options)
+    )
+
+
+def _node_cpus() -> float | None:
+    """The CPUs that the Ray node of this process offers; None outside a cluster."""
+    if not ray.is_initialized():
+        return None
+    own = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return next((float(node["Resources"].get("CPU", 0.0)) for node in nodes if node["NodeID"] == own), None)

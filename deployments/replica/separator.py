@@ -1,0 +1,48 @@
+"""The deployment around a separation engine: chunks of every request share the engine's batches."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from deployments.engines.protocols import Chunk, SeparationEngine, SeparationTraits, Stems
+from deployments.errors import Failure
+from deployments.replica.base import ModelReplica
+from deployments.replica.error_log import logged_failure
+from deployments.replica.step_scheduling import StepRequest
+
+
+class Separator(ModelReplica):
+    """Takes sound apart, chunk by chunk."""
+
+    def prepare(self, engine: SeparationEngine) -> None:
+        """Takes the engine."""
+        self._engine = engine
+        self._stepper = self.stepper(engine.separate)
+
+    async def traits(self) -> SeparationTraits:
+        """What the model can do."""
+        return self._engine.traits
+
+    async def separate(self, chunk: Chunk | Failure) -> Stems | Failure:
+        """The chunk's stems. A failure upstream is handed on."""
+        if isinstance(chunk, Failure):
+            return chunk
+        try:
+            await self.room.ensure()
+            with self.load.work(chunk.samples.shape[-1] / chunk.sample_rate):
+                return (await self._stepper.step(chunk, _wish(chunk))).result
+        except Exception as error:
+            return logged_failure(error, self.model)
+
+    async def answer_once(self) -> None:
+        """Takes a second of silence apart."""
+        rate = self._engine.traits.sample_rates[0]
+        chunk = Chunk(np.zeros((1, rate), np.float32), rate, 0)
+        await self._stepper.step(chunk, _wish(chunk))
+
+
+def _wish(chunk: Chunk) -> StepRequest:
+    """First come, first served; a chunk costs its samples."""
+    return StepRequest(time.monotonic(), float(chunk.samples.size))

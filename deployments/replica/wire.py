@@ -1,0 +1,62 @@
+"""Sound between deployments: 16-bit, half the bytes of float32 on a path where a stream's first bytes travel.
+
+Every format that leaves the service has 16 bits or fewer, so nothing that a client could hear is lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deployments.engines.protocols import AudioChunk, FinishReason
+
+FULL_SCALE = 32768.0
+"""As the encoders count it, so that a sample that was packed once is packed to itself again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedChunk:
+    """An `AudioChunk` with its samples as little-endian 16-bit integers, and what it cost: how long the stream waited for
+    the step that made it, and how long that step took, in seconds."""
+
+    samples: bytes
+    sample_rate: int
+    index: int
+    text: str
+    last: bool
+    waited_s: float = 0.0
+    step_s: float = 0.0
+    finish_reason: FinishReason = "stop"
+    piece_over: bool = True
+
+
+def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> PackedChunk:
+    """For the way to another deployment."""
+    scaled = np.rint(chunk.samples * FULL_SCALE)
+    samples = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
+    return PackedChunk(
+        samples,
+        chunk.sample_rate,
+        chunk.index,
+        chunk.text,
+        chunk.last,
+        waited_s,
+        step_s,
+        chunk.finish_reason,
+        chunk.piece_over,
+    )
+
+
+def unpack(packed: PackedChunk) -> AudioChunk:
+    """As it was, to 16 bits."""
+    samples = np.frombuffer(packed.samples, "<i2").astype(np.float32) / np.float32(FULL_SCALE)
+    return AudioChunk(
+        samples,
+        packed.sample_rate,
+        packed.index,
+        packed.text,
+        packed.last,
+        finish_reason=packed.finish_reason,
+        piece_over=packed.piece_over,
+    )

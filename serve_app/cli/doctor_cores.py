@@ -1,0 +1,68 @@
+"""What `threads: auto` comes to on this machine, and the memory that it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from deployments.replica.cores import here, threads_of
+from deployments.replica.malloc_trim import keep_freed_memory
+from deployments.tasks.speech import SpeechTask, speak_here
+from serve_app.cli import local
+from serve_app.config import AppConfig, Model, Placement
+from serve_app.reserved_cpus import reserved_cpus
+
+MB = 1_000_000
+WORD = "water "
+
+
+@dataclass(frozen=True, slots=True)
+class AllCores:
+    """A placement with `auto` threads: how many they are here, and of what. `thread_bytes` is what each holds while it
+    speaks the longest piece; None where that was not measured."""
+
+    placement: str
+    threads: int
+    offer: str
+    thread_bytes: int | None
+
+    def __str__(self) -> str:
+        words = f"{self.placement}: threads: auto is {self.threads} here ({self.offer})"
+        if self.thread_bytes is None:
+            return words
+        each = self.thread_bytes / MB
+        return f"{words}, {each:.0f} MB for each while it speaks the longest piece, {each * self.threads:.0f} MB in all"
+
+
+def all_cores(app: AppConfig) -> Iterator[AllCores]:
+    """Every placement whose threads are `auto`. One that cannot be loaded here is listed without its memory."""
+    for name, model in app.models.items():
+        for placement in model.placements:
+            if placement.hardware.threads == "auto":
+                yield _found(name, model, placement, app)
+
+
+def _found(name: str, model: Model, placement: Placement, app: AppConfig) -> AllCores:
+    kind, offer = placement.hardware.kind, here()
+    threads = threads_of("auto", lambda: offer, reserved_cpus(name, kind, app.models))
+    try:
+        held = _thread_bytes(name, model.on(placement), placement, app.speech.pieces.piece_characters)
+    except Exception:
+        held = None  # what is wrong with the model is told where it is tried
+    return AllCores(f"{name}@{kind}", threads, str(offer), held)
+
+
+def _thread_bytes(name: str, model: Model, placement: Placement, characters: int) -> int | None:
+    """What the longest piece takes beyond a short one. Freed memory is kept meanwhile, so it is still resident."""
+    allocator = keep_freed_memory()
+    if allocator is None or model.task != "speech":
+        return None
+    engine = local.load_engine(name, model, placement.hardware)
+    rss: list[int] = []
+    for text in ("Ready.", (WORD * characters)[:characters]):
+        allocator.give_back()
+        list(speak_here(SpeechTask((text,), engine.traits.default_voice, 1.0, 0), engine))
+        rss.append(psutil.Process().memory_info().rss)
+    return max(0, rss[1] - rss[0])

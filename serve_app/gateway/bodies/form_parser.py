@@ -1,0 +1,148 @@
+"""Multipart forms, parsed by python-multipart block by block, with bounds on everything that a client chooses.
+
+Calls block, on the parser and on the disk: large ones are made on an input thread
+(`serve_app/gateway/bodies/input_thread.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from deployments.errors import MotetError, fail
+from serve_app.gateway.bodies.storage import storing
+
+MOST_FILES = 2
+MOST_FIELDS = 32
+MOST_FIELD_BYTES = 64 * 1024
+LONGEST_NAME = 64
+"""Characters of a field's name. What is longer is cut: no field is called so."""
+IN_MEMORY_BYTES = 1024 * 1024
+"""Of a file. What is larger is on disk."""
+
+File = SpooledTemporaryFile[bytes]
+
+
+class FormParser:
+    """Takes a form's bytes; `fields` and `files` are those parts that have ended, in the order in which they came.
+
+    `feed` and `end` raise `MotetError`: invalid for what is no form or over the bounds above, storage_full where the disk is
+    full. Whoever made the parser closes it: that removes the files.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        self.fields: list[tuple[str, str]] = []
+        self.files: list[tuple[str, File]] = []
+        self._opened: list[File] = []
+        self._begun_fields = 0
+        self._header_name, self._header_value, self._disposition = bytearray(), bytearray(), b""
+        self._name = ""
+        self._file: File | None = None
+        self._data = bytearray()
+        _, parameters = parse_options_header(content_type)
+        callbacks: Any = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": lambda data, start, end: self._header_name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
+            "on_part_data": self._take,
+            "on_part_end": self._end_part,
+        }
+        if b"boundary" not in parameters:
+            raise _unreadable("Its content type has no boundary.")
+        with _parsing():
+            self._parser = MultipartParser(parameters[b"boundary"], callbacks)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether closing takes a while."""
+        return any(getattr(file, "_rolled", True) for file in self._opened)
+
+    def feed(self, data: bytes) -> None:
+        """Takes more of the form."""
+        with _parsing():
+            self._parser.write(data)
+        self._write_data()
+
+    def end(self) -> None:
+        """No more comes."""
+        with _parsing():
+            self._parser.finalize()
+        for _, file in self.files:
+            file.seek(0)
+
+    def close(self) -> None:
+        """Removes the files; safe to call twice."""
+        for file in self._opened:
+            with suppress(OSError):  # what a full disk did not take is tried again here
+                file.close()
+
+    def _begin_part(self) -> None:
+        self._disposition, self._file = b"", None
+        self._data.clear()
+
+    def _end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = bytes(self._header_value)
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _end_headers(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise _unreadable("A part has no name.")
+        self._name = _text(options[b"name"])[:LONGEST_NAME]
+        if b"filename" in options:
+            if len(self._opened) == MOST_FILES:
+                raise _unreadable(f"It has more than {MOST_FILES} files.")
+            self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)
+            self._opened.append(self._file)
+        else:
+            self._begun_fields += 1
+            if self._begun_fields > MOST_FIELDS:
+                raise _unreadable(f"It has more than {MOST_FIELDS} fields.")
+
+    def _take(self, data: bytes, start: int, end: int) -> None:
+        """The parser gives a part's data in pieces, of a few bytes each where they look like a border."""
+        self._data += memoryview(data)[start:end]
+        if self._file is None and len(self._data) > MOST_FIELD_BYTES:
+            raise _unreadable(f"A field has more than {MOST_FIELD_BYTES:,} bytes.")
+
+    def _write_data(self) -> None:
+        if self._file is not None and self._data:
+            with storing("uploads"):
+                self._file.write(self._data)
+            self._data.clear()
+
+    def _end_part(self) -> None:
+        if self._file is None:
+            self.fields.append((self._name, _text(self._data)))
+        else:
+            self._write_data()
+            self.files.append((self._name, self._file))
+        self._begin_part()
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    try:
+        yield
+    except FormParserError as error:
+        raise _unreadable("It is not a valid multipart form.") from error
+
+
+def _text(data: bytes | bytearray) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _unreadable(cause: str) -> MotetError:
+    return fail("invalid", f"The form cannot be read: {cause}", "Send a multipart form.", code="form_invalid")

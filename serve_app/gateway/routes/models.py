@@ -1,0 +1,65 @@
+"""GET /v1/models: what this service can do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from deployments.errors import MotetError, fail, quoted
+from serve_app.gateway.service import service_of
+
+router = APIRouter()
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """Every model and alias, whoever answers now. All are asked at once: those that do not answer are waited for."""
+    directory = service_of(request).directory
+    names = [*directory.models, *directory.aliases]
+    return {"object": "list", "data": await asyncio.gather(*(_entry(name, request) for name in names))}
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, request: Request) -> dict[str, Any]:
+    """One model or alias."""
+    directory = service_of(request).directory
+    if name not in directory.models and name not in directory.aliases:
+        known = ", ".join(directory.models)
+        raise fail(
+            "not_found",
+            f"The model {quoted(name)} does not exist.",
+            f"Models: {known}.",
+            param="model",
+            code="model_not_found",
+        )
+    return await _entry(name, request)
+
+
+async def _entry(name: str, request: Request) -> dict[str, Any]:
+    directory = service_of(request).directory
+    own = directory.aliases.get(name, name)
+    config = directory.models[own]
+    facts: dict[str, Any] = {"task": config.task, "placements": [p.hardware.kind for p in config.placements]}
+    if own != name:
+        facts["alias_of"] = own
+    else:
+        facts["aliases"] = list(config.aliases)
+    if config.task == "separation" and (stems := await _stems(own, request)):
+        facts["stems"] = stems
+    return {"id": name, "object": "model", "created": 0, "owned_by": "motet", "motet": facts}
+
+
+async def _stems(name: str, request: Request) -> list[str]:
+    """What a model separates, or nothing where no replica is there to tell it: none is woken for that or waited for."""
+    service = service_of(request)
+    placed = service.directory.placements(name)
+    await asyncio.gather(*(each.look() for each in placed))
+    if not any(each.alive for each in placed):
+        return []
+    try:
+        async with asyncio.timeout(service.config.spillover.silent_s + service.config.spillover.life_sign_s):
+            return list((await service.directory.traits(name)).stems)
+    except (MotetError, TimeoutError):
+        return []

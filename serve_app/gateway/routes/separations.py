@@ -1,0 +1,200 @@
+"""POST /v1/audio/separations: a recording in, its stems out.
+
+One stem is answered as a sound that streams while the rest is still being separated; several as a ZIP file, or interleaved
+as server-sent events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field, StringConstraints
+from starlette.responses import Response
+
+from deployments.audio.chunking import plan_chunks
+from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder
+from deployments.engines.protocols import SeparationTraits
+from deployments.errors import MotetError, fail, quoted
+from deployments.replica.pipeline import Merged, SeparationTask
+from deployments.settings import StrictModel
+from deployments.tasks.separation import usual_overlap_seconds
+from serve_app.config import Separation
+from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
+from serve_app.gateway.errors import ModelName, validated
+from serve_app.gateway.service import service_of
+from serve_app.gateway.sse import event, event_stream, stream_of
+from serve_app.gateway.stem_archive import StemArchive
+
+router = APIRouter()
+
+MOST_STEMS = 32
+"""That a request may name. More names than that are not read."""
+
+
+class SeparationFields(StrictModel):
+    """The form's fields, without its files. Seconds are of audio."""
+
+    model: ModelName
+    description: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    chunk_seconds: Annotated[float, Field(gt=0)] | None = None
+    overlap_seconds: Annotated[float, Field(ge=0)] | None = None
+    response_format: AudioFormat = "wav"
+    stream_format: Literal["audio", "sse"] = "audio"
+    stems: Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=MOST_STEMS)] = ()
+
+
+@router.post("/v1/audio/separations")
+async def separations(request: Request) -> Response:
+    """Takes a recording apart."""
+    form = await read_form(request, repeated=("stems",))
+    try:
+        return await _separated(form, request)
+    except BaseException:
+        await form.close()
+        raise
+
+
+async def _separated(form: UploadForm, request: Request) -> Response:
+    service = service_of(request)
+    fields = validated(SeparationFields, _split_stems(form.fields))
+    name = service.directory.resolve(fields.model, "separation")
+    service.directory.ensure_not_frozen(name)
+    traits: SeparationTraits = await service.directory.traits(name)
+    stems = _stems(fields, traits)
+    task = await _task(fields, form, traits, service.config.separation)
+    upload = blocks_of(form.file, service.config.separation.block_bytes)
+    assert service.graph is not None, "a model separates, so there is a graph"
+    graph = service.graph.run(upload, task, lambda: service.directory.placements(name)[0])
+    stretches = _until_closed(graph, form)
+    headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
+    audio = fields.response_format
+    if fields.stream_format == "sse":
+        return await event_stream(_events(stretches, stems, audio), headers)
+    if len(stems) == 1:
+        return await stream_of(_one_stem(stretches, stems[0], audio), FORMATS[audio].media_type, headers)
+    headers["content-disposition"] = 'attachment; filename="stems.zip"'
+    return await stream_of(_archive(stretches, stems, audio), "application/zip", headers)
+
+
+def _split_stems(fields: dict[str, Any]) -> dict[str, Any]:
+    """`stems=a,b` is the same as `stems=a` twice."""
+    names = (name.strip() for text in fields.get("stems", []) for name in text.split(",", MOST_STEMS + 1))
+    stems = [name for name in names if name]
+    return {**fields, "stems": stems}
+
+
+def _stems(fields: SeparationFields, traits: SeparationTraits) -> tuple[str, ...]:
+    """The stems to answer with: those asked for, or all."""
+    for stem in fields.stems:
+        if stem not in traits.stems:
+            raise fail(
+                "invalid",
+                f"The model {quoted(fields.model)} has no stem {quoted(stem)}.",
+                f"Its stems: {', '.join(traits.stems)}.",
+                param="stems",
+                code="stem_not_found",
+            )
+    return tuple(dict.fromkeys(fields.stems)) or traits.stems
+
+
+async def _task(
+    fields: SeparationFields, form: UploadForm, traits: SeparationTraits, settings: Separation
+) -> SeparationTask:
+    if fields.description and not traits.takes_description:
+        raise _cannot(fields.model, "a description")
+    reference = form.files.get("reference")
+    if reference is not None and not traits.takes_reference:
+        raise _cannot(fields.model, "a reference")
+    chunk = fields.chunk_seconds or settings.chunk_seconds
+    if not settings.min_chunk_seconds <= chunk <= settings.max_chunk_seconds:
+        raise fail(
+            "invalid",
+            f"Chunks of {chunk:g} s are not possible here.",
+            f"Use {settings.min_chunk_seconds:g} to {settings.max_chunk_seconds:g} s.",
+            param="chunk_seconds",
+        )
+    overlap = usual_overlap_seconds(settings, chunk) if fields.overlap_seconds is None else fields.overlap_seconds
+    plan_chunks(chunk, overlap, min(traits.sample_rates))  # refuses what does not fit before anything is decoded
+    return SeparationTask(
+        sample_rates=traits.sample_rates,
+        chunk_seconds=chunk,
+        overlap_seconds=overlap,
+        description=fields.description,
+        reference=await reference.read() if reference is not None else None,
+        size_bytes=form.file.size,
+    )
+
+
+def _cannot(model: str, what: str) -> MotetError:
+    return fail(
+        "unsupported", f"The model {quoted(model)} does not take {what}.", "Leave it out.", param=what.split()[-1]
+    )
+
+
+async def _until_closed(stretches: AsyncGenerator[Merged], form: UploadForm) -> AsyncGenerator[Merged]:
+    """The same stream; the upload lives as long as it does."""
+    try:
+        async with aclosing(stretches):
+            async for stretch in stretches:
+                yield stretch
+    finally:
+        await form.close()
+
+
+async def _encoded(
+    stretches: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat
+) -> AsyncGenerator[tuple[str, bytes]]:
+    """Each stem's bytes as they come, one muxer per stem. Encoding happens beside the event loop."""
+    encoders: dict[str, Encoder] = {}
+    try:
+        async with aclosing(stretches):
+            async for stretch in stretches:
+                for stem in stems:
+                    samples = stretch.stems[stem]
+                    if stem not in encoders:
+                        encoders[stem] = open_encoder(audio, stretch.sample_rate, len(samples))
+                    yield stem, await asyncio.to_thread(encoders[stem].encode, samples)
+        for stem, encoder in encoders.items():
+            yield stem, await asyncio.to_thread(encoder.finish)
+    finally:
+        for encoder in encoders.values():
+            encoder.close()
+
+
+async def _one_stem(stretches: AsyncGenerator[Merged], stem: str, audio: AudioFormat) -> AsyncGenerator[bytes]:
+    async with aclosing(_encoded(stretches, (stem,), audio)) as encoded:
+        async for _, data in encoded:
+            if data:
+                yield data
+
+
+async def _events(stretches: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
+    """Every stem's bytes, interleaved as they come."""
+    async with aclosing(_encoded(stretches, stems, audio)) as encoded:
+        async for stem, data in encoded:
+            if data:
+                text = base64.b64encode(data).decode()
+                yield event({"type": "separation.audio.delta", "stem": stem, "audio": text})
+    yield event({"type": "separation.audio.done", "stems": list(stems)})
+
+
+async def _archive(
+    stretches: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat
+) -> AsyncGenerator[bytes]:
+    """A ZIP file. Its first stem leaves as it comes; the others wait on disk for their turn."""
+    names = {stem: f"{stem}.{FORMATS[audio].extension}" for stem in stems}
+    archive = StemArchive(names)
+    try:
+        async with aclosing(_encoded(stretches, stems, audio)) as encoded:
+            async for stem, data in encoded:
+                if ready := await asyncio.to_thread(archive.add, stem, data):
+                    yield ready
+        for block in archive.rest():
+            yield block
+    finally:
+        archive.close()

@@ -1,0 +1,109 @@
+"""POST /v1/audio/transcriptions: a recording in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field, StringConstraints, field_validator
+from starlette.responses import Response
+
+from deployments.engines.protocols import RecognitionOptions
+from deployments.settings import StrictModel
+from deployments.tasks.transcription import TranscriptWindow
+from serve_app.gateway.bodies.uploads import read_form
+from serve_app.gateway.errors import ModelName, validated
+from serve_app.gateway.routing.admission import Ticket
+from serve_app.gateway.service import service_of
+from serve_app.gateway.sse import event, event_stream
+from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
+
+router = APIRouter()
+
+ENCODED_BYTES_PER_SECOND = 16_000
+"""Of a compressed recording at 128 kbit/s. How long a recording really is is learned while it is transcribed; admission
+corrects its predictions by that."""
+
+
+class RecognitionFields(StrictModel):
+    """The form's fields, as OpenAI names them, without the file."""
+
+    model: ModelName
+    language: Annotated[str, StringConstraints(max_length=64)] | None = None
+    prompt: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    response_format: TranscriptFormat = "json"
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    stream: bool = False
+    timestamp_granularities: tuple[Literal["word", "segment"], ...] = ("segment",)
+
+    @field_validator("language")
+    @classmethod
+    def _plain_language(cls, language: str | None) -> str | None:
+        """`en-US` and `EN` mean `en`."""
+        return language.lower().split("-")[0] if language else None
+
+    def options(self, *, translate: bool) -> RecognitionOptions:
+        """What the engine is asked."""
+        return RecognitionOptions(
+            language=self.language,
+            prompt=self.prompt or None,
+            temperature=self.temperature,
+            translate=translate,
+            word_times="word" in self.timestamp_granularities,
+        )
+
+
+@router.post("/v1/audio/transcriptions")
+async def transcriptions(request: Request) -> Response:
+    """Transcribes a recording in its own language."""
+    return await recognized(request, translate=False)
+
+
+async def recognized(request: Request, *, translate: bool) -> Response:
+    """Transcribes or translates."""
+    service = service_of(request)
+    directory = service.directory
+    form = await read_form(request, repeated=("timestamp_granularities",))
+    try:
+        fields = validated(RecognitionFields, form.fields)
+        name = directory.resolve(fields.model, "transcription")
+        recording = await form.file.read()
+    finally:
+        await form.close()
+    ticket = service.admit(name, request.headers, len(recording) / ENCODED_BYTES_PER_SECOND)
+    answers = directory.stream(name, "transcribe", recording, fields.options(translate=translate), ticket=ticket)
+    heard = _noticed(answers, ticket)
+    if fields.stream:
+        return await event_stream(_events(heard))
+    async with aclosing(heard):
+        everything = [item async for item in heard]
+    return rendered(everything, fields.response_format, fields, "translate" if translate else "transcribe")
+
+
+async def _noticed(heard: AsyncGenerator[TranscriptWindow], ticket: Ticket) -> AsyncGenerator[TranscriptWindow]:
+    """The same; admission learns how far the recording is done."""
+    done_seconds = 0.0
+    try:
+        async with aclosing(heard):
+            async for item in heard:
+                ticket.made(item.until_seconds - done_seconds)
+                done_seconds = item.until_seconds
+                yield item
+        ticket.complete()
+    finally:
+        ticket.close()
+
+
+async def _events(heard: AsyncGenerator[TranscriptWindow]) -> AsyncGenerator[bytes]:
+    """OpenAI's events: a delta for each window, then the whole text."""
+    said, seconds = "", 0.0
+    async with aclosing(heard):
+        async for item in heard:
+            seconds = item.until_seconds
+            if text := item.transcript.text:
+                delta = f" {text}" if said else text
+                said += delta
+                yield event({"type": "transcript.text.delta", "delta": delta})
+    yield event({"type": "transcript.text.done", "text": said, "usage": {"type": "duration", "seconds": seconds}})

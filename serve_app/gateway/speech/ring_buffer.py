@@ -1,0 +1,93 @@
+"""What lies between the engine and the socket: bounded, with one writer and one reader on one thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import numpy as np
+
+from deployments.engines.protocols import Samples
+
+
+class Buffer(Protocol):
+    """Holds samples, the oldest first."""
+
+    level: int
+
+    @property
+    def room(self) -> int:
+        """How many more samples fit now."""
+
+    def write(self, samples: Samples) -> int:
+        """Takes as many of the samples (n,) as it can; returns how many."""
+
+    def read(self, count: int) -> Samples:
+        """Takes out samples, up to `count` where it cuts."""
+
+
+class HandOver:
+    """Passes chunks on whole and without a copy. Takes one while it holds less than its capacity, so that it never holds
+    more than that and one chunk."""
+
+    def __init__(self, capacity: int) -> None:
+        self._chunks: deque[Samples] = deque()
+        self._capacity = capacity
+        self.level = 0
+
+    @property
+    def room(self) -> int:
+        """How many more samples it waits for; none when it holds its capacity."""
+        return max(0, self._capacity - self.level)
+
+    def write(self, samples: Samples) -> int:
+        """Takes all of the samples, or none."""
+        if self.room == 0:
+            return 0
+        self._chunks.append(samples)
+        self.level += len(samples)
+        return len(samples)
+
+    def read(self, count: int) -> Samples:
+        """Takes out the oldest chunk, whatever `count` is."""
+        samples = self._chunks.popleft()
+        self.level -= len(samples)
+        return samples
+
+
+class RingBuffer:
+    """Holds at most `capacity` mono float32 samples."""
+
+    def __init__(self, capacity: int) -> None:
+        self._ring: Samples = np.zeros(capacity, np.float32)
+        self._read = 0
+        self.level = 0
+
+    @property
+    def capacity(self) -> int:
+        """How many samples fit."""
+        return len(self._ring)
+
+    @property
+    def room(self) -> int:
+        """How many more samples fit now."""
+        return self.capacity - self.level
+
+    def write(self, samples: Samples) -> int:
+        """Takes as many of the samples (n,) as fit; returns how many."""
+        count = min(len(samples), self.room)
+        start = (self._read + self.level) % self.capacity
+        before_end = min(count, self.capacity - start)
+        self._ring[start : start + before_end] = samples[:before_end]
+        self._ring[: count - before_end] = samples[before_end:count]
+        self.level += count
+        return count
+
+    def read(self, count: int) -> Samples:
+        """Takes out up to `count` samples, the oldest first."""
+        count = min(count, self.level)
+        before_end = min(count, self.capacity - self._read)
+        taken = np.concatenate([self._ring[self._read : self._read + before_end], self._ring[: count - before_end]])
+        self._read = (self._read + count) % self.capacity
+        self.level -= count
+        return taken

@@ -1,0 +1,247 @@
+"""Clips of voices that clients sent, kept as files: one a voice, in a folder for each owner.
+
+A voice's id is the hash of its sound and its words, so the same clip is the same voice, and nothing that a client says
+becomes part of a path. What a client may name is looked up by that id in its own folder and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
+
+from deployments.audio.decode import decode_all
+from deployments.engines.protocols import Samples, VoiceReference
+from deployments.errors import MotetError, fail, quoted
+from deployments.settings import StrictModel
+from serve_app.gateway.bodies.storage import storing
+
+logger = logging.getLogger("ray.serve")
+
+SAMPLE_RATE = 24_000
+"""What most models that clone work at."""
+
+PEAK = 0.9
+SILENT_BELOW = 1e-3
+"""Root mean square of full scale, without the mean: a constant is no sound, whatever its level."""
+LOUDEST = 4.0
+"""Times full scale: codecs overshoot by less. The decoder cuts numbers beyond its own limit, which is above this one."""
+
+_ID = re.compile(r"^voice_[0-9a-f]{32}$")
+
+Taken = TypeVar("Taken")
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class VoiceSettings(StrictModel):
+    """Where uploaded voices are kept, and how many of which length. Gateways on several machines need one shared folder."""
+
+    folder: str
+    max_voices: Count
+    max_voices_per_key: Count
+    min_seconds: Seconds
+    max_seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVoice:
+    """A voice as its owner described it. `text` is what the clip says, where that was told; times in seconds."""
+
+    id: str
+    name: str
+    consent: str
+    text: str | None
+    created_at: int
+    seconds: float
+
+
+_VOICE = TypeAdapter(StoredVoice)
+
+
+def is_id(name: str) -> bool:
+    """Whether a name has the form of an uploaded voice's id."""
+    return _ID.match(name) is not None
+
+
+class VoiceStore:
+    """Reads and writes files: call it beside the event loop. `owner` is a word of our own making, never a client's."""
+
+    def __init__(self, settings: VoiceSettings, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._folder = Path(settings.folder).expanduser()
+        self._clock = clock
+        self._writing = threading.Lock()
+
+    def add(self, owner: str, recording: bytes, name: str, consent: str, text: str | None) -> StoredVoice:
+        """Keeps a clip. The same clip again is the voice that is there, with what was said of it first.
+
+        Raises `MotetError`: what decoding raises, invalid for a clip that is too short or silent and for one that is there
+        with another consent, too_large for one that is too long and when there are too many, storage_full when the disk is
+        full.
+        """
+        samples = self._normalised(recording)
+        id = _id_of(samples, text)
+        seconds = round(len(samples) / SAMPLE_RATE, 3)
+        voice = StoredVoice(id, name, consent, text, int(self._clock()), seconds)
+        with self._writing:
+            if self._path(owner, id).exists():
+                return _if_agreed(_described(self._path(owner, id)), id, consent)
+            self._refuse_when_full(owner)
+            self._write(self._path(owner, id), voice, samples)
+        return voice
+
+    def listed(self, owner: str) -> list[StoredVoice]:
+        """The owner's voices, the oldest first. One whose file is damaged is logged and left out."""
+        files = (self._folder / owner).glob("voice_*.npz")
+        found = [voice for file in files if (voice := _described(file)) is not None]
+        return sorted(found, key=lambda voice: (voice.created_at, voice.id))
+
+    def get(self, owner: str, id: str) -> StoredVoice:
+        """Raises `MotetError` (not_found), also for somebody else's voice and for one whose file is damaged."""
+        voice = _described(self._path(owner, id)) if is_id(id) else None
+        if voice is None:
+            raise _unknown(id)
+        return voice
+
+    def reference(self, owner: str, id: str) -> VoiceReference:
+        """The clip, for an engine. Raises as `get` does."""
+        voice = self.get(owner, id)
+        samples = _taken(self._path(owner, id), _samples)
+        if samples is None:
+            raise _unknown(id)
+        return VoiceReference(id, samples, SAMPLE_RATE, voice.text)
+
+    def delete(self, owner: str, id: str) -> None:
+        """Removes a voice, be its file damaged. Raises `MotetError` (not_found), also for somebody else's voice."""
+        if not is_id(id):
+            raise _unknown(id)
+        try:
+            with self._writing:
+                self._path(owner, id).unlink()
+        except FileNotFoundError as error:
+            raise _unknown(id) from error
+
+    def _path(self, owner: str, id: str) -> Path:
+        return self._folder / owner / f"{id}.npz"
+
+    def _normalised(self, recording: bytes) -> NDArray[np.int16]:
+        """Mono at 24 kHz with its loudest sample at `PEAK`."""
+        settings = self._settings
+        samples = self._decoded(recording)
+        if len(samples) < settings.min_seconds * SAMPLE_RATE:
+            cause = f"The clip lasts {len(samples) / SAMPLE_RATE:.1f} s; a voice needs {settings.min_seconds:g} s."
+            raise fail("invalid", cause, "Send a longer one.", param="audio_sample", code="audio_too_short")
+        _refuse_what_is_no_voice(samples)
+        levelled: NDArray[np.int16] = np.rint(samples * (PEAK * 32767 / np.abs(samples).max())).astype("<i2")
+        return levelled
+
+    def _decoded(self, recording: bytes) -> Samples:
+        """The clip in mono. What is wrong with it is wrong with this form's field, which is not the decoder's usual one."""
+        try:
+            samples: Samples = decode_all(recording, SAMPLE_RATE, True, self._settings.max_seconds)[0]
+        except MotetError as error:
+            raise MotetError(replace(error.failure, param="audio_sample")) from error
+        return samples
+
+    def _refuse_when_full(self, owner: str) -> None:
+        settings = self._settings
+        own = sum(1 for _ in (self._folder / owner).glob("voice_*.npz"))
+        everyones = sum(1 for _ in self._folder.glob("*/voice_*.npz"))
+        if own >= settings.max_voices_per_key or everyones >= settings.max_voices:
+            raise fail("too_large", "There is no room for another voice.", "Delete one first.", code="too_many_voices")
+
+    @staticmethod
+    def _write(path: Path, voice: StoredVoice, samples: NDArray[np.int16]) -> None:
+        """The file is there whole or not at all, and for its owner's eyes."""
+        about = np.frombuffer(json.dumps(asdict(voice)).encode(), np.uint8)
+        with storing("voices"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, unfinished = tempfile.mkstemp(prefix=".", dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.savez(file, about=about, samples=samples)
+                    file.flush()
+                    os.fsync(file.fileno())  # some disks say only now that they are full
+                Path(unfinished).replace(path)
+            finally:
+                Path(unfinished).unlink(missing_ok=True)
+
+
+def _refuse_what_is_no_voice(samples: Samples) -> None:
+    """Raises `MotetError` (invalid)."""
+    if not np.abs(samples).max() <= LOUDEST:  # also what is no number
+        cause = f"The clip's samples are beyond {LOUDEST:g} times full scale."
+        remedy = "Send floats between -1 and 1, or whole numbers."
+        raise fail("invalid", cause, remedy, param="audio_sample", code="overloud_audio")
+    edge = len(samples) // 50  # where resampling rings, as a constant begins and ends
+    if np.std(samples[edge : len(samples) - edge], dtype=np.float64) < SILENT_BELOW:
+        cause = "The clip is silent."
+        raise fail("invalid", cause, "Send one with speech.", param="audio_sample", code="silent_audio")
+
+
+def _id_of(samples: NDArray[np.int16], text: str | None) -> str:
+    digest = hashlib.sha256(samples.tobytes())
+    digest.update(b"\0" + (text or "").encode())
+    return f"voice_{digest.hexdigest()[:32]}"
+
+
+def _if_agreed(kept: StoredVoice | None, id: str, consent: str) -> StoredVoice:
+    """A consent is a record: another one does not take its place unnoticed, nor that of one that cannot be read now."""
+    if kept is None:
+        cause, remedy = f"This clip is the voice {id!r} already, and its file cannot be read.", "Send it again after"
+    elif kept.consent != consent:
+        cause, remedy = f"This clip is the voice {id!r} already, with another consent.", "Send that consent, or first"
+    else:
+        return kept
+    raise fail("invalid", cause, f"{remedy} DELETE /v1/audio/voices/{id}.", param="consent", code="voice_exists")
+
+
+def _described(file: Path) -> StoredVoice | None:
+    """What is known of a voice; None when it is gone or damaged."""
+    return _taken(file, lambda stored: _about(stored, file.stem))
+
+
+def _taken(file: Path, take: Callable[[Any], Taken]) -> Taken | None:
+    """A part of a voice's file; None when the file is gone, or damaged, which is logged."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return take(stored)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # reading fails in as many ways as a file can be damaged
+        logger.warning("The voice in %s cannot be read and is left out: %s: %s", file, type(error).__name__, error)
+        return None
+
+
+def _about(stored: Any, id: str) -> StoredVoice:
+    """Raises for fields that are missing, of another type or of another release, and for a file under another name."""
+    voice = _VOICE.validate_python(asdict(StoredVoice(**json.loads(stored["about"].tobytes()))))
+    if voice.id != id:
+        raise ValueError(f"it describes {voice.id!r}")
+    return voice
+
+
+def _samples(stored: Any) -> Samples:
+    samples: NDArray[np.int16] = stored["samples"]
+    if samples.ndim != 1 or samples.dtype != np.int16:
+        raise ValueError(f"the samples are {samples.dtype} of shape {samples.shape}")
+    return samples.astype(np.float32) / np.float32(32768)
+
+
+def _unknown(id: str) -> MotetError:
+    remedy = "GET /v1/audio/voices lists yours."
+    return fail("not_found", f"There is no voice {quoted(id)}.", remedy, param="voice", code="voice_not_found")

@@ -1,0 +1,135 @@
+"""Listeners who come one after the other and play in real time, and how many of them never hear a gap.
+
+An engine is driven as a replica drives it: whoever waits when a step ends is chosen for the next one by `scheduling.choose`,
+and is not made further ahead of its player than the service makes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from deployments.engines.protocols import AudioChunk, BoundsItsStep, SpeechEngine, SpeechRequest
+from deployments.replica.step_scheduling import Candidate, Playback, StepRequest, choose
+from serve_app.config import Pacing, Steps
+from tests.load.speakers import Speakers
+
+HEAD_START_SECONDS = 0.2
+"""A player's buffer: it starts so long after the first sound has come (the service's smallest ring buffer)."""
+ARRIVAL_SECONDS = 3.0
+"""All listeners come within so long, at random moments, or within a quarter of what they listen to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What some listeners heard. `first_audio` is from each one's arrival, in seconds; `gaps` are all that were heard."""
+
+    first_audio: tuple[float, ...]
+    gaps: tuple[float, ...]
+    seconds_of_audio: float
+    seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """One of them. `plays_until` is when its player runs dry; times are seconds since the first moment of the run."""
+
+    came_s: float
+    utterance: Any
+    playback: Playback
+    first_s: float | None = None
+    plays_until_s: float = 0.0
+    made_seconds: float = 0.0
+    gaps: list[float] = field(default_factory=list)
+
+    def hear(self, chunk: AudioChunk, now_s: float) -> None:
+        """A chunk came, pending or not."""
+        if not chunk.seconds:
+            return
+        if self.first_s is None:
+            self.first_s, self.plays_until_s = now_s, now_s + HEAD_START_SECONDS
+        elif now_s > self.plays_until_s:
+            self.gaps.append(now_s - self.plays_until_s)
+            self.plays_until_s = now_s
+        self.plays_until_s += chunk.seconds
+        self.made_seconds += chunk.seconds
+        self.playback.heard(chunk.seconds, now_s)
+
+
+@dataclass(slots=True)
+class Room:
+    """A replica's way with its streams, on a clock that is passed in."""
+
+    engine: SpeechEngine[Any]
+    steps: Steps = field(default_factory=Steps)
+    pacing: Pacing = field(default_factory=Pacing)
+    clock: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
+
+    @property
+    def _most_ahead_s(self) -> float:
+        """A stream that is played as it comes is made so far ahead: the look-ahead and the ring buffer."""
+        return (self.pacing.look_ahead_ms + self.pacing.capacity_ms) / 1000
+
+    def listen(self, requests: Sequence[SpeechRequest], arrivals: Sequence[float]) -> Listening:
+        """Speaks each request to a listener that comes at its arrival, in seconds from now, in ascending order."""
+        began, coming = self.clock(), list(zip(arrivals, requests, strict=True))
+        here: list[Listener] = []
+        while coming or any(not listener.utterance.finished for listener in here):
+            now = self.clock() - began
+            while coming and coming[0][0] <= now:
+                here.append(self._welcome(*coming.pop(0)))
+            wanting = [listener for listener in here if not listener.utterance.finished]
+            asking = [listener for listener in wanting if listener.playback.dry_s - now <= self._most_ahead_s]
+            if asking:
+                self._step(asking, now, began)
+            else:
+                moments = [listener.playback.dry_s - self._most_ahead_s for listener in wanting]
+                self.sleep(max(0.001, min([*moments, *(at for at, _ in coming[:1])]) - now))
+        return Listening(
+            tuple((listener.first_s or now) - listener.came_s for listener in here),
+            tuple(gap for listener in here for gap in listener.gaps),
+            sum(listener.made_seconds for listener in here),
+            self.clock() - began,
+        )
+
+    def _welcome(self, came_s: float, request: SpeechRequest) -> Listener:
+        return Listener(came_s, self.engine.open(request), Playback(came_s + self.steps.urgent_below_ms / 1000))
+
+    def _step(self, asking: Sequence[Listener], now_s: float, began: float) -> None:
+        bounded = isinstance(self.engine, BoundsItsStep)
+        waiting = [
+            Candidate(one, StepRequest(one.playback.dry_s, self.engine.cost(one.utterance), bounded)) for one in asking
+        ]
+        chosen = [candidate.item for candidate in choose(waiting, self.steps, now_s)]
+        chunks = self.engine.step([listener.utterance for listener in chosen])
+        now_s = self.clock() - began
+        for listener, chunk in zip(chosen, chunks, strict=True):
+            if isinstance(chunk, Exception):
+                raise chunk
+            listener.hear(chunk, now_s)
+
+
+def run_listeners(contest: Speakers, count: int, *, seconds: float, piece_seconds: float, seed: int = 0) -> Listening:
+    """So many listeners, who come at random within `ARRIVAL_SECONDS`. Each listens for about so many `seconds`, to pieces of
+    `piece_seconds`."""
+    pieces = max(1, round(seconds / piece_seconds))
+    requests = [contest.request(number) for number in range(count)]
+    texts = [replace(request, pieces=request.pieces[:1] * pieces) for request in requests]
+    arrivals = sorted(
+        np.random.default_rng([seed, count]).uniform(0, min(ARRIVAL_SECONDS, seconds / 4), count).tolist()
+    )
+    return Room(contest.engine).listen(texts, arrivals)
+
+
+def most_without_gap(has_gap: Callable[[int], bool], most: int) -> int:
+    """The largest number of listeners up to `most` of whom none hears a gap, by bisection; 0 where one alone does."""
+    held, failed = 0, most + 1
+    while failed - held > 1:
+        middle = (held + failed) // 2
+        held, failed = (held, middle) if has_gap(middle) else (middle, failed)
+    return held

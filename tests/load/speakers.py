@@ -1,0 +1,18 @@
+"""What the benchmarks of voices are given: an engine, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from deployments.engines.protocols import SpeechEngine, SpeechRequest
+
+
+class Speakers(Protocol):
+    """One model of ours, and what it is given to say."""
+
+    @property
+    def engine(self) -> SpeechEngine[Any]:
+        """Our engine with the settings of a service on this machine."""
+
+    def request(self, number: int) -> SpeechRequest:
+        """A stream of ours; the package's stream of the same number says the same."""
