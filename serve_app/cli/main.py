@@ -160,12 +160,12 @@ def say(
     form, path = _sound_target(out, form)
     if as_json and path == STDIO:
         raise typer.BadParameter("goes to standard output, and so does -o -. Name a file with -o.", param_hint="--json")
-    from serve_app.cli import local
+    from serve_app.cli import local, local_speech
 
     app_config = local.read_app(_config(config))
-    order = local.SpeechOrder(_text(text, app_config.speech.arrival.pause_s), voice, speed, seed)
+    order = local_speech.SpeechOrder(_text(text, app_config.speech.arrival.pause_s), voice, speed, seed)
     with _progress("Speaking") as progress:
-        spoken = local.say(order, app_config, model, path, form, progress, started)
+        spoken = local_speech.say(order, app_config, model, path, form, progress, started)
     _report(
         f"{'standard output' if path == STDIO else path}: {_pace(spoken)}; first sound after "
         f"{spoken.first_sound_seconds:.2f} s.",
@@ -562,14 +562,14 @@ def _sound_target(out: Path | None, form: AudioFormat | None) -> tuple[AudioForm
 
 def _text(text: str | None, pause_s: float) -> str | Iterator[str | None]:
     """The text, or standard input as it is written."""
-    from serve_app.cli import local
+    from serve_app.cli.local_speech import read_as_it_comes
 
     if text not in (None, "-"):
         return str(text)
     file = _standard_input()
     if file.isatty():
         _note("Type the text; Ctrl-D on a line of its own ends it.")
-    return local.read_as_it_comes(file, pause_s)
+    return read_as_it_comes(file, pause_s)
 
 
 def _standard_input() -> BinaryIO:

@@ -36,7 +36,7 @@ from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrd
 from serve_app import profiles
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
-from serve_app.cli import bulk, local, main, quantize, serve
+from serve_app.cli import bulk, local, local_speech, main, quantize, serve
 from serve_app.config import DEFAULT_MODELS, AppConfig, Model
 from serve_app.gateway import transcript_formats
 
@@ -253,7 +253,7 @@ class Arrived:
 
 def test_a_letter_may_come_in_two_parts_and_a_pause_is_told_once() -> None:
     arrived = Arrived("é".encode()[:1], "é".encode()[1:], None, None, b"a", b"")
-    assert list(local._decoded(cast("Any", arrived), 1.0)) == ["", "é", None, "a", ""]
+    assert list(local_speech._decoded(cast("Any", arrived), 1.0)) == ["", "é", None, "a", ""]
 
 
 class Broken(io.BytesIO):
@@ -266,7 +266,7 @@ class Broken(io.BytesIO):
 
 
 def test_standard_input_that_cannot_be_read_ends_the_text_with_an_error() -> None:
-    parts = local.read_as_it_comes(Broken(b"We went"), 60.0)
+    parts = local_speech.read_as_it_comes(Broken(b"We went"), 60.0)
     assert next(parts) == "We went"
     with pytest.raises(MotetError, match="cannot be read: the disk is gone"):
         next(parts)
@@ -276,7 +276,7 @@ def test_standard_input_that_does_not_wait_has_nothing_yet() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with os.fdopen(reading, "rb") as file:
-        parts = local.read_as_it_comes(file, 1e-3)
+        parts = local_speech.read_as_it_comes(file, 1e-3)
         os.write(writing, b"We went")
         assert next(parts) == "We went"
         assert next(parts) is None
@@ -343,7 +343,7 @@ def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch
     plain = motet("say", SENTENCE, "-o", tmp_path / "plain.wav", "--json")
     assert json.loads(plain.stdout)["finish_reason"] == "stop"
     assert "Warning" not in plain.stderr
-    monkeypatch.setattr(local, "speak_as_written", speaks)
+    monkeypatch.setattr(local_speech, "speak_as_written", speaks)
     done = motet("say", SENTENCE, "-o", tmp_path / "x.wav", "--json")
     assert done.exit_code == 0
     assert "Warning" in done.stderr and "(repetition)" in done.stderr and "--seed" in done.stderr
@@ -363,7 +363,7 @@ def test_a_model_that_is_stopped_before_any_sound_is_told(tmp_path: Path, monkey
         assert len(list(groups)) == 1
         yield AudioChunk(np.zeros(0, np.float32), 24_000, 0, "", True, finish_reason="silence", piece_over=True)
 
-    monkeypatch.setattr(local, "speak_as_written", keeps_still)
+    monkeypatch.setattr(local_speech, "speak_as_written", keeps_still)
     with pytest.raises(MotetError, match=r"finish_reason 'silence'.*another seed"):
         motet("say", SENTENCE, "-o", "z.wav")
     assert not list(tmp_path.iterdir())
@@ -375,7 +375,7 @@ def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: p
         yield AudioChunk(np.zeros(24_000, np.float32), 24_000, 0, "", last=False)
         raise fail("engine", "The voice broke.")
 
-    monkeypatch.setattr(local, "speak_as_written", breaks)
+    monkeypatch.setattr(local_speech, "speak_as_written", breaks)
     (tmp_path / "x.wav").write_bytes(b"old")
     with pytest.raises(MotetError, match="The voice broke"):
         motet("say", SENTENCE, "-o", tmp_path / "x.wav")

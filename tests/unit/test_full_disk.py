@@ -20,7 +20,7 @@ from serve_app.gateway.bodies.storage import storing
 from serve_app.gateway.stem_archive import StemArchive
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit.test_api import Bench
-from tests.unit.test_voices import CONSENT, clip
+from tests.unit.test_voice_store import CONSENT, clip
 
 FORM: dict[str, Any] = {"data": {"name": "Ada", "consent": CONSENT}, "files": {"audio_sample": ("a.wav", clip())}}
 
