@@ -14,10 +14,10 @@ from deployments.audio.stretch import Stretcher
 from deployments.engines.protocols import (
     AudioChunk,
     FinishReason,
-    StepsConcurrently,
     LimitsStreams,
     SpeechEngine,
     SpeechRequest,
+    StepsConcurrently,
     first_reason,
 )
 from deployments.errors import as_failure
