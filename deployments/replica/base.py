@@ -13,7 +13,7 @@ import psutil
 import ray
 
 from deployments.engines import registry, sources
-from deployments.engines.protocols import EngineSpec, Memory, StepRecords
+from deployments.engines.protocols import CaptureStats, EngineSpec, Memory
 from deployments.errors import MotetError
 from deployments.replica.cores import Threads, here, threads_of
 from deployments.replica.cpu_scheduling import CpuScheduling, apply
@@ -71,7 +71,7 @@ class ReplicaReport:
     steps: StepCounts
     engine_memory: Memory | None = None
     refusal: str | None = None
-    recorded: StepRecords | None = None
+    recorded: CaptureStats | None = None
 
 
 class ModelReplica:

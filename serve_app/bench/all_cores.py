@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.protocols import HasLanes, SpeechEngine, SpeechRequest
+from deployments.engines.protocols import SpeechEngine, SpeechRequest, StepsConcurrently
 from deployments.replica.base import load_engine
 from deployments.settings import PieceSettings
 from deployments.text.segmentation import cut_into_pieces
@@ -101,7 +101,7 @@ def _speed(engine: SpeechEngine[Any], source: Iterator[str], seconds: float) -> 
 
 
 def _lanes(engine: object) -> int:
-    return engine.lanes if isinstance(engine, HasLanes) else 1
+    return engine.concurrency if isinstance(engine, StepsConcurrently) else 1
 
 
 def _open(engine: SpeechEngine[Any], source: Iterator[str]) -> Any:

@@ -33,7 +33,6 @@ from deployments.engines.protocols import Chunk
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
 from deployments.replica.cpu_scheduling import isolation_advice
-from deployments.settings import Source
 from deployments.tasks.speech import SpeechTask, speak_here
 from deployments.tasks.transcription import first_second_of_silence
 from serve_app import config_file
@@ -214,7 +213,7 @@ def _to_download(model: Model) -> str:
     return f"hf download {source.name} --revision {source.revision} {files}"
 
 
-def _in_cache(source: Source) -> bool:
+def _in_cache(source: sources.WeightSource) -> bool:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from serve_app.cli.local import Progress
 
 # These repeat `AudioFormat` of deployments/audio/encode.py, `TranscriptFormat` of serve_app/gateway/transcript_formats.py,
-# `Profile` of serve_app/profiles.py, `STRATEGIES` of deployments/weights/quantise.py, `Task` of
+# `Profile` of serve_app/profiles.py, `STRATEGIES` of deployments/weights/quantize.py, `Task` of
 # deployments/engines/registry.py, and `Layout` and `Split` of cluster/bulk, which take too long to import for a help
 # text. A test holds them equal.
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -403,14 +403,14 @@ def convert(
     """
     from rich.console import Console
 
-    from deployments.weights.quantise import Order
+    from deployments.weights.quantize import QuantizationOrder
     from serve_app import config_file
     from serve_app.cli import quantize
 
     if wrong := [pair for pair in sha256 or () if "=" not in pair]:
         raise typer.BadParameter(f"{wrong[0]!r} is not FILE=DIGEST.", param_hint="--sha256")
     digests = dict(pair.split("=", 1) for pair in sha256 or ())
-    order = Order(source, to, bits, group_size, out, max_wer_increase_percent / 100, digests)
+    order = QuantizationOrder(source, to, bits, group_size, out, max_wer_increase_percent / 100, digests)
     settings = config_file.read_app(_config(config))
     done = quantize.convert(order, settings, lambda stage: _note(f"{stage} ..."), sentences)
     Console(stderr=True).print(quantize.table_of(done))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.protocols import AudioChunk, BoundsItsStep, SpeechEngine, SpeechRequest
+from deployments.engines.protocols import AudioChunk, LimitsStepTime, SpeechEngine, SpeechRequest
 from deployments.replica.step_scheduling import Candidate, Playback, StepRequest, choose
 from deployments.settings import StepSettings
 from serve_app.gateway.settings import PacingSettings
@@ -102,7 +102,7 @@ class Room:
         return Listener(came_s, self.engine.open(request), Playback(came_s + self.steps.urgent_below_ms / 1000))
 
     def _step(self, asking: Sequence[Listener], now_s: float, began: float) -> None:
-        bounded = isinstance(self.engine, BoundsItsStep)
+        bounded = isinstance(self.engine, LimitsStepTime)
         waiting = [
             Candidate(one, StepRequest(one.playback.dry_s, self.engine.cost(one.utterance), bounded)) for one in asking
         ]

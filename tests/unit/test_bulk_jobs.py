@@ -1082,7 +1082,7 @@ def test_as_many_workers_as_fill_the_cluster(
 class Duet(ToneEngine):
     """Takes two speakers, and one stream at a time."""
 
-    most_streams = 1
+    max_streams = 1
 
     @property
     def traits(self) -> SpeechTraits:

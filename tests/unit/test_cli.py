@@ -33,7 +33,7 @@ from deployments.audio.encode import FORMATS, open_encoder
 from deployments.engines import registry
 from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
-from deployments.weights.quantise import STRATEGIES, Findings, Order, Quantised
+from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import profiles
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
@@ -770,21 +770,23 @@ def test_a_rewritten_header_is_the_streamed_one_with_the_length() -> None:
 # --- motet convert
 
 
-FINDINGS = Findings(100, 100, 200, 1.0, 2.0, 0.1)
+FINDINGS = Evaluation(100, 100, 200, 1.0, 2.0, 0.1)
 
 
 def test_convert_shows_what_it_cost_and_how_the_result_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    orders: list[Order] = []
+    orders: list[QuantizationOrder] = []
 
-    def convert(order: Order, *_: object) -> Quantised:
+    def convert(order: QuantizationOrder, *_: object) -> QuantizedModel:
         orders.append(order)
-        return Quantised(order.out, "mlx_recognition", FINDINGS, replace(FINDINGS, disk_bytes=30, word_error_rate=0.11))
+        return QuantizedModel(
+            order.out, "mlx_recognition", FINDINGS, replace(FINDINGS, disk_bytes=30, word_error_rate=0.11)
+        )
 
     monkeypatch.setattr(quantize, "convert", convert)
     out = tmp_path / "small"
     result = motet("convert", "--source", "wheel:x", "--out", str(out), "--sha256", "model.safetensors=ab", "--json")
     assert result.exit_code == 0
-    assert orders == [Order("wheel:x", "mlx", 4, 64, out, 0.02, {"model.safetensors": "ab"})]
+    assert orders == [QuantizationOrder("wheel:x", "mlx", 4, 64, out, 0.02, {"model.safetensors": "ab"})]
     assert all(text in result.stderr for text in ("-70.0%", "+1.00 points", f"source: path:{out}"))
     assert json.loads(result.stdout)["after"]["disk_bytes"] == 30
 

@@ -147,7 +147,7 @@ async def plan_of(
     service = service_of(connection)
     settings = service.config.speech
     pacing = manner.pacing or settings.pacing_mode
-    instructions = manner.instructions if manner.instructions and speaker.traits.heeds(manner.instructions) else ""
+    instructions = manner.instructions if manner.instructions and speaker.traits.follows(manner.instructions) else ""
     return SpeechPlan(
         model=speaker.model,
         task=SpeechTask(pieces, speaker.voice, manner.speed, manner.seed, speaker.reference, instructions),
