@@ -42,10 +42,10 @@ from deployments.errors import fail
 from deployments.replica.base import load_engine
 from deployments.replica.cpu_scheduling import apply
 from deployments.text.segmentation import cut_into_pieces
-from serve_app import config_file, profiles
+from serve_app import bulk, config_file, profiles
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
-from serve_app.cli import bulk, local
+from serve_app.cli import local
 from serve_app.cli.processes import command_line, descendants, kill
 from serve_app.config import AppConfig
 
@@ -141,7 +141,7 @@ def _measure_throughput(sheet: Sheet, plan: Plan) -> None:
 def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[float, float]]]:
     """Of both variants, round by round: seconds of sound a second, and seconds of CPU for a second of sound."""
     app = AppConfig()
-    job, hardware = bulk.job_of(app, "speech", MODEL, bulk.Wishes(), None)
+    job, hardware = bulk.job_of(app, "speech", MODEL, bulk.BulkOptions(), None)
     cores = local.usable_cores()
     costs: dict[str, list[float]] = {BULK_PACE: [], BARE_PACE: []}
     with bulk.cluster_for(job), bare_engines(job, cores) as bare:
@@ -325,7 +325,7 @@ def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
 
 def render_here(folder: Path, output: Path) -> None:
     """The job of `write_job`, undisturbed: in this process, without a cluster."""
-    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.Wishes(), None)
+    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.BulkOptions(), None)
     worker = Worker(job)
 
     def execute(batches: Sequence[Batch]) -> Iterator[Made]:

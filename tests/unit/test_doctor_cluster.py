@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from cluster import join
 from cluster.hardware import LABEL, CpuClass, CudaClass, Kind, MlxClass
 from cluster.models import Model, Placement
 from deployments.errors import MotetError
-from serve_app.cli import doctor, join
+from serve_app import profiles
+from serve_app.cli import doctor
 from serve_app.cli.doctor_cluster import Machine, as_lines, findings
 from serve_app.config import AppConfig
 
@@ -88,9 +90,9 @@ def test_the_first_machine_is_the_head() -> None:
 
 
 def test_macs_are_let_into_the_cluster_and_what_is_set_wins() -> None:
-    assert join.environment({})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
-    assert join.environment({})["RAY_AUTH_MODE"] == "token"
-    assert "RAY_AUTH_MODE" not in join.environment({"RAY_AUTH_MODE": "disabled"})
+    assert profiles.node_environment({})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+    assert profiles.node_environment({})["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_MODE" not in profiles.node_environment({"RAY_AUTH_MODE": "disabled"})
 
 
 def test_no_machine_joins_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +100,4 @@ def test_no_machine_joins_without_a_token(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(join, "TOKEN_FILE", join.TOKEN_FILE / "nowhere")
     with pytest.raises(MotetError, match="get-auth-token"):
-        join.join(None, "cpu", 6379)
+        join.join(None, "cpu", 6379, {})
