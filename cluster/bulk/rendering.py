@@ -27,7 +27,7 @@ from deployments.engines.protocols import (
     Window,
 )
 from deployments.errors import Failure, as_failure, fail
-from deployments.replica.step_gate import advance_or_halve
+from deployments.tasks.batching import advance_or_halve
 from deployments.tasks.separation import chunks_of
 from deployments.tasks.transcription import windows_of
 

@@ -20,9 +20,9 @@ import numpy as np
 import psutil
 
 from deployments.engines import registry
-from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, Window
+from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
 from deployments.errors import fail
-from deployments.tasks.speech import SpeechTask, speak_here
+from deployments.tasks.in_process_speech import speak_now
 from deployments.weights.quantise import Trial, weight_files
 
 TRIAL_TIMEOUT_S = 1800.0
@@ -114,7 +114,7 @@ def _hear(engine: Any, work: Work) -> tuple[tuple[str, ...], float, int]:
 def _say(engine: Any, work: Work) -> tuple[tuple[str, ...], float, int]:
     traits, seconds = engine.traits, 0.0
     for text, sound in zip(work.texts, work.sounds, strict=True):
-        chunks = list(speak_here(SpeechTask((text,), traits.default_voice, 1.0, 0), engine))
+        chunks = list(speak_now(SpeechRequest((text,), traits.default_voice), engine))
         samples = np.concatenate([chunk.samples for chunk in chunks])
         np.save(sound, samples)
         seconds += len(samples) / traits.sample_rate

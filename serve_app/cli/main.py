@@ -163,9 +163,11 @@ def say(
     from serve_app.cli import local, local_speech
 
     app_config = local.read_app(_config(config))
-    order = local_speech.SpeechOrder(_text(text, app_config.speech.arrival.pause_s), voice, speed, seed)
+    words = _text(text, app_config.speech.arrival.pause_s)
     with _progress("Speaking") as progress:
-        spoken = local_speech.say(order, app_config, model, path, form, progress, started)
+        spoken = local_speech.say(
+            words, app_config, path, form, progress, started, model=model, voice=voice, speed=speed, seed=seed
+        )
     _report(
         f"{'standard output' if path == STDIO else path}: {_pace(spoken)}; first sound after "
         f"{spoken.first_sound_seconds:.2f} s.",
