@@ -11,7 +11,14 @@ from cluster.bulk.job import SpeechOrder, seed_of
 from cluster.bulk.plan import WorkItem
 from cluster.bulk.results import Outcome, Result, Timing, digest_of
 from cluster.bulk.sound import SoundBytes
-from deployments.engines.protocols import FinishReason, HasLanes, HasPlaces, SpeechEngine, SpeechRequest, first_reason
+from deployments.engines.protocols import (
+    FinishReason,
+    LimitsStreams,
+    SpeechEngine,
+    SpeechRequest,
+    StepsConcurrently,
+    first_reason,
+)
 from deployments.errors import as_failure
 from deployments.tasks.in_process_speech import BatchedClient
 from deployments.tasks.speech import nothing_to_say, speak
@@ -25,8 +32,8 @@ class SpeechRenderer:
     def __init__(self, engine: SpeechEngine[Any], order: SpeechOrder, width: int) -> None:
         self._engine = engine
         self._order = order
-        places = (engine.most_streams,) if isinstance(engine, HasPlaces) else ()
-        lanes = (engine.lanes,) if isinstance(engine, HasLanes) else ()
+        places = (engine.max_streams,) if isinstance(engine, LimitsStreams) else ()
+        lanes = (engine.concurrency,) if isinstance(engine, StepsConcurrently) else ()
         self._width = min([width, *places, *lanes])
         self._voice = choose_voice(order.voice, engine.traits, order.voice_aliases)
 

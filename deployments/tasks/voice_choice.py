@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from deployments.engines import voice_mix
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError, fail, quoted
+from deployments.text import voice_mix
 from deployments.text.speakers import Script, check_speakers
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from deployments.audio.encode import AudioFormat
 from deployments.engines.protocols import SpeechRequest, SpeechTraits
-from deployments.settings import PacingSettings
 from deployments.text.sources import PieceSource
 from deployments.text.speakers import without_marks
+from serve_app.gateway.settings import PacingSettings
 from serve_app.gateway.speech.source_map import SourcePosition
 
 

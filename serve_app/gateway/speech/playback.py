@@ -1,10 +1,10 @@
 """The playback buffer: one stream of speech between the driver and the encoder, buffered, paced and concealed.
 
 A task takes chunks from the driver and writes them into a buffer; the reader takes frames out as the socket has room. While
-the buffer is full the task waits, so no further request goes to any replica. A `played` stream passes a ring buffer in frames:
-it is never made further ahead of its listener than the look-ahead, and late chunks are concealed. Any other stream passes
-chunk by chunk, as fast as it is read. Sound that the client already has, and that is only made again to find where it goes
-on, is neither paced nor concealed.
+the buffer is full the task waits, so no further request goes to any replica. A `played` stream passes a ring buffer in
+frames: it is never made further ahead of its listener than the look-ahead, and late chunks are concealed. Any other stream
+passes chunk by chunk, as fast as it is read. Sound that the client already has, and that is only made again to find where it
+goes on, is neither paced nor concealed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from deployments.audio.resample import Resampler
 from deployments.engines.protocols import AudioChunk, Samples, first_reason
-from deployments.settings import PacingSettings
+from serve_app.gateway.settings import PacingSettings
 from serve_app.gateway.speech.concealment import Concealment
 from serve_app.gateway.speech.pacing import Pacer
 from serve_app.gateway.speech.pacing_report import PacingReport
@@ -217,7 +217,9 @@ class PlaybackBuffer:
     async def _wait_for_the_listener(self) -> None:
         """Waits until a played stream is no further ahead than the look-ahead."""
         if self._played:
-            most = max(0.0, self._pacer.look_ahead_seconds - self._frame / self._rate)  # the next frame adds to the lead
+            most = max(
+                0.0, self._pacer.look_ahead_seconds - self._frame / self._rate
+            )  # the next frame adds to the lead
             ahead = self._pacer.playout.lead(self._clock()) - most
             if ahead > 0:
                 await asyncio.sleep(ahead)

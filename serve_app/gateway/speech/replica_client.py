@@ -15,9 +15,7 @@ from serve_app.gateway.routing.admission import Ticket
 class ReplicaStreams(Protocol):
     """Streams the answers of a model's replicas (`ModelDirectory`)."""
 
-    def stream(
-        self, name: str, method: str, *arguments: Any, ticket: Ticket | None = None
-    ) -> AsyncGenerator[Any]:
+    def stream(self, name: str, method: str, *arguments: Any, ticket: Ticket | None = None) -> AsyncGenerator[Any]:
         """The answers of the first placement that gives one. Closing the stream cancels the call."""
 
 

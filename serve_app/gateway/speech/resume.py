@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from deployments.errors import fail
+from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.source_map import SourcePosition
 
 MAX_DIGITS = 18
@@ -39,8 +40,8 @@ class ResumePoint:
 START = ResumePoint()
 
 
-def resume_point(last_event_id: str | None, key: str, pieces: int, has_fallback: bool) -> ResumePoint:
-    """Where a stream of so many `pieces` goes on after the client's last event.
+def resume_point(last_event_id: str | None, plan: SpeechPlan) -> ResumePoint:
+    """Where the stream of a plan goes on after the client's last event.
 
     Raises `MotetError`: (invalid) for the id of another stream, (unavailable) if the fallback voice would go on and does not
     answer.
@@ -48,8 +49,8 @@ def resume_point(last_event_id: str | None, key: str, pieces: int, has_fallback:
     if not last_event_id:
         return START
     stream, _, place = last_event_id.partition("-")
-    point = _parsed(place) if stream == key else None
-    if point is None or not _lies_in(point.position, pieces):
+    point = _parsed(place) if stream == plan.key else None
+    if point is None or not _lies_in(point.position, len(plan.text.pieces)):
         raise fail(
             "invalid",
             "Last-Event-ID does not belong to this request.",
@@ -57,7 +58,7 @@ def resume_point(last_event_id: str | None, key: str, pieces: int, has_fallback:
             param="Last-Event-ID",
             code="event_id_mismatch",
         )
-    if point.position is not None and point.position.fallback_from is not None and not has_fallback:
+    if point.position is not None and point.position.fallback_from is not None and plan.fallback is None:
         raise fail(
             "unavailable",
             "A fallback voice had taken over, and it does not answer now.",

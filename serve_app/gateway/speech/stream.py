@@ -1,6 +1,6 @@
 """One speech request from its plan to its bytes.
 
-The way of a chunk, with the asynchronous generators that it passes (at most five, `tests/unit/test_chunk_way.py` counts them):
+A chunk passes at most five asynchronous generators, which `tests/unit/test_chunk_way.py` counts:
 
     replica's step -> wire
     1  PlacedModel.stream        the call of one placement's replica
@@ -11,7 +11,7 @@ The way of a chunk, with the asynchronous generators that it passes (at most fiv
     5  SpeechStream.events       server-sent events only
        ClosingStream             the response
 
-Every stage only awaits the one before it. Whoever stops reading closes the response's generator, and each stage closes the one
+Every stage only awaits the one before it. Whoever stops reading closes the last generator, and each stage closes the one
 before it in its `finally`.
 """
 
@@ -151,7 +151,7 @@ class SpeechStream:
         return events.concealed(self._playback.report)
 
     def summary(self) -> dict[str, object]:
-        """The fields of the last event. `finish_reason` is "stop", or why the model was stopped in a piece ("length", ...)."""
+        """The fields of the last event. `finish_reason` is "stop", or why the model was stopped ("length", ...)."""
         report = self._playback.report
         seconds = max(0.0, report.sent_seconds - self._resume.samples / self._plan.traits.sample_rate)
         return {

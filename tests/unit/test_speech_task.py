@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -48,7 +48,7 @@ class ReplicaCall:
 
     async def step(self) -> AudioChunk | None:
         packed = await anext(self.packed, None)
-        return packed and unpack(packed)
+        return None if packed is None else unpack(packed)
 
     async def close(self) -> None:
         await self.packed.aclose()
@@ -276,14 +276,14 @@ async def test_texts_that_are_spoken_together_share_every_step() -> None:
 
 async def test_a_bad_text_fails_alone_in_a_shared_step(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ToneEngine()
-    say = engine._say
+    step = engine.step
 
-    def refuses(utterance: ToneUtterance) -> AudioChunk:
-        if utterance.request.pieces == ("Bad.",):
+    def refuses(utterances: Sequence[ToneUtterance]) -> list[AudioChunk | Exception]:
+        if any(utterance.request.pieces == ("Bad.",) for utterance in utterances):
             raise RuntimeError("the engine broke")
-        return say(utterance)
+        return step(utterances)
 
-    monkeypatch.setattr(engine, "_say", refuses)
+    monkeypatch.setattr(engine, "step", refuses)
     client = BatchedClient(engine)
 
     async def sound_of(*pieces: str) -> list[AudioChunk]:
