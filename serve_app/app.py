@@ -11,7 +11,8 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from cluster.autoscaling import autoscaling_config
-from deployments.replica.pipeline import Chunker, ChunkerAndMerger, Merger
+from deployments.replica.chunker import Chunker
+from deployments.replica.merger import ChunkerAndMerger, Merger
 from deployments.replica.recognizer import Recognizer
 from deployments.replica.separator import Separator
 from deployments.replica.synthesizer import Synthesizer

@@ -135,7 +135,8 @@ class Windows(WindowSettings):
 
 
 class Separation(SeparationSettings):
-    """How a recording is cut for separation, and how much of it may be under way. One chunker (`chunkers`) also merges;
+    """How a recording is cut for separation, how much of it may be under way, and how long its first chunk may be predicted
+    to wait (`max_wait_s`). One chunker (`chunkers`) also merges;
     on a cluster more of them, and the merger, are processes of their own."""
 
     chunk_seconds: Positive = 10.0
@@ -149,6 +150,7 @@ class Separation(SeparationSettings):
     min_chunk_seconds: Positive = 0.5
     max_chunk_seconds: Positive = 60.0
     chunkers: Count = 1
+    max_wait_s: Positive = 120.0
 
     @model_validator(mode="after")
     def _fit(self) -> "Separation":
@@ -385,7 +387,7 @@ BELONGS_TO = {"sha256": "source", "options": "engine"}
 
 
 class Model(StrictModel):
-    """A model that clients can name. `max_wait_s` holds instead of the one of `speech.admission` or `windows`."""
+    """A model that clients can name. `max_wait_s` replaces the one of `speech.admission`, `windows` or `separation`."""
 
     engine: Engine
     source: Weights | None = None

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from deployments.replica.step_gate import StepGate, advance_or_halve
+from deployments.replica.step_gate import StepGate
 from deployments.replica.step_scheduling import Candidate, StepRequest
+from deployments.tasks.engine_calls import advance_or_halve
 from serve_app.config import Steps
 
 NEVER_MS = 50.0
