@@ -113,7 +113,7 @@ class SeparationRenderer:
         self._width = width
         self._stems = tuple(dict.fromkeys(order.stems)) or offered
         cut = order.separation
-        self._task = SeparationTask(engine.traits.sample_rates, cut.chunk_seconds, cut.overlap_seconds)
+        self._task = SeparationTask(engine.traits.sample_rates, cut.chunk_s, cut.overlap_s)
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
         """See `Renderer`."""
@@ -127,7 +127,7 @@ class SeparationRenderer:
 
     def _separated(self, recording: io.BytesIO) -> list[Result]:
         sounds: dict[str, SoundBytes] = {}
-        rate, most_seconds = 0, self._order.separation.max_audio_seconds
+        rate, most_seconds = 0, self._order.separation.max_audio_s
         with ExitStack() as opened:
             for merged in separate_here(recording, self._task, self._engine, most_seconds, self._width):
                 for stem in self._stems:

@@ -3,7 +3,7 @@
 Ray Serve streams have no flow control, so the coordinator asks for one chunk at a time. A recording's session lives in one
 chunker; each chunker is a deployment of its own with one replica, which pins a session to it. (Ray 2.60's consistent-hash
 router would be the usual way, but of two requests that arrive together it leaves one waiting without an end.) A session that
-is not asked for anything for `session_idle_seconds` is closed.
+is not asked for anything for `session_idle_s` is closed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class ChunkingSession:
     """One recording on its way through a chunker."""
 
     def __init__(self, task: SeparationTask, settings: SeparationSettings) -> None:
-        pipe = BytePipe(settings.block_bytes * READ_AHEAD_BLOCKS, settings.session_idle_seconds)
+        pipe = BytePipe(settings.block_bytes * READ_AHEAD_BLOCKS, settings.session_idle_s)
         self._pipe: BytePipe | None = pipe
-        self._chunks: Iterator[tuple[ChunkTicket, Chunk]] = cut_recording(pipe, task, settings.max_audio_seconds)
+        self._chunks: Iterator[tuple[ChunkTicket, Chunk]] = cut_recording(pipe, task, settings.max_audio_s)
         self._ready: dict[int, Chunk] = {}
         self.used_at_s = time.monotonic()
 
@@ -125,7 +125,7 @@ class Chunker:
         return session
 
     def _close_idle(self) -> None:
-        oldest_s = time.monotonic() - self._settings.session_idle_seconds
+        oldest_s = time.monotonic() - self._settings.session_idle_s
         for name in [name for name, session in self._sessions.items() if session.used_at_s < oldest_s]:
             self._sessions.pop(name).close()
 

@@ -60,18 +60,16 @@ class Merged:
 
 def default_overlap_seconds(settings: SeparationSettings, chunk_seconds: float) -> float:
     """The overlap of chunks of a length that a caller chose: the settings' share of a chunk, at most their overlap."""
-    return min(settings.overlap_seconds, chunk_seconds * settings.overlap_seconds / settings.chunk_seconds)
+    return min(settings.overlap_s, chunk_seconds * settings.overlap_s / settings.chunk_s)
 
 
-def cut_recording(
-    file: ByteSource, task: SeparationTask, max_audio_seconds: float
-) -> Generator[tuple[ChunkTicket, Chunk]]:
+def cut_recording(file: ByteSource, task: SeparationTask, max_audio_s: float) -> Generator[tuple[ChunkTicket, Chunk]]:
     """Decodes, resamples and cuts as it is asked. Raises what `AudioDecoder` and `plan_chunks` raise."""
-    decoder = AudioDecoder(file, mono=False, max_seconds=max_audio_seconds, size_bytes=task.size_bytes)
+    decoder = AudioDecoder(file, mono=False, max_seconds=max_audio_s, size_bytes=task.size_bytes)
     with closing(decoder):
         channels, rate = decoder.info.channels, rate_for(decoder.info.sample_rate, task.sample_rates)
         plan = plan_chunks(task.chunk_seconds, task.overlap_seconds, rate)
-        reference = _reference(task, rate, max_audio_seconds)
+        reference = _reference(task, rate, max_audio_s)
         for chunk in _planned_chunks(decoder, plan, rate):
             ticket = ChunkTicket(chunk.index, chunk.last, rate, channels, plan)
             yield ticket, Chunk(chunk.samples, rate, chunk.index, task.description, reference)
@@ -86,10 +84,10 @@ def _planned_chunks(decoder: AudioDecoder, plan: ChunkPlan, sample_rate: int) ->
     yield from chunker.finish()
 
 
-def _reference(task: SeparationTask, rate: int, max_audio_seconds: float) -> Samples | None:
+def _reference(task: SeparationTask, rate: int, max_audio_s: float) -> Samples | None:
     if task.reference is None:
         return None
-    rows = decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=max_audio_seconds)
+    rows = decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=max_audio_s)
     return np.ascontiguousarray(rows[0])
 
 
@@ -113,10 +111,10 @@ async def separate(
 
 
 def separate_here(
-    file: ByteSource, task: SeparationTask, engine: SeparationEngine, max_audio_seconds: float, width: int = 1
+    file: ByteSource, task: SeparationTask, engine: SeparationEngine, max_audio_s: float, width: int = 1
 ) -> Iterator[Merged]:
     """The stems of a recording by an engine in this process; up to `width` neighbouring chunks share a batch."""
-    chunks = cut_recording(file, task, max_audio_seconds)
+    chunks = cut_recording(file, task, max_audio_s)
     batch = LocalBatch(engine.separate)
 
     async def join_next(

@@ -40,7 +40,7 @@ async def transcribe_all(
 
     `start` calls the engine with a window at `sample_rate` Hz; at most `width` windows, of any recordings, are under way.
     `advance` says where recordings are decoded and cut. An exception is the last item of its recording: a `MotetError` for
-    what is not a recording or is longer than `settings.max_audio_seconds`, or what the engine raised.
+    what is not a recording or is longer than `settings.max_audio_s`, or what the engine raised.
     """
     failed: set[int] = set()
     cuts = _cut(recordings, options, sample_rate, settings, failed)
@@ -111,9 +111,7 @@ def _windows_of(
     recording: bytes, options: RecognitionOptions, sample_rate: int, settings: WindowSettings
 ) -> Iterator[Window]:
     cutter = WindowCutter(sample_rate, settings)
-    blocks = decode_stream(
-        io.BytesIO(recording), sample_rate=sample_rate, mono=True, max_seconds=settings.max_audio_seconds
-    )
+    blocks = decode_stream(io.BytesIO(recording), sample_rate=sample_rate, mono=True, max_seconds=settings.max_audio_s)
     for block in blocks:
         for start, samples in cutter.push(block[0]):
             yield Window(samples, start, options)

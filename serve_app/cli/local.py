@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import yaml
-from pydantic import ValidationError
 
 from cluster.hardware import HardwareClass
+from cluster.models import Model
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.engines import registry, sources
 from deployments.engines.protocols import (
@@ -27,9 +26,10 @@ from deployments.engines.protocols import (
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.replica.malloc_trim import keep_freed_memory
+from deployments.settings import SeparationSettings, WindowSettings
 from deployments.tasks.separation import SeparationTask, default_overlap_seconds, separate_here
 from deployments.tasks.transcription import TranscriptWindow, transcribe_here
-from serve_app.config import AppConfig, Model, Separation, Windows, mistakes_of
+from serve_app.config import AppConfig
 
 STDOUT = Path("-")
 
@@ -49,26 +49,6 @@ class LoadedModel:
     hardware: str
     engine: Any
     load_seconds: float
-
-
-def read_app(path: Path | None) -> AppConfig:
-    """Motet's part of a `serve_config.yaml`, or the defaults when there is no file.
-
-    Ray Serve's part is left to `motet serve`: its schema takes more time to import than a sentence takes to speak.
-    Raises `MotetError` that lists every mistake.
-    """
-    if path is None:
-        return AppConfig()
-    try:
-        document = yaml.safe_load(path.read_text())
-        arguments = (document.get("applications") or [{}])[0].get("args") or {}
-    except (OSError, yaml.YAMLError, AttributeError, LookupError, TypeError) as error:
-        raise fail("invalid", f"{path} cannot be read: {error}", "Check the file.") from error
-    try:
-        return AppConfig.model_validate(arguments)
-    except ValidationError as error:
-        mistakes = "\n".join(f"  - {mistake}" for mistake in mistakes_of(error, AppConfig))
-        raise fail("invalid", f"{path} has mistakes:\n{mistakes}\n", "Mend them.") from error
 
 
 def find_model(models: Mapping[str, Model], wanted: str | None, task: Task) -> tuple[str, Model]:
@@ -222,7 +202,7 @@ class TranscriptContents:
 
 
 def hear(
-    recording: bytes, options: RecognitionOptions, loaded: LoadedModel, windows: Windows
+    recording: bytes, options: RecognitionOptions, loaded: LoadedModel, windows: WindowSettings
 ) -> Iterator[TranscriptWindow]:
     """The transcript of each window as soon as it is there."""
     return transcribe_here(recording, options, loaded.engine, windows)
@@ -239,9 +219,9 @@ class SeparationChoices:
     chunk_seconds: float | None
     overlap_seconds: float | None
 
-    def task(self, settings: Separation, sample_rates: tuple[int, ...]) -> SeparationTask:
+    def task(self, settings: SeparationSettings, sample_rates: tuple[int, ...]) -> SeparationTask:
         """The same for the driver, with the configuration's numbers."""
-        chunk = settings.chunk_seconds if self.chunk_seconds is None else self.chunk_seconds
+        chunk = settings.chunk_s if self.chunk_seconds is None else self.chunk_seconds
         default = default_overlap_seconds(settings, chunk)
         return SeparationTask(sample_rates, chunk, default if self.overlap_seconds is None else self.overlap_seconds)
 
@@ -282,7 +262,7 @@ def separate(
     writers: dict[str, SoundWriter] = {}
     rate = 0
     with ExitStack() as opened:
-        for merged in separate_here(recording, task, loaded.engine, app.separation.max_audio_seconds):
+        for merged in separate_here(recording, task, loaded.engine, app.separation.max_audio_s):
             for stem, path in paths.items():
                 samples = merged.stems[stem]
                 if stem not in writers:

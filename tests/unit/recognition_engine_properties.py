@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,13 @@ def good(result: Transcript | Exception) -> Transcript:
     return result
 
 
+TEXT_TOKENS = 50256
+"""In every Whisper vocabulary the tokens of text come first; those for the end, languages and times follow."""
+END_WITHIN_S = 0.5
+"""Where a sentence ends in trailing silence is a near tie between times. Processors with other instruction sets round
+eight-bit products otherwise and break it otherwise: 2.0 s on one, 2.4 s on another, with equal words."""
+
+
 class RecognitionEngineProperties:
     """Inherit and set `golden_name`."""
 
@@ -64,8 +73,8 @@ class RecognitionEngineProperties:
         heard = described(engine, self)
         assert [segment["text"] for segment in heard] == [segment["text"] for segment in kept]
         for now, before in zip(heard, kept, strict=True):
-            assert now["tokens"] == before["tokens"]
-            assert now["end"] == pytest.approx(before["end"], abs=0.05)
+            assert words_of(now) == words_of(before)
+            assert now["end"] == pytest.approx(before["end"], abs=END_WITHIN_S)
 
     def test_times_are_those_of_the_recording(self, engine: RecognitionEngine) -> None:
         window = self.window(engine, 0, start=100.0, word_times=True)
@@ -98,6 +107,11 @@ class RecognitionEngineProperties:
         assert (first.text, second.text) == (SENTENCES[0], SENTENCES[1])
         assert not first.segments[0].words
         assert second.segments[0].words
+
+
+def words_of(segment: Mapping[str, Any]) -> list[int]:
+    """The tokens of a segment without those for times, which `start` and `end` hold in seconds."""
+    return [token for token in segment["tokens"] if token < TEXT_TOKENS]
 
 
 def described(engine: RecognitionEngine, properties: RecognitionEngineProperties) -> list[dict[str, object]]:

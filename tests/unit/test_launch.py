@@ -24,7 +24,8 @@ from starlette.types import Receive, Scope, Send
 from cluster.hardware import LABEL
 from serve_app import profiles
 from serve_app.cli import join, serve
-from serve_app.config import AppConfig, read, unknown_keys
+from serve_app.config import AppConfig
+from serve_app.config_file import read, unknown_keys
 from serve_app.edge.settings import OWN_PAGES, EdgeSettings
 from serve_app.gateway.middleware.origins import PageCheck
 
@@ -432,17 +433,21 @@ def test_the_unit_gives_time_to_leave_and_promises_streams_nothing() -> None:
 # --- Watching
 
 
+METRICS = (ROOT / "deployments" / "replica" / "metrics.py", ROOT / "serve_app" / "gateway" / "metrics.py")
+
+
 def declared_metrics() -> dict[str, str]:
     """Every metric that the code makes, and its kind."""
     kinds = {
-        "_histogram": "histogram",
+        "histogram": "histogram",
         "Histogram": "histogram",
-        "_counter": "counter",
+        "counter": "counter",
         "Counter": "counter",
         "Gauge": "gauge",
     }
     found = {}
-    for node in ast.walk(ast.parse((ROOT / "deployments" / "metrics.py").read_text())):
+    nodes = (node for file in METRICS for node in ast.walk(ast.parse(file.read_text())))
+    for node in nodes:
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

@@ -13,16 +13,19 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
+from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
 from deployments.engines.protocols import Chunk, Stems
 from deployments.errors import Failure, MotetError
 from deployments.replica.chunker import Chunker
 from deployments.replica.merger import Merger
+from deployments.settings import SeparationSettings
 from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask
-from serve_app.config import AdmissionControl, AppConfig, Model, Placement, Separation
+from serve_app.config import AppConfig
 from serve_app.gateway.routing.admission import Admission, Ticket
 from serve_app.gateway.routing.placement import ModelDirectory
 from serve_app.gateway.separation import SeparationGraph
+from serve_app.gateway.settings import AdmissionSettings
 from tests.unit.fakes import FakeHandle
 from tests.unit.test_decode import make
 
@@ -82,10 +85,10 @@ class Bench:
     def __init__(self, cuda: Echo, cpu: Echo) -> None:
         handles = {"cuda": Remote(cuda), "cpu": Remote(cpu)}
         self.directory = ModelDirectory(CONFIG, {"echo": cast("Any", handles)})
-        self.chunker = Chunker(Separation())
+        self.chunker = Chunker(SeparationSettings())
         helpers = cast("Any", Remote(self.chunker)), cast("Any", Remote(Merger()))
-        self.graph = SeparationGraph([helpers[0]], helpers[1], Separation())
-        self.admission = Admission(AdmissionControl())
+        self.graph = SeparationGraph([helpers[0]], helpers[1], SeparationSettings())
+        self.admission = Admission(AdmissionSettings())
         self.ticket: Ticket = self.admission.admit(["echo@cuda", "echo@cpu"], None, 3.0)
 
     async def separate(self, recording: bytes) -> list[Merged]:
@@ -164,7 +167,9 @@ class LostChunker:
 
 async def test_a_chunker_that_is_gone_is_an_error_that_clients_understand() -> None:
     bench = Bench(Echo(), Echo())
-    bench.graph = SeparationGraph(cast("Any", [Remote(LostChunker())]), cast("Any", Remote(Merger())), Separation())
+    bench.graph = SeparationGraph(
+        cast("Any", [Remote(LostChunker())]), cast("Any", Remote(Merger())), SeparationSettings()
+    )
     with pytest.raises(MotetError) as caught:
         await bench.separate(b"RIFF")
     failure = caught.value.failure
@@ -175,7 +180,7 @@ async def test_a_chunker_that_is_gone_is_an_error_that_clients_understand() -> N
 
 async def test_the_sound_of_a_session_goes_with_it() -> None:
     """At once: neither a cycle nor the decoders' thread pool, which drops a finished call some time later, keeps it."""
-    chunker = Chunker(Separation())
+    chunker = Chunker(SeparationSettings())
     gc.disable()
     try:
         assert await chunker.open("a", TASK) is None

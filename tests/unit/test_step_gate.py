@@ -8,8 +8,8 @@ import pytest
 
 from deployments.replica.step_gate import StepGate
 from deployments.replica.step_scheduling import Candidate, StepRequest
+from deployments.settings import StepSettings
 from deployments.tasks.engine_calls import advance_or_halve
-from serve_app.config import Steps
 
 NEVER_MS = 50.0
 """A settling time that no test here lives to see the end of."""
@@ -19,7 +19,7 @@ class Stage:
     """A gate, and a step that ends when the test says so."""
 
     def __init__(self, **settings: object) -> None:
-        self.gate: StepGate[str] = StepGate(Steps.model_validate(settings), clock=lambda: 0.0)
+        self.gate: StepGate[str] = StepGate(StepSettings.model_validate(settings), clock=lambda: 0.0)
         self.in_step: dict[str, asyncio.Event] = {}
         self.together: dict[str, int] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
