@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import REPORT_IT, Failure, MotetError, clipped, fail, in_one_line
-from serve_app.config import mistakes_of
+from deployments.validation import in_words
 from serve_app.gateway.middleware.request_name import REQUEST
 
 logger = logging.getLogger("ray.serve")
@@ -109,7 +109,7 @@ def validated(schema: type[Schema], fields: object) -> Schema:
             needed = ", ".join(repr(name) for name, field in schema.model_fields.items() if field.is_required())
             cause = f"The body cannot be read: {fault['msg']}."
             raise fail("invalid", cause, f"Send a JSON object with {needed}.", code=fault["type"]) from error
-        lines = "; ".join(mistakes_of(error, schema, MOST_MISTAKES))
+        lines = "; ".join(in_words(error, schema, MOST_MISTAKES))
         raise fail("invalid", f"{lines}.", param=clipped(str(fault["loc"][0])), code=fault["type"]) from error
 
 

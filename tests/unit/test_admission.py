@@ -19,9 +19,9 @@ from serve_app.gateway.routing.admission import (
     PAUSED_REACH_SECONDS,
     PAUSED_S,
     Admission,
-    AdmissionSettings,
     Ticket,
 )
+from serve_app.gateway.settings import AdmissionSettings
 
 TICK_S = 0.05
 SETTINGS = AdmissionSettings(
@@ -465,13 +465,10 @@ def test_other_answers_have_no_such_header() -> None:
 
 
 @pytest.mark.parametrize("field", list(SETTINGS.model_dump()))
-def test_settings_have_no_defaults_and_must_make_sense(field: str) -> None:
+def test_settings_must_make_sense(field: str) -> None:
     values = SETTINGS.model_dump()
     with pytest.raises(ValidationError):
         AdmissionSettings(**{**values, field: -1})
-    del values[field]
-    with pytest.raises(ValidationError):
-        AdmissionSettings(**values)
 
 
 def test_what_one_placement_refuses_another_takes() -> None:

@@ -26,6 +26,7 @@ from typer.testing import CliRunner, Result
 from cluster.bulk import output, rows
 from cluster.bulk.run import Summary
 from cluster.hardware import HardwareClass, Kind
+from cluster.models import Model
 from deployments.audio import encode
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import FORMATS, open_encoder
@@ -37,7 +38,7 @@ from serve_app import profiles
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
 from serve_app.cli import bulk, local, local_speech, main, quantize, serve
-from serve_app.config import DEFAULT_MODELS, AppConfig, Model
+from serve_app.config import DEFAULT_MODELS, AppConfig
 from serve_app.gateway import transcript_formats
 
 SENTENCE = "Please turn left at the second traffic light."
@@ -532,9 +533,7 @@ def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch
     said = sound(spoken)
     gap = np.zeros((1, 24_000), np.float32)
     twice = write_sound(tmp_path / "twice.wav", np.concatenate([said, gap, said], axis=1), 24_000)
-    (tmp_path / "c.yaml").write_text(
-        "applications: [{args: {windows: {window_seconds: 4.5, min_window_seconds: 2.5}}}]"
-    )
+    (tmp_path / "c.yaml").write_text("applications: [{args: {windows: {window_s: 4.5, min_window_s: 2.5}}}]")
     written: list[str] = []
     hear = local.hear
 

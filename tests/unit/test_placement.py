@@ -11,14 +11,19 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
+from cluster.demand import AutoscalingSettings
+from cluster.hardware import CpuClass, CudaClass, MlxClass
+from cluster.models import Model, Placement
 from deployments.errors import Failure, MotetError
-from serve_app.config import AppConfig, Autoscaling, Cpu, Cuda, HealthCheck, Mlx, Model, Placement, Spillover
+from deployments.settings import HealthSettings
+from serve_app.config import AppConfig
 from serve_app.gateway.routing.placement import LEAST_RETRY_S, START_S, ModelDirectory, NoReplica, PlacedModel
+from serve_app.gateway.settings import SpilloverSettings
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
     models={
-        "echo": Model(engine="identity", aliases=("mirror",), placements=(Placement(hardware=Mlx()), Placement())),
+        "echo": Model(engine="identity", aliases=("mirror",), placements=(Placement(hardware=MlxClass()), Placement())),
     }
 )
 BUSY = BackPressureError(num_queued_requests=3, max_queued_requests=3)
@@ -192,7 +197,7 @@ async def test_a_stream_that_is_left_is_cancelled_and_one_that_ends_is_not() -> 
 async def test_the_faster_placement_is_preferred_once_known() -> None:
     times = {"slow": iter([0.0, 9.0]), "fast": iter([0.0, 0.1])}
     placed = {
-        name: PlacedModel("m", name, cast("Any", FakeHandle(Replica(name))), Spillover(), partial(next, ticks))
+        name: PlacedModel("m", name, cast("Any", FakeHandle(Replica(name))), SpilloverSettings(), partial(next, ticks))
         for name, ticks in times.items()
     }
     for model in placed.values():
@@ -224,7 +229,7 @@ def test_what_does_not_exist_or_fit_is_not_found(name: str, task: str) -> None:
 
 
 def test_a_cpu_placement_is_the_default() -> None:
-    assert Placement().hardware == Cpu()
+    assert Placement().hardware == CpuClass()
 
 
 def refused() -> Exception:
@@ -249,7 +254,7 @@ async def test_where_no_replica_has_room_the_client_reads_why() -> None:
 async def test_what_a_placement_takes_is_counted_for_each_request_ahead() -> None:
     """Four requests at once that take four seconds together are as fast as one that takes one."""
     handle = cast("Any", FakeHandle(Replica("mlx")))
-    placed = PlacedModel("m", "mlx", handle, Spillover(), partial(next, iter([0.0, 4.0])))
+    placed = PlacedModel("m", "mlx", handle, SpilloverSettings(), partial(next, iter([0.0, 4.0])))
     with placed.request(), placed.request(), placed.request():
         [item async for item in placed.stream("stream", alone=True)]
         assert placed.expected_seconds(9.0) == pytest.approx(4.0)
@@ -275,7 +280,7 @@ async def ask_once(placed: PlacedModel, method: str) -> None:
 async def test_an_answer_shows_a_replica_lives_when_it_was_asked_after_the_doubt(method: str) -> None:
     """What the lost replica was asked before may still be answered, and says nothing of whether another came."""
     replica, now = Lost("mlx"), [0.0]
-    placed = PlacedModel("m", "mlx", cast("Any", FakeHandle(replica)), Spillover(), lambda: now[0])
+    placed = PlacedModel("m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), lambda: now[0])
     replica.gone.set()
     before = asyncio.create_task(ask_once(placed, method))
     await asyncio.sleep(0)
@@ -292,7 +297,7 @@ async def test_an_answer_shows_a_replica_lives_when_it_was_asked_after_the_doubt
 
 async def test_what_a_stream_waited_for_a_lost_replica_says_nothing_of_the_next_answer() -> None:
     replica, now = Lost("mlx"), [0.0]
-    placed = PlacedModel("m", "mlx", cast("Any", FakeHandle(replica)), Spillover(), lambda: now[0])
+    placed = PlacedModel("m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), lambda: now[0])
     placed.doubt()
     replica.gone.set()
     waiting = asyncio.create_task(ask_once(placed, "stream"))
@@ -304,7 +309,7 @@ async def test_what_a_stream_waited_for_a_lost_replica_says_nothing_of_the_next_
     placed._ask().cancel()
 
 
-QUICK = Spillover(silent_s=0.01, life_sign_s=0.01, last_life_sign_s=0.01, ask_again_s=0.01)
+QUICK = SpilloverSettings(silent_s=0.01, life_sign_s=0.01, last_life_sign_s=0.01, ask_again_s=0.01)
 
 
 def alone_with(replica: Any) -> tuple[ModelDirectory, PlacedModel]:
@@ -386,8 +391,10 @@ async def test_a_replica_that_is_slow_to_say_that_it_lives_is_waited_for() -> No
 
 async def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() -> None:
     now = [100.0]
-    health = HealthCheck(period_s=3, timeout_s=4)
-    placed = PlacedModel("m", "cpu", cast("Any", FakeHandle(Replica("m"))), Spillover(), lambda: now[0], health=health)
+    health = HealthSettings(period_s=3, timeout_s=4)
+    placed = PlacedModel(
+        "m", "cpu", cast("Any", FakeHandle(Replica("m"))), SpilloverSettings(), lambda: now[0], health=health
+    )
     placed._load_s, placed._frozen_since_s = 2.0, 100.0
     told = []
     for now[0] in (100.0, 110.0, 500.0):
@@ -401,7 +408,7 @@ async def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() 
 @pytest.mark.parametrize(("period_s", "timeout_s", "within_s"), [(2, 4, 15.2), (10, 30, 106), (10, 4, 52)])
 def test_how_long_a_frozen_replica_stays(period_s: float, timeout_s: float, within_s: float) -> None:
     """Ray Serve asks every `period_s`, but not before the last answer came or was given up, and gives up three times."""
-    assert HealthCheck(period_s=period_s, timeout_s=timeout_s).noticed_within_s == pytest.approx(within_s)
+    assert HealthSettings(period_s=period_s, timeout_s=timeout_s).noticed_within_s == pytest.approx(within_s)
 
 
 ELASTIC = AppConfig(
@@ -409,12 +416,12 @@ ELASTIC = AppConfig(
         "echo": Model(
             engine="identity",
             placements=(
-                Placement(hardware=Cuda(), autoscaling=Autoscaling(cost=2)),
-                Placement(hardware=Cpu(), autoscaling=Autoscaling(cost=1)),
+                Placement(hardware=CudaClass(), autoscaling=AutoscalingSettings(cost=2)),
+                Placement(hardware=CpuClass(), autoscaling=AutoscalingSettings(cost=1)),
             ),
         ),
     },
-    spillover=Spillover(silent_s=0.01, life_sign_s=0.01, ask_again_s=0.01, wake_s=0.2),
+    spillover=SpilloverSettings(silent_s=0.01, life_sign_s=0.01, ask_again_s=0.01, wake_s=0.2),
 )
 
 

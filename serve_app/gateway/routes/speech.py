@@ -18,12 +18,12 @@ from deployments.settings import PieceSettings, StrictModel
 from deployments.tasks.speech import SpeechTask, by_speakers, choose_voice, nothing_to_say
 from deployments.text.segmentation import cut_into_pieces
 from deployments.text.sources import PieceSource, WholeText
-from serve_app.config import PRESETS, Preset
 from serve_app.gateway.bodies.input_thread import in_input_thread
 from serve_app.gateway.bodies.json_bodies import read_json
 from serve_app.gateway.errors import ModelName
 from serve_app.gateway.routes.voices import cannot_clone, owner_of
 from serve_app.gateway.service import service_of
+from serve_app.gateway.settings import PRESETS, Preset
 from serve_app.gateway.speech.stream import SpeechPlan, heard_by
 from serve_app.gateway.sse import event_stream, stream_of
 from serve_app.gateway.voice_store import is_id

@@ -12,14 +12,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
 
 from deployments.errors import MotetError, fail
-from deployments.settings import StrictModel
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from serve_app.gateway.settings import AdmissionSettings
 
 FIRST_SHARE = 0.2
 """What is assumed at first counts as much as this share of the memory."""
@@ -49,26 +44,6 @@ ROUNDING = 1e-6
 PAUSED_S = 1.0
 PAUSED_REACH_SECONDS = 10.0
 """Of audio: what a client that asks for nothing now may come back for at once."""
-
-
-class AdmissionSettings(StrictModel):
-    """How much may wait, in seconds of audio still to be made, and how speed is measured.
-
-    `max_queued_seconds_of_audio` holds for each placement, `max_queued_seconds_of_audio_per_key` for each API key over
-    all placements; a request longer than a limit counts as the limit itself, so it gets in where nothing else waits.
-    A request of at most `short_seconds_of_audio` may overstep both by that much, so that a chat reply is not refused
-    because of a book. `max_wait_s` bounds the predicted wait for a first sound. `first_speed`, audio seconds per
-    second, is assumed before anything was measured; measurements fade with the time constant `speed_memory_s`. A client
-    that is refused gets a `Retry-After` of at most `max_retry_after_s`: a longer prediction is a guess.
-    """
-
-    max_queued_seconds_of_audio: Positive
-    max_queued_seconds_of_audio_per_key: Positive
-    max_wait_s: Positive
-    speed_memory_s: Positive
-    first_speed: Positive
-    short_seconds_of_audio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    max_retry_after_s: Positive
 
 
 @dataclass(frozen=True, slots=True)

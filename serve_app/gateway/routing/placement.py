@@ -23,10 +23,13 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from cluster.demand import AutoscalingSettings
+from cluster.models import Model, Placement
 from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
 from deployments.replica.base import ReplicaReport
 from deployments.settings import HealthSettings
-from serve_app.config import AppConfig, Autoscaling, HealthCheck, Model, Placement, Spillover
+from serve_app.config import AppConfig
+from serve_app.gateway.settings import SpilloverSettings
 
 Answer = TypeVar("Answer")
 
@@ -62,7 +65,7 @@ class Silent(NoReplica):
     """A placement has replicas, and none of them answers."""
 
 
-DEFAULT_HEALTH = HealthCheck()
+DEFAULT_HEALTH = HealthSettings()
 
 
 class PlacedModel:
@@ -73,9 +76,9 @@ class PlacedModel:
         model: str,
         kind: str,
         handle: DeploymentHandle[Any],
-        spillover: Spillover,
+        spillover: SpilloverSettings,
         clock: Callable[[], float] = time.monotonic,
-        autoscaling: Autoscaling | None = None,
+        autoscaling: AutoscalingSettings | None = None,
         health: HealthSettings = DEFAULT_HEALTH,
     ) -> None:
         self.name = f"{model}@{kind}"
