@@ -80,7 +80,7 @@ PLAIN = " (plain profile)"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FirstSoundPlan:
     """How much is measured: rounds, seconds of audio, and what goes round the trip.
 
     That is every `sentence_step`th sentence and the paragraphs of the long text that hold its first `long_words`.
@@ -99,7 +99,7 @@ class Plan:
     idle_seconds: float
 
 
-QUICK = Plan(
+QUICK = FirstSoundPlan(
     cold_starts=1,
     overhead_rounds=30,
     speed_rounds=1,
@@ -111,7 +111,7 @@ QUICK = Plan(
     rest_seconds=3.0,
     idle_seconds=8.0,
 )
-FULL = Plan(
+FULL = FirstSoundPlan(
     cold_starts=5,
     overhead_rounds=200,
     speed_rounds=7,
@@ -142,7 +142,7 @@ def _service_environment() -> dict[str, str]:
     return profiles.environment("plain", Path(), 8000, {})
 
 
-def _wanted(plan: Plan, config: AppConfig) -> list[Figure]:
+def _wanted(plan: FirstSoundPlan, config: AppConfig) -> list[Figure]:
     return [
         Figure("word error rate of the round trip " + HERE, "%", at_most(5)),
         Figure("word error rate of the round trip " + HTTP, "%", at_most(5)),
@@ -179,7 +179,7 @@ def _wanted_of_overhead(profile: str, target: Target | None) -> list[Figure]:
 # The command
 
 
-def _measure_command(sheet: Sheet, plan: Plan) -> None:
+def _measure_command(sheet: Sheet, plan: FirstSoundPlan) -> None:
     with sheet.measuring("motet say from a cold start"):
         firsts = spread([_first_sound_of_motet_say() for _ in range(plan.cold_starts)])
         note = f"from the start of the command to its first sample; {plan.cold_starts} starts, {firsts}"
@@ -363,7 +363,7 @@ def connected(program: RunningProgram) -> Iterator[Client]:
 # The service
 
 
-def _measure_service(sheet: Sheet, plan: Plan, engines: Engines) -> None:
+def _measure_service(sheet: Sheet, plan: FirstSoundPlan, engines: Engines) -> None:
     with sheet.measuring("start of the service"), running_service("throughput") as service:
         sheet.put("cold start of the service", service.start_seconds, "from its start to its ready line")
         with sheet.measuring("what the idle service takes"):
@@ -380,7 +380,7 @@ def _measure_service(sheet: Sheet, plan: Plan, engines: Engines) -> None:
             _measure_overhead(sheet, plan, engines, service, PLAIN)
 
 
-def _measure_idle(sheet: Sheet, plan: Plan, service: RunningProgram) -> None:
+def _measure_idle(sheet: Sheet, plan: FirstSoundPlan, service: RunningProgram) -> None:
     pid = footprint.service_at(service.port)
     if pid is None:
         raise fail("engine", f"The processes of the service at port {service.port} were not found.")
@@ -403,7 +403,9 @@ def _measure_replicas(sheet: Sheet, service: RunningProgram) -> None:
     sheet.put("heavy libraries in replicas", sum(map(len, heavy.values())), note)
 
 
-def _measure_overhead(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram, profile: str) -> None:
+def _measure_overhead(
+    sheet: Sheet, plan: FirstSoundPlan, engines: Engines, service: RunningProgram, profile: str
+) -> None:
     engines.say(SHORT_SENTENCE)  # loads the voice now: a connection that waits for it would be closed
     with running_bare_server() as bare, connected(bare) as bare_client, connected(service) as client:
         first_bytes: list[float] = []
@@ -450,7 +452,7 @@ def _milliseconds(work: Callable[[], object]) -> float:
 # What does not depend on time
 
 
-def _measure_fidelity(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
+def _measure_fidelity(sheet: Sheet, plan: FirstSoundPlan, engines: Engines, service: RunningProgram) -> None:
     """All at once, because how well it comes out does not depend on how fast it goes."""
     texts = [*SENTENCES[:: plan.sentence_step], opening(LONG_TEXT, plan.long_words)]
     with ThreadPoolExecutor(3) as pool:
@@ -505,7 +507,7 @@ def _worst_seam(service: RunningProgram) -> int:
 # Recordings
 
 
-def _measure_speed(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
+def _measure_speed(sheet: Sheet, plan: FirstSoundPlan, engines: Engines, service: RunningProgram) -> None:
     heard, mixed = engines.recording(plan.transcription_seconds), engines.recording(plan.separation_seconds)
     stem = engines.separation.traits.stems[0]
 
