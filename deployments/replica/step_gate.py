@@ -20,7 +20,7 @@ from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import StepMetrics
 from deployments.replica.step_scheduling import Candidate, StepRequest, choose, padding_share
 from deployments.settings import StepSettings
-from deployments.tasks.batching import advance_or_halve
+from deployments.tasks.engine_calls import advance_or_halve
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

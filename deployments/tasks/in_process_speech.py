@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic
 
 from deployments.engines.protocols import AudioChunk, SpeechEngine, SpeechRequest, UtteranceT
-from deployments.tasks.batching import advance_or_halve
+from deployments.tasks.engine_calls import advance_or_halve, run_here
 from deployments.tasks.speech import speak
 from deployments.text.sources import PieceSource
 
-T = TypeVar("T")
-
 
 class InProcessClient(Generic[UtteranceT]):
-    """Calls the engine on the caller's thread. No step waits, so that `speak_now` can run the driver without an event
+    """Calls the engine on the caller's thread. No step waits, so that `speak_here` can run the driver without an event
     loop."""
 
     def __init__(self, engine: SpeechEngine[UtteranceT]) -> None:
@@ -105,31 +103,11 @@ class BatchedClient(InProcessClient[UtteranceT]):
                 turn.set_result(result)
 
 
-def speak_now(
+def speak_here(
     request: SpeechRequest, engine: SpeechEngine[UtteranceT], text: PieceSource | None = None
 ) -> Generator[AudioChunk]:
     """The sound of a text by an engine in this process, on this thread, without an event loop. See `speak`."""
-    return _without_waiting(speak(request, engine.traits, InProcessClient(engine), text=text))
-
-
-def _without_waiting(items: AsyncGenerator[T]) -> Generator[T]:
-    """The items of an asynchronous generator that never waits for anything."""
-    try:
-        while True:
-            try:
-                yield _result_of(anext(items))
-            except StopAsyncIteration:
-                return
-    finally:
-        _result_of(items.aclose())
-
-
-def _result_of(awaitable: Any) -> Any:
-    try:
-        awaitable.__await__().send(None)
-    except StopIteration as done:
-        return done.value
-    raise RuntimeError("the generator waits for an event loop")
+    return run_here(speak(request, engine.traits, InProcessClient(engine), text=text))
 
 
 def _value(result: AudioChunk | Exception) -> AudioChunk:

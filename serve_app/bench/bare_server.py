@@ -22,7 +22,7 @@ from starlette.responses import StreamingResponse
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.engines.protocols import SpeechEngine, SpeechRequest
 from deployments.replica.base import ReplicaSettings, load_engine
-from deployments.tasks.in_process_speech import speak_now
+from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.voice_choice import choose_voice
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.running_service import RunningProgram, end_with_parent, running_program
@@ -73,7 +73,7 @@ async def _encoded(
 
 def _parts(request: SpeechRequest, audio_format: AudioFormat, engine: SpeechEngine[Any]) -> Iterator[bytes]:
     encoder = open_encoder(audio_format, engine.traits.sample_rate)
-    for chunk in speak_now(request, engine):
+    for chunk in speak_here(request, engine):
         yield encoder.encode(chunk.samples)
     yield encoder.finish()
 

@@ -17,7 +17,7 @@ from deployments.audio.encode import AudioFormat
 from deployments.engines.protocols import FinishReason, SpeechRequest, first_reason
 from deployments.errors import fail
 from deployments.settings import PieceSettings
-from deployments.tasks.in_process_speech import speak_now
+from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.voice_choice import choose_voice, speaker_marker
 from deployments.text.segmentation import Cutter
 from deployments.text.sources import group_of
@@ -71,7 +71,7 @@ def say(
     source = WrittenText(text, app.speech.pieces, speaker_marker(traits, voice))
     first_sound, spoken_characters = 0.0, 0
     reason: FinishReason = "stop"
-    chunks = speak_now(SpeechRequest((), voice, speed, seed), loaded.engine, source)
+    chunks = speak_here(SpeechRequest((), voice, speed, seed), loaded.engine, source)
     with sound_file(path, form, traits.sample_rate, channels=1) as writer, closing(chunks):
         for chunk in chunks:
             writer.write(chunk.samples)
@@ -97,7 +97,7 @@ def say(
 
 
 class WrittenText:
-    """A text for `speak_now`, whole or in the parts in which it is written. It blocks while it waits for the next part."""
+    """A text for `speak_here`, whole or in the parts in which it is written. It blocks while it waits for the next part."""
 
     def __init__(
         self,

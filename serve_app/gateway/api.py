@@ -14,7 +14,6 @@ from starlette.types import ASGIApp
 
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
-from deployments.replica.pipeline import SeparationGraph
 from serve_app.config import AppConfig
 from serve_app.gateway.errors import install_error_handlers
 from serve_app.gateway.middleware.limits import BodyLimit, Deadline, KeyCheck, PageHeaders, key_digest
@@ -34,6 +33,7 @@ from serve_app.gateway.routes import (
 )
 from serve_app.gateway.routing.admission import Admission, SessionPlaces, Ticket
 from serve_app.gateway.routing.placement import ModelDirectory
+from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.plan import FallbackVoice, SpeechPlan
 from serve_app.gateway.speech.resume import START, ResumePoint
@@ -67,7 +67,11 @@ class Service:
         (overloaded; unavailable when the model is frozen)."""
         self.directory.ensure_not_frozen(name)
         model, settings = self.config.models[name], self.config.speech.admission
-        task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
+        task_wait_s = {
+            "speech": settings.max_wait_s,
+            "transcription": self.config.windows.max_wait_s,
+            "separation": self.config.separation.max_wait_s,
+        }[model.task]
         key = key_digest(headers) if self.config.security.api_key_sha256 else None
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)

@@ -17,7 +17,7 @@ from deployments.engines.protocols import AudioChunk, SpeechRequest, VoiceRefere
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, unpack
 from deployments.settings import ArrivalSettings, PieceSettings
-from deployments.tasks.in_process_speech import BatchedClient, speak_now
+from deployments.tasks.in_process_speech import BatchedClient, speak_here
 from deployments.tasks.speech import pace_of, speak
 from deployments.tasks.voice_choice import choose_voice, mark_speakers, speaker_marker
 from deployments.text.sources import ArrivingText
@@ -122,7 +122,7 @@ async def test_a_piece_has_all_of_its_sound_and_waits_for_no_other(speed: float)
 
 async def test_in_this_process_it_sounds_the_same() -> None:
     request = request_of(speed=3.0)
-    here = np.concatenate([c.samples for c in speak_now(request, ToneEngine())])
+    here = np.concatenate([c.samples for c in speak_here(request, ToneEngine())])
     there = np.concatenate([c.samples for c in await spoken(request, 0.5)])
     np.testing.assert_allclose(here, there, rtol=0, atol=2**-12)
 
@@ -233,8 +233,8 @@ class InGroups:
 @pytest.mark.parametrize("speed", [1.0, 4.0])
 def test_a_text_that_comes_in_groups_is_the_same_sound(speed: float) -> None:
     request = request_of(speed=speed)
-    whole = np.concatenate([c.samples for c in speak_now(request, ToneEngine())])
-    chunks = list(speak_now(replace(request, pieces=()), ToneEngine(), InGroups(1, 2, 1)))
+    whole = np.concatenate([c.samples for c in speak_here(request, ToneEngine())])
+    chunks = list(speak_here(replace(request, pieces=()), ToneEngine(), InGroups(1, 2, 1)))
     np.testing.assert_array_equal(np.concatenate([c.samples for c in chunks]), whole)
     assert [chunk.index for chunk in chunks][:4] == [0, 1, 2, 3]
 
@@ -270,7 +270,7 @@ async def test_texts_that_are_spoken_together_share_every_step() -> None:
     await asyncio.gather(*(one_after_another() for _ in range(3)))
     assert engine.batches == [3, 3, 3, 2]
     for pieces, chunks in sounds.items():
-        alone = np.concatenate([c.samples for c in speak_now(request_of(pieces, 3.0), ToneEngine())])
+        alone = np.concatenate([c.samples for c in speak_here(request_of(pieces, 3.0), ToneEngine())])
         np.testing.assert_array_equal(np.concatenate([c.samples for c in chunks]), alone)
 
 
