@@ -61,14 +61,14 @@ def say(
     from serve_app.cli import local_speech
 
     app = config_file.read_app(config_path(config))
-    order = local_speech.SpeechOrder(_text(text, app.speech.arrival.pause_s), voice, speed, seed)
+    words = _text(text, app.speech.arrival.pause_s)
     with progress_bar("Speaking") as progress:
-        done = local_speech.say(order, app, model, path, form, progress, started)
-    report(
-        f"{'standard output' if path == STDIO else path}: {pace(done)}; first sound after "
-        f"{done.first_sound_seconds:.2f} s.",
-        done if as_json else None,
-    )
+        done = local_speech.say(
+            words, app, path, form, progress, started, model=model, voice=voice, speed=speed, seed=seed
+        )
+    target = "standard output" if path == STDIO else path
+    first_sound = f"first sound after {done.first_sound_seconds:.2f} s"
+    report(f"{target}: {pace(done)}; {first_sound}.", done if as_json else None)
     if done.finish_reason != "stop":
         note(
             f"Warning: the model did not end by itself ({done.finish_reason}) and was stopped: words may be missing. "

@@ -40,8 +40,8 @@ def separate(
     from serve_app import config_file
     from serve_app.cli import local
 
-    order = local.SeparationOrder(stem_names(",".join(stems or ())), chunk_seconds, overlap_seconds)
+    choices = local.SeparationChoices(stem_names(",".join(stems or ())), chunk_seconds, overlap_seconds)
     settings = config_file.read_app(config_path(config))
     with progress_bar("Separating") as progress, opened(file) as source:
-        done = local.separate(source, order, settings, model, out, form, progress, started)
+        done = local.separate(source, choices, settings, model, out, form, progress, started)
     report(f"{', '.join(done.outputs)} ({done.sample_rate} Hz): {pace(done)}.", done if as_json else None)

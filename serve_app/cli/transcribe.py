@@ -48,7 +48,7 @@ def transcribe(
     options = RecognitionOptions(language_code(language), prompt or None, word_times=words)
     loaded = local.load_model(settings, model, "transcription")
     windows = local.hear(recording, options, loaded, settings.windows)
-    asked = local.Asked(0.0, ("segment", "word") if words else ("segment",))
+    asked = local.TranscriptContents(0.0, ("segment", "word") if words else ("segment",))
     with local.output(out) as to:
         items = _as_it_comes(windows, to.file) if form == "text" else _at_once(windows, form, asked, to.file)
     wall = time.perf_counter() - started

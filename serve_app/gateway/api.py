@@ -14,7 +14,6 @@ from starlette.types import ASGIApp
 
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
-from deployments.replica.pipeline import SeparationGraph
 from serve_app.config import AppConfig
 from serve_app.gateway.errors import install_error_handlers
 from serve_app.gateway.middleware.limits import BodyLimit, Deadline, KeyCheck, PageHeaders, key_digest
@@ -34,8 +33,11 @@ from serve_app.gateway.routes import (
 )
 from serve_app.gateway.routing.admission import Admission, SessionPlaces, Ticket
 from serve_app.gateway.routing.placement import ModelDirectory
+from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.speech.piece_cache import PieceCache
-from serve_app.gateway.speech.stream import NOTHING_HEARD, Fallback, Heard, SpeechPlan, SpeechStream
+from serve_app.gateway.speech.plan import FallbackVoice, SpeechPlan
+from serve_app.gateway.speech.resume import START, ResumePoint
+from serve_app.gateway.speech.stream import SpeechStream
 from serve_app.gateway.voice_store import VoiceStore
 
 ABOUT = "One speech service over whatever hardware you have."
@@ -56,21 +58,25 @@ class Service:
     voices: VoiceStore
     sessions: SessionPlaces
 
-    def speech_stream(self, plan: SpeechPlan, ticket: Ticket, heard: Heard = NOTHING_HEARD) -> SpeechStream:
-        """The stream of an accepted request, but for what was heard of it before."""
-        return SpeechStream(plan, self.directory, self.cache, ticket, self.recorder, heard)
+    def speech_stream(self, plan: SpeechPlan, ticket: Ticket, resume: ResumePoint = START) -> SpeechStream:
+        """The stream of an accepted request from where its client goes on."""
+        return SpeechStream(plan, self.directory, self.cache, ticket, self.recorder, resume)
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue for about `seconds` of audio, of which at most `reach` are ever queued. Raises `MotetError`
         (overloaded; unavailable when the model is frozen)."""
         self.directory.ensure_not_frozen(name)
         model, settings = self.config.models[name], self.config.speech.admission
-        task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
+        task_wait_s = {
+            "speech": settings.max_wait_s,
+            "transcription": self.config.windows.max_wait_s,
+            "separation": self.config.separation.max_wait_s,
+        }[model.task]
         key = key_digest(headers) if self.config.security.api_key_sha256 else None
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
 
-    async def fallback_for(self, name: str) -> Fallback | None:
+    async def fallback_for(self, name: str) -> FallbackVoice | None:
         """Who takes over from a model that is late; none when the other one does not answer now."""
         others = [other for other, model in self.config.models.items() if model.task == "speech" and other != name]
         chosen = self.config.speech.fallback_model or next(iter(others), None)
@@ -81,7 +87,7 @@ class Service:
                 traits: SpeechTraits = await self.directory.traits(chosen)
         except (TimeoutError, MotetError):
             return None
-        return Fallback(chosen, traits.default_voice, traits) if traits.default_voice else None
+        return FallbackVoice(chosen, traits.default_voice, traits) if traits.default_voice else None
 
 
 def build_api(service: Service) -> ASGIApp:

@@ -8,12 +8,12 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
-from deployments.replica.pipeline import SeparationGraph
 from serve_app.config import AppConfig
 from serve_app.gateway.api import Service, build_api
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.routing.admission import Admission, SessionPlaces
 from serve_app.gateway.routing.placement import ModelDirectory
+from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.voice_store import VoiceStore
 

@@ -7,7 +7,7 @@ from typing import Any
 from ray.serve import metrics
 
 from deployments.replica.metrics import MILLISECONDS, counter, histogram
-from serve_app.gateway.speech.playback import PacingReport
+from serve_app.gateway.speech.pacing_report import PacingReport
 
 STAGE_TAGS: Any = ("model", "stage")  # Ray's annotation allows for one name only
 FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from serve_app.gateway.speech.playback import PacingReport
+from serve_app.gateway.speech.pacing_report import PacingReport
 
 Stage = Literal["first_step", "queue", "infer", "buffer", "encode", "write"]
 STAGES: tuple[Stage, ...] = ("first_step", "queue", "infer", "buffer", "encode", "write")

@@ -22,7 +22,7 @@ from cluster.models import Model
 from deployments.errors import MotetError
 from deployments.settings import StepSettings
 from serve_app import bulk
-from serve_app.bench.bulk import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
+from serve_app.bench.bulk_kills import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
 from serve_app.bulk import BulkOptions
 from serve_app.cli.processes import command_line, descendants, kill
 from serve_app.config import AppConfig

@@ -36,9 +36,10 @@ from serve_app.gateway.middleware.limits import DUE, Due, too_late
 from serve_app.gateway.routing.admission import Admission, SessionPlaces, Ticket
 from serve_app.gateway.routing.placement import ModelDirectory, NoReplica
 from serve_app.gateway.settings import LimitSettings, SecuritySettings, SpilloverSettings
+from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.piece_cache import PieceCache
-from serve_app.gateway.speech.playback import PacingReport
-from serve_app.gateway.speech.stream import SpeechPlan, SpeechStream
+from serve_app.gateway.speech.plan import SpeechPlan
+from serve_app.gateway.speech.stream import SpeechStream
 from serve_app.gateway.sse import with_error_event
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes

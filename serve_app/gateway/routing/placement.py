@@ -167,9 +167,7 @@ class PlacedModel:
         with self.request(), self._doubted():
             try:
                 answer = await self.while_alive(_next(items), last=alone)
-                if self.alive:
-                    self._learn((self._clock() - asked_s) / place_in_line)
-                self._answered(asked_s)  # after it, since the time to wake up says nothing of the next answer
+                self.note_answer(asked_s, place_in_line)
                 while answer is not _END:
                     yield answer
                     answer = await _next(items)
@@ -240,6 +238,13 @@ class PlacedModel:
         """A replica is gone: others go elsewhere until one answers."""
         self.alive, self._doubted_s = False, self._clock()
         self._ask()
+
+    def note_answer(self, asked_s: float, place_in_line: int) -> None:
+        """Learns from a request's first answer: it was asked at `asked_s` (monotonic), as the `place_in_line`-th that was
+        under way then."""
+        if self.alive:
+            self._learn((self._clock() - asked_s) / place_in_line)
+        self._answered(asked_s)  # after it, since the time to wake up says nothing of the next answer
 
     def _answered(self, asked_s: float) -> None:
         """What was asked at `asked_s` was answered. When that was after the last doubt, a replica lives."""
@@ -374,6 +379,12 @@ class ModelDirectory:
         typical = min(known, default=1.0)
         return sorted(placed, key=lambda p: (not p.alive, p.expected_seconds(typical) if p.alive else p.cost))
 
+    def choose(self, name: str, besides: PlacedModel | None = None) -> PlacedModel:
+        """The placement that is expected to answer first, another one than `besides` if there is one; one without replicas
+        only if no other lives. Call `look` before."""
+        in_turn = [placed for placed in self.placements(name) if not self._may_sleep(placed, name)]
+        return next((placed for placed in in_turn if placed is not besides), in_turn[0])
+
     def ensure_not_frozen(self, name: str) -> None:
         """Raises `MotetError` (unavailable) when all replicas of a model are frozen: nothing is to wait for them."""
         placed = self.placements(name)
@@ -389,7 +400,7 @@ class ModelDirectory:
     async def call(self, name: str, method: str, *arguments: Any) -> Any:
         """One answer, from the first placement that gives one."""
         trouble: Exception | None = None
-        await self._look(name)
+        await self.look(name)
         for placed, alone in self._in_turn(name):
             if self._may_sleep(placed, name):
                 continue
@@ -413,7 +424,7 @@ class ModelDirectory:
         A `ticket` names the placement to begin with if it lives, and is told which one answers.
         """
         trouble: Exception | None = None
-        await self._look(name)
+        await self.look(name)
         for placed, alone in self._in_turn(name, ticket.placement if ticket else None):
             if self._may_sleep(placed, name):
                 continue
@@ -438,7 +449,8 @@ class ModelDirectory:
         """The classes on which a model has no replicas now and gets some when they are needed."""
         return [placed.kind for placed in self._placed[name] if placed.sleeps]
 
-    async def _look(self, name: str) -> None:
+    async def look(self, name: str) -> None:
+        """Notices, soon enough, that a placement of a model lost its last replica."""
         for placed in self._placed[name]:
             await placed.look()
 
