@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,22 +13,38 @@ from cluster.bulk.rows import Split
 from cluster.hardware import Kind
 from deployments.audio.formats import AudioFormat
 from deployments.engines.registry import Task
-from serve_app.cli.options import AsJson, Config, ModelName, VoiceName, config_path, language_code, stem_names
+from serve_app.cli.options import (
+    AsJson,
+    Config,
+    Language,
+    ModelName,
+    Speed,
+    VoiceName,
+    config_path,
+    language_code,
+    stem_names,
+)
 from serve_app.cli.terminal import note, report
+
+if TYPE_CHECKING:
+    from cluster.bulk.run import Summary
 
 SOME_ROWS_FAILED = 3
 """The exit status of a job with complete output in which some rows have errors."""
 
 
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Rows: JSONL, CSV, TSV or Parquet with [bold]text[/bold] (and optionally id, voice), plain text, EPUB. For"
+        " recordings: audio files, folders of them, or tables with [bold]path[/bold] or [bold]audio[/bold].",
+    ),
+]
+
+
 def bulk(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Rows: JSONL, CSV, TSV or Parquet with [bold]text[/bold] (and optionally id, voice), plain text, EPUB. For"
-            " recordings: audio files, folders of them, or tables with [bold]path[/bold] or [bold]audio[/bold].",
-        ),
-    ],
+    inputs: Inputs,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where everything is written.")],
     task: Annotated[Task, typer.Option("--task", "-t", help="What is done with each row.")] = "speech",
     layout: Annotated[
@@ -36,14 +52,12 @@ def bulk(
     ] = "parquet",
     form: Annotated[AudioFormat, typer.Option("--format", "-f", help="How to encode audio.")] = "wav",
     voice: VoiceName = None,
-    speed: Annotated[float, typer.Option("--speed", "-s", min=0.25, max=4.0, help="Times the voice's own pace.")] = 1.0,
+    speed: Speed = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another take of every row.")] = 0,
     split: Annotated[
         Split, typer.Option(help="What is a row of plain text; empty lines separate paragraphs.")
     ] = "line",
-    language: Annotated[
-        str | None, typer.Option("--language", "-l", show_default="detected", help="Of recordings, such as en.")
-    ] = None,
+    language: Language = None,
     prompt: Annotated[str | None, typer.Option(help="Names and spellings that occur in recordings.")] = None,
     words: Annotated[bool, typer.Option("--words", help="Time each word of a transcript.")] = False,
     stems: Annotated[str | None, typer.Option(show_default="all", help="Stems to keep, separated by commas.")] = None,
@@ -81,28 +95,21 @@ def bulk(
         voice, speed, seed, form, language_code(language), prompt, words, stem_names(stems or "")
     )
     service = ServiceClient(via_serve.rstrip("/"), os.environ.get("MOTET_API_KEY")) if via_serve else None
+    app = config_file.read_app(config_path(config))
+    place: dict[str, Any] = {"model": model, "hardware": hardware, "workers": workers, "split": split}
     try:
         with bulk_progress() as progress:
-            done = jobs.run(
-                inputs,
-                task,
-                out,
-                layout,
-                options,
-                config_file.read_app(config_path(config)),
-                model=model,
-                hardware=hardware,
-                workers=workers,
-                split=split,
-                service=service,
-                progress=progress,
-            )
+            done = jobs.run(inputs, task, out, layout, options, app, **place, service=service, progress=progress)
     except KeyboardInterrupt:
         note(f"motet: stopped. The same command resumes the job in {out}.")
         raise
+    report(f"{out}: {_in_words(done)}", done if as_json else None)
+    if done.failed:
+        raise typer.Exit(SOME_ROWS_FAILED)
+
+
+def _in_words(done: Summary) -> str:
     failed = f", {done.failed} of them with an error" if done.failed else ""
     stopped = f", {done.stopped} in which the model had to be stopped (finish_reason)" if done.stopped else ""
     made = f"{done.seconds / 3600:.2f} h of audio, {done.made_seconds / 3600:.2f} h of it made now"
-    report(f"{out}: {done.rows} rows{failed}{stopped}; {made}; {len(done.files)} files.", done if as_json else None)
-    if done.failed:
-        raise typer.Exit(SOME_ROWS_FAILED)
+    return f"{done.rows} rows{failed}{stopped}; {made}; {len(done.files)} files."

@@ -17,7 +17,7 @@ from serve_app.config_file import ConfigFile
 
 POLL_S = 0.1
 WHAT_FAILED_IS_DOWN = (
-    "The deployments named here are down until a correct file is deployed; all others run. Correct it and deploy again."
+    "What is named here is down until a correct file is deployed; all others run. Correct it and deploy again."
 )
 """A replica ends before its successor starts, and Ray Serve does not bring it back."""
 

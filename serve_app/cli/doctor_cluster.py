@@ -12,7 +12,7 @@ from cluster import address as cluster_address
 from cluster.hardware import LABEL
 from cluster.models import Placement
 from serve_app import config_file, profiles
-from serve_app.cli.doctor import Finding
+from serve_app.cli.findings import Finding
 from serve_app.config import AppConfig
 
 UNITS = {"num_cpus": "CPU", "num_gpus": "GPU"}

@@ -36,14 +36,13 @@ FORMER_NAMES = {"convert": "quantize"}
 class LazyGroup(TyperGroup):
     """Lists commands without importing them."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """The names, in the order of `COMMANDS`."""
-        return list(COMMANDS)
+    def __init__(self, **attributes: Any) -> None:
+        listed = {name: TyperCommand(name, help=summary) for name, summary in COMMANDS.items()}
+        super().__init__(**{**attributes, "commands": listed})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """What the list shows of a command."""
-        name = FORMER_NAMES.get(cmd_name, cmd_name)
-        return TyperCommand(name, help=COMMANDS[name]) if name in COMMANDS else None
+        return self.commands.get(FORMER_NAMES.get(cmd_name, cmd_name))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called, imported."""

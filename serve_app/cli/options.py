@@ -46,6 +46,13 @@ Recording = Annotated[
     ),
 ]
 VoiceName = Annotated[str | None, typer.Option("--voice", "-v", show_default="the model's", help="Who speaks.")]
+Speed = Annotated[
+    float, typer.Option("--speed", "-s", min=0.25, max=4.0, help="Times the voice's own pace, at the same pitch.")
+]
+Language = Annotated[
+    str | None,
+    typer.Option("--language", "-l", show_default="detected", help="Of recordings: a code such as en or en-US."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result's facts to standard output as JSON.")]
 
 

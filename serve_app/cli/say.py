@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from deployments.audio.formats import FORMATS, AudioFormat, format_of
-from serve_app.cli.options import STDIO, AsJson, Config, ModelName, VoiceName, config_path
+from serve_app.cli.options import STDIO, AsJson, Config, ModelName, Speed, VoiceName, config_path
 from serve_app.cli.terminal import note, pace, progress_bar, report, standard_input
 
 
@@ -34,9 +34,7 @@ def say(
     ] = None,
     voice: VoiceName = None,
     model: ModelName = None,
-    speed: Annotated[
-        float, typer.Option("--speed", "-s", min=0.25, max=4.0, help="Times the voice's own pace, at the same pitch.")
-    ] = 1.0,
+    speed: Speed = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same samples.")] = 0,
     config: Config = None,
     as_json: AsJson = False,

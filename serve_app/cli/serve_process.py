@@ -147,7 +147,7 @@ def _wait_until_ready(settings: ConfigFile, stopped: threading.Event) -> None:
         there = serve.status().applications.get(settings.application)
         if there is not None and there.status == ApplicationStatus.DEPLOY_FAILED:
             cause = f"The service did not come up: {deploy_failures.cause_of(there)}"
-            raise fail("unavailable", cause, "Mend that, or take the model out; `motet doctor` looks at the rest.")
+            raise fail("unavailable", cause, "Correct the cause, or remove the model; `motet doctor` checks the rest.")
         if time.monotonic() > patience:
             _tell_what_waits(settings.app)
             patience = math.inf

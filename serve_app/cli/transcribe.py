@@ -10,7 +10,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from deployments.tasks.transcription import TranscriptWindow
-from serve_app.cli.options import STDIO, Config, ModelName, Recording, config_path, language_code
+from serve_app.cli.options import STDIO, Config, Language, ModelName, Recording, config_path, language_code
 from serve_app.cli.terminal import note, opened
 from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
 
@@ -21,9 +21,7 @@ def transcribe(
     out: Annotated[
         Path, typer.Option("--output", "-o", show_default="standard output", help="Where the transcript goes.")
     ] = STDIO,
-    language: Annotated[
-        str | None, typer.Option("--language", "-l", show_default="detected", help="A code such as en or en-US.")
-    ] = None,
+    language: Language = None,
     prompt: Annotated[str | None, typer.Option(help="Names and spellings that occur, to guide the model.")] = None,
     model: ModelName = None,
     words: Annotated[bool, typer.Option("--words", help="The time of each word; with --format verbose_json.")] = False,

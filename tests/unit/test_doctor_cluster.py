@@ -9,8 +9,8 @@ from cluster.hardware import LABEL, CpuClass, CudaClass, Kind, MlxClass
 from cluster.models import Model, Placement
 from deployments.errors import MotetError
 from serve_app import profiles
-from serve_app.cli import doctor
 from serve_app.cli.doctor_cluster import Machine, as_lines, findings
+from serve_app.cli.findings import Finding, healthy
 from serve_app.config import AppConfig
 
 LINUX = Machine("192.0.2.1", {"CPU": 8.0, "GPU": 1.0}, {LABEL: "cuda"})
@@ -22,7 +22,7 @@ def service(*placements: Placement, models: int = 1) -> AppConfig:
     return AppConfig(models={f"m{n}": Model(engine="simulated", placements=placements) for n in range(models)})
 
 
-def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[doctor.Finding]:
+def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[Finding]:
     counted = {name.replace("_", "@"): count for name, count in replicas.items()}
     return [f for f in findings(app, machines, "192.0.2.1:6379", counted) if f.area == "models"]
 
@@ -30,7 +30,7 @@ def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[docto
 def test_a_replica_that_runs_is_well() -> None:
     found = explained(service(Placement(hardware=MlxClass()), Placement()), LINUX, MAC, m0_mlx=1, m0_cpu=1)
     assert [item.state for item in found] == ["ok", "ok"]
-    assert doctor.healthy(found)
+    assert healthy(found)
     assert as_lines(found) == []
 
 

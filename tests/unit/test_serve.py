@@ -80,7 +80,7 @@ def fails(status: ApplicationStatus, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("status", "limit_s", "kind", "remedy"),
     [
-        (ApplicationStatus.DEPLOY_FAILED, 300.0, "unavailable", "end that"),
+        (ApplicationStatus.DEPLOY_FAILED, 300.0, "unavailable", "Correct "),
         (ApplicationStatus.DEPLOYING, 1e-9, "timeout", "start_timeout_s"),
     ],
 )
