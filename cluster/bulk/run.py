@@ -19,7 +19,7 @@ from cluster.bulk.job import BulkJob
 from cluster.bulk.output import Layout, refuse_to_overwrite, results_of, write_folder, write_parquet
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
 from cluster.bulk.results import RESULT, Outcome, table_of
-from cluster.bulk.rows import Row
+from cluster.bulk.row import Row
 from cluster.bulk.store import Store, part_bytes
 from cluster.bulk.workers import Made
 from deployments.errors import Failure, fail

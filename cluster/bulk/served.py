@@ -28,7 +28,7 @@ from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, Transcriptio
 from cluster.bulk.plan import Batch, WorkItem
 from cluster.bulk.rendering import TRIED_AGAIN
 from cluster.bulk.results import MILLI_DIGITS, Outcome, Result, digest_of, rounded_timing
-from cluster.bulk.rows import read_recording
+from cluster.bulk.row import read_recording
 from cluster.bulk.sound import WITH_LENGTH, measured, with_length
 from cluster.bulk.workers import Made, made_of
 from deployments.audio.encode import AudioFormat

@@ -24,8 +24,9 @@ from cluster.bulk.job import BulkJob
 from cluster.bulk.plan import Batch, WorkItem, from_json, item_of, to_json
 from cluster.bulk.rendering import Renderer, renderer_of
 from cluster.bulk.results import RESULT, Outcome, table_of
-from cluster.bulk.rows import Recording, check_needed, read_recording, row_of
+from cluster.bulk.row import RecordingSource, read_recording
 from cluster.bulk.store import part_bytes
+from cluster.bulk.tables import check_needed, row_of
 from cluster.hardware import HardwareClass
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError, fail
@@ -190,7 +191,7 @@ def _with_what_was_given(results: pa.Table, facts: Sequence[Mapping[str, Any]]) 
     return results
 
 
-def _sound(facts: dict[str, Any], recording: Recording) -> bytes:
+def _sound(facts: dict[str, Any], recording: RecordingSource) -> bytes:
     sound = facts.get("audio")
     return sound if isinstance(sound, bytes) else read_recording(recording)
 

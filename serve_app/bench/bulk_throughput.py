@@ -20,7 +20,7 @@ import psutil
 
 from cluster.bulk.job import BulkJob, SpeechOrder, seed_of
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
-from cluster.bulk.rows import Row
+from cluster.bulk.row import Row
 from cluster.bulk.workers import Made, render_on_cluster
 from deployments.engines.protocols import SpeechRequest
 from deployments.errors import fail

@@ -29,7 +29,8 @@ from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
 from cluster.bulk.results import RESULT, Outcome, Result, Timing, table_of
-from cluster.bulk.rows import Recording, Row, read_recording, read_rows
+from cluster.bulk.row import RecordingSource, Row, read_recording
+from cluster.bulk.rows import read_rows
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import ServiceClient, render_on_service
 from cluster.bulk.settings import BulkSettings
@@ -278,7 +279,7 @@ def wav(seconds: float, channels: int = 1, rate: int = 16_000) -> bytes:
 
 
 def recording_items(job: BulkJob, sounds: Sequence[bytes]) -> list[WorkItem]:
-    found = [Recording("x", None, f"{number:064x}", len(sound)) for number, sound in enumerate(sounds)]
+    found = [RecordingSource("x", None, f"{number:064x}", len(sound)) for number, sound in enumerate(sounds)]
     return [item_of(Row(str(number), recording=one), job) for number, one in enumerate(found)]
 
 
@@ -286,7 +287,7 @@ def recording_row(folder: Path) -> Row:
     """A second of sound in a file."""
     sound = wav(1)
     (folder / "a.wav").write_bytes(sound)
-    where = Recording(str(folder / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound))
+    where = RecordingSource(str(folder / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound))
     return Row("a", recording=where)
 
 
