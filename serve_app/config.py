@@ -34,7 +34,7 @@ from deployments.settings import (
 from deployments.validation import in_words, model_inside, nearest
 from serve_app.edge.host_names import Host, Origin
 from serve_app.edge.settings import EdgeSettings
-from serve_app.gateway.routing.admission import AdmissionSettings
+from serve_app.gateway.routing.settings import AdmissionSettings, SpilloverSettings
 from serve_app.gateway.voice_store import VoiceSettings
 from serve_app.profiles import METRICS_EVERY_S
 
@@ -185,18 +185,6 @@ PRESETS: Mapping[Preset, Pacing] = {
 }
 
 
-class AdmissionControl(AdmissionSettings):
-    """How much may wait. Seconds of audio are those that are still to be made."""
-
-    max_queued_seconds_of_audio: Positive = 3600.0
-    max_queued_seconds_of_audio_per_key: Positive = 1800.0
-    max_wait_s: Positive = 10.0
-    speed_memory_s: Positive = 5.0
-    first_speed: Positive = 20.0
-    short_seconds_of_audio: float = Field(10.0, ge=0)
-    max_retry_after_s: Positive = 60.0
-
-
 class Speech(StrictModel):
     """How speech requests are answered. A `pacing` may be the name of a preset. Without a `fallback_model` the first
     other speech model takes over from one that is late, if there is one."""
@@ -207,7 +195,7 @@ class Speech(StrictModel):
     pacing_mode: Literal["fast", "played"] = "fast"
     fallback_model: str | None = None
     piece_cache_bytes: Count = 64 * 1024 * 1024
-    admission: AdmissionControl = AdmissionControl()
+    admission: AdmissionSettings = AdmissionSettings()
     request_seconds_of_audio: Positive = 10.0
     first_sound_alarm_ms: Positive = 500.0
     max_input_characters: Count = 100_000
@@ -231,22 +219,6 @@ class HealthCheck(HealthSettings):
     timeout_s: Positive = 4.0
 
 
-class Spillover(StrictModel):
-    """When a request goes on to another placement of its model. One that is silent for `silent_s` is asked whether it
-    lives, and has `life_sign_s` to say so, which a replica does beside its engine, however busy that is. When the replica
-    that would have said so is gone too, it is asked anew after `ask_again_s`. When no placement lives, one that went down to
-    no replicas has `wake_s` to come up before the next, dearer one is woken too.
-
-    The last placement left has `last_life_sign_s` more to say that it lives. If its replicas do not, requests for the model
-    are answered 503 at once, until one does."""
-
-    silent_s: Positive = 1.0
-    life_sign_s: Positive = 1.0
-    last_life_sign_s: Positive = 5.0
-    ask_again_s: Positive = 0.5
-    wake_s: Positive = 60.0
-
-
 class Voices(VoiceSettings):
     """Where uploaded voices are kept, and how many of which length. Gateways on several machines need one shared folder."""
 
@@ -260,7 +232,7 @@ class Voices(VoiceSettings):
 class Limits(StrictModel):
     """What a client may ask for. A body that is waited for longer than `body_grace_s` plus its length so far by
     `body_min_bytes_per_s` is given up; so is the slowest one when more than `max_unfinished_bodies` are under way in a
-    gateway replica."""
+    gateway replica. Unfinished bodies, except the files of forms, hold at most `max_unfinished_bytes` in memory."""
 
     max_body_bytes: Count = 1024 * 1024
     max_transcription_bytes: Count = 100 * 1024 * 1024
@@ -269,6 +241,7 @@ class Limits(StrictModel):
     body_grace_s: Positive = 10.0
     body_min_bytes_per_s: Positive = 16_000.0
     max_unfinished_bodies: Count = 1024
+    max_unfinished_bytes: Count = 256 * 1024 * 1024
     request_deadline_s: Positive = 3600.0
 
 
@@ -445,7 +418,7 @@ class AppConfig(StrictModel):
     speech: Speech = Speech()
     windows: Windows = Windows()
     separation: Separation = Separation()
-    spillover: Spillover = Spillover()
+    spillover: SpilloverSettings = SpilloverSettings()
     voices: Voices = Voices()
     bulk: Bulk = Bulk()
     limits: Limits = Limits()

@@ -246,7 +246,7 @@ class Place(Protocol):
     async def while_alive(self, answer: Awaitable[Any], *, last: bool) -> Any:
         """The answer, unless no replica of the place lives. The `last` place is waited for while its replica starts."""
 
-    def doubt(self) -> None:
+    def suspect(self) -> None:
         """Says that a replica seems to be gone: `pick` prefers other places until one answers."""
 
 
@@ -345,7 +345,7 @@ class SeparationGraph:
             try:
                 merged = await self._try_join(previous, item, patient=last)
             except Exception:
-                item.place.doubt()
+                item.place.suspect()
                 if last:
                     raise
                 if previous is not None:  # its stems may have gone with the machine that held them

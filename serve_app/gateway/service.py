@@ -1,15 +1,66 @@
-"""How a route reaches the service."""
+"""What the routes share: the models, the queues and the stores of one gateway replica."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import cast
 
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-if TYPE_CHECKING:
-    from serve_app.gateway.api import Service
+from deployments.engines.protocols import SpeechTraits
+from deployments.errors import MotetError
+from deployments.replica.pipeline import SeparationGraph
+from serve_app.config import AppConfig
+from serve_app.gateway.api_keys import key_digest
+from serve_app.gateway.request_timing import Recorder
+from serve_app.gateway.routing.admission import Admission, SessionLimit, Ticket
+from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.voice_store import VoiceStore
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One gateway replica's view of the service. It knows Ray only through the handles in `directory` and `graph`."""
+
+    config: AppConfig
+    directory: ModelDirectory
+    graph: SeparationGraph | None
+    """None if no model separates."""
+    admission: Admission
+    cache: PieceCache
+    recorder: Recorder
+    voices: VoiceStore
+    sessions: SessionLimit
+
+    def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
+        """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any
+        time. Raises `MotetError` (overloaded; unavailable if the model is frozen)."""
+        self.directory.ensure_not_frozen(name)
+        model, settings = self.directory.models[name], self.config.speech.admission
+        task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
+        key = key_digest(headers) if self.config.security.api_key_sha256 else None
+        placements = [placed.name for placed in self.directory.placements(name)]
+        return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
+
+    async def fallback_for(self, name: str) -> tuple[str, str, SpeechTraits] | None:
+        """The model that takes over when the model `name` is late, its default voice, and what it can do. None if there is no
+        other speech model, or it does not answer now."""
+        others = (other for other, model in self.directory.models.items() if model.task == "speech" and other != name)
+        chosen = self.config.speech.fallback_model or next(others, None)
+        if chosen is None or chosen == name:
+            return None
+        try:
+            async with asyncio.timeout(self.config.spillover.life_sign_s):
+                traits: SpeechTraits = await self.directory.traits(chosen)
+        except (TimeoutError, MotetError):
+            return None
+        return (chosen, traits.default_voice, traits) if traits.default_voice else None
 
 
 def service_of(connection: HTTPConnection) -> Service:
     """The service behind the application that answers this request or WebSocket."""
-    return cast("Service", connection.app.state.service)
+    return cast(Service, connection.app.state.service)

@@ -16,8 +16,9 @@ import pytest
 
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
-from serve_app.config import AdmissionControl, Arrival, Limits, Pieces, Security, Speech
+from serve_app.config import Arrival, Limits, Pieces, Security, Speech
 from serve_app.gateway.request_timing import Timeline
+from serve_app.gateway.routing.settings import AdmissionSettings
 from tests.unit.fakes import RATE, TRAITS, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
 from tests.unit.test_api import Bench, pcm_of
@@ -314,7 +315,7 @@ async def test_sessions_whose_text_is_far_ahead_do_not_keep_out_a_chat_reply() -
 
 @in_time
 async def test_a_session_ends_when_its_text_is_more_than_its_key_may_have_queued() -> None:
-    control = AdmissionControl(max_queued_seconds_of_audio_per_key=60.0, short_seconds_of_audio=0.0)
+    control = AdmissionSettings(max_queued_seconds_of_audio_per_key=60.0, short_seconds_of_audio=0.0)
     bench = Bench(Silent(), security=Security(api_key_sha256=(DIGEST,)), speech=Speech(admission=control))
     bench.admission.admit(["tone@cpu"], DIGEST, 55.0).rests()
     socket = Socket(bench, {"authorization": "Bearer key"})

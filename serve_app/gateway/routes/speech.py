@@ -24,7 +24,7 @@ from serve_app.gateway.bodies.json_bodies import read_json
 from serve_app.gateway.errors import ModelName
 from serve_app.gateway.routes.voices import cannot_clone, owner_of
 from serve_app.gateway.service import service_of
-from serve_app.gateway.speech.stream import SpeechPlan, heard_by
+from serve_app.gateway.speech.stream import Fallback, SpeechPlan, SpeechStream, heard_by
 from serve_app.gateway.sse import event_stream, stream_of
 from serve_app.gateway.voice_store import is_id
 
@@ -81,7 +81,7 @@ async def speech(request: Request) -> Response:
     plan = await _plan(body, request)
     heard = heard_by(request.headers.get("last-event-id") if body.stream_format == "sse" else None, plan)
     ticket = service.admit(plan.model, request.headers, plan.task.predicted_seconds)
-    stream = service.speech_stream(plan, ticket, heard)
+    stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder, heard)
     headers = _headers(body, plan)
     try:
         if body.stream_format == "sse":
@@ -148,6 +148,7 @@ async def plan_of(
     settings = service.config.speech
     pacing = manner.pacing or settings.pacing_mode
     instructions = manner.instructions if manner.instructions and speaker.traits.heeds(manner.instructions) else ""
+    fallback = None if pacing == "fast" else await service.fallback_for(speaker.model)
     return SpeechPlan(
         model=speaker.model,
         task=SpeechTask(pieces, speaker.voice, manner.speed, manner.seed, speaker.reference, instructions),
@@ -157,7 +158,7 @@ async def plan_of(
         text=text,
         played=pacing != "fast",
         request_seconds_of_audio=settings.request_seconds_of_audio,
-        fallback=None if pacing == "fast" else await service.fallback_for(speaker.model),
+        fallback=Fallback(*fallback) if fallback else None,
     )
 
 

@@ -23,9 +23,10 @@ from deployments.errors import Failure, MotetError, clipped, fail
 from deployments.settings import StrictModel
 from deployments.tasks.speech import CHARACTERS_PER_SECOND, speakers_of
 from deployments.text.sources import ArrivingText
+from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_bodies import check_structure
 from serve_app.gateway.errors import error_body, log_failure, log_unexpected, validated
-from serve_app.gateway.middleware.limits import chosen_subprotocol, too_late
+from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.routes.speech import SpeechManner, ignores_instructions, plan_of, speaker_of
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
@@ -212,7 +213,8 @@ class SpeechSession:
 
     async def _speak(self, text: ArrivingText, plan: SpeechPlan, ticket: Ticket, told: _Told) -> None:
         await text.take(0, 1)  # the stream's time begins with the first words
-        stream = self._service.speech_stream(plan, ticket)
+        service = self._service
+        stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder)
         async with aclosing(stream.encoded()) as encoded:
             async for data in encoded:
                 for event in told.before(data, stream.newly_begun()):

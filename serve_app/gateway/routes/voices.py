@@ -13,9 +13,9 @@ from starlette.requests import HTTPConnection
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import StrictModel
+from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import validated
-from serve_app.gateway.middleware.limits import key_digest
 from serve_app.gateway.service import service_of
 from serve_app.gateway.voice_store import StoredVoice
 

@@ -17,10 +17,11 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from deployments.audio.resample import Resampler
-from deployments.engines.protocols import AudioChunk, FinishReason, Samples, first_reason
+from deployments.engines.protocols import AudioChunk, Samples, first_reason
 from deployments.settings import PacingSettings
 from serve_app.gateway.speech.concealment import Concealment
 from serve_app.gateway.speech.pacing import Pacer
+from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.ring_buffer import Buffer, HandOver, RingBuffer
 from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span
 
@@ -35,31 +36,6 @@ class Frame:
     samples: Samples
     stretches: tuple[Span, ...]
     concealed: bool = False
-
-
-@dataclass(slots=True)
-class PacingReport:
-    """What became of the stream so far. Times in seconds of audio."""
-
-    sent_seconds: float = 0.0
-    concealed_seconds: float = 0.0
-    concealments: int = 0
-    underruns: int = 0
-    fallback_piece: int | None = None
-    """The piece of the text with which the fallback began, once it has taken over: the one that the late engine was in, which
-    is said again as a whole, or had not begun."""
-    least_lead_seconds: float | None = None
-    """How close the listener came to running dry: what was still ahead of playback when the next sound left, at least. None
-    for a stream that left as one piece."""
-    finish_reason: FinishReason = "stop"
-    """Why the first piece that did not end by itself was ended."""
-    all_made: bool = False
-    """Whether the last chunk is here, if not sent."""
-
-    @property
-    def fallback(self) -> bool:
-        """Whether another voice has taken over."""
-        return self.fallback_piece is not None
 
 
 class PacedSpeech:

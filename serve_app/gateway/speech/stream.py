@@ -22,7 +22,7 @@ from deployments.text.sources import PieceSource
 from deployments.text.speakers import without_marks
 from serve_app.gateway.request_timing import Recorder, Timeline
 from serve_app.gateway.routing.admission import Ticket
-from serve_app.gateway.routing.placement import ModelDirectory
+from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.speech.piece_cache import PieceCache, stream_key
 from serve_app.gateway.speech.playback import Frame, PacedSpeech
 from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span
