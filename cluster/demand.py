@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from deployments.settings import StrictModel
+from pydantic import Field, model_validator
+
+from deployments.settings import Count, NonNegative, Positive, StrictModel
 
 FORGET_S = 15.0
 """A placement that says nothing for so long is no longer there."""
@@ -19,26 +22,43 @@ MOST_LATENESS = 2.0
 """However late first sounds are, replicas are at most doubled at a time: late ones are told of for a while."""
 
 
-class AutoscalingSettings(StrictModel):
-    """How many replicas one placement may have, and what decides it.
+METRICS_EVERY_S = 2.0
+"""How often replicas and gateways report their load to Ray Serve."""
 
-    A replica is meant to have `target_queued_seconds_of_audio` to make. When the 95th percentile of waits for a first sound
-    is over `target_first_sound_ms`, there are too few replicas whatever the queue. Placements are filled in the order of
-    their `cost`. A change is made when it was wanted for `up_after_s`, `down_after_s`, or, for the last replica,
-    `zero_after_s`; loads are means over `look_back_s`. Replicas that were wanted and are not there after
-    `stuck_after_s` are not counted on: their share goes to the next class.
+
+class AutoscalingSettings(StrictModel):
+    """How many replicas a placement has when its load decides.
+
+    The minimum is 0 by default: replicas start when cheaper placements have too much to do, or when a request comes and no
+    other placement of its model has a replica.
     """
 
-    min_replicas: int
-    max_replicas: int
-    target_queued_seconds_of_audio: float
-    target_first_sound_ms: float
-    cost: float
-    up_after_s: float
-    down_after_s: float
-    zero_after_s: float
-    look_back_s: float
-    stuck_after_s: float
+    min_replicas: Annotated[int, Field(ge=0)] = 0
+    """The fewest replicas."""
+    max_replicas: Count = 4
+    """The most replicas."""
+    target_queued_seconds_of_audio: Positive = 60.0
+    """Queued audio for each replica. More of it starts another replica."""
+    target_first_sound_ms: Positive = 500.0
+    """When the 95th percentile of times to first audio exceeds this, replicas are added whatever the queue."""
+    cost: NonNegative = 1.0
+    """Order of the placements of a model: load goes to the cheapest first. The unit is free."""
+    up_after_s: NonNegative = 5.0
+    """How long more replicas must be needed before they start."""
+    down_after_s: NonNegative = 120.0
+    """How long fewer replicas must be enough before some end."""
+    zero_after_s: NonNegative = 600.0
+    """The same for the last replica."""
+    look_back_s: Annotated[float, Field(gt=METRICS_EVERY_S, allow_inf_nan=False)] = 12.0
+    """The load is the mean over this time."""
+    stuck_after_s: Positive = 120.0
+    """When requested replicas have not started after this time, their share of the load goes to the next placement."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> AutoscalingSettings:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas must be at most max_replicas")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ advertises a Mac's GPU as `GPU: 1`, so CUDA replicas are pinned by label as well
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from deployments.replica.cores import Threads
 from deployments.replica.cpu_scheduling import CpuScheduling
-from deployments.settings import StrictModel
+from deployments.settings import Count, Fraction, NonNegative, Positive, StrictModel
 
 LABEL = "motet.hardware"
 MLX = "mlx"
@@ -27,12 +27,13 @@ Kind = Literal["cpu", "cuda", "mlx"]
 
 
 class HardwareClass(StrictModel):
-    """What every class has: the CPUs that Ray reserves for a replica, the threads its model uses, and how they run. Threads
-    are `auto` where the replica takes what there is (`deployments/replica/cores.py`)."""
+    """What all classes have in common."""
 
-    cpus: float
-    threads: Threads
-    scheduling: CpuScheduling
+    scheduling: CpuScheduling = CpuScheduling()
+
+    if TYPE_CHECKING:  # each class defines its own, with its own default
+        cpus: float
+        threads: Threads
 
     @property
     def device(self) -> str:
@@ -58,9 +59,14 @@ class HardwareClass(StrictModel):
 
 
 class CpuClass(HardwareClass):
-    """Any machine."""
+    """A replica on any machine."""
 
-    kind: Literal["cpu"]
+    kind: Literal["cpu"] = "cpu"
+    cpus: NonNegative = 0.5
+    """CPUs that Ray reserves for a replica. The default lets a small machine hold all default models."""
+    threads: Count | Literal["auto"] = 1
+    """Threads of the model. auto: one for each core that no other model reserves. A replica with several threads is
+    fastest with as many `cpus`: then no other replica uses its cores."""
 
     @property
     def device(self) -> str:
@@ -69,10 +75,15 @@ class CpuClass(HardwareClass):
 
 
 class CudaClass(HardwareClass):
-    """A machine with NVIDIA GPUs whose Ray node carries the label `motet.hardware=cuda`."""
+    """A replica on a machine with NVIDIA GPUs whose Ray node carries the label `motet.hardware=cuda`."""
 
-    kind: Literal["cuda"]
-    gpus: float
+    kind: Literal["cuda"] = "cuda"
+    cpus: NonNegative = 1.0
+    """CPUs that Ray reserves for a replica."""
+    threads: Count = 1
+    """Threads of the model on the CPU."""
+    gpus: Positive = 1.0
+    """GPUs, or a share of one, for a replica."""
 
     @property
     def device(self) -> str:
@@ -85,10 +96,15 @@ class CudaClass(HardwareClass):
 
 
 class MlxClass(HardwareClass):
-    """An Apple machine, or Linux with MLX's CPU backend, whose Ray node offers the resource `mlx`."""
+    """A replica on an Apple machine, or Linux with MLX's CPU backend, whose Ray node offers the resource `mlx`."""
 
-    kind: Literal["mlx"]
-    share: float
+    kind: Literal["mlx"] = "mlx"
+    cpus: NonNegative = 1.0
+    """CPUs that Ray reserves for a replica."""
+    threads: Count = 1
+    """Threads of the model on the CPU."""
+    share: Fraction = 1.0
+    """The share of the machine's accelerator for a replica."""
 
     @property
     def device(self) -> str:

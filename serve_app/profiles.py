@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from cluster.demand import METRICS_EVERY_S
 from serve_app.edge.settings import OWN_PAGES, VARIABLE, EdgeSettings
 
 Profile = Literal["throughput", "plain"]
@@ -33,10 +34,6 @@ HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0", "::")
 LARGEST_MESSAGE = str(2**31 - 1)
 """Bytes of a call between deployments. gRPC's own limit is 4 MB, and a recording may be longer."""
 TOKEN_BYTES = 32
-
-METRICS_EVERY_S = 2.0
-"""How often replicas and gateways tell Ray Serve of their load, where it decides how many there are."""
-
 
 DEFAULT_EDGE = EdgeSettings()
 

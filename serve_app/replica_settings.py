@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cluster.models import Model, Placement
 from deployments.replica.base import ReplicaSettings
-from serve_app.config import Model, Placement
 from serve_app.reserved_cpus import reserved_cpus
 
 
@@ -25,5 +25,5 @@ def replica_settings(
         sha256=model.sha256,
         options=model.options,
         steps=model.steps,
-        stuck_after_seconds=placement.stuck_after_seconds,
+        stuck_after_s=placement.stuck_after_s,
     )

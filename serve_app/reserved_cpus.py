@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serve_app.config import Model
+from cluster.models import Model
 
 
 def reserved_cpus(name: str, kind: str, models: Mapping[str, Model]) -> float:

@@ -150,11 +150,9 @@ class SeparationRenderer:
 
     def _separated(self, recording: bytes) -> list[Result]:
         settings = self._order.separation
-        with closing(
-            AudioDecoder(io.BytesIO(recording), mono=False, max_seconds=settings.max_audio_seconds)
-        ) as decoder:
+        with closing(AudioDecoder(io.BytesIO(recording), mono=False, max_seconds=settings.max_audio_s)) as decoder:
             rate = rate_for(decoder.info.sample_rate, self._engine.traits.sample_rates)
-            plan = plan_chunks(settings.chunk_seconds, settings.overlap_seconds, rate)
+            plan = plan_chunks(settings.chunk_s, settings.overlap_s, rate)
             sounds = {stem: SoundBytes(self._order.form, rate, decoder.info.channels) for stem in self._stems}
             mergers = {stem: OverlapAdder(plan) for stem in self._stems}
             chunks = chunks_of(decoder, plan, rate)

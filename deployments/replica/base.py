@@ -13,7 +13,7 @@ import psutil
 import ray
 
 from deployments.engines import registry, sources
-from deployments.engines.protocols import EngineSpec, Memory, StepRecords
+from deployments.engines.protocols import CaptureStats, EngineSpec, Memory
 from deployments.errors import MotetError
 from deployments.replica.cores import Threads, here, threads_of
 from deployments.replica.cpu_scheduling import CpuScheduling, apply
@@ -49,7 +49,7 @@ class ReplicaSettings(StrictModel):
     sha256: Mapping[str, str]
     options: Mapping[str, Any]
     steps: StepSettings
-    stuck_after_seconds: float
+    stuck_after_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class ReplicaReport:
     steps: StepCounts
     engine_memory: Memory | None = None
     refusal: str | None = None
-    recorded: StepRecords | None = None
+    recorded: CaptureStats | None = None
 
 
 class ModelReplica:
@@ -167,7 +167,7 @@ class ModelReplica:
     async def check_health(self) -> None:
         """Called by Ray Serve; a replica whose step never ends, or whose memory never empties, is replaced. One that is idle
         makes use of it."""
-        stuck_after_s = self._settings.stuck_after_seconds
+        stuck_after_s = self._settings.stuck_after_s
         self.thread.check(LONGEST_RECORDING_S if self.recording.under_way else stuck_after_s)
         await self.room.check(stuck_after_s)
         if not self.thread.busy_seconds:

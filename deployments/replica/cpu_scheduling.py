@@ -31,15 +31,14 @@ RIGHTS = (
 
 
 class CpuScheduling(StrictModel):
-    """How the engine's thread is scheduled.
+    """How the thread of a replica's engine is scheduled."""
 
-    `affinity` is the cores it may run on, all of them when empty. `fifo_priority` is its SCHED_FIFO priority, or None for
-    ordinary scheduling; `nice` is what it runs with then, and where real-time scheduling is not permitted.
-    """
-
-    affinity: tuple[Annotated[int, Field(ge=0)], ...]
-    fifo_priority: Annotated[int, Field(ge=1, le=MOST_PRIORITY)] | None
-    nice: Annotated[int, Field(ge=-20, le=19)]
+    affinity: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """The cores that it may run on. Empty: all cores."""
+    fifo_priority: Annotated[int, Field(ge=1, le=MOST_PRIORITY)] | None = None
+    """Its SCHED_FIFO priority. Without one it has ordinary scheduling."""
+    nice: Annotated[int, Field(ge=-20, le=19)] = 0
+    """Its niceness, where it has ordinary scheduling or real-time scheduling is not permitted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from deployments.engines.protocols import RecordsSteps, StepRecords
+from deployments.engines.protocols import CapturesGraphs, CaptureStats
 from deployments.replica.after_step import Advance, Item, Result, followed_by
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import RecordMetrics
@@ -18,16 +18,16 @@ LONGEST_RECORDING_S = 900.0
 
 
 class GraphCapture:
-    """What an engine that records its step (`RecordsSteps`) is watched for; others have nothing to record."""
+    """What an engine that records its step (`CapturesGraphs`) is watched for; others have nothing to record."""
 
     def __init__(self, engine: object, thread: EngineThread, metrics: RecordMetrics) -> None:
-        self._recorder = engine.captured if isinstance(engine, RecordsSteps) else None
+        self._recorder = engine.captured if isinstance(engine, CapturesGraphs) else None
         self._thread = thread
         self._metrics = metrics
         self._task: asyncio.Task[bool] | None = None
 
     @property
-    def records(self) -> StepRecords | None:
+    def records(self) -> CaptureStats | None:
         """What became of the steps so far, where the engine records any."""
         return self._recorder.counts if self._recorder else None
 

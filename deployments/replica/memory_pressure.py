@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from deployments.engines.protocols import CanBeFull, Memory
-from deployments.errors import Failure, MotetError, fail
+from deployments.engines.protocols import LimitsMemory, Memory
+from deployments.errors import Failure, MotetError, as_failure, fail
 from deployments.replica.after_step import Advance, Item, Result, followed_by
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import MemoryMetrics
 
 
 class MemoryGuard:
-    """An engine's room for new work; one that does not know of its memory (`CanBeFull`) always has some."""
+    """An engine's room for new work; one that does not know of its memory (`LimitsMemory`) always has some."""
 
     def __init__(
         self, engine: Any, thread: EngineThread, metrics: MemoryMetrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._engine = engine if isinstance(engine, CanBeFull) else None
+        self._engine = engine if isinstance(engine, LimitsMemory) else None
         self._thread = thread
         self._metrics = metrics
         self._clock = clock
@@ -37,7 +37,8 @@ class MemoryGuard:
         """Asks the engine. Runs on its thread."""
         if self._engine is None:
             return
-        self.refusal = self._engine.room()
+        refusal = self._engine.memory_refusal()
+        self.refusal = None if refusal is None else as_failure(refusal)
         self._metrics.held(self._engine.memory())
         if self.refusal is None:
             self._full_since = None

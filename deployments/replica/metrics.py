@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.serve import metrics
 
-from deployments.engines.protocols import AudioChunk, FinishReason, Memory, StepRecords
+from deployments.engines.protocols import AudioChunk, CaptureStats, FinishReason, Memory
 
 BATCH_SIZES = [1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32]
 SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75]
@@ -166,7 +166,7 @@ class RecordMetrics:
         for gauge in (self._share, self._seconds):
             gauge.set_default_tags({"model": model})
 
-    def told(self, records: StepRecords) -> None:
+    def told(self, records: CaptureStats) -> None:
         """What became of the steps so far."""
         self._share.set(records.hit_rate)
         self._seconds.set(records.capture_seconds)

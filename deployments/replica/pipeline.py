@@ -104,7 +104,7 @@ class Chunker:
         self._close_idle()
         if len(self._sessions) >= self._settings.max_sessions:
             return Failure("overloaded", "Too many recordings are being separated.", "Try again in a moment.")
-        pipe = BytePipe(self._settings.block_bytes * 4, self._settings.session_idle_seconds)
+        pipe = BytePipe(self._settings.block_bytes * 4, self._settings.session_idle_s)
         chunks = _cut(pipe, task, self._settings)
         self._sessions[name] = Session(pipe, chunks, touched=time.monotonic())
         return None
@@ -158,7 +158,7 @@ class Chunker:
         return session
 
     def _close_idle(self) -> None:
-        oldest = time.monotonic() - self._settings.session_idle_seconds
+        oldest = time.monotonic() - self._settings.session_idle_s
         for name in [name for name, session in self._sessions.items() if session.touched < oldest]:
             self._sessions.pop(name).pipe.abort()
 
@@ -170,7 +170,7 @@ def _lost() -> Failure:
 def _cut(pipe: BytePipe, task: SeparationTask, settings: SeparationSettings) -> Generator[tuple[ChunkTicket, Chunk]]:
     """Decodes and cuts; it runs on a decoder thread. It knows nothing of its session, which holds it: the sound of every
     upload would stay in such a cycle until Python's collector looks for some, which it seldom does in a replica."""
-    decoder = AudioDecoder(pipe, mono=False, max_seconds=settings.max_audio_seconds, size_bytes=task.size_bytes)
+    decoder = AudioDecoder(pipe, mono=False, max_seconds=settings.max_audio_s, size_bytes=task.size_bytes)
     try:
         rate = rate_for(decoder.info.sample_rate, task.sample_rates)
         plan = plan_chunks(task.chunk_seconds, task.overlap_seconds, rate)
@@ -191,7 +191,7 @@ def _cut(pipe: BytePipe, task: SeparationTask, settings: SeparationSettings) -> 
 def _reference(task: SeparationTask, rate: int, settings: SeparationSettings) -> Samples | None:
     if task.reference is None:
         return None
-    rows = decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=settings.max_audio_seconds)
+    rows = decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=settings.max_audio_s)
     return np.ascontiguousarray(rows[0])
 
 

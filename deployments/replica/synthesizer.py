@@ -13,12 +13,12 @@ from typing import Any
 from deployments.audio.test_tone import hum
 from deployments.engines.protocols import (
     AudioChunk,
-    BoundsItsStep,
-    HasLanes,
-    HasPlaces,
+    LimitsStepTime,
+    LimitsStreams,
     SpeechEngine,
     SpeechRequest,
     SpeechTraits,
+    StepsConcurrently,
     VoiceReference,
 )
 from deployments.errors import Failure
@@ -55,8 +55,10 @@ class Synthesizer(ModelReplica):
     def prepare(self, engine: SpeechEngine[Any]) -> None:
         """Takes the engine."""
         self._engine = engine
-        self._places = asyncio.Semaphore(engine.most_streams) if isinstance(engine, HasPlaces) else nullcontext()
-        self._stepper = self.stepper(self._advance, engine.lanes if isinstance(engine, HasLanes) else None)
+        self._places = asyncio.Semaphore(engine.max_streams) if isinstance(engine, LimitsStreams) else nullcontext()
+        self._stepper = self.stepper(
+            self._advance, engine.concurrency if isinstance(engine, StepsConcurrently) else None
+        )
         self._metrics = SpeechMetrics(self.model)
 
     async def traits(self) -> SpeechTraits:
@@ -85,7 +87,7 @@ class Synthesizer(ModelReplica):
                 while not stream.finished:
                     stepped = await self._stepper.step(stream, self._wish(stream, playback))
                     chunk = stepped.result
-                    stream.on_lane = chunk.pending and isinstance(self._engine, HasLanes)
+                    stream.on_lane = chunk.pending and isinstance(self._engine, StepsConcurrently)
                     made += chunk.seconds
                     playback.heard(chunk.seconds, time.monotonic())
                     self._metrics.made(chunk.seconds)
@@ -123,7 +125,7 @@ class Synthesizer(ModelReplica):
 
     def _wish(self, stream: Stream, playback: Playback) -> StepRequest:
         due_s = -math.inf if stream.on_lane else playback.dry_s
-        return StepRequest(due_s, self._cost(stream), isinstance(self._engine, BoundsItsStep))
+        return StepRequest(due_s, self._cost(stream), isinstance(self._engine, LimitsStepTime))
 
     def _cost(self, stream: Stream) -> float:
         """The length of the stream's next step."""

@@ -12,7 +12,7 @@ from deployments.settings import SeparationSettings
 
 def usual_overlap_seconds(settings: SeparationSettings, chunk_seconds: float) -> float:
     """How much neighbours overlap when nobody says: the settings' share of a chunk, and at most their overlap."""
-    return min(settings.overlap_seconds, chunk_seconds * settings.overlap_seconds / settings.chunk_seconds)
+    return min(settings.overlap_s, chunk_seconds * settings.overlap_s / settings.chunk_s)
 
 
 def chunks_of(decoder: AudioDecoder, plan: ChunkPlan, sample_rate: int) -> Iterator[PlannedChunk]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deployments.audio.stretch import Stretcher
-from deployments.engines import voice_mix
 from deployments.engines.protocols import (
     AudioChunk,
     FinishReason,
@@ -24,6 +23,7 @@ from deployments.engines.protocols import (
     VoiceReference,
 )
 from deployments.errors import MotetError, fail, quoted
+from deployments.text import voice_mix
 from deployments.text.sources import PieceSource
 from deployments.text.speakers import Script, check_speakers
 

@@ -27,9 +27,7 @@ def windows_of(
 ) -> Iterator[Window]:
     """Decodes and cuts as it goes. Raises `MotetError` for what is not a recording, or a too long one."""
     cutter = WindowCutter(sample_rate, settings)
-    blocks = decode_stream(
-        io.BytesIO(recording), sample_rate=sample_rate, mono=True, max_seconds=settings.max_audio_seconds
-    )
+    blocks = decode_stream(io.BytesIO(recording), sample_rate=sample_rate, mono=True, max_seconds=settings.max_audio_s)
     for block in blocks:
         for start, samples in cutter.push(block[0]):
             yield Window(samples, start, options)

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.protocols import HasLanes, SpeechEngine, SpeechRequest
+from deployments.engines.protocols import SpeechEngine, SpeechRequest, StepsConcurrently
 from deployments.replica.base import load_engine
+from deployments.settings import PieceSettings
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.frame import Sheet, interleaved, ratio, spread
 from serve_app.bench.sentences import LONG_TEXT, SENTENCES
-from serve_app.config import AppConfig, Pieces
+from serve_app.config import AppConfig
 from serve_app.replica_settings import replica_settings
 
 STREAMS = 8
@@ -33,7 +34,7 @@ ALL, ONE = "all cores", "one thread"
 def texts(seed: int) -> Iterator[str]:
     """Paragraphs of 400 to 700 characters of English, no two of them alike; the same for a seed."""
     random = np.random.default_rng(seed)
-    sentences = [*SENTENCES, *cut_into_pieces(LONG_TEXT, Pieces())]
+    sentences = [*SENTENCES, *cut_into_pieces(LONG_TEXT, PieceSettings())]
     for number in itertools.count(1):
         text, wanted = f"This is text number {number}.", random.integers(SHORTEST, LONGEST - 60)
         while len(text) < wanted:
@@ -100,9 +101,9 @@ def _speed(engine: SpeechEngine[Any], source: Iterator[str], seconds: float) -> 
 
 
 def _lanes(engine: object) -> int:
-    return engine.lanes if isinstance(engine, HasLanes) else 1
+    return engine.concurrency if isinstance(engine, StepsConcurrently) else 1
 
 
 def _open(engine: SpeechEngine[Any], source: Iterator[str]) -> Any:
-    pieces = cut_into_pieces(next(source), Pieces())
+    pieces = cut_into_pieces(next(source), PieceSettings())
     return engine.open(SpeechRequest(pieces, engine.traits.default_voice))

@@ -42,7 +42,7 @@ from deployments.errors import fail
 from deployments.replica.base import load_engine
 from deployments.replica.cpu_scheduling import apply
 from deployments.text.segmentation import cut_into_pieces
-from serve_app import profiles
+from serve_app import config_file, profiles
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
 from serve_app.cli import bulk, local
@@ -325,7 +325,7 @@ def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
 
 def render_here(folder: Path, output: Path) -> None:
     """The job of `write_job`, undisturbed: in this process, without a cluster."""
-    job, _ = bulk.job_of(local.read_app(folder / CONFIG), "speech", MODEL, bulk.Wishes(), None)
+    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.Wishes(), None)
     worker = Worker(job)
 
     def execute(batches: Sequence[Batch]) -> Iterator[Made]:

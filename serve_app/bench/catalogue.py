@@ -54,9 +54,9 @@ class Benchmark:
 
     def _take_a_replicas_environment(self) -> None:
         """Libraries read it when they are imported."""
-        from serve_app.config import Cpu
+        from cluster.hardware import CpuClass
 
-        os.environ.update(Cpu(cpus=self.replica_threads, threads=self.replica_threads).environment())
+        os.environ.update(CpuClass(cpus=self.replica_threads, threads=self.replica_threads).environment())
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {

@@ -280,8 +280,8 @@ class Engines:
         """The first stem of a recording, as a file."""
         settings, traits = self.config.separation, self.separation.traits
         rate = rate_for(self.speech.traits.sample_rate, traits.sample_rates)
-        samples = decode_all(recording, sample_rate=rate, mono=False, max_seconds=settings.max_audio_seconds)
-        plan = plan_chunks(settings.chunk_seconds, settings.overlap_seconds, rate)
+        samples = decode_all(recording, sample_rate=rate, mono=False, max_seconds=settings.max_audio_s)
+        plan = plan_chunks(settings.chunk_s, settings.overlap_s, rate)
         cutter, merger = AudioChunker(plan, len(samples)), OverlapAdder(plan)
         joined = []
         for chunk in cutter.push(samples) + cutter.finish():

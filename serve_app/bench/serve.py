@@ -45,7 +45,8 @@ from serve_app.bench.load import (
 )
 from serve_app.bench.running_service import RunningProgram, running_service
 from serve_app.bench.sentences import SENTENCES
-from serve_app.config import DEFAULT_MODELS, PRESETS
+from serve_app.config import DEFAULT_MODELS
+from serve_app.gateway.settings import PRESETS
 
 PICTURE = Path("out/bench-serve.png")
 GATE, NO_GATE, ONE = "simulated", "simulated-no-gate", "simulated-batch-1"

@@ -33,11 +33,12 @@ from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import ServiceClient, render_on_service
 from cluster.bulk.workers import Made, TableWorker, check_columns, map_with_workers, render_on_cluster
 from cluster.hardware import HardwareClass
+from cluster.models import Model, Placement
 from deployments.audio.encode import AudioFormat
 from deployments.engines.registry import Task
 from deployments.errors import fail
 from serve_app.cli import cluster_address, local
-from serve_app.config import AppConfig, Model, Placement
+from serve_app.config import AppConfig
 from serve_app.replica_settings import replica_settings
 
 
@@ -209,7 +210,7 @@ def _order(task: Task, model: Model, wishes: Wishes, app: AppConfig) -> Order:
         return TranscriptionOrder(
             language=wishes.language, prompt=wishes.prompt, word_times=wishes.word_times, windows=app.windows
         )
-    given = {name: getattr(wishes, name) for name in ("chunk_seconds", "overlap_seconds")}
+    given = {"chunk_s": wishes.chunk_seconds, "overlap_s": wishes.overlap_seconds}
     asked = {name: value for name, value in given.items() if value is not None}
     cut = type(app.separation).model_validate(app.separation.model_dump() | asked)
     return SeparationOrder(stems=wishes.stems, form=wishes.form, separation=cut)

@@ -27,18 +27,19 @@ import psutil
 from packaging.requirements import Requirement
 
 from cluster.hardware import LABEL
+from cluster.models import Model, Placement
 from deployments.engines import registry, sources
 from deployments.engines.protocols import Chunk
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
 from deployments.replica.cpu_scheduling import isolation_advice
-from deployments.settings import Source
 from deployments.tasks.speech import SpeechTask, speak_here
 from deployments.tasks.transcription import first_second_of_silence
-from serve_app import config
+from serve_app import config_file
 from serve_app.cli import footprint, local
 from serve_app.cli.doctor_cores import all_cores
-from serve_app.config import AppConfig, HttpAddress, Model, Placement
+from serve_app.config import AppConfig
+from serve_app.config_file import HttpAddress
 from serve_app.profiles import default_profile
 
 State = Literal["ok", "absent", "broken"]
@@ -68,11 +69,11 @@ class Finding:
     remedy: str = ""
 
 
-def examine(config_file: Path | None, environment: Mapping[str, str] = os.environ) -> list[Finding]:
+def examine(file: Path | None, environment: Mapping[str, str] = os.environ) -> list[Finding]:
     """Looks at everything that the service and the command line need, with the models of a configuration."""
     findings = list(hardware())
     present = {finding.name for finding in findings if finding.state == "ok"}
-    app, http, found = _configuration(config_file, environment)
+    app, http, found = _configuration(file, environment)
     findings += [finding for name, model in app.models.items() for finding in model_findings(name, model, present)]
     findings += [
         *libraries(),
@@ -212,7 +213,7 @@ def _to_download(model: Model) -> str:
     return f"hf download {source.name} --revision {source.revision} {files}"
 
 
-def _in_cache(source: Source) -> bool:
+def _in_cache(source: sources.WeightSource) -> bool:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -336,7 +337,7 @@ def _configuration(file: Path | None, environment: Mapping[str, str]) -> tuple[A
     """The configuration, or the defaults in place of one with mistakes."""
     try:
         if file is not None:
-            read = config.read(file, environment)
+            read = config_file.read(file, environment)
             return read.app, read.http, Finding("service", "configuration", "ok", str(file))
     except MotetError as error:
         found = Finding("service", "configuration", "broken", error.failure.cause, error.failure.remedy)

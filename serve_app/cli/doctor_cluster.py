@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster.hardware import LABEL
-from serve_app import config
+from cluster.models import Placement
+from serve_app import config_file
 from serve_app.cli import cluster_address, join
 from serve_app.cli.doctor import Finding
-from serve_app.config import AppConfig, Placement
+from serve_app.config import AppConfig
 
 UNITS = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
@@ -56,12 +57,12 @@ class Need:
         return " and ".join(parts) or "nothing"
 
 
-def examine(config_file: Path | None) -> list[Finding]:
+def examine(file: Path | None) -> list[Finding]:
     """Asks the cluster at RAY_ADDRESS, or the one on this machine. Raises `MotetError` when none answers."""
     os.environ.update(join.environment(os.environ))  # before Ray is imported, which reads it
     import ray
 
-    app = config.read(config_file).app if config_file else AppConfig()
+    app = config_file.read(file).app if file else AppConfig()
     cluster_address.connect(os.environ.get("RAY_ADDRESS") or cluster_address.LAST_STARTED)
     try:
         return list(findings(app, machines(), ray.get_runtime_context().gcs_address, running()))

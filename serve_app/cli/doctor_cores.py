@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import psutil
 
+from cluster.models import Model, Placement
 from deployments.replica.cores import here, threads_of
 from deployments.replica.malloc_trim import keep_freed_memory
 from deployments.tasks.speech import SpeechTask, speak_here
 from serve_app.cli import local
-from serve_app.config import AppConfig, Model, Placement
+from serve_app.config import AppConfig
 from serve_app.reserved_cpus import reserved_cpus
 
 MB = 1_000_000

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import yaml
-from pydantic import ValidationError
 
 from cluster.hardware import HardwareClass
+from cluster.models import Model
 from deployments.audio.chunking import ChunkPlan, PlannedChunk, plan_chunks
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
@@ -33,9 +32,10 @@ from deployments.engines.protocols import (
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.replica.malloc_trim import keep_freed_memory
+from deployments.settings import SeparationSettings, WindowSettings
 from deployments.tasks.separation import chunks_of, usual_overlap_seconds
 from deployments.tasks.transcription import TranscriptWindow, transcribe_here
-from serve_app.config import AppConfig, Model, Separation, Windows, mistakes_of
+from serve_app.config import AppConfig
 
 STDOUT = Path("-")
 
@@ -55,26 +55,6 @@ class LoadedModel:
     hardware: str
     engine: Any
     load_seconds: float
-
-
-def read_app(path: Path | None) -> AppConfig:
-    """Motet's part of a `serve_config.yaml`, or the defaults when there is no file.
-
-    Ray Serve's part is left to `motet serve`: its schema takes more time to import than a sentence takes to speak.
-    Raises `MotetError` that lists every mistake.
-    """
-    if path is None:
-        return AppConfig()
-    try:
-        document = yaml.safe_load(path.read_text())
-        arguments = (document.get("applications") or [{}])[0].get("args") or {}
-    except (OSError, yaml.YAMLError, AttributeError, LookupError, TypeError) as error:
-        raise fail("invalid", f"{path} cannot be read: {error}", "Check the file.") from error
-    try:
-        return AppConfig.model_validate(arguments)
-    except ValidationError as error:
-        mistakes = "\n".join(f"  - {mistake}" for mistake in mistakes_of(error, AppConfig))
-        raise fail("invalid", f"{path} has mistakes:\n{mistakes}\n", "Mend them.") from error
 
 
 def find_model(models: Mapping[str, Model], wanted: str | None, task: Task) -> tuple[str, Model]:
@@ -228,7 +208,7 @@ class Asked:
 
 
 def hear(
-    recording: bytes, options: RecognitionOptions, loaded: LoadedModel, windows: Windows
+    recording: bytes, options: RecognitionOptions, loaded: LoadedModel, windows: WindowSettings
 ) -> Iterator[TranscriptWindow]:
     """The transcript of each window as soon as it is there."""
     rate = loaded.engine.traits.sample_rate
@@ -236,7 +216,7 @@ def hear(
         yield TranscriptWindow(transcript, window.start + len(window.samples) / rate)
 
 
-# --- Separation
+# --- SeparationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +261,7 @@ def separate(
     size = _size(recording)
     with ExitStack() as opened:
         decoder = opened.enter_context(
-            closing(AudioDecoder(recording, mono=False, max_seconds=app.separation.max_audio_seconds))
+            closing(AudioDecoder(recording, mono=False, max_seconds=app.separation.max_audio_s))
         )
         rate = rate_for(decoder.info.sample_rate, loaded.engine.traits.sample_rates)
         plan = _plan(order, app.separation, rate)
@@ -317,8 +297,8 @@ def _stems(wanted: tuple[str, ...], loaded: LoadedModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted)) or offered
 
 
-def _plan(order: SeparationOrder, settings: Separation, rate: int) -> ChunkPlan:
-    chunk = settings.chunk_seconds if order.chunk_seconds is None else order.chunk_seconds
+def _plan(order: SeparationOrder, settings: SeparationSettings, rate: int) -> ChunkPlan:
+    chunk = settings.chunk_s if order.chunk_seconds is None else order.chunk_seconds
     usual = usual_overlap_seconds(settings, chunk)
     return plan_chunks(chunk, usual if order.overlap_seconds is None else order.overlap_seconds, rate)
 

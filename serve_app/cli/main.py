@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from serve_app.cli.local import Progress
 
 # These repeat `AudioFormat` of deployments/audio/encode.py, `TranscriptFormat` of serve_app/gateway/transcript_formats.py,
-# `Profile` of serve_app/profiles.py, `STRATEGIES` of deployments/weights/quantise.py, `Task` of
+# `Profile` of serve_app/profiles.py, `STRATEGIES` of deployments/weights/quantize.py, `Task` of
 # deployments/engines/registry.py, and `Layout` and `Split` of cluster/bulk, which take too long to import for a help
 # text. A test holds them equal.
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -160,9 +160,10 @@ def say(
     form, path = _sound_target(out, form)
     if as_json and path == STDIO:
         raise typer.BadParameter("goes to standard output, and so does -o -. Name a file with -o.", param_hint="--json")
-    from serve_app.cli import local, local_speech
+    from serve_app import config_file
+    from serve_app.cli import local_speech
 
-    app_config = local.read_app(_config(config))
+    app_config = config_file.read_app(_config(config))
     order = local_speech.SpeechOrder(_text(text, app_config.speech.arrival.pause_s), voice, speed, seed)
     with _progress("Speaking") as progress:
         spoken = local_speech.say(order, app_config, model, path, form, progress, started)
@@ -205,9 +206,10 @@ def transcribe(
         recording = source.read()
     started = time.perf_counter()
     from deployments.engines.protocols import RecognitionOptions
+    from serve_app import config_file
     from serve_app.cli import local
 
-    settings = local.read_app(_config(config))
+    settings = config_file.read_app(_config(config))
     options = RecognitionOptions(_plain_language(language), prompt or None, word_times=words)
     loaded = local.load_model(settings, model, "transcription")
     heard = local.hear(recording, options, loaded, settings.windows)
@@ -249,11 +251,12 @@ def separate(
     Example: [bold]motet separate noisy.mp3 -o clean/ --stems speech[/bold]
     """
     started = time.perf_counter()
+    from serve_app import config_file
     from serve_app.cli import local
 
     names = tuple(name.strip() for text in stems or () for name in text.split(",") if name.strip())
     order = local.SeparationOrder(names, chunk_seconds, overlap_seconds)
-    settings = local.read_app(_config(config))
+    settings = config_file.read_app(_config(config))
     with _progress("Separating") as progress, _source(file) as source:
         done = local.separate(source, order, settings, model, out, form, progress, started)
     _report(f"{', '.join(done.outputs)} ({done.sample_rate} Hz): {_pace(done)}.", done if as_json else None)
@@ -315,8 +318,8 @@ def bulk(
     # Before Ray is imported. Its core would put a false alarm about Ray Data's own actors on the screen.
     os.environ.update(ray_environment(os.environ) | {"RAY_BACKEND_LOG_LEVEL": "fatal"})
     from cluster.bulk.served import ServiceClient
+    from serve_app import config_file
     from serve_app.cli import bulk as jobs
-    from serve_app.cli import local
     from serve_app.cli.bulk_progress import bulk_progress
 
     names = tuple(name.strip() for name in (stems or "").split(",") if name.strip())
@@ -330,7 +333,7 @@ def bulk(
                 out,
                 layout,
                 wishes,
-                local.read_app(_config(config)),
+                config_file.read_app(_config(config)),
                 model=model,
                 hardware=hardware,
                 workers=workers,
@@ -400,14 +403,15 @@ def convert(
     """
     from rich.console import Console
 
-    from deployments.weights.quantise import Order
-    from serve_app.cli import local, quantize
+    from deployments.weights.quantize import QuantizationOrder
+    from serve_app import config_file
+    from serve_app.cli import quantize
 
     if wrong := [pair for pair in sha256 or () if "=" not in pair]:
         raise typer.BadParameter(f"{wrong[0]!r} is not FILE=DIGEST.", param_hint="--sha256")
     digests = dict(pair.split("=", 1) for pair in sha256 or ())
-    order = Order(source, to, bits, group_size, out, max_wer_increase_percent / 100, digests)
-    settings = local.read_app(_config(config))
+    order = QuantizationOrder(source, to, bits, group_size, out, max_wer_increase_percent / 100, digests)
+    settings = config_file.read_app(_config(config))
     done = quantize.convert(order, settings, lambda stage: _note(f"{stage} ..."), sentences)
     Console(stderr=True).print(quantize.table_of(done))
     _report(f"{out}: use it with engine: {done.engine}, source: path:{out.resolve()}", done if as_json else None)

@@ -19,8 +19,8 @@ from deployments.engines.protocols import RecognitionOptions, Samples, Window
 from deployments.engines.registry import Task
 from deployments.errors import fail
 from deployments.tasks.speech import SpeechTask, speak_here
-from deployments.weights import quantise, trial
-from deployments.weights.quantise import Findings, Order, Quantised, Trial
+from deployments.weights import evaluate, quantize
+from deployments.weights.quantize import Evaluation, EvaluationTarget, QuantizationOrder, QuantizedModel
 from serve_app.bench.sentences import SENTENCES
 from serve_app.cli import local
 from serve_app.config import AppConfig
@@ -39,12 +39,12 @@ class RoundTrip:
     sentences: Sequence[str] = SENTENCES
     _spoken: list[tuple[str, Samples]] = field(default_factory=list)
 
-    def measure(self, of: Trial) -> Findings:
+    def measure(self, of: EvaluationTarget) -> Evaluation:
         """Everything that is told of a model. Raises `MotetError`."""
         with tempfile.TemporaryDirectory(prefix="motet-trial-") as folder:
             texts, found = TRIPS[of.task](self, of, Path(folder))
-        return Findings(
-            trial.disk_bytes(of.folder),
+        return Evaluation(
+            evaluate.disk_bytes(of.folder),
             found.memory_bytes,
             found.peak_bytes,
             found.load_seconds,
@@ -52,11 +52,11 @@ class RoundTrip:
             _wrong(texts, found.heard),
         )
 
-    def _heard(self, of: Trial, folder: Path) -> tuple[list[str], trial.Result]:
+    def _heard(self, of: EvaluationTarget, folder: Path) -> tuple[list[str], evaluate.EvaluationResult]:
         """A recognition model's trip."""
         self._spoken = self._spoken or list(self._windows())
         sounds = [_kept(folder / f"{number}.npy", samples) for number, (_, samples) in enumerate(self._spoken)]
-        return [text for text, _ in self._spoken], trial.run(of, sounds, RATE, ())
+        return [text for text, _ in self._spoken], evaluate.run(of, sounds, RATE, ())
 
     def _windows(self) -> Iterator[tuple[str, Samples]]:
         """The sentences, spoken by the configuration's voice, as windows with what they say."""
@@ -75,10 +75,10 @@ class RoundTrip:
             seconds += len(samples) / RATE + GAP_SECONDS
         yield " ".join(texts), np.concatenate(parts)
 
-    def _said(self, of: Trial, folder: Path) -> tuple[list[str], trial.Result]:
+    def _said(self, of: EvaluationTarget, folder: Path) -> tuple[list[str], evaluate.EvaluationResult]:
         """A speech model's trip."""
         sounds = [folder / f"{number}.npy" for number in range(len(self.sentences))]
-        found = trial.run(of, sounds, 0, self.sentences)
+        found = evaluate.run(of, sounds, 0, self.sentences)
         ears = local.load_model(self.app, None, "transcription").engine
         heard = []
         for sound in sounds:
@@ -90,16 +90,18 @@ class RoundTrip:
         return list(self.sentences), replace(found, heard=tuple(heard))
 
 
-Trip = Callable[[RoundTrip, Trial, Path], tuple[list[str], trial.Result]]
+Trip = Callable[[RoundTrip, EvaluationTarget, Path], tuple[list[str], evaluate.EvaluationResult]]
 TRIPS: Mapping[Task, Trip] = {"transcription": RoundTrip._heard, "speech": RoundTrip._said}
 
 
-def convert(order: Order, app: AppConfig, progress: Callable[[str], None], sentences: int | None = None) -> Quantised:
-    """Quantises and judges, with the first so many `sentences` or all. Raises `MotetError`: see `quantise.quantise`."""
-    return quantise.quantise(order, RoundTrip(app, SENTENCES[:sentences]).measure, progress)
+def convert(
+    order: QuantizationOrder, app: AppConfig, progress: Callable[[str], None], sentences: int | None = None
+) -> QuantizedModel:
+    """Quantises and judges, with the first so many `sentences` or all. Raises `MotetError`: see `quantize.quantize`."""
+    return quantize.quantize(order, RoundTrip(app, SENTENCES[:sentences]).measure, progress)
 
 
-def table_of(done: Quantised) -> Any:
+def table_of(done: QuantizedModel) -> Any:
     """The figures before and after, for a terminal."""
     from rich.table import Table
 
@@ -113,7 +115,7 @@ def table_of(done: Quantised) -> Any:
     return table
 
 
-def rows_of(before: Findings, after: Findings) -> Iterator[tuple[str, Callable[[float], str], float, float]]:
+def rows_of(before: Evaluation, after: Evaluation) -> Iterator[tuple[str, Callable[[float], str], float, float]]:
     """Every figure but the words: its name, how it is written, and its two values."""
 
     def megabytes(value: float) -> str:
@@ -135,6 +137,6 @@ def _wrong(texts: Sequence[str], heard: Sequence[str]) -> float:
     try:
         from serve_app.bench.word_error_rate import errors
     except ImportError as error:
-        remedy = f"{quantise.INSTALL} '.[bench]'"
+        remedy = f"{quantize.INSTALL} '.[bench]'"
         raise fail("unavailable", f"Counting wrong words needs a library: {error}.", remedy) from error
     return errors(texts, heard).rate

@@ -27,10 +27,11 @@ import psutil
 
 from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
-from serve_app import config, profiles
+from serve_app import config_file, profiles
 from serve_app.cli import cluster_address, deploy_failures, join
 from serve_app.cli.processes import command_line, descendants, kill
-from serve_app.config import AppConfig, ConfigFile, HttpAddress
+from serve_app.config import AppConfig
+from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge.settings import VARIABLE, EdgeSettings, edge_of
 
 POLL_S = 0.1
@@ -55,10 +56,10 @@ WHAT_FAILED_IS_DOWN = (
 def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
     """Runs this module with the profile's environment; returns its exit status. Signals reach it directly."""
     with tempfile.TemporaryDirectory(prefix="motet-") as folder:
-        address = config.address_of(path)
+        address = config_file.address_of(path)
         profile = profiles.fitting(profile, address.host)
         profiles.write_haproxy_program(Path(folder))
-        wanted = profiles.environment(profile, Path(folder), address.port, os.environ, config.edge_in(path))
+        wanted = profiles.environment(profile, Path(folder), address.port, os.environ, config_file.edge_of_file(path))
         environment = {**os.environ, **wanted}
         # In a session of its own: a terminal's Ctrl-C would end Ray's processes before we can ask them to leave.
         program = subprocess.Popen(
@@ -96,7 +97,7 @@ def main(config_path: Path) -> int:
     ready = threading.Event()
     _stop_on_signals(stopped, ready)
     try:
-        settings = config.read(config_path)
+        settings = config_file.read(config_path)
         _check_port(settings.http)
         with running(settings, stopped, ready):
             if not stopped.is_set():
@@ -120,7 +121,7 @@ def deploy(config_path: Path) -> None:
     os.environ.update(join.environment(os.environ))  # before Ray is imported, which reads it
     import ray
 
-    settings = config.read(config_path)
+    settings = config_file.read(config_path)
     _check_edge(settings.app.edge)
     try:
         cluster_address.connect(address, logging_level=logging.WARNING)

@@ -47,7 +47,7 @@ def build_api(service: Service) -> ASGIApp:
 
 def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     """A request passes the last one first."""
-    limits, security = service.config.limits, service.config.security
+    limits, security = service.settings.limits, service.settings.security
     lengths = {
         "/v1/audio/transcriptions": limits.max_transcription_bytes,
         "/v1/audio/translations": limits.max_transcription_bytes,
@@ -58,7 +58,7 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
         limits.body_grace_s, limits.body_min_bytes_per_s, limits.max_unfinished_bodies, limits.max_unfinished_bytes
     )
     app: ASGIApp = BodyLimit(api, lengths, limits.max_body_bytes)
-    app = ConcurrencyLimit(app, service.config.gateway_max_ongoing_requests)
+    app = ConcurrencyLimit(app, service.settings.max_ongoing_requests)
     app = BodyDeadline(app, pace)
     app = Deadline(app, limits.request_deadline_s)
     app = KeyCheck(app, security.api_key_sha256)

@@ -9,14 +9,15 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from cluster.models import Model, Placement
 from deployments.replica.pipeline import SeparationGraph
-from serve_app.config import AppConfig, Model, Placement
+from serve_app.config import AppConfig
 from serve_app.gateway.api import build_api
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.routing.admission import Admission, SessionLimit
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
 from serve_app.gateway.routing.placement import PlacedModel
-from serve_app.gateway.service import Service
+from serve_app.gateway.service import Service, ServiceSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.voice_store import VoiceStore
 
@@ -34,7 +35,7 @@ class Gateway:
         graph: tuple[Sequence[DeploymentHandle[Any]], DeploymentHandle[Any]] | None,
     ) -> None:
         self._service = Service(
-            config,
+            settings_of(config),
             directory_of(config, models),
             SeparationGraph(*graph, config.separation) if graph else None,
             Admission(config.speech.admission),
@@ -47,6 +48,19 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""
         return build_api(self._service)
+
+
+def settings_of(config: AppConfig) -> ServiceSettings:
+    """The settings that requests depend on."""
+    return ServiceSettings(
+        config.speech,
+        config.windows,
+        config.separation,
+        config.spillover,
+        config.limits,
+        config.security,
+        config.gateway_max_ongoing_requests,
+    )
 
 
 def directory_of(config: AppConfig, handles: Handles) -> ModelDirectory:

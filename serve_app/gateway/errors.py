@@ -126,7 +126,7 @@ def validated(schema: type[Schema], fields: object) -> Schema:
             needed = ", ".join(repr(name) for name, field in schema.model_fields.items() if field.is_required())
             cause = f"The body cannot be read: {fault['msg']}."
             raise fail("invalid", cause, f"Send a JSON object with {needed}.", code=fault["type"]) from error
-        lines = "; ".join(in_words(error, schema, {}, MAX_MISTAKES))
+        lines = "; ".join(in_words(error, schema, MAX_MISTAKES))
         raise fail("invalid", f"{lines}.", param=clipped(str(fault["loc"][0])), code=fault["type"]) from error
 
 

@@ -13,20 +13,35 @@ from starlette.requests import HTTPConnection
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.pipeline import SeparationGraph
-from serve_app.config import AppConfig
+from deployments.settings import SeparationSettings, SpilloverSettings, WindowSettings
+from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.settings import LimitSettings, SpeechSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.voice_store import VoiceStore
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The part of the configuration that requests depend on. `max_ongoing_requests` is for one gateway replica."""
+
+    speech: SpeechSettings
+    windows: WindowSettings
+    separation: SeparationSettings
+    spillover: SpilloverSettings
+    limits: LimitSettings
+    security: SecuritySettings
+    max_ongoing_requests: int
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """One gateway replica's view of the service. It knows Ray only through the handles in `directory` and `graph`."""
 
-    config: AppConfig
+    settings: ServiceSettings
     directory: ModelDirectory
     graph: SeparationGraph | None
     """None if no model separates."""
@@ -40,9 +55,9 @@ class Service:
         """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any
         time. Raises `MotetError` (overloaded; unavailable if the model is frozen)."""
         self.directory.ensure_not_frozen(name)
-        model, settings = self.directory.models[name], self.config.speech.admission
-        task_wait_s = self.config.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
-        key = key_digest(headers) if self.config.security.api_key_sha256 else None
+        model, settings = self.directory.models[name], self.settings.speech.admission
+        task_wait_s = self.settings.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
+        key = key_digest(headers) if self.settings.security.api_key_sha256 else None
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
 
@@ -50,11 +65,11 @@ class Service:
         """The model that takes over when the model `name` is late, its default voice, and what it can do. None if there is no
         other speech model, or it does not answer now."""
         others = (other for other, model in self.directory.models.items() if model.task == "speech" and other != name)
-        chosen = self.config.speech.fallback_model or next(others, None)
+        chosen = self.settings.speech.fallback_model or next(others, None)
         if chosen is None or chosen == name:
             return None
         try:
-            async with asyncio.timeout(self.config.spillover.life_sign_s):
+            async with asyncio.timeout(self.settings.spillover.life_sign_s):
                 traits: SpeechTraits = await self.directory.traits(chosen)
         except (TimeoutError, MotetError):
             return None

@@ -17,17 +17,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from deployments.audio.decode import decode_all
 from deployments.engines.protocols import Samples, VoiceReference
 from deployments.errors import MotetError, fail, quoted
-from deployments.settings import StrictModel
 from serve_app.gateway.bodies.storage import storing
+from serve_app.gateway.settings import VoiceSettings
 
 logger = logging.getLogger("ray.serve")
 
@@ -43,18 +43,6 @@ LOUDEST = 4.0
 _ID = re.compile(r"^voice_[0-9a-f]{32}$")
 
 Taken = TypeVar("Taken")
-Count = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class VoiceSettings(StrictModel):
-    """Where uploaded voices are kept, and how many of which length. Gateways on several machines need one shared folder."""
-
-    folder: str
-    max_voices: Count
-    max_voices_per_key: Count
-    min_seconds: Seconds
-    max_seconds: Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +130,8 @@ class VoiceStore:
         """Mono at 24 kHz with its loudest sample at `PEAK`."""
         settings = self._settings
         samples = self._decoded(recording)
-        if len(samples) < settings.min_seconds * SAMPLE_RATE:
-            cause = f"The clip lasts {len(samples) / SAMPLE_RATE:.1f} s; a voice needs {settings.min_seconds:g} s."
+        if len(samples) < settings.min_clip_s * SAMPLE_RATE:
+            cause = f"The clip lasts {len(samples) / SAMPLE_RATE:.1f} s; a voice needs {settings.min_clip_s:g} s."
             raise fail("invalid", cause, "Send a longer one.", param="audio_sample", code="audio_too_short")
         _refuse_what_is_no_voice(samples)
         levelled: NDArray[np.int16] = np.rint(samples * (PEAK * 32767 / np.abs(samples).max())).astype("<i2")
@@ -152,7 +140,7 @@ class VoiceStore:
     def _decoded(self, recording: bytes) -> Samples:
         """The clip in mono. What is wrong with it is wrong with this form's field, which is not the decoder's usual one."""
         try:
-            samples: Samples = decode_all(recording, SAMPLE_RATE, True, self._settings.max_seconds)[0]
+            samples: Samples = decode_all(recording, SAMPLE_RATE, True, self._settings.max_clip_s)[0]
         except MotetError as error:
             raise MotetError(replace(error.failure, param="audio_sample")) from error
         return samples

@@ -16,8 +16,8 @@ import yaml
 
 pytest.importorskip("mlx_audio")
 
-from deployments.weights import tiny_qwen3_tts, tiny_sam_audio
 from tests.e2e.conftest import Service, encoded
+from tests.unit import tiny_qwen3_tts, tiny_sam_audio
 
 STREAMS = 8
 

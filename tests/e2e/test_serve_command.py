@@ -35,7 +35,7 @@ MISTAKES = {
     "limits: {max_bodybytes: 5}": "limits.max_bodybytes: unknown key; did you mean 'max_body_bytes'?",
     "speech: {pieces: {piece_chars: 9}}": "speech.pieces.piece_chars: unknown key; did you mean 'piece_characters'?",
     "securty: {}": "securty: unknown key; did you mean 'security'?",
-    "windows: {window_seconds: 31}": "windows.window_seconds: Input should be less than or equal to 30",
+    "windows: {window_s: 31}": "windows.window_s: Input should be less than or equal to 30",
     "models: {a: {engine: hibarri}}": "hibari",
 }
 

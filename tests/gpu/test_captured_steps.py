@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from deployments.engines.graphs import Buffers, CapturedStep, CudaGraphBackend, Input
+from deployments.engines.graphs import Buffers, CapturedStep, CudaGraphBackend, StepInput
 
 
 def test_every_bucket_equals_the_plain_step() -> None:
@@ -13,7 +13,7 @@ def test_every_bucket_equals_the_plain_step() -> None:
     def step(inputs: Buffers, length: int) -> torch.Tensor:
         return torch.softmax(inputs["x"] @ weight, -1)[:, :length]
 
-    captured = CapturedStep(step, {"x": Input((16,), torch.float32)}, (1, 4), (8, 16), CudaGraphBackend(), "cuda")
+    captured = CapturedStep(step, {"x": StepInput((16,), torch.float32)}, (1, 4), (8, 16), CudaGraphBackend(), "cuda")
     captured.capture_all()
     assert captured.counts.captures == 4, captured.counts.last_failure
     for batch in (1, 2, 3, 4):

@@ -16,13 +16,16 @@ import ray
 import soundfile
 
 from cluster.bulk.run import Progress, Summary
+from cluster.bulk.settings import BulkSettings
 from cluster.bulk.store import Store
+from cluster.models import Model
 from deployments.errors import MotetError
+from deployments.settings import StepSettings
 from serve_app.bench.bulk import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
 from serve_app.cli import bulk
 from serve_app.cli.bulk import Wishes
 from serve_app.cli.processes import command_line, descendants, kill
-from serve_app.config import AppConfig, Bulk, Model, Steps
+from serve_app.config import AppConfig
 from tests.integration.test_notebooks import NOTEBOOKS, executed, outputs_of, pictures_of
 
 TEXTS = [f"{'word ' * (number % 5 + 1)}{number}." for number in range(24)]
@@ -37,8 +40,8 @@ def cluster() -> Iterator[None]:
 
 def app_of(engine: str, source: str | None = None, **settings: Any) -> AppConfig:
     options = {"step_ms": 2, "chunk_ms": 160} if engine == "simulated" else {}
-    model = Model(engine=engine, source=source, options=options, steps=Steps(max_batch_size=3))
-    return AppConfig(models={engine: model}, bulk=Bulk.model_validate({"batch_rows": 2, "nice": 0} | settings))
+    model = Model(engine=engine, source=source, options=options, steps=StepSettings(max_batch_size=3))
+    return AppConfig(models={engine: model}, bulk=BulkSettings.model_validate({"batch_rows": 2, "nice": 0} | settings))
 
 
 def rendered(

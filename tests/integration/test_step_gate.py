@@ -10,10 +10,11 @@ import pytest
 import ray
 from ray import serve
 
+from cluster.models import Model, Placement
 from deployments.engines.protocols import AudioChunk, SpeechRequest
 from deployments.replica.synthesizer import Synthesizer
 from deployments.replica.wire import PackedChunk, unpack
-from serve_app.config import Model, Placement, Steps
+from deployments.settings import StepSettings
 from serve_app.replica_settings import replica_settings
 
 STREAMS = 8
@@ -31,7 +32,7 @@ def cluster() -> Iterator[None]:
 
 
 def deployed(name: str, **steps: Any) -> Any:
-    model = Model(engine="simulated", options={"step_ms": 20}, steps=Steps.model_validate(steps))
+    model = Model(engine="simulated", options={"step_ms": 20}, steps=StepSettings.model_validate(steps))
     deployment = serve.deployment(
         name=name,
         max_ongoing_requests=64,
@@ -102,7 +103,7 @@ def test_a_stream_that_is_left_frees_its_slot(cluster: None) -> None:
 def test_step_settings_change_while_running(cluster: None) -> None:
     """By the call with which Ray Serve hands a replica its new `user_config`."""
     handle = deployed("changing", max_batch_size=8)
-    handle.reconfigure.remote(Steps(max_batch_size=1).model_dump()).result()
+    handle.reconfigure.remote(StepSettings(max_batch_size=1).model_dump()).result()
     before = handle.report.remote().result().steps
     spoken(handle, [f"{n}{TEXT}" for n in range(4)])
     assert mean_batch(handle, before) == 1.0

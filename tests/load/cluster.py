@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.hardware import Kind
+from cluster.hardware import CpuClass, Kind
+from cluster.models import Placement
 from deployments.errors import fail
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out
 from serve_app.bench.load import Ask, Connection, Heard, listen, quantile, ready_report
 from serve_app.bench.running_service import READY, RunningProgram, free_loopback_port, running_program
-from serve_app.config import DEFAULT_MODELS, Cpu, Placement
+from serve_app.config import DEFAULT_MODELS
 from tests.load.local_cluster import LocalCluster, local_cluster, redis_store
 
 MODEL = "tone"
@@ -276,7 +277,7 @@ async def _seconds_until_mended(cluster: LocalCluster, load: Load) -> float:
 
 def deployed_on(cluster: LocalCluster) -> RunningProgram:
     """`motet deploy` on the cluster: a service with a real voice and a way in on every node, which outlives the command."""
-    placement = Placement(hardware=Cpu(cpus=0.25), replicas=REPLICAS)
+    placement = Placement(hardware=CpuClass(cpus=0.25), replicas=REPLICAS)
     voice = DEFAULT_MODELS[VOICE].model_copy(update={"placements": (placement,)}).model_dump(mode="json")
     port = free_loopback_port()
     config = _config(cluster, {"models": {VOICE: voice}, "gateway_on": "any"}, port, proxy_location="EveryNode")

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deployments.audio.decode import decode_all
-from deployments.engines.indextts import parts
-from deployments.engines.indextts.config import VOCODER, DecoderConfig, as_attributes, read
+from deployments.engines.indextts import package_networks
+from deployments.engines.indextts.config import VOCODER, IndexDecoderConfig, as_attributes, read
 from deployments.engines.indextts.decoder import FILLER
 from deployments.engines.indextts.text import VOCABULARY
 
@@ -73,7 +73,7 @@ FULL: Shape = {
             },
         },
         "dit_type": "DiT",
-        "style_encoder": {"dim": parts.STYLE_SIZE},
+        "style_encoder": {"dim": package_networks.STYLE_SIZE},
         "length_regulator": {
             "channels": 512,
             "in_channels": 1024,
@@ -107,7 +107,7 @@ FULL: Shape = {
         },
     },
     "bigvgan": dict(VOCODER),
-    "w2v_bert": {"num_hidden_layers": parts.HEARD_LAYERS},
+    "w2v_bert": {"num_hidden_layers": package_networks.HEARD_LAYERS},
     "emo_num": [3, 17, 2, 8, 4, 5, 10, 24],
 }
 """The published model's shape."""
@@ -122,7 +122,7 @@ def merged(shape: Shape, changes: Shape) -> dict[str, Any]:
     return result
 
 
-def random_decoder(config: DecoderConfig, seed: int = 0) -> dict[str, Tensor]:
+def random_decoder(config: IndexDecoderConfig, seed: int = 0) -> dict[str, Tensor]:
     """The weights of a language model over codes, without what makes its prompts. They are drawn so that every layer says
     something and no code is always the likeliest."""
     random = torch.Generator().manual_seed(seed)
@@ -173,7 +173,7 @@ def write_random_model(folder: Path, shape: Shape, *, seed: int = 0, hears: bool
         "vocoder": BigVGAN(AttrDict(shape["bigvgan"])),
     }
     if hears:
-        networks["speaker"] = CAMPPlus(feat_dim=80, embedding_size=parts.STYLE_SIZE)
+        networks["speaker"] = CAMPPlus(feat_dim=80, embedding_size=package_networks.STYLE_SIZE)
         networks["semantic"] = Wav2Vec2BertModel(Wav2Vec2BertConfig(**shape["w2v_bert"]))
     for name, network in networks.items():
         _save(folder / f"{name}.safetensors", network.state_dict())
@@ -184,7 +184,7 @@ def write_random_model(folder: Path, shape: Shape, *, seed: int = 0, hears: bool
         "mean": torch.randn(1024) * 0.1,
         "var": torch.rand(1024) + 0.5,
         "emotions": torch.randn(examples, shape["gpt"]["model_dim"]),
-        "speakers": torch.randn(examples, parts.STYLE_SIZE),
+        "speakers": torch.randn(examples, package_networks.STYLE_SIZE),
     }
     _save(folder / "statistics.safetensors", statistics)
 
@@ -283,7 +283,7 @@ class _Heard(nn.Module):
 
     def forward(self, **given: Any) -> Any:
         """Its last output, under that number."""
-        return SimpleNamespace(hidden_states={parts.HEARD_LAYERS: self.network(**given).hidden_states[-1]})
+        return SimpleNamespace(hidden_states={package_networks.HEARD_LAYERS: self.network(**given).hidden_states[-1]})
 
 
 def package_of(folder: Path) -> Any:
@@ -296,7 +296,7 @@ def package_of(folder: Path) -> Any:
     config = read(folder)
     shape = json.loads((folder / "config.json").read_text())
     tensors = {
-        name: parts.weights_of(folder, name, "cpu")
+        name: package_networks.weights_of(folder, name, "cpu")
         for name in ("gpt", "codec", "s2mel", "vocoder", "speaker", "semantic")
     }
     tables = load_file(folder / "statistics.safetensors")
@@ -305,14 +305,14 @@ def package_of(folder: Path) -> Any:
     engine.cfg, engine.stop_mel_token = as_attributes(shape), config.decoder.stop_mel_token
     engine._spk_cache, engine._emo_cache, engine._emovec_cache = {}, {}, {}
     engine.gpt = package_decoder(shape, tensors["gpt"])
-    engine.semantic_codec = parts.codec_of(config, tensors["codec"])
-    regulator, estimator = parts.mel_networks_of(config, tensors["s2mel"])
+    engine.semantic_codec = package_networks.codec_of(config, tensors["codec"])
+    regulator, estimator = package_networks.mel_networks_of(config, tensors["s2mel"])
     flow = SimpleNamespace(inference=None)
     engine.s2mel = SimpleNamespace(models={"length_regulator": regulator, "cfm": flow})
     flow.inference = _solver_of(estimator)
-    engine.bigvgan = parts.vocoder_of(config, tensors["vocoder"])
-    engine.campplus_model = parts.speaker_of(tensors["speaker"])
-    engine.semantic_model = _Heard(parts.semantic_of(config, tensors["semantic"]))
+    engine.bigvgan = package_networks.vocoder_of(config, tensors["vocoder"])
+    engine.campplus_model = package_networks.speaker_of(tensors["speaker"])
+    engine.semantic_model = _Heard(package_networks.semantic_of(config, tensors["semantic"]))
     engine.extract_features = SeamlessM4TFeatureExtractor()
     engine.semantic_mean, engine.semantic_std = tables["mean"], tables["var"].sqrt()
     engine.emo_num = list(config.emotions)

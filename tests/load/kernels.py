@@ -20,8 +20,8 @@ import torch
 
 from deployments.audio.test_tone import hum
 from deployments.engines.lm.kernel_choice import KernelChoice, KernelSetting, choosing_for
-from deployments.engines.lm.kernel_measuring import MOST_WEIGHTS
 from deployments.engines.lm.kernel_store import ChosenKernel
+from deployments.engines.lm.kernel_timing import MOST_WEIGHTS
 from deployments.engines.lm.linear import AnyPrecision, LinearSpec, Precision
 from deployments.engines.protocols import EngineSpec, SpeechRequest, VoiceReference
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
@@ -99,12 +99,12 @@ class SoproSpeakers:
 
     def __init__(self, folder: Path, precision: Precision, kernels: KernelSetting) -> None:
         from deployments.engines.sopro.engine import SoproEngine, SoproOptions, networks_of
-        from deployments.engines.sopro.text import Tokenizer
+        from deployments.engines.sopro.text import SoproTokenizer
 
         options = SoproOptions(precision=precision, kernels=kernels, trim_silence=False)
         with torch.no_grad(), choosing_for(EngineSpec("sopro", str(folder), "cpu", 1), options) as self.choice:
             networks = networks_of(folder, options, "cpu")
-        self.engine = SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), folder, options, "cpu")
+        self.engine = SoproEngine(networks, SoproTokenizer.read(folder / "tokenizer.model"), folder, options, "cpu")
         self._clip = VoiceReference("bench", hum(24_000, 5.0), 24_000)
 
     def request(self, number: int) -> SpeechRequest:

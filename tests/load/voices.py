@@ -27,7 +27,14 @@ from torch import Tensor
 
 from deployments.audio.test_tone import hum
 from deployments.engines.graphs import WITHIN, Bucket, CapturedStep, apart, backend_for
-from deployments.engines.protocols import AudioChunk, HasPlaces, Samples, SpeechEngine, SpeechRequest, VoiceReference
+from deployments.engines.protocols import (
+    AudioChunk,
+    LimitsStreams,
+    Samples,
+    SpeechEngine,
+    SpeechRequest,
+    VoiceReference,
+)
 from deployments.errors import fail
 from deployments.replica.malloc_trim import Allocator, MallocTrim, keep_freed_memory
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
@@ -443,7 +450,7 @@ def _measure_listeners(
 
 def _most_listeners(contest: Contest, rate: float) -> int:
     """More than a quarter above what the machine can make in real time need not be tried, nor more than there is room for."""
-    places = contest.engine.most_streams if isinstance(contest.engine, HasPlaces) else 64
+    places = contest.engine.max_streams if isinstance(contest.engine, LimitsStreams) else 64
     return min(math.ceil(1.25 * rate) + 1, places)
 
 
@@ -492,7 +499,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     machine takes longer than it was given: as long again as it took to be warm.
     """
     engine, random, allocator = contest.engine, np.random.default_rng(0), keep_freed_memory()
-    streams = engine.most_streams if isinstance(engine, HasPlaces) else 8
+    streams = engine.max_streams if isinstance(engine, LimitsStreams) else 8
     step, started = MallocTrim(allocator).watched(engine.step), clock()
     free = _free_slots(engine)
     live: list[Any] = []

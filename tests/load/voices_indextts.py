@@ -26,11 +26,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deployments.engines.indextts import parts
-from deployments.engines.indextts.config import CODES_PER_SECOND, DecoderConfig, read
-from deployments.engines.indextts.decoder import Decoder
-from deployments.engines.indextts.text import Reader
-from deployments.engines.lm.folder import shape_of
+from deployments.engines.indextts import package_networks
+from deployments.engines.indextts.config import CODES_PER_SECOND, IndexDecoderConfig, read
+from deployments.engines.indextts.decoder import IndexDecoder
+from deployments.engines.indextts.text import IndexTextReader
+from deployments.engines.lm.checkpoint import shape_of
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.runaway import RunawayLimits
 from deployments.engines.lm.sampler import NEVER
@@ -135,10 +135,15 @@ class IndexContest:
         self.codes = codes
         self.shape = merged(merged(FULL, SMALL_SOUND), shape or {})
         write_small(folder, self.shape)
-        self._folder, self._config = folder, replace(read(folder), decoder=shape_of(DecoderConfig, self.shape["gpt"]))
-        self.weights = parts.weights_of(folder, "gpt", "cpu") | indextts_package.random_decoder(self._config.decoder)
+        self._folder, self._config = (
+            folder,
+            replace(read(folder), decoder=shape_of(IndexDecoderConfig, self.shape["gpt"])),
+        )
+        self.weights = package_networks.weights_of(folder, "gpt", "cpu") | indextts_package.random_decoder(
+            self._config.decoder
+        )
         self.weights["mel_head.bias"][self._config.decoder.stop_mel_token] = NEVER
-        self._reader = Reader(folder, self._config.decoder.max_text_tokens)
+        self._reader = IndexTextReader(folder, self._config.decoder.max_text_tokens)
         self.engines: dict[Precision, Any] = {}
         self._package: Any = None
 
@@ -157,20 +162,20 @@ class IndexContest:
             runaway=RunawayLimits(most_seconds_besides=60),
         )
         with torch.no_grad():
-            networks = self._networks(options, Decoder(self.weights, self._config.decoder, precision))
+            networks = self._networks(options, IndexDecoder(self.weights, self._config.decoder, precision))
             self.engines[precision] = IndexEngine(self._folder, networks, options, "cpu")
 
-    def _networks(self, options: Any, decoder: Decoder) -> Any:
+    def _networks(self, options: Any, decoder: IndexDecoder) -> Any:
         from deployments.engines.indextts.emotions import EmotionTable
-        from deployments.engines.indextts.engine import Networks, sound_of
+        from deployments.engines.indextts.engine import IndexNetworks, sound_of
 
         if self.engines:
             return replace(self.engine.networks, decoder=decoder)
-        table = parts.weights_of(self._folder, "statistics", "cpu")
-        return Networks(
+        table = package_networks.weights_of(self._folder, "statistics", "cpu")
+        return IndexNetworks(
             config=self._config,
             decoder=decoder,
-            front=parts.front_of(self._config, self.weights),
+            front=package_networks.front_of(self._config, self.weights),
             sound=sound_of(self._folder, self._config, options, "cpu"),
             emotions=EmotionTable(table["emotions"], table["speakers"], self._config.emotions),
         )
@@ -230,7 +235,7 @@ def write_small(folder: Path, shape: Shape) -> None:
     (folder / "voices").mkdir()
     random = torch.Generator().manual_seed(1)
     heard = {
-        "style": torch.randn(parts.STYLE_SIZE, generator=random),
+        "style": torch.randn(package_networks.STYLE_SIZE, generator=random),
         "features": torch.randn(50, 1024, generator=random),
         "mel": torch.randn(80, 86, generator=random) - 4,
     }

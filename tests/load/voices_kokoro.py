@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from deployments.audio.resample import resample
 from deployments.engines import registry, sources
-from deployments.engines.kokoro.phonemes import Phonemes
+from deployments.engines.kokoro.phonemes import Phonemizers
 from deployments.engines.kokoro.vocoder import SAMPLE_RATE
 from deployments.engines.protocols import AudioChunk, EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
@@ -58,7 +58,7 @@ class Speakers:
         self.ours: Mapping[str, Any] = {name: registry.load("kokoro", spec({"precision": name})) for name in PRECISIONS}
         self._theirs = kokoro_package.load(folder)
         self._pack = kokoro_package.voice(folder, VOICE)
-        self._phonemes = Phonemes()
+        self._phonemes = Phonemizers()
 
     def together(self, precision: str, texts: Sequence[str], seed: int = 0) -> list[Samples]:
         """Ours, as one batch."""

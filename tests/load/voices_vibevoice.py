@@ -24,7 +24,7 @@ from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.protocols import EngineSpec, SpeechRequest, VoiceReference
 from deployments.engines.vibevoice.config import VibeVoiceConfig, config_of
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, networks_of
-from deployments.engines.vibevoice.text import Script
+from deployments.engines.vibevoice.text import ScriptPrompts
 from serve_app.bench.frame import Report, Sheet, at_least, carry_out
 from serve_app.bench.sentences import SENTENCES
 from tests.load.random_weights import LetterTokenizer, RandomWeights
@@ -147,7 +147,7 @@ class VibeVoiceContest:
         with on_device(device), choosing_for(spec, options) as self.choice:
             networks = networks_of(weights, config, options)
         networks.ends.zero_()  # nothing is likelier than the first choice, which is a sound
-        self.engine = VibeVoiceEngine(networks, Script(LetterTokenizer(), config), folder, options, device)
+        self.engine = VibeVoiceEngine(networks, ScriptPrompts(LetterTokenizer(), config), folder, options, device)
         self.device = device
         self._clip = VoiceReference("bench", hum(24_000, 5.0), 24_000)
 

@@ -19,7 +19,7 @@ from serve_app.gateway.routing.admission import (
     Ticket,
 )
 from serve_app.gateway.routing.placement_queue import MAX_TURN
-from serve_app.gateway.routing.settings import AdmissionSettings
+from serve_app.gateway.settings import AdmissionSettings
 
 TICK_S = 0.05
 SETTINGS = AdmissionSettings(

@@ -16,6 +16,8 @@ import httpx
 import numpy as np
 import pytest
 
+from cluster.demand import AutoscalingSettings
+from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
 from deployments.engines.protocols import (
     FinishReason,
@@ -27,17 +29,19 @@ from deployments.engines.protocols import (
     Transcript,
 )
 from deployments.replica.wire import PackedChunk
+from deployments.settings import SpilloverSettings
 from deployments.tasks.transcription import TranscriptWindow
-from serve_app.config import AppConfig, Autoscaling, Limits, Model, Placement, Security
+from serve_app.config import AppConfig
+from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.api import build_api
-from serve_app.gateway.deployment import directory_of
+from serve_app.gateway.deployment import directory_of, settings_of
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, Due, RequestRecord
 from serve_app.gateway.routes import speech
 from serve_app.gateway.routing.admission import Admission, SessionLimit
 from serve_app.gateway.routing.placement import NoReplica
-from serve_app.gateway.routing.settings import SpilloverSettings
 from serve_app.gateway.service import Service
+from serve_app.gateway.settings import LimitSettings
 from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.stream import SpeechPlan, SpeechStream
@@ -105,7 +109,7 @@ class Bench:
         self.admission = Admission(config.speech.admission)
         self.recorder = Recorded()
         service = Service(
-            config,
+            settings_of(config),
             directory_of(config, handles),
             cast("Any", graph),
             self.admission,
@@ -317,7 +321,7 @@ async def test_instructions_are_a_part_of_what_a_client_comes_back_to() -> None:
 
 
 async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:
-    bench = Bench(limits=Limits(max_body_bytes=1000))
+    bench = Bench(limits=LimitSettings(max_body_bytes=1000))
 
     async def drip() -> Any:
         for _ in range(100):
@@ -339,7 +343,7 @@ async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:
 )
 async def test_keys(header: dict[str, str], status: int) -> None:
     digest = hashlib.sha256(b"key").hexdigest()
-    bench = Bench(security=Security(api_key_sha256=("0" * 64, digest)))
+    bench = Bench(security=SecuritySettings(api_key_sha256=("0" * 64, digest)))
     answer = await bench.client.get("/v1/models/tone", headers=header)
     assert answer.status_code == status
     if status == 401:
@@ -361,7 +365,7 @@ async def test_a_request_that_takes_too_long_is_ended() -> None:
             await asyncio.Event().wait()
             yield cast("PackedChunk", None)
 
-    answer = await Bench(Stuck(), limits=Limits(request_deadline_s=0.01)).speak()
+    answer = await Bench(Stuck(), limits=LimitSettings(request_deadline_s=0.01)).speak()
     assert answer.status_code == 408
     assert answer.json()["error"]["code"] == "deadline"
 
@@ -421,7 +425,7 @@ async def test_models_are_listed_although_one_does_not_answer(gone: Exception | 
 async def test_a_list_of_models_wakes_none() -> None:
     splitter = Splitter()
     splitter.asleep.set()
-    answer = await splitting(splitter, autoscaling=Autoscaling(max_replicas=1)).client.get("/v1/models/echo")
+    answer = await splitting(splitter, autoscaling=AutoscalingSettings(max_replicas=1)).client.get("/v1/models/echo")
     assert "stems" not in answer.json()["motet"]
     assert splitter.asked == 0
 

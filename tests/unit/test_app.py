@@ -7,8 +7,10 @@ from typing import Any, Literal
 import pytest
 from ray.serve._private.build_app import build_app
 
+from cluster.models import Model, Placement
+from deployments.settings import HealthSettings, SeparationSettings
 from serve_app.app import HEAD, build
-from serve_app.config import AppConfig, HealthCheck, Model, Placement, Separation
+from serve_app.config import AppConfig
 
 WITHOUT_A_MODEL = {"gateway", "separation-helper"}
 
@@ -34,15 +36,15 @@ def test_gateways_are_on_the_first_machine_or_on_those_with_cpus(
 
 
 def test_each_deployment_is_asked_for_its_health_as_the_configuration_says() -> None:
-    slow = Placement(health_check=HealthCheck(period_s=20, timeout_s=60))
+    slow = Placement(health_check=HealthSettings(period_s=20, timeout_s=60))
     models = {"quick": Model(engine="identity"), "slow": Model(engine="identity", placements=(slow,))}
-    config = AppConfig(models=models, health_check=HealthCheck(period_s=5, timeout_s=7))
+    config = AppConfig(models=models, health_check=HealthSettings(period_s=5, timeout_s=7))
     built: Any = build_app(build(config), name="motet", default_runtime_env={})
     found = {
         each.name: (each._deployment_config.health_check_period_s, each._deployment_config.health_check_timeout_s)
         for each in built.deployments
     }
-    default = HealthCheck()
+    default = HealthSettings()
     assert found == {
         "quick@cpu": (default.period_s, default.timeout_s),
         "slow@cpu": (20, 60),
@@ -54,7 +56,7 @@ def test_each_deployment_is_asked_for_its_health_as_the_configuration_says() -> 
     ("chunkers", "helpers"), [(1, {"separation-helper"}), (3, {"chunker-0", "chunker-1", "chunker-2", "merger"})]
 )
 def test_one_chunker_shares_its_process_with_the_merger(chunkers: int, helpers: set[str]) -> None:
-    config = AppConfig(separation=Separation(chunkers=chunkers))
+    config = AppConfig(separation=SeparationSettings(chunkers=chunkers))
     built: Any = build_app(build(config), name="motet", default_runtime_env={})
     names = {each.name for each in built.deployments}
     assert names == helpers | {"gateway", *(f"{model}@cpu" for model in config.models)}

@@ -9,20 +9,22 @@ from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from cluster.autoscaling import QueuedAudioPolicy, autoscaling_config
-from cluster.demand import DemandBoard
+from cluster.demand import AutoscalingSettings, DemandBoard
+from cluster.hardware import CudaClass
+from cluster.models import Model, Placement
 from deployments.replica.load import FIRST_SOUND_P95, QUEUED
 from serve_app.app import build
-from serve_app.config import AppConfig, Autoscaling, Cuda, Model, Placement
+from serve_app.config import AppConfig
 
-CHEAP = Autoscaling(min_replicas=1, max_replicas=2, target_queued_seconds_of_audio=10, cost=1, stuck_after_s=60)
-DEAR = Autoscaling(max_replicas=2, target_queued_seconds_of_audio=100, cost=9)
+CHEAP = AutoscalingSettings(min_replicas=1, max_replicas=2, target_queued_seconds_of_audio=10, cost=1, stuck_after_s=60)
+DEAR = AutoscalingSettings(max_replicas=2, target_queued_seconds_of_audio=100, cost=9)
 
 
 class Placed:
     """One placement as Ray Serve's controller sees it."""
 
     def __init__(
-        self, name: str, settings: Autoscaling, board: DemandBoard, running: int, application: str = "motet"
+        self, name: str, settings: AutoscalingSettings, board: DemandBoard, running: int, application: str = "motet"
     ) -> None:
         self.name = name
         self.application = application
@@ -111,7 +113,7 @@ def test_replicas_that_do_not_come_up_send_the_load_to_the_next_class(placed: tu
 
 
 def test_a_placement_with_autoscaling_is_bound_with_our_policy() -> None:
-    placements = (Placement(autoscaling=CHEAP), Placement(hardware=Cuda(), replicas=3))
+    placements = (Placement(autoscaling=CHEAP), Placement(hardware=CudaClass(), replicas=3))
     config = AppConfig(models={"m": Model(engine="simulated", placements=placements)})
     gateway: Any = build(config)
     bound = gateway._bound_deployment.init_args[1]["m"]

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from cluster.hardware import CpuClass
 from deployments.errors import MotetError
 from serve_app.bench import catalogue
 from serve_app.bench.frame import (
@@ -35,7 +36,6 @@ from serve_app.bench.frame import (
     ratio,
     spread,
 )
-from serve_app.config import Cpu
 
 MACHINE = Machine("a processor", 2, {"python": "3.11", "ray": "2.60"}, "abc123 dirty", "a card")
 FACTS = Facts("quick", "2026-01-02T03:04:05+00:00", 7.5, 0.25, 1.5, MACHINE)
@@ -319,7 +319,7 @@ def test_catalogue_prints_writes_and_returns_the_status(
         assert os.environ["OMP_NUM_THREADS"] == "2"  # libraries read it when they are imported
         return {"sums": SimpleNamespace(run=run)}[name]
 
-    for name in Cpu(cpus=2, threads=2).environment():
+    for name in CpuClass(cpus=2, threads=2).environment():
         monkeypatch.setenv(name, "1")
     benchmark = catalogue.Benchmark("Sums", "sums", replica_threads=2)
     monkeypatch.setitem(catalogue.BENCHMARKS, "sums", benchmark)

@@ -53,5 +53,5 @@ def test_a_soak_fills_and_frees_every_slot(contest: PocketContest) -> None:
     sheet = Sheet(voices.SOAK, print)
     voices.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
     figures = {figure.name: figure.value for figure in sheet.figures}
-    assert figures["streams at a time"] == contest.engine.most_streams
+    assert figures["streams at a time"] == contest.engine.max_streams
     assert figures["slots taken when all have left"] == 0

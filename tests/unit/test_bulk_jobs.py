@@ -32,10 +32,12 @@ from cluster.bulk.results import RESULT, Outcome, Result, Timing, table_of
 from cluster.bulk.rows import Recording, Row, read_recording, read_rows
 from cluster.bulk.run import Progress, Summary, run_job
 from cluster.bulk.served import ServiceClient, render_on_service
+from cluster.bulk.settings import BulkSettings
 from cluster.bulk.sound import SoundBytes
 from cluster.bulk.store import FOLDER, Store, part_bytes
 from cluster.bulk.workers import Made, TableWorker, Worker, check_columns, made_of
-from cluster.hardware import HardwareClass
+from cluster.hardware import CpuClass, CudaClass, HardwareClass, MlxClass
+from cluster.models import Model
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.engines import registry
 from deployments.engines.protocols import (
@@ -52,12 +54,13 @@ from deployments.engines.protocols import (
 )
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
+from deployments.settings import PieceSettings, StepSettings
 from deployments.tasks.speech import SpeechTask, no_sound, nothing_to_say, speak_here
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.cli.bulk import Wishes, job_of, places_for
 from serve_app.cli.bulk_progress import Log, Pace, bulk_progress
-from serve_app.config import AppConfig, Bulk, Cpu, Cuda, Mlx, Model, Pieces, Steps
+from serve_app.config import AppConfig
 from serve_app.gateway.errors import error_response
 from serve_app.gateway.sse import event
 from serve_app.gateway.transcript_formats import verbose
@@ -67,10 +70,10 @@ TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
 
 
 def app_of(engine: str = "simulated", width: int = 3, **bulk: Any) -> AppConfig:
-    steps = Steps(max_batch_size=width)
+    steps = StepSettings(max_batch_size=width)
     options = {"step_ms": 0, "chunk_ms": 160} if engine == "simulated" else {}
     model = Model(engine=engine, steps=steps, options=options)
-    return AppConfig(models={engine: model}, bulk=Bulk.model_validate({"batch_rows": 4} | bulk))
+    return AppConfig(models={engine: model}, bulk=BulkSettings.model_validate({"batch_rows": 4} | bulk))
 
 
 def speech_job(**wishes: Any) -> BulkJob:
@@ -707,7 +710,7 @@ def served(
     live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech", wishes: Wishes | None = None
 ) -> list[dict[str, Any]]:
     app = (
-        AppConfig(bulk=Bulk(served_in_flight=1, retries=2))
+        AppConfig(bulk=BulkSettings(served_in_flight=1, retries=2))
         if task != "speech"
         else app_of(served_in_flight=1, retries=2)
     )
@@ -747,7 +750,7 @@ def test_a_service_that_stays_busy_ends_the_job_which_goes_on_later(
     with pytest.raises(MotetError, match="Run the command again later") as caught:
         served(live, rows, tmp_path)
     assert caught.value.failure.kind == "overloaded"
-    assert sum(live.slept) <= Bulk().served_patience_s
+    assert sum(live.slept) <= BulkSettings().served_patience_s
     assert len({request.content for request in live.asked}) == 1  # the other row is not asked for
     assert [facts["error_kind"] for facts in served(LiveService(), rows, tmp_path)] == [None, None]
 
@@ -817,7 +820,7 @@ def test_a_service_that_goes_away_ends_the_job_and_loses_no_row(tmp_path: Path) 
     with pytest.raises(MotetError, match=r"was not there for 600 s.*Connection refused.*it goes on") as caught:
         served(live, rows, tmp_path)
     assert caught.value.failure.kind == "unavailable"
-    assert 500 < sum(live.slept) <= Bulk().served_patience_s
+    assert 500 < sum(live.slept) <= BulkSettings().served_patience_s
     assert [facts["error_kind"] for facts in served(LiveService(), rows, tmp_path)] == [None] * 3
 
 
@@ -1062,11 +1065,11 @@ def test_a_worker_whose_model_does_not_load_says_so_for_every_batch() -> None:
 @pytest.mark.parametrize(
     ("hardware", "there", "places"),
     [
-        (Cpu(threads=2), {"CPU": 5.0}, 2),
-        (Cpu(threads=4), {"CPU": 2.0}, 1),
-        (Cuda(gpus=0.5), {"CPU": 8.0, "GPU": 1.0}, 2),
-        (Cuda(), {"CPU": 1.0, "GPU": 4.0}, 1),
-        (Mlx(share=0.25), {"CPU": 8.0, "mlx": 1.0}, 4),
+        (CpuClass(threads=2), {"CPU": 5.0}, 2),
+        (CpuClass(threads=4), {"CPU": 2.0}, 1),
+        (CudaClass(gpus=0.5), {"CPU": 8.0, "GPU": 1.0}, 2),
+        (CudaClass(), {"CPU": 1.0, "GPU": 4.0}, 1),
+        (MlxClass(share=0.25), {"CPU": 8.0, "mlx": 1.0}, 4),
     ],
 )
 def test_as_many_workers_as_fill_the_cluster(
@@ -1079,7 +1082,7 @@ def test_as_many_workers_as_fill_the_cluster(
 class Duet(ToneEngine):
     """Takes two speakers, and one stream at a time."""
 
-    most_streams = 1
+    max_streams = 1
 
     @property
     def traits(self) -> SpeechTraits:
@@ -1097,7 +1100,7 @@ def test_every_piece_of_a_script_says_whose_it_is_and_no_more_are_begun_than_the
 
     engine.step = spied  # type: ignore[method-assign]
     job = speech_job()
-    pieces = Pieces(first_piece_characters=20, piece_characters=20)
+    pieces = PieceSettings(first_piece_characters=20, piece_characters=20)
     job = job.model_copy(update={"order": job.order.model_copy(update={"pieces": pieces, "voice": "ada,bo"})})
     text = "Speaker 1: One thing is said. Speaker 2: Another is said. And a third thing. And a fourth one."
     outcomes = renderer_of(job, engine).render([item_of(Row(str(n), text), job) for n in range(2)], [None] * 2)

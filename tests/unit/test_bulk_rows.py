@@ -15,10 +15,11 @@ import pytest
 from cluster.bulk.epub import chapters
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, from_json, item_of, to_json
 from cluster.bulk.rows import Row, Split, read_recording, read_rows
+from cluster.bulk.settings import BulkSettings
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
 from serve_app.cli.bulk import Wishes, job_of
-from serve_app.config import AppConfig, Bulk
+from serve_app.config import AppConfig
 
 
 def rows_of(path: Path, task: Task = "speech", split: Split = "line") -> list[Row]:
@@ -402,8 +403,8 @@ def items(*sizes: int) -> list[WorkItem]:
     return [WorkItem(f"{number:064x}", size, "x" * size) for number, size in enumerate(sizes)]
 
 
-def settings(**values: int) -> Bulk:
-    return Bulk.model_validate({"batch_rows": 3, "batch_characters": 100, "sort_rows": 100} | values)
+def settings(**values: int) -> BulkSettings:
+    return BulkSettings.model_validate({"batch_rows": 3, "batch_characters": 100, "sort_rows": 100} | values)
 
 
 def test_batches_hold_alike_lengths_within_their_limits() -> None:

@@ -26,18 +26,19 @@ from typer.testing import CliRunner, Result
 from cluster.bulk import output, rows
 from cluster.bulk.run import Summary
 from cluster.hardware import HardwareClass, Kind
+from cluster.models import Model
 from deployments.audio import encode
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import FORMATS, open_encoder
 from deployments.engines import registry
 from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
-from deployments.weights.quantise import STRATEGIES, Findings, Order, Quantised
+from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import profiles
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
 from serve_app.cli import bulk, local, local_speech, main, quantize, serve
-from serve_app.config import DEFAULT_MODELS, AppConfig, Model
+from serve_app.config import DEFAULT_MODELS, AppConfig
 from serve_app.gateway import transcript_formats
 
 SENTENCE = "Please turn left at the second traffic light."
@@ -532,9 +533,7 @@ def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch
     said = sound(spoken)
     gap = np.zeros((1, 24_000), np.float32)
     twice = write_sound(tmp_path / "twice.wav", np.concatenate([said, gap, said], axis=1), 24_000)
-    (tmp_path / "c.yaml").write_text(
-        "applications: [{args: {windows: {window_seconds: 4.5, min_window_seconds: 2.5}}}]"
-    )
+    (tmp_path / "c.yaml").write_text("applications: [{args: {windows: {window_s: 4.5, min_window_s: 2.5}}}]")
     written: list[str] = []
     hear = local.hear
 
@@ -771,21 +770,23 @@ def test_a_rewritten_header_is_the_streamed_one_with_the_length() -> None:
 # --- motet convert
 
 
-FINDINGS = Findings(100, 100, 200, 1.0, 2.0, 0.1)
+FINDINGS = Evaluation(100, 100, 200, 1.0, 2.0, 0.1)
 
 
 def test_convert_shows_what_it_cost_and_how_the_result_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    orders: list[Order] = []
+    orders: list[QuantizationOrder] = []
 
-    def convert(order: Order, *_: object) -> Quantised:
+    def convert(order: QuantizationOrder, *_: object) -> QuantizedModel:
         orders.append(order)
-        return Quantised(order.out, "mlx_recognition", FINDINGS, replace(FINDINGS, disk_bytes=30, word_error_rate=0.11))
+        return QuantizedModel(
+            order.out, "mlx_recognition", FINDINGS, replace(FINDINGS, disk_bytes=30, word_error_rate=0.11)
+        )
 
     monkeypatch.setattr(quantize, "convert", convert)
     out = tmp_path / "small"
     result = motet("convert", "--source", "wheel:x", "--out", str(out), "--sha256", "model.safetensors=ab", "--json")
     assert result.exit_code == 0
-    assert orders == [Order("wheel:x", "mlx", 4, 64, out, 0.02, {"model.safetensors": "ab"})]
+    assert orders == [QuantizationOrder("wheel:x", "mlx", 4, 64, out, 0.02, {"model.safetensors": "ab"})]
     assert all(text in result.stderr for text in ("-70.0%", "+1.00 points", f"source: path:{out}"))
     assert json.loads(result.stdout)["after"]["disk_bytes"] == 30
 

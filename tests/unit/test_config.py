@@ -9,9 +9,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from cluster.models import Model
 from deployments.errors import MotetError
-from serve_app.config import DEFAULT_MODELS, PRESETS, AppConfig, Model, edge_in, read
+from serve_app.config import DEFAULT_MODELS, AppConfig
+from serve_app.config_file import edge_of_file, read
 from serve_app.edge.settings import EdgeSettings
+from serve_app.gateway.settings import PRESETS
 from serve_app.replica_settings import replica_settings
 
 ROOT = Path(__file__).parents[2]
@@ -120,16 +123,16 @@ def test_a_model_that_cannot_be_loaded_is_refused(engine: str, source: str | Non
 
 
 def test_windows_are_in_order() -> None:
-    with pytest.raises(ValidationError, match="min_window_seconds"):
-        AppConfig.model_validate({"windows": {"window_seconds": 10, "min_window_seconds": 20}})
+    with pytest.raises(ValidationError, match="min_window_s"):
+        AppConfig.model_validate({"windows": {"window_s": 10, "min_window_s": 20}})
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"separation": {"overlap_seconds": 8}}, "half of chunk_seconds"),
-        ({"separation": {"chunk_seconds": 100}}, "max_chunk_seconds"),
-        ({"separation": {"max_audio_seconds": float("inf")}}, "finite"),
+        ({"separation": {"overlap_s": 8}}, "half of chunk_s"),
+        ({"separation": {"chunk_s": 100}}, "max_chunk_s"),
+        ({"separation": {"max_audio_s": float("inf")}}, "finite"),
         ({"speech": {"pacing": {"low_mark": 0.9}}}, "low_mark"),
         ({"models": {"a": {"engine": "identity", "placements": [{}, {}]}}}, "one placement"),
     ],
@@ -260,9 +263,9 @@ def test_a_placement_takes_over_what_it_does_not_change(own: dict[str, Any]) -> 
 def test_bounds_of_connections_are_read_before_the_rest_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "serve_config.yaml"
     path.write_text("applications: [{args: {edge: {header_s: 3}, modells: {}}}]")
-    assert edge_in(path) == EdgeSettings(header_s=3)
+    assert edge_of_file(path) == EdgeSettings(header_s=3)
     path.write_text("applications: [{args: {edge: {header_s: 0}}}]")
-    assert edge_in(path) == EdgeSettings()  # the mistake is told when the file is read as a whole
+    assert edge_of_file(path) == EdgeSettings()  # the mistake is told when the file is read as a whole
 
 
 def test_connections_outnumber_the_requests_that_are_served() -> None:

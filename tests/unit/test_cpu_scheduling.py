@@ -231,11 +231,3 @@ def test_a_cpuset_is_told() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         CpuScheduling.model_validate({**NOTHING_SPECIAL.model_dump(), **wrong})
-
-
-@pytest.mark.parametrize("field_name", list(NOTHING_SPECIAL.model_dump()))
-def test_there_are_no_defaults(field_name: str) -> None:
-    values = NOTHING_SPECIAL.model_dump()
-    del values[field_name]
-    with pytest.raises(ValidationError):
-        CpuScheduling.model_validate(values)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.hardware import LABEL, Kind
+from cluster.hardware import LABEL, CpuClass, CudaClass, Kind, MlxClass
+from cluster.models import Model, Placement
 from deployments.errors import MotetError
 from serve_app.cli import doctor, join
 from serve_app.cli.doctor_cluster import Machine, as_lines, findings
-from serve_app.config import AppConfig, Cpu, Cuda, Mlx, Model, Placement
+from serve_app.config import AppConfig
 
 LINUX = Machine("192.0.2.1", {"CPU": 8.0, "GPU": 1.0}, {LABEL: "cuda"})
 MAC = Machine("192.0.2.2", {"CPU": 8.0, "mlx": 1.0}, {})
@@ -25,7 +26,7 @@ def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[docto
 
 
 def test_a_replica_that_runs_is_well() -> None:
-    found = explained(service(Placement(hardware=Mlx()), Placement()), LINUX, MAC, m0_mlx=1, m0_cpu=1)
+    found = explained(service(Placement(hardware=MlxClass()), Placement()), LINUX, MAC, m0_mlx=1, m0_cpu=1)
     assert [item.state for item in found] == ["ok", "ok"]
     assert doctor.healthy(found)
     assert as_lines(found) == []
@@ -34,14 +35,14 @@ def test_a_replica_that_runs_is_well() -> None:
 @pytest.mark.parametrize(
     ("hardware", "kind", "machine", "missing"),
     [
-        (Mlx(), "mlx", LINUX, "1 mlx"),
-        (Cuda(), "cuda", MAC, f"the label {LABEL}=cuda"),
-        (Cuda(), "cuda", APPLE_GPU, f"the label {LABEL}=cuda"),
-        (Cpu(cpus=100), "cpu", MAC, "100 CPU"),
+        (MlxClass(), "mlx", LINUX, "1 mlx"),
+        (CudaClass(), "cuda", MAC, f"the label {LABEL}=cuda"),
+        (CudaClass(), "cuda", APPLE_GPU, f"the label {LABEL}=cuda"),
+        (CpuClass(cpus=100), "cpu", MAC, "100 CPU"),
     ],
 )
 def test_without_a_machine_of_the_class_it_is_told_how_one_joins(
-    hardware: Cpu | Cuda | Mlx, kind: str, machine: Machine, missing: str
+    hardware: CpuClass | CudaClass | MlxClass, kind: str, machine: Machine, missing: str
 ) -> None:
     (found,) = explained(service(Placement(hardware=hardware)), machine)
     assert found.state == "broken"
@@ -50,7 +51,7 @@ def test_without_a_machine_of_the_class_it_is_told_how_one_joins(
 
 
 def test_models_that_ask_for_more_than_there_is_are_told_so() -> None:
-    app = service(Placement(hardware=Mlx(share=0.6)), models=2)
+    app = service(Placement(hardware=MlxClass(share=0.6)), models=2)
     found = explained(app, MAC, m0_mlx=1)
     assert [item.state for item in found] == ["ok", "broken"]
     assert "ask for 1.2 mlx, and the machines have 1" in found[1].detail
@@ -58,7 +59,7 @@ def test_models_that_ask_for_more_than_there_is_are_told_so() -> None:
 
 
 def test_a_replica_with_room_that_does_not_run_is_loading_or_fails() -> None:
-    (found,) = explained(service(Placement(hardware=Mlx())), MAC)
+    (found,) = explained(service(Placement(hardware=MlxClass())), MAC)
     assert found.state == "absent"
     assert "192.0.2.2" in found.detail
 

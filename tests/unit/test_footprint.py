@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from serve_app.cli import doctor, footprint
-from serve_app.config import HttpAddress
+from serve_app.config_file import HttpAddress
 
 MEGABYTE = 2**20
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()"

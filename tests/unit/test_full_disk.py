@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from deployments.errors import MotetError
-from serve_app.config import Voices
 from serve_app.gateway.bodies import form_parser
 from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.storage import storing
+from serve_app.gateway.settings import VoiceSettings
 from serve_app.gateway.stem_archive import StemArchive
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit.test_api import Bench
-from tests.unit.test_voices import CONSENT, clip
+from tests.unit.test_voice_store import CONSENT, clip
 
 FORM: dict[str, Any] = {"data": {"name": "Ada", "consent": CONSENT}, "files": {"audio_sample": ("a.wav", clip())}}
 
@@ -47,7 +47,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
 def test_a_voice_that_the_disk_does_not_take_is_refused_and_leaves_nothing(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = VoiceStore(Voices(folder=str(tmp_path)))
+    store = VoiceStore(VoiceSettings(folder=str(tmp_path)))
     kept = store.add("me", clip(pitch=330.0), "Bo", CONSENT, None)
     monkeypatch.setattr(*PLACES[place])
     with pytest.raises(MotetError) as told:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from deployments.engines.graphs import OFTEN, Bucket, Buffers, CapturedStep, CompiledBackend, Input, Replay, Step
+from deployments.engines.graphs import OFTEN, Bucket, Buffers, CapturedStep, CompiledBackend, Replay, Step, StepInput
 
-INPUTS = {"x": Input((2,), torch.float32, neutral=-1.0), "places": Input((), torch.int64, neutral=9)}
+INPUTS = {"x": StepInput((2,), torch.float32, neutral=-1.0), "places": StepInput((), torch.int64, neutral=9)}
 
 
 def double(inputs: Buffers, length: int) -> Tensor:
@@ -163,7 +163,7 @@ def test_a_compiled_step_equals_the_plain_one_and_writes_where_it_does() -> None
 
         return accumulate
 
-    inputs = {"x": Input((), torch.float32), "at": Input((), torch.int64, neutral=2)}
+    inputs = {"x": StepInput((), torch.float32), "at": StepInput((), torch.int64, neutral=2)}
     compiled = CapturedStep(step("compiled"), inputs, (4,), (2,), CompiledBackend())
     compiled.capture(Bucket(4, 2))
     assert compiled.counts.failures == 0, compiled.counts.last_failure

@@ -13,11 +13,12 @@ import httpx
 import pytest
 
 from deployments.errors import MotetError
+from deployments.settings import PieceSettings
 from deployments.text.english import readable
 from deployments.text.segmentation import Cutter, cut_into_pieces
 from deployments.text.speakers import turns
 from deployments.validation import in_words
-from serve_app.config import AppConfig, Pieces
+from serve_app.config import AppConfig
 from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.json_bodies import MOST_VALUES, check_structure, values_in
 from serve_app.gateway.routes.speech_sessions import _parsed
@@ -26,7 +27,7 @@ from tests.unit.growth import check_growth
 from tests.unit.odd_inputs import ODD
 from tests.unit.test_api import JSON, Bench, Splitter
 
-PIECES = Pieces()
+PIECES = PieceSettings()
 odd = pytest.mark.parametrize("unit", ODD.values(), ids=ODD.keys())
 
 
@@ -184,7 +185,7 @@ def test_every_mistake_of_a_file_is_told_in_time() -> None:
             AppConfig.model_validate({f"k{n}": 1 for n in range(count)})
         except ValueError as error:
             fault: Any = error
-        return lambda: in_words(fault, AppConfig, {})
+        return lambda: in_words(fault, AppConfig)
 
     assert len(mistaken(100)()) == 100
     check_growth(mistaken, 400)

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.hardware import GOMP_SPIN_COUNT, LABEL, PRIMITIVES_KEPT, CudaClass, Hardware, node_offer
-from serve_app.config import Cpu, Cuda, Mlx, Placement, Scheduling
+from cluster.hardware import (
+    GOMP_SPIN_COUNT,
+    LABEL,
+    PRIMITIVES_KEPT,
+    CpuClass,
+    CudaClass,
+    Hardware,
+    MlxClass,
+    node_offer,
+)
+from cluster.models import Placement
+from deployments.replica.cpu_scheduling import CpuScheduling
 
 
 @pytest.mark.parametrize(
@@ -18,7 +28,7 @@ from serve_app.config import Cpu, Cuda, Mlx, Placement, Scheduling
     ],
 )
 def test_waiting_threads_sleep_and_look_longer_on_cores_of_their_own(threads: int, cpus: float, looks: str) -> None:
-    options = Cpu(threads=threads, cpus=cpus).actor_options()
+    options = CpuClass(threads=threads, cpus=cpus).actor_options()
     assert options["num_cpus"] == cpus
     waiting = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": looks}
     assert options["runtime_env"]["env_vars"] == waiting | PRIMITIVES_KEPT
@@ -26,33 +36,33 @@ def test_waiting_threads_sleep_and_look_longer_on_cores_of_their_own(threads: in
 
 
 def test_libraries_that_are_not_told_otherwise_use_one_thread_where_the_number_is_auto() -> None:
-    environment = Cpu(threads="auto").environment()
+    environment = CpuClass(threads="auto").environment()
     assert (environment["OMP_NUM_THREADS"], environment["GOMP_SPINCOUNT"]) == ("1", "0")
 
 
 def test_cuda_is_pinned_by_label_and_not_by_gpus_alone() -> None:
-    options = Cuda(gpus=0.5).actor_options()
+    options = CudaClass(gpus=0.5).actor_options()
     assert options["num_gpus"] == 0.5
     assert options["label_selector"] == {LABEL: "cuda"}
 
 
 def test_mlx_asks_for_its_own_resource_and_no_gpu() -> None:
-    options = Mlx().actor_options()
+    options = MlxClass().actor_options()
     assert options["resources"] == {"mlx": 1.0}
     assert "num_gpus" not in options
 
 
 def test_a_node_offers_what_replicas_of_its_classes_ask_for() -> None:
     offer = node_offer(["cpu", "cuda", "mlx"])
-    assert Cuda().actor_options()["label_selector"].items() <= offer["labels"].items()
-    assert Mlx().actor_options()["resources"].items() <= offer["resources"].items()
+    assert CudaClass().actor_options()["label_selector"].items() <= offer["labels"].items()
+    assert MlxClass().actor_options()["resources"].items() <= offer["resources"].items()
     assert node_offer(["cpu"]) == {"labels": {}, "resources": {}}
 
 
 def test_the_kind_chooses_the_class() -> None:
     adapter: TypeAdapter[Hardware] = TypeAdapter(Hardware)
     chosen = adapter.validate_python(
-        {"kind": "cuda", "cpus": 1, "threads": 1, "gpus": 1, "scheduling": Scheduling().model_dump()}
+        {"kind": "cuda", "cpus": 1, "threads": 1, "gpus": 1, "scheduling": CpuScheduling().model_dump()}
     )
     assert isinstance(chosen, CudaClass)
     with pytest.raises(ValidationError, match="tpu"):
@@ -60,5 +70,5 @@ def test_the_kind_chooses_the_class() -> None:
 
 
 def test_each_class_names_its_device() -> None:
-    assert [h.device for h in (Cpu(), Cuda(), Mlx())] == ["cpu", "cuda", "mlx"]
+    assert [h.device for h in (CpuClass(), CudaClass(), MlxClass())] == ["cpu", "cuda", "mlx"]
     assert Placement().hardware.kind == "cpu"

@@ -15,8 +15,15 @@ from torch import Tensor
 
 from deployments.engines import registry
 from deployments.engines.indextts import emotions
+from deployments.engines.indextts.acoustic import (
+    VOCODED,
+    AcousticInput,
+    AcousticNetworks,
+    PieceSynthesis,
+    frames_of,
+    reach_of,
+)
 from deployments.engines.indextts.config import VOCODER
-from deployments.engines.indextts.sound import VOCODED, Sounding, SoundNetworks, Spoken, frames_of, reach_of
 from deployments.engines.lm.runaway import RunawayLimits
 from deployments.engines.lm.sampler import choose
 from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, VoiceReference
@@ -98,7 +105,7 @@ class TestInt8(Followed, Int8Properties):
         return float32
 
 
-def spoken_rows(engine: IndexEngine) -> list[Spoken]:
+def spoken_rows(engine: IndexEngine) -> list[AcousticInput]:
     """Lengths that differ by one frame and by many, and clips that do."""
     random = np.random.default_rng(0)
     rows = []
@@ -106,11 +113,11 @@ def spoken_rows(engine: IndexEngine) -> list[Spoken]:
         known, _ = engine.voice_of(SpeechRequest(("Yes.",), voice))
         noise = torch.tensor(random.standard_normal((80, frames_of(length, 1.0)), dtype=np.float32))
         codes = torch.tensor(random.integers(0, 64, length))
-        rows.append(Spoken(codes, known.condition, known.mel, known.style, noise))
+        rows.append(AcousticInput(codes, known.condition, known.mel, known.style, noise))
     return rows
 
 
-def sounds_of(sound: SoundNetworks, rows: Sequence[Spoken], most_frames: int) -> list[Samples]:
+def sounds_of(sound: AcousticNetworks, rows: Sequence[AcousticInput], most_frames: int) -> list[Samples]:
     """Step by step, as the engine does it."""
     soundings = sound.begin(rows)
     heard: list[list[Samples]] = [[] for _ in rows]
@@ -155,7 +162,7 @@ def test_a_step_takes_no_more_frames_through_the_networks_than_it_may(
     sound, passed = float32.networks.sound, {"solved": list[tuple[int, int]](), "vocoded": list[tuple[int, int]]()}
     euler, sounds = sound._euler, sound._sounds
 
-    def counting_steps(rows: Sequence[Sounding], steps: int) -> None:
+    def counting_steps(rows: Sequence[PieceSynthesis], steps: int) -> None:
         passed["solved"].append((len(rows), steps * len(rows) * max(len(row.condition) for row in rows)))
         euler(rows, steps)
 
@@ -243,7 +250,7 @@ def test_instructions_name_emotions(float32: IndexEngine) -> None:
         joined(speak(float32, SpeechRequest(("Yes.",), "ben", instructions=words)))
         for words in ("", "sad 0.4", "Speak in a sad tone: sad 0.7", "not sad", "like a pirate")
     )
-    assert float32.traits.heeds("A SAD tone") and not float32.traits.heeds("Speak warmly, unhappily.")
+    assert float32.traits.follows("A SAD tone") and not float32.traits.follows("Speak warmly, unhappily.")
     assert not np.array_equal(usual, sad) and not np.array_equal(sad, sadder)
     np.testing.assert_array_equal(usual, neither)
     np.testing.assert_array_equal(usual, ignored)

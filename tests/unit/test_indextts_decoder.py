@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from deployments.engines.indextts.config import DecoderConfig
-from deployments.engines.indextts.decoder import Decoder, penalized
-from deployments.engines.lm.folder import shape_of
+from deployments.engines.indextts.config import IndexDecoderConfig
+from deployments.engines.indextts.decoder import IndexDecoder, penalized
+from deployments.engines.lm.checkpoint import shape_of
 from deployments.engines.lm.linear import Precision
 from tests.load import indextts_package
 from tests.unit.forced_path import Path
@@ -25,7 +25,7 @@ from tests.unit.test_indextts import TestInt8 as _Int8
 
 CODES = GOLDEN / "indextts_codes.npz"
 SHAPE = indextts_package.merged(indextts_package.FULL, TINY)
-CONFIG = shape_of(DecoderConfig, SHAPE["gpt"])
+CONFIG = shape_of(IndexDecoderConfig, SHAPE["gpt"])
 MOST = 60
 SAME: Mapping[Precision, float] = {"float32": 1e-4, "int8": 2 * _Int8.score_error}
 """How far logits may be from those of another batch, as a share of their spread."""
@@ -44,7 +44,7 @@ def prompts() -> list[Tensor]:
 def ours(given: Sequence[Tensor], precision: Precision = "float32", path: Path | None = None) -> list[list[int]]:
     """The likeliest codes of prompts that are read together, each until its end; on a path, those that stand there."""
     path = path or Path()
-    decoder = Decoder(weights(), CONFIG, precision)
+    decoder = IndexDecoder(weights(), CONFIG, precision)
     cache = decoder.new_cache(4, 200)
     slots = [cache.join() for _ in given]
     said = torch.stack([decoder.nothing_said() for _ in given])
@@ -104,7 +104,7 @@ def test_int8_logits_stay_within_their_bound() -> None:
     """At most 5 % of the logits' own spread (root mean square), over prompts and a step."""
     logits = []
     for precision in PRECISIONS:
-        decoder = Decoder(weights(), CONFIG, precision)
+        decoder = IndexDecoder(weights(), CONFIG, precision)
         cache = decoder.new_cache(3, 60)
         slots = [cache.join() for _ in range(3)]
         with torch.no_grad():

@@ -17,8 +17,8 @@ from deployments.engines.lm import kernel_choice, kernel_store
 from deployments.engines.lm import linear as linear_layers
 from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.kernel_choice import KernelChoice, KernelOptions, KernelSetting, choosing_for
-from deployments.engines.lm.kernel_measuring import KernelTimes, fastest, kernel_times, measure
 from deployments.engines.lm.kernel_store import MOST_FILES, ChosenKernel, KernelStore, Processor, this_processor
+from deployments.engines.lm.kernel_timing import KernelTimes, fastest, kernel_times, measure
 from deployments.engines.lm.linear import (
     KERNELS,
     PACKS,

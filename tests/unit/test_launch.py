@@ -24,7 +24,8 @@ from starlette.types import Receive, Scope, Send
 from cluster.hardware import LABEL
 from serve_app import profiles
 from serve_app.cli import join, serve
-from serve_app.config import AppConfig, read, unknown_keys
+from serve_app.config import AppConfig
+from serve_app.config_file import read, unknown_keys
 from serve_app.edge.settings import OWN_PAGES, EdgeSettings
 from serve_app.gateway.middleware.origins import PageCheck
 

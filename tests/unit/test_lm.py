@@ -10,18 +10,18 @@ import torch
 
 from deployments.engines.graphs import CompiledBackend
 from deployments.engines.lm import linear as linear_layers
+from deployments.engines.lm.kv_cache import KvCache, length_mask, write_step
 from deployments.engines.lm.linear import AnyPrecision, BFloat16Linear, Int8Linear, linear
 from deployments.engines.lm.llama import LlamaShape
 from deployments.engines.lm.sampler import Sampling, choose, forbid, uniforms
-from deployments.engines.lm.slots import SlotCache, length_mask, write_step
 from deployments.errors import MotetError
 
 
-def cache(slots: int = 3, capacity: int = 5) -> SlotCache:
-    return SlotCache(layers=2, slots=slots, heads=2, capacity=capacity, head_dim=4, dtype=torch.float32)
+def cache(slots: int = 3, capacity: int = 5) -> KvCache:
+    return KvCache(layers=2, slots=slots, heads=2, capacity=capacity, head_dim=4, dtype=torch.float32)
 
 
-def fill(where: SlotCache, row: int, value: float) -> None:
+def fill(where: KvCache, row: int, value: float) -> None:
     for tensor in (*where.keys, *where.values):
         tensor[row] = value
 

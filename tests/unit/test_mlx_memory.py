@@ -9,9 +9,9 @@ pytest.importorskip("mlx")
 import psutil
 
 from deployments.engines.mlx import memory
-from deployments.engines.mlx.memory import InUnifiedMemory, UnifiedMemory
+from deployments.engines.mlx.memory import MlxEngine, UnifiedMemory
 from deployments.engines.mlx.runtime import mx
-from deployments.engines.protocols import CanBeFull, EngineSpec, Memory
+from deployments.engines.protocols import EngineSpec, LimitsMemory, Memory
 from deployments.errors import MotetError
 
 
@@ -35,23 +35,24 @@ class Meter:
 
 def test_below_the_share_nothing_is_done() -> None:
     meter = Meter(active=50, cached=30)
-    assert meter.memory(80).room() is None
+    assert meter.memory(80).memory_refusal() is None
     assert meter.cleared == 0
 
 
 def test_the_cache_is_given_back_before_anyone_is_refused() -> None:
     meter = Meter(active=70, cached=30)
-    assert meter.memory(80).room() is None
+    assert meter.memory(80).memory_refusal() is None
     assert meter.cleared == 1
-    assert meter.memory(80).room() is None
+    assert meter.memory(80).memory_refusal() is None
     assert meter.cleared == 1
 
 
 def test_above_the_share_the_refusal_says_what_to_do() -> None:
-    refusal = Meter(active=90, cached=30).memory(80).room()
-    assert refusal is not None
-    assert (refusal.kind, refusal.code) == ("overloaded", "memory_full")
-    assert "memory_share" in refusal.remedy
+    refusal = Meter(active=90, cached=30).memory(80).memory_refusal()
+    assert isinstance(refusal, MotetError)
+    failure = refusal.failure
+    assert (failure.kind, failure.code) == ("overloaded", "memory_full")
+    assert "memory_share" in failure.remedy
 
 
 def test_the_share_is_of_the_physical_memory_and_checked() -> None:
@@ -64,8 +65,8 @@ def test_the_share_is_of_the_physical_memory_and_checked() -> None:
 
 
 def test_an_engine_on_mlx_knows_what_it_holds() -> None:
-    engine = InUnifiedMemory(EngineSpec("m", "", "mlx", 1))
-    assert isinstance(engine, CanBeFull)
+    engine = MlxEngine(EngineSpec("m", "", "mlx", 1))
+    assert isinstance(engine, LimitsMemory)
     before = engine.memory().active_bytes
     array = mx.zeros((1000, 1000))
     mx.eval(array)

@@ -15,8 +15,8 @@ pytest.importorskip("mlx_audio")
 
 from deployments.engines import registry, sources
 from deployments.engines.mlx import recognition, runtime
-from deployments.engines.mlx.recognition import MlxRecognition, SingleListener, phrases_of
-from deployments.engines.mlx.runtime import Edge, mx
+from deployments.engines.mlx.recognition import MlxRecognition, SingleWindowDriver, phrases_of
+from deployments.engines.mlx.runtime import ArrayBridge, mx
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Window
 from deployments.errors import MotetError
 from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
@@ -150,7 +150,7 @@ def test_a_model_without_batches_is_asked_window_by_window() -> None:
         asked.append((audio.shape[0], options))
         return SimpleNamespace(text="yes", segments=[{"text": "yes", "start": 0.5, "end": 1.0}])
 
-    listener = SingleListener(SimpleNamespace(generate=generate, sample_rate=8000), mx.float32, Edge())
+    listener = SingleWindowDriver(SimpleNamespace(generate=generate, sample_rate=8000), mx.float32, ArrayBridge())
     windows = [Window(np.zeros(n, np.float32), 10.0, RecognitionOptions(language="de")) for n in (8000, 4000)]
     first, second = listener.recognize(windows, windows[0].options)
     assert asked == [(8000, {"language": "de"}), (4000, {"language": "de"})]

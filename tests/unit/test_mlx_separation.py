@@ -21,7 +21,7 @@ from deployments.engines.mlx.runtime import mx
 from deployments.engines.mlx.separation import MlxSeparation, ode_options
 from deployments.engines.protocols import Chunk, EngineSpec, SeparationEngine
 from deployments.errors import MotetError
-from deployments.weights import tiny_sam_audio
+from tests.unit import tiny_sam_audio
 from tests.unit.test_separation_engines import SeparationProperties, assert_same, sound, stems_of
 
 

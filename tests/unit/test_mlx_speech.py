@@ -17,20 +17,20 @@ pytest.importorskip("mlx_audio")
 
 from deployments.engines import registry, sources
 from deployments.engines.mlx import runtime, speech
-from deployments.engines.mlx.runtime import Edge, mx
+from deployments.engines.mlx.runtime import ArrayBridge, mx
 from deployments.engines.mlx.speech import (
-    InSession,
-    LoadedModel,
+    BatchGenerateDriver,
+    BatchSessionDriver,
+    GenerateDriver,
+    MlxModel,
     MlxSpeech,
     MlxUtterance,
-    OneByOne,
-    Phonemes,
-    Sound,
-    Together,
+    PhonemeDriver,
+    PieceAudio,
 )
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest
 from deployments.errors import MotetError
-from deployments.weights import tiny_qwen3_tts
+from tests.unit import tiny_qwen3_tts
 from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak, write_golden
 
 
@@ -219,8 +219,8 @@ class SingleModel:
         yield from (SimpleNamespace(audio=audio, token_count=1) for audio in (tone(text), noise))
 
 
-def loaded(model: Any, folder: Path, **options: object) -> LoadedModel:
-    return LoadedModel(model, folder, options, Edge())
+def loaded(model: Any, folder: Path, **options: object) -> MlxModel:
+    return MlxModel(model, folder, options, ArrayBridge())
 
 
 def utterance(*pieces: str, number: int = 0, **request: Any) -> MlxUtterance:
@@ -230,24 +230,24 @@ def utterance(*pieces: str, number: int = 0, **request: Any) -> MlxUtterance:
 
 def test_pieces_of_several_streams_go_in_one_call(tmp_path: Path) -> None:
     model = BatchModel()
-    way = Together(loaded(model, tmp_path))
+    way = BatchGenerateDriver(loaded(model, tmp_path))
     bad = utterance()
     bad.pieces = (None,)  # type: ignore[assignment]
     first, failure, second = way.speak([utterance("abc"), bad, utterance("de", number=1)])
     assert model.calls == [["abc", "de"]]
     assert isinstance(failure, MotetError)
-    assert isinstance(first, Sound) and isinstance(second, Sound)
+    assert isinstance(first, PieceAudio) and isinstance(second, PieceAudio)
     assert (len(first.samples), first.tokens, len(second.samples)) == (30, 3, 20)
 
 
 def test_without_batches_pieces_go_one_by_one_with_seeds(tmp_path: Path) -> None:
     model = SingleModel()
-    way = OneByOne(loaded(model, tmp_path, temperature=0.5, language="de"))
+    way = GenerateDriver(loaded(model, tmp_path, temperature=0.5, language="de"))
     first, failure, again, other = way.speak(
         [utterance("abc", seed=1), utterance("poison"), utterance("abc", seed=1), utterance("abc", seed=2, speed=1.5)]
     )
     assert isinstance(failure, ValueError)
-    assert isinstance(first, Sound) and isinstance(again, Sound) and isinstance(other, Sound)
+    assert isinstance(first, PieceAudio) and isinstance(again, PieceAudio) and isinstance(other, PieceAudio)
     np.testing.assert_array_equal(first.samples, again.samples)
     assert not np.array_equal(first.samples, other.samples)
     assert (len(first.samples), first.tokens) == (35, 2)
@@ -262,15 +262,15 @@ def test_the_way_follows_from_what_the_model_offers(tmp_path: Path) -> None:
     kokoro = SimpleNamespace(vocab={}, generate=None)
 
     def way(model: Any, **options: object) -> type:
-        return next(way for way in speech.WAYS if way.fits(loaded(model, tmp_path, **options), None))
+        return next(way for way in speech.DRIVERS if way.fits(loaded(model, tmp_path, **options), None))
 
     assert [way(session), way(BatchModel()), way(refusing), way(SingleModel())] == [
-        InSession,
-        Together,
-        OneByOne,
-        OneByOne,
+        BatchSessionDriver,
+        BatchGenerateDriver,
+        GenerateDriver,
+        GenerateDriver,
     ]
-    assert (way(kokoro), way(kokoro, phonemes="library")) == (Phonemes, OneByOne)
+    assert (way(kokoro), way(kokoro, phonemes="library")) == (PhonemeDriver, GenerateDriver)
 
 
 def test_voices_are_the_configured_ones_or_the_models(tmp_path: Path) -> None:

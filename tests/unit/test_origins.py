@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from deployments.errors import MotetError
 from serve_app.cli import serve
-from serve_app.config import AppConfig, Security
+from serve_app.config import AppConfig
+from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.bodies.json_bodies import check_content_type
 from serve_app.gateway.middleware.origins import _one_of
 from tests.unit.test_api import Bench
@@ -22,7 +23,7 @@ NAMED = {"allowed_hosts": ("speech.example.com", "*.lan.example"), "allowed_orig
 
 
 def bench(**security: Any) -> httpx.AsyncClient:
-    return Bench(security=Security(**security)).client
+    return Bench(security=SecuritySettings(**security)).client
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ async def test_nobody_else_is(origin: str | None) -> None:
 )
 def test_a_setting_that_means_nothing_is_refused_with_an_example(name: str, value: str) -> None:
     with pytest.raises(ValidationError, match=r"example\.com"):
-        Security.model_validate({name: [value]})
+        SecuritySettings.model_validate({name: [value]})
 
 
 @pytest.mark.parametrize(

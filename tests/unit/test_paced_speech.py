@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples
-from serve_app.config import PRESETS, Pacing
+from serve_app.gateway.settings import PRESETS, PacingSettings
 from serve_app.gateway.speech.pacing import MOST_FACTOR
 from serve_app.gateway.speech.playback import Frame, PacedSpeech
 from tests.unit.jumping_clock import now, run
@@ -68,7 +68,7 @@ class Engine:
 def paced(
     *, played: bool = True, fallback: Callable[[int], AsyncGenerator[AudioChunk]] | None = None, **settings: float
 ) -> PacedSpeech:
-    return PacedSpeech(RATE, Pacing(**settings), played=played, fallback=fallback, clock=now)
+    return PacedSpeech(RATE, PacingSettings(**settings), played=played, fallback=fallback, clock=now)
 
 
 async def read(speech: PacedSpeech, engine: Engine) -> list[tuple[float, Frame]]:
@@ -217,7 +217,7 @@ def test_the_fallback_takes_over_with_the_piece_that_is_not_whole(heard: int, pi
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_an_engine_that_is_far_ahead_is_heard_without_a_gap(preset: Pacing) -> None:
+def test_an_engine_that_is_far_ahead_is_heard_without_a_gap(preset: PacingSettings) -> None:
     """Its chunks are many times what the ring holds, and frames do not divide the ring."""
 
     async def test() -> None:

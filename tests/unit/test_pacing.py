@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.config import PRESETS, Pacing
+from serve_app.gateway.settings import PRESETS, PacingSettings
 from serve_app.gateway.speech.pacing import FASTER, LEAST_FACTOR, MOST_FACTOR, SLOWER, Pacer, Playout
 
 
@@ -43,14 +43,14 @@ def test_after_every_sound_the_player_has_at_least_that_sound(steps: list[tuple[
 
 
 def test_a_stream_without_sound_is_due_now_and_buffered_sound_counts() -> None:
-    pacer = Pacer(Pacing())
+    pacer = Pacer(PacingSettings())
     assert pacer.deadline_seconds(0.0, 5.0) == 0.0
     pacer.playout.send(1.0, 5.0)
     assert pacer.deadline_seconds(0.25, 5.5) == pytest.approx(0.75)
 
 
 def test_the_factor_moves_by_steps_and_stays_in_bounds() -> None:
-    pacer = Pacer(Pacing(capacity_ms=500.0, low_mark=0.3, high_mark=0.8))
+    pacer = Pacer(PacingSettings(capacity_ms=500.0, low_mark=0.3, high_mark=0.8))
     pacer.adapt(0.25)
     assert pacer.factor == 1.0
     pacer.adapt(0.1)

@@ -11,17 +11,20 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
+from cluster.demand import AutoscalingSettings
+from cluster.hardware import CpuClass, CudaClass, MlxClass
+from cluster.models import Model, Placement
 from deployments.errors import Failure, MotetError
-from serve_app.config import AppConfig, Autoscaling, Cpu, Cuda, HealthCheck, Mlx, Model, Placement
+from deployments.settings import HealthSettings, SpilloverSettings
+from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.routing.placement import MIN_RETRY_S, START_S, NoReplica, PlacedModel
-from serve_app.gateway.routing.settings import SpilloverSettings
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
     models={
-        "echo": Model(engine="identity", aliases=("mirror",), placements=(Placement(hardware=Mlx()), Placement())),
+        "echo": Model(engine="identity", aliases=("mirror",), placements=(Placement(hardware=MlxClass()), Placement())),
     }
 )
 BUSY = BackPressureError(num_queued_requests=3, max_queued_requests=3)
@@ -200,7 +203,7 @@ async def test_the_faster_placement_is_preferred_once_known() -> None:
             name,
             cast("Any", FakeHandle(Replica(name))),
             SpilloverSettings(),
-            HealthCheck(),
+            HealthSettings(),
             clock=partial(next, ticks),
         )
         for name, ticks in times.items()
@@ -234,7 +237,7 @@ def test_what_does_not_exist_or_fit_is_not_found(name: str, task: str) -> None:
 
 
 def test_a_cpu_placement_is_the_default() -> None:
-    assert Placement().hardware == Cpu()
+    assert Placement().hardware == CpuClass()
 
 
 def refused() -> Exception:
@@ -259,7 +262,9 @@ async def test_where_no_replica_has_room_the_client_reads_why() -> None:
 async def test_what_a_placement_takes_is_counted_for_each_request_ahead() -> None:
     """Four requests at once that take four seconds together are as fast as one that takes one."""
     handle = cast("Any", FakeHandle(Replica("mlx")))
-    placed = PlacedModel("m", "mlx", handle, SpilloverSettings(), HealthCheck(), clock=partial(next, iter([0.0, 4.0])))
+    placed = PlacedModel(
+        "m", "mlx", handle, SpilloverSettings(), HealthSettings(), clock=partial(next, iter([0.0, 4.0]))
+    )
     with placed.request(), placed.request(), placed.request():
         [item async for item in placed.stream("stream", last=True)]
         assert placed.expected_s(9.0) == pytest.approx(4.0)
@@ -286,7 +291,7 @@ async def test_an_answer_shows_a_replica_lives_when_it_was_asked_after_the_doubt
     """What the lost replica was asked before may still be answered, and says nothing of whether another came."""
     replica, now = Lost("mlx"), [0.0]
     placed = PlacedModel(
-        "m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), HealthCheck(), clock=lambda: now[0]
+        "m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), HealthSettings(), clock=lambda: now[0]
     )
     replica.gone.set()
     before = asyncio.create_task(ask_once(placed, method))
@@ -305,7 +310,7 @@ async def test_an_answer_shows_a_replica_lives_when_it_was_asked_after_the_doubt
 async def test_what_a_stream_waited_for_a_lost_replica_says_nothing_of_the_next_answer() -> None:
     replica, now = Lost("mlx"), [0.0]
     placed = PlacedModel(
-        "m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), HealthCheck(), clock=lambda: now[0]
+        "m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), HealthSettings(), clock=lambda: now[0]
     )
     placed.suspect()
     replica.gone.set()
@@ -400,7 +405,7 @@ async def test_a_replica_that_is_slow_to_say_that_it_lives_is_waited_for() -> No
 
 async def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() -> None:
     now = [100.0]
-    health = HealthCheck(period_s=3, timeout_s=4)
+    health = HealthSettings(period_s=3, timeout_s=4)
     placed = PlacedModel(
         "m", "cpu", cast("Any", FakeHandle(Replica("m"))), SpilloverSettings(), health, clock=lambda: now[0]
     )
@@ -417,7 +422,7 @@ async def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() 
 @pytest.mark.parametrize(("period_s", "timeout_s", "within_s"), [(2, 4, 15.2), (10, 30, 106), (10, 4, 52)])
 def test_how_long_a_frozen_replica_stays(period_s: float, timeout_s: float, within_s: float) -> None:
     """Ray Serve asks every `period_s`, but not before the last answer came or was given up, and gives up three times."""
-    assert HealthCheck(period_s=period_s, timeout_s=timeout_s).noticed_within_s == pytest.approx(within_s)
+    assert HealthSettings(period_s=period_s, timeout_s=timeout_s).noticed_within_s == pytest.approx(within_s)
 
 
 ELASTIC = AppConfig(
@@ -425,8 +430,8 @@ ELASTIC = AppConfig(
         "echo": Model(
             engine="identity",
             placements=(
-                Placement(hardware=Cuda(), autoscaling=Autoscaling(cost=2)),
-                Placement(hardware=Cpu(), autoscaling=Autoscaling(cost=1)),
+                Placement(hardware=CudaClass(), autoscaling=AutoscalingSettings(cost=2)),
+                Placement(hardware=CpuClass(), autoscaling=AutoscalingSettings(cost=1)),
             ),
         ),
     },

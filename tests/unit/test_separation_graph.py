@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 from deployments.engines.protocols import Chunk
 from deployments.errors import MotetError
 from deployments.replica.pipeline import Chunker, ChunkTicket, SeparationGraph, SeparationTask
-from serve_app.config import Separation
+from deployments.settings import SeparationSettings
 from tests.unit.fakes import FakeHandle
 from tests.unit.test_decode import make
 
@@ -34,7 +34,7 @@ async def upload() -> AsyncIterator[bytes]:
 
 async def test_a_chunker_that_is_gone_is_an_error_that_clients_understand() -> None:
     handles = cast("Any", [FakeHandle(LostChunker())])
-    graph = SeparationGraph(handles, cast("Any", FakeHandle(None)), Separation())
+    graph = SeparationGraph(handles, cast("Any", FakeHandle(None)), SeparationSettings())
     with pytest.raises(MotetError) as caught:
         _ = [
             merged
@@ -47,7 +47,7 @@ async def test_a_chunker_that_is_gone_is_an_error_that_clients_understand() -> N
 
 async def test_the_sound_of_a_session_goes_with_it() -> None:
     """Not only when Python's collector looks for cycles."""
-    chunker = Chunker(Separation())
+    chunker = Chunker(SeparationSettings())
     recording = make("wav16", seconds=3)
     gc.disable()
     try:

@@ -15,13 +15,13 @@ import sentencepiece
 import torch
 
 from deployments.engines.graphs import WITHIN, Bucket, CompiledBackend, apart
-from deployments.engines.lm.layers import PROMPT_BLOCK
 from deployments.engines.lm.linear import Precision
+from deployments.engines.lm.transformer import PROMPT_BLOCK
 from deployments.engines.options import checked
 from deployments.engines.protocols import AudioChunk, EngineSpec, SpeechRequest, VoiceReference
 from deployments.engines.sopro.engine import SoproEngine, SoproOptions, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
-from deployments.engines.sopro.text import LANGUAGES, Tokenizer
+from deployments.engines.sopro.text import LANGUAGES, SoproTokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
 from tests.load.voices import logits_step
@@ -262,7 +262,7 @@ def test_voices_come_in_every_language(folder: Path) -> None:
 def test_a_language_tag_in_a_text_is_letters(folder: Path) -> None:
     vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     tags = {vocabulary.piece_to_id(tag) for tag in LANGUAGES.values()}
-    words = Tokenizer(vocabulary)
+    words = SoproTokenizer(vocabulary)
     for language in ("", "en"):
         plain, marked = (words.encode(text, language) for text in ("Yes.", "Yes. <|lang_fr|><|lang_en|> No."))
         assert sum(token in tags for token in plain) == sum(token in tags for token in marked) == len(language) // 2

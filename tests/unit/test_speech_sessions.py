@@ -16,9 +16,10 @@ import pytest
 
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
-from serve_app.config import Arrival, Limits, Pieces, Security, Speech
+from deployments.settings import ArrivalSettings, PieceSettings
+from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.request_timing import Timeline
-from serve_app.gateway.routing.settings import AdmissionSettings
+from serve_app.gateway.settings import AdmissionSettings, LimitSettings, SpeechSettings
 from tests.unit.fakes import RATE, TRAITS, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
 from tests.unit.test_api import Bench, pcm_of
@@ -215,9 +216,9 @@ async def test_a_wav_is_one_file() -> None:
 @in_time
 async def test_no_message_is_longer_than_clients_take() -> None:
     """Though a piece of the text is: here ten seconds of sound, made at once."""
-    pieces = Pieces(first_piece_characters=1000, piece_characters=1000)
+    pieces = PieceSettings(first_piece_characters=1000, piece_characters=1000)
     words = "a" + " rain" * 199 + "."
-    events = await conversation(Bench(speech=Speech(pieces=pieces)), CONFIG, text(words), DONE)
+    events = await conversation(Bench(speech=SpeechSettings(pieces=pieces)), CONFIG, text(words), DONE)
     assert kinds_of(events) == ["audio.start", "sound", "audio.done", "session.done"]
     sizes = [len(event) for event in events if isinstance(event, bytes)]
     assert sum(sizes) == 2 * len(tone(words)) == events[-3]["total_bytes"]
@@ -306,7 +307,7 @@ async def test_sessions_whose_text_is_far_ahead_do_not_keep_out_a_chat_reply() -
         for message in (CONFIG, text("We stayed inside and slept. " * 3400)):
             socket.send(**message)
     await asyncio.sleep(1)
-    assert bench.admission.snapshot()["tone@cpu"].queued_seconds == 10 * Speech().request_seconds_of_audio
+    assert bench.admission.snapshot()["tone@cpu"].queued_seconds == 10 * SpeechSettings().request_seconds_of_audio
     bench.admission.admit(["tone@cpu"], None, 30.0, max_wait_s=3600.0).close()
     for socket in sockets:
         socket.leave()
@@ -316,7 +317,9 @@ async def test_sessions_whose_text_is_far_ahead_do_not_keep_out_a_chat_reply() -
 @in_time
 async def test_a_session_ends_when_its_text_is_more_than_its_key_may_have_queued() -> None:
     control = AdmissionSettings(max_queued_seconds_of_audio_per_key=60.0, short_seconds_of_audio=0.0)
-    bench = Bench(Silent(), security=Security(api_key_sha256=(DIGEST,)), speech=Speech(admission=control))
+    bench = Bench(
+        Silent(), security=SecuritySettings(api_key_sha256=(DIGEST,)), speech=SpeechSettings(admission=control)
+    )
     bench.admission.admit(["tone@cpu"], DIGEST, 55.0).rests()
     socket = Socket(bench, {"authorization": "Bearer key"})
     for message in (CONFIG, text("We stayed inside and slept. " * 10)):
@@ -339,7 +342,7 @@ async def test_a_session_is_refused_when_too_much_waits() -> None:
 
 @in_time
 async def test_silent_sessions_are_bounded_and_give_their_places_back() -> None:
-    bench = Bench(speech=Speech(arrival=Arrival(max_sessions=2)))
+    bench = Bench(speech=SpeechSettings(arrival=ArrivalSettings(max_sessions=2)))
     silent = [Socket(bench), Socket(bench)]
     await asyncio.sleep(1)
     events = await conversation(bench, CONFIG)
@@ -376,7 +379,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
 @pytest.mark.parametrize(("messages", "code", "closed"), BAD.values(), ids=BAD.keys())
 def test_what_is_wrong_is_told(messages: list[str], code: str, closed: int) -> None:
     async def test() -> None:
-        bench = Bench(speech=Speech(arrival=Arrival(max_characters=100, max_message_bytes=20_000)))
+        bench = Bench(speech=SpeechSettings(arrival=ArrivalSettings(max_characters=100, max_message_bytes=20_000)))
         socket = Socket(bench)
         for message in messages:
             socket.send_raw(message)
@@ -412,7 +415,9 @@ def test_a_client_that_says_nothing_is_not_waited_for(messages: list[dict[str, s
 
 @in_time
 async def test_a_session_has_a_deadline() -> None:
-    bench = Bench(limits=Limits(request_deadline_s=10.0), speech=Speech(arrival=Arrival(idle_s=20.0)))
+    bench = Bench(
+        limits=LimitSettings(request_deadline_s=10.0), speech=SpeechSettings(arrival=ArrivalSettings(idle_s=20.0))
+    )
     events = await conversation(bench, CONFIG)
     assert events[0]["error"]["code"] == "deadline"
     assert "longer than the 10 s" in events[0]["error"]["message"]
@@ -438,7 +443,7 @@ KEYS = {
 @pytest.mark.parametrize(("headers", "subprotocol"), KEYS.values(), ids=KEYS.keys())
 def test_a_key_comes_in_a_header_or_as_a_subprotocol(headers: dict[str, str], subprotocol: str | None) -> None:
     async def test() -> None:
-        socket = Socket(Bench(security=Security(api_key_sha256=(DIGEST,))), headers)
+        socket = Socket(Bench(security=SecuritySettings(api_key_sha256=(DIGEST,))), headers)
         accepted = await socket.received()
         assert (accepted["type"], accepted["subprotocol"]) == ("websocket.accept", subprotocol)
         socket.leave()
@@ -460,7 +465,7 @@ STRANGERS = {
 @pytest.mark.parametrize(("headers", "status", "code"), STRANGERS.values(), ids=STRANGERS.keys())
 def test_strangers_are_refused_before_the_socket_opens(headers: dict[str, str], status: int, code: str) -> None:
     async def test() -> None:
-        socket = Socket(Bench(security=Security(api_key_sha256=(DIGEST,))), headers)
+        socket = Socket(Bench(security=SecuritySettings(api_key_sha256=(DIGEST,))), headers)
         start, body = await socket.received(), await socket.received()
         assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
         assert json.loads(body["body"])["error"]["code"] == code

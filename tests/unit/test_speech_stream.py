@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from cluster.models import Model
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import AudioFormat
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
@@ -20,9 +21,10 @@ from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, pack
 from deployments.tasks.speech import SpeechTask
 from deployments.text.sources import WholeText
-from serve_app.config import AppConfig, Model, Pacing
+from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.admission import Admission, Ticket
+from serve_app.gateway.settings import PacingSettings
 from serve_app.gateway.speech.pacing import MOST_FACTOR
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.source_map import SourcePosition
@@ -33,7 +35,7 @@ from tests.unit.jumping_clock import now, run
 CHUNK = int(0.2 * RATE)
 CONFIG = AppConfig(models={"late": Model(engine="simulated"), "other": Model(engine="simulated")})
 PIECES = ("This is the first of them.", "Here is the second one.", "And that was the third.")
-PACING = Pacing(frame_ms=200.0, fallback_after_ms=2000.0)
+PACING = PacingSettings(frame_ms=200.0, fallback_after_ms=2000.0)
 
 
 def sound_of(voice: str, text: str, chunks: int = 4) -> Samples:

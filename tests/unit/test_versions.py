@@ -6,8 +6,11 @@ from typing import Any
 
 from ray.serve._private.build_app import build_app
 
+from cluster.demand import AutoscalingSettings
+from cluster.models import Model, Placement
+from deployments.settings import StepSettings
 from serve_app.app import build
-from serve_app.config import AppConfig, Autoscaling, Model, Placement, Steps
+from serve_app.config import AppConfig
 
 TONE = Model(engine="simulated")
 NOISE = Model(engine="identity")
@@ -34,7 +37,7 @@ def test_the_same_configuration_replaces_nothing() -> None:
 
 
 def test_steps_are_told_to_replicas_that_run() -> None:
-    slim = TONE.model_copy(update={"steps": Steps(max_batch_size=1)})
+    slim = TONE.model_copy(update={"steps": StepSettings(max_batch_size=1)})
     assert changed(BEFORE, versions(tone=slim, noise=NOISE)) == set()
 
 
@@ -48,7 +51,7 @@ def test_a_changed_model_is_replaced_with_the_gateway_that_knows_it() -> None:
 
 
 def test_a_number_of_replicas_is_not_a_new_model() -> None:
-    elastic = TONE.model_copy(update={"placements": (Placement(autoscaling=Autoscaling()),)})
+    elastic = TONE.model_copy(update={"placements": (Placement(autoscaling=AutoscalingSettings()),)})
     assert changed(BEFORE, versions(tone=elastic, noise=NOISE)) == {"gateway"}
 
 

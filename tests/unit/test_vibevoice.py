@@ -18,7 +18,7 @@ from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, Vo
 from deployments.engines.vibevoice.config import read
 from deployments.engines.vibevoice.diffusion import schedule
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, VibeVoicePiece, load
-from deployments.engines.vibevoice.text import Script
+from deployments.engines.vibevoice.text import ScriptPrompts
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
 from tests.unit.forced_path import Path as ForcedPath
@@ -167,7 +167,7 @@ def _generated(theirs: Any, tiny: Path, piece: str, seed: int, monkeypatch: pyte
     extractor = VibeVoiceAcousticTokenizerFeatureExtractor(pad_to_multiple_of=320)
     heard = extractor(clips, sampling_rate=RATE)
     config = read(tiny)
-    tokens = Script.read(tiny, config).prompt(piece, [-(-len(sound) // 320) for sound in clips])
+    tokens = ScriptPrompts.read(tiny, config).prompt(piece, [-(-len(sound) // 320) for sound in clips])
     noise = np.random.default_rng([seed, 0]).standard_normal((MOST_FRAMES, 8), dtype=np.float32)
     steps: list[int] = []
 
@@ -250,7 +250,7 @@ def test_the_speakers_have_their_own_voices_and_a_missing_one_is_told(folder: Pa
 @pytest.mark.parametrize("mark", MARKS)
 def test_the_models_own_marks_are_words_where_a_client_writes_them(folder: Path, mark: str) -> None:
     engine = loaded(folder)
-    script = Script.read(folder, engine.config)
+    script = ScriptPrompts.read(folder, engine.config)
     plain, marked = (script.prompt(f"Hello{mark} there.", [2]).tolist() for mark in ("", mark))
     assert len(marked) == len(plain) + len(mark)
     assert [token for token in marked if token > 255] == [BEGIN, AUDIO, AUDIO, END, BEGIN]

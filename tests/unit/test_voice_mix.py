@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.engines.voice_mix import parse
 from deployments.errors import MotetError
+from deployments.text.voice_mix import parse
 
 
 @pytest.mark.parametrize(

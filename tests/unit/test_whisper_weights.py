@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 
 from deployments.engines import sources
 from deployments.errors import MotetError
-from deployments.weights import whisper_ctranslate2
-from deployments.weights.whisper_ctranslate2 import convert, generation_config, read_variables, renamed
+from deployments.weights import convert_whisper
+from deployments.weights.convert_whisper import convert, generation_config, read_variables, renamed
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_times_are_tokens_but_not_special_ones(converted: Path) -> None:
 
 
 def test_a_second_conversion_finds_the_first(folder: Path, converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whisper_ctranslate2, "_convert", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(convert_whisper, "_convert", lambda *_: pytest.fail("converted again"))
     assert convert(folder) == converted
 
 
@@ -88,7 +88,7 @@ def test_what_fails_leaves_nothing_behind(folder: Path, tmp_path: Path, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(whisper_ctranslate2, "_convert", broken)
+    monkeypatch.setattr(convert_whisper, "_convert", broken)
     with pytest.raises(OSError, match="disk full"):
         convert(folder)
     assert not list((tmp_path / "motet" / "weights").iterdir())

@@ -12,7 +12,7 @@ from deployments.engines.protocols import Samples
 from deployments.settings import WindowSettings
 
 RATE = 1000
-SETTINGS = WindowSettings(window_seconds=3.0, min_window_seconds=2.0, windows_in_flight=2, max_audio_seconds=1000.0)
+SETTINGS = WindowSettings(window_s=3.0, min_window_s=2.0, windows_in_flight=2, max_audio_s=1000.0)
 
 
 def windows_of(samples: Samples, block: int) -> list[tuple[float, Samples]]:
@@ -30,8 +30,8 @@ def test_windows_are_the_recording(length: int, block: int, seed: int) -> None:
     np.testing.assert_array_equal(together, samples)
     starts = np.cumsum([0, *(len(w) for _, w in windows)])[:-1] / RATE
     np.testing.assert_allclose([start for start, _ in windows], starts)
-    assert all(len(w) <= SETTINGS.window_seconds * RATE for _, w in windows)
-    assert all(len(w) >= SETTINGS.min_window_seconds * RATE for _, w in windows[:-1])
+    assert all(len(w) <= SETTINGS.window_s * RATE for _, w in windows)
+    assert all(len(w) >= SETTINGS.min_window_s * RATE for _, w in windows[:-1])
 
 
 @pytest.mark.parametrize("quiet_at", [2.2, 2.5, 2.8])

@@ -2,7 +2,7 @@
 
 The network takes one sentence at a time, so each of the replica's threads speaks for one utterance, with one ONNX Runtime
 thread. A step speaks some sentences of an utterance's next piece and ends as soon as one of its utterances is that far
-(`lanes.py`).
+(`utterance_threads.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from hibari import SAMPLE_RATE, Hibari
 from hibari.tts import MAX_PHONEMES
 from hibari.voices import VOICES
 
-from deployments.engines.lanes import Lanes, StepPace
-from deployments.engines.pieces import PieceUtterance
+from deployments.engines.hibari.utterance_threads import StepPace, UtteranceThreads
+from deployments.engines.piece_utterance import PieceUtterance
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import fail
 from deployments.text.english import readable
@@ -41,7 +41,7 @@ class HibariUtterance(PieceUtterance):
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
+class _SpokenSentences:
     """Some sentences of a piece, and what the rest of it goes on with."""
 
     samples: Samples
@@ -56,13 +56,13 @@ class HibariEngine:
         self._voices = {name: _voice(name, path) for name, path in _voice_files(spec)}
         if not self._voices:
             raise fail("unavailable", f"{spec.folder} holds no hibari voice.", "Check the model's source.")
-        self._lanes: Lanes[_Stretch] = Lanes(spec.threads, "hibari")
+        self._lanes: UtteranceThreads[_SpokenSentences] = UtteranceThreads(spec.threads, "hibari")
         self._pace = StepPace(_step_ms(spec) / 1000, FIRST_PHONEMES_PER_SECOND)
         for voice in self._voices.values():
             _ = voice.g2p  # loads the lexicon now rather than in the first request
 
     @property
-    def lanes(self) -> int:
+    def concurrency(self) -> int:
         """Utterances that are spoken at the same time."""
         return self._lanes.count
 
@@ -103,7 +103,7 @@ class HibariEngine:
         utterance.pieces = ()
         self._lanes.forget(utterance)
 
-    def _speak(self, utterance: HibariUtterance) -> _Stretch:
+    def _speak(self, utterance: HibariUtterance) -> _SpokenSentences:
         """Runs on a thread of the lanes, and changes nothing of the utterance: it is read meanwhile."""
         voice, request, parts, noise = (
             self._voices[utterance.voice],
@@ -117,13 +117,13 @@ class HibariEngine:
             parts = tuple(_parts(voice, utterance.pieces[utterance.position]))
         count = self._pace.fitting(parts)
         if not count:
-            return _Stretch(SILENCE, (), noise)
+            return _SpokenSentences(SILENCE, (), noise)
         with self._pace.measured(sum(map(len, parts[:count]))):
             samples = [voice.from_ids(voice.ids(part), request.speed, noise) for part in parts[:count]]
-        return _Stretch(np.concatenate(samples), parts[count:], noise)
+        return _SpokenSentences(np.concatenate(samples), parts[count:], noise)
 
 
-def _told(utterance: HibariUtterance, result: _Stretch | Exception | None) -> AudioChunk | Exception:
+def _told(utterance: HibariUtterance, result: _SpokenSentences | Exception | None) -> AudioChunk | Exception:
     """What a step brought the utterance, which goes on from there; None where it is not that far."""
     index, text = utterance.request.first_index + utterance.position, utterance.pieces[utterance.position]
     if result is None:

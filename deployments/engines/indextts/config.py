@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from deployments.engines.lm.folder import shape_of
+from deployments.engines.lm.checkpoint import shape_of
 
 FRAMES_PER_FEATURE = 1.72
 """Mel frames of 256 samples at 22,050 Hz in a fiftieth of a second, as the model was trained."""
@@ -36,7 +36,7 @@ VOCODER: Section = {
 
 
 @dataclass(frozen=True, slots=True)
-class DecoderConfig:
+class IndexDecoderConfig:
     """The language model over codes. `number_mel_codes` counts the two that begin and end a text."""
 
     layers: int = 24
@@ -54,7 +54,7 @@ class DecoderConfig:
 class IndexConfig:
     """The whole model. The sections are those that the package's own modules take."""
 
-    decoder: DecoderConfig
+    decoder: IndexDecoderConfig
     gpt: Section
     semantic_codec: Section
     s2mel: Section
@@ -82,7 +82,7 @@ def read(folder: Path) -> IndexConfig:
     """Reads `config.json`."""
     values = json.loads((folder / "config.json").read_text())
     return IndexConfig(
-        decoder=shape_of(DecoderConfig, values["gpt"]),
+        decoder=shape_of(IndexDecoderConfig, values["gpt"]),
         gpt=values["gpt"],
         semantic_codec=values["semantic_codec"],
         s2mel=values["s2mel"],

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.indextts.config import DecoderConfig
+from deployments.engines.indextts.config import IndexDecoderConfig
 from deployments.engines.lm.feed_forward import FeedForward
-from deployments.engines.lm.layers import prefill, stack, step
+from deployments.engines.lm.kv_cache import KvCache, Slot
 from deployments.engines.lm.linear import Precision, cache_dtype, linear
 from deployments.engines.lm.sampler import NEVER
-from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.engines.lm.transformer import prefill, stack, step
 
 Weights = Mapping[str, Tensor]
 
@@ -27,7 +27,7 @@ FILLER = 1
 """What stands for the prompt where the package counts repetitions. It is also a code, which so counts as said."""
 
 
-class Norm(nn.Module):
+class IndexLayerNorm(nn.Module):
     """Layer normalisation with a weight and a bias."""
 
     def __init__(self, weights: Weights, prefix: str) -> None:
@@ -40,7 +40,7 @@ class Norm(nn.Module):
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, 1e-5)
 
 
-class Block(nn.Module):
+class IndexBlock(nn.Module):
     """One transformer block of GPT-2."""
 
     def __init__(self, weights: Weights, prefix: str, heads: int, precision: Precision) -> None:
@@ -51,8 +51,8 @@ class Block(nn.Module):
             # GPT-2 keeps its weights as (inputs, outputs).
             return linear(weights[f"{prefix}.{name}.weight"].t(), weights[f"{prefix}.{name}.bias"], precision)
 
-        self.attention_norm = Norm(weights, f"{prefix}.ln_1")
-        self.feed_forward_norm = Norm(weights, f"{prefix}.ln_2")
+        self.attention_norm = IndexLayerNorm(weights, f"{prefix}.ln_1")
+        self.feed_forward_norm = IndexLayerNorm(weights, f"{prefix}.ln_2")
         self.qkv, self.out = projection("attn.c_attn"), projection("attn.c_proj")
         self.feed_forward = FeedForward(projection("mlp.c_fc"), projection("mlp.c_proj"), "tanh")
 
@@ -69,27 +69,27 @@ class Block(nn.Module):
         return x + added
 
 
-class Decoder(nn.Module):
+class IndexDecoder(nn.Module):
     """The weights of the language model over codes, and its two passes."""
 
-    def __init__(self, weights: Weights, config: DecoderConfig, precision: Precision) -> None:
+    def __init__(self, weights: Weights, config: IndexDecoderConfig, precision: Precision) -> None:
         super().__init__()
         self.config = config
         self.precision = precision
         self.codes = nn.Parameter(weights["mel_embedding.weight"], requires_grad=False)
         self.places = nn.Parameter(weights["mel_pos_embedding.emb.weight"], requires_grad=False)
         self.blocks = nn.ModuleList(
-            [Block(weights, f"gpt.h.{number}", config.heads, precision) for number in range(config.layers)]
+            [IndexBlock(weights, f"gpt.h.{number}", config.heads, precision) for number in range(config.layers)]
         )
-        self.stack_norm, self.norm = Norm(weights, "gpt.ln_f"), Norm(weights, "final_norm")
+        self.stack_norm, self.norm = IndexLayerNorm(weights, "gpt.ln_f"), IndexLayerNorm(weights, "final_norm")
         bias = weights["mel_head.bias"].clone()
         bias[config.start_mel_token] = NEVER
         self.head = linear(weights["mel_head.weight"], bias, precision)
 
-    def new_cache(self, slots: int, capacity: int) -> SlotCache:
+    def new_cache(self, slots: int, capacity: int) -> KvCache:
         """Room for `slots` streams of `capacity` positions at least."""
         config, device = self.config, self.codes.device
-        return SlotCache(
+        return KvCache(
             layers=config.layers,
             slots=slots,
             heads=config.heads,
@@ -99,7 +99,7 @@ class Decoder(nn.Module):
             device=str(device),
         )
 
-    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
         """Reads the next parts (n_i, dim) of prompts; gives the logits (streams, codes) that follow."""
         lengths = [len(prompt) for prompt in prompts]
         return self._logits(prefill(stack(self.blocks), torch.cat(list(prompts)), lengths, slots, cache))
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         """A prompt (n, dim) with the code behind it that begins."""
         return torch.cat([prompt, (self.codes[self.config.start_mel_token] + self.places[0])[None]])
 
-    def logits(self, codes: Tensor, said: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
+    def logits(self, codes: Tensor, said: Tensor, positions: Tensor, cache: KvCache) -> Tensor:
         """(batch, codes) after one more code of the first rows of the cache.
 
         `codes`, `said` and `positions` are (batch,) int64: the code, which of its text's it is (from 1), and where in the

@@ -19,25 +19,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deployments.engines.graphs import on_device
-from deployments.engines.indextts import emotions, parts
+from deployments.engines.indextts import emotions, package_networks
+from deployments.engines.indextts.acoustic import AcousticInput, AcousticNetworks, PieceSynthesis, frames_of
 from deployments.engines.indextts.config import CODES_PER_SECOND, IndexConfig, read
-from deployments.engines.indextts.decoder import Decoder, penalized
+from deployments.engines.indextts.decoder import IndexDecoder, penalized
 from deployments.engines.indextts.emotions import EmotionTable
-from deployments.engines.indextts.sound import Sounding, SoundNetworks, Spoken, frames_of
-from deployments.engines.indextts.text import LANGUAGES, Reader
-from deployments.engines.indextts.voices import Ear, Heard, IndexVoice, prepared, voice_of
-from deployments.engines.lm.clips import ClipVoices
-from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
-from deployments.engines.lm.linear import Precision
-from deployments.engines.lm.sampler import Sampling, choose, uniforms
-from deployments.engines.lm.voice import (
+from deployments.engines.indextts.text import LANGUAGES, IndexTextReader
+from deployments.engines.indextts.voices import ClipEncoder, ClipFeatures, IndexVoice, prepared, voice_of
+from deployments.engines.lm.clip_voices import ClipVoices
+from deployments.engines.lm.engine import (
     LanguageUtterance,
     LanguageVoiceEngine,
     LanguageVoiceOptions,
-    Piece,
+    PieceState,
     next_parts,
     options_on_this_thread,
 )
+from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
+from deployments.engines.lm.linear import Precision
+from deployments.engines.lm.sampler import Sampling, choose, uniforms
 from deployments.engines.options import Bounds
 from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import fail
@@ -78,7 +78,7 @@ class IndexOptions(LanguageVoiceOptions, KernelOptions):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class IndexPiece(Piece):
+class IndexPiece(PieceState):
     """One piece of text on its way to sound. `draws` are its random numbers, `said` (codes,) tells which codes count as
     repeated. It has `ended` when its last code is known, and then becomes `sounding`."""
 
@@ -90,33 +90,33 @@ class IndexPiece(Piece):
     pause: int
     codes: list[int] = field(default_factory=list)
     ended: bool = False
-    sounding: Sounding | None = None
+    sounding: PieceSynthesis | None = None
 
 
 IndexUtterance = LanguageUtterance[IndexVoice, IndexPiece]
 
 
 @dataclass(frozen=True, slots=True)
-class Networks:
+class IndexNetworks:
     """Every network of a model, and what it knows of emotions. `front` makes prompts."""
 
     config: IndexConfig
-    decoder: Decoder
+    decoder: IndexDecoder
     front: Any
-    sound: SoundNetworks
+    sound: AcousticNetworks
     emotions: EmotionTable
 
 
 class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     """Speaks with the voices of the folder, and like any clip where the folder has the networks that hear one."""
 
-    def __init__(self, folder: Path, networks: Networks, options: IndexOptions, device: str) -> None:
+    def __init__(self, folder: Path, networks: IndexNetworks, options: IndexOptions, device: str) -> None:
         config = networks.config
         most = min(options.most_codes, config.decoder.max_mel_tokens)
         super().__init__(device, options, rate=CODES_PER_SECOND, most=most)
         self.networks, self.options = networks, options
-        self._reader = Reader(folder, config.decoder.max_text_tokens)
-        self._ear = Ear(folder, config, device)
+        self._reader = IndexTextReader(folder, config.decoder.max_text_tokens)
+        self._ear = ClipEncoder(folder, config, device)
         self._clips = ClipVoices(folder, self._listen, rate=config.sample_rate, most=options.voices_kept)
         files = (folder / "voices").glob("*.safetensors")
         self._prepared = {file.stem: self._voice(prepared(file, device)) for file in files}
@@ -169,7 +169,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     def _listen(self, clip: Samples, rate: int) -> IndexVoice:
         return self._voice(self._ear.hear(clip, rate))
 
-    def _voice(self, heard: Heard) -> IndexVoice:
+    def _voice(self, heard: ClipFeatures) -> IndexVoice:
         return voice_of(heard, self.networks.front, self.networks.sound)
 
     def first_cost(self, request: SpeechRequest) -> float:
@@ -260,9 +260,9 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             piece.slot.position += 1
         self._choose(rows, logits)
 
-    def _spoken(self, piece: IndexPiece) -> Spoken:
+    def _spoken(self, piece: IndexPiece) -> AcousticInput:
         shape = (self.networks.config.mels, frames_of(len(piece.codes), piece.duration))
-        return Spoken(
+        return AcousticInput(
             codes=torch.tensor(piece.codes),
             condition=piece.voice.condition,
             mel=piece.voice.mel,
@@ -271,29 +271,31 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         )
 
 
-def networks_of(folder: Path, options: IndexOptions, device: str) -> Networks:
+def networks_of(folder: Path, options: IndexOptions, device: str) -> IndexNetworks:
     """The networks of a folder of weights."""
     config = read(folder)
-    weights = parts.weights_of(folder, "gpt", device)
-    table = parts.weights_of(folder, "statistics", device)
-    return Networks(
+    weights = package_networks.weights_of(folder, "gpt", device)
+    table = package_networks.weights_of(folder, "statistics", device)
+    return IndexNetworks(
         config=config,
-        decoder=Decoder(weights, config.decoder, options.precision),
-        front=parts.front_of(config, weights),
+        decoder=IndexDecoder(weights, config.decoder, options.precision),
+        front=package_networks.front_of(config, weights),
         sound=sound_of(folder, config, options, device),
         emotions=EmotionTable(table["emotions"], table["speakers"], config.emotions),
     )
 
 
-def sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: str) -> SoundNetworks:
+def sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: str) -> AcousticNetworks:
     """The networks behind the language model."""
-    regulator, estimator = parts.mel_networks_of(config, parts.weights_of(folder, "s2mel", device))
-    return SoundNetworks(
+    regulator, estimator = package_networks.mel_networks_of(
+        config, package_networks.weights_of(folder, "s2mel", device)
+    )
+    return AcousticNetworks(
         config,
-        parts.codec_of(config, parts.weights_of(folder, "codec", device)),
+        package_networks.codec_of(config, package_networks.weights_of(folder, "codec", device)),
         regulator,
         estimator,
-        parts.vocoder_of(config, parts.weights_of(folder, "vocoder", device)),
+        package_networks.vocoder_of(config, package_networks.weights_of(folder, "vocoder", device)),
         steps=options.solver_steps,
         guidance=options.guidance,
     )

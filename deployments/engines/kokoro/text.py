@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deployments.engines.kokoro.ragged import BiLstm, Conv, Rows, UpConv
+from deployments.engines.kokoro.ragged import BiLstm, Conv, RaggedRows, UpConv
 
 HALF_ROOT = 0.5**0.5
 
@@ -42,7 +42,7 @@ class Albert(nn.Module):
         self._layer = [layer]  # in a list, so that its parameters have one name only
         self._passes = passes
 
-    def forward(self, tokens: Tensor, rows: Rows) -> Tensor:
+    def forward(self, tokens: Tensor, rows: RaggedRows) -> Tensor:
         """Tokens (rows, width) to (rows, width, hidden)."""
         tables = self.embeddings
         positions = torch.arange(tokens.shape[1], device=tokens.device)
@@ -95,7 +95,7 @@ class ChannelNorm(nn.Module):
         return functional.layer_norm(x, self.gamma.shape, self.gamma, self.beta)
 
 
-class TextEncoder(nn.Module):
+class KokoroTextEncoder(nn.Module):
     """Phonemes as the vocoder hears them."""
 
     def __init__(self, vocabulary: int, channels: int, kernel: int, depth: int) -> None:
@@ -106,7 +106,7 @@ class TextEncoder(nn.Module):
         )
         self.lstm = BiLstm(channels, channels)
 
-    def forward(self, tokens: Tensor, rows: Rows) -> Tensor:
+    def forward(self, tokens: Tensor, rows: RaggedRows) -> Tensor:
         """Tokens (rows, width) to (rows, width, channels)."""
         x = rows.clear(self.embedding(tokens))
         for block in self.cnn:
@@ -138,7 +138,7 @@ class DurationEncoder(nn.Module):
             self.lstms.append(BiLstm(channels + style, channels))
             self.lstms.append(StyleNorm(style, channels))
 
-    def forward(self, x: Tensor, style: Tensor, rows: Rows) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, rows: RaggedRows) -> Tensor:
         """(rows, width, channels) to (rows, width, channels + style)."""
         everywhere = style.unsqueeze(1).expand(-1, x.shape[1], -1)
 
@@ -158,7 +158,7 @@ class AdaIn(nn.Module):
         super().__init__()
         self.fc = nn.Linear(style, 2 * channels)
 
-    def forward(self, x: Tensor, style: Tensor, rows: Rows) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, rows: RaggedRows) -> Tensor:
         """The same shape; not zero beyond a row's end."""
         centred, variance = rows.centred(x)
         scale, shift = self.fc(style).unsqueeze(1).chunk(2, dim=-1)
@@ -180,7 +180,7 @@ class StyleBlock(nn.Module):
             self.pool = UpConv(channels_in, channels_in, 3, 2, groups=channels_in)
         self.doubles = doubles
 
-    def forward(self, x: Tensor, style: Tensor, rows: Rows) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, rows: RaggedRows) -> Tensor:
         """`rows` are those of the input."""
         y = self._active(x, self.norm1, style, rows)
         shortcut = x
@@ -195,11 +195,11 @@ class StyleBlock(nn.Module):
         return rows.clear((y + shortcut) * HALF_ROOT)
 
     @staticmethod
-    def _active(x: Tensor, norm: AdaIn, style: Tensor, rows: Rows) -> Tensor:
+    def _active(x: Tensor, norm: AdaIn, style: Tensor, rows: RaggedRows) -> Tensor:
         return rows.clear(functional.leaky_relu_(norm(x, style, rows), 0.2))
 
 
-class Prosody(nn.Module):
+class ProsodyPredictor(nn.Module):
     """Durations, and from them pitch and loudness, all in the style of the voice."""
 
     def __init__(self, style: int, channels: int, depth: int, longest: int) -> None:
@@ -213,21 +213,21 @@ class Prosody(nn.Module):
         self.F0_proj = Conv(channels // 2, 1, 1)
         self.N_proj = Conv(channels // 2, 1, 1)
 
-    def durations(self, encoded: Tensor, speed: Tensor, rows: Rows) -> Tensor:
+    def durations(self, encoded: Tensor, speed: Tensor, rows: RaggedRows) -> Tensor:
         """Frames of each phoneme, int64 (rows, width), at least 1 and 0 beyond a row's end; `speed` is (rows,)."""
         spread = self.duration_proj["linear_layer"](self.lstm(encoded, rows))
         frames = torch.sigmoid(spread).sum(dim=-1) / speed[:, None]
         frames = torch.round(frames).clamp(min=1)
         return (frames if rows.mask is None else frames * rows.mask[..., 0]).long()
 
-    def curves(self, frames: Tensor, style: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def curves(self, frames: Tensor, style: Tensor, rows: RaggedRows) -> tuple[Tensor, Tensor]:
         """Pitch in Hz and loudness (rows, twice the width, 1) of frames (rows, width, channels + style)."""
         shared = self.shared(frames, rows)
         pitch = self._curve(shared, self.F0, self.F0_proj, style, rows)
         return pitch, self._curve(shared, self.N, self.N_proj, style, rows)
 
     @staticmethod
-    def _curve(x: Tensor, blocks: nn.ModuleList, projection: Conv, style: Tensor, rows: Rows) -> Tensor:
+    def _curve(x: Tensor, blocks: nn.ModuleList, projection: Conv, style: Tensor, rows: RaggedRows) -> Tensor:
         for block in blocks:
             x = block(x, style, rows)
             rows = rows.resized(2) if block.doubles else rows

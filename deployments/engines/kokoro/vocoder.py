@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deployments.engines.kokoro.ragged import Conv, Rows, UpConv
+from deployments.engines.kokoro.ragged import Conv, RaggedRows, UpConv
 from deployments.engines.kokoro.text import AdaIn, StyleBlock
 
 SAMPLE_RATE = 24_000
@@ -25,7 +25,7 @@ Noise = Callable[[int, int], Tensor]
 """Standard normal noise (samples, HARMONICS) for a row and a number of samples."""
 
 
-class Source(nn.Module):
+class HarmonicSource(nn.Module):
     """A buzz at the pitch and its harmonics, and noise where there is no pitch (https://arxiv.org/abs/1904.12088)."""
 
     def __init__(self, samples_per_value: int) -> None:
@@ -33,7 +33,7 @@ class Source(nn.Module):
         self.l_linear = nn.Linear(HARMONICS, 1)
         self._upsampling = samples_per_value
 
-    def forward(self, pitch: Tensor, noise: Noise, rows: Rows) -> Tensor:
+    def forward(self, pitch: Tensor, noise: Noise, rows: RaggedRows) -> Tensor:
         """Pitch (rows, width, 1) in Hz to samples (rows, samples)."""
         sine = torch.sin(self._phase(pitch)) * SINE_LEVEL
         voiced = (pitch > VOICED_ABOVE_HZ).repeat_interleave(self._upsampling, dim=1)
@@ -61,7 +61,7 @@ class Stft(nn.Module):
         super().__init__()
         self._size, self._hop = size, hop
 
-    def forward(self, samples: Tensor, rows: Rows) -> Tensor:
+    def forward(self, samples: Tensor, rows: RaggedRows) -> Tensor:
         """Samples (rows, width) to magnitudes and phases (rows, width // hop + 1, size + 2)."""
         half = self._size // 2
         if rows.mask is None:
@@ -77,13 +77,13 @@ class Stft(nn.Module):
         return torch.cat([magnitude, torch.atan2(imaginary, spectrum.real)], dim=1).transpose(1, 2)
 
     @staticmethod
-    def _reflected(rows: Rows, half: int) -> Tensor:
+    def _reflected(rows: RaggedRows, half: int) -> Tensor:
         """Positions (rows, half + width + half) that mirror every row at its own end."""
         positions = torch.arange(-half, rows.width + half, device=rows.lengths.device).abs()
         last = rows.lengths[:, None] - 1
         return (last - (last - positions).abs()).clamp(min=0)
 
-    def inverse(self, magnitude: Tensor, phase: Tensor, rows: Rows) -> Tensor:
+    def inverse(self, magnitude: Tensor, phase: Tensor, rows: RaggedRows) -> Tensor:
         """Magnitude and phase (rows, frames, size // 2 + 1) to samples (rows, hop * (frames - 1)).
 
         Unlike `torch.istft` it divides by the windows that each row really has, which matters in its last few samples.
@@ -117,7 +117,7 @@ class SnakeBlock(nn.Module):
         self.alpha1 = nn.ParameterList(torch.ones(1, 1, channels) for _ in dilations)
         self.alpha2 = nn.ParameterList(torch.ones(1, 1, channels) for _ in dilations)
 
-    def forward(self, x: Tensor, style: Tensor, rows: Rows) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, rows: RaggedRows) -> Tensor:
         """The same shape."""
         layers = zip(self.convs1, self.adain1, self.alpha1, self.convs2, self.adain2, self.alpha2, strict=True)
         for conv1, norm1, alpha1, conv2, norm2, alpha2 in layers:
@@ -127,14 +127,14 @@ class SnakeBlock(nn.Module):
         return x
 
 
-def _snake(x: Tensor, norm: AdaIn, alpha: Tensor, style: Tensor, rows: Rows) -> Tensor:
+def _snake(x: Tensor, norm: AdaIn, alpha: Tensor, style: Tensor, rows: RaggedRows) -> Tensor:
     """y + sin(alpha y)^2 / alpha of the normed x."""
     y = norm(x, style, rows)
     wave = (alpha * y).sin_().square_()
     return rows.clear(y.addcmul_(wave, 1 / alpha))
 
 
-class Generator(nn.Module):
+class IstftGenerator(nn.Module):
     """Upsamples frames in stages, adding the source to each, into a spectrum."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.samples_per_value = math.prod(rates) * hop
-        self.m_source = Source(self.samples_per_value)
+        self.m_source = HarmonicSource(self.samples_per_value)
         self.stft = Stft(fft_size, hop)
         self.ups, self.resblocks = nn.ModuleList(), nn.ModuleList()
         self.noise_convs, self.noise_res = nn.ModuleList(), nn.ModuleList()
@@ -169,7 +169,7 @@ class Generator(nn.Module):
         self.conv_post = Conv(channels, fft_size + 2, 7)
         self._rates, self._hop = tuple(rates), hop
 
-    def forward(self, x: Tensor, style: Tensor, pitch: Tensor, noise: Noise, rows: Rows) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, pitch: Tensor, noise: Noise, rows: RaggedRows) -> Tensor:
         """Samples (rows, samples); `rows` are those of `x` and of `pitch`."""
         whole = rows.resized(math.prod(self._rates) * self._hop)
         source = self.stft(self.m_source(pitch, noise, rows), whole)
@@ -198,10 +198,10 @@ def _mean(several: Sequence[Tensor]) -> Tensor:
     return total.mul_(1 / len(several))
 
 
-class Decoder(nn.Module):
+class KokoroDecoder(nn.Module):
     """Brings text features, pitch and loudness together for the generator."""
 
-    def __init__(self, channels: int, style: int, residual: int, generator: Generator, out: int) -> None:
+    def __init__(self, channels: int, style: int, residual: int, generator: IstftGenerator, out: int) -> None:
         super().__init__()
         wide = 2 * channels
         joined = wide + residual + 2
@@ -213,7 +213,9 @@ class Decoder(nn.Module):
         self.asr_res = nn.ModuleList([Conv(channels, residual, 1)])
         self.generator = generator
 
-    def forward(self, text: Tensor, pitch: Tensor, loudness: Tensor, style: Tensor, noise: Noise, rows: Rows) -> Tensor:
+    def forward(
+        self, text: Tensor, pitch: Tensor, loudness: Tensor, style: Tensor, noise: Noise, rows: RaggedRows
+    ) -> Tensor:
         """Samples (rows, samples); `rows` are those of `text`, of which pitch and loudness have two values a frame."""
         curves = torch.cat([rows.clear(self.F0_conv(pitch)), rows.clear(self.N_conv(loudness))], dim=-1)
         residual = rows.clear(self.asr_res[0](text))

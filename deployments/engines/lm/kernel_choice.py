@@ -16,8 +16,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from deployments.engines.lm.kernel_measuring import Clock, KernelTimes, clock_here, fastest, measure
 from deployments.engines.lm.kernel_store import ChosenKernel, KernelStore, this_processor
+from deployments.engines.lm.kernel_timing import Clock, KernelTimes, clock_here, fastest, measure
 from deployments.engines.lm.linear import Kernel, LinearSpec, choosing_kernels, permitted_kernels
 from deployments.engines.options import Bounds, EngineOptions
 from deployments.engines.protocols import EngineSpec

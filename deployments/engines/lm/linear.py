@@ -32,10 +32,10 @@ from torch import Tensor, nn
 Precision = Literal["float32", "int8"]
 AnyPrecision = Literal["float32", "bfloat16", "int8"]
 Kernel = Literal["float32", "float32-packed", "bfloat16", "bfloat16-packed", "int8", "int8-packed"]
-Rows = Mapping[int, float]
+RowCounts = Mapping[int, float]
 """How many rows a layer is given at a time, and how much each of these counts."""
 
-STEP_ROWS: Rows = {1: 1.0, 8: 1.0, 128: 0.25}
+STEP_ROWS: RowCounts = {1: 1.0, 8: 1.0, 128: 0.25}
 """A decoder's: one stream, eight, and a block of a prompt."""
 
 BLOCK_ROWS = 128
@@ -110,7 +110,7 @@ class FloatLinear(_PackableLinear):
 
 
 class BFloat16Linear(_PackableLinear):
-    """The same with a weight of half the bytes. Rows are rounded for the product alone, and come back as float32.
+    """The same with a weight of half the bytes. RowCounts are rounded for the product alone, and come back as float32.
 
     A CPU without instructions for it multiplies the rounded numbers in float32, which is the same sum, and keeps them so.
     """
@@ -293,7 +293,7 @@ def linear(
     bias: Tensor | None,
     precision: AnyPrecision,
     *,
-    rows: Rows = STEP_ROWS,
+    rows: RowCounts = STEP_ROWS,
     usual: AnyPrecision | None = None,
 ) -> nn.Module:
     """A layer of (outputs, inputs) float32 `weight` with numbers of the given precision, or more precise ones where these are

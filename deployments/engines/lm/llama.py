@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.layers import stack
-from deployments.engines.lm.linear import STEP_ROWS, AnyPrecision, Rows, cache_dtype, linear
+from deployments.engines.lm.kv_cache import KvCache, Slot
+from deployments.engines.lm.linear import STEP_ROWS, AnyPrecision, RowCounts, cache_dtype, linear
 from deployments.engines.lm.rotary import RotaryStack, rms_norm, rotate
-from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.engines.lm.transformer import stack
 from deployments.errors import fail
 
 Weights = Mapping[str, Tensor]
@@ -66,7 +66,7 @@ class LlamaLayer(nn.Module):
     """One layer, without its attention. Projections have a bias where the weights have one."""
 
     def __init__(
-        self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision, rows: Rows = STEP_ROWS
+        self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision, rows: RowCounts = STEP_ROWS
     ) -> None:
         super().__init__()
         self.shape = shape
@@ -111,7 +111,7 @@ class LlamaStack(nn.Module):
         shape: LlamaShape,
         precision: AnyPrecision,
         capacity: int,
-        rows: Rows = STEP_ROWS,
+        rows: RowCounts = STEP_ROWS,
     ) -> None:
         """`capacity` is how many positions a stream may have; the layers are given `rows` at a time."""
         super().__init__()
@@ -129,14 +129,14 @@ class LlamaStack(nn.Module):
             dtype=cache_dtype(precision, self.norm.device.type),
         )
 
-    def new_cache(self, slots: int) -> SlotCache:
+    def new_cache(self, slots: int) -> KvCache:
         """Room for `slots` rows of keys and values."""
         return self.stack.new_cache(slots)
 
-    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
         """Reads the next parts (n_i, dim) of prompts, packed; gives (streams, dim) of their ends, normed."""
         return rms_norm(self.stack.prefill(prompts, slots, cache), self.norm, self.shape.eps)
 
-    def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
+    def step(self, x: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
         """One more position of the cache's first rows: (batch, dim) to (batch, dim), normed."""
         return rms_norm(self.stack.step(x, positions, cache, length), self.norm, self.shape.eps)

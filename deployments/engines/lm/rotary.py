@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm import layers
-from deployments.engines.lm.slots import Slot, SlotCache
+from deployments.engines.lm import transformer
+from deployments.engines.lm.kv_cache import KvCache, Slot
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6) -> Tensor:
@@ -39,7 +39,7 @@ class RotaryStack(nn.Module):
 
     def __init__(
         self,
-        stack: Sequence[layers.Layer],
+        stack: Sequence[transformer.DecoderLayer],
         *,
         kv_heads: int,
         head_dim: int,
@@ -55,10 +55,10 @@ class RotaryStack(nn.Module):
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
 
-    def new_cache(self, slots: int) -> SlotCache:
+    def new_cache(self, slots: int) -> KvCache:
         """Room for `slots` rows of keys and values."""
         heads, head_dim = self._heads
-        return SlotCache(
+        return KvCache(
             layers=len(self.layers),
             slots=slots,
             heads=heads,
@@ -68,15 +68,15 @@ class RotaryStack(nn.Module):
             device=str(self.cos.device),
         )
 
-    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
         """Reads the next parts (n_i, dim) of prompts, packed; gives (streams, dim) of their ends."""
         lengths = [len(prompt) for prompt in prompts]
-        places = self._turns(layers.places_of(lengths, [slot.position for slot in slots]))
-        return layers.prefill(self.layers, torch.cat(list(prompts)), lengths, slots, cache, *places)
+        places = self._turns(transformer.packed_positions(lengths, [slot.position for slot in slots]))
+        return transformer.prefill(self.layers, torch.cat(list(prompts)), lengths, slots, cache, *places)
 
-    def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
+    def step(self, x: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
         """One more position of the cache's first rows: (batch, dim) to (batch, dim), looking at `length` positions."""
-        return layers.step(self.layers, x, positions, cache, length, *self._turns(positions))
+        return transformer.step(self.layers, x, positions, cache, length, *self._turns(positions))
 
     def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         return self.cos[positions, None], self.sin[positions, None]

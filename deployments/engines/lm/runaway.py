@@ -33,7 +33,7 @@ class RunawayLimits(EngineOptions):
     silent_below: Annotated[float, Bounds(above=0, below=1), "A smaller sample is silent."] = 0.001
 
 
-class Runaway:
+class RunawayGuard:
     """Watches one piece. `reason` is "stop" until a limit is passed, and then stays what it has become; `sounded` once any
     sample was loud enough to be heard."""
 

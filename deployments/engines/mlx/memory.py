@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from deployments.engines.mlx.runtime import Edge, check_device, mx
+from deployments.engines.mlx.runtime import ArrayBridge, check_device, mx
 from deployments.engines.protocols import EngineSpec, Memory
-from deployments.errors import Failure, fail
+from deployments.errors import fail
 
 SHARE = 0.8
 """Of the physical memory that MLX may hold, unless the option `memory_share` says otherwise."""
@@ -43,7 +43,7 @@ class UnifiedMemory:
             )
         return cls(int(share * psutil.virtual_memory().total))
 
-    def room(self) -> Failure | None:
+    def memory_refusal(self) -> Exception | None:
         """Why no new work can be taken now, or None. Gives the cache back before it says no."""
         now = self.measure()
         if now.active_bytes + now.cached_bytes <= self.limit_bytes:
@@ -52,7 +52,7 @@ class UnifiedMemory:
         now = self.measure()
         if now.active_bytes <= self.limit_bytes:
             return None
-        return Failure(
+        return fail(
             "overloaded",
             f"The model's memory is full: {now.active_bytes / GIB:.1f} of {self.limit_bytes / GIB:.1f} GiB.",
             "Try again in a moment. If it stays so: a quantised model, a smaller batch, or a larger memory_share.",
@@ -60,17 +60,17 @@ class UnifiedMemory:
         )
 
 
-class InUnifiedMemory:
+class MlxEngine:
     """Base of the engines on MLX: refuses another device, counts what crosses to NumPy, and knows when it is full."""
 
     def __init__(self, spec: EngineSpec) -> None:
         check_device(spec)
-        self.edge = Edge()
+        self.edge = ArrayBridge()
         self._memory = UnifiedMemory.of(spec)
 
-    def room(self) -> Failure | None:
+    def memory_refusal(self) -> Exception | None:
         """Why no new work is taken now, or None."""
-        return self._memory.room()
+        return self._memory.memory_refusal()
 
     def memory(self) -> Memory:
         """What MLX holds now."""

@@ -1,6 +1,6 @@
 """Speech to text on MLX, over mlx-audio: any of its models. Whisper runs in batches, others one window at a time.
 
-Which way a model goes is decided by what it offers (`LISTENERS`), never by its name.
+Which way a model goes is decided by what it offers (`DRIVERS`), never by its name.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from deployments.engines.mlx.convolution import prepare_cpu_backend
-from deployments.engines.mlx.memory import InUnifiedMemory
-from deployments.engines.mlx.runtime import Edge, dtype_of, loading, mx, on_cpu
+from deployments.engines.mlx.memory import MlxEngine
+from deployments.engines.mlx.runtime import ArrayBridge, dtype_of, loading, mx, on_cpu
 from deployments.engines.protocols import (
     EngineSpec,
     RecognitionOptions,
@@ -27,7 +27,7 @@ from deployments.engines.protocols import (
 )
 from deployments.engines.whisper.common import SAMPLE_RATE, WindowedRecognition, is_noise
 from deployments.errors import fail
-from deployments.weights import whisper_ctranslate2
+from deployments.weights import convert_whisper
 
 WINDOW_SECONDS = 30.0
 TIME_STEP_S = 0.02
@@ -36,7 +36,7 @@ FRAMES_PER_SECOND = 100
 ENCODER_POSITIONS = "model.encoder.embed_positions.weight"
 
 
-class Listener(Protocol):
+class RecognitionDriver(Protocol):
     """A way to use a model."""
 
     @property
@@ -47,10 +47,10 @@ class Listener(Protocol):
         """One transcript for each window."""
 
 
-class BatchListener:
+class WhisperDriver:
     """A Whisper: one encoder batch and one greedy decoder batch for all windows."""
 
-    def __init__(self, model: Any, dtype: Any, edge: Edge) -> None:
+    def __init__(self, model: Any, dtype: Any, edge: ArrayBridge) -> None:
         self._model = _in_dtype(model, dtype)
         self._half = dtype == mx.float16
         self._edge = edge
@@ -122,10 +122,10 @@ class BatchListener:
         return [phrase.get("words", ()) for phrase in phrases]
 
 
-class SingleListener:
+class SingleWindowDriver:
     """Any other model of mlx-audio: `generate`, one window after another."""
 
-    def __init__(self, model: Any, dtype: Any, edge: Edge) -> None:
+    def __init__(self, model: Any, dtype: Any, edge: ArrayBridge) -> None:
         self._model = model
         self._edge = edge
         self._rate = int(getattr(model, "sample_rate", SAMPLE_RATE))
@@ -148,21 +148,21 @@ class SingleListener:
         return Transcript(segments, options.language or getattr(said, "language", None) or "en")
 
 
-LISTENERS: Sequence[tuple[tuple[str, ...], Callable[[Any, Any, Edge], Listener]]] = (
-    (("decode", "encoder", "decoder", "dims"), BatchListener),
-    (("generate",), SingleListener),
+DRIVERS: Sequence[tuple[tuple[str, ...], Callable[[Any, Any, ArrayBridge], RecognitionDriver]]] = (
+    (("decode", "encoder", "decoder", "dims"), WhisperDriver),
+    (("generate",), SingleWindowDriver),
 )
 """What a model must offer for each way to use it, the best way first."""
 
 
-class MlxRecognition(InUnifiedMemory, WindowedRecognition):
+class MlxRecognition(MlxEngine, WindowedRecognition):
     """One model of mlx-audio."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         prepare_cpu_backend()
         model = _loaded(Path(spec.folder))
-        ways = (way for needs, way in LISTENERS if all(hasattr(model, name) for name in needs))
+        ways = (way for needs, way in DRIVERS if all(hasattr(model, name) for name in needs))
         listener = next(ways, None)
         if listener is None:
             raise fail("unsupported", f"The model in {spec.folder} does not transcribe.", "Check the model's source.")
@@ -237,8 +237,8 @@ def _loaded(folder: Path) -> Any:
     """The model by mlx-audio's own loader. A CTranslate2 Whisper is converted first, once."""
     from mlx_audio.stt import load as load_model
 
-    if whisper_ctranslate2.is_ctranslate2(folder):
-        folder = whisper_ctranslate2.convert(folder)
+    if convert_whisper.is_ctranslate2(folder):
+        folder = convert_whisper.convert(folder)
     with loading():
         model = load_model(folder)
     if getattr(model, "_processor", model) is None:

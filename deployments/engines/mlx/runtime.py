@@ -49,7 +49,7 @@ DTYPES: Mapping[str, Any] = {"float32": mx.float32, "float16": mx.float16, "bflo
 
 
 @dataclass(slots=True)
-class Edge:
+class ArrayBridge:
     """Every array that crosses between NumPy and MLX, counted: sound goes in once and comes out once."""
 
     entered: int = 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from deployments.engines.identity.engine import refusal
 from deployments.engines.mlx.convolution import prepare_cpu_backend
-from deployments.engines.mlx.memory import InUnifiedMemory
+from deployments.engines.mlx.memory import MlxEngine
 from deployments.engines.mlx.runtime import loading, mx, on_cpu
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
 from deployments.errors import fail
@@ -29,7 +29,7 @@ TEXT_ENCODER = "text_encoder"
 METHODS = ("midpoint", "euler")
 
 
-class MlxSeparation(InUnifiedMemory):
+class MlxSeparation(MlxEngine):
     """SAM-Audio. A recording's channels are separated like chunks of their own."""
 
     def __init__(self, spec: EngineSpec) -> None:

@@ -1,7 +1,8 @@
-"""Text to speech on MLX, over mlx-audio: any of its models.
+"""Text to speech on MLX: any model of mlx-audio.
 
-A model is driven in the best way that it offers (`WAYS`), never by its name: a batch session that streams join and leave at
-every step, one call for pieces of several streams, phonemes with a voice pack, or one piece after another.
+The engine drives a model by the best interface that the model has (`DRIVERS`), never by its name: a batch session that
+streams join and leave between frames, one call for the pieces of several streams, phonemes with a voice pack, or one piece
+after another.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from deployments.engines.mlx.batch_session import SeededSession
 from deployments.engines.mlx.convolution import prepare_cpu_backend
-from deployments.engines.mlx.memory import InUnifiedMemory
-from deployments.engines.mlx.runtime import Edge, loading, mx
-from deployments.engines.mlx.sessions import SeededSession
-from deployments.engines.pieces import PieceUtterance
+from deployments.engines.mlx.memory import MlxEngine
+from deployments.engines.mlx.runtime import ArrayBridge, loading, mx
+from deployments.engines.piece_utterance import PieceUtterance
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import fail
 
@@ -54,13 +55,13 @@ class MlxUtterance(PieceUtterance):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
+class MlxModel:
     """A model of mlx-audio, its folder, and what the configuration says of it."""
 
     model: Any
     folder: Path
     options: Mapping[str, object]
-    edge: Edge
+    edge: ArrayBridge
 
     def option(self, name: str, default: Any) -> Any:
         """An option in the type of its default."""
@@ -75,38 +76,38 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class PieceAudio:
     """A piece's sound, (n,) float32, and how many of its own units the model made for it."""
 
     samples: Samples
     tokens: int
 
 
-Spoken = Sound | Exception | None
+PieceOutcome = PieceAudio | Exception | None
 """A piece's sound, why there is none, or None when it is not finished yet."""
 
 
-class Way(Protocol):
+class SpeechDriver(Protocol):
     """A way to drive a model."""
 
     speeds: ClassVar[tuple[float, float]]
     """The slowest and the fastest that it can speak."""
 
     @staticmethod
-    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+    def fits(loaded: MlxModel, voice: str | None) -> bool:
         """Whether the model can be driven so."""
 
     def cost(self, piece: str) -> float:
         """The length of a step that speaks the piece or goes on with it."""
 
-    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
         """A step for each: the sound of its next piece, unless that takes more steps."""
 
     def leave(self, utterance: MlxUtterance) -> None:
         """Forgets a stream; safe to call twice."""
 
 
-class InSession:
+class BatchSessionDriver:
     """Through the model's own batch session: a step is `frames_per_step` frames of all streams together.
 
     The session holds the caches of the pieces that are being spoken, and nothing of a stream beyond its present piece.
@@ -114,13 +115,13 @@ class InSession:
 
     speeds: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: MlxModel) -> None:
         self._session = SeededSession(loaded.model, loaded.option("batch_size", 8), loaded.options)
         self._frames = loaded.option("frames_per_step", 6)
         self._edge = loaded.edge
 
     @staticmethod
-    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+    def fits(loaded: MlxModel, voice: str | None) -> bool:
         """Asked of the model, with its own voice."""
         can = getattr(loaded.model, "supports_tts_continuous_batch", None)
         return can is not None and bool(can(voice=voice, stream=False))
@@ -129,7 +130,7 @@ class InSession:
         """Every step is as long as any other."""
         return 1.0
 
-    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
         """Inserts who is new, and steps until the first has finished or the step is over."""
         refused = [self._insert(utterance) for utterance in utterances]
         waiting = {u.number for u, refusal in zip(utterances, refused, strict=True) if refusal is None}
@@ -153,14 +154,14 @@ class InSession:
             return error
         return None
 
-    def _collected(self, utterance: MlxUtterance) -> Spoken:
+    def _collected(self, utterance: MlxUtterance) -> PieceOutcome:
         outcome = self._session.collect(utterance.number)
         if outcome is None or isinstance(outcome, Exception):
             return outcome
-        return Sound(self._edge.leave(outcome.audio), outcome.token_count)
+        return PieceAudio(self._edge.leave(outcome.audio), outcome.token_count)
 
 
-class PieceByPiece:
+class WholePieceDriver:
     """What the ways share that speak a whole piece in a step."""
 
     def cost(self, piece: str) -> float:
@@ -171,20 +172,20 @@ class PieceByPiece:
         """Nothing is held between steps."""
 
 
-class Together(PieceByPiece):
+class BatchGenerateDriver(WholePieceDriver):
     """Through `batch_generate`: the next pieces of all streams of a step in one call."""
 
     speeds: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: MlxModel) -> None:
         self._loaded = loaded
 
     @staticmethod
-    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+    def fits(loaded: MlxModel, voice: str | None) -> bool:
         """The model has such a call."""
         return hasattr(loaded.model, "batch_generate")
 
-    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
         """One call. What was drawn for one may depend on its neighbours, unless the temperature is 0."""
         texts = [_text_or_error(utterance) for utterance in utterances]
         good = [at for at, text in enumerate(texts) if isinstance(text, str)]
@@ -205,7 +206,7 @@ class Together(PieceByPiece):
         return self._loaded.model.batch_generate(texts=list(texts), stream=False, **named, **self._loaded.sampling)
 
 
-class Phonemes(PieceByPiece):
+class PhonemeDriver(WholePieceDriver):
     """A model that takes phonemes and a voice pack, as Kokoro does. hibari reads the text, so the language is English.
 
     The option `phonemes: library` leaves the reading to mlx-audio, which needs `misaki`.
@@ -213,7 +214,7 @@ class Phonemes(PieceByPiece):
 
     speeds: ClassVar[tuple[float, float]] = (0.5, 2.0)
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: MlxModel) -> None:
         from hibari import Hibari
 
         from deployments.text.english import readable
@@ -226,16 +227,16 @@ class Phonemes(PieceByPiece):
         }
 
     @staticmethod
-    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+    def fits(loaded: MlxModel, voice: str | None) -> bool:
         """The model has a vocabulary of phonemes, and voice packs lie beside it."""
         by_us = loaded.option("phonemes", "hibari") == "hibari"
         return by_us and hasattr(loaded.model, "vocab") and (loaded.folder / "voices").is_dir()
 
-    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
         """One after another: the model takes one at a time."""
         return [_guarded(self._speak, utterance) for utterance in utterances]
 
-    def _speak(self, utterance: MlxUtterance) -> Sound:
+    def _speak(self, utterance: MlxUtterance) -> PieceAudio:
         mx.random.seed(utterance.seed)
         pack = self._packs[utterance.request.voice]
         read = [part[:MOST_PHONEMES] for part in self._phonemize(utterance.piece)]
@@ -244,27 +245,27 @@ class Phonemes(PieceByPiece):
             for part in read
         ]
         samples = self._loaded.edge.leave(mx.concatenate(parts)) if parts else SILENCE
-        return Sound(samples, sum(map(len, read)))
+        return PieceAudio(samples, sum(map(len, read)))
 
 
-class OneByOne(PieceByPiece):
+class GenerateDriver(WholePieceDriver):
     """Any model: `generate`, one piece after another. With `steps.max_batch_size: 1` the most urgent stream is next."""
 
     speeds: ClassVar[tuple[float, float]] = (0.5, 2.0)
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: MlxModel) -> None:
         self._loaded = loaded
 
     @staticmethod
-    def fits(loaded: LoadedModel, voice: str | None) -> bool:
+    def fits(loaded: MlxModel, voice: str | None) -> bool:
         """Every model of mlx-audio."""
         return hasattr(loaded.model, "generate")
 
-    def speak(self, utterances: Sequence[MlxUtterance]) -> list[Spoken]:
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
         """One after another."""
         return [_guarded(self._speak, utterance) for utterance in utterances]
 
-    def _speak(self, utterance: MlxUtterance) -> Sound:
+    def _speak(self, utterance: MlxUtterance) -> PieceAudio:
         mx.random.seed(utterance.seed)
         loaded, request = self._loaded, utterance.request
         asked: dict[str, Any] = {"voice": _named(request.voice), "lang_code": loaded.options.get("language")}
@@ -274,24 +275,29 @@ class OneByOne(PieceByPiece):
         return _joined(loaded.model.generate(text=utterance.piece, **asked, **loaded.sampling), loaded.edge)
 
 
-WAYS: Sequence[type[InSession | Together | Phonemes | OneByOne]] = (InSession, Together, Phonemes, OneByOne)
+DRIVERS: Sequence[type[BatchSessionDriver | BatchGenerateDriver | PhonemeDriver | GenerateDriver]] = (
+    BatchSessionDriver,
+    BatchGenerateDriver,
+    PhonemeDriver,
+    GenerateDriver,
+)
 """The best way first."""
 
 
-class MlxSpeech(InUnifiedMemory):
+class MlxSpeech(MlxEngine):
     """One model of mlx-audio; every stream's own state is its place in its text."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         prepare_cpu_backend()
         model = _model_in(Path(spec.folder))
-        loaded = LoadedModel(model, Path(spec.folder), spec.options, self.edge)
+        loaded = MlxModel(model, Path(spec.folder), spec.options, self.edge)
         self._voices = voices_of(loaded)
-        fitting = (way for way in WAYS if way.fits(loaded, _named(self._voices[0].id)))
+        fitting = (way for way in DRIVERS if way.fits(loaded, _named(self._voices[0].id)))
         way = next(fitting, None)
         if way is None:
             raise fail("unsupported", f"The model in {spec.folder} does not speak.", "Check the model's source.")
-        self._way: Way = way(loaded)
+        self._way: SpeechDriver = way(loaded)
         self._sample_rate = int(model.sample_rate)
         self._numbers = itertools.count()
 
@@ -327,7 +333,7 @@ class MlxSpeech(InUnifiedMemory):
         utterance.closed = True
         utterance.pieces = ()
 
-    def _chunk(self, utterance: MlxUtterance, sound: Spoken) -> AudioChunk | Exception:
+    def _chunk(self, utterance: MlxUtterance, sound: PieceOutcome) -> AudioChunk | Exception:
         if isinstance(sound, Exception):
             self.close(utterance)
             return sound
@@ -339,7 +345,7 @@ class MlxSpeech(InUnifiedMemory):
         return AudioChunk(samples, self._sample_rate, index, text, utterance.finished, sound.tokens)
 
 
-def voices_of(loaded: LoadedModel) -> tuple[Voice, ...]:
+def voices_of(loaded: MlxModel) -> tuple[Voice, ...]:
     """The option `voices`, else the model's speakers, else the voice packs beside it, else one without a name."""
     language = str(loaded.options.get("language", "en"))
     configured = loaded.options.get("voices")
@@ -361,20 +367,20 @@ def _text_or_error(utterance: MlxUtterance) -> str | Exception:
         return error
 
 
-def _guarded(speak: Callable[[MlxUtterance], Sound], utterance: MlxUtterance) -> Spoken:
+def _guarded(speak: Callable[[MlxUtterance], PieceAudio], utterance: MlxUtterance) -> PieceOutcome:
     try:
         return speak(utterance)
     except Exception as error:
         return error
 
 
-def _joined(results: Iterable[Any], edge: Edge) -> Sound:
+def _joined(results: Iterable[Any], edge: ArrayBridge) -> PieceAudio:
     """What the library gives in parts, as one sound."""
     parts, tokens = [SILENCE], 0
     for result in results:
         parts.append(edge.leave(result.audio.reshape(-1)))
         tokens += result.token_count
-    return Sound(np.concatenate(parts), tokens)
+    return PieceAudio(np.concatenate(parts), tokens)
 
 
 def _model_in(folder: Path) -> Any:

@@ -90,7 +90,7 @@ def istft(spectrum: Spectrum, settings: StftSettings, length: int) -> Samples:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NsNet2Model:
     """One of the two models: an ONNX Runtime `session`, and the transform it was trained on."""
 
     session: Any
@@ -160,7 +160,7 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def _network(spec: EngineSpec, name: str, settings: StftSettings) -> Network:
+def _network(spec: EngineSpec, name: str, settings: StftSettings) -> NsNet2Model:
     path = Path(spec.folder) / name
     if not path.is_file():
         raise fail("not_found", f"{path} is missing.", "Point the model's source at a folder that has it.")
@@ -171,7 +171,7 @@ def _network(spec: EngineSpec, name: str, settings: StftSettings) -> Network:
     # A provider whose libraries do not load is replaced by the CPU without an error.
     if provider not in session.get_providers():
         raise _unusable(spec.device)
-    return Network(session, settings)
+    return NsNet2Model(session, settings)
 
 
 def _unusable(device: str) -> MotetError:

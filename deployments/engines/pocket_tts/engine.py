@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import PocketTTSAudioTokenizerModel, PocketTTSForConditionalGeneration
 
 from deployments.engines.graphs import on_device
-from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
+from deployments.engines.lm.cloning_engine import Clips, ClonerOptions, CloningEngine, PromptedPiece
+from deployments.engines.lm.engine import LanguageUtterance, options_on_this_thread
 from deployments.engines.lm.rotary import RotaryStack, rotate
-from deployments.engines.lm.voice import LanguageUtterance, options_on_this_thread
-from deployments.engines.lm.words import Words, words_of
+from deployments.engines.lm.tokenizer import TextTokenizer, plain_text_tokenizer
 from deployments.engines.options import Bounds
 from deployments.engines.protocols import EngineSpec, Samples
 
@@ -67,7 +67,9 @@ class PocketPiece(PromptedPiece):
 class PocketEngine(CloningEngine[PocketPiece]):
     """Its voices are clips."""
 
-    def __init__(self, model: Any, codec: Any, tokenizer: Words, folder: Path, options: PocketOptions, device: str):
+    def __init__(
+        self, model: Any, codec: Any, tokenizer: TextTokenizer, folder: Path, options: PocketOptions, device: str
+    ):
         config, sample_rate = model.config, int(codec.config.sampling_rate)
         with on_device(device):
             decoder = RotaryStack(
@@ -153,5 +155,5 @@ def load(spec: EngineSpec) -> PocketEngine:
     folder, options = Path(spec.folder), options_on_this_thread(spec, PocketOptions)
     model = PocketTTSForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
     codec = PocketTTSAudioTokenizerModel.from_pretrained(folder / "audio_tokenizer", use_safetensors=True)
-    words = words_of(folder / "tokenizer.json")
+    words = plain_text_tokenizer(folder / "tokenizer.json")
     return PocketEngine(model.eval(), codec.eval(), words, folder, options, spec.device)

@@ -1,8 +1,8 @@
 """Sopro's acoustic head: semantic tokens to mel frames, for many streams at once, chunk by chunk.
 
-A flow-matching transformer is solved in a few steps. Frames see every earlier chunk and their own, so what was solved
+A flow-matching transformer is solved in a few steps. AcousticFrames see every earlier chunk and their own, so what was solved
 stays solved: a stream keeps the keys and values of its frames, and the last frames that its convolutions look back at.
-The frames of a voice's clip are solved once and shared by all who speak with it. Rows of all streams are packed into one
+The frames of a voice's clip are solved once and shared by all who speak with it. RowCounts of all streams are packed into one
 matrix, without padding; only attention goes stream by stream.
 """
 
@@ -19,17 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.lm.feed_forward import FeedForward
-from deployments.engines.lm.linear import BLOCK_ROWS, Precision, Rows, in_blocks, linear
+from deployments.engines.lm.linear import BLOCK_ROWS, Precision, RowCounts, in_blocks, linear
 from deployments.engines.lm.rotary import rotary_tables, rotate
-from deployments.engines.sopro.config import ModelConfig
+from deployments.engines.sopro.config import SoproModelConfig
 from deployments.errors import fail
 
 Weights = Mapping[str, Tensor]
 FIRST_FRAMES = 512
 LONGEST_FRAMES = 8192
-FRAME_ROWS: Rows = {64: 1.0, BLOCK_ROWS: 1.0}
+FRAME_ROWS: RowCounts = {64: 1.0, BLOCK_ROWS: 1.0}
 """Frames of one stream's chunk, and a block of several streams' frames."""
-TOKEN_ROWS: Rows = {16: 1.0, 128: 1.0}
+TOKEN_ROWS: RowCounts = {16: 1.0, 128: 1.0}
 """Tokens of one stream's chunk, and of eight streams'."""
 
 
@@ -69,7 +69,7 @@ class AcousticState:
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class AcousticFrames:
     """The next frames of one stream: tokens (n,) for them, and (up to) the look-ahead after them.
 
     `noise` and `clip` are (frames, mels); `clip` holds the clip's mel for the first `len(clip)` of them, which are not to
@@ -89,7 +89,7 @@ class Frames:
         return self.state.solved, self.state.solved + len(self.noise)
 
 
-class _Layer(nn.Module):
+class _TransformerLayer(nn.Module):
     """What stands on both sides of a layer's attention, on packed rows."""
 
     def __init__(self, qkv: nn.Module, out: nn.Module, feed_forward: FeedForward, heads: int) -> None:
@@ -124,7 +124,9 @@ class _Modulation:
 class AcousticHead:
     """The weights, and the solver over packed frames."""
 
-    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision, *, steps: int, chunk: int) -> None:
+    def __init__(
+        self, weights: Weights, config: SoproModelConfig, precision: Precision, *, steps: int, chunk: int
+    ) -> None:
         """`steps` solver steps; frames attend within chunks of `chunk` frames."""
         if config.acoustic_num_left_chunks >= 0 or config.acoustic_upsampler_kernel_size != 3:
             raise fail("unsupported", "This Sopro model has another acoustic head.", "Use the weights of Sopro v2.")
@@ -141,7 +143,7 @@ class AcousticHead:
         parts = self._w["input_embed.proj.weight"].split([mels, mels, mu, config.acoustic_spk_dim], dim=1)
         self._from_x, self._from_clip, self._from_mu, self._from_speaker = (part.contiguous() for part in parts)
 
-    def _layer(self, number: int, precision: Precision) -> _Layer:
+    def _layer(self, number: int, precision: Precision) -> _TransformerLayer:
         def stacked(names: Sequence[str]) -> nn.Module:
             weight = torch.cat([self._w[f"blocks.{number}.{name}.weight"] for name in names])
             bias = torch.cat([self._w[f"blocks.{number}.{name}.bias"] for name in names])
@@ -149,7 +151,7 @@ class AcousticHead:
 
         qkv = stacked(["attn.to_q", "attn.to_k", "attn.to_v"])
         out, up, down = stacked(["attn.to_out.0"]), stacked(["ff.0"]), stacked(["ff.3"])
-        return _Layer(qkv, out, FeedForward(up, down, "tanh"), self.config.acoustic_dit_heads)
+        return _TransformerLayer(qkv, out, FeedForward(up, down, "tanh"), self.config.acoustic_dit_heads)
 
     def _fixed_modulations(self) -> tuple[list[list[_Modulation]], list[tuple[Tensor, Tensor]]]:
         """The time of a solver step is the same for everyone, so what depends on it alone is worked out once."""
@@ -180,14 +182,14 @@ class AcousticHead:
         """Tokens that must be known after the last one whose frames are made, except at the end of the text."""
         return self.config.acoustic_pre_lookahead_frames
 
-    def solve(self, batch: Sequence[Frames]) -> list[Tensor]:
+    def solve(self, batch: Sequence[AcousticFrames]) -> list[Tensor]:
         """The next mel frames (frames, mels) of each stream. Its state moves on."""
         order = sorted(range(len(batch)), key=lambda number: id(batch[number].state.prompt))
         solved = self._solve([batch[number] for number in order])
         found = dict(zip(order, solved, strict=True))
         return [found[number] for number in range(len(batch))]
 
-    def _solve(self, batch: list[Frames]) -> list[Tensor]:
+    def _solve(self, batch: list[AcousticFrames]) -> list[Tensor]:
         counts = [len(row.noise) for row in batch]
         for row in batch:
             row.state.make_room(row.span[1])
@@ -220,7 +222,7 @@ class AcousticHead:
 
     def _convolved(
         self,
-        batch: list[Frames],
+        batch: list[AcousticFrames],
         h: Tensor,
         counts: list[int],
         step: int,
@@ -244,10 +246,10 @@ class AcousticHead:
 
     def _through(
         self,
-        layer: _Layer,
+        layer: _TransformerLayer,
         modulation: _Modulation,
         h: Tensor,
-        batch: list[Frames],
+        batch: list[AcousticFrames],
         place: tuple[int, int],
         cos: Tensor,
         sin: Tensor,
@@ -257,7 +259,9 @@ class AcousticHead:
         (h,) = in_blocks(partial(layer.leave, modulation), h, y)
         return h
 
-    def _attend(self, batch: list[Frames], place: tuple[int, int], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend(
+        self, batch: list[AcousticFrames], place: tuple[int, int], query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
         """(n, heads * head_dim): each frame attends to the clip's frames, and to its stream's own."""
         own, own_weight = self._attend_own(batch, place, query, key, value)
         at = 0
@@ -272,7 +276,7 @@ class AcousticHead:
         return own.flatten(1)
 
     def _attend_own(
-        self, batch: list[Frames], place: tuple[int, int], query: Tensor, key: Tensor, value: Tensor
+        self, batch: list[AcousticFrames], place: tuple[int, int], query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor]:
         outputs, weights, at = [], [], 0
         for row in batch:
@@ -300,7 +304,7 @@ class _SemanticPath:
     hear the token alone. The linear layers behind the mixing are one.
     """
 
-    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision) -> None:
+    def __init__(self, weights: Weights, config: SoproModelConfig, precision: Precision) -> None:
         self._embeddings = weights["semantic_token_emb.weight"]
         self._ahead = config.acoustic_pre_lookahead_frames
         first, second = weights["semantic_prelook.conv1.weight"], weights["semantic_prelook.conv2.weight"]
@@ -322,7 +326,7 @@ class _SemanticPath:
         )
         self._mean_of_mixed = linear(mean @ weights[f"{up}.out_proj.weight"][:, :, 0], None, precision, rows=TOKEN_ROWS)
 
-    def __call__(self, batch: Sequence[Frames]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def __call__(self, batch: Sequence[AcousticFrames]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The packed means, and what each stream's next tokens look back at (`looked` and `mixed` of its state)."""
         counts = [len(row.tokens) for row in batch]
         latents = [self._latents(row) for row in batch]
@@ -339,7 +343,7 @@ class _SemanticPath:
         frames = sum(len(row.noise) for row in batch) // len(x)
         return means[:, [0, 1] + [2] * (frames - 2)].flatten(0, 1), ends
 
-    def _latents(self, row: Frames) -> Tensor:
+    def _latents(self, row: AcousticFrames) -> Tensor:
         known = self._embeddings[torch.cat([row.tokens, row.ahead[: self._ahead]])]
         return F.pad(known, (0, 0, 0, len(row.tokens) + self._ahead - len(known)))
 

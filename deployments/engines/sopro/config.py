@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployments.engines.lm.folder import shape_of
+from deployments.engines.lm.checkpoint import shape_of
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class SoproModelConfig:
     """The language model over semantic tokens, and the acoustic head. `acoustic_mel_mean` and `_std` scale the mel bands."""
 
     latent_dim: int = 1280
@@ -105,7 +105,7 @@ class VocoderConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationConfig:
+class SoproGenerationConfig:
     """How the model speaks unless told otherwise."""
 
     temperature: float = 0.8
@@ -125,11 +125,11 @@ class SoproConfig:
     """The whole model."""
 
     sample_rate: int = 24000
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: SoproModelConfig = field(default_factory=SoproModelConfig)
     semantic_encoder: SemanticEncoderConfig = field(default_factory=SemanticEncoderConfig)
     speaker_encoder: SpeakerEncoderConfig = field(default_factory=SpeakerEncoderConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    generation: SoproGenerationConfig = field(default_factory=SoproGenerationConfig)
 
     @property
     def frames_per_token(self) -> int:
@@ -151,9 +151,9 @@ def read(folder: Path) -> SoproConfig:
     values = json.loads((folder / "config.json").read_text())
     return SoproConfig(
         sample_rate=int(values.get("sample_rate", 24000)),
-        model=shape_of(ModelConfig, values.get("model")),
+        model=shape_of(SoproModelConfig, values.get("model")),
         semantic_encoder=shape_of(SemanticEncoderConfig, values.get("semantic_encoder")),
         speaker_encoder=shape_of(SpeakerEncoderConfig, values.get("speaker_encoder")),
         vocoder=shape_of(VocoderConfig, values.get("vocoder")),
-        generation=shape_of(GenerationConfig, values.get("generation")),
+        generation=shape_of(SoproGenerationConfig, values.get("generation")),
     )

@@ -12,21 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.graphs import Input
-from deployments.engines.lm.layers import stack
+from deployments.engines.graphs import StepInput
+from deployments.engines.lm.kv_cache import KvCache, Slot
 from deployments.engines.lm.linear import Precision, linear
 from deployments.engines.lm.rotary import RotaryStack, rms_norm, rotate
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
-from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.sopro.config import ModelConfig
+from deployments.engines.lm.transformer import stack
+from deployments.engines.sopro.config import SoproModelConfig
 
 Weights = Mapping[str, Tensor]
 
 
-class Block(nn.Module):
+class SoproBlock(nn.Module):
     """One transformer block. The layer scales are part of the last linear layer of each half."""
 
-    def __init__(self, weights: Weights, prefix: str, config: ModelConfig, precision: Precision) -> None:
+    def __init__(self, weights: Weights, prefix: str, config: SoproModelConfig, precision: Precision) -> None:
         super().__init__()
         self.heads = config.ar_heads
         self.kv_heads = config.ar_kv_heads or config.ar_heads
@@ -65,13 +65,13 @@ class Block(nn.Module):
         return x + added
 
 
-class Decoder(nn.Module):
+class SoproDecoder(nn.Module):
     """The weights of the language model, and its two passes."""
 
     embeddings: Tensor
     text_embeddings: Tensor
 
-    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision, longest: int) -> None:
+    def __init__(self, weights: Weights, config: SoproModelConfig, precision: Precision, longest: int) -> None:
         """`longest` is how many positions a stream may have."""
         super().__init__()
         self.config = config
@@ -81,7 +81,7 @@ class Decoder(nn.Module):
         self.register_buffer("embeddings", embeddings)
         self.register_buffer("text_embeddings", weights["text_tok_emb.weight"])
         names = [f"ar_prior.temporal.layers.{number}" for number in range(config.ar_blocks)]
-        self.blocks = nn.ModuleList([Block(weights, name, config, precision) for name in names])
+        self.blocks = nn.ModuleList([SoproBlock(weights, name, config, precision) for name in names])
         self.norm = nn.Parameter(weights["ar_prior.out_norm.weight"], requires_grad=False)
         bias = weights["ar_prior.token_head.bias"].clone()
         bias[config.bos] = NEVER
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         )
         self.style = {name: tensor for name, tensor in weights.items() if name.startswith("style_prefix.")}
 
-    def new_cache(self, slots: int) -> SlotCache:
+    def new_cache(self, slots: int) -> KvCache:
         """Room for `slots` streams."""
         return self.stack.new_cache(slots)
 
@@ -116,12 +116,12 @@ class Decoder(nn.Module):
         begin = self.embeddings[self.config.bos :][:1]
         return torch.cat([style, self.text_embeddings[text], self.embeddings[tokens], begin])
 
-    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
         """Reads prompts (n_i, dim) into fresh slots, packed; gives the logits (streams, vocabulary) that follow."""
         logits: Tensor = self.head(rms_norm(self.stack.prefill(prompts, slots, cache), self.norm))
         return logits
 
-    def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
+    def logits(self, tokens: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
         """(batch, vocabulary) after one more token of the first rows of the cache, looking at `length` positions."""
         x = self.stack.step(self.embeddings[tokens], positions, cache, length)
         logits: Tensor = self.head(rms_norm(x, self.norm))
@@ -131,11 +131,11 @@ class Decoder(nn.Module):
         """The next tokens (batch,); the ending token only where `may_end`."""
         return choose(forbid(logits, self.config.eos, may_end), draws, sampling)
 
-    def step_inputs(self, cache: SlotCache) -> dict[str, Input]:
+    def step_inputs(self, cache: KvCache) -> dict[str, StepInput]:
         """What a captured step takes. A row that nobody uses works on the cache's scratch position."""
         return {
-            "tokens": Input((), torch.int64),
-            "positions": Input((), torch.int64, neutral=cache.scratch),
-            "may_end": Input((), torch.bool),
-            "draws": Input((), torch.float32),
+            "tokens": StepInput((), torch.int64),
+            "positions": StepInput((), torch.int64, neutral=cache.scratch),
+            "may_end": StepInput((), torch.bool),
+            "draws": StepInput((), torch.float32),
         }

@@ -2,7 +2,7 @@
 
 Drawing a token for eight rows takes little longer than for one, so all rows draw together, up to a chunk ahead. Mel frames
 and samples take as long for each row as for the first, so a step makes those of as many rows as its time holds, the most
-urgent first. Streams, prompts and pieces are those of every language-model voice (`lm/voice.py`).
+urgent first. Streams, prompts and pieces are those of every language-model voice (`lm/engine.py`).
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from deployments.engines.graphs import Bucket, CapturedStep, backend_for, on_device
-from deployments.engines.lm.clips import ClipVoices
-from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
-from deployments.engines.lm.linear import Precision
-from deployments.engines.lm.sampler import Sampling, uniforms
-from deployments.engines.lm.step_time import WorkRate
-from deployments.engines.lm.voice import (
+from deployments.engines.lm.clip_voices import ClipVoices
+from deployments.engines.lm.engine import (
     NO_SAMPLES,
     CaptureSizes,
     LanguageUtterance,
     LanguageVoiceEngine,
     LanguageVoiceOptions,
-    Piece,
+    PieceState,
     next_parts,
     options_on_this_thread,
 )
+from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
+from deployments.engines.lm.linear import Precision
+from deployments.engines.lm.sampler import Sampling, uniforms
+from deployments.engines.lm.work_rate import WorkRate
 from deployments.engines.options import Bounds
 from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
-from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
+from deployments.engines.sopro.acoustic import AcousticFrames, AcousticHead, AcousticState
 from deployments.engines.sopro.config import SoproConfig, read
-from deployments.engines.sopro.decoder import Decoder
+from deployments.engines.sopro.decoder import SoproDecoder
 from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, Weights
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
-from deployments.engines.sopro.text import LANGUAGES, TextEncoder, Tokenizer
-from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
-from deployments.engines.sopro.voices import WARM_UP_FRAMES, Networks, SoproVoice, listen
+from deployments.engines.sopro.text import LANGUAGES, SoproTextEncoder, SoproTokenizer
+from deployments.engines.sopro.vocoder import SoproVocoder, VocoderFrames, VocoderState
+from deployments.engines.sopro.voices import WARM_UP_FRAMES, SoproNetworks, SoproVoice, listen
 from deployments.errors import fail
 
 LONGEST_PROMPT = 700
@@ -79,7 +79,7 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class SoproPiece(Piece):
+class SoproPiece(PieceState):
     """One piece of text on its way to sound. `draws` are its random numbers, `noise` those of its mel frames.
 
     `tokens` are those of its chunks so far, `ahead` those that are drawn for later ones. It has `ended` when its last token
@@ -109,7 +109,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
 
     def __init__(
-        self, networks: Networks, tokenizer: TextEncoder, folder: Path, options: SoproOptions, device: str
+        self, networks: SoproNetworks, tokenizer: SoproTextEncoder, folder: Path, options: SoproOptions, device: str
     ) -> None:
         config, generation = networks.config, networks.config.generation
         super().__init__(device, options, rate=config.token_rate, most=config.tokens_in(generation.max_seconds))
@@ -262,7 +262,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         starts = [piece.acoustic.solved for piece in pieces]
         mels = self.networks.head.solve(rows)
         vocoder_rows = [
-            MelFrames(
+            VocoderFrames(
                 piece.vocoder,
                 mel[max(0, len(piece.voice.mel) - start) :] * self.networks.mel_std + self.networks.mel_mean,
                 last=piece.spoken,
@@ -332,7 +332,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         logits = decoder.logits(inputs["tokens"], inputs["positions"], self.cache, length)
         return decoder.pick(logits, inputs["may_end"], inputs["draws"], self._sampling)
 
-    def _frames(self, piece: SoproPiece, target: int) -> Frames:
+    def _frames(self, piece: SoproPiece, target: int) -> AcousticFrames:
         voice, each = piece.voice, self.networks.config.frames_per_token
         start = piece.acoustic.solved
         first, last = start // each, target // each
@@ -340,7 +340,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         fresh = target - max(start, len(voice.mel))
         # Drawn one by one: however a text is cut into chunks, a frame's noise is the same.
         noise = torch.tensor(piece.noise.standard_normal((fresh, voice.mel.shape[1]), dtype=np.float32))
-        return Frames(
+        return AcousticFrames(
             state=piece.acoustic,
             tokens=tokens[first:last],
             ahead=tokens[last:],
@@ -380,25 +380,25 @@ def load(spec: EngineSpec) -> SoproEngine:
         raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(folder, options, spec.device)
-    return SoproEngine(networks, Tokenizer.read(folder / "tokenizer.model"), folder, options, spec.device)
+    return SoproEngine(networks, SoproTokenizer.read(folder / "tokenizer.model"), folder, options, spec.device)
 
 
-def networks_of(folder: Path, options: SoproOptions, device: str) -> Networks:
+def networks_of(folder: Path, options: SoproOptions, device: str) -> SoproNetworks:
     """The networks of a folder of weights."""
     return networks_with(read(folder), lambda name: load_file(folder / f"{name}.safetensors", device), options)
 
 
-def networks_with(config: SoproConfig, read_weights: Callable[[str], Weights], options: SoproOptions) -> Networks:
+def networks_with(config: SoproConfig, read_weights: Callable[[str], Weights], options: SoproOptions) -> SoproNetworks:
     """The networks of weights that `read_weights` gives by the name of their file."""
     weights, vocoder = read_weights("model"), read_weights("vocoder")
     steps = options.solver_steps or config.generation.steps
     longest = LONGEST_PROMPT + config.tokens_in(config.generation.max_seconds)
     mels = config.model.acoustic_mel_n_mels
-    return Networks(
+    return SoproNetworks(
         config=config,
-        decoder=Decoder(weights, config.model, options.precision, longest),
+        decoder=SoproDecoder(weights, config.model, options.precision, longest),
         head=AcousticHead(weights, config.model, options.precision, steps=steps, chunk=options.chunk_frames),
-        vocoder=Vocoder(vocoder, config.vocoder, options.precision),
+        vocoder=SoproVocoder(vocoder, config.vocoder, options.precision),
         semantic=SemanticEncoder(read_weights("semantic_encoder"), config.semantic_encoder),
         speaker=SpeakerEncoder(read_weights("speaker_encoder"), config.speaker_encoder),
         condition=weights,

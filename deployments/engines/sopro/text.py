@@ -28,14 +28,14 @@ def tidy(text: str) -> str:
     return text if text.endswith(_ENDS) else text + "."
 
 
-class TextEncoder(Protocol):
+class SoproTextEncoder(Protocol):
     """What the engine is given to read text with."""
 
     def encode(self, text: str, language: str) -> list[int]:
         """The token ids of one piece of text."""
 
 
-class Tokenizer:
+class SoproTokenizer:
     """The model's own vocabulary. Only the language tag is a mark: what a client writes is letters, also `<|lang_fr|>`."""
 
     def __init__(self, model: sentencepiece.SentencePieceProcessor) -> None:
@@ -45,7 +45,7 @@ class Tokenizer:
         self._spelled = {token: self._letters(token) for token in range(len(model)) if self._is_mark(token)}
 
     @classmethod
-    def read(cls, file: Path) -> Tokenizer:
+    def read(cls, file: Path) -> SoproTokenizer:
         """Reads `tokenizer.model`."""
         import sentencepiece
 

@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.lm.feed_forward import FeedForward
-from deployments.engines.lm.linear import BLOCK_ROWS, Precision, Rows, in_blocks, linear
+from deployments.engines.lm.linear import BLOCK_ROWS, Precision, RowCounts, in_blocks, linear
 from deployments.engines.sopro.config import VocoderConfig
 from deployments.errors import fail
 
 Weights = Mapping[str, Tensor]
 TAPS = 7
-BLOCK: Rows = {64: 1.0, BLOCK_ROWS: 1.0}
+BLOCK: RowCounts = {64: 1.0, BLOCK_ROWS: 1.0}
 """Frames of one stream's chunk, and a block of several streams' frames."""
-ALL_FRAMES: Rows = {64: 1.0, 512: 1.0}
+ALL_FRAMES: RowCounts = {64: 1.0, 512: 1.0}
 """Frames of one stream's chunk, and of eight streams'."""
 
 
@@ -43,7 +43,7 @@ class VocoderState:
 
 
 @dataclass(frozen=True, slots=True)
-class MelFrames:
+class VocoderFrames:
     """The next frames (n, mels) of one stream, in the model's own scale; `last` when no more follow."""
 
     state: VocoderState
@@ -51,7 +51,7 @@ class MelFrames:
     last: bool = False
 
 
-class _Block(nn.Module):
+class _ConvNeXtBlock(nn.Module):
     """One ConvNeXt block. `taps` is (7, dim); it looks `ahead` frames ahead."""
 
     taps: Tensor
@@ -87,7 +87,7 @@ class _Block(nn.Module):
         return (torch.addcmul(residual, self.gamma, self.feed_forward(y)),)
 
 
-class Vocoder:
+class SoproVocoder:
     """The weights, and the pass over packed frames."""
 
     def __init__(self, weights: Weights, config: VocoderConfig, precision: Precision) -> None:
@@ -99,7 +99,9 @@ class Vocoder:
         self._embed = linear(embed, weights["backbone.embed.bias"], precision, rows=ALL_FRAMES)
         self._out = linear(weights["head.out.weight"], weights["head.out.bias"], precision, rows=ALL_FRAMES)
         aheads = enumerate(config.block_lookaheads[: config.num_layers])
-        self._blocks = [_Block(weights, f"backbone.convnext.{number}", ahead, precision) for number, ahead in aheads]
+        self._blocks = [
+            _ConvNeXtBlock(weights, f"backbone.convnext.{number}", ahead, precision) for number, ahead in aheads
+        ]
         self._aheads = [config.lookahead_frames, *(block.ahead for block in self._blocks)]
         self._window = weights["head.istft.window"]
         self._envelope = self._window.square().view(-1, self.hop)
@@ -121,7 +123,7 @@ class Vocoder:
         waiting = [torch.zeros(0, self.config.dim) for _ in self._blocks]
         return VocoderState(tuple(inputs), tuple(waiting), torch.zeros(self.overlap, self.hop))
 
-    def decode(self, batch: Sequence[MelFrames]) -> tuple[list[Tensor], list[VocoderState]]:
+    def decode(self, batch: Sequence[VocoderFrames]) -> tuple[list[Tensor], list[VocoderState]]:
         """The samples (hops, hop) that have become final, and the states after them.
 
         Sample 0 of hop 0 is half a window before the first frame's middle.
@@ -145,7 +147,7 @@ class Vocoder:
         return self._samples(batch, self._out(h), counts, inputs, waiting)
 
     def _joined(
-        self, parts: list[Tensor], batch: Sequence[MelFrames], layer: int, inputs: list[list[Tensor]]
+        self, parts: list[Tensor], batch: Sequence[VocoderFrames], layer: int, inputs: list[list[Tensor]]
     ) -> tuple[list[Tensor], list[int]]:
         """Each stream's input with what came before it; how many frames come out; and the end of it is kept."""
         available = []
@@ -157,7 +159,7 @@ class Vocoder:
         return available, [max(0, len(joined) - TAPS + 1) for joined in available]
 
     def _windows(
-        self, parts: list[Tensor], batch: Sequence[MelFrames], layer: int, inputs: list[list[Tensor]]
+        self, parts: list[Tensor], batch: Sequence[VocoderFrames], layer: int, inputs: list[list[Tensor]]
     ) -> tuple[Tensor, list[int]]:
         available, counts = self._joined(parts, batch, layer, inputs)
         return torch.cat(
@@ -168,7 +170,12 @@ class Vocoder:
         ), counts
 
     def _depthwise(
-        self, block: _Block, parts: list[Tensor], batch: Sequence[MelFrames], layer: int, inputs: list[list[Tensor]]
+        self,
+        block: _ConvNeXtBlock,
+        parts: list[Tensor],
+        batch: Sequence[VocoderFrames],
+        layer: int,
+        inputs: list[list[Tensor]],
     ) -> tuple[Tensor, list[int]]:
         available, counts = self._joined(parts, batch, layer, inputs)
         y = block.convolve(torch.cat(available))
@@ -178,7 +185,7 @@ class Vocoder:
 
     def _samples(
         self,
-        batch: Sequence[MelFrames],
+        batch: Sequence[VocoderFrames],
         spectrum: Tensor,
         counts: list[int],
         inputs: list[list[Tensor]],

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deployments.engines.protocols import Samples
-from deployments.engines.sopro.acoustic import AcousticHead, AcousticState, Frames
+from deployments.engines.sopro.acoustic import AcousticFrames, AcousticHead, AcousticState
 from deployments.engines.sopro.config import SoproConfig
-from deployments.engines.sopro.decoder import Decoder
+from deployments.engines.sopro.decoder import SoproDecoder
 from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, Weights, resample, vocoder_mel
 from deployments.engines.sopro.levels import SHORTEST_SECONDS, crop_on_pause, normalized, output_gain
-from deployments.engines.sopro.vocoder import MelFrames, Vocoder, VocoderState
+from deployments.engines.sopro.vocoder import SoproVocoder, VocoderFrames, VocoderState
 from deployments.errors import fail
 
 WARM_UP_FRAMES = 32
@@ -41,13 +41,13 @@ class SoproVoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Networks:
+class SoproNetworks:
     """Every network of a model, and the mel bands' scale."""
 
     config: SoproConfig
-    decoder: Decoder
+    decoder: SoproDecoder
     head: AcousticHead
-    vocoder: Vocoder
+    vocoder: SoproVocoder
     semantic: SemanticEncoder
     speaker: SpeakerEncoder
     condition: Weights
@@ -56,7 +56,7 @@ class Networks:
     mel_std: Tensor
 
 
-def listen(networks: Networks, clip: Samples, rate: int) -> SoproVoice:
+def listen(networks: SoproNetworks, clip: Samples, rate: int) -> SoproVoice:
     """The voice of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for one that is too short."""
     config = networks.config
     wav = resample(torch.tensor(clip), rate, config.sample_rate).clamp(-1, 1)
@@ -80,7 +80,7 @@ def _condition(weights: Weights, vector: Tensor) -> Tensor:
     return F.linear(hidden, weights["cond_proj.3.weight"], weights["cond_proj.3.bias"])
 
 
-def voice_of(networks: Networks, tokens: Tensor, mel: Tensor, condition: Tensor, level_db: float) -> SoproVoice:
+def voice_of(networks: SoproNetworks, tokens: Tensor, mel: Tensor, condition: Tensor, level_db: float) -> SoproVoice:
     """The voice of a clip that was heard: its `tokens` (n,), `mel` (frames, mels) in the head's scale, and `condition`."""
     config, head, vocoder = networks.config, networks.head, networks.vocoder
     each, generation = config.frames_per_token, config.generation
@@ -95,9 +95,9 @@ def voice_of(networks: Networks, tokens: Tensor, mel: Tensor, condition: Tensor,
     speaker, state = head.speaker(condition), AcousticState(head)
     if settled:
         split = settled // each
-        head.solve([Frames(state, own[:split], own[split:], noise[:settled], mel[:settled], speaker)])
+        head.solve([AcousticFrames(state, own[:split], own[split:], noise[:settled], mel[:settled], speaker)])
     end = mel[max(0, frames - WARM_UP_FRAMES) :] * networks.mel_std + networks.mel_mean
-    _, (warm,) = vocoder.decode([MelFrames(vocoder.begin(), end)])
+    _, (warm,) = vocoder.decode([VocoderFrames(vocoder.begin(), end)])
     return SoproVoice(
         style=networks.decoder.style_prefix(tokens[: generation.style_tokens]),
         prompt=tokens[: generation.prompt_tokens],

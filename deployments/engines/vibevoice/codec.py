@@ -31,7 +31,7 @@ MOST_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Site:
+class _LayerSize:
     """The place of a layer: its channels, and its rows in a frame."""
 
     precision: AnyPrecision
@@ -45,7 +45,7 @@ class _Site:
         return linear(weight, bias, self.precision, rows=rows, usual="bfloat16" if narrow else None)
 
 
-class Past:
+class StreamPast:
     """The past of a batch of streams, read layer by layer, and what becomes of it."""
 
     def __init__(self, state: Tensor) -> None:
@@ -68,28 +68,28 @@ class Past:
         return torch.cat(self._kept, dim=1)
 
 
-class _Part(nn.Module):
+class _StreamingLayer(nn.Module):
     """A layer, and how many numbers of a stream's past it keeps."""
 
     size: int
 
 
-class _Windows(_Part):
+class _StreamingConv(_StreamingLayer):
     """A convolution whose every output sees `kernel` inputs: the rows of a matrix product."""
 
-    def __init__(self, weights: Weights, name: str, site: _Site) -> None:
+    def __init__(self, weights: Weights, name: str, site: _LayerSize) -> None:
         super().__init__()
         weight = weights[f"{name}.weight"].float()
         self.kernel, self.before = weight.shape[2], weight.shape[2] - 1
         self.size = self.before * weight.shape[1]
         self.product = site.linear(weight.flatten(1), weights[f"{name}.bias"].float())
 
-    def forward(self, x: Tensor, past: Past) -> Tensor:
+    def forward(self, x: Tensor, past: StreamPast) -> Tensor:
         windows = past.before(x, self.before).unfold(1, self.kernel, 1)
         return _rows(self.product, windows.flatten(2))
 
 
-class _ToSamples(_Part):
+class _OutputConv(_StreamingLayer):
     """A convolution to one channel. Each input is multiplied by all taps at once, and what belongs to one sample is added
     up: windows of the inputs would be copies of many times their size."""
 
@@ -104,7 +104,7 @@ class _ToSamples(_Part):
         self.register_buffer("taps", weight[0].t().contiguous())
         self.register_buffer("bias", weights[f"{name}.bias"].float())
 
-    def forward(self, x: Tensor, past: Past) -> Tensor:
+    def forward(self, x: Tensor, past: StreamPast) -> Tensor:
         time = x.shape[1]
         shares = F.linear(past.before(x, self.before), self.taps)
         made = self.bias
@@ -113,25 +113,25 @@ class _ToSamples(_Part):
         return made.unsqueeze(2)
 
 
-class _Down(_Part):
+class _DownsamplingConv(_StreamingLayer):
     """A convolution with twice as many taps as its stride: every output sees two blocks of inputs."""
 
-    def __init__(self, weights: Weights, name: str, stride: int, site: _Site) -> None:
+    def __init__(self, weights: Weights, name: str, stride: int, site: _LayerSize) -> None:
         super().__init__()
         weight = weights[f"{name}.weight"].float()
         self.stride, self.size = stride, stride * weight.shape[1]
         self.product = site.linear(weight.transpose(1, 2).flatten(1), weights[f"{name}.bias"].float())
 
-    def forward(self, x: Tensor, past: Past) -> Tensor:
+    def forward(self, x: Tensor, past: StreamPast) -> Tensor:
         batch, _, channels = x.shape
         blocks = past.before(x, self.stride).view(batch, -1, self.stride * channels)
         return _rows(self.product, torch.cat([blocks[:, :-1], blocks[:, 1:]], dim=2))
 
 
-class _Up(_Part):
+class _UpsamplingConv(_StreamingLayer):
     """A transposed convolution with twice as many taps as its stride: every input and the one before make a block."""
 
-    def __init__(self, weights: Weights, name: str, stride: int, site: _Site) -> None:
+    def __init__(self, weights: Weights, name: str, stride: int, site: _LayerSize) -> None:
         super().__init__()
         weight = weights[f"{name}.weight"].float()  # (inputs, outputs, taps)
         self.stride, self.size = stride, weight.shape[0]
@@ -139,20 +139,20 @@ class _Up(_Part):
         both = torch.cat([earlier, own]).permute(2, 1, 0).flatten(0, 1)
         self.product = site.linear(both, weights[f"{name}.bias"].float().repeat(stride))
 
-    def forward(self, x: Tensor, past: Past) -> Tensor:
+    def forward(self, x: Tensor, past: StreamPast) -> Tensor:
         batch, time, _ = x.shape
         pairs = past.before(x, 1)
         made = _rows(self.product, torch.cat([pairs[:, :-1], pairs[:, 1:]], dim=2))
         return made.view(batch, time * self.stride, -1)
 
 
-class _Block(_Part):
+class _CodecBlock(_StreamingLayer):
     """A depthwise convolution and a feed-forward half. The layer scales are part of each half's last weights."""
 
     taps: Tensor
     bias: Tensor
 
-    def __init__(self, weights: Weights, name: str, eps: float, site: _Site) -> None:
+    def __init__(self, weights: Weights, name: str, eps: float, site: _LayerSize) -> None:
         super().__init__()
         scale, after = weights[f"{name}.gamma"].float(), weights[f"{name}.ffn_gamma"].float()
         mixer = weights[f"{name}.mixer.conv.weight"].float()
@@ -167,7 +167,7 @@ class _Block(_Part):
         widen, narrow = site.linear(up, up_bias), site.linear(after[:, None] * down, after * down_bias)
         self.feed_forward = FeedForward(widen, narrow)
 
-    def forward(self, x: Tensor, past: Past) -> Tensor:
+    def forward(self, x: Tensor, past: StreamPast) -> Tensor:
         time = x.shape[1]
         inputs = past.before(rms_norm(x, self.norm, self.eps), self.before)
         mixed = self.bias
@@ -182,56 +182,60 @@ def _rows(product: nn.Module, x: Tensor) -> Tensor:
     return made.view(x.shape[0], x.shape[1], -1)
 
 
-class _Stack(nn.Module):
+class CodecStack(nn.Module):
     """Layers one after the other over one past. `state_size` is how many numbers a stream's past has."""
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, parts: Sequence[_StreamingLayer]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.state_size = sum(part.size for part in parts)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """What the next inputs (batch, time, channels) give, and the state (batch, state_size) after them."""
-        past = Past(state)
+        past = StreamPast(state)
         for part in self.parts:
             x = part(x, past)
         return x, past.new()
 
 
-def _blocks(weights: Weights, name: str, count: int, shape: CodecShape, site: _Site) -> list[_Part]:
-    return [_Block(weights, f"{name}.stage.{number}", shape.eps, site) for number in range(count)]
+def _blocks(weights: Weights, name: str, count: int, shape: CodecShape, site: _LayerSize) -> list[_StreamingLayer]:
+    return [_CodecBlock(weights, f"{name}.stage.{number}", shape.eps, site) for number in range(count)]
 
 
-def encoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecision) -> _Stack:
+def encoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecision) -> CodecStack:
     """Samples (batch, frames * hop, 1) to latents (batch, frames, latent)."""
     channels = [shape.filters * 2**number for number in range(len(shape.depths))]
     rows = shape.hop
-    parts: list[_Part] = [_Windows(weights, f"{name}.stem.conv.conv", _Site("float32", channels[0], rows))]
-    parts += _blocks(weights, f"{name}.stem", shape.depths[0], shape, _Site(precision, channels[0], rows))
+    parts: list[_StreamingLayer] = [
+        _StreamingConv(weights, f"{name}.stem.conv.conv", _LayerSize("float32", channels[0], rows))
+    ]
+    parts += _blocks(weights, f"{name}.stem", shape.depths[0], shape, _LayerSize(precision, channels[0], rows))
     for number, (inputs, outputs) in enumerate(pairwise(channels)):
         layer, stride = f"{name}.conv_layers.{number}", shape.ratios[number]
         rows //= stride
-        parts.append(_Down(weights, f"{layer}.conv.conv", stride, _Site(precision, inputs, rows)))
-        parts += _blocks(weights, layer, shape.depths[number + 1], shape, _Site(precision, outputs, rows))
-    return _Stack([*parts, _Windows(weights, f"{name}.head.conv", _Site("float32", channels[-1], rows))])
+        parts.append(_DownsamplingConv(weights, f"{layer}.conv.conv", stride, _LayerSize(precision, inputs, rows)))
+        parts += _blocks(weights, layer, shape.depths[number + 1], shape, _LayerSize(precision, outputs, rows))
+    return CodecStack([*parts, _StreamingConv(weights, f"{name}.head.conv", _LayerSize("float32", channels[-1], rows))])
 
 
-def decoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecision) -> _Stack:
+def decoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecision) -> CodecStack:
     """Latents (batch, frames, latent) to samples (batch, frames * hop, 1)."""
     depths, ratios = shape.depths[::-1], shape.ratios[::-1]
     channels = [shape.filters * 2**number for number in reversed(range(len(depths)))]
     rows = 1
-    parts: list[_Part] = [_Windows(weights, f"{name}.stem.conv.conv", _Site("float32", channels[0], rows))]
-    parts += _blocks(weights, f"{name}.stem", depths[0], shape, _Site(precision, channels[0], rows))
+    parts: list[_StreamingLayer] = [
+        _StreamingConv(weights, f"{name}.stem.conv.conv", _LayerSize("float32", channels[0], rows))
+    ]
+    parts += _blocks(weights, f"{name}.stem", depths[0], shape, _LayerSize(precision, channels[0], rows))
     for number, (inputs, outputs) in enumerate(pairwise(channels)):
         layer, stride = f"{name}.conv_layers.{number}", ratios[number]
-        parts.append(_Up(weights, f"{layer}.convtr.convtr", stride, _Site(precision, inputs, rows)))
+        parts.append(_UpsamplingConv(weights, f"{layer}.convtr.convtr", stride, _LayerSize(precision, inputs, rows)))
         rows *= stride
-        parts += _blocks(weights, layer, depths[number + 1], shape, _Site(precision, outputs, rows))
-    return _Stack([*parts, _ToSamples(weights, f"{name}.head.conv")])
+        parts += _blocks(weights, layer, depths[number + 1], shape, _LayerSize(precision, outputs, rows))
+    return CodecStack([*parts, _OutputConv(weights, f"{name}.head.conv")])
 
 
-def encode(stack: _Stack, sound: Tensor, hop: int, frames: int = 8) -> Tensor:
+def encode(stack: CodecStack, sound: Tensor, hop: int, frames: int = 8) -> Tensor:
     """The latents (n, latent) of a whole sound (samples,), filled up with silence to whole frames, bit by bit."""
     count = math.ceil(len(sound) / hop)
     sound = F.pad(sound, (0, count * hop - len(sound)))

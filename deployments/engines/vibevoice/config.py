@@ -46,7 +46,7 @@ class CodecShape:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadShape:
+class DiffusionHeadShape:
     """The diffusion head."""
 
     dim: int
@@ -57,7 +57,7 @@ class HeadShape:
     longest_period: float
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> HeadShape:
+    def of(cls, config: Mapping[str, Any]) -> DiffusionHeadShape:
         """Of its configuration."""
         return cls(
             dim=int(config["hidden_size"]),
@@ -76,7 +76,7 @@ class VibeVoiceConfig:
     language: LlamaShape
     acoustic: CodecShape
     semantic: CodecShape
-    head: HeadShape
+    head: DiffusionHeadShape
     audio: int
     begin: int
     end: int
@@ -106,7 +106,7 @@ def config_of(values: Mapping[str, Any], generation: Mapping[str, Any], clips: M
     scheduler = generation.get("noise_scheduler_class", "DPMSolverMultistepScheduler")
     if scheduler != "DPMSolverMultistepScheduler" or {**SCHEDULER, **schedule} != SCHEDULER:
         raise fail("unsupported", "This VibeVoice model has another noise schedule.", "Use the published weights.")
-    language, head = LlamaShape.of(values["text_config"]), HeadShape.of(values["diffusion_head_config"])
+    language, head = LlamaShape.of(values["text_config"]), DiffusionHeadShape.of(values["diffusion_head_config"])
     return VibeVoiceConfig(
         language=language,
         acoustic=CodecShape.of(values["audio_config"]),

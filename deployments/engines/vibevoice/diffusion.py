@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.linear import AnyPrecision, Rows, linear
+from deployments.engines.lm.linear import AnyPrecision, RowCounts, linear
 from deployments.engines.lm.rotary import rms_norm
-from deployments.engines.vibevoice.config import HeadShape
+from deployments.engines.vibevoice.config import DiffusionHeadShape
 
 TRAINED_STEPS = 1000
 MOST_BETA = 0.999
 
 Weights = Mapping[str, Tensor]
-ROWS: Rows = {2: 1.0, 16: 1.0}
+ROWS: RowCounts = {2: 1.0, 16: 1.0}
 """One stream and eight: each has two rows, with its text and without."""
 
 
@@ -66,11 +66,11 @@ def schedule(steps: int) -> list[SolverStep]:
     return made
 
 
-def _at_all(steps: int) -> Rows:
+def _at_all(steps: int) -> RowCounts:
     return {steps * count: weight for count, weight in ROWS.items()}
 
 
-class _Layer(nn.Module):
+class _DiffusionLayer(nn.Module):
     """One layer: a feed-forward network between a shift, a scale and a gate, which the condition decides."""
 
     def __init__(self, weights: Weights, name: str, eps: float, precision: AnyPrecision, steps: int) -> None:
@@ -97,12 +97,22 @@ class DiffusionHead(nn.Module):
     times: Tensor
 
     def __init__(
-        self, weights: Weights, name: str, shape: HeadShape, precision: AnyPrecision, *, steps: int, guidance: float
+        self,
+        weights: Weights,
+        name: str,
+        shape: DiffusionHeadShape,
+        precision: AnyPrecision,
+        *,
+        steps: int,
+        guidance: float,
     ) -> None:
         super().__init__()
         self.steps, self.guidance, self.eps = schedule(steps), guidance, shape.eps
         self.layers = nn.ModuleList(
-            [_Layer(weights, f"{name}.layers.{number}", shape.eps, precision, steps) for number in range(shape.layers)]
+            [
+                _DiffusionLayer(weights, f"{name}.layers.{number}", shape.eps, precision, steps)
+                for number in range(shape.layers)
+            ]
         )
         self.enter = linear(weights[f"{name}.noisy_images_proj.weight"].float(), None, "float32", rows=ROWS)
         self.condition = linear(weights[f"{name}.cond_proj.weight"].float(), None, precision, rows=ROWS)
@@ -111,7 +121,7 @@ class DiffusionHead(nn.Module):
         self.leave = linear(weights[f"{name}.final_layer.linear_2.weight"].float(), None, "float32", rows=ROWS)
         self.register_buffer("times", self._time_embeddings(weights, name, shape))
 
-    def _time_embeddings(self, weights: Weights, name: str, shape: HeadShape) -> Tensor:
+    def _time_embeddings(self, weights: Weights, name: str, shape: DiffusionHeadShape) -> Tensor:
         half = shape.frequencies // 2
         frequencies = torch.exp(-math.log(shape.longest_period) * torch.arange(half, dtype=torch.float32) / half)
         angles = torch.tensor([float(step.time) for step in self.steps])[:, None] * frequencies

@@ -2,7 +2,7 @@
 
 Of each frame the language model (with the text and without, for guidance), the diffusion head, the codec's decoder and the
 encoder that hears the frame again are one recorded step. Streams, prompts and pieces are those of every language-model
-voice (`lm/voice.py`): each piece of a script begins with its own prompt, so a script of any length takes the same memory.
+voice (`lm/engine.py`): each piece of a script begins with its own prompt, so a script of any length takes the same memory.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from deployments.engines.graphs import Bucket, CapturedStep, backend_for, on_device
-from deployments.engines.lm.cloning import Clips, ClonerOptions, CloningEngine, PromptedPiece
-from deployments.engines.lm.folder import load_weights
+from deployments.engines.lm.checkpoint import load_weights
+from deployments.engines.lm.cloning_engine import Clips, ClonerOptions, CloningEngine, PromptedPiece
+from deployments.engines.lm.engine import CaptureSizes, LanguageUtterance, options_on_this_thread
 from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
+from deployments.engines.lm.kv_cache import Slot
 from deployments.engines.lm.linear import AnyPrecision
-from deployments.engines.lm.slots import Slot
-from deployments.engines.lm.voice import CaptureSizes, LanguageUtterance, options_on_this_thread
 from deployments.engines.options import Bounds
 from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest
 from deployments.engines.vibevoice.config import VibeVoiceConfig, read
-from deployments.engines.vibevoice.networks import Made, Networks
-from deployments.engines.vibevoice.text import Script
+from deployments.engines.vibevoice.networks import VibeVoiceFrame, VibeVoiceNetworks
+from deployments.engines.vibevoice.text import ScriptPrompts
 from deployments.errors import fail
 from deployments.text.speakers import MOST_SPEAKERS, check_speakers
 
@@ -69,7 +69,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
     most_speakers, rows = MOST_SPEAKERS, 2
 
     def __init__(
-        self, networks: Networks, script: Script, folder: Path, options: VibeVoiceOptions, device: str
+        self, networks: VibeVoiceNetworks, script: ScriptPrompts, folder: Path, options: VibeVoiceOptions, device: str
     ) -> None:
         self.config: VibeVoiceConfig = networks.config
         sample_rate, frame_rate = self.config.sample_rate, self.config.frame_rate
@@ -135,7 +135,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         samples = torch.stack([made.samples for made in frames], dim=1).cpu().numpy()
         return [self._heard(*row) for row in zip(pieces, choices, samples, strict=True)]
 
-    def _frames(self, pieces: Sequence[VibeVoicePiece]) -> list[Made]:
+    def _frames(self, pieces: Sequence[VibeVoicePiece]) -> list[VibeVoiceFrame]:
         """The next frames of all rows. Those behind a row's end are made in vain."""
         count, scratch = self.options.chunk_frames, self.cache.scratch
         noise = torch.as_tensor(np.stack([self._noise(piece, count) for piece in pieces], axis=1)).to(self.device)
@@ -144,7 +144,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         positions = torch.tensor([piece.slot.position for piece in pieces])
         free = torch.tensor([piece.free.position for piece in pieces])
         longest = max(max(piece.slot.position, piece.free.position) for piece in pieces)
-        made: list[Made] = []
+        made: list[VibeVoiceFrame] = []
         for number in range(count):
             inputs = {
                 "embedding": embedding,
@@ -205,12 +205,12 @@ def load(spec: EngineSpec) -> VibeVoiceEngine:
     config = read(folder)
     with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(load_weights(folder, spec.device), config, options)
-    return VibeVoiceEngine(networks, Script.read(folder, config), folder, options, spec.device)
+    return VibeVoiceEngine(networks, ScriptPrompts.read(folder, config), folder, options, spec.device)
 
 
-def networks_of(weights: Mapping[str, Tensor], config: VibeVoiceConfig, options: VibeVoiceOptions) -> Networks:
+def networks_of(weights: Mapping[str, Tensor], config: VibeVoiceConfig, options: VibeVoiceOptions) -> VibeVoiceNetworks:
     """The networks of weights in the Hugging Face layout."""
-    return Networks(
+    return VibeVoiceNetworks(
         weights,
         config,
         options.precision,

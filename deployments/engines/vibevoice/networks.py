@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deployments.engines.graphs import Input
-from deployments.engines.lm.linear import AnyPrecision, Rows, linear
+from deployments.engines.graphs import StepInput
+from deployments.engines.lm.kv_cache import KvCache
+from deployments.engines.lm.linear import AnyPrecision, RowCounts, linear
 from deployments.engines.lm.llama import LlamaStack
 from deployments.engines.lm.rotary import rms_norm
-from deployments.engines.lm.slots import SlotCache
 from deployments.engines.vibevoice.codec import decoder, encode, encoder
 from deployments.engines.vibevoice.config import VibeVoiceConfig
 from deployments.engines.vibevoice.diffusion import DiffusionHead
 
 Weights = Mapping[str, Tensor]
-STEP_ROWS: Rows = {2: 1.0, 16: 1.0, 128: 0.25}
+STEP_ROWS: RowCounts = {2: 1.0, 16: 1.0, 128: 0.25}
 """Of the language model: a stream has two rows, with its text and without."""
 
 
@@ -41,7 +41,7 @@ class _Connector(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class VibeVoiceFrame:
     """One frame of every stream: which of the `choices` was chosen (batch,), its samples (batch, hop), and what the next
     frame begins with: an embedding (batch, dim) and the codec's past (batch, state_size)."""
 
@@ -51,7 +51,7 @@ class Made:
     state: Tensor
 
 
-class Networks(nn.Module):
+class VibeVoiceNetworks(nn.Module):
     """The weights of a model."""
 
     embeddings: Tensor
@@ -105,7 +105,7 @@ class Networks(nn.Module):
         embedded[tokens == self.config.audio] = voices
         return embedded
 
-    def frame(self, inputs: Mapping[str, Tensor], cache: SlotCache, length: int) -> Tensor:
+    def frame(self, inputs: Mapping[str, Tensor], cache: KvCache, length: int) -> Tensor:
         """One frame of the streams in the cache's first rows: every stream has two rows, with its text and without.
 
         What is made is packed into one tensor (batch, 1 + hop + dim + state_size); `unpack` takes it apart.
@@ -127,18 +127,18 @@ class Networks(nn.Module):
         """Which of the `choices` is the likeliest, (batch,) int64 of what the language model thinks, (batch, dim)."""
         return (hidden @ self.ends.t()).argmax(dim=-1)
 
-    def unpack(self, packed: Tensor) -> Made:
+    def unpack(self, packed: Tensor) -> VibeVoiceFrame:
         """What `frame` made."""
         sizes = [1, self.config.acoustic.hop, self.config.language.dim, self.state_size]
         choice, samples, embedding, state = packed.split(sizes, dim=1)
-        return Made(choice[:, 0].long(), samples, embedding, state)
+        return VibeVoiceFrame(choice[:, 0].long(), samples, embedding, state)
 
-    def frame_inputs(self, cache: SlotCache) -> dict[str, Input]:
+    def frame_inputs(self, cache: KvCache) -> dict[str, StepInput]:
         """What `frame` takes. A row that nobody uses works on the cache's scratch position."""
         return {
-            "embedding": Input((self.config.language.dim,), torch.float32),
-            "positions": Input((), torch.int64, neutral=cache.scratch),
-            "free_positions": Input((), torch.int64, neutral=cache.scratch),
-            "noise": Input((self.config.head.latent,), torch.float32),
-            "state": Input((self.state_size,), torch.float32),
+            "embedding": StepInput((self.config.language.dim,), torch.float32),
+            "positions": StepInput((), torch.int64, neutral=cache.scratch),
+            "free_positions": StepInput((), torch.int64, neutral=cache.scratch),
+            "noise": StepInput((self.config.head.latent,), torch.float32),
+            "state": StepInput((self.state_size,), torch.float32),
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deployments.engines.lm.words import Words, words_of
+from deployments.engines.lm.tokenizer import TextTokenizer, plain_text_tokenizer
 from deployments.engines.vibevoice.config import VibeVoiceConfig
 from deployments.text.speakers import turns
 
@@ -18,19 +18,19 @@ TASK = (
 )
 
 
-class Script:
+class ScriptPrompts:
     """Token numbers of prompts. Voices stand in them as so many audio tokens, whose embeddings the caller puts in.
 
-    Its tokenizer knows no marks (`words_of`), so an audio token is never one that a client wrote.
+    Its tokenizer knows no marks (`plain_text_tokenizer`), so an audio token is never one that a client wrote.
     """
 
-    def __init__(self, tokenizer: Words, config: VibeVoiceConfig) -> None:
+    def __init__(self, tokenizer: TextTokenizer, config: VibeVoiceConfig) -> None:
         self._tokenizer, self._config = tokenizer, config
 
     @classmethod
-    def read(cls, folder: Path, config: VibeVoiceConfig) -> Script:
+    def read(cls, folder: Path, config: VibeVoiceConfig) -> ScriptPrompts:
         """With the folder's `tokenizer.json`."""
-        return cls(words_of(folder / "tokenizer.json"), config)
+        return cls(plain_text_tokenizer(folder / "tokenizer.json"), config)
 
     def prompt(self, text: str, voices: Sequence[int]) -> Tensor:
         """(n,) int64 for a piece of text and the frames of each voice, the first for Speaker 1. Each speaker of the text has

@@ -59,7 +59,7 @@ async def _stems(name: str, request: Request) -> list[str]:
     if not any(each.alive for each in placed):
         return []
     try:
-        async with asyncio.timeout(service.config.spillover.silent_s + service.config.spillover.life_sign_s):
+        async with asyncio.timeout(service.settings.spillover.silent_s + service.settings.spillover.life_sign_s):
             return list((await service.directory.traits(name)).stems)
     except (MotetError, TimeoutError):
         return []

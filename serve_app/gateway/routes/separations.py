@@ -21,9 +21,8 @@ from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder
 from deployments.engines.protocols import SeparationTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.replica.pipeline import Merged, SeparationTask
-from deployments.settings import StrictModel
+from deployments.settings import SeparationSettings, StrictModel
 from deployments.tasks.separation import usual_overlap_seconds
-from serve_app.config import Separation
 from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
 from serve_app.gateway.errors import ModelName, validated
 from serve_app.gateway.service import service_of
@@ -66,8 +65,8 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
-    task = await _task(fields, form, traits, service.config.separation)
-    upload = blocks_of(form.file, service.config.separation.block_bytes)
+    task = await _task(fields, form, traits, service.settings.separation)
+    upload = blocks_of(form.file, service.settings.separation.block_bytes)
     assert service.graph is not None, "a model separates, so there is a graph"
     graph = service.graph.run(upload, task, lambda: service.directory.placements(name)[0])
     stretches = _until_closed(graph, form)
@@ -103,19 +102,19 @@ def _stems(fields: SeparationFields, traits: SeparationTraits) -> tuple[str, ...
 
 
 async def _task(
-    fields: SeparationFields, form: UploadForm, traits: SeparationTraits, settings: Separation
+    fields: SeparationFields, form: UploadForm, traits: SeparationTraits, settings: SeparationSettings
 ) -> SeparationTask:
     if fields.description and not traits.takes_description:
         raise _cannot(fields.model, "a description")
     reference = form.files.get("reference")
     if reference is not None and not traits.takes_reference:
         raise _cannot(fields.model, "a reference")
-    chunk = fields.chunk_seconds or settings.chunk_seconds
-    if not settings.min_chunk_seconds <= chunk <= settings.max_chunk_seconds:
+    chunk = fields.chunk_seconds or settings.chunk_s
+    if not settings.min_chunk_s <= chunk <= settings.max_chunk_s:
         raise fail(
             "invalid",
             f"Chunks of {chunk:g} s are not possible here.",
-            f"Use {settings.min_chunk_seconds:g} to {settings.max_chunk_seconds:g} s.",
+            f"Use {settings.min_chunk_s:g} to {settings.max_chunk_s:g} s.",
             param="chunk_seconds",
         )
     overlap = usual_overlap_seconds(settings, chunk) if fields.overlap_seconds is None else fields.overlap_seconds

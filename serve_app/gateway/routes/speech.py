@@ -18,12 +18,12 @@ from deployments.settings import PieceSettings, StrictModel
 from deployments.tasks.speech import SpeechTask, by_speakers, choose_voice, nothing_to_say
 from deployments.text.segmentation import cut_into_pieces
 from deployments.text.sources import PieceSource, WholeText
-from serve_app.config import PRESETS, Preset
 from serve_app.gateway.bodies.input_thread import in_input_thread
 from serve_app.gateway.bodies.json_bodies import read_json
 from serve_app.gateway.errors import ModelName
 from serve_app.gateway.routes.voices import cannot_clone, owner_of
 from serve_app.gateway.service import service_of
+from serve_app.gateway.settings import PRESETS, Preset
 from serve_app.gateway.speech.stream import Fallback, SpeechPlan, SpeechStream, heard_by
 from serve_app.gateway.sse import event_stream, stream_of
 from serve_app.gateway.voice_store import is_id
@@ -145,9 +145,9 @@ async def plan_of(
 ) -> SpeechPlan:
     """Everything that decides a stream; `pieces` are those of a text that is whole."""
     service = service_of(connection)
-    settings = service.config.speech
+    settings = service.settings.speech
     pacing = manner.pacing or settings.pacing_mode
-    instructions = manner.instructions if manner.instructions and speaker.traits.heeds(manner.instructions) else ""
+    instructions = manner.instructions if manner.instructions and speaker.traits.follows(manner.instructions) else ""
     fallback = None if pacing == "fast" else await service.fallback_for(speaker.model)
     return SpeechPlan(
         model=speaker.model,
@@ -174,7 +174,7 @@ async def _reference(
 
 
 async def _pieces(text: str, speaker: Speaker, request: Request) -> tuple[str, ...]:
-    settings = service_of(request).config.speech
+    settings = service_of(request).settings.speech
     if len(text) > settings.max_input_characters:
         raise fail(
             "too_large",

@@ -88,7 +88,7 @@ async def speech_as_it_is_written(websocket: WebSocket) -> None:
     """Speaks a text while it is being written."""
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
-    deadline_s = service.config.limits.request_deadline_s
+    deadline_s = service.settings.limits.request_deadline_s
     try:
         with service.sessions.one():
             async with asyncio.timeout(deadline_s):
@@ -155,14 +155,14 @@ class SpeechSession:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._service = service_of(websocket)
-        self._settings = self._service.config.speech.arrival
+        self._settings = self._service.settings.speech.arrival
 
     async def run(self) -> None:
         """To the end of the sound. Raises `MotetError` for what the client is to be told, and `WebSocketDisconnect`."""
         config = await self._config()
         speaker = await speaker_of(config, self._websocket)
         speakers = speakers_of(speaker.traits, speaker.voice)
-        text = ArrivingText(self._service.config.speech.pieces, self._settings, speakers)
+        text = ArrivingText(self._service.settings.speech.pieces, self._settings, speakers)
         plan = await plan_of(config, speaker, text, self._websocket)
         # No more of a text is asked for at once, so the rest of one that is far ahead keeps nobody out.
         reach = plan.request_seconds_of_audio

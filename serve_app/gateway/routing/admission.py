@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from deployments.errors import MotetError, fail
 from serve_app.gateway.routing.placement_queue import PlacementQueue, QueueReport, held_of
-from serve_app.gateway.routing.settings import AdmissionSettings
+from serve_app.gateway.settings import AdmissionSettings
 
 MARGIN = 1.1
 """Measured speeds vary. A client that came back a moment too early would be refused twice."""

@@ -26,8 +26,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import fail
 from deployments.replica.base import ReplicaReport
-from deployments.settings import HealthSettings
-from serve_app.gateway.routing.settings import SpilloverSettings
+from deployments.settings import HealthSettings, SpilloverSettings
 
 Answer = TypeVar("Answer")
 

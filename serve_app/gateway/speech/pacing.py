@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deployments.settings import PacingSettings
+from serve_app.gateway.settings import PacingSettings
 
 FASTER, SLOWER = 1.2, 0.8
 LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from deployments.audio.resample import Resampler
 from deployments.engines.protocols import AudioChunk, Samples, first_reason
-from deployments.settings import PacingSettings
+from serve_app.gateway.settings import PacingSettings
 from serve_app.gateway.speech.concealment import Concealment
 from serve_app.gateway.speech.pacing import Pacer
 from serve_app.gateway.speech.pacing_report import PacingReport

@@ -16,13 +16,13 @@ from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import fail
 from deployments.replica.wire import unpack
-from deployments.settings import PacingSettings
 from deployments.tasks.speech import SpeechTask, no_sound, nothing_to_say, speak
 from deployments.text.sources import PieceSource
 from deployments.text.speakers import without_marks
 from serve_app.gateway.request_timing import Recorder, Timeline
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.settings import PacingSettings
 from serve_app.gateway.speech.piece_cache import PieceCache, stream_key
 from serve_app.gateway.speech.playback import Frame, PacedSpeech
 from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster.models import Placement
 from deployments.errors import MotetError
 from deployments.replica.base import ModelReplica
 from deployments.replica.engine_thread import EngineThread
@@ -17,10 +18,10 @@ from deployments.replica.graph_capture import LONGEST_RECORDING_S, GraphCapture
 from deployments.replica.load import ReplicaLoad
 from deployments.replica.malloc_trim import EVERY_S, MallocTrim
 from deployments.replica.memory_pressure import MemoryGuard
-from serve_app.config import Placement, Steps
+from deployments.settings import StepSettings
 
-STUCK_AFTER_S = Placement().stuck_after_seconds
-IDLE_S = Steps().record_after_idle_s
+STUCK_AFTER_S = Placement().stuck_after_s
+IDLE_S = StepSettings().record_after_idle_s
 
 
 class Recorder:
@@ -54,7 +55,7 @@ class Bench:
         self.replica: Any = ModelReplica.__new__(ModelReplica)
         settings: Any = Placement()  # of a replica's settings, what a check reads
         self.replica._settings = settings
-        self.replica._steps = Steps()
+        self.replica._steps = StepSettings()
         self.replica.thread, self.replica.load = thread, ReplicaLoad(self.clock)
         self.replica.room = MemoryGuard(self.engine, thread, None)  # type: ignore[arg-type]
         self.replica.heap = MallocTrim(None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from deployments.engines.registry import Task
-from deployments.weights import whisper_ctranslate2
+from deployments.weights import convert_whisper
 
 COPIED = ("tokenizer.json", "preprocessor_config.json")
 
 
 def original(folder: Path, work: Path) -> Path:
     """The weights as the `whisper` engine loads them: made in `work` where they are Hugging Face's."""
-    if whisper_ctranslate2.is_ctranslate2(folder):
+    if convert_whisper.is_ctranslate2(folder):
         return folder
     _convert(folder, work, None)
     return work
@@ -23,9 +23,9 @@ def task_of(folder: Path) -> Task:
     return "transcription"
 
 
-def quantise(folder: Path, out: Path, bits: int, group_size: int) -> None:
+def quantize(folder: Path, out: Path, bits: int, group_size: int) -> None:
     """Writes the quantised model of an `original` folder into `out`. Rows are its groups: `group_size` is not used."""
-    source = whisper_ctranslate2.convert(folder) if whisper_ctranslate2.is_ctranslate2(folder) else folder
+    source = convert_whisper.convert(folder) if convert_whisper.is_ctranslate2(folder) else folder
     _convert(source, out, "int8")
 
 

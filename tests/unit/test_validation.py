@@ -25,7 +25,7 @@ class Outer(StrictModel):
 def mistakes(fields: dict[str, Any], most: int | None = None) -> list[str]:
     with pytest.raises(ValidationError) as told:
         Outer.model_validate(fields)
-    return in_words(told.value, Outer, {}, most)
+    return in_words(told.value, Outer, most)
 
 
 def test_each_mistake_has_its_place_and_the_nearest_name() -> None:

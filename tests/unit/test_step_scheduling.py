@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.replica.step_scheduling import Candidate, Playback, StepRequest, choose, on_lanes, padding_share
-from serve_app.config import Steps
+from deployments.settings import StepSettings
 
 NOW = 1000.0
 
@@ -19,7 +19,7 @@ def candidate(name: str, lasts_ms: float, cost: float = 10.0) -> Candidate[str]:
 
 
 def chosen(*waiting: Candidate[str], **settings: object) -> list[str]:
-    steps = Steps.model_validate(settings)
+    steps = StepSettings.model_validate(settings)
     return [c.item for c in choose(waiting, steps, NOW)]
 
 
@@ -44,7 +44,7 @@ def test_an_engine_that_bounds_its_step_gets_who_is_ahead_as_well() -> None:
         Candidate(name, StepRequest(NOW + lasts_s, bounded=True))
         for name, lasts_s in (("ahead", 0.9), ("urgent", 0.05))
     ]
-    assert [c.item for c in choose(streams, Steps(), NOW)] == ["urgent", "ahead"]
+    assert [c.item for c in choose(streams, StepSettings(), NOW)] == ["urgent", "ahead"]
 
 
 def test_a_player_begins_with_its_first_sound_and_goes_on_when_it_ran_dry() -> None:
@@ -73,7 +73,7 @@ def test_a_chat_reply_is_not_stuck_in_a_book() -> None:
 
 def test_on_lanes_a_free_one_is_taken_by_whoever_is_next() -> None:
     """Neither a length, nor a queue, nor a neighbour's hurry leaves a lane without work."""
-    steps = on_lanes(Steps(max_batch_size=1, backlog_cost=1.0), 2)
+    steps = on_lanes(StepSettings(max_batch_size=1, backlog_cost=1.0), 2)
     book = [candidate(f"chapter {n}", 5000 + n, cost=250) for n in range(3)]
     waiting = [*book, candidate("begun", -math.inf), candidate("new", 0, cost=1)]
     assert [c.item for c in choose(waiting, steps, NOW)] == ["begun", "new"]
@@ -92,7 +92,7 @@ def test_padding_share(costs: list[float], share: float) -> None:
 )
 def test_whoever_waits_the_batch_is_sound(streams: list[tuple[float, float]], size: int, padding: float) -> None:
     waiting = [candidate(str(n), lasts, cost) for n, (lasts, cost) in enumerate(streams)]
-    steps = Steps(max_batch_size=size, max_padding_share=padding)
+    steps = StepSettings(max_batch_size=size, max_padding_share=padding)
     batch = choose(waiting, steps, NOW)
     assert len(batch) == len(set(batch))
     assert len(batch) <= size

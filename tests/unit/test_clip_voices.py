@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.engines.lm.clips import ClipVoices
+from deployments.engines.lm.clip_voices import ClipVoices
 from deployments.engines.protocols import Samples, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import write_voices

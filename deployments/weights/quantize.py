@@ -25,8 +25,8 @@ INSTALL = "In the project's folder: pip install --constraint constraints.txt --e
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What to quantise, how, and where to: `source` as in a model's configuration, `strategy` a name in `STRATEGIES`.
+class QuantizationOrder:
+    """What to quantize, how, and where to: `source` as in a model's configuration, `strategy` a name in `STRATEGIES`.
 
     `max_increase` is by how much the word error rate may grow, as a share of all words.
     """
@@ -40,7 +40,7 @@ class Order:
     sha256: Mapping[str, str]
 
 
-class Method(Protocol):
+class Quantizer(Protocol):
     """A module that quantises for one library."""
 
     def original(self, folder: Path, work: Path) -> Path:
@@ -49,14 +49,14 @@ class Method(Protocol):
     def task_of(self, folder: Path) -> Task:
         """What an original does."""
 
-    def quantise(self, folder: Path, out: Path, bits: int, group_size: int) -> None:
+    def quantize(self, folder: Path, out: Path, bits: int, group_size: int) -> None:
         """Writes an original's quantised form into `out`, a folder that is there and empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """What a library can do: in how many bits, in groups of how many weights (none: no choice), and on which engines of
-    ours its models run. `module` is a `Method`."""
+    ours its models run. `module` is a `Quantizer`."""
 
     module: str
     bits: tuple[int, ...]
@@ -66,14 +66,14 @@ class Strategy:
     remedy: str
 
     @property
-    def method(self) -> Method:
+    def method(self) -> Quantizer:
         """Imported when it is used. Raises `MotetError` when its library is missing."""
-        return cast("Method", importlib.import_module(self.module))
+        return cast("Quantizer", importlib.import_module(self.module))
 
 
 STRATEGIES: Mapping[str, Strategy] = {
     "mlx": Strategy(
-        "deployments.weights.quantise_mlx",
+        "deployments.weights.quantize_mlx",
         bits=(4, 8),
         group_sizes=(32, 64, 128),
         engines={"transcription": "mlx_recognition", "speech": "mlx_speech"},
@@ -81,7 +81,7 @@ STRATEGIES: Mapping[str, Strategy] = {
         remedy=f"{INSTALL} '.[mlx,bench]'",
     ),
     "ctranslate2": Strategy(
-        "deployments.weights.quantise_ctranslate2",
+        "deployments.weights.quantize_ctranslate2",
         bits=(8,),
         group_sizes=(),
         engines={"transcription": "whisper"},
@@ -92,7 +92,7 @@ STRATEGIES: Mapping[str, Strategy] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class EvaluationTarget:
     """An engine to try, in a process of its own."""
 
     task: Task
@@ -102,7 +102,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class Evaluation:
     """What a trial found. Sizes are bytes: of the weights' files, of the memory that the loaded model holds, and of the most
     that was held while it worked. `speed` is audio seconds per second of work, `word_error_rate` a share of all words."""
 
@@ -114,17 +114,17 @@ class Findings:
     word_error_rate: float
 
 
-Measure = Callable[[Trial], Findings]
+Measure = Callable[[EvaluationTarget], Evaluation]
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
+class QuantizedModel:
     """A result that was kept."""
 
     out: Path
     engine: str
-    before: Findings
-    after: Findings
+    before: Evaluation
+    after: Evaluation
 
     @property
     def increase(self) -> float:
@@ -132,7 +132,7 @@ class Quantised:
         return self.after.word_error_rate - self.before.word_error_rate
 
 
-def quantise(order: Order, measure: Measure, progress: Callable[[str], None]) -> Quantised:
+def quantize(order: QuantizationOrder, measure: Measure, progress: Callable[[str], None]) -> QuantizedModel:
     """Quantises, measures both, and keeps the result at `order.out` if it is good enough.
 
     Raises `MotetError` when it is not, and for what cannot be done; then nothing is left at `order.out`.
@@ -149,20 +149,20 @@ def quantise(order: Order, measure: Measure, progress: Callable[[str], None]) ->
         progress("before")
         before = measure(trial)
         progress(f"to {order.bits} bits")
-        _with_library(strategy, lambda: strategy.method.quantise(original, made, order.bits, order.group_size))
+        _with_library(strategy, lambda: strategy.method.quantize(original, made, order.bits, order.group_size))
         progress("after")
-        done = Quantised(order.out, trial.engine, before, measure(replace(trial, folder=made)))
+        done = QuantizedModel(order.out, trial.engine, before, measure(replace(trial, folder=made)))
         refuse_worse(done, order.max_increase)
         (made / MANIFEST).write_text(json.dumps(manifest(order, original, made, done), indent=2) + "\n")
         made.rename(order.out)
     return done
 
 
-def check(order: Order) -> Strategy:
+def check(order: QuantizationOrder) -> Strategy:
     """The order's strategy. Raises `MotetError` for what it cannot do, before anything is loaded."""
     strategy = STRATEGIES.get(order.strategy)
     if strategy is None:
-        raise fail("invalid", f"There is no way {order.strategy!r} to quantise.", f"Ways: {', '.join(STRATEGIES)}.")
+        raise fail("invalid", f"There is no way {order.strategy!r} to quantize.", f"Ways: {', '.join(STRATEGIES)}.")
     if order.bits not in strategy.bits:
         able = " or ".join(map(str, strategy.bits))
         raise fail("unsupported", f"{order.strategy} has no weights of {order.bits} bits.", f"Use --bits {able}.")
@@ -174,7 +174,7 @@ def check(order: Order) -> Strategy:
     return strategy
 
 
-def refuse_worse(done: Quantised, most: float) -> None:
+def refuse_worse(done: QuantizedModel, most: float) -> None:
     """Raises `MotetError` for a result whose words are wrong more often than allowed."""
     if done.increase > most:
         raise fail(
@@ -186,7 +186,7 @@ def refuse_worse(done: Quantised, most: float) -> None:
         )
 
 
-def manifest(order: Order, original: Path, made: Path, done: Quantised) -> dict[str, Any]:
+def manifest(order: QuantizationOrder, original: Path, made: Path, done: QuantizedModel) -> dict[str, Any]:
     """What a result was made from and how, with the SHA-256 of every weight file on both sides."""
     return {
         "source": order.source,
@@ -214,13 +214,13 @@ def weight_files(folder: Path) -> Sequence[Path]:
     return sorted(file for file in folder.rglob("*") if file.suffix in WEIGHT_SUFFIXES)
 
 
-def _trial_of(order: Order, strategy: Strategy, original: Path) -> Trial:
+def _trial_of(order: QuantizationOrder, strategy: Strategy, original: Path) -> EvaluationTarget:
     task = _with_library(strategy, lambda: strategy.method.task_of(original))
     engine = strategy.engines.get(task)
     if engine is None:
         cause = f"What a {task} model loses cannot be told by the words of a round trip."
         raise fail("unsupported", cause, f"{order.strategy} quantises: {', '.join(strategy.engines)}.")
-    return Trial(task, engine, strategy.device, original)
+    return EvaluationTarget(task, engine, strategy.device, original)
 
 
 def _with_library(strategy: Strategy, work: Callable[[], Any]) -> Any:

@@ -19,7 +19,7 @@ SMOOTHING = 0.2
 """Weight of the newest step in the running mean of the speed."""
 
 
-class Lanes(Generic[Result]):
+class UtteranceThreads(Generic[Result]):
     """`count` threads. Belongs to the engine's thread, but for the calls that it makes on its own ones."""
 
     def __init__(self, count: int, name: str) -> None:

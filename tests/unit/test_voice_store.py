@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from deployments.engines.protocols import SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk
-from serve_app.config import Limits, Security, Voices
+from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.routes.voices import EVERYONE
+from serve_app.gateway.settings import LimitSettings, VoiceSettings
 from serve_app.gateway.voice_store import SAMPLE_RATE, VoiceStore, is_id
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench
@@ -59,7 +60,7 @@ SINE = np.sin(np.arange(32_000) / 10)
 
 @pytest.fixture
 def store(tmp_path: Path) -> VoiceStore:
-    settings = Voices(folder=str(tmp_path / "voices"), max_voices=3, max_voices_per_key=2, max_seconds=5.0)
+    settings = VoiceSettings(folder=str(tmp_path / "voices"), max_voices=3, max_voices_per_key=2, max_clip_s=5.0)
     return VoiceStore(settings, clock=lambda: 1000.0)
 
 
@@ -77,7 +78,7 @@ def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
 
 def test_what_was_said_of_a_clip_first_stays(tmp_path: Path) -> None:
     times = iter((1000.0, 2000.0, 3000.0, 4000.0))
-    store = VoiceStore(Voices(folder=str(tmp_path)), clock=lambda: next(times))
+    store = VoiceStore(VoiceSettings(folder=str(tmp_path)), clock=lambda: next(times))
     first = store.add("me", clip(), "Ada", CONSENT, None)
     assert store.add("me", clip(), "Renamed", CONSENT, None) == first
     with pytest.raises(MotetError, match=f"another consent.*DELETE /v1/audio/voices/{first.id}") as caught:
@@ -257,7 +258,7 @@ class Cloner(ToneSynthesizer):
 
 
 def bench(tmp_path: Path, synthesizer: ToneSynthesizer | None = None, **settings: Any) -> Bench:
-    return Bench(synthesizer, voices=Voices(folder=str(tmp_path), max_seconds=5.0), **settings)
+    return Bench(synthesizer, voices=VoiceSettings(folder=str(tmp_path), max_clip_s=5.0), **settings)
 
 
 async def upload(client: httpx.AsyncClient, key: str = "", sound: bytes | None = None, **fields: Any) -> httpx.Response:
@@ -309,7 +310,7 @@ async def test_a_model_that_cannot_clone_says_so(tmp_path: Path) -> None:
 
 async def test_a_key_sees_and_uses_its_own_voices_only(tmp_path: Path) -> None:
     digests = tuple(hashlib.sha256(key.encode()).hexdigest() for key in KEYS)
-    service = bench(tmp_path, Cloner(), security=Security(api_key_sha256=digests))
+    service = bench(tmp_path, Cloner(), security=SecuritySettings(api_key_sha256=digests))
     mine, yours = ({"authorization": f"Bearer {key}"} for key in KEYS)
     voice = (await upload(service.client, KEYS[0])).json()["id"]
     for headers, status in ((mine, 200), (yours, 404)):
@@ -403,7 +404,7 @@ async def test_a_form_without_a_clip_or_consent_is_refused(tmp_path: Path) -> No
 
 
 async def test_an_upload_over_the_limit_is_stopped(tmp_path: Path) -> None:
-    answer = await upload(bench(tmp_path, limits=Limits(max_voice_bytes=10_000)).client)
+    answer = await upload(bench(tmp_path, limits=LimitSettings(max_voice_bytes=10_000)).client)
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "body_too_large"
 

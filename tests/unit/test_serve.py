@@ -12,10 +12,13 @@ from ray import serve
 from ray.serve import context
 from ray.serve.schema import ApplicationStatus
 
+from cluster.hardware import MlxClass
+from cluster.models import Model, Placement
 from deployments.errors import MotetError
 from serve_app.cli import doctor_cluster
 from serve_app.cli import serve as serve_command
-from serve_app.config import AppConfig, ConfigFile, HttpAddress, Mlx, Model, Placement
+from serve_app.config import AppConfig
+from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge.settings import VARIABLE, EdgeSettings
 
 
@@ -49,7 +52,7 @@ def test_what_the_service_takes_with_it(
 
 
 def test_without_a_cluster_this_machine_takes_every_class() -> None:
-    placements = (Placement(hardware=Mlx()), Placement())
+    placements = (Placement(hardware=MlxClass()), Placement())
     app = AppConfig(models={"tone": Model(engine="simulated", placements=placements)})
     assert serve_command._own_machine(app)["resources"] == {"mlx": 1.0}
     assert serve_command._own_machine(AppConfig())["resources"] == {}

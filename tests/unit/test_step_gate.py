@@ -8,7 +8,7 @@ import pytest
 
 from deployments.replica.step_gate import StepGate, advance_or_halve
 from deployments.replica.step_scheduling import Candidate, StepRequest
-from serve_app.config import Steps
+from deployments.settings import StepSettings
 
 NEVER_MS = 50.0
 """A settling time that no test here lives to see the end of."""
@@ -18,7 +18,7 @@ class Stage:
     """A gate, and a step that ends when the test says so."""
 
     def __init__(self, **settings: object) -> None:
-        self.gate: StepGate[str] = StepGate(Steps.model_validate(settings), clock=lambda: 0.0)
+        self.gate: StepGate[str] = StepGate(StepSettings.model_validate(settings), clock=lambda: 0.0)
         self.in_step: dict[str, asyncio.Event] = {}
         self.together: dict[str, int] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}

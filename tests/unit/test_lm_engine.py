@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deployments.engines.lm import layers
-from deployments.engines.lm.layers import PROMPT_BLOCK
-from deployments.engines.lm.runaway import Runaway, RunawayLimits
-from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.step_time import WorkRate
-from deployments.engines.lm.voice import (
+from deployments.engines.lm import transformer
+from deployments.engines.lm.engine import (
     LanguageUtterance,
     LanguageVoiceEngine,
     LanguageVoiceOptions,
-    Piece,
+    PieceState,
     next_parts,
-    shares,
+    prompt_shares,
 )
+from deployments.engines.lm.kv_cache import KvCache, Slot
+from deployments.engines.lm.runaway import RunawayGuard, RunawayLimits
+from deployments.engines.lm.transformer import PROMPT_BLOCK
+from deployments.engines.lm.work_rate import WorkRate
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits, Voice
 from deployments.errors import MotetError, fail
 from tests.unit.speech_engine_properties import good, joined
@@ -36,7 +36,7 @@ LIMITS = RunawayLimits(
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Counted(Piece):
+class Counted(PieceState):
     chunks: int
     said: int = 0
 
@@ -51,7 +51,7 @@ class Counting(LanguageVoiceEngine[str, Counted]):
         super().__init__("cpu", LanguageVoiceOptions(runaway=LIMITS, **options), rate=RATE / CHUNK, most=1000)
         self.now_s = 0.0
         self._reading = WorkRate(lambda: self.now_s)
-        self.cache = SlotCache(layers=1, slots=slots, heads=1, capacity=1, head_dim=1, dtype=torch.float32)
+        self.cache = KvCache(layers=1, slots=slots, heads=1, capacity=1, head_dim=1, dtype=torch.float32)
         self.failing = self.poison = False
         self.read_counts: list[list[int]] = []
         self.level = 0.01
@@ -157,7 +157,7 @@ def test_of_prompts_at_least_a_block_is_read_and_all_of_them_while_nobody_speaks
     ],
 )
 def test_a_share_is_whole_blocks_of_the_first_prompts(lengths: list[int], most: int, counts: list[int]) -> None:
-    assert shares(lengths, most) == counts
+    assert prompt_shares(lengths, most) == counts
 
 
 def test_a_rate_is_an_average_that_forgets() -> None:
@@ -234,16 +234,16 @@ def test_a_piece_of_which_nothing_is_heard_says_so_though_it_ended_by_itself() -
 
 
 def test_a_piece_that_was_ended_keeps_its_reason_though_nothing_of_it_is_heard() -> None:
-    guard = Runaway(LIMITS, "abc", rate=10, most=2)
+    guard = RunawayGuard(LIMITS, "abc", rate=10, most=2)
     assert [guard.frame() for _ in range(2)] == [False, True]
     assert guard.over() == "length"
 
 
 def test_frames_that_bring_no_sound_at_all_are_silence_from_the_start_and_between() -> None:
-    guard = Runaway(LIMITS, "a" * 99, rate=10)
+    guard = RunawayGuard(LIMITS, "a" * 99, rate=10)
     assert [guard.frame(soundless=True) for _ in range(10)] == [False] * 9 + [True]
     assert guard.reason == "silence"
-    guard, word = Runaway(LIMITS, "a" * 99, rate=10), np.full(10, 0.1, np.float32)
+    guard, word = RunawayGuard(LIMITS, "a" * 99, rate=10), np.full(10, 0.1, np.float32)
     for _ in range(5):
         assert not any(guard.frame(soundless=True) for _ in range(9))
         assert not guard.frame() and not guard.sound(word, RATE)
@@ -253,16 +253,16 @@ def test_frames_that_bring_no_sound_at_all_are_silence_from_the_start_and_betwee
 
 
 def test_a_text_bounds_its_sound() -> None:
-    guard = Runaway(LIMITS, "abc", rate=10)
+    guard = RunawayGuard(LIMITS, "abc", rate=10)
     assert guard.most_tokens == 40
     assert [guard.frame() for _ in range(40)] == [False] * 39 + [True]
     assert guard.reason == "length"
-    assert Runaway(LIMITS, "abc", rate=10, most=7).most_tokens == 7
+    assert RunawayGuard(LIMITS, "abc", rate=10, most=7).most_tokens == 7
 
 
 @pytest.mark.parametrize("circle", [(5,), (1, 2), (3, 1, 4, 1, 5, 9, 2)])
 def test_tokens_that_go_round_in_a_circle_are_a_repetition(circle: tuple[int, ...]) -> None:
-    guard = Runaway(LIMITS, "a long text" * 9, rate=20)
+    guard = RunawayGuard(LIMITS, "a long text" * 9, rate=20)
     said = list(range(10, 25)) + list(circle) * 30
     ends = [guard.token(token) for token in said]
     assert guard.reason == "repetition"
@@ -270,13 +270,13 @@ def test_tokens_that_go_round_in_a_circle_are_a_repetition(circle: tuple[int, ..
 
 
 def test_tokens_that_come_back_now_and_then_are_none() -> None:
-    guard = Runaway(LIMITS, "a long text" * 9, rate=20)
+    guard = RunawayGuard(LIMITS, "a long text" * 9, rate=20)
     random = np.random.default_rng(0)
     assert not any(guard.token(int(token)) for token in random.integers(0, 4, 300))
 
 
 def test_a_pause_is_no_silence() -> None:
-    guard = Runaway(LIMITS, "abc", rate=10)
+    guard = RunawayGuard(LIMITS, "abc", rate=10)
     pause, word = np.zeros(60, np.float32), np.full(10, 0.1, np.float32)
     assert not any(guard.sound(part, RATE) for part in (pause, word, pause, word, pause))
     assert guard.sound(pause, RATE) and guard.reason == "silence"
@@ -305,23 +305,27 @@ def test_packed_prompts_and_steps_are_what_each_stream_is_alone() -> None:
     modules = nn.ModuleList([Plain(0), Plain(1)])
     x = torch.randn(12, 16, generator=torch.Generator().manual_seed(3))
 
-    def read(parts: list[Tensor]) -> tuple[Tensor, list[Slot], SlotCache]:
-        cache = SlotCache(layers=2, slots=3, heads=2, capacity=10, head_dim=4, dtype=torch.float32)
+    def read(parts: list[Tensor]) -> tuple[Tensor, list[Slot], KvCache]:
+        cache = KvCache(layers=2, slots=3, heads=2, capacity=10, head_dim=4, dtype=torch.float32)
         slots = [cache.join() for _ in parts]
-        places = layers.places_of([len(part) for part in parts], [0] * len(parts)) / 10
+        places = transformer.packed_positions([len(part) for part in parts], [0] * len(parts)) / 10
         lengths = [len(part) for part in parts]
-        return layers.prefill(layers.stack(modules), torch.cat(parts), lengths, slots, cache, places), slots, cache
+        return (
+            transformer.prefill(transformer.stack(modules), torch.cat(parts), lengths, slots, cache, places),
+            slots,
+            cache,
+        )
 
     def end(part: Tensor) -> Tensor:
         return read([part])[0][0]
 
     ragged, slots, cache = read([x[:4], x[7:10]])
-    assert layers.ends_of([4, 3]).tolist() == [3, 6]
+    assert transformer.last_rows([4, 3]).tolist() == [3, 6]
     torch.testing.assert_close(ragged, torch.stack([end(x[:4]), end(x[7:10])]))
     for offset in range(2):
         positions = torch.tensor([slot.position for slot in slots])
         rows = torch.stack([x[4 + offset], x[10 + offset]])
-        stepped: Any = layers.step(layers.stack(modules), rows, positions, cache, 6, positions / 10)
+        stepped: Any = transformer.step(transformer.stack(modules), rows, positions, cache, 6, positions / 10)
         torch.testing.assert_close(stepped, torch.stack([end(x[: 5 + offset]), end(x[7 : 11 + offset])]))
         for slot in slots:
             slot.position += 1

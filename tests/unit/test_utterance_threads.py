@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from deployments.engines.lanes import Lanes, StepPace
+from deployments.engines.hibari.utterance_threads import StepPace, UtteranceThreads
 
 PATIENCE_S = 20.0
 
@@ -30,7 +30,7 @@ class Work:
 
 
 def test_a_step_ends_with_the_first_and_the_other_goes_on() -> None:
-    lanes, work = Lanes[str](2, "lane"), Work("long", "short", "next")
+    lanes, work = UtteranceThreads[str](2, "lane"), Work("long", "short", "next")
     work.end["short"].set()
     assert lanes.step(work.calls("long", "short")) == {"short": "SHORT"}
     work.end["next"].set()  # on the free lane, beside the long one
@@ -40,7 +40,7 @@ def test_a_step_ends_with_the_first_and_the_other_goes_on() -> None:
 
 
 def test_the_first_named_goes_first_where_not_all_have_a_lane() -> None:
-    lanes, work = Lanes[str](1, "lane"), Work("urgent", "later")
+    lanes, work = UtteranceThreads[str](1, "lane"), Work("urgent", "later")
     work.end["urgent"].set()
     assert lanes.step(work.calls("urgent", "later")) == {"urgent": "URGENT"}
     assert not work.begun["later"].is_set()
@@ -48,11 +48,11 @@ def test_the_first_named_goes_first_where_not_all_have_a_lane() -> None:
 
 def test_a_lane_that_others_free_is_taken_within_the_step() -> None:
     """The only lane works for somebody who is not in this step."""
-    lanes, work = Lanes[str](2, "lane"), Work("a", "b", "c")
+    lanes, work = UtteranceThreads[str](2, "lane"), Work("a", "b", "c")
     work.end["b"].set()
     lanes.step(work.calls("a", "b"))
     with ThreadPoolExecutor(1) as engine:
-        lone = Lanes[str](1, "lane")
+        lone = UtteranceThreads[str](1, "lane")
         work.end["c"].set()
         other = engine.submit(lone.step, work.calls("c"))
         assert other.result(PATIENCE_S) == {"c": "C"}
@@ -65,7 +65,7 @@ def test_a_lane_that_others_free_is_taken_within_the_step() -> None:
 
 
 def test_what_is_forgotten_keeps_its_lane_until_it_ends_and_is_not_taken_up() -> None:
-    lanes, work = Lanes[str](2, "lane"), Work("left", "short", "waits")
+    lanes, work = UtteranceThreads[str](2, "lane"), Work("left", "short", "waits")
     work.end["short"].set()
     lanes.step(work.calls("left", "short"))
     lanes.forget("left")
@@ -80,7 +80,7 @@ def test_an_error_stands_in_its_place() -> None:
     def fails() -> str:
         raise ValueError("bad")
 
-    lanes = Lanes[str](2, "lane")
+    lanes = UtteranceThreads[str](2, "lane")
     assert isinstance(lanes.step({"bad": fails})["bad"], ValueError)
     assert lanes.step({"bad": lambda: "better"}) == {"bad": "better"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from deployments.engines.protocols import StepRecords
+from deployments.engines.protocols import CaptureStats
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.graph_capture import GraphCapture
 from deployments.replica.load import ReplicaLoad
@@ -18,7 +18,7 @@ class Recorder:
     """Wants so many sizes."""
 
     wanted: int
-    counts: StepRecords = field(default_factory=StepRecords)
+    counts: CaptureStats = field(default_factory=CaptureStats)
 
     def capture_one_wanted(self) -> bool:
         if not self.wanted:
@@ -42,9 +42,9 @@ class Engine:
 class Written:
     """Stands for the metrics."""
 
-    told_so_far: list[StepRecords] = field(default_factory=list)
+    told_so_far: list[CaptureStats] = field(default_factory=list)
 
-    def told(self, records: StepRecords) -> None:
+    def told(self, records: CaptureStats) -> None:
         self.told_so_far.append(replace(records))
 
 
@@ -72,7 +72,7 @@ async def test_one_size_is_recorded_in_an_idle_moment(written: Written) -> None:
     record.record_when_idle(60.0, 60.0)  # one at a time
     assert begun == [False, True]
     await settled(record)
-    assert record.records == StepRecords(captures=1, capture_seconds=2.0)
+    assert record.records == CaptureStats(captures=1, capture_seconds=2.0)
     assert written.told_so_far == [record.records]
 
 
@@ -104,7 +104,7 @@ async def test_when_nothing_is_wanted_nothing_is_told(written: Written) -> None:
 def test_every_step_is_told(written: Written) -> None:
     engine = Engine(Recorder(wanted=0))
     assert recording(engine, written).watched(engine.step)([1, 2]) == [1, 2]
-    assert written.told_so_far == [StepRecords(plain=1)]
+    assert written.told_so_far == [CaptureStats(plain=1)]
 
 
 async def test_an_engine_that_records_nothing_is_left_alone(written: Written) -> None:

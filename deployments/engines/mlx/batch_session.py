@@ -18,7 +18,7 @@ MOST_FRAMES = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SessionPiece:
     """A piece that is being spoken; `again` when a session was lost under it."""
 
     number: int
@@ -34,9 +34,9 @@ class SeededSession:
     def __init__(self, model: Any, batch_size: int, options: Mapping[str, object]) -> None:
         self._model = model
         self._options = session_options(model, batch_size, options)
-        self._draws = RowDraws.on(model)
+        self._draws = RowSampler.on(model)
         self._session = self._new()
-        self._pieces: dict[int, Piece] = {}
+        self._pieces: dict[int, SessionPiece] = {}
         self._outcomes: dict[int, Any] = {}
 
     def _new(self) -> Any:
@@ -51,9 +51,9 @@ class SeededSession:
 
     def insert(self, number: int, text: str, voice: str | None, seed: int) -> None:
         """A piece joins at the next step."""
-        self._insert(Piece(number, text, voice, seed))
+        self._insert(SessionPiece(number, text, voice, seed))
 
-    def _insert(self, piece: Piece) -> None:
+    def _insert(self, piece: SessionPiece) -> None:
         self._pieces[piece.number] = piece
         self._draws.join(piece.number, piece.seed)
         self._session.add([_item(piece)])
@@ -105,7 +105,7 @@ class SeededSession:
                 del self._outcomes[piece.number]
                 self._insert(replace(piece, again=True))
 
-    def _refusal(self, piece: Piece) -> Exception | None:
+    def _refusal(self, piece: SessionPiece) -> Exception | None:
         """Why the piece cannot be begun, tried alone."""
         alone = self._new()
         self._draws.join(piece.number, piece.seed)
@@ -120,7 +120,7 @@ class SeededSession:
         return None
 
 
-def _item(piece: Piece) -> Any:
+def _item(piece: SessionPiece) -> Any:
     from mlx_audio.tts.continuous import TTSBatchItem
 
     return TTSBatchItem(sequence_id=piece.number, text=piece.text, voice=piece.voice)
@@ -138,7 +138,7 @@ def session_options(model: Any, batch_size: int, options: Mapping[str, object]) 
     return TTSBatchOptions(max_batch_size=batch_size, lang_code=language, **known)
 
 
-class RowDraws:
+class RowSampler:
     """Draws of a batch that do not depend on who else is in it: each row has a generator state of its own.
 
     mlx-audio's sessions draw for all rows at once from one global generator. Where the model draws through a method of its
@@ -160,7 +160,7 @@ class RowDraws:
         self._counts: dict[int, int] = {}
 
     @classmethod
-    def on(cls, model: Any) -> RowDraws:
+    def on(cls, model: Any) -> RowSampler:
         """Puts itself before the model's own way to draw, if it has one."""
         draw = getattr(model, cls.METHOD, None)
         draws = cls(draw)

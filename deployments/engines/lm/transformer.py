@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.kv_cache import KvCache, Slot, length_mask, write_step
 from deployments.engines.lm.linear import in_blocks
-from deployments.engines.lm.slots import Slot, SlotCache, length_mask, write_step
 
 PROMPT_BLOCK = 64
 """Positions of a prompt that attend as one block. Blocks begin at multiples of it, so a prompt that is read in parts is
 added up in the same order as one that is read at once."""
 
 
-class Layer(Protocol):
+class DecoderLayer(Protocol):
     """One layer of a decoder, without its attention. Both halves treat every row by itself.
 
     `places` are tensors with a row for each of x, such as the cosines and sines of rotary positions; a decoder that adds
@@ -35,23 +35,28 @@ class Layer(Protocol):
         """What follows attention: (n, dim) of `x` and of the attended values (n, heads * head_dim)."""
 
 
-def stack(layers: nn.ModuleList) -> list[Layer]:
+def stack(layers: nn.ModuleList) -> list[DecoderLayer]:
     """The modules, as the layers that they are."""
-    return cast(list[Layer], list(layers))
+    return cast(list[DecoderLayer], list(layers))
 
 
-def places_of(lengths: Sequence[int], starts: Sequence[int]) -> Tensor:
+def packed_positions(lengths: Sequence[int], starts: Sequence[int]) -> Tensor:
     """(n,) int64: the position of every row of packed parts of prompts, each of which begins at its start."""
     return torch.cat([torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)])
 
 
-def ends_of(lengths: Sequence[int]) -> Tensor:
+def last_rows(lengths: Sequence[int]) -> Tensor:
     """(streams,) int64: the last row of each packed prompt."""
     return torch.tensor(list(lengths)).cumsum(0) - 1
 
 
 def prefill(
-    layers: Sequence[Layer], x: Tensor, lengths: Sequence[int], slots: Sequence[Slot], cache: SlotCache, *places: Tensor
+    layers: Sequence[DecoderLayer],
+    x: Tensor,
+    lengths: Sequence[int],
+    slots: Sequence[Slot],
+    cache: KvCache,
+    *places: Tensor,
 ) -> Tensor:
     """Reads the next positions of prompts, packed one after the other without padding; the slots' positions move on.
 
@@ -77,7 +82,7 @@ def prefill(
             for first, end in blocks:
                 y = _attended(q[:, first - start : end - start], keys[:, :, :end], values[:, :, :end], first, masks)
                 parts.append(y.transpose(0, 1).flatten(1))
-        x = x[ends_of(lengths)] if is_last else x
+        x = x[last_rows(lengths)] if is_last else x
         (x,) = in_blocks(lambda *rows, layer=layer: (layer.rest(*rows),), x, torch.cat(parts))
     for slot, length in zip(slots, lengths, strict=True):
         slot.position += length
@@ -112,7 +117,7 @@ def _attended(query: Tensor, keys: Tensor, values: Tensor, first: int, masks: di
 
 
 def step(
-    layers: Iterable[Layer], x: Tensor, positions: Tensor, cache: SlotCache, length: int, *places: Tensor
+    layers: Iterable[DecoderLayer], x: Tensor, positions: Tensor, cache: KvCache, length: int, *places: Tensor
 ) -> Tensor:
     """One more position of the first rows of the cache: (batch, dim) to (batch, dim) after the last layer.
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from deployments.engines.graphs import on_device
-from deployments.engines.lm.layers import PROMPT_BLOCK
-from deployments.engines.lm.runaway import Runaway, RunawayLimits
-from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.step_time import WorkRate
+from deployments.engines.lm.kv_cache import KvCache, Slot
+from deployments.engines.lm.runaway import RunawayGuard, RunawayLimits
+from deployments.engines.lm.transformer import PROMPT_BLOCK
+from deployments.engines.lm.work_rate import WorkRate
 from deployments.engines.options import Bounds, EngineOptions, checked
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import fail
@@ -61,14 +61,14 @@ def options_on_this_thread(spec: EngineSpec, kind: type[OptionsT]) -> OptionsT:
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Piece:
+class PieceState:
     """One piece of text on its way to sound; a model's own piece adds whatever else it keeps.
 
     `prompt` (n, dim) is what is not read yet of what it begins with. It is `spoken` when its last sound is made. `guard`
     counts its tokens and says why it ended; `slot` is its row.
     """
 
-    guard: Runaway
+    guard: RunawayGuard
     slot: Slot
     prompt: Tensor
     spoken: bool = False
@@ -82,17 +82,17 @@ class Piece:
 
 
 VoiceT = TypeVar("VoiceT")
-PieceT = TypeVar("PieceT", bound=Piece)
+PieceT = TypeVar("PieceT", bound=PieceState)
 
 NO_SAMPLES: Samples = np.zeros(0, np.float32)
 
 
-def next_parts(pieces: Sequence[Piece], counts: Sequence[int]) -> list[Tensor]:
+def next_parts(pieces: Sequence[PieceState], counts: Sequence[int]) -> list[Tensor]:
     """The next `counts` positions of each piece's prompt, (count, dim)."""
     return [piece.prompt[:count] for piece, count in zip(pieces, counts, strict=True)]
 
 
-def shares(lengths: Sequence[int], most: int) -> list[int]:
+def prompt_shares(lengths: Sequence[int], most: int) -> list[int]:
     """How much is read of prompts of such lengths, the first ones first: `most` positions together, rounded down to whole
     blocks where a prompt is cut, and at least one block."""
     counts: list[int] = []
@@ -152,13 +152,13 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
     the same sound.
     """
 
-    cache: SlotCache
+    cache: KvCache
     began: float
     """When the present step did, on `time.perf_counter`."""
 
     def __init__(self, device: str, options: LanguageVoiceOptions, *, rate: float, most: int) -> None:
         """The model makes `rate` tokens (or frames) for a second of sound, and `most` of them for a piece."""
-        self.device, self.most_streams, self.most_tokens = device, options.slots, most
+        self.device, self.max_streams, self.most_tokens = device, options.slots, most
         self._runaway, self._rate = options.runaway, rate
         self._read_seconds, self._reading = options.read_ms / 1000, WorkRate()
 
@@ -187,9 +187,9 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         """Frees the piece's slot; safe to call twice."""
         self.cache.leave(piece.slot)
 
-    def guard(self, text: str) -> Runaway:
+    def guard(self, text: str) -> RunawayGuard:
         """What watches over a piece of text."""
-        return Runaway(self._runaway, text, rate=self._rate, most=self.most_tokens)
+        return RunawayGuard(self._runaway, text, rate=self._rate, most=self.most_tokens)
 
     def watch(self, piece: PieceT, samples: Samples, rate: int) -> bool:
         """Whether the piece must end with the samples that `advance` gave. A model that holds some of its sound back tells
@@ -258,7 +258,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         """Reads the whole prompts while no other stream speaks, else as much as `read_ms` allows."""
         lengths = [_piece(utterance).unread for utterance in fresh]
         if len(fresh) < len(everyone):
-            lengths = shares(lengths, self._reading.units_in(self._read_seconds))
+            lengths = prompt_shares(lengths, self._reading.units_in(self._read_seconds))
         pieces, counts = [_piece(utterance) for utterance in fresh[: len(lengths)]], lengths
         with self._beginning_again_on_failure(fresh), self._reading.measuring(sum(counts)):
             if pieces:

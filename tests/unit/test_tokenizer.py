@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from deployments.engines.lm.words import words_of
+from deployments.engines.lm.tokenizer import plain_text_tokenizer
 from tests.unit.vibevoice_models import tokenizer
 
 SPECIAL, ADDED = ("<|vision_pad|>", "<|endoftext|>"), ("<tool_call>",)
@@ -38,7 +38,7 @@ def of_pieces() -> Tokenizer:
 def both(folder: Path, given: Tokenizer) -> tuple[Tokenizer, Tokenizer]:
     file = folder / "tokenizer.json"
     given.save(str(file))
-    return Tokenizer.from_file(str(file)), words_of(file)
+    return Tokenizer.from_file(str(file)), plain_text_tokenizer(file)
 
 
 def ids(made: Tokenizer, text: str) -> Sequence[int]:

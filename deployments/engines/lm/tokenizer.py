@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-class Encoding(Protocol):
+class TokenizedText(Protocol):
     """What a tokenizer makes of a text."""
 
     @property
@@ -18,10 +18,10 @@ class Encoding(Protocol):
         """Token numbers."""
 
 
-class Words(Protocol):
+class TextTokenizer(Protocol):
     """A tokenizer that an engine is given, such as one of the package `tokenizers`."""
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> Encoding:
+    def encode(self, text: str, *, add_special_tokens: bool) -> TokenizedText:
         """The tokens of a text."""
 
 
@@ -29,7 +29,7 @@ NEVER_FOUND = ""
 """A piece of no letters is found in no text, and keeps its number."""
 
 
-def words_of(file: Path) -> Tokenizer:
+def plain_text_tokenizer(file: Path) -> Tokenizer:
     """A `tokenizer.json` without its added tokens, special ones and others: `<|endoftext|>` is thirteen characters. An engine
     puts the marks of its prompts in by number."""
     from tokenizers import Tokenizer

@@ -26,7 +26,7 @@ FILTERED = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class AcousticInput:
     """One piece's codes (n,) and what they are heard with.
 
     `condition` (frames, channels), `mel` (mels, frames) and `style` (192,) are the clip's; `noise` (mels, frames) is what the
@@ -41,12 +41,12 @@ class Spoken:
 
 
 @dataclass(eq=False, slots=True)
-class Sounding:
+class PieceSynthesis:
     """One piece on its way to sound. `condition` (frames, channels) is what the clip and then the piece say; `mel` (mels,
     frames) are the piece's own frames, noise that `solved` of the solver's steps have moved; `vocoded` of them have become
     samples."""
 
-    spoken: Spoken
+    spoken: AcousticInput
     condition: Tensor
     mel: Tensor
     solved: int = 0
@@ -63,7 +63,7 @@ def frames_of(codes: int, duration: float) -> int:
     return int(FEATURES_PER_CODE * codes * FRAMES_PER_FEATURE * duration)
 
 
-class SoundNetworks:
+class AcousticNetworks:
     """The networks behind the language model. `steps` is how many the solver takes; `guidance` is how much further it goes
     from what it would make without a voice and a text."""
 
@@ -94,7 +94,7 @@ class SoundNetworks:
         self._vocoder_fills = convolutions | {UpSample1d: last, LowPassFilter1d: last}
         self._reach = reach_of(config.vocoder)
 
-    def begin(self, rows: Sequence[Spoken]) -> list[Sounding]:
+    def begin(self, rows: Sequence[AcousticInput]) -> list[PieceSynthesis]:
         """Pieces whose sound `advance` makes."""
         lengths = [len(row.codes) for row in rows]
         with ragged(self._codec, lengths, self._codec_fills):
@@ -103,14 +103,17 @@ class SoundNetworks:
             self.stretched(feature[: FEATURES_PER_CODE * length], row.noise.shape[-1])
             for feature, length, row in zip(features, lengths, rows, strict=True)
         ]
-        return [Sounding(row, torch.cat([row.condition, said]), row.noise) for row, said in zip(rows, own, strict=True)]
+        return [
+            PieceSynthesis(row, torch.cat([row.condition, said]), row.noise)
+            for row, said in zip(rows, own, strict=True)
+        ]
 
     def stretched(self, features: Tensor, frames: int) -> Tensor:
         """(frames, channels) of features (n, 1024). Its normalisation looks at a whole row, so rows do not share a batch."""
         stretched: Tensor = self.regulator(features[None], ylens=torch.tensor([frames]))[0]
         return stretched
 
-    def advance(self, rows: Sequence[Sounding], most_frames: int) -> list[Samples]:
+    def advance(self, rows: Sequence[PieceSynthesis], most_frames: int) -> list[Samples]:
         """The next mono float32 samples (n,) of each, at the model's rate: none for those that take more steps.
 
         The first rows come first. The solver's steps go over `most_frames` frames in all, those of clips and of padding
@@ -121,7 +124,7 @@ class SoundNetworks:
         sounds = dict(zip(map(id, ready), self._vocode(ready, most_frames // VOCODED), strict=False))
         return [sounds.get(id(row), np.zeros(0, np.float32)) for row in rows]
 
-    def _solve(self, rows: Sequence[Sounding], most_frames: int) -> None:
+    def _solve(self, rows: Sequence[PieceSynthesis], most_frames: int) -> None:
         left, last_step = most_frames, len(self._times) - 1
         while waiting := [row for row in rows if row.solved < last_step]:
             lengths = [len(row.condition) for row in waiting]
@@ -133,7 +136,7 @@ class SoundNetworks:
             self._euler(waiting[:count], steps)
             left -= steps * work
 
-    def _euler(self, rows: Sequence[Sounding], steps: int) -> None:
+    def _euler(self, rows: Sequence[PieceSynthesis], steps: int) -> None:
         """So many steps from noise to the pieces' own frames, the clip's held before them."""
         lengths = [len(row.condition) for row in rows]
         starts = [row.spoken.mel.shape[-1] for row in rows]
@@ -166,7 +169,7 @@ class SoundNetworks:
 
         return flow
 
-    def _vocode(self, rows: Sequence[Sounding], most_frames: int) -> list[Samples]:
+    def _vocode(self, rows: Sequence[PieceSynthesis], most_frames: int) -> list[Samples]:
         """The next samples of the first rows: each a stretch of frames, heard with as many around it as its sound reaches."""
         stretch = max(most_frames - 2 * self._reach, self._reach)
         stops = [min(row.vocoded + stretch, row.mel.shape[-1]) for row in rows]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deployments.engines.registry import Task
 from deployments.errors import fail
-from deployments.weights import whisper_ctranslate2
+from deployments.weights import convert_whisper
 
 TASKS: dict[str, Task] = {"stt": "transcription", "tts": "speech", "sts": "separation"}
 """mlx-audio's word for what a model does, and ours."""
@@ -21,8 +21,8 @@ TASKS: dict[str, Task] = {"stt": "transcription", "tts": "speech", "sts": "separ
 
 def original(folder: Path, work: Path) -> Path:
     """The weights as mlx-audio loads them. A CTranslate2 Whisper is converted first, and kept."""
-    if whisper_ctranslate2.is_ctranslate2(folder):
-        return whisper_ctranslate2.convert(folder)
+    if convert_whisper.is_ctranslate2(folder):
+        return convert_whisper.convert(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise fail("invalid", f"{folder} has no config.json with safetensors.", "Check --source.", param="source")
     return folder
@@ -33,7 +33,7 @@ def task_of(folder: Path) -> Task:
     return TASKS[_kind(folder)]
 
 
-def quantise(folder: Path, out: Path, bits: int, group_size: int) -> None:
+def quantize(folder: Path, out: Path, bits: int, group_size: int) -> None:
     """Writes the quantised model of an `original` folder into `out`."""
     from mlx_audio.convert import convert
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.protocols import CanBeFull, Memory
+from deployments.engines.protocols import LimitsMemory, Memory
 from deployments.errors import Failure, MotetError
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.memory_pressure import MemoryGuard
@@ -22,9 +22,9 @@ class Tank:
         self.full = False
         self.asked = 0
 
-    def room(self) -> Failure | None:
+    def memory_refusal(self) -> Exception | None:
         self.asked += 1
-        return FULL if self.full else None
+        return MotetError(FULL) if self.full else None
 
     def memory(self) -> Memory:
         return Memory(active_bytes=3, cached_bytes=2, peak_bytes=5)
@@ -109,4 +109,4 @@ async def test_an_engine_that_does_not_know_has_room() -> None:
     await bench.room.ensure()
     await bench.room.check(0)
     assert bench.room.memory is None
-    assert not isinstance(object(), CanBeFull)
+    assert not isinstance(object(), LimitsMemory)

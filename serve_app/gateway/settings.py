@@ -1,0 +1,139 @@
+"""Settings of the gateway, each with its default, bounds and meaning. `serve_app/config.py` composes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, cast
+
+from pydantic import Field, field_validator, model_validator
+
+from deployments.settings import ArrivalSettings, Count, NonNegative, PieceSettings, Positive, StrictModel
+
+Mark = Annotated[float, Field(gt=0, lt=1)]
+Preset = Literal["low-latency", "balanced", "high-stability"]
+
+
+class PacingSettings(StrictModel):
+    """The buffer between an engine and a client, and what happens when audio is late."""
+
+    capacity_ms: Positive = 500.0
+    """Audio that the buffer holds."""
+    low_mark: Mark = 0.3
+    """Below this share of the capacity the stream is urgent."""
+    high_mark: Mark = 0.8
+    """Above this share of the capacity the stream lets others go first."""
+    look_ahead_ms: Positive = 1000.0
+    """How far ahead of its listener a played stream is made."""
+    frame_ms: Positive = 160.0
+    """Audio of one write to the client."""
+    chunk_budget_ms: Positive = 200.0
+    """A chunk that is later than this is concealed."""
+    fallback_after_ms: Positive = 2000.0
+    """When a chunk is later than this, the fallback model takes over."""
+
+    @model_validator(mode="after")
+    def _marks_in_order(self) -> PacingSettings:
+        if self.low_mark >= self.high_mark:
+            raise ValueError("low_mark must be less than high_mark")
+        return self
+
+
+PRESETS: Mapping[Preset, PacingSettings] = {
+    "low-latency": PacingSettings(capacity_ms=200.0, look_ahead_ms=500.0, frame_ms=80.0),
+    "balanced": PacingSettings(),
+    "high-stability": PacingSettings(capacity_ms=1000.0, look_ahead_ms=2000.0),
+}
+
+
+class AdmissionSettings(StrictModel):
+    """How much speech may wait in a gateway replica, in seconds of audio still to be made."""
+
+    max_queued_seconds_of_audio: Positive = 3600.0
+    """The most for one placement. A longer request counts as this much, so it is admitted where nothing else waits."""
+    max_queued_seconds_of_audio_per_key: Positive = 1800.0
+    """The most for one API key over all placements."""
+    max_wait_s: Positive = 10.0
+    """A request whose first audio is predicted to take longer is refused with 429."""
+    speed_memory_s: Positive = 5.0
+    """Time constant with which measured speeds fade."""
+    first_speed: Positive = 20.0
+    """Seconds of audio per second, assumed before anything was measured."""
+    short_seconds_of_audio: NonNegative = 10.0
+    """A request of at most this much may exceed both limits by this much: a book must not keep out a chat reply."""
+    max_retry_after_s: Positive = 60.0
+    """The longest `Retry-After`. A longer prediction would be a guess."""
+    paused_after_s: Positive = 1.0
+    """A client that has requested nothing for this long, such as one that stopped reading, counts as paused."""
+    paused_seconds_of_audio: Positive = 10.0
+    """The most that a paused client counts for: what it may request at once when it goes on."""
+
+
+class SpeechSettings(StrictModel):
+    """How speech requests are answered."""
+
+    pieces: PieceSettings = PieceSettings()
+    arrival: ArrivalSettings = ArrivalSettings()
+    pacing: PacingSettings = PacingSettings()
+    """These settings, or the name of a preset: low-latency, balanced or high-stability."""
+    pacing_mode: Literal["fast", "played"] = "fast"
+    """fast: audio is made as fast as it is read. played: at most `look_ahead_ms` ahead, and late audio is concealed."""
+    fallback_model: str | None = None
+    """The model that takes over from a late one. Without a name it is the first other speech model."""
+    piece_cache_bytes: Count = 64 * 1024 * 1024
+    """Memory for audio of pieces that are spoken again."""
+    admission: AdmissionSettings = AdmissionSettings()
+    request_seconds_of_audio: Positive = 10.0
+    """What a request counts for autoscaling before a replica has seen it."""
+    first_sound_alarm_ms: Positive = 500.0
+    """A first audio that is later than this is counted in `motet_first_sounds_late`."""
+    max_input_characters: Count = 100_000
+    """The longest `input` of a request."""
+    default_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    """The format where a request names none."""
+
+    @field_validator("pacing", mode="before")
+    @classmethod
+    def _preset(cls, pacing: object) -> object:
+        if not isinstance(pacing, str):
+            return pacing
+        if pacing not in PRESETS:
+            raise ValueError(f"there is no preset {pacing!r}; presets: {', '.join(PRESETS)}")
+        return PRESETS[cast(Preset, pacing)]
+
+
+class VoiceSettings(StrictModel):
+    """Uploaded voices."""
+
+    folder: str = "~/.local/share/motet/voices"
+    """Where clips are stored. Gateways on several machines need one shared folder."""
+    max_voices: Count = 1000
+    """The most voices of all API keys."""
+    max_voices_per_key: Count = 100
+    """The most voices of one API key."""
+    min_clip_s: Positive = 1.0
+    """The shortest clip."""
+    max_clip_s: Positive = 30.0
+    """The longest clip."""
+
+
+class LimitSettings(StrictModel):
+    """What a request may contain, and how long it may take."""
+
+    max_body_bytes: Count = 1024 * 1024
+    """The longest body of a route that has no limit of its own."""
+    max_transcription_bytes: Count = 100 * 1024 * 1024
+    """The longest body of a transcription or a translation."""
+    max_separation_bytes: Count = 1024 * 1024 * 1024
+    """The longest body of a separation."""
+    max_voice_bytes: Count = 10 * 1024 * 1024
+    """The longest body that uploads a voice."""
+    body_grace_s: Positive = 10.0
+    """A body may take this long, plus its bytes so far divided by `body_min_bytes_per_s`."""
+    body_min_bytes_per_s: Positive = 16_000.0
+    """The slowest rate of a body."""
+    max_unfinished_bodies: Count = 1024
+    """Bodies in progress of a gateway replica. With more, the slowest is refused."""
+    max_unfinished_bytes: Count = 256 * 1024 * 1024
+    """Memory for bodies in progress of a gateway replica, without the files of forms. With more, the largest is refused."""
+    request_deadline_s: Positive = 3600.0
+    """A request that takes longer is ended."""
