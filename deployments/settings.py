@@ -152,6 +152,8 @@ class SeparationSettings(StrictModel):
     """The longest chunk that a request may ask for."""
     chunkers: Count = 1
     """Chunker replicas. A single one also merges; with more of them, each and the merger have a process of their own."""
+    max_wait_s: Positive = 120.0
+    """A separation whose first chunk is predicted to wait for longer is refused."""
 
     @model_validator(mode="after")
     def _fit(self) -> SeparationSettings:

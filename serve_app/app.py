@@ -12,7 +12,8 @@ from ray.serve import Application, Deployment
 
 from cluster.autoscaling import autoscaling_config
 from cluster.models import Model, Placement
-from deployments.replica.pipeline import Chunker, ChunkerAndMerger, Merger
+from deployments.replica.chunker import Chunker
+from deployments.replica.merger import ChunkerAndMerger, Merger
 from deployments.replica.recognizer import Recognizer
 from deployments.replica.separator import Separator
 from deployments.replica.synthesizer import Synthesizer

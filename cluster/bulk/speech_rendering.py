@@ -21,7 +21,7 @@ from deployments.engines.protocols import (
     first_reason,
 )
 from deployments.errors import as_failure
-from deployments.replica.step_gate import advance_or_halve
+from deployments.tasks.engine_calls import advance_or_halve
 from deployments.tasks.speech import by_speakers, choose_voice, no_sound, nothing_to_say, pace_of, stretched
 from deployments.text.segmentation import cut_into_pieces
 

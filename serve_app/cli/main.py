@@ -213,7 +213,7 @@ def transcribe(
     options = RecognitionOptions(_plain_language(language), prompt or None, word_times=words)
     loaded = local.load_model(settings, model, "transcription")
     heard = local.hear(recording, options, loaded, settings.windows)
-    asked = local.Asked(0.0, ("segment", "word") if words else ("segment",))
+    asked = local.TranscriptContents(0.0, ("segment", "word") if words else ("segment",))
     with local.output(out) as to:
         items = _as_it_comes(heard, to.file) if form == "text" else _at_once(heard, form, asked, to.file)
     wall = time.perf_counter() - started
@@ -255,10 +255,10 @@ def separate(
     from serve_app.cli import local
 
     names = tuple(name.strip() for text in stems or () for name in text.split(",") if name.strip())
-    order = local.SeparationOrder(names, chunk_seconds, overlap_seconds)
+    choices = local.SeparationChoices(names, chunk_seconds, overlap_seconds)
     settings = config_file.read_app(_config(config))
     with _progress("Separating") as progress, _source(file) as source:
-        done = local.separate(source, order, settings, model, out, form, progress, started)
+        done = local.separate(source, choices, settings, model, out, form, progress, started)
     _report(f"{', '.join(done.outputs)} ({done.sample_rate} Hz): {_pace(done)}.", done if as_json else None)
 
 

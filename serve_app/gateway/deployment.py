@@ -10,13 +10,13 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from cluster.models import Model, Placement
-from deployments.replica.pipeline import SeparationGraph
 from serve_app.config import AppConfig
 from serve_app.gateway.api import build_api
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.routing.admission import Admission, SessionLimit
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
 from serve_app.gateway.routing.placement import PlacedModel
+from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.service import Service, ServiceSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.voice_store import VoiceStore

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
-from deployments.replica.pipeline import SeparationGraph
 from deployments.settings import SeparationSettings, SpilloverSettings, WindowSettings
+from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.request_timing import Recorder
@@ -22,6 +23,15 @@ from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.settings import LimitSettings, SpeechSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.voice_store import VoiceStore
+
+
+class Separates(Protocol):
+    """Separates recordings: see `SeparationGraph`."""
+
+    def run(
+        self, upload: AsyncIterable[bytes], task: SeparationTask, directory: ModelDirectory, ticket: Ticket, model: str
+    ) -> AsyncGenerator[Merged]:
+        """The separated recording, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,7 @@ class Service:
 
     settings: ServiceSettings
     directory: ModelDirectory
-    graph: SeparationGraph | None
+    graph: Separates | None
     """None if no model separates."""
     admission: Admission
     cache: PieceCache
@@ -56,7 +66,11 @@ class Service:
         time. Raises `MotetError` (overloaded; unavailable if the model is frozen)."""
         self.directory.ensure_not_frozen(name)
         model, settings = self.directory.models[name], self.settings.speech.admission
-        task_wait_s = self.settings.windows.max_wait_s if model.task == "transcription" else settings.max_wait_s
+        task_wait_s = {
+            "speech": settings.max_wait_s,
+            "transcription": self.settings.windows.max_wait_s,
+            "separation": self.settings.separation.max_wait_s,
+        }[model.task]
         key = key_digest(headers) if self.settings.security.api_key_sha256 else None
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)

@@ -26,7 +26,7 @@ from cluster.hardware import CpuClass, Kind
 from cluster.models import Placement
 from deployments.errors import fail
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out
-from serve_app.bench.load import Ask, Connection, Heard, listen, quantile, ready_report
+from serve_app.bench.load import Connection, StreamRequest, StreamResult, listen, quantile, ready_report
 from serve_app.bench.running_service import READY, RunningProgram, free_loopback_port, running_program
 from serve_app.config import DEFAULT_MODELS
 from tests.load.local_cluster import LocalCluster, local_cluster, redis_store
@@ -68,7 +68,7 @@ FAILED = "requests that failed, of all while replicas came and went"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClusterPlan:
     """How long there is load, in seconds, how long the first node is away if it is lost at all, and whether a new node joins
     and replicas are made to follow the load."""
 
@@ -78,8 +78,8 @@ class Plan:
     elastic: bool
 
 
-QUICK = Plan(before_s=3.0, after_s=8.0, away_s=None, elastic=False)
-FULL = Plan(before_s=10.0, after_s=30.0, away_s=62.0, elastic=True)
+QUICK = ClusterPlan(before_s=3.0, after_s=8.0, away_s=None, elastic=False)
+FULL = ClusterPlan(before_s=10.0, after_s=30.0, away_s=62.0, elastic=True)
 """The first node is away for longer than the minute that Ray by itself gives it."""
 
 FIRST_FIGURES = (
@@ -114,7 +114,7 @@ def run(quick: bool) -> Report:
     return carry_out("cluster", wanted, lambda sheet: _measure(sheet, plan), quick=quick)
 
 
-def _measure(sheet: Sheet, plan: Plan) -> None:
+def _measure(sheet: Sheet, plan: ClusterPlan) -> None:
     if plan.away_s is not None:
         with sheet.measuring("the first node is lost"), redis_store() as store, local_cluster(store) as cluster:
             asyncio.run(measure_first(sheet, cluster, plan.before_s, plan.away_s))
@@ -126,12 +126,12 @@ def _measure(sheet: Sheet, plan: Plan) -> None:
 
 
 @dataclass(slots=True)
-class Asked:
+class TriedRequest:
     """One request: when it was over, what became of it, and of its second try if there was one."""
 
     at_s: float
-    first: Heard
-    second: Heard | None = None
+    first: StreamResult
+    second: StreamResult | None = None
 
     @property
     def answered(self) -> bool:
@@ -140,13 +140,13 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Load:
+class ClientLoad:
     """Clients that ask again and again, and once more for what failed."""
 
     service: RunningProgram
     text: str
     model: str = MODEL
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[TriedRequest] = field(default_factory=list)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
     _seeds: Iterator[int] = field(default_factory=itertools.count)
 
@@ -155,11 +155,11 @@ class Load:
         while not self._stopped.is_set():
             first = await self.ask()
             second = None if first.complete else await self.ask()
-            self.asked.append(Asked(time.monotonic(), first, second))
+            self.asked.append(TriedRequest(time.monotonic(), first, second))
 
-    async def ask(self) -> Heard:
+    async def ask(self) -> StreamResult:
         """One try."""
-        return await listen(self.service, Ask(self.model, self.text, next(self._seeds)))
+        return await listen(self.service, StreamRequest(self.model, self.text, next(self._seeds)))
 
     @asynccontextmanager
     async def going_on(self, clients: int = CLIENTS) -> AsyncIterator[None]:
@@ -210,7 +210,7 @@ async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, aw
     cluster.join("cpu")
     service = await asyncio.to_thread(deployed_on, cluster)
     await until(lambda: cluster.ways_in(service.port) == 2, "a way in on both nodes")
-    load, replicas = Load(service, SHORT_TEXT, VOICE), cluster.replicas(f"{VOICE}@cpu")
+    load, replicas = ClientLoad(service, SHORT_TEXT, VOICE), cluster.replicas(f"{VOICE}@cpu")
     asks = [(ask, await _connected_elsewhere(cluster, service)) for ask in _long_asks(before_s + away_s)]
     streams = [asyncio.create_task(listen(service, ask, connection=connection)) for ask, connection in asks]
     await asyncio.sleep(before_s)
@@ -232,10 +232,10 @@ async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, aw
     sheet.put(FIRST_MENDED, await _seconds_until_mended(cluster, load))
 
 
-def _long_asks(restart_after_s: float) -> list[Ask]:
+def _long_asks(restart_after_s: float) -> list[StreamRequest]:
     """Streams as slow as they are played, which end after the first node is back."""
     sentences = math.ceil((restart_after_s + RESTART_S) / SENTENCE_S)
-    return [Ask(VOICE, SENTENCE * sentences, seed, "played") for seed in range(LISTENERS)]
+    return [StreamRequest(VOICE, SENTENCE * sentences, seed, "played") for seed in range(LISTENERS)]
 
 
 async def _connected_elsewhere(cluster: LocalCluster, service: RunningProgram) -> Connection:
@@ -248,7 +248,7 @@ async def _connected_elsewhere(cluster: LocalCluster, service: RunningProgram) -
         writer.transport.abort()
 
 
-def outlived(streams: Sequence[Heard], back_s: float) -> tuple[float, str]:
+def outlived(streams: Sequence[StreamResult], back_s: float) -> tuple[float, str]:
     """The share of streams that are complete, in percent, and in words. Raises `MotetError` when one was over before the node
     was back, and so shows nothing."""
     complete = [heard for heard in streams if heard.complete]
@@ -264,7 +264,7 @@ def _in_words(troubles: Counter[str]) -> str:
     return "; ".join(f"{count} times {what}" for what, count in troubles.items()) or "none failed"
 
 
-async def _seconds_until_mended(cluster: LocalCluster, load: Load) -> float:
+async def _seconds_until_mended(cluster: LocalCluster, load: ClientLoad) -> float:
     for process in cluster.replicas(f"{VOICE}@cpu"):
         os.kill(process, signal.SIGKILL)
     killed_s = time.monotonic()
@@ -300,12 +300,12 @@ def _hardware(kind: Kind) -> dict[str, Any]:
     return {"kind": kind, "cpus": int(kind == "cpu")}
 
 
-async def _measure_loss(sheet: Sheet, plan: Plan, cluster: LocalCluster) -> None:
+async def _measure_loss(sheet: Sheet, plan: ClusterPlan, cluster: LocalCluster) -> None:
     cluster.start()
     cluster.join(*CLASSES)
     with service_on(cluster, _fixed(), {"step_ms": 20}) as service:
         await _until_ready(service, CLASSES)
-        load = Load(service, SHORT_TEXT)
+        load = ClientLoad(service, SHORT_TEXT)
         async with load.going_on():
             await asyncio.sleep(plan.before_s)
             killed_s = time.monotonic()
@@ -323,7 +323,7 @@ async def _measure_loss(sheet: Sheet, plan: Plan, cluster: LocalCluster) -> None
     sheet.put(LOST_RECOVERED, last_s - killed_s, f"{gone} processes killed at once")
 
 
-async def _seconds_until_back(cluster: LocalCluster, load: Load) -> float:
+async def _seconds_until_back(cluster: LocalCluster, load: ClientLoad) -> float:
     """Until a node that joins in place of the lost one has a replica that answers."""
     joined_s = time.monotonic()
     await asyncio.to_thread(cluster.join, "mlx")
@@ -349,7 +349,7 @@ def _elastic() -> list[dict[str, Any]]:
 async def _measure_elastic(sheet: Sheet, cluster: LocalCluster) -> None:
     cluster.start(dict.fromkeys(CLASSES, 1))
     with service_on(cluster, _elastic(), {"step_ms": 200, "character_ms": 30}) as service:
-        load = Load(service, LONG_TEXT)
+        load = ClientLoad(service, LONG_TEXT)
         sheet.put(FROM_ZERO, await _first_sound(load), "the cheapest class; its node starts, and then its replica")
         began_s = time.monotonic()
         async with load.going_on():
@@ -362,9 +362,9 @@ async def _measure_elastic(sheet: Sheet, cluster: LocalCluster) -> None:
         sheet.put(FAILED, sum(not asked.first.complete for asked in load.asked), f"of {len(load.asked)}")
 
 
-async def _first_sound(load: Load) -> float:
+async def _first_sound(load: ClientLoad) -> float:
     heard = await load.ask()
-    load.asked.append(Asked(time.monotonic(), heard))
+    load.asked.append(TriedRequest(time.monotonic(), heard))
     if heard.first_s is None:
         raise fail("unavailable", f"No sound came: {heard.status} {heard.error}")
     return heard.first_s

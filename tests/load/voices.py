@@ -202,7 +202,7 @@ def _without_gates(module: Any) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class VoicesPlan:
     """How much is measured. `seconds` is how long each stream speaks; each setting has so many `tries` to be the best. A
     listener listens for `listening_seconds`; without it there are none."""
 
@@ -214,8 +214,8 @@ class Plan:
     listening_seconds: float | None
 
 
-QUICK = Plan(2.1, 1, 2, (1, 4, 8), (Bucket(8, 320),), None)
-FULL = Plan(5.4, 2, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)), 16.0)
+QUICK = VoicesPlan(2.1, 1, 2, (1, 4, 8), (Bucket(8, 320),), None)
+FULL = VoicesPlan(5.4, 2, 3, CONCURRENCIES, tuple(Bucket(batch, 384) for batch in (1, 4, 8, 16)), 16.0)
 
 
 def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: Any) -> Report:
@@ -266,7 +266,7 @@ SOAK = [
 ]
 
 
-def _wanted(model: str, plan: Plan) -> list[Figure]:
+def _wanted(model: str, plan: VoicesPlan) -> list[Figure]:
     figures = [
         Figure("threads of ours", ""),
         Figure("package, best setting", "audio s/s"),
@@ -299,7 +299,7 @@ def _name(bucket: Bucket) -> str:
     return f"{bucket.batch} rows, {bucket.length} positions"
 
 
-def _measure(sheet: Sheet, contest: Contest, plan: Plan) -> None:
+def _measure(sheet: Sheet, contest: Contest, plan: VoicesPlan) -> None:
     with sheet.measuring("the settings of both sides"):
         counted = _count_products(contest)  # first, because it warms up too
         best = _best_setting(contest, plan.tries)
@@ -350,7 +350,7 @@ def _measure_share(sheet: Sheet, limit: float) -> None:
     sheet.put("5x of the package or 90 % of the limit, 8 streams", nearer, words)
 
 
-def _measure_steps(sheet: Sheet, contest: Contest, plan: Plan) -> None:
+def _measure_steps(sheet: Sheet, contest: Contest, plan: VoicesPlan) -> None:
     for bucket, plain, captured, distance in contest.steps(plan.buckets):
         times = interleaved({"plain": partial(_seconds, plain), "captured": partial(_seconds, captured)}, rounds=30)
         gain = ratio(times["plain"], times["captured"])
@@ -392,7 +392,7 @@ def _best_threads(contest: Contest, tries: int) -> int:
     return max(THREADS, key=lambda threads: max(rates[f"{threads}"]))
 
 
-def _measure_streams(sheet: Sheet, contest: Contest, plan: Plan, best: Setting) -> None:
+def _measure_streams(sheet: Sheet, contest: Contest, plan: VoicesPlan, best: Setting) -> None:
     runs: dict[str, list[Run]] = {}
 
     def kept(name: str, function: Callable[[], Run]) -> float:

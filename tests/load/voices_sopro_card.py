@@ -40,15 +40,17 @@ class LetterText:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SoproCardPlan:
     """`seconds` is how long each stream speaks."""
 
     seconds: float
     steps: StepPlan
 
 
-QUICK = Plan(2.7, StepPlan(rounds=8, steps=(1, 8), recorded=(1, 8), streams=(1, 8)))
-FULL = Plan(5.4, StepPlan(rounds=30, steps=(1, 4, 8, 16, 32), recorded=(1, 4, 8, 16, 32), streams=(1, 4, 8, 16, 32)))
+QUICK = SoproCardPlan(2.7, StepPlan(rounds=8, steps=(1, 8), recorded=(1, 8), streams=(1, 8)))
+FULL = SoproCardPlan(
+    5.4, StepPlan(rounds=30, steps=(1, 4, 8, 16, 32), recorded=(1, 4, 8, 16, 32), streams=(1, 4, 8, 16, 32))
+)
 
 
 class SoproCardContest:

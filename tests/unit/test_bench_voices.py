@@ -16,7 +16,7 @@ from deployments.engines.graphs import Bucket
 from deployments.engines.protocols import AudioChunk
 from serve_app.bench.frame import Figure, Sheet, carry_out
 from tests.load import voices
-from tests.load.voices import Plan, SoproContest, draw, run_package, run_together
+from tests.load.voices import SoproContest, VoicesPlan, draw, run_package, run_together
 from tests.unit.sopro_models import TINY
 
 
@@ -34,7 +34,7 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoproContest:
 
 
 def test_every_figure_is_measured(contest: SoproContest, tmp_path: Path) -> None:
-    plan = Plan(1.6, 1, 1, (1, 4, 8), (Bucket(2, 128), Bucket(8, 128)), 0.4)
+    plan = VoicesPlan(1.6, 1, 1, (1, 4, 8), (Bucket(2, 128), Bucket(8, 128)), 0.4)
     sheet = Sheet(voices._wanted("sopro", plan), print)
     voices._measure(sheet, contest, plan)
     figures = {figure.name: figure for figure in sheet.figures}

@@ -12,7 +12,7 @@ from transformers import PocketTTSAudioTokenizerConfig, PocketTTSConfig
 from serve_app.bench.frame import Sheet
 from tests.load import voices
 from tests.load.voices import run_package, run_together
-from tests.load.voices_pocket import Plan, PocketContest, measure_streams, wanted
+from tests.load.voices_pocket import PocketContest, PocketVoicesPlan, measure_streams, wanted
 
 SECONDS = 0.8
 
@@ -38,7 +38,7 @@ def contest(tmp_path: Path) -> PocketContest:
 
 
 def test_every_figure_is_measured(contest: PocketContest) -> None:
-    plan = Plan(SECONDS, 1, (1, 8))
+    plan = PocketVoicesPlan(SECONDS, 1, (1, 8))
     sheet = Sheet(wanted(plan), print)
     measure_streams(sheet, contest, plan)
     assert all(figure.measured for figure in sheet.figures)

@@ -602,7 +602,7 @@ WITH_IDENTITY = AppConfig(models={"identity": Model(engine="identity")})
 def test_a_long_recording_takes_no_more_memory(tmp_path: Path) -> None:
     """Ten minutes are 19 MB as float32 samples; chunks of one second are 32 KB each."""
     source = write_sound(tmp_path / "in.wav", np.zeros((1, 600 * 8000), np.float32), 8000)
-    order = local.SeparationOrder((), chunk_seconds=1, overlap_seconds=0.2)
+    order = local.SeparationChoices((), chunk_seconds=1, overlap_seconds=0.2)
     seen: list[tuple[int, int]] = []
     with source.open("rb") as recording:
         tracemalloc.start()

@@ -195,7 +195,7 @@ def test_int8_logits_stay_within_their_bound(folder: Path) -> None:
     logits = []
     for precision in ("float32", "int8"):
         engine = loaded(folder, precision=precision, temperature=0.0)
-        decoder, voice = engine.networks.decoder, engine._read("ada")
+        decoder, voice = engine.networks.decoder, engine._clips.of_name("ada")
         with torch.no_grad():
             slot = engine.cache.join()
             prompt = decoder.prompt(voice.style, torch.arange(3, 20), voice.prompt)

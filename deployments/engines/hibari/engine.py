@@ -19,12 +19,11 @@ from hibari.tts import MAX_PHONEMES
 from hibari.voices import VOICES
 
 from deployments.engines.hibari.utterance_threads import StepPace, UtteranceThreads
-from deployments.engines.piece_utterance import PieceUtterance
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.speech import SILENCE, PieceUtterance, cut_at_spaces, unknown_voice
 from deployments.errors import fail
 from deployments.text.english import readable
 
-SILENCE: Samples = np.zeros(0, np.float32)
 STEP_MS = 40.0
 """How long a step may be expected to take, where a piece has a sentence's end to stop at."""
 FIRST_PHONEMES_PER_SECOND = 2000.0
@@ -78,8 +77,7 @@ class HibariEngine:
     def open(self, request: SpeechRequest) -> HibariUtterance:
         """Raises `MotetError` (not_found) for a voice that is not here."""
         if request.voice not in self._voices:
-            known = ", ".join(self._voices)
-            raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
+            raise unknown_voice(request.voice, self._voices)
         return HibariUtterance(request=request, voice=request.voice)
 
     def first_cost(self, request: SpeechRequest) -> float:
@@ -113,7 +111,7 @@ class HibariEngine:
         )
         if noise is None:
             # A piece's noise depends on nothing but the seed and its place, so it sounds the same in any batch.
-            noise = np.random.default_rng([request.seed, request.first_index + utterance.position])
+            noise = np.random.default_rng([request.seed, utterance.index])
             parts = tuple(_parts(voice, utterance.pieces[utterance.position]))
         count = self._pace.fitting(parts)
         if not count:
@@ -125,7 +123,7 @@ class HibariEngine:
 
 def _told(utterance: HibariUtterance, result: _SpokenSentences | Exception | None) -> AudioChunk | Exception:
     """What a step brought the utterance, which goes on from there; None where it is not that far."""
-    index, text = utterance.request.first_index + utterance.position, utterance.pieces[utterance.position]
+    index, text = utterance.index, utterance.pieces[utterance.position]
     if result is None:
         return AudioChunk(SILENCE, SAMPLE_RATE, index, text, last=False, pending=True, piece_over=False)
     if isinstance(result, Exception):
@@ -141,13 +139,7 @@ def _parts(voice: Hibari, text: str) -> Iterator[str]:
     """The phonemes of a piece, as many at a time as the network takes. The package cuts long sentences at clauses; one
     without any, such as a long number, is cut between words: time and memory grow with the longest part."""
     for phonemes in voice.phonemize(readable(text)):
-        while len(phonemes) > MAX_PHONEMES:
-            cut = phonemes.rfind(" ", 1, MAX_PHONEMES + 1)
-            cut = cut if cut > 0 else MAX_PHONEMES
-            yield phonemes[:cut]
-            phonemes = phonemes[cut:].lstrip()
-        if phonemes:
-            yield phonemes
+        yield from cut_at_spaces(phonemes, MAX_PHONEMES)
 
 
 def _voice(name: str, path: Path) -> Hibari:

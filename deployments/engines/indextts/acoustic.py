@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deployments.engines.indextts.config import FEATURES_PER_CODE, FRAMES_PER_FEATURE, IndexConfig, Section
 from deployments.engines.indextts.ragged import Fill, last, mirrored, padded, ragged, zeros
 from deployments.engines.protocols import Samples
+from deployments.engines.speech import SILENCE
 
 VOCODED = 4
 """A frame is as much work for the vocoder as so many are for one of the solver's steps."""
@@ -122,7 +122,7 @@ class AcousticNetworks:
         self._solve(rows, most_frames)
         ready = [row for row in rows if row.solved == len(self._times) - 1 and not row.finished]
         sounds = dict(zip(map(id, ready), self._vocode(ready, most_frames // VOCODED), strict=False))
-        return [sounds.get(id(row), np.zeros(0, np.float32)) for row in rows]
+        return [sounds.get(id(row), SILENCE) for row in rows]
 
     def _solve(self, rows: Sequence[PieceSynthesis], most_frames: int) -> None:
         left, last_step = most_frames, len(self._times) - 1

@@ -6,20 +6,19 @@ stream is its slot in the cache and the codes it has said; everything here is we
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.indextts.config import IndexDecoderConfig
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.kv_cache import KvCache, Slot
 from deployments.engines.lm.linear import Precision, cache_dtype, linear
 from deployments.engines.lm.sampler import NEVER
 from deployments.engines.lm.transformer import prefill, stack, step
-
-Weights = Mapping[str, Tensor]
 
 BLOCK_POSITIONS = 64
 

@@ -26,7 +26,7 @@ from deployments.engines.indextts.decoder import IndexDecoder, penalized
 from deployments.engines.indextts.emotions import EmotionTable
 from deployments.engines.indextts.text import LANGUAGES, IndexTextReader
 from deployments.engines.indextts.voices import ClipEncoder, ClipFeatures, IndexVoice, prepared, voice_of
-from deployments.engines.lm.clip_voices import ClipVoices
+from deployments.engines.lm.clip_voices import ClipVoices, split_language, tagged_voices
 from deployments.engines.lm.engine import (
     LanguageUtterance,
     LanguageVoiceEngine,
@@ -39,8 +39,8 @@ from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, choose, uniforms
 from deployments.engines.options import Bounds
-from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
-from deployments.errors import fail
+from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.speech import SILENCE
 
 PROMPT_BESIDES_TEXT = 6
 """Positions: the voice and two empty ones, the marks before and behind the text, and the code that begins."""
@@ -127,11 +127,10 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     @property
     def traits(self) -> SpeechTraits:
         """22.05 kHz; each voice in the default language, and with its name `<voice>.<language>`."""
-        voices = [Voice(name, self.options.language, "a clip's voice") for name in self._names]
-        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._names for tag in LANGUAGES]
+        voices = tagged_voices(self._names, LANGUAGES, self.options.language)
         return SpeechTraits(
             self.networks.config.sample_rate,
-            tuple(voices),
+            voices,
             voices[0].id if voices else "",
             SLOWEST,
             FASTEST,
@@ -148,15 +147,10 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         return replace(voice, emotion=self.networks.emotions.mixed(voice.emotion, voice.style, strengths)), language
 
     def _voice_and_language(self, request: SpeechRequest) -> tuple[IndexVoice, str]:
-        name, _, tag = request.voice.rpartition(".")
         if request.reference is not None:
             return self._clips.of_reference(request.reference), self.options.language
-        if request.voice in self._names:
-            return self._named(request.voice), self.options.language
-        if name in self._names and tag in LANGUAGES:
-            return self._named(name), tag
-        known = ", ".join(self._names) or "none; send a clip"
-        raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
+        name, language = split_language(request.voice, self._names, LANGUAGES, self.options.language)
+        return self._named(name), language
 
     @property
     def _names(self) -> list[str]:
@@ -235,7 +229,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         self._begin_sound([piece for piece in pieces if piece.ended and piece.codes and piece.sounding is None])
         soundings = [piece.sounding for piece in pieces if piece.sounding is not None]
         sounds = iter(self.networks.sound.advance(soundings, self.options.step_frames))
-        return [self._heard(piece, next(sounds) if piece.sounding else np.zeros(0, np.float32)) for piece in pieces]
+        return [self._heard(piece, next(sounds) if piece.sounding else SILENCE) for piece in pieces]
 
     def _begin_sound(self, pieces: Sequence[IndexPiece]) -> None:
         if pieces:
@@ -304,8 +298,6 @@ def sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: s
 def load(spec: EngineSpec) -> IndexEngine:
     """Loads a folder as docs/indextts.md describes it."""
     options = options_on_this_thread(spec, IndexOptions)
-    if spec.device != "cpu" and options.precision == "int8":
-        raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     folder = Path(spec.folder)
     with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(folder, options, spec.device)

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from deployments.engines.lm.tokenizer import check_token_count
 from deployments.errors import fail
 
 LANGUAGES = ("en", "zh", "es", "ar")
@@ -32,13 +33,7 @@ class IndexTextReader:
         """The token ids of one piece of text. Raises `MotetError` (too_large) for more than the model's places."""
         tag = self._vocabulary.encode_single_token(f"<|{language}|>")
         tokens = [tag, *self._vocabulary.encode_ordinary(f" {self.written(text, language)}")]
-        if len(tokens) > self._most:
-            raise fail(
-                "too_large",
-                f"A piece of the text has {len(tokens)} tokens; the model takes {self._most}.",
-                "End sentences with full stops.",
-                param="input",
-            )
+        check_token_count(len(tokens), self._most)
         return tokens
 
     def language(self, language: str) -> int:

@@ -15,8 +15,8 @@ from deployments.engines.kokoro.int8 import with_int8_convolutions
 from deployments.engines.kokoro.model import KokoroInput, KokoroModel, load_model
 from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemizers, language_of
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
-from deployments.engines.piece_utterance import PieceUtterance
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.speech import SILENCE, PieceUtterance, cut_at_spaces, unknown_voice
 from deployments.errors import fail
 from deployments.text import voice_mix
 
@@ -77,7 +77,7 @@ class KokoroEngine:
             self._sounds([u for u, _ in spoken], [line for _, line in spoken if isinstance(line, KokoroInput)])
         )
         return [
-            line if isinstance(line, Exception) else _advance(utterance, next(sounds) if _is_sound(line) else _SILENCE)
+            line if isinstance(line, Exception) else _advance(utterance, next(sounds) if _is_sound(line) else SILENCE)
             for utterance, line in zip(utterances, prepared, strict=True)
         ]
 
@@ -88,8 +88,7 @@ class KokoroEngine:
 
     def _known(self, name: str) -> str:
         if name not in self._voices:
-            known = ", ".join(self._voices)
-            raise fail("not_found", f"There is no voice {name!r}.", f"Voices: {known}.", param="voice")
+            raise unknown_voice(name, self._voices)
         return name
 
     def _prepared(self, utterance: KokoroUtterance) -> KokoroInput | Exception | None:
@@ -125,16 +124,13 @@ class KokoroEngine:
         return [np.clip(sound.float().cpu().numpy(), -1.0, 1.0) for sound in sounds]
 
 
-_SILENCE: Samples = np.zeros(0, np.float32)
-
-
 def _is_sound(line: KokoroInput | Exception | None) -> bool:
     return isinstance(line, KokoroInput)
 
 
 def _seed(utterance: KokoroUtterance) -> list[int]:
     """A line's noise depends on nothing but the seed and its place, so it sounds the same in any batch."""
-    return [utterance.request.seed, utterance.request.first_index + utterance.position, utterance.spoken_lines]
+    return [utterance.request.seed, utterance.index, utterance.spoken_lines]
 
 
 def _advance(utterance: KokoroUtterance, samples: Samples) -> AudioChunk:
@@ -151,13 +147,7 @@ def _advance(utterance: KokoroUtterance, samples: Samples) -> AudioChunk:
 
 def cut(phonemes: str, most: int) -> tuple[str, ...]:
     """Phonemes in parts of at most `most`, at a space where there is one."""
-    parts = []
-    while len(phonemes) > most:
-        at = phonemes.rfind(" ", 1, most + 1)
-        at = most if at < 0 else at
-        parts.append(phonemes[:at])
-        phonemes = phonemes[at:].lstrip()
-    return tuple(part for part in (*parts, phonemes) if part.strip())
+    return tuple(part for part in cut_at_spaces(phonemes, most) if part.strip())
 
 
 def _voices(folder: Path) -> dict[str, Tensor]:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from deployments.errors import fail
 
+Weights = Mapping[str, Tensor]
+"""Tensors by their name in the checkpoint."""
+
 ShapeT = TypeVar("ShapeT")
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from deployments.engines.protocols import Samples, SpeechRequest, SpeechTraits, Voice, VoiceReference
+from deployments.engines.speech import unknown_voice
 from deployments.errors import MotetError, fail
 
 logger = logging.getLogger("ray.serve")
@@ -53,8 +54,7 @@ class ClipVoices(Generic[VoiceT]):
         names = request.voice.split(",")
         for name in names:
             if name not in self._files:
-                known = ", ".join(self._files) or "none; send a clip"
-                raise fail("not_found", f"There is no voice {name!r}.", f"Voices: {known}.", param="voice")
+                raise unknown_voice(name, self._files)
         return tuple(self.of_name(name) for name in names)
 
     def of_reference(self, clip: VoiceReference) -> VoiceT:
@@ -93,6 +93,24 @@ class ClipVoices(Generic[VoiceT]):
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
         return self._kept[clip_id]
+
+
+def tagged_voices(names: Iterable[str], languages: Iterable[str], default: str) -> tuple[Voice, ...]:
+    """The voices of a model that speaks several languages with each clip: `<name>` in the `default` language ("" means any),
+    and `<name>.<language>`."""
+    voices = [Voice(name, default or "und", "a clip's voice") for name in names]
+    tagged = [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in names for tag in languages]
+    return (*voices, *tagged)
+
+
+def split_language(voice: str, names: Collection[str], languages: Collection[str], default: str) -> tuple[str, str]:
+    """The clip and the language of one of the `tagged_voices`. Raises `MotetError` (not_found) for another voice."""
+    name, _, tag = voice.rpartition(".")
+    if voice in names:
+        return voice, default
+    if name in names and tag in languages:
+        return name, tag
+    raise unknown_voice(voice, names)
 
 
 def _clips_in(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Generic, TypeVar
@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deployments.engines.graphs import on_device
+from deployments.engines.graphs import Bucket, CapturedStep, Step, StepInput, backend_for, on_device
 from deployments.engines.lm.kv_cache import KvCache, Slot
 from deployments.engines.lm.runaway import RunawayGuard, RunawayLimits
 from deployments.engines.lm.transformer import PROMPT_BLOCK
 from deployments.engines.lm.work_rate import WorkRate
 from deployments.engines.options import Bounds, EngineOptions, checked
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits
+from deployments.engines.speech import SILENCE
 from deployments.errors import fail
 
 CaptureSizes = Annotated[tuple[Annotated[int, Bounds(least=1)], ...], Bounds(items=1)]
@@ -47,6 +48,34 @@ class LanguageVoiceOptions(EngineOptions):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptureOptions(EngineOptions):
+    """`engine_options` of a model whose step is captured."""
+
+    capture: Annotated[
+        bool, "Capture the step when the model is loaded, size by size. On a CPU it is compiled, which takes long."
+    ] = False
+    capture_batches: Annotated[CaptureSizes, "Streams of the captured steps."] = (1, 2, 4, 8, 16, 32)
+    capture_lengths: Annotated[CaptureSizes, "Positions that the captured steps attend to."] = (512, 1024)
+
+
+def captured_step(
+    step: Step, inputs: Mapping[str, StepInput], options: CaptureOptions, slots: int, cache: KvCache, device: str
+) -> CapturedStep:
+    """The step of an engine of `slots` streams, captured for the sizes of its options if they ask for it."""
+    captured = CapturedStep(
+        step,
+        inputs,
+        sorted({min(batch, slots) for batch in options.capture_batches}),
+        sorted({min(length, cache.capacity) for length in options.capture_lengths}),
+        backend_for(device) if options.capture else None,
+        device,
+        most=Bucket(slots, cache.capacity),
+    )
+    captured.capture_all()
+    return captured
+
+
 OptionsT = TypeVar("OptionsT", bound=EngineOptions)
 
 
@@ -57,7 +86,11 @@ def options_on_this_thread(spec: EngineSpec, kind: type[OptionsT]) -> OptionsT:
     """
     torch.set_num_threads(spec.threads)
     torch.set_flush_denormal(True)
-    return checked(kind, spec.options, spec.model)
+    options = checked(kind, spec.options, spec.model)
+    if spec.device != "cpu" and getattr(options, "precision", "") == "int8":
+        cause = f"Model {spec.model!r} has precision int8 on {spec.device}; int8 weights run on a CPU only."
+        raise fail("unsupported", cause, "Set its option precision to float32.", param="precision")
+    return options
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -83,8 +116,6 @@ class PieceState:
 
 VoiceT = TypeVar("VoiceT")
 PieceT = TypeVar("PieceT", bound=PieceState)
-
-NO_SAMPLES: Samples = np.zeros(0, np.float32)
 
 
 def next_parts(pieces: Sequence[PieceState], counts: Sequence[int]) -> list[Tensor]:
@@ -234,7 +265,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         with self._beginning_again_on_failure(ready):
             sounds = self.advance([_piece(utterance) for utterance in ready]) if ready else []
         heard = dict(zip(map(id, ready), sounds, strict=True))
-        chunks = [self._chunk(utterance, heard.get(id(utterance), NO_SAMPLES)) for utterance in live]
+        chunks = [self._chunk(utterance, heard.get(id(utterance), SILENCE)) for utterance in live]
         following = iter(chunks)
         return [next(following) if error is None else error for error in errors]
 

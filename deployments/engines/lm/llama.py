@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.kv_cache import KvCache, Slot
 from deployments.engines.lm.linear import STEP_ROWS, AnyPrecision, RowCounts, cache_dtype, linear
 from deployments.engines.lm.rotary import RotaryStack, rms_norm, rotate
 from deployments.engines.lm.transformer import stack
 from deployments.errors import fail
-
-Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from deployments.errors import fail
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -44,3 +46,10 @@ def plain_text_tokenizer(file: Path) -> Tokenizer:
             if mark < len(vocabulary):
                 vocabulary[mark][0] = NEVER_FOUND
     return Tokenizer.from_str(json.dumps(content))
+
+
+def check_token_count(count: int, longest: int) -> None:
+    """Raises `MotetError` (too_large) for a piece of text of more tokens than the model takes."""
+    if count > longest:
+        cause = f"A piece of the text has {count} tokens; the model takes {longest}."
+        raise fail("too_large", cause, "End sentences with full stops.", param="input")

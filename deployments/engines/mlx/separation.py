@@ -7,18 +7,17 @@ on nothing but the seed, the chunk's number and its channel, so a chunk sounds t
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deployments.engines.identity.engine import refusal
 from deployments.engines.mlx.convolution import prepare_cpu_backend
 from deployments.engines.mlx.memory import MlxEngine
 from deployments.engines.mlx.runtime import loading, mx, on_cpu
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
+from deployments.engines.separation import in_equal_batches
 from deployments.errors import fail
 
 STEMS = ("target", "residual")
@@ -49,24 +48,15 @@ class MlxSeparation(MlxEngine):
 
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
         """Chunks of one length go through the network together. A bad one fails alone."""
-        results: dict[int, Stems | Exception] = {}
-        alike: dict[int, list[int]] = defaultdict(list)
-        for position, chunk in enumerate(chunks):
-            if trouble := refusal(chunk, self.traits):
-                results[position] = trouble
-            else:
-                alike[chunk.samples.shape[1]].append(position)
-        for positions in alike.values():
-            results.update(zip(positions, self._together([chunks[p] for p in positions]), strict=True))
-        return [results[position] for position in range(len(chunks))]
+        return in_equal_batches(chunks, self.traits, self._separate_batch)
 
-    def _together(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
+    def _separate_batch(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
         try:
             return self._separated(chunks)
         except Exception as error:
             if len(chunks) == 1:
                 return [error]
-            return [self._together([chunk])[0] for chunk in chunks]
+            return [self._separate_batch([chunk])[0] for chunk in chunks]
 
     def _separated(self, chunks: Sequence[Chunk]) -> Sequence[Stems]:
         rows = np.concatenate([chunk.samples for chunk in chunks])

@@ -19,13 +19,12 @@ from deployments.engines.mlx.batch_session import SeededSession
 from deployments.engines.mlx.convolution import prepare_cpu_backend
 from deployments.engines.mlx.memory import MlxEngine
 from deployments.engines.mlx.runtime import ArrayBridge, loading, mx
-from deployments.engines.piece_utterance import PieceUtterance
 from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.speech import SILENCE, PieceUtterance, unknown_voice
 from deployments.errors import fail
 
 DEFAULT_VOICE = "default"
 """The name of the voice of a model that has but one and does not name it."""
-SILENCE: Samples = np.zeros(0, np.float32)
 MOST_PHONEMES = 510
 
 
@@ -44,14 +43,9 @@ class MlxUtterance(PieceUtterance):
         return text
 
     @property
-    def place(self) -> int:
-        """The place of the next piece in the whole text."""
-        return self.request.first_index + self.position
-
-    @property
     def seed(self) -> int:
         """Of the next piece's draws: of nothing but the request's seed and the piece's place, so the same in any batch."""
-        return (self.request.seed * 1_000_003 + self.place) % 2**32
+        return (self.request.seed * 1_000_003 + self.index) % 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +303,9 @@ class MlxSpeech(MlxEngine):
 
     def open(self, request: SpeechRequest) -> MlxUtterance:
         """Raises `MotetError` (not_found) for a voice that is not here."""
-        if request.voice not in {voice.id for voice in self._voices}:
-            known = ", ".join(voice.id for voice in self._voices)
-            raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
+        names = [voice.id for voice in self._voices]
+        if request.voice not in names:
+            raise unknown_voice(request.voice, names)
         return MlxUtterance(request=request, number=next(self._numbers))
 
     def first_cost(self, request: SpeechRequest) -> float:
@@ -337,7 +331,7 @@ class MlxSpeech(MlxEngine):
         if isinstance(sound, Exception):
             self.close(utterance)
             return sound
-        index, text = utterance.place, utterance.pieces[utterance.position]
+        index, text = utterance.index, utterance.pieces[utterance.position]
         if sound is None:
             return AudioChunk(SILENCE, self._sample_rate, index, text, last=False, pending=True, piece_over=False)
         utterance.position += 1

@@ -16,8 +16,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from deployments.engines.identity.engine import refusal
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
+from deployments.engines.separation import in_equal_batches
 from deployments.errors import MotetError, fail
 
 Spectrum = NDArray[np.complex64]
@@ -120,18 +120,9 @@ class NsNet2Engine:
 
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
         """The stems of each chunk, or an error in its place; chunks of one rate and length are one batch."""
-        results: dict[int, Stems | Exception] = {}
-        alike: dict[tuple[int, int], list[int]] = {}
-        for position, chunk in enumerate(chunks):
-            if refused := refusal(chunk, TRAITS):
-                results[position] = refused
-            else:
-                alike.setdefault((chunk.sample_rate, chunk.samples.shape[1]), []).append(position)
-        for positions in alike.values():
-            results |= zip(positions, self._separate_alike([chunks[position] for position in positions]), strict=True)
-        return [results[position] for position in range(len(chunks))]
+        return in_equal_batches(chunks, TRAITS, self._separate_batch)
 
-    def _separate_alike(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
+    def _separate_batch(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
         try:
             speech = self._networks[chunks[0].sample_rate](np.concatenate([chunk.samples for chunk in chunks]))
         except Exception as error:

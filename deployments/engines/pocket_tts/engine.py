@@ -22,6 +22,7 @@ from deployments.engines.lm.rotary import RotaryStack, rotate
 from deployments.engines.lm.tokenizer import TextTokenizer, plain_text_tokenizer
 from deployments.engines.options import Bounds
 from deployments.engines.protocols import EngineSpec, Samples
+from deployments.engines.speech import SILENCE
 
 LEAST_FRAMES, SHORT_TEXT_WORDS, TAIL, SHORT_TAIL, STEP_FRAMES = 6, 4, 2, 4, 16
 
@@ -119,7 +120,7 @@ class PocketEngine(CloningEngine[PocketPiece]):
                 break
         due = [piece for piece in pieces if piece.spoken or self._missing(piece) <= 0]
         if not due:
-            return [np.zeros(0, np.float32)] * len(pieces)
+            return [SILENCE] * len(pieces)
         latents = torch.nn.utils.rnn.pad_sequence([torch.stack(piece.latents) for piece in due], batch_first=True)
         made = self.codec.decode(self.model.denormalize_latents(latents)).audio_values[:, 0].clamp(-1, 1).cpu().numpy()
         sounds = {id(piece): sound for piece, sound in zip(due, made, strict=True)}
@@ -130,7 +131,7 @@ class PocketEngine(CloningEngine[PocketPiece]):
 
     def _new(self, piece: PocketPiece, sound: Samples | None) -> Samples:
         first, piece.heard = piece.heard, piece.heard if sound is None else len(piece.latents)
-        return np.zeros(0, np.float32) if sound is None else sound[first * self._frame : piece.heard * self._frame]
+        return SILENCE if sound is None else sound[first * self._frame : piece.heard * self._frame]
 
     def _frames(self, pieces: Sequence[PocketPiece]) -> None:
         self.cache.arrange([piece.slot for piece in pieces])

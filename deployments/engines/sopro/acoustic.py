@@ -9,7 +9,7 @@ matrix, without padding; only attention goes stream by stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.linear import BLOCK_ROWS, Precision, RowCounts, in_blocks, linear
 from deployments.engines.lm.rotary import rotary_tables, rotate
 from deployments.engines.sopro.config import SoproModelConfig
 from deployments.errors import fail
 
-Weights = Mapping[str, Tensor]
 FIRST_FRAMES = 512
 LONGEST_FRAMES = 8192
 FRAME_ROWS: RowCounts = {64: 1.0, BLOCK_ROWS: 1.0}

@@ -6,21 +6,20 @@ The state of a stream is its slot in the cache; everything here is weights. A pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deployments.engines.graphs import StepInput
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.kv_cache import KvCache, Slot
 from deployments.engines.lm.linear import Precision, linear
 from deployments.engines.lm.rotary import RotaryStack, rms_norm, rotate
 from deployments.engines.lm.sampler import NEVER, Sampling, choose, forbid
 from deployments.engines.lm.transformer import stack
 from deployments.engines.sopro.config import SoproModelConfig
-
-Weights = Mapping[str, Tensor]
 
 
 class SoproBlock(nn.Module):

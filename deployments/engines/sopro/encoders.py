@@ -6,16 +6,14 @@ The modules carry the names that the published weights have. Mel filters and win
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.sopro.config import SemanticEncoderConfig, SpeakerEncoderConfig, VocoderConfig
-
-Weights = Mapping[str, Tensor]
 
 
 def power_mel(wav: Tensor, window: Tensor, filters: Tensor, hop: int, power: float) -> Tensor:

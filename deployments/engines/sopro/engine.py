@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deployments.engines.graphs import Bucket, CapturedStep, backend_for, on_device
-from deployments.engines.lm.clip_voices import ClipVoices
+from deployments.engines.graphs import on_device
+from deployments.engines.lm.checkpoint import Weights
+from deployments.engines.lm.clip_voices import ClipVoices, split_language, tagged_voices
 from deployments.engines.lm.engine import (
-    NO_SAMPLES,
+    CaptureOptions,
     CaptureSizes,
     LanguageUtterance,
     LanguageVoiceEngine,
     LanguageVoiceOptions,
     PieceState,
+    captured_step,
     next_parts,
     options_on_this_thread,
 )
@@ -36,15 +38,16 @@ from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.sampler import Sampling, uniforms
 from deployments.engines.lm.work_rate import WorkRate
 from deployments.engines.options import Bounds
-from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits
 from deployments.engines.sopro.acoustic import AcousticFrames, AcousticHead, AcousticState
 from deployments.engines.sopro.config import SoproConfig, read
 from deployments.engines.sopro.decoder import SoproDecoder
-from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, Weights
+from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
 from deployments.engines.sopro.text import LANGUAGES, SoproTextEncoder, SoproTokenizer
 from deployments.engines.sopro.vocoder import SoproVocoder, VocoderFrames, VocoderState
 from deployments.engines.sopro.voices import WARM_UP_FRAMES, SoproNetworks, SoproVoice, listen
+from deployments.engines.speech import SILENCE
 from deployments.errors import fail
 
 LONGEST_PROMPT = 700
@@ -54,7 +57,7 @@ CHUNKS_AHEAD = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoproOptions(LanguageVoiceOptions, KernelOptions):
+class SoproOptions(LanguageVoiceOptions, KernelOptions, CaptureOptions):
     """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
 
     precision: Annotated[Precision, "Of products, at least; int8 is for CPUs and is the faster one there."] = "float32"
@@ -71,11 +74,8 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions):
     top_p: Annotated[float | None, Bounds(above=0, most=1)] = None
     top_k: Annotated[int | None, Bounds(least=0)] = None
     trim_silence: Annotated[bool, "Hold back the silence before, and cut that after, each piece."] = True
-    capture: Annotated[
-        bool, "Record the decoder's step at the start, bucket by bucket. On a CPU it is compiled, which takes long."
-    ] = False
-    capture_batches: Annotated[CaptureSizes, "Rows of the recorded steps."] = (1, 4, 8)
-    capture_lengths: Annotated[CaptureSizes, "Positions they look back at: prompt and tokens."] = (384,)
+    capture_batches: CaptureSizes = (1, 4, 8)
+    capture_lengths: CaptureSizes = (384,)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -133,31 +133,18 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         )
         self._drawing, self._sounding = WorkRate(), WorkRate()
         with on_device(device):
-            self._prepare_steps()
+            self.cache = networks.decoder.new_cache(options.slots)
+            inputs = networks.decoder.step_inputs(self.cache)
+            self.captured = captured_step(self._decode, inputs, options, options.slots, self.cache, device)
         # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
         self._first_hop = WARM_UP_FRAMES + config.vocoder.n_fft // config.vocoder.hop_length // 2
-
-    def _prepare_steps(self) -> None:
-        networks, options = self.networks, self.options
-        self.cache = networks.decoder.new_cache(options.slots)
-        self.captured = CapturedStep(
-            self._decode,
-            networks.decoder.step_inputs(self.cache),
-            sorted({min(batch, options.slots) for batch in options.capture_batches}),
-            sorted({min(length, self.cache.capacity) for length in options.capture_lengths}),
-            backend_for(self.device) if options.capture else None,
-            self.device,
-            most=Bucket(options.slots, self.cache.capacity),
-        )
-        self.captured.capture_all()
 
     @property
     def traits(self) -> SpeechTraits:
         """24 kHz, at the voice's own pace; each clip in the default language, and with its name `<clip>.<language>`."""
-        voices = [Voice(name, self.options.language or "und", "a clip's voice") for name in self._clips.names]
-        voices += [Voice(f"{name}.{tag}", tag, "a clip's voice") for name in self._clips.names for tag in LANGUAGES]
+        voices = tagged_voices(self._clips.names, LANGUAGES, self.options.language)
         default = voices[0].id if voices else ""
-        return SpeechTraits(self.networks.config.sample_rate, tuple(voices), default, 1.0, 1.0, clones=True)
+        return SpeechTraits(self.networks.config.sample_rate, voices, default, 1.0, 1.0, clones=True)
 
     @property
     def step_ms(self) -> float:
@@ -166,19 +153,10 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
 
     def voice_of(self, request: SpeechRequest) -> tuple[SoproVoice, str]:
         """The request's clip in the default language, or a clip of the folder."""
-        name, _, tag = request.voice.rpartition(".")
         if request.reference is not None:
             return self._clips.of_reference(request.reference), self.options.language
-        if request.voice in self._clips.names:
-            return self._read(request.voice), self.options.language
-        if name in self._clips.names and tag in LANGUAGES:
-            return self._read(name), tag
-        known = ", ".join(self._clips.names) or "none; send a clip"
-        raise fail("not_found", f"There is no voice {request.voice!r}.", f"Voices: {known}.", param="voice")
-
-    def _read(self, name: str) -> SoproVoice:
-        with on_device(self.device):
-            return self._clips.of_name(name)
+        name, language = split_language(request.voice, self._clips.names, LANGUAGES, self.options.language)
+        return self._clips.of_name(name), language
 
     def begin(self, utterance: SoproUtterance) -> SoproPiece:
         """Tokenises the text and draws its random numbers."""
@@ -252,7 +230,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         with self._sounding.measuring(frames):
             sounds = iter(self._sounds(due, targets) if due else [])
         made = {id(piece) for piece in due}
-        return [next(sounds) if id(piece) in made else NO_SAMPLES for piece in pieces]
+        return [next(sounds) if id(piece) in made else SILENCE for piece in pieces]
 
     def _sounds(self, pieces: Sequence[SoproPiece], targets: Sequence[int]) -> list[Samples]:
         """About `chunk_frames` of sound, less before a piece's first sound, what is left at its end."""
@@ -376,8 +354,6 @@ def load(spec: EngineSpec) -> SoproEngine:
     """Loads `config.json`, the four weight files, `tokenizer.model` and the clips of `voices/` from `spec.folder`."""
     folder = Path(spec.folder)
     options = options_on_this_thread(spec, SoproOptions)
-    if spec.device != "cpu" and options.precision == "int8":
-        raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: float32.", param="precision")
     with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(folder, options, spec.device)
     return SoproEngine(networks, SoproTokenizer.read(folder / "tokenizer.model"), folder, options, spec.device)

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from deployments.errors import fail
+from deployments.engines.lm.tokenizer import check_token_count
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -56,13 +56,7 @@ class SoproTokenizer:
         (too_large) for more than 512."""
         tagged = f"{LANGUAGES[language]} {tidy(text)}" if language else tidy(text)
         tokens = [self._bos, *self._ordinary(self._model.encode(tagged, out_type=int), bool(language)), self._eos]
-        if len(tokens) > MOST_TOKENS:
-            raise fail(
-                "too_large",
-                f"A piece of the text has {len(tokens)} tokens; the model takes {MOST_TOKENS}.",
-                "End sentences with full stops.",
-                param="input",
-            )
+        check_token_count(len(tokens), MOST_TOKENS)
         return tokens
 
     def _ordinary(self, tokens: list[int], tagged: bool) -> list[int]:

@@ -7,7 +7,7 @@ the residual that waits for it. The frames of all streams are packed into one ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.linear import BLOCK_ROWS, Precision, RowCounts, in_blocks, linear
 from deployments.engines.sopro.config import VocoderConfig
 from deployments.errors import fail
 
-Weights = Mapping[str, Tensor]
 TAPS = 7
 BLOCK: RowCounts = {64: 1.0, BLOCK_ROWS: 1.0}
 """Frames of one stream's chunk, and a block of several streams' frames."""

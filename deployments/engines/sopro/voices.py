@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.protocols import Samples
 from deployments.engines.sopro.acoustic import AcousticFrames, AcousticHead, AcousticState
 from deployments.engines.sopro.config import SoproConfig
 from deployments.engines.sopro.decoder import SoproDecoder
-from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, Weights, resample, vocoder_mel
+from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder, resample, vocoder_mel
 from deployments.engines.sopro.levels import SHORTEST_SECONDS, crop_on_pause, normalized, output_gain
 from deployments.engines.sopro.vocoder import SoproVocoder, VocoderFrames, VocoderState
 from deployments.errors import fail

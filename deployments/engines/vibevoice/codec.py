@@ -8,7 +8,7 @@ all but the depthwise convolutions are matrix products over rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.feed_forward import FeedForward
 from deployments.engines.lm.linear import AnyPrecision, linear
 from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.config import CodecShape
 
-Weights = Mapping[str, Tensor]
 SMALLEST_INT8 = 256
 """Channels. Narrower layers have few weights and many rows, and rounding every row to bytes usually costs more than it
 saves."""

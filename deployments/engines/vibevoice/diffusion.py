@@ -8,7 +8,6 @@ steps together, so that these weights are read once a frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.linear import AnyPrecision, RowCounts, linear
 from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.config import DiffusionHeadShape
 
 TRAINED_STEPS = 1000
 MOST_BETA = 0.999
-
-Weights = Mapping[str, Tensor]
 ROWS: RowCounts = {2: 1.0, 16: 1.0}
 """One stream and eight: each has two rows, with its text and without."""
 

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deployments.engines.graphs import Bucket, CapturedStep, backend_for, on_device
+from deployments.engines.graphs import on_device
 from deployments.engines.lm.checkpoint import load_weights
 from deployments.engines.lm.cloning_engine import Clips, ClonerOptions, CloningEngine, PromptedPiece
-from deployments.engines.lm.engine import CaptureSizes, LanguageUtterance, options_on_this_thread
+from deployments.engines.lm.engine import CaptureOptions, LanguageUtterance, captured_step, options_on_this_thread
 from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.kv_cache import Slot
 from deployments.engines.lm.linear import AnyPrecision
 from deployments.engines.options import Bounds
 from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest
+from deployments.engines.speech import SILENCE
 from deployments.engines.vibevoice.config import VibeVoiceConfig, read
 from deployments.engines.vibevoice.networks import VibeVoiceFrame, VibeVoiceNetworks
 from deployments.engines.vibevoice.text import ScriptPrompts
@@ -35,7 +36,7 @@ SHORTEST_CLIP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class VibeVoiceOptions(ClonerOptions, KernelOptions):
+class VibeVoiceOptions(ClonerOptions, KernelOptions, CaptureOptions):
     """`engine_options` of a VibeVoice model. What is None has the value of the model's own files."""
 
     precision: Annotated[AnyPrecision, "Of products, at least; bfloat16 on CUDA, int8 or bfloat16 on CPUs."] = "float32"
@@ -45,11 +46,6 @@ class VibeVoiceOptions(ClonerOptions, KernelOptions):
     ] = 2
     guidance: Annotated[float | None, Bounds(least=1, most=10)] = None
     solver_steps: Annotated[int | None, Bounds(least=1, most=100)] = None
-    capture: Annotated[
-        bool, "Record the step at the start, bucket by bucket. On a CPU it is compiled, which takes long."
-    ] = False
-    capture_batches: Annotated[CaptureSizes, "Streams of the recorded steps."] = (1, 2, 4, 8, 16, 32)
-    capture_lengths: Annotated[CaptureSizes, "Positions they look back at."] = (512, 1024)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -76,16 +72,8 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         super().__init__(networks.language, folder, options, device, sample_rate=sample_rate, frame_rate=frame_rate)
         self.networks, self.options, self._script = networks, options, script
         with on_device(device):
-            self.captured = CapturedStep(
-                self._frame,
-                networks.frame_inputs(self.cache),
-                sorted({min(batch, options.slots) for batch in options.capture_batches}),
-                sorted({min(length, self.cache.capacity) for length in options.capture_lengths}),
-                backend_for(device) if options.capture else None,
-                device,
-                most=Bucket(options.slots, self.cache.capacity),
-            )
-            self.captured.capture_all()
+            inputs = networks.frame_inputs(self.cache)
+            self.captured = captured_step(self._frame, inputs, options, options.slots, self.cache, device)
 
     def hear(self, clip: Tensor) -> Tensor:
         """(frames, dim) of its beginning. Raises `MotetError` (invalid) for a clip that is too short."""
@@ -182,7 +170,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
             piece.spoken = name == self.config.stop or piece.guard.frame(soundless=not sounds)
             if piece.spoken:
                 break
-        return np.clip(np.concatenate(kept), -1, 1) if kept else np.zeros(0, np.float32)
+        return np.clip(np.concatenate(kept), -1, 1) if kept else SILENCE
 
     def _frame(self, inputs: Mapping[str, Tensor], length: int) -> Tensor:
         return self.networks.frame(inputs, self.cache, length)
@@ -200,8 +188,6 @@ def _levelled(sound: Tensor, level_db: float | None) -> Tensor:
 def load(spec: EngineSpec) -> VibeVoiceEngine:
     """Loads `config.json`, the weights in safetensors, `tokenizer.json` and the clips of `voices/` from `spec.folder`."""
     folder, options = Path(spec.folder), options_on_this_thread(spec, VibeVoiceOptions)
-    if spec.device != "cpu" and options.precision == "int8":
-        raise fail("unsupported", "Eight-bit weights are for CPUs.", "Set precision: bfloat16.", param="precision")
     config = read(folder)
     with on_device(spec.device), choosing_for(spec, options):
         networks = networks_of(load_weights(folder, spec.device), config, options)

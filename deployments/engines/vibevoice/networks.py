@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deployments.engines.graphs import StepInput
+from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.kv_cache import KvCache
 from deployments.engines.lm.linear import AnyPrecision, RowCounts, linear
 from deployments.engines.lm.llama import LlamaStack
@@ -17,7 +18,6 @@ from deployments.engines.vibevoice.codec import decoder, encode, encoder
 from deployments.engines.vibevoice.config import VibeVoiceConfig
 from deployments.engines.vibevoice.diffusion import DiffusionHead
 
-Weights = Mapping[str, Tensor]
 STEP_ROWS: RowCounts = {2: 1.0, 16: 1.0, 128: 0.25}
 """Of the language model: a stream has two rows, with its text and without."""
 

@@ -69,6 +69,12 @@ class ModelDirectory:
         typical_s = min(known, default=1.0)
         return sorted(placed, key=lambda p: (not p.alive, p.expected_s(typical_s) if p.alive else p.cost))
 
+    def choose(self, name: str, besides: PlacedModel | None = None) -> PlacedModel:
+        """The placement that is expected to answer first, other than `besides` if there is another. One without replicas is
+        chosen only if no other one has any. Call `refresh` before."""
+        in_turn = [placed for placed in self.placements(name) if not self._may_sleep(placed, name)]
+        return next((placed for placed in in_turn if placed is not besides), in_turn[0])
+
     def ensure_not_frozen(self, name: str) -> None:
         """Raises `MotetError` (unavailable) if all replicas of a model are frozen."""
         placed = self.placements(name)
@@ -84,7 +90,7 @@ class ModelDirectory:
     async def call(self, name: str, method: str, *arguments: Any) -> Any:
         """One answer, from the first placement that gives one. Raises `MotetError`."""
         lost: Exception | None = None
-        await self._refresh(name)
+        await self.refresh(name)
         for placed, last in self._in_turn(name):
             if self._may_sleep(placed, name):
                 continue
@@ -108,7 +114,7 @@ class ModelDirectory:
         A `ticket` names the placement to begin with, and gets the one that answers. Raises `MotetError`.
         """
         lost: Exception | None = None
-        await self._refresh(name)
+        await self.refresh(name)
         for placed, last in self._in_turn(name, ticket.placement if ticket else None):
             if self._may_sleep(placed, name):
                 continue
@@ -133,7 +139,8 @@ class ModelDirectory:
         """The hardware classes on which a model has no replica now and starts one on demand."""
         return [placed.kind for placed in self._placed[name] if placed.sleeps]
 
-    async def _refresh(self, name: str) -> None:
+    async def refresh(self, name: str) -> None:
+        """Notices that placements of a model lost their last replica for want of load."""
         for placed in self._placed[name]:
             await placed.refresh()
 

@@ -160,9 +160,7 @@ class PlacedModel:
         with self.request(), self._suspected():
             try:
                 answer = await self.while_alive(_next(items), last=last)
-                if self.alive:
-                    self._learn((self._clock() - asked_s) / place_in_line)
-                self._answered(asked_s)  # after learning: the time to start a replica does not predict the next answer
+                self.note_answer(asked_s, place_in_line)
                 while answer is not _END:
                     yield answer
                     answer = await _next(items)
@@ -232,6 +230,13 @@ class PlacedModel:
         """A replica is lost: requests go to other placements until one answers."""
         self.alive, self._suspected_s = False, self._clock()
         self._start_check()
+
+    def note_answer(self, asked_s: float, place_in_line: int) -> None:
+        """Learns from the first answer to a request that was sent at `asked_s` (monotonic) as the `place_in_line`-th of those
+        under way then."""
+        if self.alive:
+            self._learn((self._clock() - asked_s) / place_in_line)
+        self._answered(asked_s)  # after learning: the time to start a replica does not predict the next answer
 
     def _answered(self, asked_s: float) -> None:
         # An answer to a question from before the last loss proves nothing.
