@@ -1,9 +1,9 @@
-"""The ingress deployment: the HTTP application over the handles of every model. The only file of the gateway that reads the
+"""The ingress deployment: the service over the handles of every model. The only file of the gateway that reads the
 configuration as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -11,7 +11,6 @@ from starlette.types import ASGIApp
 
 from cluster.models import Model, Placement
 from serve_app.config import AppConfig
-from serve_app.gateway.api import build_api
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.routing.admission import Admission, SessionLimit
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
@@ -33,7 +32,9 @@ class Gateway:
         config: AppConfig,
         models: Handles,
         graph: tuple[Sequence[DeploymentHandle[Any]], DeploymentHandle[Any]] | None,
+        build_api: Callable[[Service], ASGIApp],
     ) -> None:
+        self._build_api = build_api
         self._service = Service(
             settings_of(config),
             directory_of(config, models),
@@ -47,7 +48,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""
-        return build_api(self._service)
+        return self._build_api(self._service)
 
 
 def settings_of(config: AppConfig) -> ServiceSettings:

@@ -22,6 +22,7 @@ from serve_app.gateway.routing.admission import Admission, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.settings import LimitSettings, SpeechSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.speech.plan import FallbackVoice
 from serve_app.gateway.voice_store import VoiceStore
 
 
@@ -75,9 +76,9 @@ class Service:
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
 
-    async def fallback_for(self, name: str) -> tuple[str, str, SpeechTraits] | None:
-        """The model that takes over when the model `name` is late, its default voice, and what it can do. None if there is no
-        other speech model, or it does not answer now."""
+    async def fallback_for(self, name: str) -> FallbackVoice | None:
+        """The voice that takes over when the model `name` is late. None if there is no other speech model, or it does not
+        answer now."""
         others = (other for other, model in self.directory.models.items() if model.task == "speech" and other != name)
         chosen = self.settings.speech.fallback_model or next(others, None)
         if chosen is None or chosen == name:
@@ -87,7 +88,7 @@ class Service:
                 traits: SpeechTraits = await self.directory.traits(chosen)
         except (TimeoutError, MotetError):
             return None
-        return (chosen, traits.default_voice, traits) if traits.default_voice else None
+        return FallbackVoice(chosen, traits.default_voice, traits) if traits.default_voice else None
 
 
 def service_of(connection: HTTPConnection) -> Service:

@@ -44,7 +44,8 @@ from serve_app.gateway.service import Service
 from serve_app.gateway.settings import LimitSettings
 from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.piece_cache import PieceCache
-from serve_app.gateway.speech.stream import SpeechPlan, SpeechStream
+from serve_app.gateway.speech.plan import SpeechPlan
+from serve_app.gateway.speech.stream import SpeechStream
 from serve_app.gateway.sse import with_error_event
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes
