@@ -142,7 +142,7 @@ class FailedCall:
 _END = object()
 
 
-def run_here(items: AsyncGenerator[Item]) -> Iterator[Item]:
+def run_here(items: AsyncGenerator[Item]) -> Generator[Item]:
     """Runs a driver whose calls are all local, without an event loop: none of its awaits suspends."""
     try:
         while (item := _sent(anext(items, _END))) is not _END:

@@ -34,11 +34,12 @@ from deployments.engines.protocols import (
     Samples,
     SeparationEngine,
     SpeechEngine,
+    SpeechRequest,
 )
 from deployments.errors import fail
 from deployments.replica.base import load_engine
+from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.separation import SeparationTask, separate_here
-from deployments.tasks.speech import SpeechTask, speak_here
 from deployments.tasks.transcription import text_of, transcribe_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app import profiles
@@ -254,8 +255,8 @@ class Engines:
     def say(self, text: str) -> Samples:
         """The sound of a text."""
         pieces = cut_into_pieces(text, self.config.speech.pieces)
-        task = SpeechTask(pieces, self.speech.traits.default_voice, 1.0, 0)
-        return np.concatenate([chunk.samples for chunk in speak_here(task, self.speech)])
+        request = SpeechRequest(pieces, self.speech.traits.default_voice)
+        return np.concatenate([chunk.samples for chunk in speak_here(request, self.speech)])
 
     def wav(self, text: str) -> bytes:
         """A spoken text, as a file."""

@@ -164,14 +164,14 @@ def say(
     from serve_app.cli import local_speech
 
     app_config = config_file.read_app(_config(config))
-    order = local_speech.SpeechOrder(_text(text, app_config.speech.arrival.pause_s), voice, speed, seed)
+    words = _text(text, app_config.speech.arrival.pause_s)
     with _progress("Speaking") as progress:
-        spoken = local_speech.say(order, app_config, model, path, form, progress, started)
-    _report(
-        f"{'standard output' if path == STDIO else path}: {_pace(spoken)}; first sound after "
-        f"{spoken.first_sound_seconds:.2f} s.",
-        spoken if as_json else None,
-    )
+        spoken = local_speech.say(
+            words, app_config, path, form, progress, started, model=model, voice=voice, speed=speed, seed=seed
+        )
+    target = "standard output" if path == STDIO else path
+    first_sound = f"first sound after {spoken.first_sound_seconds:.2f} s"
+    _report(f"{target}: {_pace(spoken)}; {first_sound}.", spoken if as_json else None)
     if spoken.finish_reason != "stop":
         _note(
             f"Warning: the model did not end by itself ({spoken.finish_reason}) and was stopped: words may be missing. "
