@@ -84,13 +84,13 @@ def _tsv(path: Path, task: Task) -> Iterator[Row]:
     return _table(path, task, partial(csv.reader, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-class _Lines(Iterator[list[str]], Protocol):
+class _CsvReader(Iterator[list[str]], Protocol):
     """A reader of Python's `csv`. `line_num` is how many lines of the file it has read."""
 
     line_num: int
 
 
-def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], _Lines]) -> Iterator[Row]:
+def _table(path: Path, task: Task, reader: Callable[[Iterable[str]], _CsvReader]) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     with open_text(path) as file:
         lines = reader(file)
@@ -130,7 +130,7 @@ def _check_names(names: Sequence[str], task: Task, table: str, *more: str) -> No
             raise fail("invalid", cause, "Leave the one that is meant, or rename the others.")
 
 
-def _next_fields(lines: _Lines, name: str) -> list[str] | None:
+def _next_fields(lines: _CsvReader, name: str) -> list[str] | None:
     """The fields of the next row that is not empty; None at the end.
 
     Raises `csv.Error` for a line that cannot be read, and `MotetError` (invalid) where other lines are lost with it.
