@@ -7,6 +7,7 @@ and the service over HTTP. Engines here run with the same thread settings as in 
 from __future__ import annotations
 
 import http.client
+import io
 import itertools
 import json
 import os
@@ -26,23 +27,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.audio.chunking import AudioChunker, plan_chunks
-from deployments.audio.decode import decode_all
 from deployments.audio.encode import open_encoder
-from deployments.audio.overlap_add import OverlapAdder
-from deployments.audio.resample import rate_for
 from deployments.engines.protocols import (
-    Chunk,
     RecognitionEngine,
     RecognitionOptions,
     Samples,
     SeparationEngine,
     SpeechEngine,
+    SpeechRequest,
 )
 from deployments.errors import fail
 from deployments.replica.base import load_engine
-from deployments.tasks.speech import SpeechTask, speak_here
-from deployments.tasks.transcription import transcribe_here
+from deployments.tasks.in_process_speech import speak_here
+from deployments.tasks.separation import SeparationTask, separate_here
+from deployments.tasks.transcription import text_of, transcribe_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app import profiles
 from serve_app.bench.bare_server import first_replica_of, running_bare_server
@@ -257,8 +255,8 @@ class Engines:
     def say(self, text: str) -> Samples:
         """The sound of a text."""
         pieces = cut_into_pieces(text, self.config.speech.pieces)
-        task = SpeechTask(pieces, self.speech.traits.default_voice, 1.0, 0)
-        return np.concatenate([chunk.samples for chunk in speak_here(task, self.speech)])
+        request = SpeechRequest(pieces, self.speech.traits.default_voice)
+        return np.concatenate([chunk.samples for chunk in speak_here(request, self.speech)])
 
     def wav(self, text: str) -> bytes:
         """A spoken text, as a file."""
@@ -273,23 +271,15 @@ class Engines:
 
     def transcribe(self, recording: bytes) -> str:
         """What a recording says."""
-        heard = transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)
-        return " ".join(transcript.text for _, transcript in heard)
+        return text_of(list(transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)))
 
     def separate(self, recording: bytes) -> bytes:
         """The first stem of a recording, as a file."""
         settings, traits = self.config.separation, self.separation.traits
-        rate = rate_for(self.speech.traits.sample_rate, traits.sample_rates)
-        samples = decode_all(recording, sample_rate=rate, mono=False, max_seconds=settings.max_audio_s)
-        plan = plan_chunks(settings.chunk_s, settings.overlap_s, rate)
-        cutter, merger = AudioChunker(plan, len(samples)), OverlapAdder(plan)
-        joined = []
-        for chunk in cutter.push(samples) + cutter.finish():
-            stems = self.separation.separate([Chunk(chunk.samples, rate, chunk.index)])[0]
-            if isinstance(stems, Exception):
-                raise stems
-            joined.append(merger.push(chunk.index, stems.stems[traits.stems[0]], chunk.last))
-        return wav_of(np.concatenate(joined, axis=-1), rate)
+        task = SeparationTask(traits.sample_rates, settings.chunk_s, settings.overlap_s)
+        parts = list(separate_here(io.BytesIO(recording), task, self.separation, settings.max_audio_s))
+        stem = np.concatenate([part.stems[traits.stems[0]] for part in parts], axis=-1)
+        return wav_of(stem, parts[0].sample_rate)
 
 
 def wav_of(samples: Samples, sample_rate: int) -> bytes:

@@ -89,6 +89,11 @@ class TestInt8(Followed, Int8Properties):
         return loaded(folder)
 
 
+def test_prompts_that_are_read_in_parts_change_no_choice(folder: Path) -> None:
+    """Only the end of a prompt draws a token, however little of it a step reads."""
+    TestInt8().test_batched_equals_single(loaded(folder, precision="int8", read_ms=1e-3, step_ms=1e-3))
+
+
 def test_a_restart_chooses_the_same_kernels_and_says_the_same(folder: Path) -> None:
     request = SpeechRequest((PIECES[1],), "ada", seed=3)
     first, second = (joined(speak(loaded(folder, precision="int8", kernels="measured"), request)) for _ in range(2))
