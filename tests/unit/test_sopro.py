@@ -24,7 +24,7 @@ from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, SoproTokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
-from tests.load.voices import logits_step
+from tests.load.voices_sopro import logits_step
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
 from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.sopro_models import RATE, write_tiny
