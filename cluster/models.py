@@ -101,7 +101,7 @@ class Model(StrictModel):
     """Options of the engine."""
     steps: StepSettings = StepSettings()
     max_wait_s: Positive | None = None
-    """Overrides `max_wait_s` of `speech.admission` or `windows` for this model."""
+    """Overrides `max_wait_s` of `speech.admission`, `windows` or `separation` for this model."""
     placements: Annotated[tuple[Placement, ...], Field(min_length=1)] = (Placement(),)
     """Where it runs, at most once on each hardware class."""
 

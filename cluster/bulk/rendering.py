@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from itertools import islice
+from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
 from cluster.bulk.job import BulkJob, SeparationOrder, TranscriptionOrder
 from cluster.bulk.plan import WorkItem
-from cluster.bulk.results import MILLI_DIGITS, Outcome, Result, digest_of, heard_timing
+from cluster.bulk.results import Outcome, Result, digest_of, rounded_timing
 from cluster.bulk.sound import SoundBytes
 from cluster.bulk.speech_rendering import SpeechRenderer
-from deployments.audio.chunking import PlannedChunk, plan_chunks
-from deployments.audio.decode import AudioDecoder
-from deployments.audio.overlap_add import OverlapAdder
-from deployments.audio.resample import rate_for
 from deployments.engines.protocols import (
-    Chunk,
     RecognitionEngine,
     RecognitionOptions,
     SeparationEngine,
-    Stems,
-    Transcript,
-    Window,
 )
 from deployments.errors import Failure, as_failure, fail
-from deployments.replica.step_gate import advance_or_halve
-from deployments.tasks.separation import chunks_of
-from deployments.tasks.transcription import windows_of
+from deployments.tasks.engine_calls import LocalBatch, run_here
+from deployments.tasks.separation import SeparationTask, separate_here
+from deployments.tasks.transcription import TranscriptWindow, seconds_of, segments_of, text_of, transcribe_all
 
 TRIED_AGAIN = ("engine", "unavailable", "timeout")
 """Kinds of failure that another try may not meet."""
@@ -77,48 +68,33 @@ class TranscriptionRenderer:
         self._engine = engine
         self._order = order
         self._width = width
-        self._rate = engine.traits.sample_rate
         self._options = RecognitionOptions(order.language, order.prompt, word_times=order.word_times)
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
         """See `Renderer`."""
-        heard: dict[int, list[tuple[Window, Transcript]]] = {at: [] for at in range(len(items))}
+        transcripts: dict[int, list[TranscriptWindow]] = {at: [] for at in range(len(items))}
         failures: dict[int, Failure] = {}
-        windows = self._windows(recordings, failures)
-        while batch := list(islice(windows, self._width)):
-            results = advance_or_halve(self._engine.transcribe, [window for _, window in batch])
-            for (at, window), result in zip(batch, results, strict=True):
-                if isinstance(result, Exception):
-                    failures.setdefault(at, as_failure(result))
-                else:
-                    heard[at].append((window, result))
-        return [failures.get(at) or [self._result(item, heard[at])] for at, item in enumerate(items)]
+        for at, window in self._windows([_there(recording) for recording in recordings]):
+            if isinstance(window, Exception):
+                failures[at] = as_failure(window)
+            else:
+                transcripts[at].append(window)
+        return [failures.get(at) or [self._result(item, transcripts[at])] for at, item in enumerate(items)]
 
-    def _windows(
-        self, recordings: Sequence[bytes | None], failures: dict[int, Failure]
-    ) -> Iterator[tuple[int, Window]]:
-        for at, recording in enumerate(recordings):
-            assert recording is not None
-            try:
-                for window in windows_of(recording, self._options, self._rate, self._order.windows):
-                    yield at, window
-            except Exception as error:
-                failures[at] = as_failure(error)
+    def _windows(self, recordings: Sequence[bytes]) -> Iterator[tuple[int, TranscriptWindow | Exception]]:
+        rate, calls = self._engine.traits.sample_rate, LocalBatch(self._engine.transcribe)
+        return run_here(transcribe_all(recordings, self._options, rate, self._order.windows, calls.start, self._width))
 
-    def _result(self, item: WorkItem, heard: Sequence[tuple[Window, Transcript]]) -> Result:
+    def _result(self, item: WorkItem, windows: Sequence[TranscriptWindow]) -> Result:
         assert item.recording is not None
-        segments = [segment for _, transcript in heard for segment in transcript.segments]
-        if self._order.word_times:
-            timings = tuple(heard_timing(w.start, w.end, w.text) for segment in segments for w in segment.words)
-        else:
-            timings = tuple(heard_timing(s.start, s.end, s.text) for s in segments)
-        last = heard[-1][0] if heard else None
+        segments = segments_of(windows)
+        timed = [word for segment in segments for word in segment.words] if self._order.word_times else segments
         return Result(
-            seconds=round(last.start + len(last.samples) / self._rate, MILLI_DIGITS) if last else 0.0,
-            text=" ".join(transcript.text for _, transcript in heard if transcript.text),
+            seconds=seconds_of(windows),
+            text=text_of(windows),
             sha256=item.recording.digest,
-            language=heard[0][1].language if heard else None,
-            timings=timings,
+            language=windows[0].transcript.language if windows else None,
+            timings=tuple(rounded_timing(each.start, each.end, each.text) for each in timed),
         )
 
 
@@ -136,38 +112,36 @@ class SeparationRenderer:
         self._order = order
         self._width = width
         self._stems = tuple(dict.fromkeys(order.stems)) or offered
+        cut = order.separation
+        self._task = SeparationTask(engine.traits.sample_rates, cut.chunk_s, cut.overlap_s)
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
         """See `Renderer`."""
-        return [self._one(recording) for recording in recordings]
+        return [self._one(_there(recording)) for recording in recordings]
 
-    def _one(self, recording: bytes | None) -> Outcome:
-        assert recording is not None
+    def _one(self, recording: bytes) -> Outcome:
         try:
-            return self._separated(recording)
+            return self._separated(io.BytesIO(recording))
         except Exception as error:
             return as_failure(error)
 
-    def _separated(self, recording: bytes) -> list[Result]:
-        settings = self._order.separation
-        with closing(AudioDecoder(io.BytesIO(recording), mono=False, max_seconds=settings.max_audio_s)) as decoder:
-            rate = rate_for(decoder.info.sample_rate, self._engine.traits.sample_rates)
-            plan = plan_chunks(settings.chunk_s, settings.overlap_s, rate)
-            sounds = {stem: SoundBytes(self._order.form, rate, decoder.info.channels) for stem in self._stems}
-            mergers = {stem: OverlapAdder(plan) for stem in self._stems}
-            chunks = chunks_of(decoder, plan, rate)
-            while batch := list(islice(chunks, self._width)):
-                for chunk, parts in zip(batch, self._stems_of(batch, rate), strict=True):
-                    for stem, sound in sounds.items():
-                        sound.write(mergers[stem].push(chunk.index, parts.stems[stem], chunk.last))
-        return [_stem(stem, sound, self._order, rate) for stem, sound in sounds.items()]
+    def _separated(self, recording: io.BytesIO) -> list[Result]:
+        sounds: dict[str, SoundBytes] = {}
+        rate, most_seconds = 0, self._order.separation.max_audio_s
+        with ExitStack() as opened:
+            for merged in separate_here(recording, self._task, self._engine, most_seconds, self._width):
+                for stem in self._stems:
+                    samples, rate = merged.stems[stem], merged.sample_rate
+                    if stem not in sounds:
+                        sound = SoundBytes(self._order.form, rate, len(samples))
+                        sounds[stem] = opened.enter_context(closing(sound))
+                    sounds[stem].write(samples)
+            return [_stem(stem, sound, self._order, rate) for stem, sound in sounds.items()]
 
-    def _stems_of(self, batch: Sequence[PlannedChunk], rate: int) -> Iterator[Stems]:
-        asked = [Chunk(chunk.samples, rate, chunk.index) for chunk in batch]
-        for result in advance_or_halve(self._engine.separate, asked):
-            if isinstance(result, Exception):
-                raise result
-            yield result
+
+def _there(recording: bytes | None) -> bytes:
+    assert recording is not None
+    return recording
 
 
 def _stem(stem: str, sound: SoundBytes, order: SeparationOrder, rate: int) -> Result:

@@ -71,8 +71,8 @@ class Result:
     finish_reason: FinishReason | None = None
 
 
-def heard_timing(start: float, end: float, text: str) -> Timing:
-    """When something is said in a recording, to the millisecond as services tell it."""
+def rounded_timing(start: float, end: float, text: str) -> Timing:
+    """When something is said in a recording, to the millisecond as in the service's answers."""
     return Timing(round(start, MILLI_DIGITS), round(end, MILLI_DIGITS), text.strip())
 
 

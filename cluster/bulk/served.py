@@ -27,7 +27,7 @@ from cluster.bulk.answers import (
 from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
 from cluster.bulk.plan import Batch, WorkItem
 from cluster.bulk.rendering import TRIED_AGAIN
-from cluster.bulk.results import MILLI_DIGITS, Outcome, Result, digest_of, heard_timing
+from cluster.bulk.results import MILLI_DIGITS, Outcome, Result, digest_of, rounded_timing
 from cluster.bulk.rows import read_recording
 from cluster.bulk.sound import WITH_LENGTH, measured, with_length
 from cluster.bulk.workers import Made, made_of
@@ -206,7 +206,7 @@ class _Served:
         def heard_in(answer: httpx.Response) -> Result:
             heard = answer.json()
             told = heard.get("words" if order.word_times else "segments") or []
-            timings = tuple(heard_timing(t["start"], t["end"], str(t.get("word", t.get("text")))) for t in told)
+            timings = tuple(rounded_timing(t["start"], t["end"], str(t.get("word", t.get("text")))) for t in told)
             seconds, text = round(float(heard["duration"]), MILLI_DIGITS), str(heard["text"])
             language = code_of(heard.get("language"))
             return Result(seconds, text, sha256=digest, language=language, timings=timings)

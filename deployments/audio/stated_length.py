@@ -19,6 +19,11 @@ _MPEG_1, _MONO = 3, 3
 _MPEG_RATES = (44_100, 48_000, 32_000)
 _MPEG_RATE_DIVISORS = {_MPEG_1: 1, 2: 2, 0: 4}
 
+COMPRESSED_BYTES_PER_SECOND = 16_000
+"""Of a recording at 128 kbit/s."""
+LEAST_WAV_BYTES_PER_SECOND, MOST_WAV_BYTES_PER_SECOND = 4_000, 400_000
+"""From 8-bit mono at the lowest rate to 32-bit stereo at 48 kHz."""
+
 ReadAt = Callable[[int, int], bytes]
 """Reads up to a number of bytes from an offset on."""
 
@@ -34,6 +39,16 @@ def stated_seconds(
     if demuxer == "wav" and (bit_rate := stream.codec_context.bit_rate):
         return min(seconds, size_bytes * 8 / bit_rate)
     return seconds
+
+
+def estimated_seconds(head: bytes, size_bytes: int) -> float:
+    """About how long an encoded recording of `size_bytes` is, in seconds, before it is decoded: a WAV by the bytes per second
+    in its header, and any other as one at 128 kbit/s. `head` is its first 32 bytes or more."""
+    per_second = COMPRESSED_BYTES_PER_SECOND
+    if head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt ":
+        stated = int.from_bytes(head[28:32], "little")
+        per_second = min(max(stated, LEAST_WAV_BYTES_PER_SECOND), MOST_WAV_BYTES_PER_SECOND)
+    return size_bytes / per_second
 
 
 def _stated(demuxer: str, container: InputContainer, stream: AudioStream, read_at: ReadAt) -> float | None:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from deployments.engines.protocols import RecognitionEngine, RecognitionOptions, RecognitionTraits, Transcript, Window
 from deployments.errors import Failure
 from deployments.replica.base import ModelReplica
 from deployments.replica.error_log import logged_failure
-from deployments.replica.step_gate import Stepped
 from deployments.replica.step_scheduling import StepRequest
 from deployments.settings import WindowSettings
-from deployments.tasks.transcription import TranscriptWindow, first_second_of_silence, windows_of
+from deployments.tasks.engine_calls import next_in_thread
+from deployments.tasks.transcription import TranscriptWindow, first_second_of_silence, transcribe
 
 
 class Recognizer(ModelReplica):
-    """Listens. Windows of every request share the engine's batches."""
+    """Transcribes. Windows of all requests share the engine's batches."""
 
     def prepare(self, engine: RecognitionEngine, windows: WindowSettings) -> None:
-        """Takes the engine and how recordings are cut."""
+        """Takes the engine, and how recordings are cut."""
         self._engine = engine
         self._windows = windows
         self._stepper = self.stepper(engine.transcribe)
@@ -38,48 +38,40 @@ class Recognizer(ModelReplica):
         Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some.
         """
         await self.room.ensure()
-        cutter = windows_of(recording, options, self._engine.traits.sample_rate, self._windows)
-        running: deque[tuple[Window, asyncio.Task[Stepped[Transcript]]]] = deque()
+        rate, settings = self._engine.traits.sample_rate, self._windows
+        windows = transcribe(
+            recording, options, rate, settings, self._start, settings.windows_in_flight, next_in_thread
+        )
         try:
-            while True:
-                window = await asyncio.to_thread(next, cutter, None)
-                if window is not None:
-                    running.append((window, asyncio.create_task(self._step(window))))
-                while running and (window is None or len(running) >= self._windows.windows_in_flight):
-                    yield await self._oldest(running)
-                if window is None:
-                    return
+            async with aclosing(windows):
+                async for window in windows:
+                    yield window
         except Exception as error:
             yield logged_failure(error, self.model)
-        finally:
-            for _, task in running:
-                task.cancel()
-                task.add_done_callback(_forget)
 
-    async def _oldest(self, running: deque[tuple[Window, asyncio.Task[Stepped[Transcript]]]]) -> TranscriptWindow:
-        window, task = running[0]
-        transcript = (await task).result
-        running.popleft()
-        return TranscriptWindow(transcript, window.start + self._seconds(window))
+    def _start(self, window: Window) -> asyncio.Task[Transcript]:
+        call = asyncio.create_task(self._step(window))
+        call.add_done_callback(_forget)
+        return call
 
-    async def _step(self, window: Window) -> Stepped[Transcript]:
+    async def _step(self, window: Window) -> Transcript:
         with self.load.work(self._seconds(window)):
-            return await self._stepper.step(window, self._wish(window))
+            return (await self._stepper.step(window, self._request(window))).result
 
     def _seconds(self, window: Window) -> float:
         return len(window.samples) / self._engine.traits.sample_rate
 
-    def _wish(self, window: Window) -> StepRequest:
-        """First come, first served. Every window is padded to the model's own length, so all cost the same."""
+    def _request(self, window: Window) -> StepRequest:
+        """First come, first served. Every window is padded to the model's own length, so all have the same cost."""
         return StepRequest(time.monotonic())
 
     async def answer_once(self) -> None:
-        """Listens to a second of almost nothing."""
+        """Transcribes a second of near silence."""
         silence = first_second_of_silence(self._engine.traits.sample_rate)
-        await self._stepper.step(silence, self._wish(silence))
+        await self._stepper.step(silence, self._request(silence))
 
 
-def _forget(task: asyncio.Task[Stepped[Transcript]]) -> None:
-    """Raises the first window's error; asyncio would log the errors of the other windows as never retrieved."""
-    if not task.cancelled():
-        task.exception()
+def _forget(call: asyncio.Task[Transcript]) -> None:
+    """Reads the result: asyncio would log the error of a window that nobody awaits as never retrieved."""
+    if not call.cancelled():
+        call.exception()

@@ -20,6 +20,7 @@ from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import StepMetrics
 from deployments.replica.step_scheduling import Candidate, StepRequest, choose, padding_share
 from deployments.settings import StepSettings
+from deployments.tasks.engine_calls import advance_or_halve
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -166,34 +167,6 @@ class _Outcome(Generic[Result]):
     result: Result | Exception
     started: float
     ended: float
-
-
-def advance_or_halve(
-    advance: Callable[[Sequence[Item]], list[Result | Exception]], items: Sequence[Item]
-) -> list[Result | Exception]:
-    """A batch that fails as a whole is tried once more in halves, so that the half without the poison lives."""
-    try:
-        return _whole(advance(items), items)
-    except Exception as error:
-        if len(items) == 1:
-            return [error]
-        middle = len(items) // 2
-        return [*_or_error(advance, items[:middle]), *_or_error(advance, items[middle:])]
-
-
-def _or_error(
-    advance: Callable[[Sequence[Item]], list[Result | Exception]], items: Sequence[Item]
-) -> list[Result | Exception]:
-    try:
-        return _whole(advance(items), items)
-    except Exception as error:
-        return [error] * len(items)
-
-
-def _whole(results: list[Result | Exception], items: Sequence[Item]) -> list[Result | Exception]:
-    if len(results) != len(items):
-        raise RuntimeError(f"the engine gave {len(results)} results for {len(items)} items")
-    return results
 
 
 def _raised(outcome: _Outcome[Result], came: float) -> Stepped[Result]:

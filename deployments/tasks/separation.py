@@ -1,25 +1,136 @@
-"""From a recording to chunks that can be separated, wherever the engine runs."""
+"""From a recording to its stems: cuts into chunks, calls the engine, and joins neighbours with a fade."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing, closing
+from dataclasses import dataclass
 
-from deployments.audio.chunking import AudioChunker, ChunkPlan, PlannedChunk
-from deployments.audio.decode import AudioDecoder
-from deployments.audio.resample import Resampler
+import numpy as np
+
+from deployments.audio.chunking import AudioChunker, ChunkPlan, PlannedChunk, plan_chunks
+from deployments.audio.decode import AudioDecoder, decode_all
+from deployments.audio.file_source import ByteSource
+from deployments.audio.overlap_add import join
+from deployments.audio.resample import Resampler, rate_for
+from deployments.engines.protocols import Chunk, Samples, SeparationEngine, Stems
 from deployments.settings import SeparationSettings
+from deployments.tasks.engine_calls import Item, LocalBatch, LocalCall, Started, in_order, next_here, run_here
 
 
-def usual_overlap_seconds(settings: SeparationSettings, chunk_seconds: float) -> float:
-    """How much neighbours overlap when nobody says: the settings' share of a chunk, and at most their overlap."""
+@dataclass(frozen=True, slots=True)
+class SeparationTask:
+    """How to separate a recording. `sample_rates` are those the model takes, in Hz; seconds are of audio.
+
+    `description` and `reference` (an encoded recording) say what to take out, to a model that takes them. `size_bytes` is the
+    recording's, where it is known.
+    """
+
+    sample_rates: tuple[int, ...]
+    chunk_seconds: float
+    overlap_seconds: float
+    description: str | None = None
+    reference: bytes | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTicket:
+    """What is known of a chunk without its samples. `plan` is in samples at `sample_rate` Hz."""
+
+    index: int
+    last: bool
+    sample_rate: int
+    channels: int
+    plan: ChunkPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The next finished samples of every stem, each (channels, n) float32 at `sample_rate` Hz."""
+
+    stems: dict[str, Samples]
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return max((samples.shape[-1] for samples in self.stems.values()), default=0) / self.sample_rate
+
+
+def default_overlap_seconds(settings: SeparationSettings, chunk_seconds: float) -> float:
+    """The overlap of chunks of a length that a caller chose: the settings' share of a chunk, at most their overlap."""
     return min(settings.overlap_s, chunk_seconds * settings.overlap_s / settings.chunk_s)
 
 
-def chunks_of(decoder: AudioDecoder, plan: ChunkPlan, sample_rate: int) -> Iterator[PlannedChunk]:
-    """Resamples and cuts as the decoder goes on. Raises what the decoder raises."""
+def cut_recording(file: ByteSource, task: SeparationTask, max_audio_s: float) -> Generator[tuple[ChunkTicket, Chunk]]:
+    """Decodes, resamples and cuts as it is asked. Raises what `AudioDecoder` and `plan_chunks` raise."""
+    decoder = AudioDecoder(file, mono=False, max_seconds=max_audio_s, size_bytes=task.size_bytes)
+    with closing(decoder):
+        channels, rate = decoder.info.channels, rate_for(decoder.info.sample_rate, task.sample_rates)
+        plan = plan_chunks(task.chunk_seconds, task.overlap_seconds, rate)
+        reference = _reference(task, rate, max_audio_s)
+        for chunk in _planned_chunks(decoder, plan, rate):
+            ticket = ChunkTicket(chunk.index, chunk.last, rate, channels, plan)
+            yield ticket, Chunk(chunk.samples, rate, chunk.index, task.description, reference)
+
+
+def _planned_chunks(decoder: AudioDecoder, plan: ChunkPlan, sample_rate: int) -> Iterator[PlannedChunk]:
     channels = decoder.info.channels
     resampler, chunker = Resampler(decoder.info.sample_rate, sample_rate, channels), AudioChunker(plan, channels)
     for block in decoder:
         yield from chunker.push(resampler.push(block))
     yield from chunker.push(resampler.finish())
     yield from chunker.finish()
+
+
+def _reference(task: SeparationTask, rate: int, max_audio_s: float) -> Samples | None:
+    if task.reference is None:
+        return None
+    rows = decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=max_audio_s)
+    return np.ascontiguousarray(rows[0])
+
+
+async def separate(
+    take: Callable[[], Awaitable[Item | None]],
+    start: Callable[[Item], Started],
+    join_next: Callable[[Started | None, Item, Started], Awaitable[Merged]],
+    width: int,
+) -> AsyncGenerator[Merged]:
+    """The separated recording, in order.
+
+    `take` gives the next chunk and None after the last, `start` calls the engine with it, and `join_next` gives the samples
+    that are finished once a chunk and the one before it are there. What a chunk and a call are is the caller's: values in one
+    process, references in the service. At most `width` calls are under way.
+    """
+    previous: Started | None = None
+    async with aclosing(in_order(take, start, width)) as calls:
+        async for chunk, call in calls:
+            yield await join_next(previous, chunk, call)
+            previous = call
+
+
+def separate_here(
+    file: ByteSource, task: SeparationTask, engine: SeparationEngine, max_audio_s: float, width: int = 1
+) -> Iterator[Merged]:
+    """The stems of a recording by an engine in this process; up to `width` neighbouring chunks share a batch."""
+    chunks = cut_recording(file, task, max_audio_s)
+    batch = LocalBatch(engine.separate)
+
+    async def join_next(
+        previous: LocalCall[Chunk, Stems] | None, cut: tuple[ChunkTicket, Chunk], current: LocalCall[Chunk, Stems]
+    ) -> Merged:
+        before = None if previous is None else await previous
+        return join_stems(before, await current, cut[0].plan, cut[0].last)
+
+    with closing(chunks):
+        yield from run_here(separate(lambda: next_here(chunks), lambda cut: batch.start(cut[1]), join_next, width))
+
+
+def join_stems(previous: Stems | None, current: Stems, plan: ChunkPlan, last: bool) -> Merged:
+    """Joins every stem of two neighbouring chunks. See `overlap_add.join`."""
+    merged = {
+        name: join(None if previous is None else previous.stems[name], samples, plan, current.index, last)
+        for name, samples in current.stems.items()
+    }
+    return Merged(merged, current.sample_rate)

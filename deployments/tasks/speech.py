@@ -1,137 +1,164 @@
-"""From text to a stream of sound, wherever the engine runs.
+"""The speech driver: from the pieces of a text to a stream of sound, wherever the engine runs.
 
-Text is spoken in requests of a bounded number of pieces. A reader that stops reading therefore costs the sound of one
-request and no more, whatever the length of the text, and the next request can go to any replica.
+The service, the command line and the bulk job all call `speak`. They differ in the `SpeechClient` that they pass in: one that
+calls the replicas of a model, or one of `in_process_speech.py`.
+
+The driver sends the text in requests of a bounded number of pieces. A reader that stops reading therefore costs the sound of
+one request at most, and each request can go to another replica.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+import math
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from deployments.audio.stretch import Stretcher
-from deployments.engines.protocols import (
-    AudioChunk,
-    FinishReason,
-    SpeechEngine,
-    SpeechRequest,
-    SpeechTraits,
-    UtteranceT,
-    VoiceReference,
-)
-from deployments.errors import MotetError, fail, quoted
-from deployments.text import voice_mix
-from deployments.text.sources import PieceSource
-from deployments.text.speakers import Script, check_speakers
+from deployments.engines.protocols import AudioChunk, FinishReason, SpeechRequest, SpeechTraits, first_reason
+from deployments.errors import MotetError, fail
+from deployments.text.sources import PieceSource, WholeText
 
 CHARACTERS_PER_SECOND = 15.0
-"""English read aloud: about 150 words of six characters a minute. Only used to bound how much is asked for at once."""
+"""English read aloud: about 150 words of six characters a minute. Used only for predictions and to bound requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechTask:
-    """A text to be spoken: `pieces` in order (`by_speakers`), with the voice resolved and the speed as the caller gave it. A
-    text that is still being written has none yet.
+class SpeechCall(Protocol):
+    """One request while an engine speaks it."""
 
-    With a `reference` it is spoken like that clip, and `voice` is the clip's id. `instructions` are for a model that takes
-    them.
-    """
+    async def step(self) -> AudioChunk | None:
+        """The next chunk that is not pending; None at the end."""
 
-    pieces: tuple[str, ...]
-    voice: str
-    speed: float
-    seed: int
-    reference: VoiceReference | None = None
-    instructions: str = ""
+    async def close(self) -> None:
+        """Frees what the engine holds for the request."""
 
-    @property
-    def characters(self) -> int:
-        """Characters to be spoken."""
-        return sum(map(len, self.pieces))
 
-    @property
-    def predicted_seconds(self) -> float:
-        """How long the sound will be, about."""
-        return self.characters / CHARACTERS_PER_SECOND / self.speed
+class SpeechClient(Protocol):
+    """A way to call a speech engine."""
+
+    def open(self, request: SpeechRequest) -> SpeechCall:
+        """Begins a request. The caller closes it."""
+
+
+class PieceStore(Protocol):
+    """Keeps the sound of pieces, before it is stretched. A piece is the one with number `index` of a request."""
+
+    def get(self, request: SpeechRequest, index: int) -> Sequence[AudioChunk] | None:
+        """The chunks of a piece; None if they are not kept."""
+
+    def keep(self, request: SpeechRequest, index: int, chunks: Sequence[AudioChunk]) -> None:
+        """Keeps the chunks of a whole piece."""
 
 
 def predicted_seconds(request: SpeechRequest) -> float:
-    """How long the sound of one request will be, about."""
+    """About how many seconds of sound a request brings."""
     return sum(map(len, request.pieces)) / CHARACTERS_PER_SECOND / request.speed
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """A speed split into what the model does itself and the time-stretch that remains."""
+    """A speed split into the part that the model does itself and the tempo of the time-stretch that does the rest."""
 
     speed: float
     tempo: float
 
 
 def pace_of(speed: float, traits: SpeechTraits) -> Pace:
-    """The model goes as far as it can; stretching the sound does the rest."""
+    """Splits a speed: the model takes as much of it as it can."""
     own = min(max(speed, traits.min_speed), traits.max_speed)
     return Pace(own, speed / own)
 
 
-async def requests_of(
-    task: SpeechTask, text: PieceSource, speed: float, seconds_of_audio: float, first: int = 0
-) -> AsyncGenerator[SpeechRequest]:
-    """Requests of at most about `seconds_of_audio` each for the pieces of a text from number `first` on, in order."""
-    while pieces := await text.take(first, seconds_of_audio * CHARACTERS_PER_SECOND):
-        yield _request(task, pieces, speed, first)
-        first += len(pieces)
+async def speak(
+    request: SpeechRequest,
+    traits: SpeechTraits,
+    client: SpeechClient,
+    *,
+    text: PieceSource | None = None,
+    max_request_seconds: float = math.inf,
+    first: int = 0,
+    store: PieceStore | None = None,
+) -> AsyncGenerator[AudioChunk]:
+    """The sound of a text, chunk by chunk, in order.
 
+    `request` says who speaks and how; its `speed` may lie outside of the model's range. It also has the text, unless `text`
+    has it. The text is spoken from piece number `first` on, in requests of at most about `max_request_seconds` of audio. The
+    driver asks the `store` for the first pieces of each request and the engine for the rest.
 
-def _request(task: SpeechTask, pieces: tuple[str, ...], speed: float, first_index: int) -> SpeechRequest:
-    return SpeechRequest(
-        pieces,
-        task.voice,
-        speed,
-        task.seed,
-        first_index,
-        reference=task.reference,
-        instructions=task.instructions,
-    )
-
-
-def by_speakers(pieces: tuple[str, ...], traits: SpeechTraits, voice: str) -> tuple[str, ...]:
-    """The pieces of a text as `speakers_of` has them. Raises `MotetError` (invalid) also where nobody says anything."""
-    script = speakers_of(traits, voice)(pieces)
-    if pieces and not script:
-        raise fail("invalid", "The script has nothing to say.", "Send some words.", param="input", code="empty_input")
-    return script
-
-
-def speakers_of(traits: SpeechTraits, voice: str) -> Callable[[Sequence[str]], tuple[str, ...]]:
-    """Takes the next pieces of a text. Where the model has several speakers, every piece says whose it is then: it is spoken
-    without those before it.
-
-    The function raises `MotetError` (invalid) where a speaker has none of the voices of `voice`.
+    Only the very last chunk is `last`. It is empty when the text turns out to have ended before it. Raises what the engine
+    raises, and `MotetError` when a whole text has no words, or the model makes no sound of it.
     """
-    if traits.most_speakers == 1:
-        return tuple
-    script, voices = Script(), voice.count(",") + 1
+    text = text or WholeText(request.pieces)
+    pace = pace_of(request.speed, traits)
+    progress = _Progress(Stretcher(traits.sample_rate, pace.tempo))
+    after = first
+    while pieces := await text.take(after, max_request_seconds * CHARACTERS_PER_SECOND):
+        part = replace(request, pieces=pieces, speed=pace.speed, first_index=after)
+        after += len(pieces)
+        kept, rest = _divided(part, store)
+        for chunk in kept:
+            yield progress.pass_on(chunk, text.ends_at(after))
+        if not rest.pieces:
+            continue
+        piece: list[AudioChunk] = []
+        call = client.open(rest)
+        try:
+            while (made := await call.step()) is not None:
+                if store:
+                    piece.append(made)
+                    if made.piece_over:
+                        store.keep(rest, made.index, piece)
+                        piece = []
+                yield progress.pass_on(made, text.ends_at(after))
+        finally:
+            await call.close()
+    if progress.last_chunk and not progress.last_chunk.last:
+        yield replace(progress.last_chunk, samples=progress.last_chunk.samples[:0], text="", last=True)
+    if first == 0 and not progress.has_sound:
+        raise no_sound(progress.finish_reason) if text.pieces else nothing_to_say()
 
-    def carried_on(pieces: Sequence[str]) -> tuple[str, ...]:
-        marked = script.carry_on(pieces)
-        check_speakers(marked, voices)
-        return marked
 
-    return carried_on
+def _divided(request: SpeechRequest, store: PieceStore | None) -> tuple[list[AudioChunk], SpeechRequest]:
+    """The kept chunks of the first pieces of a request, and a request for the others."""
+    kept: list[AudioChunk] = []
+    ahead, end = request.first_index, request.first_index + len(request.pieces)
+    while store and ahead < end and (chunks := store.get(request, ahead)) is not None:
+        ahead += 1
+        kept += (replace(chunk, last=chunk.last and ahead == end) for chunk in chunks)
+    return kept, replace(request, pieces=request.pieces[ahead - request.first_index :], first_index=ahead)
+
+
+class _Progress:
+    """The chunks of a text that were passed on so far."""
+
+    def __init__(self, stretcher: Stretcher) -> None:
+        self.last_chunk: AudioChunk | None = None
+        self.has_sound = False
+        self.finish_reason: FinishReason = "stop"
+        self._stretcher = stretcher
+
+    def pass_on(self, chunk: AudioChunk, text_ends: bool) -> AudioChunk:
+        """The chunk at the stretcher's tempo. Each piece is stretched by itself: it waits for no later one, which may come
+        much later or from another model."""
+        samples = self._stretcher.push(chunk.samples)
+        if chunk.piece_over and len(tail := self._stretcher.finish()):
+            samples = np.concatenate([samples, tail])
+        self.last_chunk = replace(chunk, samples=samples, last=chunk.last and text_ends)
+        self.has_sound = self.has_sound or len(samples) > 0
+        self.finish_reason = first_reason(self.finish_reason, chunk.finish_reason)
+        return self.last_chunk
 
 
 def nothing_to_say() -> MotetError:
-    """What to say of an input without a word in it."""
+    """The error for an input without a word."""
     return fail("invalid", "The input has nothing to say.", "Send some words.", param="input", code="empty_input")
 
 
 def no_sound(reason: FinishReason) -> MotetError:
-    """What to say of an input with words of which the model made no sound at all. It is the input's fault only where the
-    model came to its end with them."""
+    """The error for an input with words of which the model made no sound. It is the client's error only if the model came to
+    its end."""
     if reason == "stop":
         return fail(
             "invalid",
@@ -142,109 +169,3 @@ def no_sound(reason: FinishReason) -> MotetError:
         )
     cause = f"The model made no sound of this input (finish_reason {reason!r})."
     return fail("engine", cause, "Try another seed, voice or model.", code="no_sound")
-
-
-async def speak(
-    task: SpeechTask,
-    text: PieceSource,
-    traits: SpeechTraits,
-    call: Callable[[SpeechRequest], AsyncGenerator[AudioChunk]],
-    seconds_of_audio: float,
-    first: int = 0,
-) -> AsyncGenerator[AudioChunk]:
-    """The sound of a text from its piece `first` on, chunk by chunk, in order; `call` speaks one request. Only the very last
-    chunk says so: an empty one, where the text turned out to have ended before."""
-    pace = pace_of(task.speed, traits)
-    stretcher = Stretcher(traits.sample_rate, pace.tempo)
-    chunk: AudioChunk | None = None
-    async with aclosing(requests_of(task, text, pace.speed, seconds_of_audio, first)) as requests:
-        async for request in requests:
-            async with aclosing(call(request)) as chunks:
-                async for chunk in chunks:
-                    last = chunk.last and text.ends_at(request.first_index + len(request.pieces))
-                    chunk = replace(stretched(chunk, stretcher), last=last)
-                    yield chunk
-    if chunk is not None and not chunk.last:
-        yield replace(chunk, samples=chunk.samples[:0], text="", last=True)
-
-
-def stretched(chunk: AudioChunk, stretcher: Stretcher) -> AudioChunk:
-    """The same chunk at the stretcher's tempo. Each piece of the text is a sound by itself: what may come long after it, or
-    from another model, is not waited for, and no sound leaves under the name of the next piece."""
-    samples = stretcher.push(chunk.samples)
-    if chunk.piece_over and len(tail := stretcher.finish()):
-        samples = np.concatenate([samples, tail])
-    return replace(chunk, samples=samples)
-
-
-def speak_here(task: SpeechTask, engine: SpeechEngine[UtteranceT]) -> Iterator[AudioChunk]:
-    """The sound of a whole task by an engine in this process, on this thread."""
-    return speak_as_written(task, [task.pieces], engine)
-
-
-def speak_as_written(
-    task: SpeechTask, groups: Iterable[tuple[str, ...]], engine: SpeechEngine[UtteranceT]
-) -> Iterator[AudioChunk]:
-    """The same of a text whose pieces come in groups, each spoken when it is there."""
-    pace = pace_of(task.speed, engine.traits)
-    stretcher = Stretcher(engine.traits.sample_rate, pace.tempo)
-    first = 0
-    for pieces in groups:
-        with closing(_steps(engine, _request(task, pieces, pace.speed, first))) as chunks:
-            for chunk in chunks:
-                yield stretched(chunk, stretcher)
-        first += len(pieces)
-
-
-def _steps(engine: SpeechEngine[UtteranceT], request: SpeechRequest) -> Generator[AudioChunk]:
-    utterance = engine.open(request)
-    try:
-        while not utterance.finished:
-            chunk = _only(engine.step([utterance]))
-            if not chunk.pending:
-                yield chunk
-    finally:
-        engine.close(utterance)
-
-
-def _only(results: Sequence[AudioChunk | Exception]) -> AudioChunk:
-    result = results[0]
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
-def choose_voice(wanted: str | None, traits: SpeechTraits, aliases: Mapping[str, str]) -> str:
-    """The model's own name of a voice or, where the model mixes, of a mixture; where it has several speakers, a voice for
-    each. Raises `MotetError` with the voices."""
-    if wanted is None and not traits.voices:
-        raise _no_voice("This model has no voice of its own.", traits, aliases)
-    if wanted is None:
-        return traits.default_voice
-    if traits.mixes:
-        return str(voice_mix.parse(wanted, lambda name: _own_voice(name, traits, aliases)))
-    if traits.most_speakers > 1:
-        return ",".join(_voices_of_speakers(wanted.split(","), traits, aliases))
-    return _own_voice(wanted, traits, aliases)
-
-
-def _voices_of_speakers(wanted: Sequence[str], traits: SpeechTraits, aliases: Mapping[str, str]) -> list[str]:
-    if len(wanted) > traits.most_speakers:
-        raise _no_voice(f"This model has at most {traits.most_speakers} speakers.", traits, aliases)
-    return [_own_voice(name.strip(), traits, aliases) for name in wanted]
-
-
-def _own_voice(wanted: str, traits: SpeechTraits, aliases: Mapping[str, str]) -> str:
-    name = aliases.get(wanted, wanted)
-    if name not in {voice.id for voice in traits.voices}:
-        raise _no_voice(f"There is no voice {quoted(wanted)}.", traits, aliases)
-    return name
-
-
-def _no_voice(cause: str, traits: SpeechTraits, aliases: Mapping[str, str]) -> MotetError:
-    known = [voice.id for voice in traits.voices] + sorted(aliases)
-    remedies = [f"Voices: {', '.join(known)}."] if known else []
-    if traits.clones:
-        several = " Several speakers need clips in the model's folder." if traits.most_speakers > 1 else ""
-        remedies.append(f"It speaks like a clip that you send to POST /v1/audio/voices.{several}")
-    return fail("not_found", cause, " ".join(remedies), param="voice", code="voice_not_found")

@@ -10,6 +10,7 @@ from typing import Protocol
 from deployments.errors import fail
 from deployments.settings import ArrivalSettings, PieceSettings
 from deployments.text.segmentation import Cutter, has_words
+from deployments.text.speakers import without_marks
 
 CUT_AT_ONCE = 64
 """Characters. The event loop is held up for no longer than these take, whatever they are: at most about a millisecond."""
@@ -38,11 +39,31 @@ class WholeText:
 
     async def take(self, first: int, characters: float) -> tuple[str, ...]:
         """See `PieceSource`; without waiting."""
-        return _group(self.pieces, first, characters)
+        return group_of(self.pieces, first, characters)
 
     def ends_at(self, number: int) -> bool:
         """See `PieceSource`."""
         return number >= len(self.pieces)
+
+
+class WithoutMarks:
+    """The words of a script without its speakers' marks, for one voice that reads all of them."""
+
+    def __init__(self, text: PieceSource) -> None:
+        self._text = text
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """See `PieceSource`."""
+        return without_marks(self._text.pieces)
+
+    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+        """See `PieceSource`."""
+        return without_marks(await self._text.take(first, characters))
+
+    def ends_at(self, number: int) -> bool:
+        """See `PieceSource`."""
+        return self._text.ends_at(number)
 
 
 class ArrivingText:
@@ -111,7 +132,7 @@ class ArrivingText:
                 if self._ended:
                     return ()
                 await self._next_text(asked_s)
-        return _group(self.pieces, first, characters)
+        return group_of(self.pieces, first, characters)
 
     def ends_at(self, number: int) -> bool:
         """See `PieceSource`."""
@@ -162,7 +183,7 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _group(pieces: Sequence[str], first: int, characters: float) -> tuple[str, ...]:
+def group_of(pieces: Sequence[str], first: int, characters: float) -> tuple[str, ...]:
     end, left = first, characters
     while end < len(pieces) and (end == first or len(pieces[end]) <= left):
         left -= len(pieces[end])

@@ -20,9 +20,10 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
-from deployments.engines.protocols import SpeechEngine
+from deployments.engines.protocols import SpeechEngine, SpeechRequest
 from deployments.replica.base import ReplicaSettings, load_engine
-from deployments.tasks.speech import SpeechTask, choose_voice, speak_here
+from deployments.tasks.in_process_speech import speak_here
+from deployments.tasks.voice_choice import choose_voice
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.running_service import RunningProgram, end_with_parent, running_program
 from serve_app.config import AppConfig
@@ -33,7 +34,7 @@ KEEP_ALIVE_S = 60
 """A client's connection outlives a slow round."""
 
 
-class SpeechBody(BaseModel):
+class BenchSpeechBody(BaseModel):
     """The fields that the benchmark sends."""
 
     model: str
@@ -53,26 +54,26 @@ def build(config: AppConfig, engine: SpeechEngine[Any], thread: ThreadPoolExecut
     api = FastAPI()
 
     @api.post("/v1/audio/speech")
-    async def speech(body: SpeechBody) -> StreamingResponse:
+    async def speech(body: BenchSpeechBody) -> StreamingResponse:
         voice = choose_voice(body.voice, engine.traits, {})
-        task = SpeechTask(cut_into_pieces(body.input, config.speech.pieces), voice, 1.0, 0)
+        request = SpeechRequest(cut_into_pieces(body.input, config.speech.pieces), voice)
         media_type = FORMATS[body.response_format].media_type
-        return StreamingResponse(_encoded(task, body.response_format, engine, thread), media_type=media_type)
+        return StreamingResponse(_encoded(request, body.response_format, engine, thread), media_type=media_type)
 
     return api
 
 
 async def _encoded(
-    task: SpeechTask, audio_format: AudioFormat, engine: SpeechEngine[Any], thread: ThreadPoolExecutor
+    request: SpeechRequest, audio_format: AudioFormat, engine: SpeechEngine[Any], thread: ThreadPoolExecutor
 ) -> AsyncGenerator[bytes]:
-    parts = _parts(task, audio_format, engine)
+    parts = _parts(request, audio_format, engine)
     while (data := await asyncio.get_running_loop().run_in_executor(thread, next, parts, None)) is not None:
         yield data
 
 
-def _parts(task: SpeechTask, audio_format: AudioFormat, engine: SpeechEngine[Any]) -> Iterator[bytes]:
+def _parts(request: SpeechRequest, audio_format: AudioFormat, engine: SpeechEngine[Any]) -> Iterator[bytes]:
     encoder = open_encoder(audio_format, engine.traits.sample_rate)
-    for chunk in speak_here(task, engine):
+    for chunk in speak_here(request, engine):
         yield encoder.encode(chunk.samples)
     yield encoder.finish()
 

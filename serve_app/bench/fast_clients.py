@@ -7,17 +7,17 @@ from collections.abc import Callable
 from functools import partial
 
 from serve_app.bench.frame import Sheet, interleaved
-from serve_app.bench.load import Ask, Heard, closed_loop, complete, summary
+from serve_app.bench.load import StreamRequest, StreamResult, closed_loop, complete, summary
 from serve_app.bench.running_service import RunningProgram
 
 CLIENTS = 8
 
 
 def measure_fast(
-    sheet: Sheet, name: str, service: RunningProgram, next_ask: Callable[[], Ask], rounds: int, seconds: float
+    sheet: Sheet, name: str, service: RunningProgram, next_ask: Callable[[], StreamRequest], rounds: int, seconds: float
 ) -> None:
     """One client and eight, in turn, each for `seconds` a round, all beginning at once; the quantiles are of all rounds."""
-    heard: dict[int, list[Heard]] = {1: [], CLIENTS: []}
+    heard: dict[int, list[StreamResult]] = {1: [], CLIENTS: []}
 
     def clients(count: int) -> float:
         heard[count] += (results := asyncio.run(closed_loop(service, count, seconds, next_ask)))

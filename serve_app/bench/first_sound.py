@@ -7,6 +7,7 @@ and the service over HTTP. Engines here run with the same thread settings as in 
 from __future__ import annotations
 
 import http.client
+import io
 import itertools
 import json
 import os
@@ -26,23 +27,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.audio.chunking import AudioChunker, plan_chunks
-from deployments.audio.decode import decode_all
 from deployments.audio.encode import open_encoder
-from deployments.audio.overlap_add import OverlapAdder
-from deployments.audio.resample import rate_for
 from deployments.engines.protocols import (
-    Chunk,
     RecognitionEngine,
     RecognitionOptions,
     Samples,
     SeparationEngine,
     SpeechEngine,
+    SpeechRequest,
 )
 from deployments.errors import fail
 from deployments.replica.base import load_engine
-from deployments.tasks.speech import SpeechTask, speak_here
-from deployments.tasks.transcription import transcribe_here
+from deployments.tasks.in_process_speech import speak_here
+from deployments.tasks.separation import SeparationTask, separate_here
+from deployments.tasks.transcription import text_of, transcribe_here
 from deployments.text.segmentation import cut_into_pieces
 from serve_app import profiles
 from serve_app.bench.bare_server import first_replica_of, running_bare_server
@@ -83,7 +81,7 @@ PLAIN = " (plain profile)"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FirstSoundPlan:
     """How much is measured: rounds, seconds of audio, and what goes round the trip.
 
     That is every `sentence_step`th sentence and the paragraphs of the long text that hold its first `long_words`.
@@ -102,7 +100,7 @@ class Plan:
     idle_seconds: float
 
 
-QUICK = Plan(
+QUICK = FirstSoundPlan(
     cold_starts=1,
     overhead_rounds=30,
     speed_rounds=1,
@@ -114,7 +112,7 @@ QUICK = Plan(
     rest_seconds=3.0,
     idle_seconds=8.0,
 )
-FULL = Plan(
+FULL = FirstSoundPlan(
     cold_starts=5,
     overhead_rounds=200,
     speed_rounds=7,
@@ -145,7 +143,7 @@ def _service_environment() -> dict[str, str]:
     return profiles.environment("plain", Path(), 8000, {})
 
 
-def _wanted(plan: Plan, config: AppConfig) -> list[Figure]:
+def _wanted(plan: FirstSoundPlan, config: AppConfig) -> list[Figure]:
     return [
         Figure("word error rate of the round trip " + HERE, "%", at_most(5)),
         Figure("word error rate of the round trip " + HTTP, "%", at_most(5)),
@@ -182,7 +180,7 @@ def _wanted_of_overhead(profile: str, target: Target | None) -> list[Figure]:
 # The command
 
 
-def _measure_command(sheet: Sheet, plan: Plan) -> None:
+def _measure_command(sheet: Sheet, plan: FirstSoundPlan) -> None:
     with sheet.measuring("motet say from a cold start"):
         firsts = spread([_first_sound_of_motet_say() for _ in range(plan.cold_starts)])
         note = f"from the start of the command to its first sample; {plan.cold_starts} starts, {firsts}"
@@ -257,8 +255,8 @@ class Engines:
     def say(self, text: str) -> Samples:
         """The sound of a text."""
         pieces = cut_into_pieces(text, self.config.speech.pieces)
-        task = SpeechTask(pieces, self.speech.traits.default_voice, 1.0, 0)
-        return np.concatenate([chunk.samples for chunk in speak_here(task, self.speech)])
+        request = SpeechRequest(pieces, self.speech.traits.default_voice)
+        return np.concatenate([chunk.samples for chunk in speak_here(request, self.speech)])
 
     def wav(self, text: str) -> bytes:
         """A spoken text, as a file."""
@@ -273,23 +271,15 @@ class Engines:
 
     def transcribe(self, recording: bytes) -> str:
         """What a recording says."""
-        heard = transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)
-        return " ".join(transcript.text for _, transcript in heard)
+        return text_of(list(transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)))
 
     def separate(self, recording: bytes) -> bytes:
         """The first stem of a recording, as a file."""
         settings, traits = self.config.separation, self.separation.traits
-        rate = rate_for(self.speech.traits.sample_rate, traits.sample_rates)
-        samples = decode_all(recording, sample_rate=rate, mono=False, max_seconds=settings.max_audio_s)
-        plan = plan_chunks(settings.chunk_s, settings.overlap_s, rate)
-        cutter, merger = AudioChunker(plan, len(samples)), OverlapAdder(plan)
-        joined = []
-        for chunk in cutter.push(samples) + cutter.finish():
-            stems = self.separation.separate([Chunk(chunk.samples, rate, chunk.index)])[0]
-            if isinstance(stems, Exception):
-                raise stems
-            joined.append(merger.push(chunk.index, stems.stems[traits.stems[0]], chunk.last))
-        return wav_of(np.concatenate(joined, axis=-1), rate)
+        task = SeparationTask(traits.sample_rates, settings.chunk_s, settings.overlap_s)
+        parts = list(separate_here(io.BytesIO(recording), task, self.separation, settings.max_audio_s))
+        stem = np.concatenate([part.stems[traits.stems[0]] for part in parts], axis=-1)
+        return wav_of(stem, parts[0].sample_rate)
 
 
 def wav_of(samples: Samples, sample_rate: int) -> bytes:
@@ -374,7 +364,7 @@ def connected(program: RunningProgram) -> Iterator[Client]:
 # The service
 
 
-def _measure_service(sheet: Sheet, plan: Plan, engines: Engines) -> None:
+def _measure_service(sheet: Sheet, plan: FirstSoundPlan, engines: Engines) -> None:
     with sheet.measuring("start of the service"), running_service("throughput") as service:
         sheet.put("cold start of the service", service.start_seconds, "from its start to its ready line")
         with sheet.measuring("what the idle service takes"):
@@ -391,7 +381,7 @@ def _measure_service(sheet: Sheet, plan: Plan, engines: Engines) -> None:
             _measure_overhead(sheet, plan, engines, service, PLAIN)
 
 
-def _measure_idle(sheet: Sheet, plan: Plan, service: RunningProgram) -> None:
+def _measure_idle(sheet: Sheet, plan: FirstSoundPlan, service: RunningProgram) -> None:
     pid = footprint.service_at(service.port)
     if pid is None:
         raise fail("engine", f"The processes of the service at port {service.port} were not found.")
@@ -414,7 +404,9 @@ def _measure_replicas(sheet: Sheet, service: RunningProgram) -> None:
     sheet.put("heavy libraries in replicas", sum(map(len, heavy.values())), note)
 
 
-def _measure_overhead(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram, profile: str) -> None:
+def _measure_overhead(
+    sheet: Sheet, plan: FirstSoundPlan, engines: Engines, service: RunningProgram, profile: str
+) -> None:
     engines.say(SHORT_SENTENCE)  # loads the voice now: a connection that waits for it would be closed
     with running_bare_server() as bare, connected(bare) as bare_client, connected(service) as client:
         first_bytes: list[float] = []
@@ -461,7 +453,7 @@ def _milliseconds(work: Callable[[], object]) -> float:
 # What does not depend on time
 
 
-def _measure_fidelity(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
+def _measure_fidelity(sheet: Sheet, plan: FirstSoundPlan, engines: Engines, service: RunningProgram) -> None:
     """All at once, because how well it comes out does not depend on how fast it goes."""
     texts = [*SENTENCES[:: plan.sentence_step], opening(LONG_TEXT, plan.long_words)]
     with ThreadPoolExecutor(3) as pool:
@@ -516,7 +508,7 @@ def _worst_seam(service: RunningProgram) -> int:
 # Recordings
 
 
-def _measure_speed(sheet: Sheet, plan: Plan, engines: Engines, service: RunningProgram) -> None:
+def _measure_speed(sheet: Sheet, plan: FirstSoundPlan, engines: Engines, service: RunningProgram) -> None:
     heard, mixed = engines.recording(plan.transcription_seconds), engines.recording(plan.separation_seconds)
     stem = engines.separation.traits.stems[0]
 

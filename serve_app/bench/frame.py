@@ -127,7 +127,7 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineInfo:
     """Where and with what a benchmark ran."""
 
     cpu: str
@@ -138,7 +138,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RunInfo:
     """The circumstances of a report. Times are seconds; the load is the one-minute average."""
 
     mode: Literal["quick", "full"]
@@ -146,7 +146,7 @@ class Facts:
     duration_seconds: float
     load_at_start: float
     load_at_end: float
-    machine: Machine
+    machine: MachineInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class Report:
 
     name: str
     figures: tuple[Figure, ...]
-    facts: Facts
+    facts: RunInfo
 
     @property
     def exit_status(self) -> int:
@@ -219,7 +219,7 @@ def _coloured(verdict: Verdict) -> str:
     return f"[{colour}]{verdict}[/]"
 
 
-def _in_words(facts: Facts) -> str:
+def _in_words(facts: RunInfo) -> str:
     machine = facts.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     hardware = f"{machine.cores} cores of {machine.cpu}" + (f", {machine.card}" if machine.card else "")
@@ -236,7 +236,7 @@ class Instruments:
     clock: Callable[[], float]
     now: Callable[[], datetime]
     load: Callable[[], float]
-    machine: Callable[[], Machine]
+    machine: Callable[[], MachineInfo]
     progress: Callable[[str], None]
 
 
@@ -267,7 +267,7 @@ def carry_out(
         measure(sheet)
     except Exception as error:
         sheet.blame(f"{type(error).__name__}: {error}")
-    facts = Facts(
+    facts = RunInfo(
         mode="quick" if quick else "full",
         started_utc=now.isoformat(timespec="seconds"),
         duration_seconds=round(tools.clock() - started, 3),
@@ -278,13 +278,13 @@ def carry_out(
     return Report(name, sheet.figures, facts)
 
 
-def this_machine() -> Machine:
+def this_machine() -> MachineInfo:
     """The machine, the libraries and the code that run now."""
     versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[library] = importlib.metadata.version(library)
-    return Machine(_cpu_model(), os.cpu_count() or 1, versions, _commit(Path(__file__).parent), _card_model())
+    return MachineInfo(_cpu_model(), os.cpu_count() or 1, versions, _commit(Path(__file__).parent), _card_model())
 
 
 def _card_model() -> str:

@@ -29,7 +29,7 @@ RETRY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class StreamRequest:
     """One request for speech. The service keeps what it made, so measured requests have seeds of their own."""
 
     model: str
@@ -46,10 +46,10 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Heard:
+class StreamResult:
     """What became of a request. Times in seconds; `first_s` counts from when the request was due to be sent."""
 
-    ask: Ask
+    ask: StreamRequest
     status: int = 0
     error: str = ""
     first_s: float | None = None
@@ -80,18 +80,18 @@ class Heard:
 
 async def listen(
     service: RunningProgram,
-    ask: Ask,
+    ask: StreamRequest,
     *,
     leave_after_chunks: int | None = None,
     due_s: float | None = None,
     connection: Connection | None = None,
-) -> Heard:
+) -> StreamResult:
     """Asks and listens to the end, or vanishes after some chunks. What goes wrong is told in the result. The
     `connection` is given where not any will do.
 
     The wait for the first sound counts from `due_s` on the monotonic clock, or from now.
     """
-    heard = Heard(ask)
+    heard = StreamResult(ask)
     due = time.monotonic() if due_s is None else due_s
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -103,7 +103,11 @@ async def listen(
 
 
 async def _listen(
-    service: RunningProgram, heard: Heard, due: float, leave_after_chunks: int | None, connection: Connection | None
+    service: RunningProgram,
+    heard: StreamResult,
+    due: float,
+    leave_after_chunks: int | None,
+    connection: Connection | None,
 ) -> None:
     reader, writer = connection or await asyncio.open_connection(service.host, service.port)
     try:
@@ -125,7 +129,7 @@ async def _listen(
         writer.transport.abort()
 
 
-def _note(heard: Heard, data: bytes, now: float, last: float, due: float) -> None:
+def _note(heard: StreamResult, data: bytes, now: float, last: float, due: float) -> None:
     if heard.first_s is None:
         heard.first_s = now - due
     else:
@@ -181,17 +185,21 @@ async def steps_of(service: RunningProgram, model: str) -> dict[str, Any]:
     return counts
 
 
-async def all_at_once(service: RunningProgram, asks: Sequence[Ask], *, apart_s: float = 0.0) -> list[Heard]:
+async def all_at_once(
+    service: RunningProgram, asks: Sequence[StreamRequest], *, apart_s: float = 0.0
+) -> list[StreamResult]:
     """Every request, each started `apart_s` after the one before it."""
 
-    async def one(position: int, ask: Ask) -> Heard:
+    async def one(position: int, ask: StreamRequest) -> StreamResult:
         await asyncio.sleep(position * apart_s)
         return await listen(service, ask)
 
     return list(await asyncio.gather(*(one(position, ask) for position, ask in enumerate(asks))))
 
 
-async def open_loop(service: RunningProgram, asks: Sequence[Ask], per_second: float, seed: int) -> list[Heard]:
+async def open_loop(
+    service: RunningProgram, asks: Sequence[StreamRequest], per_second: float, seed: int
+) -> list[StreamResult]:
     """Requests that come at random (Poisson), whether or not the ones before them were answered."""
     waits = np.random.default_rng(seed).exponential(1 / per_second, len(asks))
     due = time.monotonic()
@@ -207,11 +215,11 @@ async def closed_loop(
     service: RunningProgram,
     clients: int,
     seconds: float,
-    next_ask: Callable[[], Ask],
+    next_ask: Callable[[], StreamRequest],
     *,
     hear_out: bool = False,
     apart_s: float = 0.0,
-) -> list[Heard]:
+) -> list[StreamResult]:
     """Clients that ask again as soon as they are answered, or with `hear_out` when their sound has been played.
 
     The first requests start `apart_s` after each other, the last ones after `seconds` at the latest; those are heard to
@@ -219,9 +227,9 @@ async def closed_loop(
     """
     until = time.monotonic() + seconds
 
-    async def client(position: int) -> list[Heard]:
+    async def client(position: int) -> list[StreamResult]:
         await asyncio.sleep(position * apart_s)
-        done, due = list[Heard](), time.monotonic()
+        done, due = list[StreamResult](), time.monotonic()
         while due < until:
             done.append(heard := await listen(service, next_ask(), due_s=due))
             if heard.status == REFUSED and time.monotonic() < until:
@@ -236,7 +244,7 @@ async def closed_loop(
     return [heard for done in await asyncio.gather(*(client(n) for n in range(clients))) for heard in done]
 
 
-def complete(results: Sequence[Heard]) -> Sequence[Heard]:
+def complete(results: Sequence[StreamResult]) -> Sequence[StreamResult]:
     """The same. Raises `MotetError` when one of them is not all there: the rest would measure something else."""
     for heard in results:
         if not heard.complete:
@@ -245,7 +253,7 @@ def complete(results: Sequence[Heard]) -> Sequence[Heard]:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class LoadSummary:
     """Many requests together. Times in ms; rates per second of the `seconds` it took."""
 
     asked: int
@@ -273,14 +281,14 @@ class Summary:
         )
 
 
-def summary(results: Sequence[Heard], started_s: float) -> Summary:
+def summary(results: Sequence[StreamResult], started_s: float) -> LoadSummary:
     """Counts and quantiles; quantiles of nothing are NaN."""
     firsts = [heard.first_s * 1000 for heard in results if heard.first_s is not None]
     gaps = [gap * 1000 for heard in results for gap in heard.gaps_s]
     refused = sum(heard.status == REFUSED for heard in results)
     completed = sum(heard.complete for heard in results)
     p50, p95, p99 = (quantile(firsts, share) for share in (0.5, 0.95, 0.99))
-    return Summary(
+    return LoadSummary(
         asked=len(results),
         completed=completed,
         good=sum(heard.good for heard in results),

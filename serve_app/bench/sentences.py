@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 SENTENCES: tuple[str, ...] = (
     "The quick brown fox jumps over the lazy dog.",
     "Could you please tell me where the nearest train station is?",
@@ -111,3 +113,8 @@ Every seat was taken. Daniel had to borrow a handkerchief before the end of the 
 Martha kept the key. It hangs in her kitchen now, on a nail beside the door, and when visitors ask about it, she tells \
 them that it does not open anything any more.
 """
+
+
+def numbered_sentences(count: int) -> Iterator[str]:
+    """`count` different sentences, each with its number in front."""
+    return (f"{number}: {SENTENCES[number % len(SENTENCES)]}" for number in range(count))

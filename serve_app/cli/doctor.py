@@ -29,11 +29,11 @@ from packaging.requirements import Requirement
 from cluster.hardware import LABEL
 from cluster.models import Model, Placement
 from deployments.engines import registry, sources
-from deployments.engines.protocols import Chunk
+from deployments.engines.protocols import Chunk, SpeechRequest
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
 from deployments.replica.cpu_scheduling import isolation_advice
-from deployments.tasks.speech import SpeechTask, speak_here
+from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.transcription import first_second_of_silence
 from serve_app import config_file
 from serve_app.cli import footprint, local
@@ -226,7 +226,7 @@ def _in_cache(source: sources.WeightSource) -> bool:
 
 def _try_speech(engine: Any) -> str:
     traits = engine.traits
-    seconds = sum(chunk.seconds for chunk in speak_here(SpeechTask(("Ready.",), traits.default_voice, 1.0, 0), engine))
+    seconds = sum(chunk.seconds for chunk in speak_here(SpeechRequest(("Ready.",), traits.default_voice), engine))
     assert seconds > 0, "the model made no sound"
     return f"voices: {_few([voice.id for voice in traits.voices])}; {traits.sample_rate} Hz"
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import psutil
 
 from cluster.models import Model, Placement
+from deployments.engines.protocols import SpeechRequest
 from deployments.replica.cores import here, threads_of
 from deployments.replica.malloc_trim import keep_freed_memory
-from deployments.tasks.speech import SpeechTask, speak_here
+from deployments.tasks.in_process_speech import speak_here
 from serve_app.cli import local
 from serve_app.config import AppConfig
 from serve_app.reserved_cpus import reserved_cpus
@@ -64,6 +65,6 @@ def _thread_bytes(name: str, model: Model, placement: Placement, characters: int
     rss: list[int] = []
     for text in ("Ready.", (WORD * characters)[:characters]):
         allocator.give_back()
-        list(speak_here(SpeechTask((text,), engine.traits.default_voice, 1.0, 0), engine))
+        list(speak_here(SpeechRequest((text,), engine.traits.default_voice), engine))
         rss.append(psutil.Process().memory_info().rss)
     return max(0, rss[1] - rss[0])

@@ -16,24 +16,18 @@ import numpy as np
 
 from cluster.hardware import HardwareClass
 from cluster.models import Model
-from deployments.audio.chunking import ChunkPlan, PlannedChunk, plan_chunks
-from deployments.audio.decode import AudioDecoder
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
-from deployments.audio.overlap_add import OverlapAdder
-from deployments.audio.resample import rate_for
 from deployments.engines import registry, sources
 from deployments.engines.protocols import (
-    Chunk,
     EngineSpec,
     RecognitionOptions,
     Samples,
-    SeparationEngine,
 )
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.replica.malloc_trim import keep_freed_memory
 from deployments.settings import SeparationSettings, WindowSettings
-from deployments.tasks.separation import chunks_of, usual_overlap_seconds
+from deployments.tasks.separation import SeparationTask, default_overlap_seconds, separate_here
 from deployments.tasks.transcription import TranscriptWindow, transcribe_here
 from serve_app.config import AppConfig
 
@@ -200,8 +194,8 @@ def format_of(path: Path) -> AudioFormat | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What decides a transcript's contents, as a request to the service would say it."""
+class TranscriptContents:
+    """What a transcript contains, as a request to the service says it."""
 
     temperature: float
     timestamp_granularities: Sequence[str]
@@ -211,26 +205,30 @@ def hear(
     recording: bytes, options: RecognitionOptions, loaded: LoadedModel, windows: WindowSettings
 ) -> Iterator[TranscriptWindow]:
     """The transcript of each window as soon as it is there."""
-    rate = loaded.engine.traits.sample_rate
-    for window, transcript in transcribe_here(recording, options, loaded.engine, windows):
-        yield TranscriptWindow(transcript, window.start + len(window.samples) / rate)
+    return transcribe_here(recording, options, loaded.engine, windows)
 
 
-# --- SeparationSettings
+# --- Separation
 
 
 @dataclass(frozen=True, slots=True)
-class SeparationOrder:
-    """What to take out of a recording; None is the configuration's number, and no `stems` are all of them."""
+class SeparationChoices:
+    """How to separate a recording. None is the configuration's number, and no `stems` are all of them."""
 
     stems: tuple[str, ...]
     chunk_seconds: float | None
     overlap_seconds: float | None
 
+    def task(self, settings: SeparationSettings, sample_rates: tuple[int, ...]) -> SeparationTask:
+        """The same for the driver, with the configuration's numbers."""
+        chunk = settings.chunk_s if self.chunk_seconds is None else self.chunk_seconds
+        default = default_overlap_seconds(settings, chunk)
+        return SeparationTask(sample_rates, chunk, default if self.overlap_seconds is None else self.overlap_seconds)
+
 
 @dataclass(frozen=True, slots=True)
-class Separated:
-    """What was written and how long it took. Wall counts as in `Spoken`."""
+class SeparationReport:
+    """What was written and how long it took. Wall time counts from the start of the command."""
 
     outputs: tuple[str, ...]
     model: str
@@ -240,44 +238,43 @@ class Separated:
     load_seconds: float
     wall_seconds: float
     times_real_time: float
-    """Audio separated per second of work after the model was loaded."""
+    """Seconds of audio separated per second of work after the model was loaded."""
 
 
 def separate(
     recording: BinaryIO,
-    order: SeparationOrder,
+    choices: SeparationChoices,
     app: AppConfig,
     wanted: str | None,
     folder: Path,
     form: AudioFormat,
     progress: Progress,
     started: float,
-) -> Separated:
-    """Writes each stem to `folder`, chunk by chunk, in the memory of a few chunks. `started` is as in `say`."""
+) -> SeparationReport:
+    """Writes each stem to `folder`, chunk by chunk, in the memory of a few chunks. `started` is when the command did, by
+    `time.perf_counter`."""
     loaded = load_model(app, wanted, "separation")
     working = time.perf_counter()
-    stems = _stems(order.stems, loaded)
+    stems = _stems(choices.stems, loaded)
     paths = {stem: folder / f"{stem}.{FORMATS[form].extension}" for stem in stems}
     size = _size(recording)
+    task = choices.task(app.separation, loaded.engine.traits.sample_rates)
+    writers: dict[str, SoundWriter] = {}
+    rate = 0
     with ExitStack() as opened:
-        decoder = opened.enter_context(
-            closing(AudioDecoder(recording, mono=False, max_seconds=app.separation.max_audio_s))
-        )
-        rate = rate_for(decoder.info.sample_rate, loaded.engine.traits.sample_rates)
-        plan = _plan(order, app.separation, rate)
-        _make(folder)
-        channels = decoder.info.channels
-        writers = {s: opened.enter_context(sound_file(path, form, rate, channels)) for s, path in paths.items()}
-        mergers = {stem: OverlapAdder(plan) for stem in stems}
-        for chunk in chunks_of(decoder, plan, rate):
-            parts = _separated(chunk, rate, loaded.engine)
-            for stem in stems:
-                writers[stem].write(mergers[stem].push(chunk.index, parts[stem], chunk.last))
+        for merged in separate_here(recording, task, loaded.engine, app.separation.max_audio_s):
+            for stem, path in paths.items():
+                samples = merged.stems[stem]
+                if stem not in writers:
+                    _make(folder)
+                    rate = merged.sample_rate
+                    writers[stem] = opened.enter_context(sound_file(path, form, rate, len(samples)))
+                writers[stem].write(samples)
             if size:
                 progress(recording.tell(), size)
     ended = time.perf_counter()
     seconds = writers[stems[0]].seconds
-    return Separated(
+    return SeparationReport(
         outputs=tuple(map(str, paths.values())),
         model=loaded.name,
         hardware=loaded.hardware,
@@ -297,21 +294,8 @@ def _stems(wanted: tuple[str, ...], loaded: LoadedModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted)) or offered
 
 
-def _plan(order: SeparationOrder, settings: SeparationSettings, rate: int) -> ChunkPlan:
-    chunk = settings.chunk_s if order.chunk_seconds is None else order.chunk_seconds
-    usual = usual_overlap_seconds(settings, chunk)
-    return plan_chunks(chunk, usual if order.overlap_seconds is None else order.overlap_seconds, rate)
-
-
-def _separated(chunk: PlannedChunk, rate: int, engine: SeparationEngine) -> Mapping[str, Samples]:
-    result = engine.separate([Chunk(chunk.samples, rate, chunk.index)])[0]
-    if isinstance(result, Exception):
-        raise result
-    return result.stems
-
-
 def _size(file: BinaryIO) -> int:
-    """Bytes in a file, or 0 where nobody knows."""
+    """Bytes in a file; 0 for a pipe."""
     if not file.seekable():
         return 0
     size = file.seek(0, os.SEEK_END)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
@@ -13,30 +14,21 @@ from threading import Thread
 from typing import Any, BinaryIO
 
 from deployments.audio.encode import AudioFormat
-from deployments.engines.protocols import FinishReason, first_reason
+from deployments.engines.protocols import FinishReason, SpeechRequest, first_reason
 from deployments.errors import fail
 from deployments.settings import PieceSettings
-from deployments.tasks.speech import SpeechTask, choose_voice, no_sound, nothing_to_say, speak_as_written, speakers_of
+from deployments.tasks.in_process_speech import speak_here
+from deployments.tasks.voice_choice import choose_voice, speaker_marker
 from deployments.text.segmentation import Cutter
+from deployments.text.sources import group_of
 from serve_app.cli.local import Progress, load_model, sound_file
 from serve_app.config import AppConfig
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechOrder:
-    """What to say, and how: `voice` None is the model's own, `speed` is relative to the voice's pace. A text that is still
-    being written comes in parts, with a None where its writer pauses."""
-
-    text: str | Iterable[str | None]
-    voice: str | None
-    speed: float
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """What was said and how long it took. Wall and first sound count from the start of the command, and so take in the
-    import of libraries and the loading of the model, but not the time in which there was no text to speak."""
+class SpokenFile:
+    """What was said and how long it took. Wall and first sound count from the start of the command, and so include the import
+    of libraries and the loading of the model, but not the time in which there was no text to speak."""
 
     output: str
     model: str
@@ -54,112 +46,119 @@ class Spoken:
 
 
 def say(
-    order: SpeechOrder,
+    text: str | Iterable[str | None],
     app: AppConfig,
-    wanted: str | None,
     path: Path,
     form: AudioFormat,
     progress: Progress,
     started: float,
-) -> Spoken:
-    """Speaks a text into a file, piece by piece. `started` is when the command did, by `time.perf_counter`."""
-    loaded = load_model(app, wanted, "speech")
+    *,
+    model: str | None = None,
+    voice: str | None = None,
+    speed: float = 1.0,
+    seed: int = 0,
+) -> SpokenFile:
+    """Speaks a text into a file, piece by piece.
+
+    A text that is still being written comes in parts, with a None where its writer pauses. Without a `model` the first
+    speech model of the configuration speaks, without a `voice` the model's default voice. `started` is the time at which the
+    command started, by `time.perf_counter`.
+    """
+    loaded = load_model(app, model, "speech")
     working = time.perf_counter()
     traits = loaded.engine.traits
-    voice = choose_voice(order.voice, traits, loaded.model.voice_aliases)
-    text = WrittenText(order.text, app.speech.pieces, speakers_of(traits, voice))
-    task = SpeechTask((), voice, order.speed, order.seed)
-    first, done = 0.0, 0
+    voice = choose_voice(voice, traits, loaded.model.voice_aliases)
+    source = WrittenText(text, app.speech.pieces, speaker_marker(traits, voice))
+    first_sound, spoken_characters = 0.0, 0
     reason: FinishReason = "stop"
-    with sound_file(path, form, traits.sample_rate, channels=1) as writer:
-        for chunk in speak_as_written(task, text.groups(), loaded.engine):
+    chunks = speak_here(SpeechRequest((), voice, speed, seed), loaded.engine, source)
+    with sound_file(path, form, traits.sample_rate, channels=1) as writer, closing(chunks):
+        for chunk in chunks:
             writer.write(chunk.samples)
-            first = first or time.perf_counter() - started - text.waited_seconds
-            done += len(text.pieces[chunk.index]) if chunk.piece_over else 0
-            progress(done, text.characters)
+            first_sound = first_sound or time.perf_counter() - started - source.waited_seconds
+            spoken_characters += len(source.pieces[chunk.index]) if chunk.piece_over else 0
+            progress(spoken_characters, source.characters)
             reason = first_reason(reason, chunk.finish_reason)
-        if not text.pieces:
-            raise nothing_to_say()
-        if not writer.seconds:
-            raise no_sound(reason)
-    working, started = working + text.waited_seconds, started + text.waited_seconds
+    working, started = working + source.waited_seconds, started + source.waited_seconds
     ended = time.perf_counter()
-    return Spoken(
+    return SpokenFile(
         output=str(path),
         model=loaded.name,
         voice=voice,
         hardware=loaded.hardware,
-        characters=text.characters,
+        characters=source.characters,
         audio_seconds=writer.seconds,
         load_seconds=loaded.load_seconds,
         wall_seconds=ended - started,
-        first_sound_seconds=first,
+        first_sound_seconds=first_sound,
         times_real_time=writer.seconds / (ended - working),
         finish_reason=reason,
     )
 
 
 class WrittenText:
-    """A text in groups of pieces: all of them, or those that can be spoken whenever more of it came."""
+    """A text for `speak_here`, whole or in the parts in which it is written. It blocks while it waits for the next part."""
 
     def __init__(
         self,
         text: str | Iterable[str | None],
         pieces: PieceSettings,
-        speakers: Callable[[Sequence[str]], tuple[str, ...]],
+        mark_speakers: Callable[[Sequence[str]], tuple[str, ...]],
     ) -> None:
         self.pieces: list[str] = []
         self.waited_seconds = 0.0
-        """For its writer."""
-        self._parts = [text] if isinstance(text, str) else text
+        """How long it waited for its writer."""
+        self._parts = iter([text] if isinstance(text, str) else text)
         self._whole = isinstance(text, str)
         self._cutter = Cutter(pieces)
-        self._speakers = speakers
+        self._mark_speakers = mark_speakers
+        self._ended = False
 
     @property
     def characters(self) -> int:
-        """Of all pieces so far."""
+        """Characters of all pieces so far."""
         return sum(map(len, self.pieces))
 
-    def groups(self) -> Iterator[tuple[str, ...]]:
-        """The pieces in order. Raises `MotetError` (invalid) for text that cannot be read."""
-        for part in self._arriving():
-            if part is None:
-                self._cutter.flush_words()
-            else:
-                self._cutter.write(part)
-            if not self._whole:
-                yield from self._settled()
-        self._cutter.flush()
-        yield from self._settled()
+    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+        """See `PieceSource`. Raises `MotetError` (invalid) for text that cannot be read."""
+        while len(self.pieces) <= first and not self._ended:
+            self._read_part()
+        return group_of(self.pieces, first, characters)
 
-    def _settled(self) -> Iterator[tuple[str, ...]]:
-        if group := self._speakers(list(self._cutter.settled())):
-            self.pieces += group
-            yield group
+    def ends_at(self, number: int) -> bool:
+        """See `PieceSource`."""
+        return self._ended and number >= len(self.pieces)
 
-    def _arriving(self) -> Iterator[str | None]:
-        parts = iter(self._parts)
-        while True:
-            asked = time.perf_counter()
-            try:
-                part = next(parts)
-            except StopIteration:
-                return
-            finally:
-                self.waited_seconds += time.perf_counter() - asked
-            yield part
+    def _read_part(self) -> None:
+        asked = time.perf_counter()
+        part: str | None = None
+        try:
+            part = next(self._parts)
+        except StopIteration:
+            self._ended = True
+        finally:
+            self.waited_seconds += time.perf_counter() - asked
+        if self._ended:
+            self._cutter.flush()
+        elif part is None:
+            self._cutter.flush_words()
+        else:
+            self._cutter.write(part)
+        if self._ended or not self._whole:  # a whole text is one request
+            self.pieces += self._mark_speakers(list(self._cutter.settled()))
 
 
 READ_BYTES = 64 * 1024
-READ_AHEAD = 16
-"""Reads that may wait to be spoken: then the writer waits."""
+MAX_READS_AHEAD = 16
+"""Reads that may wait to be spoken. Beyond them the writer waits."""
 
 
 def read_as_it_comes(file: BinaryIO, pause_s: float) -> Iterator[str | None]:
-    """A UTF-8 text in parts as somebody writes it, with a None where no more came for `pause_s`. It is read from now on,
-    beside whatever else is done. Raises `MotetError` for what is no UTF-8, or cannot be read."""
-    arrived: Queue[bytes | Exception] = Queue(READ_AHEAD)
+    """A UTF-8 text in parts as it is written, with a None where no more came for `pause_s`.
+
+    A thread reads the file from now on. Raises `MotetError` (invalid) if the text is not UTF-8 or cannot be read.
+    """
+    arrived: Queue[bytes | Exception] = Queue(MAX_READS_AHEAD)
     # A thread that waits inside a buffered file when the program ends brings Python down with a fatal error.
     unbuffered: Any = getattr(file, "raw", file)
 
@@ -186,7 +185,7 @@ def _decoded(arrived: Queue[bytes | Exception], pause_s: float) -> Iterator[str 
         try:
             came = arrived.get(timeout=pause_s if fresh else None)
             if isinstance(came, Exception):
-                remedy = "Pipe the text in, or name it on the command line."
+                remedy = "Pipe the text in, or give it on the command line."
                 raise fail("invalid", f"The text cannot be read: {came}.", remedy) from came
             data, fresh = came, True
             yield decoder.decode(data, final=not data)

@@ -164,14 +164,14 @@ def say(
     from serve_app.cli import local_speech
 
     app_config = config_file.read_app(_config(config))
-    order = local_speech.SpeechOrder(_text(text, app_config.speech.arrival.pause_s), voice, speed, seed)
+    words = _text(text, app_config.speech.arrival.pause_s)
     with _progress("Speaking") as progress:
-        spoken = local_speech.say(order, app_config, model, path, form, progress, started)
-    _report(
-        f"{'standard output' if path == STDIO else path}: {_pace(spoken)}; first sound after "
-        f"{spoken.first_sound_seconds:.2f} s.",
-        spoken if as_json else None,
-    )
+        spoken = local_speech.say(
+            words, app_config, path, form, progress, started, model=model, voice=voice, speed=speed, seed=seed
+        )
+    target = "standard output" if path == STDIO else path
+    first_sound = f"first sound after {spoken.first_sound_seconds:.2f} s"
+    _report(f"{target}: {_pace(spoken)}; {first_sound}.", spoken if as_json else None)
     if spoken.finish_reason != "stop":
         _note(
             f"Warning: the model did not end by itself ({spoken.finish_reason}) and was stopped: words may be missing. "
@@ -213,7 +213,7 @@ def transcribe(
     options = RecognitionOptions(_plain_language(language), prompt or None, word_times=words)
     loaded = local.load_model(settings, model, "transcription")
     heard = local.hear(recording, options, loaded, settings.windows)
-    asked = local.Asked(0.0, ("segment", "word") if words else ("segment",))
+    asked = local.TranscriptContents(0.0, ("segment", "word") if words else ("segment",))
     with local.output(out) as to:
         items = _as_it_comes(heard, to.file) if form == "text" else _at_once(heard, form, asked, to.file)
     wall = time.perf_counter() - started
@@ -255,10 +255,10 @@ def separate(
     from serve_app.cli import local
 
     names = tuple(name.strip() for text in stems or () for name in text.split(",") if name.strip())
-    order = local.SeparationOrder(names, chunk_seconds, overlap_seconds)
+    choices = local.SeparationChoices(names, chunk_seconds, overlap_seconds)
     settings = config_file.read_app(_config(config))
     with _progress("Separating") as progress, _source(file) as source:
-        done = local.separate(source, order, settings, model, out, form, progress, started)
+        done = local.separate(source, choices, settings, model, out, form, progress, started)
     _report(f"{', '.join(done.outputs)} ({done.sample_rate} Hz): {_pace(done)}.", done if as_json else None)
 
 

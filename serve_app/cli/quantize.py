@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from deployments.audio.resample import resample
-from deployments.engines.protocols import RecognitionOptions, Samples, Window
+from deployments.engines.protocols import RecognitionOptions, Samples, SpeechRequest, Window
 from deployments.engines.registry import Task
 from deployments.errors import fail
-from deployments.tasks.speech import SpeechTask, speak_here
+from deployments.tasks.in_process_speech import speak_here
 from deployments.weights import evaluate, quantize
 from deployments.weights.quantize import Evaluation, EvaluationTarget, QuantizationOrder, QuantizedModel
 from serve_app.bench.sentences import SENTENCES
@@ -65,7 +65,7 @@ class RoundTrip:
         parts: list[Samples] = []
         seconds = 0.0
         for sentence in self.sentences:
-            chunks = speak_here(SpeechTask((sentence,), voice.traits.default_voice, 1.0, 0), voice)
+            chunks = speak_here(SpeechRequest((sentence,), voice.traits.default_voice), voice)
             samples = resample(np.concatenate([c.samples for c in chunks]), voice.traits.sample_rate, RATE)
             if seconds + len(samples) / RATE > WINDOW_SECONDS:
                 yield " ".join(texts), np.concatenate(parts)

@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from deployments.engines.protocols import Segment
-from deployments.tasks.transcription import TranscriptWindow
+from deployments.tasks.transcription import TranscriptWindow, seconds_of, segments_of, text_of
 from deployments.text.languages import NAMES
 
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 
 
-class Asked(Protocol):
-    """What of the request decides the answer's contents."""
+class TranscriptRequest(Protocol):
+    """The fields of a request that decide what its answer contains."""
 
     @property
     def temperature(self) -> float:
@@ -27,7 +27,9 @@ class Asked(Protocol):
         """Which times the client wants."""
 
 
-def rendered(heard: Sequence[TranscriptWindow], form: TranscriptFormat, asked: Asked, task: str) -> Response:
+def rendered(
+    heard: Sequence[TranscriptWindow], form: TranscriptFormat, asked: TranscriptRequest, task: str
+) -> Response:
     """The whole answer."""
     if form == "verbose_json":
         return JSONResponse(verbose(heard, asked, task))
@@ -37,22 +39,7 @@ def rendered(heard: Sequence[TranscriptWindow], form: TranscriptFormat, asked: A
     return PlainTextResponse(PLAIN[form](heard), media_type=media_type)
 
 
-def text_of(heard: Sequence[TranscriptWindow]) -> str:
-    """Everything that was said, as one line."""
-    return " ".join(item.transcript.text for item in heard if item.transcript.text)
-
-
-def seconds_of(heard: Sequence[TranscriptWindow]) -> float:
-    """The recording's length."""
-    return round(heard[-1].until_seconds, 3) if heard else 0.0
-
-
-def segments_of(heard: Sequence[TranscriptWindow]) -> list[Segment]:
-    """Every segment, in order."""
-    return [segment for item in heard for segment in item.transcript.segments]
-
-
-def verbose(heard: Sequence[TranscriptWindow], asked: Asked, task: str) -> dict[str, Any]:
+def verbose(heard: Sequence[TranscriptWindow], asked: TranscriptRequest, task: str) -> dict[str, Any]:
     """OpenAI's `verbose_json`."""
     language = heard[0].transcript.language if heard else ""
     seconds = seconds_of(heard)

@@ -21,7 +21,7 @@ from cluster.bulk.store import Store
 from cluster.models import Model
 from deployments.errors import MotetError
 from deployments.settings import StepSettings
-from serve_app.bench.bulk import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
+from serve_app.bench.bulk_kills import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
 from serve_app.cli import bulk
 from serve_app.cli.bulk import Wishes
 from serve_app.cli.processes import command_line, descendants, kill

@@ -7,7 +7,6 @@ around it. Ray cannot tell the nodes from machines, but they share this one's co
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import math
 import os
@@ -16,9 +15,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,16 @@ from cluster.hardware import CpuClass, Kind
 from cluster.models import Placement
 from deployments.errors import fail
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out
-from serve_app.bench.load import Ask, Connection, Heard, listen, quantile, ready_report
+from serve_app.bench.load import Connection, StreamRequest, StreamResult, listen, quantile, ready_report
 from serve_app.bench.running_service import READY, RunningProgram, free_loopback_port, running_program
 from serve_app.config import DEFAULT_MODELS
+from tests.load.client_load import CLIENTS, MODEL, PATIENCE_S, POLL_S, ClientLoad, TriedRequest, until
 from tests.load.local_cluster import LocalCluster, local_cluster, redis_store
 
-MODEL = "tone"
 CLASSES: tuple[Kind, ...] = ("cpu", "mlx", "cuda")
 """From the cheapest to the dearest."""
 
 SHORT_TEXT, LONG_TEXT = "Short.", "A long text. " * 12
-CLIENTS = 8
-POLL_S = 0.1
-PATIENCE_S = 120.0
 
 VOICE = "hibari"
 REPLICAS, LISTENERS = 2, 6
@@ -68,7 +64,7 @@ FAILED = "requests that failed, of all while replicas came and went"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClusterPlan:
     """How long there is load, in seconds, how long the first node is away if it is lost at all, and whether a new node joins
     and replicas are made to follow the load."""
 
@@ -78,8 +74,8 @@ class Plan:
     elastic: bool
 
 
-QUICK = Plan(before_s=3.0, after_s=8.0, away_s=None, elastic=False)
-FULL = Plan(before_s=10.0, after_s=30.0, away_s=62.0, elastic=True)
+QUICK = ClusterPlan(before_s=3.0, after_s=8.0, away_s=None, elastic=False)
+FULL = ClusterPlan(before_s=10.0, after_s=30.0, away_s=62.0, elastic=True)
 """The first node is away for longer than the minute that Ray by itself gives it."""
 
 FIRST_FIGURES = (
@@ -114,7 +110,7 @@ def run(quick: bool) -> Report:
     return carry_out("cluster", wanted, lambda sheet: _measure(sheet, plan), quick=quick)
 
 
-def _measure(sheet: Sheet, plan: Plan) -> None:
+def _measure(sheet: Sheet, plan: ClusterPlan) -> None:
     if plan.away_s is not None:
         with sheet.measuring("the first node is lost"), redis_store() as store, local_cluster(store) as cluster:
             asyncio.run(measure_first(sheet, cluster, plan.before_s, plan.away_s))
@@ -123,81 +119,6 @@ def _measure(sheet: Sheet, plan: Plan) -> None:
     if plan.elastic:
         with sheet.measuring("replicas and nodes follow the load"), local_cluster() as cluster:
             asyncio.run(_measure_elastic(sheet, cluster))
-
-
-@dataclass(slots=True)
-class Asked:
-    """One request: when it was over, what became of it, and of its second try if there was one."""
-
-    at_s: float
-    first: Heard
-    second: Heard | None = None
-
-    @property
-    def answered(self) -> bool:
-        """By the first or the second try."""
-        return self.first.complete or (self.second is not None and self.second.complete)
-
-
-@dataclass(slots=True)
-class Load:
-    """Clients that ask again and again, and once more for what failed."""
-
-    service: RunningProgram
-    text: str
-    model: str = MODEL
-    asked: list[Asked] = field(default_factory=list)
-    _stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    _seeds: Iterator[int] = field(default_factory=itertools.count)
-
-    async def client(self) -> None:
-        """Until it is told to stop."""
-        while not self._stopped.is_set():
-            first = await self.ask()
-            second = None if first.complete else await self.ask()
-            self.asked.append(Asked(time.monotonic(), first, second))
-
-    async def ask(self) -> Heard:
-        """One try."""
-        return await listen(self.service, Ask(self.model, self.text, next(self._seeds)))
-
-    @asynccontextmanager
-    async def going_on(self, clients: int = CLIENTS) -> AsyncIterator[None]:
-        """While the clients ask; waits for their last answers."""
-        self._stopped.clear()
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(clients):
-                tasks.create_task(self.client())
-            try:
-                yield
-            finally:
-                self._stopped.set()
-
-    def answered(self, since_s: float, until_s: float) -> tuple[float, str]:
-        """The share of requests that were over in that time and were answered, in percent, and of how many."""
-        over = [asked for asked in self.asked if since_s <= asked.at_s < until_s]
-        if not over:
-            raise fail("unavailable", "No request came to an end in that time.")
-        good, at_once = sum(asked.answered for asked in over), sum(asked.first.complete for asked in over)
-        return 100 * good / len(over), f"{len(over)} requests, {at_once} of them at once"
-
-    def placements(self, since_s: float = -math.inf) -> Counter[str]:
-        """Who answered, by class."""
-        return Counter(
-            asked.first.placement.partition("@")[2]
-            for asked in self.asked
-            if asked.first.complete and asked.at_s >= since_s
-        )
-
-
-async def until(found: Callable[[], bool], what: str) -> float:
-    """Waits, and tells how many seconds. Raises `MotetError` when it takes too long."""
-    began = time.monotonic()
-    while not found():
-        if (waited := time.monotonic() - began) > PATIENCE_S:
-            raise fail("unavailable", f"Waited {waited:.0f} s for {what}.")
-        await asyncio.sleep(POLL_S)
-    return time.monotonic() - began
 
 
 # The first node is lost
@@ -210,7 +131,7 @@ async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, aw
     cluster.join("cpu")
     service = await asyncio.to_thread(deployed_on, cluster)
     await until(lambda: cluster.ways_in(service.port) == 2, "a way in on both nodes")
-    load, replicas = Load(service, SHORT_TEXT, VOICE), cluster.replicas(f"{VOICE}@cpu")
+    load, replicas = ClientLoad(service, SHORT_TEXT, VOICE), cluster.replicas(f"{VOICE}@cpu")
     asks = [(ask, await _connected_elsewhere(cluster, service)) for ask in _long_asks(before_s + away_s)]
     streams = [asyncio.create_task(listen(service, ask, connection=connection)) for ask, connection in asks]
     await asyncio.sleep(before_s)
@@ -232,10 +153,10 @@ async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, aw
     sheet.put(FIRST_MENDED, await _seconds_until_mended(cluster, load))
 
 
-def _long_asks(restart_after_s: float) -> list[Ask]:
+def _long_asks(restart_after_s: float) -> list[StreamRequest]:
     """Streams as slow as they are played, which end after the first node is back."""
     sentences = math.ceil((restart_after_s + RESTART_S) / SENTENCE_S)
-    return [Ask(VOICE, SENTENCE * sentences, seed, "played") for seed in range(LISTENERS)]
+    return [StreamRequest(VOICE, SENTENCE * sentences, seed, "played") for seed in range(LISTENERS)]
 
 
 async def _connected_elsewhere(cluster: LocalCluster, service: RunningProgram) -> Connection:
@@ -248,7 +169,7 @@ async def _connected_elsewhere(cluster: LocalCluster, service: RunningProgram) -
         writer.transport.abort()
 
 
-def outlived(streams: Sequence[Heard], back_s: float) -> tuple[float, str]:
+def outlived(streams: Sequence[StreamResult], back_s: float) -> tuple[float, str]:
     """The share of streams that are complete, in percent, and in words. Raises `MotetError` when one was over before the node
     was back, and so shows nothing."""
     complete = [heard for heard in streams if heard.complete]
@@ -264,7 +185,7 @@ def _in_words(troubles: Counter[str]) -> str:
     return "; ".join(f"{count} times {what}" for what, count in troubles.items()) or "none failed"
 
 
-async def _seconds_until_mended(cluster: LocalCluster, load: Load) -> float:
+async def _seconds_until_mended(cluster: LocalCluster, load: ClientLoad) -> float:
     for process in cluster.replicas(f"{VOICE}@cpu"):
         os.kill(process, signal.SIGKILL)
     killed_s = time.monotonic()
@@ -300,12 +221,12 @@ def _hardware(kind: Kind) -> dict[str, Any]:
     return {"kind": kind, "cpus": int(kind == "cpu")}
 
 
-async def _measure_loss(sheet: Sheet, plan: Plan, cluster: LocalCluster) -> None:
+async def _measure_loss(sheet: Sheet, plan: ClusterPlan, cluster: LocalCluster) -> None:
     cluster.start()
     cluster.join(*CLASSES)
     with service_on(cluster, _fixed(), {"step_ms": 20}) as service:
         await _until_ready(service, CLASSES)
-        load = Load(service, SHORT_TEXT)
+        load = ClientLoad(service, SHORT_TEXT)
         async with load.going_on():
             await asyncio.sleep(plan.before_s)
             killed_s = time.monotonic()
@@ -323,7 +244,7 @@ async def _measure_loss(sheet: Sheet, plan: Plan, cluster: LocalCluster) -> None
     sheet.put(LOST_RECOVERED, last_s - killed_s, f"{gone} processes killed at once")
 
 
-async def _seconds_until_back(cluster: LocalCluster, load: Load) -> float:
+async def _seconds_until_back(cluster: LocalCluster, load: ClientLoad) -> float:
     """Until a node that joins in place of the lost one has a replica that answers."""
     joined_s = time.monotonic()
     await asyncio.to_thread(cluster.join, "mlx")
@@ -349,7 +270,7 @@ def _elastic() -> list[dict[str, Any]]:
 async def _measure_elastic(sheet: Sheet, cluster: LocalCluster) -> None:
     cluster.start(dict.fromkeys(CLASSES, 1))
     with service_on(cluster, _elastic(), {"step_ms": 200, "character_ms": 30}) as service:
-        load = Load(service, LONG_TEXT)
+        load = ClientLoad(service, LONG_TEXT)
         sheet.put(FROM_ZERO, await _first_sound(load), "the cheapest class; its node starts, and then its replica")
         began_s = time.monotonic()
         async with load.going_on():
@@ -362,9 +283,9 @@ async def _measure_elastic(sheet: Sheet, cluster: LocalCluster) -> None:
         sheet.put(FAILED, sum(not asked.first.complete for asked in load.asked), f"of {len(load.asked)}")
 
 
-async def _first_sound(load: Load) -> float:
+async def _first_sound(load: ClientLoad) -> float:
     heard = await load.ask()
-    load.asked.append(Asked(time.monotonic(), heard))
+    load.asked.append(TriedRequest(time.monotonic(), heard))
     if heard.first_s is None:
         raise fail("unavailable", f"No sound came: {heard.status} {heard.error}")
     return heard.first_s

@@ -274,7 +274,7 @@ def _mel_filters(*, sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float |
     return mel_filter_bank(n_fft // 2 + 1, n_mels, float(fmin), high, sr, norm="slaney", mel_scale="slaney").T
 
 
-class _Heard(nn.Module):
+class _SeventeenthLayer(nn.Module):
     """w2v-BERT of any depth, where the package looks for the output of its seventeenth layer."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -312,7 +312,7 @@ def package_of(folder: Path) -> Any:
     flow.inference = _solver_of(estimator)
     engine.bigvgan = package_networks.vocoder_of(config, tensors["vocoder"])
     engine.campplus_model = package_networks.speaker_of(tensors["speaker"])
-    engine.semantic_model = _Heard(package_networks.semantic_of(config, tensors["semantic"]))
+    engine.semantic_model = _SeventeenthLayer(package_networks.semantic_of(config, tensors["semantic"]))
     engine.extract_features = SeamlessM4TFeatureExtractor()
     engine.semantic_mean, engine.semantic_std = tables["mean"], tables["var"].sqrt()
     engine.emo_num = list(config.emotions)

@@ -27,7 +27,7 @@ from deployments.engines.protocols import EngineSpec, SpeechRequest, VoiceRefere
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
 from tests.load import voices_vibevoice
-from tests.load.voices import run_together
+from tests.load.voice_runs import run_together
 from tests.load.voices_vibevoice import POSITIONS, VibeVoiceContest
 
 STREAMS = (1, 8)
@@ -40,7 +40,7 @@ Variants = Mapping[str, Callable[[], float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class KernelModel:
     """A model's steps by name, each as its variants, and what was chosen."""
 
     name: str
@@ -49,16 +49,16 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class KernelsPlan:
     """How much is measured, and the first `chunks` of how many streams of Sopro."""
 
-    vibevoice: voices_vibevoice.Plan
+    vibevoice: voices_vibevoice.VibeVoicesPlan
     chunks: tuple[int, ...]
     rounds: int
 
 
-QUICK = Plan(replace(voices_vibevoice.FULL, layers=1, head_layers=1, solver_steps=3, depths=(1,) * 7), (1,), 5)
-FULL = Plan(replace(voices_vibevoice.FULL, layers=4), STREAMS, 15)
+QUICK = KernelsPlan(replace(voices_vibevoice.FULL, layers=1, head_layers=1, solver_steps=3, depths=(1,) * 7), (1,), 5)
+FULL = KernelsPlan(replace(voices_vibevoice.FULL, layers=4), STREAMS, 15)
 
 
 def run(quick: bool) -> Report:
@@ -73,7 +73,7 @@ def run(quick: bool) -> Report:
 
 
 @contextmanager
-def vibevoice(plan: Plan) -> Iterator[Model]:
+def vibevoice(plan: KernelsPlan) -> Iterator[KernelModel]:
     """Its step of some streams."""
     fixed: tuple[AnyPrecision, ...] = ("float32", "bfloat16", "int8")
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def vibevoice(plan: Plan) -> Iterator[Model]:
             }
             for count in STREAMS
         }
-        yield Model("vibevoice", steps, choice)
+        yield KernelModel("vibevoice", steps, choice)
 
 
 class SoproSpeakers:
@@ -123,7 +123,7 @@ class SoproSpeakers:
 
 
 @contextmanager
-def sopro(plan: Plan) -> Iterator[Model]:
+def sopro(plan: KernelsPlan) -> Iterator[KernelModel]:
     """Its decoder's step, and the first chunk of sound of some streams."""
     from tests.load.sopro_package import write_random_model
 
@@ -147,7 +147,7 @@ def sopro(plan: Plan) -> Iterator[Model]:
             steps[f"first chunk of {count}"] = {
                 name: partial(_seconds, partial(run_together, one, count, chunks=1)) for name, one in every.items()
             }
-        yield Model("sopro", steps, measured.choice)
+        yield KernelModel("sopro", steps, measured.choice)
 
 
 def _seconds(function: Callable[[], Any]) -> float:
@@ -157,7 +157,7 @@ def _seconds(function: Callable[[], Any]) -> float:
     return time.thread_time() - started
 
 
-def _wanted(model: Model) -> list[Figure]:
+def _wanted(model: KernelModel) -> list[Figure]:
     figures = [Figure(f"{model.name}, measuring", "s")]
     for step in model.steps:
         figures.append(Figure(f"{model.name}, {step}", "ms"))
@@ -166,7 +166,7 @@ def _wanted(model: Model) -> list[Figure]:
     return [*figures, *(Figure(name, "GOP/s") for name, _, _, _ in _rates(model))]
 
 
-def _rates(model: Model) -> Iterator[tuple[str, LinearSpec, ChosenKernel, int]]:
+def _rates(model: KernelModel) -> Iterator[tuple[str, LinearSpec, ChosenKernel, int]]:
     """Every measured layer with each of its numbers of rows."""
     for spec, chosen in sorted(model.choice.chosen.items(), key=lambda entry: (entry[0].inputs, entry[0].outputs)):
         permitted = "" if spec.precision == USUAL else f" ({spec.precision})"
@@ -176,7 +176,7 @@ def _rates(model: Model) -> Iterator[tuple[str, LinearSpec, ChosenKernel, int]]:
             yield f"{model.name} {spec.shape}{permitted}{usual}, {count} of {used} rows", spec, chosen, count
 
 
-def _measure(sheet: Sheet, models: Sequence[Model], rounds: int) -> None:
+def _measure(sheet: Sheet, models: Sequence[KernelModel], rounds: int) -> None:
     for model in models:
         sheet.put(f"{model.name}, measuring", model.choice.seconds_spent, f"{model.choice.measured} layers' shapes")
         for name, variants in model.steps.items():

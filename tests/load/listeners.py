@@ -36,7 +36,7 @@ class Listening:
 
 
 @dataclass(slots=True, eq=False)
-class Listener:
+class ListenerState:
     """One of them. `plays_until` is when its player runs dry; times are seconds since the first moment of the run."""
 
     came_s: float
@@ -62,7 +62,7 @@ class Listener:
 
 
 @dataclass(slots=True)
-class Room:
+class ListenerRun:
     """A replica's way with its streams, on a clock that is passed in."""
 
     engine: SpeechEngine[Any]
@@ -79,7 +79,7 @@ class Room:
     def listen(self, requests: Sequence[SpeechRequest], arrivals: Sequence[float]) -> Listening:
         """Speaks each request to a listener that comes at its arrival, in seconds from now, in ascending order."""
         began, coming = self.clock(), list(zip(arrivals, requests, strict=True))
-        here: list[Listener] = []
+        here: list[ListenerState] = []
         while coming or any(not listener.utterance.finished for listener in here):
             now = self.clock() - began
             while coming and coming[0][0] <= now:
@@ -98,10 +98,10 @@ class Room:
             self.clock() - began,
         )
 
-    def _welcome(self, came_s: float, request: SpeechRequest) -> Listener:
-        return Listener(came_s, self.engine.open(request), Playback(came_s + self.steps.urgent_below_ms / 1000))
+    def _welcome(self, came_s: float, request: SpeechRequest) -> ListenerState:
+        return ListenerState(came_s, self.engine.open(request), Playback(came_s + self.steps.urgent_below_ms / 1000))
 
-    def _step(self, asking: Sequence[Listener], now_s: float, began: float) -> None:
+    def _step(self, asking: Sequence[ListenerState], now_s: float, began: float) -> None:
         bounded = isinstance(self.engine, LimitsStepTime)
         waiting = [
             Candidate(one, StepRequest(one.playback.dry_s, self.engine.cost(one.utterance), bounded)) for one in asking
@@ -124,7 +124,7 @@ def run_listeners(contest: Speakers, count: int, *, seconds: float, piece_second
     arrivals = sorted(
         np.random.default_rng([seed, count]).uniform(0, min(ARRIVAL_SECONDS, seconds / 4), count).tolist()
     )
-    return Room(contest.engine).listen(texts, arrivals)
+    return ListenerRun(contest.engine).listen(texts, arrivals)
 
 
 def most_without_gap(has_gap: Callable[[int], bool], most: int) -> int:

@@ -27,10 +27,10 @@ from deployments.engines.protocols import EngineSpec, RecognitionOptions, Sample
 from deployments.errors import fail
 from deployments.weights import convert_whisper, quantize_mlx
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio
-from serve_app.bench.load import Ask, Heard, all_at_once, steps_of
+from serve_app.bench.load import StreamRequest, StreamResult, all_at_once, steps_of
 from serve_app.bench.running_service import RunningProgram
 from serve_app.bench.sentences import SENTENCES
-from serve_app.bench.serve import service_of
+from serve_app.bench.serve_service import service_of
 from serve_app.bench.word_error_rate import errors
 from tests.unit import tiny_qwen3_tts
 
@@ -54,7 +54,7 @@ CONVOLUTION = "a vocoder's dilated convolution, MLX's own over ours: time"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MlxPlan:
     """How much is measured: sentences that are heard, also in four bits, what Kokoro says, rounds of the convolution."""
 
     sentences: int
@@ -63,9 +63,9 @@ class Plan:
     rounds: int
 
 
-QUICK = Plan(1, 1, ("Yes.",), 3)
+QUICK = MlxPlan(1, 1, ("Yes.",), 3)
 # MLX's CPU backend takes a third of a minute for a window in four bits.
-FULL = Plan(10, 4, ("Yes.", "Where is the train?"), 9)
+FULL = MlxPlan(10, 4, ("Yes.", "Where is the train?"), 9)
 
 
 def run(quick: bool) -> Report:
@@ -81,7 +81,7 @@ def run(quick: bool) -> Report:
     return carry_out("mlx", _wanted(), measure, quick=quick)
 
 
-def _measure_here(sheet: Sheet, plan: Plan, folder: Path) -> None:
+def _measure_here(sheet: Sheet, plan: MlxPlan, folder: Path) -> None:
     """What needs no service."""
     whisper = WhisperTwice(plan)
     with sheet.measuring("Whisper on MLX and on torch"):
@@ -120,7 +120,7 @@ def _spec(folder: Path, **options: object) -> EngineSpec:
 class WhisperTwice:
     """tiny.en on MLX, its weights in the layout that torch reads too, and sentences to hear."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: MlxPlan) -> None:
         self.plan = plan
 
     @cached_property
@@ -208,7 +208,7 @@ def _weight_bytes(folder: Path) -> int:
 # Kokoro
 
 
-def _measure_kokoro(sheet: Sheet, plan: Plan) -> None:
+def _measure_kokoro(sheet: Sheet, plan: MlxPlan) -> None:
     from hibari import Hibari
 
     folder = sources.folder_of(sources.parse(KOKORO), {})
@@ -300,9 +300,9 @@ def tiny_model(folder: Path) -> Mapping[str, Any]:
 
 
 async def _session(sheet: Sheet, service: RunningProgram) -> None:
-    asks = [Ask("tiny", f"Stream number {number}.", number) for number in range(STREAMS)]
+    asks = [StreamRequest("tiny", f"Stream number {number}.", number) for number in range(STREAMS)]
     # The service keeps what it has said under its seed. At temperature 0 another seed says the same.
-    again = [Ask(ask.model, ask.text, ask.seed + STREAMS) for ask in asks]
+    again = [StreamRequest(ask.model, ask.text, ask.seed + STREAMS) for ask in asks]
     alone = [_whole((await all_at_once(service, [ask]))[0]) for ask in asks]
     before = await steps_of(service, "tiny")
     together = [_whole(heard) for heard in await all_at_once(service, again)]
@@ -319,7 +319,7 @@ EQUAL_TO = 8
 """Steps of 16 bits: sums of a batch are taken in another order."""
 
 
-def _whole(heard: Heard) -> bytes:
+def _whole(heard: StreamResult) -> bytes:
     if not heard.complete:
         raise fail("engine", f"a stream ended with status {heard.status}. {heard.error}")
     return bytes(heard.pcm)
@@ -335,7 +335,7 @@ def _largest_difference(one: bytes, other: bytes) -> int:
 # Convolutions
 
 
-def _measure_convolution(sheet: Sheet, plan: Plan) -> None:
+def _measure_convolution(sheet: Sheet, plan: MlxPlan) -> None:
     x, weight = mx.random.normal((1, 1000, 128)), mx.random.normal((128, 11, 128))
 
     def timed(convolve: Any) -> float:

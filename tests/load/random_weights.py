@@ -61,7 +61,7 @@ class RandomWeights(Mapping[str, Tensor]):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class LetterEncoding:
     """Token numbers of a text."""
 
     ids: list[int]
@@ -70,6 +70,6 @@ class Encoding:
 class LetterTokenizer:
     """Stands for a model's tokenizer where no vocabulary is: every four letters are the same token."""
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> Encoding:
+    def encode(self, text: str, *, add_special_tokens: bool) -> LetterEncoding:
         """Token 0 for every four letters."""
-        return Encoding([0] * -(-len(text) // LETTERS))
+        return LetterEncoding([0] * -(-len(text) // LETTERS))

@@ -38,7 +38,7 @@ from deployments.engines.protocols import AudioChunk, SpeechRequest
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import LONG_TEXT
-from tests.load import indextts_package, voices
+from tests.load import indextts_package, voices_soak
 from tests.load.indextts_package import FULL, Shape, merged
 
 CHARACTERS = 100
@@ -75,7 +75,7 @@ SMALL_SOUND: Shape = {
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class IndexVoicesPlan:
     """How much is measured: `codes` of every text, in so many rounds; `ours` are our settings."""
 
     codes: int
@@ -83,8 +83,8 @@ class Plan:
     ours: Mapping[str, tuple[Precision, int]]
 
 
-QUICK = Plan(8, 2, {name: setting for name, setting in OURS.items() if setting != ("float32", 8)})
-FULL_PLAN = Plan(CODES, 2, OURS)
+QUICK = IndexVoicesPlan(8, 2, {name: setting for name, setting in OURS.items() if setting != ("float32", 8)})
+FULL_PLAN = IndexVoicesPlan(CODES, 2, OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,11 @@ def run(quick: bool, soak_minutes: float = 0.0) -> Report:
             if soak_minutes:
                 contest = IndexContest(Path(place) / "model", CODES)
                 contest.build(BEST)
-                voices.soak(sheet, contest, soak_minutes)
+                voices_soak.soak(sheet, contest, soak_minutes)
             else:
                 measure(sheet, Path(place) / "model", plan)
 
-    figures = voices.SOAK if soak_minutes else wanted(plan)
+    figures = voices_soak.SOAK if soak_minutes else wanted(plan)
     return carry_out("voices of indextts", figures, carried_out, quick=quick)
 
 
@@ -255,11 +255,11 @@ def _good(result: AudioChunk | Exception) -> AudioChunk:
     return result
 
 
-class Memory:
+class MemoryWatch:
     """How much more memory of its own the process has than before the `with` block: `bytes` at its end, `peak_bytes` at most
     inside."""
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> MemoryWatch:
         give_back()
         self._before = self._highest = own_bytes()
         self._stop = threading.Event()
@@ -297,7 +297,7 @@ def own_bytes() -> int:
     return int(info.rss - getattr(info, "shared", 0))
 
 
-def wanted(plan: Plan) -> list[Figure]:
+def wanted(plan: IndexVoicesPlan) -> list[Figure]:
     """The figures of the contest."""
     figures = [Figure(name, "codes/s") for name in (*BEAMS, *plan.ours)]
     for name, (precision, count) in plan.ours.items():
@@ -317,7 +317,7 @@ def wanted(plan: Plan) -> list[Figure]:
     return figures
 
 
-def measure(sheet: Sheet, folder: Path, plan: Plan, shape: Shape | None = None) -> None:
+def measure(sheet: Sheet, folder: Path, plan: IndexVoicesPlan, shape: Shape | None = None) -> None:
     """Fills in the figures."""
     contest = IndexContest(folder, plan.codes, shape)
     with sheet.measuring("memory"):
@@ -330,15 +330,15 @@ def measure(sheet: Sheet, folder: Path, plan: Plan, shape: Shape | None = None) 
 def _measure_memory(sheet: Sheet, contest: IndexContest) -> None:
     """Of each side alone, while it speaks. What both use is counted for both."""
     shared = sum(tensor.nbytes for name, tensor in contest.weights.items() if not name.startswith(OWN_WEIGHTS))
-    with Memory() as built:
+    with MemoryWatch() as built:
         contest.build(BEST)
-    with Memory() as one:
+    with MemoryWatch() as one:
         contest.together(BEST, 1)
-    with Memory() as four:
+    with MemoryWatch() as four:
         contest.together(BEST, 4)
-    with Memory() as package:
+    with MemoryWatch() as package:
         contest.build_package()
-    with Memory() as spoken:
+    with MemoryWatch() as spoken:
         contest.alone(BEAMS["package"])
     single = shared + built.bytes + one.peak_bytes
     together = shared + built.bytes + one.bytes + four.peak_bytes
@@ -354,7 +354,7 @@ OWN_WEIGHTS = ("gpt.h.", "mel_head.weight")
 """Of these our engine has copies in its own precision."""
 
 
-def _measure_speed(sheet: Sheet, contest: IndexContest, plan: Plan) -> None:
+def _measure_speed(sheet: Sheet, contest: IndexContest, plan: IndexVoicesPlan) -> None:
     served: dict[str, list[Served]] = {}
 
     def kept(name: str, serve: Callable[[], Served]) -> float:

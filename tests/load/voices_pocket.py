@@ -27,7 +27,9 @@ from deployments.engines.protocols import Samples, SpeechRequest, VoiceReference
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
 from tests.load.random_weights import LetterTokenizer
-from tests.load.voices import SOAK, THREADS, Setting, run_package, run_together, soak, using_threads
+from tests.load.voice_runs import Setting, run_package, run_together, using_threads
+from tests.load.voices_soak import SOAK, soak
+from tests.load.voices_sopro import THREADS
 
 RATE = 24_000
 NEVER = -1e4
@@ -35,7 +37,7 @@ NEVER = -1e4
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PocketVoicesPlan:
     """How much is measured. `seconds` is how long each stream speaks."""
 
     seconds: float
@@ -43,8 +45,8 @@ class Plan:
     streams: tuple[int, ...]
 
 
-QUICK = Plan(2.0, 3, (1, 8))
-FULL = Plan(4.0, 5, (1, 2, 4, 8))
+QUICK = PocketVoicesPlan(2.0, 3, (1, 8))
+FULL = PocketVoicesPlan(4.0, 5, (1, 2, 4, 8))
 
 
 class PocketContest:
@@ -109,7 +111,7 @@ def run(quick: bool, soak_minutes: float = 0.0) -> Report:
     return carry_out("voices of pocket-tts", SOAK if soak_minutes else wanted(plan), measure, quick=quick)
 
 
-def wanted(plan: Plan) -> list[Figure]:
+def wanted(plan: PocketVoicesPlan) -> list[Figure]:
     """What is measured."""
     figures = [Figure("threads of ours", ""), Figure("package, best setting", "audio s/s")]
     for streams in plan.streams:
@@ -118,7 +120,7 @@ def wanted(plan: Plan) -> list[Figure]:
     return [*figures, Figure("ours against the package, 8 streams", "x", at_least(1))]
 
 
-def measure_streams(sheet: Sheet, contest: PocketContest, plan: Plan) -> None:
+def measure_streams(sheet: Sheet, contest: PocketContest, plan: PocketVoicesPlan) -> None:
     """Puts every figure."""
     with sheet.measuring("how many threads"):
         threads = _best_threads(contest)

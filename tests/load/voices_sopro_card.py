@@ -22,7 +22,7 @@ from serve_app.bench.frame import Report, Sheet, carry_out
 from serve_app.bench.sentences import SENTENCES
 from tests.load.random_weights import LetterTokenizer, RandomWeights
 from tests.load.shapes import Shapes, read
-from tests.load.voices import SOAK, soak
+from tests.load.voices_soak import SOAK, soak
 from tests.load.voices_steps import StepPlan, measure, wanted
 
 POSITIONS = 384
@@ -40,15 +40,17 @@ class LetterText:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SoproCardPlan:
     """`seconds` is how long each stream speaks."""
 
     seconds: float
     steps: StepPlan
 
 
-QUICK = Plan(2.7, StepPlan(rounds=8, steps=(1, 8), recorded=(1, 8), streams=(1, 8)))
-FULL = Plan(5.4, StepPlan(rounds=30, steps=(1, 4, 8, 16, 32), recorded=(1, 4, 8, 16, 32), streams=(1, 4, 8, 16, 32)))
+QUICK = SoproCardPlan(2.7, StepPlan(rounds=8, steps=(1, 8), recorded=(1, 8), streams=(1, 8)))
+FULL = SoproCardPlan(
+    5.4, StepPlan(rounds=30, steps=(1, 4, 8, 16, 32), recorded=(1, 4, 8, 16, 32), streams=(1, 4, 8, 16, 32))
+)
 
 
 class SoproCardContest:

@@ -29,7 +29,7 @@ from serve_app.bench.frame import Report, Sheet, at_least, carry_out
 from serve_app.bench.sentences import SENTENCES
 from tests.load.random_weights import LetterTokenizer, RandomWeights
 from tests.load.shapes import Shapes, read
-from tests.load.voices import SOAK, soak
+from tests.load.voices_soak import SOAK, soak
 from tests.load.voices_steps import StepPlan, measure, wanted
 
 ROWS = 300
@@ -45,7 +45,7 @@ ARTICLE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class VibeVoicesPlan:
     """How much is measured, and of how large a model. `seconds` is how long each stream speaks; the steps of so many streams
     are `recorded`, each of which takes a compiler minutes at full size."""
 
@@ -62,11 +62,11 @@ class Plan:
     shapes: str
 
 
-QUICK = Plan(4, 1, 3, 64, (40, 80), (1, 1, 1), 0.8, 8, (1, 8), (8,), "quick")
-FULL = Plan(28, 4, 10, 32, (2, 2, 4, 5, 5, 8), (3, 3, 3, 3, 3, 3, 8), 2.0, 5, (1, 8), (1, 8), "full")
+QUICK = VibeVoicesPlan(4, 1, 3, 64, (40, 80), (1, 1, 1), 0.8, 8, (1, 8), (8,), "quick")
+FULL = VibeVoicesPlan(28, 4, 10, 32, (2, 2, 4, 5, 5, 8), (3, 3, 3, 3, 3, 3, 8), 2.0, 5, (1, 8), (1, 8), "full")
 
 
-def sizes(plan: Plan) -> dict[str, Any]:
+def sizes(plan: VibeVoicesPlan) -> dict[str, Any]:
     """A `config.json` of the 1.5B model, with the plan's layers."""
     codec = {
         "num_filters": plan.filters,
@@ -124,7 +124,7 @@ class VibeVoiceContest:
     def __init__(
         self,
         folder: Path,
-        plan: Plan,
+        plan: VibeVoicesPlan,
         precision: AnyPrecision,
         device: str,
         shapes: Shapes | None = None,
@@ -208,7 +208,7 @@ def run(
     return carry_out("voices of vibevoice", SOAK if soak_minutes else wanted(steps), carry, quick=quick)
 
 
-def step_plan(plan: Plan, streams: tuple[int, ...], captured: bool) -> StepPlan:
+def step_plan(plan: VibeVoicesPlan, streams: tuple[int, ...], captured: bool) -> StepPlan:
     """Steps of 1, of 8 and of every number of streams; recorded are the plan's, and every batch that was asked for."""
     recorded = sorted({*plan.recorded, *(count for count in streams if count > 1)}) if captured else ()
     return StepPlan(

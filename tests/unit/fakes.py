@@ -11,8 +11,8 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from deployments.engines.protocols import AudioChunk, FinishReason, SpeechRequest, SpeechTraits, Voice
-from deployments.replica.pipeline import Merged
 from deployments.replica.wire import PackedChunk, pack
+from deployments.tasks.separation import Merged
 
 RATE = 8000
 TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("bo", "en-US")), "ada", 0.5, 2.0, exact=True)
@@ -201,8 +201,8 @@ class SilentGraph:
     def __init__(self, *stems: str) -> None:
         self.stems = stems
 
-    async def run(self, upload: AsyncIterator[bytes], task: object, placed: object) -> AsyncIterator[Merged]:
-        """One stretch."""
-        async for _ in upload:
+    async def run(self, upload: AsyncIterator[bytes], *_: object) -> AsyncIterator[Merged]:
+        """One part."""
+        async for _block in upload:
             pass
         yield Merged({stem: np.zeros((1, RATE), np.float32) for stem in self.stems}, RATE)

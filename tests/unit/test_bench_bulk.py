@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.bulk.workers import Made
-from serve_app.bench.bulk import steady
+from serve_app.bench.bulk_throughput import steady
 
 
 class Workers:

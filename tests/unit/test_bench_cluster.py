@@ -13,44 +13,45 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.hardware import Kind
 from deployments.errors import MotetError
-from serve_app.bench.load import Ask, Heard
+from serve_app.bench.load import StreamRequest, StreamResult
 from serve_app.bench.running_service import RunningProgram
 from tests.load import local_cluster
-from tests.load.cluster import CLASSES, MODEL, Asked, Load, outlived, too_early
+from tests.load.client_load import MODEL, ClientLoad, TriedRequest
+from tests.load.cluster import CLASSES, outlived, too_early
 from tests.load.local_cluster import LocalCluster
 
-ASK = Ask(MODEL, "", 0)
+ASK = StreamRequest(MODEL, "", 0)
 
 
-def heard(status: int = 200, placement: str = "", error: str = "", ended_s: float = 0.0) -> Heard:
-    return Heard(ASK, status, error, pcm=bytearray(b"0"), placement=placement, ended_s=ended_s)
+def heard(status: int = 200, placement: str = "", error: str = "", ended_s: float = 0.0) -> StreamResult:
+    return StreamResult(ASK, status, error, pcm=bytearray(b"0"), placement=placement, ended_s=ended_s)
 
 
 def test_a_request_is_answered_by_either_try_and_a_broken_stream_is_no_answer() -> None:
-    assert Asked(0.0, heard()).answered
-    assert Asked(0.0, heard(error="EOFError"), heard()).answered
-    assert not Asked(0.0, heard(503), heard(503)).answered
-    assert not Asked(0.0, heard(error="EOFError")).answered
+    assert TriedRequest(0.0, heard()).answered
+    assert TriedRequest(0.0, heard(error="EOFError"), heard()).answered
+    assert not TriedRequest(0.0, heard(503), heard(503)).answered
+    assert not TriedRequest(0.0, heard(error="EOFError")).answered
 
 
 def test_who_answered_is_counted_by_class_and_time() -> None:
-    load = Load(RunningProgram("", 0, 0.0), "")
+    load = ClientLoad(RunningProgram("", 0, 0.0), "")
     load.asked = [
-        Asked(1.0, heard(placement="tone@cpu")),
-        Asked(2.0, heard(placement="tone@mlx")),
-        Asked(3.0, heard(503, "tone@mlx")),
+        TriedRequest(1.0, heard(placement="tone@cpu")),
+        TriedRequest(2.0, heard(placement="tone@mlx")),
+        TriedRequest(3.0, heard(503, "tone@mlx")),
     ]
     assert load.placements() == {"cpu": 1, "mlx": 1}
     assert load.placements(2.0) == {"mlx": 1}
 
 
 def test_requests_count_for_the_time_in_which_they_were_over() -> None:
-    load = Load(RunningProgram("", 0, 0.0), "")
+    load = ClientLoad(RunningProgram("", 0, 0.0), "")
     load.asked = [
-        Asked(1.0, heard(503), heard(503)),
-        Asked(2.0, heard()),
-        Asked(3.0, heard(503), heard()),
-        Asked(4.0, heard(503), heard(503)),
+        TriedRequest(1.0, heard(503), heard(503)),
+        TriedRequest(2.0, heard()),
+        TriedRequest(3.0, heard(503), heard()),
+        TriedRequest(4.0, heard(503), heard(503)),
     ]
     assert load.answered(2.0, 4.0) == (100.0, "2 requests, 1 of them at once")
     assert load.answered(2.5, 9.0)[0] == 50.0

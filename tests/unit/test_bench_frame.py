@@ -20,11 +20,11 @@ from cluster.hardware import CpuClass
 from deployments.errors import MotetError
 from serve_app.bench import catalogue
 from serve_app.bench.frame import (
-    Facts,
     Figure,
     Instruments,
-    Machine,
+    MachineInfo,
     Report,
+    RunInfo,
     Sheet,
     Target,
     Verdict,
@@ -37,8 +37,8 @@ from serve_app.bench.frame import (
     spread,
 )
 
-MACHINE = Machine("a processor", 2, {"python": "3.11", "ray": "2.60"}, "abc123 dirty", "a card")
-FACTS = Facts("quick", "2026-01-02T03:04:05+00:00", 7.5, 0.25, 1.5, MACHINE)
+MACHINE = MachineInfo("a processor", 2, {"python": "3.11", "ray": "2.60"}, "abc123 dirty", "a card")
+FACTS = RunInfo("quick", "2026-01-02T03:04:05+00:00", 7.5, 0.25, 1.5, MACHINE)
 
 
 def instruments(said: list[str] | None = None) -> Instruments:

@@ -14,17 +14,17 @@ from deployments.engines.lm.linear import LinearSpec
 from serve_app.bench.catalogue import BENCHMARKS
 from serve_app.bench.frame import Sheet
 from tests.load import kernels
-from tests.load.kernels import Model
+from tests.load.kernels import KernelModel
 
 
-def model(measured_seconds: float) -> Model:
+def model(measured_seconds: float) -> KernelModel:
     spec = LinearSpec(64, 32, "int8", "int8", ((1, 1.0), (8, 1.0)))
     times = {"int8": {"1": 0.002, "8": 0.004}, "bfloat16": {"1": 0.001, "8": 0.002}}
     pinned = LinearSpec(8, 8, "float32", "float32", ((1, 1.0),))
     chosen = {spec: ChosenKernel("bfloat16", times), pinned: ChosenKernel("float32", {})}
     choice: Any = SimpleNamespace(chosen=chosen, seconds_spent=0.5, measured=1, store=Path())
     seconds = {"float32": 4.0, "int8": 2.0, "measured": measured_seconds}
-    return Model("tiny", {"step of 1": {name: partial(float, value) for name, value in seconds.items()}}, choice)
+    return KernelModel("tiny", {"step of 1": {name: partial(float, value) for name, value in seconds.items()}}, choice)
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(1.0, "met"), (2.05, "met"), (2.2, "not met")])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deployments.engines.protocols import AudioChunk, SpeechRequest
-from tests.load.listeners import HEAD_START_SECONDS, Listening, Room, most_without_gap, run_listeners
+from tests.load.listeners import HEAD_START_SECONDS, ListenerRun, Listening, most_without_gap, run_listeners
 
 RATE = 100
 CHUNK_SECONDS = 0.5
@@ -52,7 +52,7 @@ class Slow:
 
 
 def heard(engine: Slow, arrivals: Sequence[float], pieces: int = 5) -> Listening:
-    room = Room(engine.engine, clock=lambda: engine.now_s, sleep=engine.sleep)
+    room = ListenerRun(engine.engine, clock=lambda: engine.now_s, sleep=engine.sleep)
     return room.listen([SpeechRequest(("Yes.",) * pieces, "")] * len(arrivals), arrivals)
 
 
@@ -83,11 +83,11 @@ def test_every_listener_comes_and_an_error_is_not_hidden() -> None:
 def test_listeners_come_at_the_same_moments_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[list[int], list[float]]] = []
 
-    def listen(_: Room, requests: Sequence[SpeechRequest], arrivals: Sequence[float]) -> Listening:
+    def listen(_: ListenerRun, requests: Sequence[SpeechRequest], arrivals: Sequence[float]) -> Listening:
         seen.append(([len(request.pieces) for request in requests], list(arrivals)))
         return Listening((), (), 0.0, 0.0)
 
-    monkeypatch.setattr(Room, "listen", listen)
+    monkeypatch.setattr(ListenerRun, "listen", listen)
     for seed in (0, 0, 1):
         run_listeners(Slow(0.1), 5, seconds=12.0, piece_seconds=3.0, seed=seed)
     assert seen[0] == seen[1] != seen[2]

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from serve_app.bench.load import BYTES_PER_SECOND, Ask, closed_loop, listen, open_loop, ready_report, summary
+from serve_app.bench.load import BYTES_PER_SECOND, StreamRequest, closed_loop, listen, open_loop, ready_report, summary
 from serve_app.bench.running_service import RunningProgram
 
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BUSY = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}"
-ASK = Ask("m", "Hello.", 1)
+ASK = StreamRequest("m", "Hello.", 1)
 
 
 def chunk(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.bench import serve
+from serve_app.bench import serve_service as serve
 from serve_app.config import AppConfig
 
 

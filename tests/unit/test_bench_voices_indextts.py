@@ -11,8 +11,8 @@ import torch
 
 from deployments.errors import MotetError
 from serve_app.bench.frame import Sheet
-from tests.load import voices, voices_indextts
-from tests.load.voices_indextts import CHARACTERS, IndexContest, Memory, Plan, Served, text
+from tests.load import voices, voices_indextts, voices_soak
+from tests.load.voices_indextts import CHARACTERS, IndexContest, IndexVoicesPlan, MemoryWatch, Served, text
 from tests.unit.indextts_models import TINY
 
 SHAPE = {"gpt": {**TINY["gpt"], "number_text_tokens": 4096}}
@@ -20,7 +20,7 @@ SHAPE = {"gpt": {**TINY["gpt"], "number_text_tokens": 4096}}
 
 def test_every_figure_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("indextts25")
-    plan = Plan(10, 1, voices_indextts.OURS)
+    plan = IndexVoicesPlan(10, 1, voices_indextts.OURS)
     sheet = Sheet(voices_indextts.wanted(plan), print)
     voices_indextts.measure(sheet, tmp_path / "model", plan, SHAPE)
     figures = {figure.name: figure for figure in sheet.figures}
@@ -32,8 +32,8 @@ def test_a_soak_frees_every_slot(tmp_path: Path) -> None:
     pytest.importorskip("indextts25")
     contest = IndexContest(tmp_path / "model", 10, SHAPE)
     contest.build("int8")
-    sheet = Sheet(voices.SOAK, print)
-    voices.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
+    sheet = Sheet(voices_soak.SOAK, print)
+    voices_soak.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
     figures = {figure.name: figure for figure in sheet.figures}
     assert figures["slots taken when all have left"].value == 0
     assert all(figure.measured for figure in sheet.figures)
@@ -58,7 +58,7 @@ def test_in_a_queue_everyone_waits_for_those_before() -> None:
 
 
 def test_memory_is_what_the_process_has_taken_meanwhile() -> None:
-    with Memory() as memory:
+    with MemoryWatch() as memory:
         kept = torch.ones(30_000_000)
         memory.look()
         del kept

@@ -49,7 +49,7 @@ class Stand:
 
 def test_every_figure_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     stand = Stand()
-    monkeypatch.setattr(voices_kokoro, "Speakers", lambda: stand)
+    monkeypatch.setattr(voices_kokoro, "KokoroSpeakers", lambda: stand)
     monkeypatch.setattr(voices_kokoro, "_heard", lambda ear, sound: "nothing")
     monkeypatch.setattr(registry, "load", lambda name, spec: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)

@@ -55,7 +55,8 @@ from deployments.engines.protocols import (
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
 from deployments.settings import PieceSettings, StepSettings
-from deployments.tasks.speech import SpeechTask, no_sound, nothing_to_say, speak_here
+from deployments.tasks.in_process_speech import speak_here
+from deployments.tasks.speech import no_sound, nothing_to_say
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.cli.bulk import Wishes, job_of, places_for
@@ -140,7 +141,7 @@ def test_a_row_sounds_as_it_does_alone_in_any_batch() -> None:
         assert not isinstance(outcome, Failure)
         pieces = cut_into_pieces(item.text, AppConfig().speech.pieces)
         alone = np.concatenate(
-            [c.samples for c in speak_here(SpeechTask(pieces, "tone", 5.0, seed_of(item.key)), engine)]
+            [c.samples for c in speak_here(SpeechRequest(pieces, "tone", 5.0, seed_of(item.key)), engine)]
         )
         heard, rate = soundfile.read(io.BytesIO(outcome[0].audio or b""), dtype="float32")
         assert rate == 24_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from deployments.audio.encode import FORMATS, open_encoder
 from deployments.engines import registry
 from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
+from deployments.tasks import in_process_speech
 from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import profiles
 from serve_app.bench import catalogue
@@ -334,8 +336,8 @@ def test_json_gives_the_facts(tmp_path: Path) -> None:
 
 
 def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def speaks(task: Any, groups: Iterator[tuple[str, ...]], engine: Any) -> Iterator[AudioChunk]:
-        assert len(list(groups)) == 1
+    async def speaks(request: Any, traits: Any, client: Any, text: Any) -> AsyncGenerator[AudioChunk]:
+        assert len(await text.take(0, math.inf)) == 1
         reasons: tuple[FinishReason, ...] = ("stop", "repetition", "length")
         for number, reason in enumerate(reasons):
             sound = np.zeros(24_000, np.float32)
@@ -344,7 +346,7 @@ def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch
     plain = motet("say", SENTENCE, "-o", tmp_path / "plain.wav", "--json")
     assert json.loads(plain.stdout)["finish_reason"] == "stop"
     assert "Warning" not in plain.stderr
-    monkeypatch.setattr(local_speech, "speak_as_written", speaks)
+    monkeypatch.setattr(in_process_speech, "speak", speaks)
     done = motet("say", SENTENCE, "-o", tmp_path / "x.wav", "--json")
     assert done.exit_code == 0
     assert "Warning" in done.stderr and "(repetition)" in done.stderr and "--seed" in done.stderr
@@ -360,23 +362,26 @@ def test_a_text_that_the_model_cannot_say_is_a_mistake_and_leaves_no_file(piped:
 
 
 def test_a_model_that_is_stopped_before_any_sound_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def keeps_still(task: Any, groups: Iterator[tuple[str, ...]], engine: Any) -> Iterator[AudioChunk]:
-        assert len(list(groups)) == 1
-        yield AudioChunk(np.zeros(0, np.float32), 24_000, 0, "", True, finish_reason="silence", piece_over=True)
+    async def keeps_still(call: Any) -> AudioChunk | None:
+        if call.utterance.finished:
+            return None
+        result = call.client._engine.step([call.utterance])[0]
+        assert isinstance(result, AudioChunk)
+        return replace(result, samples=result.samples[:0], finish_reason="silence")
 
-    monkeypatch.setattr(local_speech, "speak_as_written", keeps_still)
+    monkeypatch.setattr(in_process_speech.InProcessCall, "step", keeps_still)
     with pytest.raises(MotetError, match=r"finish_reason 'silence'.*another seed"):
         motet("say", SENTENCE, "-o", "z.wav")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(task: Any, groups: Iterator[tuple[str, ...]], engine: Any) -> Iterator[AudioChunk]:
-        assert len(list(groups)) == 1
+    async def breaks(request: Any, traits: Any, client: Any, text: Any) -> AsyncGenerator[AudioChunk]:
+        assert len(await text.take(0, math.inf)) == 1
         yield AudioChunk(np.zeros(24_000, np.float32), 24_000, 0, "", last=False)
         raise fail("engine", "The voice broke.")
 
-    monkeypatch.setattr(local_speech, "speak_as_written", breaks)
+    monkeypatch.setattr(in_process_speech, "speak", breaks)
     (tmp_path / "x.wav").write_bytes(b"old")
     with pytest.raises(MotetError, match="The voice broke"):
         motet("say", SENTENCE, "-o", tmp_path / "x.wav")
@@ -602,7 +607,7 @@ WITH_IDENTITY = AppConfig(models={"identity": Model(engine="identity")})
 def test_a_long_recording_takes_no_more_memory(tmp_path: Path) -> None:
     """Ten minutes are 19 MB as float32 samples; chunks of one second are 32 KB each."""
     source = write_sound(tmp_path / "in.wav", np.zeros((1, 600 * 8000), np.float32), 8000)
-    order = local.SeparationOrder((), chunk_seconds=1, overlap_seconds=0.2)
+    order = local.SeparationChoices((), chunk_seconds=1, overlap_seconds=0.2)
     seen: list[tuple[int, int]] = []
     with source.open("rb") as recording:
         tracemalloc.start()

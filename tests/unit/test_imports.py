@@ -34,7 +34,7 @@ LEFT_OUT: Mapping[str, tuple[str, set[str]]] = {
         "serve_app.workers.worker_start, deployments.replica.separator",
         UNUSED | {"av", "sentencex"},
     ),
-    "the separation helper": ("serve_app.workers.worker_start, deployments.replica.pipeline", UNUSED | {"sentencex"}),
+    "the separation helper": ("serve_app.workers.worker_start, deployments.replica.merger", UNUSED | {"sentencex"}),
     "the command": ("serve_app.cli.main", UNUSED | SOUND | SERVICE),
 }
 

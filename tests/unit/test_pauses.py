@@ -13,17 +13,17 @@ import pytest
 from deployments.engines.protocols import AudioChunk
 from deployments.settings import ArrivalSettings, PieceSettings
 from deployments.text.sources import ArrivingText
-from serve_app.gateway.speech.playback import Frame, PacedSpeech
+from serve_app.gateway.speech.playback import Frame, PlaybackBuffer
 from serve_app.gateway.speech.stream import SpeechStream
 from tests.unit import test_speech_stream as streams
 from tests.unit.jumping_clock import now, run
-from tests.unit.test_paced_speech import CHUNK_SECONDS, Engine, paced, sound
+from tests.unit.test_playback import CHUNK_SECONDS, Engine, frames_of, paced, sound
 
 FALLBACK_S = 2.0
 
 
 async def with_pause(
-    speech: PacedSpeech, before: Engine, after: Engine, pause_s: float, start_s: float = 0.0
+    speech: PlaybackBuffer, before: Engine, after: Engine, pause_s: float, start_s: float = 0.0
 ) -> list[tuple[float, Frame]]:
     """The frames of two texts with a pause between them; the second takes `start_s` to begin."""
 
@@ -36,7 +36,7 @@ async def with_pause(
         async for chunk in after.speak(1):
             yield chunk
 
-    async with aclosing(speech.frames(chunks())) as frames:
+    async with aclosing(frames_of(speech, chunks())) as frames:
         return [(now(), frame) async for frame in frames]
 
 
@@ -101,7 +101,7 @@ def test_a_listener_in_a_pause_is_as_urgent_as_one_who_has_no_sound_yet() -> Non
                 await asyncio.sleep(60)
             lasted.append(speech.lasts_seconds)
 
-        async with aclosing(speech.frames(chunks())) as frames:
+        async with aclosing(frames_of(speech, chunks())) as frames:
             async for _ in frames:
                 pass
         assert lasted == [0.0]

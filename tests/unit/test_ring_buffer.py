@@ -27,7 +27,7 @@ def test_it_is_a_queue_with_a_limit(capacity: int, moves: list[tuple[bool, int]]
             assert ring.read(count).tolist() == model[:count]
             model = model[count:]
         assert ring.level == len(model)
-        assert ring.room == capacity - len(model)
+        assert ring.space == capacity - len(model)
         assert ring.level <= ring.capacity == capacity
 
 

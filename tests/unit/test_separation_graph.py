@@ -1,21 +1,158 @@
-"""A separation whose chunker, merger or separator goes away ends with an error that says so."""
+"""The separation graph over stand-ins for Ray: nothing is lost, work is spread, and what goes wrong says so."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
 
-from deployments.engines.protocols import Chunk
-from deployments.errors import MotetError
-from deployments.replica.pipeline import Chunker, ChunkTicket, SeparationGraph, SeparationTask
+from cluster.models import Model, Placement
+from deployments.audio.decode import decode_all
+from deployments.engines.protocols import Chunk, Stems
+from deployments.errors import Failure, MotetError
+from deployments.replica.chunker import Chunker
+from deployments.replica.merger import Merger
 from deployments.settings import SeparationSettings
+from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask
+from serve_app.config import AppConfig
+from serve_app.gateway.deployment import directory_of
+from serve_app.gateway.routing.admission import Admission, Ticket
+from serve_app.gateway.separation import SeparationGraph
+from serve_app.gateway.settings import AdmissionSettings
 from tests.unit.fakes import FakeHandle
 from tests.unit.test_decode import make
+
+RATE = 16_000
+TASK = SeparationTask((RATE,), chunk_seconds=1.0, overlap_seconds=0.2)
+BUSY = Failure("overloaded", "The model's memory is full.", "Try again.", code="memory_full", retry_after_s=7.0)
+CONFIG = AppConfig(
+    models={
+        "echo": Model(
+            engine="identity",
+            placements=(
+                Placement.model_validate({"hardware": {"kind": "cuda"}}),
+                Placement.model_validate({"hardware": {"kind": "cpu"}}),
+            ),
+        )
+    }
+)
+
+
+class Remote(FakeHandle):
+    """A handle whose answers are passed on as Ray Serve passes references: a call waits for its arguments."""
+
+    def __getattr__(self, name: str) -> Any:
+        handle = self
+
+        class Method:
+            def remote(self, *arguments: Any) -> asyncio.Task[Any]:
+                return asyncio.ensure_future(handle.answer(name, arguments))
+
+        return Method()
+
+    async def answer(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        values = [await each if isinstance(each, asyncio.Future) else each for each in arguments]
+        return await getattr(self.target, name)(*values)
+
+
+class Echo:
+    """A separator that gives every chunk back, or the same answer or error each time."""
+
+    def __init__(self, instead: Failure | Exception | None = None) -> None:
+        self.instead = instead
+        self.chunks: list[int] = []
+
+    async def report(self) -> dict[str, Any]:
+        return {}
+
+    async def separate(self, chunk: Chunk) -> Stems | Failure:
+        self.chunks.append(chunk.index)
+        if isinstance(self.instead, Exception):
+            raise self.instead
+        return self.instead or Stems({"audio": chunk.samples}, chunk.sample_rate, chunk.index)
+
+
+class Bench:
+    """A graph with one model on two placements."""
+
+    def __init__(self, cuda: Echo, cpu: Echo) -> None:
+        handles = {"cuda": Remote(cuda), "cpu": Remote(cpu)}
+        self.directory = directory_of(CONFIG, {"echo": cast("Any", handles)})
+        self.chunker = Chunker(SeparationSettings())
+        helpers = cast("Any", Remote(self.chunker)), cast("Any", Remote(Merger()))
+        self.graph = SeparationGraph([helpers[0]], helpers[1], SeparationSettings())
+        self.admission = Admission(AdmissionSettings())
+        self.ticket: Ticket = self.admission.admit(["echo@cuda", "echo@cpu"], None, 3.0)
+
+    async def separate(self, recording: bytes) -> list[Merged]:
+        run = self.graph.run(blocks(recording), TASK, self.directory, self.ticket, "echo")
+        return [merged async for merged in run]
+
+
+async def blocks(recording: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(recording), 10_000):
+        yield recording[start : start + 10_000]
+
+
+def sound_in(parts: list[Merged]) -> Any:
+    return np.concatenate([part.stems["audio"] for part in parts], axis=1)
+
+
+async def test_a_recording_comes_back_whole_and_is_shared_by_the_placements() -> None:
+    cuda, cpu = Echo(), Echo()
+    bench = Bench(cuda, cpu)
+    recording = make("wav16", seconds=5)
+    parts = await bench.separate(recording)
+    expected = decode_all(recording, sample_rate=RATE, mono=False, max_seconds=60)
+    np.testing.assert_allclose(sound_in(parts), expected, atol=1e-6)
+    assert cuda.chunks and cpu.chunks
+    assert sorted(cuda.chunks + cpu.chunks) == list(range(len(parts)))
+    for _ in range(10):  # the session's end is sent without waiting for its answer
+        await asyncio.sleep(0)
+    assert await bench.chunker.sessions() == 0
+
+
+async def test_admission_learns_how_long_the_recording_was_and_which_placement_separates() -> None:
+    bench = Bench(Echo(), Echo(BUSY))
+    parts = await bench.separate(make("wav16", seconds=5))
+    assert bench.ticket.made_seconds == pytest.approx(sum(part.seconds for part in parts)) == pytest.approx(5.0)
+    assert not bench.ticket.open
+    assert all(report.open == 0 for report in bench.admission.snapshot().values())
+    known = {placed.name: placed.first_answer_s for placed in bench.directory.placements("echo")}
+    assert known["echo@cuda"] is not None and known["echo@cpu"] is None
+
+
+@pytest.mark.parametrize("trouble", [BUSY, Failure("engine", "The model failed."), RayActorError()])
+async def test_a_chunk_that_one_placement_does_not_take_goes_to_the_other(trouble: Failure | Exception) -> None:
+    cuda, cpu = Echo(trouble), Echo()
+    bench = Bench(cuda, cpu)
+    parts = await bench.separate(make("wav16", seconds=3))
+    assert sound_in(parts).shape[1] == 3 * RATE
+    assert cuda.chunks and set(cpu.chunks) == set(range(len(parts)))
+
+
+async def test_a_refusal_of_every_placement_keeps_its_retry_after() -> None:
+    bench = Bench(Echo(BUSY), Echo(BUSY))
+    with pytest.raises(MotetError) as caught:
+        await bench.separate(make("wav16", seconds=3))
+    assert caught.value.failure == BUSY
+    assert not bench.ticket.open
+    assert all(placed.under_way == 0 for placed in bench.directory.placements("echo"))
+
+
+async def test_full_queues_are_an_overload_and_no_placement_is_doubted() -> None:
+    bench = Bench(Echo(BackPressureError(1, 1)), Echo(BackPressureError(1, 1)))
+    with pytest.raises(MotetError) as caught:
+        await bench.separate(make("wav16", seconds=3))
+    assert (caught.value.failure.kind, caught.value.failure.code) == ("overloaded", "model_busy")
+    assert all(placed.alive for placed in bench.directory.placements("echo"))
 
 
 class LostChunker:
@@ -24,41 +161,37 @@ class LostChunker:
     async def open(self, name: str, task: SeparationTask) -> None:
         raise RayActorError()
 
-    def close(self, name: str) -> None:
+    async def close(self, name: str) -> None:
         pass
 
 
-async def upload() -> AsyncIterator[bytes]:
-    yield b"RIFF"
-
-
 async def test_a_chunker_that_is_gone_is_an_error_that_clients_understand() -> None:
-    handles = cast("Any", [FakeHandle(LostChunker())])
-    graph = SeparationGraph(handles, cast("Any", FakeHandle(None)), SeparationSettings())
+    bench = Bench(Echo(), Echo())
+    bench.graph = SeparationGraph(
+        cast("Any", [Remote(LostChunker())]), cast("Any", Remote(Merger())), SeparationSettings()
+    )
     with pytest.raises(MotetError) as caught:
-        _ = [
-            merged
-            async for merged in graph.run(upload(), SeparationTask((16_000,), 10.0, 3.0), lambda: cast("Any", None))
-        ]
+        await bench.separate(b"RIFF")
     failure = caught.value.failure
     assert (failure.kind, failure.code) == ("unavailable", "separation_interrupted")
     assert "actor" not in failure.message.lower() and "ActorError" in (failure.detail or "")
+    assert not bench.ticket.open
 
 
 async def test_the_sound_of_a_session_goes_with_it() -> None:
-    """Not only when Python's collector looks for cycles."""
+    """At once: neither a cycle nor the decoders' thread pool, which drops a finished call some time later, keeps it."""
     chunker = Chunker(SeparationSettings())
-    recording = make("wav16", seconds=3)
     gc.disable()
     try:
-        assert await chunker.open("a", SeparationTask((16_000,), 1.0, 0.2)) is None
-        await chunker.feed("a", recording, True)
+        assert await chunker.open("a", TASK) is None
+        await chunker.feed("a", make("wav16", seconds=3), True)
         ticket = await chunker.next("a")
         assert isinstance(ticket, ChunkTicket)
-        chunk = await chunker.fetch("a", ticket.index)
-        assert isinstance(chunk, Chunk)
-        session = weakref.ref(chunker._sessions["a"].pipe)
+        assert isinstance(await chunker.fetch("a", ticket.index), Chunk)
+        session = chunker._sessions["a"]
+        held = [weakref.ref(cast("Any", each)) for each in (session._pipe, session._chunks)]
         await chunker.close("a")
-        assert session() is None
+        assert [each() for each in held] == [None, None]
+        assert not session._ready
     finally:
         gc.enable()

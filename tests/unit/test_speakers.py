@@ -6,7 +6,7 @@ import pytest
 
 from deployments.engines.protocols import SpeechTraits, Voice
 from deployments.errors import MotetError
-from deployments.tasks.speech import choose_voice
+from deployments.tasks.voice_choice import choose_voice
 from deployments.text.speakers import Script, Turn, check_speakers, turns, without_marks
 
 PAIR = SpeechTraits(24_000, (Voice("ada", "en"), Voice("ben", "en")), "ada", 1.0, 1.0, most_speakers=2)

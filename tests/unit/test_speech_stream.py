@@ -19,16 +19,17 @@ from deployments.audio.encode import AudioFormat
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, pack
-from deployments.tasks.speech import SpeechTask
 from deployments.text.sources import WholeText
 from serve_app.config import AppConfig
+from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.admission import Admission, Ticket
-from serve_app.gateway.routing.placement import ModelDirectory
 from serve_app.gateway.settings import PacingSettings
 from serve_app.gateway.speech.pacing import MOST_FACTOR
 from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.speech.plan import FallbackVoice, SpeechPlan
+from serve_app.gateway.speech.resume import START, ResumePoint, resume_point
 from serve_app.gateway.speech.source_map import SourcePosition
-from serve_app.gateway.speech.stream import NOTHING_HEARD, Fallback, Heard, SpeechPlan, SpeechStream, heard_by
+from serve_app.gateway.speech.stream import SpeechStream
 from tests.unit.fakes import RATE, TRAITS, FakeHandle
 from tests.unit.jumping_clock import now, run
 
@@ -88,14 +89,14 @@ class Bench:
         self.late, self.other = Late("ada", delays or {}), Late("bo")
         self.tickets: list[Ticket] = []
         handles: Any = {"late": {"cpu": FakeHandle(self.late)}, "other": {"cpu": FakeHandle(self.other)}}
-        self._directory = ModelDirectory(CONFIG, handles)
+        self._directory = directory_of(CONFIG, handles)
         self._admission = Admission(CONFIG.speech.admission)
         self._cache = PieceCache(CONFIG.speech.piece_cache_bytes)
 
-    def stream(self, plan: SpeechPlan, heard: Heard = NOTHING_HEARD) -> SpeechStream:
+    def stream(self, plan: SpeechPlan, resume: ResumePoint = START) -> SpeechStream:
         ticket = self._admission.admit(["late@cpu"], None, 1.0)
         self.tickets.append(ticket)
-        return SpeechStream(plan, self._directory, self._cache, ticket, cast("Any", Recorder()), heard, clock=now)
+        return SpeechStream(plan, self._directory, self._cache, ticket, cast("Any", Recorder()), resume, clock=now)
 
 
 def plan(
@@ -108,14 +109,14 @@ def plan(
 ) -> SpeechPlan:
     return SpeechPlan(
         model="late",
-        task=SpeechTask(pieces, "ada", 1.0, 0),
+        request=SpeechRequest(pieces, "ada"),
         traits=traits,
         audio_format=form,
         pacing=PACING,
         text=WholeText(pieces),
         played=played,
-        request_seconds_of_audio=1.0,
-        fallback=Fallback("other", "bo", TRAITS) if fallback else None,
+        max_request_seconds=1.0,
+        fallback=FallbackVoice("other", "bo", TRAITS) if fallback else None,
     )
 
 
@@ -169,7 +170,7 @@ def test_who_says_a_piece_is_named() -> None:
     async def test() -> None:
         stream = Bench({(1, 2): 3600.0}).stream(plan())
         async with aclosing(stream.encoded()) as encoded:
-            begun = [piece async for _ in encoded for piece in stream.newly_begun()]
+            begun = [piece async for _ in encoded for piece in stream.piece_starts()]
         said = [(piece.index, piece.model, piece.voice) for piece in begun]
         assert said == [(0, "late", "ada"), (1, "late", "ada"), (1, "other", "bo"), (2, "other", "bo")]
 
@@ -207,7 +208,7 @@ def test_the_other_voice_speaks_as_fast_as_was_asked_for() -> None:
     async def test() -> None:
         bench = Bench({(0, 0): 3600.0})
         fast = plan()
-        await events(bench.stream(replace(fast, task=replace(fast.task, speed=1.5))))
+        await events(bench.stream(replace(fast, request=replace(fast.request, speed=1.5))))
         assert {request.speed for request in bench.other.asked} == {1.5}
 
     run(test)
@@ -224,7 +225,7 @@ def all_heard(told: list[Event]) -> tuple[int, int]:
 
 
 async def come_back(bench: Bench, wanted: SpeechPlan, event_id: str | None) -> list[Event]:
-    return await events(bench.stream(wanted, heard_by(event_id, wanted)))
+    return await events(bench.stream(wanted, resume_point(event_id, wanted)))
 
 
 def test_after_gaps_a_client_that_comes_back_misses_nothing_and_hears_no_gap_again() -> None:
@@ -381,7 +382,7 @@ def test_a_client_that_comes_back_to_another_voice_hears_on_with_it() -> None:
 def test_when_the_other_voice_is_gone_a_client_that_comes_back_is_told_so() -> None:
     wanted = plan(fallback=False)
     with pytest.raises(MotetError) as caught:
-        heard_by(f"{wanted.key}-1f1.100", wanted)
+        resume_point(f"{wanted.key}-1f1.100", wanted)
     assert caught.value.failure.kind == "unavailable"
 
 
@@ -390,9 +391,9 @@ def test_when_the_other_voice_is_gone_a_client_that_comes_back_is_told_so() -> N
 )
 def test_a_place_that_is_not_in_the_text_is_refused(where: str) -> None:
     wanted = plan()
-    assert heard_by(f"{wanted.key}-2.5", wanted) == Heard(place=SourcePosition(2, 5))
+    assert resume_point(f"{wanted.key}-2.5", wanted) == ResumePoint(position=SourcePosition(2, 5))
     with pytest.raises(MotetError) as caught:
-        heard_by(f"{wanted.key}-{where}", wanted)
+        resume_point(f"{wanted.key}-{where}", wanted)
     assert caught.value.failure.code == "event_id_mismatch"
 
 
@@ -420,7 +421,9 @@ def test_sound_that_is_stretched_tells_its_text_too(speed: float, played: bool, 
     async def test() -> None:
         wanted = plan(form=form, played=played, fallback=False)
         traits = replace(TRAITS, min_speed=1.0, max_speed=1.0)
-        told = await events(Bench().stream(replace(wanted, task=replace(wanted.task, speed=speed), traits=traits)))
+        told = await events(
+            Bench().stream(replace(wanted, request=replace(wanted.request, speed=speed), traits=traits))
+        )
         starts = [(piece["index"], piece["text"], piece["start_seconds"]) for piece in begun(told)]
         assert starts == [
             (index, text, pytest.approx(0.8 / speed * index, abs=0.001)) for index, text in enumerate(PIECES)
@@ -479,7 +482,7 @@ def test_what_a_client_has_not_heard_is_paced_and_what_it_has_is_not() -> None:
             began = now()
             times: list[float] = []
             bench = Bench({(0, 1): wait})
-            async with aclosing(bench.stream(wanted, heard_by(event_id, wanted)).events()) as told:
+            async with aclosing(bench.stream(wanted, resume_point(event_id, wanted)).events()) as told:
                 async for _ in told:
                     times.append(now() - began)
             assert times[0] == pytest.approx(wait)

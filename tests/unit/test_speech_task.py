@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -18,44 +17,59 @@ from deployments.engines.protocols import AudioChunk, SpeechRequest, VoiceRefere
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, unpack
 from deployments.settings import ArrivalSettings, PieceSettings
-from deployments.tasks.speech import (
-    SpeechTask,
-    by_speakers,
-    choose_voice,
-    pace_of,
-    requests_of,
-    speak,
-    speak_as_written,
-    speak_here,
-    speakers_of,
-)
-from deployments.text.sources import ArrivingText, WholeText
-from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, tone
+from deployments.tasks.in_process_speech import BatchedClient, speak_here
+from deployments.tasks.speech import pace_of, speak
+from deployments.tasks.voice_choice import choose_voice, mark_speakers, speaker_marker
+from deployments.text.sources import ArrivingText
+from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, ToneUtterance, tone
 
 PIECES = ("One.", "Two and three.", "Four, five and six.", "Seven.")
 
 
-def task(pieces: tuple[str, ...] = PIECES, speed: float = 1.0) -> SpeechTask:
-    return SpeechTask(pieces, "ada", speed, seed=7)
+def request_of(pieces: tuple[str, ...] = PIECES, speed: float = 1.0) -> SpeechRequest:
+    return SpeechRequest(pieces, "ada", speed, seed=7)
 
 
-async def spoken(work: SpeechTask, seconds: float, synthesizer: ToneSynthesizer) -> list[AudioChunk]:
-    async def call(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
-        async for packed in synthesizer.speak(request):
-            yield unpack(packed)
+class ReplicaClient:
+    """Calls a stand-in for the synthesizer, and remembers what it was asked."""
 
-    return [chunk async for chunk in speak(work, WholeText(work.pieces), TRAITS, call, seconds)]
+    def __init__(self, synthesizer: ToneSynthesizer | None = None) -> None:
+        self.requests: list[SpeechRequest] = []
+        self._synthesizer = synthesizer or ToneSynthesizer()
+
+    def open(self, request: SpeechRequest) -> ReplicaCall:
+        self.requests.append(request)
+        return ReplicaCall(cast("AsyncGenerator[PackedChunk]", self._synthesizer.speak(request)))
 
 
-async def requests_for(work: SpeechTask, seconds: float) -> list[SpeechRequest]:
-    return [request async for request in requests_of(work, WholeText(work.pieces), 1.0, seconds)]
+@dataclass
+class ReplicaCall:
+    packed: AsyncGenerator[PackedChunk]
+
+    async def step(self) -> AudioChunk | None:
+        packed = await anext(self.packed, None)
+        return None if packed is None else unpack(packed)
+
+    async def close(self) -> None:
+        await self.packed.aclose()
+
+
+async def spoken(request: SpeechRequest, seconds: float) -> list[AudioChunk]:
+    return [chunk async for chunk in speak(request, TRAITS, ReplicaClient(), max_request_seconds=seconds)]
+
+
+async def requests_for(request: SpeechRequest, seconds: float) -> list[SpeechRequest]:
+    client = ReplicaClient()
+    async for _ in speak(request, TRAITS, client, max_request_seconds=seconds):
+        pass
+    return client.requests
 
 
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=60), seconds=st.floats(0.1, 100))
 @settings(max_examples=60)
 def test_requests_hold_every_piece_once_in_order_and_are_bounded(sizes: list[int], seconds: float) -> None:
     pieces = tuple("a" * size for size in sizes)
-    requests = asyncio.run(requests_for(task(pieces), seconds))
+    requests = asyncio.run(requests_for(request_of(pieces), seconds))
     assert tuple(piece for request in requests for piece in request.pieces) == pieces
     assert [request.first_index for request in requests] == [
         sum(len(r.pieces) for r in requests[:at]) for at in range(len(requests))
@@ -66,7 +80,7 @@ def test_requests_hold_every_piece_once_in_order_and_are_bounded(sizes: list[int
 
 @pytest.mark.parametrize("seconds", [0.1, 1.5, 1000.0])
 async def test_the_sound_is_that_of_the_pieces(seconds: float) -> None:
-    chunks = await spoken(task(), seconds, ToneSynthesizer())
+    chunks = await spoken(request_of(), seconds)
     sound = np.concatenate([c.samples for c in chunks])
     np.testing.assert_allclose(sound, np.concatenate([*map(tone, PIECES)]), rtol=0, atol=2**-15)
     assert [chunk.last for chunk in chunks] == [False, False, False, True]
@@ -74,13 +88,7 @@ async def test_the_sound_is_that_of_the_pieces(seconds: float) -> None:
 
 async def test_a_reader_that_leaves_costs_one_request() -> None:
     synthesizer = ToneSynthesizer()
-
-    async def call(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
-        async with aclosing(cast("AsyncGenerator[PackedChunk]", synthesizer.speak(request))) as packed:
-            async for chunk in packed:
-                yield unpack(chunk)
-
-    chunks = speak(task(), WholeText(PIECES), TRAITS, call, 0.1)
+    chunks = speak(request_of(), TRAITS, ReplicaClient(synthesizer), max_request_seconds=0.1)
     assert (await anext(chunks)).text == "One."
     await chunks.aclose()
     assert synthesizer.closed == 1
@@ -96,7 +104,7 @@ def test_the_model_goes_as_far_as_it_can(speed: float, own: float, tempo: float)
 @pytest.mark.parametrize("speed", [0.25, 0.5, 1.0, 3.0, 4.0])
 async def test_speed_changes_the_length_and_not_the_pitch(speed: float) -> None:
     pieces = ("a" * 200,)
-    samples = np.concatenate([c.samples for c in await spoken(task(pieces, speed), 10.0, ToneSynthesizer())])
+    samples = np.concatenate([c.samples for c in await spoken(request_of(pieces, speed), 10.0)])
     assert len(samples) / RATE == pytest.approx(2.0 / speed, rel=0.03)
     spectrum = np.abs(np.fft.rfft(samples))
     pitch = np.argmax(spectrum) * RATE / len(samples)
@@ -107,15 +115,15 @@ async def test_speed_changes_the_length_and_not_the_pitch(speed: float) -> None:
 async def test_a_piece_has_all_of_its_sound_and_waits_for_no_other(speed: float) -> None:
     """Also at speeds that the model cannot make itself, as here none but 1."""
     alone = replace(TRAITS, min_speed=1.0, max_speed=1.0)
-    chunks = [chunk async for chunk in speak(task(speed=speed), WholeText(PIECES), alone, by_tones, 1000.0)]
+    chunks = [chunk async for chunk in speak(request_of(speed=speed), alone, ReplicaClient())]
     assert [chunk.index for chunk in chunks] == [0, 1, 2, 3]
     assert [len(chunk.samples) for chunk in chunks] == [round(len(tone(piece)) / speed) for piece in PIECES]
 
 
 async def test_in_this_process_it_sounds_the_same() -> None:
-    work = task(speed=3.0)
-    here = np.concatenate([c.samples for c in speak_here(work, ToneEngine())])
-    there = np.concatenate([c.samples for c in await spoken(work, 0.5, ToneSynthesizer())])
+    request = request_of(speed=3.0)
+    here = np.concatenate([c.samples for c in speak_here(request, ToneEngine())])
+    there = np.concatenate([c.samples for c in await spoken(request, 0.5)])
     np.testing.assert_allclose(here, there, rtol=0, atol=2**-12)
 
 
@@ -179,7 +187,7 @@ def test_a_model_without_voices_asks_for_a_clip() -> None:
 
 async def test_every_request_of_a_text_carries_the_clip_to_another_process() -> None:
     clip = VoiceReference("voice_1", np.arange(8, dtype=np.float32), RATE, "Eight samples.")
-    requests = await requests_for(SpeechTask(PIECES, clip.id, 1.0, 0, clip), 0.1)
+    requests = await requests_for(SpeechRequest(PIECES, clip.id, reference=clip), 0.1)
     assert len(requests) == len(PIECES)
     assert all(request.reference is clip and request.voice == "voice_1" for request in requests)
     (arrived,) = pickle.loads(pickle.dumps(requests[:1]))
@@ -189,38 +197,50 @@ async def test_every_request_of_a_text_carries_the_clip_to_another_process() -> 
 
 def test_every_piece_of_a_script_says_whose_it_is_where_the_model_has_speakers() -> None:
     pieces = ("Speaker 2: One.", "Two.", "Speaker 1: Three.")
-    assert by_speakers(pieces, TRAITS, "ada") == pieces
+    assert mark_speakers(pieces, TRAITS, "ada") == pieces
     pair = replace(TRAITS, most_speakers=2)
-    assert by_speakers(pieces, pair, "ada,bo") == ("Speaker 2: One.", "Speaker 2: Two.", "Speaker 1: Three.")
+    assert mark_speakers(pieces, pair, "ada,bo") == ("Speaker 2: One.", "Speaker 2: Two.", "Speaker 1: Three.")
     with pytest.raises(MotetError, match="Speaker 2"):
-        by_speakers(pieces, pair, "ada")
+        mark_speakers(pieces, pair, "ada")
     with pytest.raises(MotetError, match="nothing to say"):
-        by_speakers(("Speaker 1:",), pair, "ada")
-
-
-async def by_tones(request: SpeechRequest) -> AsyncGenerator[AudioChunk]:
-    async for packed in ToneSynthesizer().speak(request):
-        yield unpack(packed)
+        mark_speakers(("Speaker 1:",), pair, "ada")
 
 
 async def test_a_text_may_be_spoken_from_any_of_its_pieces_on() -> None:
-    text = WholeText(PIECES)
-    chunks = [chunk async for chunk in speak(task(), text, TRAITS, by_tones, 0.1, first=2)]
+    def spoken_from(first: int) -> AsyncGenerator[AudioChunk]:
+        return speak(request_of(), TRAITS, ReplicaClient(), max_request_seconds=0.1, first=first)
+
+    chunks = [chunk async for chunk in spoken_from(2)]
     assert [(chunk.index, chunk.text, chunk.last) for chunk in chunks] == [(2, PIECES[2], False), (3, PIECES[3], True)]
-    assert [chunk async for chunk in speak(task(), text, TRAITS, by_tones, 0.1, first=len(PIECES))] == []
+    assert [chunk async for chunk in spoken_from(len(PIECES))] == []
+
+
+class InGroups:
+    """A text of which so many pieces are there at each look."""
+
+    def __init__(self, *counts: int) -> None:
+        self.pieces: list[str] = []
+        self._counts = iter(counts)
+
+    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+        self.pieces += PIECES[first : first + next(self._counts, 0)]
+        return tuple(self.pieces[first:])
+
+    def ends_at(self, number: int) -> bool:
+        return False
 
 
 @pytest.mark.parametrize("speed", [1.0, 4.0])
 def test_a_text_that_comes_in_groups_is_the_same_sound(speed: float) -> None:
-    work = task(speed=speed)
-    whole = np.concatenate([c.samples for c in speak_here(work, ToneEngine())])
-    chunks = list(speak_as_written(replace(work, pieces=()), [PIECES[:1], PIECES[1:3], PIECES[3:]], ToneEngine()))
+    request = request_of(speed=speed)
+    whole = np.concatenate([c.samples for c in speak_here(request, ToneEngine())])
+    chunks = list(speak_here(replace(request, pieces=()), ToneEngine(), InGroups(1, 2, 1)))
     np.testing.assert_array_equal(np.concatenate([c.samples for c in chunks]), whole)
     assert [chunk.index for chunk in chunks][:4] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("speed", "known"), [(1.0, True), (1.0, False), (4.0, True), (4.0, False)])
-async def test_the_end_of_a_text_that_is_being_written_is_told_when_it_is_known(speed: float, known: bool) -> None:
+async def test_the_end_of_a_text_that_is_being_written_is_marked_when_it_is_known(speed: float, known: bool) -> None:
     """At the latest by an empty chunk."""
     pieces = PieceSettings(first_piece_characters=9, piece_characters=99)
     text = ArrivingText(pieces, ArrivalSettings(max_characters=99, pause_s=60.0, idle_s=60.0))
@@ -229,15 +249,53 @@ async def test_the_end_of_a_text_that_is_being_written_is_told_when_it_is_known(
     chunks = []
     if known:
         text.end()
-    async for chunk in speak(task(speed=speed), text, TRAITS, by_tones, 1.0):
+    async for chunk in speak(request_of(speed=speed), TRAITS, ReplicaClient(), text=text, max_request_seconds=1.0):
         chunks.append(chunk)
         text.end()
     assert [chunk.last for chunk in chunks] == ([True] if known else [False, True])
     assert sum(chunk.seconds for chunk in chunks) == pytest.approx(len(tone(PIECES[1])) / RATE / speed, rel=0.02)
 
 
+async def test_texts_that_are_spoken_together_share_every_step() -> None:
+    """Also where one ends and the next one begins; each sounds as it does alone."""
+    engine = ToneEngine()
+    client = BatchedClient(engine)
+    texts = iter([PIECES[:1], PIECES, PIECES[:3], PIECES[1:]])
+    sounds: dict[tuple[str, ...], list[AudioChunk]] = {}
+
+    async def one_after_another() -> None:
+        for pieces in texts:
+            sounds[pieces] = [chunk async for chunk in speak(request_of(pieces, 3.0), TRAITS, client)]
+
+    await asyncio.gather(*(one_after_another() for _ in range(3)))
+    assert engine.batches == [3, 3, 3, 2]
+    for pieces, chunks in sounds.items():
+        alone = np.concatenate([c.samples for c in speak_here(request_of(pieces, 3.0), ToneEngine())])
+        np.testing.assert_array_equal(np.concatenate([c.samples for c in chunks]), alone)
+
+
+async def test_a_bad_text_fails_alone_in_a_shared_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ToneEngine()
+    step = engine.step
+
+    def refuses(utterances: Sequence[ToneUtterance]) -> list[AudioChunk | Exception]:
+        if any(utterance.request.pieces == ("Bad.",) for utterance in utterances):
+            raise RuntimeError("the engine broke")
+        return step(utterances)
+
+    monkeypatch.setattr(engine, "step", refuses)
+    client = BatchedClient(engine)
+
+    async def sound_of(*pieces: str) -> list[AudioChunk]:
+        return [chunk async for chunk in speak(request_of(pieces), TRAITS, client)]
+
+    good, bad = await asyncio.gather(sound_of("Good."), sound_of("Bad."), return_exceptions=True)
+    assert isinstance(good, list) and [chunk.text for chunk in good] == ["Good."]
+    assert isinstance(bad, RuntimeError)
+
+
 def test_a_script_goes_on_with_its_speaker_in_the_next_group() -> None:
-    speakers = speakers_of(replace(TRAITS, most_speakers=2), "ada,bo")
+    speakers = speaker_marker(replace(TRAITS, most_speakers=2), "ada,bo")
     assert speakers(["Speaker 2: One."]) == ("Speaker 2: One.",)
     assert speakers(["Two.", "Speaker 1: Three."]) == ("Speaker 2: Two.", "Speaker 1: Three.")
     with pytest.raises(MotetError, match="Speaker 3"):

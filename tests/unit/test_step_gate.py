@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from deployments.replica.step_gate import StepGate, advance_or_halve
+from deployments.replica.step_gate import StepGate
 from deployments.replica.step_scheduling import Candidate, StepRequest
 from deployments.settings import StepSettings
+from deployments.tasks.engine_calls import advance_or_halve
 
 NEVER_MS = 50.0
 """A settling time that no test here lives to see the end of."""

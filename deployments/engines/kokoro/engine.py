@@ -160,9 +160,7 @@ def _voices(folder: Path) -> dict[str, Tensor]:
 def load(spec: EngineSpec) -> KokoroEngine:
     """Loads the model and its voices from `spec.folder`."""
     if spec.device not in PADDING:
-        raise fail(
-            "unsupported", f"Kokoro does not run on {spec.device}.", f"Place it on {' or '.join(PADDING)}."
-        )
+        raise fail("unsupported", f"Kokoro does not run on {spec.device}.", f"Place it on {' or '.join(PADDING)}.")
     precision = _precision(spec)
     torch.set_num_threads(spec.threads)
     folder = Path(spec.folder)

@@ -18,13 +18,18 @@ BLOCK_BYTES = 256 * 1024
 INLINE_BYTES = 4 * 1024
 """A form up to this size is parsed on the event loop: that takes at most 2 ms, whatever is in it."""
 
+HEAD_BYTES = 64
+"""Enough for the header of a WAV file."""
+
 
 class Upload:
-    """A file of a form, of `size` bytes. It is read beside the event loop."""
+    """A file of a form, of `size` bytes that begin with `head`. It is read beside the event loop."""
 
     def __init__(self, file: File) -> None:
         self._file = file
         self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self.head = file.read(HEAD_BYTES)
         file.seek(0)
 
     async def read(self, count: int = -1) -> bytes:

@@ -18,11 +18,11 @@ from starlette.responses import Response
 
 from deployments.audio.chunking import plan_chunks
 from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder
+from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
 from deployments.errors import MotetError, fail, quoted
-from deployments.replica.pipeline import Merged, SeparationTask
 from deployments.settings import SeparationSettings, StrictModel
-from deployments.tasks.separation import usual_overlap_seconds
+from deployments.tasks.separation import Merged, SeparationTask, default_overlap_seconds
 from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
 from serve_app.gateway.errors import ModelName, validated
 from serve_app.gateway.service import service_of
@@ -65,19 +65,29 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
-    task = await _task(fields, form, traits, service.config.separation)
-    upload = blocks_of(form.file, service.config.separation.block_bytes)
-    assert service.graph is not None, "a model separates, so there is a graph"
-    graph = service.graph.run(upload, task, lambda: service.directory.placements(name)[0])
-    stretches = _until_closed(graph, form)
-    headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
+    task = await _task(fields, form, traits, service.settings.separation)
+    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
+    try:
+        upload = blocks_of(form.file, service.settings.separation.block_bytes)
+        assert service.graph is not None, "a model separates, so there is a graph"
+        graph = service.graph.run(upload, task, service.directory, ticket, name)
+        headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
+        return await _answer(_until_closed(graph, form), stems, fields, headers)
+    except BaseException:
+        ticket.close()
+        raise
+
+
+async def _answer(
+    merged: AsyncGenerator[Merged], stems: Sequence[str], fields: SeparationFields, headers: dict[str, str]
+) -> Response:
     audio = fields.response_format
     if fields.stream_format == "sse":
-        return await event_stream(_events(stretches, stems, audio), headers)
+        return await event_stream(_events(merged, stems, audio), headers)
     if len(stems) == 1:
-        return await stream_of(_one_stem(stretches, stems[0], audio), FORMATS[audio].media_type, headers)
+        return await stream_of(_one_stem(merged, stems[0], audio), FORMATS[audio].media_type, headers)
     headers["content-disposition"] = 'attachment; filename="stems.zip"'
-    return await stream_of(_archive(stretches, stems, audio), "application/zip", headers)
+    return await stream_of(_archive(merged, stems, audio), "application/zip", headers)
 
 
 def _split_stems(fields: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +127,7 @@ async def _task(
             f"Use {settings.min_chunk_s:g} to {settings.max_chunk_s:g} s.",
             param="chunk_seconds",
         )
-    overlap = usual_overlap_seconds(settings, chunk) if fields.overlap_seconds is None else fields.overlap_seconds
+    overlap = default_overlap_seconds(settings, chunk) if fields.overlap_seconds is None else fields.overlap_seconds
     plan_chunks(chunk, overlap, min(traits.sample_rates))  # refuses what does not fit before anything is decoded
     return SeparationTask(
         sample_rates=traits.sample_rates,
@@ -135,28 +145,28 @@ def _cannot(model: str, what: str) -> MotetError:
     )
 
 
-async def _until_closed(stretches: AsyncGenerator[Merged], form: UploadForm) -> AsyncGenerator[Merged]:
+async def _until_closed(merged: AsyncGenerator[Merged], form: UploadForm) -> AsyncGenerator[Merged]:
     """The same stream; the upload lives as long as it does."""
     try:
-        async with aclosing(stretches):
-            async for stretch in stretches:
-                yield stretch
+        async with aclosing(merged):
+            async for part in merged:
+                yield part
     finally:
         await form.close()
 
 
 async def _encoded(
-    stretches: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat
+    merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat
 ) -> AsyncGenerator[tuple[str, bytes]]:
     """Each stem's bytes as they come, one muxer per stem. Encoding happens beside the event loop."""
     encoders: dict[str, Encoder] = {}
     try:
-        async with aclosing(stretches):
-            async for stretch in stretches:
+        async with aclosing(merged):
+            async for part in merged:
                 for stem in stems:
-                    samples = stretch.stems[stem]
+                    samples = part.stems[stem]
                     if stem not in encoders:
-                        encoders[stem] = open_encoder(audio, stretch.sample_rate, len(samples))
+                        encoders[stem] = open_encoder(audio, part.sample_rate, len(samples))
                     yield stem, await asyncio.to_thread(encoders[stem].encode, samples)
         for stem, encoder in encoders.items():
             yield stem, await asyncio.to_thread(encoder.finish)
@@ -165,16 +175,16 @@ async def _encoded(
             encoder.close()
 
 
-async def _one_stem(stretches: AsyncGenerator[Merged], stem: str, audio: AudioFormat) -> AsyncGenerator[bytes]:
-    async with aclosing(_encoded(stretches, (stem,), audio)) as encoded:
+async def _one_stem(merged: AsyncGenerator[Merged], stem: str, audio: AudioFormat) -> AsyncGenerator[bytes]:
+    async with aclosing(_encoded(merged, (stem,), audio)) as encoded:
         async for _, data in encoded:
             if data:
                 yield data
 
 
-async def _events(stretches: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
+async def _events(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
     """Every stem's bytes, interleaved as they come."""
-    async with aclosing(_encoded(stretches, stems, audio)) as encoded:
+    async with aclosing(_encoded(merged, stems, audio)) as encoded:
         async for stem, data in encoded:
             if data:
                 text = base64.b64encode(data).decode()
@@ -182,14 +192,12 @@ async def _events(stretches: AsyncGenerator[Merged], stems: Sequence[str], audio
     yield event({"type": "separation.audio.done", "stems": list(stems)})
 
 
-async def _archive(
-    stretches: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat
-) -> AsyncGenerator[bytes]:
+async def _archive(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
     """A ZIP file. Its first stem leaves as it comes; the others wait on disk for their turn."""
     names = {stem: f"{stem}.{FORMATS[audio].extension}" for stem in stems}
     archive = StemArchive(names)
     try:
-        async with aclosing(_encoded(stretches, stems, audio)) as encoded:
+        async with aclosing(_encoded(merged, stems, audio)) as encoded:
             async for stem, data in encoded:
                 if ready := await asyncio.to_thread(archive.add, stem, data):
                     yield ready

@@ -12,10 +12,11 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from deployments.audio.encode import FORMATS, AudioFormat
-from deployments.engines.protocols import SpeechTraits, VoiceReference
+from deployments.engines.protocols import SpeechRequest, SpeechTraits, VoiceReference
 from deployments.errors import fail
 from deployments.settings import PieceSettings, StrictModel
-from deployments.tasks.speech import SpeechTask, by_speakers, choose_voice, nothing_to_say
+from deployments.tasks.speech import nothing_to_say, predicted_seconds
+from deployments.tasks.voice_choice import choose_voice, mark_speakers
 from deployments.text.segmentation import cut_into_pieces
 from deployments.text.sources import PieceSource, WholeText
 from serve_app.gateway.bodies.input_thread import in_input_thread
@@ -24,7 +25,9 @@ from serve_app.gateway.errors import ModelName
 from serve_app.gateway.routes.voices import cannot_clone, owner_of
 from serve_app.gateway.service import service_of
 from serve_app.gateway.settings import PRESETS, Preset
-from serve_app.gateway.speech.stream import SpeechPlan, heard_by
+from serve_app.gateway.speech.plan import SpeechPlan
+from serve_app.gateway.speech.resume import resume_point
+from serve_app.gateway.speech.stream import SpeechStream
 from serve_app.gateway.sse import event_stream, stream_of
 from serve_app.gateway.voice_store import is_id
 
@@ -79,10 +82,11 @@ async def speech(request: Request) -> Response:
     service = service_of(request)
     body = await read_json(SpeechBody, request)
     plan = await _plan(body, request)
-    heard = heard_by(request.headers.get("last-event-id") if body.stream_format == "sse" else None, plan)
-    ticket = service.admit(plan.model, request.headers, plan.task.predicted_seconds)
-    stream = service.speech_stream(plan, ticket, heard)
-    headers = _headers(body, plan)
+    last_event_id = request.headers.get("last-event-id") if body.stream_format == "sse" else None
+    resume = resume_point(last_event_id, plan)
+    ticket = service.admit(plan.model, request.headers, predicted_seconds(plan.request))
+    stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder, resume)
+    headers = _headers(plan)
     try:
         if body.stream_format == "sse":
             return await event_stream(stream.events(), headers)
@@ -96,18 +100,13 @@ async def speech(request: Request) -> Response:
     return answer
 
 
-def _headers(body: SpeechBody, plan: SpeechPlan) -> dict[str, str]:
+def _headers(plan: SpeechPlan) -> dict[str, str]:
     headers = {
         "x-sample-rate": str(plan.traits.sample_rate),
         "x-motet-model": plan.model,
-        "x-motet-voice": plan.task.voice,
+        "x-motet-voice": plan.request.voice,
     }
-    return headers | ({"x-motet-ignored": "instructions"} if ignores_instructions(body, plan) else {})
-
-
-def ignores_instructions(manner: SpeechManner, plan: SpeechPlan) -> bool:
-    """Whether they are asked for in vain."""
-    return bool(manner.instructions) and not plan.task.instructions
+    return headers | ({"x-motet-ignored": ", ".join(plan.ignored)} if plan.ignored else {})
 
 
 async def _plan(body: SpeechBody, request: Request) -> SpeechPlan:
@@ -145,19 +144,27 @@ async def plan_of(
 ) -> SpeechPlan:
     """Everything that decides a stream; `pieces` are those of a text that is whole."""
     service = service_of(connection)
-    settings = service.config.speech
+    settings = service.settings.speech
     pacing = manner.pacing or settings.pacing_mode
     instructions = manner.instructions if manner.instructions and speaker.traits.follows(manner.instructions) else ""
     return SpeechPlan(
         model=speaker.model,
-        task=SpeechTask(pieces, speaker.voice, manner.speed, manner.seed, speaker.reference, instructions),
+        request=SpeechRequest(
+            pieces,
+            speaker.voice,
+            manner.speed,
+            manner.seed,
+            reference=speaker.reference,
+            instructions=instructions,
+        ),
         traits=speaker.traits,
         audio_format=manner.response_format or settings.default_format,
         pacing=settings.pacing if pacing == "fast" or pacing == "played" else PRESETS[pacing],
         text=text,
         played=pacing != "fast",
-        request_seconds_of_audio=settings.request_seconds_of_audio,
+        max_request_seconds=settings.request_seconds_of_audio,
         fallback=None if pacing == "fast" else await service.fallback_for(speaker.model),
+        ignored=("instructions",) if manner.instructions and not instructions else (),
     )
 
 
@@ -173,7 +180,7 @@ async def _reference(
 
 
 async def _pieces(text: str, speaker: Speaker, request: Request) -> tuple[str, ...]:
-    settings = service_of(request).config.speech
+    settings = service_of(request).settings.speech
     if len(text) > settings.max_input_characters:
         raise fail(
             "too_large",
@@ -189,4 +196,4 @@ def _cut(text: str, settings: PieceSettings, speaker: Speaker) -> tuple[str, ...
     pieces = cut_into_pieces(text, settings)
     if not pieces:
         raise nothing_to_say()
-    return by_speakers(pieces, speaker.traits, speaker.voice)
+    return mark_speakers(pieces, speaker.traits, speaker.voice)

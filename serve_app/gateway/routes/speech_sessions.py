@@ -21,15 +21,19 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from deployments.errors import Failure, MotetError, clipped, fail
 from deployments.settings import StrictModel
-from deployments.tasks.speech import CHARACTERS_PER_SECOND, speakers_of
+from deployments.tasks.speech import CHARACTERS_PER_SECOND
+from deployments.tasks.voice_choice import speaker_marker
 from deployments.text.sources import ArrivingText
+from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_bodies import check_structure
 from serve_app.gateway.errors import error_body, log_failure, log_unexpected, validated
-from serve_app.gateway.middleware.limits import chosen_subprotocol, too_late
-from serve_app.gateway.routes.speech import SpeechManner, ignores_instructions, plan_of, speaker_of
+from serve_app.gateway.middleware.deadline import too_late
+from serve_app.gateway.routes.speech import SpeechManner, plan_of, speaker_of
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
-from serve_app.gateway.speech.stream import Begun, SpeechPlan, SpeechStream
+from serve_app.gateway.speech.events import PieceStart
+from serve_app.gateway.speech.plan import SpeechPlan
+from serve_app.gateway.speech.stream import SpeechStream
 
 router = APIRouter()
 
@@ -87,7 +91,7 @@ async def speech_as_it_is_written(websocket: WebSocket) -> None:
     """Speaks a text while it is being written."""
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
-    deadline_s = service.config.limits.request_deadline_s
+    deadline_s = service.settings.limits.request_deadline_s
     try:
         with service.sessions.one():
             async with asyncio.timeout(deadline_s):
@@ -154,21 +158,21 @@ class SpeechSession:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._service = service_of(websocket)
-        self._settings = self._service.config.speech.arrival
+        self._settings = self._service.settings.speech.arrival
 
     async def run(self) -> None:
         """To the end of the sound. Raises `MotetError` for what the client is to be told, and `WebSocketDisconnect`."""
         config = await self._config()
         speaker = await speaker_of(config, self._websocket)
-        speakers = speakers_of(speaker.traits, speaker.voice)
-        text = ArrivingText(self._service.config.speech.pieces, self._settings, speakers)
+        mark_speakers = speaker_marker(speaker.traits, speaker.voice)
+        text = ArrivingText(self._service.settings.speech.pieces, self._settings, mark_speakers)
         plan = await plan_of(config, speaker, text, self._websocket)
         # No more of a text is asked for at once, so the rest of one that is far ahead keeps nobody out.
-        reach = plan.request_seconds_of_audio
+        reach = plan.max_request_seconds
         ticket = self._service.admit(plan.model, self._websocket.headers, 0.0, reach)
         try:
             ticket.rests()
-            told = _Told(plan, ignores_instructions(config, plan))
+            told = _Told(plan)
             await _while(self._listen(text, ticket, config.speed), self._speak(text, plan, ticket, told))
         finally:
             ticket.close()
@@ -212,10 +216,11 @@ class SpeechSession:
 
     async def _speak(self, text: ArrivingText, plan: SpeechPlan, ticket: Ticket, told: _Told) -> None:
         await text.take(0, 1)  # the stream's time begins with the first words
-        stream = self._service.speech_stream(plan, ticket)
+        service = self._service
+        stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder)
         async with aclosing(stream.encoded()) as encoded:
             async for data in encoded:
-                for event in told.before(data, stream.newly_begun()):
+                for event in told.before(data, stream.piece_starts()):
                     await self._websocket.send_json(event)
                 for part in _messages(data):
                     await self._websocket.send_bytes(part)
@@ -230,14 +235,14 @@ class SpeechSession:
 class _Told:
     """The events around a session's sound: one pair for each piece of the text, as its sound goes by."""
 
-    def __init__(self, plan: SpeechPlan, ignores_instructions: bool) -> None:
+    def __init__(self, plan: SpeechPlan) -> None:
         self._plan = plan
-        self._ignored = {"ignored": ["instructions"]} if ignores_instructions else {}
+        self._ignored = {"ignored": list(plan.ignored)} if plan.ignored else {}
         self._sentences = 0
         self._bytes = 0
         self._open: dict[str, Any] | None = None
 
-    def before(self, data: bytes, begun: Sequence[Begun]) -> Iterator[dict[str, Any]]:
+    def before(self, data: bytes, begun: Sequence[PieceStart]) -> Iterator[dict[str, Any]]:
         """What is told before the next bytes, in which these pieces begin."""
         for piece in begun:
             yield from self._close()
@@ -254,14 +259,14 @@ class _Told:
     def at_the_end(self, stream: SpeechStream) -> Iterator[dict[str, Any]]:
         """What is told when the sound has ended."""
         yield from self._close()
-        yield {"type": "session.done", "total_sentences": self._sentences, **stream.done()}
+        yield {"type": "session.done", "total_sentences": self._sentences, **stream.summary()}
 
     def _close(self) -> Iterator[dict[str, Any]]:
         if self._open is not None:
             yield {**self._open, "total_bytes": self._bytes}
             self._open, self._bytes = None, 0
 
-    def _start(self, piece: Begun) -> dict[str, Any]:
+    def _start(self, piece: PieceStart) -> dict[str, Any]:
         return {
             "type": "audio.start",
             "sentence_index": piece.index,

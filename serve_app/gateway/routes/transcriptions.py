@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints, field_validator
 from starlette.responses import Response
 
+from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import RecognitionOptions
 from deployments.settings import StrictModel
 from deployments.tasks.transcription import TranscriptWindow
@@ -21,10 +22,6 @@ from serve_app.gateway.sse import event, event_stream
 from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
 
 router = APIRouter()
-
-ENCODED_BYTES_PER_SECOND = 16_000
-"""Of a compressed recording at 128 kbit/s. How long a recording really is is learned while it is transcribed; admission
-corrects its predictions by that."""
 
 
 class RecognitionFields(StrictModel):
@@ -72,7 +69,7 @@ async def recognized(request: Request, *, translate: bool) -> Response:
         recording = await form.file.read()
     finally:
         await form.close()
-    ticket = service.admit(name, request.headers, len(recording) / ENCODED_BYTES_PER_SECOND)
+    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
     answers = directory.stream(name, "transcribe", recording, fields.options(translate=translate), ticket=ticket)
     heard = _noticed(answers, ticket)
     if fields.stream:

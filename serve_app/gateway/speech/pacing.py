@@ -1,6 +1,6 @@
 """How urgent a stream is: an estimate of what its listener hears, from the first byte that was sent.
 
-All of it is arithmetic on a clock that is passed in. Seconds are of audio unless they are said to be on the clock.
+All of it is arithmetic on a clock that is passed in (`now_s`). Other seconds are of audio.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
 
 @dataclass(slots=True)
 class Playout:
-    """The listener's player: it starts with the first sound, and stalls when it runs dry."""
+    """A model of the listener's player: it starts with the first sound, and stalls when its buffer is empty."""
 
     started_s: float | None = None
     sent_seconds: float = 0.0
     stalled_seconds: float = 0.0
     underruns: int = 0
-    rests: bool = False
-    """Whether it has run dry because nothing was to be said: until the next sound it is as it was before the first."""
+    idle: bool = False
+    """Whether the player ran dry because the text paused. Until the next sound it is as before the first one."""
 
     @property
-    def plays(self) -> bool:
-        """Whether it is to have sound without a gap."""
-        return self.started_s is not None and not self.rests
+    def playing(self) -> bool:
+        """Whether the listener expects sound without a gap."""
+        return self.started_s is not None and not self.idle
 
-    def rest_if_dry(self, now_s: float) -> None:
-        """Nothing was to be said until now."""
-        self.rests = self.rests or (self.started_s is not None and self.lead(now_s) <= 0)
+    def end_pause(self, now_s: float) -> None:
+        """The text paused until now: a player that is dry is idle."""
+        self.idle = self.idle or (self.started_s is not None and self.lead(now_s) <= 0)
 
     def send(self, seconds: float, now_s: float) -> None:
-        """Sound leaves for the listener. If the player ran dry before, it starts again now."""
+        """Sound leaves for the listener. A player that is dry starts again now."""
         if self.started_s is None:
             self.started_s = now_s
         elif (dry := -self.lead(now_s)) > 0:
             self.stalled_seconds += dry
-            self.underruns += not self.rests
-        self.rests = False
+            self.underruns += not self.idle
+        self.idle = False
         self.sent_seconds += seconds
 
     def lead(self, now_s: float) -> float:
-        """Seconds of sound that the player still has; negative for how long it has been dry; 0 before the first sound."""
+        """Seconds of sound that the player still has. Negative for how long it has been dry; 0 before the first sound."""
         if self.started_s is None:
             return 0.0
         return self.sent_seconds + self.stalled_seconds - (now_s - self.started_s)
 
 
 class Pacer:
-    """One stream's pace: its marks, its look-ahead, and how they move with what happens."""
+    """One stream's look-ahead, and how it changes with the level of the buffer."""
 
     def __init__(self, settings: PacingSettings) -> None:
         self._settings = settings
@@ -64,11 +64,11 @@ class Pacer:
         return self._settings.look_ahead_ms / 1000 * self.factor
 
     def deadline_seconds(self, buffered_seconds: float, now_s: float) -> float:
-        """How long until the listener runs dry, with what is buffered here. 0 for a stream that has no sound yet."""
-        return (self.playout.lead(now_s) if self.playout.plays else 0.0) + buffered_seconds
+        """How long until the listener runs dry, with what is buffered here. 0 for a stream without sound so far."""
+        return (self.playout.lead(now_s) if self.playout.playing else 0.0) + buffered_seconds
 
     def adapt(self, buffered_seconds: float) -> None:
-        """Moves the look-ahead by a step: up when the buffer runs low, down when it is nearly full. Never in jumps."""
+        """Changes the look-ahead by one step: up when the buffer is below its low mark, down above its high mark."""
         share = buffered_seconds * 1000 / self._settings.capacity_ms
         if share < self._settings.low_mark:
             self.factor = min(MOST_FACTOR, self.factor * FASTER)

@@ -1,4 +1,4 @@
-"""What lies between the engine and the socket: bounded, with one writer and one reader on one thread."""
+"""Bounded buffers of samples with one writer and one reader on one thread."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from deployments.engines.protocols import Samples
 
 
-class Buffer(Protocol):
-    """Holds samples, the oldest first."""
+class SampleBuffer(Protocol):
+    """Holds mono float32 samples, the oldest first. `level` is how many."""
 
     level: int
 
     @property
-    def room(self) -> int:
+    def space(self) -> int:
         """How many more samples fit now."""
 
     def write(self, samples: Samples) -> int:
         """Takes as many of the samples (n,) as it can; returns how many."""
 
     def read(self, count: int) -> Samples:
-        """Takes out samples, up to `count` where it cuts."""
+        """Takes out the oldest samples, up to `count` of them if the buffer cuts."""
 
 
-class HandOver:
-    """Passes chunks on whole and without a copy. Takes one while it holds less than its capacity, so that it never holds
-    more than that and one chunk."""
+class ChunkQueue:
+    """Passes chunks on whole and without a copy. It takes one while it holds less than its capacity, so it holds at most
+    that and one chunk."""
 
     def __init__(self, capacity: int) -> None:
         self._chunks: deque[Samples] = deque()
@@ -36,13 +36,13 @@ class HandOver:
         self.level = 0
 
     @property
-    def room(self) -> int:
-        """How many more samples it waits for; none when it holds its capacity."""
+    def space(self) -> int:
+        """How many more samples it waits for; 0 once it holds its capacity."""
         return max(0, self._capacity - self.level)
 
     def write(self, samples: Samples) -> int:
         """Takes all of the samples, or none."""
-        if self.room == 0:
+        if self.space == 0:
             return 0
         self._chunks.append(samples)
         self.level += len(samples)
@@ -69,13 +69,13 @@ class RingBuffer:
         return len(self._ring)
 
     @property
-    def room(self) -> int:
+    def space(self) -> int:
         """How many more samples fit now."""
         return self.capacity - self.level
 
     def write(self, samples: Samples) -> int:
         """Takes as many of the samples (n,) as fit; returns how many."""
-        count = min(len(samples), self.room)
+        count = min(len(samples), self.space)
         start = (self._read + self.level) % self.capacity
         before_end = min(count, self.capacity - start)
         self._ring[start : start + before_end] = samples[:before_end]

@@ -1,4 +1,4 @@
-"""Which place of the speech every sample of a stream comes from, through buffers, gaps and encoders."""
+"""Which position of the speech every sample of a stream comes from, through buffers, gaps and encoders."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class SourcePosition:
-    """A place in the sound that a model made: in the sound of which piece of the text, and after how many of its samples.
+    """A position in the sound that a model makes of a text: after `sample` samples of piece number `piece`.
 
-    Once another model has taken over, it is a place in that one's sound, and `fallback_from` the piece with which it began.
+    Once a fallback model has taken over it is a position in that model's sound, and `fallback_from` is the piece with which
+    the fallback began.
     """
 
     piece: int
@@ -20,44 +21,44 @@ class SourcePosition:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stream goes on from its sample `start` with what is at `place`. A `concealed` one is nobody's sound: it stays at the
-    place where the speech will go on."""
+    """From its sample `start` on, a stream has the sound at `position`. A `concealed` span has no sound of a model: its
+    position is the one at which the speech will go on."""
 
     start: int
-    place: SourcePosition
+    position: SourcePosition
     concealed: bool = False
 
     def at(self, sample: int) -> SourcePosition:
-        """The place of a sample of the stream."""
-        return self.place if self.concealed else replace(self.place, sample=self.place.sample + sample - self.start)
+        """The position of a sample of the stream."""
+        if self.concealed:
+            return self.position
+        return replace(self.position, sample=self.position.sample + sample - self.start)
 
 
 class SourceMap:
-    """The stretches of a stream in order, and how far somebody has come. Holds those that lie ahead."""
+    """The spans of a stream in order, and how far a reader has come. It holds only spans that end ahead of the reader."""
 
     def __init__(self) -> None:
         self._ahead: deque[Span] = deque()
-        self._position = 0
+        self._read = 0
 
-    def add(self, stretch: Span) -> None:
-        """One begins where the last one ends."""
-        self._ahead.append(stretch)
+    def add(self, span: Span) -> None:
+        """Appends a span. It begins where the one before it ends."""
+        self._ahead.append(span)
 
-    def go(self, end: int) -> list[Span]:
-        """Moves on to the stream's sample `end`, which is covered. Returns what was passed."""
+    def advance(self, end: int) -> list[Span]:
+        """Moves the reader to the stream's sample `end`, which must be covered. Returns the spans that it passes, cut to
+        what it passes of them."""
         passed = []
-        while self._position < end:
-            stretch = self._ahead[0]
-            passed.append(Span(self._position, stretch.at(self._position), stretch.concealed))
-            self._position = end if len(self._ahead) == 1 else min(end, self._ahead[1].start)
-            self._drop_what_is_over()
+        while self._read < end:
+            span = self._ahead[0]
+            passed.append(Span(self._read, span.at(self._read), span.concealed))
+            self._read = end if len(self._ahead) == 1 else min(end, self._ahead[1].start)
+            while len(self._ahead) > 1 and self._ahead[1].start <= self._read:
+                self._ahead.popleft()
         return passed
 
     @property
-    def here(self) -> SourcePosition:
-        """Where the speech goes on. There is at least one stretch."""
-        return self._ahead[0].at(self._position)
-
-    def _drop_what_is_over(self) -> None:
-        while len(self._ahead) > 1 and self._ahead[1].start <= self._position:
-            self._ahead.popleft()
+    def position(self) -> SourcePosition:
+        """The position at which the reader goes on. There must be a span."""
+        return self._ahead[0].at(self._read)

@@ -14,7 +14,7 @@ import pytest
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples
 from serve_app.gateway.settings import PRESETS, PacingSettings
 from serve_app.gateway.speech.pacing import MOST_FACTOR
-from serve_app.gateway.speech.playback import Frame, PacedSpeech
+from serve_app.gateway.speech.playback import Frame, PlaybackBuffer
 from tests.unit.jumping_clock import now, run
 
 RATE = 8000
@@ -67,13 +67,20 @@ class Engine:
 
 def paced(
     *, played: bool = True, fallback: Callable[[int], AsyncGenerator[AudioChunk]] | None = None, **settings: float
-) -> PacedSpeech:
-    return PacedSpeech(RATE, PacingSettings(**settings), played=played, fallback=fallback, clock=now)
+) -> PlaybackBuffer:
+    return PlaybackBuffer(RATE, PacingSettings(**settings), played=played, fallback=fallback, clock=now)
 
 
-async def read(speech: PacedSpeech, engine: Engine) -> list[tuple[float, Frame]]:
+async def frames_of(speech: PlaybackBuffer, chunks: AsyncGenerator[AudioChunk]) -> AsyncGenerator[Frame]:
+    """All frames; the buffer stops to be filled when they are closed."""
+    async with speech.filled_from(chunks):
+        while (frame := await speech.next_frame()) is not None:
+            yield frame
+
+
+async def read(speech: PlaybackBuffer, engine: Engine) -> list[tuple[float, Frame]]:
     """Every frame, with when it came."""
-    return [(now(), frame) async for frame in speech.frames(engine.speak())]
+    return [(now(), frame) async for frame in frames_of(speech, engine.speak())]
 
 
 def sound(frames: list[tuple[float, Frame]]) -> Samples:
@@ -106,7 +113,7 @@ def test_a_reader_that_stops_makes_the_engine_stop(played: bool, chunks: int) ->
 
     async def test() -> None:
         engine, speech = Engine(1000), paced(played=played, capacity_ms=500.0, frame_ms=160.0)
-        async with aclosing(speech.frames(engine.speak())) as frames:
+        async with aclosing(frames_of(speech, engine.speak())) as frames:
             await anext(frames)
             await asyncio.sleep(1.0)
             asked = engine.pulled
@@ -221,7 +228,7 @@ def test_an_engine_that_is_far_ahead_is_heard_without_a_gap(preset: PacingSettin
     """Its chunks are many times what the ring holds, and frames do not divide the ring."""
 
     async def test() -> None:
-        speech = PacedSpeech(RATE, preset, played=True, clock=now)
+        speech = PlaybackBuffer(RATE, preset, played=True, clock=now)
         chunks = [Engine(1).samples.repeat(20) for _ in range(3)]
 
         async def speak() -> AsyncGenerator[AudioChunk]:
@@ -229,7 +236,7 @@ def test_an_engine_that_is_far_ahead_is_heard_without_a_gap(preset: PacingSettin
                 yield AudioChunk(samples, RATE, number, "", number == 2)
 
         lasts_until, frames = now(), 0
-        async for frame in speech.frames(speak()):
+        async for frame in frames_of(speech, speak()):
             assert now() <= lasts_until or frames == 0
             lasts_until = max(lasts_until, now()) + len(frame.samples) / RATE
             frames += 1
@@ -298,7 +305,7 @@ def test_the_engines_error_comes_after_the_sound_before_it(played: bool) -> None
     async def test() -> None:
         engine, heard = Engine(10, error=ValueError("no more")), list[Samples]()
         with pytest.raises(ValueError, match="no more"):
-            async for frame in paced(played=played).frames(engine.speak()):
+            async for frame in frames_of(paced(played=played), engine.speak()):
                 heard.append(frame.samples)
         np.testing.assert_array_equal(np.concatenate(heard), engine.samples)
 
@@ -310,7 +317,7 @@ def test_the_engines_error_comes_after_the_sound_before_it(played: bool) -> None
 def test_a_reader_that_leaves_closes_the_engine(played: bool, delays: dict[int, float]) -> None:
     async def test() -> None:
         engine = Engine(1000, delays=delays)
-        async with aclosing(paced(played=played).frames(engine.speak())) as frames:
+        async with aclosing(frames_of(paced(played=played), engine.speak())) as frames:
             await anext(frames)
         assert engine.closed
 
@@ -334,7 +341,7 @@ def test_how_long_the_sound_lasts_counts_what_is_buffered() -> None:
     async def test() -> None:
         speech = paced(frame_ms=160.0, capacity_ms=500.0)
         assert speech.lasts_seconds == 0.0
-        async with aclosing(speech.frames(Engine(1000).speak())) as frames:
+        async with aclosing(frames_of(speech, Engine(1000).speak())) as frames:
             await anext(frames)
             await asyncio.sleep(0.1)
             assert speech.lasts_seconds == pytest.approx(0.16 - 0.1 + 0.5)

@@ -1,0 +1,37 @@
+"""The deployments that join separated chunks. They hold no model."""
+
+from __future__ import annotations
+
+import asyncio
+
+from deployments.audio.chunking import ChunkPlan
+from deployments.engines.protocols import Stems
+from deployments.errors import Failure
+from deployments.replica.chunker import Chunker
+from deployments.replica.error_log import logged_failure
+from deployments.replica.malloc_trim import return_freed_memory
+from deployments.tasks.separation import Merged, join_stems
+
+
+class Merger:
+    """Joins neighbouring chunks. It keeps nothing, so any replica can do any join."""
+
+    def __init__(self) -> None:
+        return_freed_memory()
+
+    async def join(
+        self, previous: Stems | Failure | None, current: Stems | Failure, plan: ChunkPlan, last: bool
+    ) -> Merged | Failure:
+        """The samples that are finished once `current` is there; a failure upstream is returned as it is."""
+        if isinstance(previous, Failure):
+            return previous
+        if isinstance(current, Failure):
+            return current
+        try:
+            return await asyncio.to_thread(join_stems, previous, current, plan, last)
+        except Exception as error:
+            return logged_failure(error, "The merger")
+
+
+class ChunkerAndMerger(Chunker, Merger):
+    """Both in one process: on one machine they share its cores anyway, and a second Ray process would cost its memory."""

@@ -1,0 +1,185 @@
+"""How a task's driver calls an engine: a bounded number of calls ahead, with their results in order.
+
+A driver does not know where its engine runs. On a replica a call passes the step gate; in the gateway it is a remote call
+whose result travels by reference; the command line and bulk jobs call an engine in their own process (`LocalBatch`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+Advance = Callable[[Sequence[Item]], list[Result | Exception]]
+"""An engine's method: one result or exception for each item, as one batch."""
+
+
+class Cancellable(Protocol):
+    """A call that has been started."""
+
+    def cancel(self) -> object:
+        """Gives the call up. Does nothing after its end."""
+
+
+class Call(Cancellable, Protocol[Result_co]):
+    """A call that has been started, and gives one result or raises what the engine returned in its place."""
+
+    def __await__(self) -> Generator[Any, Any, Result_co]: ...
+
+
+Started = TypeVar("Started", bound=Cancellable)
+
+
+async def in_order(
+    take: Callable[[], Awaitable[Item | None]], start: Callable[[Item], Started], width: int
+) -> AsyncGenerator[tuple[Item, Started]]:
+    """Items with their started calls, in order; at most `width` calls are under way.
+
+    `take` gives the next item, and None after the last. Calls that the caller has not reached are cancelled at the end.
+    """
+    running: deque[tuple[Item, Started]] = deque()
+    ended = False
+    try:
+        while True:
+            while not ended and len(running) < width:
+                item = await take()
+                if item is None:
+                    ended = True
+                else:
+                    running.append((item, start(item)))
+            if not running:
+                return
+            yield running[0]
+            running.popleft()
+    finally:
+        for _, call in running:
+            call.cancel()
+
+
+async def next_here(items: Iterator[Item]) -> Item | None:
+    """The next item, computed by the caller's thread; None after the last."""
+    return next(items, None)
+
+
+async def next_in_thread(items: Iterator[Item]) -> Item | None:
+    """The next item, computed by another thread, so that the event loop stays free; None after the last."""
+    return await asyncio.to_thread(next, items, None)
+
+
+class LocalBatch(Generic[Item, Result]):
+    """Calls an engine in this process, on the thread that awaits.
+
+    The first await of a call without a result makes one batch of all calls that wait. So the driver's `width` is the largest
+    batch, and which items share a batch depends on their order only.
+    """
+
+    def __init__(self, advance: Advance[Item, Result]) -> None:
+        self._advance = advance
+        self._waiting: dict[LocalCall[Item, Result], Item] = {}
+
+    def start(self, item: Item) -> LocalCall[Item, Result]:
+        """Adds an item to the next batch."""
+        call = LocalCall(self)
+        self._waiting[call] = item
+        return call
+
+    def advance(self) -> None:
+        """Calls the engine with everything that waits."""
+        waiting, self._waiting = self._waiting, {}
+        results = advance_or_halve(self._advance, list(waiting.values()))
+        for call, result in zip(waiting, results, strict=True):
+            call.result = result
+
+    def drop(self, call: LocalCall[Item, Result]) -> None:
+        """Removes a call from the next batch."""
+        self._waiting.pop(call, None)
+
+
+class LocalCall(Generic[Item, Result]):
+    """A call in a `LocalBatch`. It can be awaited more than once, and its await never suspends."""
+
+    def __init__(self, batch: LocalBatch[Item, Result]) -> None:
+        self._batch = batch
+        self.result: Result | Exception | None = None
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Result:
+        if self.result is None:
+            self._batch.advance()
+        assert self.result is not None
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    def cancel(self) -> None:
+        """Takes the call out of the next batch."""
+        self._batch.drop(self)
+
+
+class FailedCall:
+    """A call that failed before it reached an engine."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[Any, Any, NoReturn]:
+        return self._fail().__await__()
+
+    async def _fail(self) -> NoReturn:
+        raise self._error
+
+    def cancel(self) -> None:
+        """Does nothing."""
+
+
+_END = object()
+
+
+def run_here(items: AsyncGenerator[Item]) -> Generator[Item]:
+    """Runs a driver whose calls are all local, without an event loop: none of its awaits suspends."""
+    try:
+        while (item := _sent(anext(items, _END))) is not _END:
+            yield item
+    finally:
+        _sent(items.aclose())
+
+
+def _sent(awaitable: Awaitable[Any]) -> Any:
+    """The result of an awaitable that does not suspend."""
+    steps = awaitable.__await__()
+    try:
+        next(steps)
+    except StopIteration as done:
+        return done.value
+    return steps.throw(RuntimeError("The driver waits for something that is not in this process."))
+
+
+def advance_or_halve(advance: Advance[Item, Result], items: Sequence[Item]) -> list[Result | Exception]:
+    """One batch. If it fails as a whole, each half is tried once more, so that one bad item costs at most its half."""
+    try:
+        return _whole(advance(items), items)
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+        middle = len(items) // 2
+        return [*_or_error(advance, items[:middle]), *_or_error(advance, items[middle:])]
+
+
+def _or_error(advance: Advance[Item, Result], items: Sequence[Item]) -> list[Result | Exception]:
+    try:
+        return _whole(advance(items), items)
+    except Exception as error:
+        return [error] * len(items)
+
+
+def _whole(results: list[Result | Exception], items: Sequence[Item]) -> list[Result | Exception]:
+    if len(results) != len(items):
+        raise RuntimeError(f"the engine gave {len(results)} results for {len(items)} items")
+    return results

@@ -1,0 +1,218 @@
+"""The coordinator of the separation graph: chunk (CPU) -> separate (CUDA | MLX | CPU) -> overlap-merge (CPU).
+
+Chunks go by object reference: the coordinator hands the answer of one deployment to the next and never holds a chunk's
+samples. Only the merged samples come to it by value, on their way to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.errors import Failure, MotetError, in_one_line
+from deployments.settings import SeparationSettings
+from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask, separate
+from serve_app.gateway.routing.admission import Ticket
+from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.routing.placement import PlacedModel
+
+REPLICA_GONE = (RayError, RayServeException)
+"""What Ray raises when a replica ends or takes no more."""
+
+ATTEMPTS = 2
+"""A chunk that fails is separated once more, on another placement where there is one."""
+
+WORTH_A_RETRY = ("engine", "unavailable", "overloaded")
+"""Failures of a replica that another replica may not have."""
+
+
+@dataclass(slots=True, eq=False)
+class ChunkInFlight:
+    """A chunk that a placement separates. `chunk` and `stems` are answers that are passed on and never fetched."""
+
+    ticket: ChunkTicket
+    chunk: Any
+    placement: PlacedModel
+    stems: Any
+    counted: ExitStack
+    sent_at_s: float
+    place_in_line: int
+
+    def leave(self) -> None:
+        """The placement no longer counts it. Safe to call twice."""
+        self.counted.close()
+
+    def cancel(self) -> None:
+        """Gives it up."""
+        self.stems.cancel()
+        self.leave()
+
+    def send(self, placement: PlacedModel) -> None:
+        """Sends the chunk to a placement."""
+        self.placement, self.sent_at_s, self.place_in_line = placement, time.monotonic(), placement.under_way + 1
+        self.counted.enter_context(placement.request())
+        self.stems = placement.handle.options(_by_reference=True).separate.remote(self.chunk)
+
+
+class SeparationGraph:
+    """The handles of the deployments that separate recordings together."""
+
+    def __init__(
+        self, chunkers: Sequence[DeploymentHandle[Any]], merger: DeploymentHandle[Any], settings: SeparationSettings
+    ) -> None:
+        self._chunkers = itertools.cycle(chunkers)
+        self._merger = merger.options(_by_reference=True)
+        self._settings = settings
+
+    async def run(
+        self, upload: AsyncIterable[bytes], task: SeparationTask, directory: ModelDirectory, ticket: Ticket, model: str
+    ) -> AsyncGenerator[Merged]:
+        """The separated recording, in order. Raises `MotetError`.
+
+        `ticket` is the recording's place in the queue: it learns which placement answers and how far the recording is, and is
+        closed at the end.
+        """
+        recording = _Recording(next(self._chunkers), self._merger, directory, model)
+        feeding: asyncio.Task[None] | None = None
+        try:
+            await recording.open(task)
+            feeding = asyncio.create_task(recording.feed(upload))
+            parts = separate(recording.take, recording.send, recording.join, self._settings.chunks_in_flight)
+            async with aclosing(parts):
+                async for merged in parts:
+                    ticket.placement = recording.answered_by
+                    ticket.made(merged.seconds)
+                    yield merged
+            await feeding
+            ticket.complete()
+        except MotetError:
+            if feeding is not None and feeding.done():
+                await feeding  # an error of the upload is the cause of the other
+            raise
+        except REPLICA_GONE as error:
+            raise MotetError(_gone(error)) from error
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+            recording.close()
+            ticket.close()
+
+
+class _Recording:
+    """One recording on its way through the graph."""
+
+    def __init__(
+        self, chunker: DeploymentHandle[Any], merger: DeploymentHandle[Any], directory: ModelDirectory, model: str
+    ) -> None:
+        self._name = uuid.uuid4().hex
+        self._chunker = chunker
+        self._merger = merger
+        self._directory = directory
+        self._model = model
+        self._ended = False
+        self._measured: set[str] = set()
+        self.answered_by = ""
+        """The placement that separated the latest chunk."""
+
+    async def open(self, task: SeparationTask) -> None:
+        _raise(await self._chunker.open.remote(self._name, task))
+
+    async def feed(self, upload: AsyncIterable[bytes]) -> None:
+        try:
+            async for block in upload:
+                _raise(await self._chunker.feed.remote(self._name, block, False))
+            _raise(await self._chunker.feed.remote(self._name, b"", True))
+        except Exception:
+            await self._chunker.close.remote(self._name)  # wakes a decoder that waits for more
+            raise
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._chunker.close.remote(self._name)
+
+    async def take(self) -> ChunkTicket | None:
+        if self._ended:
+            return None
+        ticket: ChunkTicket | None = _raise(await self._chunker.next.remote(self._name))
+        self._ended = ticket is None or ticket.last
+        await self._directory.refresh(self._model)
+        return ticket
+
+    def send(self, ticket: ChunkTicket) -> ChunkInFlight:
+        chunk = self._chunker.options(_by_reference=True).fetch.remote(self._name, ticket.index)
+        placement = self._directory.choose(self._model)
+        item = ChunkInFlight(ticket, chunk, placement, None, ExitStack(), 0.0, 0)
+        item.send(placement)
+        return item
+
+    async def join(self, previous: ChunkInFlight | None, _: ChunkTicket, item: ChunkInFlight) -> Merged:
+        """The samples that a chunk completes. A chunk that failed is sent once more, elsewhere if its placement is gone."""
+        for attempt in range(ATTEMPTS):
+            last = attempt + 1 == ATTEMPTS
+            try:
+                merged = await self._try_join(previous, item, patient=last)
+            except Exception as error:
+                if not isinstance(error, BackPressureError):
+                    item.placement.suspect()
+                if last:
+                    raise
+                if previous is not None:  # its stems may have gone with the machine that held them
+                    self._send_again(previous, besides=item.placement)
+                    previous.leave()
+            else:
+                if isinstance(merged, Merged):
+                    self._note_answer(item)
+                    return merged
+                if last or merged.kind not in WORTH_A_RETRY:
+                    _raise(merged)
+            self._send_again(item, besides=item.placement)
+        raise AssertionError("the last attempt answers or raises")
+
+    async def _try_join(
+        self, previous: ChunkInFlight | None, item: ChunkInFlight, *, patient: bool
+    ) -> Merged | Failure:
+        stems = None if previous is None else previous.stems
+        joined = self._merger.join.remote(stems, item.stems, item.ticket.plan, item.ticket.last)
+        merged: Merged | Failure = await item.placement.while_alive(joined, last=patient)
+        return merged
+
+    def _send_again(self, item: ChunkInFlight, besides: PlacedModel) -> None:
+        item.cancel()
+        item.send(self._directory.choose(self._model, besides))
+
+    def _note_answer(self, item: ChunkInFlight) -> None:
+        item.leave()
+        self.answered_by = item.placement.name
+        # Only the first chunk on each placement: later ones may have been ready while the client did not read.
+        if self.answered_by not in self._measured:
+            self._measured.add(self.answered_by)
+            item.placement.note_answer(item.sent_at_s, item.place_in_line)
+
+
+def _raise(answer: Any) -> Any:
+    if isinstance(answer, Failure):
+        raise MotetError(answer)
+    return answer
+
+
+def _gone(error: Exception) -> Failure:
+    if isinstance(error, BackPressureError):
+        return Failure("overloaded", "The model is busy.", "Try again in a moment.", code="model_busy")
+    return Failure(
+        "unavailable",
+        "A part of the service went away while the recording was being separated.",
+        "Send the file again in a moment.",
+        code="separation_interrupted",
+        detail=in_one_line(error),
+    )

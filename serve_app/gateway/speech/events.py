@@ -1,0 +1,49 @@
+"""The events of a speech stream, as JSON objects. OpenAI's names, with fields of our own."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serve_app.gateway.speech.pacing_report import PacingReport
+
+
+@dataclass(frozen=True, slots=True)
+class PieceStart:
+    """A piece of the text whose sound begins, `start_seconds` into the stream, and who speaks it."""
+
+    index: int
+    text: str
+    start_seconds: float
+    model: str
+    voice: str
+
+
+def audio_delta(data: bytes, starts: Sequence[PieceStart]) -> dict[str, object]:
+    """Bytes of encoded sound, and the pieces of the text that begin in it."""
+    delta: dict[str, object] = {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
+    pieces = [{"index": piece.index, "text": piece.text, "start_seconds": piece.start_seconds} for piece in starts]
+    return delta | ({"pieces": pieces} if pieces else {})
+
+
+def concealed(report: PacingReport) -> dict[str, object]:
+    """The gaps so far, and whether the fallback voice has taken over."""
+    return {
+        "type": "speech.audio.concealed",
+        "concealed_seconds": round(report.concealed_seconds, 3),
+        "fallback": report.fallback,
+        "fallback_piece": report.fallback_piece,
+    }
+
+
+def usage(characters: int, seconds: float) -> dict[str, object]:
+    """OpenAI's usage of a text and `seconds` of sound. Speech models here have no tokens: a character counts as one input
+    token, a tenth of a second as one output token."""
+    tenths = round(seconds * 10)
+    return {
+        "input_tokens": characters,
+        "output_tokens": tenths,
+        "total_tokens": characters + tenths,
+        "audio_seconds": round(seconds, 3),
+    }
