@@ -1,4 +1,4 @@
-"""Streamed answers that are always closed, and whose first bytes exist before their status is sent."""
+"""Streamed answers: their source is always closed, and their first bytes exist before the status is sent."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import Failure, MotetError
-from serve_app.gateway.errors import error_body, log_failure, log_unexpected
-from serve_app.gateway.middleware.limits import DUE
+from deployments.errors import MotetError
+from serve_app.gateway.errors import error_body, logged
+from serve_app.gateway.request_context import DUE
 
 
 class ClosingStream(StreamingResponse):
-    """Closes its source when the client leaves; Starlette alone would leave that to the garbage collector."""
+    """Closes its source when the client disconnects; Starlette leaves that to the garbage collector."""
 
     def __init__(
         self, source: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
@@ -34,7 +34,7 @@ class ClosingStream(StreamingResponse):
 
 
 async def begun(source: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The same stream, with its first item already made: what fails before that fails with a status of its own."""
+    """The same stream with its first item already made, so that an earlier failure is answered with its own status."""
     try:
         first = await anext(source, None)
     except BaseException:
@@ -54,14 +54,14 @@ async def _resumed(first: bytes | None, source: AsyncGenerator[bytes]) -> AsyncG
 
 
 def event(data: Mapping[str, Any], event_id: str = "") -> bytes:
-    """One server-sent event; a client that loses the connection sends its id back as `Last-Event-ID`."""
+    """One server-sent event. A client that reconnects sends the id of its last event as `Last-Event-ID`."""
     name = f"id: {event_id}\n".encode() if event_id else b""
     return name + b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 async def with_error_event(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Ends a broken event stream with an `error` event, and so one whose time is over; a stream that never began still fails
-    with a status."""
+    """Ends an event stream that fails, or passes its deadline, with an `error` event. A failure before the first event is
+    raised, so that it is answered with a status."""
     started = False
     try:
         async with aclosing(events):
@@ -74,16 +74,8 @@ async def with_error_event(events: AsyncGenerator[bytes]) -> AsyncGenerator[byte
         yield event({"type": "error", **error_body(logged(error))})
 
 
-def logged(error: Exception) -> Failure:
-    """The failure to tell a client whose answer has begun. It is logged here, since no handler sees it."""
-    if isinstance(error, MotetError):
-        log_failure(error.failure)
-        return error.failure
-    return log_unexpected(error)
-
-
 async def _before_due(events: AsyncGenerator[bytes]) -> bytes | None:
-    """The next event, None at the end. Raises `MotetError` when the request's time is over."""
+    """The next event; None at the end. Raises `MotetError` (timeout) at the request's deadline."""
     due = DUE.get()
     if due is None:
         return await anext(events, None)
@@ -99,7 +91,7 @@ async def _before_due(events: AsyncGenerator[bytes]) -> bytes | None:
 async def stream_of(
     source: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
 ) -> ClosingStream:
-    """Makes the first item, then answers."""
+    """Waits for the first item, then answers with the stream."""
     return ClosingStream(await begun(source), media_type, headers)
 
 

@@ -65,10 +65,10 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
-    task = await _task(fields, form, traits, service.config.separation)
+    task = await _task(fields, form, traits, service.settings.separation)
     ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
     try:
-        upload = blocks_of(form.file, service.config.separation.block_bytes)
+        upload = blocks_of(form.file, service.settings.separation.block_bytes)
         assert service.graph is not None, "a model separates, so there is a graph"
         graph = service.graph.run(upload, task, service.directory, ticket, name)
         headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
