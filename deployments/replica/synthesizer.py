@@ -112,8 +112,8 @@ class Synthesizer(ModelReplica):
 
     @asynccontextmanager
     async def _under_way(self, request: SpeechRequest) -> AsyncIterator[Work]:
-        """The work of a request, once the engine has a place for its stream. A stream that has begun does not lose its place to a
-        request that waits."""
+        """The work of a request, once the engine has a place for its stream. Requests that wait for a place do not delay the
+        steps of streams that have one."""
         with self.load.work(predicted_seconds(request)) as work:
             async with self._places:
                 with self._stepper.gate.stream():
