@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deployments.audio.test_tone import hum
-from deployments.engines.graphs import Bucket, CapturedStep, apart, backend_for
+from deployments.engines.graphs import Bucket, CapturedStep, backend_for, relative_error
 from deployments.engines.protocols import (
     Samples,
     SpeechRequest,
@@ -88,7 +88,12 @@ class SoproContest:
             plain = partial(captured.step, inputs, bucket.length)
             replayed = partial(captured, inputs, bucket.length)
             with torch.no_grad():
-                yield bucket, plain, replayed, apart(logits(inputs, bucket.length), logits.step(inputs, bucket.length))
+                yield (
+                    bucket,
+                    plain,
+                    replayed,
+                    relative_error(logits(inputs, bucket.length), logits.step(inputs, bucket.length)),
+                )
 
 
 def logits_step(engine: Any, like: CapturedStep) -> CapturedStep:

@@ -63,10 +63,8 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 KNOWN_IMPORTS: set[str] = {
     "serve_app.gateway.routes.speech -> serve_app.gateway.routes.voices",
     "serve_app.gateway.routes.speech_sessions -> serve_app.gateway.routes.speech",
-    "serve_app.gateway.routes.translations -> serve_app.gateway.routes.transcriptions",
 }
 KNOWN_FILES: set[str] = {
-    "cluster/bulk/rows.py",
     "deployments/engines/sopro/engine.py",
     "serve_app/bench/bulk.py",
     "serve_app/bench/first_sound.py",
