@@ -34,8 +34,10 @@ class Script:
         self._speaker = ""
 
     def carry_on(self, pieces: Sequence[str]) -> tuple[str, ...]:
-        """The next pieces, each with its speaker's mark at its start, so that it can be spoken without those before it. Leaves
-        out pieces that only name a speaker. A text without marks stays as it is."""
+        """The next pieces, each with its speaker's mark at its start, so that it can be spoken without those before it.
+
+        Leaves out pieces that only name a speaker. A text without marks stays as it is.
+        """
         marked = []
         for piece in pieces:
             if turns(piece):
