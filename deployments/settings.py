@@ -68,6 +68,21 @@ class HealthSettings(StrictModel):
         return longest_period_s + (BAD_CHECKS - 1) * max(self.timeout_s, longest_period_s) + self.timeout_s
 
 
+class SpilloverSettings(StrictModel):
+    """When a request goes to another placement of its model."""
+
+    silent_s: Positive = 1.0
+    """A placement without an answer for this long gets a health check."""
+    life_sign_s: Positive = 1.0
+    """How long that check may take. Replicas answer it beside their engine, however busy the engine is."""
+    last_life_sign_s: Positive = 5.0
+    """How much longer it may take on the last placement. After that, requests for the model get 503 at once."""
+    ask_again_s: Positive = 0.5
+    """Time until the check is repeated when the replica that received it is gone."""
+    wake_s: Positive = 60.0
+    """How long a placement without replicas has to start one before the next, more expensive one is started too."""
+
+
 class PieceSettings(StrictModel):
     """How long text is cut into speakable pieces."""
 

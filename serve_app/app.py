@@ -20,6 +20,7 @@ from deployments.replica.separator import Separator
 from deployments.replica.synthesizer import Synthesizer
 from deployments.settings import HealthSettings
 from serve_app.config import AppConfig
+from serve_app.gateway.api import build_api
 from serve_app.gateway.deployment import Gateway
 from serve_app.replica_settings import replica_settings
 
@@ -50,7 +51,7 @@ def build(config: AppConfig) -> Application:
         ray_actor_options=_front(config),
         **_health(config.health_check),
     )(serve.ingress()(Gateway))
-    return versioned(gateway, *_apart_from_steps(config)).bind(config, models, graph)
+    return versioned(gateway, *_apart_from_steps(config)).bind(config, models, graph, build_api)
 
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:

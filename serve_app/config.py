@@ -13,9 +13,18 @@ from pydantic import Field, model_validator
 from cluster.bulk.settings import BulkSettings
 from cluster.hardware import CpuClass
 from cluster.models import Model, Placement
-from deployments.settings import Count, HealthSettings, Positive, SeparationSettings, StrictModel, WindowSettings
+from deployments.settings import (
+    Count,
+    HealthSettings,
+    Positive,
+    SeparationSettings,
+    SpilloverSettings,
+    StrictModel,
+    WindowSettings,
+)
+from serve_app.edge.security import SecuritySettings
 from serve_app.edge.settings import EdgeSettings
-from serve_app.gateway.settings import LimitSettings, SecuritySettings, SpeechSettings, SpilloverSettings, VoiceSettings
+from serve_app.gateway.settings import LimitSettings, SpeechSettings, VoiceSettings
 
 OPENAI_VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",

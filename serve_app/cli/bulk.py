@@ -27,7 +27,7 @@ from serve_app.cli.options import (
 from serve_app.cli.terminal import note, report
 
 if TYPE_CHECKING:
-    from cluster.bulk.run import Summary
+    from cluster.bulk.run import JobSummary
 
 SOME_ROWS_FAILED = 3
 """The exit status of a job with complete output in which some rows have errors."""
@@ -40,6 +40,14 @@ Inputs = Annotated[
         help="Rows: JSONL, CSV, TSV or Parquet with [bold]text[/bold] (and optionally id, voice), plain text, EPUB. For"
         " recordings: audio files, folders of them, or tables with [bold]path[/bold] or [bold]audio[/bold].",
     ),
+]
+
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, show_default="as many as fit", help="Engines that run at the same time.")
+]
+ServiceUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="Use a live service instead. MOTET_API_KEY is its key.")
 ]
 
 
@@ -63,12 +71,8 @@ def bulk(
     stems: Annotated[str | None, typer.Option(show_default="all", help="Stems to keep, separated by commas.")] = None,
     model: ModelName = None,
     hardware: Annotated[Kind | None, typer.Option(show_default="the model's first", help="Where it runs.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, show_default="as many as fit", help="Engines that run at the same time.")
-    ] = None,
-    via_serve: Annotated[
-        str | None, typer.Option(metavar="URL", help="Use a live service instead. MOTET_API_KEY is its key.")
-    ] = None,
+    workers: Workers = None,
+    via_serve: ServiceUrl = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +112,7 @@ def bulk(
         raise typer.Exit(SOME_ROWS_FAILED)
 
 
-def _in_words(done: Summary) -> str:
+def _in_words(done: JobSummary) -> str:
     failed = f", {done.failed} of them with an error" if done.failed else ""
     stopped = f", {done.stopped} in which the model had to be stopped (finish_reason)" if done.stopped else ""
     made = f"{done.seconds / 3600:.2f} h of audio, {done.made_seconds / 3600:.2f} h of it made now"

@@ -1,21 +1,27 @@
-"""The ingress deployment: an HTTP application over the handles of every model."""
+"""The ingress deployment: the service over the handles of every model. The only file of the gateway that reads the
+configuration as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from cluster.models import Model, Placement
 from serve_app.config import AppConfig
-from serve_app.gateway.api import Service, build_api
 from serve_app.gateway.metrics import RequestMetrics
-from serve_app.gateway.routing.admission import Admission, SessionPlaces
-from serve_app.gateway.routing.placement import ModelDirectory
+from serve_app.gateway.routing.admission import Admission, SessionLimit
+from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
+from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.separation import SeparationGraph
+from serve_app.gateway.service import Service, ServiceSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.voice_store import VoiceStore
+
+Handles = Mapping[str, Mapping[str, DeploymentHandle[Any]]]
+"""By model and hardware class."""
 
 
 class Gateway:
@@ -24,20 +30,59 @@ class Gateway:
     def __init__(
         self,
         config: AppConfig,
-        models: Mapping[str, Mapping[str, DeploymentHandle[Any]]],
+        models: Handles,
         graph: tuple[Sequence[DeploymentHandle[Any]], DeploymentHandle[Any]] | None,
+        build_api: Callable[[Service], ASGIApp],
     ) -> None:
+        self._build_api = build_api
         self._service = Service(
-            config,
-            ModelDirectory(config, models),
+            settings_of(config),
+            directory_of(config, models),
             SeparationGraph(*graph, config.separation) if graph else None,
             Admission(config.speech.admission),
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms),
             VoiceStore(config.voices),
-            SessionPlaces(config.speech.arrival.max_sessions),
+            SessionLimit(config.speech.arrival.max_sessions),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""
-        return build_api(self._service)
+        return self._build_api(self._service)
+
+
+def settings_of(config: AppConfig) -> ServiceSettings:
+    """The settings that requests depend on."""
+    return ServiceSettings(
+        config.speech,
+        config.windows,
+        config.separation,
+        config.spillover,
+        config.limits,
+        config.security,
+        config.gateway_max_ongoing_requests,
+    )
+
+
+def directory_of(config: AppConfig, handles: Handles) -> ModelDirectory:
+    """The directory of the configured models. Only placements that have a handle are used."""
+    entries = {name: _entry(model) for name, model in config.models.items()}
+    placed = {name: _placed(name, config, kinds) for name, kinds in handles.items()}
+    return ModelDirectory(entries, placed)
+
+
+def _entry(model: Model) -> ModelEntry:
+    kinds = [placement.hardware.kind for placement in model.placements]
+    return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds)
+
+
+def _placed(name: str, config: AppConfig, handles: Mapping[str, DeploymentHandle[Any]]) -> list[PlacedModel]:
+    configured: dict[str, Placement] = {each.hardware.kind: each for each in config.models[name].placements}
+    placed = []
+    for kind, handle in handles.items():
+        placement = configured[kind]
+        scaling = placement.autoscaling
+        elastic, cost = (scaling.min_replicas == 0, scaling.cost) if scaling else (False, 0.0)
+        model = PlacedModel(name, kind, handle, config.spillover, placement.health_check, elastic=elastic, cost=cost)
+        placed.append(model)
+    return placed

@@ -1,4 +1,4 @@
-"""Failures as HTTP answers in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+"""Failures as HTTP answers in OpenAI's format: `{"error": {message, type, param, code}}`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import REPORT_IT, Failure, MotetError, clipped, fail, in_one_line
+from deployments.errors import REPORT_IT, Failure, Kind, MotetError, clipped, fail, in_one_line
 from deployments.validation import in_words
-from serve_app.gateway.middleware.request_name import REQUEST
+from serve_app.gateway.request_context import current_request
 
 logger = logging.getLogger("ray.serve")
 
@@ -36,69 +36,86 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "timeout": (408, "timeout_error"),
     "engine": (500, "server_error"),
 }
-MOST_MISTAKES = 5
-"""Of a request, that an answer tells."""
+MAX_MISTAKES = 5
+"""The number of mistakes of one request that an answer lists."""
 RETRY_AFTER_S = 1.0
-"""Where a failure does not say."""
+"""`Retry-After` of a failure that does not set it."""
 
 UNEXPECTED = Failure("engine", "The service failed on this request.", REPORT_IT, code="internal_error")
 
 CLIENT_LEFT = 499
-"""nginx's status, and Ray Serve's, of a request whose client did not wait. It stands in the access log only."""
+"""The status that nginx and Ray Serve log for a request whose client disconnected. It is never sent."""
 
 LOGGED: Mapping[str, int] = {"engine": logging.ERROR, "unavailable": logging.WARNING}
-"""The failures that are not the client's, and how they are logged."""
+"""The failure kinds that the client did not cause, with their log levels."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
 ModelName = Annotated[str, StringConstraints(max_length=256)]
-"""As a request names a model."""
+"""The name of a model in a request."""
 
 
 def error_body(failure: Failure) -> dict[str, object]:
-    """The answer's body."""
+    """The JSON of an error answer, in OpenAI's format. The request's record gets the kind of the failure."""
+    current_request().failure = failure.kind
     kind = STATUS[failure.kind][1]
     return {"error": {"message": _with_id(failure), "type": kind, "param": failure.param, "code": failure.code}}
 
 
 def _with_id(failure: Failure) -> str:
-    """The message; that of an error that is to be reported has the id under which the log has the rest."""
-    request_id = REQUEST.get().id
+    request_id = current_request().id
     return (
         f"{failure.message} Request id: {request_id}." if failure.kind == "engine" and request_id else failure.message
     )
 
 
 def log_failure(failure: Failure) -> None:
-    """One line with the cause, for a failure that is not the client's. The replica's log has the traceback."""
+    """Logs one line with the cause of a failure that the client did not cause. The log of the replica has the traceback,
+    under the same request id."""
+    request = current_request()
+    request.failure = failure.kind
     if level := LOGGED.get(failure.kind):
-        logger.log(level, "%s failed: %s", REQUEST.get().what, failure.explained)
+        logger.log(level, "%s failed: %s", request.title, failure.explained)
 
 
 def log_unexpected(error: BaseException) -> Failure:
-    """The traceback of an exception that nobody expected, as text (see `deployments.replica.error_log`)."""
+    """Logs the traceback of an exception that no code expects, and returns the failure for the client."""
+    request = current_request()
+    request.failure = UNEXPECTED.kind
+    # Formatted here rather than by logging: see `deployments.replica.error_log`.
     lines = "".join(traceback.format_exception(error)).rstrip()
-    logger.error("%s failed: %s\n%s", REQUEST.get().what, in_one_line(error), lines)
+    logger.error("%s failed: %s\n%s", request.title, in_one_line(error), lines)
     return UNEXPECTED
 
 
+def logged(error: Exception) -> Failure:
+    """Logs an exception that no error handler sees, because its answer has started, and returns its failure."""
+    if isinstance(error, MotetError):
+        log_failure(error.failure)
+        return error.failure
+    return log_unexpected(error)
+
+
 def error_response(failure: Failure) -> JSONResponse:
-    """The whole answer."""
+    """The answer for a failure, with its status and headers."""
     status = STATUS[failure.kind][0]
     headers = {"retry-after": _retry_after(failure)} if status in (429, 503) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     if status == 408:
-        headers["connection"] = "close"  # what is left of the request would be taken for the next one
+        headers["connection"] = "close"  # the rest of the body would be taken for the next request
     return JSONResponse(error_body(failure), status, headers)
 
 
 def _retry_after(failure: Failure) -> str:
-    """Whole seconds, rounded up: the header knows no fractions, and early is refused again."""
+    # The header takes whole seconds; rounded up, since a client that retries early is refused again.
     return str(max(1, math.ceil(failure.retry_after_s or RETRY_AFTER_S)))
 
 
 def validated(schema: type[Schema], fields: object) -> Schema:
-    """Checks a request's fields. Raises `MotetError` that names the field and says what is wrong with it."""
+    """The request's fields as `schema`; `fields` is a mapping or the bytes of a JSON object.
+
+    Raises `MotetError` (invalid) that names the field and says what is wrong with it.
+    """
     try:
         if isinstance(fields, bytes):
             return schema.model_validate_json(fields)
@@ -109,12 +126,12 @@ def validated(schema: type[Schema], fields: object) -> Schema:
             needed = ", ".join(repr(name) for name, field in schema.model_fields.items() if field.is_required())
             cause = f"The body cannot be read: {fault['msg']}."
             raise fail("invalid", cause, f"Send a JSON object with {needed}.", code=fault["type"]) from error
-        lines = "; ".join(in_words(error, schema, MOST_MISTAKES))
+        lines = "; ".join(in_words(error, schema, MAX_MISTAKES))
         raise fail("invalid", f"{lines}.", param=clipped(str(fault["loc"][0])), code=fault["type"]) from error
 
 
 def install_error_handlers(api: FastAPI) -> None:
-    """Makes every error of the application one of ours. Call it when the application has its routes."""
+    """Gives every error of the application OpenAI's format. Call it after adding the routes."""
 
     @api.exception_handler(MotetError)
     async def _ours(request: Request, error: MotetError) -> Response:
@@ -123,23 +140,23 @@ def install_error_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(ClientDisconnect)
     async def _left(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_LEFT)  # Ray Serve's access log has a line of it
+        return Response(status_code=CLIENT_LEFT)
 
     @api.exception_handler(HTTPException)
     async def _starlette(request: Request, error: HTTPException) -> Response:
-        kind = {404: "not_found", 405: "invalid"}.get(error.status_code, "invalid")
         cause = f"{clipped(request.method)} {clipped(request.url.path)}: {error.detail}."
-        response = JSONResponse(
-            error_body(Failure(kind, cause, "GET /openapi.json lists what this service answers.")),  # type: ignore[arg-type]
-            error.status_code,
-            error.headers,
+        kind: Kind = "not_found" if error.status_code == 404 else "invalid"
+        response = error_response(
+            Failure(kind, cause, "GET /openapi.json lists the paths and methods of this service.")
         )
+        response.status_code = error.status_code
+        response.headers.update(error.headers or {})
         return response
 
     @api.websocket("/{path:path}")
     async def _no_session(websocket: WebSocket) -> None:
-        cause = f"{clipped(websocket.url.path)} takes no WebSocket."
-        failure = Failure("not_found", cause, "Sessions are at /v1/audio/speech/stream.", code="path_not_found")
+        cause = f"{clipped(websocket.url.path)} does not accept WebSockets."
+        failure = Failure("not_found", cause, "Use /v1/audio/speech/stream.", code="path_not_found")
         await websocket.send_denial_response(error_response(failure))
 
     @api.exception_handler(RequestValidationError)
@@ -148,14 +165,14 @@ def install_error_handlers(api: FastAPI) -> None:
         name = clipped(str(fault["loc"][-1]))
         return error_response(Failure("invalid", f"{name}: {fault['msg']}.", param=name, code=fault["type"]))
 
-    api.add_middleware(BrokenAnswers)
+    api.add_middleware(UnhandledErrors)
 
 
-class BrokenAnswers:
-    """Logs what no handler took, once: Starlette and Ray Serve would both log a traceback of it again.
+class UnhandledErrors:
+    """Logs exceptions that no handler takes, once: Starlette and Ray Serve would each log a traceback as well.
 
-    An answer that has begun is left without its end, so that the server cuts the connection and the client sees that the
-    answer is not whole.
+    An answer that has started stays without its end, so that the server closes the connection and the client sees that the
+    answer is not complete.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -176,15 +193,12 @@ class BrokenAnswers:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
-            failure = _logged(error)
+            failure = _logged_once(error)
             if not started:
                 await error_response(failure)(scope, receive, send)
 
 
-def _logged(error: Exception) -> Failure:
-    """The failure of an answer. Starlette hides what a handler takes in a `RuntimeError` once the answer has begun."""
-    cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-    if isinstance(cause, MotetError):
-        log_failure(cause.failure)
-        return cause.failure
-    return UNEXPECTED if isinstance(cause, ClientDisconnect) else log_unexpected(cause)
+def _logged_once(error: Exception) -> Failure:
+    # Starlette wraps an exception that has a handler in a `RuntimeError` if the answer has started.
+    cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else error
+    return UNEXPECTED if isinstance(cause, ClientDisconnect) else logged(cause)

@@ -1,4 +1,4 @@
-"""What the gateway measures of requests, in Prometheus through Ray."""
+"""The gateway's Prometheus metrics of requests, exported through Ray."""
 
 from __future__ import annotations
 
@@ -7,51 +7,55 @@ from typing import Any
 from ray.serve import metrics
 
 from deployments.replica.metrics import MILLISECONDS, counter, histogram
+from serve_app.gateway.request_context import RequestRecord
 from serve_app.gateway.speech.pacing_report import PacingReport
 
-STAGE_TAGS: Any = ("model", "stage")  # Ray's annotation allows for one name only
+STAGE_TAGS: Any = ("model", "stage")  # Ray annotates `tag_keys` as a tuple of one name
+REQUEST_TAGS: Any = ("route", "model", "status")
+FAILURE_TAGS: Any = ("model", "kind")
+NO_MODEL = "none"
+"""The model of a request that names no known one: Ray refuses empty tags."""
 FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]
 LEADS = [1.0, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000]
 
 
 class RequestMetrics:
-    """Stage times of requests at the gateway. First sounds later than `first_sound_alarm_ms` are counted apart."""
+    """Implements `Recorder`. First audio later than `first_sound_alarm_ms` is counted separately."""
 
     def __init__(self, first_sound_alarm_ms: float) -> None:
         self._alarm_s = first_sound_alarm_ms / 1000
-        line = metrics.Gauge("motet_first_sound_alarm_ms", "A first sound later than this is late, in ms.")
+        line = metrics.Gauge("motet_first_sound_alarm_ms", "First audio later than this is late, in ms.")
         line.set(first_sound_alarm_ms)
-        self._late = counter("motet_first_sounds_late", "First sounds later than the alarm line.", "")
+        self._late = counter("motet_first_sounds_late", "Requests whose first audio was later than the alarm.", "")
         self._stages = metrics.Histogram(
-            "motet_request_stage_ms",
-            "Time of a stage of a request, in ms.",
-            boundaries=MILLISECONDS,
-            tag_keys=STAGE_TAGS,
+            "motet_request_stage_ms", "Time of a stage of a request, in ms.", MILLISECONDS, STAGE_TAGS
         )
+        self._requests = metrics.Counter("motet_requests", "Requests that ended.", REQUEST_TAGS)
+        self._failures = metrics.Counter("motet_failures", "Requests that failed, by kind of failure.", FAILURE_TAGS)
         self._first = histogram(
-            "motet_first_sound_ms", "From a request to its first bytes of sound, in ms.", MILLISECONDS, ""
+            "motet_first_sound_ms", "From a request to its first bytes of audio, in ms.", MILLISECONDS, ""
         )
-        self._factors = histogram("motet_real_time_factor", "Seconds of steps for a second of sound.", FACTORS, "")
+        self._factors = histogram("motet_real_time_factor", "Seconds of steps for a second of audio.", FACTORS, "")
         self._leads = histogram(
-            "motet_least_lead_ms", "The least that a listener had ahead of playback while sound came, in ms.", LEADS, ""
+            "motet_least_lead_ms", "The least audio that a client had ahead of playback, in ms.", LEADS, ""
         )
-        self._underruns = counter("motet_underruns", "Times that a listener ran dry.", "")
-        self._concealed = counter("motet_concealed_seconds", "Seconds of sound that no engine made.", "")
-        self._fallbacks = counter("motet_fallbacks", "Streams that another model had to finish.", "")
+        self._underruns = counter("motet_underruns", "Times that a client ran out of audio.", "")
+        self._concealed = counter("motet_concealed_seconds", "Seconds of audio that no engine made.", "")
+        self._fallbacks = counter("motet_fallbacks", "Streams that the fallback voice finished.", "")
 
     def stage(self, model: str, stage: str, seconds: float) -> None:
-        """How long a stage of one request took."""
+        """The time of one stage of a request, in seconds."""
         self._stages.observe(seconds * 1000, {"model": model, "stage": stage})
 
     def first_sound(self, model: str, seconds: float) -> None:
-        """From the request to its first bytes of sound."""
+        """The time from a request to its first bytes of audio, in seconds."""
         self._first.observe(seconds * 1000, {"model": model})
         if seconds > self._alarm_s:
             self._late.inc(1, {"model": model})
 
     def played(self, model: str, report: PacingReport, real_time_factor: float) -> None:
-        """What became of a stream, and the seconds of steps that a second of its sound took. Sound out of the gateway's
-        cache took none."""
+        """A stream of speech ended. `real_time_factor` is seconds of engine steps for a second of audio; 0 for audio from the
+        gateway's cache, which is not counted."""
         tags = {"model": model}
         if real_time_factor > 0:
             self._factors.observe(real_time_factor, tags)
@@ -63,3 +67,10 @@ class RequestMetrics:
             self._concealed.inc(report.concealed_seconds, tags)
         if report.fallback:
             self._fallbacks.inc(1, tags)
+
+    def request(self, record: RequestRecord, route: str, status: int) -> None:
+        """A request ended, with an HTTP status or a WebSocket close code."""
+        model = record.model or NO_MODEL
+        self._requests.inc(1, {"route": route, "model": model, "status": str(status)})
+        if record.failure:
+            self._failures.inc(1, {"model": model, "kind": record.failure})

@@ -1,4 +1,4 @@
-"""Where a request's time went, stage by stage, for its client and for Prometheus."""
+"""Where the time of a request goes, stage by stage, for its client and for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
+from serve_app.gateway.request_context import RequestRecord, current_request
 from serve_app.gateway.speech.pacing_report import PacingReport
 
 Stage = Literal["first_step", "queue", "infer", "buffer", "encode", "write"]
 STAGES: tuple[Stage, ...] = ("first_step", "queue", "infer", "buffer", "encode", "write")
-"""From the request to its first chunk; waiting for steps at the replica's gate; the steps; waiting for the next frame, be
-it for later chunks or for the listener; encoding; writing to the socket."""
+"""`first_step` lasts from the request to its first chunk. `queue` is the wait at the replica's step gate, `infer` the steps,
+`buffer` the wait for the next frame (for later chunks or for the client)."""
 
 
 class Recorder(Protocol):
-    """Takes what a finished request measured."""
+    """Takes the measurements of finished requests."""
 
     def stage(self, model: str, stage: Stage, seconds: float) -> None:
-        """How long a stage of one request took."""
+        """The time of one stage of a request, in seconds."""
 
     def first_sound(self, model: str, seconds: float) -> None:
-        """From the request to its first bytes of sound."""
+        """The time from a request to its first bytes of audio, in seconds."""
 
     def played(self, model: str, report: PacingReport, real_time_factor: float) -> None:
-        """What became of a stream, and the seconds of steps that a second of its sound took."""
+        """A stream of speech ended. `real_time_factor` is seconds of engine steps for a second of audio; 0 without steps."""
+
+    def request(self, record: RequestRecord, route: str, status: int) -> None:
+        """A request ended."""
 
 
 class Timeline:
-    """Stages of one request, in seconds; each stage may be entered many times."""
+    """The stages of one request. Each may be entered many times; all times are in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -38,12 +42,12 @@ class Timeline:
         self.first_sound_seconds: float | None = None
 
     def add(self, stage: Stage, seconds: float) -> None:
-        """Time that a stage took."""
+        """Adds to the time of a stage."""
         self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
-        """Times what is done inside."""
+        """Adds the time spent inside to a stage."""
         began = self._clock()
         try:
             yield
@@ -51,13 +55,13 @@ class Timeline:
             self.add(stage, self._clock() - began)
 
     def sounded(self) -> None:
-        """The first bytes of sound leave now."""
+        """Notes that the first bytes of audio leave now. Later calls have no effect."""
         if self.first_sound_seconds is None:
             self.first_sound_seconds = self._clock() - self._started
 
     @property
     def total_seconds(self) -> float:
-        """Since the request came."""
+        """Seconds since the request came."""
         return self._clock() - self._started
 
     def milliseconds(self) -> dict[str, float]:
@@ -74,7 +78,12 @@ class Timeline:
         return ", ".join(f"{name};dur={value:g}" for name, value in self.milliseconds().items())
 
     def record(self, model: str, report: PacingReport, recorder: Recorder) -> None:
-        """Hands everything to the recorder."""
+        """Hands everything to the recorder and to the request's record."""
+        request = current_request()
+        request.seconds_of_audio = round(report.sent_seconds, 3)
+        request.finish_reason = report.finish_reason
+        if self.first_sound_seconds is not None:
+            request.first_sound_ms = round(self.first_sound_seconds * 1000, 1)
         for name, seconds in self._seconds.items():
             recorder.stage(model, name, seconds)
         if self.first_sound_seconds is not None:

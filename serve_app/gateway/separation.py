@@ -24,7 +24,8 @@ from deployments.errors import Failure, MotetError, in_one_line
 from deployments.settings import SeparationSettings
 from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask, separate
 from serve_app.gateway.routing.admission import Ticket
-from serve_app.gateway.routing.placement import ModelDirectory, PlacedModel
+from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.routing.placement import PlacedModel
 
 REPLICA_GONE = (RayError, RayServeException)
 """What Ray raises when a replica ends or takes no more."""
@@ -145,7 +146,7 @@ class _Recording:
             return None
         ticket: ChunkTicket | None = _raise(await self._chunker.next.remote(self._name))
         self._ended = ticket is None or ticket.last
-        await self._directory.look(self._model)
+        await self._directory.refresh(self._model)
         return ticket
 
     def send(self, ticket: ChunkTicket) -> ChunkInFlight:
@@ -163,7 +164,7 @@ class _Recording:
                 merged = await self._try_join(previous, item, patient=last)
             except Exception as error:
                 if not isinstance(error, BackPressureError):
-                    item.placement.doubt()
+                    item.placement.suspect()
                 if last:
                     raise
                 if previous is not None:  # its stems may have gone with the machine that held them

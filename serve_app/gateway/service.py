@@ -1,15 +1,96 @@
-"""How a route reaches the service."""
+"""What the routes share: the models, the queues and the stores of one gateway replica."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import dataclass
+from typing import Protocol, cast
 
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-if TYPE_CHECKING:
-    from serve_app.gateway.api import Service
+from deployments.engines.protocols import SpeechTraits
+from deployments.errors import MotetError
+from deployments.settings import SeparationSettings, SpilloverSettings, WindowSettings
+from deployments.tasks.separation import Merged, SeparationTask
+from serve_app.edge.security import SecuritySettings
+from serve_app.gateway.api_keys import key_digest
+from serve_app.gateway.request_timing import Recorder
+from serve_app.gateway.routing.admission import Admission, SessionLimit, Ticket
+from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.settings import LimitSettings, SpeechSettings
+from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.speech.plan import FallbackVoice
+from serve_app.gateway.voice_store import VoiceStore
+
+
+class Separates(Protocol):
+    """Separates recordings: see `SeparationGraph`."""
+
+    def run(
+        self, upload: AsyncIterable[bytes], task: SeparationTask, directory: ModelDirectory, ticket: Ticket, model: str
+    ) -> AsyncGenerator[Merged]:
+        """The separated recording, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The part of the configuration that requests depend on. `max_ongoing_requests` is for one gateway replica."""
+
+    speech: SpeechSettings
+    windows: WindowSettings
+    separation: SeparationSettings
+    spillover: SpilloverSettings
+    limits: LimitSettings
+    security: SecuritySettings
+    max_ongoing_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One gateway replica's view of the service. It knows Ray only through the handles in `directory` and `graph`."""
+
+    settings: ServiceSettings
+    directory: ModelDirectory
+    graph: Separates | None
+    """None if no model separates."""
+    admission: Admission
+    cache: PieceCache
+    recorder: Recorder
+    voices: VoiceStore
+    sessions: SessionLimit
+
+    def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
+        """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any
+        time. Raises `MotetError` (overloaded; unavailable if the model is frozen)."""
+        self.directory.ensure_not_frozen(name)
+        model, settings = self.directory.models[name], self.settings.speech.admission
+        task_wait_s = {
+            "speech": settings.max_wait_s,
+            "transcription": self.settings.windows.max_wait_s,
+            "separation": self.settings.separation.max_wait_s,
+        }[model.task]
+        key = key_digest(headers) if self.settings.security.api_key_sha256 else None
+        placements = [placed.name for placed in self.directory.placements(name)]
+        return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
+
+    async def fallback_for(self, name: str) -> FallbackVoice | None:
+        """The voice that takes over when the model `name` is late. None if there is no other speech model, or it does not
+        answer now."""
+        others = (other for other, model in self.directory.models.items() if model.task == "speech" and other != name)
+        chosen = self.settings.speech.fallback_model or next(others, None)
+        if chosen is None or chosen == name:
+            return None
+        try:
+            async with asyncio.timeout(self.settings.spillover.life_sign_s):
+                traits: SpeechTraits = await self.directory.traits(chosen)
+        except (TimeoutError, MotetError):
+            return None
+        return FallbackVoice(chosen, traits.default_voice, traits) if traits.default_voice else None
 
 
 def service_of(connection: HTTPConnection) -> Service:
     """The service behind the application that answers this request or WebSocket."""
-    return cast("Service", connection.app.state.service)
+    return cast(Service, connection.app.state.service)

@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 
 from deployments.audio.formats import AudioFormat
 from deployments.settings import ArrivalSettings, Count, NonNegative, PieceSettings, Positive, StrictModel
-from serve_app.edge.host_names import Host, Origin
 
 Mark = Annotated[float, Field(gt=0, lt=1)]
 Preset = Literal["low-latency", "balanced", "high-stability"]
@@ -64,6 +63,10 @@ class AdmissionSettings(StrictModel):
     """A request of at most this much may exceed both limits by this much: a book must not keep out a chat reply."""
     max_retry_after_s: Positive = 60.0
     """The longest `Retry-After`. A longer prediction would be a guess."""
+    paused_after_s: Positive = 1.0
+    """A client that has requested nothing for this long, such as one that stopped reading, counts as paused."""
+    paused_seconds_of_audio: Positive = 10.0
+    """The most that a paused client counts for: what it may request at once when it goes on."""
 
 
 class SpeechSettings(StrictModel):
@@ -99,21 +102,6 @@ class SpeechSettings(StrictModel):
         return PRESETS[cast(Preset, pacing)]
 
 
-class SpilloverSettings(StrictModel):
-    """When a request goes to another placement of its model."""
-
-    silent_s: Positive = 1.0
-    """A placement without an answer for this long gets a health check."""
-    life_sign_s: Positive = 1.0
-    """How long that check may take. Replicas answer it beside their engine, however busy the engine is."""
-    last_life_sign_s: Positive = 5.0
-    """How much longer it may take on the last placement. After that, requests for the model get 503 at once."""
-    ask_again_s: Positive = 0.5
-    """Time until the check is repeated when the replica that received it is gone."""
-    wake_s: Positive = 60.0
-    """How long a placement without replicas has to start one before the next, more expensive one is started too."""
-
-
 class VoiceSettings(StrictModel):
     """Uploaded voices."""
 
@@ -146,18 +134,7 @@ class LimitSettings(StrictModel):
     """The slowest rate of a body."""
     max_unfinished_bodies: Count = 1024
     """Bodies in progress of a gateway replica. With more, the slowest is refused."""
+    max_unfinished_bytes: Count = 256 * 1024 * 1024
+    """Memory for bodies in progress of a gateway replica, without the files of forms. With more, the largest is refused."""
     request_deadline_s: Positive = 3600.0
     """A request that takes longer is ended."""
-
-
-class SecuritySettings(StrictModel):
-    """Who may send requests."""
-
-    allowed_hosts: tuple[Host, ...] = ()
-    """More names under which the service may be called: a proxy's or an ingress's, such as `speech.example.com`, or
-    `*.example.com` for all names below it. IP addresses, localhost, names without a dot, this machine's name and the name
-    in `http_options` are always allowed."""
-    allowed_origins: tuple[Origin, ...] = ()
-    """Other origins whose web pages may use the service, such as `https://app.example.com`."""
-    api_key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
-    """SHA-256 digests of the API keys. Without any, everyone who reaches the port may use the service."""

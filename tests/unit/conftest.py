@@ -37,6 +37,9 @@ def _torch_settings() -> Iterator[None]:
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What the service's logger is told, which Ray Serve may have cut off from the rest."""
     logger = logging.getLogger("ray.serve")
+    level = logger.level
     logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
     yield caplog
     logger.removeHandler(caplog.handler)
+    logger.setLevel(level)

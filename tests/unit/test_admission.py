@@ -15,12 +15,10 @@ from pydantic import ValidationError
 from deployments.errors import Failure, MotetError
 from serve_app.gateway.errors import error_response
 from serve_app.gateway.routing.admission import (
-    LONGEST_TURN,
-    PAUSED_REACH_SECONDS,
-    PAUSED_S,
     Admission,
     Ticket,
 )
+from serve_app.gateway.routing.placement_queue import MAX_TURN
 from serve_app.gateway.settings import AdmissionSettings
 
 TICK_S = 0.05
@@ -280,7 +278,7 @@ def test_no_one_is_sent_away_for_longer_than_the_settings_say() -> None:
 def test_an_engine_that_is_slow_is_learned_however_long_its_turns(turn_s: float) -> None:
     clock = Clock()
     guarded = admission(clock)
-    assert turn_s > LONGEST_TURN * SETTINGS.speed_memory_s or turn_s < 10
+    assert turn_s > MAX_TURN * SETTINGS.speed_memory_s or turn_s < 10
     for _ in range(12):
         ticket = guarded.admit(["m@cpu"], None, 3)
         clock.now_s += turn_s
@@ -354,8 +352,8 @@ def test_a_client_that_stops_reading_keeps_nobody_out() -> None:
     book.made(1)
     book.rests()
     refusal(guarded, "m@cpu", None, 40)  # it may only be between two reads
-    clock.now_s += PAUSED_S
-    assert guarded.snapshot()["m@cpu"].queued_seconds == PAUSED_REACH_SECONDS
+    clock.now_s += SETTINGS.paused_after_s
+    assert guarded.snapshot()["m@cpu"].queued_seconds == SETTINGS.paused_seconds_of_audio
     assert guarded.admit(["m@cpu"], None, 40).open
     book.wants()
     assert guarded.snapshot()["m@cpu"].queued_seconds > 4000
@@ -466,9 +464,8 @@ def test_other_answers_have_no_such_header() -> None:
 
 @pytest.mark.parametrize("field", list(SETTINGS.model_dump()))
 def test_settings_must_make_sense(field: str) -> None:
-    values = SETTINGS.model_dump()
     with pytest.raises(ValidationError):
-        AdmissionSettings(**{**values, field: -1})
+        AdmissionSettings(**{**SETTINGS.model_dump(), field: -1})
 
 
 def test_what_one_placement_refuses_another_takes() -> None:

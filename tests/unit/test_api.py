@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import wave
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, MutableMapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,18 +29,24 @@ from deployments.engines.protocols import (
     Transcript,
 )
 from deployments.replica.wire import PackedChunk
+from deployments.settings import SpilloverSettings
 from deployments.tasks.transcription import TranscriptWindow
 from serve_app.config import AppConfig
-from serve_app.gateway.api import Service, build_api
-from serve_app.gateway.middleware.limits import DUE, Due, too_late
-from serve_app.gateway.routing.admission import Admission, SessionPlaces, Ticket
-from serve_app.gateway.routing.placement import ModelDirectory, NoReplica
-from serve_app.gateway.settings import LimitSettings, SecuritySettings, SpilloverSettings
+from serve_app.edge.security import SecuritySettings
+from serve_app.gateway.api import build_api
+from serve_app.gateway.deployment import directory_of, settings_of
+from serve_app.gateway.middleware.deadline import too_late
+from serve_app.gateway.request_context import DUE, Due, RequestRecord
+from serve_app.gateway.routes import speech
+from serve_app.gateway.routing.admission import Admission, SessionLimit
+from serve_app.gateway.routing.placement import NoReplica
+from serve_app.gateway.service import Service
+from serve_app.gateway.settings import LimitSettings
 from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
-from serve_app.gateway.sse import with_error_event
+from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes
 from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
@@ -71,6 +77,7 @@ class Recorded:
         self.stages: set[str] = set()
         self.first_sounds: list[float] = []
         self.streams: list[tuple[PacingReport, float]] = []
+        self.requests: list[tuple[str, str | None, int]] = []
 
     def stage(self, model: str, stage: str, seconds: float) -> None:
         self.stages.add(stage)
@@ -80,6 +87,9 @@ class Recorded:
 
     def played(self, model: str, report: PacingReport, real_time_factor: float) -> None:
         self.streams.append((report, real_time_factor))
+
+    def request(self, record: RequestRecord, route: str, status: int) -> None:
+        self.requests.append((route, record.model, status))
 
 
 class Bench:
@@ -100,14 +110,14 @@ class Bench:
         self.admission = Admission(config.speech.admission)
         self.recorder = Recorded()
         service = Service(
-            config,
-            ModelDirectory(config, handles),
+            settings_of(config),
+            directory_of(config, handles),
             cast("Any", graph),
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
             VoiceStore(config.voices),
-            SessionPlaces(config.speech.arrival.max_sessions),
+            SessionLimit(config.speech.arrival.max_sessions),
         )
         self.api = build_api(service)
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
@@ -214,10 +224,16 @@ async def test_an_event_stream_whose_time_is_over_says_so() -> None:
         yield b"first"
         await asyncio.Event().wait()
 
-    stream = with_error_event(events())
-    assert await anext(stream) == b"first"
+    sent: list[bytes] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message.get("body", b""))
+
+    answer = await event_stream(events())
     DUE.set(Due(asyncio.get_running_loop().time(), too_late(4.0)))
-    (error,) = events_of("".join([item.decode() async for item in stream]))
+    await answer.stream_response(send)
+    assert sent[1] == b"first"
+    (error,) = events_of(b"".join(sent[2:]).decode())
     assert (error["type"], error["error"]["code"]) == ("error", "deadline")
 
 
@@ -471,13 +487,12 @@ async def test_a_client_that_comes_back_hears_on_without_gap_repeat_or_new_synth
 
 async def test_who_comes_back_to_a_played_stream_hears_on_in_a_played_one(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[SpeechPlan] = []
-    stream = Service.speech_stream
 
-    def noted(service: Service, plan: SpeechPlan, ticket: Ticket, heard: Any) -> SpeechStream:
+    def noted(plan: SpeechPlan, *rest: Any) -> SpeechStream:
         plans.append(plan)
-        return stream(service, plan, ticket, heard)
+        return SpeechStream(plan, *rest)
 
-    monkeypatch.setattr(Service, "speech_stream", noted)
+    monkeypatch.setattr(speech, "SpeechStream", noted)
     bench, body = Bench(), {"model": "tone", "input": LONG, "stream_format": "sse", "response_format": "pcm"}
     event_id = ids_of((await bench.speak(**body)).text)[0]
     for pacing in ("played", "fast"):

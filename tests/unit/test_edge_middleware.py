@@ -16,7 +16,7 @@ from serve_app import profiles
 from serve_app.edge import middleware
 from serve_app.edge.middleware import CONTROLS, EdgeMiddleware, harmless
 from serve_app.gateway.errors import error_response
-from serve_app.gateway.middleware.limits import NO_KEY
+from serve_app.gateway.middleware.keys import NO_KEY
 from tests.unit.jumping_clock import now, run
 
 

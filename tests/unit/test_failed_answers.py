@@ -19,7 +19,8 @@ from deployments.engines.protocols import SpeechRequest
 from deployments.errors import as_failure, fail
 from deployments.replica.wire import PackedChunk
 from serve_app.gateway.errors import install_error_handlers
-from serve_app.gateway.middleware.request_name import NamesRequests
+from serve_app.gateway.middleware.request_log import RequestLog
+from serve_app.gateway.request_context import RequestRecord
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench, events_of
 
@@ -114,6 +115,14 @@ async def messages_of(api: Any, method: str = "POST", path: str = "/v1/audio/spe
     return sent
 
 
+COUNTED: list[tuple[str, int, str | None]] = []
+
+
+def count(record: RequestRecord, route: str, status: int) -> None:
+    """Stands for the metrics."""
+    COUNTED.append((route, status, record.failure))
+
+
 def small_api() -> FastAPI:
     """An application whose routes fail in every way."""
     api = FastAPI()
@@ -147,7 +156,7 @@ def small_api() -> FastAPI:
 
 
 async def asked(path: str) -> httpx.Response:
-    transport = httpx.ASGITransport(NamesRequests(small_api()))  # raises what the application raises
+    transport = httpx.ASGITransport(RequestLog(small_api(), count))  # raises what the application raises
     async with httpx.AsyncClient(transport=transport, base_url="http://motet") as client:
         return await client.get(path, headers=ID)
 
@@ -162,25 +171,80 @@ async def test_what_nobody_expected_is_logged_once_with_its_traceback(logged: py
 async def test_a_model_that_is_gone_is_one_warning_with_the_cause(logged: pytest.LogCaptureFixture) -> None:
     answer = await asked("/gone")
     assert answer.status_code == 503 and SECRET not in answer.text
-    (record,) = logged.records
+    (record,) = [record for record in logged.records if record.levelno > logging.INFO]
     assert record.levelname == "WARNING" and SECRET in record.getMessage()
 
 
 @pytest.mark.parametrize("path", ["/wrong", "/left", "/left-later"])
 async def test_what_is_the_clients_doing_is_no_error(path: str, logged: pytest.LogCaptureFixture) -> None:
-    await messages_of(NamesRequests(small_api()), "GET", path)
+    await messages_of(RequestLog(small_api(), count), "GET", path)
     assert not [record for record in logged.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_client_that_leaves_is_one_line(logged: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("ray.serve").setLevel(logging.INFO)
-
     async def slow(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    request = asyncio.create_task(NamesRequests(slow)({"type": "http", "method": "POST", "path": "/v1", "headers": []}, *[None] * 2))  # type: ignore[arg-type] # fmt: skip
+    scope = {"type": "http", "method": "POST", "path": "/v1", "headers": []}
+    log: Any = RequestLog(slow, count, clock=lambda: 1.0)
+    request = asyncio.create_task(log(scope, None, None))
     await asyncio.sleep(0)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
-    assert [record.getMessage() for record in logged.records] == ["POST /v1: the client left."]
+    (line,) = request_lines(logged)
+    assert line == {"id": "", "route": "POST /v1", "status": 499, "total_ms": 0.0}
+
+
+def request_lines(logged: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The lines of JSON, one for each request."""
+    messages = [record.getMessage() for record in logged.records if record.levelno == logging.INFO]
+    return [json.loads(message) for message in messages if message.startswith("{")]
+
+
+async def test_a_request_is_one_line_with_what_became_of_it(logged: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    await bench.client.post(
+        "/v1/audio/speech", json={"model": "tone", "input": TEXT, "response_format": "pcm"}, headers=ID
+    )
+    (line,) = request_lines(logged)
+    times = {name: line.pop(name) for name in ("total_ms", "first_sound_ms")}
+    assert 0 <= times["first_sound_ms"] <= times["total_ms"]
+    assert line == {
+        "id": "my-id-7",
+        "route": "POST /v1/audio/speech",
+        "model": "tone",
+        "placement": "tone@cpu",
+        "status": 200,
+        "seconds_of_audio": line["seconds_of_audio"],
+        "finish_reason": "stop",
+    }
+    assert line["seconds_of_audio"] > 0
+    assert bench.recorder.requests == [("/v1/audio/speech", "tone", 200)]
+
+
+@pytest.mark.parametrize("stream_format", ["audio", "sse"])
+async def test_a_failed_request_has_its_failure_in_its_line(
+    stream_format: str, logged: pytest.LogCaptureFixture
+) -> None:
+    answer = (
+        await spoken_by(Broken(1), stream_format=stream_format)
+        if stream_format == "sse"
+        else await spoken_by(Broken(0))
+    )
+    (line,) = request_lines(logged)
+    assert (line["id"], line["status"], line["failure"]) == ("my-id-7", answer.status_code, "engine")
+
+
+async def test_a_path_with_line_breaks_stays_on_one_line_and_is_no_label(logged: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    await messages_of(bench.api, "GET", "/v1/a\nERROR forged")
+    await messages_of(RequestLog(small_api(), count), "GET", "/gone")
+    assert all("\n" not in record.getMessage() for record in logged.records)
+    assert bench.recorder.requests == [("other", None, 404)]
+    assert COUNTED[-1] == ("/gone", 503, "unavailable")
+
+
+async def test_health_checks_are_not_logged(logged: pytest.LogCaptureFixture) -> None:
+    assert (await Bench().client.get("/livez")).status_code == 200
+    assert request_lines(logged) == []

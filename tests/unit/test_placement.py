@@ -15,10 +15,11 @@ from cluster.demand import AutoscalingSettings
 from cluster.hardware import CpuClass, CudaClass, MlxClass
 from cluster.models import Model, Placement
 from deployments.errors import Failure, MotetError
-from deployments.settings import HealthSettings
+from deployments.settings import HealthSettings, SpilloverSettings
 from serve_app.config import AppConfig
-from serve_app.gateway.routing.placement import LEAST_RETRY_S, START_S, ModelDirectory, NoReplica, PlacedModel
-from serve_app.gateway.settings import SpilloverSettings
+from serve_app.gateway.deployment import directory_of
+from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.routing.placement import MIN_RETRY_S, START_S, NoReplica, PlacedModel
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
@@ -69,7 +70,7 @@ class Replica:
 
 def directory(mlx: Replica, cpu: Replica) -> tuple[ModelDirectory, dict[str, FakeHandle]]:
     handles = {"mlx": FakeHandle(mlx), "cpu": FakeHandle(cpu)}
-    return ModelDirectory(CONFIG, {"echo": cast("dict[str, Any]", handles)}), handles
+    return directory_of(CONFIG, {"echo": cast("dict[str, Any]", handles)}), handles
 
 
 async def test_the_first_placement_answers() -> None:
@@ -115,9 +116,9 @@ async def test_a_placement_that_is_back_is_used_again_and_what_it_took_before_is
     assert [placed.alive for placed in models.placements("echo")] == [True, False]
     mlx.gone.clear()
     mlx.back.set()
-    await asyncio.wait_for(first._ask(), 5)
+    await asyncio.wait_for(first._start_check(), 5)
     assert all(placed.alive for placed in models.placements("echo"))
-    assert first.first_answer_seconds is None
+    assert first.first_answer_s is None
     assert models.placements("echo")[0] is first
 
 
@@ -197,14 +198,21 @@ async def test_a_stream_that_is_left_is_cancelled_and_one_that_ends_is_not() -> 
 async def test_the_faster_placement_is_preferred_once_known() -> None:
     times = {"slow": iter([0.0, 9.0]), "fast": iter([0.0, 0.1])}
     placed = {
-        name: PlacedModel("m", name, cast("Any", FakeHandle(Replica(name))), SpilloverSettings(), partial(next, ticks))
+        name: PlacedModel(
+            "m",
+            name,
+            cast("Any", FakeHandle(Replica(name))),
+            SpilloverSettings(),
+            HealthSettings(),
+            clock=partial(next, ticks),
+        )
         for name, ticks in times.items()
     }
     for model in placed.values():
-        [item async for item in model.stream("stream", alone=True)]
-    assert placed["fast"].expected_seconds(1.0) < placed["slow"].expected_seconds(1.0)
+        [item async for item in model.stream("stream", last=True)]
+    assert placed["fast"].expected_s(1.0) < placed["slow"].expected_s(1.0)
     with placed["fast"].request(), placed["fast"].request():
-        assert placed["fast"].expected_seconds(1.0) == pytest.approx(0.3)
+        assert placed["fast"].expected_s(1.0) == pytest.approx(0.3)
 
 
 def test_a_placement_that_has_not_answered_yet_is_tried_when_the_first_is_busy() -> None:
@@ -254,11 +262,13 @@ async def test_where_no_replica_has_room_the_client_reads_why() -> None:
 async def test_what_a_placement_takes_is_counted_for_each_request_ahead() -> None:
     """Four requests at once that take four seconds together are as fast as one that takes one."""
     handle = cast("Any", FakeHandle(Replica("mlx")))
-    placed = PlacedModel("m", "mlx", handle, SpilloverSettings(), partial(next, iter([0.0, 4.0])))
+    placed = PlacedModel(
+        "m", "mlx", handle, SpilloverSettings(), HealthSettings(), clock=partial(next, iter([0.0, 4.0]))
+    )
     with placed.request(), placed.request(), placed.request():
-        [item async for item in placed.stream("stream", alone=True)]
-        assert placed.expected_seconds(9.0) == pytest.approx(4.0)
-    assert placed.expected_seconds(9.0) == pytest.approx(1.0)
+        [item async for item in placed.stream("stream", last=True)]
+        assert placed.expected_s(9.0) == pytest.approx(4.0)
+    assert placed.expected_s(9.0) == pytest.approx(1.0)
 
 
 class Lost(Replica):
@@ -271,42 +281,46 @@ class Lost(Replica):
 
 async def ask_once(placed: PlacedModel, method: str) -> None:
     if method == "stream":
-        assert [item async for item in placed.stream("stream", alone=True)] == ["mlx0", "mlx1", "mlx2"]
+        assert [item async for item in placed.stream("stream", last=True)] == ["mlx0", "mlx1", "mlx2"]
     else:
-        assert await placed.call(method, alone=True) == "mlx"
+        assert await placed.call(method, last=True) == "mlx"
 
 
 @pytest.mark.parametrize("method", ["ask", "stream"])
 async def test_an_answer_shows_a_replica_lives_when_it_was_asked_after_the_doubt(method: str) -> None:
     """What the lost replica was asked before may still be answered, and says nothing of whether another came."""
     replica, now = Lost("mlx"), [0.0]
-    placed = PlacedModel("m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), lambda: now[0])
+    placed = PlacedModel(
+        "m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), HealthSettings(), clock=lambda: now[0]
+    )
     replica.gone.set()
     before = asyncio.create_task(ask_once(placed, method))
     await asyncio.sleep(0)
     now[0] = 1.0
-    placed.doubt()
+    placed.suspect()
     replica.gone.clear()
     replica.back.set()
     await asyncio.wait_for(before, 5)
     alive = [placed.alive]
     await asyncio.wait_for(ask_once(placed, method), 5)  # at the very moment of the doubt, as the clock has it
     assert [*alive, placed.alive] == [False, True]
-    placed._ask().cancel()
+    placed._start_check().cancel()
 
 
 async def test_what_a_stream_waited_for_a_lost_replica_says_nothing_of_the_next_answer() -> None:
     replica, now = Lost("mlx"), [0.0]
-    placed = PlacedModel("m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), lambda: now[0])
-    placed.doubt()
+    placed = PlacedModel(
+        "m", "mlx", cast("Any", FakeHandle(replica)), SpilloverSettings(), HealthSettings(), clock=lambda: now[0]
+    )
+    placed.suspect()
     replica.gone.set()
     waiting = asyncio.create_task(ask_once(placed, "stream"))
     await asyncio.sleep(0)
     now[0] = 60.0
     replica.back.set()
     await asyncio.wait_for(waiting, 5)
-    assert placed.alive and placed.first_answer_seconds is None
-    placed._ask().cancel()
+    assert placed.alive and placed.first_answer_s is None
+    placed._start_check().cancel()
 
 
 QUICK = SpilloverSettings(silent_s=0.01, life_sign_s=0.01, last_life_sign_s=0.01, ask_again_s=0.01)
@@ -315,7 +329,7 @@ QUICK = SpilloverSettings(silent_s=0.01, life_sign_s=0.01, last_life_sign_s=0.01
 def alone_with(replica: Any) -> tuple[ModelDirectory, PlacedModel]:
     """A model with one placement."""
     config = AppConfig(models={"echo": Model(engine="identity")}, spillover=QUICK)
-    models = ModelDirectory(config, {"echo": cast("dict[str, Any]", {"cpu": FakeHandle(replica)})})
+    models = directory_of(config, {"echo": cast("dict[str, Any]", {"cpu": FakeHandle(replica)})})
     return models, models.placements("echo")[0]
 
 
@@ -352,8 +366,8 @@ async def test_the_last_placement_is_not_waited_for_when_its_replica_is_frozen()
     with pytest.raises(MotetError):
         models.ensure_not_frozen("echo")
     replica.thaw()
-    assert placed._question is not None
-    await asyncio.wait_for(placed._question, 5)
+    assert placed._check is not None
+    await asyncio.wait_for(placed._check, 5)
     models.ensure_not_frozen("echo")
     assert await models.call("echo", "ask") == "cpu"
 
@@ -393,7 +407,7 @@ async def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() 
     now = [100.0]
     health = HealthSettings(period_s=3, timeout_s=4)
     placed = PlacedModel(
-        "m", "cpu", cast("Any", FakeHandle(Replica("m"))), SpilloverSettings(), lambda: now[0], health=health
+        "m", "cpu", cast("Any", FakeHandle(Replica("m"))), SpilloverSettings(), health, clock=lambda: now[0]
     )
     placed._load_s, placed._frozen_since_s = 2.0, 100.0
     told = []
@@ -402,7 +416,7 @@ async def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() 
             placed.ensure_not_frozen()
         told.append(caught.value.failure.retry_after_s)
     after_s = health.noticed_within_s + START_S + 2.0
-    assert told == [pytest.approx(after_s), pytest.approx(after_s - 10), LEAST_RETRY_S]
+    assert told == [pytest.approx(after_s), pytest.approx(after_s - 10), MIN_RETRY_S]
 
 
 @pytest.mark.parametrize(("period_s", "timeout_s", "within_s"), [(2, 4, 15.2), (10, 30, 106), (10, 4, 52)])
@@ -452,7 +466,7 @@ class Sleeper(Replica):
 
 def elastic(cuda: Sleeper, cpu: Sleeper) -> ModelDirectory:
     handles = {"cuda": FakeHandle(cuda), "cpu": FakeHandle(cpu)}
-    return ModelDirectory(ELASTIC, {"echo": cast("dict[str, Any]", handles)})
+    return directory_of(ELASTIC, {"echo": cast("dict[str, Any]", handles)})
 
 
 async def test_a_placement_without_replicas_sleeps_on_while_another_lives() -> None:
@@ -497,6 +511,6 @@ async def test_a_placement_that_woke_is_used() -> None:
     cuda.sleep()
     assert await models.call("echo", "ask") == "cpu"
     cuda.awake()
-    await asyncio.wait_for(models.placements("echo")[-1]._ask(), 5)
+    await asyncio.wait_for(models.placements("echo")[-1]._start_check(), 5)
     assert models.asleep("echo") == []
     assert await models.call("echo", "ask") == "cuda"

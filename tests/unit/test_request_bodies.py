@@ -11,10 +11,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from deployments.errors import MotetError
 from serve_app.gateway.errors import error_response
-from serve_app.gateway.middleware.request_bodies import BodyDeadline, BodyPace, RequestPlaces
+from serve_app.gateway.middleware.concurrency import ConcurrencyLimit
+from serve_app.gateway.middleware.request_bodies import BodyDeadline, BodyPace
 from tests.unit.jumping_clock import now, run
 
-PACE = BodyPace(grace_s=10.0, min_bytes_per_s=1000.0, max_unfinished=2)
+PACE = BodyPace(grace_s=10.0, min_bytes_per_s=1000.0, max_unfinished=2, max_unfinished_bytes=10**6)
 
 
 async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +121,7 @@ def test_of_too_many_unfinished_bodies_the_one_furthest_behind_goes() -> None:
 
 def test_unfinished_bodies_take_no_places() -> None:
     async def test() -> None:
-        app = RequestPlaces(reads_all, most=1)
+        app = ConcurrencyLimit(reads_all, limit=1)
         tasks = [asyncio.create_task(Client(app, ends=False).ask()) for _ in range(50)]
         await asyncio.sleep(1.0)
         client = Client(app, (0.0, b"x"))
@@ -136,7 +137,7 @@ def test_unfinished_bodies_take_no_places() -> None:
 @pytest.mark.parametrize("parts", [(), ((0.0, b"x"),)], ids=["without a body", "with a body"])
 def test_over_the_places_the_api_refuses_and_health_answers(parts: tuple[tuple[float, bytes], ...]) -> None:
     async def test() -> None:
-        app = RequestPlaces(reads_all, most=1)
+        app = ConcurrencyLimit(reads_all, limit=1)
         working = asyncio.create_task(Client(app, (0.0, b"x"), works_s=5.0).ask())
         await asyncio.sleep(1.0)
         other, health = Client(app, *parts), Client(app, path="/livez", method="GET")

@@ -22,8 +22,8 @@ from deployments.replica.merger import Merger
 from deployments.settings import SeparationSettings
 from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask
 from serve_app.config import AppConfig
+from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.admission import Admission, Ticket
-from serve_app.gateway.routing.placement import ModelDirectory
 from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.settings import AdmissionSettings
 from tests.unit.fakes import FakeHandle
@@ -84,7 +84,7 @@ class Bench:
 
     def __init__(self, cuda: Echo, cpu: Echo) -> None:
         handles = {"cuda": Remote(cuda), "cpu": Remote(cpu)}
-        self.directory = ModelDirectory(CONFIG, {"echo": cast("Any", handles)})
+        self.directory = directory_of(CONFIG, {"echo": cast("Any", handles)})
         self.chunker = Chunker(SeparationSettings())
         helpers = cast("Any", Remote(self.chunker)), cast("Any", Remote(Merger()))
         self.graph = SeparationGraph([helpers[0]], helpers[1], SeparationSettings())
@@ -125,7 +125,7 @@ async def test_admission_learns_how_long_the_recording_was_and_which_placement_s
     assert bench.ticket.made_seconds == pytest.approx(sum(part.seconds for part in parts)) == pytest.approx(5.0)
     assert not bench.ticket.open
     assert all(report.open == 0 for report in bench.admission.snapshot().values())
-    known = {placed.name: placed.first_answer_seconds for placed in bench.directory.placements("echo")}
+    known = {placed.name: placed.first_answer_s for placed in bench.directory.placements("echo")}
     assert known["echo@cuda"] is not None and known["echo@cpu"] is None
 
 

@@ -17,8 +17,9 @@ import pytest
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
 from deployments.settings import ArrivalSettings, PieceSettings
+from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.request_timing import Timeline
-from serve_app.gateway.settings import AdmissionSettings, LimitSettings, SecuritySettings, SpeechSettings
+from serve_app.gateway.settings import AdmissionSettings, LimitSettings, SpeechSettings
 from tests.unit.fakes import RATE, TRAITS, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
 from tests.unit.test_api import Bench, pcm_of

@@ -21,8 +21,8 @@ from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, pack
 from deployments.text.sources import WholeText
 from serve_app.config import AppConfig
+from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.admission import Admission, Ticket
-from serve_app.gateway.routing.placement import ModelDirectory
 from serve_app.gateway.settings import PacingSettings
 from serve_app.gateway.speech.pacing import MOST_FACTOR
 from serve_app.gateway.speech.piece_cache import PieceCache
@@ -89,7 +89,7 @@ class Bench:
         self.late, self.other = Late("ada", delays or {}), Late("bo")
         self.tickets: list[Ticket] = []
         handles: Any = {"late": {"cpu": FakeHandle(self.late)}, "other": {"cpu": FakeHandle(self.other)}}
-        self._directory = ModelDirectory(CONFIG, handles)
+        self._directory = directory_of(CONFIG, handles)
         self._admission = Admission(CONFIG.speech.admission)
         self._cache = PieceCache(CONFIG.speech.piece_cache_bytes)
 

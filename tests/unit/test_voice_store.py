@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from deployments.engines.protocols import SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk
+from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.routes.voices import EVERYONE
-from serve_app.gateway.settings import LimitSettings, SecuritySettings, VoiceSettings
+from serve_app.gateway.settings import LimitSettings, VoiceSettings
 from serve_app.gateway.voice_store import SAMPLE_RATE, VoiceStore, is_id
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench

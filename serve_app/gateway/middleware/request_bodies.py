@@ -1,56 +1,55 @@
-"""How long a body may take, and how many requests are served at once.
-
-A request counts among those that are served when its body has arrived. Until then it costs a connection and what it has sent
-so far, and no more: clients that stop in the middle keep no one out.
-"""
+"""Bounds how long request bodies may take to arrive, and how much memory the unfinished ones hold."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import Failure, MotetError, fail
-from serve_app.edge.middleware import announces_body
-from serve_app.gateway.errors import error_response
-
-SERVED_PREFIX = "/v1"
-"""Whatever else is asked for - the page, whether the service lives and is ready - is answered without a place."""
+from deployments.errors import MotetError, fail
 
 
 @dataclass(frozen=True, slots=True)
 class BodyPace:
-    """A body of n bytes may be waited for `grace_s` + n / `min_bytes_per_s`, at every moment for what has come so far."""
+    """A body of which n bytes have arrived may be waited for `grace_s` + n / `min_bytes_per_s` in total.
+
+    At most `max_unfinished` bodies are waited for at once, and together they have at most `max_unfinished_bytes` in memory.
+    """
 
     grace_s: float
     min_bytes_per_s: float
     max_unfinished: int
+    max_unfinished_bytes: int
 
 
 class BodyDeadline:
-    """Ends a request whose body does not keep the pace, and the one that is furthest behind when too many are unfinished."""
+    """Ends a request whose body does not keep the pace. If too many bodies are unfinished, the one that is closest to its
+    deadline ends; if they hold too many bytes, the one that holds the most ends, so that small requests still get in."""
 
     def __init__(self, app: ASGIApp, pace: BodyPace) -> None:
         self._app = app
         self._pace = pace
         self._waiting: set[_Body] = set()
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(self._pace)
+        body = _Body(self._pace, in_memory=not _is_form(scope))
 
         async def paced() -> Message:
-            return await (receive() if body.complete else self._next_of(body, receive))
+            return await (receive() if body.complete else self._next_part(body, receive))
 
-        await self._app(scope, paced, send)
+        try:
+            await self._app(scope, paced, send)
+        finally:
+            self._release(body)
 
-    async def _next_of(self, body: _Body, receive: Receive) -> Message:
-        """The next part of a body. Raises `MotetError` (timeout)."""
+    async def _next_part(self, body: _Body, receive: Receive) -> Message:
+        """The next part of a body. Raises `MotetError` (timeout, overloaded)."""
         now = asyncio.get_running_loop().time
         began = now()
         try:
@@ -58,10 +57,11 @@ class BodyDeadline:
                 self._join(body)
                 message = await receive()
         except TimeoutError:
-            raise self._too_slow(body) from None
+            raise (self._too_much() if body.evicted else self._too_slow(body)) from None
         finally:
             self._waiting.discard(body)
         body.takes(message, now() - began)
+        self._hold(body, message)
         return message
 
     def _join(self, body: _Body) -> None:
@@ -71,80 +71,74 @@ class BodyDeadline:
             last.end()
         self._waiting.add(body)
 
+    def _hold(self, body: _Body, message: Message) -> None:
+        """Counts the bytes of a body that the application keeps in memory until it is complete."""
+        if body.complete:
+            self._release(body)
+        if body.complete or not body.in_memory:
+            return
+        size = len(message.get("body", b""))
+        while self._held_bytes + size > self._pace.max_unfinished_bytes:
+            largest = max(self._waiting, key=lambda each: each.held_bytes, default=body)
+            if largest.held_bytes <= body.held_bytes:
+                raise self._too_much()
+            self._waiting.discard(largest)
+            self._release(largest)
+            largest.evicted = True
+            largest.end()
+        self._held_bytes += size
+        body.held_bytes += size
+
+    def _release(self, body: _Body) -> None:
+        self._held_bytes -= body.held_bytes
+        body.held_bytes = 0
+
     def _too_slow(self, body: _Body) -> MotetError:
         cause = f"The body stopped after {body.received:,} bytes."
         remedy = f"Send it at {self._pace.min_bytes_per_s:,.0f} bytes a second at least."
         return fail("timeout", cause, remedy, code="body_timeout")
 
+    def _too_much(self) -> MotetError:
+        cause = f"Unfinished request bodies hold {self._pace.max_unfinished_bytes:,} bytes, the limit of this service."
+        return fail("overloaded", cause, "Send the request again later.", code="too_many_unfinished_bytes")
+
 
 class _Body:
-    """One body, as far as it has come."""
+    """One body, as far as it has arrived."""
 
-    def __init__(self, pace: BodyPace) -> None:
+    def __init__(self, pace: BodyPace, in_memory: bool) -> None:
         self._pace = pace
         self._waited_s = 0.0
+        self.in_memory = in_memory
         self.received = 0
+        self.held_bytes = 0
         self.complete = False
+        self.evicted = False
+        """Whether it ends because unfinished bodies hold too much memory."""
         self.timer: asyncio.Timeout | None = None
 
     @property
     def patience_s(self) -> float:
-        """How long the next part may take. Only waiting counts, not the time until a part is asked for."""
+        """How long the next part may take. Only time spent waiting for the client counts."""
         return self._pace.grace_s + self.received / self._pace.min_bytes_per_s - self._waited_s
 
     @property
     def due(self) -> float:
-        """When its patience ends, by the clock of the event loop."""
+        """The end of its patience, on the clock of the event loop."""
         return (self.timer and self.timer.when()) or 0.0
 
     def takes(self, message: Message, seconds: float) -> None:
-        """A part came after so many seconds of waiting."""
+        """A part arrived after waiting for `seconds`."""
         self._waited_s += seconds
         self.received += len(message.get("body", b""))
         self.complete = message["type"] != "http.request" or not message.get("more_body", False)
 
     def end(self) -> None:
-        """Lets its patience end now."""
+        """Ends its patience now."""
         if self.timer is not None and not self.timer.expired():
             self.timer.reschedule(0.0)
 
 
-class RequestPlaces:
-    """Refuses a request of the API when its body has come and as many as there may be are served already."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app = app
-        self._most = most
-        self._served = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http" or not scope["path"].startswith(SERVED_PREFIX):
-            await self._app(scope, receive, send)
-            return
-        placed = False
-
-        async def counted() -> Message:
-            nonlocal placed
-            message = await receive()
-            if not placed and message["type"] == "http.request" and not message.get("more_body", False):
-                if self._served >= self._most:
-                    raise MotetError(self._refusal())
-                self._served += 1
-                placed = True
-            return message
-
-        if not announces_body(Headers(scope=scope)):
-            if self._served >= self._most:
-                await error_response(self._refusal())(scope, receive, send)
-                return
-            self._served += 1
-            placed = True
-        try:
-            await self._app(scope, counted, send)
-        finally:
-            self._served -= placed
-
-    def _refusal(self) -> Failure:
-        cause = f"The service is at its limit of {self._served} requests at once."
-        return Failure("overloaded", cause, "Send this one again later.", code="too_many_requests")
+def _is_form(scope: Scope) -> bool:
+    """Whether the body is a multipart form, whose files go to disk as they arrive."""
+    return any(name == b"content-type" and value.lower().startswith(b"multipart/") for name, value in scope["headers"])

@@ -14,7 +14,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from deployments.errors import MotetError
 from deployments.replica.base import ReplicaReport
-from serve_app.gateway.routing.placement import ModelDirectory, NoReplica
+from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.routing.placement import NoReplica
 from serve_app.gateway.service import service_of
 
 router = APIRouter()

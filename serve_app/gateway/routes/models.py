@@ -40,13 +40,13 @@ async def model(name: str, request: Request) -> dict[str, Any]:
 async def _entry(name: str, request: Request) -> dict[str, Any]:
     directory = service_of(request).directory
     own = directory.aliases.get(name, name)
-    config = directory.models[own]
-    facts: dict[str, Any] = {"task": config.task, "placements": [p.hardware.kind for p in config.placements]}
+    entry = directory.models[own]
+    facts: dict[str, Any] = {"task": entry.task, "placements": list(entry.kinds)}
     if own != name:
         facts["alias_of"] = own
     else:
-        facts["aliases"] = list(config.aliases)
-    if config.task == "separation" and (stems := await _stems(own, request)):
+        facts["aliases"] = list(entry.aliases)
+    if entry.task == "separation" and (stems := await _stems(own, request)):
         facts["stems"] = stems
     return {"id": name, "object": "model", "created": 0, "owned_by": "motet", "motet": facts}
 
@@ -55,11 +55,11 @@ async def _stems(name: str, request: Request) -> list[str]:
     """What a model separates, or nothing where no replica is there to tell it: none is woken for that or waited for."""
     service = service_of(request)
     placed = service.directory.placements(name)
-    await asyncio.gather(*(each.look() for each in placed))
+    await asyncio.gather(*(each.refresh() for each in placed))
     if not any(each.alive for each in placed):
         return []
     try:
-        async with asyncio.timeout(service.config.spillover.silent_s + service.config.spillover.life_sign_s):
+        async with asyncio.timeout(service.settings.spillover.silent_s + service.settings.spillover.life_sign_s):
             return list((await service.directory.traits(name)).stems)
     except (MotetError, TimeoutError):
         return []

@@ -26,8 +26,9 @@ from deployments.tasks.separation import Merged, SeparationTask, default_overlap
 from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
 from serve_app.gateway.errors import ModelName, validated
 from serve_app.gateway.service import service_of
-from serve_app.gateway.sse import event, event_stream, stream_of
+from serve_app.gateway.sse import event
 from serve_app.gateway.stem_archive import StemArchive
+from serve_app.gateway.streaming import event_stream, stream_of
 
 router = APIRouter()
 
@@ -65,10 +66,10 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
-    task = await _task(fields, form, traits, service.config.separation)
+    task = await _task(fields, form, traits, service.settings.separation)
     ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
     try:
-        upload = blocks_of(form.file, service.config.separation.block_bytes)
+        upload = blocks_of(form.file, service.settings.separation.block_bytes)
         assert service.graph is not None, "a model separates, so there is a graph"
         graph = service.graph.run(upload, task, service.directory, ticket, name)
         headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}

@@ -27,7 +27,8 @@ from serve_app.gateway.service import service_of
 from serve_app.gateway.settings import PRESETS, Preset
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.resume import resume_point
-from serve_app.gateway.sse import event_stream, stream_of
+from serve_app.gateway.speech.stream import SpeechStream
+from serve_app.gateway.streaming import event_stream, stream_of
 from serve_app.gateway.voice_store import is_id
 
 router = APIRouter()
@@ -84,7 +85,7 @@ async def speech(request: Request) -> Response:
     last_event_id = request.headers.get("last-event-id") if body.stream_format == "sse" else None
     resume = resume_point(last_event_id, plan)
     ticket = service.admit(plan.model, request.headers, predicted_seconds(plan.request))
-    stream = service.speech_stream(plan, ticket, resume)
+    stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder, resume)
     headers = _headers(plan)
     try:
         if body.stream_format == "sse":
@@ -143,7 +144,7 @@ async def plan_of(
 ) -> SpeechPlan:
     """Everything that decides a stream; `pieces` are those of a text that is whole."""
     service = service_of(connection)
-    settings = service.config.speech
+    settings = service.settings.speech
     pacing = manner.pacing or settings.pacing_mode
     instructions = manner.instructions if manner.instructions and speaker.traits.follows(manner.instructions) else ""
     return SpeechPlan(
@@ -179,7 +180,7 @@ async def _reference(
 
 
 async def _pieces(text: str, speaker: Speaker, request: Request) -> tuple[str, ...]:
-    settings = service_of(request).config.speech
+    settings = service_of(request).settings.speech
     if len(text) > settings.max_input_characters:
         raise fail(
             "too_large",

@@ -24,9 +24,10 @@ from deployments.settings import StrictModel
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from deployments.tasks.voice_choice import speaker_marker
 from deployments.text.sources import ArrivingText
+from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_bodies import check_structure
 from serve_app.gateway.errors import error_body, log_failure, log_unexpected, validated
-from serve_app.gateway.middleware.limits import chosen_subprotocol, too_late
+from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.routes.speech import SpeechManner, plan_of, speaker_of
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
@@ -90,7 +91,7 @@ async def speech_as_it_is_written(websocket: WebSocket) -> None:
     """Speaks a text while it is being written."""
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
-    deadline_s = service.config.limits.request_deadline_s
+    deadline_s = service.settings.limits.request_deadline_s
     try:
         with service.sessions.one():
             async with asyncio.timeout(deadline_s):
@@ -157,14 +158,14 @@ class SpeechSession:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._service = service_of(websocket)
-        self._settings = self._service.config.speech.arrival
+        self._settings = self._service.settings.speech.arrival
 
     async def run(self) -> None:
         """To the end of the sound. Raises `MotetError` for what the client is to be told, and `WebSocketDisconnect`."""
         config = await self._config()
         speaker = await speaker_of(config, self._websocket)
         mark_speakers = speaker_marker(speaker.traits, speaker.voice)
-        text = ArrivingText(self._service.config.speech.pieces, self._settings, mark_speakers)
+        text = ArrivingText(self._service.settings.speech.pieces, self._settings, mark_speakers)
         plan = await plan_of(config, speaker, text, self._websocket)
         # No more of a text is asked for at once, so the rest of one that is far ahead keeps nobody out.
         reach = plan.max_request_seconds
@@ -215,7 +216,8 @@ class SpeechSession:
 
     async def _speak(self, text: ArrivingText, plan: SpeechPlan, ticket: Ticket, told: _Told) -> None:
         await text.take(0, 1)  # the stream's time begins with the first words
-        stream = self._service.speech_stream(plan, ticket)
+        service = self._service
+        stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder)
         async with aclosing(stream.encoded()) as encoded:
             async for data in encoded:
                 for event in told.before(data, stream.piece_starts()):

@@ -13,9 +13,9 @@ from starlette.requests import HTTPConnection
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import StrictModel
+from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import validated
-from serve_app.gateway.middleware.limits import key_digest
 from serve_app.gateway.service import service_of
 from serve_app.gateway.voice_store import StoredVoice
 
@@ -83,7 +83,7 @@ class VoiceFields(StrictModel):
 
 def owner_of(connection: HTTPConnection) -> str:
     """Whose voices a request may use: those of its key."""
-    if not service_of(connection).config.security.api_key_sha256:
+    if not service_of(connection).settings.security.api_key_sha256:
         return EVERYONE
     return key_digest(connection.headers)
 
@@ -167,7 +167,7 @@ async def _traits_now(name: str, connection: HTTPConnection) -> SpeechTraits:
     """What a model can do. Raises `MotetError` (unavailable) for one that has no replica to tell it: it is not waited for."""
     service = service_of(connection)
     try:
-        async with asyncio.timeout(service.config.spillover.silent_s + service.config.spillover.life_sign_s):
+        async with asyncio.timeout(service.settings.spillover.silent_s + service.settings.spillover.life_sign_s):
             traits: SpeechTraits = await service.directory.traits(name)
     except TimeoutError as error:
         raise fail("unavailable", f"The model {name!r} does not answer now.", "Try again later.") from error

@@ -1,0 +1,96 @@
+"""One line of JSON in the log for each request, and counts of requests and failures by route, model and outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.gateway.errors import CLIENT_LEFT
+from serve_app.gateway.request_context import REQUEST, RequestRecord
+
+logger = logging.getLogger("ray.serve")
+
+ID_HEADER = "x-request-id"
+API_PREFIX = "/v1"
+OTHER_ROUTE = "other"
+"""The route of requests that no route matches: metric labels must not hold what clients choose."""
+
+
+class RequestLog:
+    """Creates the `RequestRecord` of each request and WebSocket, and logs it when the request ends.
+
+    Requests outside `/v1` (the page, health checks) are logged only if they fail. A request whose client disconnects has
+    status 499, as in nginx. `count` gets the record, its route and its status.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        count: Callable[[RequestRecord, str, int], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._app = app
+        self._count = count
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        started_s = self._clock()
+        method = scope.get("method", "WEBSOCKET")
+        record = RequestRecord(Headers(scope=scope).get(ID_HEADER, ""), method, scope["path"])
+        REQUEST.set(record)
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = _status_of(message, status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            status = CLIENT_LEFT
+            raise
+        finally:
+            self._log(record, scope, status, self._clock() - started_s)
+
+    def _log(self, record: RequestRecord, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", OTHER_ROUTE)
+        self._count(record, route, status)
+        if not record.path.startswith(API_PREFIX) and status < 400:
+            return
+        fields = {
+            "id": record.id,
+            "route": f"{record.method} {route if route != OTHER_ROUTE else record.path}",
+            "model": record.model,
+            "placement": record.placement,
+            "status": status,
+            "failure": record.failure,
+            "first_sound_ms": record.first_sound_ms,
+            "total_ms": round(seconds * 1000, 1),
+            "seconds_of_audio": record.seconds_of_audio,
+            "finish_reason": record.finish_reason,
+        }
+        logger.info("%s", json.dumps({name: value for name, value in fields.items() if value is not None}))
+
+
+def _status_of(message: Message, before: int) -> int:
+    """The HTTP status of an answer. A WebSocket has 101 once accepted, and its close code once closed."""
+    match message["type"]:
+        case "http.response.start" | "websocket.http.response.start":
+            return int(message["status"])
+        case "websocket.accept":
+            return 101
+        case "websocket.close":
+            return int(message.get("code") or 1000)
+        case _:
+            return before

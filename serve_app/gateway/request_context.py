@@ -1,0 +1,54 @@
+"""The request that the current task serves: its record for the log, and its deadline."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from deployments.errors import Failure, clipped
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What the log says about one request. The middleware creates it; routes and streams fill it in.
+
+    `id` is the header `x-request-id`: the client's own, or the one that Ray Serve generated; empty without Ray Serve. Ray
+    Serve passes the same id on with every call to a replica, whose log therefore has it too. `failure` is the kind of the
+    failure that the request ended with.
+    """
+
+    id: str = ""
+    method: str = ""
+    path: str = ""
+    model: str | None = None
+    placement: str | None = None
+    first_sound_ms: float | None = None
+    seconds_of_audio: float | None = None
+    finish_reason: str | None = None
+    failure: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Method and path for a line of text. The path is percent-encoded again, since it may contain line breaks."""
+        return f"{self.method} {clipped(quote(self.path))}" if self.method else "A request"
+
+
+REQUEST: ContextVar[RequestRecord | None] = ContextVar("REQUEST", default=None)
+
+
+def current_request() -> RequestRecord:
+    """The record of the request that this task serves; an unconnected one outside of a request."""
+    return REQUEST.get() or RequestRecord()
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a request must end, on the clock of its event loop, and what the client is answered then."""
+
+    at: float
+    failure: Failure
+
+
+DUE: ContextVar[Due | None] = ContextVar("DUE", default=None)
+"""The deadline of the request that this task serves."""

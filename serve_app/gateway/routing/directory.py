@@ -1,0 +1,176 @@
+"""Every model by name and alias, and which of its placements takes a request: the one expected to answer first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ray.serve.exceptions import BackPressureError
+
+from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
+from serve_app.gateway.request_context import current_request
+from serve_app.gateway.routing.placement import LOST, PlacedModel
+
+
+class HasPlacement(Protocol):
+    """Remembers which placement answers a request: the one to begin with, and then the one that answered."""
+
+    placement: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """What the gateway knows of a model. `kinds` are the hardware classes of its placements; `max_wait_s` overrides the
+    setting of its task."""
+
+    task: str
+    aliases: Sequence[str]
+    voice_aliases: Mapping[str, str]
+    max_wait_s: float | None
+    kinds: Sequence[str]
+
+
+class ModelDirectory:
+    """The models of the service with their placements, in the order of the configuration."""
+
+    def __init__(self, models: Mapping[str, ModelEntry], placed: Mapping[str, Sequence[PlacedModel]]) -> None:
+        self.models = models
+        self._aliases = {alias: name for name, model in models.items() for alias in model.aliases}
+        self._placed = placed
+        self._traits: dict[str, Any] = {}
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Alias to model name."""
+        return self._aliases
+
+    def resolve(self, wanted: str, task: str) -> str:
+        """The name of a model given by name or alias. Raises `MotetError` (not_found) if no model of that name does the
+        task."""
+        name = self._aliases.get(wanted, wanted)
+        fitting = [n for n, model in self.models.items() if model.task == task]
+        if name not in self.models:
+            cause = f"The model {quoted(wanted)} does not exist."
+        elif name not in fitting:
+            cause = f"The model {quoted(wanted)} does not do {task}."
+        else:
+            current_request().model = name
+            return name
+        remedy = f"Models for {task}: {', '.join(fitting) or 'none'}."
+        raise fail("not_found", cause, remedy, param="model", code="model_not_found")
+
+    def placements(self, name: str) -> list[PlacedModel]:
+        """A model's placements. Those with a live replica come first, the one expected to answer first before the others;
+        then the rest by cost. Equal ones keep the order of the configuration."""
+        placed = self._placed[name]
+        known = [p.first_answer_s for p in placed if p.first_answer_s is not None]
+        typical_s = min(known, default=1.0)
+        return sorted(placed, key=lambda p: (not p.alive, p.expected_s(typical_s) if p.alive else p.cost))
+
+    def choose(self, name: str, besides: PlacedModel | None = None) -> PlacedModel:
+        """The placement that is expected to answer first, other than `besides` if there is another. One without replicas is
+        chosen only if no other one has any. Call `refresh` before."""
+        in_turn = [placed for placed in self.placements(name) if not self._may_sleep(placed, name)]
+        return next((placed for placed in in_turn if placed is not besides), in_turn[0])
+
+    def ensure_not_frozen(self, name: str) -> None:
+        """Raises `MotetError` (unavailable) if all replicas of a model are frozen."""
+        placed = self.placements(name)
+        if all(each.frozen for each in placed):
+            placed[0].ensure_not_frozen()
+
+    async def traits(self, name: str) -> Any:
+        """What the model can do. A replica is asked once; later calls return the same answer."""
+        if name not in self._traits:
+            self._traits[name] = await self.call(name, "traits")
+        return self._traits[name]
+
+    async def call(self, name: str, method: str, *arguments: Any) -> Any:
+        """One answer, from the first placement that gives one. Raises `MotetError`."""
+        lost: Exception | None = None
+        await self.refresh(name)
+        for placed, last in self._in_turn(name):
+            if self._may_sleep(placed, name):
+                continue
+            try:
+                return _value(await placed.call(method, *arguments, last=last))
+            except LOST as error:
+                lost = error
+        raise unavailable(name, lost)
+
+    async def reports(self, name: str) -> dict[str, Any]:
+        """The report of every placement by its hardware class, or the exception in its place."""
+        placed = self._placed[name]
+        answers = await asyncio.gather(*(each.report() for each in placed), return_exceptions=True)
+        return {each.kind: answer for each, answer in zip(placed, answers, strict=True)}
+
+    async def stream(
+        self, name: str, method: str, *arguments: Any, ticket: HasPlacement | None = None
+    ) -> AsyncGenerator[Any]:
+        """The answers of the first placement that gives one. After its first answer there is no other attempt.
+
+        A `ticket` names the placement to begin with, and gets the one that answers. Raises `MotetError`.
+        """
+        lost: Exception | None = None
+        await self.refresh(name)
+        for placed, last in self._in_turn(name, ticket.placement if ticket else None):
+            if self._may_sleep(placed, name):
+                continue
+            answers = placed.stream(method, *arguments, last=last)
+            started = False
+            try:
+                async for answer in answers:
+                    if ticket and not started:
+                        ticket.placement = current_request().placement = placed.name
+                    started = True
+                    yield _value(answer)
+                return
+            except LOST as error:
+                if started:
+                    raise unavailable(name, error) from error
+                lost = error
+            finally:
+                await answers.aclose()
+        raise unavailable(name, lost)
+
+    def asleep(self, name: str) -> list[str]:
+        """The hardware classes on which a model has no replica now and starts one on demand."""
+        return [placed.kind for placed in self._placed[name] if placed.sleeps]
+
+    async def refresh(self, name: str) -> None:
+        """Notices that placements of a model lost their last replica for want of load."""
+        for placed in self._placed[name]:
+            await placed.refresh()
+
+    def _may_sleep(self, placed: PlacedModel, name: str) -> bool:
+        """Whether a placement without replicas is left alone, since another one of the model has some."""
+        return placed.sleeps and any(other.alive for other in self._placed[name])
+
+    def _in_turn(self, name: str, preferred: str | None = None) -> Iterator[tuple[PlacedModel, bool]]:
+        """Each placement once, the best of the rest at that moment, and whether it is the last. Only once: a request that
+        crashes its replica must not crash it again and again."""
+        tried: list[PlacedModel] = []
+        while rest := [placed for placed in self.placements(name) if placed not in tried]:
+            wanted = (placed for placed in rest if placed.alive and placed.name == preferred)
+            tried.append(next(wanted, rest[0]))
+            yield tried[-1], len(rest) == 1
+
+
+def unavailable(name: str, lost: Exception | None) -> MotetError:
+    """The error of a request that no placement answered. `lost` is what Ray raised last."""
+    if isinstance(refused := getattr(lost, "cause", None), MotetError):
+        return refused  # raised by the replica, wrapped by Ray
+    if isinstance(lost, BackPressureError):
+        return fail("overloaded", f"The model {name!r} is busy.", "Try again in a moment.", code="model_busy")
+    detail = in_one_line(lost) if lost else None
+    return fail(
+        "unavailable", f"The model {name!r} has no replica that answers.", "Try again in a moment.", detail=detail
+    )
+
+
+def _value(answer: Any) -> Any:
+    if isinstance(answer, Failure):
+        raise MotetError(answer)
+    return answer
