@@ -77,17 +77,11 @@ KNOWN_FUNCTIONS: set[str] = {
     "serve_app/cli/main.py:bulk",
 }
 KNOWN_NAMES: set[str] = {
-    "Asked",
     "Heard",
     "Machine",
     "Pace",
     "Plan",
-    "SeparationOrder",
     "SpeechBody",
-    "SpeechOrder",
-    "Spoken",
-    "Summary",
-    "_Told",
 }
 KNOWN_CYCLES: set[str] = set()
 KNOWN_LEVELS = 12
