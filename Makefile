@@ -21,8 +21,10 @@ RESTRICTED ?=
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
 
+# Unit tests run on two cores. The others start servers and clusters, one at a time.
 test: $(VENV)/installed-test $(if $(RESTRICTED),$(VENV)/installed-restricted)
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit; unit=$$?; \
+	$(BIN)/python -m pytest tests/integration tests/e2e && exit $$unit
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -1,11 +1,11 @@
-"""The captured-step runner: a step recorded once for each size of batch and length, and replayed with little overhead.
+"""The graph runner: captures a step once for each size of batch and length, and replays it with little overhead.
 
-A step works on tensors of fixed shapes. The runner owns one set of input buffers for each bucket, fills the part that the
-rows of a step do not use with neutral values, copies the rows in, replays, and hands out the rows of the outputs. A shape
-that fits no bucket, or whose bucket has not been captured yet, takes the plain step, so that nobody waits for a capture. Such
-shapes are captured in idle moments; those outside the buckets once they have been asked for often.
+A step works on tensors of fixed shapes. The runner has one set of input buffers for each bucket. To replay, it copies the
+rows in, fills the unused rows with neutral values, runs the graph, and returns the rows of the outputs. A shape that has no
+captured bucket runs the plain step, so no stream waits for a capture. Missing buckets are captured while the engine is idle;
+shapes outside all buckets are captured once enough steps asked for them.
 
-Two backends do the recording: CUDA Graphs, and on a CPU a compiled step (Inductor).
+There are two backends: CUDA graphs, and on a CPU a compiled step (Inductor).
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from deployments.engines.protocols import CaptureStats
 WARM_UPS = 3
 MOST_BUCKETS = 256
 OFTEN = 64
-"""Steps of a shape outside the buckets after which a bucket for it is worth recording."""
+"""Steps of a shape outside the buckets before a bucket is captured for it."""
 LENGTH_GRAIN = 128
-"""Positions: the lengths of such buckets are multiples of it, so that there are few."""
+"""Positions: the lengths of such buckets are multiples of it, so there are few of them."""
 
 WITHIN: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2, "int8": 0.1}
-"""How far the outputs of a recorded step may be from the plain one's, by the precision of the weights: what `apart` gives.
+"""The largest `relative_error` of a captured step against the plain step, by the precision of the weights.
 
-The recorded step fuses float32 operations and adds in another order, so both differ in the last bits of a float32, 2**-24 of
-a number, which sums of a few thousand numbers and some layers raise to 1e-4 at most. Where such a bit decides a rounding, a
-number moves by a step: 2**-8 of it in bfloat16, some layers of which make 5 steps at most; 1/127 of its row's largest in
-eight bits. Eight bits are within 0.05 of float32, recorded or not, so both are within twice that of each other. Products of
-whole bytes alone are equal to the last bit.
+A captured step fuses float32 operations and adds in another order, so results differ in the last bits of a float32 (2**-24 of
+the number). Sums of a few thousand numbers over several layers raise this to at most 1e-4. Where such a bit decides a
+rounding, the number moves by one step: by 2**-8 of itself in bfloat16, and some layers make 5 steps at most; by 1/127 of its
+row's largest number in int8. An int8 result is within 0.05 of float32, captured or not, so two of them are within twice that.
+Products of int8 alone are equal to the last bit.
 """
 
 Buffers = Mapping[str, Tensor]
 Step = Callable[[Buffers, int], Tensor]
-"""Computes one step of all rows from (batch, ...) inputs, given how many positions of the past to look at; gives
-(batch, ...) outputs. It may write to tensors of its own, such as a cache."""
+"""Computes one step of all rows from (batch, ...) inputs that attends to the given number of positions; returns (batch, ...)
+outputs. It may write to tensors of its own, such as a cache."""
 Replay = Callable[[], Tensor]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Bucket:
-    """How many rows, and how many positions of the past."""
+    """A size of step: rows, and positions that they attend to."""
 
     batch: int
     length: int
@@ -57,7 +57,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """One input of the step: the shape of a row, its type, and the value that stands in rows nobody uses."""
+    """One input of the step: the shape and the dtype of a row, and the value of unused rows."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -65,20 +65,20 @@ class StepInput:
 
 
 class CaptureBackend(Protocol):
-    """Records a step so that it can be replayed on the same buffers."""
+    """Captures a step so that it can be replayed on the same buffers."""
 
     def capture(self, step: Step, buffers: Buffers, length: int) -> Replay:
-        """Runs the step some times, records it, and gives what replays it."""
+        """Runs the step a few times, captures it, and returns the function that replays it."""
 
 
 class CudaGraphBackend:
-    """CUDA Graphs with one memory pool for all buckets."""
+    """CUDA graphs with one memory pool for all buckets."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def capture(self, step: Step, buffers: Buffers, length: int) -> Replay:
-        """Warms up on a side stream, as CUDA Graphs ask for, and records."""
+        """Warms up on a side stream, which CUDA graphs require, and captures."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -97,13 +97,13 @@ class CudaGraphBackend:
 
 
 class CompiledBackend:
-    """Inductor with frozen weights. One compiled step serves a bucket; the shapes are its constants.
+    """Inductor with frozen weights: one compiled step for each bucket, with the shapes as constants.
 
-    It runs on as many threads as torch has when it is captured.
+    It uses as many threads as torch has at the time of the capture.
     """
 
     def capture(self, step: Step, buffers: Buffers, length: int) -> Replay:
-        """Compiles, and runs the compiled step until it is warm."""
+        """Compiles the step and runs it until it is warm."""
         limits = torch._dynamo.config.patch({"recompile_limit": MOST_BUCKETS})
         with torch.no_grad(), torch._inductor.config.patch({"freezing": True}), limits:
             compiled = torch.compile(step, dynamic=False, fullgraph=True)
@@ -124,12 +124,11 @@ class _CapturedBucket:
 
 @dataclass(slots=True)
 class CapturedStep:
-    """Runs `step`, recorded where it can be.
+    """Runs `step`, from a captured graph if there is one for its size.
 
-    `backend` None turns recording off. `most` is the largest shape that the step can take: up to it, buckets are added for
-    shapes that are asked for often; without it there are the given ones only. Rehearsals, and the rows of a bucket that a
-    step leaves unused, run on the neutral inputs alone, so these must point a step that writes somewhere to a place that no
-    stream reads.
+    `backend` None means that nothing is captured. `most` is the largest size that the step can take: up to it, buckets are
+    added for sizes that steps ask for often; None means that only the given buckets are captured. Warm-ups and unused rows
+    run on the neutral inputs alone, so the neutral inputs must make the step write to a place that no stream reads.
     """
 
     step: Step
@@ -141,34 +140,34 @@ class CapturedStep:
     most: Bucket | None = None
     clock: Callable[[], float] = time.monotonic
     counts: CaptureStats = field(default_factory=CaptureStats)
-    _recordings: dict[Bucket, _CapturedBucket] = field(default_factory=dict)
+    _captured: dict[Bucket, _CapturedBucket] = field(default_factory=dict)
     _wanted: list[Bucket] = field(default_factory=list)
     _outside: Counter[Bucket] = field(default_factory=Counter)
-    _given_up: set[Bucket] = field(default_factory=set)
+    _failed: set[Bucket] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if list(self.batches) != sorted(self.batches) or list(self.lengths) != sorted(self.lengths):
-            raise ValueError("Buckets are given from the smallest to the largest.")
+            raise ValueError("Give the batches and lengths from the smallest to the largest.")
 
     @property
     def buckets(self) -> list[Bucket]:
-        """Every bucket, the largest first, so that smaller ones find room in its memory."""
+        """Every bucket, the largest first, so that smaller ones reuse its memory."""
         return sorted((Bucket(b, n) for b in self.batches for n in self.lengths), reverse=True)
 
     def bucket_for(self, batch: int, length: int) -> Bucket | None:
-        """The smallest bucket that holds so many rows of such a past, or None."""
+        """The smallest bucket with this many rows and positions, or None."""
         row, column = bisect_left(self.batches, batch), bisect_left(self.lengths, length)
         if row == len(self.batches) or column == len(self.lengths):
             return None
         return Bucket(self.batches[row], self.lengths[column])
 
     def capture_all(self) -> None:
-        """Captures every bucket, before the first stream comes."""
+        """Captures every bucket, before the first stream."""
         for bucket in self.buckets:
             self.capture(bucket)
 
     def capture(self, bucket: Bucket) -> bool:
-        """Captures one bucket, or leaves it to the plain step when that fails. Tells whether it is recorded now."""
+        """Captures one bucket. Returns False if that failed; steps of its size then stay plain."""
         if self.backend is None:
             return False
         started = self.clock()
@@ -180,54 +179,56 @@ class CapturedStep:
             with on_device(self.device):
                 replay = self.backend.capture(self.step, buffers, bucket.length)
         except Exception as error:
-            self._given_up.add(bucket)
+            self._failed.add(bucket)
             self.counts.failures += 1
             self.counts.last_failure = f"{type(error).__name__}: {error}"
         else:
-            self._recordings[bucket] = _CapturedBucket(buffers, replay)
+            self._captured[bucket] = _CapturedBucket(buffers, replay)
             self.counts.captures += 1
             self.batches = sorted({*self.batches, bucket.batch})
             self.lengths = sorted({*self.lengths, bucket.length})
         self.counts.capture_seconds += self.clock() - started
-        return bucket in self._recordings
+        return bucket in self._captured
 
-    def forget(self) -> None:
-        """Drops every recording, for instance because weights have changed; what was recorded is wanted again, and what could
-        not be may be tried once more."""
-        self._given_up.clear()
-        self._wanted += [bucket for bucket in self._recordings if bucket not in self._wanted]
-        self._recordings.clear()
+    def drop_graphs(self) -> None:
+        """Drops all graphs, for instance after the weights changed. Dropped buckets are captured again when idle, and failed
+        ones may be."""
+        self._failed.clear()
+        self._wanted += [bucket for bucket in self._captured if bucket not in self._wanted]
+        self._captured.clear()
 
     def capture_one_wanted(self) -> bool:
-        """For an idle moment: captures one bucket that steps asked for in vain. False when there is none."""
+        """Captures one bucket that steps asked for and did not find; False if there is none. Called while the engine is
+        idle."""
         if self.backend is None or not self._wanted:
             return False
         self.capture(self._wanted.pop(0))
         return True
 
     def __call__(self, rows: Buffers, length: int) -> Tensor:
-        """One step of `rows` ((n, ...) tensors by input name) that looks at `length` positions: (n, ...) outputs.
+        """One step of `rows`, (n, ...) tensors by input name, that attends to `length` positions: (n, ...) outputs.
 
-        The outputs are the recording's own buffer: read them before the next step.
+        The outputs are the graph's own buffer: read them before the next step.
         """
         batch = next(iter(rows.values())).shape[0]
         bucket = self.bucket_for(batch, length)
-        recording = self._recordings.get(bucket) if bucket else None
-        if recording is None:
-            self._want(bucket or self._often_outside(Bucket(batch, length)))
+        captured = self._captured.get(bucket) if bucket else None
+        if captured is None:
+            self._want(bucket or self._bucket_to_add(Bucket(batch, length)))
             self.counts.plain += 1
             return self.step(rows, length)
-        for name, buffer in recording.buffers.items():
+        for name, buffer in captured.buffers.items():
             buffer[batch:].fill_(self.inputs[name].neutral)
             buffer[:batch].copy_(rows[name])
         self.counts.replayed += 1
-        return recording.replay()[:batch]
+        return captured.replay()[:batch]
 
-    def _often_outside(self, shape: Bucket) -> Bucket | None:
-        """The bucket to add for a shape that none holds, when it has been asked for often enough."""
+    def _bucket_to_add(self, shape: Bucket) -> Bucket | None:
+        """The bucket to add for a size outside all buckets, once enough steps have asked for it."""
         if self.most is None or shape.batch > self.most.batch or shape.length > self.most.length:
             return None
-        # In the direction in which it fits it takes what there is: a size in between would be missed by others.
+        # Where the size fits in one dimension, use the existing bucket size of that dimension: a size in between would not be
+        # found by others.
         row = next((batch for batch in self.batches if batch >= shape.batch), 1 << (shape.batch - 1).bit_length())
         grains = -(-shape.length // LENGTH_GRAIN) * LENGTH_GRAIN
         column = next((length for length in self.lengths if length >= shape.length), grains)
@@ -236,13 +237,13 @@ class CapturedStep:
         return bucket if self._outside[bucket] >= OFTEN else None
 
     def _want(self, bucket: Bucket | None) -> None:
-        if bucket and self.backend and bucket not in self._wanted and bucket not in self._given_up:
+        if bucket and self.backend and bucket not in self._wanted and bucket not in self._failed:
             self._wanted.append(bucket)
 
 
-def apart(made: Tensor, plain: Tensor) -> float:
-    """How far (..., n) outputs are from others, as a share of the spread of these (root mean square about each row's mean).
-    What is ruled out, below -1e8, does not count."""
+def relative_error(made: Tensor, plain: Tensor) -> float:
+    """The distance of `made` (..., n) from `plain`, as a share of the spread of `plain` (root mean square around each row's
+    mean). Values below -1e8, which are ruled out as choices, do not count."""
     here = plain > -1e8
     counts = here.sum(dim=-1, keepdim=True).clamp_min(1)
     known = torch.where(here, plain, 0.0)
@@ -251,12 +252,12 @@ def apart(made: Tensor, plain: Tensor) -> float:
 
 
 def backend_for(device: str) -> CaptureBackend:
-    """The backend of a hardware class's device."""
+    """The backend for a hardware class's device."""
     return CudaGraphBackend() if device == "cuda" else CompiledBackend()
 
 
 @contextmanager
 def on_device(device: str) -> Iterator[None]:
-    """New tensors are made on the device, and nothing is kept for training."""
+    """Inside, new tensors are created on the device, and no gradients are kept."""
     with torch.no_grad(), nullcontext() if device == "cpu" else torch.device(device):
         yield

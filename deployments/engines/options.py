@@ -1,7 +1,7 @@
-"""Engine options: plain frozen values that an engine declares once, with bounds and meaning.
+"""Engine options: frozen dataclasses with a bound and a meaning for each field.
 
-Pydantic checks them where a configuration names them. Declaring and using them needs no package, so that engines also run
-where only torch is installed.
+Pydantic validates the values of a configuration. The dataclasses themselves need no package, so that engines also run where
+only torch is installed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The range of a number, or with `items` the least length of a tuple: `Annotated[int, Bounds(least=1)]`.
+    """The range of a number, or with `items` the minimum length of a tuple: `Annotated[int, Bounds(least=1)]`.
 
-    It is what `annotated_types` calls grouped metadata, which pydantic unpacks; that package is imported only then.
+    It implements the grouped metadata of `annotated_types`, which pydantic unpacks; that package is imported only then.
     """
 
     least: float | None = None
@@ -56,8 +56,8 @@ OptionsT = TypeVar("OptionsT", bound=EngineOptions)
 def checked(kind: type[OptionsT], values: Mapping[str, Any], model: str) -> OptionsT:
     """The options of a model, with defaults for what `values` leaves out.
 
-    Raises `MotetError` (invalid) with every fault and the nearest valid name. Without pydantic the values are taken as they
-    are, and an unknown name raises `TypeError`.
+    Raises `MotetError` (invalid) with every error and the nearest valid name. Without pydantic the values are not validated,
+    and an unknown name raises `TypeError`.
     """
     if importlib.util.find_spec("pydantic") is None:
         return kind(**values)
@@ -83,7 +83,7 @@ def _in_words(error: ValidationError, kind: type[EngineOptions]) -> list[str]:
 
 
 def _inside(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
-    """A tuple is "too short" because of a fault in one of its items, which says more."""
+    """Pydantic reports a tuple as "too short" if one of its items is invalid; the error of the item says more."""
     return len(inner) > len(outer) > 0 and inner[: len(outer)] == outer
 
 

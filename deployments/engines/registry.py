@@ -1,5 +1,5 @@
-"""The engines by name: one line each. A module is imported when its engine is first asked for, so an engine whose
-library is missing costs nothing until then."""
+"""The engines by name, one line each. A module is imported when its engine is first loaded, so an engine whose library is not
+installed costs nothing until then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Task = Literal["speech", "transcription", "separation"]
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
-    """Where an engine's `load(spec)` is, what it does, and what to install when its library is missing.
+    """An engine: its task, the module of its `load(spec)`, and what to install if its library is missing.
 
     An engine `without_weights` needs no source.
     """
@@ -41,7 +41,7 @@ ENGINES: Mapping[str, EngineEntry] = {
     "indextts": EngineEntry(
         "speech",
         "deployments.engines.indextts.engine",
-        "pip install --constraint constraints.txt 'motet[indextts]' (NOTICE tells of its licence)",
+        "pip install --constraint constraints.txt 'motet[indextts]' (NOTICE has its licence)",
     ),
     "vibevoice": EngineEntry(
         "speech", "deployments.engines.vibevoice", "pip install --constraint constraints.txt 'motet[torch]'"
@@ -60,7 +60,7 @@ ENGINES: Mapping[str, EngineEntry] = {
 
 
 def find(name: str) -> EngineEntry:
-    """The entry of an engine. Raises `MotetError` with the nearest valid name."""
+    """The entry of an engine. Raises `MotetError` (not_found) with the nearest valid name."""
     if name not in ENGINES:
         near = get_close_matches(name, ENGINES, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known engines: {', '.join(sorted(ENGINES))}."
@@ -69,13 +69,15 @@ def find(name: str) -> EngineEntry:
 
 
 def load(name: str, spec: EngineSpec) -> Any:
-    """Loads an engine's weights; call it on the thread that will run the engine.
+    """Loads an engine; call it on the thread that will run the engine.
 
-    Raises `MotetError` when the engine is unknown or its library is not installed.
+    Raises `MotetError` if the engine is unknown or its library is not installed.
     """
     entry = find(name)
     try:
         module = importlib.import_module(entry.module)
     except ImportError as error:
-        raise fail("unavailable", f"Engine {name!r} needs a library: {error}.", f"Run: {entry.remedy}") from error
+        raise fail(
+            "unavailable", f"Engine {name!r} needs a library that is not installed: {error}.", f"Run: {entry.remedy}"
+        ) from error
     return module.load(spec)

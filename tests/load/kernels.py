@@ -27,7 +27,7 @@ from deployments.engines.protocols import EngineSpec, SpeechRequest, VoiceRefere
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
 from tests.load import voices_vibevoice
-from tests.load.voices import run_together
+from tests.load.voice_runs import run_together
 from tests.load.voices_vibevoice import POSITIONS, VibeVoiceContest
 
 STREAMS = (1, 8)

@@ -180,8 +180,8 @@ def _measure_whisper(sheet: Sheet, whisper: WhisperTwice) -> None:
 
 def _encoded(engine: Any, mel: Samples) -> Samples:
     """`mel` (1, bands, frames), as torch wants it; MLX wants the frames first."""
-    encoder = engine._listener._model.encoder
-    encoded: Samples = engine.edge.leave(encoder(engine.edge.enter(mel.swapaxes(1, 2))))
+    encoder = engine._driver._model.encoder
+    encoded: Samples = engine.edge.to_numpy(encoder(engine.edge.to_mlx(mel.swapaxes(1, 2))))
     return encoded
 
 
@@ -213,12 +213,12 @@ def _measure_kokoro(sheet: Sheet, plan: MlxPlan) -> None:
 
     folder = sources.folder_of(sources.parse(KOKORO), {})
     engine = speech.load(_spec(folder, default_voice=VOICE))
-    way: Any = engine._way
+    way: Any = engine._driver
     graph, reader = _kokoro_onnx(), Hibari()
     alike, lengths = [], []
     for text in plan.kokoro_texts:
         phonemes = reader.phonemize(text)[0]
-        ours = engine.edge.leave(way._loaded.model(phonemes, way._packs[VOICE][len(phonemes) - 1], 1.0)).reshape(-1)
+        ours = engine.edge.to_numpy(way._loaded.model(phonemes, way._packs[VOICE][len(phonemes) - 1], 1.0)).reshape(-1)
         theirs = _run_onnx(graph, way, phonemes)
         lengths.append(abs(len(ours) - len(theirs)) / len(theirs))
         alike.append(_correlation(ours, theirs))

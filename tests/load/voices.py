@@ -7,155 +7,41 @@ what a network says, so every stream is given the same length. Only then are ons
 
 from __future__ import annotations
 
-import gc
 import importlib
 import math
-import resource
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from deployments.audio.test_tone import hum
-from deployments.engines.graphs import WITHIN, Bucket, CapturedStep, apart, backend_for
+from deployments.engines.graphs import WITHIN, Bucket
 from deployments.engines.protocols import (
-    AudioChunk,
     LimitsStreams,
-    Samples,
-    SpeechEngine,
-    SpeechRequest,
-    VoiceReference,
 )
 from deployments.errors import fail
-from deployments.replica.malloc_trim import Allocator, MallocTrim, keep_freed_memory
+from deployments.replica.malloc_trim import keep_freed_memory
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
-from serve_app.bench.sentences import SENTENCES
 from tests.load.product_rates import ProductCount, counting_products, least_seconds
-from tests.load.speakers import Speakers
 
 if TYPE_CHECKING:
     from tests.load.listeners import Listening
 
+from tests.load.voice_runs import Contest, Run, Setting, run_package, run_together, using_threads
+from tests.load.voices_picture import draw
+from tests.load.voices_soak import SOAK, soak
+from tests.load.voices_sopro import THREADS, SoproContest
+
+__all__ = ["draw", "run"]
+
 CONCURRENCIES = (1, 2, 4, 8, 16)
-THREADS = (1, 2)
 LIMITED_STREAMS = 8
 PACKAGE_TARGET, LIMIT_TARGET = 5.0, 0.9
 """How many times the package's best setting, or which share of what the products allow: one of the two is to be reached."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A way in which a package can be run, and how to turn it on: `speak(number)` then gives one stream's chunks."""
-
-    name: str
-    speak: Callable[[int], Iterator[Samples]]
-
-
-class Contest(Speakers, Protocol):
-    """One model, ours and its package's."""
-
-    @property
-    def package(self) -> Sequence[Setting]:
-        """The settings of the package that might be its best."""
-
-    def steps(self, buckets: Sequence[Bucket]) -> Iterator[tuple[Bucket, Callable[[], Any], Callable[[], Any], float]]:
-        """For each bucket the plain step, the captured one, and how far `apart` both are; nothing when it has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What a run of several streams came to. Times are seconds."""
-
-    seconds_of_audio: float
-    seconds: float
-    first_audio: tuple[float, ...]
-
-    @property
-    def rate(self) -> float:
-        """Seconds of audio made in a second."""
-        return self.seconds_of_audio / self.seconds
-
-
-class SoproContest:
-    """Sopro v2 at full size with random weights and a clip of ten seconds."""
-
-    def __init__(self, folder: Path, seconds: float, shape: Mapping[str, Any] | None = None) -> None:
-        """`shape` is for a smaller model."""
-        from deployments.engines.protocols import EngineSpec
-        from deployments.engines.sopro import load
-        from tests.load.sopro_package import load_package, write_random_model
-
-        shape = shape or {}
-        generation = {**shape.get("generation", {}), "max_seconds": seconds, "min_seconds": seconds}
-        write_random_model(folder, {**shape, "generation": generation}, SENTENCES)
-        self._module = load_package()
-        self._packages = {
-            kind: self._module.SoproTTS.from_pretrained(str(folder), quantization=kind) for kind in (None, "int8")
-        }
-        options = {"precision": "int8", "trim_silence": False}
-        self.engine = load(EngineSpec("sopro", str(folder), "cpu", torch.get_num_threads(), options))
-        self._clip = VoiceReference("bench", hum(24_000, 10.0), 24_000)
-        clip = torch.from_numpy(self._clip.samples)[None]
-        # Eight-bit weights are in the package's decoder only, so one reference serves both.
-        self._voice = self._packages[None].prepare_reference(ref_audio=clip, sample_rate=24_000, stream=True)
-
-    @property
-    def package(self) -> list[Setting]:
-        """One thread or two, float32 or its eight-bit weights."""
-        return [
-            Setting(f"{kind or 'float32'}, {threads} threads", partial(self._speak, kind, threads))
-            for kind in self._packages
-            for threads in THREADS
-        ]
-
-    def _speak(self, kind: str | None, threads: int, number: int) -> Iterator[Samples]:
-        with using_threads(threads), _without_gates(self._module):
-            for chunk in self._packages[kind].stream(_text(number), ref=self._voice):
-                yield chunk.numpy()
-
-    def request(self, number: int) -> SpeechRequest:
-        """One piece of text, spoken like the clip."""
-        return SpeechRequest((_text(number),), self._clip.id, seed=number, reference=self._clip)
-
-    def steps(self, buckets: Sequence[Bucket]) -> Iterator[tuple[Bucket, Callable[[], Any], Callable[[], Any], float]]:
-        """The decoder's step: sixteen of them make a chunk. Compared are the logits before a token is drawn of them."""
-        captured = self.engine.captured
-        captured.backend = backend_for("cpu")
-        captured.batches, captured.lengths = [bucket.batch for bucket in buckets], [buckets[0].length]
-        logits = logits_step(self.engine, captured)
-        for bucket in captured.buckets:
-            for each in (captured, logits):
-                if not each.capture(bucket):
-                    raise RuntimeError(each.counts.last_failure)
-            inputs = {
-                "tokens": torch.arange(bucket.batch),
-                "positions": torch.arange(bucket.batch) + bucket.length - bucket.batch - 1,
-                "may_end": torch.zeros(bucket.batch, dtype=torch.bool),
-                "draws": torch.linspace(0.1, 0.9, bucket.batch),
-            }
-            plain = partial(captured.step, inputs, bucket.length)
-            replayed = partial(captured, inputs, bucket.length)
-            with torch.no_grad():
-                yield bucket, plain, replayed, apart(logits(inputs, bucket.length), logits.step(inputs, bucket.length))
-
-
-def logits_step(engine: Any, like: CapturedStep) -> CapturedStep:
-    """The decoder's step of a Sopro engine up to its logits (batch, vocabulary), to be recorded as another is."""
-
-    def step(inputs: Mapping[str, Tensor], length: int) -> Tensor:
-        logits: Tensor = engine.networks.decoder.logits(inputs["tokens"], inputs["positions"], engine.cache, length)
-        return logits
-
-    return CapturedStep(step, like.inputs, like.batches, like.lengths, like.backend)
 
 
 CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
@@ -170,35 +56,6 @@ CARD_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sopro": ("tests.load.voices_sopro_card", ("streams", "captured", "device")),
 }
 """Models that are measured in another way on a card."""
-
-
-def _text(number: int) -> str:
-    return SENTENCES[number % len(SENTENCES)]
-
-
-@contextmanager
-def using_threads(count: int) -> Iterator[None]:
-    """torch's own, inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _without_gates(module: Any) -> Iterator[None]:
-    """Random weights never say anything that sounds like the onset of speech."""
-    kept = {name: getattr(module.audio_ops, name) for name in ("speech_onset", "energy_onset", "trim_trail")}
-    module.audio_ops.speech_onset = lambda wav, rate: 0
-    module.audio_ops.energy_onset = lambda wav, rate: None
-    module.audio_ops.trim_trail = lambda wav, rate: wav
-    try:
-        yield
-    finally:
-        for name, function in kept.items():
-            setattr(module.audio_ops, name, function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,17 +110,6 @@ def run(quick: bool, model: str = "sopro", soak_minutes: float = 0.0, **more: An
 TOGETHER = {"4 streams": 2, "8 streams": 3}
 ARRIVING = {"4 listeners": 2, "8 listeners": 3}
 """How many times as late as a stream alone each may have its first audio, at most."""
-
-SOAK = [
-    Figure("streams at a time", ""),
-    Figure("memory once warm", "MB"),
-    Figure("memory at the end", "MB"),
-    Figure("growth", "%", at_most(5)),
-    Figure("most memory", "MB"),
-    Figure("slots taken when all have left", "", at_most(0)),
-    Figure("utterances", ""),
-    Figure("of them left early", ""),
-]
 
 
 def _wanted(model: str, plan: VoicesPlan) -> list[Figure]:
@@ -452,151 +298,3 @@ def _most_listeners(contest: Contest, rate: float) -> int:
     """More than a quarter above what the machine can make in real time need not be tried, nor more than there is room for."""
     places = contest.engine.max_streams if isinstance(contest.engine, LimitsStreams) else 64
     return min(math.ceil(1.25 * rate) + 1, places)
-
-
-def run_package(setting: Setting, number: int, seconds: float = float("inf")) -> Run:
-    """One stream of the package, or its beginning."""
-    started = time.perf_counter()
-    samples, first = 0, 0.0
-    for chunk in setting.speak(number):
-        first = first or time.perf_counter() - started
-        samples += len(chunk)
-        if samples / 24_000 >= seconds:
-            break
-    return Run(samples / 24_000, time.perf_counter() - started, (first,))
-
-
-def run_together(contest: Speakers, streams: int, *, chunks: int | None = None) -> Run:
-    """So many streams of ours, begun together, or the first `chunks` of each. Who has the least sound goes first."""
-    engine = contest.engine
-    started = time.perf_counter()
-    utterances = [engine.open(contest.request(number)) for number in range(streams)]
-    made, first, heard = [0.0] * streams, [0.0] * streams, [0] * streams
-    while live := [number for number in range(streams) if not utterances[number].finished and heard[number] != chunks]:
-        live.sort(key=lambda number: made[number])
-        results = engine.step([utterances[number] for number in live])
-        now = time.perf_counter() - started
-        for number, chunk in zip(live, map(_good, results), strict=True):
-            first[number] = first[number] or (now if chunk.seconds else 0.0)
-            made[number] += chunk.seconds
-            heard[number] += not chunk.pending
-    for utterance in utterances:
-        engine.close(utterance)
-    return Run(sum(made), time.perf_counter() - started, tuple(first))
-
-
-def _good(result: AudioChunk | Exception) -> AudioChunk:
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
-def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
-    """As many streams at a time as the engine has places, or eight; at one step in four, one is left in the middle.
-
-    As in a replica, freed memory goes back to the system now and then. What is compared is what stays when all have left: at
-    the end, and once the engine was warm, which is after a tenth of the time and when every place was taken twice. A slow
-    machine takes longer than it was given: as long again as it took to be warm.
-    """
-    engine, random, allocator = contest.engine, np.random.default_rng(0), keep_freed_memory()
-    streams = engine.max_streams if isinstance(engine, LimitsStreams) else 8
-    step, started = MallocTrim(allocator).watched(engine.step), clock()
-    free = _free_slots(engine)
-    live: list[Any] = []
-    opened = left = 0
-    early: float | None = None
-    elapsed = warm = 0.0
-    while early is None or elapsed < max(minutes * 60, 2 * warm):
-        while len(live) < streams:
-            live.append(engine.open(contest.request(opened)))
-            opened += 1
-        for result in step(live):
-            _good(result)
-        if random.random() < 0.25:
-            engine.close(live.pop(int(random.integers(len(live)))))
-            left += 1
-        live = [utterance for utterance in live if not utterance.finished]
-        elapsed = clock() - started
-        if early is None and elapsed > minutes * 6 and opened >= 2 * streams:
-            left += _all_leave(engine, live)
-            early, warm = _megabytes(allocator), elapsed
-    left += _all_leave(engine, live)
-    late = _megabytes(allocator)
-    sheet.put("streams at a time", streams)
-    sheet.put("memory once warm", early, f"after {warm:.0f} s")
-    sheet.put("memory at the end", late)
-    sheet.put("growth", 100 * (late / early - 1), f"in {elapsed / 60:.1f} minutes")
-    sheet.put("most memory", most_megabytes())
-    sheet.put("slots taken when all have left", free - _free_slots(engine))
-    sheet.put("utterances", opened)
-    sheet.put("of them left early", left)
-
-
-def _all_leave(engine: SpeechEngine[Any], live: list[Any]) -> int:
-    """How many did."""
-    count = len(live)
-    while live:
-        engine.close(live.pop())
-    return count
-
-
-def _free_slots(engine: SpeechEngine[Any]) -> int:
-    """0 for an engine that says a whole piece at a step, which needs none."""
-    cache = getattr(engine, "cache", None)
-    return int(cache.free) if cache else 0
-
-
-def _megabytes(allocator: Allocator | None) -> float:
-    """Resident, without what was freed."""
-    import psutil
-
-    gc.collect()
-    if allocator:
-        allocator.give_back()
-    return float(psutil.Process().memory_info().rss) / 1e6
-
-
-def most_megabytes() -> float:
-    """The most memory that this process has had."""
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # macOS counts bytes, Linux kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def draw(report: Report, file: Path) -> None:
-    """Speed and first sound by the number of streams, as a picture; nothing for a report that does not have them."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    speeds = series_of(report, " streams", "audio s/s")
-    firsts = series_of(report, " streams, first audio p95", "ms")
-    if not speeds:
-        return
-    picture, (speed, first) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for name, points in speeds.items():
-        speed.plot(*zip(*points, strict=True), "o-", label=name or "Motet")
-    best = next((figure.value for figure in report.figures if figure.name == "package, best setting"), None)
-    if best is not None:
-        speed.axhline(best, color="gray", linestyle="--", label="the package")
-    streams = [count for count, _ in next(iter(speeds.values()))]
-    speed.plot(streams, streams, color="lightgray", label="real time for all")
-    speed.set(xlabel="streams", ylabel="seconds of audio per second", ylim=(0, None))
-    speed.legend()
-    for name, points in firsts.items():
-        first.plot(*zip(*points, strict=True), "o-", label=name or "Motet")
-    first.set(xlabel="streams", ylabel="first audio, p95 (ms)", ylim=(0, None))
-    picture.suptitle(f"motet bench {report.name}")
-    picture.savefig(file, dpi=120)
-    pyplot.close(picture)
-
-
-def series_of(report: Report, ending: str, unit: str) -> dict[str, list[tuple[int, float]]]:
-    """Figures in `unit` named `[<who>, ]<streams><ending>`: for each who, the numbers of streams and the values."""
-    series: dict[str, list[tuple[int, float]]] = {}
-    for figure in report.figures:
-        who, _, count = figure.name.removesuffix(ending).rpartition(", ")
-        fits = figure.name.endswith(ending) and figure.unit == unit and count.isdecimal()
-        if fits and figure.value is not None:
-            series.setdefault(who, []).append((int(count), figure.value))
-    return series

@@ -38,7 +38,7 @@ from deployments.engines.protocols import AudioChunk, SpeechRequest
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import LONG_TEXT
-from tests.load import indextts_package, voices
+from tests.load import indextts_package, voices_soak
 from tests.load.indextts_package import FULL, Shape, merged
 
 CHARACTERS = 100
@@ -119,11 +119,11 @@ def run(quick: bool, soak_minutes: float = 0.0) -> Report:
             if soak_minutes:
                 contest = IndexContest(Path(place) / "model", CODES)
                 contest.build(BEST)
-                voices.soak(sheet, contest, soak_minutes)
+                voices_soak.soak(sheet, contest, soak_minutes)
             else:
                 measure(sheet, Path(place) / "model", plan)
 
-    figures = voices.SOAK if soak_minutes else wanted(plan)
+    figures = voices_soak.SOAK if soak_minutes else wanted(plan)
     return carry_out("voices of indextts", figures, carried_out, quick=quick)
 
 

@@ -26,7 +26,7 @@ from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carr
 from serve_app.bench.sentences import SENTENCES
 from serve_app.bench.word_error_rate import errors
 from tests.load import kokoro_package
-from tests.load.voices import SOAK, soak
+from tests.load.voices_soak import SOAK, soak
 
 THREADS = 2
 VOICE = "jf_alpha"

@@ -27,7 +27,9 @@ from deployments.engines.protocols import Samples, SpeechRequest, VoiceReference
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
 from serve_app.bench.sentences import SENTENCES
 from tests.load.random_weights import LetterTokenizer
-from tests.load.voices import SOAK, THREADS, Setting, run_package, run_together, soak, using_threads
+from tests.load.voice_runs import Setting, run_package, run_together, using_threads
+from tests.load.voices_soak import SOAK, soak
+from tests.load.voices_sopro import THREADS
 
 RATE = 24_000
 NEVER = -1e4

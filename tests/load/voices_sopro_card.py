@@ -22,7 +22,7 @@ from serve_app.bench.frame import Report, Sheet, carry_out
 from serve_app.bench.sentences import SENTENCES
 from tests.load.random_weights import LetterTokenizer, RandomWeights
 from tests.load.shapes import Shapes, read
-from tests.load.voices import SOAK, soak
+from tests.load.voices_soak import SOAK, soak
 from tests.load.voices_steps import StepPlan, measure, wanted
 
 POSITIONS = 384

@@ -17,7 +17,9 @@ from torch import Tensor
 from deployments.engines.graphs import Bucket, CapturedStep, backend_for
 from serve_app.bench.frame import Figure, Sheet, Target, at_least, at_most, interleaved, ratio, spread
 from tests.load.speakers import Speakers
-from tests.load.voices import THREADS, most_megabytes, run_together, using_threads
+from tests.load.voice_runs import run_together, using_threads
+from tests.load.voices_soak import most_megabytes
+from tests.load.voices_sopro import THREADS
 
 
 class SteppedContest(Speakers, Protocol):

@@ -16,7 +16,8 @@ from deployments.errors import MotetError
 from serve_app.bench.load import StreamRequest, StreamResult
 from serve_app.bench.running_service import RunningProgram
 from tests.load import local_cluster
-from tests.load.cluster import CLASSES, MODEL, ClientLoad, TriedRequest, outlived, too_early
+from tests.load.client_load import MODEL, ClientLoad, TriedRequest
+from tests.load.cluster import CLASSES, outlived, too_early
 from tests.load.local_cluster import LocalCluster
 
 ASK = StreamRequest(MODEL, "", 0)

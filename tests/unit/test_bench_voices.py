@@ -15,8 +15,11 @@ import pytest
 from deployments.engines.graphs import Bucket
 from deployments.engines.protocols import AudioChunk
 from serve_app.bench.frame import Figure, Sheet, carry_out
-from tests.load import voices
-from tests.load.voices import SoproContest, VoicesPlan, draw, run_package, run_together
+from tests.load import voices, voices_picture, voices_soak, voices_sopro
+from tests.load.voice_runs import run_package, run_together
+from tests.load.voices import VoicesPlan
+from tests.load.voices_picture import draw
+from tests.load.voices_sopro import SoproContest
 from tests.unit.sopro_models import TINY
 
 
@@ -29,7 +32,7 @@ class Repeating:
 
 @pytest.fixture
 def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoproContest:
-    monkeypatch.setattr(voices, "backend_for", lambda device: Repeating())
+    monkeypatch.setattr(voices_sopro, "backend_for", lambda device: Repeating())
     return SoproContest(tmp_path / "sopro", 1.6, TINY)
 
 
@@ -54,8 +57,8 @@ def test_both_sides_speak_as_long(contest: SoproContest) -> None:
 
 
 def test_a_soak_frees_every_slot(contest: SoproContest) -> None:
-    sheet = Sheet(voices.SOAK, print)
-    voices.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
+    sheet = Sheet(voices_soak.SOAK, print)
+    voices_soak.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
     figures: dict[str, Figure] = {figure.name: figure for figure in sheet.figures}
     assert figures["slots taken when all have left"].value == 0
     assert figures["growth"].measured
@@ -89,8 +92,8 @@ class Leaking:
 
 @pytest.mark.parametrize(("leaked_mb", "verdict"), [(0, "met"), (3, "not met")])
 def test_a_soak_sees_a_leak(leaked_mb: int, verdict: str) -> None:
-    sheet = Sheet(voices.SOAK, print)
-    voices.soak(sheet, Leaking(leaked_mb), minutes=0.5, clock=partial(next, itertools.count()))
+    sheet = Sheet(voices_soak.SOAK, print)
+    voices_soak.soak(sheet, Leaking(leaked_mb), minutes=0.5, clock=partial(next, itertools.count()))
     figures = {figure.name: figure for figure in sheet.figures}
     assert figures["growth"].verdict == verdict
 
@@ -104,9 +107,9 @@ def test_a_picture_has_a_line_for_each_who_speaks(tmp_path: Path) -> None:
         Figure("8 streams, first audio p95", "ms", None, 70.0),
     ]
     report = carry_out("voices of kokoro", figures, lambda _: None, quick=True)
-    speeds = voices.series_of(report, " streams", "audio s/s")
+    speeds = voices_picture.series_of(report, " streams", "audio s/s")
     assert speeds == {"package": [(1, 1.0)], "int8": [(1, 2.0), (8, 3.0)]}
-    assert voices.series_of(report, " streams, first audio p95", "ms") == {"": [(8, 70.0)]}
+    assert voices_picture.series_of(report, " streams, first audio p95", "ms") == {"": [(8, 70.0)]}
     draw(report, tmp_path / "kokoro.png")
     assert (tmp_path / "kokoro.png").stat().st_size > 5000
     draw(carry_out("voices of none", [], lambda _: None, quick=True), tmp_path / "none.png")

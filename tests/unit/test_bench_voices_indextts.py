@@ -11,7 +11,7 @@ import torch
 
 from deployments.errors import MotetError
 from serve_app.bench.frame import Sheet
-from tests.load import voices, voices_indextts
+from tests.load import voices, voices_indextts, voices_soak
 from tests.load.voices_indextts import CHARACTERS, IndexContest, IndexVoicesPlan, MemoryWatch, Served, text
 from tests.unit.indextts_models import TINY
 
@@ -32,8 +32,8 @@ def test_a_soak_frees_every_slot(tmp_path: Path) -> None:
     pytest.importorskip("indextts25")
     contest = IndexContest(tmp_path / "model", 10, SHAPE)
     contest.build("int8")
-    sheet = Sheet(voices.SOAK, print)
-    voices.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
+    sheet = Sheet(voices_soak.SOAK, print)
+    voices_soak.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
     figures = {figure.name: figure for figure in sheet.figures}
     assert figures["slots taken when all have left"].value == 0
     assert all(figure.measured for figure in sheet.figures)

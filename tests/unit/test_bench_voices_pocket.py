@@ -10,8 +10,8 @@ import pytest
 from transformers import PocketTTSAudioTokenizerConfig, PocketTTSConfig
 
 from serve_app.bench.frame import Sheet
-from tests.load import voices
-from tests.load.voices import run_package, run_together
+from tests.load import voices_soak
+from tests.load.voice_runs import run_package, run_together
 from tests.load.voices_pocket import PocketContest, PocketVoicesPlan, measure_streams, wanted
 
 SECONDS = 0.8
@@ -50,8 +50,8 @@ def test_every_stream_lasts_as_long_as_the_packages(contest: PocketContest) -> N
 
 
 def test_a_soak_fills_and_frees_every_slot(contest: PocketContest) -> None:
-    sheet = Sheet(voices.SOAK, print)
-    voices.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
+    sheet = Sheet(voices_soak.SOAK, print)
+    voices_soak.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each
     figures = {figure.name: figure.value for figure in sheet.figures}
     assert figures["streams at a time"] == contest.engine.max_streams
     assert figures["slots taken when all have left"] == 0

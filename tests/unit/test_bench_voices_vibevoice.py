@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from serve_app.bench.frame import Sheet, carry_out
-from tests.load import voices, voices_steps, voices_vibevoice
+from tests.load import voices_soak, voices_steps, voices_vibevoice
 from tests.load.random_weights import RandomWeights
-from tests.load.voices import run_together
+from tests.load.voice_runs import run_together
+from tests.load.voices_picture import draw
 from tests.load.voices_vibevoice import QUICK, VibeVoiceContest, step_plan
 
 TINY = replace(QUICK, layers=1, seconds=0.3, rounds=1)
@@ -48,7 +49,7 @@ def test_every_figure_is_measured(contest: VibeVoiceContest, tmp_path: Path) -> 
     voices_steps.measure(sheet, contest, plan)
     missing = [figure.name for figure in sheet.figures if not figure.measured]
     assert missing == ["building the model"]
-    voices.draw(carry_out("voices of vibevoice", sheet.figures, lambda _: None, quick=True), tmp_path / "voices.png")
+    draw(carry_out("voices of vibevoice", sheet.figures, lambda _: None, quick=True), tmp_path / "voices.png")
     assert (tmp_path / "voices.png").stat().st_size > 5000
 
 
@@ -57,8 +58,8 @@ def test_every_stream_lasts_as_long(contest: VibeVoiceContest) -> None:
 
 
 def test_a_soak_frees_every_slot(contest: VibeVoiceContest) -> None:
-    sheet = Sheet(voices.SOAK, print)
-    voices.soak(sheet, contest, minutes=0.03)
+    sheet = Sheet(voices_soak.SOAK, print)
+    voices_soak.soak(sheet, contest, minutes=0.03)
     figures = {figure.name: figure for figure in sheet.figures}
     assert figures["slots taken when all have left"].value == 0
 

@@ -28,14 +28,15 @@ from cluster.bulk.job import BulkJob, seed_of
 from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
-from cluster.bulk.results import RESULT, Outcome, Result, Timing, table_of
-from cluster.bulk.rows import Recording, Row, read_recording, read_rows
-from cluster.bulk.run import Progress, Summary, run_job
+from cluster.bulk.results import RESULT, Outcome, RowResult, Timing, table_of
+from cluster.bulk.row import RecordingSource, Row, read_recording
+from cluster.bulk.rows import read_rows
+from cluster.bulk.run import JobProgress, JobSummary, run_job
 from cluster.bulk.served import ServiceClient, render_on_service
 from cluster.bulk.settings import BulkSettings
 from cluster.bulk.sound import SoundBytes
-from cluster.bulk.store import FOLDER, Store, part_bytes
-from cluster.bulk.workers import Made, TableWorker, Worker, check_columns, made_of
+from cluster.bulk.store import FOLDER, JobStore, part_bytes
+from cluster.bulk.workers import RenderedBatch, TableWorker, Worker, check_columns, rendered_batch
 from cluster.hardware import CpuClass, CudaClass, HardwareClass, MlxClass
 from cluster.models import Model
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
@@ -98,7 +99,7 @@ class Here:
         self._deadly = deadly
         self.made: list[str] = []
 
-    def __call__(self, batches: Sequence[Batch]) -> Iterator[Made]:
+    def __call__(self, batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
         renderer = renderer_of(self._job, engine_of(self._job))
         for batch in reversed(batches):  # any order is allowed
             if len(self.made) == self._dies_after:
@@ -107,7 +108,7 @@ class Here:
                 continue
             self.made.append(batch.name)
             outcomes = renderer.render(batch.items, [None] * len(batch.items))
-            yield made_of(batch.name, batch.items, outcomes, self._job.model.model)
+            yield rendered_batch(batch.name, batch.items, outcomes, self._job.model.model)
 
 
 class Killed(BaseException):
@@ -116,7 +117,7 @@ class Killed(BaseException):
 
 def run(
     job: BulkJob, folder: Path, execute: Any, rows: Sequence[Row] | None = None, layout: Layout = "parquet"
-) -> Summary:
+) -> JobSummary:
     return run_job(rows_of() if rows is None else rows, job, folder, layout, execute, lambda progress: None)
 
 
@@ -279,7 +280,7 @@ def wav(seconds: float, channels: int = 1, rate: int = 16_000) -> bytes:
 
 
 def recording_items(job: BulkJob, sounds: Sequence[bytes]) -> list[WorkItem]:
-    found = [Recording("x", None, f"{number:064x}", len(sound)) for number, sound in enumerate(sounds)]
+    found = [RecordingSource("x", None, f"{number:064x}", len(sound)) for number, sound in enumerate(sounds)]
     return [item_of(Row(str(number), recording=one), job) for number, one in enumerate(found)]
 
 
@@ -287,7 +288,7 @@ def recording_row(folder: Path) -> Row:
     """A second of sound in a file."""
     sound = wav(1)
     (folder / "a.wav").write_bytes(sound)
-    where = Recording(str(folder / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound))
+    where = RecordingSource(str(folder / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound))
     return Row("a", recording=where)
 
 
@@ -348,18 +349,18 @@ def test_killed_while_the_output_is_written_it_ends_with_the_same_bytes(
     job = speech_job()
     run(job, tmp_path / "calm", Here(job), layout=layout)
 
-    def killed(self: Store, names: set[str]) -> None:
+    def killed(self: JobStore, names: set[str]) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "forget", killed)
+        patched.setattr(JobStore, "forget", killed)
         with pytest.raises(Killed):
             run(job, tmp_path / "rough", Here(job), layout=layout)
     again = Here(job)
     run(job, tmp_path / "rough", again, layout=layout)
     assert again.made == []
     assert contents(tmp_path / "rough") == contents(tmp_path / "calm")
-    assert Store(tmp_path / "rough").done() == set()
+    assert JobStore(tmp_path / "rough").done() == set()
 
 
 def test_every_row_is_there_once_in_the_order_of_the_input(tmp_path: Path) -> None:
@@ -395,10 +396,10 @@ def test_a_folder_has_a_file_for_each_row_and_a_manifest(tmp_path: Path) -> None
 @pytest.mark.parametrize("layout", ["parquet", "folder"])
 def test_stems_of_one_job_are_the_recordings_of_another(tmp_path: Path, layout: Layout) -> None:
     job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
-    stems = [Result(1.0, stem=name, audio=wav(1), format="wav") for name in ("speech", "rest")]
+    stems = [RowResult(1.0, stem=name, audio=wav(1), format="wav") for name in ("speech", "rest")]
 
-    def separated(batches: Sequence[Batch]) -> Iterator[Made]:
-        yield from (made_of(batch.name, batch.items, [stems], job.model.model) for batch in batches)
+    def separated(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
+        yield from (rendered_batch(batch.name, batch.items, [stems], job.model.model) for batch in batches)
 
     run(job, tmp_path / "apart", separated, [recording_row(tmp_path)], layout)
     written = tmp_path / "apart" / ("part-00000.parquet" if layout == "parquet" else "manifest.jsonl")
@@ -518,19 +519,19 @@ def test_ids_of_many_bytes_have_files_of_their_own(tmp_path: Path) -> None:
 
 def test_two_jobs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
     job = speech_job()
-    with Store(tmp_path).locked(), pytest.raises(MotetError, match="Another job"):
+    with JobStore(tmp_path).locked(), pytest.raises(MotetError, match="Another job"):
         run(job, tmp_path, Here(job))
 
 
 def test_halves_that_a_killed_job_left_are_swept(tmp_path: Path) -> None:
     ours = [".part-00000.parquet.0123abcd.half", ".manifest.jsonl.0123abcd.half", "audio/.漢.wav.0123abcd.half"]
     others = [".mine.half", "audio/mine.half", ".other.txt.0123abcd.half"]
-    with Store(tmp_path).locked():
-        Store(tmp_path).write_record({})
+    with JobStore(tmp_path).locked():
+        JobStore(tmp_path).write_record({})
         (tmp_path / "audio").mkdir()
         for name in (f"{FOLDER}/parts/.x.0.half", *ours, *others):
             (tmp_path / name).write_text("half")
-    with Store(tmp_path).locked():
+    with JobStore(tmp_path).locked():
         assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.half")) == sorted(others)
 
 
@@ -549,7 +550,7 @@ def test_progress_counts_what_earlier_runs_did(tmp_path: Path) -> None:
     job = speech_job()
     with pytest.raises(Killed):
         run(job, tmp_path, Here(job, dies_after=2))
-    told: list[Progress] = []
+    told: list[JobProgress] = []
     run_job(rows_of(), job, tmp_path, "parquet", Here(job), told.append)
     assert 0 < told[0].rows < told[0].of_rows == told[-1].rows == len(TEXTS)
     assert told[0].new_size == 0
@@ -559,7 +560,7 @@ def test_progress_counts_what_earlier_runs_did(tmp_path: Path) -> None:
 def test_progress_counts_equal_rows_and_those_that_could_not_be_read(tmp_path: Path) -> None:
     job = speech_job()
     rows = [Row(f"{number}", text) for number, text in enumerate(["One.", "One.", "poison", "poison", "Two."])]
-    told: list[Progress] = []
+    told: list[JobProgress] = []
     run_job([*rows, Row("bad", fault="Nothing.")], job, tmp_path, "parquet", Here(job), told.append)
     assert [(now.rows, now.failed) for now in told] == [(1, 1), (6, 3)]
     assert told[-1].of_rows == 6
@@ -569,7 +570,7 @@ def test_after_deaths_each_batch_is_kept_as_soon_as_its_items_are_there(tmp_path
     job = speech_job()
     here, singles = Here(job), itertools.count()
 
-    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
         if any(len(batch.items) > 1 for batch in batches):
             return  # every worker died
         for made in here(batches):
@@ -579,7 +580,7 @@ def test_after_deaths_each_batch_is_kept_as_soon_as_its_items_are_there(tmp_path
 
     with pytest.raises(Killed):
         run(job, tmp_path, execute)
-    assert len(Store(tmp_path).done()) == 1
+    assert len(JobStore(tmp_path).done()) == 1
 
 
 def test_the_table_keeps_every_kind_of_outcome() -> None:
@@ -594,8 +595,8 @@ def test_the_table_keeps_every_kind_of_outcome() -> None:
 # --- Telling
 
 
-def progress(items: int, new: int, seconds: float) -> Progress:
-    return Progress(items, 100, items * 10, 1000, new, seconds, 0)
+def progress(items: int, new: int, seconds: float) -> JobProgress:
+    return JobProgress(items, 100, items * 10, 1000, new, seconds, 0)
 
 
 def test_pace_counts_from_the_first_batch() -> None:
@@ -1132,10 +1133,10 @@ class Stopped(ToneEngine):
 def test_a_row_in_which_the_model_was_stopped_says_so_and_is_counted(layout: Layout, tmp_path: Path) -> None:
     job = speech_job()
 
-    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
         for batch in batches:
             outcomes = renderer_of(job, Stopped()).render(batch.items, [None] * len(batch.items))
-            yield made_of(batch.name, batch.items, outcomes, job.model.model)
+            yield rendered_batch(batch.name, batch.items, outcomes, job.model.model)
 
     rows = rows_of(["This ends.", "And again and again it says this. Then it ends.", "..."])
     summary = run(job, tmp_path, execute, rows, layout)

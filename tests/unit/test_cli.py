@@ -25,7 +25,7 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 from cluster.bulk import output, rows
-from cluster.bulk.run import Summary
+from cluster.bulk.run import JobSummary
 from cluster.hardware import HardwareClass, Kind
 from cluster.models import Model
 from deployments.audio import encode
@@ -712,9 +712,9 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
         monkeypatch.setenv(name, "x")  # the command sets them in this process, and they are put back
     asked: dict[str, Any] = {}
 
-    def record(inputs: Sequence[Path], task: str, *wishes: Any, **more: Any) -> Summary:
+    def record(inputs: Sequence[Path], task: str, *wishes: Any, **more: Any) -> JobSummary:
         asked.update(more, inputs=inputs, task=task, wishes=wishes)
-        return Summary(rows=5, failed=2, stopped=1, seconds=7200.0, made_seconds=3600.0, files=("a", "b"))
+        return JobSummary(rows=5, failed=2, stopped=1, seconds=7200.0, made_seconds=3600.0, files=("a", "b"))
 
     monkeypatch.setattr(bulk, "run", record)
     options = ("--task", "separation", "--stems", "speech, background", "--layout", "folder", "-f", "flac", "--json")
@@ -735,7 +735,7 @@ def test_a_stopped_bulk_job_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_BACKEND_LOG_LEVEL"):
         monkeypatch.setenv(name, "x")
 
-    def stopped(*_: Any, **__: Any) -> Summary:
+    def stopped(*_: Any, **__: Any) -> JobSummary:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bulk, "run", stopped)

@@ -61,7 +61,7 @@ def test_what_cannot_be_spoken_with_is_logged_and_left_out(tmp_path: Path, logge
     (folder / "folder.wav").mkdir()
     assert ClipVoices(tmp_path, Listener(), rate=24_000, most=4).names == ("ada", "ben")
     for name in ("a,b", "cut", "text", "empty", "folder"):
-        assert f"{name}.wav is no voice" in logged.text
+        assert f"{name}.wav is not used as a voice" in logged.text
 
 
 def test_a_clip_may_end_in_capitals(tmp_path: Path) -> None:
@@ -84,6 +84,6 @@ def test_a_clip_that_is_lost_later_is_not_found(tmp_path: Path, data: bytes | No
     file.unlink()
     if data is not None:
         file.write_bytes(data)
-    with pytest.raises(MotetError, match="'ada' is not there now: its clip.*another voice") as caught:
+    with pytest.raises(MotetError, match="'ada' is not available: its clip.*another voice") as caught:
         voices.of_request(SpeechRequest(("Yes.",), "ben,ada"))
     assert (caught.value.failure.kind, caught.value.failure.param) == ("not_found", "voice")

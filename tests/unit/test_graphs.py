@@ -92,7 +92,7 @@ def test_what_was_asked_for_in_vain_is_captured_in_an_idle_moment() -> None:
 def test_what_was_forgotten_is_captured_again() -> None:
     step = runner(Remembering())
     step.capture(Bucket(1, 8))
-    step.forget()
+    step.drop_graphs()
     step(rows(1), 1)
     assert step.counts.plain == 1
     assert step.capture_one_wanted() and not step.capture_one_wanted()
@@ -125,7 +125,7 @@ def test_what_cannot_be_captured_is_not_tried_again_until_everything_is_forgotte
         step(rows(1), 1)
         step.capture_one_wanted()
     assert step.counts.failures == 1
-    step.forget()
+    step.drop_graphs()
     step(rows(1), 1)
     assert step.capture_one_wanted()
     assert step.counts.failures == 2

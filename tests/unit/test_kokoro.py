@@ -1,4 +1,4 @@
-"""The KokoroModel engine: the shared properties on a tiny seeded model, and parity with its own package on the real weights."""
+"""The Kokoro engine: the shared properties on a tiny seeded model, and parity with its own package on the real weights."""
 
 from __future__ import annotations
 

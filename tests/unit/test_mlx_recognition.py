@@ -56,7 +56,7 @@ class Remembering:
 @pytest.fixture(scope="module")
 def engine() -> MlxRecognition:
     loaded = load()
-    model = loaded._listener._model  # type: ignore[attr-defined]
+    model = loaded._driver._model  # type: ignore[attr-defined]
     model.encoder = Remembering(model.encoder)
     return loaded
 
@@ -92,7 +92,7 @@ def test_windows_share_one_encoder_batch(engine: MlxRecognition, monkeypatch: py
         )
         return [result] * mels.shape[0]
 
-    monkeypatch.setattr(engine._listener._model, "decode", decode)  # type: ignore[attr-defined]
+    monkeypatch.setattr(engine._driver._model, "decode", decode)  # type: ignore[attr-defined]
     window = Window(spoken(SENTENCES[0], 16_000), 0.0, RecognitionOptions())
     transcripts = engine.recognize([window, window, window], window.options)
     assert shapes == [(3, 3000, 80)]
@@ -102,7 +102,7 @@ def test_windows_share_one_encoder_batch(engine: MlxRecognition, monkeypatch: py
 def test_spectrograms_are_made_on_the_cpu_stream_and_the_network_is_not(
     engine: MlxRecognition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener: Any = engine._listener
+    listener: Any = engine._driver
     inside, where = [False], list[tuple[str, bool]]()
 
     @contextmanager

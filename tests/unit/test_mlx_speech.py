@@ -77,7 +77,7 @@ def together(engine: MlxSpeech, requests: Sequence[SpeechRequest]) -> list[list[
 
 def test_the_session_advances_everybody_at_once(greedy: MlxSpeech, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    draw = type(greedy._way._session._model)._sample_token_batch  # type: ignore[attr-defined]
+    draw = type(greedy._driver._session._model)._sample_token_batch  # type: ignore[attr-defined]
 
     def counted(self: Any, logits: Any, **options: Any) -> Any:
         if options.get("generated_tokens_per_seq"):
@@ -86,7 +86,7 @@ def test_the_session_advances_everybody_at_once(greedy: MlxSpeech, monkeypatch: 
 
     requests = [SpeechRequest(TEXTS[n % 4][:1], "anna", seed=n) for n in range(6)]
     alone = [joined(speak(greedy, request)) for request in requests]
-    model = greedy._way._session._model  # type: ignore[attr-defined]
+    model = greedy._driver._session._model  # type: ignore[attr-defined]
     monkeypatch.setattr(model._sample_token_batch, "_draw", lambda *a, **o: counted(model, *a, **o))
     spoken = [joined(chunks) for chunks in together(greedy, requests)]
     assert max(sizes) == 6
@@ -97,7 +97,7 @@ def test_the_session_advances_everybody_at_once(greedy: MlxSpeech, monkeypatch: 
 
 def test_a_stream_that_leaves_frees_its_row(greedy: MlxSpeech) -> None:
     engine = greedy
-    session = engine._way._session  # type: ignore[attr-defined]
+    session = engine._driver._session  # type: ignore[attr-defined]
     stays, leaves = (engine.open(SpeechRequest(("One, two, three.",), "anna", seed=n)) for n in (3, 4))
     engine.step([stays, leaves])
     before = len(session)
@@ -125,7 +125,7 @@ def test_a_finished_piece_waits_for_a_stream_that_was_left_out_of_the_step(engin
 
 def test_a_text_that_breaks_the_batch_fails_alone(engine: MlxSpeech, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library fails the whole step; the others begin their pieces again and nobody hears of it."""
-    model = engine._way._session._model  # type: ignore[attr-defined]
+    model = engine._driver._session._model  # type: ignore[attr-defined]
     prepare = model._prepare_generation_inputs
 
     def picky(text: str, **options: Any) -> Any:
@@ -152,7 +152,7 @@ def test_a_text_that_breaks_the_batch_fails_alone(engine: MlxSpeech, monkeypatch
 
 
 def test_a_session_that_breaks_twice_says_so(engine: MlxSpeech, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = engine._way._session._model  # type: ignore[attr-defined]
+    model = engine._driver._session._model  # type: ignore[attr-defined]
     monkeypatch.setattr(model, "_codec_embeds_for_tokens", lambda tokens: 1 / 0)
     utterance = engine.open(SpeechRequest(("Yes.",), "anna"))
     for _ in range(3):

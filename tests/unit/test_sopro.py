@@ -14,7 +14,7 @@ import pytest
 import sentencepiece
 import torch
 
-from deployments.engines.graphs import WITHIN, Bucket, CompiledBackend, apart
+from deployments.engines.graphs import WITHIN, Bucket, CompiledBackend, relative_error
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.transformer import PROMPT_BLOCK
 from deployments.engines.options import checked
@@ -24,7 +24,7 @@ from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, SoproTokenizer
 from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
 from deployments.errors import MotetError
-from tests.load.voices import logits_step
+from tests.load.voices_sopro import logits_step
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
 from tests.unit.forced_path import Path as ForcedPath
 from tests.unit.sopro_models import RATE, write_tiny
@@ -87,6 +87,11 @@ class TestInt8(Followed, Int8Properties):
     @pytest.fixture
     def exact(self, folder: Path) -> SoproEngine:
         return loaded(folder)
+
+
+def test_prompts_that_are_read_in_parts_change_no_choice(folder: Path) -> None:
+    """Only the end of a prompt draws a token, however little of it a step reads."""
+    TestInt8().test_batched_equals_single(loaded(folder, precision="int8", read_ms=1e-3, step_ms=1e-3))
 
 
 def test_a_restart_chooses_the_same_kernels_and_says_the_same(folder: Path) -> None:
@@ -173,7 +178,7 @@ def test_a_recorded_step_is_the_plain_one_within_its_bound_in_every_bucket(
     }
     with torch.no_grad():
         assert logits.capture(Bucket(batch, 64)), logits.counts.last_failure
-        assert apart(logits(inputs, 64), logits.step(inputs, 64)) <= WITHIN[precision]
+        assert relative_error(logits(inputs, 64), logits.step(inputs, 64)) <= WITHIN[precision]
     assert logits.counts.replayed == 1
 
 

@@ -1,8 +1,7 @@
-"""hibari: a small English voice (ONNX, 24 kHz) that speaks much faster than real time on one core.
+"""hibari: a small English voice (ONNX, 24 kHz), many times faster than real time on one core.
 
 The network takes one sentence at a time, so each of the replica's threads speaks for one utterance, with one ONNX Runtime
-thread. A step speaks some sentences of an utterance's next piece and ends as soon as one of its utterances is that far
-(`utterance_threads.py`).
+thread. A step speaks the next sentences of a piece, and ends as soon as one utterance has audio (`utterance_threads.py`).
 """
 
 from __future__ import annotations
@@ -25,14 +24,15 @@ from deployments.errors import fail
 from deployments.text.english import readable
 
 STEP_MS = 40.0
-"""How long a step may be expected to take, where a piece has a sentence's end to stop at."""
+"""The target duration of a step, for a piece of several sentences."""
 FIRST_PHONEMES_PER_SECOND = 2000.0
-"""Taken for the speed until it is measured: about 120 times real time."""
+"""The assumed speed before the first measurement: about 120 times real time."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class HibariUtterance(PieceUtterance):
-    """What is left to say, and by whom: the rest of a piece that was begun is `parts`, in phonemes, with its `noise`."""
+    """The state of a stream and its voice. `parts` are the remaining sentences of the current piece, in phonemes, and `noise`
+    is its generator."""
 
     voice: str
     parts: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class HibariUtterance(PieceUtterance):
 
 @dataclass(frozen=True, slots=True)
 class _SpokenSentences:
-    """Some sentences of a piece, and what the rest of it goes on with."""
+    """The samples of some sentences of a piece, and the state to continue the piece with."""
 
     samples: Samples
     rest: tuple[str, ...]
@@ -54,8 +54,8 @@ class HibariEngine:
     def __init__(self, spec: EngineSpec) -> None:
         self._voices = {name: _voice(name, path) for name, path in _voice_files(spec)}
         if not self._voices:
-            raise fail("unavailable", f"{spec.folder} holds no hibari voice.", "Check the model's source.")
-        self._lanes: UtteranceThreads[_SpokenSentences] = UtteranceThreads(spec.threads, "hibari")
+            raise fail("unavailable", f"{spec.folder} contains no hibari voice.", "Check the model's source.")
+        self._threads: UtteranceThreads[_SpokenSentences] = UtteranceThreads(spec.threads, "hibari")
         self._pace = StepPace(_step_ms(spec) / 1000, FIRST_PHONEMES_PER_SECOND)
         for voice in self._voices.values():
             _ = voice.g2p  # loads the lexicon now rather than in the first request
@@ -63,11 +63,11 @@ class HibariEngine:
     @property
     def concurrency(self) -> int:
         """Utterances that are spoken at the same time."""
-        return self._lanes.count
+        return self._threads.count
 
     @property
     def traits(self) -> SpeechTraits:
-        """24 kHz. Asked for more than 1.5, the voice falls ever further behind it."""
+        """24 kHz. Above a speed of 1.5 the voice is slower than requested."""
         voices = tuple(
             Voice(name, VOICES[name]["language"], f"{VOICES[name]['accent']} {VOICES[name]['gender']}")
             for name in self._voices
@@ -85,24 +85,24 @@ class HibariEngine:
         return float(len(request.pieces[0]))
 
     def cost(self, utterance: HibariUtterance) -> float:
-        """Phonemes, which are about as many as characters, that the next step takes; characters of a piece not begun."""
+        """Phonemes in the next step; for a new piece its characters, which are about as many."""
         if utterance.parts:
             return float(sum(map(len, utterance.parts[: self._pace.fitting(utterance.parts)])))
         return float(len(utterance.pieces[utterance.position]))
 
     def step(self, utterances: Sequence[HibariUtterance]) -> list[AudioChunk | Exception]:
         """The next sentences of at least one utterance. The chunks of the others are `pending`."""
-        results = self._lanes.step({utterance: partial(self._speak, utterance) for utterance in utterances})
-        return [_told(utterance, results.get(utterance)) for utterance in utterances]
+        results = self._threads.step({utterance: partial(self._speak, utterance) for utterance in utterances})
+        return [_chunk(utterance, results.get(utterance)) for utterance in utterances]
 
     def close(self, utterance: HibariUtterance) -> None:
-        """Forgets what was not spoken."""
+        """Drops the pieces that were not spoken."""
         utterance.closed = True
         utterance.pieces = ()
-        self._lanes.forget(utterance)
+        self._threads.forget(utterance)
 
     def _speak(self, utterance: HibariUtterance) -> _SpokenSentences:
-        """Runs on a thread of the lanes, and changes nothing of the utterance: it is read meanwhile."""
+        """Runs on a worker thread. It must not change the utterance, which the engine's thread reads meanwhile."""
         voice, request, parts, noise = (
             self._voices[utterance.voice],
             utterance.request,
@@ -110,7 +110,7 @@ class HibariEngine:
             utterance.noise,
         )
         if noise is None:
-            # A piece's noise depends on nothing but the seed and its place, so it sounds the same in any batch.
+            # The noise depends only on the seed and the index of the piece, so a piece sounds the same in any batch.
             noise = np.random.default_rng([request.seed, utterance.index])
             parts = tuple(_parts(voice, utterance.pieces[utterance.position]))
         count = self._pace.fitting(parts)
@@ -121,8 +121,8 @@ class HibariEngine:
         return _SpokenSentences(np.concatenate(samples), parts[count:], noise)
 
 
-def _told(utterance: HibariUtterance, result: _SpokenSentences | Exception | None) -> AudioChunk | Exception:
-    """What a step brought the utterance, which goes on from there; None where it is not that far."""
+def _chunk(utterance: HibariUtterance, result: _SpokenSentences | Exception | None) -> AudioChunk | Exception:
+    """The chunk for a worker's result, and the utterance's next state; a pending chunk for None."""
     index, text = utterance.index, utterance.pieces[utterance.position]
     if result is None:
         return AudioChunk(SILENCE, SAMPLE_RATE, index, text, last=False, pending=True, piece_over=False)
@@ -136,15 +136,15 @@ def _told(utterance: HibariUtterance, result: _SpokenSentences | Exception | Non
 
 
 def _parts(voice: Hibari, text: str) -> Iterator[str]:
-    """The phonemes of a piece, as many at a time as the network takes. The package cuts long sentences at clauses; one
-    without any, such as a long number, is cut between words: time and memory grow with the longest part."""
+    """The phonemes of a piece, in parts that the network takes. The package cuts long sentences at clauses; a sentence
+    without clauses, such as a long number, is cut between words here, because time and memory grow with the longest part."""
     for phonemes in voice.phonemize(readable(text)):
         yield from cut_at_spaces(phonemes, MAX_PHONEMES)
 
 
 def _voice(name: str, path: Path) -> Hibari:
-    """A voice whose memory goes back to the allocator. ONNX Runtime's own arena keeps what the longest sentence took for
-    ever, and its memory patterns a plan for every length; the speed is the same without both."""
+    """A voice that returns its memory to the allocator. ONNX Runtime's arena would keep what the longest sentence needed, and
+    its memory patterns one plan for each length; the speed without them is the same."""
     voice = Hibari(voice=name, model=str(path), threads=1)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -1,8 +1,8 @@
-"""Threads that work beside each other, each on one utterance, for engines whose network takes one sentence at a time.
+"""Worker threads that each work on one utterance, for an engine whose network takes one sentence at a time.
 
-A step over several utterances would end with the longest. So a step ends as soon as one utterance is done: the threads go
-on with the others, whose chunks are pending, and the next step takes up what they have made. Meanwhile the caller chooses
-who gets the free thread: one thread never waits for another, and a newcomer for no more than the first to end.
+If a step waited for all of its utterances, it would take as long as the longest. So a step ends as soon as one utterance is
+done. The threads continue with the others, and a later step collects their results. The caller chooses which utterance gets
+the next free thread, so a new utterance waits only for the first thread that becomes free.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 SMOOTHING = 0.2
-"""Weight of the newest step in the running mean of the speed."""
+"""Weight of the newest step in the moving average of the speed."""
 
 
 class UtteranceThreads(Generic[Result]):
-    """`count` threads. Belongs to the engine's thread, but for the calls that it makes on its own ones."""
+    """`count` worker threads. All methods run on the engine's thread; the calls run on the workers."""
 
     def __init__(self, count: int, name: str) -> None:
         self.count = count
@@ -29,18 +29,18 @@ class UtteranceThreads(Generic[Result]):
         self._forgotten: list[Future[Result]] = []
 
     def step(self, calls: Mapping[object, Callable[[], Result]]) -> dict[object, Result | Exception]:
-        """Begins calls in their order while a thread is free, and waits until at least one of `calls` is done, be it begun
-        in this step or before. Returns what is done by its key; what a call raised stands in its place."""
+        """Starts calls in their order while a thread is free, and waits until at least one of `calls` is done, started in
+        this step or before. Returns the results that are done by their key; an exception that a call raised is its result."""
         while True:
             self._begin(calls)
             mine = [key for key in calls if key in self._under_way]
             if not calls or any(self._under_way[key].done() for key in mine):
                 return {key: self._take(key) for key in mine if self._under_way[key].done()}
-            # Others' work may end first: its thread then begins with what waits here.
+            # Another utterance may end first: its thread then takes a call that waits here.
             wait(self._running(), return_when=FIRST_COMPLETED)
 
     def forget(self, key: object) -> None:
-        """Nobody takes up what is made for this key. A call that was begun runs to its end."""
+        """Drops the result for this key. A call that has started runs to its end."""
         if (call := self._under_way.pop(key, None)) is not None:
             self._forgotten.append(call)
 
@@ -62,7 +62,7 @@ class UtteranceThreads(Generic[Result]):
 
 
 class StepPace:
-    """How much of a text one step takes: as much as is expected to take `step_s`, by the speed that was measured."""
+    """How much text fits in a step of `step_s` seconds, from the measured speed."""
 
     def __init__(self, step_s: float, first_speed: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self._step_s = step_s
@@ -70,7 +70,7 @@ class StepPace:
         self._clock = clock
 
     def fitting(self, parts: Sequence[Sequence[object]]) -> int:
-        """How many of the next parts fit in a step: at least one, if there is any."""
+        """The number of next parts that fit in a step: at least one, if there is any."""
         left = self._step_s * self._speed
         for number, part in enumerate(parts):
             left -= len(part)
@@ -80,7 +80,7 @@ class StepPace:
 
     @contextmanager
     def measured(self, length: int) -> Iterator[None]:
-        """Inside, parts of this length together are worked on."""
+        """Measures the block, which works on parts of this total length."""
         began = self._clock()
         yield
         taken = max(self._clock() - began, 1e-6)

@@ -1,4 +1,4 @@
-"""Kokoro as a speech engine: a step is the next piece of every utterance, as one batch."""
+"""The Kokoro speech engine: a step speaks the next piece of every utterance, as one batch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from deployments.errors import fail
 from deployments.text import voice_mix
 
 PADDING: Mapping[str, float] = {"cpu": 0.0, "cuda": 0.5}
-"""How much padding the vocoder takes for a larger batch. A CPU is as busy with one row as with many."""
+"""The share of padding that the vocoder accepts for a larger batch. A CPU is fully used by one row."""
 
 PRECISIONS = ("float32", "int8")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class KokoroUtterance(PieceUtterance):
-    """What is left to say: the pieces from `position` on, of which `lines` are what is left of the first.
+    """The state of a stream. `lines` are the remaining phonemes of the current piece.
 
     A piece with more phonemes than the model takes at once is spoken in several steps.
     """
@@ -55,7 +55,7 @@ class KokoroEngine:
         return SpeechTraits(SAMPLE_RATE, voices, voices[0].id, min_speed=0.5, max_speed=2.0, mixes=True)
 
     def open(self, request: SpeechRequest) -> KokoroUtterance:
-        """Raises `MotetError` (not_found) for a voice that is not here."""
+        """Raises `MotetError` (not_found) for an unknown voice."""
         mix = voice_mix.parse(request.voice, self._known)
         language = language_of(max(mix.shares, key=lambda share: share[1])[0])
         pack = sum((share * self._voices[name] for name, share in mix.shares), start=torch.zeros(1))
@@ -66,7 +66,7 @@ class KokoroEngine:
         return float(len(request.pieces[0]))
 
     def cost(self, utterance: KokoroUtterance) -> float:
-        """Characters of the next piece, which its length in time follows closely."""
+        """Characters of the next piece, to which its duration is nearly proportional."""
         return float(len(utterance.pieces[utterance.position]))
 
     def step(self, utterances: Sequence[KokoroUtterance]) -> list[AudioChunk | Exception]:
@@ -82,7 +82,7 @@ class KokoroEngine:
         ]
 
     def close(self, utterance: KokoroUtterance) -> None:
-        """Forgets the pieces that were not spoken."""
+        """Drops the pieces that were not spoken."""
         utterance.closed = True
         utterance.pieces = utterance.lines = ()
 
@@ -92,7 +92,7 @@ class KokoroEngine:
         return name
 
     def _prepared(self, utterance: KokoroUtterance) -> KokoroInput | Exception | None:
-        """What the utterance says next; None when there is nothing in its piece that can be said."""
+        """The model's input for the utterance's next line; None if the line has no phonemes of the vocabulary."""
         try:
             if not utterance.lines:
                 phonemes = self._phonemes.of(utterance.pieces[utterance.position], utterance.language)
@@ -107,7 +107,7 @@ class KokoroEngine:
         tokens = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary]
         if not tokens:
             return None
-        # A voice has a style for each number of phonemes.
+        # A voice has one style for each number of phonemes.
         style = utterance.pack[min(len(phonemes), len(utterance.pack)) - 1, 0]
         return KokoroInput(tokens, style, utterance.request.speed)
 
@@ -129,7 +129,7 @@ def _is_sound(line: KokoroInput | Exception | None) -> bool:
 
 
 def _seed(utterance: KokoroUtterance) -> list[int]:
-    """A line's noise depends on nothing but the seed and its place, so it sounds the same in any batch."""
+    """A line's noise depends only on the seed and the line's index, so it sounds the same in any batch."""
     return [utterance.request.seed, utterance.index, utterance.spoken_lines]
 
 
@@ -146,23 +146,21 @@ def _advance(utterance: KokoroUtterance, samples: Samples) -> AudioChunk:
 
 
 def cut(phonemes: str, most: int) -> tuple[str, ...]:
-    """Phonemes in parts of at most `most`, at a space where there is one."""
+    """Phonemes in parts of at most `most`, cut at spaces where possible."""
     return tuple(part for part in cut_at_spaces(phonemes, most) if part.strip())
 
 
 def _voices(folder: Path) -> dict[str, Tensor]:
     files = sorted((folder / "voices").glob("*.safetensors"))
     if not files:
-        raise fail("unavailable", f"{folder} holds no KokoroModel voices.", "Check the model's source.")
+        raise fail("unavailable", f"{folder} contains no Kokoro voices.", "Check the model's source.")
     return {file.stem: load_file(file)["voice"] for file in files}
 
 
 def load(spec: EngineSpec) -> KokoroEngine:
     """Loads the model and its voices from `spec.folder`."""
     if spec.device not in PADDING:
-        raise fail(
-            "unsupported", f"This KokoroModel does not run on {spec.device}.", f"Place it on {' or '.join(PADDING)}."
-        )
+        raise fail("unsupported", f"Kokoro does not run on {spec.device}.", f"Place it on {' or '.join(PADDING)}.")
     precision = _precision(spec)
     torch.set_num_threads(spec.threads)
     folder = Path(spec.folder)
@@ -175,8 +173,8 @@ def load(spec: EngineSpec) -> KokoroEngine:
 def _precision(spec: EngineSpec) -> str:
     precision = spec.options.get("precision", "float32")
     if set(spec.options) - {"precision"} or precision not in PRECISIONS:
-        cause = f"Kokoro's options are not {dict(spec.options)}."
+        cause = f"Kokoro's options {dict(spec.options)} are not valid."
         raise fail("invalid", cause, f"The only one is precision: {' or '.join(PRECISIONS)}.", param="options")
     if precision == "int8" and spec.device != "cpu":
-        raise fail("unsupported", "Int8 is for the cpu placement.", "Leave out the option precision.", param="options")
+        raise fail("unsupported", "Precision int8 runs on a CPU only.", "Remove the option precision.", param="options")
     return str(precision)

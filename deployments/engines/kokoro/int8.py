@@ -1,6 +1,7 @@
-"""Convolutions in 8-bit integers on an x86 CPU: three to four times as fast, at the precision of the int8 export.
+"""Int8 convolutions for x86 CPUs: three to four times as fast, with the precision of the int8 export.
 
-Weights have a scale a channel, what goes in has a scale a row, found as it comes: a row sounds the same in every batch.
+Weights have one scale for each channel. Activations have one scale for each row, computed at run time, so a row sounds the
+same in every batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ ZERO = 128
 
 
 class Int8Conv(nn.Module):
-    """Does what a `Conv` without stride does, to about one per cent."""
+    """An int8 version of a `Conv` without stride, accurate to about one per cent."""
 
     def __init__(self, conv: Conv) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class Int8Conv(nn.Module):
         return packed
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, width, channels), which is written to; the same width."""
+        """(rows, width, channels) to the same width; overwrites its input."""
         rows = [self._row(x[row : row + 1]) for row in range(len(x))]
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
@@ -47,7 +48,7 @@ class Int8Conv(nn.Module):
         low, high = torch.aminmax(x)
         scale = max(-float(low), float(high), 1e-8) / 127
         levels = torch.add(self._half, x, alpha=1 / scale, out=x).to(torch.uint8)
-        # A dilated convolution is several plain ones over every second, third... value, and those are twice as fast.
+        # A dilated convolution equals several plain ones over every second, third, ... value, which are twice as fast.
         width, phases = x.shape[1], self._dilation
         if phases > 1:
             levels = functional.pad(levels, (0, 0, 0, -width % phases), value=ZERO)
@@ -58,7 +59,7 @@ class Int8Conv(nn.Module):
         return y.squeeze(2).permute(2, 0, 1).reshape(1, -1, y.shape[1])[:, :width]
 
     def _convolved(self, levels: Tensor, scale: float) -> Tensor:
-        """(rows, channels, 1, width) of bytes around `ZERO`, as `linear.py` multiplies them."""
+        """(rows, channels, 1, width) of bytes around `ZERO`, multiplied as in `lm/linear.py`."""
         if SUMS_BYTES_EXACTLY:
             return self._sums(levels, scale, ZERO, self._scales, self._bias)
         half = levels >> 1
@@ -75,7 +76,8 @@ class Int8Conv(nn.Module):
 
 
 def with_int8_convolutions(model: nn.Module) -> None:
-    """Replaces those convolutions of the vocoder that cost most. Raises `MotetError` where the CPU's library has none."""
+    """Replaces the vocoder's most expensive convolutions. Raises `MotetError` (unsupported) if the CPU has no int8
+    convolutions."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         raise fail("unsupported", "Int8 convolutions need an x86 CPU.", "Set the option precision: float32.")
     for block in model.modules():

@@ -1,4 +1,4 @@
-"""The whole of KokoroModel: tokens of many rows to the sound of each."""
+"""The Kokoro model: the tokens of many rows to their samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from deployments.errors import fail
 
 @dataclass(frozen=True)
 class KokoroInput:
-    """What one row says: token ids without the end marks, a voice's style (2 * style_dim,), and a speed."""
+    """One row's input: token ids without the end tokens, a voice's style (2 * style_dim,), and a speed."""
 
     tokens: Sequence[int]
     style: Tensor
@@ -29,7 +29,7 @@ class KokoroInput:
 
 
 class KokoroModel(nn.Module):
-    """Built from the `config.json` that comes with the weights."""
+    """Built from the `config.json` of the weights."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class KokoroModel(nn.Module):
     def forward(self, lines: Sequence[KokoroInput], noise: Noise, most_padding: float = 1.0) -> list[Tensor]:
         """The samples (n,) of each line, float32 at 24 kHz.
 
-        All lines are one padded batch up to their durations; then those go together of which at most the share
+        Up to the durations all lines are one padded batch. The vocoder then runs on groups in which at most the share
         `most_padding` is padding.
         """
         device = self.bert_encoder.weight.device
@@ -100,7 +100,7 @@ def _of_group(noise: Noise, group: Sequence[int], position: int, samples: int) -
 
 
 def _spoken(durations: Tensor, frames: RaggedRows) -> Tensor:
-    """Which phoneme is spoken in each frame, (rows, frames)."""
+    """The phoneme of each frame, (rows, frames)."""
     positions = torch.arange(frames.width, device=durations.device).expand(len(durations), -1).contiguous()
     ends = durations.cumsum(dim=1)
     return torch.searchsorted(ends, positions, right=True).clamp(max=durations.shape[1] - 1)
@@ -113,10 +113,10 @@ def _taken(x: Tensor, spoken: Tensor, frames: RaggedRows) -> Tensor:
 
 
 def load_model(folder: Path) -> KokoroModel:
-    """The model in `folder`: `config.json` and one safetensors file. Raises `MotetError` when they are not there."""
+    """The model in `folder`: `config.json` and one safetensors file. Raises `MotetError` if they are missing."""
     weights = sorted(folder.glob("*.safetensors"))
     if len(weights) != 1 or not (folder / "config.json").is_file():
-        raise fail("unavailable", f"{folder} holds no KokoroModel model.", "Check the model's source.")
+        raise fail("unavailable", f"{folder} contains no Kokoro model.", "Check the model's source.")
     with torch.device("meta"):  # the weights come from the file: none are drawn first
         model = KokoroModel(json.loads((folder / "config.json").read_text()))
     model.load_state_dict(folded(load_file(weights[0])), assign=True)
@@ -124,9 +124,9 @@ def load_model(folder: Path) -> KokoroModel:
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict by the package's names as `KokoroModel` takes it: without weight normalisation, channels last.
+    """Converts a state dict of the package to `KokoroModel`'s names: weight normalisation folded, channels last.
 
-    Left out is what has no effect: ALBERT's pooler and the identity affine of AdaIN.
+    ALBERT's pooler and the identity affine of AdaIN have no effect and are left out.
     """
     plain = {name: tensor for name, tensor in state.items() if not name.endswith((".weight_g", ".weight_v"))}
     for name in state:
@@ -137,7 +137,8 @@ def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    """The directions of an LSTM, `lstm.weight_ih_l0_reverse`, are two modules here: `lstm.backward.weight_ih_l0`."""
+    """The two directions of an LSTM are two modules here: `lstm.weight_ih_l0_reverse` becomes
+    `lstm.backward.weight_ih_l0`."""
     module, _, parameter = name.rpartition(".")
     if "_l0" not in parameter:
         return name
@@ -146,7 +147,7 @@ def _renamed(name: str) -> str:
 
 
 def _arranged(name: str, tensor: Tensor) -> Tensor:
-    """Convolutions (out, in, kernel) get a dimension of height 1; the alphas (1, channels, 1) their channels last."""
+    """Convolutions (out, in, kernel) get a dimension of height 1; the alphas (1, channels, 1) become channels last."""
     if tensor.ndim != 3:
         return tensor
     if name.endswith(".weight"):

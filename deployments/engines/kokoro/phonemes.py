@@ -1,7 +1,7 @@
 """Text to Kokoro's phonemes, by the language of the voice.
 
-The package's way is misaki (https://github.com/hexgrad/misaki), a library a language. Where it is not installed English is
-read by hibari, whose phonemes are misaki's, and Japanese by the wheel that brings the Japanese voices.
+The package uses misaki (https://github.com/hexgrad/misaki), with one library for each language. Without misaki, hibari
+converts English to the same phonemes, and the wheel of the Japanese voices converts Japanese.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ ENGLISH = "a"
 
 @dataclass(frozen=True, slots=True)
 class PhonemizerLanguage:
-    """A language by the letter that its voices' names begin with. `tag` is BCP 47, `letters` its script where not Latin."""
+    """A language, identified by the first letter of its voices' names. `tag` is BCP 47; `letters` matches its script if that
+    is not Latin."""
 
     tag: str
     openers: tuple[Callable[[], Phonemizer], ...]
@@ -33,7 +34,7 @@ class PhonemizerLanguage:
 
 def _misaki_english(*, british: bool) -> Phonemizer:
     english, espeak = importlib.import_module("misaki.en"), importlib.import_module("misaki.espeak")
-    # Without espeak's fallback misaki leaves out words that it does not know.
+    # Without the espeak fallback misaki omits words that it does not know.
     reader = english.G2P(trf=False, british=british, fallback=espeak.EspeakFallback(british=british), unk="")
     return lambda text: str(reader(text)[0])
 
@@ -91,13 +92,13 @@ LANGUAGES: Mapping[str, PhonemizerLanguage] = {
 
 
 def language_of(voice: str) -> str:
-    """The letter of a voice's language; voices of other names speak English."""
+    """The letter of a voice's language. A voice with another name speaks English."""
     letter = voice[:1]
     return letter if letter in LANGUAGES and voice[1:3] in ("f_", "m_") else ENGLISH
 
 
 class Phonemizers:
-    """Phonemizers, opened when their language is first asked for and kept."""
+    """Phonemizers, opened when their language is first needed, and kept."""
 
     def __init__(self, languages: Mapping[str, PhonemizerLanguage] = LANGUAGES) -> None:
         self._languages = languages
@@ -106,8 +107,8 @@ class Phonemizers:
     def of(self, text: str, language: str) -> str:
         """The phonemes of a text.
 
-        A voice of another script reads a text without a letter of it as English. Raises `MotetError` (unsupported) with
-        what to install when nothing here reads the language.
+        A voice of a non-Latin script reads a text without a letter of that script as English. Raises `MotetError`
+        (unsupported), with what to install, if nothing that is installed converts the language.
         """
         letters = self._languages[language].letters
         return self.reader(language if letters is None or letters.search(text) else ENGLISH)(text)
@@ -132,7 +133,7 @@ def _first(language: PhonemizerLanguage) -> Phonemizer:
 def _unread(language: PhonemizerLanguage, reasons: list[str]) -> MotetError:
     return fail(
         "unsupported",
-        f"Nothing that reads {language.tag} is installed here ({'; '.join(reasons)}).",
+        f"No phonemizer for {language.tag} is installed ({'; '.join(reasons)}).",
         f"Run: {language.remedy}",
         param="voice",
         code="language_not_installed",

@@ -1,8 +1,8 @@
-"""Rows of different lengths in one padded tensor, so that a row comes out as it would alone.
+"""Rows of different lengths in one padded tensor, such that each row gives the same result as alone.
 
-Tensors are (rows, width, channels). One rule holds everywhere: beyond a row's length a tensor is zero. Convolutions then see
-the padding that they would see at the end of a row alone, sums over time need no mask, and only what adds a constant (a bias,
-the shift of a norm) must be followed by `clear`.
+Tensors are (rows, width, channels). The invariant: after a row's end a tensor is zero. So convolutions see the padding that a
+single row has, sums over time need no mask, and only operations that add a constant (a bias, the shift of a norm) need a
+`clear` after them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class RaggedRows:
-    """How long each row is: `lengths` (rows,) of a padded `width`. `mask` (rows, width, 1) is None when all are full."""
+    """The lengths (rows,) of rows padded to `width`. `mask` (rows, width, 1) is None if all rows are full."""
 
     lengths: Tensor
     width: int
@@ -31,16 +31,16 @@ class RaggedRows:
         return cls(lengths, width, None if full else _mask(lengths, width))
 
     def resized(self, factor: int, more: int = 0) -> RaggedRows:
-        """Every row `factor` times as long, and `more`."""
+        """The rows after an operation that makes each `factor` times as long, plus `more`."""
         lengths, width = self.lengths * factor + more, self.width * factor + more
         return RaggedRows(lengths, width, None if self.mask is None else _mask(lengths, width))
 
     def clear(self, x: Tensor) -> Tensor:
-        """Zeros beyond each row's end; `x` may be written to."""
+        """Zeros after each row's end; may overwrite `x`."""
         return x if self.mask is None else x.mul_(self.mask)
 
     def turned(self, x: Tensor) -> Tensor:
-        """Each row's own length back to front; what is beyond its end stays."""
+        """Each row reversed within its own length; what follows its end stays."""
         if self.mask is None:
             return x.flip(1)
         positions = torch.arange(self.width, device=x.device)
@@ -49,7 +49,7 @@ class RaggedRows:
         return x.gather(1, order.unsqueeze(-1).expand_as(x))
 
     def centred(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`x` less its mean over each row's own length, and its variance there (rows, 1, channels)."""
+        """`x` minus its mean over each row's own length, and its variance there (rows, 1, channels)."""
         lengths = self.lengths.to(x.dtype)[:, None, None]
         centred = self.clear(x - x.sum(dim=1, keepdim=True) / lengths)
         return centred, centred.square().sum(dim=1, keepdim=True) / lengths
@@ -60,7 +60,7 @@ def _mask(lengths: Tensor, width: int) -> Tensor:
 
 
 def groups(lengths: Sequence[int], most_padding: float) -> list[list[int]]:
-    """Positions of rows that go together, the longest first: at most this share of a group is padding."""
+    """Groups of row indices, the longest rows first, in which at most this share is padding."""
     found: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         group = found[-1] if found else []
@@ -73,7 +73,7 @@ def groups(lengths: Sequence[int], most_padding: float) -> list[list[int]]:
 
 
 class Conv(nn.Module):
-    """A convolution over time. As one of two dimensions with the channels last it is nearly twice as fast on a CPU."""
+    """A convolution over time, computed in two dimensions with channels last, which is nearly twice as fast on a CPU."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, *, dilation: int = 1, stride: int = 1,
@@ -86,7 +86,7 @@ class Conv(nn.Module):
         self._padding = dilation * (kernel - 1) // 2 if padding is None else padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, width, channels); the same width where `stride` and `padding` say nothing else."""
+        """(rows, width, channels); the width changes only with `stride` and `padding`."""
         flat = x.transpose(1, 2).unsqueeze(2)
         y = functional.conv2d(flat, self.weight, self.bias, (1, self._stride), (0, self._padding), (1, self.dilation))
         return y.squeeze(2).transpose(1, 2)
@@ -115,8 +115,8 @@ class UpConv(nn.Module):
 class BiLstm(nn.Module):
     """A bidirectional LSTM: (rows, width, channels).
 
-    Its two directions are two networks: backward each row is turned round at its own end. Packed sequences would do as
-    well, but take another path through the library than full rows, and round differently.
+    It has one network for each direction; the backward one gets each row reversed within its own length. Packed sequences
+    would also work, but the library computes them differently from full rows, and rounds differently.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -125,6 +125,6 @@ class BiLstm(nn.Module):
         self.backward = nn.LSTM(channels_in, channels_out // 2, batch_first=True)
 
     def forward(self, x: Tensor, rows: RaggedRows) -> Tensor:
-        """Zero beyond each row's end."""
+        """(rows, width, channels), zero after each row's end."""
         turned = rows.turned(self.backward(rows.turned(x))[0])
         return rows.clear(torch.cat([self.onward(x)[0], turned], dim=-1))

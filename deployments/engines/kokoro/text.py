@@ -1,6 +1,6 @@
-"""From phonemes to what the vocoder needs: how long each phoneme is, its pitch and loudness, and its text features.
+"""From phonemes to the vocoder's input: the duration of each phoneme, pitch, loudness, and text features.
 
-Shapes: (rows, width, channels) unless said otherwise; `style` is (rows, style) and holds the prosody half of a voice.
+Shapes: (rows, width, channels) unless stated otherwise; `style` is (rows, style), the prosody half of a voice.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Albert(nn.Module):
 
 
 class AlbertLayer(nn.Module):
-    """Attention and a feed-forward part, each with a norm after it."""
+    """Attention and a feed-forward part, each followed by a norm."""
 
     def __init__(self, hidden: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class AlbertLayer(nn.Module):
         self.full_layer_layer_norm = nn.LayerNorm(hidden, eps=1e-12)
 
     def forward(self, x: Tensor, attended: Tensor | None) -> Tensor:
-        """(rows, width, hidden); `attended` (rows, 1, 1, width) tells which positions are not padding."""
+        """(rows, width, hidden); `attended` (rows, 1, 1, width) marks the positions that are not padding."""
         query, key, value = (
             self.attention[name](x).unflatten(-1, (self._heads, -1)).transpose(1, 2)
             for name in ("query", "key", "value")
@@ -83,7 +83,7 @@ class AlbertLayer(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels, by the names that it has here."""
+    """Layer norm over the channels, with the package's parameter names."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class ChannelNorm(nn.Module):
 
 
 class KokoroTextEncoder(nn.Module):
-    """Phonemes as the vocoder hears them."""
+    """Text features for the vocoder."""
 
     def __init__(self, vocabulary: int, channels: int, kernel: int, depth: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class KokoroTextEncoder(nn.Module):
 
 
 class StyleNorm(nn.Module):
-    """Layer norm over the channels whose scale and shift are the style's."""
+    """Layer norm over the channels, with scale and shift from the style."""
 
     def __init__(self, style: int, channels: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class StyleNorm(nn.Module):
 
 
 class DurationEncoder(nn.Module):
-    """LSTMs and style norms in turn: `lstms` holds both, as the package has it."""
+    """Alternating LSTMs and style norms; `lstms` holds both, as in the package."""
 
     def __init__(self, style: int, channels: int, depth: int) -> None:
         super().__init__()
@@ -152,21 +152,21 @@ class DurationEncoder(nn.Module):
 
 
 class AdaIn(nn.Module):
-    """Instance norm whose scale and shift are the style's."""
+    """Adaptive instance norm: scale and shift from the style (https://arxiv.org/abs/1703.06868)."""
 
     def __init__(self, style: int, channels: int) -> None:
         super().__init__()
         self.fc = nn.Linear(style, 2 * channels)
 
     def forward(self, x: Tensor, style: Tensor, rows: RaggedRows) -> Tensor:
-        """The same shape; not zero beyond a row's end."""
+        """The same shape; not zero after a row's end."""
         centred, variance = rows.centred(x)
         scale, shift = self.fc(style).unsqueeze(1).chunk(2, dim=-1)
         return torch.addcmul(shift, centred, (1 + scale) * torch.rsqrt(variance + 1e-5), out=centred)
 
 
 class StyleBlock(nn.Module):
-    """Two convolutions with style norms before them and a shortcut round them; `doubles` makes rows twice as long."""
+    """Two convolutions, each after a style norm, with a shortcut; `doubles` makes rows twice as long."""
 
     def __init__(self, channels_in: int, channels_out: int, style: int, *, doubles: bool = False) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class StyleBlock(nn.Module):
         self.doubles = doubles
 
     def forward(self, x: Tensor, style: Tensor, rows: RaggedRows) -> Tensor:
-        """`rows` are those of the input."""
+        """`rows` are the lengths of the input."""
         y = self._active(x, self.norm1, style, rows)
         shortcut = x
         if self.doubles:
@@ -200,7 +200,7 @@ class StyleBlock(nn.Module):
 
 
 class ProsodyPredictor(nn.Module):
-    """Durations, and from them pitch and loudness, all in the style of the voice."""
+    """Predicts durations, pitch and loudness from text features and a style."""
 
     def __init__(self, style: int, channels: int, depth: int, longest: int) -> None:
         super().__init__()
@@ -214,14 +214,14 @@ class ProsodyPredictor(nn.Module):
         self.N_proj = Conv(channels // 2, 1, 1)
 
     def durations(self, encoded: Tensor, speed: Tensor, rows: RaggedRows) -> Tensor:
-        """Frames of each phoneme, int64 (rows, width), at least 1 and 0 beyond a row's end; `speed` is (rows,)."""
+        """Frames of each phoneme, int64 (rows, width): at least 1, and 0 after a row's end. `speed` is (rows,)."""
         spread = self.duration_proj["linear_layer"](self.lstm(encoded, rows))
         frames = torch.sigmoid(spread).sum(dim=-1) / speed[:, None]
         frames = torch.round(frames).clamp(min=1)
         return (frames if rows.mask is None else frames * rows.mask[..., 0]).long()
 
     def curves(self, frames: Tensor, style: Tensor, rows: RaggedRows) -> tuple[Tensor, Tensor]:
-        """Pitch in Hz and loudness (rows, twice the width, 1) of frames (rows, width, channels + style)."""
+        """Pitch in Hz and loudness, (rows, 2 * width, 1), from frames (rows, width, channels + style)."""
         shared = self.shared(frames, rows)
         pitch = self._curve(shared, self.F0, self.F0_proj, style, rows)
         return pitch, self._curve(shared, self.N, self.N_proj, style, rows)

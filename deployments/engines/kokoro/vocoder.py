@@ -1,6 +1,6 @@
-"""From frames, pitch and loudness to sound: an iSTFTNet (https://arxiv.org/abs/2203.02395) driven by a harmonic source.
+"""From frames, pitch and loudness to samples: iSTFTNet (https://arxiv.org/abs/2203.02395) with a harmonic source.
 
-Shapes: (rows, width, channels) unless said otherwise; `style` is (rows, style) and holds the timbre half of a voice.
+Shapes: (rows, width, channels) unless stated otherwise; `style` is (rows, style), the timbre half of a voice.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SAMPLE_RATE = 24_000
 HARMONICS = 9
 SINE_LEVEL, NOISE_LEVEL, VOICED_ABOVE_HZ = 0.1, 0.003, 10.0
 REAL_BELOW = 1e-5
-"""A value of a spectrum is taken to be real when its imaginary part is at most this share of it."""
+"""A spectrum value counts as real if its imaginary part is at most this share of it."""
 
 Noise = Callable[[int, int], Tensor]
 """Standard normal noise (samples, HARMONICS) for a row and a number of samples."""
 
 
 class HarmonicSource(nn.Module):
-    """A buzz at the pitch and its harmonics, and noise where there is no pitch (https://arxiv.org/abs/1904.12088)."""
+    """Sines at the pitch and its harmonics, and noise where there is no pitch (https://arxiv.org/abs/1904.12088)."""
 
     def __init__(self, samples_per_value: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class HarmonicSource(nn.Module):
     def _phase(self, pitch: Tensor) -> Tensor:
         """Radians below 2 pi (rows, samples, HARMONICS).
 
-        In float64: after a few seconds the phase of a harmonic is so large that float32 holds it to a hundredth only.
+        In float64: after a few seconds the phase of a harmonic is so large that float32 keeps only two decimals of it.
         """
         harmonics = torch.arange(1, HARMONICS + 1, device=pitch.device, dtype=torch.float64)
         turns = torch.cumsum(pitch.double() * harmonics / SAMPLE_RATE % 1, dim=1) * self._upsampling
@@ -55,7 +55,7 @@ class HarmonicSource(nn.Module):
 
 
 class Stft(nn.Module):
-    """The short-time Fourier transform with a Hann window, as magnitude and phase, and back."""
+    """The short-time Fourier transform with a Hann window as magnitude and phase, and its inverse."""
 
     def __init__(self, size: int, hop: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Stft(nn.Module):
             padded, self._size, self._hop, window=self._window(padded), center=False, return_complex=True
         )
         magnitude = spectrum.abs()
-        # A mirrored edge is symmetric and its spectrum real but for rounding, which would toss between pi and -pi.
+        # A mirrored edge is symmetric, so its spectrum is real up to rounding, and the phase would jump between pi and -pi.
         imaginary = torch.where(spectrum.imag.abs() < REAL_BELOW * magnitude, 0.0, spectrum.imag)
         return torch.cat([magnitude, torch.atan2(imaginary, spectrum.real)], dim=1).transpose(1, 2)
 
@@ -86,7 +86,7 @@ class Stft(nn.Module):
     def inverse(self, magnitude: Tensor, phase: Tensor, rows: RaggedRows) -> Tensor:
         """Magnitude and phase (rows, frames, size // 2 + 1) to samples (rows, hop * (frames - 1)).
 
-        Unlike `torch.istft` it divides by the windows that each row really has, which matters in its last few samples.
+        Unlike `torch.istft` it divides by the windows that each row has, which matters in a row's last samples.
         """
         window = self._window(magnitude)
         frames = torch.fft.irfft(torch.polar(magnitude, phase), n=self._size) * window
@@ -99,14 +99,15 @@ class Stft(nn.Module):
         return torch.hann_window(self._size, device=like.device)
 
     def _added(self, frames: Tensor) -> Tensor:
-        """Frames (rows, frames, size), overlapped and added, without the half window before and behind."""
+        """Overlap-add of frames (rows, frames, size), without the half window before and after."""
         width = self._hop * (frames.shape[1] - 1) + self._size
         added = functional.fold(frames.transpose(1, 2), (1, width), (1, self._size), stride=(1, self._hop))
         return added[:, 0, 0, self._size // 2 : width - self._size // 2]
 
 
 class SnakeBlock(nn.Module):
-    """Dilated convolutions, each after a style norm and a snake (https://arxiv.org/abs/2006.08195), with shortcuts."""
+    """Dilated convolutions with shortcuts, each after a style norm and a Snake activation
+    (https://arxiv.org/abs/2006.08195)."""
 
     def __init__(self, channels: int, kernel: int, dilations: Sequence[int], style: int) -> None:
         super().__init__()
@@ -128,14 +129,14 @@ class SnakeBlock(nn.Module):
 
 
 def _snake(x: Tensor, norm: AdaIn, alpha: Tensor, style: Tensor, rows: RaggedRows) -> Tensor:
-    """y + sin(alpha y)^2 / alpha of the normed x."""
+    """The Snake activation y + sin(alpha y)^2 / alpha of the normed x."""
     y = norm(x, style, rows)
     wave = (alpha * y).sin_().square_()
     return rows.clear(y.addcmul_(wave, 1 / alpha))
 
 
 class IstftGenerator(nn.Module):
-    """Upsamples frames in stages, adding the source to each, into a spectrum."""
+    """Upsamples frames to a spectrum in stages, and adds the harmonic source at each stage."""
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class IstftGenerator(nn.Module):
         self._rates, self._hop = tuple(rates), hop
 
     def forward(self, x: Tensor, style: Tensor, pitch: Tensor, noise: Noise, rows: RaggedRows) -> Tensor:
-        """Samples (rows, samples); `rows` are those of `x` and of `pitch`."""
+        """Samples (rows, samples); `rows` are the lengths of `x` and of `pitch`."""
         whole = rows.resized(math.prod(self._rates) * self._hop)
         source = self.stft(self.m_source(pitch, noise, rows), whole)
         source = rows.resized(math.prod(self._rates), 1).clear(source)
@@ -191,7 +192,7 @@ class IstftGenerator(nn.Module):
 
 
 def _mean(several: Sequence[Tensor]) -> Tensor:
-    """Written into the first: a fresh tensor costs a CPU more than the sum."""
+    """Overwrites the first tensor: allocating a new one costs a CPU more than the sum."""
     total = several[0]
     for other in several[1:]:
         total += other
@@ -199,7 +200,7 @@ def _mean(several: Sequence[Tensor]) -> Tensor:
 
 
 class KokoroDecoder(nn.Module):
-    """Brings text features, pitch and loudness together for the generator."""
+    """Combines text features, pitch and loudness for the generator."""
 
     def __init__(self, channels: int, style: int, residual: int, generator: IstftGenerator, out: int) -> None:
         super().__init__()
@@ -216,7 +217,7 @@ class KokoroDecoder(nn.Module):
     def forward(
         self, text: Tensor, pitch: Tensor, loudness: Tensor, style: Tensor, noise: Noise, rows: RaggedRows
     ) -> Tensor:
-        """Samples (rows, samples); `rows` are those of `text`, of which pitch and loudness have two values a frame."""
+        """Samples (rows, samples); `rows` are the lengths of `text`. Pitch and loudness have two values for each frame."""
         curves = torch.cat([rows.clear(self.F0_conv(pitch)), rows.clear(self.N_conv(loudness))], dim=-1)
         residual = rows.clear(self.asr_res[0](text))
         x = self.encode(torch.cat([text, curves], dim=-1), style, rows)

@@ -1,1 +1,1 @@
-"""What autoregressive engines share: rows of keys and values, the choice of the next token, and linear layers on CPUs."""
+"""What autoregressive engines share: the engine, the key-value cache, sampling, and linear layers for CPUs."""

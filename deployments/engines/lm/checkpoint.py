@@ -1,4 +1,5 @@
-"""What a model's folder holds: weights in one safetensors file or in several, and configurations in sections."""
+"""Reads a model's folder: weights from one or several safetensors files, and dataclasses from sections of its
+configuration."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ ShapeT = TypeVar("ShapeT")
 
 
 def shape_of(kind: type[ShapeT], section: Mapping[str, Any] | None) -> ShapeT:
-    """A dataclass of a configuration's section. What is absent has its default, and keys that it does not know, such as those
-    for training, are passed over."""
+    """A dataclass from a section of a configuration. Absent keys have their defaults; unknown keys, such as those for
+    training, are ignored."""
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in (section or {}).items() if name in known})
 
 
 class FolderWeights(Mapping[str, Tensor]):
-    """Tensors by name, each read when it is asked for, so that a model is in memory once and not twice."""
+    """Tensors by name, each read from the file on access, so that loading a model does not hold its weights twice."""
 
     def __init__(self, files: list[Path], device: str) -> None:
         self._open = ExitStack()
@@ -46,8 +47,8 @@ class FolderWeights(Mapping[str, Tensor]):
 
 
 def load_weights(folder: Path, device: str) -> FolderWeights:
-    """All `*.safetensors` of the folder. Raises `MotetError` (invalid) when there is none."""
+    """All `*.safetensors` of the folder. Raises `MotetError` (invalid) if there are none."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise fail("invalid", f"{folder} holds no weights.", "Check the model's source.", param="source")
+        raise fail("invalid", f"{folder} contains no safetensors file.", "Check the model's source.", param="source")
     return FolderWeights(files, device)

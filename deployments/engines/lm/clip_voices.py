@@ -1,4 +1,4 @@
-"""Voices that a model works out of clips: those of its folder, and those that requests bring; each once."""
+"""Voices that a model computes from clips, those of its folder and those of requests; each is computed once and cached."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ VoiceT = TypeVar("VoiceT")
 
 
 class ClipVoices(Generic[VoiceT]):
-    """Keeps voices by the content of their clips; the one that was not used for longest goes first."""
+    """A least-recently-used cache of voices, by the content of their clips."""
 
     def __init__(self, folder: Path, listen: Callable[[Samples, int], VoiceT], *, rate: int, most: int) -> None:
-        """The folder's clips are `voices/*.wav`; `listen` gets a mono clip and its rate in Hz. `most` voices are kept.
+        """The folder's clips are `voices/*.wav`. `listen` computes the voice of a mono clip and its rate in Hz. `most` voices
+        are kept.
 
-        A clip that cannot be read, or not be named in a request, is logged and left out.
+        A clip that cannot be read, or whose name cannot be used in a request, is logged and left out.
         """
         self._files = {file.stem: file for file in _clips_in(folder / "voices")}
         self._listen = listen
@@ -35,19 +36,19 @@ class ClipVoices(Generic[VoiceT]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The folder's clips."""
+        """The names of the folder's clips."""
         return tuple(self._files)
 
     def traits(self, *, most_speakers: int = 1) -> SpeechTraits:
-        """Of a model that speaks with clips, at their own pace and in whatever language the text is."""
+        """The traits of a model that speaks at the clip's own pace, in the language of the text."""
         voices = tuple(Voice(name, "und", "a clip's voice") for name in self._files)
         default = voices[0].id if voices else ""
         return SpeechTraits(self._rate, voices, default, 1.0, 1.0, clones=True, most_speakers=most_speakers)
 
     def of_request(self, request: SpeechRequest) -> tuple[VoiceT, ...]:
-        """The voice of the request's clip, or of a clip of the folder for each speaker: `ada`, or `ada,ben`.
+        """The voice of the request's clip, or one voice of the folder for each speaker: `ada`, or `ada,ben`.
 
-        Raises `MotetError` (not_found) for a voice that is not here.
+        Raises `MotetError` (not_found) for an unknown voice.
         """
         if request.reference is not None:
             return (self.of_reference(request.reference),)
@@ -62,14 +63,14 @@ class ClipVoices(Generic[VoiceT]):
         return self._get(clip.id, lambda: self._listen(clip.samples, clip.sample_rate))
 
     def of_name(self, name: str) -> VoiceT:
-        """The voice of a clip of the folder, which is one of `names`.
+        """The voice of a clip of the folder, one of `names`.
 
-        Raises `MotetError` (not_found) for a clip that is gone or cannot be read any more.
+        Raises `MotetError` (not_found) for a clip that was deleted or cannot be read any more.
         """
         try:
             data = self._files[name].read_bytes()
         except OSError as error:
-            raise _lost(name, f"its clip is gone or cannot be read ({error.strerror})") from error
+            raise _lost(name, f"its clip was deleted or cannot be read ({error.strerror})") from error
 
         def make() -> VoiceT:
             return self._listen(self._decoded(name, data), self._rate)
@@ -77,7 +78,7 @@ class ClipVoices(Generic[VoiceT]):
         return self._get(hashlib.sha256(data).hexdigest(), make)
 
     def _decoded(self, name: str, data: bytes) -> Samples:
-        """The clip in mono. What is wrong with it is not wrong with anything that the client sent."""
+        """The clip in mono. Its errors are not_found: the client did not send this clip."""
         from deployments.audio.decode import decode_all
 
         try:
@@ -114,15 +115,17 @@ def split_language(voice: str, names: Collection[str], languages: Collection[str
 
 
 def _clips_in(folder: Path) -> list[Path]:
-    """The clips that can be spoken with, by name."""
+    """The usable clips, sorted by name."""
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() == ".wav")
     return [file for file in files if _is_usable(file)]
 
 
 def _is_usable(file: Path) -> bool:
-    """Reads the beginning of a clip; says in the log what is wrong with one that is left out."""
+    """Reads the beginning of a clip, and logs why a clip is left out."""
     if "," in file.stem:
-        logger.warning("%s is no voice: a comma stands between the voices of a request. Rename it.", file)
+        logger.warning(
+            "%s is not used as a voice: its name has a comma, which separates the voices of a request. Rename it.", file
+        )
         return False
     from deployments.audio.decode import AudioDecoder
 
@@ -131,13 +134,13 @@ def _is_usable(file: Path) -> bool:
             AudioDecoder(data, mono=True, max_seconds=LONGEST_CLIP_SECONDS).close()
     except (OSError, MotetError) as error:
         why = error.failure.cause if isinstance(error, MotetError) else error
-        logger.warning("%s is no voice, as it cannot be read: %s", file, why)
+        logger.warning("%s is not used as a voice: it cannot be read: %s", file, why)
         return False
     return True
 
 
 def _lost(name: str, why: str) -> MotetError:
-    remedy = "Use another voice, or have whoever runs this service put the clip back."
+    remedy = "Use another voice, or ask the operator of this service to restore the clip."
     return fail(
-        "not_found", f"The voice {name!r} is not there now: {why}.", remedy, param="voice", code="voice_not_found"
+        "not_found", f"The voice {name!r} is not available: {why}.", remedy, param="voice", code="voice_not_found"
     )

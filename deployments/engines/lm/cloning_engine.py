@@ -1,6 +1,6 @@
-"""The engine of a voice that reads a clip and a text as one prompt, and then makes frame after frame.
+"""The engine of a voice-cloning model that takes a clip and a text as one prompt and then generates frame after frame.
 
-VibeVoice and Pocket-TTS are models of this engine. A model says how it hears a clip, what the prompt is, and makes frames.
+VibeVoice and Pocket-TTS use it. A model encodes the clip, builds the prompt, and generates frames.
 """
 
 from __future__ import annotations
@@ -31,59 +31,59 @@ from deployments.engines.protocols import Samples, SpeechRequest, SpeechTraits
 from deployments.errors import fail
 
 Clips = tuple[Tensor, ...]
-"""The speakers of a request: for each what the model reads of the clip, (frames, dim)."""
+"""For each speaker of a request the embeddings of the clip, (frames, dim)."""
 
 
 VOICES_SHARE = 0.75
-"""Of a prompt's positions, how many the clips may take."""
+"""The share of a prompt's positions that clips may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClonerOptions(LanguageVoiceOptions):
-    """`engine_options` of a model that reads a clip and a text as one prompt."""
+    """`engine_options` of a model that takes a clip and a text as one prompt."""
 
     longest_prompt: Annotated[int, Bounds(least=64), "Positions of clip and text together, for one piece."] = 1024
-    most_seconds: Annotated[float, Bounds(above=0), "Of sound, for one piece."] = 60.0
+    most_seconds: Annotated[float, Bounds(above=0), "Seconds of audio for one piece."] = 60.0
 
     def most_frames(self, rate: float) -> int:
-        """Frames that a piece may have, of `rate` a second."""
+        """The most frames of a piece, at `rate` frames a second."""
         return max(1, int(self.most_seconds * rate))
 
     def most_positions(self, rate: float) -> int:
-        """Positions that a piece may take, of its prompt and its frames."""
+        """The most positions of a piece, for its prompt and its frames."""
         return self.longest_prompt + self.most_frames(rate)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class PromptedPiece(PieceState):
-    """A piece with its random numbers, and the `embedding` (dim,) that its next frame reads."""
+    """A piece with its random numbers and the input `embedding` (dim,) of its next frame."""
 
     random: np.random.Generator
     embedding: Tensor
 
 
 class LanguageDecoder(Protocol):
-    """A decoder's two passes over a slot cache, and room for its streams."""
+    """A decoder: the prefill and step passes over a key-value cache."""
 
     def new_cache(self, slots: int) -> KvCache:
-        """Room for `slots` rows of keys and values."""
+        """A cache of `slots` rows."""
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
-        """Reads the next parts (n_i, dim) of prompts."""
+        """Prefills the next parts (n_i, dim) of prompts."""
 
     def step(self, x: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
-        """One more position of the cache's first rows: (batch, dim) to (batch, dim), looking at `length` positions."""
+        """One more position of the cache's first rows: (batch, dim) to (batch, dim), attending to `length` positions."""
 
 
 PieceT = TypeVar("PieceT", bound=PromptedPiece)
 
 
 class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
-    """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
+    """Speaks with the clips of the folder, and with the clip of a request."""
 
     most_speakers: ClassVar[int] = 1
     rows: ClassVar[int] = 1
-    """Of the cache, for each piece."""
+    """Rows of the cache for each piece."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
 
     @abstractmethod
     def hear(self, clip: Tensor) -> Tensor:
-        """(frames, dim): what the model reads of a mono clip (n,) at its own rate."""
+        """The embeddings (frames, dim) of a mono clip (n,) at the model's sample rate."""
 
     @property
     def traits(self) -> SpeechTraits:
-        """At the voice's own pace; the voices are clips, one for each speaker of a script."""
+        """The voices are clips, one for each speaker of a script, at the clip's own pace."""
         return self._clips.traits(most_speakers=self.most_speakers)
 
     @abstractmethod
@@ -114,20 +114,20 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
         """Positions of the prompt of a piece of text."""
 
     def voice_of(self, request: SpeechRequest) -> tuple[Clips, str]:
-        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`. Of clips that are long together
-        the beginnings are heard, so that there is room for a text."""
+        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`. Only the beginnings of long
+        clips are used, so that the text fits in the prompt."""
         clips = self._clips.of_request(request)
         most = int(VOICES_SHARE * self._longest_prompt) // len(clips)
         return tuple(clip[:most] for clip in clips), ""
 
     def open(self, request: SpeechRequest) -> LanguageUtterance[Clips, PieceT]:
-        """Raises `MotetError`: not_found for a voice that is not here, invalid for a piece of the text that is too long."""
+        """Raises `MotetError`: not_found for an unknown voice, invalid for a piece of text that is too long."""
         utterance = super().open(request)
         for text in request.pieces:
             if (length := self.prompt_length(text, utterance.voice)) > self._longest_prompt:
                 raise fail(
                     "invalid",
-                    f"The voices and a piece of the text are {length} positions; they may be {self._longest_prompt}.",
+                    f"The voices and a piece of the text take {length} positions; the model allows {self._longest_prompt}.",
                     "Send shorter clips, fewer speakers or shorter sentences, or raise the model's longest_prompt.",
                     param="input",
                     code="prompt_too_long",
@@ -135,13 +135,13 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
         return utterance
 
     def join(self) -> Slot:
-        """A row for a piece. Raises `MotetError` (overloaded) when there is none."""
+        """A row for a piece. Raises `MotetError` (overloaded) if none is free."""
         if self.cache.free < self.rows:
-            raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
+            raise fail("overloaded", "All slots of the model are in use.", "Try again in a moment.", retry_after_s=1.0)
         return self.cache.join()
 
     def read(self, pieces: Sequence[PieceT], counts: Sequence[int]) -> None:
-        """Reads the prompts."""
+        """Prefills the prompts."""
         self.decoder.prefill(next_parts(pieces, counts), [piece.slot for piece in pieces], self.cache)
 
     def _listen(self, clip: Samples, rate: int) -> Tensor:

@@ -1,8 +1,9 @@
-"""The engine of a language-model voice: streams of pieces, prompts read together, a chunk of sound for each at a step.
+"""The engine of a language-model voice: prompts are prefilled together, and each step gives a chunk of audio for every
+stream.
 
-A model says how a piece of text begins, goes on and leaves; everything that is the same for all such models is here.
-While some speak, a step reads a bounded part of the prompts of those who are new, so that nobody waits for a whole prompt
-of somebody else. Sopro, VibeVoice, Pocket-TTS and IndexTTS are models of this engine.
+A model defines how a piece of text begins, continues and ends; this module has all that such models share. While streams are
+speaking, a step prefills a bounded part of new prompts, so that no stream waits for the whole prompt of another. Sopro,
+VibeVoice, Pocket-TTS and IndexTTS use it.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from deployments.engines.speech import SILENCE
 from deployments.errors import fail
 
 CaptureSizes = Annotated[tuple[Annotated[int, Bounds(least=1)], ...], Bounds(items=1)]
-"""What a step is recorded for: rows, or positions. In any order; what is more than the engine has is as much as it has."""
+"""Sizes for which a step is captured, rows or positions, in any order. A size above the engine's own is reduced to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageVoiceOptions(EngineOptions):
-    """`engine_options` that every language-model voice has."""
+    """`engine_options` of every language-model voice."""
 
     slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 32
-    voices_kept: Annotated[int, Bounds(least=1, most=1024), "Clips whose voice is kept ready."] = 16
+    voices_kept: Annotated[int, Bounds(least=1, most=1024), "Clips whose voice is cached."] = 16
     read_ms: Annotated[
         float,
         Bounds(above=0),
-        "While others speak, a step reads prompts of new pieces for about so long, at least one block of them.",
+        "While streams are speaking, a step prefills prompts of new pieces for about this long, at least one block.",
     ] = 50.0
     runaway: Annotated[RunawayLimits, "When a piece that does not end is stopped."] = field(
         default_factory=RunawayLimits
@@ -62,7 +63,7 @@ class CaptureOptions(EngineOptions):
 def captured_step(
     step: Step, inputs: Mapping[str, StepInput], options: CaptureOptions, slots: int, cache: KvCache, device: str
 ) -> CapturedStep:
-    """The step of an engine of `slots` streams, captured for the sizes of its options if they ask for it."""
+    """The step of an engine of `slots` streams, captured for the sizes in `options` if `options.capture` is set."""
     captured = CapturedStep(
         step,
         inputs,
@@ -80,9 +81,9 @@ OptionsT = TypeVar("OptionsT", bound=EngineOptions)
 
 
 def options_on_this_thread(spec: EngineSpec, kind: type[OptionsT]) -> OptionsT:
-    """The options of a model that is about to be loaded on this thread, which computes as the spec says from here on.
+    """The validated options of a model that is about to be loaded on this thread; also sets the thread count of torch.
 
-    Raises `MotetError` (invalid) with every fault in them.
+    Raises `MotetError`: invalid with every error in them, unsupported for int8 on another device than a CPU.
     """
     torch.set_num_threads(spec.threads)
     torch.set_flush_denormal(True)
@@ -95,22 +96,22 @@ def options_on_this_thread(spec: EngineSpec, kind: type[OptionsT]) -> OptionsT:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class PieceState:
-    """One piece of text on its way to sound; a model's own piece adds whatever else it keeps.
+    """The state of one piece of text; a model's subclass adds its own fields.
 
-    `prompt` (n, dim) is what is not read yet of what it begins with. It is `spoken` when its last sound is made. `guard`
-    counts its tokens and says why it ended; `slot` is its row.
+    `prompt` (n, dim) is the part of the prompt that is not prefilled yet. `spoken` is True when its last audio is made.
+    `guard` counts its tokens and says why it ended; `slot` is its row of the cache.
     """
 
     guard: RunawayGuard
     slot: Slot
     prompt: Tensor
     spoken: bool = False
-    told: int = 0
-    """Of its tokens, how many its chunks have told of."""
+    reported: int = 0
+    """Tokens that its chunks have reported so far."""
 
     @property
     def unread(self) -> int:
-        """Positions of the prompt that are not read yet."""
+        """Positions of the prompt that are not prefilled yet."""
         return len(self.prompt)
 
 
@@ -124,7 +125,7 @@ def next_parts(pieces: Sequence[PieceState], counts: Sequence[int]) -> list[Tens
 
 
 def prompt_shares(lengths: Sequence[int], most: int) -> list[int]:
-    """How much is read of prompts of such lengths, the first ones first: `most` positions together, rounded down to whole
+    """How many positions to prefill of each prompt, the first prompts first: `most` positions in all, rounded down to whole
     blocks where a prompt is cut, and at least one block."""
     counts: list[int] = []
     most = max(most, PROMPT_BLOCK)
@@ -141,7 +142,8 @@ def prompt_shares(lengths: Sequence[int], most: int) -> list[int]:
 
 @dataclass(eq=False, slots=True)
 class LanguageUtterance(Generic[VoiceT, PieceT]):
-    """What is said, and how far it is. `piece` is None between two pieces; `heard` of its samples have left."""
+    """The state of a stream. `piece` is None between two pieces; `heard` counts the samples of the piece that were given out,
+    and `skipped` those that were made since the piece began (again)."""
 
     request: SpeechRequest
     voice: VoiceT
@@ -155,40 +157,40 @@ class LanguageUtterance(Generic[VoiceT, PieceT]):
 
     @property
     def finished(self) -> bool:
-        """True when every piece was spoken, or the caller left."""
+        """True when every piece was spoken, or the caller closed the utterance."""
         return self.closed or self.position >= len(self.pieces)
 
     @property
     def text(self) -> str:
-        """The piece that is said now."""
+        """The current piece of text."""
         return self.pieces[self.position]
 
     def random(self, *stream: int) -> np.random.Generator:
-        """Random numbers of the piece: the same for the same seed, place and `stream`."""
+        """A generator for the piece: the same for the same seed, index and `stream`."""
         return np.random.default_rng([self.request.seed, self.place, *stream])
 
     @property
     def place(self) -> int:
-        """The piece's place in the whole text, from which its random numbers follow."""
+        """The index of the current piece in the whole text; random numbers depend on it."""
         return self.request.first_index + self.position
 
 
 class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
-    """A `SpeechEngine` over what a model adds: a `cache`, and `traits`, `voice_of`, `begin`, `read` and `advance`.
+    """A `SpeechEngine` for a model that adds a `cache`, and `traits`, `voice_of`, `begin`, `read` and `advance`.
 
-    The utterances of a step stand in the order of their urgency.
+    The utterances of a step are in order of urgency.
 
-    An utterance owns its state; the model holds weights and voices. A batch that fails as a whole may be tried again in
-    parts: each piece begins anew, and says again, unheard, what has left already. So the same piece must always come to
-    the same sound.
+    An utterance owns its state; the engine holds weights and voices. A batch that fails as a whole may be retried in parts:
+    each piece then begins again, and the samples that were given out before are skipped. So a piece must give the same
+    samples each time.
     """
 
     cache: KvCache
     began: float
-    """When the present step did, on `time.perf_counter`."""
+    """The start of the current step, on `time.perf_counter`."""
 
     def __init__(self, device: str, options: LanguageVoiceOptions, *, rate: float, most: int) -> None:
-        """The model makes `rate` tokens (or frames) for a second of sound, and `most` of them for a piece."""
+        """The model generates `rate` tokens (or frames) for a second of audio, and at most `most` for a piece."""
         self.device, self.max_streams, self.most_tokens = device, options.slots, most
         self._runaway, self._rate = options.runaway, rate
         self._read_seconds, self._reading = options.read_ms / 1000, WorkRate()
@@ -196,53 +198,53 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
     @property
     @abstractmethod
     def traits(self) -> SpeechTraits:
-        """What the model can do."""
+        """The model's abilities."""
 
     @abstractmethod
     def voice_of(self, request: SpeechRequest) -> tuple[VoiceT, str]:
-        """The voice, and the language it speaks or ''. Raises `MotetError` (not_found) for a voice that is not here."""
+        """The voice, and its language or "". Raises `MotetError` (not_found) for an unknown voice."""
 
     @abstractmethod
     def begin(self, utterance: LanguageUtterance[VoiceT, PieceT]) -> PieceT:
-        """The piece of `utterance.text`, with a slot of its own. Raises what is wrong with it, and then holds no slot."""
+        """The state of the piece `utterance.text`, with a slot of its own. If it raises, it holds no slot."""
 
     @abstractmethod
     def read(self, pieces: Sequence[PieceT], counts: Sequence[int]) -> None:
-        """Reads the next `counts` positions of the pieces' prompts, together (`next_parts`)."""
+        """Prefills the next `counts` positions of the pieces' prompts, as one batch (`next_parts`)."""
 
     @abstractmethod
     def advance(self, pieces: Sequence[PieceT]) -> list[Samples]:
-        """The next chunk of sound of each, as one batch, or no samples where it takes more steps. Sets `spoken`."""
+        """The next samples of each piece, as one batch; none for a piece that needs more steps. Sets `spoken`."""
 
     def leave(self, piece: PieceT) -> None:
         """Frees the piece's slot; safe to call twice."""
         self.cache.leave(piece.slot)
 
     def guard(self, text: str) -> RunawayGuard:
-        """What watches over a piece of text."""
+        """The guard against runaway generation for a piece of text."""
         return RunawayGuard(self._runaway, text, rate=self._rate, most=self.most_tokens)
 
     def watch(self, piece: PieceT, samples: Samples, rate: int) -> bool:
-        """Whether the piece must end with the samples that `advance` gave. A model that holds some of its sound back tells
-        the guard of all of it in `advance`, and answers here what the guard said."""
+        """Whether the piece must end with these samples. A model that holds audio back passes all of it to the guard in
+        `advance`, and returns the guard's answer here."""
         return piece.guard.sound(samples, rate)
 
     def first_cost(self, request: SpeechRequest) -> float:
-        """A step is as long for every row, whatever the text."""
+        """Every step costs the same, whatever the text."""
         return 1.0
 
     def cost(self, utterance: LanguageUtterance[VoiceT, PieceT]) -> float:
-        """A step is as long for every row, whatever the text."""
+        """Every step costs the same, whatever the text."""
         return 1.0
 
     def open(self, request: SpeechRequest) -> LanguageUtterance[VoiceT, PieceT]:
-        """Raises `MotetError` (not_found) for a voice that is not here."""
+        """Raises `MotetError` (not_found) for an unknown voice."""
         with on_device(self.device):
             voice, language = self.voice_of(request)
         return LanguageUtterance(request, voice, language, request.pieces)
 
     def close(self, utterance: LanguageUtterance[VoiceT, PieceT]) -> None:
-        """Frees the slot and forgets the rest."""
+        """Frees the slot and drops the pieces that were not spoken."""
         utterance.closed = True
         self._leave(utterance)
 
@@ -252,7 +254,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             utterance.piece = None
 
     def step(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> list[AudioChunk | Exception]:
-        """The next chunk of each; a pending one without samples while its sound takes more steps."""
+        """The next chunk of each; a pending one while its audio needs more steps."""
         with on_device(self.device):
             return self._step(utterances)
 
@@ -262,7 +264,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         live = [utterance for utterance, error in zip(utterances, errors, strict=True) if error is None]
         self._read_prompts([utterance for utterance in live if _piece(utterance).unread], everyone=live)
         ready = [utterance for utterance in live if not _piece(utterance).unread]
-        with self._beginning_again_on_failure(ready):
+        with self._restart_on_failure(ready):
             sounds = self.advance([_piece(utterance) for utterance in ready]) if ready else []
         heard = dict(zip(map(id, ready), sounds, strict=True))
         chunks = [self._chunk(utterance, heard.get(id(utterance), SILENCE)) for utterance in live]
@@ -286,20 +288,20 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         fresh: Sequence[LanguageUtterance[VoiceT, PieceT]],
         everyone: Sequence[LanguageUtterance[VoiceT, PieceT]],
     ) -> None:
-        """Reads the whole prompts while no other stream speaks, else as much as `read_ms` allows."""
+        """Prefills whole prompts if no other stream is speaking, else as much as `read_ms` allows."""
         lengths = [_piece(utterance).unread for utterance in fresh]
         if len(fresh) < len(everyone):
             lengths = prompt_shares(lengths, self._reading.units_in(self._read_seconds))
         pieces, counts = [_piece(utterance) for utterance in fresh[: len(lengths)]], lengths
-        with self._beginning_again_on_failure(fresh), self._reading.measuring(sum(counts)):
+        with self._restart_on_failure(fresh), self._reading.measuring(sum(counts)):
             if pieces:
                 self.read(pieces, counts)
         for piece, count in zip(pieces, counts, strict=True):
             piece.prompt = piece.prompt[count:]
 
     @contextmanager
-    def _beginning_again_on_failure(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> Iterator[None]:
-        """A failure in the middle leaves pieces half moved on: their next step begins them anew."""
+    def _restart_on_failure(self, utterances: Sequence[LanguageUtterance[VoiceT, PieceT]]) -> Iterator[None]:
+        """After an error pieces may be partly advanced, so they begin again in their next step."""
         try:
             yield
         except Exception:
@@ -312,10 +314,10 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         assert piece is not None
         if not np.isfinite(samples).all():
             self.close(utterance)
-            return fail("engine", "The model made samples that are not finite numbers.", "Try another seed.")
+            return fail("engine", "The model generated samples that are not finite numbers.", "Try another seed.")
         rate = self.traits.sample_rate
         piece.spoken |= self.watch(piece, samples, rate)
-        tokens, piece.told = piece.guard.tokens - piece.told, piece.guard.tokens
+        tokens, piece.reported = piece.guard.tokens - piece.reported, piece.guard.tokens
         new = samples[max(0, utterance.heard - utterance.skipped) :]
         utterance.skipped += len(samples)
         utterance.heard = max(utterance.heard, utterance.skipped)
@@ -336,6 +338,6 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
 
 
 def _piece(utterance: LanguageUtterance[VoiceT, PieceT]) -> PieceT:
-    """The piece that is said now, which has begun."""
+    """The utterance's current piece, which has begun."""
     assert utterance.piece is not None
     return utterance.piece

@@ -1,4 +1,4 @@
-"""Two linear layers with a bend between them, gelu: the half of a transformer's or a ConvNeXt's layer that mixes channels."""
+"""The feed-forward half of a transformer or ConvNeXt layer: two linear layers with a GELU between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from deployments.engines.lm.linear import BFloat16Linear, Int8Linear
 
 Gelu = Literal["none", "tanh"]
-"""Which approximation of it, in torch's names."""
+"""The approximation of GELU, in torch's names."""
 
 REACH = 4.0
 TERMS = (
@@ -23,12 +23,12 @@ TERMS = (
     -6.45544172e-02,
     3.97870266e-01,
 )
-"""The odd polynomial in x, highest power first, that is nearest to the normal distribution between 0 and x up to `REACH`:
-of all that reach 1/2 there, the one for which x times the error is least at worst (a linear programme)."""
+"""The odd polynomial in x, highest power first, that approximates the normal distribution function minus 1/2 up to `REACH`:
+among those that reach 1/2 there, the one with the least maximum of x times the error (by linear programming)."""
 
 
 def gelu_for_bytes(x: Tensor) -> Tensor:
-    """gelu within 2e-4, in a third of its operations."""
+    """GELU within 2e-4, in a third of the operations."""
     inside = x.clamp(-REACH, REACH)
     square = inside * inside
     total = TERMS[0] * square + TERMS[1]
@@ -40,9 +40,9 @@ def gelu_for_bytes(x: Tensor) -> Tensor:
 class FeedForward(nn.Module):
     """`down(gelu(up(x)))`.
 
-    Between layers of bfloat16 the hidden rows stay in it: they are rounded for the second product anyway, they are most of
-    the memory that passes here, and a compiled step then bends them where it multiplies. Between layers of bytes a compiled
-    step takes the bend that suits their rounding.
+    Between bfloat16 layers the hidden rows stay in bfloat16: the second product rounds them anyway, they are most of the
+    memory traffic here, and a compiled step fuses the GELU with the product. Between int8 layers a compiled step uses the
+    polynomial, whose error is below their rounding.
     """
 
     def __init__(self, up: nn.Module, down: nn.Module, gelu: Gelu = "none") -> None:

@@ -1,8 +1,8 @@
-"""Chooses the kernel of each layer of a model when it is loaded on a CPU.
+"""Chooses the kernel of each linear layer when a model is loaded on a CPU.
 
-The option `precision` says what is permitted, and the option `kernels` how to choose among that: what is fastest here by
-measuring, the precision's usual kernel, or kernels that are named for layers of a shape. One shape is measured once, and what
-was chosen is kept (`kernel_store.py`).
+The option `precision` says which kernels are permitted. The option `kernels` says how to choose among them: the fastest by
+measurement, the precision's default, or kernels named by layer shape. Each shape is measured once, and the choice is stored
+(`kernel_store.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHAPE = re.compile(r"^[1-9][0-9]*x[1-9][0-9]*$")
 def _check(value: object) -> None:
     """Raises ValueError with the nearest valid name."""
     if isinstance(value, str) and value not in ("measured", "default"):
-        raise ValueError(f"{value!r} is not a way to choose{_nearest(value, ['measured', 'default'])}")
+        raise ValueError(f"{value!r} is not a way to choose kernels{_nearest(value, ['measured', 'default'])}")
     for shape, kernel in value.items() if isinstance(value, Mapping) else ():
         if not (isinstance(shape, str) and _SHAPE.match(shape)):
             raise ValueError(f"{shape!r} is not the shape of a layer: write inputs x outputs, such as '1024x4096'")
@@ -47,20 +47,22 @@ def _nearest(name: str, valid: Sequence[str]) -> str:
 
 Pins = Mapping[str, Kernel]
 KernelSetting = str | Pins
-"""`measured`, `default`, or kernels by the shape of layers, such as `{"1024x4096": "int8-packed"}`; the rest is measured."""
+"""`measured`, `default`, or kernels by layer shape, such as `{"1024x4096": "int8-packed"}`; other shapes are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelOptions(EngineOptions):
     """`engine_options` of a model whose kernels are chosen."""
 
-    # Checked below, where a wrong name brings the nearest valid one.
+    # `_check` validates it, because its error gives the nearest valid name.
     kernels: Annotated[
         str | Mapping[str, Any],
-        "On a CPU: measured (the fastest that the precision permits), default, or some by the shape of layers.",
+        "On a CPU: measured (the fastest that the precision permits), default, or kernels by layer shape.",
     ] = "measured"
     kernel_seconds: Annotated[
-        float, Bounds(least=0, most=60), "Of measuring them at the first start; layers after that have the default."
+        float,
+        Bounds(least=0, most=60),
+        "Seconds for measuring at the first start; the layers after that get the default.",
     ] = 3.0
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ Measure = Callable[[LinearSpec, Sequence[Kernel], Clock, float], KernelTimes]
 
 @dataclass(slots=True)
 class KernelChoice:
-    """The chooser of one model: it gives the kernel of each layer as the layer is made."""
+    """The chooser of one model, called with the spec of each layer as the layer is built."""
 
     options: KernelOptions
     store: KernelStore
@@ -91,7 +93,7 @@ class KernelChoice:
         return {} if isinstance(self.options.kernels, str) else self.options.kernels
 
     def __call__(self, spec: LinearSpec) -> Kernel:
-        """Layers of the same spec have the same kernel."""
+        """The kernel for a layer. Layers with equal specs have equal kernels."""
         if spec not in self.chosen:
             self.chosen[spec] = self._decide(spec)
         return self.chosen[spec].kernel
@@ -112,7 +114,8 @@ class KernelChoice:
             return made
 
     def _measured(self, spec: LinearSpec, kernels: Sequence[Kernel]) -> ChosenKernel:
-        """A layer for which no time is left gets its usual kernel and keeps it, so that a restart makes the same choice."""
+        """Once the time is used up, layers get their usual kernel. That choice is stored as well, so that a restart makes the
+        same one."""
         left = self.options.kernel_seconds - self.seconds_spent
         if left <= 0:
             return ChosenKernel(spec.usual, {})
@@ -126,7 +129,7 @@ class KernelChoice:
         return ChosenKernel(fastest(spec, times), rounded)
 
     def check_pins(self) -> None:
-        """Raises `MotetError` (invalid) for kernels that no layer of the model could be given."""
+        """Raises `MotetError` (invalid) for a named kernel that no layer of the model can have."""
         shapes = sorted({spec.shape for spec in self.chosen})
         for shape, kernel in self._pins.items():
             specs = [spec for spec in self.chosen if spec.shape == shape]
@@ -138,7 +141,7 @@ class KernelChoice:
                 raise _refused(f"{cause}; permitted: {', '.join(permitted)}")
 
     def summary(self) -> str:
-        """One line: the kernel of each shape, with the milliseconds that it takes and those of the usual kernel."""
+        """One line: the kernel of each shape with its milliseconds, and those of the usual kernel."""
         layers = ", ".join(_in_words(spec, chosen) for spec, chosen in sorted(self.chosen.items(), key=_order))
         measured = f"{self.measured} of {len(self.chosen)} measured in {self.seconds_spent:.1f} s"
         return f"{measured}, kept in {self.store.file}: {layers}."
@@ -174,13 +177,13 @@ def _refused(cause: str) -> MotetError:
 
 @contextmanager
 def choosing_for(spec: EngineSpec, options: KernelOptions) -> Iterator[KernelChoice | None]:
-    """The layers of a model that is loaded inside have the kernels that its options ask for. Gives the choice, or
-    None where there is none.
+    """Layers that are built inside have the kernels that the model's options ask for. Yields the chooser, or None if nothing
+    is chosen.
 
     Raises `MotetError` (invalid) for named kernels that the model's layers cannot have.
     """
     if spec.device != "cpu" and not isinstance(options.kernels, str):
-        raise _refused(f"Kernels are chosen on a CPU only, and this model runs on {spec.device}")
+        raise _refused(f"Kernels can be named for a CPU only; this model runs on {spec.device}")
     if spec.device != "cpu" or options.kernels == "default":
         yield None
         return

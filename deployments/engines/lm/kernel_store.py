@@ -1,7 +1,7 @@
-"""Keeps which kernels a model's layers have, by processor, so that a restart and a second replica do not choose otherwise.
+"""Stores the kernels of a model's layers by processor, so that a restart and a second replica make the same choice.
 
-The file is beside the weights where that folder can be written to, and in the user's cache otherwise. It is replaced as a
-whole, and a damaged one counts as none.
+The file is in the folder of the weights if that is writable, else in the user's cache. It is replaced as a whole; a damaged
+file is ignored.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ INSTRUCTIONS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY",
 MOST_BYTES = 1 << 20
 MOST_CHOICES = 256
 MOST_FILES = 32
-"""Processors whose choices are kept in one folder."""
+"""Processors whose choices are stored in one folder."""
 LONGEST_WAIT_SECONDS = 10.0
 PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """What decides which kernel is fastest."""
+    """Everything that decides which kernel is fastest."""
 
     name: str
     flags: str
@@ -45,12 +45,12 @@ class Processor:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that differ from those of any other processor."""
+        """16 hexadecimal digits, different for each processor."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
 
 
 def this_processor() -> Processor:
-    """This one, as torch uses it on this thread."""
+    """The processor of this machine, as torch uses it on this thread."""
     facts = _cpu_facts(Path("/proc/cpuinfo"))
     limits = " ".join(f"{name}={os.environ[name]}" for name in INSTRUCTIONS if name in os.environ)
     return Processor(
@@ -63,7 +63,7 @@ def this_processor() -> Processor:
 
 
 def _cpu_facts(file: Path) -> dict[str, str]:
-    """Of the first core."""
+    """The fields of the first core."""
     if not file.exists():
         return {}
     first = file.read_text().partition("\n\n")[0]
@@ -73,15 +73,14 @@ def _cpu_facts(file: Path) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class ChosenKernel:
-    """A layer's kernel, and the milliseconds by kernel and number of rows that it was chosen for; empty when it was
-    not measured."""
+    """A layer's kernel, and the milliseconds by kernel and number of rows behind the choice; empty if it was not measured."""
 
     kernel: Kernel
     milliseconds: Mapping[str, Mapping[str, float]]
 
 
 class KernelStore:
-    """The choices of one model on one processor."""
+    """The stored choices of one model on one processor."""
 
     def __init__(
         self,
@@ -91,13 +90,14 @@ class KernelStore:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`folder` is that of the model's weights."""
+        """`folder` is the folder of the model's weights."""
         self.file = file_for(folder, processor)
         self._processor, self._clock, self._sleep = processor, clock, sleep
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time is inside. One that waits too long, or cannot lock here, goes on without."""
+        """Holds the lock of the folder. A process that waits longer than `LONGEST_WAIT_SECONDS`, or cannot lock, continues
+        without it."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             folder = os.open(self.file.parent, os.O_RDONLY)
@@ -123,7 +123,7 @@ class KernelStore:
                 return
 
     def read(self) -> dict[str, ChosenKernel]:
-        """All choices; none of a file that is damaged or missing."""
+        """All choices; none if the file is damaged or missing."""
         try:
             if self.file.stat().st_size > MOST_BYTES:
                 return {}
@@ -133,10 +133,10 @@ class KernelStore:
             return {}
 
     def add(self, key: str, chosen: ChosenKernel) -> str:
-        """Keeps one more choice. Gives why that was not possible, or nothing."""
+        """Adds a choice. Returns why that failed, or ""."""
         kernels = {**self.read(), key: chosen}
         if len(kernels) > MOST_CHOICES:
-            return f"{self.file} has {MOST_CHOICES} choices already."
+            return f"{self.file} already has {MOST_CHOICES} choices."
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             _forget_oldest(self.file)
@@ -148,7 +148,7 @@ class KernelStore:
 
 
 def file_for(folder: Path, processor: Processor) -> Path:
-    """Where the choices of the model in `folder` are kept."""
+    """Where the choices of the model in `folder` are stored."""
     if os.access(folder, os.W_OK):
         return folder / f"motet-kernels-{processor.digest}.json"
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]

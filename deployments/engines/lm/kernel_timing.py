@@ -1,7 +1,7 @@
-"""Measures the kernels of a layer's shape on this processor, and names the fastest.
+"""Times the kernels for a layer's shape on this processor, and picks the fastest.
 
-The machine may be busy while a model loads. So the kernels take turns, the least time of each counts, on one thread that is
-the thread's own processor time, and the usual kernel stays unless another is clearly faster.
+The machine may be busy while a model loads. So the kernels take turns and the minimum of each counts; with one thread it is
+the thread's own processor time; and the usual kernel stays unless another is clearly faster.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from deployments.engines.lm.linear import KERNELS, Kernel, LinearSpec
 CLEARLY_FASTER = 1.08
 LEAST_ROUNDS, MOST_ROUNDS = 2, 12
 HOPELESS = 1.5
-"""A kernel that is slower than the best by this factor after the first rounds is not measured further."""
+"""A kernel that is slower than the best by this factor after the first rounds is not timed further."""
 MOST_WEIGHTS = 4 << 20
-"""Of a larger layer a part of the outputs is measured: its kernels together exceed most caches all the same."""
+"""Of a larger layer only this many weights are timed: all its kernels together exceed most caches even so."""
 BLOCK = 1 << 16
 SHORTEST_MS = 1e-6
 
@@ -30,8 +30,8 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class KernelTimes:
-    """The least milliseconds of each kernel by the number of rows. `exact` kernels give a row the same bits however many rows
-    are with it."""
+    """The minimum milliseconds of each kernel by the number of rows. `exact` kernels give a row the same bits in any number
+    of rows."""
 
     milliseconds: Mapping[Kernel, Mapping[int, float]]
     exact: frozenset[Kernel]
@@ -40,8 +40,8 @@ class KernelTimes:
 def kernel_times(
     products: Mapping[Kernel, Product], rows: Mapping[int, Tensor], clock: Clock, seconds: float
 ) -> KernelTimes:
-    """Times every product by turns, for about so many `seconds`. `rows` are the inputs by how many they are; a smaller one is
-    the beginning of a larger one."""
+    """Times every product in turns, for about `seconds`. `rows` are the inputs by their number; a smaller one is the
+    beginning of a larger one."""
     exact = frozenset(kernel for kernel, product in products.items() if _is_exact(product, rows))
     least = {kernel: dict.fromkeys(rows, float("inf")) for kernel in products}
     order, started = list(products), clock()
@@ -65,7 +65,7 @@ def _worth_another_round(order: Sequence[Kernel], least: Mapping[Kernel, Mapping
 
 
 def _shares(milliseconds: Mapping[Kernel, Mapping[int, float]], kernel: Kernel) -> dict[int, float]:
-    """How many times slower than the best a kernel is, by the number of rows."""
+    """The slowdown of a kernel against the best, by the number of rows."""
     return {
         count: ms / max(min(of[count] for of in milliseconds.values()), SHORTEST_MS)
         for count, ms in milliseconds[kernel].items()
@@ -82,7 +82,7 @@ def _is_exact(product: Product, rows: Mapping[int, Tensor]) -> bool:
 def fastest(spec: LinearSpec, times: KernelTimes) -> Kernel:
     """The kernel with the least slowdown against the best, averaged over the numbers of rows by their weights.
 
-    Where the usual kernel is exact, only exact ones are taken: a stream must not sound otherwise in a batch.
+    If the usual kernel is exact, only exact kernels are permitted: a stream must sound the same in any batch.
     """
     slowdowns = {kernel: _slowdown(spec, times, kernel) for kernel in times.milliseconds}
     permitted = [kernel for kernel in slowdowns if kernel in times.exact or spec.usual not in times.exact]
@@ -97,7 +97,7 @@ def _slowdown(spec: LinearSpec, times: KernelTimes, kernel: Kernel) -> float:
 
 
 def measure(spec: LinearSpec, kernels: Sequence[Kernel], clock: Clock, seconds: float) -> KernelTimes:
-    """The times of real kernels of the spec's shape, with random weights, on as many threads as torch has now."""
+    """Times the kernels for the spec's shape, with random weights, on as many threads as torch has now."""
     outputs = max(1, min(spec.outputs, MOST_WEIGHTS // spec.inputs))
     weight, rows = random_rows(outputs, spec.inputs), random_rows(max(count for count, _ in spec.rows), spec.inputs)
     with torch.no_grad():
@@ -106,11 +106,11 @@ def measure(spec: LinearSpec, kernels: Sequence[Kernel], clock: Clock, seconds: 
 
 
 def clock_here() -> Clock:
-    """Seconds. Processor time of this thread where torch uses no other: what other processes take does not count."""
+    """A clock in seconds: processor time of this thread if torch uses no other, so that other processes do not count."""
     return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def random_rows(count: int, width: int) -> Tensor:
-    """(count, width) float32 numbers from -1 to 1, the same every time. torch's own generator is left alone."""
+    """(count, width) float32 numbers from -1 to 1, the same every time. Does not use torch's global generator."""
     block = torch.rand(BLOCK, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return block.repeat(-(-count * width // BLOCK))[: count * width].view(count, width)

@@ -1,7 +1,7 @@
-"""A static cache of keys and values for many streams, with a position for each.
+"""A static key-value cache for many streams, with a position for each.
 
-A stream joins, takes a row, and leaves. A row's number is not the stream's identity: rows are moved so that those which
-step together stand first, because then a step reads its keys and values without copying them.
+A stream joins, gets a row, and leaves. The number of its row may change: rows are moved so that the streams of a step are the
+first rows, and the step reads their keys and values without a copy.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from deployments.errors import fail
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A stream's place in the cache: its present row, and how many positions of it are filled."""
+    """A stream's place in the cache: its current row, and the number of filled positions."""
 
     row: int
     position: int = 0
 
 
 class KvCache:
-    """Keys and values of up to `slots` streams of up to `capacity` tokens.
+    """Keys and values of up to `slots` streams of up to `capacity` positions.
 
-    `keys[layer]` and `values[layer]` are (slots, heads, capacity + 1, head_dim) tensors that never move. No stream reads
-    the last position, `scratch`: rows that a padded step computes in vain write there. On a CPU, memory is taken from the
-    system only where something was written.
+    `keys[layer]` and `values[layer]` are (slots, heads, capacity + 1, head_dim) tensors that never move. No stream reads the
+    last position, `scratch`: unused rows of a padded step write there. On a CPU, only memory that was written to is taken
+    from the system.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class KvCache:
 
     @property
     def free(self) -> int:
-        """How many more streams fit."""
+        """Streams that still fit."""
         return self._rows.count(None)
 
     def join(self) -> Slot:
-        """A row for a new stream. Raises `MotetError` (overloaded) when all are taken."""
+        """A row for a new stream. Raises `MotetError` (overloaded) if none is free."""
         if None not in self._rows:
-            raise fail("overloaded", "Every slot of the model is taken.", "Try again in a moment.", retry_after_s=1.0)
+            raise fail("overloaded", "All slots of the model are in use.", "Try again in a moment.", retry_after_s=1.0)
         row = self._rows.index(None)
         slot = self._rows[row] = Slot(row)
         return slot
@@ -69,7 +69,7 @@ class KvCache:
             self._rows[slot.row] = None
 
     def arrange(self, slots: Sequence[Slot]) -> None:
-        """Moves rows so that `slots` stand in rows 0, 1, 2, ... in that order."""
+        """Moves rows so that `slots` are in rows 0, 1, 2, ... in that order."""
         for row, slot in enumerate(slots):
             if slot.row != row:
                 self._swap(row, slot)
@@ -88,17 +88,17 @@ class KvCache:
             other.row = left
 
     def write(self, slot: Slot, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
-        """Puts (heads, n, head_dim) keys and values of a prompt at `start`. The caller moves the position on."""
+        """Writes (heads, n, head_dim) keys and values of a prompt at `start`. The caller advances the position."""
         stop = start + keys.shape[1]
         self.keys[layer][slot.row, :, start:stop] = keys
         self.values[layer][slot.row, :, start:stop] = values
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
-    """Zeros, so that what was never written is a number.
+    """Zeros, so that unwritten positions are finite numbers.
 
-    On a CPU they are small pages, each of which costs memory once it is touched. Torch's zeros cost all of it at once, and
-    NumPy's come in huge pages, of which every head of every row would touch its own.
+    On a CPU they are small pages, each of which takes memory once it is written to. `torch.zeros` takes all of it at once;
+    NumPy's zeros are huge pages, and every head of every row would touch its own.
     """
     if device != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
@@ -109,9 +109,9 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
 
 
 def write_step(cache: Tensor, positions: Tensor, new: Tensor) -> None:
-    """Puts one token's (batch, heads, head_dim) into the first rows of a (slots, heads, capacity, head_dim) cache.
+    """Writes one position's (batch, heads, head_dim) into the first rows of a (slots, heads, capacity, head_dim) cache.
 
-    `positions` (batch,) int64 says where in each row.
+    `positions` (batch,) int64 is the position in each row.
     """
     batch = new.shape[0]
     rows = torch.arange(batch, device=new.device)

@@ -1,16 +1,17 @@
-"""Linear layers in float32, bfloat16, or with eight-bit weights and activations for CPUs.
+"""Linear layers in float32, in bfloat16, and with int8 weights and activations for CPUs.
 
-Eight bits: a weight row has one scale, an activation row has one scale, and products are added up as exact 32-bit
-integers. So a row's result does not depend on its batch, which per-tensor schemes cannot promise. It pays where the
-processor multiplies bytes (VNNI, AMX), and reads a quarter of the memory that float32 does.
+Int8: each weight row and each activation row has one scale, and products are summed as exact 32-bit integers. So a row's
+result does not depend on its batch, which per-tensor scales cannot promise. It pays where the processor multiplies int8
+(VNNI, AMX), and reads a quarter of the memory of float32.
 
-What a processor changes. The integer sums are the same on all of them. The float32 steps around them (sums in another
-order, fused rounding) differ in their last bits, and where such a bit decides how a number is rounded to a byte, a step of
-1/127 of the row's largest follows. Behind some layers two processors then differ as two roundings of the same numbers do:
-each is as far from float32 as eight bits are.
-Each kind of number has two kernels: one that takes the weight as it is, and one that packs it for oneDNN beforehand. Which of
-those that a precision permits is fastest depends on the processor, the shape and the number of rows. So `linear` asks the
-chooser in force (`kernel_choice.py`), and without one takes the precision's usual kernel.
+Differences between processors: the integer sums are equal on all of them. The float32 operations around them (order of
+addition, fused rounding) differ in the last bits, and where such a bit decides how a number is rounded to int8, the result
+moves by 1/127 of the row's largest number. After some layers two processors differ as two roundings of the same numbers do:
+each is as far from float32 as int8 is.
+
+Each precision has two kernels: one with the weight as it is, and one with the weight packed for oneDNN. Which of the
+permitted kernels is fastest depends on the processor, the shape and the number of rows. So `linear` asks the current chooser
+(`kernel_choice.py`), and without one uses the precision's usual kernel.
 """
 
 from __future__ import annotations
@@ -33,29 +34,29 @@ Precision = Literal["float32", "int8"]
 AnyPrecision = Literal["float32", "bfloat16", "int8"]
 Kernel = Literal["float32", "float32-packed", "bfloat16", "bfloat16-packed", "int8", "int8-packed"]
 RowCounts = Mapping[int, float]
-"""How many rows a layer is given at a time, and how much each of these counts."""
+"""Numbers of rows that a layer is called with, and the weight of each."""
 
 STEP_ROWS: RowCounts = {1: 1.0, 8: 1.0, 128: 0.25}
-"""A decoder's: one stream, eight, and a block of a prompt."""
+"""Those of a decoder: one stream, eight streams, and a block of a prompt."""
 
 BLOCK_ROWS = 128
 PACKED_FOR_ROWS = 8
-"""What packed weights are laid out for; they serve any number of rows."""
+"""The number of rows that packed weights are laid out for; they work for any number."""
 
 PACKS = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
-"""Whether oneDNN multiplies packed weights here."""
+"""Whether oneDNN multiplies packed weights on this processor."""
 
 MULTIPLIES_BFLOAT16 = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 """Whether this CPU has instructions for bfloat16 (AVX512-BF16, AMX)."""
 
 
 LARGEST = 127
-"""Of a signed byte, as weights and activations use it."""
+"""The largest int8 value of weights and activations."""
 
 
 def _sums_bytes_exactly() -> bool:
-    """Whether oneDNN adds products of bytes in 32 bits here (VNNI, AMX). Without these instructions it adds two products in
-    16 bits, which two large ones overflow: tried with the largest there are."""
+    """Whether oneDNN sums int8 products in 32 bits (VNNI, AMX). Without these instructions it sums pairs of products in 16
+    bits, which overflows for large ones; the test uses the largest."""
     if not PACKS:
         return True
     inputs = 64
@@ -74,11 +75,12 @@ def _packed_sums(steps: Tensor, zero: int, packed: Tensor | None, scales: Tensor
 
 
 SUMS_BYTES_EXACTLY = _sums_bytes_exactly()
-"""Whether a product of whole bytes is exact here. If not, it is made of two products of half the size, which are."""
+"""Whether the product of full int8 values is exact on this processor. If not, it is computed as two products of half the
+values, which are."""
 
 
 class _PackableLinear(nn.Module):
-    """A floating-point layer whose weight stays as it is, or is kept in oneDNN's order; `weight` is empty then."""
+    """A floating-point layer with its weight as it is, or packed in oneDNN's layout; `weight` is empty then."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, packed: bool) -> None:
         super().__init__()
@@ -89,7 +91,7 @@ class _PackableLinear(nn.Module):
         self.number = _numbered(self)
 
     def product(self, rows: Tensor) -> Tensor:
-        """(n, inputs) to (n, outputs), both of the weight's type."""
+        """(n, inputs) to (n, outputs), both of the weight's dtype."""
         if self.packed is None:
             return F.linear(rows, self.weight, self.bias)
         if torch.compiler.is_compiling():
@@ -110,9 +112,10 @@ class FloatLinear(_PackableLinear):
 
 
 class BFloat16Linear(_PackableLinear):
-    """The same with a weight of half the bytes. RowCounts are rounded for the product alone, and come back as float32.
+    """`x @ weight.T + bias` with a bfloat16 weight. Rows are rounded to bfloat16 for the product, and the result is float32.
 
-    A CPU without instructions for it multiplies the rounded numbers in float32, which is the same sum, and keeps them so.
+    A CPU without bfloat16 instructions keeps the rounded weight in float32 and multiplies in float32: the products are the
+    same.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, packed: bool = False) -> None:
@@ -125,16 +128,16 @@ class BFloat16Linear(_PackableLinear):
         return self.rounded(x).float()
 
     def rounded(self, x: Tensor) -> Tensor:
-        """The same in bfloat16."""
+        """(n, inputs) float32 or bfloat16 to (n, outputs) bfloat16."""
         rows = x.to(torch.bfloat16).to(self.weight.dtype)
         return self.product(rows).to(torch.bfloat16)
 
 
 class Int8Linear(nn.Module):
-    """The same with a weight of signed bytes.
+    """`x @ weight.T + bias` with int8 weights and activations.
 
-    Error: each product's factors are off by at most half a step, 1/254 of their row's largest magnitude. A packed weight is
-    kept in the order in which oneDNN reads it, and `weight` is empty. Both kernels give the same bits.
+    Error: each factor is off by at most half a step, 1/254 of the largest magnitude in its row. A packed weight is in
+    oneDNN's layout, and `weight` is empty. Both kernels give the same bits.
     """
 
     weight: Tensor
@@ -142,7 +145,7 @@ class Int8Linear(nn.Module):
     zeros: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, packed: bool | None = None) -> None:
-        """Packed where oneDNN packs, unless told."""
+        """`packed` None packs the weight if oneDNN can."""
         super().__init__()
         packs = PACKS if packed is None else packed
         scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
@@ -166,20 +169,21 @@ class Int8Linear(nn.Module):
         return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
 
     def _packed_product(self, steps: Tensor) -> Tensor:
-        """(n, outputs) of whole numbers from -127 to 127, which become unsigned ones around 128: processors without AMX
-        multiply only those fast."""
+        """(n, outputs) of whole numbers from -127 to 127, passed as unsigned bytes around 128: without AMX only the product
+        of unsigned with signed bytes is fast."""
         if torch.compiler.is_compiling():
             named: Tensor = torch.ops.motet.packed_product((steps + 128).to(torch.uint8), self.scales, self.number)
             return named
-        # torch converts to signed bytes many at a time, to unsigned ones one by one; they differ in their highest bit.
+        # torch converts to int8 with vector instructions and to uint8 one by one. The two differ in their highest bit.
         return _multiplied(steps.to(torch.int8).bitwise_xor_(-128).view(torch.uint8), self)
 
 
 def _multiplied(steps: Tensor, layer: Any) -> Tensor:
-    """The product of an `Int8Linear`, which a compiled step knows by its number only."""
+    """The product of an `Int8Linear`, which a compiled step finds by its number."""
     if SUMS_BYTES_EXACTLY:
         return _packed_sums(steps, 128, layer.packed, layer.scales, layer.zeros)
-    # Two products of at most 128 * 127 are within 16 bits. Whole numbers of float32 are exact, so the sum is that of above.
+    # Two products of at most 128 * 127 fit in 16 bits. Whole numbers in float32 are exact, so the sum equals that of the
+    # branch above.
     half = steps >> 1
     ones = torch.ones_like(layer.scales)
     sums = _packed_sums(torch.cat([half, steps - half]), 64, layer.packed, ones, layer.zeros)
@@ -191,8 +195,8 @@ def _multiplied_packed(rows: Tensor, layer: nn.Module) -> Tensor:
     return product
 
 
-# Inductor (torch 2.13) multiplies packed weights itself only where it knows them as constants; where a step closes over the
-# layer, it fails. So a compiled step knows a layer by its number.
+# Inductor (torch 2.13) multiplies packed weights only if they are constants, and fails if a step closes over the layer. So a
+# compiled step finds a layer by its number.
 _NUMBERS = itertools.count()
 _LAYERS: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
 _OPERATORS = torch.library.Library("motet", "DEF")
@@ -217,8 +221,8 @@ def _numbered(layer: nn.Module) -> int:
 
 
 def in_blocks(rows_pass: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
-    """A pass that treats every row by itself, a block of rows at a time: what it makes on the way stays in the cache, and
-    small enough that no memory is asked of the system for it."""
+    """Applies a row-wise function to blocks of rows: intermediate results stay in the processor's cache, and are small enough
+    that the allocator does not ask the system for memory."""
     parts = [rows_pass(*block) for block in zip(*(tensor.split(BLOCK_ROWS) for tensor in rows), strict=True)]
     return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
@@ -236,17 +240,17 @@ PRECISIONS: tuple[AnyPrecision, ...] = ("float32", "bfloat16", "int8")
 
 
 def usual_kernel(precision: AnyPrecision) -> Kernel:
-    """The kernel of a precision where none is chosen."""
+    """The kernel of a precision if none is chosen."""
     return "int8-packed" if precision == "int8" and PACKS else precision
 
 
 def precision_of(kernel: Kernel) -> AnyPrecision:
-    """The kind of numbers that a kernel multiplies."""
+    """The precision of a kernel's products."""
     return next(precision for precision in PRECISIONS if kernel.removesuffix("-packed") == precision)
 
 
 def permitted_kernels(precision: AnyPrecision) -> list[Kernel]:
-    """The kernels of this processor that are at least as precise."""
+    """The kernels of at least this precision that this processor has."""
     permitted = PRECISIONS[: PRECISIONS.index(precision) + 1]
     return [kernel for kernel in KERNELS if precision_of(kernel) in permitted and _is_available(kernel)]
 
@@ -259,8 +263,8 @@ def _is_available(kernel: Kernel) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LinearSpec:
-    """What is known of a layer before it is made: its sizes, the least precise numbers that are permitted, the kernel that it
-    has unless another is chosen, and the numbers of rows that it is used with."""
+    """A layer before it is built: its sizes, the least permitted precision, the kernel that it gets if none is chosen, and
+    the numbers of rows that it is called with."""
 
     inputs: int
     outputs: int
@@ -270,7 +274,7 @@ class LinearSpec:
 
     @property
     def shape(self) -> str:
-        """Such as `1024x4096`, inputs and outputs."""
+        """Inputs and outputs, such as `1024x4096`."""
         return f"{self.inputs}x{self.outputs}"
 
 
@@ -280,7 +284,7 @@ _chooser: ContextVar[Chooser] = ContextVar("chooser", default=lambda spec: spec.
 
 @contextmanager
 def choosing_kernels(chooser: Chooser) -> Iterator[None]:
-    """Layers that are made inside have the kernels that `chooser` names."""
+    """Layers that are built inside have the kernels that `chooser` returns."""
     token = _chooser.set(chooser)
     try:
         yield
@@ -296,14 +300,14 @@ def linear(
     rows: RowCounts = STEP_ROWS,
     usual: AnyPrecision | None = None,
 ) -> nn.Module:
-    """A layer of (outputs, inputs) float32 `weight` with numbers of the given precision, or more precise ones where these are
-    faster. `usual` is the precision that it has unless another is chosen, by default the permitted one."""
+    """A layer of (outputs, inputs) float32 `weight` in the given precision, or in a more precise one if that is faster.
+    `usual` is the precision that the layer has if no kernel is chosen, by default `precision`."""
     outputs, inputs = weight.shape
     spec = LinearSpec(inputs, outputs, precision, usual_kernel(usual or precision), tuple(sorted(rows.items())))
     return KERNELS[_chooser.get()(spec)](weight, bias)
 
 
 def cache_dtype(precision: AnyPrecision, device: str) -> torch.dtype:
-    """What keys and values are kept in. Without matrix units for bfloat16 a CPU attends several times faster in float32,
-    and so that a stream sounds the same on every CPU, all of them do."""
+    """The dtype of the key-value cache. A CPU without bfloat16 matrix units attends several times faster in float32; all CPUs
+    use it, so that a stream sounds the same on each."""
     return torch.bfloat16 if precision == "bfloat16" and device != "cpu" else torch.float32

@@ -1,4 +1,4 @@
-"""The layer of Llama and Qwen2 decoders, by the names that their weights have in the Hugging Face layout."""
+"""The decoder of Llama and Qwen2, with the weight names of the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class LlamaShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> LlamaShape:
-        """Of a `config.json`'s own words. Raises `MotetError` (unsupported) for positions that are scaled, and for layers
-        that see a part of the past only."""
+        """From a `config.json`. Raises `MotetError` (unsupported) for scaled rotary positions and for sliding-window
+        attention."""
         if config.get("use_sliding_window"):
             cause = "This decoder looks at a sliding window of its past (use_sliding_window)."
             raise fail("unsupported", cause, "Use a model that looks at all of it.")
@@ -50,7 +50,7 @@ class LlamaShape:
 
 
 def _rotary_base(config: Mapping[str, Any]) -> float:
-    """Of plain rotary positions. Older files say in `rope_scaling` what newer ones say in `rope_parameters`."""
+    """The base of plain rotary positions. Older files have in `rope_scaling` what newer files have in `rope_parameters`."""
     told: Mapping[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):
         told = config.get(key) or told
@@ -62,7 +62,7 @@ def _rotary_base(config: Mapping[str, Any]) -> float:
 
 
 class LlamaLayer(nn.Module):
-    """One layer, without its attention. Projections have a bias where the weights have one."""
+    """One decoder layer without its attention. Projections have a bias if the weights have one."""
 
     def __init__(
         self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision, rows: RowCounts = STEP_ROWS
@@ -85,15 +85,15 @@ class LlamaLayer(nn.Module):
         self.down = stacked("mlp.down_proj")
 
     def attention_input(self, x: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (n, heads, head_dim), keys and values (n, kv_heads, head_dim) of (n, dim); places are (n, 1, head_dim)
-        cosines and sines."""
+        """Queries (n, heads, head_dim), keys and values (n, kv_heads, head_dim) of (n, dim); `places` are the cosines and
+        sines, (n, 1, head_dim)."""
         shape = self.shape
         projected = self.qkv(rms_norm(x, self.attention_norm, shape.eps)).view(x.shape[0], -1, shape.head_dim)
         query, key, value = projected.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
         return rotate(query, *places), rotate(key, *places), value
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention: (n, dim) of `x` and of the attended values."""
+        """The rest of the layer: (n, dim) from `x` and the attended values."""
         x = x + self.out(attended)
         gate, up = self.gate_up(rms_norm(x, self.feed_forward_norm, self.shape.eps)).chunk(2, dim=-1)
         added: Tensor = self.down(F.silu(gate) * up)
@@ -101,7 +101,7 @@ class LlamaLayer(nn.Module):
 
 
 class LlamaStack(nn.Module):
-    """All layers and the last norm, and the two passes. Embeddings and heads are the model's own."""
+    """All layers and the final norm, with the prefill and step passes. Embeddings and heads belong to the model."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class LlamaStack(nn.Module):
         capacity: int,
         rows: RowCounts = STEP_ROWS,
     ) -> None:
-        """`capacity` is how many positions a stream may have; the layers are given `rows` at a time."""
+        """`capacity` is the most positions of a stream; `rows` are the numbers of rows that the layers are called with."""
         super().__init__()
         self.shape = shape
         self.layers = nn.ModuleList(
@@ -129,11 +129,11 @@ class LlamaStack(nn.Module):
         )
 
     def new_cache(self, slots: int) -> KvCache:
-        """Room for `slots` rows of keys and values."""
+        """A cache of `slots` rows."""
         return self.stack.new_cache(slots)
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
-        """Reads the next parts (n_i, dim) of prompts, packed; gives (streams, dim) of their ends, normed."""
+        """Prefills the next parts (n_i, dim) of prompts, packed; gives the normed (streams, dim) at their ends."""
         return rms_norm(self.stack.prefill(prompts, slots, cache), self.norm, self.shape.eps)
 
     def step(self, x: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:

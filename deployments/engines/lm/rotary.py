@@ -1,4 +1,4 @@
-"""What most decoders of today share: root-mean-square norms and rotary positions."""
+"""RMS norms and rotary positions, which most decoders use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6) -> Tensor:
 
 
 def rotary_tables(length: int, dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (length, dim) of rotary positions, halves rotated."""
+    """Cosines and sines (length, dim) of rotary positions, in the rotated-halves layout
+    (https://arxiv.org/abs/2104.09864)."""
     frequencies = 1.0 / (base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
     angles = torch.cat([angles, angles], dim=-1)
@@ -26,13 +27,14 @@ def rotary_tables(length: int, dim: int, base: float = 10_000.0) -> tuple[Tensor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (..., dim) with matching tables."""
+    """Applies rotary positions to (..., dim) with matching tables."""
     half = x.shape[-1] // 2
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
 
 
 class RotaryStack(nn.Module):
-    """Layers with rotary positions, and their two passes over a slot cache. What is around them is the model's."""
+    """Layers with rotary positions: the prefill and step passes over a key-value cache. Embeddings and heads belong to the
+    model."""
 
     cos: Tensor
     sin: Tensor
@@ -47,7 +49,7 @@ class RotaryStack(nn.Module):
         base: float = 10_000.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`capacity` is how many positions a stream may have, `dtype` that of the cache."""
+        """`capacity` is the most positions of a stream, `dtype` that of the cache."""
         super().__init__()
         self.layers, self.capacity = stack, capacity
         self._heads, self._dtype = (kv_heads, head_dim), dtype
@@ -56,7 +58,7 @@ class RotaryStack(nn.Module):
         self.register_buffer("sin", sin)
 
     def new_cache(self, slots: int) -> KvCache:
-        """Room for `slots` rows of keys and values."""
+        """A cache of `slots` rows."""
         heads, head_dim = self._heads
         return KvCache(
             layers=len(self.layers),
@@ -69,13 +71,13 @@ class RotaryStack(nn.Module):
         )
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
-        """Reads the next parts (n_i, dim) of prompts, packed; gives (streams, dim) of their ends."""
+        """Prefills the next parts (n_i, dim) of prompts, packed; gives (streams, dim) at their ends."""
         lengths = [len(prompt) for prompt in prompts]
         places = self._turns(transformer.packed_positions(lengths, [slot.position for slot in slots]))
         return transformer.prefill(self.layers, torch.cat(list(prompts)), lengths, slots, cache, *places)
 
     def step(self, x: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
-        """One more position of the cache's first rows: (batch, dim) to (batch, dim), looking at `length` positions."""
+        """One more position of the cache's first rows: (batch, dim) to (batch, dim), attending to `length` positions."""
         return transformer.step(self.layers, x, positions, cache, length, *self._turns(positions))
 
     def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:

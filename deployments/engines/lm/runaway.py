@@ -1,7 +1,7 @@
-"""The guard over a piece of text: a model that does not find its end is stopped, and told why.
+"""The guard against runaway generation: a model that does not end a piece of text is stopped, with the reason.
 
-Three signs: more sound than so much text can be, tokens that go round in a circle, and silence that does not end, be it of
-silent samples or of frames that bring no sound at all.
+There are three signs: more audio than the text can have, tokens that repeat in a cycle, and silence that does not end.
+Silence is silent samples, or frames without audio.
 """
 
 from __future__ import annotations
@@ -14,31 +14,33 @@ import numpy as np
 from deployments.engines.options import Bounds, EngineOptions
 from deployments.engines.protocols import FinishReason, Samples
 
-LONGEST_CIRCLE = 32
-"""Tokens: a circle longer than this is not looked for."""
+LONGEST_CYCLE = 32
+"""Tokens: longer cycles are not detected."""
 
 
 ROUNDING_SECONDS = 1e-6
-"""Ten times a tenth of a second is a little less than a second."""
+"""Tolerance of a sum of durations: ten times 0.1 s is slightly less than 1 s in floating point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunawayLimits(EngineOptions):
-    """When a piece is ended that has not ended by itself. English is read at about 0.07 s a character."""
+    """The limits of a piece that does not end by itself. English takes about 0.07 s a character."""
 
-    most_seconds_per_character: Annotated[float, Bounds(above=0), "Of sound, for each character of the text."] = 0.3
-    most_seconds_besides: Annotated[float, Bounds(above=0), "Of sound, on top of that."] = 6.0
-    circling_seconds: Annotated[float, Bounds(above=0), "Tokens may go round in one circle for so long."] = 5.0
-    silent_seconds: Annotated[float, Bounds(above=0), "Sound may be silent for so long."] = 5.0
-    silent_below: Annotated[float, Bounds(above=0, below=1), "A smaller sample is silent."] = 0.001
+    most_seconds_per_character: Annotated[
+        float, Bounds(above=0), "Seconds of audio for each character of the text."
+    ] = 0.3
+    most_seconds_besides: Annotated[float, Bounds(above=0), "Seconds of audio in addition."] = 6.0
+    circling_seconds: Annotated[float, Bounds(above=0), "Tokens may repeat in one cycle for this long."] = 5.0
+    silent_seconds: Annotated[float, Bounds(above=0), "Audio may be silent for this long."] = 5.0
+    silent_below: Annotated[float, Bounds(above=0, below=1), "A smaller sample counts as silent."] = 0.001
 
 
 class RunawayGuard:
-    """Watches one piece. `reason` is "stop" until a limit is passed, and then stays what it has become; `sounded` once any
-    sample was loud enough to be heard."""
+    """Watches one piece. `reason` is "stop" until a limit is passed, and then does not change any more; `sounded` is True
+    once a sample was above the silence level."""
 
     def __init__(self, limits: RunawayLimits, text: str, *, rate: float, most: int | None = None) -> None:
-        """The model makes `rate` tokens (or frames) for a second of sound, and never more than `most` of them."""
+        """The model generates `rate` tokens (or frames) for a second of audio, and at most `most` for a piece."""
         seconds = limits.most_seconds_besides + limits.most_seconds_per_character * len(text)
         bound = max(1, int(seconds * rate))
         self.most_tokens = bound if most is None else min(bound, most)
@@ -46,8 +48,8 @@ class RunawayGuard:
         self.tokens = 0
         self._limits = limits
         self._patience = max(2, int(limits.circling_seconds * rate))
-        self._past = np.full(LONGEST_CIRCLE, -1, np.int64)
-        self._agreeing = np.zeros(LONGEST_CIRCLE, np.int64)
+        self._past = np.full(LONGEST_CYCLE, -1, np.int64)
+        self._agreeing = np.zeros(LONGEST_CYCLE, np.int64)
         self._seconds_per_frame = 1 / rate
         self._silent_seconds = 0.0
         self.sounded = False
@@ -58,7 +60,7 @@ class RunawayGuard:
         return self.reason != "stop"
 
     def token(self, token: int) -> bool:
-        """Takes the next token; tells whether the piece must end with it."""
+        """Takes the next token; returns whether the piece must end with it."""
         self._agreeing = np.where(self._past == token, self._agreeing + 1, 0)
         self._past = np.concatenate([[token], self._past[:-1]])
         if self._agreeing.max() >= self._patience:
@@ -66,8 +68,8 @@ class RunawayGuard:
         return self.frame()
 
     def frame(self, *, soundless: bool = False) -> bool:
-        """Takes a frame that has no token's name; tells whether the piece must end with it. A `soundless` one will never
-        bring samples, and counts as that much silence."""
+        """Takes a frame without a token; returns whether the piece must end with it. A `soundless` frame gives no samples,
+        and counts as silence of its duration."""
         self.tokens += 1
         if soundless:
             self._silence(self._seconds_per_frame)
@@ -76,7 +78,7 @@ class RunawayGuard:
         return self.ended
 
     def sound(self, samples: Samples, sample_rate: int) -> bool:
-        """Takes the next samples (n,); tells whether the piece must end with them."""
+        """Takes the next samples (n,); returns whether the piece must end with them."""
         loud = np.flatnonzero(np.abs(samples) >= self._limits.silent_below)
         silent = len(samples)
         if len(loud):
@@ -86,7 +88,7 @@ class RunawayGuard:
         return self.ended
 
     def over(self) -> FinishReason:
-        """Why the piece ended, now that it has: "silence" also where it ended by itself, but nothing of it was heard."""
+        """Why the piece ended. A piece that ended by itself without any audible sample gives "silence"."""
         if not self.sounded:
             self._end("silence")
         return self.reason

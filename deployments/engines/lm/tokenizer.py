@@ -1,4 +1,4 @@
-"""A tokenizer that reads every text as words: a model's own marks mean nothing when a client writes them."""
+"""A tokenizer that treats all input as plain text: special tokens have no effect when a client writes them."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ if TYPE_CHECKING:
 
 
 class TokenizedText(Protocol):
-    """What a tokenizer makes of a text."""
+    """The result of a tokenizer."""
 
     @property
     def ids(self) -> list[int]:
-        """Token numbers."""
+        """Token ids."""
 
 
 class TextTokenizer(Protocol):
-    """A tokenizer that an engine is given, such as one of the package `tokenizers`."""
+    """The tokenizer of an engine, such as one of the package `tokenizers`."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> TokenizedText:
         """The tokens of a text."""
 
 
 NEVER_FOUND = ""
-"""A piece of no letters is found in no text, and keeps its number."""
+"""An empty piece matches no text, and keeps its id."""
 
 
 def plain_text_tokenizer(file: Path) -> Tokenizer:
-    """A `tokenizer.json` without its added tokens, special ones and others: `<|endoftext|>` is thirteen characters. An engine
-    puts the marks of its prompts in by number."""
+    """A `tokenizer.json` without its added tokens, so that `<|endoftext|>` is thirteen characters. Engines insert the special
+    tokens of their prompts by id."""
     from tokenizers import Tokenizer
 
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     marks = [int(token["id"]) for token in content["added_tokens"]]
     content["added_tokens"] = []
     vocabulary = content["model"]["vocab"]
-    # Pairs of piece and score are a unigram model's, which finds its pieces in any text. Others only merge towards theirs.
+    # Pairs of piece and score belong to a unigram model, which finds its pieces in any text. The other models only merge
+    # towards theirs.
     if isinstance(vocabulary, list):
         for mark in marks:
             if mark < len(vocabulary):

@@ -1,7 +1,7 @@
-"""The two passes over a stack of layers and the slot cache: prompts, packed, and one more position of every row.
+"""The two passes of a decoder over its key-value cache: prefill of packed prompts, and one step of every row.
 
-A layer is whatever stands on both sides of attention: norms, projections, rotary or learned positions, feed-forward. So
-the passes serve any decoder, with as many heads for keys and values as it likes.
+A layer gives all but the attention: norms, projections, rotary or learned positions, feed-forward. So the passes work for any
+decoder, with any number of heads for keys and values.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from deployments.engines.lm.kv_cache import KvCache, Slot, length_mask, write_st
 from deployments.engines.lm.linear import in_blocks
 
 PROMPT_BLOCK = 64
-"""Positions of a prompt that attend as one block. Blocks begin at multiples of it, so a prompt that is read in parts is
-added up in the same order as one that is read at once."""
+"""Positions of a prompt that attend as one block. Blocks begin at multiples of it, so a prompt that is prefilled in parts is
+summed in the same order as one that is prefilled at once."""
 
 
 class DecoderLayer(Protocol):
-    """One layer of a decoder, without its attention. Both halves treat every row by itself.
+    """One layer of a decoder, without its attention. Both methods work row by row.
 
-    `places` are tensors with a row for each of x, such as the cosines and sines of rotary positions; a decoder that adds
+    `places` are tensors with a row for each row of x, such as the cosines and sines of rotary positions; a decoder that adds
     its positions to its embeddings has none.
     """
 
@@ -32,11 +32,11 @@ class DecoderLayer(Protocol):
         """Queries (n, heads, head_dim), keys and values (n, kv_heads, head_dim) of (n, dim)."""
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention: (n, dim) of `x` and of the attended values (n, heads * head_dim)."""
+        """The rest of the layer: (n, dim) from `x` and the attended values (n, heads * head_dim)."""
 
 
 def stack(layers: nn.ModuleList) -> list[DecoderLayer]:
-    """The modules, as the layers that they are."""
+    """The modules, typed as decoder layers."""
     return cast(list[DecoderLayer], list(layers))
 
 
@@ -46,7 +46,7 @@ def packed_positions(lengths: Sequence[int], starts: Sequence[int]) -> Tensor:
 
 
 def last_rows(lengths: Sequence[int]) -> Tensor:
-    """(streams,) int64: the last row of each packed prompt."""
+    """(streams,) int64: the last row of each packed part."""
     return torch.tensor(list(lengths)).cumsum(0) - 1
 
 
@@ -58,12 +58,12 @@ def prefill(
     cache: KvCache,
     *places: Tensor,
 ) -> Tensor:
-    """Reads the next positions of prompts, packed one after the other without padding; the slots' positions move on.
+    """Prefills the next positions of prompts, packed without padding, and advances the slots' positions.
 
-    `x` is (n, dim), and `lengths` says how many rows each prompt has. A part that is not a prompt's last is whole blocks of
-    `PROMPT_BLOCK`; then keys, values and ends are those of a prompt that is read at once, bit by bit where a row's products
-    do not depend on how many rows there are. Gives (streams, dim) after the last layer, of each part's end: of that layer
-    no more is worked out than keys and values, and what follows the ends.
+    `x` is (n, dim), and `lengths` gives the rows of each prompt. Each part that is not the last of its prompt must be whole
+    blocks of `PROMPT_BLOCK`; then keys, values and results equal those of a prefill at once, to the last bit if a row's
+    products do not depend on the number of rows. Returns (streams, dim) after the last layer, at the end of each part: in
+    that layer only keys, values and the ends are computed.
     """
     starts = [slot.position for slot in slots]
     masks: dict[tuple[int, int], Tensor] = {}
@@ -90,8 +90,8 @@ def prefill(
 
 
 def _blocks(start: int, stop: int, device: str) -> Iterator[tuple[int, int]]:
-    """Where the blocks between two positions begin and end. Other devices than CPUs take all of it at once: there a block
-    costs a launch, and nothing is exact anyway."""
+    """The bounds of the blocks between two positions. Devices other than CPUs take all positions at once: a block costs them
+    a kernel launch, and their results are not exact anyway."""
     if device != "cpu":
         yield start, stop
         return
@@ -121,7 +121,7 @@ def step(
 ) -> Tensor:
     """One more position of the first rows of the cache: (batch, dim) to (batch, dim) after the last layer.
 
-    `positions` (batch,) int64 says where in each row; attention looks at `length` positions at most.
+    `positions` (batch,) int64 is the position in each row; attention covers at most `length` positions.
     """
     mask = length_mask(positions, length)
     for number, layer in enumerate(layers):
@@ -133,12 +133,12 @@ def step(
 def attend(
     query: Tensor, key: Tensor, value: Tensor, positions: Tensor, mask: Tensor, keys: Tensor, values: Tensor
 ) -> Tensor:
-    """(batch, heads * head_dim): each row's query over its own past, after its key and value are written there."""
+    """(batch, heads * head_dim): writes each row's key and value, and attends with its query to its own past."""
     batch, heads, dim = query.shape
     length = mask.shape[-1]
     write_step(keys, positions, key)
     write_step(values, positions, value)
-    # The queries that share keys stand side by side, as if they were a sequence: one product for all of them.
+    # Queries that share keys are laid out like a sequence, so that one product covers them.
     y = F.scaled_dot_product_attention(
         query.reshape(batch, -1, heads // key.shape[1], dim).to(keys.dtype),
         keys[:batch, :, :length],

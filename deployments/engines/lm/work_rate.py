@@ -1,4 +1,4 @@
-"""How much work fits into a time, from how long such work took before."""
+"""Estimates how much work fits in a time, from the measured speed of such work."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 NEWEST_SHARE = 0.25
-"""Of the newest measurement in the average: a pause of the system is forgotten within a few steps."""
+"""Weight of the newest measurement in the average: a pause of the system is forgotten within a few steps."""
 
 
 @dataclass(slots=True)
 class WorkRate:
-    """The moving average of the seconds that one unit of a kind of work takes; None before the first was measured."""
+    """The moving average of the seconds for one unit of work; None before the first measurement."""
 
     clock: Callable[[], float] = time.perf_counter
     seconds_each: float | None = None
 
     @contextmanager
     def measuring(self, units: int) -> Iterator[None]:
-        """Measures a block that does `units` units of work; a block that raises is not counted."""
+        """Measures a block that does `units` units of work; a block that raises does not count."""
         started = self.clock()
         yield
         if units:
@@ -29,5 +29,5 @@ class WorkRate:
             self.seconds_each = before + NEWEST_SHARE * (each - before)
 
     def units_in(self, seconds: float) -> int:
-        """Units that fit into so much time; none as long as nothing was measured."""
+        """The units that fit in this many seconds; 0 before the first measurement."""
         return max(0, int(seconds / self.seconds_each)) if self.seconds_each else 0

@@ -1,7 +1,7 @@
-"""mlx-audio's batch sessions, with a seed for each stream and a failure for each item.
+"""mlx-audio's batch sessions, with a seed for each stream and an error for each item.
 
-A session advances all its pieces by a frame a step; pieces join and leave between steps. It gives a piece's sound when the
-piece is over, so whatever goes wrong before, nothing of it was heard yet and it can be begun again.
+A session advances all its pieces by one frame a step; pieces join and leave between steps. It gives a piece's audio when the
+piece is complete, so if a step fails, nothing of an incomplete piece was given out and it can begin again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from deployments.engines.mlx.runtime import mx
 
 DRAWING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens")
 MOST_FRAMES = 1024
-"""Of a piece of text, where nothing else is said: 80 s at 12.5 frames a second, for a model that does not find its end."""
+"""The default limit of a piece: 80 s at 12.5 frames a second, for a model that does not find its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionPiece:
-    """A piece that is being spoken; `again` when a session was lost under it."""
+    """A piece in a session; `again` is True after a session failed with it."""
 
     number: int
     text: str
@@ -29,7 +29,7 @@ class SessionPiece:
 
 
 class SeededSession:
-    """A batch session of a model. Numbers are the callers' own names for their streams."""
+    """A batch session of a model. Callers identify their streams by number."""
 
     def __init__(self, model: Any, batch_size: int, options: Mapping[str, object]) -> None:
         self._model = model
@@ -46,11 +46,11 @@ class SeededSession:
         return number in self._pieces or number in self._outcomes
 
     def __len__(self) -> int:
-        """Pieces that are being spoken."""
+        """Pieces in the session."""
         return len(self._pieces)
 
     def insert(self, number: int, text: str, voice: str | None, seed: int) -> None:
-        """A piece joins at the next step."""
+        """Adds a piece, which joins at the next step."""
         self._insert(SessionPiece(number, text, voice, seed))
 
     def _insert(self, piece: SessionPiece) -> None:
@@ -59,18 +59,18 @@ class SeededSession:
         self._session.add([_item(piece)])
 
     def cancel(self, number: int) -> None:
-        """A piece leaves, whether it is over or not; safe to call twice."""
+        """Removes a piece, complete or not; safe to call twice."""
         if self._pieces.pop(number, None) is not None:
             self._session.cancel(number)
             self._draws.leave(number)
         self._outcomes.pop(number, None)
 
     def collect(self, number: int) -> Any:
-        """The library's event of a piece that is over, or why there is none; None while it is being spoken."""
+        """The library's event of a complete piece, or its error; None while the piece is in the session."""
         return self._outcomes.pop(number, None)
 
     def advance(self, frames: int, waiting: Collection[int]) -> None:
-        """Takes up to `frames` steps; stops when one of `waiting` is over, so that its sound leaves at once."""
+        """Takes up to `frames` steps; stops when one of `waiting` is complete, so that its audio leaves at once."""
         for _ in range(frames):
             if any(number in self._outcomes for number in waiting):
                 return
@@ -93,7 +93,8 @@ class SeededSession:
         self._outcomes[number] = outcome
 
     def _begin_again(self, error: Exception) -> None:
-        """A step failed for all, and the session is lost. Who can be begun alone is begun again together, once."""
+        """After a step failed for all pieces, the session is lost. The pieces that can begin alone begin again together,
+        once."""
         pieces = list(self._pieces.values())
         for piece in pieces:
             self._end(piece.number, error)
@@ -106,7 +107,7 @@ class SeededSession:
                 self._insert(replace(piece, again=True))
 
     def _refusal(self, piece: SessionPiece) -> Exception | None:
-        """Why the piece cannot be begun, tried alone."""
+        """The error of the piece when it begins alone, or None."""
         alone = self._new()
         self._draws.join(piece.number, piece.seed)
         try:
@@ -127,7 +128,8 @@ def _item(piece: SessionPiece) -> Any:
 
 
 def session_options(model: Any, batch_size: int, options: Mapping[str, object]) -> Any:
-    """What the configuration says, else the checkpoint (`generation_config.json`), else the library."""
+    """Each setting from the configuration, else from the checkpoint (`generation_config.json`), else the library's
+    default."""
     from mlx_audio.tts.continuous import TTSBatchOptions
 
     own = dict(getattr(model, "generate_config", None) or {})
@@ -139,14 +141,14 @@ def session_options(model: Any, batch_size: int, options: Mapping[str, object]) 
 
 
 class RowSampler:
-    """Draws of a batch that do not depend on who else is in it: each row has a generator state of its own.
+    """Samples each row of a batch from its own random state, so that its tokens do not depend on the other rows.
 
-    mlx-audio's sessions draw for all rows at once from one global generator. Where the model draws through a method of its
-    own (`METHOD`), that is called row by row instead, each time from the row's own seed and count of draws. Other models draw
-    from the global generator: what they say repeats at temperature 0 only.
+    mlx-audio's sessions draw for all rows at once from one global generator. If the model draws through a method of its own
+    (`METHOD`), this class replaces the method and calls it row by row, each time with the row's own seed and count of draws.
+    Other models draw from the global generator, so their audio repeats at temperature 0 only.
 
-    Whose row is whose: a session admits in the order of joining, and its rows keep that order. The first draw of a frame
-    brings what each row said before; those that are admitted have said nothing.
+    Mapping of rows to streams: a session admits streams in the order of joining, and its rows keep that order. The first draw
+    of a frame passes the tokens of each row so far; newly admitted rows have none.
     """
 
     METHOD = "_sample_token_batch"
@@ -161,7 +163,7 @@ class RowSampler:
 
     @classmethod
     def on(cls, model: Any) -> RowSampler:
-        """Puts itself before the model's own way to draw, if it has one."""
+        """Replaces the model's method for drawing, if it has one."""
         draw = getattr(model, cls.METHOD, None)
         draws = cls(draw)
         if draw is not None:
@@ -169,19 +171,19 @@ class RowSampler:
         return draws
 
     def join(self, number: int, seed: int) -> None:
-        """A stream waits to be admitted."""
+        """Registers a stream that waits to be admitted."""
         self._waiting.append(number)
         self._seeds[number], self._counts[number] = seed, 0
 
     def leave(self, number: int) -> None:
-        """A stream is over."""
+        """Removes a stream."""
         self._waiting = [other for other in self._waiting if other != number]
         self._rows = [other for other in self._rows if other != number]
         self._seeds.pop(number, None)
         self._counts.pop(number, None)
 
     def __call__(self, logits: Any, **options: Any) -> Any:
-        """Stands for the model's method: `logits` (rows, steps, vocabulary) to tokens (rows, 1)."""
+        """Replaces the model's method: `logits` (rows, steps, vocabulary) to tokens (rows, 1)."""
         said = options.pop("generated_tokens_per_seq", None)
         if said is not None:
             self._present = self._rows if all(said) else self._admitted(len(said))

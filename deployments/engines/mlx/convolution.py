@@ -1,7 +1,7 @@
-"""Convolutions that MLX's CPU backend does slowly, done as matrix products.
+"""Convolutions that are slow on MLX's CPU backend, as matrix products.
 
-Version 0.32 runs dilated and transposed ones, which most vocoders are made of, in nested loops, and lays out every tap of the
-others in memory first. `motet bench mlx` prints the difference. On a GPU nothing is replaced.
+MLX 0.32 runs dilated and transposed convolutions, which most vocoders consist of, in nested loops, and copies every tap of
+the others to memory first. `motet bench mlx` prints the difference. On a GPU nothing is replaced.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ PLAIN_TRANSPOSED = mx.conv_transpose1d
 
 
 def prepare_cpu_backend() -> None:
-    """When the default device is a CPU: the functions below in the place of MLX's own, and no compiled graphs.
+    """If the default device is a CPU, replaces MLX's convolutions with those below, and turns compiled graphs off.
 
-    Compiling asks the system's C++ compiler for each new shape, which takes seconds and saves milliseconds.
+    Compiling runs the system's C++ compiler for each new shape, which takes seconds and saves milliseconds.
     """
     if mx.default_device() == mx.Device(mx.cpu):
         mx.conv1d = convolution
@@ -52,7 +52,8 @@ def transposed_convolution(
 ) -> Any:
     """`mlx.core.conv_transpose1d`: `x` (batch, time, in) and `weight` (out, taps, in) give (batch, time', out).
 
-    Each input frame becomes `taps` output frames, `stride` after those of the frame before; where they meet they add up.
+    Each input frame becomes `taps` output frames, which begin `stride` after those of the frame before; overlapping frames
+    are added.
     """
     if dilation != 1 or groups != 1:
         return PLAIN_TRANSPOSED(x, weight, stride, padding, dilation, output_padding, groups, stream=stream)

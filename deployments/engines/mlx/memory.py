@@ -1,7 +1,7 @@
-"""Memory that the processor and the graphics share: what MLX takes of it, and when that is too much.
+"""The limit of MLX's memory on machines where CPU and GPU share one memory.
 
-On a Mac weights, caches and everybody else's programs live in one memory, and the system kills who takes too much of it. So
-new work is refused while MLX holds more than its share, after its cache of freed buffers has been given back.
+On a Mac, weights, caches and all other programs share one memory, and the system kills a process that takes too much. So an
+engine refuses new work while MLX holds more than its share, after it has returned MLX's cache of freed buffers.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from deployments.engines.protocols import EngineSpec, Memory
 from deployments.errors import fail
 
 SHARE = 0.8
-"""Of the physical memory that MLX may hold, unless the option `memory_share` says otherwise."""
+"""The share of the physical memory that MLX may hold, unless the option `memory_share` sets another."""
 GIB = 2**30
 
 
 def measured() -> Memory:
-    """What MLX holds now: `active` is in use, `cached` is kept for reuse, `peak` is the most that was in use."""
+    """The memory that MLX holds now."""
     return Memory(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
 
 
 @dataclass(slots=True)
 class UnifiedMemory:
-    """Keeps MLX under `limit_bytes`. `measure` and `clear_cache` are MLX's own, unless a test brings others."""
+    """Keeps MLX under `limit_bytes`. Tests replace `measure` and `clear_cache`."""
 
     limit_bytes: int
     measure: Callable[[], Memory] = measured
@@ -35,16 +35,14 @@ class UnifiedMemory:
 
     @classmethod
     def of(cls, spec: EngineSpec) -> UnifiedMemory:
-        """With the share that the engine's options allow. Raises `MotetError` for one that is no share."""
+        """With the share from the engine's options. Raises `MotetError` (invalid) for a share outside (0, 1]."""
         share = float(str(spec.options.get("memory_share", SHARE)))
         if not 0 < share <= 1:
-            raise fail(
-                "invalid", f"memory_share is {share}.", "It is a share: more than 0, at most 1.", param="options"
-            )
+            raise fail("invalid", f"memory_share is {share}.", "Set a share above 0 and at most 1.", param="options")
         return cls(int(share * psutil.virtual_memory().total))
 
     def memory_refusal(self) -> Exception | None:
-        """Why no new work can be taken now, or None. Gives the cache back before it says no."""
+        """The error for new work, or None. Clears MLX's cache before it refuses."""
         now = self.measure()
         if now.active_bytes + now.cached_bytes <= self.limit_bytes:
             return None
@@ -55,13 +53,13 @@ class UnifiedMemory:
         return fail(
             "overloaded",
             f"The model's memory is full: {now.active_bytes / GIB:.1f} of {self.limit_bytes / GIB:.1f} GiB.",
-            "Try again in a moment. If it stays so: a quantised model, a smaller batch, or a larger memory_share.",
+            "Try again in a moment. If it stays full, use a quantised model, a smaller batch, or a larger memory_share.",
             code="memory_full",
         )
 
 
 class MlxEngine:
-    """Base of the engines on MLX: refuses another device, counts what crosses to NumPy, and knows when it is full."""
+    """Base of the MLX engines: checks the device, counts arrays that cross to NumPy, and implements `LimitsMemory`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         check_device(spec)
@@ -69,9 +67,9 @@ class MlxEngine:
         self._memory = UnifiedMemory.of(spec)
 
     def memory_refusal(self) -> Exception | None:
-        """Why no new work is taken now, or None."""
+        """The error for new work, or None."""
         return self._memory.memory_refusal()
 
     def memory(self) -> Memory:
-        """What MLX holds now."""
+        """The memory that MLX holds now."""
         return self._memory.measure()

@@ -1,6 +1,6 @@
-"""Speech to text on MLX, over mlx-audio: any of its models. Whisper runs in batches, others one window at a time.
+"""Speech to text on MLX: any model of mlx-audio. Whisper transcribes windows in batches, other models one at a time.
 
-Which way a model goes is decided by what it offers (`DRIVERS`), never by its name.
+The engine chooses the driver by the methods that a model has (`DRIVERS`), never by its name.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from deployments.weights import convert_whisper
 
 WINDOW_SECONDS = 30.0
 TIME_STEP_S = 0.02
-"""Between two of Whisper's tokens for times."""
+"""Seconds between two of Whisper's timestamp tokens."""
 FRAMES_PER_SECOND = 100
 ENCODER_POSITIONS = "model.encoder.embed_positions.weight"
 
 
 class RecognitionDriver(Protocol):
-    """A way to use a model."""
+    """A way to call a model."""
 
     @property
     def traits(self) -> RecognitionTraits:
-        """What the model can do."""
+        """The model's abilities."""
 
     def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
         """One transcript for each window."""
 
 
 class WhisperDriver:
-    """A Whisper: one encoder batch and one greedy decoder batch for all windows."""
+    """Whisper: one encoder batch and one greedy decoder batch for all windows."""
 
     def __init__(self, model: Any, dtype: Any, edge: ArrayBridge) -> None:
         self._model = _in_dtype(model, dtype)
@@ -65,7 +65,7 @@ class WhisperDriver:
         return RecognitionTraits(SAMPLE_RATE, tuple(LANGUAGES) if many else ("en",), many, WINDOW_SECONDS)
 
     def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
-        """Spectrograms on the CPU stream, the network on its device, times and words on the CPU again."""
+        """Computes spectrograms on the CPU stream, runs the network on its device, and aligns words on the CPU."""
         with on_cpu():
             mels = mx.stack([self._mel(window) for window in windows])
         heard = self._model.decode(mels, self._decoding(options))
@@ -78,7 +78,7 @@ class WhisperDriver:
         """The log-mel spectrogram of the window padded to 30 s, (3000, bands)."""
         from mlx_audio.stt.models.whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
 
-        mel = log_mel_spectrogram(self._edge.enter(window.samples), self._model.dims.n_mels, padding=N_SAMPLES)
+        mel = log_mel_spectrogram(self._edge.to_mlx(window.samples), self._model.dims.n_mels, padding=N_SAMPLES)
         return pad_or_trim(mel, N_FRAMES, axis=-2).astype(self._dtype)
 
     def _decoding(self, options: RecognitionOptions) -> Any:
@@ -123,7 +123,7 @@ class WhisperDriver:
 
 
 class SingleWindowDriver:
-    """Any other model of mlx-audio: `generate`, one window after another."""
+    """Any other model of mlx-audio: `generate`, one window at a time."""
 
     def __init__(self, model: Any, dtype: Any, edge: ArrayBridge) -> None:
         self._model = model
@@ -132,19 +132,19 @@ class SingleWindowDriver:
 
     @property
     def traits(self) -> RecognitionTraits:
-        """Which languages a model knows is not told by all of them: any is let through."""
+        """Any language: not all models say which languages they know."""
         return RecognitionTraits(self._rate, (), translates=False, max_window_seconds=WINDOW_SECONDS)
 
     def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
-        """One after another."""
+        """One window at a time."""
         return [self._recognize(window, options) for window in windows]
 
     def _recognize(self, window: Window, options: RecognitionOptions) -> Transcript:
         language = {} if options.language is None else {"language": options.language}
-        said = self._model.generate(self._edge.enter(window.samples), **language)
+        said = self._model.generate(self._edge.to_mlx(window.samples), **language)
         length = len(window.samples) / self._rate
         rows = getattr(said, "segments", None) or getattr(said, "sentences", None) or [{"text": said.text}]
-        segments = tuple(_told(window.start, length, row) for row in rows)
+        segments = tuple(_segment_of(window.start, length, row) for row in rows)
         return Transcript(segments, options.language or getattr(said, "language", None) or "en")
 
 
@@ -152,30 +152,30 @@ DRIVERS: Sequence[tuple[tuple[str, ...], Callable[[Any, Any, ArrayBridge], Recog
     (("decode", "encoder", "decoder", "dims"), WhisperDriver),
     (("generate",), SingleWindowDriver),
 )
-"""What a model must offer for each way to use it, the best way first."""
+"""The attributes that a model must have for each driver; the best driver first."""
 
 
 class MlxRecognition(MlxEngine, WindowedRecognition):
-    """One model of mlx-audio."""
+    """Transcribes with one model of mlx-audio."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         prepare_cpu_backend()
         model = _loaded(Path(spec.folder))
-        ways = (way for needs, way in DRIVERS if all(hasattr(model, name) for name in needs))
-        listener = next(ways, None)
-        if listener is None:
+        drivers = (driver for needs, driver in DRIVERS if all(hasattr(model, name) for name in needs))
+        driver = next(drivers, None)
+        if driver is None:
             raise fail("unsupported", f"The model in {spec.folder} does not transcribe.", "Check the model's source.")
-        self._listener = listener(model, dtype_of(spec), self.edge)
+        self._driver = driver(model, dtype_of(spec), self.edge)
 
     @property
     def traits(self) -> RecognitionTraits:
-        """As the model says."""
-        return self._listener.traits
+        """Those of the model's driver."""
+        return self._driver.traits
 
     def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
-        """In batches where the model can."""
-        return self._listener.recognize(windows, options)
+        """One transcript for each window."""
+        return self._driver.recognize(windows, options)
 
     def warm_up(self) -> None:
         """Runs the whole network on a second of silence, which `transcribe` would skip."""
@@ -184,7 +184,7 @@ class MlxRecognition(MlxEngine, WindowedRecognition):
 
 
 def phrases_of(tokens: Sequence[int], first_time: int, end: int, length: float) -> list[dict[str, Any]]:
-    """A window's tokens cut where two tokens for times meet (openai/whisper, transcribe.py).
+    """A window's tokens, cut where two timestamp tokens meet (openai/whisper, transcribe.py).
 
     Each phrase has `start` and `end` in seconds from the window's start, at most `length`, and its `tokens`.
     """
@@ -218,8 +218,8 @@ def _segment(offset: float, phrase: Mapping[str, Any], text: str, result: Any, w
     )
 
 
-def _told(offset: float, length: float, row: Any) -> Segment:
-    """A segment of whatever shape the model gives it; where it names no times, the window's."""
+def _segment_of(offset: float, length: float, row: Any) -> Segment:
+    """A segment from a model's own format; without times it covers the window."""
     fields = row if isinstance(row, Mapping) else vars(row)
     text = str(fields.get("text", ""))
     packed = zlib.compress(text.encode())
@@ -234,7 +234,7 @@ def _told(offset: float, length: float, row: Any) -> Segment:
 
 
 def _loaded(folder: Path) -> Any:
-    """The model by mlx-audio's own loader. A CTranslate2 Whisper is converted first, once."""
+    """The model, loaded by mlx-audio. A Whisper in CTranslate2 format is converted first, once."""
     from mlx_audio.stt import load as load_model
 
     if convert_whisper.is_ctranslate2(folder):
@@ -242,13 +242,16 @@ def _loaded(folder: Path) -> Any:
     with loading():
         model = load_model(folder)
     if getattr(model, "_processor", model) is None:
-        raise fail("unavailable", f"{folder} has no tokenizer that can be read.", "Check the model's source.")
+        raise fail(
+            "unavailable", f"The tokenizer in {folder} is missing or cannot be read.", "Check the model's source."
+        )
     _use_own_positions(model, folder)
     return model
 
 
 def _use_own_positions(model: Any, folder: Path) -> None:
-    """A Whisper's checkpoint holds the positions it was trained with; the loader computes them anew, in half precision."""
+    """Whisper checkpoints contain the positional embedding of the training; mlx-audio's loader computes it again, in half
+    precision."""
     for path in folder.glob("*.safetensors"):
         positions = mx.load(str(path)).get(ENCODER_POSITIONS)
         if positions is not None and hasattr(model, "encoder"):
@@ -256,7 +259,7 @@ def _use_own_positions(model: Any, folder: Path) -> None:
 
 
 def _in_dtype(model: Any, dtype: Any) -> Any:
-    """A Whisper that computes in `dtype`, with what its loader leaves in half precision."""
+    """Sets the dtype of Whisper, also of the arrays that its loader leaves in half precision."""
     model.set_dtype(dtype)
     model.dtype = dtype
     model.encoder._positional_embedding = model.encoder._positional_embedding.astype(dtype)

@@ -1,7 +1,7 @@
-"""MLX as every engine here uses it: with a fast matrix product on Linux, and one edge between NumPy and its arrays.
+"""MLX for the engines: a fast matrix product on Linux, and the conversion between NumPy and MLX arrays.
 
-Import `mx` from here, so that what must come before the first `import mlx` does. An engine's arrays belong to the thread
-that made them: everything runs on the engine's one thread.
+Import `mx` from here, because OpenBLAS must be loaded before the first `import mlx`. MLX arrays belong to the thread that
+made them, so everything runs on the engine's one thread.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ FAST_BLAS = ("libopenblas.so.0", "libopenblas.so")
 
 
 def load_fast_blas() -> str | None:
-    """The system's OpenBLAS, put where MLX finds it; None on a Mac, which has Accelerate, and where there is none.
+    """Loads the system's OpenBLAS where MLX finds it, and returns its name; None on a Mac, which has Accelerate, or if it is
+    not installed.
 
-    MLX's wheel for Linux brings the reference BLAS, which multiplies float32 matrices about eight times slower. A library
-    loaded globally comes before the wheel's own, as it would with LD_PRELOAD, but needs nothing of the environment.
+    MLX's wheel for Linux contains the reference BLAS, which multiplies float32 matrices about eight times slower. A globally
+    loaded library takes precedence over it, as with LD_PRELOAD, but without an environment variable.
     """
     if sys.platform != "linux":
         return None
@@ -50,46 +51,48 @@ DTYPES: Mapping[str, Any] = {"float32": mx.float32, "float16": mx.float16, "bflo
 
 @dataclass(slots=True)
 class ArrayBridge:
-    """Every array that crosses between NumPy and MLX, counted: sound goes in once and comes out once."""
+    """Converts arrays between NumPy and MLX and counts them: audio goes in once and comes out once."""
 
     entered: int = 0
     left: int = 0
 
-    def enter(self, samples: Samples) -> Any:
+    def to_mlx(self, samples: Samples) -> Any:
         """NumPy to MLX, float32 of the same shape."""
         self.entered += 1
         return mx.array(np.ascontiguousarray(samples, np.float32))
 
-    def leave(self, array: Any) -> Samples:
-        """MLX to NumPy, float32 of the same shape. What the array stands for is computed now."""
+    def to_numpy(self, array: Any) -> Samples:
+        """MLX to NumPy, float32 of the same shape. Evaluates the array."""
         self.left += 1
         out: NDArray[np.float32] = np.array(array.astype(mx.float32), np.float32)
         return out
 
 
 def loading() -> contextlib.redirect_stdout[TextIO]:
-    """A context for mlx-audio's loaders, which talk: standard output is for sound."""
+    """A context for mlx-audio's loaders, which print: standard output is for audio."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
 def on_cpu() -> Any:
-    """A context in which what comes before and after a model runs: MLX's CPU stream, beside the model's own device."""
+    """A context for pre- and post-processing on MLX's CPU stream, in parallel to the model's device."""
     return mx.stream(mx.cpu)
 
 
 def check_device(spec: EngineSpec) -> None:
-    """Raises `MotetError` when the engine was placed on another hardware class."""
+    """Raises `MotetError` (unsupported) if the engine was placed on another hardware class."""
     if spec.device != "mlx":
-        raise fail("unsupported", f"An MLX engine does not run on {spec.device!r}.", "Give it a placement of kind mlx.")
+        raise fail(
+            "unsupported", f"An MLX engine does not run on {spec.device!r}.", "Place the model on hardware kind mlx."
+        )
 
 
 def dtype_of(spec: EngineSpec) -> Any:
-    """The type a model computes in: the option `dtype`, else float16 on a GPU and float32 on a CPU.
+    """The dtype of a model: the option `dtype`, else float16 on a GPU and float32 on a CPU.
 
-    MLX's CPU backend multiplies half-precision matrices without any BLAS.
+    MLX's CPU backend multiplies half-precision matrices without a BLAS.
     """
     default = "float16" if mx.default_device() == mx.Device(mx.gpu) else "float32"
     name = str(spec.options.get("dtype", default))
     if name not in DTYPES:
-        raise fail("invalid", f"There is no dtype {name!r}.", f"Choose one of {', '.join(DTYPES)}.", param="options")
+        raise fail("invalid", f"dtype {name!r} is unknown.", f"Choose one of {', '.join(DTYPES)}.", param="options")
     return DTYPES[name]

@@ -1,7 +1,7 @@
-"""Separation by description on MLX, over mlx-audio's SAM-Audio: what is described, and everything else.
+"""Separation by description on MLX, with mlx-audio's SAM-Audio: the described sound, and everything else.
 
-The engine gets one chunk at a time; cutting and joining a recording is the separation graph's work. A chunk's noise depends
-on nothing but the seed, the chunk's number and its channel, so a chunk sounds the same in any batch.
+The separation graph cuts a recording into chunks and merges the stems. A chunk's noise depends only on the seed, the chunk's
+index and its channel, so a chunk sounds the same in any batch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from deployments.errors import fail
 
 STEMS = ("target", "residual")
 DESCRIPTION = "speech"
-"""What is pulled out when a request does not say, unless the option `description` does."""
+"""The default description, unless the option `description` sets another."""
 TEXT_ENCODER = "text_encoder"
-"""The folder beside the model's weights that holds its T5: `config.json`, `model.safetensors` and a tokenizer."""
+"""The folder with the model's T5, beside its weights: `config.json`, `model.safetensors` and a tokenizer."""
 METHODS = ("midpoint", "euler")
 
 
 class MlxSeparation(MlxEngine):
-    """SAM-Audio. A recording's channels are separated like chunks of their own."""
+    """SAM-Audio. The channels of a chunk are separated independently."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
@@ -43,11 +43,11 @@ class MlxSeparation(MlxEngine):
 
     @property
     def traits(self) -> SeparationTraits:
-        """The model's rate, usually 48 kHz."""
+        """The model's sample rate, usually 48 kHz."""
         return SeparationTraits((int(self._model.sample_rate),), STEMS, takes_description=True, takes_reference=False)
 
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
-        """Chunks of one length go through the network together. A bad one fails alone."""
+        """The stems of each chunk, or an error in its place. Chunks of one length are one batch."""
         return in_equal_batches(chunks, self.traits, self._separate_batch)
 
     def _separate_batch(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
@@ -61,7 +61,7 @@ class MlxSeparation(MlxEngine):
     def _separated(self, chunks: Sequence[Chunk]) -> Sequence[Stems]:
         rows = np.concatenate([chunk.samples for chunk in chunks])
         with on_cpu():
-            audios = self.edge.enter(rows)[:, None]
+            audios = self.edge.to_mlx(rows)[:, None]
             noise = mx.concatenate([self._noise(chunk) for chunk in chunks])
         result = self._model.separate(
             audios,
@@ -80,7 +80,7 @@ class MlxSeparation(MlxEngine):
         ]
 
     def _noise(self, chunk: Chunk) -> Any:
-        """Where the flow starts: (channels, frames, features)."""
+        """The flow's starting noise, (channels, frames, features)."""
         codec = self._model.audio_codec
         frames = -(-chunk.samples.shape[1] // codec.hop_length)
         shape = (frames, 2 * codec.config.codebook_dim)
@@ -88,22 +88,29 @@ class MlxSeparation(MlxEngine):
         return mx.stack([mx.random.normal(shape, key=mx.random.key(seed)) for seed in seeds])
 
     def _rows(self, parts: Sequence[Any], length: int) -> Samples:
-        """One stem of every row, (rows, length): the codec's last frame is cut, or filled with silence."""
+        """One stem of every row, (rows, length): the codec's last frame is cut or padded with silence."""
         stem = mx.stack([part.reshape(-1) for part in parts])[:, :length]
-        return self.edge.leave(mx.pad(stem, [(0, 0), (0, length - stem.shape[1])]))
+        return self.edge.to_numpy(mx.pad(stem, [(0, 0), (0, length - stem.shape[1])]))
 
 
 def ode_options(wanted: object) -> Mapping[str, Any]:
-    """The solver's `method` and `step_size`; half the steps for `euler`, which asks the network once a step and not twice.
+    """The solver's `method` and `step_size`. `euler` evaluates the network once for each step, `midpoint` twice.
 
-    Raises `MotetError` for what the solver does not know.
+    Raises `MotetError` (invalid) for a key or a value that the solver does not have.
     """
     chosen: dict[str, Any] = {"method": "midpoint", "step_size": 2 / 32}
     if wanted is not None and not isinstance(wanted, Mapping):
-        raise fail("invalid", "ode_opt is no table.", "Write {method: midpoint, step_size: 0.0625}.", param="options")
+        raise fail(
+            "invalid", "ode_opt is not a mapping.", "Write {method: midpoint, step_size: 0.0625}.", param="options"
+        )
     chosen |= dict(wanted or {})
     if unknown := sorted(set(chosen) - {"method", "step_size"}):
-        raise fail("invalid", f"ode_opt has no {', '.join(unknown)}.", "It has method and step_size.", param="options")
+        raise fail(
+            "invalid",
+            f"ode_opt has unknown keys: {', '.join(unknown)}.",
+            "Its keys are method and step_size.",
+            param="options",
+        )
     if chosen["method"] not in METHODS or not 0 < float(chosen["step_size"]) < 1:
         remedy = f"A method is one of {', '.join(METHODS)}; a step_size lies between 0 and 1."
         raise fail("invalid", f"ode_opt is {chosen}.", remedy, param="options")
@@ -122,13 +129,13 @@ def _model_in(folder: Path) -> Any:
 
 
 def _load_text_encoder(model: Any, folder: Path) -> None:
-    """T5 from the model's own folder: left to itself the library would fetch one by name, unpinned."""
+    """Loads T5 from the model's own folder: the library would download one by name, without a pinned revision."""
     from mlx_audio.sts.models.sam_audio.text_encoder import T5Config, T5Encoder
     from transformers import AutoTokenizer
 
     if not (folder / "model.safetensors").is_file():
-        cause = f"{folder.parent} lacks {TEXT_ENCODER}/, the T5 that reads descriptions."
-        raise fail("unavailable", cause, "Put its config.json, model.safetensors and tokenizer there.", param="source")
+        cause = f"{folder.parent} has no folder {TEXT_ENCODER}/ with the T5 text encoder."
+        raise fail("unavailable", cause, "Copy its config.json, model.safetensors and tokenizer there.", param="source")
     config = json.loads((folder / "config.json").read_text())
     known = {name: config[name] for name in T5Config.__dataclass_fields__ if name in config}
     encoder = T5Encoder(T5Config(**known))
@@ -142,7 +149,7 @@ def _load_text_encoder(model: Any, folder: Path) -> None:
 def load(spec: EngineSpec) -> MlxSeparation:
     """Loads the SAM-Audio in `spec.folder`.
 
-    Options: `ode_opt` ({method, step_size}), `description`, `seed`, `memory_share`, and `decode_frames`: the codec decodes so
-    many frames at once, which bounds its memory.
+    Options: `ode_opt` ({method, step_size}), `description`, `seed`, `memory_share`, and `decode_frames`, the frames that the
+    codec decodes at once, which bounds its memory.
     """
     return MlxSeparation(spec)

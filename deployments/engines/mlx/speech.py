@@ -24,33 +24,33 @@ from deployments.engines.speech import SILENCE, PieceUtterance, unknown_voice
 from deployments.errors import fail
 
 DEFAULT_VOICE = "default"
-"""The name of the voice of a model that has but one and does not name it."""
+"""The voice id of a model with one voice and no name for it."""
 MOST_PHONEMES = 510
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class MlxUtterance(PieceUtterance):
-    """What is left to say. `number` is the stream's in its engine's batch session."""
+    """The state of a stream. `number` identifies it in the engine's batch session."""
 
     number: int
 
     @property
     def piece(self) -> str:
-        """What is to be said next. Raises `MotetError` for what is no text."""
+        """The text of the next piece. Raises `MotetError` (invalid) if it is not a string."""
         text = self.pieces[self.position]
         if not isinstance(text, str):
-            raise fail("invalid", "A piece of the text is no text.", "Send a string.", param="input")
+            raise fail("invalid", "A piece of the text is not a string.", "Send a string.", param="input")
         return text
 
     @property
     def seed(self) -> int:
-        """Of the next piece's draws: of nothing but the request's seed and the piece's place, so the same in any batch."""
+        """The seed of the next piece, from the request's seed and the piece's index alone, so it is the same in any batch."""
         return (self.request.seed * 1_000_003 + self.index) % 2**32
 
 
 @dataclass(frozen=True, slots=True)
 class MlxModel:
-    """A model of mlx-audio, its folder, and what the configuration says of it."""
+    """A model of mlx-audio, its folder, and its options."""
 
     model: Any
     folder: Path
@@ -64,47 +64,47 @@ class MlxModel:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The options for drawing that are set; a model has its own defaults for the others."""
+        """The sampling options that are set; the model has defaults for the others."""
         names = ("temperature", "top_p", "top_k", "max_tokens")
         return {name: self.options[name] for name in names if name in self.options}
 
 
 @dataclass(frozen=True, slots=True)
 class PieceAudio:
-    """A piece's sound, (n,) float32, and how many of its own units the model made for it."""
+    """A piece's samples, (n,) float32, and the number of the model's own units."""
 
     samples: Samples
     tokens: int
 
 
 PieceOutcome = PieceAudio | Exception | None
-"""A piece's sound, why there is none, or None when it is not finished yet."""
+"""A piece's audio, or its error, or None while it is not complete."""
 
 
 class SpeechDriver(Protocol):
-    """A way to drive a model."""
+    """A way to call a model."""
 
     speeds: ClassVar[tuple[float, float]]
-    """The slowest and the fastest that it can speak."""
+    """The slowest and the fastest speed."""
 
     @staticmethod
     def fits(loaded: MlxModel, voice: str | None) -> bool:
-        """Whether the model can be driven so."""
+        """Whether the model has the methods for this driver."""
 
     def cost(self, piece: str) -> float:
-        """The length of a step that speaks the piece or goes on with it."""
+        """The cost of a step that speaks the piece or continues it."""
 
     def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
-        """A step for each: the sound of its next piece, unless that takes more steps."""
+        """One step for each: the audio of its next piece, or None if that needs more steps."""
 
     def leave(self, utterance: MlxUtterance) -> None:
-        """Forgets a stream; safe to call twice."""
+        """Removes a stream; safe to call twice."""
 
 
 class BatchSessionDriver:
-    """Through the model's own batch session: a step is `frames_per_step` frames of all streams together.
+    """Drives the model's own batch session: a step is `frames_per_step` frames of all streams together.
 
-    The session holds the caches of the pieces that are being spoken, and nothing of a stream beyond its present piece.
+    The session holds the caches of the current pieces, and nothing else of a stream.
     """
 
     speeds: ClassVar[tuple[float, float]] = (1.0, 1.0)
@@ -116,16 +116,16 @@ class BatchSessionDriver:
 
     @staticmethod
     def fits(loaded: MlxModel, voice: str | None) -> bool:
-        """Asked of the model, with its own voice."""
+        """Asks the model, with its default voice."""
         can = getattr(loaded.model, "supports_tts_continuous_batch", None)
         return can is not None and bool(can(voice=voice, stream=False))
 
     def cost(self, piece: str) -> float:
-        """Every step is as long as any other."""
+        """The same for every step."""
         return 1.0
 
     def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
-        """Inserts who is new, and steps until the first has finished or the step is over."""
+        """Inserts new streams, and steps until the first piece is complete or the step is over."""
         refused = [self._insert(utterance) for utterance in utterances]
         waiting = {u.number for u, refusal in zip(utterances, refused, strict=True) if refusal is None}
         if waiting:
@@ -136,7 +136,7 @@ class BatchSessionDriver:
         ]
 
     def leave(self, utterance: MlxUtterance) -> None:
-        """Takes the stream's piece out of the batch."""
+        """Removes the stream's piece from the batch."""
         self._session.cancel(utterance.number)
 
     def _insert(self, utterance: MlxUtterance) -> Exception | None:
@@ -152,22 +152,22 @@ class BatchSessionDriver:
         outcome = self._session.collect(utterance.number)
         if outcome is None or isinstance(outcome, Exception):
             return outcome
-        return PieceAudio(self._edge.leave(outcome.audio), outcome.token_count)
+        return PieceAudio(self._edge.to_numpy(outcome.audio), outcome.token_count)
 
 
 class WholePieceDriver:
-    """What the ways share that speak a whole piece in a step."""
+    """Base of the drivers that speak a whole piece in a step."""
 
     def cost(self, piece: str) -> float:
-        """Characters."""
+        """The number of characters."""
         return float(len(piece))
 
     def leave(self, utterance: MlxUtterance) -> None:
-        """Nothing is held between steps."""
+        """Does nothing: no state is held between steps."""
 
 
 class BatchGenerateDriver(WholePieceDriver):
-    """Through `batch_generate`: the next pieces of all streams of a step in one call."""
+    """Calls `batch_generate`: the next pieces of all streams in one call."""
 
     speeds: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
@@ -176,11 +176,11 @@ class BatchGenerateDriver(WholePieceDriver):
 
     @staticmethod
     def fits(loaded: MlxModel, voice: str | None) -> bool:
-        """The model has such a call."""
+        """Whether the model has `batch_generate`."""
         return hasattr(loaded.model, "batch_generate")
 
     def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
-        """One call. What was drawn for one may depend on its neighbours, unless the temperature is 0."""
+        """One call. At a temperature above 0 the tokens of one stream may depend on the others."""
         texts = [_text_or_error(utterance) for utterance in utterances]
         good = [at for at, text in enumerate(texts) if isinstance(text, str)]
         if not good:
@@ -201,9 +201,9 @@ class BatchGenerateDriver(WholePieceDriver):
 
 
 class PhonemeDriver(WholePieceDriver):
-    """A model that takes phonemes and a voice pack, as Kokoro does. hibari reads the text, so the language is English.
+    """Passes phonemes and a voice pack, for models such as Kokoro. hibari converts the text, so the language is English.
 
-    The option `phonemes: library` leaves the reading to mlx-audio, which needs `misaki`.
+    With the option `phonemes: library` mlx-audio converts the text, which needs `misaki`.
     """
 
     speeds: ClassVar[tuple[float, float]] = (0.5, 2.0)
@@ -222,12 +222,12 @@ class PhonemeDriver(WholePieceDriver):
 
     @staticmethod
     def fits(loaded: MlxModel, voice: str | None) -> bool:
-        """The model has a vocabulary of phonemes, and voice packs lie beside it."""
+        """Whether the model has a phoneme vocabulary, and its folder has voice packs."""
         by_us = loaded.option("phonemes", "hibari") == "hibari"
         return by_us and hasattr(loaded.model, "vocab") and (loaded.folder / "voices").is_dir()
 
     def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
-        """One after another: the model takes one at a time."""
+        """One piece after another: the model takes one at a time."""
         return [_guarded(self._speak, utterance) for utterance in utterances]
 
     def _speak(self, utterance: MlxUtterance) -> PieceAudio:
@@ -238,12 +238,13 @@ class PhonemeDriver(WholePieceDriver):
             self._loaded.model(part, pack[min(len(part), len(pack)) - 1], utterance.request.speed).reshape(-1)
             for part in read
         ]
-        samples = self._loaded.edge.leave(mx.concatenate(parts)) if parts else SILENCE
+        samples = self._loaded.edge.to_numpy(mx.concatenate(parts)) if parts else SILENCE
         return PieceAudio(samples, sum(map(len, read)))
 
 
 class GenerateDriver(WholePieceDriver):
-    """Any model: `generate`, one piece after another. With `steps.max_batch_size: 1` the most urgent stream is next."""
+    """Calls `generate`, one piece after another, for any model. With `steps.max_batch_size: 1` the most urgent stream is
+    next."""
 
     speeds: ClassVar[tuple[float, float]] = (0.5, 2.0)
 
@@ -256,7 +257,7 @@ class GenerateDriver(WholePieceDriver):
         return hasattr(loaded.model, "generate")
 
     def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
-        """One after another."""
+        """One piece after another."""
         return [_guarded(self._speak, utterance) for utterance in utterances]
 
     def _speak(self, utterance: MlxUtterance) -> PieceAudio:
@@ -275,11 +276,11 @@ DRIVERS: Sequence[type[BatchSessionDriver | BatchGenerateDriver | PhonemeDriver 
     PhonemeDriver,
     GenerateDriver,
 )
-"""The best way first."""
+"""The best driver first."""
 
 
 class MlxSpeech(MlxEngine):
-    """One model of mlx-audio; every stream's own state is its place in its text."""
+    """Speaks with one model of mlx-audio."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
@@ -287,43 +288,43 @@ class MlxSpeech(MlxEngine):
         model = _model_in(Path(spec.folder))
         loaded = MlxModel(model, Path(spec.folder), spec.options, self.edge)
         self._voices = voices_of(loaded)
-        fitting = (way for way in DRIVERS if way.fits(loaded, _named(self._voices[0].id)))
-        way = next(fitting, None)
-        if way is None:
+        fitting = (driver for driver in DRIVERS if driver.fits(loaded, _named(self._voices[0].id)))
+        driver = next(fitting, None)
+        if driver is None:
             raise fail("unsupported", f"The model in {spec.folder} does not speak.", "Check the model's source.")
-        self._way: SpeechDriver = way(loaded)
+        self._driver: SpeechDriver = driver(loaded)
         self._sample_rate = int(model.sample_rate)
         self._numbers = itertools.count()
 
     @property
     def traits(self) -> SpeechTraits:
-        """As the model says; what it does not say, the options `voices` and `language`."""
-        slowest, fastest = self._way.speeds
+        """The model's voices, or those of the options `voices` and `language`."""
+        slowest, fastest = self._driver.speeds
         return SpeechTraits(self._sample_rate, self._voices, self._voices[0].id, slowest, fastest)
 
     def open(self, request: SpeechRequest) -> MlxUtterance:
-        """Raises `MotetError` (not_found) for a voice that is not here."""
+        """Raises `MotetError` (not_found) for an unknown voice."""
         names = [voice.id for voice in self._voices]
         if request.voice not in names:
             raise unknown_voice(request.voice, names)
         return MlxUtterance(request=request, number=next(self._numbers))
 
     def first_cost(self, request: SpeechRequest) -> float:
-        """Of the first piece."""
-        return self._way.cost(request.pieces[0])
+        """The cost of the first piece."""
+        return self._driver.cost(request.pieces[0])
 
     def cost(self, utterance: MlxUtterance) -> float:
-        """Of the next piece."""
-        return self._way.cost(utterance.pieces[utterance.position])
+        """The cost of the next piece."""
+        return self._driver.cost(utterance.pieces[utterance.position])
 
     def step(self, utterances: Sequence[MlxUtterance]) -> list[AudioChunk | Exception]:
-        """The next piece of each, or a pending chunk while a session is still at it."""
-        spoken = self._way.speak(utterances)
+        """The next piece of each, or a pending chunk while a session works on it."""
+        spoken = self._driver.speak(utterances)
         return [self._chunk(utterance, sound) for utterance, sound in zip(utterances, spoken, strict=True)]
 
     def close(self, utterance: MlxUtterance) -> None:
-        """Frees the stream's place in the batch and forgets the pieces that were not spoken."""
-        self._way.leave(utterance)
+        """Removes the stream from the batch and drops the pieces that were not spoken."""
+        self._driver.leave(utterance)
         utterance.closed = True
         utterance.pieces = ()
 
@@ -340,7 +341,7 @@ class MlxSpeech(MlxEngine):
 
 
 def voices_of(loaded: MlxModel) -> tuple[Voice, ...]:
-    """The option `voices`, else the model's speakers, else the voice packs beside it, else one without a name."""
+    """The option `voices`, else the model's speakers, else the voice packs in its folder, else `DEFAULT_VOICE`."""
     language = str(loaded.options.get("language", "en"))
     configured = loaded.options.get("voices")
     speakers = getattr(loaded.model, "get_supported_speakers", list)
@@ -369,10 +370,10 @@ def _guarded(speak: Callable[[MlxUtterance], PieceAudio], utterance: MlxUtteranc
 
 
 def _joined(results: Iterable[Any], edge: ArrayBridge) -> PieceAudio:
-    """What the library gives in parts, as one sound."""
+    """The library's results as one piece of audio."""
     parts, tokens = [SILENCE], 0
     for result in results:
-        parts.append(edge.leave(result.audio.reshape(-1)))
+        parts.append(edge.to_numpy(result.audio.reshape(-1)))
         tokens += result.token_count
     return PieceAudio(np.concatenate(parts), tokens)
 

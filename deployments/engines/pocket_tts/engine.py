@@ -1,6 +1,7 @@
-"""Pocket-TTS, a small voice-cloning model: transformers' own modules on the base of language-model voices.
+"""Pocket-TTS, a small voice-cloning model: transformers' modules in a `CloningEngine`.
 
-Its decoder is causal and keeps no past: when sound is due (4, 8, 16, ... frames), a piece is decoded from its beginning.
+Its audio decoder is causal and keeps no state: when audio is due (after 4, 8, 16, ... frames), the piece is decoded from its
+beginning.
 """
 
 from __future__ import annotations
@@ -38,26 +39,27 @@ class PocketOptions(ClonerOptions):
 
 
 class PocketLayer:
-    """A layer of transformers' backbone, without its attention."""
+    """One layer of transformers' backbone as a `DecoderLayer`."""
 
     def __init__(self, layer: Any) -> None:
         self._layer, self._attention = layer, layer.self_attn
 
     def attention_input(self, x: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (n, heads, head_dim); places are (n, 1, head_dim) cosines and sines."""
+        """Queries, keys and values (n, heads, head_dim); `places` are the cosines and sines, (n, 1, head_dim)."""
         h, a = self._layer.input_layernorm(x), self._attention
         query, key, value = (p(h).view(len(x), -1, a.head_dim) for p in (a.q_proj, a.k_proj, a.v_proj))
         return rotate(query, *places), rotate(key, *places), value
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention."""
+        """The rest of the layer after attention."""
         x = x + self._attention.o_proj(attended)
         return x + self._layer.mlp(self._layer.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class PocketPiece(PromptedPiece):
-    """One piece: the latents so far, and how many frames are heard or left."""
+    """The state of a piece: the latents so far, the frames that were given out, and the frames left after the model's end
+    (None before it)."""
 
     tail: int
     latents: list[Tensor] = field(default_factory=list)
@@ -66,7 +68,7 @@ class PocketPiece(PromptedPiece):
 
 
 class PocketEngine(CloningEngine[PocketPiece]):
-    """Its voices are clips."""
+    """Speaks with the clips of the folder, and with the clip of a request."""
 
     def __init__(
         self, model: Any, codec: Any, tokenizer: TextTokenizer, folder: Path, options: PocketOptions, device: str
@@ -85,20 +87,20 @@ class PocketEngine(CloningEngine[PocketPiece]):
         self.config, self._frame = config, int(codec.config.frame_size)
 
     def hear(self, clip: Tensor) -> Tensor:
-        """(frames, dim): what the backbone reads of a mono clip (n,)."""
+        """The embeddings (frames, dim) of a mono clip (n,) for the backbone."""
         whole = torch.nn.functional.pad(clip, (0, -len(clip) % self._frame))
         latents = self.codec.encode(whole[None, None]).latents[0]
         return self.model.model.audio_prompt_proj(latents)  # type: ignore[no-any-return]
 
     def prompt_length(self, text: str, clips: Clips) -> int:
-        """Positions of a beginning, the clip and the text."""
+        """Positions of the begin token, the clip and the text."""
         return 1 + sum(map(len, clips)) + len(self._words(text))
 
     def _words(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def begin(self, utterance: LanguageUtterance[Clips, PocketPiece]) -> PocketPiece:
-        """The prompt is the clip, then the text; the first frame reads a beginning of its own."""
+        """The prompt is the clip, then the text; the first frame has an input embedding of its own."""
         model, text = self.model.model, utterance.text
         words = torch.tensor(self._words(text))
         opening = model.embed_tokens(torch.tensor([self.config.audio_prompt_bos_token_id]))
@@ -113,7 +115,7 @@ class PocketEngine(CloningEngine[PocketPiece]):
         )
 
     def advance(self, pieces: Sequence[PocketPiece]) -> list[Samples]:
-        """Frames until a piece has enough for its next chunk, or is at its end; then the sound of those that have."""
+        """Generates frames until a piece has enough for its next chunk or ends, then decodes the audio of such pieces."""
         for _ in range(min(STEP_FRAMES, *map(self._missing, pieces))):
             self._frames(pieces)
             if any(piece.spoken for piece in pieces):

@@ -1,7 +1,7 @@
-"""An engine whose steps take a set time, for measuring everything around an engine.
+"""An engine whose steps take a set time, to measure everything around an engine.
 
-Like an autoregressive model on an accelerator, a step costs the same for one stream as for a full batch, and brings some
-frames of sound. The sound is a tone whose pitch is a hash of the text, so that a listener can tell whose it is.
+As with an autoregressive model on an accelerator, a step costs the same for one stream as for a full batch, and gives some
+frames of audio. The audio is a tone whose pitch is a hash of the text, so a test can tell which text it belongs to.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, Speec
 
 SAMPLE_RATE = 24_000
 POISON = "poison"
-"""A piece with this word in it makes its step raise."""
+"""The step of a piece with this word raises an error."""
 STALL = "stall"
-"""A piece with this word in it makes its first step take `stall_ms` longer."""
+"""The first step of a piece with this word takes `stall_ms` longer."""
 
 
 @dataclass(slots=True)
 class SimulatedUtterance:
-    """Where a stream is: which piece, and how many samples of it are done."""
+    """The state of a stream: the piece, and how many of its samples are done."""
 
     request: SpeechRequest
     piece: int = 0
@@ -33,13 +33,13 @@ class SimulatedUtterance:
 
     @property
     def finished(self) -> bool:
-        """True when everything was said, or the caller left."""
+        """True when every piece was spoken, or the caller closed the utterance."""
         return self.closed or self.piece >= len(self.request.pieces)
 
 
 class SimulatedEngine:
-    """`step_ms` a step, plus `item_ms` for each item in it, plus `stall_ms` for a piece that asks for it; `chunk_ms` of
-    sound; `character_ms` of sound a character."""
+    """A step takes `step_ms`, plus `item_ms` for each item, plus `stall_ms` for a piece that stalls. It gives `chunk_ms` of
+    audio; a piece has `character_ms` of audio for each character."""
 
     def __init__(self, spec: EngineSpec, sleep: Callable[[float], None] = time.sleep) -> None:
         options = spec.options
@@ -61,11 +61,11 @@ class SimulatedEngine:
         return SimulatedUtterance(request)
 
     def first_cost(self, request: SpeechRequest) -> float:
-        """Every step is as long as any other."""
+        """The same for every step."""
         return 1.0
 
     def cost(self, utterance: SimulatedUtterance) -> float:
-        """Every step is as long as any other."""
+        """The same for every step."""
         return 1.0
 
     def step(self, utterances: Sequence[SimulatedUtterance]) -> list[AudioChunk | Exception]:
@@ -75,7 +75,7 @@ class SimulatedEngine:
         return [self._advance(utterance) for utterance in utterances]
 
     def close(self, utterance: SimulatedUtterance) -> None:
-        """Nothing is held."""
+        """Marks the utterance as closed."""
         utterance.closed = True
 
     def _advance(self, utterance: SimulatedUtterance) -> AudioChunk | Exception:
@@ -110,5 +110,5 @@ def _number(value: object) -> float:
 
 
 def load(spec: EngineSpec) -> SimulatedEngine:
-    """The engine; it needs no weights."""
+    """The engine. It has no weights."""
     return SimulatedEngine(spec)

@@ -182,11 +182,14 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         """Reads the prompts, and draws the first tokens of those that are at their end."""
         decoder = self.networks.decoder
         logits = decoder.prefill(next_parts(pieces, counts), [piece.slot for piece in pieces], self.cache)
-        draws, may_end = self._chances(pieces, 1)
-        tokens = decoder.pick(logits, may_end[0], draws[0], self._sampling).tolist()
-        for piece, count, token in zip(pieces, counts, tokens, strict=True):
-            if count == piece.unread:
-                piece.ahead.append(token)
+        ends = [number for number, piece in enumerate(pieces) if counts[number] == piece.unread]
+        if not ends:
+            return
+        ready = [pieces[number] for number in ends]
+        draws, may_end = self._chances(ready, 1)
+        tokens = decoder.pick(logits[ends], may_end[0], draws[0], self._sampling).tolist()
+        for piece, token in zip(ready, tokens, strict=True):
+            piece.ahead.append(token)
 
     def _chances(self, pieces: Sequence[SoproPiece], count: int) -> tuple[Tensor, Tensor]:
         """For `count` tokens of each piece, (count, pieces): the random numbers, and whether the text may end there."""

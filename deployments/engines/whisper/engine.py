@@ -1,6 +1,6 @@
-"""Whisper on CTranslate2, through faster-whisper: CPU (int8) and CUDA (float16).
+"""Whisper on CTranslate2, through faster-whisper: int8 on a CPU, float16 on CUDA.
 
-A step transcribes windows of up to 30 s. Windows that ask for the same thing share one encoder and decoder batch.
+A step transcribes windows of up to 30 s. Windows with equal options share one encoder batch and one decoder batch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
-from faster_whisper.transcribe import Segment as HeardSegment
+from faster_whisper.transcribe import Segment as CTranslate2Segment
 
 from deployments.engines.protocols import (
     EngineSpec,
@@ -30,7 +30,7 @@ COMPUTE_TYPES: Mapping[str, str] = {"cpu": "int8", "cuda": "float16"}
 
 
 class WhisperEngine(WindowedRecognition):
-    """Any CTranslate2 Whisper folder."""
+    """Any Whisper model in CTranslate2 format."""
 
     def __init__(self, spec: EngineSpec) -> None:
         if spec.device not in COMPUTE_TYPES:
@@ -52,7 +52,7 @@ class WhisperEngine(WindowedRecognition):
         self.recognize([Window(np.zeros(SAMPLE_RATE, np.float32), 0.0, RecognitionOptions())], RecognitionOptions())
 
     def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
-        """One call for all windows: they are laid end to end and named as clips."""
+        """One call for all windows: they are concatenated, and passed with the start and end of each as clips."""
         ends = np.cumsum([len(window.samples) for window in windows])
         starts = ends - [len(window.samples) for window in windows]
         clips = [{"start": s / SAMPLE_RATE, "end": e / SAMPLE_RATE} for s, e in zip(starts, ends, strict=True)]
@@ -77,8 +77,8 @@ class WhisperEngine(WindowedRecognition):
         return [Transcript(tuple(said), about.language) for said in segments]
 
 
-def _moved(segment: HeardSegment, by_seconds: float) -> Segment:
-    """The segment at its place in the whole recording."""
+def _moved(segment: CTranslate2Segment, by_seconds: float) -> Segment:
+    """The segment with its times moved to the window's place in the recording."""
     words = tuple(
         Word(word.word, word.start + by_seconds, word.end + by_seconds, word.probability)
         for word in segment.words or ()
@@ -96,7 +96,7 @@ def _moved(segment: HeardSegment, by_seconds: float) -> Segment:
 
 
 def load(spec: EngineSpec) -> WhisperEngine:
-    """Loads the CTranslate2 model in `spec.folder`, and decodes once: the first request finds everything in place."""
+    """Loads the CTranslate2 model in `spec.folder` and runs it once, so that the first request is not slower."""
     engine = WhisperEngine(spec)
     engine.warm_up()
     return engine

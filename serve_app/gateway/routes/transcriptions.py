@@ -1,4 +1,4 @@
-"""POST /v1/audio/transcriptions: a recording in, text out."""
+"""POST /v1/audio/transcriptions and /v1/audio/translations: a recording in, text out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import ModelName, validated
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
-from serve_app.gateway.sse import event, event_stream
+from serve_app.gateway.sse import event
+from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
 
 router = APIRouter()
@@ -55,10 +56,16 @@ class RecognitionFields(StrictModel):
 @router.post("/v1/audio/transcriptions")
 async def transcriptions(request: Request) -> Response:
     """Transcribes a recording in its own language."""
-    return await recognized(request, translate=False)
+    return await _recognized(request, translate=False)
 
 
-async def recognized(request: Request, *, translate: bool) -> Response:
+@router.post("/v1/audio/translations")
+async def translations(request: Request) -> Response:
+    """Transcribes a recording in any language into English, with a model that can."""
+    return await _recognized(request, translate=True)
+
+
+async def _recognized(request: Request, *, translate: bool) -> Response:
     """Transcribes or translates."""
     service = service_of(request)
     directory = service.directory
