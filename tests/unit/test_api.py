@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import wave
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, MutableMapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -46,7 +46,7 @@ from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
-from serve_app.gateway.sse import with_error_event
+from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes
 from tests.unit.fakes import RATE, FakeHandle, SilentGraph, ToneSynthesizer, tone
@@ -224,10 +224,16 @@ async def test_an_event_stream_whose_time_is_over_says_so() -> None:
         yield b"first"
         await asyncio.Event().wait()
 
-    stream = with_error_event(events())
-    assert await anext(stream) == b"first"
+    sent: list[bytes] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message.get("body", b""))
+
+    answer = await event_stream(events())
     DUE.set(Due(asyncio.get_running_loop().time(), too_late(4.0)))
-    (error,) = events_of("".join([item.decode() async for item in stream]))
+    await answer.stream_response(send)
+    assert sent[1] == b"first"
+    (error,) = events_of(b"".join(sent[2:]).decode())
     assert (error["type"], error["error"]["code"]) == ("error", "deadline")
 
 

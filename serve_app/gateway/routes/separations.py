@@ -26,8 +26,9 @@ from deployments.tasks.separation import Merged, SeparationTask, default_overlap
 from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
 from serve_app.gateway.errors import ModelName, validated
 from serve_app.gateway.service import service_of
-from serve_app.gateway.sse import event, event_stream, stream_of
+from serve_app.gateway.sse import event
 from serve_app.gateway.stem_archive import StemArchive
+from serve_app.gateway.streaming import event_stream, stream_of
 
 router = APIRouter()
 

@@ -28,7 +28,7 @@ from serve_app.gateway.settings import PRESETS, Preset
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.resume import resume_point
 from serve_app.gateway.speech.stream import SpeechStream
-from serve_app.gateway.sse import event_stream, stream_of
+from serve_app.gateway.streaming import event_stream, stream_of
 from serve_app.gateway.voice_store import is_id
 
 router = APIRouter()

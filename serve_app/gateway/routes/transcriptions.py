@@ -19,7 +19,8 @@ from serve_app.gateway.errors import ModelName, validated
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
-from serve_app.gateway.sse import event, event_stream
+from serve_app.gateway.sse import event
+from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
 
 router = APIRouter()
