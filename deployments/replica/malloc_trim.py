@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from deployments.replica.after_step import Advance, Item, Result, followed_by
+from deployments.replica.step_gate import Item, Result, followed_by
+from deployments.tasks.engine_calls import Advance
 
 EVERY_S = 30.0
 WORTH_BYTES = 256_000_000
