@@ -150,3 +150,14 @@ def find_model(models: Mapping[str, Model], wanted: str | None, task: registry.T
     cause = f"There is no {task} model" + ("." if wanted is None else f" {wanted!r}.")
     remedy = f"Models: {', '.join(able)}." if able else "Add one to the models of the configuration."
     raise fail("not_found", cause, remedy)
+
+
+def reserved_cpus(name: str, kind: str, models: Mapping[str, Model]) -> float:
+    """Whole CPUs that placements of other models on a hardware class reserve, which a model with `threads: auto` leaves to
+    them. A placement that reserves less than one CPU shares its cores."""
+    others = (placed for other, model in models.items() if other != name for placed in model.placements)
+    return sum(
+        placed.hardware.cpus * placed.least_replicas
+        for placed in others
+        if placed.hardware.kind == kind and placed.hardware.cpus >= 1
+    )
