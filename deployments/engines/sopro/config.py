@@ -1,4 +1,4 @@
-"""The shape of a Sopro v2 model, as its `config.json` gives it. A key that is absent has the published model's value."""
+"""The configuration of a Sopro v2 model, from its `config.json`. An absent key has the published model's value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from deployments.engines.lm.checkpoint import shape_of
 
 @dataclass(frozen=True, slots=True)
 class SoproModelConfig:
-    """The language model over semantic tokens, and the acoustic head. `acoustic_mel_mean` and `_std` scale the mel bands."""
+    """The language model over semantic tokens, and the acoustic head. `acoustic_mel_mean` and `_std` normalise the mel
+    bands."""
 
     latent_dim: int = 1280
     semantic_vocab_size: int = 4375
@@ -45,18 +46,18 @@ class SoproModelConfig:
 
     @property
     def bos(self) -> int:
-        """The token that begins a text's sound."""
+        """The token before the first semantic token."""
         return self.semantic_vocab_size
 
     @property
     def eos(self) -> int:
-        """The token that ends it."""
+        """The token after the last one."""
         return self.semantic_vocab_size + 1
 
 
 @dataclass(frozen=True, slots=True)
 class SemanticEncoderConfig:
-    """The encoder that hears tokens in a clip (a small Whisper encoder with a quantised head)."""
+    """The encoder from a clip to semantic tokens (a small Whisper encoder with a quantised head)."""
 
     n_mels: int = 80
     d_model: int = 512
@@ -72,7 +73,7 @@ class SemanticEncoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerEncoderConfig:
-    """The encoder that hears who speaks in a clip, and how."""
+    """The encoder from a clip to speaker identity and style."""
 
     sample_rate: int = 16000
     n_mels: int = 80
@@ -106,7 +107,7 @@ class VocoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class SoproGenerationConfig:
-    """How the model speaks unless told otherwise."""
+    """The default generation settings."""
 
     temperature: float = 0.8
     top_p: float = 0.9
@@ -122,7 +123,7 @@ class SoproGenerationConfig:
 
 @dataclass(frozen=True, slots=True)
 class SoproConfig:
-    """The whole model."""
+    """The whole configuration."""
 
     sample_rate: int = 24000
     model: SoproModelConfig = field(default_factory=SoproModelConfig)
@@ -138,16 +139,16 @@ class SoproConfig:
 
     @property
     def token_rate(self) -> float:
-        """Semantic tokens in a second of sound."""
+        """Semantic tokens in a second of audio."""
         return self.sample_rate / self.semantic_encoder.token_samples_24k
 
     def tokens_in(self, seconds: float) -> int:
-        """Semantic tokens that last so long, rounded up."""
+        """Semantic tokens in this many seconds, rounded up."""
         return max(1, -int(-seconds * self.sample_rate // self.semantic_encoder.token_samples_24k))
 
 
 def read(folder: Path) -> SoproConfig:
-    """Reads `config.json`. Keys that only training needs are passed over."""
+    """Reads `config.json`. Keys for training are ignored."""
     values = json.loads((folder / "config.json").read_text())
     return SoproConfig(
         sample_rate=int(values.get("sample_rate", 24000)),
