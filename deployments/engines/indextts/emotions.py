@@ -41,7 +41,6 @@ def parse(text: str) -> tuple[float, ...] | None:
 
 
 def _strength(part: re.Match[str]) -> float:
-    """The strength of a named emotion, from 0 to 1."""
     if part["strength"] is None:
         return USUAL
     number = float(part["strength"].replace(",", ".").replace("−", "-"))

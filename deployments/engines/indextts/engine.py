@@ -213,7 +213,6 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             self._choose([pieces[number] for number in ends], logits[ends])
 
     def _choose(self, pieces: Sequence[IndexPiece], logits: Tensor) -> None:
-        """Draws the next code of each piece, or its end."""
         said = torch.stack([piece.said for piece in pieces])
         draws = torch.tensor([piece.draws[len(piece.codes)] for piece in pieces])
         logits = penalized(logits, said, self.options.repetition_penalty)
@@ -247,7 +246,6 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         return np.concatenate([np.zeros(pause, np.float32), samples])
 
     def _draw(self, rows: Sequence[IndexPiece]) -> None:
-        """One more code for each piece."""
         self.cache.arrange([piece.slot for piece in rows])
         codes = torch.tensor([piece.codes[-1] for piece in rows])
         said = torch.tensor([len(piece.codes) for piece in rows])

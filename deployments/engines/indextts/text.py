@@ -55,7 +55,6 @@ class IndexTextReader:
         return text.upper() if language == "es" else text.lower() if normalized else text
 
     def _plain(self, text: str, keep: str = "") -> str:
-        """With the punctuation that the model knows."""
         marks = self._marks.char_rep_map
         plain: str = self._marks.clean_pattern.sub(
             lambda found: found[0] if found[0] in keep else marks[found[0]], text

@@ -23,7 +23,6 @@ class SoproModelConfig:
     ar_blocks: int = 12
     ar_heads: int = 8
     ar_kv_heads: int | None = None
-    ar_ffn_mult: float = 4.0
     ar_qk_rms_norm: bool = True
     style_prefix_tokens: int = 8
     acoustic_time_embed_dim: int = 256
@@ -63,7 +62,6 @@ class SemanticEncoderConfig:
     d_model: int = 512
     layers: int = 6
     heads: int = 8
-    max_positions: int = 1500
     fsq_levels: list[int] = field(default_factory=lambda: [7, 5, 5, 5, 5])
     sample_rate: int = 16000
     n_fft: int = 400
@@ -80,13 +78,10 @@ class SpeakerEncoderConfig:
     n_fft: int = 1024
     win_length: int = 400
     hop_length: int = 160
-    f_min: float = 20.0
-    f_max: float = 7600.0
     mel_log_floor: float = 1e-5
     stage_channels: list[int] = field(default_factory=lambda: [160, 192, 224])
     blocks_per_stage: list[int] = field(default_factory=lambda: [4, 4, 4])
     dilation_cycle: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
-    depthwise_kernel_size: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +113,6 @@ class SoproGenerationConfig:
     ref_seconds: float = 15.0
     style_tokens: int = 160
     prompt_tokens: int = 120
-    stream_chunk_frames: int = 64
 
 
 @dataclass(frozen=True, slots=True)
