@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class StrictModel(BaseModel):
     """Refuses unknown keys and changes after construction."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
 
 class StepSettings(StrictModel):

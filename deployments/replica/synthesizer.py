@@ -75,7 +75,7 @@ class Synthesizer(ModelReplica):
         Raises `MotetError` (overloaded) before the first chunk if memory is short: another replica may have some. Pending
         chunks are not sent.
         """
-        await self.room.ensure()
+        await self.memory_guard.ensure()
         playback = Playback(time.monotonic() + self._lasts_seconds(request), plays=request.lasts_seconds > 0)
         stream = Stream(request)
         self._metrics.opened(1)
@@ -89,7 +89,7 @@ class Synthesizer(ModelReplica):
                     chunk = stepped.result
                     stream.in_progress = chunk.pending and isinstance(self._engine, StepsConcurrently)
                     made += chunk.seconds
-                    playback.heard(chunk.seconds, time.monotonic())
+                    playback.add(chunk.seconds, time.monotonic())
                     self._metrics.made(chunk.seconds)
                     work.made(chunk.seconds)
                     pace.step(chunk)
