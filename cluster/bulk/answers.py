@@ -43,7 +43,7 @@ class AwayError(ServiceError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _ErrorAnswer:
     """The error in an answer. One that is not in Motet's shape has no type: something else has answered."""
 
     message: str
@@ -54,35 +54,35 @@ class _Told:
 
 def refusal_of(answer: httpx.Response) -> MotetError:
     """What an answer other than a success means: `AwayError`, `ServiceError`, or an error of the row alone."""
-    status, told = answer.status_code, _told_in(answer)
-    cause = f"The service answered {status}: {told.message}"
-    if status in AWAY or (status >= 500 and told.type is None):
+    status, error = answer.status_code, _error_in(answer)
+    cause = f"The service answered {status}: {error.message}"
+    if status in AWAY or (status >= 500 and error.type is None):
         kind: Kind = "overloaded" if status == 429 else "unavailable"
         return AwayError(
             Failure(kind, cause, "Run the command again later: it goes on.", retry_after_s=_retry_after(answer))
         )
     if status in (401, 403):
         return ServiceError(Failure("unauthorized", cause, f"Set MOTET_API_KEY to a key of that service. {GO_ON}"))
-    if told.code in OF_EVERY_ROW:
-        return ServiceError(Failure(KINDS.get(status, "invalid"), cause, "", told.param, told.code))
-    if _is_of_the_row(status, told):
-        return MotetError(Failure(KINDS[status], cause, "", told.param, told.code))
+    if error.code in OF_EVERY_ROW:
+        return ServiceError(Failure(KINDS.get(status, "invalid"), cause, "", error.param, error.code))
+    if _is_of_the_row(status, error):
+        return MotetError(Failure(KINDS[status], cause, "", error.param, error.code))
     return ServiceError(Failure("unavailable", cause, f"Look whether this is the address of a Motet service. {GO_ON}"))
 
 
-def _is_of_the_row(status: int, told: _Told) -> bool:
+def _is_of_the_row(status: int, error: _ErrorAnswer) -> bool:
     if status == 404:
-        return told.code == "voice_not_found"
+        return error.code == "voice_not_found"
     # What stands before a service may refuse a body by its size, in words of its own.
-    return status == 413 or (status in KINDS and told.type is not None)
+    return status == 413 or (status in KINDS and error.type is not None)
 
 
-def _told_in(answer: httpx.Response) -> _Told:
+def _error_in(answer: httpx.Response) -> _ErrorAnswer:
     try:
         error = answer.json()["error"]
-        return _Told(str(error["message"]), str(error["type"]), error.get("param"), error.get("code"))
+        return _ErrorAnswer(str(error["message"]), str(error["type"]), error.get("param"), error.get("code"))
     except (ValueError, LookupError, TypeError, AttributeError):
-        return _Told(answer.text[:200] or answer.reason_phrase)
+        return _ErrorAnswer(answer.text[:200] or answer.reason_phrase)
 
 
 def _retry_after(answer: httpx.Response) -> float:
@@ -105,8 +105,8 @@ def not_asked_for(answer: httpx.Response, why: str) -> ServiceError:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
-    """What speech events and headers told: the sound, its seconds, where each piece of the text begins, why the model ended,
+class SpeechAnswer:
+    """What speech events and headers say: the sound, its seconds, where each piece of the text begins, why the model ended,
     the voice, and the rate in Hz before the sound was encoded."""
 
     audio: bytes
@@ -120,11 +120,11 @@ class Spoken:
         """When each piece is said; the last one until the end of the sound."""
         starts = [float(piece["start_seconds"]) for piece in self.pieces]
         ends = [*starts[1:], seconds]
-        told = zip(starts, ends, self.pieces, strict=True)
-        return tuple(Timing(start, end, piece["text"]) for start, end, piece in told)
+        times = zip(starts, ends, self.pieces, strict=True)
+        return tuple(Timing(start, end, piece["text"]) for start, end, piece in times)
 
 
-def spoken_in(answer: httpx.Response) -> Spoken:
+def speech_answer(answer: httpx.Response) -> SpeechAnswer:
     """Reads an answer of speech events. Raises `MotetError` where it broke off, and ValueError where there are none."""
     lines = answer.content.decode().split("\n")
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
@@ -134,7 +134,7 @@ def spoken_in(answer: httpx.Response) -> Spoken:
     if done["type"] != "speech.audio.done":
         raise _broken_off(done)
     rate = answer.headers.get("x-sample-rate")
-    return Spoken(
+    return SpeechAnswer(
         audio=b"".join(base64.b64decode(event.get("audio", "")) for event in events),
         seconds=float(done["usage"]["audio_seconds"]),
         pieces=[piece for event in events for piece in event.get("pieces", ())],

@@ -17,7 +17,7 @@ from deployments.replica.base import ReplicaSettings
 from deployments.settings import PieceSettings, SeparationSettings, StrictModel, WindowSettings
 
 
-class SpeechOrder(StrictModel):
+class BulkSpeechOrder(StrictModel):
     """Text to speech. `voice` None is the model's own; a row may name another. The seed of a row comes from its content
     and `seed`."""
 
@@ -30,7 +30,7 @@ class SpeechOrder(StrictModel):
     pieces: PieceSettings
 
 
-class TranscriptionOrder(StrictModel):
+class BulkTranscriptionOrder(StrictModel):
     """Recordings to text. `language` None is detected; word times are asked for with `word_times`."""
 
     task: Literal["transcription"] = "transcription"
@@ -40,7 +40,7 @@ class TranscriptionOrder(StrictModel):
     windows: WindowSettings
 
 
-class SeparationOrder(StrictModel):
+class BulkSeparationOrder(StrictModel):
     """Recordings to stems; no `stems` are all of them."""
 
     task: Literal["separation"] = "separation"
@@ -49,7 +49,7 @@ class SeparationOrder(StrictModel):
     separation: SeparationSettings
 
 
-Order = Annotated[SpeechOrder | TranscriptionOrder | SeparationOrder, Field(discriminator="task")]
+BulkOrder = Annotated[BulkSpeechOrder | BulkTranscriptionOrder | BulkSeparationOrder, Field(discriminator="task")]
 
 
 Way = Literal["engines", "service"]
@@ -60,7 +60,7 @@ class BulkJob(StrictModel):
     """Everything that decides what a row becomes, and how the work is cut. `version` is Motet's."""
 
     model: ReplicaSettings
-    order: Order
+    order: BulkOrder
     bulk: BulkSettings
     way: Way
     version: str

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 
 from cluster.bulk.job import BulkJob
-from cluster.bulk.rows import Recording, Row
+from cluster.bulk.row import RecordingSource, Row
 from cluster.bulk.settings import BulkSettings
 
 NAME_CHARACTERS = 32
@@ -23,7 +23,7 @@ class WorkItem:
     size: int
     text: str = ""
     voice: str | None = None
-    recording: Recording | None = None
+    recording: RecordingSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,5 +86,5 @@ def from_json(text: str) -> list[WorkItem]:
     found = []
     for facts in json.loads(text):
         where = facts.pop("recording")
-        found.append(WorkItem(**facts, recording=None if where is None else Recording(**where)))
+        found.append(WorkItem(**facts, recording=None if where is None else RecordingSource(**where)))
     return found

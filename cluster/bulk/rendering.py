@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
-from cluster.bulk.job import BulkJob, SeparationOrder, TranscriptionOrder
+from cluster.bulk.job import BulkJob, BulkSeparationOrder, BulkTranscriptionOrder
 from cluster.bulk.plan import WorkItem
-from cluster.bulk.results import Outcome, Result, digest_of, rounded_timing
+from cluster.bulk.results import Outcome, RowResult, digest_of, rounded_timing
 from cluster.bulk.sound import SoundBytes
 from cluster.bulk.speech_rendering import SpeechRenderer
 from deployments.engines.protocols import (
@@ -22,7 +22,7 @@ from deployments.tasks.engine_calls import LocalBatch, run_here
 from deployments.tasks.separation import SeparationTask, separate_here
 from deployments.tasks.transcription import TranscriptWindow, seconds_of, segments_of, text_of, transcribe_all
 
-TRIED_AGAIN = ("engine", "unavailable", "timeout")
+RETRIED_KINDS = ("engine", "unavailable", "timeout")
 """Kinds of failure that another try may not meet."""
 
 
@@ -37,10 +37,10 @@ def renderer_of(job: BulkJob, engine: Any) -> Renderer:
     """The renderer for a job's order."""
     order, width = job.order, job.model.steps.max_batch_size
     inner = _RENDERERS[order.task](engine, order, width)
-    return _Again(inner, job.bulk.retries)
+    return _RetryingRenderer(inner, job.bulk.retries)
 
 
-class _Again:
+class _RetryingRenderer:
     """Tries what failed once more, alone."""
 
     def __init__(self, inner: Renderer, retries: int) -> None:
@@ -51,7 +51,7 @@ class _Again:
         outcomes = self._inner.render(items, recordings)
         for at, outcome in enumerate(outcomes):
             for _ in range(self._retries):
-                if not (isinstance(outcome, Failure) and outcome.kind in TRIED_AGAIN):
+                if not (isinstance(outcome, Failure) and outcome.kind in RETRIED_KINDS):
                     break
                 outcome = self._inner.render([items[at]], [recordings[at]])[0]
             outcomes[at] = outcome
@@ -64,7 +64,7 @@ class _Again:
 class TranscriptionRenderer:
     """Windows of all recordings of a batch share the engine's batches."""
 
-    def __init__(self, engine: RecognitionEngine, order: TranscriptionOrder, width: int) -> None:
+    def __init__(self, engine: RecognitionEngine, order: BulkTranscriptionOrder, width: int) -> None:
         self._engine = engine
         self._order = order
         self._width = width
@@ -85,11 +85,11 @@ class TranscriptionRenderer:
         rate, calls = self._engine.traits.sample_rate, LocalBatch(self._engine.transcribe)
         return run_here(transcribe_all(recordings, self._options, rate, self._order.windows, calls.start, self._width))
 
-    def _result(self, item: WorkItem, windows: Sequence[TranscriptWindow]) -> Result:
+    def _result(self, item: WorkItem, windows: Sequence[TranscriptWindow]) -> RowResult:
         assert item.recording is not None
         segments = segments_of(windows)
         timed = [word for segment in segments for word in segment.words] if self._order.word_times else segments
-        return Result(
+        return RowResult(
             seconds=seconds_of(windows),
             text=text_of(windows),
             sha256=item.recording.digest,
@@ -104,7 +104,7 @@ class TranscriptionRenderer:
 class SeparationRenderer:
     """One recording after the other; neighbouring chunks share the engine's batches."""
 
-    def __init__(self, engine: SeparationEngine, order: SeparationOrder, width: int) -> None:
+    def __init__(self, engine: SeparationEngine, order: BulkSeparationOrder, width: int) -> None:
         offered = engine.traits.stems
         if unknown := [stem for stem in order.stems if stem not in offered]:
             raise fail("invalid", f"There is no stem {unknown[0]!r}.", f"Stems: {', '.join(offered)}.", param="stems")
@@ -125,7 +125,7 @@ class SeparationRenderer:
         except Exception as error:
             return as_failure(error)
 
-    def _separated(self, recording: io.BytesIO) -> list[Result]:
+    def _separated(self, recording: io.BytesIO) -> list[RowResult]:
         sounds: dict[str, SoundBytes] = {}
         rate, most_seconds = 0, self._order.separation.max_audio_s
         with ExitStack() as opened:
@@ -144,9 +144,11 @@ def _there(recording: bytes | None) -> bytes:
     return recording
 
 
-def _stem(stem: str, sound: SoundBytes, order: SeparationOrder, rate: int) -> Result:
+def _stem(stem: str, sound: SoundBytes, order: BulkSeparationOrder, rate: int) -> RowResult:
     seconds, data = sound.seconds, sound.finish()
-    return Result(seconds=seconds, stem=stem, audio=data, format=order.form, sample_rate=rate, sha256=digest_of(data))
+    return RowResult(
+        seconds=seconds, stem=stem, audio=data, format=order.form, sample_rate=rate, sha256=digest_of(data)
+    )
 
 
 _RENDERERS: Mapping[str, Callable[[Any, Any, int], Renderer]] = {

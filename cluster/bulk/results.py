@@ -55,7 +55,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class RowResult:
     """One row of `RESULT`, without its key and model."""
 
     seconds: float = 0.0
@@ -76,7 +76,7 @@ def rounded_timing(start: float, end: float, text: str) -> Timing:
     return Timing(round(start, MILLI_DIGITS), round(end, MILLI_DIGITS), text.strip())
 
 
-Outcome = Sequence[Result] | Failure
+Outcome = Sequence[RowResult] | Failure
 """What became of one item: its results, or why there are none."""
 
 
@@ -97,7 +97,7 @@ def _rows(key: str, outcome: Outcome, model: str) -> list[Mapping[str, Any]]:
     return [_row(key, result, model) for result in outcome]
 
 
-def _row(key: str, result: Result, model: str) -> Mapping[str, Any]:
-    facts = {name: getattr(result, name) for name in Result.__slots__}
+def _row(key: str, result: RowResult, model: str) -> Mapping[str, Any]:
+    facts = {name: getattr(result, name) for name in RowResult.__slots__}
     timings = [{"start": t.start, "end": t.end, "text": t.text} for t in result.timings]
     return facts | {"key": key, "model": model, "timings": timings}

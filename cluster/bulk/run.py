@@ -19,12 +19,12 @@ from cluster.bulk.job import BulkJob
 from cluster.bulk.output import Layout, refuse_to_overwrite, results_of, write_folder, write_parquet
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
 from cluster.bulk.results import RESULT, Outcome, table_of
-from cluster.bulk.rows import Row
-from cluster.bulk.store import Store, part_bytes
-from cluster.bulk.workers import Made
+from cluster.bulk.row import Row
+from cluster.bulk.store import JobStore, part_bytes
+from cluster.bulk.workers import RenderedBatch
 from deployments.errors import Failure, fail
 
-Execute = Callable[[Sequence[Batch]], Iterator[Made]]
+Execute = Callable[[Sequence[Batch]], Iterator[RenderedBatch]]
 """Makes batches, in any order; leaves out those whose worker died too often."""
 
 DIED = Failure("unavailable", "Every worker that took this row died or failed.", "Look for what is odd about the row.")
@@ -33,7 +33,7 @@ FAULTS = "faults"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class JobProgress:
     """How far a job is. Rows and sizes (characters or bytes) are of all runs, `seconds` of sound and `failed` of this one.
 
     Equal rows are made once and are all done then; `size` counts them once.
@@ -49,7 +49,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class JobSummary:
     """What came of a job."""
 
     rows: int
@@ -67,13 +67,13 @@ def run_job(
     output: Path,
     layout: Layout,
     execute: Execute,
-    progress: Callable[[Progress], None],
-) -> Summary:
+    progress: Callable[[JobProgress], None],
+) -> JobSummary:
     """Carries a job out, or on.
 
     Raises `MotetError` when the folder holds another job, or files that are not of one, or nothing can be made.
     """
-    store = Store(output)
+    store = JobStore(output)
     if store.record is None:
         refuse_to_overwrite(output, layout, job.order.task)
     plan = _Plan.of(rows, job)
@@ -129,13 +129,13 @@ class _Plan:
         return digest.hexdigest()
 
 
-def _make(plan: _Plan, store: Store, execute: Execute, progress: Callable[[Progress], None]) -> float:
+def _make(plan: _Plan, store: JobStore, execute: Execute, progress: Callable[[JobProgress], None]) -> float:
     """Everything that is not there yet. Returns the seconds of sound that this run made."""
     done = store.done()
     if plan.faults and FAULTS not in done:
         outcomes: list[tuple[str, Outcome]] = [(k, Failure("invalid", fault)) for k, fault in plan.faults.items()]
         store.put(FAULTS, part_bytes(table_of(outcomes, plan.model)))
-    tally = _Tally(plan, done, progress)
+    tally = _ProgressCounter(plan, done, progress)
     missing = [batch for batch in plan.batches if batch.name not in done]
     for made in _passes(missing, execute, plan.model):
         store.put(made.name, made.part)
@@ -143,7 +143,7 @@ def _make(plan: _Plan, store: Store, execute: Execute, progress: Callable[[Progr
     return tally.seconds
 
 
-def _passes(missing: Sequence[Batch], execute: Execute, model: str) -> Iterator[Made]:
+def _passes(missing: Sequence[Batch], execute: Execute, model: str) -> Iterator[RenderedBatch]:
     """The batches; then the items of those whose workers died too often, each alone, so that only the deadly one is lost."""
     left = {batch.name: batch for batch in missing}
     if left:
@@ -154,10 +154,10 @@ def _passes(missing: Sequence[Batch], execute: Execute, model: str) -> Iterator[
         yield from _alone(list(left.values()), execute, model)
 
 
-def _alone(batches: Sequence[Batch], execute: Execute, model: str) -> Iterator[Made]:
+def _alone(batches: Sequence[Batch], execute: Execute, model: str) -> Iterator[RenderedBatch]:
     """Each batch as soon as its items are there, so that no more sound is held than of those under way."""
     batch_of = {single.name: batch for batch in batches for single in batch.singles()}
-    held: dict[str, dict[str, Made]] = {batch.name: {} for batch in batches}
+    held: dict[str, dict[str, RenderedBatch]] = {batch.name: {} for batch in batches}
     for made in execute([single for batch in batches for single in batch.singles()]):
         batch = batch_of[made.name]
         held[batch.name][made.name] = made
@@ -166,7 +166,7 @@ def _alone(batches: Sequence[Batch], execute: Execute, model: str) -> Iterator[M
     yield from (_joined(batch, held.pop(batch.name), model) for batch in batches if batch.name in held)
 
 
-def _joined(batch: Batch, alone: Mapping[str, Made], model: str) -> Made:
+def _joined(batch: Batch, alone: Mapping[str, RenderedBatch], model: str) -> RenderedBatch:
     """The batch as one part under its own name, from items that were made alone; one that is not there died again."""
     found = [alone.get(single.name) for single in batch.singles()]
     tables = [
@@ -175,17 +175,17 @@ def _joined(batch: Batch, alone: Mapping[str, Made], model: str) -> Made:
     ]
     failed = sum(1 if made is None else made.failed for made in found)
     seconds = sum(made.seconds for made in found if made is not None)
-    return Made(batch.name, part_bytes(pa.concat_tables(tables)), failed, seconds, batch.size)
+    return RenderedBatch(batch.name, part_bytes(pa.concat_tables(tables)), failed, seconds, batch.size)
 
 
-def _table(made: Made) -> pa.Table:
+def _table(made: RenderedBatch) -> pa.Table:
     return pa.ipc.open_file(made.part).read_all()
 
 
-class _Tally:
+class _ProgressCounter:
     """Counts what is done and tells."""
 
-    def __init__(self, plan: _Plan, done: set[str], tell: Callable[[Progress], None]) -> None:
+    def __init__(self, plan: _Plan, done: set[str], tell: Callable[[JobProgress], None]) -> None:
         self._batches = {batch.name: batch for batch in plan.batches}
         self._tell = tell
         self._rows_of = Counter(key for _, key in plan.rows)
@@ -199,7 +199,7 @@ class _Tally:
         self.seconds = 0.0
         self._say()
 
-    def add(self, made: Made) -> None:
+    def add(self, made: RenderedBatch) -> None:
         batch = self._batches[made.name]
         self._rows += self._rows_in(batch)
         self._size += batch.size
@@ -211,7 +211,7 @@ class _Tally:
     def _rows_in(self, batch: Batch) -> int:
         return sum(self._rows_of[item.key] for item in batch.items)
 
-    def _failed_rows(self, made: Made) -> int:
+    def _failed_rows(self, made: RenderedBatch) -> int:
         if not made.failed:
             return 0
         keys, kinds = (_table(made).column(name).to_pylist() for name in ("key", "error_kind"))
@@ -219,11 +219,13 @@ class _Tally:
 
     def _say(self) -> None:
         self._tell(
-            Progress(self._rows, self._of_rows, self._size, self._of_size, self._new, self.seconds, self._failed)
+            JobProgress(self._rows, self._of_rows, self._size, self._of_size, self._new, self.seconds, self._failed)
         )
 
 
-def _write(plan: _Plan, store: Store, job: BulkJob, layout: Layout, made_seconds: float, fingerprint: str) -> Summary:
+def _write(
+    plan: _Plan, store: JobStore, job: BulkJob, layout: Layout, made_seconds: float, fingerprint: str
+) -> JobSummary:
     places, outcomes = _places(plan, store)
     results = results_of(plan.rows, places, store.part)
     written = (
@@ -234,7 +236,7 @@ def _write(plan: _Plan, store: Store, job: BulkJob, layout: Layout, made_seconds
     keys = [key for _, key in plan.rows]
     files = {str(path.relative_to(store.output)): path.stat().st_size for path in written}
     found = [outcomes[key] for key in keys]
-    summary = Summary(
+    summary = JobSummary(
         rows=len(keys),
         failed=sum(outcome.failed for outcome in found),
         stopped=sum(outcome.stopped for outcome in found),
@@ -249,7 +251,7 @@ def _write(plan: _Plan, store: Store, job: BulkJob, layout: Layout, made_seconds
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _KeySummary:
     """What the summary tells of a key."""
 
     failed: bool
@@ -257,10 +259,10 @@ class _Told:
     seconds: float
 
 
-def _places(plan: _Plan, store: Store) -> tuple[dict[str, tuple[str, int, int]], dict[str, _Told]]:
+def _places(plan: _Plan, store: JobStore) -> tuple[dict[str, tuple[str, int, int]], dict[str, _KeySummary]]:
     """Where each key's results are, and what became of it."""
     places: dict[str, tuple[str, int, int]] = {}
-    told: dict[str, _Told] = {}
+    told: dict[str, _KeySummary] = {}
     for name in [*([FAULTS] if plan.faults else []), *(batch.name for batch in plan.batches)]:
         table = store.part(name).select(["key", "seconds", "error_kind", "finish_reason"])
         for at, facts in enumerate(table.to_pylist()):
@@ -268,14 +270,14 @@ def _places(plan: _Plan, store: Store) -> tuple[dict[str, tuple[str, int, int]],
             _, start, count = places.get(key, (name, at, 0))
             places[key] = (name, start, count + 1)
             stopped = facts["finish_reason"] not in (None, "stop")
-            told[key] = _Told(facts["error_kind"] is not None, stopped, facts["seconds"] or 0.0)
+            told[key] = _KeySummary(facts["error_kind"] is not None, stopped, facts["seconds"] or 0.0)
     return places, told
 
 
-def _finished(record: Mapping[str, Any], output: Path) -> Summary | None:
+def _finished(record: Mapping[str, Any], output: Path) -> JobSummary | None:
     """The summary of a job whose files are all still there; parts of one that lost some are gone, so it is made anew."""
     files = record.get("files", {})
     whole = all((output / name).is_file() and (output / name).stat().st_size == size for name, size in files.items())
     if "finished" not in record or not whole:
         return None
-    return Summary(**record["finished"], made_seconds=0.0, files=tuple(files))
+    return JobSummary(**record["finished"], made_seconds=0.0, files=tuple(files))

@@ -19,18 +19,18 @@ from cluster.bulk.answers import (
     GO_ON,
     AwayError,
     ServiceError,
-    Spoken,
+    SpeechAnswer,
     not_asked_for,
     refusal_of,
-    spoken_in,
+    speech_answer,
 )
-from cluster.bulk.job import BulkJob, SeparationOrder, SpeechOrder, TranscriptionOrder, seed_of
+from cluster.bulk.job import BulkJob, BulkSeparationOrder, BulkSpeechOrder, BulkTranscriptionOrder, seed_of
 from cluster.bulk.plan import Batch, WorkItem
-from cluster.bulk.rendering import TRIED_AGAIN
-from cluster.bulk.results import MILLI_DIGITS, Outcome, Result, digest_of, rounded_timing
-from cluster.bulk.rows import read_recording
-from cluster.bulk.sound import WITH_LENGTH, measured, with_length
-from cluster.bulk.workers import Made, made_of
+from cluster.bulk.rendering import RETRIED_KINDS
+from cluster.bulk.results import MILLI_DIGITS, Outcome, RowResult, digest_of, rounded_timing
+from cluster.bulk.row import read_recording
+from cluster.bulk.sound import WITH_LENGTH, length_of, with_length
+from cluster.bulk.workers import RenderedBatch, rendered_batch
 from deployments.audio.encode import AudioFormat
 from deployments.errors import Failure, Kind, MotetError, as_failure
 from deployments.text.languages import code_of
@@ -76,7 +76,7 @@ class ServiceClient:
             raise MotetError(Failure("invalid", cause, "Give one such as http://127.0.0.1:8000.")) from error
 
 
-def render_on_service(batches: Sequence[Batch], job: BulkJob, service: ServiceClient) -> Iterator[Made]:
+def render_on_service(batches: Sequence[Batch], job: BulkJob, service: ServiceClient) -> Iterator[RenderedBatch]:
     """Each batch as it is finished, in any order; `served_in_flight` of their items are asked for at once.
 
     Raises `MotetError` for what says nothing of any row: the service is not there or not a Motet service, does not know the
@@ -87,10 +87,10 @@ def render_on_service(batches: Sequence[Batch], job: BulkJob, service: ServiceCl
         service.client(job.bulk.served_timeout_s) as client,
         ThreadPoolExecutor(width, thread_name_prefix="served") as pool,
     ):
-        renderer = _Served(client, job, service)
+        renderer = _ServiceRenderer(client, job, service)
         renderer.look()
         # As many batches as requests: each keeps one request under way.
-        running: set[Future[Made]] = set()
+        running: set[Future[RenderedBatch]] = set()
         for batch in batches:
             running.add(pool.submit(_made, batch, renderer, job.model.model))
             while len(running) >= width:
@@ -99,17 +99,17 @@ def render_on_service(batches: Sequence[Batch], job: BulkJob, service: ServiceCl
         yield from _results(wait(running).done)
 
 
-def _results(ended: set[Future[Made]]) -> Iterator[Made]:
+def _results(ended: set[Future[RenderedBatch]]) -> Iterator[RenderedBatch]:
     """What was made comes before what ends the job."""
     for future in sorted(ended, key=lambda future: future.exception() is not None):
         yield future.result()
 
 
-def _made(batch: Batch, renderer: _Served, model: str) -> Made:
-    return made_of(batch.name, batch.items, [renderer.outcome(item) for item in batch.items], model)
+def _made(batch: Batch, renderer: _ServiceRenderer, model: str) -> RenderedBatch:
+    return rendered_batch(batch.name, batch.items, [renderer.outcome(item) for item in batch.items], model)
 
 
-class _Served:
+class _ServiceRenderer:
     """Asks for one item after the other. Once something ended the job, no others are asked for."""
 
     def __init__(self, client: httpx.Client, job: BulkJob, service: ServiceClient) -> None:
@@ -157,7 +157,7 @@ class _Served:
                 failure = error.failure
             except Exception as error:  # reading the recording, or what came back
                 failure = as_failure(error)
-            if failure.kind not in TRIED_AGAIN:
+            if failure.kind not in RETRIED_KINDS:
                 break
             self._service.sleep(_pause(attempt))
         if failure.code == "voice_not_found" and item.voice is None:
@@ -166,9 +166,9 @@ class _Served:
             self.look()  # it is the row's fault only if the service is still there
         return failure
 
-    def _speech(self, item: WorkItem) -> list[Result]:
+    def _speech(self, item: WorkItem) -> list[RowResult]:
         order = self._job.order
-        assert isinstance(order, SpeechOrder)
+        assert isinstance(order, BulkSpeechOrder)
         body = {
             "model": self._job.model.model,
             "input": item.text,
@@ -179,7 +179,7 @@ class _Served:
             "pacing": "fast",  # nobody listens, so nothing is concealed or said by another voice
         }
         voice = item.voice or order.voice
-        spoken = self._post("/v1/audio/speech", spoken_in, json=body | ({"voice": voice} if voice else {}))
+        spoken = self._post("/v1/audio/speech", speech_answer, json=body | ({"voice": voice} if voice else {}))
         sound = _spoken_sound(spoken, order.form)
         timings = spoken.timings(sound.seconds)
         return [
@@ -192,9 +192,9 @@ class _Served:
             )
         ]
 
-    def _transcription(self, item: WorkItem) -> list[Result]:
+    def _transcription(self, item: WorkItem) -> list[RowResult]:
         order = self._job.order
-        assert isinstance(order, TranscriptionOrder) and item.recording is not None
+        assert isinstance(order, BulkTranscriptionOrder) and item.recording is not None
         digest = item.recording.digest
         fields: dict[str, Any] = {
             "model": self._job.model.model,
@@ -203,19 +203,19 @@ class _Served:
         }
         fields |= {name: value for name in ("language", "prompt") if (value := getattr(order, name)) is not None}
 
-        def heard_in(answer: httpx.Response) -> Result:
+        def heard_in(answer: httpx.Response) -> RowResult:
             heard = answer.json()
             told = heard.get("words" if order.word_times else "segments") or []
             timings = tuple(rounded_timing(t["start"], t["end"], str(t.get("word", t.get("text")))) for t in told)
             seconds, text = round(float(heard["duration"]), MILLI_DIGITS), str(heard["text"])
             language = code_of(heard.get("language"))
-            return Result(seconds, text, sha256=digest, language=language, timings=timings)
+            return RowResult(seconds, text, sha256=digest, language=language, timings=timings)
 
         return [self._upload("/v1/audio/transcriptions", item, fields, heard_in)]
 
-    def _separation(self, item: WorkItem) -> list[Result]:
+    def _separation(self, item: WorkItem) -> list[RowResult]:
         order = self._job.order
-        assert isinstance(order, SeparationOrder)
+        assert isinstance(order, BulkSeparationOrder)
         cut = order.separation
         fields: dict[str, Any] = {
             "model": self._job.model.model,
@@ -296,7 +296,7 @@ def _failure(error: httpx.HTTPError) -> Failure:
 # --- Sound
 
 
-def _spoken_sound(spoken: Spoken, form: AudioFormat) -> Result:
+def _spoken_sound(spoken: SpeechAnswer, form: AudioFormat) -> RowResult:
     """The sound, its length and its rate. How long it was before a lossy codec got it, only the service knows."""
     if form in WITH_LENGTH:
         return _lasting(spoken.audio, form)
@@ -306,9 +306,9 @@ def _spoken_sound(spoken: Spoken, form: AudioFormat) -> Result:
     return _sound(spoken.audio, form, seconds, rate)
 
 
-def _lasting(data: bytes, form: AudioFormat) -> Result:
+def _lasting(data: bytes, form: AudioFormat) -> RowResult:
     """A sound as long as its samples; `pcm` comes as a WAV."""
-    size = measured(data)
+    size = length_of(data)
     if form == "pcm":
         data = data[-size.samples * size.channels * SAMPLE_BYTES :]
     elif form in WITH_LENGTH:
@@ -317,8 +317,8 @@ def _lasting(data: bytes, form: AudioFormat) -> Result:
     return _sound(data, form, size.seconds, None if form == "opus" else size.sample_rate)
 
 
-def _sound(data: bytes, form: AudioFormat, seconds: float, rate: int | None) -> Result:
-    return Result(seconds, audio=data, format=form, sample_rate=rate, sha256=digest_of(data))
+def _sound(data: bytes, form: AudioFormat, seconds: float, rate: int | None) -> RowResult:
+    return RowResult(seconds, audio=data, format=form, sample_rate=rate, sha256=digest_of(data))
 
 
 def _stems_in(answer: httpx.Response) -> dict[str, bytes]:

@@ -55,7 +55,7 @@ def _header(form: AudioFormat, sample_rate: int, channels: int, samples: int) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class SoundLength:
     """Encoded sound: samples per channel, their rate in Hz, and channels."""
 
     samples: int
@@ -68,14 +68,14 @@ class Measured:
         return self.samples / self.sample_rate
 
 
-def measured(data: bytes) -> Measured:
+def length_of(data: bytes) -> SoundLength:
     """Decodes a sound and counts. Raises `MotetError` when it is none."""
     with closing(AudioDecoder(io.BytesIO(data), mono=True, max_seconds=HOURS_S)) as decoder:
         samples = sum(block.shape[1] for block in decoder)
-        return Measured(samples, decoder.info.sample_rate, decoder.info.channels)
+        return SoundLength(samples, decoder.info.sample_rate, decoder.info.channels)
 
 
-def with_length(data: bytes, form: AudioFormat, size: Measured) -> bytes:
+def with_length(data: bytes, form: AudioFormat, size: SoundLength) -> bytes:
     """A sound of one of the formats `WITH_LENGTH` that was streamed, with its true length in the header: byte for byte what
     `SoundBytes` makes of the same samples."""
     header = _header(form, size.sample_rate, size.channels, size.samples)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import aclosing, closing
 from typing import Any
 
-from cluster.bulk.job import SpeechOrder, seed_of
+from cluster.bulk.job import BulkSpeechOrder, seed_of
 from cluster.bulk.plan import WorkItem
-from cluster.bulk.results import Outcome, Result, Timing, digest_of
+from cluster.bulk.results import Outcome, RowResult, Timing, digest_of
 from cluster.bulk.sound import SoundBytes
 from deployments.engines.protocols import (
     FinishReason,
@@ -29,7 +29,7 @@ from deployments.text.segmentation import cut_into_pieces
 class SpeechRenderer:
     """Speaks up to `width` rows at once; when one ends, the next takes its place in the engine's batch."""
 
-    def __init__(self, engine: SpeechEngine[Any], order: SpeechOrder, width: int) -> None:
+    def __init__(self, engine: SpeechEngine[Any], order: BulkSpeechOrder, width: int) -> None:
         self._engine = engine
         self._order = order
         places = (engine.max_streams,) if isinstance(engine, LimitsStreams) else ()
@@ -59,7 +59,7 @@ class SpeechRenderer:
             except Exception as error:
                 outcomes[at] = as_failure(error)
 
-    async def _spoken(self, item: WorkItem, client: BatchedClient[Any]) -> Result:
+    async def _spoken(self, item: WorkItem, client: BatchedClient[Any]) -> RowResult:
         order, traits = self._order, self._engine.traits
         request = self._request(item)
         spans: dict[int, Timing] = {}
@@ -73,7 +73,7 @@ class SpeechRenderer:
                     spans[chunk.index] = Timing(start, sound.seconds, chunk.text)
                     reason = first_reason(reason, chunk.finish_reason)
             seconds, data = sound.seconds, sound.finish()
-        return Result(
+        return RowResult(
             seconds=seconds,
             text=item.text,
             audio=data,

@@ -29,7 +29,7 @@ OUTPUT_HALVES = (".part-*", ".manifest.jsonl.*", "audio/.*")
 LONGEST_HALF_BYTES = 100
 
 
-class Store:
+class JobStore:
     """The job's own folder inside its output folder."""
 
     def __init__(self, output: Path) -> None:

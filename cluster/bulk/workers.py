@@ -24,8 +24,9 @@ from cluster.bulk.job import BulkJob
 from cluster.bulk.plan import Batch, WorkItem, from_json, item_of, to_json
 from cluster.bulk.rendering import Renderer, renderer_of
 from cluster.bulk.results import RESULT, Outcome, table_of
-from cluster.bulk.rows import Recording, check_needed, read_recording, row_of
+from cluster.bulk.row import RecordingSource, read_recording
 from cluster.bulk.store import part_bytes
+from cluster.bulk.tables import check_needed, row_of
 from cluster.hardware import HardwareClass
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError, fail
@@ -48,7 +49,7 @@ SENT = pa.schema(
     ]
 )
 """A batch on its way to a worker. `recordings` and `faults` are filled where the input is."""
-MADE = pa.schema(
+RENDERED = pa.schema(
     [
         ("name", pa.string()),
         ("part", pa.large_binary()),
@@ -62,7 +63,7 @@ MADE = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class RenderedBatch:
     """A finished batch: its part file, how many of its items failed, and the seconds of sound in it."""
 
     name: str
@@ -72,14 +73,14 @@ class Made:
     size: int
 
 
-def made_of(name: str, items: Sequence[WorkItem], outcomes: Sequence[Outcome], model: str) -> Made:
+def rendered_batch(name: str, items: Sequence[WorkItem], outcomes: Sequence[Outcome], model: str) -> RenderedBatch:
     """A batch from the outcomes of its items."""
     keyed = [(item.key, outcome) for item, outcome in zip(items, outcomes, strict=True)]
     failed = [outcome for outcome in outcomes if not isinstance(outcome, Sequence)]
     # Stems of one recording are as long as it is, and count once.
     seconds = sum(outcome[0].seconds for outcome in outcomes if isinstance(outcome, Sequence) and outcome)
     size = sum(item.size for item in items)
-    return Made(name, part_bytes(table_of(keyed, model)), len(failed), seconds, size)
+    return RenderedBatch(name, part_bytes(table_of(keyed, model)), len(failed), seconds, size)
 
 
 class Worker:
@@ -100,10 +101,10 @@ class Worker:
             return error  # raised here, it would be one more dead actor, which Ray replaces
 
     def __call__(self, sent: pa.Table) -> pa.Table:
-        """Renders the batches of a `SENT` table to a `MADE` one."""
+        """Renders the batches of a `SENT` table to a `RENDERED` one."""
         if isinstance(self._renderer, MotetError):
-            return pa.Table.from_pylist([{"refused": str(self._renderer)}], schema=MADE)
-        return pa.Table.from_pylist([asdict(self._made(facts)) for facts in sent.to_pylist()], schema=MADE)
+            return pa.Table.from_pylist([{"refused": str(self._renderer)}], schema=RENDERED)
+        return pa.Table.from_pylist([asdict(self._made(facts)) for facts in sent.to_pylist()], schema=RENDERED)
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
         """The outcomes of some items, on the engine's thread. Raises `MotetError` when the engine could not be loaded."""
@@ -113,13 +114,13 @@ class Worker:
         self._heap.look()
         return outcomes
 
-    def _made(self, facts: dict[str, Any]) -> Made:
+    def _made(self, facts: dict[str, Any]) -> RenderedBatch:
         items = from_json(facts["items"])
         recordings, faults = facts["recordings"], facts["faults"]
         good = [at for at in range(len(items)) if faults[at] is None]
         rendered = iter(self.render([items[at] for at in good], [recordings[at] for at in good]))
         outcomes = [next(rendered) if fault is None else Failure("invalid", fault) for fault in faults]
-        return made_of(facts["name"], items, outcomes, self._job.model.model)
+        return rendered_batch(facts["name"], items, outcomes, self._job.model.model)
 
 
 READ: Mapping[Task, tuple[str, ...]] = {
@@ -190,7 +191,7 @@ def _with_what_was_given(results: pa.Table, facts: Sequence[Mapping[str, Any]]) 
     return results
 
 
-def _sound(facts: dict[str, Any], recording: Recording) -> bytes:
+def _sound(facts: dict[str, Any], recording: RecordingSource) -> bytes:
     sound = facts.get("audio")
     return sound if isinstance(sound, bytes) else read_recording(recording)
 
@@ -198,7 +199,9 @@ def _sound(facts: dict[str, Any], recording: Recording) -> bytes:
 # --- One pass over the batches
 
 
-def render_on_cluster(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int) -> Iterator[Made]:
+def render_on_cluster(
+    batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int
+) -> Iterator[RenderedBatch]:
     """Each batch as it is finished, in any order. A batch whose worker died too often is left out.
 
     Raises `MotetError` when no worker can load the model, or none stays alive.
@@ -210,7 +213,7 @@ def render_on_cluster(batches: Sequence[Batch], job: BulkJob, hardware: Hardware
         raise fail("unavailable", cause, "The same command goes on once it can.") from error
 
 
-def _rendered(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int) -> Iterator[Made]:
+def _rendered(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int) -> Iterator[RenderedBatch]:
     with _own_context():
         dataset = _dataset(batches)
         made = map_with_workers(
@@ -226,7 +229,7 @@ def _rendered(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, w
             for facts in block.to_pylist():
                 if refused := facts.pop("refused"):
                     raise fail("unavailable", refused)
-                yield Made(**facts)
+                yield RenderedBatch(**facts)
 
 
 def map_with_workers(

@@ -11,44 +11,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Protocol
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
+from deployments.audio.formats import FORMATS as FORMATS
+from deployments.audio.formats import AudioFormat as AudioFormat
 from deployments.audio.resample import Resampler
 from deployments.errors import fail
 
 Float = NDArray[np.float32]
-AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
 # FFmpeg's callback into Python would take the interpreter lock from codec threads; without it, nothing is printed.
 av.logging.set_level(None)
 
-
-@dataclass(frozen=True, slots=True)
-class FormatInfo:
-    """What a client sees of a format: its media type and the extension of a file, without a dot."""
-
-    media_type: str
-    extension: str
-    instant: bool = False
-    """Encoding is no more than a change of numbers, and needs no thread of its own."""
-
-
-FORMATS: Mapping[AudioFormat, FormatInfo] = MappingProxyType(
-    {
-        "mp3": FormatInfo("audio/mpeg", "mp3"),
-        "opus": FormatInfo("audio/ogg", "opus"),
-        "aac": FormatInfo("audio/aac", "aac"),
-        "flac": FormatInfo("audio/flac", "flac"),
-        "wav": FormatInfo("audio/wav", "wav", instant=True),
-        "pcm": FormatInfo("audio/pcm", "pcm", instant=True),
-    }
-)
 
 # Without a known length a WAV header must promise one. Readers such as Python's `wave` take the promise for a signed
 # 32-bit number, so it is the largest that fits (less the header), and they stop at the true end by themselves.

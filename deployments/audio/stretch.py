@@ -1,4 +1,4 @@
-"""Faster or slower speech at the same pitch, piece by piece, with libavfilter's `atempo`."""
+"""Changes the tempo of speech at the same pitch, with libavfilter's `atempo` (waveform-similarity overlap-add)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FASTEST = 4.0
 # At least as much sound as all stages together can hold, at either end of the range.
 _FLUSH_SECONDS = 0.25
 
-# `atempo` gives nothing before it has filled a frame as long as the one it got, at every stage anew. In frames of half its
-# windows that wait is short beside theirs; shorter ones cost more and bring nothing out much sooner. All but a sound's last
-# are exactly as long, as rounding in the filter depends on it.
+# Each stage of `atempo` outputs nothing before it has filled a frame as long as its input frame. With frames of half its
+# window that delay is short beside the window's; shorter frames cost more and save little delay. All frames but a sound's
+# last have exactly this length, because the filter's rounding depends on it.
 _FRAME_SECONDS = 0.02
 
 _FADE_SECONDS = 0.005
@@ -35,12 +35,11 @@ NOTHING: Float = np.zeros(0, np.float32)
 
 
 class Stretcher:
-    """Speaks mono sounds at `sample_rate` Hz `tempo` times as fast, one after the other; a tempo of 1 hands them through
-    untouched.
+    """Plays mono sounds at `sample_rate` Hz `tempo` times as fast, one after the other. A tempo of 1 changes nothing.
 
-    Push a sound in parts of any size, in order, then call `finish`; what is pushed after that is the next sound, which
-    begins anew. All that comes out of a sound is as long as all that went in, divided by `tempo`, to the sample, and does
-    not depend on the parts. Raises `MotetError` (invalid) when `tempo` is outside 0.25 to 4.
+    Push a sound in parts of any size, in order, then call `finish`; the next push begins another sound. The output of a sound
+    has the length of its input divided by `tempo`, to the sample, and does not depend on the parts. Raises `MotetError`
+    (invalid) if `tempo` is outside 0.25 to 4.
     """
 
     def __init__(self, sample_rate: int, tempo: float) -> None:
@@ -55,8 +54,7 @@ class Stretcher:
         self._given = 0
 
     def push(self, samples: Float) -> Float:
-        """Takes the next float32 (n,) part and returns the stretched samples that are ready, perhaps none: up to 0.3 s of
-        them stay inside."""
+        """Takes the next float32 (n,) part and returns the output that is ready, perhaps none: up to 0.3 s stay inside."""
         if self._tempo == 1.0:
             return samples
         size = int(_FRAME_SECONDS * self._rate)
@@ -68,11 +66,11 @@ class Stretcher:
         return out
 
     def finish(self) -> Float:
-        """Ends the sound and returns the samples still held, of which the last 5 ms fade out."""
+        """Ends the sound and returns the rest of its output, with a fade-out over the last 5 ms."""
         size = self._pushed + self._rest.size
         if size == 0:
             return NOTHING
-        # The filter drops its last windows and a sound shorter than one, so silence pushes all of it out.
+        # The filter drops its last windows, and a sound shorter than a window, so silence pushes them out.
         silence = np.zeros(int(_FLUSH_SECONDS * max(1.0, self._tempo) * self._rate), np.float32)
         tail = self._through(np.concatenate([self._rest, silence]), ends=True)
         tail = tail[: max(0, round(size / self._tempo) - self._given)]
@@ -106,13 +104,13 @@ def _graph(sample_rate: int, tempo: float) -> Graph:
 
 
 def _factors(tempo: float) -> list[float]:
-    # Above 2 one stage would drop sound instead of blending it, and below 0.5 it refuses; equal stages blend best.
+    # A stage drops sound instead of blending it above 2, and refuses a tempo below 0.5. Equal stages blend best.
     stages = max(1, math.ceil(abs(math.log2(tempo))))
     return [tempo ** (1 / stages)] * stages
 
 
 def _faded(tail: Float, count: int) -> Float:
-    # The filter moves sound by some milliseconds to where it blends best, so what ends the piece may be the middle of a wave.
+    # The filter moves sound by some milliseconds to where it blends best, so the piece may end in the middle of a wave.
     fall = fade_in(min(tail.size, count))[::-1].astype(np.float32)
     return np.concatenate([tail[: tail.size - fall.size], tail[tail.size - fall.size :] * fall])
 

@@ -1,4 +1,4 @@
-"""What every replica with a model does the same way: load on the engine thread, warm up, report, and say when it is stuck."""
+"""What all replicas with a model share: they load it on the engine thread, warm up, report, and notice when it is stuck."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from deployments.errors import MotetError
 from deployments.replica.cores import Threads, here, threads_of
 from deployments.replica.cpu_scheduling import CpuScheduling, apply
 from deployments.replica.engine_thread import EngineThread
-from deployments.replica.graph_capture import LONGEST_RECORDING_S, GraphCapture
+from deployments.replica.graph_capture import MAX_CAPTURE_S, GraphCapture
 from deployments.replica.load import ReplicaLoad
 from deployments.replica.malloc_trim import EVERY_S, MallocTrim, keep_freed_memory
 from deployments.replica.memory_pressure import MemoryGuard
-from deployments.replica.metrics import MemoryMetrics, RecordMetrics, StepCounts, StepMetrics
-from deployments.replica.step_gate import Stepper
+from deployments.replica.metrics import CaptureMetrics, MemoryMetrics, StepCounts, StepMetrics
+from deployments.replica.step_gate import Stepper, followed_by
 from deployments.replica.step_scheduling import on_lanes
 from deployments.settings import StepSettings, StrictModel
 
@@ -44,7 +44,7 @@ class ReplicaSettings(StrictModel):
     device: str
     threads: Threads
     reserved_cpus: float
-    """Of other placements that share the machine: those are not for `auto` threads."""
+    """CPUs of other placements on the same machine, which `auto` threads leave free."""
     scheduling: CpuScheduling
     sha256: Mapping[str, str]
     options: Mapping[str, Any]
@@ -54,10 +54,10 @@ class ReplicaSettings(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """How a replica came up and what it takes.
+    """How long a replica took to start, and what it uses.
 
-    `memory_bytes` is resident; `engine_memory` is what the engine's library holds, where it knows. `refusal` says why no new
-    work is taken now. `recorded` tells of an engine that records its steps.
+    `memory_bytes` is the resident memory of its process; `engine_memory` is what the engine's library holds, if it measures
+    that. `refusal` says why no new work is taken now. `recorded` is for engines that capture their steps as graphs.
     """
 
     model: str
@@ -77,37 +77,37 @@ class ReplicaReport:
 class ModelReplica:
     """Base of the deployments that hold an engine."""
 
-    # Ray Serve awaits a constructor that is a coroutine; the type checker knows only the other kind.
+    # Ray Serve awaits a constructor that is a coroutine, which mypy does not know.
     async def __init__(self, settings: ReplicaSettings, *extra: Any) -> None:  # type: ignore[misc]
         self._settings = settings
         self.thread = EngineThread(settings.model)
         self.load = ReplicaLoad()
-        self.heap = MallocTrim(keep_freed_memory())
+        self.malloc_trim = MallocTrim(keep_freed_memory())
         started = time.perf_counter()
         engine = await self._loaded()
-        self.room = MemoryGuard(engine, self.thread, MemoryMetrics(settings.model))
-        self.recording = GraphCapture(engine, self.thread, RecordMetrics(settings.model))
+        self.memory_guard = MemoryGuard(engine, self.thread, MemoryMetrics(settings.model))
+        self.graph_capture = GraphCapture(engine, self.thread, CaptureMetrics(settings.model))
         self.prepare(engine, *extra)
         self._load_seconds = time.perf_counter() - started
         started = time.perf_counter()
         await self.answer_once()
         self._warm_up_seconds = time.perf_counter() - started
-        self.load = ReplicaLoad()  # what the warm-up took says nothing of the load
+        self.load = ReplicaLoad()  # the warm-up is not part of the load
         await self.thread.run(
-            self.heap.give_back
+            self.malloc_trim.give_back
         )  # whisper reads its weights twice, hibari its dictionaries: 84 and 55 MB
-        await self.room.ensure()  # a model that fills the memory by itself would refuse everything
+        await self.memory_guard.ensure()  # a model that fills the memory by itself would refuse everything
 
     def prepare(self, engine: Any, *extra: Any) -> None:
-        """Takes the loaded engine; `extra` is what the deployment was bound with beside its settings."""
+        """Receives the loaded engine. `extra` are the arguments of the deployment after its settings."""
         raise NotImplementedError
 
     async def answer_once(self) -> None:
-        """Answers one request of its own: the replica counts as ready only after that."""
+        """Warms up: answers one request of its own. The replica is ready after that."""
         raise NotImplementedError
 
     async def _loaded(self) -> Any:
-        # Before the model loads, so that the threads it starts inherit it.
+        # Before the model loads, because the threads that it starts inherit the scheduling.
         self._applied = await self.thread.run(apply, self._settings.scheduling)
         for warning in self._applied.warnings:
             logger.warning("%s: %s", self.model, warning)
@@ -119,23 +119,23 @@ class ModelReplica:
     def stepper(
         self, advance: Callable[[Sequence[Item]], list[Result | Exception]], lanes: int | None = None
     ) -> Stepper[Item, Result]:
-        """The gate and batch in front of one of the engine's calls, which takes items as one batch, or on `lanes`."""
+        """The gate and batch in front of one of the engine's calls, which takes items as one batch or on `lanes`."""
         self._step_metrics = StepMetrics(self.model)
         self._steps = self._settings.steps
-        watched = self.recording.watched(self.room.watched(advance))
+        watched = self.graph_capture.watched(self.memory_guard.watched(advance))
         steps = self._steps if lanes is None else on_lanes(self._steps, lanes)
-        stepper = Stepper(self.heap.watched(watched), self.thread, steps, self._step_metrics)
+        stepper = Stepper(followed_by(watched, self.malloc_trim.look), self.thread, steps, self._step_metrics)
         self._lanes, self._configure_steps = lanes, stepper.configure
         return stepper
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Called by Ray Serve at the start and when the config's step settings change; nothing is restarted. Settings that
-        are not named are as the model was configured."""
+        """Called by Ray Serve at the start and when the step settings change, without a restart. Settings that `user_config`
+        does not name keep the model's own values."""
         self._steps = StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config))
         self._configure_steps(self._steps if self._lanes is None else on_lanes(self._steps, self._lanes))
 
     def open_streams(self) -> int:
-        """How many streams are under way, where there are streams."""
+        """The number of streams under way; 0 for replicas without streams."""
         return 0
 
     @property
@@ -144,7 +144,7 @@ class ModelReplica:
         return self._settings.model
 
     async def report(self) -> ReplicaReport:
-        """How this replica came up and what it takes."""
+        """This replica's report."""
         return ReplicaReport(
             model=self._settings.model,
             device=self._settings.device,
@@ -155,29 +155,29 @@ class ModelReplica:
             scheduling=self._applied.policy,
             open_streams=self.open_streams(),
             steps=self._step_metrics.counts,
-            engine_memory=self.room.memory,
-            refusal=self.room.refusal.message if self.room.refusal else None,
-            recorded=self.recording.records,
+            engine_memory=self.memory_guard.memory,
+            refusal=self.memory_guard.refusal.message if self.memory_guard.refusal else None,
+            recorded=self.graph_capture.stats,
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Called by Ray Serve where the number of replicas follows the load."""
+        """Called by Ray Serve if the number of replicas follows the load."""
         return dict(self.load.stats())
 
     async def check_health(self) -> None:
-        """Called by Ray Serve; a replica whose step never ends, or whose memory never empties, is replaced. One that is idle
-        makes use of it."""
+        """Called by Ray Serve, which replaces a replica that raises here: one whose step does not end or whose memory stays
+        full. An idle replica returns freed memory and captures missing graphs."""
         stuck_after_s = self._settings.stuck_after_s
-        self.thread.check(LONGEST_RECORDING_S if self.recording.under_way else stuck_after_s)
-        await self.room.check(stuck_after_s)
+        self.thread.check(MAX_CAPTURE_S if self.graph_capture.under_way else stuck_after_s)
+        await self.memory_guard.check(stuck_after_s)
         if not self.thread.busy_seconds:
             idle = self.load.idle_seconds >= EVERY_S
-            self.thread.submit(self.heap.look_when_idle if idle else self.heap.look)
-        self.recording.record_when_idle(self.load.idle_seconds, self._steps.record_after_idle_s)
+            self.thread.submit(self.malloc_trim.look_when_idle if idle else self.malloc_trim.look)
+        self.graph_capture.capture_when_idle(self.load.idle_seconds, self._steps.record_after_idle_s)
 
 
 def load_engine(settings: ReplicaSettings) -> Any:
-    """The engine that the settings name, with its weights found and checked."""
+    """Loads the engine that the settings name. Its weights are downloaded if necessary, and checked. Raises `MotetError`."""
     folder = str(sources.folder_of(sources.parse(settings.source), settings.sha256)) if settings.source else ""
     threads = threads_of(settings.threads, lambda: here(_node_cpus()), settings.reserved_cpus)
     return registry.load(
@@ -186,7 +186,7 @@ def load_engine(settings: ReplicaSettings) -> Any:
 
 
 def _node_cpus() -> float | None:
-    """The CPUs that the Ray node of this process offers; None outside a cluster."""
+    """The CPUs that the Ray node of this process offers; None outside of a cluster."""
     if not ray.is_initialized():
         return None
     own = ray.get_runtime_context().get_node_id()

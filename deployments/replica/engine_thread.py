@@ -1,7 +1,7 @@
-"""The one thread an engine lives on.
+"""The thread of an engine.
 
 MLX streams, CUDA graphs and models that are not thread-safe must be loaded and called on one thread, and the replica's
-event loop must stay free. This thread also knows how long its present call has run, which is how a stuck model shows.
+event loop must stay free. The thread measures how long its current call runs, which shows a stuck model.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class EngineThread:
         self._busy_since: float | None = None
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls `function` on the thread and waits for what it returns or raises."""
+        """Calls `function` on the thread; returns or raises what it does."""
         call = asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._timed(function, *args, **kwargs))
         return await call
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Queues a call whose outcome nobody waits for."""
+        """Queues a call. Its outcome is dropped."""
         self._pool.submit(lambda: self._timed(function, *args, **kwargs))
 
     def _timed(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -44,12 +44,12 @@ class EngineThread:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the present call has been running; 0 when the thread is idle."""
+        """How long the current call has been running, in seconds; 0 while the thread is idle."""
         since = self._busy_since
         return 0.0 if since is None else self._clock() - since
 
     def check(self, limit_seconds: float) -> None:
-        """Raises `MotetError` when one call has run for longer than it ever should."""
+        """Raises `MotetError` (unavailable) if the current call has run for longer than `limit_seconds`."""
         if self.busy_seconds > limit_seconds:
             raise fail(
                 "unavailable",
@@ -59,5 +59,5 @@ class EngineThread:
             )
 
     def stop(self) -> None:
-        """Lets the present call end and takes no more."""
+        """Lets the current call end and refuses further ones."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,7 @@
-"""The replica's log of requests that failed: the model, the traceback, and through Ray Serve's formatter the request id."""
+"""The replica's log of failed requests: model, traceback and request id.
+
+Ray Serve passes the request id on with every call to a replica, and its formatter writes it before each message.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,10 @@ logger = logging.getLogger("ray.serve")
 
 
 def logged_failure(error: Exception, model: str) -> Failure:
-    """The exception as a `Failure`. One that is an engine's fault is logged with its traceback.
-
-    The traceback is formatted here: in a Ray Serve 2.60 replica the logging module writes each of its lines as a tuple, since
-    Ray replaces `print` there.
-    """
+    """The exception as a `Failure`; a failure of the engine is logged with its traceback."""
     failure = as_failure(error)
     if failure.kind == "engine":
+        # Ray Serve 2.60 replaces `print` in replicas, so the traceback module would write each line as a tuple.
         lines = "".join(traceback.format_exception(error)).rstrip()
         logger.error("%s failed on a request: %s\n%s", model, failure.explained, lines)
     return failure

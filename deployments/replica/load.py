@@ -1,5 +1,4 @@
-"""What waits at a replica, in seconds of audio, and how long listeners wait for their first sound there: the two numbers by
-which replicas are added and taken away."""
+"""How much audio a replica has still to make, and how long clients wait for their first audio: autoscaling follows both."""
 
 from __future__ import annotations
 
@@ -14,32 +13,32 @@ WORKS = "works_under_way"
 FIRST_SOUND_P95 = "first_sound_p95_seconds"
 
 FIRST_SOUND_MEMORY_S = 30.0
-MOST_FIRST_SOUNDS = 1000
+MAX_FIRST_SOUNDS = 1000
 
 
 class Work:
-    """One stream, window or chunk that waits for its audio."""
+    """One stream, window or chunk. `left` is the audio that is still to be made for it, in seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
 
     def made(self, seconds: float) -> None:
-        """That much of its audio is done. A prediction may have been too short."""
+        """`seconds` of its audio were made, which may be more than was predicted."""
         self.left = max(0.0, self.left - seconds)
 
 
 class ReplicaLoad:
-    """The work that a replica has taken on. Belongs to one thread; its clock is passed in."""
+    """The work that a replica has accepted. Belongs to one thread; `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._works: set[Work] = set()
         self._idle_since_s = clock()
-        self._firsts: deque[tuple[float, float]] = deque(maxlen=MOST_FIRST_SOUNDS)
+        self._firsts: deque[tuple[float, float]] = deque(maxlen=MAX_FIRST_SOUNDS)
 
     @contextmanager
     def work(self, seconds: float) -> Iterator[Work]:
-        """Work of about `seconds` of audio, while it is under way."""
+        """Counts work of about `seconds` of audio while the context lasts."""
         work = Work(seconds)
         self._works.add(work)
         try:
@@ -50,16 +49,16 @@ class ReplicaLoad:
 
     @property
     def idle_seconds(self) -> float:
-        """How long there has been no work; 0 while there is some."""
+        """How long there has been no work, in seconds; 0 while there is some."""
         return 0.0 if self._works else self._clock() - self._idle_since_s
 
     def first_sound(self, waited_s: float) -> None:
-        """A listener got the first sound after waiting so long."""
+        """A client got its first audio after `waited_s`."""
         self._firsts.append((self._clock(), waited_s))
 
     def stats(self) -> Mapping[str, float]:
-        """Seconds of audio still to be made, how many wait for them, and the 95th percentile of the last first sounds, in
-        seconds; 0 when there were none."""
+        """Seconds of audio still to be made, the number of works, and the 95th percentile of recent times to first audio in
+        seconds (0 if there were none)."""
         since = self._clock() - FIRST_SOUND_MEMORY_S
         waits = sorted(waited_s for when, waited_s in self._firsts if when >= since)
         return {

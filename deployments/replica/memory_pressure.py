@@ -1,6 +1,6 @@
-"""Whether a replica takes new work: what its engine says of its memory, asked after every step and when it is idle.
+"""Whether a replica takes new work: its engine is asked about its memory after every step and while it is idle.
 
-What is under way goes on. A replica that stays full although it has time to empty itself is replaced.
+Requests that are under way go on. A replica that stays full although it is idle is replaced.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 
 from deployments.engines.protocols import LimitsMemory, Memory
 from deployments.errors import Failure, MotetError, as_failure, fail
-from deployments.replica.after_step import Advance, Item, Result, followed_by
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import MemoryMetrics
+from deployments.replica.step_gate import Item, Result, followed_by
+from deployments.tasks.engine_calls import Advance
 
 
 class MemoryGuard:
-    """An engine's room for new work; one that does not know of its memory (`LimitsMemory`) always has some."""
+    """Refuses new work while the engine is out of memory. Engines that do not measure theirs (`LimitsMemory`) never are."""
 
     def __init__(
         self, engine: Any, thread: EngineThread, metrics: MemoryMetrics, clock: Callable[[], float] = time.monotonic
@@ -28,12 +29,13 @@ class MemoryGuard:
         self._clock = clock
         self._full_since: float | None = None
         self.refusal: Failure | None = None
+        """Why no new work is taken now."""
 
     def watched(self, advance: Advance[Item, Result]) -> Advance[Item, Result]:
-        """The engine's call, after which it is asked whether it is full."""
-        return followed_by(advance, self.look) if self._engine else advance
+        """The engine's call, followed by a check of its memory."""
+        return followed_by(advance, self.update) if self._engine else advance
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Asks the engine. Runs on its thread."""
         if self._engine is None:
             return
@@ -46,26 +48,22 @@ class MemoryGuard:
             self._full_since = self._clock()
 
     async def ensure(self) -> None:
-        """Raises `MotetError` (overloaded) when new work is refused; one that was full is asked again first."""
+        """Raises `MotetError` (overloaded) while new work is refused. An idle engine is asked again first."""
         if self.refusal is not None and not self._thread.busy_seconds:
-            await self._thread.run(self.look)
+            await self._thread.run(self.update)
         if self.refusal is not None:
             raise MotetError(self.refusal)
 
-    async def check(self, limit_seconds: float) -> None:
-        """Raises `MotetError` when the engine has been full for longer than its work takes to end."""
+    async def check(self, limit_s: float) -> None:
+        """Raises `MotetError` (unavailable) if the idle engine has been full for longer than `limit_s`."""
         if self._engine is None or self._thread.busy_seconds:
             return
-        await self._thread.run(self.look)
-        if self._full_since is not None and self._clock() - self._full_since > limit_seconds:
-            raise fail(
-                "unavailable",
-                f"The model's memory has been full for {limit_seconds:.0f} s.",
-                "The replica is restarted.",
-                code="memory_stuck",
-            )
+        await self._thread.run(self.update)
+        if self._full_since is not None and self._clock() - self._full_since > limit_s:
+            cause = f"The model's memory has been full for {limit_s:.0f} s."
+            raise fail("unavailable", cause, "The replica is restarted.", code="memory_stuck")
 
     @property
     def memory(self) -> Memory | None:
-        """What the engine holds now, where it knows."""
+        """What the engine holds now, if it measures that."""
         return self._engine.memory() if self._engine else None

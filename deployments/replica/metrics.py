@@ -1,4 +1,4 @@
-"""What a replica counts: in Prometheus through Ray, and as plain numbers in its report."""
+"""A replica's metrics: exported to Prometheus through Ray, and as plain numbers in its report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MILLISECONDS = [1.0, 2, 5, 10, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000, 100
 
 @dataclass(frozen=True, slots=True)
 class StepCounts:
-    """Steps so far, the items in them, the largest batch, and the seconds that they took."""
+    """Steps so far, the items in them, the largest batch, and the time of all steps in seconds."""
 
     steps: int = 0
     items: int = 0
@@ -56,62 +56,62 @@ class StepMetrics:
 
 
 class SpeechMetrics:
-    """The sound that a replica made, and the part of it that nobody was left to hear."""
+    """The audio that a replica made, and how much of it was for clients that had left."""
 
     def __init__(self, model: str) -> None:
         self.made_seconds = 0.0
         self.wasted_seconds = 0.0
         self.open_streams = 0
-        self._made = counter("motet_audio_made_seconds", "Seconds of sound made.", model)
-        self._wasted = counter("motet_audio_wasted_seconds", "Seconds of sound made for a client that had left.", model)
+        self._made = counter("motet_audio_made_seconds", "Seconds of audio made.", model)
+        self._wasted = counter("motet_audio_wasted_seconds", "Seconds of audio made for a client that had left.", model)
         self._first = histogram(
             "motet_replica_first_sound_ms",
-            "From the replica's being asked to the first sound, in ms.",
+            "From a request at the replica to its first audio, in ms.",
             MILLISECONDS,
             model,
         )
         self._tokens = histogram(
-            "motet_stream_tokens_per_second", "Units of the model's own a second, of one stream.", PER_SECOND, model
+            "motet_stream_tokens_per_second", "Model tokens per second of one stream.", PER_SECOND, model
         )
         self._runaways = metrics.Counter(
-            "motet_runaway_pieces", "Pieces of text in which the model had to be stopped.", tag_keys=REASON_TAGS
+            "motet_runaway_pieces", "Pieces of text at which the model was stopped.", tag_keys=REASON_TAGS
         )
         self._runaways.set_default_tags({"model": model})
         self._open = metrics.Gauge("motet_open_streams", "Utterances under way.", tag_keys=("model",))
         self._open.set_default_tags({"model": model})
 
     def first_sound(self, seconds: float) -> None:
-        """A stream's first sound, so long after it was asked for."""
+        """The time from a request to its first audio, in seconds."""
         self._first.observe(seconds * 1000)
 
     def tokens(self, per_second: float) -> None:
-        """How fast a stream was made, in the model's own units."""
+        """The speed of a stream, in model tokens per second."""
         self._tokens.observe(per_second)
 
     def made(self, seconds: float) -> None:
-        """A step brought sound."""
-        if seconds > 0:  # a counter takes no zero
+        """A step made `seconds` of audio."""
+        if seconds > 0:  # Ray refuses to add 0
             self.made_seconds += seconds
             self._made.inc(seconds)
 
     def wasted(self, seconds: float) -> None:
-        """Sound was made and its client had left."""
+        """`seconds` of audio were made for a client that had left."""
         if seconds > 0:
             self.wasted_seconds += seconds
             self._wasted.inc(seconds)
 
     def stopped(self, reason: FinishReason) -> None:
-        """The model did not find the end of a piece, and was stopped."""
+        """The model was stopped at a piece of text."""
         self._runaways.inc(1, {"reason": reason})
 
     def opened(self, change: int) -> None:
-        """A stream began (1) or ended (-1)."""
+        """A stream started (1) or ended (-1)."""
         self.open_streams += change
         self._open.set(self.open_streams)
 
 
 class StreamPace:
-    """What one stream tells the metrics: when it first sounded, its tokens a second, and pieces that ran away."""
+    """The metrics of one stream: time to first audio, tokens per second, and pieces at which the model was stopped."""
 
     def __init__(self, metrics: SpeechMetrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
@@ -121,7 +121,7 @@ class StreamPace:
         self._tokens = 0
 
     def step(self, chunk: AudioChunk) -> None:
-        """A step brought the chunk."""
+        """A step made this chunk."""
         self._tokens += chunk.tokens
         if len(chunk.samples) and not self._sounded:
             self._sounded = True
@@ -130,14 +130,14 @@ class StreamPace:
             self._metrics.stopped(chunk.finish_reason)
 
     def ended(self) -> None:
-        """The stream is over."""
+        """The stream ended."""
         seconds = self._clock() - self._asked
         if self._tokens and seconds > 0:
             self._metrics.tokens(self._tokens / seconds)
 
 
 class MemoryMetrics:
-    """What a replica's engine holds of its device's memory."""
+    """The device memory that a replica's engine holds."""
 
     def __init__(self, model: str) -> None:
         self._bytes = metrics.Gauge(
@@ -146,30 +146,30 @@ class MemoryMetrics:
         self._bytes.set_default_tags({"model": model})
 
     def held(self, memory: Memory) -> None:
-        """What is held now."""
+        """Sets the memory held now."""
         for kind in ("active", "cached", "peak"):
             self._bytes.set(getattr(memory, f"{kind}_bytes"), {"kind": kind})
 
 
-class RecordMetrics:
-    """The recorded steps of a replica's engine."""
+class CaptureMetrics:
+    """The captured graphs of a replica's engine."""
 
     def __init__(self, model: str) -> None:
         self._share = metrics.Gauge(
             "motet_step_replayed_share",
-            "Of the steps so far, the share that was replayed and not taken plainly.",
+            "Share of all steps that replayed a captured graph.",
             tag_keys=("model",),
         )
         self._seconds = metrics.Gauge(
-            "motet_step_recording_seconds", "Spent on recording steps so far.", tag_keys=("model",)
+            "motet_step_capture_seconds", "Seconds spent on capturing graphs.", tag_keys=("model",)
         )
         for gauge in (self._share, self._seconds):
             gauge.set_default_tags({"model": model})
 
-    def told(self, records: CaptureStats) -> None:
-        """What became of the steps so far."""
-        self._share.set(records.hit_rate)
-        self._seconds.set(records.capture_seconds)
+    def set(self, stats: CaptureStats) -> None:
+        """Sets the metrics to the stats so far."""
+        self._share.set(stats.hit_rate)
+        self._seconds.set(stats.capture_seconds)
 
 
 def histogram(name: str, description: str, boundaries: list[float], model: str) -> metrics.Histogram:

@@ -37,7 +37,7 @@ class Recognizer(ModelReplica):
 
         Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some.
         """
-        await self.room.ensure()
+        await self.memory_guard.ensure()
         rate, settings = self._engine.traits.sample_rate, self._windows
         windows = transcribe(
             recording, options, rate, settings, self._start, settings.windows_in_flight, next_in_thread

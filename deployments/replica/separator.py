@@ -30,7 +30,7 @@ class Separator(ModelReplica):
         if isinstance(chunk, Failure):
             return chunk
         try:
-            await self.room.ensure()
+            await self.memory_guard.ensure()
             with self.load.work(chunk.samples.shape[-1] / chunk.sample_rate):
                 return (await self._stepper.step(chunk, _wish(chunk))).result
         except Exception as error:

@@ -1,10 +1,9 @@
-"""Who goes into the next step: the one whose listener runs dry first, and whoever fits beside it.
+"""Which candidates take part in the next step: earliest deadline first, and those that fit into the same batch.
 
-Earliest deadline first: a deadline is the moment a listener's sound runs out. A new stream has none that could run out; it
-counts as urgent from the moment it came, so it outranks every stream that is ahead of its playback and comes after those
-that were about to run dry.
+A deadline is the moment at which a client's audio runs out. A new stream has no audio yet. Its deadline is the moment of its
+arrival, so it goes before all streams that are ahead of their playback and after those that have run out already.
 
-An engine that bounds its own step gets everyone who fits, the most urgent first: whom it has no time for costs nothing.
+An engine that bounds its own step gets all candidates that fit, the most urgent first: those it has no time for cost nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class StepRequest:
-    """What a caller wants of the next step.
+    """What a caller requests of the next step.
 
-    `deadline_s` is on the replica's clock; `cost` is the engine's own measure of the item's next step, such as characters
-    or samples: items of one batch are padded to the largest. `bounded` says that the engine bounds its own step.
+    `deadline_s` is on the replica's monotonic clock. `cost` is the engine's own measure of the item's next step, such as
+    characters or samples: the items of a batch are padded to the largest. `bounded` is set if the engine bounds its own step.
     """
 
     deadline_s: float
@@ -34,30 +33,29 @@ class StepRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate(Generic[Item]):
-    """An item that waits for a step."""
+    """An item that waits for a step, compared by identity."""
 
     item: Item
-    wish: StepRequest
+    request: StepRequest
 
 
 @dataclass(slots=True)
 class Playback:
-    """What one listener has: the moment at which the sound so far will have been played, on the replica's clock. Before the
-    first sound it is the moment at which that counts as late."""
+    """When one client's audio runs out, on the replica's monotonic clock; before the first audio, when it counts as late."""
 
     dry_s: float
     plays: bool = False
 
-    def heard(self, seconds: float, now_s: float) -> None:
-        """More sound came. A player begins with the first, and one that has run dry goes on with the next."""
+    def add(self, seconds: float, now_s: float) -> None:
+        """Adds `seconds` of audio made at `now_s`. The client plays from the first audio on, and goes on after a gap."""
         if seconds > 0:
             self.dry_s = (max(self.dry_s, now_s) if self.plays else now_s) + seconds
             self.plays = True
 
 
 def on_lanes(settings: StepSettings, lanes: int) -> StepSettings:
-    """The settings for an engine that works on `lanes` items side by side and ends its step with the first: an item costs
-    its neighbours nothing, so whoever waits fills a lane that is free."""
+    """The settings for an engine that works on `lanes` items in parallel and ends its step when the first is done: items do
+    not wait for each other, so any candidate may take a free lane."""
     free = {"max_padding_share": 1.0, "ahead_above_ms": math.inf, "backlog_cost": math.inf}
     return settings.model_copy(update={"max_batch_size": lanes, **free})
 
@@ -69,10 +67,10 @@ def padding_share(costs: Sequence[float]) -> float:
 
 
 def choose(waiting: Sequence[Candidate[Item]], settings: StepSettings, now_s: float) -> list[Candidate[Item]]:
-    """The candidates of the next step, at least one if any waits, the most urgent first."""
+    """The candidates of the next step, the most urgent first; at least one if any waits."""
     if not waiting:
         return []
-    ordered = sorted(waiting, key=lambda candidate: candidate.wish.deadline_s)
+    ordered = sorted(waiting, key=lambda candidate: candidate.request.deadline_s)
     if _goes_alone(ordered, settings):
         return ordered[:1]
     chosen = ordered[:1]
@@ -80,20 +78,20 @@ def choose(waiting: Sequence[Candidate[Item]], settings: StepSettings, now_s: fl
     for candidate in ordered[1:]:
         if len(chosen) == settings.max_batch_size:
             break
-        is_ahead = _lasts_ms(candidate, now_s) > settings.ahead_above_ms and not candidate.wish.bounded
+        is_ahead = _lasts_ms(candidate, now_s) > settings.ahead_above_ms and not candidate.request.bounded
         if someone_is_urgent and is_ahead:
-            break  # everyone behind this one is further ahead still
-        if padding_share([c.wish.cost for c in (*chosen, candidate)]) <= settings.max_padding_share:
+            break  # the rest is further ahead still
+        if padding_share([c.request.cost for c in (*chosen, candidate)]) <= settings.max_padding_share:
             chosen.append(candidate)
     return chosen
 
 
 def _goes_alone(ordered: Sequence[Candidate[Item]], settings: StepSettings) -> bool:
-    """A short item at the head of a long queue is done at once instead of being padded to its neighbours."""
-    backlog = sum(candidate.wish.cost for candidate in ordered)
-    return backlog > settings.backlog_cost and ordered[0].wish.cost <= settings.short_cost
+    """Whether the first item is short and the queue long: then it goes alone instead of being padded to its neighbours."""
+    backlog = sum(candidate.request.cost for candidate in ordered)
+    return backlog > settings.backlog_cost and ordered[0].request.cost <= settings.short_cost
 
 
 def _lasts_ms(candidate: Candidate[Item], now_s: float) -> float:
-    """How long the listener's sound lasts from now."""
-    return (candidate.wish.deadline_s - now_s) * 1000
+    """How long the client's audio lasts from now, in ms."""
+    return (candidate.request.deadline_s - now_s) * 1000

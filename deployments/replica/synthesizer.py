@@ -1,4 +1,4 @@
-"""The deployment around a speech engine: opens utterances, steps them through the gate, and closes them."""
+"""The deployment of a speech engine: it opens utterances, steps them through the step gate, and closes them."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from deployments.replica.step_scheduling import Playback, StepRequest
 from deployments.replica.wire import PackedChunk, pack
 from deployments.tasks.speech import predicted_seconds
 
-CLIP_SECONDS = 5.0
-"""Of the clip with which a model without voices warms up."""
+WARM_UP_CLIP_SECONDS = 5.0
+"""The length of the clip with which a model without voices warms up."""
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A request and, once its first step has opened it, the engine's state of it."""
+    """A request and, from its first step on, its utterance in the engine."""
 
     request: SpeechRequest
     utterance: Any = None
-    on_lane: bool = False
-    """Whether a lane of the engine may be at work on it: the others cannot have that one before."""
+    in_progress: bool = False
+    """Whether the engine may be working on it beside its steps, so that other streams cannot have its place before."""
 
     @property
     def finished(self) -> bool:
-        """True when everything was said."""
+        """Whether all of the request was spoken."""
         return self.utterance is not None and bool(self.utterance.finished)
 
 
 class Synthesizer(ModelReplica):
-    """Speaks. One replica holds one engine; many streams share its steps."""
+    """A replica of a speech model. Many streams share the steps of its one engine."""
 
     def prepare(self, engine: SpeechEngine[Any]) -> None:
         """Takes the engine."""
@@ -66,16 +66,16 @@ class Synthesizer(ModelReplica):
         return self._engine.traits
 
     def open_streams(self) -> int:
-        """How many utterances are under way."""
+        """How many utterances are open."""
         return self._metrics.open_streams
 
     async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
-        """A chunk at a time, in order; a `Failure` is the last item when something goes wrong.
+        """The sound of a request, chunk by chunk, in order. If something fails, the last item is a `Failure`.
 
-        Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some. A
-        pending chunk brings nothing, and stays here.
+        Raises `MotetError` (overloaded) before the first chunk if memory is short: another replica may have some. Pending
+        chunks are not sent.
         """
-        await self.room.ensure()
+        await self.memory_guard.ensure()
         playback = Playback(time.monotonic() + self._lasts_seconds(request), plays=request.lasts_seconds > 0)
         stream = Stream(request)
         self._metrics.opened(1)
@@ -87,9 +87,9 @@ class Synthesizer(ModelReplica):
                 while not stream.finished:
                     stepped = await self._stepper.step(stream, self._wish(stream, playback))
                     chunk = stepped.result
-                    stream.on_lane = chunk.pending and isinstance(self._engine, StepsConcurrently)
+                    stream.in_progress = chunk.pending and isinstance(self._engine, StepsConcurrently)
                     made += chunk.seconds
-                    playback.heard(chunk.seconds, time.monotonic())
+                    playback.add(chunk.seconds, time.monotonic())
                     self._metrics.made(chunk.seconds)
                     work.made(chunk.seconds)
                     pace.step(chunk)
@@ -107,34 +107,35 @@ class Synthesizer(ModelReplica):
             self._metrics.opened(-1)
             pace.ended()
             self._metrics.wasted(made - heard)
-            # Without an await: a cancelled stream must free its slot even while it is being torn down.
+            # Without an await: a cancelled stream frees its slot even if it is cancelled again meanwhile.
             self.thread.submit(self._close, stream)
 
     @asynccontextmanager
     async def _under_way(self, request: SpeechRequest) -> AsyncIterator[Work]:
-        """The work of a request, from when the engine has a place for its stream. Until then it waits as those do that wait
-        for a step: a stream that has begun must not lose its place to a newcomer."""
+        """The work of a request, once the engine has a place for its stream. Requests that wait for a place do not delay the
+        steps of streams that have one."""
         with self.load.work(predicted_seconds(request)) as work:
             async with self._places:
                 with self._stepper.gate.stream():
                     yield work
 
     def _lasts_seconds(self, request: SpeechRequest) -> float:
-        """A listener without sound comes after those who are about to lose theirs, and before all others."""
+        """How long the listener's sound lasts. A listener without sound comes after those who are about to run dry, and
+        before all others."""
         return request.lasts_seconds or self._stepper.gate.settings.urgent_below_ms / 1000
 
     def _wish(self, stream: Stream, playback: Playback) -> StepRequest:
-        due_s = -math.inf if stream.on_lane else playback.dry_s
+        due_s = -math.inf if stream.in_progress else playback.dry_s
         return StepRequest(due_s, self._cost(stream), isinstance(self._engine, LimitsStepTime))
 
     def _cost(self, stream: Stream) -> float:
-        """The length of the stream's next step."""
+        """The cost of the stream's next step, in the engine's unit."""
         if stream.utterance is None:
             return self._engine.first_cost(stream.request)
         return self._engine.cost(stream.utterance)
 
     def _advance(self, streams: Sequence[Stream]) -> list[AudioChunk | Exception]:
-        """Opens those that are new, and takes the step with all. Runs on the engine's thread."""
+        """Opens new streams and takes one step with all. Runs on the engine's thread."""
         refused = [self._open(stream) for stream in streams]
         open_ones = [stream.utterance for stream, refusal in zip(streams, refused, strict=True) if refusal is None]
         chunks = iter(self._engine.step(open_ones) if open_ones else [])
@@ -153,10 +154,10 @@ class Synthesizer(ModelReplica):
             self._engine.close(stream.utterance)
 
     async def answer_once(self) -> None:
-        """Says one word, like a clip where the model has no voice of its own."""
+        """Speaks one word, like a clip if the model has no voice of its own."""
         traits = self._engine.traits
         rate = traits.sample_rate
-        clip = None if traits.default_voice else VoiceReference("warm-up", hum(rate, CLIP_SECONDS), rate)
+        clip = None if traits.default_voice else VoiceReference("warm-up", hum(rate, WARM_UP_CLIP_SECONDS), rate)
         voice = clip.id if clip else traits.default_voice
         async for chunk in self.speak(SpeechRequest(("Ready.",), voice, reference=clip)):
             if isinstance(chunk, Failure):

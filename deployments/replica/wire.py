@@ -1,6 +1,6 @@
-"""Sound between deployments: 16-bit, half the bytes of float32 on a path where a stream's first bytes travel.
+"""Sound between deployments as 16-bit samples, half the bytes of float32.
 
-Every format that leaves the service has 16 bits or fewer, so nothing that a client could hear is lost.
+Every format that leaves the service has 16 bits or fewer, so the client loses nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import numpy as np
 from deployments.engines.protocols import AudioChunk, FinishReason
 
 FULL_SCALE = 32768.0
-"""As the encoders count it, so that a sample that was packed once is packed to itself again."""
+"""The scale of the encoders, so that packing a sample twice does not change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedChunk:
-    """An `AudioChunk` with its samples as little-endian 16-bit integers, and what it cost: how long the stream waited for
-    the step that made it, and how long that step took, in seconds."""
+    """An `AudioChunk` with its samples as little-endian 16-bit integers.
+
+    `waited_s` is how long the stream waited for the steps that made it, `step_s` how long those steps took.
+    """
 
     samples: bytes
     sample_rate: int
@@ -32,7 +34,7 @@ class PackedChunk:
 
 
 def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> PackedChunk:
-    """For the way to another deployment."""
+    """Packs a chunk for the way to another deployment. Samples beyond full scale are clipped."""
     scaled = np.rint(chunk.samples * FULL_SCALE)
     samples = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
     return PackedChunk(
@@ -49,7 +51,7 @@ def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> Packe
 
 
 def unpack(packed: PackedChunk) -> AudioChunk:
-    """As it was, to 16 bits."""
+    """The chunk with float32 samples again."""
     samples = np.frombuffer(packed.samples, "<i2").astype(np.float32) / np.float32(FULL_SCALE)
     return AudioChunk(
         samples,

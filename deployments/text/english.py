@@ -1,4 +1,4 @@
-"""English as hibari's grapheme-to-phoneme reads it aloud correctly."""
+"""Rewrites English where hibari's grapheme-to-phoneme conversion would misread it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-# What it gets wrong by itself: "no." at the end of a sentence is not "number", "No. 5" is, and a version has more than one
-# point. It cannot count beyond quadrillions: longer numbers are read digit by digit.
+# "no." at the end of a sentence is not "number", but "No. 5" is; a version has more than one point. The converter cannot
+# count beyond quadrillions, so longer numbers are read digit by digit.
 READINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\b[Nn]o\.\s?(?=\d)"), lambda match: "number "),
     (re.compile(r"\bno\.(?!\w)"), lambda match: "no ."),
@@ -16,14 +16,14 @@ READINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\d(?:,?\d){36,}"), lambda match: " ".join(match[0].replace(",", ""))),
 )
 MOST_PARTS = 24
-"""Words, numbers and marks of a run without a space. The reader's work grows with their cube: 24 take it 5 ms, and the 250 of
-`1-1-1-...` three seconds, in which nobody else is served."""
+"""Words, numbers and marks of a run without a space. The converter's time grows with their cube: 24 take 5 ms, and the 250 of
+`1-1-1-...` take 3 s, during which it serves no other stream."""
 _RUN = re.compile(rf"\S{{{MOST_PARTS + 1},}}")
 _PART = re.compile(r"[A-ZÀ-ÖØ-Þ]?[a-zß-öø-ÿ]+|[A-ZÀ-ÖØ-Þ]+|\d+|[^\W\d_A-Za-zÀ-ÿ]+|[-_.]+|.", re.DOTALL)
 
 
 def readable(text: str) -> str:
-    """The text, rewritten where it would be misread."""
+    """Rewrites a text."""
     for pattern, reading in READINGS:
         text = pattern.sub(reading, text)
     return _RUN.sub(_in_parts, text)

@@ -1,4 +1,4 @@
-"""Names of languages, as transcripts in OpenAI's form tell them."""
+"""Names of languages as OpenAI's transcripts write them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ NAMES: Mapping[str, str] = {
     "en": "english", "de": "german", "es": "spanish", "fr": "french", "it": "italian", "pt": "portuguese",
     "nl": "dutch", "pl": "polish", "ru": "russian", "ja": "japanese", "zh": "chinese", "ko": "korean",
 }  # fmt: skip
-"""By their codes. Whisper's names of those it reports most; of any other the code is told."""
+"""The names of frequent languages by their ISO 639-1 codes, as Whisper writes them. Other languages keep their code."""
 _CODES: Mapping[str, str] = {name: code for code, name in NAMES.items()}
 
 
-def code_of(told: str | None) -> str | None:
-    """The code of a transcript's language, as an engine gives it; None where nothing was heard."""
-    return _CODES.get(told, told) if told else None
+def code_of(language: str | None) -> str | None:
+    """The code of a language that is given by name or code; None if there is none."""
+    return _CODES.get(language, language) if language else None

@@ -1,8 +1,8 @@
-"""Cuts text into pieces that a voice can speak one after the other, be it whole or still being written.
+"""Cuts text into pieces that a voice can speak one after the other, whether it is whole or still being written.
 
-Sentence borders come from `sentencex`; what is ours is the fitting: clause cuts for long sentences, company for
-tiny ones, an early first piece, and bounded work for any input. Every decision looks a bounded way ahead and no further: it
-is made as soon as so much text is there, and comes out the same however the text arrived.
+`sentencex` finds the borders of sentences. This module cuts long sentences at clauses, joins tiny ones to their neighbours,
+makes the first piece short, and bounds the work for any input. Each decision depends on a bounded number of characters
+ahead. It is made as soon as they are there, so the pieces do not depend on how the text arrived.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from deployments.settings import PieceSettings
 
 _TINY = 12  # characters; shorter pieces are spoken with a clipped, final intonation
 _AHEAD = 16  # characters after a place that decide whether it is a border: "September", "trillion", a tiny rest
-_REACH = 4  # times the longest piece is looked at to find one: some quotes make sentencex quadratic
+_REACH = 4  # times the longest piece: as much is searched for a border, since some quotes make sentencex quadratic
 
-_MOST_HELD_WORDS = 32  # at the end of a text that pauses; more initials in a row are no name
+_MOST_HELD_WORDS = 32  # at the end of a text that pauses; no name has more initials in a row
 
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
@@ -59,15 +59,15 @@ _SPACE = re.compile(r"(?= )")
 
 
 def has_words(text: str) -> bool:
-    """Whether there is anything to say in a text: a letter or a digit."""
+    """Whether a text has a letter or a digit."""
     return _SPEAKABLE.search(text) is not None
 
 
 def cut_into_pieces(text: str, settings: PieceSettings) -> tuple[str, ...]:
     """Cuts `text` into speakable pieces of at most `piece_characters`, normally one sentence each.
 
-    A long first sentence is cut at a clause within `first_piece_characters`, so that sound starts early.
-    Text with nothing to speak gives no pieces. The work grows linearly with the text.
+    A long first sentence is cut at a clause within `first_piece_characters`, so that sound starts early. Text without words
+    gives no pieces. The time is linear in the length of the text.
     """
     cutter = Cutter(settings)
     cutter.write(text)
@@ -76,24 +76,24 @@ def cut_into_pieces(text: str, settings: PieceSettings) -> tuple[str, ...]:
 
 
 class Cutter:
-    """The same for a text that is still being written.
+    """Cuts a text that is still being written, in the same way as `cut_into_pieces`.
 
-    A piece is settled when nothing that may follow can change it. Without a flush before its end, the pieces of a text are
-    those of the whole text, however it was split.
+    A piece is settled once no later text can change it. If the text is flushed only at its end, its pieces are those of the
+    whole text.
     """
 
     def __init__(self, settings: PieceSettings) -> None:
         self._limit = settings.piece_characters
         self._first_limit = settings.first_piece_characters
-        self._begun = self._first_limit >= self._limit  # then the first piece is like any other
+        self._begun = self._first_limit >= self._limit  # then the first piece has the limit of the others
         self._paragraphs = deque([_Paragraph()])
         self._gap = False  # whether the text ends with space
-        self._blank = True  # whether its last line is blank as yet
-        self._held = ""  # what may be the first half of a line's end
+        self._blank = True  # whether its last line is blank so far
+        self._held = ""  # a carriage return that may be the first half of a line break
         self._passed = 0  # up to here the next piece's sentence is known not to end, whatever follows
 
     def write(self, text: str) -> None:
-        """Takes more of the text."""
+        """Appends to the text."""
         text = self._held + _INVISIBLE.sub("", text)
         self._held = "\r" if text.endswith("\r") else ""
         for line in text.removesuffix(self._held).splitlines(keepends=True):
@@ -113,12 +113,12 @@ class Cutter:
             self._blank = True
 
     def flush(self) -> None:
-        """Whatever was written is spoken without what follows."""
+        """Settles all of the text so far."""
         self._held = ""
         self._end_paragraph()
 
     def flush_words(self) -> None:
-        """The same, but for the end of what was written when a word or a number may go on there."""
+        """Settles the text so far, except for a word or a number at its end that may go on."""
         rest = self._paragraphs[-1].take_end(lambda text: _certain_end(text, self._gap))
         gap = self._gap
         self._end_paragraph()
@@ -130,10 +130,10 @@ class Cutter:
         if len(self._paragraphs[-1]):
             self._paragraphs[-1].complete = True
             self._paragraphs.append(_Paragraph())
-            self._passed = 0  # the rest of a flushed paragraph is gone, which may have decided something
+            self._passed = 0  # an earlier decision may depend on text that the flush removed
 
     def settled(self) -> Iterator[str]:
-        """The next pieces, as long as there is one that is settled."""
+        """The next pieces that are settled. Removes them."""
         while length := self._next_length():
             piece, self._passed = self._paragraphs[0].take(length), 0
             if not len(self._paragraphs[0]) and len(self._paragraphs) > 1:
@@ -143,10 +143,10 @@ class Cutter:
                 yield piece
 
     def _next_length(self) -> int:
-        """The length of the next piece; 0 while what follows may change it."""
+        """The length of the next piece; 0 while later text may change it."""
         block, whole = self._paragraphs[0].begin(_REACH * self._limit + 2 * _AHEAD)
         length, ends = self._sentence(block, whole)
-        far = 2 * self._limit + _AHEAD  # a sentence of which so much is there is cut without waiting for its end
+        far = 2 * self._limit + _AHEAD  # a sentence this long is cut before its end is known
         if not self._begun and length > self._first_limit and (ends or length >= self._first_limit + _AHEAD):
             cut = _first_cut(block[:length], self._first_limit)
             if cut and _SPEAKABLE.search(block, cut, length):
@@ -156,8 +156,8 @@ class Cutter:
         return length if length <= self._limit else _cut_position(block[: min(length, 2 * self._limit)], self._limit)
 
     def _sentence(self, block: str, whole: bool) -> tuple[int, bool]:
-        """The length of the first sentence and whether it ends there, or goes on for all that is known. A tiny one takes the
-        next with it, and any one a tiny rest; `whole` says that nothing follows the block."""
+        """The length of the first sentence and whether it is known to end there. A tiny sentence includes the next one, and
+        any sentence a tiny rest. `whole` says that nothing follows the block."""
         for end in _possible_ends(block, self._passed):
             length = end - (block[end - 1] == " ")
             if length > 2 * self._limit or (whole and len(block) - end < _TINY):
@@ -172,8 +172,8 @@ class Cutter:
         return len(block), whole
 
     def _needed(self, block: str, end: int) -> int:
-        """How much of the block decides whether a sentence ends at `end`. A quotation that is open there has to be seen to
-        its end, unless it is too long to be spoken as one."""
+        """How much of the block decides whether a sentence ends at `end`. That includes the rest of a quotation that is open
+        there, unless it is too long for one piece."""
         opened, closing = _open_at(block, end)
         most = opened + 2 * self._limit
         closed = block.find(closing, end, most) if closing else -1
@@ -183,7 +183,7 @@ class Cutter:
 
 
 class _Paragraph:
-    """Words with a space between them, whose begin is taken away piece by piece; `complete` when no more follow."""
+    """Words with single spaces between them, from which pieces are taken. It is `complete` when no more words follow."""
 
     def __init__(self) -> None:
         self.complete = False
@@ -201,19 +201,19 @@ class _Paragraph:
         self._length += len(text)
 
     def begin(self, most: int) -> tuple[str, bool]:
-        """At most so many characters from the begin, and whether nothing follows them."""
+        """Up to `most` characters from the beginning, and whether no more follow them."""
         self._join()
         return self._text[self._at : self._at + most], self.complete and self._length <= most
 
     def take(self, length: int) -> str:
-        """The begin, which is gone then, as is the space after it."""
+        """Removes and returns so many characters from the beginning. Removes the space after them too."""
         taken = self._text[self._at : self._at + length]
         self._at += length + self._text.startswith(" ", self._at + length)
         self._length = len(self._text) - self._at
         return taken.strip()
 
     def take_end(self, begin: Callable[[str], int]) -> str:
-        """The end, which is gone then, from where `begin` says that it does."""
+        """Removes and returns the end, which begins where `begin` finds it."""
         self._join()
         rest = self._text[self._at :]
         place = begin(rest)
@@ -227,8 +227,7 @@ class _Paragraph:
 
 
 def _possible_ends(block: str, begin: int) -> Iterator[int]:
-    """Where a sentence may end after `begin`, after its mark and what closes with it. Whether one does is for sentencex to
-    say."""
+    """The places after `begin` at which a sentence may end: behind its mark and closing quotes. sentencex decides."""
     return (marks.end() for marks in _MARKS.finditer(block, begin) if _may_end(marks[0]))
 
 
@@ -237,7 +236,7 @@ def _may_end(marks: str) -> bool:
 
 
 def _open_at(block: str, end: int) -> tuple[int, str]:
-    """Where the quotation begins that is open at `end`, and the sign that closes it; "" when there is none."""
+    """Where the quotation that is open at `end` begins, and the sign that closes it; "" if there is none."""
     place = 0
     while opens := _OPENING.search(block, place, end):
         closing = _CLOSING[opens[0]]
@@ -249,13 +248,13 @@ def _open_at(block: str, end: int) -> tuple[int, str]:
 
 
 def _is_border(block: str, end: int, needed: int) -> bool:
-    # A border inside a run of ASCII is a host name, a version or a closing quote more often than a sentence.
+    # Inside a run of ASCII, a border is more often part of a host name, a version or a closing quote than a sentence's end.
     if not (block[end - 1] == " " or block[end - 1] > "\x7f"):
         return False
     seen = block[:needed]
     opened, closing = _open_at(block, needed)
     if opened >= end:
-        seen += closing  # sentencex takes a quote that is not closed for the end of what stands before it
+        seen += closing  # sentencex takes a quote that is not closed for the end of the sentence before it
     return end in accumulate(map(len, _segment(seen))) and not _is_bound(_BETWEEN_SENTENCES, block[:needed], end)
 
 
@@ -265,7 +264,7 @@ def _is_bound(pattern: re.Pattern[str], text: str, end: int) -> bool:
 
 
 def _certain_end(text: str, gap: bool) -> int:
-    """The last place up to which no word and no number of the text can go on in what follows; `gap` says that space does."""
+    """The last place up to which later text cannot continue a word or a number. `gap` says that space follows the text."""
     ends = [match.end() for match in _WORD_ENDS.finditer(f"{text} " if gap else text)]
     for end in reversed(ends[-_MOST_HELD_WORDS:]):
         begin = text[:end].rstrip() + " "
@@ -285,7 +284,7 @@ def _segment(block: str) -> list[str]:
 
 
 def _cut_position(text: str, limit: int) -> int:
-    """The best place to cut: near equal parts, at the strongest mark that there is."""
+    """The best place to cut: at the strongest mark, and there near equal parts."""
     ideal = len(text) / -(-len(text) // limit)
     head = text[: limit + 1]
     bound = _bound_spaces(_WITHIN_SENTENCE, text[: limit + 16])
@@ -315,7 +314,7 @@ def _joined(left: str, right: str) -> bool:
         category(right).startswith("M")
         or "\u200d" in (left, right)  # zero-width joiner
         or right == "\u200c"
-        or combining(left) == 9  # virama: the next consonant leans on it
+        or combining(left) == 9  # virama: it joins the next consonant
         or "\U0001f3fb" <= right <= "\U0001f3ff"  # skin tones
         or ("\U0001f1e6" <= left <= "\U0001f1ff" and "\U0001f1e6" <= right <= "\U0001f1ff")  # flags
         or ("\u1100" <= left <= "\u11ff" and "\u1160" <= right <= "\u11ff")  # Hangul spelled in letters
@@ -323,7 +322,7 @@ def _joined(left: str, right: str) -> bool:
 
 
 def _first_cut(sentence: str, first_limit: int) -> int:
-    """Where the last clause ends within the limit, that leaves neither side tiny; 0 when none does."""
+    """The end of the last clause within the limit that leaves neither side tiny; 0 if there is none."""
     bound = _bound_spaces(_WITHIN_SENTENCE, sentence)
     last = min(first_limit, len(sentence) - _TINY)
     places = [m.end() for marks in _CLAUSE_MARKS for m in marks.finditer(sentence, 0, last + 1)]

@@ -1,4 +1,4 @@
-"""Where a stream gets its pieces of text: all of them at once, or as they are written."""
+"""Texts in pieces: whole ones, and ones that are still being written."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from deployments.text.segmentation import Cutter, has_words
 from deployments.text.speakers import without_marks
 
 CUT_AT_ONCE = 64
-"""Characters. The event loop is held up for no longer than these take, whatever they are: at most about a millisecond."""
+"""Characters that are cut without a break. Any text of this length takes at most about a millisecond."""
 
 
 class PieceSource(Protocol):
-    """A text in pieces. They are numbered from 0, and any of them can be asked for again."""
+    """A text in pieces. They are numbered from 0, and each can be taken more than once."""
 
     @property
     def pieces(self) -> Sequence[str]:
-        """All that there are so far."""
+        """All pieces so far."""
 
     async def take(self, first: int, characters: float) -> tuple[str, ...]:
-        """As many pieces from number `first` on as are there and have no more `characters` together, but at least one, for
-        which it waits; none at the end of the text."""
+        """The pieces from number `first` on that are here and have at most so many `characters` together, but at least one.
+        Waits for that one. Empty at the end of the text."""
 
     def ends_at(self, number: int) -> bool:
-        """Whether it is known to have no piece with that number."""
+        """Whether the text is known to have no piece with that number."""
 
 
 class WholeText:
-    """A text that is there."""
+    """A text of which every piece is known."""
 
     def __init__(self, pieces: Sequence[str]) -> None:
         self.pieces = pieces
 
     async def take(self, first: int, characters: float) -> tuple[str, ...]:
-        """See `PieceSource`; without waiting."""
+        """See `PieceSource`. Does not wait."""
         return group_of(self.pieces, first, characters)
 
     def ends_at(self, number: int) -> bool:
@@ -67,33 +67,33 @@ class WithoutMarks:
 
 
 class ArrivingText:
-    """A text that is being written, for one reader and one writer on one event loop, whose clock is the only one.
+    """A text that is being written, for one reader and one writer on one event loop.
 
-    It is cut when it is read, a stretch at a time, so that neither messages of a few letters nor long ones hold the loop up.
-    `speakers` says of the next pieces who speaks them, see `speaking.speakers_of`.
+    It is cut when it is read, a few characters at a time, so that neither many short messages nor long ones block the loop.
+    `mark_speakers` prepares the next pieces for the model (`voice_choice.speaker_marker`).
     """
 
     def __init__(
         self,
         pieces: PieceSettings,
         settings: ArrivalSettings,
-        speakers: Callable[[Sequence[str]], tuple[str, ...]] = tuple,
+        mark_speakers: Callable[[Sequence[str]], tuple[str, ...]] = tuple,
     ) -> None:
         self.pieces: list[str] = []
         self._written = 0
         self._settings = settings
         self._unread = deque[str | None]()
-        """Stretches of text, and a None where it was flushed."""
+        """Parts of the text that are not cut yet, and a None for each flush."""
         self._cutter = Cutter(pieces)
-        self._speakers = speakers
+        self._mark_speakers = mark_speakers
         self._ended = False
         self._fresh = False
         self._came = asyncio.Event()
         self._came_s = 0.0
-        """When the last words came."""
+        """When the latest words came, on the event loop's clock."""
 
     def write(self, text: str) -> None:
-        """More of the text came. Raises `MotetError` (too_large) when it is too long, and (invalid) after its end."""
+        """Appends to the text. Raises `MotetError`: (too_large) when it is too long, (invalid) after its end."""
         most = self._settings.max_characters
         self._written += len(text)
         if self._ended:
@@ -108,23 +108,23 @@ class ArrivingText:
             )
         self._unread += (text[at : at + CUT_AT_ONCE] for at in range(0, len(text), CUT_AT_ONCE))
         self._fresh = self._fresh or bool(text)
-        if has_words(text):  # spaces are no sign of a writer
+        if has_words(text):  # spaces alone do not show that somebody writes
             self._came_s = _now_s()
         self._came.set()
 
     def flush(self) -> None:
-        """What was written is to be spoken now."""
+        """Lets the text so far be spoken now."""
         if not self._unread or self._unread[-1] is not None:
             self._unread.append(None)
         self._came.set()
 
     def end(self) -> None:
-        """No more text comes."""
+        """Ends the text."""
         self._ended = True
         self.flush()
 
     async def take(self, first: int, characters: float) -> tuple[str, ...]:
-        """See `PieceSource`. Raises `MotetError` (timeout) when no more text came for too long."""
+        """See `PieceSource`. Raises `MotetError` (timeout) when no more text comes for `idle_s`."""
         asked_s = _now_s()
         while len(self.pieces) <= first:
             await self._read()
@@ -139,22 +139,22 @@ class ArrivingText:
         return self._ended and not self._unread and number >= len(self.pieces)
 
     async def _read(self) -> None:
-        """Cuts what came, and lets others go on in between."""
+        """Cuts what came, and lets other tasks run in between."""
         self._cut()
         while self._unread:
-            stretch = self._unread.popleft()
-            if stretch is None:
+            part = self._unread.popleft()
+            if part is None:
                 self._cutter.flush()
             else:
-                self._cutter.write(stretch)
+                self._cutter.write(part)
             self._cut()
             await asyncio.sleep(0)
 
     def _cut(self) -> None:
-        self.pieces += self._speakers(list(self._cutter.settled()))
+        self.pieces += self._mark_speakers(list(self._cutter.settled()))
 
     async def _next_text(self, asked_s: float) -> None:
-        """Waits for more text; what is there when it pauses is spoken, up to its last whole word."""
+        """Waits for more text. When the writer pauses, the text so far is spoken up to its last whole word."""
         self._came.clear()
         until_s = self._came_s + self._settings.pause_s if self._fresh else self._idle_until_s(asked_s)
         try:
@@ -167,13 +167,13 @@ class ArrivingText:
             self._cutter.flush_words()
 
     def _idle_until_s(self, asked_s: float) -> float:
-        """Time in which the model was still busy with what came before is not the writer's."""
+        """The end of the writer's time, which begins when the model has spoken everything before."""
         return max(self._came_s, asked_s) + self._settings.idle_s
 
     def _idle(self) -> Exception:
         return fail(
             "timeout",
-            f"There was nothing to say for {self._settings.idle_s:g} s.",
+            f"The session received no text for {self._settings.idle_s:g} s.",
             "Send text sooner, or input.done at its end.",
             code="session_idle",
         )

@@ -21,21 +21,23 @@ class Turn:
 
 
 def turns(text: str) -> list[Turn]:
-    """The turns of a text, in order; what stands before the first mark is Speaker 1's."""
+    """The turns of a text, in order. Text before the first mark belongs to Speaker 1."""
     parts = _MARK.split(text)
     named = zip(["1", *parts[1::2]], parts[0::2], strict=True)
     return [Turn(int(speaker), words.strip()) for speaker, words in named if words.strip()]
 
 
 class Script:
-    """A script that is read on and on, and remembers who is speaking."""
+    """A script that is read piece by piece, and remembers who is speaking."""
 
     def __init__(self) -> None:
         self._speaker = ""
 
     def carry_on(self, pieces: Sequence[str]) -> tuple[str, ...]:
-        """The next pieces, each beginning with its speaker's mark, so that it can be spoken without those before it. One that
-        only names a speaker is left out; a text without marks stays as it is."""
+        """The next pieces, each with its speaker's mark at its start, so that it can be spoken without those before it.
+
+        Leaves out pieces that only name a speaker. A text without marks stays as it is.
+        """
         marked = []
         for piece in pieces:
             if turns(piece):
@@ -45,12 +47,12 @@ class Script:
 
 
 def without_marks(pieces: Sequence[str]) -> tuple[str, ...]:
-    """The words alone, for one voice that reads all of them."""
+    """Only the words of some pieces, for one voice that reads all of them."""
     return tuple(" ".join(turn.text for turn in turns(piece)) for piece in pieces)
 
 
 def check_speakers(pieces: Sequence[str], voices: int) -> None:
-    """Raises `MotetError` (invalid) for the first speaker of a script who has none of so many voices."""
+    """Raises `MotetError` (invalid) for the first speaker of a script whose number is above the number of `voices`."""
     for speaker in (turn.speaker for piece in pieces for turn in turns(piece)):
         if not 1 <= speaker <= voices:
             has = "There is 1 voice" if voices == 1 else f"There are {voices} voices"

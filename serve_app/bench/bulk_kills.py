@@ -25,12 +25,11 @@ import yaml
 from cluster.bulk.plan import Batch
 from cluster.bulk.rows import read_rows
 from cluster.bulk.run import run_job
-from cluster.bulk.store import Store
-from cluster.bulk.workers import Made, Worker, made_of
-from serve_app import config_file
+from cluster.bulk.store import JobStore
+from cluster.bulk.workers import RenderedBatch, Worker, rendered_batch
+from serve_app import bulk, config_file
 from serve_app.bench.frame import Figure, Sheet, at_least, at_most
 from serve_app.bench.sentences import numbered_sentences
-from serve_app.cli import bulk
 from serve_app.cli.processes import command_line, descendants, kill
 
 MODEL = "hibari"
@@ -104,13 +103,13 @@ def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
 
 def render_here(folder: Path, output: Path) -> None:
     """The job of `write_job`, undisturbed: in this process, without a cluster."""
-    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.Wishes(), None)
+    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.BulkOptions(), None)
     worker = Worker(job)
 
-    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
         for batch in batches:
             outcomes = worker.render(batch.items, [None] * len(batch.items))
-            yield made_of(batch.name, batch.items, outcomes, job.model.model)
+            yield rendered_batch(batch.name, batch.items, outcomes, job.model.model)
 
     run_job(read_rows([folder / ROWS], "speech", "line"), job, output, "parquet", execute, lambda now: None)
 
@@ -132,7 +131,7 @@ def run_killed(command: Sequence[str], output: Path, rows: int, kills: Sequence[
     Raises `RuntimeError` when it fails by itself.
     """
     left, killed = deque(kills), list[Victim]()
-    store, batches = Store(output), -(-rows // KILLED_BATCH_ROWS)
+    store, batches = JobStore(output), -(-rows // KILLED_BATCH_ROWS)
     finished = False
     while not finished:
         with running_job([*command, "-o", str(output)]) as program:

@@ -18,19 +18,19 @@ from typing import Any
 
 import psutil
 
-from cluster.bulk.job import BulkJob, SpeechOrder, seed_of
+from cluster.bulk.job import BulkJob, BulkSpeechOrder, seed_of
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
-from cluster.bulk.rows import Row
-from cluster.bulk.workers import Made, render_on_cluster
+from cluster.bulk.row import Row
+from cluster.bulk.workers import RenderedBatch, render_on_cluster
 from deployments.engines.protocols import SpeechRequest
 from deployments.errors import fail
 from deployments.replica.base import load_engine
 from deployments.replica.cpu_scheduling import apply
 from deployments.text.segmentation import cut_into_pieces
-from serve_app import profiles
+from serve_app import bulk, profiles
 from serve_app.bench.frame import Figure, Sheet, at_least, interleaved, ratio, spread
 from serve_app.bench.sentences import numbered_sentences
-from serve_app.cli import bulk, local
+from serve_app.cli import local
 from serve_app.cli.processes import descendants
 from serve_app.config import AppConfig
 
@@ -71,7 +71,7 @@ def measure_throughput(sheet: Sheet, rounds: int, measured_s: float) -> None:
 def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[float, float]]]:
     """Of both variants, round by round: seconds of sound a second, and seconds of CPU for a second of sound."""
     app = AppConfig()
-    job, hardware = bulk.job_of(app, "speech", MODEL, bulk.Wishes(), None)
+    job, hardware = bulk.job_of(app, "speech", MODEL, bulk.BulkOptions(), None)
     cores = local.usable_cores()
     costs: dict[str, list[float]] = {BULK_PACE: [], BARE_PACE: []}
     with bulk.cluster_for(job), bare_engines(job, cores) as bare:
@@ -112,7 +112,7 @@ class Throughput:
 
 
 def steady(
-    made: Iterator[Made], workers: int, seconds: float, clock: Callable[[], float] = time.perf_counter
+    made: Iterator[RenderedBatch], workers: int, seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> Throughput:
     """As many rounds of a batch from each worker as last `seconds` or more, after the first one. The CPU is that of this
     process and all of its children: the workers, the driver, and Ray itself.
@@ -131,7 +131,7 @@ def steady(
                 return Throughput(took, sound, (_cpu_of_all() - used) * took / (clock() - opened))
 
 
-def _arrival(made: Iterator[Made], clock: Callable[[], float]) -> tuple[float, Made]:
+def _arrival(made: Iterator[RenderedBatch], clock: Callable[[], float]) -> tuple[float, RenderedBatch]:
     """When the next batch came, and the batch."""
     try:
         one = next(made)
@@ -199,7 +199,7 @@ def _bare_engine(job_json: str, number: int, count: int, pipe: Connection) -> No
 
 def _one_batch(engine: Any, job: BulkJob, items: Sequence[WorkItem]) -> float:
     """Speaks some sentences together; returns the seconds of sound."""
-    assert isinstance(job.order, SpeechOrder)
+    assert isinstance(job.order, BulkSpeechOrder)
     voice, pieces = engine.traits.default_voice, job.order.pieces
     asked = [SpeechRequest(cut_into_pieces(item.text, pieces), voice, seed=seed_of(item.key)) for item in items]
     active = [engine.open(request) for request in asked]

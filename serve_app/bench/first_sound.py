@@ -6,44 +6,21 @@ and the service over HTTP. Engines here run with the same thread settings as in 
 
 from __future__ import annotations
 
-import http.client
-import io
-import itertools
-import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.audio.encode import open_encoder
-from deployments.engines.protocols import (
-    RecognitionEngine,
-    RecognitionOptions,
-    Samples,
-    SeparationEngine,
-    SpeechEngine,
-    SpeechRequest,
-)
 from deployments.errors import fail
-from deployments.replica.base import load_engine
-from deployments.tasks.in_process_speech import speak_here
-from deployments.tasks.separation import SeparationTask, separate_here
-from deployments.tasks.transcription import text_of, transcribe_here
-from deployments.text.segmentation import cut_into_pieces
 from serve_app import profiles
-from serve_app.bench.bare_server import first_replica_of, running_bare_server
+from serve_app.bench.bare_server import running_bare_server
+from serve_app.bench.cold_command import SHORT_SENTENCE, WAV_HEADER_BYTES, measure_command
 from serve_app.bench.frame import (
     Figure,
     Report,
@@ -56,21 +33,16 @@ from serve_app.bench.frame import (
     interleaved,
     spread,
 )
+from serve_app.bench.http_client import connected
+from serve_app.bench.local_engines import SEPARATION_MODEL, Engines, opening, wav_of
 from serve_app.bench.running_service import RunningProgram, running_service
 from serve_app.bench.sentences import LONG_TEXT, SENTENCES
 from serve_app.bench.word_error_rate import ErrorCount, errors
 from serve_app.cli import footprint
 from serve_app.config import AppConfig
 
-SHORT_SENTENCE = "Hello there, this is Motet."
-SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-tiny.en", "nsnet2"
 SEAM_SECONDS = 25.0
 STEMS = ("speech", "background")
-WORDS_PER_SECOND = 4
-"""More than anybody says in a second."""
-REQUEST_TIMEOUT_S = 120.0
-WAV_HEADER_BYTES = 44
-MOTET = (sys.executable, "-m", "serve_app.cli.main")
 
 HERE, HTTP = "in this process", "through HTTP"
 MEMORY = "memory of {}"
@@ -133,7 +105,7 @@ def run(quick: bool) -> Report:
     plan, config = (QUICK, AppConfig()) if quick else (FULL, AppConfig())
 
     def measure(sheet: Sheet) -> None:
-        _measure_command(sheet, plan)
+        measure_command(sheet, plan.cold_starts)
         _measure_service(sheet, plan, Engines(config))
 
     return carry_out("first-sound", _wanted(plan, config), measure, quick=quick)
@@ -175,190 +147,6 @@ def _wanted_of_overhead(profile: str, target: Target | None) -> list[Figure]:
         Figure("short sentence p95, HTTP" + profile, "ms"),
         Figure("first byte p50, HTTP" + profile, "ms"),
     ]
-
-
-# The command
-
-
-def _measure_command(sheet: Sheet, plan: FirstSoundPlan) -> None:
-    with sheet.measuring("motet say from a cold start"):
-        firsts = spread([_first_sound_of_motet_say() for _ in range(plan.cold_starts)])
-        note = f"from the start of the command to its first sample; {plan.cold_starts} starts, {firsts}"
-        sheet.put("first sound of a cold motet say", firsts.p50, note)
-    with sheet.measuring("motet say of the long text"), _on_one_core(), tempfile.TemporaryDirectory() as folder:
-        facts = json.loads(_motet_say(LONG_TEXT, "-o", f"{folder}/speech.wav", "--json"))
-        note = f"{len(LONG_TEXT.split()):,} words, {facts['audio_seconds']:.0f} s of audio, loading apart"
-        sheet.put("motet say, long text, one core", facts["times_real_time"], note)
-
-
-def _first_sound_of_motet_say() -> float:
-    """Seconds from the start of the command until a sample, beyond the header, comes out of it."""
-    started = time.perf_counter()
-    command = [*MOTET, "say", SHORT_SENTENCE, "-o", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
-        assert program.stdout is not None
-        head = program.stdout.read(WAV_HEADER_BYTES + 1)
-        seconds = time.perf_counter() - started
-        _, complaint = program.communicate(timeout=REQUEST_TIMEOUT_S)
-    if program.returncode or len(head) <= WAV_HEADER_BYTES:
-        raise fail("engine", f"motet say ended with status {program.returncode}: {complaint.decode()[-500:]}")
-    return seconds
-
-
-def _motet_say(text: str, *options: str) -> str:
-    """Its standard output."""
-    command = [*MOTET, "say", "-", *options]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=REQUEST_TIMEOUT_S)
-    if done.returncode:
-        raise fail("engine", f"motet say ended with status {done.returncode}: {done.stderr[-500:]}")
-    return done.stdout
-
-
-@contextmanager
-def _on_one_core() -> Iterator[None]:
-    """Programs started inside have one core."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
-# Engines in this process
-
-
-class Engines:
-    """The service's models in this process, each loaded when it is first asked for."""
-
-    def __init__(self, config: AppConfig) -> None:
-        self.config = config
-
-    @cached_property
-    def speech(self) -> SpeechEngine[Any]:
-        """The voice."""
-        engine: SpeechEngine[Any] = load_engine(first_replica_of(SPEECH_MODEL, self.config))
-        return engine
-
-    @cached_property
-    def recognition(self) -> RecognitionEngine:
-        """The listener."""
-        engine: RecognitionEngine = load_engine(first_replica_of(RECOGNITION_MODEL, self.config))
-        return engine
-
-    @cached_property
-    def separation(self) -> SeparationEngine:
-        """The separator."""
-        engine: SeparationEngine = load_engine(first_replica_of(SEPARATION_MODEL, self.config))
-        return engine
-
-    def say(self, text: str) -> Samples:
-        """The sound of a text."""
-        pieces = cut_into_pieces(text, self.config.speech.pieces)
-        request = SpeechRequest(pieces, self.speech.traits.default_voice)
-        return np.concatenate([chunk.samples for chunk in speak_here(request, self.speech)])
-
-    def wav(self, text: str) -> bytes:
-        """A spoken text, as a file."""
-        return wav_of(self.say(text), self.speech.traits.sample_rate)
-
-    def recording(self, seconds: float) -> bytes:
-        """The first `seconds` of the long text, spoken, as a file."""
-        samples = self.say(opening(LONG_TEXT, int(seconds * WORDS_PER_SECOND)))
-        length = int(seconds * self.speech.traits.sample_rate)
-        assert len(samples) >= length, "the text is too short"
-        return wav_of(samples[:length], self.speech.traits.sample_rate)
-
-    def transcribe(self, recording: bytes) -> str:
-        """What a recording says."""
-        return text_of(list(transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)))
-
-    def separate(self, recording: bytes) -> bytes:
-        """The first stem of a recording, as a file."""
-        settings, traits = self.config.separation, self.separation.traits
-        task = SeparationTask(traits.sample_rates, settings.chunk_s, settings.overlap_s)
-        parts = list(separate_here(io.BytesIO(recording), task, self.separation, settings.max_audio_s))
-        stem = np.concatenate([part.stems[traits.stems[0]] for part in parts], axis=-1)
-        return wav_of(stem, parts[0].sample_rate)
-
-
-def wav_of(samples: Samples, sample_rate: int) -> bytes:
-    """A 16-bit WAV file of (n,) or (channels, n) float32."""
-    channels = len(samples) if samples.ndim == 2 else 1
-    encoder = open_encoder("wav", sample_rate, channels, total_samples=samples.shape[-1])
-    return encoder.encode(samples) + encoder.finish()
-
-
-# The client
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer; seconds are from the first byte sent to the first and to the last one received."""
-
-    body: bytes
-    first_byte_seconds: float
-    seconds: float
-
-
-class Client:
-    """One client with one connection that stays open."""
-
-    def __init__(self, program: RunningProgram) -> None:
-        self._takes = itertools.count(1)
-        self._connection = http.client.HTTPConnection(program.host, program.port, timeout=REQUEST_TIMEOUT_S)
-
-    def speak(self, text: str, audio_format: str) -> Answer:
-        """Text to sound: a new take each time, since the service keeps what it made of equal requests."""
-        body = {"model": SPEECH_MODEL, "input": text, "response_format": audio_format, "seed": next(self._takes)}
-        return self._post("/v1/audio/speech", json.dumps(body).encode(), "application/json")
-
-    def transcribe(self, recording: bytes) -> Answer:
-        """A recording to text."""
-        return self._upload("/v1/audio/transcriptions", recording, model=RECOGNITION_MODEL, response_format="text")
-
-    def separate(self, recording: bytes, model: str, stem: str) -> Answer:
-        """A recording to one stem."""
-        return self._upload("/v1/audio/separations", recording, model=model, stems=stem, response_format="wav")
-
-    def readiness(self) -> dict[str, Any]:
-        """What every replica reports."""
-        self._connection.request("GET", "/readyz")
-        models: dict[str, Any] = json.loads(self._connection.getresponse().read())["models"]
-        return models
-
-    def close(self) -> None:
-        """Hangs up."""
-        self._connection.close()
-
-    def _upload(self, path: str, file: bytes, **fields: str) -> Answer:
-        mark = uuid.uuid4().hex
-        part = f'--{mark}\r\nContent-Disposition: form-data; name="{{}}"{{}}\r\n\r\n'
-        body = b"".join(f"{part.format(name, '')}{value}\r\n".encode() for name, value in fields.items())
-        body += part.format("file", '; filename="recording.wav"').encode() + file + f"\r\n--{mark}--\r\n".encode()
-        return self._post(path, body, f"multipart/form-data; boundary={mark}")
-
-    def _post(self, path: str, body: bytes, content_type: str) -> Answer:
-        started = time.perf_counter()
-        self._connection.request("POST", path, body, {"content-type": content_type})
-        response = self._connection.getresponse()
-        first = response.read1(1)
-        first_byte = time.perf_counter() - started
-        whole = first + response.read()
-        seconds = time.perf_counter() - started
-        if response.status != 200:
-            raise fail("engine", f"{path} answered {response.status}: {whole[:500].decode(errors='replace')}")
-        return Answer(whole, first_byte, seconds)
-
-
-@contextmanager
-def connected(program: RunningProgram) -> Iterator[Client]:
-    """A client of a running server."""
-    client = Client(program)
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 # The service
@@ -476,16 +264,6 @@ def _trips_through(service: RunningProgram, texts: Sequence[str]) -> list[str]:
 
 def _of_words(count: ErrorCount, texts: Sequence[str]) -> str:
     return f"{count.errors} errors in {count.words} words of {len(texts)} texts"
-
-
-def opening(text: str, words: int) -> str:
-    """The first paragraphs of a text, until they have as many words."""
-    taken: list[str] = []
-    for paragraph in text.split("\n\n"):
-        if sum(len(part.split()) for part in taken) >= words:
-            break
-        taken.append(paragraph)
-    return "\n\n".join(taken)
 
 
 def _worst_seam(service: RunningProgram) -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from cluster.bulk.run import Progress
+from cluster.bulk.run import JobProgress
 
 LINE_EVERY_S = 30.0
 LEAST_MEASURED_S = 1.0
@@ -20,7 +20,7 @@ LEAST_MEASURED_S = 1.0
 
 
 @contextmanager
-def bulk_progress() -> Iterator[Callable[[Progress], None]]:
+def bulk_progress() -> Iterator[Callable[[JobProgress], None]]:
     """Gives what a job is to tell its progress to; it writes to standard error."""
     if not sys.stderr.isatty():
         yield Log(lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
@@ -31,7 +31,7 @@ def bulk_progress() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("Starting", total=None, pace="")
         pace = Pace()
 
-        def show(now: Progress) -> None:
+        def show(now: JobProgress) -> None:
             bar.update(task, description="Rendering", total=now.of_rows, completed=now.rows, pace=pace(now))
 
         yield show
@@ -42,9 +42,9 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._first: tuple[float, Progress] | None = None
+        self._first: tuple[float, JobProgress] | None = None
 
-    def __call__(self, now: Progress) -> str:
+    def __call__(self, now: JobProgress) -> str:
         """Such as `12.3 x real time, 0:04:10 left, 2 failed`; no speed until a second after the first batch."""
         if now.new_size and self._first is None:
             self._first = (self._clock(), now)
@@ -68,7 +68,7 @@ class Log:
         self._pace = Pace(clock)
         self._told = clock()
 
-    def __call__(self, now: Progress) -> None:
+    def __call__(self, now: JobProgress) -> None:
         """Takes the state of the job."""
         pace = self._pace(now)
         if self._clock() - self._told >= LINE_EVERY_S or (now.new_size and now.rows == now.of_rows):

@@ -24,7 +24,6 @@ from serve_app.gateway.routes import (
     speech,
     speech_sessions,
     transcriptions,
-    translations,
     voices,
 )
 from serve_app.gateway.service import Service
@@ -38,7 +37,7 @@ def build_api(service: Service) -> ASGIApp:
     # FastAPI's documentation pages load scripts from other hosts; the description itself is at /openapi.json.
     api = FastAPI(title="Motet", description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False)
     api.state.service = service
-    for route in (speech, speech_sessions, transcriptions, translations, separations, voices, models, health):
+    for route in (speech, speech_sessions, transcriptions, separations, voices, models, health):
         api.include_router(route.router)
     api.mount("/page", StaticFiles(directory=PAGE), name="page")
     install_error_handlers(api)

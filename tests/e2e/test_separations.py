@@ -189,6 +189,7 @@ def sessions(service: Service) -> Iterator[Sessions]:
             answer = next(line for line in answers if line.startswith("sessions"))
             return int(answer.split()[1])
 
+        count()  # the program takes seconds to join the cluster, in which a recording might end
         yield count
         question.close()
         assert asking.wait(30) == 0

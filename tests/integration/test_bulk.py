@@ -15,15 +15,15 @@ import pytest
 import ray
 import soundfile
 
-from cluster.bulk.run import Progress, Summary
+from cluster.bulk.run import JobProgress, JobSummary
 from cluster.bulk.settings import BulkSettings
-from cluster.bulk.store import Store
+from cluster.bulk.store import JobStore
 from cluster.models import Model
 from deployments.errors import MotetError
 from deployments.settings import StepSettings
+from serve_app import bulk
 from serve_app.bench.bulk_kills import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
-from serve_app.cli import bulk
-from serve_app.cli.bulk import Wishes
+from serve_app.bulk import BulkOptions
 from serve_app.cli.processes import command_line, descendants, kill
 from serve_app.config import AppConfig
 from tests.integration.test_notebooks import NOTEBOOKS, executed, outputs_of, pictures_of
@@ -45,11 +45,11 @@ def app_of(engine: str, source: str | None = None, **settings: Any) -> AppConfig
 
 
 def rendered(
-    folder: Path, app: AppConfig, progress: Callable[[Progress], None] = lambda now: None, **wishes: Any
-) -> Summary:
+    folder: Path, app: AppConfig, progress: Callable[[JobProgress], None] = lambda now: None, **wishes: Any
+) -> JobSummary:
     lines = folder.parent / "lines.txt"
     lines.write_text("\n".join(TEXTS))
-    return bulk.run([lines], "speech", folder, "parquet", Wishes(**wishes), app, workers=2, progress=progress)
+    return bulk.run([lines], "speech", folder, "parquet", BulkOptions(**wishes), app, workers=2, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_killed_workers_leave_no_trace_in_the_output(calm: Path, tmp_path: Path)
     """Without a second try of its batch, so that what was under way is done alone afterwards."""
     killed: list[int] = []
 
-    def kill_once(now: Progress) -> None:
+    def kill_once(now: JobProgress) -> None:
         if now.new_size and not killed:
             killed.append(kill_the_workers())
 
@@ -87,7 +87,7 @@ def test_a_killed_command_goes_on_where_it_was(cluster: None, tmp_path: Path) ->
     command = write_job(tmp_path, rows, {"engine": "simulated", "options": {"step_ms": 20}})
     render_here(tmp_path, tmp_path / "calm")
     rough = tmp_path / "rough"
-    store = Store(rough)
+    store = JobStore(rough)
     with running_job([*command, "-o", str(rough)]) as program:
         while not store.done():
             assert program.poll() is None
@@ -115,7 +115,7 @@ def test_recordings_come_from_the_drivers_folder(cluster: None, tmp_path: Path) 
         "separation",
         tmp_path / "out",
         "folder",
-        Wishes(),
+        BulkOptions(),
         app_of("identity"),
         workers=1,
         progress=lambda now: None,

@@ -58,7 +58,7 @@ class ListenerState:
             self.plays_until_s = now_s
         self.plays_until_s += chunk.seconds
         self.made_seconds += chunk.seconds
-        self.playback.heard(chunk.seconds, now_s)
+        self.playback.add(chunk.seconds, now_s)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import wave
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, MutableMapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -46,10 +46,10 @@ from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
-from serve_app.gateway.sse import with_error_event
+from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes
-from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
+from tests.unit.fakes import RATE, FakeHandle, SilentGraph, ToneSynthesizer, tone
 
 MODELS = {
     "tone": Model(engine="hibari", source="wheel:hibari-tts", aliases=("tts-1",), voice_aliases={"alloy": "bo"}),
@@ -117,7 +117,7 @@ class Bench:
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
             VoiceStore(config.voices),
-            SessionLimit(config.speech.arrival.max_sessions),
+            SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
         )
         self.api = build_api(service)
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
@@ -224,10 +224,16 @@ async def test_an_event_stream_whose_time_is_over_says_so() -> None:
         yield b"first"
         await asyncio.Event().wait()
 
-    stream = with_error_event(events())
-    assert await anext(stream) == b"first"
+    sent: list[bytes] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message.get("body", b""))
+
+    answer = await event_stream(events())
     DUE.set(Due(asyncio.get_running_loop().time(), too_late(4.0)))
-    (error,) = events_of("".join([item.decode() async for item in stream]))
+    await answer.stream_response(send)
+    assert sent[1] == b"first"
+    (error,) = events_of(b"".join(sent[2:]).decode())
     assert (error["type"], error["error"]["code"]) == ("error", "deadline")
 
 
@@ -459,6 +465,18 @@ async def test_a_form_without_a_recording_is_told_so(path: str) -> None:
     ):
         assert answer.status_code == 400
         assert "file" in answer.json()["error"]["message"]
+
+
+async def test_a_separation_joins_the_queue_as_every_other_request() -> None:
+    """A recording of a minute, at 128 kbit/s, beside one that fills the queue."""
+    bench = Bench(separator=Splitter(), graph=SilentGraph("speech", "noise"))
+    request: dict[str, Any] = {"data": {"model": "echo"}, "files": {"file": bytes(60 * 16_000)}}
+    full = bench.admission.admit(["echo@cpu"], None, 1e6)
+    refused = await bench.client.post("/v1/audio/separations", **request)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    assert int(refused.headers["retry-after"]) > 1
+    full.close()
+    assert (await bench.client.post("/v1/audio/separations", **request)).status_code == 200
 
 
 LONG = "This is the first sentence. Here is the second one. And this is the third of them. The end is near."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.bulk.workers import Made
+from cluster.bulk.workers import RenderedBatch
 from serve_app.bench.bulk_throughput import steady
 
 
@@ -19,13 +19,13 @@ class Workers:
     def __call__(self) -> float:
         return self.now
 
-    def made(self) -> Iterator[Made]:
+    def made(self) -> Iterator[RenderedBatch]:
         second = 0
         while True:
             second += 1
             for now in (second, second + self._behind):
                 self.now = now
-                yield Made("batch", b"", 0, 10.0, 1)
+                yield RenderedBatch("batch", b"", 0, 10.0, 1)
 
 
 @pytest.mark.parametrize("behind", [0.0, 0.1, 0.5, 0.9])

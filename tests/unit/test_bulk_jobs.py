@@ -28,14 +28,15 @@ from cluster.bulk.job import BulkJob, seed_of
 from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
-from cluster.bulk.results import RESULT, Outcome, Result, Timing, table_of
-from cluster.bulk.rows import Recording, Row, read_recording, read_rows
-from cluster.bulk.run import Progress, Summary, run_job
+from cluster.bulk.results import RESULT, Outcome, RowResult, Timing, table_of
+from cluster.bulk.row import RecordingSource, Row, read_recording
+from cluster.bulk.rows import read_rows
+from cluster.bulk.run import JobProgress, JobSummary, run_job
 from cluster.bulk.served import ServiceClient, render_on_service
 from cluster.bulk.settings import BulkSettings
 from cluster.bulk.sound import SoundBytes
-from cluster.bulk.store import FOLDER, Store, part_bytes
-from cluster.bulk.workers import Made, TableWorker, Worker, check_columns, made_of
+from cluster.bulk.store import FOLDER, JobStore, part_bytes
+from cluster.bulk.workers import RenderedBatch, TableWorker, Worker, check_columns, rendered_batch
 from cluster.hardware import CpuClass, CudaClass, HardwareClass, MlxClass
 from cluster.models import Model
 from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
@@ -59,7 +60,7 @@ from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.speech import no_sound, nothing_to_say
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.segmentation import cut_into_pieces
-from serve_app.cli.bulk import Wishes, job_of, places_for
+from serve_app.bulk import BulkOptions, job_of, places_for
 from serve_app.cli.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig
 from serve_app.gateway.errors import error_response
@@ -78,7 +79,7 @@ def app_of(engine: str = "simulated", width: int = 3, **bulk: Any) -> AppConfig:
 
 
 def speech_job(**wishes: Any) -> BulkJob:
-    return job_of(app_of(), "speech", None, Wishes(**wishes), None)[0]
+    return job_of(app_of(), "speech", None, BulkOptions(**wishes), None)[0]
 
 
 def engine_of(job: BulkJob) -> Any:
@@ -98,7 +99,7 @@ class Here:
         self._deadly = deadly
         self.made: list[str] = []
 
-    def __call__(self, batches: Sequence[Batch]) -> Iterator[Made]:
+    def __call__(self, batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
         renderer = renderer_of(self._job, engine_of(self._job))
         for batch in reversed(batches):  # any order is allowed
             if len(self.made) == self._dies_after:
@@ -107,7 +108,7 @@ class Here:
                 continue
             self.made.append(batch.name)
             outcomes = renderer.render(batch.items, [None] * len(batch.items))
-            yield made_of(batch.name, batch.items, outcomes, self._job.model.model)
+            yield rendered_batch(batch.name, batch.items, outcomes, self._job.model.model)
 
 
 class Killed(BaseException):
@@ -116,7 +117,7 @@ class Killed(BaseException):
 
 def run(
     job: BulkJob, folder: Path, execute: Any, rows: Sequence[Row] | None = None, layout: Layout = "parquet"
-) -> Summary:
+) -> JobSummary:
     return run_job(rows_of() if rows is None else rows, job, folder, layout, execute, lambda progress: None)
 
 
@@ -188,7 +189,7 @@ def test_a_row_that_fails_is_an_error_in_its_place_and_frees_its_slot() -> None:
 
 
 def test_only_what_another_try_may_mend_is_tried_again() -> None:
-    job = job_of(app_of(retries=2), "speech", None, Wishes(), None)[0]
+    job = job_of(app_of(retries=2), "speech", None, BulkOptions(), None)[0]
     engine = Watched(engine_of(job), failures=2)
     items = [item_of(row, job) for row in rows_of(["One.", "..."])]
     outcomes = renderer_of(job, engine).render(items, [None, None])
@@ -279,7 +280,7 @@ def wav(seconds: float, channels: int = 1, rate: int = 16_000) -> bytes:
 
 
 def recording_items(job: BulkJob, sounds: Sequence[bytes]) -> list[WorkItem]:
-    found = [Recording("x", None, f"{number:064x}", len(sound)) for number, sound in enumerate(sounds)]
+    found = [RecordingSource("x", None, f"{number:064x}", len(sound)) for number, sound in enumerate(sounds)]
     return [item_of(Row(str(number), recording=one), job) for number, one in enumerate(found)]
 
 
@@ -287,13 +288,13 @@ def recording_row(folder: Path) -> Row:
     """A second of sound in a file."""
     sound = wav(1)
     (folder / "a.wav").write_bytes(sound)
-    where = Recording(str(folder / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound))
+    where = RecordingSource(str(folder / "a.wav"), None, hashlib.sha256(sound).hexdigest(), len(sound))
     return Row("a", recording=where)
 
 
 @pytest.mark.parametrize("word_times", [False, True])
 def test_windows_of_many_recordings_come_back_to_their_own(word_times: bool) -> None:
-    job = job_of(AppConfig(), "transcription", None, Wishes(word_times=word_times), None)[0]
+    job = job_of(AppConfig(), "transcription", None, BulkOptions(word_times=word_times), None)[0]
     sounds = [wav(1), wav(45), b"no sound", wav(2), wav(3)]
     outcomes = renderer_of(job, Ear()).render(recording_items(job, sounds), sounds)
     kinds = [outcome.kind if isinstance(outcome, Failure) else outcome[0].seconds for outcome in outcomes]
@@ -307,7 +308,7 @@ def test_windows_of_many_recordings_come_back_to_their_own(word_times: bool) -> 
 
 def test_stems_of_identity_are_the_recording() -> None:
     app = app_of("identity")
-    job = job_of(app, "separation", None, Wishes(chunk_seconds=1.0, overlap_seconds=0.3), None)[0]
+    job = job_of(app, "separation", None, BulkOptions(chunk_seconds=1.0, overlap_seconds=0.3), None)[0]
     engine = engine_of(job)
     sounds = [wav(3.7, 2), b"no sound"]
     outcomes = renderer_of(job, engine).render(recording_items(job, sounds), sounds)
@@ -348,18 +349,18 @@ def test_killed_while_the_output_is_written_it_ends_with_the_same_bytes(
     job = speech_job()
     run(job, tmp_path / "calm", Here(job), layout=layout)
 
-    def killed(self: Store, names: set[str]) -> None:
+    def killed(self: JobStore, names: set[str]) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "forget", killed)
+        patched.setattr(JobStore, "forget", killed)
         with pytest.raises(Killed):
             run(job, tmp_path / "rough", Here(job), layout=layout)
     again = Here(job)
     run(job, tmp_path / "rough", again, layout=layout)
     assert again.made == []
     assert contents(tmp_path / "rough") == contents(tmp_path / "calm")
-    assert Store(tmp_path / "rough").done() == set()
+    assert JobStore(tmp_path / "rough").done() == set()
 
 
 def test_every_row_is_there_once_in_the_order_of_the_input(tmp_path: Path) -> None:
@@ -394,11 +395,11 @@ def test_a_folder_has_a_file_for_each_row_and_a_manifest(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("layout", ["parquet", "folder"])
 def test_stems_of_one_job_are_the_recordings_of_another(tmp_path: Path, layout: Layout) -> None:
-    job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
-    stems = [Result(1.0, stem=name, audio=wav(1), format="wav") for name in ("speech", "rest")]
+    job = job_of(app_of("identity"), "separation", None, BulkOptions(), None)[0]
+    stems = [RowResult(1.0, stem=name, audio=wav(1), format="wav") for name in ("speech", "rest")]
 
-    def separated(batches: Sequence[Batch]) -> Iterator[Made]:
-        yield from (made_of(batch.name, batch.items, [stems], job.model.model) for batch in batches)
+    def separated(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
+        yield from (rendered_batch(batch.name, batch.items, [stems], job.model.model) for batch in batches)
 
     run(job, tmp_path / "apart", separated, [recording_row(tmp_path)], layout)
     written = tmp_path / "apart" / ("part-00000.parquet" if layout == "parquet" else "manifest.jsonl")
@@ -409,7 +410,7 @@ def test_stems_of_one_job_are_the_recordings_of_another(tmp_path: Path, layout: 
 
 def test_output_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.bulk.output.ROW_GROUP_BYTES", 50_000)
-    job = job_of(app_of(shard_bytes=200_000), "speech", None, Wishes(), None)[0]
+    job = job_of(app_of(shard_bytes=200_000), "speech", None, BulkOptions(), None)[0]
     summary = run(job, tmp_path, Here(job))
     assert len(summary.files) > 3
     assert [facts["id"] for facts in output_of(tmp_path)] == [row.id for row in rows_of()]
@@ -467,7 +468,7 @@ def test_a_job_whose_weights_changed_is_another_job(tmp_path: Path, change: str)
 
 
 def test_a_row_has_the_same_seed_whoever_makes_it() -> None:
-    here, there = (job_of(app_of(), "speech", None, Wishes(), None, way)[0] for way in ("engines", "service"))
+    here, there = (job_of(app_of(), "speech", None, BulkOptions(), None, way)[0] for way in ("engines", "service"))
     assert (here.way, there.way) == ("engines", "service")
     assert item_of(rows_of()[0], here) == item_of(rows_of()[0], there)
 
@@ -518,19 +519,19 @@ def test_ids_of_many_bytes_have_files_of_their_own(tmp_path: Path) -> None:
 
 def test_two_jobs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
     job = speech_job()
-    with Store(tmp_path).locked(), pytest.raises(MotetError, match="Another job"):
+    with JobStore(tmp_path).locked(), pytest.raises(MotetError, match="Another job"):
         run(job, tmp_path, Here(job))
 
 
 def test_halves_that_a_killed_job_left_are_swept(tmp_path: Path) -> None:
     ours = [".part-00000.parquet.0123abcd.half", ".manifest.jsonl.0123abcd.half", "audio/.漢.wav.0123abcd.half"]
     others = [".mine.half", "audio/mine.half", ".other.txt.0123abcd.half"]
-    with Store(tmp_path).locked():
-        Store(tmp_path).write_record({})
+    with JobStore(tmp_path).locked():
+        JobStore(tmp_path).write_record({})
         (tmp_path / "audio").mkdir()
         for name in (f"{FOLDER}/parts/.x.0.half", *ours, *others):
             (tmp_path / name).write_text("half")
-    with Store(tmp_path).locked():
+    with JobStore(tmp_path).locked():
         assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.half")) == sorted(others)
 
 
@@ -549,7 +550,7 @@ def test_progress_counts_what_earlier_runs_did(tmp_path: Path) -> None:
     job = speech_job()
     with pytest.raises(Killed):
         run(job, tmp_path, Here(job, dies_after=2))
-    told: list[Progress] = []
+    told: list[JobProgress] = []
     run_job(rows_of(), job, tmp_path, "parquet", Here(job), told.append)
     assert 0 < told[0].rows < told[0].of_rows == told[-1].rows == len(TEXTS)
     assert told[0].new_size == 0
@@ -559,7 +560,7 @@ def test_progress_counts_what_earlier_runs_did(tmp_path: Path) -> None:
 def test_progress_counts_equal_rows_and_those_that_could_not_be_read(tmp_path: Path) -> None:
     job = speech_job()
     rows = [Row(f"{number}", text) for number, text in enumerate(["One.", "One.", "poison", "poison", "Two."])]
-    told: list[Progress] = []
+    told: list[JobProgress] = []
     run_job([*rows, Row("bad", fault="Nothing.")], job, tmp_path, "parquet", Here(job), told.append)
     assert [(now.rows, now.failed) for now in told] == [(1, 1), (6, 3)]
     assert told[-1].of_rows == 6
@@ -569,7 +570,7 @@ def test_after_deaths_each_batch_is_kept_as_soon_as_its_items_are_there(tmp_path
     job = speech_job()
     here, singles = Here(job), itertools.count()
 
-    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
         if any(len(batch.items) > 1 for batch in batches):
             return  # every worker died
         for made in here(batches):
@@ -579,7 +580,7 @@ def test_after_deaths_each_batch_is_kept_as_soon_as_its_items_are_there(tmp_path
 
     with pytest.raises(Killed):
         run(job, tmp_path, execute)
-    assert len(Store(tmp_path).done()) == 1
+    assert len(JobStore(tmp_path).done()) == 1
 
 
 def test_the_table_keeps_every_kind_of_outcome() -> None:
@@ -594,8 +595,8 @@ def test_the_table_keeps_every_kind_of_outcome() -> None:
 # --- Telling
 
 
-def progress(items: int, new: int, seconds: float) -> Progress:
-    return Progress(items, 100, items * 10, 1000, new, seconds, 0)
+def progress(items: int, new: int, seconds: float) -> JobProgress:
+    return JobProgress(items, 100, items * 10, 1000, new, seconds, 0)
 
 
 def test_pace_counts_from_the_first_batch() -> None:
@@ -708,14 +709,14 @@ class LiveService:
 
 
 def served(
-    live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech", wishes: Wishes | None = None
+    live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech", wishes: BulkOptions | None = None
 ) -> list[dict[str, Any]]:
     app = (
         AppConfig(bulk=BulkSettings(served_in_flight=1, retries=2))
         if task != "speech"
         else app_of(served_in_flight=1, retries=2)
     )
-    job = job_of(app, task, None, wishes or Wishes(), None)[0]
+    job = job_of(app, task, None, wishes or BulkOptions(), None)[0]
     run(job, folder, lambda batches: render_on_service(batches, job, live.service()), rows)
     return output_of(folder)
 
@@ -896,7 +897,7 @@ def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_
         def _answer(self, request: httpx.Request) -> httpx.Response:
             return httpx.Response(200, json=verbose([TranscriptWindow(transcript, 1.00044)], Asked(), "transcribe"))
 
-    wishes = Wishes(word_times=word_times)
+    wishes = BulkOptions(word_times=word_times)
     job = job_of(AppConfig(), "transcription", None, wishes, None)[0]
     (local,) = renderer_of(job, Dusty()).render(recording_items(job, [sound]), [sound])
     assert not isinstance(local, Failure)
@@ -960,7 +961,7 @@ class Streaming(LiveService):
 @pytest.mark.parametrize("form", FORMATS)
 def test_speech_of_a_service_is_told_as_that_of_a_local_job(form: AudioFormat, tmp_path: Path) -> None:
     live = Streaming()
-    (facts,) = served(live, rows_of(["One."]), tmp_path, wishes=Wishes(form=form))
+    (facts,) = served(live, rows_of(["One."]), tmp_path, wishes=BulkOptions(form=form))
     assert facts["audio"] == live.whole(form)
     assert facts["sha256"] == hashlib.sha256(facts["audio"]).hexdigest()
     assert (facts["voice"], facts["sample_rate"], facts["text"], facts["format"]) == ("heart", live.rate, "One.", form)
@@ -973,7 +974,7 @@ def test_stems_of_a_service_are_told_as_those_of_a_local_job(
     form: AudioFormat, stems: tuple[str, ...], tmp_path: Path
 ) -> None:
     live = Streaming()
-    wishes = Wishes(form=form, stems=stems)
+    wishes = BulkOptions(form=form, stems=stems)
     found = served(live, [recording_row(tmp_path)], tmp_path / "out", "separation", wishes)
     assert [facts["stem"] for facts in found] == (["speech"] if stems else ["speech", "rest"])
     for facts in found:
@@ -1043,7 +1044,7 @@ def test_a_table_without_the_column_that_is_needed_is_refused(task: Task, needed
 
 
 def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:
-    job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
+    job = job_of(app_of("identity"), "separation", None, BulkOptions(), None)[0]
     (tmp_path / "a.wav").write_bytes(wav(1))
     table = pa.table({"name": ["x", "y", "z"], "path": [str(tmp_path / "a.wav"), "/gone.wav", None]})
     made = TableWorker(job)(table).to_pylist()
@@ -1058,7 +1059,7 @@ def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:
 
 
 def test_a_worker_whose_model_does_not_load_says_so_for_every_batch() -> None:
-    job = job_of(app_of(), "speech", None, Wishes(voice="nobody"), None)[0]
+    job = job_of(app_of(), "speech", None, BulkOptions(voice="nobody"), None)[0]
     sent = pa.table({"name": ["b"], "items": ["[]"], "recordings": [[]], "faults": [[]]})
     assert "nobody" in Worker(job)(sent).to_pylist()[0]["refused"]
 
@@ -1132,10 +1133,10 @@ class Stopped(ToneEngine):
 def test_a_row_in_which_the_model_was_stopped_says_so_and_is_counted(layout: Layout, tmp_path: Path) -> None:
     job = speech_job()
 
-    def execute(batches: Sequence[Batch]) -> Iterator[Made]:
+    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
         for batch in batches:
             outcomes = renderer_of(job, Stopped()).render(batch.items, [None] * len(batch.items))
-            yield made_of(batch.name, batch.items, outcomes, job.model.model)
+            yield rendered_batch(batch.name, batch.items, outcomes, job.model.model)
 
     rows = rows_of(["This ends.", "And again and again it says this. Then it ends.", "..."])
     summary = run(job, tmp_path, execute, rows, layout)

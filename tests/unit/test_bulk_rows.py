@@ -14,11 +14,12 @@ import pytest
 
 from cluster.bulk.epub import chapters
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, from_json, item_of, to_json
-from cluster.bulk.rows import Row, Split, read_recording, read_rows
+from cluster.bulk.row import Row, read_recording
+from cluster.bulk.rows import Split, read_rows
 from cluster.bulk.settings import BulkSettings
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
-from serve_app.cli.bulk import Wishes, job_of
+from serve_app.bulk import BulkOptions, job_of
 from serve_app.config import AppConfig
 
 
@@ -117,7 +118,7 @@ def test_text_that_is_not_utf8_is_a_fault_of_its_row_alone(tmp_path: Path, name:
 def test_csv_with_too_many_fields_or_an_open_quote_is_not_spoken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.bulk.rows.LONGEST_FIELD", 200_000)
+    monkeypatch.setattr("cluster.bulk.tables.LONGEST_FIELD", 200_000)
     lines = [
         "id,text",
         "z,too,many",
@@ -430,7 +431,7 @@ def test_a_batch_is_named_by_its_content_and_travels_as_json() -> None:
 
 def test_the_address_of_a_row_is_its_content_and_the_settings() -> None:
     def key(text: str = "Hello.", row_voice: str | None = None, **wishes: object) -> str:
-        job, _ = job_of(AppConfig(), "speech", "hibari", Wishes(**wishes), None)  # type: ignore[arg-type]
+        job, _ = job_of(AppConfig(), "speech", "hibari", BulkOptions(**wishes), None)  # type: ignore[arg-type]
         return item_of(Row("any", text, row_voice), job).key
 
     assert key() == key()

@@ -44,7 +44,7 @@ class Written:
 
     told_so_far: list[CaptureStats] = field(default_factory=list)
 
-    def told(self, records: CaptureStats) -> None:
+    def set(self, records: CaptureStats) -> None:
         self.told_so_far.append(replace(records))
 
 
@@ -65,15 +65,15 @@ async def settled(record: GraphCapture) -> None:
 async def test_one_size_is_recorded_in_an_idle_moment(written: Written) -> None:
     engine = Engine(Recorder(wanted=2))
     record = recording(engine, written)
-    record.record_when_idle(idle_seconds=59.0, after_seconds=60.0)
+    record.capture_when_idle(idle_s=59.0, after_s=60.0)
     begun = [record.under_way]
-    record.record_when_idle(60.0, 60.0)
+    record.capture_when_idle(60.0, 60.0)
     begun.append(record.under_way)
-    record.record_when_idle(60.0, 60.0)  # one at a time
+    record.capture_when_idle(60.0, 60.0)  # one at a time
     assert begun == [False, True]
     await settled(record)
-    assert record.records == CaptureStats(captures=1, capture_seconds=2.0)
-    assert written.told_so_far == [record.records]
+    assert record.stats == CaptureStats(captures=1, capture_seconds=2.0)
+    assert written.told_so_far == [record.stats]
 
 
 async def test_who_comes_while_a_size_is_recorded_waits_for_no_other(written: Written) -> None:
@@ -81,22 +81,22 @@ async def test_who_comes_while_a_size_is_recorded_waits_for_no_other(written: Wr
     load, thread, engine = ReplicaLoad(lambda: clock[-1]), EngineThread("records"), Engine(Recorder(wanted=3))
     record = GraphCapture(engine, thread, written)  # type: ignore[arg-type]
     clock.append(60.0)
-    record.record_when_idle(load.idle_seconds, 60.0)
+    record.capture_when_idle(load.idle_seconds, 60.0)
     with load.work(1.0):
         assert await thread.run(engine.step, [1]) == [1]
         await settled(record)
-        record.record_when_idle(load.idle_seconds, 60.0)
+        record.capture_when_idle(load.idle_seconds, 60.0)
         assert not record.under_way
     for now, recorded in ((119.0, 1), (120.0, 2)):
         clock.append(now)
-        record.record_when_idle(load.idle_seconds, 60.0)
+        record.capture_when_idle(load.idle_seconds, 60.0)
         await settled(record)
         assert engine.captured.counts.captures == recorded
 
 
 async def test_when_nothing_is_wanted_nothing_is_told(written: Written) -> None:
     record = recording(Engine(Recorder(wanted=0)), written)
-    record.record_when_idle(60.0, 60.0)
+    record.capture_when_idle(60.0, 60.0)
     await settled(record)
     assert written.told_so_far == []
 
@@ -114,5 +114,5 @@ async def test_an_engine_that_records_nothing_is_left_alone(written: Written) ->
         return list(items)
 
     assert record.watched(step) is step
-    record.record_when_idle(60.0, 60.0)
-    assert not record.under_way and record.records is None
+    record.capture_when_idle(60.0, 60.0)
+    assert not record.under_way and record.stats is None

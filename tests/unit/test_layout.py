@@ -63,36 +63,14 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 KNOWN_IMPORTS: set[str] = {
     "serve_app.gateway.routes.speech -> serve_app.gateway.routes.voices",
     "serve_app.gateway.routes.speech_sessions -> serve_app.gateway.routes.speech",
-    "serve_app.gateway.routes.translations -> serve_app.gateway.routes.transcriptions",
 }
-KNOWN_FILES: set[str] = {
-    "cluster/bulk/rows.py",
-    "deployments/engines/sopro/engine.py",
-    "serve_app/bench/bulk.py",
-    "serve_app/bench/first_sound.py",
-    "serve_app/bench/serve.py",
-    "serve_app/cli/doctor.py",
-    "serve_app/cli/main.py",
-    "serve_app/gateway/speech/stream.py",
-}
-KNOWN_FUNCTIONS: set[str] = {
-    "serve_app/cli/main.py:bulk",
-}
+KNOWN_FILES: set[str] = set()
+KNOWN_FUNCTIONS: set[str] = set()
 KNOWN_NAMES: set[str] = {
-    "Asked",
-    "Heard",
-    "Machine",
     "Pace",
-    "Plan",
-    "SeparationOrder",
-    "SpeechBody",
-    "SpeechOrder",
-    "Spoken",
-    "Summary",
-    "_Told",
 }
 KNOWN_CYCLES: set[str] = set()
-KNOWN_LEVELS = 12
+KNOWN_LEVELS = 8
 
 
 def by_path(module: Module) -> str:

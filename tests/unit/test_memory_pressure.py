@@ -46,7 +46,7 @@ class Bench:
         self.now = 0.0
         self.written = Written()
         self.thread = EngineThread("tank")
-        self.room = MemoryGuard(engine, self.thread, self.written, lambda: self.now)  # type: ignore[arg-type]
+        self.guard = MemoryGuard(engine, self.thread, self.written, lambda: self.now)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def double(items: Sequence[int]) -> list[int | Exception]:
 
 
 async def test_an_engine_is_asked_after_every_step(bench: Bench) -> None:
-    advance = bench.room.watched(double)
+    advance = bench.guard.watched(double)
     assert advance([1, 2]) == [2, 4]
     assert bench.engine.asked == 1
     assert bench.written.held_so_far == [Memory(3, 2, 5)]
-    assert bench.room.refusal is None
-    await bench.room.ensure()
+    assert bench.guard.refusal is None
+    await bench.guard.ensure()
 
 
 async def test_a_step_that_raises_is_followed_by_the_question_too(bench: Bench) -> None:
@@ -73,40 +73,40 @@ async def test_a_step_that_raises_is_followed_by_the_question_too(bench: Bench) 
         raise ValueError("out of memory")
 
     with pytest.raises(ValueError, match="out of memory"):
-        bench.room.watched(broken)([1])
-    assert bench.room.refusal == FULL
+        bench.guard.watched(broken)([1])
+    assert bench.guard.refusal == FULL
 
 
 async def test_new_work_is_refused_until_there_is_room(bench: Bench) -> None:
     bench.engine.full = True
-    bench.room.watched(double)([1])
+    bench.guard.watched(double)([1])
     with pytest.raises(MotetError) as refused:
-        await bench.room.ensure()
+        await bench.guard.ensure()
     assert refused.value.failure == FULL
     bench.engine.full = False
-    await bench.room.ensure()
-    assert bench.room.refusal is None
+    await bench.guard.ensure()
+    assert bench.guard.refusal is None
 
 
 async def test_only_a_replica_that_stays_full_is_replaced(bench: Bench) -> None:
     bench.engine.full = True
-    await bench.room.check(60)
+    await bench.guard.check(60)
     bench.now = 59.0
-    await bench.room.check(60)
+    await bench.guard.check(60)
     bench.engine.full = False
-    await bench.room.check(60)
+    await bench.guard.check(60)
     bench.engine.full = True
     bench.now = 70.0
-    await bench.room.check(60)
+    await bench.guard.check(60)
     bench.now = 131.0
     with pytest.raises(MotetError, match="restarted"):
-        await bench.room.check(60)
+        await bench.guard.check(60)
 
 
 async def test_an_engine_that_does_not_know_has_room() -> None:
     bench = Bench(object())
-    assert bench.room.watched(double) is double
-    await bench.room.ensure()
-    await bench.room.check(0)
-    assert bench.room.memory is None
+    assert bench.guard.watched(double) is double
+    await bench.guard.ensure()
+    await bench.guard.check(0)
+    assert bench.guard.memory is None
     assert not isinstance(object(), LimitsMemory)

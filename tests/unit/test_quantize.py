@@ -18,7 +18,7 @@ from deployments.errors import MotetError
 from deployments.weights import evaluate, quantize_ctranslate2, quantize_mlx
 from deployments.weights import quantize as module
 from deployments.weights.quantize import MANIFEST, STRATEGIES, Evaluation, EvaluationTarget, QuantizationOrder, Strategy
-from serve_app.cli import quantize as command
+from serve_app.cli import round_trip as command
 from serve_app.config import AppConfig
 
 GOOD = Evaluation(1000, 900, 1200, 1.0, 2.0, 0.10)

@@ -14,7 +14,7 @@ from cluster.models import Placement
 from deployments.errors import MotetError
 from deployments.replica.base import ModelReplica
 from deployments.replica.engine_thread import EngineThread
-from deployments.replica.graph_capture import LONGEST_RECORDING_S, GraphCapture
+from deployments.replica.graph_capture import MAX_CAPTURE_S, GraphCapture
 from deployments.replica.load import ReplicaLoad
 from deployments.replica.malloc_trim import EVERY_S, MallocTrim
 from deployments.replica.memory_pressure import MemoryGuard
@@ -57,9 +57,9 @@ class Bench:
         self.replica._settings = settings
         self.replica._steps = StepSettings()
         self.replica.thread, self.replica.load = thread, ReplicaLoad(self.clock)
-        self.replica.room = MemoryGuard(self.engine, thread, None)  # type: ignore[arg-type]
-        self.replica.heap = MallocTrim(None)
-        self.replica.recording = GraphCapture(self.engine, thread, None)  # type: ignore[arg-type]
+        self.replica.memory_guard = MemoryGuard(self.engine, thread, None)  # type: ignore[arg-type]
+        self.replica.malloc_trim = MallocTrim(None)
+        self.replica.graph_capture = GraphCapture(self.engine, thread, None)  # type: ignore[arg-type]
 
     def clock(self) -> float:
         return self.now
@@ -67,8 +67,8 @@ class Bench:
     async def checked(self) -> None:
         """A check, and the recording that it began, if any."""
         await self.replica.check_health()
-        if self.replica.recording.under_way:
-            await self.replica.recording._task
+        if self.replica.graph_capture.under_way:
+            await self.replica.graph_capture._task
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ async def test_an_idle_replica_records_when_it_is_asked_whether_it_is_well(bench
 
 async def test_only_a_replica_without_work_gives_back_what_little_it_keeps(bench: Bench) -> None:
     looks: list[str] = []
-    bench.replica.heap = SimpleNamespace(look=lambda: looks.append("look"), look_when_idle=lambda: looks.append("idle"))
+    bench.replica.malloc_trim = SimpleNamespace(
+        look=lambda: looks.append("look"), look_when_idle=lambda: looks.append("idle")
+    )
     bench.now = EVERY_S
     with bench.replica.load.work(1.0):
         await bench.checked()
@@ -114,13 +116,13 @@ async def test_a_step_that_never_ends_is_noticed_and_a_recording_may_take_longer
         bench.now = STUCK_AFTER_S + 1
         with pytest.raises(MotetError, match="in one step"):
             await bench.replica.check_health()
-        bench.replica.recording._task = asyncio.create_task(asyncio.Event().wait())
-        for bench.now in (STUCK_AFTER_S + 1, LONGEST_RECORDING_S):
+        bench.replica.graph_capture._task = asyncio.create_task(asyncio.Event().wait())
+        for bench.now in (STUCK_AFTER_S + 1, MAX_CAPTURE_S):
             await bench.replica.check_health()
-        bench.now = LONGEST_RECORDING_S + 1
+        bench.now = MAX_CAPTURE_S + 1
         with pytest.raises(MotetError, match="in one step"):
             await bench.replica.check_health()
-        bench.replica.recording._task.cancel()
+        bench.replica.graph_capture._task.cancel()
 
 
 @pytest.mark.parametrize(("idle_s", "looks"), [(EVERY_S - 1, "look"), (EVERY_S, "look_when_idle")])
@@ -129,7 +131,7 @@ async def test_an_idle_replica_gives_its_memory_back(
 ) -> None:
     looked: list[str] = []
     for name in ("look", "look_when_idle"):
-        monkeypatch.setattr(bench.replica.heap, name, partial(looked.append, name))
+        monkeypatch.setattr(bench.replica.malloc_trim, name, partial(looked.append, name))
     bench.now = idle_s
     await bench.checked()
     await bench.replica.thread.run(int)

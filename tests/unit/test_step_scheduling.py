@@ -49,13 +49,13 @@ def test_an_engine_that_bounds_its_step_gets_who_is_ahead_as_well() -> None:
 
 def test_a_player_begins_with_its_first_sound_and_goes_on_when_it_ran_dry() -> None:
     playback = Playback(dry_s=10.0)
-    playback.heard(0.0, 10.5)
+    playback.add(0.0, 10.5)
     assert (playback.dry_s, playback.plays) == (10.0, False)
     for seconds, now_s, dry_s in ((0.25, 9.0, 9.25), (0.5, 9.1, 9.75), (0.5, 12.0, 12.5)):
-        playback.heard(seconds, now_s)
+        playback.add(seconds, now_s)
         assert playback.dry_s == dry_s
     goes_on = Playback(dry_s=10.0, plays=True)
-    goes_on.heard(1.0, 9.0)
+    goes_on.add(1.0, 9.0)
     assert goes_on.dry_s == 11.0
 
 
@@ -97,6 +97,6 @@ def test_whoever_waits_the_batch_is_sound(streams: list[tuple[float, float]], si
     assert len(batch) == len(set(batch))
     assert len(batch) <= size
     assert bool(batch) == bool(waiting)
-    assert padding_share([c.wish.cost for c in batch]) <= padding
+    assert padding_share([c.request.cost for c in batch]) <= padding
     if waiting:
-        assert batch[0].wish.deadline_s == min(c.wish.deadline_s for c in waiting)
+        assert batch[0].request.deadline_s == min(c.request.deadline_s for c in waiting)

@@ -1,7 +1,7 @@
-"""Sound for a gap: the last period of what was heard, repeated under a fade, and a soft way back.
+"""Sound for a gap: the last pitch period before it, repeated with a fade-out, and a fade-in of the sound after it.
 
-Pitch-synchronous repetition after ITU-T G.711 Appendix I, without its delay: what was heard last is already gone, so the
-extension bends towards it instead.
+Pitch-synchronous repetition after ITU-T G.711 Appendix I, without its delay: the last samples have been sent already, so the
+extension bends towards them instead of overlapping them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ FADE_OUT_MS = 60.0
 FADE_IN_MS = 10.0
 COMPARED_MS = 20.0
 SHORTEST_PERIOD_MS, LONGEST_PERIOD_MS = 2.5, 20.0
-"""50 to 400 Hz, the pitch of voices. A higher one is found as some periods together."""
+"""50 to 400 Hz, the pitch of voices. For a higher pitch, several periods are found as one."""
 
 
 class Concealment:
     """Conceals the gaps of one mono float32 stream at `sample_rate` Hz.
 
-    Everything that leaves for the listener passes `sent`, what `conceal` and `resume` gave too.
+    Pass everything that leaves for the listener to `sent`, including the samples that `conceal` and `resume` return.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -35,12 +35,12 @@ class Concealment:
         self._concealing = False
 
     def sent(self, samples: Samples) -> None:
-        """Samples (n,) left for the listener."""
+        """Notes that samples (n,) left for the listener."""
         recent = samples[-len(self._history) :]
         self._history = np.concatenate([self._history[len(recent) :], recent])
 
     def conceal(self, count: int) -> Samples:
-        """The next `count` samples of a gap: the sound before it, fading out within 60 ms, then silence."""
+        """The next `count` samples of a gap: the sound before it, which fades out within 60 ms, then silence."""
         if not self._concealing:
             self._concealing = True
             self._extension = self._extended()
@@ -48,8 +48,8 @@ class Concealment:
         return self._take(count)
 
     def resume(self, samples: Samples) -> Samples:
-        """Samples (n,) as they should be sent: after a gap the first 10 ms fade in over what is left of the extension.
-        Without a gap before them they are unchanged."""
+        """The samples (n,) to send: after a gap, their first 10 ms fade in over the rest of the extension. Without a gap
+        before them they are unchanged."""
         self._concealing = False
         count = min(len(samples), len(self._rise))
         rise, self._rise = self._rise[:count], self._rise[count:]
@@ -65,11 +65,11 @@ class Concealment:
         return np.concatenate([taken, np.zeros(count - len(taken), np.float32)])
 
     def _extended(self) -> Samples:
-        """The whole fade-out, from what was sent last."""
+        """The whole fade-out, made from the sound that was sent last."""
         history = self._history.astype(np.float64)
         length, period = self._count(FADE_OUT_MS), self._period(history)
         extension = np.resize(_loop(history, period), length)
-        # The loop goes on from the sample before it, not from the last one sent: the difference fades over a period.
+        # The loop continues the sample before it, not the last one sent: the difference fades over a period.
         bend = (history[-1] - history[-period - 1]) * (1 - fade_in(period))
         extension[:period] += bend[:length]
         peak = np.abs(history).max()
@@ -77,7 +77,7 @@ class Concealment:
         return faded
 
     def _period(self, history: NDArray[np.float64]) -> int:
-        """The samples after which the end of the history resembles itself most (normalised correlation)."""
+        """The lag in samples at which the history resembles its end most (normalised cross-correlation)."""
         shortest, longest = self._count(SHORTEST_PERIOD_MS), self._count(LONGEST_PERIOD_MS)
         end = history[-self._count(COMPARED_MS) :]
         earlier = history[-len(end) - longest : -shortest]
@@ -88,7 +88,7 @@ class Concealment:
 
 
 def _loop(history: NDArray[np.float64], period: int) -> NDArray[np.float64]:
-    """The last period, its last quarter led over to what precedes it, so that its start follows its end."""
+    """The last period, with its last quarter faded into the sound before the period, so that it repeats without a step."""
     loop = history[-period:].copy()
     seam = period // 4
     rise = fade_in(seam)

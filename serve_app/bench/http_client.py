@@ -1,0 +1,88 @@
+"""A client with one connection that stays open, and the time to the first and the last byte of each answer."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.errors import fail
+from serve_app.bench.local_engines import RECOGNITION_MODEL, SPEECH_MODEL
+from serve_app.bench.running_service import RunningProgram
+
+REQUEST_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; seconds are from the first byte sent to the first and to the last one received."""
+
+    body: bytes
+    first_byte_seconds: float
+    seconds: float
+
+
+class Client:
+    """One client with one connection that stays open."""
+
+    def __init__(self, program: RunningProgram) -> None:
+        self._takes = itertools.count(1)
+        self._connection = http.client.HTTPConnection(program.host, program.port, timeout=REQUEST_TIMEOUT_S)
+
+    def speak(self, text: str, audio_format: str) -> Answer:
+        """Text to sound: a new take each time, since the service keeps what it made of equal requests."""
+        body = {"model": SPEECH_MODEL, "input": text, "response_format": audio_format, "seed": next(self._takes)}
+        return self._post("/v1/audio/speech", json.dumps(body).encode(), "application/json")
+
+    def transcribe(self, recording: bytes) -> Answer:
+        """A recording to text."""
+        return self._upload("/v1/audio/transcriptions", recording, model=RECOGNITION_MODEL, response_format="text")
+
+    def separate(self, recording: bytes, model: str, stem: str) -> Answer:
+        """A recording to one stem."""
+        return self._upload("/v1/audio/separations", recording, model=model, stems=stem, response_format="wav")
+
+    def readiness(self) -> dict[str, Any]:
+        """What every replica reports."""
+        self._connection.request("GET", "/readyz")
+        models: dict[str, Any] = json.loads(self._connection.getresponse().read())["models"]
+        return models
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._connection.close()
+
+    def _upload(self, path: str, file: bytes, **fields: str) -> Answer:
+        mark = uuid.uuid4().hex
+        part = f'--{mark}\r\nContent-Disposition: form-data; name="{{}}"{{}}\r\n\r\n'
+        body = b"".join(f"{part.format(name, '')}{value}\r\n".encode() for name, value in fields.items())
+        body += part.format("file", '; filename="recording.wav"').encode() + file + f"\r\n--{mark}--\r\n".encode()
+        return self._post(path, body, f"multipart/form-data; boundary={mark}")
+
+    def _post(self, path: str, body: bytes, content_type: str) -> Answer:
+        started = time.perf_counter()
+        self._connection.request("POST", path, body, {"content-type": content_type})
+        response = self._connection.getresponse()
+        first = response.read1(1)
+        first_byte = time.perf_counter() - started
+        whole = first + response.read()
+        seconds = time.perf_counter() - started
+        if response.status != 200:
+            raise fail("engine", f"{path} answered {response.status}: {whole[:500].decode(errors='replace')}")
+        return Answer(whole, first_byte, seconds)
+
+
+@contextmanager
+def connected(program: RunningProgram) -> Iterator[Client]:
+    """A client of a running server."""
+    client = Client(program)
+    try:
+        yield client
+    finally:
+        client.close()

@@ -1,0 +1,102 @@
+"""The default models in this process, with the thread settings that they have in the service."""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from deployments.audio.encode import open_encoder
+from deployments.engines.protocols import (
+    RecognitionEngine,
+    RecognitionOptions,
+    Samples,
+    SeparationEngine,
+    SpeechEngine,
+    SpeechRequest,
+)
+from deployments.replica.base import load_engine
+from deployments.tasks.in_process_speech import speak_here
+from deployments.tasks.separation import SeparationTask, separate_here
+from deployments.tasks.transcription import text_of, transcribe_here
+from deployments.text.segmentation import cut_into_pieces
+from serve_app.bench.bare_server import first_replica_of
+from serve_app.bench.sentences import LONG_TEXT
+from serve_app.config import AppConfig
+
+SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-tiny.en", "nsnet2"
+WORDS_PER_SECOND = 4
+"""More words than a voice says in a second."""
+
+
+class Engines:
+    """The service's models in this process, each loaded when it is first asked for."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def speech(self) -> SpeechEngine[Any]:
+        """The voice."""
+        engine: SpeechEngine[Any] = load_engine(first_replica_of(SPEECH_MODEL, self.config))
+        return engine
+
+    @cached_property
+    def recognition(self) -> RecognitionEngine:
+        """The listener."""
+        engine: RecognitionEngine = load_engine(first_replica_of(RECOGNITION_MODEL, self.config))
+        return engine
+
+    @cached_property
+    def separation(self) -> SeparationEngine:
+        """The separator."""
+        engine: SeparationEngine = load_engine(first_replica_of(SEPARATION_MODEL, self.config))
+        return engine
+
+    def say(self, text: str) -> Samples:
+        """The sound of a text."""
+        pieces = cut_into_pieces(text, self.config.speech.pieces)
+        request = SpeechRequest(pieces, self.speech.traits.default_voice)
+        return np.concatenate([chunk.samples for chunk in speak_here(request, self.speech)])
+
+    def wav(self, text: str) -> bytes:
+        """A spoken text, as a file."""
+        return wav_of(self.say(text), self.speech.traits.sample_rate)
+
+    def recording(self, seconds: float) -> bytes:
+        """The first `seconds` of the long text, spoken, as a file."""
+        samples = self.say(opening(LONG_TEXT, int(seconds * WORDS_PER_SECOND)))
+        length = int(seconds * self.speech.traits.sample_rate)
+        assert len(samples) >= length, "the text is too short"
+        return wav_of(samples[:length], self.speech.traits.sample_rate)
+
+    def transcribe(self, recording: bytes) -> str:
+        """What a recording says."""
+        return text_of(list(transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)))
+
+    def separate(self, recording: bytes) -> bytes:
+        """The first stem of a recording, as a file."""
+        settings, traits = self.config.separation, self.separation.traits
+        task = SeparationTask(traits.sample_rates, settings.chunk_s, settings.overlap_s)
+        parts = list(separate_here(io.BytesIO(recording), task, self.separation, settings.max_audio_s))
+        stem = np.concatenate([part.stems[traits.stems[0]] for part in parts], axis=-1)
+        return wav_of(stem, parts[0].sample_rate)
+
+
+def wav_of(samples: Samples, sample_rate: int) -> bytes:
+    """A 16-bit WAV file of (n,) or (channels, n) float32."""
+    channels = len(samples) if samples.ndim == 2 else 1
+    encoder = open_encoder("wav", sample_rate, channels, total_samples=samples.shape[-1])
+    return encoder.encode(samples) + encoder.finish()
+
+
+def opening(text: str, words: int) -> str:
+    """The first paragraphs of a text, until they have as many words."""
+    taken: list[str] = []
+    for paragraph in text.split("\n\n"):
+        if sum(len(part.split()) for part in taken) >= words:
+            break
+        taken.append(paragraph)
+    return "\n\n".join(taken)

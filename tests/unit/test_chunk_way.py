@@ -1,0 +1,64 @@
+"""How many asynchronous generators a chunk of speech passes between the replica's handle and the response."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.unit.test_api import Bench
+
+MOST_GENERATORS = 5
+PRODUCT = tuple(str(Path(__file__).parents[2] / package) for package in ("deployments", "cluster", "serve_app"))
+SENTENCES = tuple(f"This is sentence number {number} of the text." for number in range(8))
+
+
+class YieldCounter:
+    """Counts how often each asynchronous generator of the product yields, while it is the thread's profile function."""
+
+    def __init__(self) -> None:
+        self.yields: Counter[str] = Counter()
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        # CPython wraps what an asynchronous generator yields; what it awaits passes the same way unwrapped.
+        if event == "return" and type(argument).__name__ == "async_generator_wrapped_value":
+            code = frame.f_code
+            assert code.co_flags & inspect.CO_ASYNC_GENERATOR
+            if code.co_filename.startswith(PRODUCT):
+                self.yields[code.co_qualname] += 1
+
+
+async def _spoken(counter: YieldCounter, fields: dict[str, Any]) -> None:
+    bench = Bench(speech={"request_seconds_of_audio": 0.1})  # a request to the replica for each sentence
+    sys.setprofile(counter)
+    try:
+        answer = await bench.speak(input=" ".join(SENTENCES), **fields)
+    finally:
+        sys.setprofile(None)
+    assert answer.status_code == 200
+    assert bench.synthesizer.closed == len(SENTENCES)
+
+
+def generators_on_the_way(stream_format: str = "sse", pacing: str = "fast") -> list[str]:
+    """The qualified names of the asynchronous generators that every chunk passes from the replica's handle to the response.
+
+    Speaks a text of eight chunks through the whole application, with a stand-in for the replica, and counts the generators
+    that yield at least once for each chunk. A context manager yields once for each call, and is not counted.
+    """
+    counter = YieldCounter()
+    asyncio.run(_spoken(counter, {"stream_format": stream_format, "pacing": pacing}))
+    return sorted(name for name, count in counter.yields.items() if count >= len(SENTENCES))
+
+
+@pytest.mark.parametrize("pacing", ["fast", "played"])
+@pytest.mark.parametrize("stream_format", ["audio", "sse"])
+def test_a_chunk_passes_few_generators(stream_format: str, pacing: str) -> None:
+    found = generators_on_the_way(stream_format, pacing)
+    assert "speak" in found
+    assert len(found) <= MOST_GENERATORS, found
