@@ -107,6 +107,16 @@ def open_encoder(
     return encoder
 
 
+def header_of(format: AudioFormat, sample_rate: int, channels: int, total_samples: int) -> bytes:
+    """The first bytes of a file with `total_samples` samples per channel. In WAV and FLAC they are as many as those of a stream
+    of unknown length, whose place they can take."""
+    encoder = open_encoder(format, sample_rate, channels, total_samples=total_samples)
+    try:
+        return encoder.encode(np.zeros((channels, 0), np.float32))
+    finally:
+        encoder.close()
+
+
 def wav_header(sample_rate: int, channels: int, total_samples: int | None = None) -> bytes:
     """The 44 bytes before 16-bit WAV samples; the largest safe length when `total_samples` is not known."""
     frame = 2 * channels

@@ -47,23 +47,6 @@ def join(previous: Samples | None, current: Samples, plan: ChunkPlan, index: int
     return np.concatenate((faded, current[..., overlap:end]), axis=-1)
 
 
-class OverlapAdder:
-    """Joins the chunks of one recording in order, in one process, keeping only what the next fade needs."""
-
-    def __init__(self, plan: ChunkPlan) -> None:
-        self._plan = plan
-        self._previous: Samples | None = None
-        self._next = 0
-
-    def push(self, index: int, samples: Samples, last: bool) -> Samples:
-        """Takes chunk `index`, (n,) or (channels, n) float32, and returns what is now finished, as `join` does."""
-        assert index == self._next, f"chunk {index} came where {self._next} was due"
-        finished = join(self._previous, samples, self._plan, index, last)
-        self._previous = samples[..., max(samples.shape[-1] - self._plan.overlap_samples, 0) :].copy()
-        self._next += 1
-        return finished
-
-
 def _crossfade(leaving: Samples, entering: Samples) -> Samples:
     rising = fade_in(entering.shape[-1])
     return ((1 - rising) * leaving + rising * entering).astype(np.float32)
