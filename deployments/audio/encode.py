@@ -11,44 +11,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Protocol
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
+from deployments.audio.formats import FORMATS as FORMATS
+from deployments.audio.formats import AudioFormat as AudioFormat
 from deployments.audio.resample import Resampler
 from deployments.errors import fail
 
 Float = NDArray[np.float32]
-AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
 # PyAV's log callback takes the interpreter lock, for which codec threads would wait. Without it, nothing is printed.
 av.logging.set_level(None)
 
-
-@dataclass(frozen=True, slots=True)
-class FormatInfo:
-    """A format's media type, and the extension of its files without the dot."""
-
-    media_type: str
-    extension: str
-    instant: bool = False
-    """Whether encoding is so cheap that it needs no thread."""
-
-
-FORMATS: Mapping[AudioFormat, FormatInfo] = MappingProxyType(
-    {
-        "mp3": FormatInfo("audio/mpeg", "mp3"),
-        "opus": FormatInfo("audio/ogg", "opus"),
-        "aac": FormatInfo("audio/aac", "aac"),
-        "flac": FormatInfo("audio/flac", "flac"),
-        "wav": FormatInfo("audio/wav", "wav", instant=True),
-        "pcm": FormatInfo("audio/pcm", "pcm", instant=True),
-    }
-)
 
 # A WAV header must have a length, even if it is not known yet. Readers such as Python's `wave` read it as a signed 32-bit
 # number, so this is the largest that fits (less the header). They stop at the true end by themselves.

@@ -27,10 +27,9 @@ from cluster.bulk.rows import read_rows
 from cluster.bulk.run import run_job
 from cluster.bulk.store import JobStore
 from cluster.bulk.workers import RenderedBatch, Worker, rendered_batch
-from serve_app import config_file
+from serve_app import bulk, config_file
 from serve_app.bench.frame import Figure, Sheet, at_least, at_most
 from serve_app.bench.sentences import numbered_sentences
-from serve_app.cli import bulk
 from serve_app.cli.processes import command_line, descendants, kill
 
 MODEL = "hibari"
@@ -104,7 +103,7 @@ def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
 
 def render_here(folder: Path, output: Path) -> None:
     """The job of `write_job`, undisturbed: in this process, without a cluster."""
-    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.Wishes(), None)
+    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.BulkOptions(), None)
     worker = Worker(job)
 
     def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:

@@ -27,10 +27,10 @@ from deployments.errors import fail
 from deployments.replica.base import load_engine
 from deployments.replica.cpu_scheduling import apply
 from deployments.text.segmentation import cut_into_pieces
-from serve_app import profiles
+from serve_app import bulk, profiles
 from serve_app.bench.frame import Figure, Sheet, at_least, interleaved, ratio, spread
 from serve_app.bench.sentences import numbered_sentences
-from serve_app.cli import bulk, local
+from serve_app.cli import local
 from serve_app.cli.processes import descendants
 from serve_app.config import AppConfig
 
@@ -71,7 +71,7 @@ def measure_throughput(sheet: Sheet, rounds: int, measured_s: float) -> None:
 def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[float, float]]]:
     """Of both variants, round by round: seconds of sound a second, and seconds of CPU for a second of sound."""
     app = AppConfig()
-    job, hardware = bulk.job_of(app, "speech", MODEL, bulk.Wishes(), None)
+    job, hardware = bulk.job_of(app, "speech", MODEL, bulk.BulkOptions(), None)
     cores = local.usable_cores()
     costs: dict[str, list[float]] = {BULK_PACE: [], BARE_PACE: []}
     with bulk.cluster_for(job), bare_engines(job, cores) as bare:

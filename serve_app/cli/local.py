@@ -6,14 +6,14 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from cluster.hardware import HardwareClass
-from cluster.models import Model
+from cluster.models import Model, find_model
 from deployments.audio.encode import FORMATS, AudioFormat, header_of, open_encoder
 from deployments.engines import registry, sources
 from deployments.engines.protocols import (
@@ -47,17 +47,6 @@ class LoadedModel:
     hardware: str
     engine: Any
     load_seconds: float
-
-
-def find_model(models: Mapping[str, Model], wanted: str | None, task: Task) -> tuple[str, Model]:
-    """The model of a name or alias, or the configuration's first one for the task. Raises `MotetError` (not_found)."""
-    able = {name: model for name, model in models.items() if model.task == task}
-    for name, model in able.items():
-        if wanted is None or wanted == name or wanted in model.aliases:
-            return name, model
-    cause = f"There is no {task} model" + ("." if wanted is None else f" {wanted!r}.")
-    remedy = f"Models: {', '.join(able)}." if able else "Add one to the models of the configuration."
-    raise fail("not_found", cause, remedy)
 
 
 def load_model(app: AppConfig, wanted: str | None, task: Task) -> LoadedModel:
@@ -175,12 +164,6 @@ def sound_file(path: Path, form: AudioFormat, sample_rate: int, channels: int) -
     with output(path) as to, closing(SoundWriter(to, form, sample_rate, channels)) as writer:
         yield writer
         writer.finish()
-
-
-def format_of(path: Path) -> AudioFormat | None:
-    """The format that a file's suffix stands for."""
-    suffix = path.suffix.lower().lstrip(".")
-    return next((form for form, info in FORMATS.items() if info.extension == suffix), None)
 
 
 # --- Transcription

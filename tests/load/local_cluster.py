@@ -24,10 +24,11 @@ from typing import Any
 
 import psutil
 
+from cluster import join
 from cluster.hardware import Kind, node_offer
 from deployments.errors import fail
+from serve_app import profiles
 from serve_app.bench.running_service import free_loopback_port
-from serve_app.cli import join
 from serve_app.cli.processes import command_line, descendants, kill, with_variable
 
 MARK = "MOTET_LOCAL_CLUSTER"
@@ -78,7 +79,7 @@ class LocalCluster:
         self._mark = secrets.token_hex(16)
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
         own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), MARK: self._mark}
-        self._environment = {**clean, **join.environment(clean), **own, **(RECONNECT if store else {})}
+        self._environment = {**clean, **profiles.node_environment(clean), **own, **(RECONNECT if store else {})}
 
     @property
     def service_environment(self) -> dict[str, str]:

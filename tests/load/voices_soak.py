@@ -16,6 +16,7 @@ from deployments.engines.protocols import (
     SpeechEngine,
 )
 from deployments.replica.malloc_trim import Allocator, MallocTrim, keep_freed_memory
+from deployments.replica.step_gate import followed_by
 from serve_app.bench.frame import Figure, Sheet, at_most
 from tests.load.speakers import Speakers
 
@@ -45,7 +46,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     """
     engine, random, allocator = contest.engine, np.random.default_rng(0), keep_freed_memory()
     streams = engine.max_streams if isinstance(engine, LimitsStreams) else 8
-    step, started = MallocTrim(allocator).watched(engine.step), clock()
+    step, started = followed_by(engine.step, MallocTrim(allocator).look), clock()
     free = _free_slots(engine)
     live: list[Any] = []
     opened = left = 0

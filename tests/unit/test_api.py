@@ -117,7 +117,7 @@ class Bench:
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
             VoiceStore(config.voices),
-            SessionLimit(config.speech.arrival.max_sessions),
+            SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
         )
         self.api = build_api(service)
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)

@@ -64,18 +64,13 @@ KNOWN_IMPORTS: set[str] = {
     "serve_app.gateway.routes.speech -> serve_app.gateway.routes.voices",
     "serve_app.gateway.routes.speech_sessions -> serve_app.gateway.routes.speech",
 }
-KNOWN_FILES: set[str] = {
-    "serve_app/cli/doctor.py",
-    "serve_app/cli/main.py",
-}
-KNOWN_FUNCTIONS: set[str] = {
-    "serve_app/cli/main.py:bulk",
-}
+KNOWN_FILES: set[str] = set()
+KNOWN_FUNCTIONS: set[str] = set()
 KNOWN_NAMES: set[str] = {
     "Pace",
 }
 KNOWN_CYCLES: set[str] = set()
-KNOWN_LEVELS = 10
+KNOWN_LEVELS = 8
 
 
 def by_path(module: Module) -> str:

@@ -32,7 +32,11 @@ class Socket:
     """The client's side of one WebSocket."""
 
     def __init__(
-        self, bench: Bench, headers: Mapping[str, str] | None = None, path: str = "/v1/audio/speech/stream"
+        self,
+        bench: Bench,
+        headers: Mapping[str, str] | None = None,
+        path: str = "/v1/audio/speech/stream",
+        address: str = "127.0.0.1",
     ) -> None:
         self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._to_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -46,6 +50,7 @@ class Socket:
             ],
             "extensions": {"websocket.http.response": {}},
             "subprotocols": [],
+            "client": (address, 40000),
         }
         self._to_server.put_nowait({"type": "websocket.connect"})
         app = bench.api(scope, self._to_server.get, self._to_client.put)  # type: ignore[arg-type]
@@ -352,6 +357,64 @@ async def test_silent_sessions_are_bounded_and_give_their_places_back() -> None:
         socket.leave()
         await socket.over()
     assert (await conversation(bench, CONFIG, text(FIRST), DONE))[-1] == 1000
+
+
+AWAY = "192.0.2.1"
+CLIENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "address": ({"address": AWAY}, {"address": "192.0.2.2"}),
+    "behind HAProxy": ({"headers": {"x-motet-client": AWAY}}, {"headers": {"x-motet-client": "192.0.2.2"}}),
+    "behind HAProxy, this machine": (
+        {"headers": {"x-motet-client": AWAY}},
+        {"headers": {"x-motet-client": "127.0.0.1"}},
+    ),
+    "key": (
+        {"headers": {"authorization": "Bearer key"}, "address": AWAY},
+        {"headers": {"authorization": "Bearer other"}, "address": AWAY},
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), CLIENTS.values(), ids=CLIENTS)
+def test_one_client_cannot_hold_all_sessions(one: dict[str, Any], other: dict[str, Any]) -> None:
+    async def test() -> None:
+        digests = (
+            tuple(hashlib.sha256(key).hexdigest() for key in (b"key", b"other")) if "authorization" in str(one) else ()
+        )
+        arrival = ArrivalSettings(max_sessions=10, max_sessions_per_client=2)
+        bench = Bench(speech=SpeechSettings(arrival=arrival), security=SecuritySettings(api_key_sha256=digests))
+        silent = [Socket(bench, **one), Socket(bench, **one)]
+        await asyncio.sleep(1)
+        events = await Socket(bench, **one).events()
+        assert (events[0]["error"]["type"], events[0]["error"]["code"]) == ("rate_limit_error", "too_many_sessions")
+        assert "This client has 2" in events[0]["error"]["message"]
+        assert events[-1] == 1013
+        others = [Socket(bench, **other), Socket(bench, **other)]
+        await asyncio.sleep(1)
+        for socket in [*silent, *others]:
+            socket.leave()
+            await socket.over()
+        again = Socket(bench, **one)
+        for message in (CONFIG, text(FIRST), DONE):
+            again.send(**message)
+        assert (await again.events())[-1] == 1000
+
+    run(test)
+
+
+@pytest.mark.parametrize(("most", "address"), [(None, AWAY), (2, "127.0.0.1"), (2, "::1")])
+def test_a_client_may_hold_all_sessions_without_a_bound_or_on_this_machine(most: int | None, address: str) -> None:
+    async def test() -> None:
+        arrival = ArrivalSettings(max_sessions=5, max_sessions_per_client=most)
+        bench = Bench(speech=SpeechSettings(arrival=arrival))
+        silent = [Socket(bench, address=address) for _ in range(5)]
+        await asyncio.sleep(1)
+        error = (await Socket(bench, address=address).events())[0]["error"]
+        assert "5 speech sessions are open" in error["message"]
+        for socket in silent:
+            socket.leave()
+            await socket.over()
+
+    run(test)
 
 
 BAD: dict[str, tuple[list[str], str, int]] = {

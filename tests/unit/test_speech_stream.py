@@ -24,9 +24,10 @@ from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.admission import Admission, Ticket
 from serve_app.gateway.settings import PacingSettings
+from serve_app.gateway.speech.models import FallbackVoice
 from serve_app.gateway.speech.pacing import MOST_FACTOR
 from serve_app.gateway.speech.piece_cache import PieceCache
-from serve_app.gateway.speech.plan import FallbackVoice, SpeechPlan
+from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.resume import START, ResumePoint, resume_point
 from serve_app.gateway.speech.source_map import SourcePosition
 from serve_app.gateway.speech.stream import SpeechStream

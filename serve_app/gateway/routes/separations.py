@@ -24,7 +24,8 @@ from deployments.errors import MotetError, fail, quoted
 from deployments.settings import SeparationSettings, StrictModel
 from deployments.tasks.separation import Merged, SeparationTask, default_overlap_seconds
 from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
-from serve_app.gateway.errors import ModelName, validated
+from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import ModelName
 from serve_app.gateway.service import service_of
 from serve_app.gateway.sse import event
 from serve_app.gateway.stem_archive import StemArchive
