@@ -66,9 +66,7 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions, CaptureOptions):
     language: Annotated[Literal["", "en", "pt", "fr", "de"], "The language of voices whose name gives none."] = ""
     chunk_frames: Annotated[int, Bounds(least=64, most=512), "Mel frames of 10.7 ms in a chunk of audio."] = 64
     step_ms: Annotated[
-        float,
-        Bounds(above=0),
-        "The target duration of a step. Requests that arrive wait until it ends.",
+        float, Bounds(above=0), "The target duration of a step. Requests that arrive wait until it ends."
     ] = 500.0
     solver_steps: Annotated[int | None, Bounds(least=1, most=64)] = None
     temperature: Annotated[float | None, Bounds(least=0, most=2)] = None
