@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cluster.bulk.settings import BulkSettings
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines import sources
 from deployments.replica.base import ReplicaSettings
 from deployments.settings import PieceSettings, SeparationSettings, StrictModel, WindowSettings

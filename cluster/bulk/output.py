@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cluster.bulk.results import OUTPUT
 from cluster.bulk.store import FOLDER, cut_to_bytes, replacing, write_whole
-from deployments.audio.encode import FORMATS
+from deployments.audio.formats import FORMATS
 from deployments.engines.registry import Task
 from deployments.errors import fail
 

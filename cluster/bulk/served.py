@@ -31,7 +31,7 @@ from cluster.bulk.results import MILLI_DIGITS, Outcome, RowResult, digest_of, ro
 from cluster.bulk.row import read_recording
 from cluster.bulk.sound import WITH_LENGTH, length_of, with_length
 from cluster.bulk.workers import RenderedBatch, rendered_batch
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.errors import Failure, Kind, MotetError, as_failure
 from deployments.text.languages import code_of
 

@@ -39,7 +39,8 @@ from cluster.bulk.store import FOLDER, JobStore, part_bytes
 from cluster.bulk.workers import RenderedBatch, TableWorker, Worker, check_columns, rendered_batch
 from cluster.hardware import CpuClass, CudaClass, HardwareClass, MlxClass
 from cluster.models import Model
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from deployments.audio.encode import open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines import registry
 from deployments.engines.protocols import (
     AudioChunk,

@@ -15,7 +15,7 @@ import pytest
 
 from cluster.models import Model
 from deployments.audio.decode import decode_all
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, pack
