@@ -225,7 +225,7 @@ def test_an_int8_convolution_is_nearly_the_float_one(dilation: int) -> None:
 @pytest.mark.parametrize(
     ("device", "options", "message"),
     [("cpu", {"precision": "int4"}, "precision: float32 or int8"), ("cpu", {"precison": "int8"}, "The only one"),
-     ("cuda", {"precision": "int8"}, "cpu placement"), ("mlx", {}, "cpu or cuda")],
+     ("cuda", {"precision": "int8"}, "runs on a CPU only"), ("mlx", {}, "cpu or cuda")],
 )  # fmt: skip
 def test_a_wrong_option_is_refused(device: str, options: dict[str, Any], message: str, folder: Path) -> None:
     with pytest.raises(MotetError, match=message):

@@ -18,7 +18,7 @@ from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, unpack
 from deployments.settings import ArrivalSettings, PieceSettings
 from deployments.tasks.in_process_speech import BatchedClient, speak_here
-from deployments.tasks.speech import pace_of, speak
+from deployments.tasks.speech import speak, split_speed
 from deployments.tasks.voice_choice import choose_voice, mark_speakers, speaker_marker
 from deployments.text.sources import ArrivingText
 from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, ToneUtterance, tone
@@ -97,8 +97,7 @@ async def test_a_reader_that_leaves_costs_one_request() -> None:
 
 @pytest.mark.parametrize(("speed", "own", "tempo"), [(1, 1, 1), (0.25, 0.5, 0.5), (4, 2, 2), (1.7, 1.7, 1)])
 def test_the_model_goes_as_far_as_it_can(speed: float, own: float, tempo: float) -> None:
-    pace = pace_of(speed, TRAITS)
-    assert (pace.speed, pace.tempo) == (own, tempo)
+    assert split_speed(speed, TRAITS) == (own, tempo)
 
 
 @pytest.mark.parametrize("speed", [0.25, 0.5, 1.0, 3.0, 4.0])

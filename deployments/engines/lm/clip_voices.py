@@ -115,7 +115,6 @@ def split_language(voice: str, names: Collection[str], languages: Collection[str
 
 
 def _clips_in(folder: Path) -> list[Path]:
-    """The usable clips, sorted by name."""
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() == ".wav")
     return [file for file in files if _is_usable(file)]
 

@@ -31,7 +31,6 @@ from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
-from serve_app.gateway.speech.session import session_messages
 from serve_app.gateway.speech.stream import SpeechStream
 
 router = APIRouter()
@@ -164,7 +163,7 @@ async def _speak(websocket: WebSocket, plan: SpeechPlan, text: ArrivingText, tic
     await text.take(0, 1)  # the stream's time begins with the first words
     service = service_of(websocket)
     stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder)
-    async with aclosing(session_messages(stream, plan)) as messages:
+    async with aclosing(stream.messages()) as messages:
         async for message in messages:
             if isinstance(message, bytes):
                 await websocket.send_bytes(message)
