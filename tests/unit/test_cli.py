@@ -1,4 +1,4 @@
-"""The `motet` command: what it writes, what it prints, how it ends, and what it leaves alone."""
+"""The `motet` command: output files, printed text, exit statuses, and files that it must not change."""
 
 from __future__ import annotations
 
