@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import numpy as np
-
 from cluster.hardware import HardwareClass
 from cluster.models import Model, find_model
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from deployments.audio.encode import FORMATS, AudioFormat, header_of, open_encoder
 from deployments.engines import registry, sources
 from deployments.engines.protocols import (
     EngineSpec,
@@ -34,7 +32,7 @@ from serve_app.config import AppConfig
 STDOUT = Path("-")
 
 Progress = Callable[[int, int], None]
-"""Told how much of the whole is done, and the whole."""
+"""Called with how much is done, and with the whole."""
 
 
 # --- Models
@@ -96,19 +94,19 @@ class Output:
 
 @contextmanager
 def output(path: Path) -> Iterator[Output]:
-    """Where a result goes. A file appears, or changes, only when all of it is there; `-` is standard output."""
+    """Where a result goes. A file appears, or changes, only once it is complete. `-` is standard output."""
     if path == STDOUT:
         yield Output(sys.stdout.buffer, rewritable=False)
         sys.stdout.buffer.flush()
     elif path.exists() and not path.is_file():
-        with _opened(path, "wb", path) as file:  # a device or a pipe, which nothing may replace
+        with _opened(path, "wb", path) as file:  # a device or a pipe cannot be replaced
             yield Output(file, rewritable=False)
     else:
         yield from _replacing(path)
 
 
 def _replacing(path: Path) -> Iterator[Output]:
-    whole = path.resolve()  # a link stays, and what it points to changes
+    whole = path.resolve()  # a link stays, and its target changes
     part = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}.part")
     file = _opened(part, "xb", path)
     try:
@@ -146,23 +144,18 @@ class SoundWriter:
         self._samples += samples.shape[-1]
         self._to.file.write(self._encoder.encode(samples))
         if not self._to.rewritable:
-            self._to.file.flush()  # somebody may be listening
+            self._to.file.flush()  # a player may be reading the pipe
 
     def finish(self) -> None:
-        """Ends the sound, and puts its length into the header where the format has a place for it."""
+        """Ends the file, and writes its length into the header where the format has a field for it."""
         self._to.file.write(self._encoder.finish())
         if self._to.rewritable:
             self._to.file.seek(0)
-            self._to.file.write(self._header())
+            self._to.file.write(header_of(*self._layout, self._samples))
 
     def close(self) -> None:
         """Frees the codec."""
         self._encoder.close()
-
-    def _header(self) -> bytes:
-        form, sample_rate, channels = self._layout
-        with closing(open_encoder(form, sample_rate, channels, total_samples=self._samples)) as encoder:
-            return encoder.encode(np.zeros((channels, 0), np.float32))
 
 
 @contextmanager

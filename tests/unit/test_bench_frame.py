@@ -280,7 +280,7 @@ def test_spread_interpolates() -> None:
 
 
 def test_spread_of_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no values"):
         spread([])
 
 

@@ -160,12 +160,12 @@ def test_a_mixture_of_voices_has_one_way_to_be_written(wanted: str, own: str) ->
     ("wanted", "message"),
     [
         ("ada+nobody", "no voice 'nobody'"),
-        ("ada++bo", "not a mixture"),
-        ("ada(-1)", "not a mixture"),
-        ("ada(0)", "not a mixture"),
-        ("ada(2", "not a mixture"),
-        ("", "not a mixture"),
-        ("+".join(["ada"] * 9), "at most 8"),
+        ("ada++bo", "not a voice or a mixture"),
+        ("ada(-1)", "not a voice or a mixture"),
+        ("ada(0)", "not a voice or a mixture"),
+        ("ada(2", "not a voice or a mixture"),
+        ("", "not a voice or a mixture"),
+        ("+".join(["ada"] * 9), "may have 8"),
     ],
 )
 def test_a_mixture_that_cannot_be_read_says_why(wanted: str, message: str) -> None:
