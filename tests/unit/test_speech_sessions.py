@@ -462,7 +462,7 @@ def test_a_text_without_words_is_told_as_post_tells_it(words: str) -> None:
         bench = Bench()
         events = await conversation(bench, CONFIG, text(words), DONE)
         assert events[0]["error"] == (await bench.speak(input=words)).json()["error"]
-        assert events[0]["error"]["message"] == "The input has nothing to say. Send some words."
+        assert events[0]["error"]["message"] == "The input has no words to speak. Send some words."
 
     run(test)
 
