@@ -58,7 +58,7 @@ from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
 from deployments.settings import PieceSettings, StepSettings
 from deployments.tasks.in_process_speech import speak_here
-from deployments.tasks.speech import no_sound, nothing_to_say
+from deployments.tasks.speech import no_sound, no_words
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import BulkOptions, job_of, places_for
@@ -223,7 +223,7 @@ def test_a_row_of_which_the_model_makes_no_sound_is_the_error_that_a_service_ans
     outcomes = renderer_of(job, Mute(reason)).render(
         [item_of(row, job) for row in rows_of(["你好", "..."])], [None] * 2
     )
-    assert outcomes == [no_sound(reason).failure, nothing_to_say().failure]
+    assert outcomes == [no_sound(reason).failure, no_words().failure]
 
 
 class Watched:

@@ -1,4 +1,4 @@
-"""The `motet` command: what it writes, what it prints, how it ends, and what it leaves alone."""
+"""The `motet` command: output files, printed text, exit statuses, and files that it must not change."""
 
 from __future__ import annotations
 
@@ -409,7 +409,7 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
         (["say", "Hi", "-o", "no/where.wav"], 1, "motet: no/where.wav cannot be written: No such file or directory."),
         (["say", "Hi", "--voice", "nobody"], 1, "motet: There is no voice 'nobody'. Voices: heart"),
         (["say", "Hi", "--model", "nsnet2"], 1, "motet: There is no speech model 'nsnet2'. Models: hibari."),
-        (["say", "  ...  "], 1, "motet: The input has nothing to say."),
+        (["say", "  ...  "], 1, "motet: The input has no words to speak."),
         (["transcribe", "no.wav"], 2, "There is no file 'no.wav'."),
         (["transcribe", "."], 2, "There is no file '.'."),
         (["transcribe", "text.txt"], 1, "motet: The file is not audio that this service reads; it looks like text."),

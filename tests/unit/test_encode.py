@@ -1,4 +1,4 @@
-"""Six formats, each one continuous stream."""
+"""Six formats, each as one continuous stream."""
 
 from __future__ import annotations
 

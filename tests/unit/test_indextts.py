@@ -30,7 +30,7 @@ from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, Vo
 from deployments.errors import MotetError
 from tests.load import indextts_package
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip
-from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.forced_path import ForcedPath
 from tests.unit.indextts_models import RATE, write_tiny
 from tests.unit.speech_engine_properties import (
     Int8Properties,

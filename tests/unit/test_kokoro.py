@@ -25,7 +25,7 @@ from deployments.engines.protocols import EngineSpec, RecognitionOptions, Sample
 from deployments.errors import MotetError
 from serve_app.bench.word_error_rate import word_error_rate
 from tests.load import kokoro_package
-from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.forced_path import ForcedPath
 from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
 
 ALPHABET = " !,.?;:AIOWYbdfhijklmnprstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧˈˌθᵊ"

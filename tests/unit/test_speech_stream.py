@@ -1,4 +1,4 @@
-"""One speech request with a model that is late: what is said by whom, what is told, and what a client that comes back hears."""
+"""One speech request with a model that is late: audio, voices, events, and what a client gets after it reconnects."""
 
 from __future__ import annotations
 

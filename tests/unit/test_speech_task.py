@@ -1,4 +1,4 @@
-"""A text is spoken whole, in order, in bounded requests, at any speed."""
+"""A text is spoken completely, in order, in bounded requests, at any speed."""
 
 from __future__ import annotations
 
@@ -160,12 +160,12 @@ def test_a_mixture_of_voices_has_one_way_to_be_written(wanted: str, own: str) ->
     ("wanted", "message"),
     [
         ("ada+nobody", "no voice 'nobody'"),
-        ("ada++bo", "not a mixture"),
-        ("ada(-1)", "not a mixture"),
-        ("ada(0)", "not a mixture"),
-        ("ada(2", "not a mixture"),
-        ("", "not a mixture"),
-        ("+".join(["ada"] * 9), "at most 8"),
+        ("ada++bo", "not a voice or a mixture"),
+        ("ada(-1)", "not a voice or a mixture"),
+        ("ada(0)", "not a voice or a mixture"),
+        ("ada(2", "not a voice or a mixture"),
+        ("", "not a voice or a mixture"),
+        ("+".join(["ada"] * 9), "may have 8"),
     ],
 )
 def test_a_mixture_that_cannot_be_read_says_why(wanted: str, message: str) -> None:
@@ -201,7 +201,7 @@ def test_every_piece_of_a_script_says_whose_it_is_where_the_model_has_speakers()
     assert mark_speakers(pieces, pair, "ada,bo") == ("Speaker 2: One.", "Speaker 2: Two.", "Speaker 1: Three.")
     with pytest.raises(MotetError, match="Speaker 2"):
         mark_speakers(pieces, pair, "ada")
-    with pytest.raises(MotetError, match="nothing to say"):
+    with pytest.raises(MotetError, match="no words to speak"):
         mark_speakers(("Speaker 1:",), pair, "ada")
 
 

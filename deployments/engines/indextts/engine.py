@@ -120,7 +120,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         self.networks, self.options = networks, options
         self._reader = IndexTextReader(folder, config.decoder.max_text_tokens)
         self._clip_encoder = ClipEncoder(folder, config, device)
-        self._clips = ClipVoices(folder, self._listen, rate=config.sample_rate, most=options.voices_kept)
+        self._clips = ClipVoices(folder, self._encode, rate=config.sample_rate, most=options.voices_kept)
         files = (folder / "voices").glob("*.safetensors")
         self._prepared = {file.stem: self._voice(prepared(file, device)) for file in files}
         self._sampling = Sampling(options.temperature, options.top_p, options.top_k)
@@ -137,7 +137,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             voices[0].id if voices else "",
             SLOWEST,
             FASTEST,
-            clones=self._clip_encoder.here,
+            clones=self._clip_encoder.available,
             instruction_words=emotions.NAMES,
         )
 
@@ -158,16 +158,16 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
     @property
     def _names(self) -> list[str]:
         """The voices of the folder: encoded ones, and clips if they can be encoded."""
-        return sorted({*self._prepared, *(self._clips.names if self._clip_encoder.here else ())})
+        return sorted({*self._prepared, *(self._clips.names if self._clip_encoder.available else ())})
 
     def _named(self, name: str) -> IndexVoice:
         return self._prepared[name] if name in self._prepared else self._clips.of_name(name)
 
-    def _listen(self, clip: Samples, rate: int) -> IndexVoice:
-        return self._voice(self._clip_encoder.hear(clip, rate))
+    def _encode(self, clip: Samples, rate: int) -> IndexVoice:
+        return self._voice(self._clip_encoder.encode(clip, rate))
 
-    def _voice(self, heard: ClipFeatures) -> IndexVoice:
-        return voice_of(heard, self.networks.front, self.networks.sound)
+    def _voice(self, features: ClipFeatures) -> IndexVoice:
+        return voice_of(features, self.networks.front, self.networks.sound)
 
     def first_cost(self, request: SpeechRequest) -> float:
         """Characters: pieces of equal length end together, and then share the batches of the synthesis."""

@@ -54,14 +54,14 @@ def prepared(file: Path, device: str) -> ClipFeatures:
     return ClipFeatures(tensors["style"], tensors["features"], tensors["mel"])
 
 
-def voice_of(heard: ClipFeatures, front: Any, sound: AcousticNetworks) -> IndexVoice:
+def voice_of(clip: ClipFeatures, front: Any, sound: AcousticNetworks) -> IndexVoice:
     """The voice for a clip's features."""
-    features, size = heard.features[None], torch.tensor([heard.features.shape[-1]])
+    features, size = clip.features[None], torch.tensor([clip.features.shape[-1]])
     return IndexVoice(
-        style=heard.style,
+        style=clip.style,
         emotion=front.get_emovec(features, size)[0],
-        mel=heard.mel,
-        condition=sound.stretched(heard.features, heard.mel.shape[-1]),
+        mel=clip.mel,
+        condition=sound.stretched(clip.features, clip.mel.shape[-1]),
     )
 
 
@@ -72,7 +72,7 @@ class ClipEncoder:
         self._folder, self._config, self._device = folder, config, device
 
     @property
-    def here(self) -> bool:
+    def available(self) -> bool:
         """Whether the folder has these networks."""
         return all((self._folder / f"{name}.safetensors").is_file() for name in ("speaker", "semantic", "statistics"))
 
@@ -90,10 +90,10 @@ class ClipEncoder:
     def _statistics(self) -> dict[str, Tensor]:
         return package_networks.weights_of(self._folder, "statistics", self._device)
 
-    def hear(self, clip: Samples, rate: int) -> ClipFeatures:
+    def encode(self, clip: Samples, rate: int) -> ClipFeatures:
         """The features of a mono clip at `rate` Hz; of a longer clip the first 15 s. Raises `MotetError`: invalid for a clip
         that is too short, unsupported if the folder lacks the networks."""
-        if not self.here:
+        if not self.available:
             raise fail(
                 "unsupported",
                 "This model's folder has no networks to encode clips.",

@@ -46,7 +46,7 @@ from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
 from deployments.engines.sopro.text import LANGUAGES, SoproTextEncoder, SoproTokenizer
 from deployments.engines.sopro.vocoder import SoproVocoder, VocoderFrames, VocoderState
-from deployments.engines.sopro.voices import WARM_UP_FRAMES, SoproNetworks, SoproVoice, listen
+from deployments.engines.sopro.voices import WARM_UP_FRAMES, SoproNetworks, SoproVoice, encode_clip
 from deployments.engines.speech import SILENCE
 from deployments.errors import fail
 
@@ -124,7 +124,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         self._tokenizer = tokenizer
         self._clips = ClipVoices(
             folder,
-            lambda clip, rate: listen(self.networks, clip, rate),
+            lambda clip, rate: encode_clip(self.networks, clip, rate),
             rate=config.sample_rate,
             most=options.voices_kept,
         )

@@ -57,7 +57,7 @@ class SoproNetworks:
     mel_std: Tensor
 
 
-def listen(networks: SoproNetworks, clip: Samples, rate: int) -> SoproVoice:
+def encode_clip(networks: SoproNetworks, clip: Samples, rate: int) -> SoproVoice:
     """The voice of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for a clip that is too short."""
     config = networks.config
     wav = resample(torch.tensor(clip), rate, config.sample_rate).clamp(-1, 1)

@@ -77,7 +77,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
             inputs = networks.frame_inputs(self.cache)
             self.captured = captured_step(self._frame, inputs, options, options.slots, self.cache, device)
 
-    def hear(self, clip: Tensor) -> Tensor:
+    def encode_clip(self, clip: Tensor) -> Tensor:
         """The embeddings (frames, dim) of the clip's beginning. Raises `MotetError` (invalid) for a clip that is too
         short."""
         rate = self.config.sample_rate
