@@ -110,7 +110,7 @@ async def speak(
     if progress.last_chunk and not progress.last_chunk.last:
         yield replace(progress.last_chunk, samples=progress.last_chunk.samples[:0], text="", last=True)
     if first == 0 and not progress.has_sound:
-        raise no_sound(progress.finish_reason) if text.pieces else nothing_to_say()
+        raise no_sound(progress.finish_reason) if text.pieces else no_words()
 
 
 def _divided(request: SpeechRequest, store: PieceStore | None) -> tuple[list[AudioChunk], SpeechRequest]:
@@ -144,9 +144,9 @@ class _Progress:
         return self.last_chunk
 
 
-def nothing_to_say() -> MotetError:
+def no_words() -> MotetError:
     """The error for an input without a word."""
-    return fail("invalid", "The input has nothing to say.", "Send some words.", param="input", code="empty_input")
+    return fail("invalid", "The input has no words to speak.", "Send some words.", param="input", code="empty_input")
 
 
 def no_sound(reason: FinishReason) -> MotetError:

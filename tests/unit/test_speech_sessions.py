@@ -1,4 +1,4 @@
-"""A WebSocket that takes a text while it is written and sends its sound, over stand-ins. No Ray, no network; the clock jumps."""
+"""The WebSocket that takes text while it is written and sends audio, over stand-ins. No Ray, no network; the clock jumps."""
 
 from __future__ import annotations
 
@@ -462,7 +462,7 @@ def test_a_text_without_words_is_told_as_post_tells_it(words: str) -> None:
         bench = Bench()
         events = await conversation(bench, CONFIG, text(words), DONE)
         assert events[0]["error"] == (await bench.speak(input=words)).json()["error"]
-        assert events[0]["error"]["message"] == "The input has nothing to say. Send some words."
+        assert events[0]["error"]["message"] == "The input has no words to speak. Send some words."
 
     run(test)
 

@@ -1,4 +1,4 @@
-"""One speech request with a model that is late: what is said by whom, what is told, and what a client that comes back hears."""
+"""One speech request with a model that is late: audio, voices, events, and what a client gets after it reconnects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from cluster.models import Model
 from deployments.audio.decode import decode_all
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, pack

@@ -1,4 +1,4 @@
-"""A text is spoken whole, in order, in bounded requests, at any speed."""
+"""A text is spoken completely, in order, in bounded requests, at any speed."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_every_piece_of_a_script_says_whose_it_is_where_the_model_has_speakers()
     assert mark_speakers(pieces, pair, "ada,bo") == ("Speaker 2: One.", "Speaker 2: Two.", "Speaker 1: Three.")
     with pytest.raises(MotetError, match="Speaker 2"):
         mark_speakers(pieces, pair, "ada")
-    with pytest.raises(MotetError, match="nothing to say"):
+    with pytest.raises(MotetError, match="no words to speak"):
         mark_speakers(("Speaker 1:",), pair, "ada")
 
 

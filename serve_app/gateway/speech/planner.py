@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
 
 from deployments.engines.protocols import SpeechRequest, SpeechTraits, VoiceReference
 from deployments.errors import fail
 from deployments.settings import PieceSettings
-from deployments.tasks.speech import nothing_to_say
+from deployments.tasks.speech import no_words
 from deployments.tasks.voice_choice import choose_voice, mark_speakers, speaker_marker
 from deployments.text.segmentation import cut_into_pieces
 from deployments.text.sources import ArrivingText, PieceSource, WholeText
@@ -18,19 +17,10 @@ from serve_app.gateway.settings import PRESETS, SpeechSettings
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.models import SpeechModels
 from serve_app.gateway.speech.plan import SpeechPlan
+from serve_app.gateway.voice_store import VoiceStore
 
 LONG_TEXT_CHARACTERS = 250
 """Cutting a longer text can take more than a few milliseconds, so it is not done on the event loop."""
-
-
-class UploadedVoices(Protocol):
-    """The voices that clients uploaded (`VoiceStore`)."""
-
-    def is_id(self, name: str) -> bool:
-        """Whether a name has the form of an uploaded voice's id."""
-
-    def reference(self, owner: str, id: str) -> VoiceReference:
-        """An owner's voice as a clip. Reads a file. Raises `MotetError` (not_found)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +39,7 @@ class SpeechPlanner:
     use."""
 
     models: SpeechModels
-    voices: UploadedVoices
+    voices: VoiceStore
     settings: SpeechSettings
 
     async def plan_whole(self, fields: SpeechFields, text: str, owner: str) -> SpeechPlan:
@@ -118,5 +108,5 @@ class SpeechPlanner:
 def _cut(text: str, settings: PieceSettings, chosen: ChosenVoice) -> tuple[str, ...]:
     pieces = cut_into_pieces(text, settings)
     if not pieces:
-        raise nothing_to_say()
+        raise no_words()
     return mark_speakers(pieces, chosen.traits, chosen.voice)

@@ -25,18 +25,20 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from deployments.audio.encode import FORMATS, Encoder, open_encoder
+from deployments.audio.encode import Encoder, open_encoder
+from deployments.audio.formats import FORMATS
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples, SpeechRequest
 from deployments.tasks.speech import speak
 from deployments.text.sources import PieceSource, WithoutMarks
 from serve_app.gateway.request_timing import Recorder, Timeline
 from serve_app.gateway.routing.admission import Ticket
+from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.speech import events
 from serve_app.gateway.speech.events import PieceEvents, PieceStart
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.playback import Frame, PlaybackBuffer
-from serve_app.gateway.speech.replica_client import ReplicaClient, ReplicaStreams
+from serve_app.gateway.speech.replica_client import ReplicaClient
 from serve_app.gateway.speech.resume import START, ResumePoint
 from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span
 from serve_app.gateway.sse import event
@@ -57,7 +59,7 @@ class SpeechStream:
     def __init__(
         self,
         plan: SpeechPlan,
-        replicas: ReplicaStreams,
+        directory: ModelDirectory,
         cache: PieceCache,
         ticket: Ticket,
         recorder: Recorder,
@@ -66,7 +68,7 @@ class SpeechStream:
     ) -> None:
         self.timeline = Timeline()
         self._plan = plan
-        self._replicas = replicas
+        self._directory = directory
         self._cache = cache
         self._ticket = ticket
         self._recorder = recorder
@@ -87,7 +89,7 @@ class SpeechStream:
         self._reported_trouble = self._trouble
         self._text = AwaitedText(plan.text, self._playback, ticket)
         speed = plan.request.speed
-        self._client = ReplicaClient(replicas, plan.model, self.timeline, speed, ticket, self._playback)
+        self._client = ReplicaClient(directory, plan.model, self.timeline, speed, ticket, self._playback)
 
     @property
     def placement(self) -> str | None:
@@ -208,7 +210,7 @@ class SpeechStream:
         return speak(
             SpeechRequest((), other.voice, plan.request.speed, plan.request.seed),
             other.traits,
-            ReplicaClient(self._replicas, other.model, self.timeline, plan.request.speed),
+            ReplicaClient(self._directory, other.model, self.timeline, plan.request.speed),
             text=WithoutMarks(self._text) if plan.traits.most_speakers > 1 else self._text,
             max_request_seconds=plan.max_request_seconds,
             first=piece,
