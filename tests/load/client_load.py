@@ -1,4 +1,4 @@
-"""Clients that ask a service again and again, and try once more after a failure."""
+"""Clients that send requests in a loop, and retry once after a failure."""
 
 from __future__ import annotations
 

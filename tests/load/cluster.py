@@ -1,4 +1,4 @@
-"""A cluster on this machine: its first node is lost and comes back, another is lost under load, and replicas follow the load.
+"""A cluster on this machine: its first node is lost and returns, another is lost under load, and replicas follow the load.
 
 The engine is mostly the simulated one, whose steps take a set time and little of a core, so what is measured is everything
 around it. Ray cannot tell the nodes from machines, but they share this one's cores, and new ones need no minutes to boot.

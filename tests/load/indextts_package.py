@@ -1,4 +1,4 @@
-"""IndexTTS's own package, as the thing to compare with, and folders of seeded random weights for it and for ours.
+"""IndexTTS's own package for comparison, and folders of seeded random weights for it and for our engine.
 
 The package imports librosa for reading files and mel filters, and OmegaConf for its configuration. Where they are missing,
 stand-ins do what it needs of them.

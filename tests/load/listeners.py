@@ -1,4 +1,4 @@
-"""Listeners who come one after the other and play in real time, and how many of them never hear a gap.
+"""Listeners that arrive one after the other and play in real time, and how many hear no gap.
 
 An engine is driven as a replica drives it: whoever waits when a step ends is chosen for the next one by `scheduling.choose`,
 and is not made further ahead of its player than the service makes it.

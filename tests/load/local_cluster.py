@@ -1,4 +1,4 @@
-"""A cluster of several Ray nodes on this machine, which Ray cannot tell from several machines.
+"""A cluster of several Ray nodes on this machine, which Ray treats as several machines.
 
 Nodes join as machines do. Or a fleet of them comes and goes as Ray's autoscaler decides, which starts processes here instead
 of renting machines. With a Redis beside it the first node can be lost and come back. Nothing outside this cluster is

@@ -1,4 +1,4 @@
-"""Sopro's own package, as the thing to compare with, and folders of seeded random weights for it and for ours.
+"""Sopro's own package for comparison, and folders of seeded random weights for it and for our engine.
 
 The package needs torchaudio for mel filters and resampling only. Where torchaudio is missing, a stand-in gives it ours.
 """

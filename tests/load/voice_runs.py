@@ -1,4 +1,4 @@
-"""Runs of streams, of ours and of a package, and how long they took."""
+"""Runs of streams, of our engine and of a package, and their times."""
 
 from __future__ import annotations
 

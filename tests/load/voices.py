@@ -1,4 +1,4 @@
-"""Voices at full size beside their own packages: the same weights, text, sampling and machine, turn by turn.
+"""Voices at full size beside their own packages: the same weights, text, sampling and machine, in turn.
 
 The packages serve one stream at a time; our engine steps many as one batch. Both run in this process, without HTTP, each
 with the settings that suit it best here. Weights are seeded random numbers where none can be had: speed does not depend on

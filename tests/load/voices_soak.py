@@ -1,4 +1,4 @@
-"""How the memory of an engine grows under load."""
+"""The growth of an engine's memory under load."""
 
 from __future__ import annotations
 

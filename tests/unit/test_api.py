@@ -1,4 +1,4 @@
-"""The HTTP application over stand-ins: what is answered, in which shape, and what is closed. No Ray, no network."""
+"""The HTTP application over stand-ins for replicas: statuses, shapes, and what is closed. No Ray, no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks' frame: a report must not be able to look better than what was measured."""
+"""The frame of the benchmarks: a report never looks better than the measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The captured-step runner: its bookkeeping with a backend that only remembers, and one small real compile."""
+"""The runner of captured steps: its bookkeeping with a recording backend, and one small real compilation."""
 
 from __future__ import annotations
 

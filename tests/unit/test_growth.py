@@ -1,4 +1,4 @@
-"""Whatever a client writes into whichever field, the work for it is bounded or grows no faster than the input."""
+"""The work for any field of a request is bounded, or grows at most linearly with the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IndexTTS's language model: what is said together is said alone, and is what the model's own package says.
+"""IndexTTS's language model: a batch equals single steps and the model's own package.
 
 The package's licence makes it an extra. The language model needs nothing of it, so where it is not installed, the codes are
 those that it said once.

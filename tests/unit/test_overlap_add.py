@@ -1,4 +1,4 @@
-"""Chunks that nobody changed are joined into the recording they were cut from, for every plan and every tail."""
+"""Unchanged chunks are joined to the original recording, for every plan and every tail length."""
 
 from __future__ import annotations
 

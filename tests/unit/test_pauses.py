@@ -1,4 +1,4 @@
-"""Pauses of a stream in which there is nothing to say: its sound is not late then. The clock jumps."""
+"""Pauses in which no text is available: audio is not late then. The clock jumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stream between an engine and a socket, on a clock that jumps to whatever happens next."""
+"""A stream between an engine and a socket, with a clock that jumps to the next event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is quantised is measured on both sides, and kept only when it is good enough."""
+"""Quantisation is measured before and after, and a result is kept only if it is good enough."""
 
 from __future__ import annotations
 

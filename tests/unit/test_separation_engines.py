@@ -1,4 +1,4 @@
-"""What holds for every separation engine, and what holds for each.
+"""The properties of every separation engine, and of each one.
 
 `python -m tests.unit.test_separation_engines` writes the golden files anew, from what the engines return now.
 """

@@ -1,4 +1,4 @@
-"""A WebSocket that takes a text while it is written and sends its sound, over stand-ins. No Ray, no network; the clock jumps."""
+"""The WebSocket that takes text while it is written and sends audio, over stand-ins. No Ray, no network; the clock jumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One speech request with a model that is late: what is said by whom, what is sent, and what a client that comes back hears."""
+"""One speech request with a model that is late: audio, voices, events, and what a client gets after it reconnects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from cluster.models import Model
 from deployments.audio.decode import decode_all
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, pack
@@ -172,7 +172,7 @@ def test_a_piece_start_names_the_model_and_the_voice() -> None:
         stream = Bench({(1, 2): 3600.0}).stream(plan())
         async with aclosing(stream.encoded()) as encoded:
             starts = [piece async for _ in encoded for piece in stream.piece_starts()]
-        said = [(piece.index, piece.model, piece.voice) for piece in begun]
+        said = [(piece.index, piece.model, piece.voice) for piece in starts]
         assert said == [(0, "late", "ada"), (1, "late", "ada"), (1, "other", "bo"), (2, "other", "bo")]
 
     run(test)

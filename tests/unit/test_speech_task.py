@@ -1,4 +1,4 @@
-"""A text is spoken whole, in order, in bounded requests, at any speed."""
+"""A text is spoken completely, in order, in bounded requests, at any speed."""
 
 from __future__ import annotations
 

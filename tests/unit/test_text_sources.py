@@ -1,4 +1,4 @@
-"""A text that arrives while it is spoken: when its pieces leave, and how long they are waited for. The clock jumps."""
+"""Text that arrives while it is spoken: when its pieces are sent, and how long the source waits. The clock jumps."""
 
 from __future__ import annotations
 

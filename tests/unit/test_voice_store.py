@@ -1,4 +1,4 @@
-"""Voices of the client's own: kept by content, for their owner only, in bounds, and spoken like."""
+"""The client's own voices: stored by content, for their owner only, within limits, and used for speech."""
 
 from __future__ import annotations
 
