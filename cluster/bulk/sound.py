@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from deployments.audio.decode import AudioDecoder
-from deployments.audio.encode import AudioFormat, header_of, open_encoder
+from deployments.audio.encode import header_of, open_encoder
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import Samples
 
 WITH_LENGTH: tuple[AudioFormat, ...] = ("wav", "flac")

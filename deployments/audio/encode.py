@@ -18,8 +18,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
-from deployments.audio.formats import FORMATS as FORMATS
-from deployments.audio.formats import AudioFormat as AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.audio.resample import Resampler
 from deployments.errors import fail
 

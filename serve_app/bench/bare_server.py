@@ -19,7 +19,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from deployments.audio.encode import open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines.protocols import SpeechEngine, SpeechRequest
 from deployments.replica.base import ReplicaSettings, load_engine
 from deployments.tasks.in_process_speech import speak_here

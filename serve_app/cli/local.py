@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,18 @@ from typing import Any, BinaryIO, Literal
 
 from cluster.hardware import HardwareClass
 from cluster.models import Model, find_model
-from deployments.audio.encode import FORMATS, AudioFormat, header_of, open_encoder
+from deployments.audio.encode import header_of, open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines import registry, sources
 from deployments.engines.protocols import (
     EngineSpec,
-    RecognitionOptions,
     Samples,
 )
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.replica.malloc_trim import keep_freed_memory
-from deployments.settings import SeparationSettings, WindowSettings
+from deployments.settings import SeparationSettings
 from deployments.tasks.separation import SeparationTask, default_overlap_seconds, separate_here
-from deployments.tasks.transcription import TranscriptWindow, transcribe_here
 from serve_app.config import AppConfig
 
 STDOUT = Path("-")
@@ -164,24 +163,6 @@ def sound_file(path: Path, form: AudioFormat, sample_rate: int, channels: int) -
     with output(path) as to, closing(SoundWriter(to, form, sample_rate, channels)) as writer:
         yield writer
         writer.finish()
-
-
-# --- Transcription
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptContents:
-    """What a transcript contains, as a request to the service says it."""
-
-    temperature: float
-    timestamp_granularities: Sequence[str]
-
-
-def hear(
-    recording: bytes, options: RecognitionOptions, loaded: LoadedModel, windows: WindowSettings
-) -> Iterator[TranscriptWindow]:
-    """The transcript of each window as soon as it is there."""
-    return transcribe_here(recording, options, loaded.engine, windows)
 
 
 # --- Separation

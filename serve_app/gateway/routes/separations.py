@@ -17,7 +17,8 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from deployments.audio.chunking import plan_chunks
-from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder
+from deployments.audio.encode import Encoder, open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
 from deployments.errors import MotetError, fail, quoted

@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from deployments.audio.encode import FORMATS
+from deployments.audio.formats import FORMATS
 from deployments.tasks.speech import predicted_seconds
 from serve_app.gateway.bodies.json_bodies import read_json
 from serve_app.gateway.service import service_of

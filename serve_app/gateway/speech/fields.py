@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.settings import StrictModel
 from serve_app.gateway.fields import ModelName
 from serve_app.gateway.settings import Preset

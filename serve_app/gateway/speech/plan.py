@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import SpeechRequest, SpeechTraits
 from deployments.text.sources import PieceSource
 from deployments.text.speakers import without_marks

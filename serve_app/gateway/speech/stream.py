@@ -25,7 +25,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from deployments.audio.encode import FORMATS, Encoder, open_encoder
+from deployments.audio.encode import Encoder, open_encoder
+from deployments.audio.formats import FORMATS
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples, SpeechRequest
 from deployments.tasks.speech import speak
 from deployments.text.sources import PieceSource, WithoutMarks
