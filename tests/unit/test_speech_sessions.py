@@ -142,13 +142,13 @@ def test_every_byte_is_counted_to_a_piece(audio_format: str) -> None:
 
 
 @in_time
-async def test_instructions_that_the_model_does_not_take_are_told() -> None:
+async def test_ignored_instructions_are_reported() -> None:
     events = await conversation(Bench(), {**CONFIG, "instructions": "Whisper."}, text(FIRST), DONE)
     assert events[0]["ignored"] == ["instructions"]
     assert "ignored" not in (await conversation(Bench(), CONFIG, text(FIRST), DONE))[0]
 
 
-def test_waiting_for_the_first_words_is_no_wait_for_the_first_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_sound_is_timed_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve_app.gateway.speech.stream.Timeline", lambda: Timeline(clock=now))
 
     async def test() -> None:
@@ -165,7 +165,7 @@ def test_waiting_for_the_first_words_is_no_wait_for_the_first_sound(monkeypatch:
 
 
 @in_time
-async def test_it_sounds_as_the_same_text_sounds_that_came_at_once() -> None:
+async def test_a_session_sounds_like_the_same_text_sent_at_once() -> None:
     bench, fields = Bench(), {"voice": "bo", "speed": 3.0, "seed": 7}
     events = await conversation(bench, {**CONFIG, **fields}, *map(text, f"{FIRST} {SECOND}"), DONE)
     whole = await bench.speak(input=f"{FIRST} {SECOND}", **fields)
@@ -219,8 +219,8 @@ async def test_a_wav_is_one_file() -> None:
 
 
 @in_time
-async def test_no_message_is_longer_than_clients_take() -> None:
-    """Though a piece of the text is: here ten seconds of sound, made at once."""
+async def test_messages_are_short_enough_for_clients() -> None:
+    """Also for a piece with ten seconds of sound, made at once."""
     pieces = PieceSettings(first_piece_characters=1000, piece_characters=1000)
     words = "a" + " rain" * 199 + "."
     events = await conversation(Bench(speech=SpeechSettings(pieces=pieces)), CONFIG, text(words), DONE)
@@ -281,7 +281,7 @@ async def test_a_client_that_leaves_frees_its_place_and_its_stream() -> None:
 
 
 @in_time
-async def test_text_that_came_counts_as_queued_and_waits_for_no_engine_until_then() -> None:
+async def test_only_text_that_arrived_counts_as_queued() -> None:
     bench = Bench()
     socket = Socket(bench)
     socket.send(**CONFIG)
@@ -297,7 +297,7 @@ async def test_text_that_came_counts_as_queued_and_waits_for_no_engine_until_the
 
 
 class Silent(ToneSynthesizer):
-    """Never comes to the first sound."""
+    """Never makes a sound."""
 
     async def speak(self, request: Any) -> Any:
         await asyncio.sleep(3600)
@@ -346,7 +346,7 @@ async def test_a_session_is_refused_when_too_much_waits() -> None:
 
 
 @in_time
-async def test_silent_sessions_are_bounded_and_give_their_places_back() -> None:
+async def test_silent_sessions_are_bounded() -> None:
     bench = Bench(speech=SpeechSettings(arrival=ArrivalSettings(max_sessions=2)))
     silent = [Socket(bench), Socket(bench)]
     await asyncio.sleep(1)
@@ -440,7 +440,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
 
 
 @pytest.mark.parametrize(("messages", "code", "closed"), BAD.values(), ids=BAD.keys())
-def test_what_is_wrong_is_told(messages: list[str], code: str, closed: int) -> None:
+def test_an_invalid_message_ends_the_session_with_an_error(messages: list[str], code: str, closed: int) -> None:
     async def test() -> None:
         bench = Bench(speech=SpeechSettings(arrival=ArrivalSettings(max_characters=100, max_message_bytes=20_000)))
         socket = Socket(bench)
@@ -457,7 +457,7 @@ def test_what_is_wrong_is_told(messages: list[str], code: str, closed: int) -> N
 
 
 @pytest.mark.parametrize("words", ["", "  \n ", "... !!!"])
-def test_a_text_without_words_is_told_as_post_tells_it(words: str) -> None:
+def test_a_text_without_words_has_the_error_of_post(words: str) -> None:
     async def test() -> None:
         bench = Bench()
         events = await conversation(bench, CONFIG, text(words), DONE)
@@ -468,7 +468,7 @@ def test_a_text_without_words_is_told_as_post_tells_it(words: str) -> None:
 
 
 @pytest.mark.parametrize(("messages", "code"), [([], "no_config"), ([CONFIG], "session_idle")])
-def test_a_client_that_says_nothing_is_not_waited_for(messages: list[dict[str, str]], code: str) -> None:
+def test_a_silent_client_is_disconnected(messages: list[dict[str, str]], code: str) -> None:
     async def test() -> None:
         events = await conversation(Bench(), *messages)
         assert events[0]["error"]["code"] == code
@@ -488,7 +488,7 @@ async def test_a_session_has_a_deadline() -> None:
 
 
 @in_time
-async def test_an_engine_that_breaks_is_told_after_the_sound_before_it() -> None:
+async def test_an_engine_error_follows_the_sound_before_it() -> None:
     events = await conversation(Bench(ToneSynthesizer(failing_at=1)), CONFIG, text(f"{FIRST} {SECOND}"), DONE)
     assert kinds_of(events)[:2] == ["audio.start", "sound"]
     assert events[-2]["error"]["type"] == "server_error"

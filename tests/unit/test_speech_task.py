@@ -194,7 +194,7 @@ async def test_every_request_of_a_text_carries_the_clip_to_another_process() -> 
     np.testing.assert_array_equal(arrived.reference.samples, clip.samples)
 
 
-def test_every_piece_of_a_script_says_whose_it_is_where_the_model_has_speakers() -> None:
+def test_every_piece_of_a_script_has_its_speakers_mark() -> None:
     pieces = ("Speaker 2: One.", "Two.", "Speaker 1: Three.")
     assert mark_speakers(pieces, TRAITS, "ada") == pieces
     pair = replace(TRAITS, most_speakers=2)
