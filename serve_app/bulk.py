@@ -35,7 +35,7 @@ from cluster.bulk.served import ServiceClient, render_on_service
 from cluster.bulk.workers import RenderedBatch, TableWorker, check_columns, map_with_workers, render_on_cluster
 from cluster.hardware import HardwareClass
 from cluster.models import Model, Placement, find_model
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines.registry import Task
 from deployments.errors import fail
 from serve_app.config import AppConfig

@@ -12,12 +12,12 @@ AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
 @dataclass(frozen=True, slots=True)
 class FormatInfo:
-    """What a client sees of a format: its media type and the extension of a file, without a dot."""
+    """A format's media type, and the extension of its files without the dot."""
 
     media_type: str
     extension: str
     instant: bool = False
-    """Encoding only changes numbers, so it needs no thread of its own."""
+    """Whether encoding is so cheap that it needs no thread."""
 
 
 FORMATS: Mapping[AudioFormat, FormatInfo] = MappingProxyType(

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 import typer
 
-from deployments.tasks.transcription import TranscriptWindow
+from deployments.tasks.transcription import TranscriptWindow, transcribe_here
 from serve_app.cli.options import STDIO, Config, Language, ModelName, Recording, config_path, language_code
 from serve_app.cli.terminal import note, opened
 from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptContents:
+    """What a transcript contains. See `TranscriptRequest`."""
+
+    temperature: float
+    timestamp_granularities: Sequence[str]
 
 
 def transcribe(
@@ -45,8 +54,8 @@ def transcribe(
     settings = config_file.read_app(config_path(config))
     options = RecognitionOptions(language_code(language), prompt or None, word_times=words)
     loaded = local.load_model(settings, model, "transcription")
-    windows = local.hear(recording, options, loaded, settings.windows)
-    asked = local.TranscriptContents(0.0, ("segment", "word") if words else ("segment",))
+    windows = transcribe_here(recording, options, loaded.engine, settings.windows)
+    asked = TranscriptContents(0.0, ("segment", "word") if words else ("segment",))
     with local.output(out) as to:
         items = _as_it_comes(windows, to.file) if form == "text" else _at_once(windows, form, asked, to.file)
     wall = time.perf_counter() - started
@@ -73,7 +82,7 @@ def _as_it_comes(windows: Iterator[TranscriptWindow], file: BinaryIO) -> list[Tr
 
 
 def _at_once(
-    windows: Iterator[TranscriptWindow], form: TranscriptFormat, asked: Any, file: BinaryIO
+    windows: Iterator[TranscriptWindow], form: TranscriptFormat, asked: TranscriptContents, file: BinaryIO
 ) -> list[TranscriptWindow]:
     """Writes the same bytes as the body of a response of the service."""
     items = list(windows)

@@ -7,7 +7,6 @@ and then, is kept for ever, and headers have no length that is too much.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import resource
 from collections import Counter
@@ -18,6 +17,7 @@ from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serve_app.edge.errors import edge_error_body, edge_error_headers
+from serve_app.edge.security import is_loopback
 from serve_app.edge.settings import OTHER_FILES, EdgeSettings, edge_of
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -44,7 +44,7 @@ class Connections:
     def admit(self, connection: EdgeProtocol) -> bool:
         """Whether there is room. The one that has waited longest for its headers gives its place up when there is none."""
         most, address = self.edge.max_connections_per_address, connection.address
-        if most is not None and self._of_address[address] >= most and not _is_loopback(address):
+        if most is not None and self._of_address[address] >= most and not is_loopback(address):
             return False
         if len(self._open) >= self._most:
             oldest = next(iter(self._unknown), None)
@@ -78,13 +78,6 @@ class Connections:
 def connections() -> Connections:
     """Those of this process, which has one server."""
     return Connections(edge_of(os.environ), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # none at all
-        return False
 
 
 class EdgeProtocol(HttpToolsProtocol):

@@ -18,6 +18,8 @@ VARIABLE = "MOTET_EDGE"
 """The environment variable with the settings, as JSON."""
 FILES_A_CONNECTION = 2.5
 """HAProxy counts one open file towards the client, one towards the gateway, and the two of a pipe for every fourth."""
+CLIENT_HEADER = "x-motet-client"
+"""The header in which HAProxy passes the client's address to the gateway. It replaces one that the client sent."""
 OTHER_FILES = 512
 """Open files of a process that serves HTTP, besides those of its connections."""
 

@@ -1,4 +1,4 @@
-"""Bulk jobs on a real Ray: workers and drivers that are killed, recordings, and the notebook's few lines."""
+"""Bulk jobs on a real Ray: killed workers and drivers, recordings, and the notebook's code."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ from cluster.bulk.store import FOLDER, JobStore, part_bytes
 from cluster.bulk.workers import RenderedBatch, TableWorker, Worker, check_columns, rendered_batch
 from cluster.hardware import CpuClass, CudaClass, HardwareClass, MlxClass
 from cluster.models import Model
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from deployments.audio.encode import open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines import registry
 from deployments.engines.protocols import (
     AudioChunk,
@@ -57,7 +58,7 @@ from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
 from deployments.settings import PieceSettings, StepSettings
 from deployments.tasks.in_process_speech import speak_here
-from deployments.tasks.speech import no_sound, nothing_to_say
+from deployments.tasks.speech import no_sound, no_words
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import BulkOptions, job_of, places_for
@@ -222,7 +223,7 @@ def test_a_row_of_which_the_model_makes_no_sound_is_the_error_that_a_service_ans
     outcomes = renderer_of(job, Mute(reason)).render(
         [item_of(row, job) for row in rows_of(["你好", "..."])], [None] * 2
     )
-    assert outcomes == [no_sound(reason).failure, nothing_to_say().failure]
+    assert outcomes == [no_sound(reason).failure, no_words().failure]
 
 
 class Watched:
@@ -480,7 +481,7 @@ def test_files_of_somebody_else_are_not_overwritten(tmp_path: Path, layout: Layo
     job = speech_job()
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("mine")
-    with pytest.raises(MotetError, match="there already"):
+    with pytest.raises(MotetError, match="exists already"):
         run(job, tmp_path, Here(job), layout=layout)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / file]
     assert (tmp_path / file).read_text() == "mine"
@@ -504,7 +505,7 @@ def test_files_of_somebody_else_are_not_overwritten(tmp_path: Path, layout: Layo
 def test_an_input_where_output_is_written_is_refused(
     tmp_path: Path, layout: Layout, task: Task, name: str, refused: bool
 ) -> None:
-    with pytest.raises(MotetError, match="lies where") if refused else nullcontext():
+    with pytest.raises(MotetError, match="is where output") if refused else nullcontext():
         refuse_inputs_in_output([tmp_path / name], tmp_path / "x" / "..", layout, task)
 
 
@@ -777,14 +778,14 @@ SAYS_NOTHING = {
     "no route": (refusal(Failure("not_found", "POST /x: Not Found.")), "address"),
     "no such page": (httpx.Response(404, text="nothing here"), "address"),
     "no model": (refusal(Failure("not_found", "There is no model.", code="model_not_found")), "There is no model"),
-    "starting": (httpx.Response(503, text="starting"), "was not there for 600 s.*starting"),
+    "starting": (httpx.Response(503, text="starting"), "was unreachable for 600 s.*starting"),
     "no replica": (refusal(Failure("unavailable", "No replica answers.")), "No replica answers"),
-    "bad gateway": (httpx.Response(502, html="<p>Bad Gateway</p>"), "was not there for 600 s"),
-    "a proxy's own": (httpx.Response(500, text="Internal Server Error"), "was not there for 600 s"),
+    "bad gateway": (httpx.Response(502, html="<p>Bad Gateway</p>"), "was unreachable for 600 s"),
+    "a proxy's own": (httpx.Response(500, text="Internal Server Error"), "was unreachable for 600 s"),
     "moved": (httpx.Response(308, headers={"Location": "https://motet"}), "address"),
     "a page": (HTML, "text/html"),
-    "other JSON": (httpx.Response(200, json=[1]), "no Motet service"),
-    "other events": (httpx.Response(200, content=event({"choices": []})), "no Motet service"),
+    "other JSON": (httpx.Response(200, json=[1]), "not a Motet service"),
+    "other events": (httpx.Response(200, content=event({"choices": []})), "not a Motet service"),
 }
 
 
@@ -819,7 +820,7 @@ def test_a_service_that_goes_away_ends_the_job_and_loses_no_row(tmp_path: Path) 
             return super()._answer(request)
 
     live = Stopped()
-    with pytest.raises(MotetError, match=r"was not there for 600 s.*Connection refused.*it goes on") as caught:
+    with pytest.raises(MotetError, match=r"was unreachable for 600 s.*Connection refused.*later to resume") as caught:
         served(live, rows, tmp_path)
     assert caught.value.failure.kind == "unavailable"
     assert 500 < sum(live.slept) <= BulkSettings().served_patience_s
@@ -852,7 +853,7 @@ def test_the_address_that_clients_of_openai_take_is_as_good(url: str) -> None:
 
 def test_what_is_no_address_is_refused() -> None:
     job = speech_job()
-    with pytest.raises(MotetError, match="is no address"):
+    with pytest.raises(MotetError, match="is not a URL"):
         list(render_on_service([], job, ServiceClient("http://motet:port", None)))
 
 
@@ -1025,7 +1026,7 @@ def test_a_text_that_is_none_is_kept_as_it_reads() -> None:
     ],
 )
 def test_columns_named_like_a_results_are_refused(task: Task, given: list[str], clashing: str) -> None:
-    with pytest.raises(MotetError, match=f"a result: {clashing}\\. Rename") as caught:
+    with pytest.raises(MotetError, match=f"result columns: {clashing}\\. Rename") as caught:
         check_columns(given, task)
     assert caught.value.failure.kind == "invalid"
     check_columns([name for name in given if name not in clashing.split(", ")], task)

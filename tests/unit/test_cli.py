@@ -1,4 +1,4 @@
-"""The `motet` command: what it writes, what it prints, how it ends, and what it leaves alone."""
+"""The `motet` command: output files, printed text, exit statuses, and files that it must not change."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from typer.testing import CliRunner, Result
 from cluster.bulk.run import JobSummary
 from cluster.hardware import HardwareClass
 from cluster.models import Model, find_model
-from deployments.audio import encode
 from deployments.audio.decode import decode_all
-from deployments.audio.encode import FORMATS, open_encoder
+from deployments.audio.encode import open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
 from deployments.tasks import in_process_speech
+from deployments.tasks.transcription import transcribe_here
 from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import bulk, profiles
 from serve_app.bench import catalogue
@@ -172,7 +173,7 @@ def test_transcribing_imports_no_cluster(spoken: Path) -> None:
 
 
 @pytest.mark.parametrize("form", list(FORMATS))
-def test_the_suffix_is_the_format(form: encode.AudioFormat, spoken: Path, tmp_path: Path) -> None:
+def test_the_suffix_is_the_format(form: AudioFormat, spoken: Path, tmp_path: Path) -> None:
     path = tmp_path / f"x.{FORMATS[form].extension}"
     result = motet("say", SENTENCE, "-o", path)
     assert result.exit_code == 0
@@ -408,7 +409,7 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
         (["say", "Hi", "-o", "no/where.wav"], 1, "motet: no/where.wav cannot be written: No such file or directory."),
         (["say", "Hi", "--voice", "nobody"], 1, "motet: There is no voice 'nobody'. Voices: heart"),
         (["say", "Hi", "--model", "nsnet2"], 1, "motet: There is no speech model 'nsnet2'. Models: hibari."),
-        (["say", "  ...  "], 1, "motet: The input has nothing to say."),
+        (["say", "  ...  "], 1, "motet: The input has no words to speak."),
         (["transcribe", "no.wav"], 2, "There is no file 'no.wav'."),
         (["transcribe", "."], 2, "There is no file '.'."),
         (["transcribe", "text.txt"], 1, "motet: The file is not audio that this service reads; it looks like text."),
@@ -536,15 +537,14 @@ def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch
     twice = write_sound(tmp_path / "twice.wav", np.concatenate([said, gap, said], axis=1), 24_000)
     (tmp_path / "c.yaml").write_text("applications: [{args: {windows: {window_s: 4.5, min_window_s: 2.5}}}]")
     written: list[str] = []
-    hear = local.hear
 
     def watched(recording: bytes, options: RecognitionOptions, *rest: Any) -> Iterator[Any]:
         assert options.prompt == "traffic"
-        for item in hear(recording, options, *rest):
+        for item in transcribe_here(recording, options, *rest):
             yield item
             written.append(cast(io.BytesIO, sys.stdout.buffer).getvalue().decode())
 
-    monkeypatch.setattr(local, "hear", watched)
+    monkeypatch.setattr("serve_app.cli.transcribe.transcribe_here", watched)
     result = motet("transcribe", twice, "--config", tmp_path / "c.yaml", "--prompt", "traffic")
     assert len(written) >= 2
     assert 0 < len(written[0]) < len(result.stdout)

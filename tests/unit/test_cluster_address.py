@@ -1,4 +1,4 @@
-"""A cluster that is not there is told in seconds, by everything that would ask it; and Ray's own words still work."""
+"""Commands report within seconds that a cluster does not answer; Ray's own address words still work."""
 
 from __future__ import annotations
 

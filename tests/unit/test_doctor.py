@@ -1,4 +1,4 @@
-"""`motet doctor`: what it finds, what it says to do, and its exit status."""
+"""`motet doctor`: findings, advice, and the exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a replica has no machine, and the line that mends it; and the command with which a machine joins."""
+"""`motet doctor --cluster` explains why a replica has no machine; `motet join` runs the right command."""
 
 from __future__ import annotations
 

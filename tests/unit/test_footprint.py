@@ -1,4 +1,4 @@
-"""What a running service takes is counted over all its processes, found by its port or by their common folder."""
+"""The memory and CPU of a running service are summed over all its processes, found by port or by folder."""
 
 from __future__ import annotations
 

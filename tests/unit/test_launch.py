@@ -1,4 +1,4 @@
-"""The launch files: read by the schemas and the programs that will read them, as far as that goes without a cloud."""
+"""The launch files are valid by the schemas and parsers of the programs that read them."""
 
 from __future__ import annotations
 

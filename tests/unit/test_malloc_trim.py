@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system when it is time and worth it."""
+"""Freed memory returns to the system when it is worth it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is quantised is measured on both sides, and kept only when it is good enough."""
+"""Quantisation is measured before and after, and a result is kept only if it is good enough."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def test_a_result_that_is_worse_than_allowed_is_removed(order: QuantizationOrder
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
-        ({"strategy": "other"}, "no way 'other'"),
-        ({"bits": 3}, "no weights of 3 bits"),
-        ({"group_size": 65}, "no groups of 65"),
-        ({"out": Path(__file__)}, "is there already"),
+        ({"strategy": "other"}, "library 'other' is unknown"),
+        ({"bits": 3}, "does not quantize to 3 bits"),
+        ({"group_size": 65}, "no group size 65"),
+        ({"out": Path(__file__)}, "already exists"),
         ({"bits": 8}, "pip install quantiser"),
-        ({"source": "path:/nowhere"}, "no folder"),
-        ({"sha256": {"model.safetensors": "0" * 64}}, "not the file that was reviewed"),
+        ({"source": "path:/nowhere"}, "does not exist"),
+        ({"sha256": {"model.safetensors": "0" * 64}}, "another SHA-256"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_remedy(
@@ -107,7 +107,7 @@ def test_what_cannot_be_done_is_refused_with_a_remedy(
 
 def test_a_model_that_a_round_trip_cannot_judge_is_refused(order: QuantizationOrder) -> None:
     Path(order.source.removeprefix("path:"), "config.json").write_text('{"task": "separation"}')
-    with pytest.raises(MotetError, match="cannot be told by the words"):
+    with pytest.raises(MotetError, match="has no word error rate"):
         carried_out(order)
 
 

@@ -1,4 +1,4 @@
-"""How the service starts where there is no cluster, and how it leaves one that stays."""
+"""`motet serve` without a cluster, and the state in which it leaves a cluster."""
 
 from __future__ import annotations
 

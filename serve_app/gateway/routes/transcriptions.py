@@ -15,7 +15,8 @@ from deployments.engines.protocols import RecognitionOptions
 from deployments.settings import StrictModel
 from deployments.tasks.transcription import TranscriptWindow
 from serve_app.gateway.bodies.uploads import read_form
-from serve_app.gateway.errors import ModelName, validated
+from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import ModelName
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
@@ -44,7 +45,7 @@ class RecognitionFields(StrictModel):
         return language.lower().split("-")[0] if language else None
 
     def options(self, *, translate: bool) -> RecognitionOptions:
-        """What the engine is asked."""
+        """The options for the engine."""
         return RecognitionOptions(
             language=self.language,
             prompt=self.prompt or None,
@@ -67,7 +68,6 @@ async def translations(request: Request) -> Response:
 
 
 async def _recognized(request: Request, *, translate: bool) -> Response:
-    """Transcribes or translates."""
     service = service_of(request)
     directory = service.directory
     form = await read_form(request, repeated=("timestamp_granularities",))
