@@ -80,7 +80,8 @@ class Chunker:
         """Starts a session."""
         self._close_idle()
         if len(self._sessions) >= self._settings.max_sessions:
-            return Failure("overloaded", "Too many recordings are being separated.", "Try again in a moment.")
+            cause = f"{len(self._sessions)} recordings are being separated, as many as this service takes."
+            return Failure("overloaded", cause, "Try again later.", code="too_many_separations")
         self._sessions[name] = ChunkingSession(task, self._settings)
         return None
 

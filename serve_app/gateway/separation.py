@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.exceptions import RayError
@@ -23,6 +23,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.errors import Failure, MotetError, in_one_line
 from deployments.settings import SeparationSettings
 from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask, separate
+from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.routing.placement import PlacedModel
@@ -84,15 +85,17 @@ class SeparationGraph:
         closed at the end.
         """
         recording = _Recording(next(self._chunkers), self._merger, directory, model)
+        record = current_request()
         feeding: asyncio.Task[None] | None = None
         try:
-            await recording.open(task)
+            await recording.open(task, ticket)
             feeding = asyncio.create_task(recording.feed(upload))
             parts = separate(recording.take, recording.send, recording.join, self._settings.chunks_in_flight)
             async with aclosing(parts):
                 async for merged in parts:
-                    ticket.placement = recording.answered_by
+                    ticket.placement = record.placement = recording.answered_by
                     ticket.made(merged.seconds)
+                    record.seconds_of_audio = round(ticket.made_seconds, 3)
                     yield merged
             await feeding
             ticket.complete()
@@ -125,8 +128,11 @@ class _Recording:
         self.answered_by = ""
         """The placement that separated the latest chunk."""
 
-    async def open(self, task: SeparationTask) -> None:
-        _raise(await self._chunker.open.remote(self._name, task))
+    async def open(self, task: SeparationTask, ticket: Ticket) -> None:
+        refusal: Failure | None = await self._chunker.open.remote(self._name, task)
+        if refusal is not None and refusal.kind == "overloaded":
+            refusal = replace(refusal, retry_after_s=ticket.give_up())
+        _raise(refusal)
 
     async def feed(self, upload: AsyncIterable[bytes]) -> None:
         try:

@@ -2,10 +2,10 @@
 
 import { hasKey, inWords, useKey, whenKeyWanted } from './api.js';
 import { loadModels } from './catalogue.js';
-import { offerReadingModels, startRead } from './read.js';
 import { watchReadiness } from './readiness.js';
 import { offerSeparationModels, startSeparate } from './separate.js';
 import { offerSpeechModels, startSpeak } from './speak.js';
+import { offerTranscriptionModels, startTranscribe } from './transcribe.js';
 import { byId, copy, guardAgainstStrayDrops, hideError, showError } from './ui.js';
 
 const keyForm = byId('key-form');
@@ -19,7 +19,7 @@ async function fillPickers(state) {
     const models = await loadModels();
     hideError(catalogueError);
     offerSpeechModels(models);
-    offerReadingModels(models);
+    offerTranscriptionModels(models);
     offerSeparationModels(models);
   } catch (error) {
     if (error.status !== 401 && state !== 'waiting') showError(catalogueError, `The list of models did not load. ${inWords(error)}`);
@@ -52,6 +52,6 @@ whenKeyWanted(askForKey);
 keyForm.addEventListener('submit', takeKey);
 showBaseUrl();
 startSpeak();
-startRead();
+startTranscribe();
 startSeparate();
 watchReadiness(fillPickers);

@@ -81,7 +81,7 @@ def check_quiet(page: Browser, service: Service) -> None:
 def test_the_page_finds_the_service_ready(page: Browser, service: Service) -> None:
     assert page.value("document.getElementById('ready').dataset.state") == "ready"
     assert page.value("document.getElementById('base-url').textContent") == f"{service.url}/v1"
-    picked = "['speak', 'read', 'separate'].map((name) => document.getElementById(`${name}-model`).value)"
+    picked = "['speak', 'transcribe', 'separate'].map((name) => document.getElementById(`${name}-model`).value)"
     assert page.value(picked) == ["hibari", "whisper-tiny.en", "nsnet2"]
     check_quiet(page, service)
 
@@ -100,9 +100,9 @@ def test_a_click_speaks_and_the_sound_is_played_to_its_end(page: Browser, servic
 def test_a_chosen_recording_becomes_words(page: Browser, service: Service, pangram: Float, tmp_path: Path) -> None:
     file = tmp_path / "pangram.wav"
     file.write_bytes(encoded(pangram, 24_000, "WAV"))
-    page.choose_file("#read-file", file)
-    page.wait_until("document.body.dataset.readState === 'done'")
-    assert word_errors(page.value("document.getElementById('read-text').textContent"), PANGRAM) < 0.1
+    page.choose_file("#transcribe-file", file)
+    page.wait_until("document.body.dataset.transcribeState === 'done'")
+    assert word_errors(page.value("document.getElementById('transcribe-text').textContent"), PANGRAM) < 0.1
     check_quiet(page, service)
 
 
@@ -125,6 +125,6 @@ def test_a_chosen_recording_becomes_playable_stems(
 def test_a_refusal_is_shown_in_words(page: Browser, tmp_path: Path) -> None:
     file = tmp_path / "picture.wav"
     file.write_bytes(b"\xff\xd8\xff\xe0" + bytes(1000))
-    page.choose_file("#read-file", file)
-    page.wait_until("document.body.dataset.readState === 'failed'")
-    assert "looks like a JPEG picture" in page.value("document.getElementById('read-error').textContent")
+    page.choose_file("#transcribe-file", file)
+    page.wait_until("document.body.dataset.transcribeState === 'failed'")
+    assert "looks like a JPEG picture" in page.value("document.getElementById('transcribe-error').textContent")

@@ -16,7 +16,7 @@ from tests.e2e.conftest import ROOT, Service
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 README = (ROOT / "README.md").read_text()
-EXAMPLES = FENCE.findall(README[README.index("## Examples") : README.index("## What is answered")])
+EXAMPLES = FENCE.findall(README[README.index("## Examples") : README.index("## The API")])
 
 
 @pytest.fixture(scope="module")

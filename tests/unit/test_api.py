@@ -49,7 +49,7 @@ from serve_app.gateway.speech.stream import SpeechStream
 from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes
-from tests.unit.fakes import RATE, FakeHandle, ToneSynthesizer, tone
+from tests.unit.fakes import RATE, FakeHandle, SilentGraph, ToneSynthesizer, tone
 
 MODELS = {
     "tone": Model(engine="hibari", source="wheel:hibari-tts", aliases=("tts-1",), voice_aliases={"alloy": "bo"}),
@@ -465,6 +465,18 @@ async def test_a_form_without_a_recording_is_told_so(path: str) -> None:
     ):
         assert answer.status_code == 400
         assert "file" in answer.json()["error"]["message"]
+
+
+async def test_a_separation_joins_the_queue_as_every_other_request() -> None:
+    """A recording of a minute, at 128 kbit/s, beside one that fills the queue."""
+    bench = Bench(separator=Splitter(), graph=SilentGraph("speech", "noise"))
+    request: dict[str, Any] = {"data": {"model": "echo"}, "files": {"file": bytes(60 * 16_000)}}
+    full = bench.admission.admit(["echo@cpu"], None, 1e6)
+    refused = await bench.client.post("/v1/audio/separations", **request)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    assert int(refused.headers["retry-after"]) > 1
+    full.close()
+    assert (await bench.client.post("/v1/audio/separations", **request)).status_code == 200
 
 
 LONG = "This is the first sentence. Here is the second one. And this is the third of them. The end is near."

@@ -88,7 +88,7 @@ class Bench:
         self.chunker = Chunker(SeparationSettings())
         helpers = cast("Any", Remote(self.chunker)), cast("Any", Remote(Merger()))
         self.graph = SeparationGraph([helpers[0]], helpers[1], SeparationSettings())
-        self.admission = Admission(AdmissionSettings())
+        self.admission = Admission(AdmissionSettings(), clock=lambda: 0.0)
         self.ticket: Ticket = self.admission.admit(["echo@cuda", "echo@cpu"], None, 3.0)
 
     async def separate(self, recording: bytes) -> list[Merged]:
@@ -145,6 +145,23 @@ async def test_a_refusal_of_every_placement_keeps_its_retry_after() -> None:
     assert caught.value.failure == BUSY
     assert not bench.ticket.open
     assert all(placed.under_way == 0 for placed in bench.directory.placements("echo"))
+
+
+async def test_too_many_recordings_are_refused_until_the_first_is_predicted_to_end() -> None:
+    bench = Bench(Echo(), Echo())
+    bench.chunker = Chunker(SeparationSettings(max_sessions=1))
+    bench.graph = SeparationGraph(
+        [cast("Any", Remote(bench.chunker))], cast("Any", Remote(Merger())), SeparationSettings()
+    )
+    assert await bench.chunker.open("other", TASK) is None
+    other = bench.admission.admit(["echo@cuda"], None, 100.0)
+    with pytest.raises(MotetError) as caught:
+        await bench.separate(make("wav16", seconds=3))
+    failure = caught.value.failure
+    assert (failure.kind, failure.code) == ("overloaded", "too_many_separations")
+    speed = bench.admission.snapshot()["echo@cuda"].speed
+    assert failure.retry_after_s == pytest.approx(1.1 * other.left / speed)
+    assert other.open and not bench.ticket.open
 
 
 async def test_full_queues_are_an_overload_and_no_placement_is_doubted() -> None:

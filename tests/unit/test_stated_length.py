@@ -12,7 +12,8 @@ from av.audio.frame import AudioFrame
 
 from deployments.audio import decode
 from deployments.audio.decode import AudioDecoder, decode_all, decode_stream
-from deployments.audio.stated_length import MOST_SECONDS_PER_BYTE, flac_seconds, xing_seconds
+from deployments.audio.encode import wav_header
+from deployments.audio.stated_length import MOST_SECONDS_PER_BYTE, estimated_seconds, flac_seconds, xing_seconds
 from deployments.errors import MotetError
 from tests.unit.test_decode import FFMPEG, SOUNDFILE, Float, Pipe, make
 
@@ -143,3 +144,18 @@ def test_the_length_of_an_mp3_stands_behind_its_tag(tag_bytes: int) -> None:
     recording = tag + make("mp3", seconds=8)
     assert refusal(recording, 4.0) == "audio_too_long"
     assert refusal(recording, 9.0) is None
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_length_of_a_wav_is_estimated_from_its_header(channels: int) -> None:
+    head = wav_header(44_100, channels)
+    assert estimated_seconds(head, 44_100 * 2 * channels * 60) == pytest.approx(60)
+
+
+def test_a_header_cannot_make_a_recording_longer_or_shorter_than_sound_is() -> None:
+    lies = [wav_header(44_100, 1)[:28] + stated.to_bytes(4, "little") for stated in (0, 1, 2**32 - 1)]
+    assert [estimated_seconds(head, 400_000) for head in lies] == [100, 100, 1]
+
+
+def test_other_recordings_are_estimated_as_compressed_ones() -> None:
+    assert estimated_seconds(b"fLaC", 16_000 * 60) == 60

@@ -16,6 +16,7 @@ from deployments.settings import StrictModel
 from deployments.tasks.transcription import TranscriptWindow
 from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import ModelName, validated
+from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
 from serve_app.gateway.sse import event
@@ -77,36 +78,37 @@ async def _recognized(request: Request, *, translate: bool) -> Response:
     finally:
         await form.close()
     ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
-    answers = directory.stream(name, "transcribe", recording, fields.options(translate=translate), ticket=ticket)
-    heard = _noticed(answers, ticket)
+    options = fields.options(translate=translate)
+    windows = _counted(directory.stream(name, "transcribe", recording, options, ticket=ticket), ticket)
     if fields.stream:
-        return await event_stream(_events(heard))
-    async with aclosing(heard):
-        everything = [item async for item in heard]
+        return await event_stream(_events(windows))
+    async with aclosing(windows):
+        everything = [window async for window in windows]
     return rendered(everything, fields.response_format, fields, "translate" if translate else "transcribe")
 
 
-async def _noticed(heard: AsyncGenerator[TranscriptWindow], ticket: Ticket) -> AsyncGenerator[TranscriptWindow]:
-    """The same; admission learns how far the recording is done."""
-    done_seconds = 0.0
+async def _counted(windows: AsyncGenerator[TranscriptWindow], ticket: Ticket) -> AsyncGenerator[TranscriptWindow]:
+    """The same windows. Admission and the request's log learn how much of the recording is done."""
+    record, done_seconds = current_request(), 0.0
     try:
-        async with aclosing(heard):
-            async for item in heard:
-                ticket.made(item.until_seconds - done_seconds)
-                done_seconds = item.until_seconds
-                yield item
+        async with aclosing(windows):
+            async for window in windows:
+                ticket.made(window.until_seconds - done_seconds)
+                done_seconds = window.until_seconds
+                record.seconds_of_audio = round(done_seconds, 3)
+                yield window
         ticket.complete()
     finally:
         ticket.close()
 
 
-async def _events(heard: AsyncGenerator[TranscriptWindow]) -> AsyncGenerator[bytes]:
+async def _events(windows: AsyncGenerator[TranscriptWindow]) -> AsyncGenerator[bytes]:
     """OpenAI's events: a delta for each window, then the whole text."""
     said, seconds = "", 0.0
-    async with aclosing(heard):
-        async for item in heard:
-            seconds = item.until_seconds
-            if text := item.transcript.text:
+    async with aclosing(windows):
+        async for window in windows:
+            seconds = window.until_seconds
+            if text := window.transcript.text:
                 delta = f" {text}" if said else text
                 said += delta
                 yield event({"type": "transcript.text.delta", "delta": delta})

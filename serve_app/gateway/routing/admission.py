@@ -123,6 +123,12 @@ class Ticket:
             self.queue.length.add(self.made_seconds)
             self.close()
 
+    def give_up(self) -> float:
+        """Gives the place back, and predicts in how many seconds one of the other requests in the queue ends: for a request
+        that is refused for lack of something that each of them holds."""
+        self.close()
+        return min(self.queue.first_end_s() * MARGIN, self._admission.settings.max_retry_after_s)
+
     def close(self) -> None:
         """Gives the place back. Safe to call twice."""
         if self.open:

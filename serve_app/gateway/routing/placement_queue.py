@@ -171,6 +171,10 @@ class PlacementQueue(Generic[Request]):
         self.tick(now_s)
         return QueueReport(len(self.tickets), self.queued_seconds, self.speed.value, self.wait_s, self.refused)
 
+    def first_end_s(self) -> float:
+        """How long until the first of the requests is predicted to be complete, when all get equal shares."""
+        return min((ticket.left for ticket in self.tickets), default=0.0) * len(self.tickets) / self.speed.value
+
     def seconds_until(self, target: float, wanted: Collection[Request], limit: float) -> float:
         """How many seconds until the `wanted` tickets hold at most `target` of a limit, if all tickets get equal shares."""
         share = share_until(target, wanted, limit)

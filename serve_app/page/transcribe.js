@@ -1,4 +1,4 @@
-// READ: a recording in, text out while it is still being heard.
+// The transcription panel: a recording in, text out while the recording is still being transcribed.
 
 import { ask, ServiceError } from './api.js';
 import { ModelPicker } from './catalogue.js';
@@ -6,34 +6,34 @@ import { canRecord, startRecording } from './recorder.js';
 import { eventsOf } from './sse.js';
 import { OneAtATime, acceptFiles, byId, copy, hideError, publish, seconds, showError, swapButtons } from './ui.js';
 
-const fileInput = byId('read-file');
-const fileName = byId('read-name');
-const transcript = byId('read-text');
-const status = byId('read-status');
-const errorLine = byId('read-error');
-const againButton = byId('read-again');
-const stopButton = byId('read-stop');
-const copyButton = byId('read-copy');
+const fileInput = byId('transcribe-file');
+const fileName = byId('transcribe-name');
+const transcript = byId('transcribe-text');
+const status = byId('transcribe-status');
+const errorLine = byId('transcribe-error');
+const againButton = byId('transcribe-again');
+const stopButton = byId('transcribe-stop');
+const copyButton = byId('transcribe-copy');
 const recordButton = byId('record-button');
 const recordLabel = byId('record-label');
 
 const request = new OneAtATime();
-const picker = new ModelPicker('read', 'transcription', allow);
+const picker = new ModelPicker('transcribe', 'transcription', allow);
 
 let file = null;
 let recording = null;
 
-export async function startRead() {
+export async function startTranscribe() {
   setState('idle');
-  acceptFiles(byId('read-drop'), fileInput, read);
-  againButton.addEventListener('click', () => read(file));
+  acceptFiles(byId('transcribe-drop'), fileInput, transcribe);
+  againButton.addEventListener('click', () => transcribe(file));
   stopButton.addEventListener('click', () => request.stop());
   copyButton.addEventListener('click', () => copy(transcript.textContent, copyButton));
   recordButton.addEventListener('click', toggleRecording);
   recordButton.hidden = !(await canRecord());
 }
 
-export function offerReadingModels(models) {
+export function offerTranscriptionModels(models) {
   picker.fill(models);
 }
 
@@ -43,11 +43,11 @@ function allow(model) {
   againButton.disabled = !model;
 }
 
-async function read(chosen) {
+async function transcribe(chosen) {
   file = chosen;
   begin();
   const startedAt = performance.now();
-  const outcome = await request.run(readOnce, fail);
+  const outcome = await request.run(transcribeOnce, fail);
   if (outcome === 'replaced') return;
   swapButtons(stopButton, againButton);
   copyButton.hidden = !transcript.textContent;
@@ -57,7 +57,7 @@ async function read(chosen) {
   status.textContent = outcome === 'done' ? doneWords(took) : 'Stopped.';
 }
 
-async function readOnce(signal) {
+async function transcribeOnce(signal) {
   const form = new FormData();
   form.append('file', file, file.name);
   form.append('model', picker.model.id);
@@ -107,17 +107,17 @@ function begin() {
   copyButton.hidden = true;
   fileName.textContent = file.name;
   swapButtons(againButton, stopButton);
-  setState('reading');
-  status.textContent = 'Listening…';
+  setState('transcribing');
+  status.textContent = 'Transcribing…';
 }
 
 function doneWords(took) {
-  return transcript.textContent ? `Done in ${took}.` : `Done in ${took}. No words were heard.`;
+  return transcript.textContent ? `Done in ${took}.` : `Done in ${took}. No words were found.`;
 }
 
 function fail(error) {
   setState('failed');
-  status.textContent = transcript.textContent ? 'Only part of it was read.' : '';
+  status.textContent = transcript.textContent ? 'Only part of it was transcribed.' : '';
   showError(errorLine, error);
 }
 
@@ -140,7 +140,7 @@ async function toggleRecording() {
   const recorded = await recording.done;
   recording = null;
   showRecording(false);
-  read(recorded);
+  transcribe(recorded);
 }
 
 function showRecording(active) {
@@ -152,10 +152,10 @@ function showRecording(active) {
 function refuseRecording(error) {
   const denied = error.name === 'NotAllowedError';
   recordButton.hidden = denied;
-  showError(errorLine, denied ? 'The microphone is not allowed here. Choose a file instead.'
-    : 'No microphone answered. Choose a file instead.');
+  showError(errorLine, denied ? 'This page may not use the microphone. Choose a file instead.'
+    : 'No microphone was found. Choose a file instead.');
 }
 
 function setState(state) {
-  publish('readState', state);
+  publish('transcribeState', state);
 }
