@@ -48,7 +48,7 @@ class RequestLog:
         method = scope.get("method", "WEBSOCKET")
         record = RequestRecord(Headers(scope=scope).get(ID_HEADER, ""), method, scope["path"])
         REQUEST.set(record)
-        outcome = _Outcome()
+        outcome = _RequestOutcome()
         try:
             await self._app(scope, outcome.watched_receive(receive), outcome.watched_send(send))
         except asyncio.CancelledError:
@@ -77,7 +77,7 @@ class RequestLog:
         logger.info("%s", json.dumps({name: value for name, value in fields.items() if value is not None}))
 
 
-class _Outcome:
+class _RequestOutcome:
     """The status of one request, read from its ASGI messages. A WebSocket has 101 once accepted, then its close code."""
 
     def __init__(self) -> None:
