@@ -62,6 +62,7 @@ class CpuClass(HardwareClass):
     """A replica on any machine."""
 
     kind: Literal["cpu"] = "cpu"
+    """The hardware class."""
     cpus: NonNegative = 0.5
     """CPUs that Ray reserves for a replica. The default lets a small machine hold all default models."""
     threads: Count | Literal["auto"] = 1
@@ -78,6 +79,7 @@ class CudaClass(HardwareClass):
     """A replica on a machine with NVIDIA GPUs whose Ray node carries the label `motet.hardware=cuda`."""
 
     kind: Literal["cuda"] = "cuda"
+    """The hardware class."""
     cpus: NonNegative = 1.0
     """CPUs that Ray reserves for a replica."""
     threads: Count = 1
@@ -99,6 +101,7 @@ class MlxClass(HardwareClass):
     """A replica on an Apple machine, or Linux with MLX's CPU backend, whose Ray node offers the resource `mlx`."""
 
     kind: Literal["mlx"] = "mlx"
+    """The hardware class."""
     cpus: NonNegative = 1.0
     """CPUs that Ray reserves for a replica."""
     threads: Count = 1

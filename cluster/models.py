@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cluster.demand import AutoscalingSettings
 from cluster.hardware import CpuClass, Hardware
 from deployments.engines import registry, sources
-from deployments.errors import MotetError
+from deployments.errors import MotetError, fail
 from deployments.settings import Count, HealthSettings, Positive, StepSettings, StrictModel
 
 
@@ -139,3 +139,25 @@ class Model(StrictModel):
     def task(self) -> registry.Task:
         """What the model does."""
         return registry.find(self.engine).task
+
+
+def find_model(models: Mapping[str, Model], wanted: str | None, task: registry.Task) -> tuple[str, Model]:
+    """The model of a name or alias, or the configuration's first one for the task. Raises `MotetError` (not_found)."""
+    able = {name: model for name, model in models.items() if model.task == task}
+    for name, model in able.items():
+        if wanted is None or wanted == name or wanted in model.aliases:
+            return name, model
+    cause = f"There is no {task} model" + ("." if wanted is None else f" {wanted!r}.")
+    remedy = f"Models: {', '.join(able)}." if able else "Add one to the models of the configuration."
+    raise fail("not_found", cause, remedy)
+
+
+def reserved_cpus(name: str, kind: str, models: Mapping[str, Model]) -> float:
+    """Whole CPUs that placements of other models on a hardware class reserve, which a model with `threads: auto` leaves to
+    them. A placement that reserves less than one CPU shares its cores."""
+    others = (placed for other, model in models.items() if other != name for placed in model.placements)
+    return sum(
+        placed.hardware.cpus * placed.least_replicas
+        for placed in others
+        if placed.hardware.kind == kind and placed.hardware.cpus >= 1
+    )

@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class StrictModel(BaseModel):
     """Refuses unknown keys and changes after construction."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
 
 class StepSettings(StrictModel):
@@ -105,6 +105,9 @@ class ArrivalSettings(StrictModel):
     """The longest WebSocket message."""
     max_sessions: Count = 64
     """Open sessions of a gateway replica. It must be less than `gateway_max_ongoing_requests`."""
+    max_sessions_per_client: Count | None = 16
+    """How many of them one client may have open: one API key, or in a service without keys one address. Addresses of this
+    machine are not counted. null: no limit, as behind a proxy that is the only client."""
 
 
 class WindowSettings(StrictModel):

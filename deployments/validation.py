@@ -1,4 +1,4 @@
-"""What a person reads of a value that pydantic refuses: each mistake with its place, and the nearest valid name."""
+"""Validation errors of pydantic as messages for people: each error with its path, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic_core import ErrorDetails
 from deployments.errors import clipped
 
 LONGEST_KEY = 64
-"""Characters. A longer key is no misspelling of a valid one, and comparing it would take long."""
+"""Characters. A longer key is not a misspelling of a valid one, and comparing it would take long."""
 
 
 def in_words(error: ValidationError, schema: type[BaseModel], most: int | None = None) -> list[str]:
-    """A validation error as lines a person can act on: at most `most` and one that counts the rest. The work is linear in
-    the number of mistakes."""
+    """A validation error as at most `most` lines, and one with the number of the others. The time is linear in the number of
+    errors."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     around = {fault["loc"][:end] for fault in faults for end in range(len(fault["loc"]))}
     innermost = [
@@ -35,7 +35,7 @@ def _line(fault: ErrorDetails, schema: type[BaseModel]) -> str:
 
 
 def nearest(key: str, schema: type[BaseModel]) -> str:
-    """The valid key that was meant, or all of them, as the end of a sentence."""
+    """The nearest valid key, or all of them, as the end of a sentence."""
     valid = list(schema.model_fields)
     near = get_close_matches(key, valid, n=1) if len(key := str(key)) <= LONGEST_KEY else []
     return f"; did you mean {near[0]!r}?" if near else f"; valid keys: {', '.join(sorted(valid))}"

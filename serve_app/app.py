@@ -10,6 +10,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application, Deployment
 
+from cluster import ray_private
 from cluster.autoscaling import autoscaling_config
 from cluster.models import Model, Placement
 from deployments.replica.chunker import Chunker
@@ -110,13 +111,12 @@ def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
 
 
 def versioned(deployment: Deployment, *content: str) -> Deployment:
-    """The deployment with a version that tells its content and the code apart from others.
+    """The deployment with a version made of its content and the code, so that an update replaces only what changed.
 
-    Without one Ray Serve takes whatever is deployed for new, and a change of one model replaces the replicas of all. Settings
-    that it can change in running replicas are no part of the content.
+    Settings that Ray Serve can change in running replicas are not part of the content.
     """
     digest = hashlib.sha256("\n".join((_code(), *content)).encode()).hexdigest()
-    return deployment.options(version=digest, _internal=True)
+    return ray_private.with_version(deployment, digest)
 
 
 @cache

@@ -98,11 +98,13 @@ def edge_of_file(path: Path) -> EdgeSettings:
 def document_of(path: Path) -> Mapping[str, Any]:
     """The file as plain data. Raises `MotetError`."""
     try:
-        document = yaml.safe_load(path.read_text())
+        document: Any = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise fail("invalid", f"{path} cannot be read: {error}", "Check the file.") from error
-    if not isinstance(document, dict):
-        raise fail("invalid", f"{path} is not a mapping.", "Start from the serve_config.yaml that Motet comes with.")
+    applications = document.get("applications", []) if isinstance(document, dict) else None
+    if not (isinstance(document, dict) and _is_list_of_mappings(applications)):
+        cause = f"{path} cannot be read: it is not a mapping with a list of applications."
+        raise fail("invalid", cause, "Start from the serve_config.yaml that Motet comes with.")
     return document
 
 
@@ -150,6 +152,10 @@ def unknown_keys(document: Any, schema: type[BaseModel], where: str = "") -> lis
 def _has_mistakes(path: Path, mistakes: list[str]) -> MotetError:
     listed = "".join(f"\n  - {mistake}" for mistake in mistakes)
     return fail("invalid", f"{path} has mistakes:{listed}\n", "Correct these keys and start again.")
+
+
+def _is_list_of_mappings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def _list(document: Mapping[str, Any], key: str) -> list[Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.demand import METRICS_EVERY_S
+from deployments.errors import fail
 from serve_app.edge.settings import OWN_PAGES, VARIABLE, EdgeSettings
 
 Profile = Literal["throughput", "plain"]
@@ -133,6 +134,16 @@ def ray_environment(present: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in present}
 
 
+def node_environment(present: Mapping[str, str]) -> dict[str, str]:
+    """Variables for a machine's part of a cluster and every replica on it. What the caller has set already wins."""
+    wanted = {
+        **EVERYWHERE,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # Ray starts no cluster with Macs otherwise
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": LARGEST_MESSAGE,
+    }
+    return {name: value for name, value in wanted.items() if name not in present}
+
+
 def write_haproxy_program(folder: Path) -> None:
     """Puts the program there that Ray Serve starts as HAProxy: it adds Motet's bounds to the configuration first."""
     program = folder / HAPROXY_PROGRAM
@@ -169,14 +180,16 @@ def _own_gateway_ports() -> dict[str, str]:
     that both took its usual 30000 (a gateway) or 8500 (where HAProxy goes without one) would get each other's requests.
     """
     blocks = [range(first, first + BLOCK_PORTS) for first in range(*GATEWAY_PORTS, BLOCK_PORTS)]
-    while True:
-        block = secrets.choice(blocks)
+    # In random order: two services that start at the same time must not try the same block.
+    for block in secrets.SystemRandom().sample(blocks, len(blocks)):
         if all(free_port(port) == port for port in block):
             return {
                 "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(block[0]),
                 "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(block[1]),
                 "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(block[-1]),
             }
+    cause = f"No {BLOCK_PORTS} adjacent ports between {GATEWAY_PORTS[0]} and {GATEWAY_PORTS[1]} are free."
+    raise fail("unavailable", cause, "End other services on this machine, or use motet serve --profile plain.")
 
 
 def free_port(wanted: int) -> int:
@@ -189,4 +202,4 @@ def free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise OSError("no free port")
+    raise fail("unavailable", "This machine has no free port.", "End other services on it.")

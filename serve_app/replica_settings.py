@@ -1,18 +1,17 @@
-"""What a replica is told of its model and placement."""
+"""Settings of a replica, from its model and its placement."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster.models import Model, Placement
+from cluster.models import Model, Placement, reserved_cpus
 from deployments.replica.base import ReplicaSettings
-from serve_app.reserved_cpus import reserved_cpus
 
 
 def replica_settings(
     name: str, model: Model, placement: Placement, models: Mapping[str, Model] | None = None
 ) -> ReplicaSettings:
-    """One model on one hardware class, beside the other `models` of a service."""
+    """The settings of one model on one hardware class. `models` are all models of the service."""
     model = model.on(placement)
     return ReplicaSettings(
         model=name,

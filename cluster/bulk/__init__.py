@@ -1,6 +1,6 @@
 """Bulk jobs: whole data sets through the same engines, with Ray Data.
 
-Rows are read and hashed, planned into length-sorted batches, made by workers that each hold an engine, and kept by the one
-process that started the job. What a row becomes depends on its content and the job's settings alone, so a job that was
-stopped anywhere goes on where it was and ends with the same bytes.
+The process that starts a job reads and hashes its rows, plans batches of similar length, and stores what workers return.
+Each worker holds an engine. What a row becomes depends only on its content and the job's settings, so a job that was
+interrupted anywhere resumes and ends with the same bytes.
 """

@@ -1,4 +1,4 @@
-"""What the answer of a live service says: of the row that was asked for, or of the service itself."""
+"""Reads the answers of a live service, and tells errors of a row from errors of the service."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from deployments.engines.protocols import FinishReason
 from deployments.errors import Failure, Kind, MotetError, fail
 
 FIRST_PAUSE_S = 0.5
-GO_ON = "Then run the command again: it goes on."
+GO_ON = "Then run the command again to resume."
 
 AWAY = (429, 502, 503, 504)
-"""Answers of a service that is busy, is starting or has nobody behind it; it may be otherwise in a moment. So is any 5xx that
-is not in Motet's shape: what stands before the service has answered."""
+"""Answers of a service that is busy, is starting, or has no replica. They may change in a moment. So may any 5xx that is
+not in Motet's shape: a proxy sent it."""
 KINDS: Mapping[int, Kind] = {400: "invalid", 404: "not_found", 408: "timeout", 413: "too_large", 500: "engine"}
-"""What a service says of a row."""
+"""Status codes of errors that a row causes."""
 KINDS_OF_EVENTS: Mapping[str, Kind] = {
     "invalid_request_error": "invalid",
     "rate_limit_error": "overloaded",
     "service_unavailable": "unavailable",
     "timeout_error": "timeout",
 }
-"""The same where an answer had begun and tells by an event; a model that failed is the rest."""
+"""The same for an error event in a streamed answer. Any other type is a failure of the model."""
 OF_EVERY_ROW = ("model_not_found", "stem_not_found", "extra_forbidden")
-"""Codes of errors that any other row would meet as well. A local job does not begin with them."""
+"""Codes of errors that every other row would cause as well. A local job finds them before it begins."""
 
 
 class ServiceError(MotetError):
-    """Says nothing of the row that was asked for, and any other would meet the same: the job ends, to go on later."""
+    """An error that the row does not cause. Every other row would have it too, so the job ends, and can be resumed."""
 
 
 class AwayError(ServiceError):
-    """The same of a service that may be back soon: it is asked again after the failure's `retry_after_s`."""
+    """A `ServiceError` that may be over soon. The request is repeated after the failure's `retry_after_s`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ErrorAnswer:
-    """The error in an answer. One that is not in Motet's shape has no type: something else has answered."""
+    """The error in an answer. If it is not in Motet's shape, it has no type: the answer came from something else."""
 
     message: str
     type: str | None = None
@@ -53,13 +53,13 @@ class _ErrorAnswer:
 
 
 def refusal_of(answer: httpx.Response) -> MotetError:
-    """What an answer other than a success means: `AwayError`, `ServiceError`, or an error of the row alone."""
+    """The meaning of an error answer: `AwayError`, `ServiceError`, or a `MotetError` of the row."""
     status, error = answer.status_code, _error_in(answer)
     cause = f"The service answered {status}: {error.message}"
     if status in AWAY or (status >= 500 and error.type is None):
         kind: Kind = "overloaded" if status == 429 else "unavailable"
         return AwayError(
-            Failure(kind, cause, "Run the command again later: it goes on.", retry_after_s=_retry_after(answer))
+            Failure(kind, cause, "Run the command again later to resume.", retry_after_s=_retry_after(answer))
         )
     if status in (401, 403):
         return ServiceError(Failure("unauthorized", cause, f"Set MOTET_API_KEY to a key of that service. {GO_ON}"))
@@ -67,13 +67,13 @@ def refusal_of(answer: httpx.Response) -> MotetError:
         return ServiceError(Failure(KINDS.get(status, "invalid"), cause, "", error.param, error.code))
     if _is_of_the_row(status, error):
         return MotetError(Failure(KINDS[status], cause, "", error.param, error.code))
-    return ServiceError(Failure("unavailable", cause, f"Look whether this is the address of a Motet service. {GO_ON}"))
+    return ServiceError(Failure("unavailable", cause, f"Check that this is the address of a Motet service. {GO_ON}"))
 
 
 def _is_of_the_row(status: int, error: _ErrorAnswer) -> bool:
     if status == 404:
         return error.code == "voice_not_found"
-    # What stands before a service may refuse a body by its size, in words of its own.
+    # A proxy before the service may refuse a large body, in its own shape.
     return status == 413 or (status in KINDS and error.type is not None)
 
 
@@ -86,7 +86,7 @@ def _error_in(answer: httpx.Response) -> _ErrorAnswer:
 
 
 def _retry_after(answer: httpx.Response) -> float:
-    """Seconds, as the service says; what it does not say in seconds is a short pause."""
+    """The seconds of the header Retry-After, or a short pause if they cannot be read."""
     try:
         asked_s = float(answer.headers.get("Retry-After", FIRST_PAUSE_S))
     except ValueError:
@@ -95,10 +95,10 @@ def _retry_after(answer: httpx.Response) -> float:
 
 
 def not_asked_for(answer: httpx.Response, why: str) -> ServiceError:
-    """What to say of an answer that looks like a success and is something else."""
-    kind = answer.headers.get("content-type", "nothing that it names")
-    cause = f"What answers at {answer.url} is no Motet service, or of another version: it sent {kind} ({why})."
-    return ServiceError(Failure("unavailable", cause, f"Look whether this is the address of a Motet service. {GO_ON}"))
+    """The error for a successful answer with unexpected contents."""
+    kind = answer.headers.get("content-type", "no content type")
+    cause = f"{answer.url} is not a Motet service, or has another version: it sent {kind} ({why})."
+    return ServiceError(Failure("unavailable", cause, f"Check that this is the address of a Motet service. {GO_ON}"))
 
 
 # --- Speech
@@ -106,8 +106,8 @@ def not_asked_for(answer: httpx.Response, why: str) -> ServiceError:
 
 @dataclass(frozen=True, slots=True)
 class SpeechAnswer:
-    """What speech events and headers say: the sound, its seconds, where each piece of the text begins, why the model ended,
-    the voice, and the rate in Hz before the sound was encoded."""
+    """A spoken row: the sound, its seconds, where each piece of the text begins, why the model ended, the voice, and the
+    rate in Hz before the sound was encoded."""
 
     audio: bytes
     seconds: float
@@ -117,7 +117,7 @@ class SpeechAnswer:
     sample_rate: int | None
 
     def timings(self, seconds: float) -> tuple[Timing, ...]:
-        """When each piece is said; the last one until the end of the sound."""
+        """When each piece is spoken. The last one ends with the sound."""
         starts = [float(piece["start_seconds"]) for piece in self.pieces]
         ends = [*starts[1:], seconds]
         times = zip(starts, ends, self.pieces, strict=True)
@@ -125,7 +125,7 @@ class SpeechAnswer:
 
 
 def speech_answer(answer: httpx.Response) -> SpeechAnswer:
-    """Reads an answer of speech events. Raises `MotetError` where it broke off, and ValueError where there are none."""
+    """Reads an answer of speech events. Raises `MotetError` if it was interrupted, and ValueError if it has no events."""
     lines = answer.content.decode().split("\n")
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     if not events:
@@ -146,7 +146,7 @@ def speech_answer(answer: httpx.Response) -> SpeechAnswer:
 
 def _broken_off(last: Mapping[str, Any]) -> MotetError:
     error = last.get("error", {"message": "its last event is missing"})
-    cause = f"The service broke off: {error.get('message')}"
+    cause = f"The service ended the answer early: {error.get('message')}"
     kind = KINDS_OF_EVENTS.get(error.get("type", ""), "engine")
     if kind == "overloaded":
         return AwayError(Failure(kind, cause, "Run the command again later: it goes on.", retry_after_s=FIRST_PAUSE_S))

@@ -1,7 +1,7 @@
 """The chapters of an EPUB, in reading order, as plain text.
 
 EPUB 3.3 (https://www.w3.org/TR/epub-33/): `META-INF/container.xml` names the package file, whose spine lists the documents.
-Python's HTML parser reads all three kinds of file: it expands no entities that a file defines for itself.
+Python's HTML parser reads all three kinds of file. It expands no entities that a file defines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PARTING = (
     " h1 h2 h3 h4 h5 h6 header hgroup hr legend li main ol p pre section summary table tbody td tfoot th thead tr ul"
 )
 BLOCKS = frozenset(PARTING.split())
-"""Elements that part what is before them, inside them and behind them."""
+"""Elements that begin and end a paragraph."""
 HEADINGS = frozenset(("h1", "h2", "h3"))
 MARKS = frozenset(("noteref", "doc-noteref"))
 """`epub:type` or `role` of a footnote's mark."""
@@ -36,14 +36,14 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
 CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, LookupError, ValueError, RuntimeError)
-"""A damaged archive, a file that is not there, bytes or an encoding that mean nothing, encryption, another compression."""
+"""What a damaged archive, a missing file, an unknown encoding, encryption or an unknown compression raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One document of the spine: its first heading, or its file's name, and its text, a paragraph a line.
+    """One document of the spine: its first heading, or its file name, and its text, one paragraph a line.
 
-    `fault` says why there is no text where the book does not hold what its spine names.
+    If the book does not have the document, `text` is empty and `fault` says why.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Chapter:
 
 
 def chapters(path: Path) -> Iterator[Chapter]:
-    """Every document of the spine that has text, or a fault. Raises `MotetError` for what is not an EPUB."""
+    """Every document of the spine that has text, or a fault. Raises `MotetError` if the file is not an EPUB."""
     try:
         with zipfile.ZipFile(path) as book:
             for address in _spine(book):
@@ -66,7 +66,7 @@ def chapters(path: Path) -> Iterator[Chapter]:
 
 
 def _spine(book: zipfile.ZipFile) -> list[str]:
-    """The addresses of the documents within the book; of an item that the package does not list, what the spine calls it."""
+    """The paths of the documents within the book. For an item that the package does not list, the name in the spine."""
     container = _Tags(_read(book, CONTAINER))
     packages = [facts["full-path"] for tag, facts in container.tags if tag == "rootfile" and "full-path" in facts]
     if not packages:
@@ -92,7 +92,7 @@ def _chapter(book: zipfile.ZipFile, address: str) -> Chapter:
 
 
 def _file_at(address: str, names: Sequence[str]) -> str | None:
-    """The file of an address: named as written or without percent signs, or else so but for upper and lower case."""
+    """The archive's name of a path: as written, without percent encoding, or in another case."""
     raw = address.partition("#")[0]
     wanted = (raw, posixpath.normpath(unquote(raw)))
     folded = {name.casefold(): name for name in names}
@@ -109,10 +109,10 @@ def _read(book: zipfile.ZipFile, name: str) -> str:
 
 
 def _decoded(data: bytes) -> str:
-    """By its byte-order mark, else as the XML declaration says, else UTF-8."""
+    """Decodes by the byte-order mark, else the XML declaration, else UTF-8."""
     if data.startswith(UTF_16):
         return data.decode("utf-16")
-    declared = DECLARED.match(data)  # found in single bytes, so it is not true where it says UTF-16
+    declared = DECLARED.match(data)  # it was found as single bytes, so UTF-16 would be wrong
     name = declared[1].decode().lower() if declared else "utf-8"
     if data.startswith(codecs.BOM_UTF8) or name.startswith("utf-16"):
         name = "utf-8"
@@ -120,7 +120,7 @@ def _decoded(data: bytes) -> str:
 
 
 class _Tags(HTMLParser):
-    """Every tag with its attributes, without its namespace."""
+    """Collects tags with their attributes, without namespaces."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -134,27 +134,27 @@ class _Tags(HTMLParser):
 
 
 class _Text(HTMLParser):
-    """What a reader would read aloud."""
+    """Collects the text that is read aloud."""
 
     def __init__(self) -> None:
         super().__init__()
         self.title = ""
         self._parts: list[str] = []
         self._heading: int | None = None
-        """Where in the parts the open heading begins; likewise the next ones."""
+        """The index in `parts` where the open heading begins; likewise the next ones."""
         self._hidden: list[str] = []
         self._marks = _Marks()
 
     @property
     def text(self) -> str:
-        """Paragraphs on lines of their own, with single spaces."""
+        """The text with one paragraph a line, and single spaces."""
         lines = ("".join(self._parts)).split("\n")
         return "\n".join(line for line in (re.sub(r"\s+", " ", line).strip() for line in lines) if line)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "body":  # what was before is no text, and may be a document type that HTML does not know
+        if tag == "body":  # anything before is not text, and may be a document type that HTML does not know
             self._parts.clear()
-        # Within what is hidden, elements of the same name are counted, so that it ends with its own end.
+        # Elements of the same name inside a hidden one are counted, so that it ends with its own end tag.
         if tag in HIDDEN or _is_mark(attrs) or (self._hidden and tag == self._hidden[-1]):
             self._hidden.append(tag)
         self._marks.start(tag, any(name == "href" for name, _ in attrs), self._parts)
@@ -187,7 +187,8 @@ def _is_mark(attrs: list[tuple[str, str | None]]) -> bool:
 
 
 class _Marks:
-    """Takes out the marks of footnotes that do not call themselves so: raised links, and links that are raised as a whole."""
+    """Removes the marks of footnotes that are not declared: superscript links, and links that are superscript as a
+    whole."""
 
     def __init__(self) -> None:
         self._link: int | None = None
@@ -196,14 +197,14 @@ class _Marks:
         self._linked = False
 
     def start(self, tag: str, has_address: bool, parts: list[str]) -> None:
-        """`parts` is the text so far; the places of what begins in it are kept."""
+        """Begins an element. `parts` is the text so far."""
         if tag == "sup":
             self._raised, self._linked = len(parts), False
         elif tag == "a" and has_address:
             self._link, self._raised_end, self._linked = len(parts), None, self._raised is not None
 
     def end(self, tag: str, parts: list[str]) -> None:
-        """Cuts off what turns out to have been a mark."""
+        """Ends an element, and removes its text if it was a mark."""
         if tag == "sup" and self._raised is not None:
             if self._linked:
                 del parts[self._raised :]

@@ -1,4 +1,4 @@
-"""A bulk job: the model, what to make of each row, and how the work is cut."""
+"""A bulk job: the model, what to do with each row, and how the work is cut."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cluster.bulk.settings import BulkSettings
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines import sources
 from deployments.replica.base import ReplicaSettings
 from deployments.settings import PieceSettings, SeparationSettings, StrictModel, WindowSettings
 
 
 class BulkSpeechOrder(StrictModel):
-    """Text to speech. `voice` None is the model's own; a row may name another. The seed of a row comes from its content
-    and `seed`."""
+    """Text to speech. If `voice` is None, the model's default speaks; a row may name another. The seed of a row comes from
+    its content and `seed`."""
 
     task: Literal["speech"] = "speech"
     voice: str | None
@@ -31,7 +31,7 @@ class BulkSpeechOrder(StrictModel):
 
 
 class BulkTranscriptionOrder(StrictModel):
-    """Recordings to text. `language` None is detected; word times are asked for with `word_times`."""
+    """Recordings to text. If `language` is None, it is detected."""
 
     task: Literal["transcription"] = "transcription"
     language: str | None
@@ -41,7 +41,7 @@ class BulkTranscriptionOrder(StrictModel):
 
 
 class BulkSeparationOrder(StrictModel):
-    """Recordings to stems; no `stems` are all of them."""
+    """Recordings to stems. Empty `stems` means all of them."""
 
     task: Literal["separation"] = "separation"
     stems: tuple[str, ...]
@@ -53,7 +53,7 @@ BulkOrder = Annotated[BulkSpeechOrder | BulkTranscriptionOrder | BulkSeparationO
 
 
 Way = Literal["engines", "service"]
-"""Who makes the rows: engines of the job's own, or a live service."""
+"""What renders the rows: engines of the job, or a live service."""
 
 
 class BulkJob(StrictModel):
@@ -67,16 +67,16 @@ class BulkJob(StrictModel):
 
     @property
     def identity(self) -> str:
-        """The part that decides a row's content, as canonical JSON. The way and the version are not in it, so that a row has
-        the same seed however it is made; a job that was begun in one of them is not gone on with in another (`run_job`)."""
+        """The part that decides a row's content, as canonical JSON. `way` and `version` are not in it, so a row has the
+        same seed in either way; `run_job` refuses to resume a job with another way or version."""
         content = {"model", "engine", "source", "sha256", "options", "device"}
         model = self.model.model_dump(mode="json", include=content)
         return _canonical({"model": model, "order": self.order.model_dump(mode="json")})
 
     @property
     def weights(self) -> str:
-        """Names, sizes and times of change of the files of a `path:` source, as JSON; none where it is not on this machine.
-        Not in the identity: a row has the same seed wherever the weights are, and since whenever."""
+        """Names, sizes and modification times of the files of a `path:` source, as JSON; an empty list if they are not on
+        this machine. They are not in the identity, so that copying weights does not change a row's seed."""
         source = sources.parse(self.model.source) if self.model.source else None
         if source is None or source.kind != "path":
             return "[]"
@@ -85,12 +85,12 @@ class BulkJob(StrictModel):
         return json.dumps([(name, facts.st_size, facts.st_mtime_ns) for name, facts in files])
 
     def key(self, content: str, voice: str | None = None) -> str:
-        """The address of what a row becomes: SHA-256 of the settings and its text, or the digest of its recording."""
+        """The key of a row: SHA-256 of the settings and its text, or the digest of its recording."""
         return hashlib.sha256(_canonical([self.identity, content, voice]).encode()).hexdigest()
 
 
 def seed_of(key: str) -> int:
-    """48 bits of a row's key: the same row sounds the same in any job, at any place."""
+    """48 bits of a row's key. The same row has the same seed in every job."""
     return int(key[:12], 16)
 
 

@@ -1,6 +1,6 @@
-"""The finished job as its user wants it: Parquet files with the sound in them, or a folder of files and a manifest.
+"""Writes the finished job: Parquet files with the sound inside, or a folder of files with a manifest.
 
-Both are written in the order of the input from the parts, and nothing in them depends on when or where a row was made.
+Both have the order of the input. Nothing in them depends on when or where a row was made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cluster.bulk.results import OUTPUT
 from cluster.bulk.store import FOLDER, cut_to_bytes, replacing, write_whole
-from deployments.audio.encode import FORMATS
+from deployments.audio.formats import FORMATS
 from deployments.engines.registry import Task
 from deployments.errors import fail
 
@@ -28,7 +28,7 @@ ROW_GROUP_BYTES = 16 * 1024 * 1024
 OPEN_PARTS = 128
 UNSAFE = re.compile(r"[^\w.-]+")
 LONGEST_NAME_BYTES = 120
-"""Of the id in a file's name; most file systems take names of 255 bytes, some of fewer."""
+"""Of the id in a file's name. Most file systems allow 255 bytes, some fewer."""
 PARTS = "part-*.parquet"
 MANIFEST = "manifest.jsonl"
 SOUNDS = "audio"
@@ -37,23 +37,23 @@ Facts = dict[str, Any]
 
 
 def refuse_to_overwrite(output: Path, layout: Layout, task: Task) -> None:
-    """Raises `MotetError` when there are files already where a new job would write."""
+    """Raises `MotetError` if a new job would overwrite files."""
     if layout == "parquet":
         there = sorted(output.glob(PARTS))
     else:
         there = [path for path in (output / MANIFEST, output / SOUNDS) if path.exists() and _is_written(path, task)]
     if there:
-        cause = f"{there[0]} is there already, and no job of Motet's has begun in {output}."
-        raise fail("invalid", cause, "Name another folder, or move that away.", code="would_overwrite")
+        cause = f"{there[0]} exists already, and it does not belong to a Motet job in {output}."
+        raise fail("invalid", cause, "Name another folder, or move the file away.", code="would_overwrite")
 
 
 def _is_written(path: Path, task: Task) -> bool:
-    """A transcript has no sound of its own, and an empty folder holds nothing to lose."""
+    """Whether a job writes the path. A transcription writes no sound, and an empty folder has nothing to lose."""
     return path.name == MANIFEST or (task != "transcription" and (not path.is_dir() or any(path.iterdir())))
 
 
 def refuse_inputs_in_output(inputs: Sequence[Path], output: Path, layout: Layout, task: Task) -> None:
-    """Raises `MotetError` when an input would be overwritten, or a job would find its own sound among its recordings."""
+    """Raises `MotetError` if an input would be overwritten, or if a job would find its own sound among its recordings."""
     folder = output.resolve()
     for given in inputs:
         path = given.resolve()
@@ -64,14 +64,15 @@ def refuse_inputs_in_output(inputs: Sequence[Path], output: Path, layout: Layout
             beside = path.is_relative_to(sounds) or (path.is_dir() and sounds.is_relative_to(path))
             clash = path == folder / MANIFEST or (beside and task != "transcription")
         if clash or path.is_relative_to(folder / FOLDER):
-            cause = f"The input {given} lies where output is written."
+            cause = f"The input {given} is where output is written."
             raise fail("invalid", cause, f"Name an output folder other than {output}.", code="would_overwrite")
 
 
 def results_of(
     rows: Sequence[tuple[str, str]], places: Mapping[str, tuple[str, int, int]], part: Callable[[str], pa.Table]
 ) -> Iterator[pa.Table]:
-    """One `OUTPUT` table for each (id, key) of `rows`. `places` says in which part a key is, from which row, and how many."""
+    """One `OUTPUT` table for each (id, key) of `rows`. `places` maps a key to its part, its first row there, and its number
+    of rows."""
     opened = lru_cache(OPEN_PARTS)(part)
     for name, key in rows:
         batch, start, count = places[key]
@@ -80,7 +81,7 @@ def results_of(
 
 
 def write_parquet(results: Iterator[pa.Table], output: Path, shard_bytes: int) -> list[Path]:
-    """`part-00000.parquet` and so on, each closed once it holds `shard_bytes`."""
+    """Writes `part-00000.parquet` and so on. Each is closed once it has `shard_bytes`."""
     written: list[Path] = []
     groups = _grouped(results)
     group = next(groups, None)
@@ -110,7 +111,7 @@ def _grouped(results: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def write_folder(results: Iterator[pa.Table], output: Path) -> list[Path]:
-    """`audio/<id>.<format>` for every sound and `manifest.jsonl` with everything else, a row a line."""
+    """Writes `audio/<id>.<format>` for every sound, and `manifest.jsonl` with everything else, one row a line."""
     sounds = output / SOUNDS
     manifest = output / MANIFEST
     taken: set[str] = set()
@@ -130,7 +131,7 @@ def write_folder(results: Iterator[pa.Table], output: Path) -> list[Path]:
 
 
 def _file_name(facts: Facts, taken: set[str]) -> str:
-    """The row's id as far as a file name can hold it, and its key where that is not enough."""
+    """The row's id, shortened to what a file name can hold, with its key if the name is taken."""
     stem = f".{facts['stem']}" if facts["stem"] else ""
     safe = cut_to_bytes(UNSAFE.sub("_", facts["id"]).strip("."), LONGEST_NAME_BYTES) or "row"
     name = f"{safe}{stem}"
@@ -143,7 +144,7 @@ def _file_name(facts: Facts, taken: set[str]) -> str:
 
 
 def _folded(name: str) -> str:
-    """Alike for names that are one file on a disk that knows neither case nor how an accent is written."""
+    """The same for names that are one file on a disk that ignores case and Unicode normalization."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -1,4 +1,4 @@
-"""Cuts the rows of a job into batches, always the same way: a batch is the unit of work, of retrying and of resuming."""
+"""Cuts the rows of a job into batches, deterministically. A batch is the unit of work, of retrying and of resuming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME_CHARACTERS = 32
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """What is made once, for every row with this `key`. `size` is in characters, or bytes of the recording."""
+    """The work for all rows with this `key`, which is done once. `size` is in characters, or in bytes of the recording."""
 
     key: str
     size: int
@@ -28,35 +28,36 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one worker gets at once. Its name is a digest of its keys."""
+    """The items that one worker gets at once."""
 
     items: tuple[WorkItem, ...]
 
     @property
     def name(self) -> str:
-        """The name of its part."""
+        """The name of its part file: a digest of its keys."""
         keys = "\n".join(item.key for item in self.items)
         return hashlib.sha256(keys.encode()).hexdigest()[:NAME_CHARACTERS]
 
     @property
     def size(self) -> int:
-        """Characters or bytes."""
+        """Characters or bytes of all items."""
         return sum(item.size for item in self.items)
 
     def singles(self) -> list[Batch]:
-        """The same work, an item a batch."""
+        """The same items, one in each batch."""
         return [Batch((item,)) for item in self.items]
 
 
 def item_of(row: Row, job: BulkJob) -> WorkItem:
-    """What has to be made for a row without a fault."""
+    """The work item of a row without a fault."""
     if row.recording is not None:
         return WorkItem(job.key(row.recording.digest), row.recording.size, recording=row.recording)
     return WorkItem(job.key(row.text, row.voice), len(row.text), row.text, row.voice)
 
 
 def cut_into_batches(items: Iterable[WorkItem], settings: BulkSettings) -> Iterator[Batch]:
-    """Batches of items of about one length, the longest of each stretch first. Every key comes once."""
+    """Cuts items into batches of similar size. The items of each `sort_rows` are sorted, longest first. Every key occurs
+    once."""
     once = {item.key: item for item in items}
     waiting = iter(once.values())
     while stretch := list(islice(waiting, settings.sort_rows)):
@@ -77,12 +78,12 @@ def _cut(items: Sequence[WorkItem], settings: BulkSettings) -> Iterator[Batch]:
 
 
 def to_json(items: Sequence[WorkItem]) -> str:
-    """For the way to a worker."""
+    """Serialises items for a worker."""
     return json.dumps([asdict(item) for item in items])
 
 
 def from_json(text: str) -> list[WorkItem]:
-    """What `to_json` wrote."""
+    """Reads what `to_json` wrote."""
     found = []
     for facts in json.loads(text):
         where = facts.pop("recording")

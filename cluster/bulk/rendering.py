@@ -1,4 +1,5 @@
-"""Batches through an engine: many rows at once, each with an outcome of its own. Knows nothing of clusters or files."""
+"""Renders batches with an engine: many rows at once, each with an outcome of its own. It imports neither Ray nor the job's
+files."""
 
 from __future__ import annotations
 
@@ -23,14 +24,15 @@ from deployments.tasks.separation import SeparationTask, separate_here
 from deployments.tasks.transcription import TranscriptWindow, seconds_of, segments_of, text_of, transcribe_all
 
 RETRIED_KINDS = ("engine", "unavailable", "timeout")
-"""Kinds of failure that another try may not meet."""
+"""Kinds of failure that may not occur again."""
 
 
 class Renderer(Protocol):
-    """One engine and one order. Raises `MotetError` when it is made for an order that no row could be made with."""
+    """One engine and one order. Its constructor raises `MotetError` for an order that fits no row, such as an unknown
+    voice."""
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
-        """What becomes of each item."""
+        """The outcome of each item. `recordings` has their bytes; None for speech."""
 
 
 def renderer_of(job: BulkJob, engine: Any) -> Renderer:
@@ -41,7 +43,7 @@ def renderer_of(job: BulkJob, engine: Any) -> Renderer:
 
 
 class _RetryingRenderer:
-    """Tries what failed once more, alone."""
+    """Repeats an item that failed, alone."""
 
     def __init__(self, inner: Renderer, retries: int) -> None:
         self._inner = inner
@@ -102,7 +104,7 @@ class TranscriptionRenderer:
 
 
 class SeparationRenderer:
-    """One recording after the other; neighbouring chunks share the engine's batches."""
+    """One recording after the other. Neighbouring chunks share the engine's batches."""
 
     def __init__(self, engine: SeparationEngine, order: BulkSeparationOrder, width: int) -> None:
         offered = engine.traits.stems

@@ -1,4 +1,4 @@
-"""What a job writes: one table for all three tasks, in which a column that a task does not fill is null."""
+"""What a job writes: one table for all three tasks. Columns that a task does not fill are null."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployments.engines.protocols import FinishReason
 from deployments.errors import Failure
 
 MILLI_DIGITS = 3
-"""Digits of a second in a transcription. Sums of samples have more, which mean nothing."""
+"""Decimal places of seconds in a transcription. Further digits are rounding errors of sums."""
 
 TIMING = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
 
@@ -36,13 +36,13 @@ RESULT = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""Of one result. `seconds` is the sound's duration, `sample_rate` its rate in Hz before it was encoded (null for stems
-in Opus of a live service, which hide it), `sha256` that of `audio`, or of the recording that was transcribed. `text` is
-what was spoken or heard; `timings` says when, in seconds. `finish_reason` of speech is "stop", or why the model was ended
-in a piece of the text that it did not end itself."""
+"""The columns of one result. `seconds` is the sound's duration, `sample_rate` its rate in Hz before it was encoded (null
+for Opus stems of a live service, which do not have it). `sha256` is that of `audio`, or of the recording that was
+transcribed. `text` is what was spoken or recognized, and `timings` says when, in seconds. `finish_reason` of speech is
+"stop", or why the model was stopped in a piece of the text."""
 
 OUTPUT = pa.schema([("id", pa.string()), *RESULT])
-"""A result with the id of its row. Several stems are several rows with one id."""
+"""A result with the id of its row. The stems of one recording are rows with the same id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +77,16 @@ def rounded_timing(start: float, end: float, text: str) -> Timing:
 
 
 Outcome = Sequence[RowResult] | Failure
-"""What became of one item: its results, or why there are none."""
+"""The results of one item, or why there are none."""
 
 
 def digest_of(data: bytes) -> str:
-    """SHA-256, as in the `sha256` column."""
+    """The SHA-256 of the `sha256` column, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def table_of(outcomes: Sequence[tuple[str, Outcome]], model: str) -> pa.Table:
-    """Keys and outcomes as a `RESULT` table."""
+    """Converts keys and outcomes to a `RESULT` table."""
     rows = [row for key, outcome in outcomes for row in _rows(key, outcome, model)]
     return pa.Table.from_pylist(rows, schema=RESULT)
 

@@ -1,6 +1,6 @@
-"""A bulk job from its rows to its files: plan, make what is not there yet, and write the output.
+"""Runs a bulk job from its rows to its files: plans, renders what is missing, and writes the output.
 
-Stopping it anywhere, kindly or with `kill -9`, loses the batches under way and nothing else.
+An interruption, even with `kill -9`, loses only the batches that are being rendered.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ from cluster.bulk.workers import RenderedBatch
 from deployments.errors import Failure, fail
 
 Execute = Callable[[Sequence[Batch]], Iterator[RenderedBatch]]
-"""Makes batches, in any order; leaves out those whose worker died too often."""
+"""Renders batches, in any order. It leaves out those whose worker died too often."""
 
-DIED = Failure("unavailable", "Every worker that took this row died or failed.", "Look for what is odd about the row.")
+DIED = Failure(
+    "unavailable",
+    "Every worker that rendered this row died.",
+    "Check whether the row is unusual, for example very long.",
+)
 FAULTS = "faults"
 """The part with the rows that could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a job is. Rows and sizes (characters or bytes) are of all runs, `seconds` of sound and `failed` of this one.
+    """A job's progress. Rows and sizes (characters or bytes) are of all runs, `seconds` of sound and `failed` of this one.
 
-    Equal rows are made once and are all done then; `size` counts them once.
+    Equal rows are rendered once and are done at the same time; `size` counts them once.
     """
 
     rows: int
@@ -50,12 +54,12 @@ class JobProgress:
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
-    """What came of a job."""
+    """A finished job's totals."""
 
     rows: int
     failed: int
     stopped: int
-    """Rows in which the model did not end by itself."""
+    """Rows in which the model was stopped before its own end."""
     seconds: float
     made_seconds: float
     files: tuple[str, ...]
@@ -69,9 +73,9 @@ def run_job(
     execute: Execute,
     progress: Callable[[JobProgress], None],
 ) -> JobSummary:
-    """Carries a job out, or on.
+    """Runs a job, or resumes it.
 
-    Raises `MotetError` when the folder holds another job, or files that are not of one, or nothing can be made.
+    Raises `MotetError` if the folder has another job or foreign files, or if no row can be rendered.
     """
     store = JobStore(output)
     if store.record is None:
@@ -81,12 +85,10 @@ def run_job(
         record = store.record
         fingerprint = plan.fingerprint(job, layout)
         if record is not None and record["fingerprint"] != fingerprint:
-            cause = (
-                f"{output} holds another job: its input, settings, weights, way or version of Motet differ from these."
-            )
-            raise fail("invalid", cause, "Name another folder, or remove that one.", code="another_job")
+            cause = f"{output} has another job: its input, settings, weights, way or version of Motet are different."
+            raise fail("invalid", cause, "Name another folder, or remove this one.", code="another_job")
         if record is not None and (finished := _finished(record, output)):
-            store.forget(store.done())  # in case the job ended before it had done that
+            store.forget(store.done())  # the job may have been interrupted before it did this
             return finished
         if record is None:
             store.write_record({"fingerprint": fingerprint})
@@ -96,7 +98,7 @@ def run_job(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Every row's id and key, and the batches. Texts are held in memory, sound never."""
+    """Every row's id and key, and the batches. It holds texts in memory, and no sound."""
 
     rows: tuple[tuple[str, str], ...]
     batches: tuple[Batch, ...]
@@ -130,7 +132,7 @@ class _Plan:
 
 
 def _make(plan: _Plan, store: JobStore, execute: Execute, progress: Callable[[JobProgress], None]) -> float:
-    """Everything that is not there yet. Returns the seconds of sound that this run made."""
+    """Renders what is missing. Returns the seconds of sound that this run made."""
     done = store.done()
     if plan.faults and FAULTS not in done:
         outcomes: list[tuple[str, Outcome]] = [(k, Failure("invalid", fault)) for k, fault in plan.faults.items()]
@@ -144,7 +146,8 @@ def _make(plan: _Plan, store: JobStore, execute: Execute, progress: Callable[[Jo
 
 
 def _passes(missing: Sequence[Batch], execute: Execute, model: str) -> Iterator[RenderedBatch]:
-    """The batches; then the items of those whose workers died too often, each alone, so that only the deadly one is lost."""
+    """The batches, then the items of those whose workers died too often. Each of these runs alone, so that only the fatal
+    one is lost."""
     left = {batch.name: batch for batch in missing}
     if left:
         for made in execute(missing):
@@ -155,7 +158,7 @@ def _passes(missing: Sequence[Batch], execute: Execute, model: str) -> Iterator[
 
 
 def _alone(batches: Sequence[Batch], execute: Execute, model: str) -> Iterator[RenderedBatch]:
-    """Each batch as soon as its items are there, so that no more sound is held than of those under way."""
+    """Each batch as soon as its items are there, so that only the sound of unfinished batches is held."""
     batch_of = {single.name: batch for batch in batches for single in batch.singles()}
     held: dict[str, dict[str, RenderedBatch]] = {batch.name: {} for batch in batches}
     for made in execute([single for batch in batches for single in batch.singles()]):
@@ -167,7 +170,7 @@ def _alone(batches: Sequence[Batch], execute: Execute, model: str) -> Iterator[R
 
 
 def _joined(batch: Batch, alone: Mapping[str, RenderedBatch], model: str) -> RenderedBatch:
-    """The batch as one part under its own name, from items that were made alone; one that is not there died again."""
+    """The batch as one part, from items that ran alone. An item without a part has killed its worker again."""
     found = [alone.get(single.name) for single in batch.singles()]
     tables = [
         table_of([(item.key, DIED)], model) if made is None else _table(made)
@@ -183,7 +186,7 @@ def _table(made: RenderedBatch) -> pa.Table:
 
 
 class _ProgressCounter:
-    """Counts what is done and tells."""
+    """Counts what is done, and reports it."""
 
     def __init__(self, plan: _Plan, done: set[str], tell: Callable[[JobProgress], None]) -> None:
         self._batches = {batch.name: batch for batch in plan.batches}
@@ -252,7 +255,7 @@ def _write(
 
 @dataclass(frozen=True, slots=True)
 class _KeySummary:
-    """What the summary tells of a key."""
+    """What the summary needs of one key."""
 
     failed: bool
     stopped: bool
@@ -275,7 +278,8 @@ def _places(plan: _Plan, store: JobStore) -> tuple[dict[str, tuple[str, int, int
 
 
 def _finished(record: Mapping[str, Any], output: Path) -> JobSummary | None:
-    """The summary of a job whose files are all still there; parts of one that lost some are gone, so it is made anew."""
+    """The summary of a finished job if all its files are there. If some are missing, the job runs again, since its parts
+    are gone."""
     files = record.get("files", {})
     whole = all((output / name).is_file() and (output / name).stat().st_size == size for name, size in files.items())
     if "finished" not in record or not whole:

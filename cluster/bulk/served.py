@@ -1,4 +1,4 @@
-"""Batches through a live service's endpoint instead of engines of our own. The service decides when there is room."""
+"""Renders batches with a live service instead of engines of the job. The service decides when it has room."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from cluster.bulk.results import MILLI_DIGITS, Outcome, RowResult, digest_of, ro
 from cluster.bulk.row import read_recording
 from cluster.bulk.sound import WITH_LENGTH, length_of, with_length
 from cluster.bulk.workers import RenderedBatch, rendered_batch
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.errors import Failure, Kind, MotetError, as_failure
 from deployments.text.languages import code_of
 
 LONGEST_PAUSE_S = 30.0
 NOBODY_THERE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
-"""The request never got to the service."""
+"""Errors of a request that did not reach the service."""
 MISREAD = (ValueError, LookupError, TypeError, AttributeError, BadZipFile)
-"""What reading an answer raises that is not what was asked for."""
+"""What reading an unexpected answer raises."""
 SAMPLE_BYTES = 2
 
 Read = TypeVar("Read")
@@ -47,8 +47,8 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True, slots=True)
 class ServiceClient:
-    """A live service: its address, such as http://127.0.0.1:8000, and the key to it if it asks for one. The address that
-    clients of OpenAI take, which ends in /v1, is as good.
+    """A live service: its address, such as http://127.0.0.1:8000, and its API key if it needs one. The address may end in
+    /v1, as OpenAI's clients take it.
 
     `sleep` and `clock` (seconds) are passed in by tests.
     """
@@ -66,21 +66,21 @@ class ServiceClient:
         object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1").rstrip("/"))
 
     def client(self, timeout_s: float) -> httpx.Client:
-        """A client of it. Raises `MotetError` (invalid) where the address is none."""
+        """An HTTP client of the service. Raises `MotetError` (invalid) if the address is not a URL."""
         try:
             return httpx.Client(
                 base_url=self.url, headers=dict(self.headers), timeout=timeout_s, transport=self.transport
             )
         except httpx.InvalidURL as error:
-            cause = f"{self.url!r} is no address: {error}."
+            cause = f"{self.url!r} is not a URL: {error}."
             raise MotetError(Failure("invalid", cause, "Give one such as http://127.0.0.1:8000.")) from error
 
 
 def render_on_service(batches: Sequence[Batch], job: BulkJob, service: ServiceClient) -> Iterator[RenderedBatch]:
-    """Each batch as it is finished, in any order; `served_in_flight` of their items are asked for at once.
+    """Each batch as it is finished, in any order. `served_in_flight` requests run at the same time.
 
-    Raises `MotetError` for what says nothing of any row: the service is not there or not a Motet service, does not know the
-    key or the model, or stays away or busy for longer than `served_patience_s`.
+    Raises `MotetError` for an error that no row causes: the service is unreachable, is not a Motet service, does not accept
+    the key or the model, or stays busy or unreachable for longer than `served_patience_s`.
     """
     width = job.bulk.served_in_flight
     with (
@@ -89,7 +89,7 @@ def render_on_service(batches: Sequence[Batch], job: BulkJob, service: ServiceCl
     ):
         renderer = _ServiceRenderer(client, job, service)
         renderer.look()
-        # As many batches as requests: each keeps one request under way.
+        # As many batches as requests: each batch has one request in flight.
         running: set[Future[RenderedBatch]] = set()
         for batch in batches:
             running.add(pool.submit(_made, batch, renderer, job.model.model))
@@ -100,7 +100,7 @@ def render_on_service(batches: Sequence[Batch], job: BulkJob, service: ServiceCl
 
 
 def _results(ended: set[Future[RenderedBatch]]) -> Iterator[RenderedBatch]:
-    """What was made comes before what ends the job."""
+    """Finished batches first, then the error that ends the job."""
     for future in sorted(ended, key=lambda future: future.exception() is not None):
         yield future.result()
 
@@ -110,7 +110,7 @@ def _made(batch: Batch, renderer: _ServiceRenderer, model: str) -> RenderedBatch
 
 
 class _ServiceRenderer:
-    """Asks for one item after the other. Once something ended the job, no others are asked for."""
+    """Requests one item after the other. After an error that ends the job, it requests no more."""
 
     def __init__(self, client: httpx.Client, job: BulkJob, service: ServiceClient) -> None:
         self._client = client
@@ -121,7 +121,7 @@ class _ServiceRenderer:
         self._ask = {"speech": self._speech, "transcription": self._transcription, "separation": self._separation}
 
     def look(self) -> None:
-        """Raises `MotetError` unless the service answers, knows the key, and has the model."""
+        """Raises `MotetError` unless the service answers, accepts the key, and has the model."""
         path = f"/v1/models/{quote(self._job.model.model)}"
         try:
             answer = self._client.get(path)
@@ -131,15 +131,15 @@ class _ServiceRenderer:
         _read(answer, lambda answer: answer.json()["id"])
 
     def outcome(self, item: WorkItem) -> Outcome:
-        """What became of an item, after as many tries as the job allows. Raises `ServiceError` where that says nothing about
-        the item: it is asked for again when the job goes on."""
+        """The outcome of an item, after as many tries as the job allows. Raises `ServiceError` for an error that the item
+        does not cause; the item is requested again when the job resumes."""
         try:
             return self._outcome(item)
         except ServiceError as error:
             self._ends(error)
 
     def _ends(self, error: ServiceError) -> NoReturn:
-        """Everyone tells of what came first: the rest only follows from it."""
+        """Raises the first error that ended the job: later ones follow from it."""
         with self._lock:
             self._end = self._end or error
         raise self._end
@@ -155,15 +155,15 @@ class _ServiceRenderer:
                 failure, broke = _failure(error), True
             except MotetError as error:
                 failure = error.failure
-            except Exception as error:  # reading the recording, or what came back
+            except Exception as error:  # from reading the recording, or the answer
                 failure = as_failure(error)
             if failure.kind not in RETRIED_KINDS:
                 break
             self._service.sleep(_pause(attempt))
         if failure.code == "voice_not_found" and item.voice is None:
-            raise ServiceError(failure)  # it is the job's own, of which a local job says the same before it begins
+            raise ServiceError(failure)  # the job's own voice, which a local job checks before it begins
         if broke:
-            self.look()  # it is the row's fault only if the service is still there
+            self.look()  # the row caused it only if the service still answers
         return failure
 
     def _speech(self, item: WorkItem) -> list[RowResult]:
@@ -175,8 +175,8 @@ class _ServiceRenderer:
             "speed": order.speed,
             "seed": seed_of(item.key),
             "response_format": order.form,
-            "stream_format": "sse",  # only events tell at the end how it went
-            "pacing": "fast",  # nobody listens, so nothing is concealed or said by another voice
+            "stream_format": "sse",  # only events have the finish reason
+            "pacing": "fast",  # without a listener, nothing is concealed or spoken by the fallback voice
         }
         voice = item.voice or order.voice
         spoken = self._post("/v1/audio/speech", speech_answer, json=body | ({"voice": voice} if voice else {}))
@@ -219,7 +219,7 @@ class _ServiceRenderer:
         cut = order.separation
         fields: dict[str, Any] = {
             "model": self._job.model.model,
-            "response_format": "wav" if order.form == "pcm" else order.form,  # the header tells what pcm does not
+            "response_format": "wav" if order.form == "pcm" else order.form,  # the header has the rate and the channels
             "chunk_seconds": str(cut.chunk_s),
             "overlap_seconds": str(cut.overlap_s),
         }
@@ -236,11 +236,12 @@ class _ServiceRenderer:
         return self._post(path, read, data=dict(fields), files=files)
 
     def _post(self, path: str, read: Callable[[httpx.Response], Read], **content: Any) -> Read:
-        """What an answer says. Raises `MotetError`, or `httpx.HTTPError`."""
+        """Posts a request and reads its answer. Raises `MotetError`, or `httpx.HTTPError`."""
         return self._patiently(lambda: _read(self._client.post(path, **content), read))
 
     def _patiently(self, ask: Callable[[], Read]) -> Read:
-        """Asks again while the service is busy or not there, when it says, for as long as the job allows."""
+        """Repeats a request while the service is busy or unreachable, after the pause that it asks for, for
+        `served_patience_s` at most."""
         patience_s = self._job.bulk.served_patience_s
         deadline = self._service.clock() + patience_s
         attempt = 0
@@ -260,7 +261,7 @@ class _ServiceRenderer:
 
 
 def _read(answer: httpx.Response, read: Callable[[httpx.Response], Read]) -> Read:
-    """What an answer says. Raises `ServiceError` where it is not what was asked for."""
+    """Reads an answer. Raises `ServiceError` for an unexpected one."""
     if not answer.is_success:
         raise refusal_of(answer)
     try:
@@ -275,16 +276,16 @@ def _pause(attempt: int) -> float:
 
 
 def _pause_before(attempt: int, away: Failure) -> float:
-    """Seconds. A busy service knows when it has room; one that is not there is asked less and less often."""
+    """Seconds until the next try. A busy service says when it has room; for an unreachable one the pauses grow."""
     asked_s = away.retry_after_s or FIRST_PAUSE_S
     return asked_s if away.kind == "overloaded" else max(asked_s, _pause(attempt))
 
 
 def _stays_away(away: Failure, patience_s: float) -> ServiceError:
-    what = "The service was too busy" if away.kind == "overloaded" else "The service was not there"
+    what = "The service was too busy" if away.kind == "overloaded" else "The service was unreachable"
     cause = f"{what} for {patience_s:g} s. {away.cause}"
     return ServiceError(
-        Failure(away.kind, cause, "Run the command again later: it goes on. Or raise bulk.served_patience_s.")
+        Failure(away.kind, cause, "Run the command again later to resume, or raise bulk.served_patience_s.")
     )
 
 
@@ -297,7 +298,7 @@ def _failure(error: httpx.HTTPError) -> Failure:
 
 
 def _spoken_sound(spoken: SpeechAnswer, form: AudioFormat) -> RowResult:
-    """The sound, its length and its rate. How long it was before a lossy codec got it, only the service knows."""
+    """The sound, its length and its rate. Only the service knows how long it was before a lossy codec."""
     if form in WITH_LENGTH:
         return _lasting(spoken.audio, form)
     rate, seconds = spoken.sample_rate, spoken.seconds
@@ -307,13 +308,13 @@ def _spoken_sound(spoken: SpeechAnswer, form: AudioFormat) -> RowResult:
 
 
 def _lasting(data: bytes, form: AudioFormat) -> RowResult:
-    """A sound as long as its samples; `pcm` comes as a WAV."""
+    """A sound with the length that its samples have. `pcm` is requested as WAV, whose header has the rate."""
     size = length_of(data)
     if form == "pcm":
         data = data[-size.samples * size.channels * SAMPLE_BYTES :]
     elif form in WITH_LENGTH:
         data = with_length(data, form, size)
-    # Ogg Opus tells every sound as one of 48 kHz, whatever it was made of.
+    # Ogg Opus says 48 kHz for every sound, whatever its rate was before.
     return _sound(data, form, size.seconds, None if form == "opus" else size.sample_rate)
 
 
@@ -322,7 +323,7 @@ def _sound(data: bytes, form: AudioFormat, seconds: float, rate: int | None) -> 
 
 
 def _stems_in(answer: httpx.Response) -> dict[str, bytes]:
-    """Stems by name: one is answered as a sound, several as a ZIP file. Raises ValueError and the like for anything else."""
+    """Stems by name: one is a sound, several are a ZIP file. Raises ValueError and the like for anything else."""
     kind = answer.headers["content-type"]
     if kind.startswith("audio/"):
         return {answer.headers["x-motet-stems"]: answer.content}

@@ -1,4 +1,4 @@
-"""Sound to bytes, encoded while it is made, with its true length in the header."""
+"""Encodes sound while it is made, into a file with its true length in the header."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import io
 from contextlib import closing
 from dataclasses import dataclass
 
-import numpy as np
-
 from deployments.audio.decode import AudioDecoder
-from deployments.audio.encode import AudioFormat, open_encoder
+from deployments.audio.encode import header_of, open_encoder
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import Samples
 
 WITH_LENGTH: tuple[AudioFormat, ...] = ("wav", "flac")
-"""Formats whose header tells how long the sound is. They keep its samples, so it can be counted as well."""
+"""Formats whose header has the length. They are lossless, so the samples can be counted as well."""
 HOURS_S = 24 * 3600.0
 
 
 class SoundBytes:
-    """One sound at `sample_rate` Hz. Holds what is encoded, never the samples."""
+    """One encoded sound at `sample_rate` Hz. It holds encoded bytes and no samples."""
 
     def __init__(self, form: AudioFormat, sample_rate: int, channels: int) -> None:
         self._layout = (form, sample_rate, channels)
@@ -28,7 +27,7 @@ class SoundBytes:
 
     @property
     def seconds(self) -> float:
-        """Of sound so far."""
+        """Seconds of sound so far."""
         return self._samples / self._layout[1]
 
     def write(self, samples: Samples) -> None:
@@ -40,18 +39,13 @@ class SoundBytes:
         """The whole file."""
         self._body += self._encoder.finish()
         self._encoder.close()
-        header = _header(*self._layout, self._samples)
+        header = header_of(*self._layout, self._samples)
         self._body[: len(header)] = header
         return bytes(self._body)
 
     def close(self) -> None:
-        """Frees the codec of a sound that nobody finishes."""
+        """Frees the codec. Safe to call after `finish`."""
         self._encoder.close()
-
-
-def _header(form: AudioFormat, sample_rate: int, channels: int, samples: int) -> bytes:
-    with closing(open_encoder(form, sample_rate, channels, total_samples=samples)) as encoder:
-        return encoder.encode(np.zeros((channels, 0), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +58,19 @@ class SoundLength:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Duration."""
         return self.samples / self.sample_rate
 
 
 def length_of(data: bytes) -> SoundLength:
-    """Decodes a sound and counts. Raises `MotetError` when it is none."""
+    """Decodes a sound and counts its samples. Raises `MotetError` if the data is not audio."""
     with closing(AudioDecoder(io.BytesIO(data), mono=True, max_seconds=HOURS_S)) as decoder:
         samples = sum(block.shape[1] for block in decoder)
         return SoundLength(samples, decoder.info.sample_rate, decoder.info.channels)
 
 
 def with_length(data: bytes, form: AudioFormat, size: SoundLength) -> bytes:
-    """A sound of one of the formats `WITH_LENGTH` that was streamed, with its true length in the header: byte for byte what
+    """A streamed sound, in one of the formats `WITH_LENGTH`, with its true length in the header. It is byte-identical to what
     `SoundBytes` makes of the same samples."""
-    header = _header(form, size.sample_rate, size.channels, size.samples)
+    header = header_of(form, size.sample_rate, size.channels, size.samples)
     return header + data[len(header) :]

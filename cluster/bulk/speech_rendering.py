@@ -21,7 +21,7 @@ from deployments.engines.protocols import (
 )
 from deployments.errors import as_failure
 from deployments.tasks.in_process_speech import BatchedClient
-from deployments.tasks.speech import nothing_to_say, speak
+from deployments.tasks.speech import no_words, speak
 from deployments.tasks.voice_choice import choose_voice, mark_speakers
 from deployments.text.segmentation import cut_into_pieces
 
@@ -90,5 +90,5 @@ class SpeechRenderer:
         voice = self._voice if item.voice is None else choose_voice(item.voice, traits, order.voice_aliases)
         pieces = cut_into_pieces(item.text, order.pieces)
         if not pieces:
-            raise nothing_to_say()
+            raise no_words()
         return SpeechRequest(mark_speakers(pieces, traits, voice), voice, order.speed, seed_of(item.key))

@@ -1,7 +1,7 @@
-"""What is done, on disk: one part file for each finished batch, which is there whole or not at all.
+"""Stores finished batches on disk, one part file each. A part file is complete or not there at all.
 
-A part is an Arrow file, so that single rows of it are read through the page cache. The process that started the job is the
-only one that writes; a lock keeps a second one out.
+A part is an Arrow file, so that single rows are read through the page cache. Only the process that started the job writes;
+a lock keeps others out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class JobStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other jobs out. Raises `MotetError` when one is at work, or the folder cannot be written."""
+        """Keeps other jobs out. Raises `MotetError` if one is running, or if the folder cannot be written."""
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
             lock = (self._folder / "lock").open("w")
@@ -58,7 +58,8 @@ class JobStore:
             yield
 
     def _sweep(self) -> None:
-        """Removes what a kill left half written; in the output folder only where a job of ours has begun."""
+        """Removes files that a killed process left half written. In the output folder it does so only if a job has begun
+        there."""
         halves = list(self._folder.rglob(f"*{HALF}"))
         if self._record.exists():
             found = (path for pattern in OUTPUT_HALVES for path in self.output.glob(pattern))
@@ -68,7 +69,7 @@ class JobStore:
 
     @property
     def record(self) -> Mapping[str, Any] | None:
-        """What `begin` or `finish` wrote; None for a new folder."""
+        """The contents of the last `write_record`; None in a new folder."""
         try:
             found = json.loads(self._record.read_text())
         except FileNotFoundError:
@@ -81,26 +82,26 @@ class JobStore:
         write_whole(self._record, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
 
     def done(self) -> set[str]:
-        """The names of the batches whose part is there."""
+        """The names of the batches that have a part."""
         return {path.name.removesuffix(PART) for path in self._parts.glob(f"*{PART}")}
 
     def put(self, name: str, part: bytes) -> None:
-        """Keeps a part. The same name always holds the same bytes."""
+        """Stores a part. The same name always has the same bytes."""
         write_whole(self._parts / (name + PART), part)
 
     def part(self, name: str) -> pa.Table:
-        """A part's rows, mapped into memory and not read."""
+        """A part's rows, memory-mapped."""
         with pa.memory_map(str(self._parts / (name + PART))) as file:
             return pa.ipc.open_file(file).read_all()
 
     def forget(self, names: set[str]) -> None:
-        """Removes parts, because they are to be made once more or are written elsewhere."""
+        """Removes parts that will be made again, or whose rows are in the output."""
         for name in names:
             (self._parts / (name + PART)).unlink(missing_ok=True)
 
 
 def part_bytes(table: pa.Table) -> bytes:
-    """A `RESULT` table as a part file."""
+    """Converts a `RESULT` table to the bytes of a part file."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, RESULT) as writer:
         writer.write_table(table)
@@ -108,19 +109,19 @@ def part_bytes(table: pa.Table) -> bytes:
 
 
 def cut_to_bytes(text: str, most: int) -> str:
-    """As many whole characters from the beginning as `most` bytes of UTF-8 hold: file systems count bytes."""
+    """The longest beginning of a text with at most `most` bytes of UTF-8. File systems count bytes."""
     return text.encode()[:most].decode(errors="ignore")
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """The file appears, or changes, only when all of it is on the disk."""
+    """Writes a file that appears, or changes, only once it is on the disk."""
     with replacing(path) as half:
         half.write_bytes(data)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write to beside `path`, which takes its place at the end."""
+    """A temporary file beside `path`, which replaces it at the end."""
     half = path.with_name(f".{cut_to_bytes(path.name, LONGEST_HALF_BYTES)}.{secrets.token_hex(4)}{HALF}")
     try:
         yield half
@@ -132,7 +133,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """So that a rename is never on the disk before what it names."""
+    """Makes sure that the data is on the disk before the rename is."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

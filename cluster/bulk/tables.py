@@ -75,17 +75,17 @@ def _from_json(line: str, path: Path, task: Task, place: str) -> Row:
 
 
 def _csv(path: Path, task: Task) -> Iterator[Row]:
-    # Strict: a quote that is never closed would otherwise take the rest of the file for one field, and nobody would know.
+    # Strict: otherwise a quote that is never closed would make one field of the rest of the file, without an error.
     return _table(path, task, partial(csv.reader, strict=True))
 
 
 def _tsv(path: Path, task: Task) -> Iterator[Row]:
-    # A quote is a character like any other: TSV has no way to quote.
+    # TSV has no quoting, so a quote is an ordinary character.
     return _table(path, task, partial(csv.reader, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 class _CsvReader(Iterator[list[str]], Protocol):
-    """A reader of Python's `csv`. `line_num` is how many lines of the file it has read."""
+    """A reader of Python's `csv`. `line_num` is the number of lines that it has read."""
 
     line_num: int
 
@@ -116,24 +116,22 @@ def check_needed(names: Sequence[str], task: Task, table: str, *more: str) -> No
         found = ", ".join(repr(shorten(name, SHOWN_CHARACTERS)) for name in names[:SHOWN_NAMES]) or "none"
         found += " and more" if len(names) > SHOWN_NAMES else ""
         cause = f"{table} has no column {' or '.join(f'`{name}`' for name in needed)}. Its columns: {found}."
-        raise fail(
-            "invalid", cause, "Name the columns so, in this case of letters; a CSV or TSV file does in its first line."
-        )
+        raise fail("invalid", cause, "Add one to the header row (case-sensitive).")
 
 
 def _check_names(names: Sequence[str], task: Task, table: str, *more: str) -> None:
-    """As `check_needed`, and for columns that are there twice."""
+    """As `check_needed`, and raises for duplicate columns."""
     check_needed(names, task, table, *more)
     for name in (*OPTIONAL[task], *NEEDED[task], *more):
         if names.count(name) > 1:
             cause = f"{table} has {names.count(name)} columns `{name}`."
-            raise fail("invalid", cause, "Leave the one that is meant, or rename the others.")
+            raise fail("invalid", cause, "Keep one of them, and rename the others.")
 
 
 def _next_fields(lines: _CsvReader, name: str) -> list[str] | None:
     """The fields of the next row that is not empty; None at the end.
 
-    Raises `csv.Error` for a line that cannot be read, and `MotetError` (invalid) where other lines are lost with it.
+    Raises `csv.Error` for a line that cannot be read, and `MotetError` (invalid) if other lines are lost with it.
     """
     while True:
         before = lines.line_num
@@ -148,17 +146,19 @@ def _next_fields(lines: _CsvReader, name: str) -> list[str] | None:
 
 
 def _open_quote(name: str, first: int, last: int, error: csv.Error) -> MotetError:
-    cause = f"A quote that opens in the row of line {first} of {name} takes the lines up to {last} into it: {error}."
-    return fail("invalid", as_utf8(cause), 'Close the quote where its text ends; one within a text is written "".')
+    cause = f"A quote that opens in the row of line {first} of {name} includes all lines up to {last}: {error}."
+    return fail(
+        "invalid", as_utf8(cause), 'Close the quote at the end of its text. Inside a text, write "" for a quote.'
+    )
 
 
 def _from_fields(header: Sequence[str], fields: Sequence[str], path: Path, task: Task, place: str) -> Row:
     if not is_text("".join(fields)):
         return not_utf8(place, path)
     facts = dict(zip(header, fields, strict=False))
-    if any(fields[len(header) :]):  # empty ones, as spreadsheets leave them, hold nothing that would be lost
-        told = f"{place} of {path.name} has {len(fields)} fields, and the header {len(header)}."
-        return Row(facts.get("id", ""), fault=f"{told} Quote a text that has commas in it (CSV), or use JSONL.")
+    if any(fields[len(header) :]):  # empty fields, as spreadsheets add them, are ignored
+        cause = f"{place} of {path.name} has {len(fields)} fields, and the header {len(header)}."
+        return Row(facts.get("id", ""), fault=f"{cause} Quote texts that contain commas (CSV), or use JSONL.")
     return _from_facts(facts, path, task, place, path.parent)
 
 
@@ -194,14 +194,14 @@ TABLES: Mapping[str, Callable[[Path, Task], Iterator[Row]]] = {
 
 
 def row_of(facts: Mapping[str, Any], task: Task) -> Row:
-    """A row of somebody's table, which has `text`, `audio` (bytes), `path` or `file`."""
+    """A row of a user's table, which has `text`, `audio` (bytes), `path` or `file`."""
     return _from_facts(facts, Path("the table"), task, "A row", Path(), 0)
 
 
 def _from_facts(
     facts: Mapping[str, Any], path: Path, task: Task, place: str, folder: Path, row: int | None = None
 ) -> Row:
-    """`folder` is where a relative `path` or `file` begins; `row` says where in a Parquet file `audio` is."""
+    """Relative paths begin at `folder`. `row` is the index of `audio` in a Parquet file."""
     name = _id_in(facts, task)
     if task == "speech":
         text, voice = facts.get("text"), facts.get("voice") or None
@@ -209,7 +209,7 @@ def _from_facts(
             return Row(name, fault=f"{place} of {path.name} has no `text`.")
         voice = None if voice is None else str(voice)
         if not is_text(text + (voice or "")):
-            return Row(name, fault=f"{place} of {path.name} has half of a UTF-16 pair in it, which is no character.")
+            return Row(name, fault=f"{place} of {path.name} contains half of a UTF-16 pair, which is not a character.")
         return Row(name, text=text, voice=voice)
     sound = facts.get("audio")
     if isinstance(sound, bytes):
@@ -222,7 +222,7 @@ def _from_facts(
 
 
 def _id_in(facts: Mapping[str, Any], task: Task) -> str:
-    """Stems of one recording, as a job writes them, have its id, and are rows of their own here."""
+    """The row's id. Stems that a job wrote have the id of their recording, so the stem is added."""
     name = "" if facts.get("id") is None else str(facts["id"])
     stem = facts.get("stem") if task != "speech" else None
     return f"{name}.{stem}" if name and stem else name

@@ -1,7 +1,7 @@
-"""Batches through Ray Data: actors that hold an engine each, on the machines that have room for one.
+"""Renders batches with Ray Data: actors that hold an engine each, on the machines that have room for one.
 
-Workers compute and write nothing. What they made comes back through the object store, so that no disk is shared, and Ray
-Data holds them back when it is not fetched.
+Workers write no files. Their results come back through the object store, so no shared disk is needed, and Ray Data pauses
+them while results are not fetched.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from deployments.replica.malloc_trim import MallocTrim, keep_freed_memory
 
 NODE_LABEL = "ray.io/node-id"
 INIT_DEATHS = 5
-"""Workers that may die one after the other while they load."""
+"""Workers that may die in a row while they load."""
 READERS = 2
-"""Tasks that read recordings, at once."""
+"""Tasks that read recordings at the same time."""
 
 SENT = pa.schema(
     [
@@ -48,7 +48,7 @@ SENT = pa.schema(
         ("faults", pa.list_(pa.string())),
     ]
 )
-"""A batch on its way to a worker. `recordings` and `faults` are filled where the input is."""
+"""A batch on its way to a worker. `recordings` and `faults` are filled on the machine that has the input."""
 RENDERED = pa.schema(
     [
         ("name", pa.string()),
@@ -59,12 +59,12 @@ RENDERED = pa.schema(
         ("refused", pa.string()),
     ]
 )
-"""A batch on its way back. `refused` is why the worker could do nothing at all: every other would say the same."""
+"""A batch on its way back. `refused` says why the worker cannot render anything; all others have the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedBatch:
-    """A finished batch: its part file, how many of its items failed, and the seconds of sound in it."""
+    """A finished batch: its part file, the number of items that failed, the seconds of sound in it, and its size."""
 
     name: str
     part: bytes
@@ -74,17 +74,17 @@ class RenderedBatch:
 
 
 def rendered_batch(name: str, items: Sequence[WorkItem], outcomes: Sequence[Outcome], model: str) -> RenderedBatch:
-    """A batch from the outcomes of its items."""
+    """A finished batch from the outcomes of its items."""
     keyed = [(item.key, outcome) for item, outcome in zip(items, outcomes, strict=True)]
     failed = [outcome for outcome in outcomes if not isinstance(outcome, Sequence)]
-    # Stems of one recording are as long as it is, and count once.
+    # The stems of a recording are as long as it is, and count once.
     seconds = sum(outcome[0].seconds for outcome in outcomes if isinstance(outcome, Sequence) and outcome)
     size = sum(item.size for item in items)
     return RenderedBatch(name, part_bytes(table_of(keyed, model)), len(failed), seconds, size)
 
 
 class Worker:
-    """An actor of the pool. The engine is loaded and called on a thread of its own, below live traffic."""
+    """An actor of the pool. It loads and calls the engine on one thread, with a lower priority than live traffic."""
 
     def __init__(self, job: BulkJob) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bulk")
@@ -98,16 +98,16 @@ class Worker:
         try:
             return renderer_of(self._job, load_engine(self._job.model))
         except MotetError as error:
-            return error  # raised here, it would be one more dead actor, which Ray replaces
+            return error  # an exception here would end the actor, and Ray would start another
 
     def __call__(self, sent: pa.Table) -> pa.Table:
-        """Renders the batches of a `SENT` table to a `RENDERED` one."""
+        """Renders the batches of a `SENT` table, to a `RENDERED` table."""
         if isinstance(self._renderer, MotetError):
             return pa.Table.from_pylist([{"refused": str(self._renderer)}], schema=RENDERED)
         return pa.Table.from_pylist([asdict(self._made(facts)) for facts in sent.to_pylist()], schema=RENDERED)
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
-        """The outcomes of some items, on the engine's thread. Raises `MotetError` when the engine could not be loaded."""
+        """Renders items on the engine's thread. Raises `MotetError` if the engine could not be loaded."""
         if isinstance(self._renderer, MotetError):
             raise self._renderer
         outcomes = self._thread.submit(self._renderer.render, items, recordings).result()
@@ -128,33 +128,33 @@ READ: Mapping[Task, tuple[str, ...]] = {
     "transcription": ("audio",),
     "separation": ("audio",),
 }
-"""Columns of somebody's own table that a task reads and that results have too: those of the result take their place."""
+"""Columns of a user's table that a task reads and that results have too. Those of the result replace them."""
 
 
 def check_columns(columns: Sequence[str], task: Task) -> None:
-    """Raises `MotetError` (invalid) where a result would take the place of a column that the task does not read, or what the
-    task needs is not there. No columns are those of a table that is not known yet, or empty."""
+    """Raises `MotetError` (invalid) if a result would replace a column that the task does not read, or if a needed column
+    is missing. `columns` is empty if the table is not known yet, or has no rows."""
     if columns:
         check_needed(columns, task, "The table", "audio")
     clashing = [name for name in columns if name in RESULT.names and name not in READ[task]]
     if clashing:
-        cause = f"The table has columns that are named like those of a result: {', '.join(clashing)}."
+        cause = f"The table has columns with the names of result columns: {', '.join(clashing)}."
         example = f"ds.rename_columns({{{clashing[0]!r}: {'my_' + clashing[0]!r}}})"
         raise fail("invalid", cause, f"Rename them first, or drop them: {example}.")
 
 
 class TableWorker(Worker):
-    """The same for a Ray dataset that somebody else reads and writes: rows in, the same rows with their results out."""
+    """A worker for a user's Ray dataset: rows in, the same rows with their results out."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Renders a table with `text` (and perhaps `voice`), or with `audio` (bytes) or `path`. A row that could not be
-        spoken keeps the text and the voice that it came with. Raises `MotetError` for columns named like a result's."""
+        """Renders a table with `text` (and perhaps `voice`), or with `audio` (bytes) or `path`. A row that failed keeps its
+        text and voice. Raises `MotetError` for columns that are named like a result's."""
         check_columns(table.column_names, self._job.order.task)
         given = table.drop_columns([name for name in RESULT.names if name in table.column_names])
         facts = table.to_pylist()
         outcomes = self._outcomes(facts)
         results = table_of(outcomes, self._job.model.model)
-        if self._job.order.task == "speech":  # whose results are as many as the rows
+        if self._job.order.task == "speech":  # one result for each row
             results = _with_what_was_given(results, facts)
         counts = [len(outcome) if isinstance(outcome, Sequence) else 1 for _, outcome in outcomes]
         rows = [at for at, count in enumerate(counts) for _ in range(count)]
@@ -163,7 +163,8 @@ class TableWorker(Worker):
         )
 
     def _outcomes(self, rows: Sequence[dict[str, Any]]) -> list[tuple[str, Outcome]]:
-        """Longest first, so that those in one step of the engine are alike; given back in the order of the rows."""
+        """Outcomes in the order of the rows. Items are rendered longest first, so that those in one step of the engine are
+        alike."""
         items: dict[int, WorkItem] = {}
         sounds: dict[int, bytes | None] = {}
         outcomes: dict[int, Outcome] = {}
@@ -204,13 +205,13 @@ def render_on_cluster(
 ) -> Iterator[RenderedBatch]:
     """Each batch as it is finished, in any order. A batch whose worker died too often is left out.
 
-    Raises `MotetError` when no worker can load the model, or none stays alive.
+    Raises `MotetError` if no worker can load the model, or none stays alive.
     """
     try:
         yield from _rendered(batches, job, hardware, workers)
     except RayError as error:
         cause = f"The cluster could not do the work: {type(error).__name__}: {error}"
-        raise fail("unavailable", cause, "The same command goes on once it can.") from error
+        raise fail("unavailable", cause, "Run the command again to resume.") from error
 
 
 def _rendered(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, workers: int) -> Iterator[RenderedBatch]:
@@ -241,10 +242,10 @@ def map_with_workers(
     batch_size: int,
     compute: ActorPoolStrategy,
 ) -> Dataset:
-    """The dataset through workers on their hardware class. A batch whose worker died is tried `retries` times more."""
+    """Sends the dataset through workers on a hardware class. A batch whose worker died is repeated `retries` times."""
     lives: dict[str, Any] = {"max_restarts": -1, "max_task_retries": job.bulk.retries}
     with warnings.catch_warnings():
-        # Ray 2.60 announces the end of these two arguments and has no other way yet to bound its retries.
+        # Ray 2.60 deprecates these two arguments, and has no other way yet to bound its retries.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return dataset.map_batches(
             worker,
@@ -258,20 +259,20 @@ def map_with_workers(
 
 
 def _dataset(batches: Sequence[Batch]) -> Dataset:
-    """A block for each batch, so that each is a task of its own and comes back alone."""
+    """A dataset with one block for each batch, so that each is a task and comes back alone."""
     return ray.data.from_arrow([_sent(batch) for batch in batches])
 
 
 def _sent(batch: Batch) -> pa.Table:
-    nothing = [None] * len(batch.items)  # for speech it stays so
+    nothing = [None] * len(batch.items)  # speech has no recordings
     facts = {"name": batch.name, "items": to_json(batch.items), "recordings": nothing, "faults": nothing}
     return pa.Table.from_pylist([facts], schema=SENT)
 
 
 def with_recordings(dataset: Dataset) -> Dataset:
-    """Fills in the bytes of recordings, on the node on which the job was started: no other needs to see its files."""
+    """Adds the bytes of recordings, on the machine on which the job was started. No other machine needs the files."""
     here = {NODE_LABEL: ray.get_runtime_context().get_node_id()}
-    readers = TaskPoolStrategy(size=READERS)  # they ask for no CPU, and would all be started at once
+    readers = TaskPoolStrategy(size=READERS)  # they reserve no CPU, so Ray would start all of them at once
     return dataset.map_batches(
         _read, batch_size=None, batch_format="pyarrow", num_cpus=0, label_selector=here, compute=readers
     )
@@ -297,19 +298,19 @@ def _bytes_or_fault(item: WorkItem) -> tuple[bytes | None, str | None]:
 
 @contextmanager
 def _own_context() -> Iterator[None]:
-    """Ray Data's settings for a job: quiet, in any order, and going on when a worker dies too often on a batch."""
+    """Ray Data's settings for a job: quiet, in any order, and continuing when a worker dies too often on a batch."""
     context = DataContext.get_current()
     wanted: dict[str, Any] = {
         "enable_progress_bars": False,
         "print_on_execution_start": False,
         "max_errored_blocks": -1,
         "max_consecutive_actor_init_deaths": INIT_DEATHS,
-        "memory_usage_poll_interval_s": None,  # nobody reads it, and every reading costs milliseconds
+        "memory_usage_poll_interval_s": None,  # unused, and each poll costs milliseconds
     }
     kept = {name: getattr(context, name) for name in wanted}
     log = logging.getLogger("ray.data")
     level = log.level
-    log.setLevel(logging.CRITICAL)  # a batch that is left out is no error yet
+    log.setLevel(logging.CRITICAL)  # a batch that is left out is repeated later
     for name, value in wanted.items():
         setattr(context, name, value)
     try:

@@ -10,9 +10,9 @@ from deployments.errors import fail
 
 
 class BytePipe:
-    """`write` is called on the loop that made the pipe and waits for room; `read` is called on a thread and blocks.
+    """`write` runs on the event loop that made the pipe, and waits for room. `read` runs on a thread, and blocks.
 
-    Holds at most `capacity_bytes`, plus one block.
+    The pipe holds at most `capacity_bytes`, plus one block.
     """
 
     def __init__(self, capacity_bytes: int, read_timeout_seconds: float) -> None:
@@ -46,7 +46,7 @@ class BytePipe:
             self._changed.notify()
 
     def abort(self) -> None:
-        """Wakes a blocked reader with an error and lets writers go."""
+        """Ends a blocked `read` with an error, and blocked writes without one."""
         with self._changed:
             self._aborted = True
             self._blocks.clear()
@@ -54,7 +54,7 @@ class BytePipe:
         self._loop.call_soon_threadsafe(self._room.set)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes; empty at the end. Raises `MotetError` after `abort` or a silent time-out."""
+        """Up to `size` bytes; empty at the end. Raises `MotetError` (timeout) after `abort`, or if none come in time."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._blocks) or self._ended or self._aborted, self._timeout)
             if self._aborted or not (self._blocks or self._ended):

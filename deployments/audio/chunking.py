@@ -1,4 +1,4 @@
-"""Cuts a recording of unknown length into overlapping chunks while it is still being read."""
+"""Cuts a recording of unknown length into overlapping chunks while it is being read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deployments.errors import fail
 class ChunkPlan:
     """How a recording is cut: every chunk is `chunk_samples` long and shares `overlap_samples` with the next.
 
-    The overlap is at most half a chunk, so that no sample lies in more than two chunks.
+    The overlap is at most half a chunk, so that no sample is in more than two chunks.
     """
 
     chunk_samples: int
@@ -32,8 +32,8 @@ class ChunkPlan:
 def plan_chunks(chunk_seconds: float, overlap_seconds: float, sample_rate: int) -> ChunkPlan:
     """The plan for a recording at `sample_rate` Hz.
 
-    Raises an `invalid` `MotetError` that names `chunk_seconds` when a chunk is not a positive number of samples, and
-    one that names `overlap_seconds` when the overlap is negative or more than half a chunk.
+    Raises `MotetError` (invalid) with the param `chunk_seconds` if a chunk is not a positive number of samples, and with the
+    param `overlap_seconds` if the overlap is negative or more than half a chunk.
     """
     if not 1 <= chunk_seconds * sample_rate < np.inf:
         raise fail(
@@ -56,9 +56,9 @@ def plan_chunks(chunk_seconds: float, overlap_seconds: float, sample_rate: int) 
 
 @dataclass(frozen=True, slots=True)
 class PlannedChunk:
-    """One stretch of a recording: `samples` (channels, n) float32, of which the first is sample `start` of the whole.
+    """One chunk: `samples` (channels, n) float32, the first of which is sample `start` of the recording.
 
-    `last` marks the tail, the only chunk that may be shorter than the plan's.
+    Only the `last` chunk may be shorter than the plan's.
     """
 
     index: int
@@ -70,8 +70,8 @@ class PlannedChunk:
 class AudioChunker:
     """Cuts blocks of any size into the chunks of a plan.
 
-    It holds one chunk's samples and no more. A full chunk stays until further samples come, because only then is it
-    known not to be the last; so the tail always brings samples that its predecessor has not.
+    It holds the samples of one chunk. A full chunk is returned when further samples come, because only then is it known not
+    to be the last. So the last chunk always has samples that the one before it has not.
     """
 
     def __init__(self, plan: ChunkPlan, channels: int) -> None:
@@ -94,7 +94,7 @@ class AudioChunker:
         return ready
 
     def finish(self) -> list[PlannedChunk]:
-        """Ends the recording and returns its last chunk, or nothing when there were no samples or it had ended."""
+        """Ends the recording and returns its last chunk; nothing if there were no samples, or on a second call."""
         ended, self._finished = self._finished, True
         return [self._cut(last=True)] if self._filled and not ended else []
 
@@ -103,7 +103,7 @@ class AudioChunker:
         if block.ndim != 2 or block.shape[0] != channels:
             raise fail(
                 "invalid",
-                f"A block of shape {block.shape} came for a recording of {channels} channel(s).",
+                f"A block has the shape {block.shape}, and the recording has {channels} channel(s).",
                 "Send every block as (channels, samples) with the same number of channels.",
             )
 

@@ -1,8 +1,8 @@
-"""Bytes that a stranger sent to sound: streaming, in constant memory, and only the formats we mean to read.
+"""Decodes untrusted recordings: streaming, in constant memory, and only in the formats of an allow-list.
 
-The first bytes decide which demuxer opens the file, never its name, and both containers and codecs are allow-lists. A file
-that states a length over the limit is refused at once. One that states less is not believed: sound is decoded block by
-block until the limit is reached.
+The first bytes decide which demuxer opens the file, never its name. Both containers and codecs are allow-listed. A file that
+states a length over the limit is refused at once. A shorter stated length is not trusted: sound is decoded block by block
+until the limit is reached.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Float = NDArray[np.float32]
 LOWEST_RATE = 4_000
 HIGHEST_RATE = 192_000
 MOST_CHANNELS = 8
-# Decoders overshoot full scale a little, and that is kept; a float file can hold any number, and that is not.
+# Decoders overshoot full scale a little, which is kept. A float file can hold any number, which is clipped.
 LOUDEST = 8.0
 STATED_MARGIN_SECONDS = 1.0
-"""What encoders add at both ends, and some state."""
+"""Padding that encoders add at both ends, and that some files count."""
 
 ACCEPTED = "WAV, FLAC, MP3, OGG (Opus, Vorbis or FLAC), M4A, AAC or WebM"
 
@@ -48,8 +48,8 @@ CODECS = frozenset(
 
 _HEAD_BYTES = 512
 _OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS))}
-# A WAV has no packets of its own, and FFmpeg's default of 4 kB costs more than the decoding. It also would wait for 5 MB
-# before it is sure that 16-bit samples are not a disguised film track.
+# A WAV has no packets of its own, and with FFmpeg's default of 4 kB the overhead of packets exceeds the decoding. By default
+# it also reads 5 MB to make sure that 16-bit samples are not a disguised DTS track.
 _WAV_OPTIONS = {**_OPTIONS, "max_size": "65536", "probesize": "65536"}
 
 _LOOKS = (
@@ -74,13 +74,13 @@ _LOOKS = (
     (0, b"MZ", "a program"),
 )
 
-# av.logging is process-wide: with a callback into Python, codec threads would wait for the interpreter lock.
+# PyAV's log callback is process-wide and takes the interpreter lock, for which codec threads would wait.
 av.logging.set_level(None)
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a file holds: its rate in Hz, its channels, and its codec by FFmpeg's name ("mp3", "pcm_s16le")."""
+    """A file's rate in Hz, its channels, and FFmpeg's name of its codec ("mp3", "pcm_s16le")."""
 
     sample_rate: int
     channels: int
@@ -90,16 +90,16 @@ class AudioInfo:
 class AudioDecoder:
     """An opened file: `info`, then one pass over its sound as float32 (channels, n) blocks of nominally [-1, 1].
 
-    Blocks are at `sample_rate` Hz, or the file's own rate when it is None, and all `block_seconds` long but the last,
-    with one channel when `mono` and the file's channels otherwise. `file` needs `read` only; one that can seek is read
-    from its start. An M4A that cannot seek waits in a temporary file, as its index may come last. Damaged and cut files
-    give what can still be decoded.
+    Blocks are at `sample_rate` Hz, or at the file's rate if it is None. All are `block_seconds` long except the last. They
+    have one channel if `mono`, and otherwise the file's channels. `file` needs only `read`; a file that can seek is read from
+    its start. An M4A that cannot seek is copied to a temporary file, since its index may come last. Of damaged and cut files
+    the part that can be decoded is returned.
 
-    Opening raises `MotetError`: invalid `empty_audio`, `unsupported_audio` or `corrupt_audio`, or too_large
-    `audio_too_large` for an endless M4A, or `audio_too_long` for a file that says that it is longer than `max_seconds`
-    (`stated_length`). Of a file that cannot seek, `size_bytes` is needed for that; without it only the sound itself counts.
-    Iterating raises too_large `audio_too_long` once the sound passes `max_seconds`, and `unsupported_audio` where the sound
-    changes to a rate that is not accepted. What `file.read` raises is raised unchanged.
+    Opening raises `MotetError`: invalid with the code `empty_audio`, `unsupported_audio` or `corrupt_audio`, or too_large
+    with `audio_too_large` for an endless M4A or `audio_too_long` for a file that states a length above `max_seconds`
+    (`stated_length.py`). That check needs `size_bytes` for a file that cannot seek. Iterating raises too_large
+    `audio_too_long` once the sound passes `max_seconds`, and `unsupported_audio` if the sound changes to a rate that is not
+    accepted. An exception of `file.read` is raised unchanged.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class AudioDecoder:
             self._container = undo.enter_context(container)
             self._stream = _sound_of(self._container)
             self._frames = self._decode()
-            # Before the container, as PyAV would go on reading from one that is closed.
+            # Before the container, since PyAV would go on reading from a closed one.
             undo.callback(self._frames.close)
             self._first = self._first_frame()
             self._check_stated_length(demuxer)
@@ -135,7 +135,7 @@ class AudioDecoder:
         self._given = 0
 
     def __iter__(self) -> Iterator[Float]:
-        """The sound, once."""
+        """The sound. It can be iterated once."""
         size = max(1, round(self._block_seconds * self._rate))
         held = np.zeros((self._channels, 0), np.float32)
         for piece in self._resampled():
@@ -146,10 +146,10 @@ class AudioDecoder:
         if held.shape[1]:
             yield held
         if not self._given:
-            raise _empty("The file holds no sound.")
+            raise _empty("The file has no sound in it.")
 
     def close(self) -> None:
-        """Frees the codec and ends the iteration; safe to call twice. The file stays open, as it is the caller's."""
+        """Frees the codec and ends the iteration. Safe to call twice. The caller's file stays open."""
         self._open.close()
 
     def _check_stated_length(self, demuxer: str) -> None:
@@ -165,18 +165,18 @@ class AudioDecoder:
     def _first_frame(self) -> AudioFrame:
         frame = next(self._frames, None)
         if frame is None:
-            raise _corrupt() if self._broken else _empty("The file holds no sound.")
+            raise _corrupt() if self._broken else _empty("The file has no sound in it.")
         return frame
 
     def _decode(self) -> Generator[AudioFrame, None, None]:
-        # An error between packets is the end of what can be read, as with a file that was cut short.
+        # An error between packets ends the file, as in one that was cut short.
         with suppress(av.FFmpegError):
             for packet in self._container.demux(self._stream):
                 yield from self._frames_of(packet)
         self._source.raise_error()
 
     def _frames_of(self, packet: Packet[AudioStream]) -> Iterator[AudioFrame]:
-        # A damaged packet costs its own sound and no more.
+        # Only the sound of a damaged packet is lost.
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -188,7 +188,7 @@ class AudioDecoder:
                 yield frame
 
     def _source_blocks(self) -> Iterator[tuple[int, Float]]:
-        """Sound at the rate it was recorded at, which joined-up files change on the way."""
+        """Blocks with their own rate, which changes in the middle of concatenated files."""
         held: list[Float] = []
         count = rate = 0
         for frame in chain([self._first], self._frames):
@@ -226,7 +226,7 @@ def decode_stream(
     max_seconds: float,
     block_seconds: float = 1.0,
 ) -> Iterator[Float]:
-    """The blocks of a `Decoder` that closes itself; it opens, and may fail, at the first block."""
+    """The blocks of an `AudioDecoder`, which opens, and may fail, at the first block, and is closed at the end."""
     decoder = AudioDecoder(
         file, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds, block_seconds=block_seconds
     )
@@ -235,13 +235,13 @@ def decode_stream(
 
 
 def decode_all(data: bytes, sample_rate: int | None, mono: bool, max_seconds: float) -> Float:
-    """All the sound in `data` as one (channels, n) array. Raises what a `Decoder` raises."""
+    """All the sound in `data` as one float32 (channels, n) array. Raises what `AudioDecoder` raises."""
     blocks = decode_stream(data, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds)
     return np.concatenate(list(blocks), axis=1)
 
 
 def _open(source: FileSource) -> tuple[str, InputContainer]:
-    """The demuxer's name, and the file that it opened."""
+    """The demuxer's name, and the container that it opened."""
     demuxer = _demuxer(source.peek(_HEAD_BYTES))
     if demuxer == "mov":
         source.make_seekable()
@@ -285,7 +285,7 @@ def _mpeg(head: bytes) -> str:
 
 def _is_text(head: bytes) -> bool:
     text = head.decode(errors="ignore")
-    # The last letter may have been cut in the middle.
+    # The last character may be cut in the middle.
     return len(text.encode()) > len(head) - 4 and all(letter.isprintable() or letter.isspace() for letter in text)
 
 
@@ -297,20 +297,18 @@ def _sound_of(container: InputContainer) -> AudioStream:
     if not container.streams:
         raise _corrupt()
     if not container.streams.audio:
-        raise _unsupported("The file holds no sound track.")
+        raise _unsupported("The file has no audio track.")
     stream = container.streams.audio[0]
-    # PyAV leaves the context out when this build has no decoder at all.
+    # PyAV has no context for a codec that this build cannot decode.
     name = stream.codec_context.name if stream.codec_context else "an unknown codec"
     if name not in CODECS:
-        raise _unsupported(f"The file's sound is coded with {name}, which this service does not read.")
+        raise _unsupported(f"The file's audio codec is {name}, which this service does not read.")
     return stream
 
 
 def _check(sample_rate: int, channels: int) -> None:
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-        raise _unsupported(
-            f"The sound has {sample_rate} samples a second, and {LOWEST_RATE} to {HIGHEST_RATE} are accepted."
-        )
+        raise _unsupported(f"The sample rate is {sample_rate} Hz, and {LOWEST_RATE} to {HIGHEST_RATE} Hz are accepted.")
     if channels > MOST_CHANNELS:
         raise _unsupported(f"The sound has {channels} channels, and up to {MOST_CHANNELS} are accepted.")
 
@@ -335,7 +333,7 @@ def _fit(samples: Float, channels: int) -> Float:
     if samples.shape[0] == channels:
         return samples
     mixed = samples[0].copy()
-    for row in samples[1:]:  # NumPy's mean takes ten times as long over channels that lie side by side
+    for row in samples[1:]:  # NumPy's mean takes ten times as long over interleaved channels
         mixed += row
     mixed /= len(samples)
     return np.repeat(mixed[np.newaxis], channels, axis=0)

@@ -1,6 +1,6 @@
-"""Sound to bytes in six formats, as one continuous stream.
+"""Encodes sound in six formats, as one continuous stream.
 
-The bytes that an encoder returns, put end to end, are one valid file, and they leave as early as the codec permits.
+The bytes that an encoder returns make one valid file when they are concatenated. They leave as early as the codec permits.
 """
 
 from __future__ import annotations
@@ -11,69 +11,48 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Protocol
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
+from deployments.audio.formats import AudioFormat
 from deployments.audio.resample import Resampler
 from deployments.errors import fail
 
 Float = NDArray[np.float32]
-AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
-# FFmpeg's callback into Python would take the interpreter lock from codec threads; without it, nothing is printed.
+# PyAV's log callback takes the interpreter lock, for which codec threads would wait. Without it, nothing is printed.
 av.logging.set_level(None)
 
 
-@dataclass(frozen=True, slots=True)
-class FormatInfo:
-    """What a client sees of a format: its media type and the extension of a file, without a dot."""
-
-    media_type: str
-    extension: str
-    instant: bool = False
-    """Encoding is no more than a change of numbers, and needs no thread of its own."""
-
-
-FORMATS: Mapping[AudioFormat, FormatInfo] = MappingProxyType(
-    {
-        "mp3": FormatInfo("audio/mpeg", "mp3"),
-        "opus": FormatInfo("audio/ogg", "opus"),
-        "aac": FormatInfo("audio/aac", "aac"),
-        "flac": FormatInfo("audio/flac", "flac"),
-        "wav": FormatInfo("audio/wav", "wav", instant=True),
-        "pcm": FormatInfo("audio/pcm", "pcm", instant=True),
-    }
-)
-
-# Without a known length a WAV header must promise one. Readers such as Python's `wave` take the promise for a signed
-# 32-bit number, so it is the largest that fits (less the header), and they stop at the true end by themselves.
+# A WAV header must have a length, even if it is not known yet. Readers such as Python's `wave` read it as a signed 32-bit
+# number, so this is the largest that fits (less the header). They stop at the true end by themselves.
 STREAMED_WAV_BYTES = 2**31 - 1 - 44
 
 
 class Encoder(Protocol):
-    """One stream of sound on its way to bytes."""
+    """Encodes one stream of sound."""
 
     @property
     def reached(self) -> int:
-        """How many of the samples that were taken are in the bytes that were returned: a codec keeps the last ones back."""
+        """The number of samples per channel that the returned bytes contain. A codec holds back the last ones it was
+        given."""
 
     def encode(self, samples: Float) -> bytes:
-        """Takes the next float32 samples in [-1, 1], (n,) or (channels, n); returns the bytes ready to send.
+        """Takes the next float32 samples in [-1, 1], (n,) or (channels, n), and returns the bytes that are ready.
 
-        Louder samples are clipped, and ones that are not numbers become silence. One row of samples fills all
-        channels. Raises ValueError when the shape does not fit the stream or the stream has ended.
+        Samples beyond [-1, 1] are clipped, and NaN becomes silence. Mono samples go to all channels. Raises ValueError if the
+        shape does not fit the stream, or after its end.
         """
 
     def finish(self) -> bytes:
-        """Ends the stream and returns its last bytes; a second call returns none."""
+        """Ends the stream and returns its last bytes. A second call returns none."""
 
     def close(self) -> None:
-        """Frees the codec without ending the stream properly; safe to call twice, and after `finish`."""
+        """Frees the codec without ending the stream. Safe to call twice, and after `finish`."""
 
 
 def open_encoder(
@@ -84,13 +63,13 @@ def open_encoder(
     total_samples: int | None = None,
     continues: bool = False,
 ) -> Encoder:
-    """A new stream of `channels` channels at `sample_rate` Hz in `format`. One that `continues` another can be put at its
-    end: WAV and FLAC leave their header out, and an Ogg stream is the next link of a chain.
+    """Opens a stream of `channels` channels at `sample_rate` Hz in `format`. A stream that `continues` another can be
+    appended to it: WAV and FLAC have no header then, and Ogg begins the next link of a chain.
 
-    A codec that does not know the rate (opus, mp3, aac) gets the sound resampled to the nearest rate above.
-    `total_samples`, per channel, puts the exact length into a WAV or FLAC header; without it a WAV promises the most it
-    can and a FLAC leaves it open, which players and FFmpeg accept but `soundfile`
-    does not. Raises `MotetError` (unsupported) for more than two channels.
+    Sound at a rate that a codec (opus, mp3, aac) does not have is resampled to the next higher one. `total_samples`, per
+    channel, is the exact length for a WAV or FLAC header. Without it a WAV header has the largest length and a FLAC header
+    none, which players and FFmpeg accept and `soundfile` does not. Raises `MotetError` (unsupported) for more than two
+    channels.
     """
     if channels not in (1, 2):
         cause = f"The sound has {channels} channels, and this service writes mono or stereo."
@@ -107,8 +86,18 @@ def open_encoder(
     return encoder
 
 
+def header_of(format: AudioFormat, sample_rate: int, channels: int, total_samples: int) -> bytes:
+    """The header of a file with `total_samples` samples per channel. In WAV and FLAC it is as long as the header of a
+    stream of unknown length, so it can be written over that one."""
+    encoder = open_encoder(format, sample_rate, channels, total_samples=total_samples)
+    try:
+        return encoder.encode(np.zeros((channels, 0), np.float32))
+    finally:
+        encoder.close()
+
+
 def wav_header(sample_rate: int, channels: int, total_samples: int | None = None) -> bytes:
-    """The 44 bytes before 16-bit WAV samples; the largest safe length when `total_samples` is not known."""
+    """The 44 bytes before 16-bit WAV samples, with the largest safe length if `total_samples` is not known."""
     frame = 2 * channels
     room = STREAMED_WAV_BYTES // frame
     size = frame * (room if total_samples is None else min(total_samples, room))
@@ -126,7 +115,7 @@ class PcmEncoder:
         self.reached = 0
 
     def encode(self, samples: Float) -> bytes:
-        """The samples as bytes, after the header if this is the first call. See `Encoder.encode`."""
+        """See `Encoder.encode`. The first call returns the header too."""
         _refuse_if(self._ended)
         rows = _rows(samples, self._channels)
         self.reached += rows.shape[1]
@@ -134,7 +123,7 @@ class PcmEncoder:
         return self._take_header() + body
 
     def finish(self) -> bytes:
-        """The header, if nothing was encoded before."""
+        """Ends the stream, and returns the header if nothing was encoded before."""
         self._ended = True
         return self._take_header()
 
@@ -156,14 +145,14 @@ class _Codec:
     bit_rate: Callable[[int], int | None]
     """Bits per second and channel at a sample rate."""
     rates: tuple[int, ...] = ()
-    """Rates that the codec takes, ascending; empty for any."""
+    """Sample rates of the codec in Hz, ascending. Empty for any."""
     muxer_options: Mapping[str, str] = field(default_factory=dict)
     codec_options: Mapping[str, str] = field(default_factory=dict)
     paged: bool = False
-    """The muxer keeps packets back until an Ogg page of them is full."""
+    """Whether the muxer holds packets back until an Ogg page is full."""
 
     def rate(self, wanted: int) -> int:
-        """The codec's nearest rate that keeps the whole band, or its highest."""
+        """The codec's lowest rate that keeps the whole band, or its highest rate."""
         return next((rate for rate in self.rates if rate >= wanted), max(self.rates, default=wanted))
 
 
@@ -176,9 +165,9 @@ _CODECS: Mapping[AudioFormat, _Codec] = {
         sample_format="fltp",
         bit_rate=lambda rate: 64_000 if rate <= 24_000 else 96_000,
         rates=_LOW_RATES,
-        # A stream cannot go back to fill in a Xing header, and without a bit reservoir a frame waits for no other.
+        # A stream cannot go back to write a Xing header. Without a bit reservoir no frame waits for another.
         muxer_options={"write_xing": "0", "id3v2_version": "0"},
-        # At this bit rate LAME's quicker search follows the waveform no worse.
+        # At this bit rate LAME's faster search is as close to the waveform.
         codec_options={"reservoir": "0", "compression_level": "7"},
     ),
     "opus": _Codec(
@@ -187,7 +176,7 @@ _CODECS: Mapping[AudioFormat, _Codec] = {
         sample_format="flt",
         bit_rate=lambda rate: 48_000,
         rates=(8000, 12000, 16000, 24000, 48000),
-        # In microseconds. The muxer holds one page back, so sound leaves after about two of these.
+        # Microseconds. The muxer holds one page back, so sound leaves after about two of these.
         muxer_options={"page_duration": "60000"},
         paged=True,
     ),
@@ -203,14 +192,14 @@ _CODECS: Mapping[AudioFormat, _Codec] = {
         name="flac",
         sample_format="s16",
         bit_rate=lambda rate: None,
-        # Room for tags that a stream never gets would be 8 KiB ahead of the first sound.
+        # FFmpeg's default padding for tags would be 8 KiB before the first sound.
         muxer_options={"metadata_header_padding": "0"},
     ),
 }
 
 
 class StreamEncoder:
-    """One continuous muxer for the life of a stream: mp3, opus in ogg, aac in ADTS, flac."""
+    """MP3, Opus in Ogg, AAC in ADTS, and FLAC, with one muxer for the life of the stream."""
 
     def __init__(self, codec: _Codec, sample_rate: int, channels: int) -> None:
         self._channels = channels
@@ -227,7 +216,7 @@ class StreamEncoder:
         self._ended = False
         self._in_use = threading.Lock()
         self._sink = _Sink()
-        # `bitexact` keeps random serial numbers and library versions out: the same sound is the same bytes.
+        # `bitexact` leaves out random serial numbers and library versions, so the same sound gives the same bytes.
         options = {"fflags": "+bitexact", **codec.muxer_options}
         self._container = av.open(self._sink, "w", format=codec.container, container_options=options)
         self._stream = self._container.add_stream(codec.name, rate=self._rate, options=dict(codec.codec_options))
@@ -235,7 +224,7 @@ class StreamEncoder:
         self._prepare(self._stream, codec.bit_rate(self._rate))
 
     def encode(self, samples: Float) -> bytes:
-        """The bytes that the codec has ready. See `Encoder.encode`."""
+        """See `Encoder.encode`."""
         with self._use():
             _refuse_if(self._ended)
             rows = _rows(samples, self._channels)
@@ -246,7 +235,7 @@ class StreamEncoder:
             return written
 
     def finish(self) -> bytes:
-        """What the resampler, the codec and the muxer still held."""
+        """See `Encoder.finish`. Returns what the resampler, the codec and the muxer held back."""
         with self._use():
             if not self._ended:
                 self._write(_rows(self._resampler.finish(), self._channels))
@@ -257,7 +246,7 @@ class StreamEncoder:
             return self._sink.take()
 
     def close(self) -> None:
-        """Frees the codec and the muxer; while another thread encodes, that thread frees them when it is done."""
+        """Frees the codec and the muxer. If another thread is encoding, that thread frees them at its end."""
         self._ended = True
         if self._in_use.acquire(blocking=False):
             self._container.close()
@@ -265,8 +254,8 @@ class StreamEncoder:
 
     @contextmanager
     def _use(self) -> Iterator[None]:
-        """Keeps the muxer for one call. A client that leaves closes the encoder while a thread may still be encoding, and
-        a muxer that is freed under a running call takes the process with it."""
+        """Keeps the muxer for one call. When a client leaves, the encoder is closed while a thread may still be encoding,
+        and a muxer that is freed during a call crashes the process."""
         with self._in_use:
             try:
                 yield
@@ -275,7 +264,7 @@ class StreamEncoder:
                     self._container.close()
 
     def rewrite_header(self, change: Callable[[bytes], bytes]) -> None:
-        """Replaces the header by what `change` makes of it; only before the first `encode`."""
+        """Replaces the header with the result of `change`. To be called before the first `encode`."""
         self._sink.write(change(self._sink.take()))
 
     def _prepare(self, stream: av.AudioStream, bit_rate: int | None) -> None:
@@ -283,11 +272,11 @@ class StreamEncoder:
         context.format, context.layout = self._format, self._layout
         if bit_rate is not None:
             context.bit_rate = bit_rate * self._channels
-        # Opens the codec and writes the header now, so that a stream without a sample is a valid file too.
+        # Opens the codec and writes the header now, so that a stream without samples is a valid file too.
         self._container.start_encoding()
 
     def _write(self, samples: Float) -> None:
-        # Codecs have crashed on long single writes, so none sees more than a second at once.
+        # Codecs have crashed on long single writes, so none gets more than a second at once.
         for start in range(0, samples.shape[1], self._rate):
             self._mux(self._frame(samples[:, start : start + self._rate]))
 
@@ -312,10 +301,10 @@ class StreamEncoder:
             self._container.mux(packet)
 
     def _end_of(self, written: bytes) -> Fraction:
-        """When the sound in the latest bytes ends, in seconds from its start; 0 where they bring none.
+        """Where the sound in the latest bytes ends, in seconds from the start; 0 if they contain none.
 
-        The times of packets count from the start of the sound. A page tells, in 48,000ths of a second, how much sound the
-        packets up to its end bring, and that begins with the codec's delay (RFC 7845).
+        Packet times count from the start of the sound. The granule position of an Ogg page is the number of samples at 48 kHz
+        up to its end, and that includes the codec's delay (RFC 7845).
         """
         if not self._paged:
             return self._packets_end
@@ -326,7 +315,7 @@ class StreamEncoder:
 
 
 class _Sink:
-    """Where the muxer writes. It has no `seek`, so the muxer knows that what is written has left."""
+    """The file that the muxer writes to. It has no `seek`, so the muxer never goes back."""
 
     def __init__(self) -> None:
         self._waiting = bytearray()
@@ -342,7 +331,7 @@ class _Sink:
 
 
 def _flac_header(header: bytes, total_samples: int) -> bytes:
-    # The length is the low 36 bits of eight bytes in STREAMINFO; zero means unknown, and so does more than fits.
+    # The length is the low 36 bits of eight bytes in STREAMINFO (RFC 9639). Zero means unknown.
     at = 18
     packed = int.from_bytes(header[at : at + 8], "big") >> 36 << 36
     length = total_samples if total_samples < 2**36 else 0

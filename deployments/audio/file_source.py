@@ -1,4 +1,4 @@
-"""What FFmpeg reads a client's recording from."""
+"""The file object from which FFmpeg reads a client's recording."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class ByteSource(Protocol):
 
 
 class FileSource:
-    """What FFmpeg reads instead of the caller's file.
+    """Wraps the caller's file for FFmpeg.
 
-    It looks at the first bytes without losing them. It keeps an error of the file for us to raise, as PyAV would keep
-    it for whichever call fails next, and never hands over more than was asked for, as PyAV would write past its buffer.
+    It can look at the first bytes without consuming them. It keeps an error of the file for `raise_error`, since PyAV
+    raises it in whichever call fails next. It never returns more bytes than requested, since PyAV would write past its
+    buffer.
     """
 
     def __init__(self, file: ByteSource, size_bytes: int | None) -> None:
@@ -52,7 +53,7 @@ class FileSource:
         return head
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Bytes from anywhere, without losing the place; of a file that cannot seek only those that were peeked at."""
+        """Bytes from any offset, without moving; from a file that cannot seek, only the bytes that `peek` returned."""
         if not self._can_seek or offset + size <= len(self._head):
             return self._head[offset : offset + size]
         place = self._file.tell()
@@ -63,7 +64,8 @@ class FileSource:
             self._file.seek(place)
 
     def make_seekable(self) -> None:
-        """Moves all that is still to be read to a temporary file, if the file cannot seek."""
+        """Copies the rest of a file that cannot seek to a temporary file. Raises `MotetError` (too_large) if it is too
+        large."""
         if self._can_seek:
             return
         spool = SpooledTemporaryFile(max_size=SPOOLED_BYTES_IN_MEMORY)
@@ -96,7 +98,7 @@ class FileSource:
         try:
             return self._file.seek(offset, whence)
         except (OSError, ValueError):
-            # A damaged index points anywhere; a negative number tells FFmpeg that it does.
+            # A damaged index may point anywhere. A negative number is FFmpeg's sign for a failed seek.
             return -1
 
     def tell(self) -> int:

@@ -1,7 +1,7 @@
 """Joins overlapping chunks into one recording with a complementary fade.
 
-`join` looks at two neighbours only and keeps nothing, so any replica can do the next one. The output of chunk k starts
-at sample k * hop of the whole, and ends where the fade into chunk k + 1 begins.
+`join` takes two neighbours and keeps no state, so any replica can do the next join. The output of chunk k starts at sample
+k * hop of the recording, and ends where the fade into chunk k + 1 begins.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from deployments.errors import fail
 
 
 def fade_in(length: int) -> NDArray[np.float64]:
-    """The rising half of a fade over `length` samples; the falling half is `1 - fade_in(length)`.
+    """The rising half of a fade over `length` samples, float64 (length,). The falling half is `1 - fade_in(length)`.
 
-    A raised cosine, sin^2(pi (i + 1/2) / 2 length) (Harris 1978, the Hann window). Fades whose halves sum to one keep
-    the level of sounds that are alike on both sides, as the two versions of an overlap are. Both halves are above
-    zero everywhere, which float32 could not hold.
+    A raised cosine, sin^2(pi (i + 1/2) / 2 length) (Harris 1978, the Hann window). Halves that sum to one keep the level of
+    sounds that are alike on both sides, as the two versions of an overlap are. Both halves are above zero everywhere, which
+    needs float64.
     """
     weights: NDArray[np.float64] = np.sin(np.pi / 2 * (np.arange(length) + 0.5) / max(length, 1)) ** 2
     return weights
 
 
 def join(previous: Samples | None, current: Samples, plan: ChunkPlan, index: int, last: bool) -> Samples:
-    """The part of the recording that is finished once chunk `index` is there.
+    """The samples of the recording that are complete once chunk `index` is there, float32 and new in memory.
 
-    `current` and `previous` are neighbours, (n,) or (channels, n) float32; of `previous` only the last
-    `plan.overlap_samples` are read, so a caller may keep no more than those; it is None for chunk 0. Returns the fade
-    out of `previous` into `current`, then `current` up to the fade into the next chunk, or all of it when `last`.
-    A tail no longer than the overlap brings nothing new, and `previous` ends the recording.
+    `current` and `previous` are neighbours, (n,) or (channels, n) float32. `previous` is None for chunk 0; only its last
+    `plan.overlap_samples` are read. The result is the fade from `previous` into `current`, then `current` up to the fade into
+    the next chunk, or to its end if it is the `last`. A last chunk no longer than the overlap has no new samples, and
+    `previous` ends the recording.
 
-    Raises an `engine` `MotetError` when a chunk is not as long as the plan says.
+    Raises `MotetError` (engine) if a chunk is not as long as the plan says.
     """
     overlap = plan.overlap_samples if index else 0
     _check(previous, current, plan, index, last)
@@ -45,23 +45,6 @@ def join(previous: Samples | None, current: Samples, plan: ChunkPlan, index: int
         return leaving.copy()
     faded = _crossfade(leaving, current[..., :overlap])
     return np.concatenate((faded, current[..., overlap:end]), axis=-1)
-
-
-class OverlapAdder:
-    """Joins the chunks of one recording in order, in one process, keeping only what the next fade needs."""
-
-    def __init__(self, plan: ChunkPlan) -> None:
-        self._plan = plan
-        self._previous: Samples | None = None
-        self._next = 0
-
-    def push(self, index: int, samples: Samples, last: bool) -> Samples:
-        """Takes chunk `index`, (n,) or (channels, n) float32, and returns what is now finished, as `join` does."""
-        assert index == self._next, f"chunk {index} came where {self._next} was due"
-        finished = join(self._previous, samples, self._plan, index, last)
-        self._previous = samples[..., max(samples.shape[-1] - self._plan.overlap_samples, 0) :].copy()
-        self._next += 1
-        return finished
 
 
 def _crossfade(leaving: Samples, entering: Samples) -> Samples:

@@ -17,8 +17,8 @@ Float = NDArray[np.float32]
 class Resampler:
     """Converts one stream from `source_rate` to `target_rate` Hz.
 
-    Push pieces of any size, in order, then call `finish` once. All pieces together, in and out, are as long as each
-    other in seconds. Equal rates hand every piece through untouched.
+    Push pieces of any size, in order, then call `finish` once. Output and input have the same length in seconds. If the
+    rates are equal, pieces are returned unchanged. Raises ValueError for a rate or a number of channels below 1.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1) -> None:
@@ -28,15 +28,15 @@ class Resampler:
         self._flat = channels == 1
         self._stream: soxr.ResampleStream | None = None
         if source_rate != target_rate:
-            import soxr  # voices also run where it is not installed, as long as no clip has another rate
+            import soxr  # voices run without it as long as no clip has another rate
 
             self._stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32")
 
     def push(self, samples: Float) -> Float:
-        """Takes the next float32 piece, (channels, n), or (n,) of a mono stream; returns what is ready, laid out alike.
+        """Takes the next float32 piece, (channels, n), or (n,) of a mono stream. Returns what is ready, in the same shape.
 
-        The filter looks ahead, so the first pieces may bring back fewer samples, or none. Raises ValueError when the
-        piece does not have this stream's channels.
+        The filter looks ahead, so the first pieces may return fewer samples, or none. Raises ValueError if the piece does not
+        have the stream's channels.
         """
         rows = samples.reshape(1, -1) if samples.ndim == 1 else samples
         if rows.ndim != 2 or rows.shape[0] != self._channels:
@@ -45,14 +45,14 @@ class Resampler:
         return samples if self._stream is None else self._convert(self._stream, rows, last=False)
 
     def finish(self) -> Float:
-        """Ends the stream and returns the samples that the filter still held. Push nothing afterwards."""
+        """Ends the stream and returns the samples that the filter held back. Push nothing afterwards."""
         rest = np.zeros((self._channels, 0), np.float32)
         if self._stream is not None:
             return self._convert(self._stream, rest, last=True)
         return rest[0] if self._flat else rest
 
     def _convert(self, stream: soxr.ResampleStream, rows: Float, *, last: bool) -> Float:
-        # soxr wants samples first, and a flat array when there is one channel.
+        # soxr takes (samples, channels), and a flat array for one channel.
         if self._channels == 1:
             out: Float = stream.resample_chunk(np.ascontiguousarray(rows[0]), last=last)
             return out if self._flat else out.reshape(1, -1)
@@ -61,12 +61,12 @@ class Resampler:
 
 
 def resample(samples: Float, source_rate: int, target_rate: int) -> Float:
-    """All of `samples`, float32 (n,) or (channels, n), at `target_rate` Hz, laid out alike."""
+    """All of `samples`, float32 (n,) or (channels, n), at `target_rate` Hz, in the same shape."""
     channels = 1 if samples.ndim == 1 else samples.shape[0]
     resampler = Resampler(source_rate, target_rate, channels)
     return np.concatenate([resampler.push(samples), resampler.finish()], axis=-1)
 
 
 def rate_for(source_rate: int, offered: Sequence[int]) -> int:
-    """The lowest rate in Hz that a model takes and that loses nothing of the source, or the model's highest."""
+    """The lowest of a model's rates, in Hz, that is not below the source's, or the model's highest."""
     return min((rate for rate in offered if rate >= source_rate), default=max(offered))

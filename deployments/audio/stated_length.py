@@ -1,7 +1,7 @@
-"""How long a recording says that it is, so that one which is far too long is refused before it is decoded.
+"""The length that a recording states, so that one that is far too long is refused before it is decoded.
 
-A file may say anything. What it says counts only where its size could hold that much: writers of live streams leave the
-length open, or state the largest number that fits. A file that says too little is stopped where the sound passes the limit.
+A file may state anything. A length counts only if the file is large enough to hold it: writers of live streams leave the
+length open, or write the largest number that fits. A file that states too little is stopped where its sound passes the limit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 MOST_SECONDS_PER_BYTE = 2.0
-"""The densest sound that is read: FLAC and Vorbis code a block of silence, up to 16 s, in about 10 bytes."""
+"""The highest compression of any codec that is read: FLAC and Vorbis code up to 16 s of silence in about 10 bytes."""
 MICROSECONDS = 1_000_000
 
 _MPEG_1, _MONO = 3, 3
@@ -31,8 +31,8 @@ ReadAt = Callable[[int, int], bytes]
 def stated_seconds(
     demuxer: str, container: InputContainer, stream: AudioStream, size_bytes: int, read_at: ReadAt
 ) -> float | None:
-    """The length that a file of `size_bytes` states, in seconds; None where it states none, or one that its size could not
-    hold. `demuxer` is FFmpeg's name of the container."""
+    """The length that a file of `size_bytes` states, in seconds; None if it states none, or one that its size cannot hold.
+    `demuxer` is FFmpeg's name of the container."""
     seconds = _stated(demuxer, container, stream, read_at)
     if seconds is None or not 0 < seconds <= size_bytes * MOST_SECONDS_PER_BYTE:
         return None
@@ -65,19 +65,19 @@ def _stated(demuxer: str, container: InputContainer, stream: AudioStream, read_a
                 if stream.duration is None or stream.time_base is None
                 else float(stream.duration * stream.time_base)
             )
-    return None  # an AAC stream has no header, and FFmpeg guesses from its first bytes
+    return None  # an AAC stream has no header, and FFmpeg estimates from its first bytes
 
 
 def flac_seconds(head: bytes) -> float | None:
-    """Of STREAMINFO, RFC 9639 section 8.2; None where the writer did not know the length."""
+    """The length in STREAMINFO (RFC 9639 section 8.2), in seconds; None if the writer did not know it."""
     fields = int.from_bytes(head[18:26], "big")
     rate, samples = fields >> 44, fields & (2**36 - 1)
     return samples / rate if len(head) == 26 and rate and samples else None
 
 
 def xing_seconds(frame: bytes) -> float | None:
-    """Of the header that encoders put into the first frame of an MP3 with a variable bit rate ("Xing"), or a constant one
-    ("Info"); None where there is none. `frame` is the beginning of that frame."""
+    """The length in the header that encoders put into the first frame of an MP3 with a variable ("Xing") or a constant bit
+    rate ("Info"), in seconds; None without such a header. `frame` is the beginning of that frame."""
     if len(frame) < 4 or frame[0] != 0xFF:
         return None
     version, rate_index, mono = (frame[1] >> 3) & 3, (frame[2] >> 2) & 3, frame[3] >> 6 == _MONO
@@ -91,7 +91,7 @@ def xing_seconds(frame: bytes) -> float | None:
 
 
 def _after_id3(head: bytes) -> int:
-    """Where the sound of an MP3 begins: behind its ID3v2 tag, whose size has seven bits a byte."""
+    """Where the sound of an MP3 begins: after its ID3v2 tag, whose size has seven bits a byte."""
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

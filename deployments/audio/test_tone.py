@@ -1,4 +1,4 @@
-"""A sound that stands for someone's voice where any will do: when an engine warms up, and when it is measured."""
+"""A tone in the place of a voice: for warming engines up, and for measuring them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cuts a recording into windows for recognition, at its quietest moments, while it is still being read."""
+"""Cuts a recording into windows for recognition, at its quietest moments, while it is being read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from deployments.engines.protocols import Samples
 from deployments.settings import WindowSettings
 
 LOUDNESS_SECONDS = 0.1
-"""Length of the stretch whose loudness decides where to cut."""
+"""The length over which loudness is measured to find the quietest moment."""
 
 
 class WindowCutter:
-    """Streaming: holds at most one window and one block of mono float32 samples."""
+    """Cuts a stream. It holds at most one window and one block of mono float32 samples."""
 
     def __init__(self, sample_rate: int, settings: WindowSettings) -> None:
         self._rate = sample_rate
@@ -23,17 +23,17 @@ class WindowCutter:
         self._start = 0
 
     def push(self, samples: Samples) -> list[tuple[float, Samples]]:
-        """Takes mono (n,) samples; returns the windows that are complete, each with its start in seconds."""
+        """Takes the next mono (n,) samples, and returns the complete windows, each with its start in seconds."""
         self._blocks.append(samples)
         self._count += len(samples)
         windows = []
-        while self._count > self._longest:  # only then are the blocks joined, once for each window
+        while self._count > self._longest:  # blocks are joined once a window, not once a block
             held = np.concatenate(self._blocks)
             windows.append(self._take(held, self._quietest_cut(held)))
         return windows
 
     def finish(self) -> list[tuple[float, Samples]]:
-        """The last window, if anything is left."""
+        """The last window; nothing if no samples are left."""
         return [self._take(np.concatenate(self._blocks), self._count)] if self._count else []
 
     def _take(self, held: Samples, length: int) -> tuple[float, Samples]:
@@ -43,12 +43,12 @@ class WindowCutter:
         return window
 
     def _quietest_cut(self, held: Samples) -> int:
-        """The middle of the quietest stretch between the shortest and the longest window."""
+        """The middle of the quietest moment between the shortest and the longest window, in samples."""
         width = max(1, int(LOUDNESS_SECONDS * self._rate))
         energy = np.cumsum(np.square(held[self._shortest : self._longest], dtype=np.float64))
         if len(energy) <= width:
             return self._longest
         loudness = energy[width:] - energy[:-width]
-        # Of equally quiet places the latest wins: longer windows give the model more to go by.
+        # The latest of equally quiet moments wins: a longer window gives the model more context.
         quietest = len(loudness) - 1 - int(np.argmin(loudness[::-1]))
         return self._shortest + quietest + width // 2

@@ -190,13 +190,6 @@ class CapturedStep:
         self.counts.capture_seconds += self.clock() - started
         return bucket in self._captured
 
-    def drop_graphs(self) -> None:
-        """Drops all graphs, for instance after the weights changed. Dropped buckets are captured again when idle, and failed
-        ones may be."""
-        self._failed.clear()
-        self._wanted += [bucket for bucket in self._captured if bucket not in self._wanted]
-        self._captured.clear()
-
     def capture_one_wanted(self) -> bool:
         """Captures one bucket that steps asked for and did not find; False if there is none. Called while the engine is
         idle."""

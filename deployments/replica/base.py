@@ -23,7 +23,7 @@ from deployments.replica.load import ReplicaLoad
 from deployments.replica.malloc_trim import EVERY_S, MallocTrim, keep_freed_memory
 from deployments.replica.memory_pressure import MemoryGuard
 from deployments.replica.metrics import CaptureMetrics, MemoryMetrics, StepCounts, StepMetrics
-from deployments.replica.step_gate import Stepper
+from deployments.replica.step_gate import Stepper, followed_by
 from deployments.replica.step_scheduling import on_lanes
 from deployments.settings import StepSettings, StrictModel
 
@@ -124,7 +124,7 @@ class ModelReplica:
         self._steps = self._settings.steps
         watched = self.graph_capture.watched(self.memory_guard.watched(advance))
         steps = self._steps if lanes is None else on_lanes(self._steps, lanes)
-        stepper = Stepper(self.malloc_trim.watched(watched), self.thread, steps, self._step_metrics)
+        stepper = Stepper(followed_by(watched, self.malloc_trim.look), self.thread, steps, self._step_metrics)
         self._lanes, self._configure_steps = lanes, stepper.configure
         return stepper
 

@@ -19,9 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from deployments.replica.step_gate import Item, Result, followed_by
-from deployments.tasks.engine_calls import Advance
-
 EVERY_S = 30.0
 WORTH_BYTES = 256_000_000
 """Of less than this, nothing is given back: a step may well use it again."""
@@ -50,10 +47,6 @@ class MallocTrim:
         self._clock = clock
         self._looked = self._gave = clock()
         self._rest = 0
-
-    def watched(self, advance: Advance[Item, Result]) -> Advance[Item, Result]:
-        """The call, after which is looked."""
-        return followed_by(advance, self.look) if self._allocator else advance
 
     def look_when_idle(self) -> None:
         """The same where no step is about to come: less is worth it then."""

@@ -79,13 +79,13 @@ class Synthesizer(ModelReplica):
         playback = Playback(time.monotonic() + self._lasts_seconds(request), plays=request.lasts_seconds > 0)
         stream = Stream(request)
         self._metrics.opened(1)
-        made = heard = waited_s = took_s = 0.0
+        made = sent = waited_s = took_s = 0.0
         came = time.monotonic()
         pace = StreamPace(self._metrics)
         try:
             async with self._under_way(request) as work:
                 while not stream.finished:
-                    stepped = await self._stepper.step(stream, self._wish(stream, playback))
+                    stepped = await self._stepper.step(stream, self._step_request(stream, playback))
                     chunk = stepped.result
                     stream.in_progress = chunk.pending and isinstance(self._engine, StepsConcurrently)
                     made += chunk.seconds
@@ -96,17 +96,17 @@ class Synthesizer(ModelReplica):
                     waited_s, took_s = waited_s + stepped.waited_s, took_s + stepped.took_s
                     if chunk.pending:
                         continue
-                    if not heard and not request.lasts_seconds:
+                    if not sent and not request.lasts_seconds:
                         self.load.first_sound(time.monotonic() - came)
                     yield pack(chunk, waited_s, took_s)
                     waited_s = took_s = 0.0
-                    heard = made
+                    sent = made
         except Exception as error:
             yield logged_failure(error, self.model)
         finally:
             self._metrics.opened(-1)
             pace.ended()
-            self._metrics.wasted(made - heard)
+            self._metrics.wasted(made - sent)
             # Without an await: a cancelled stream frees its slot even if it is cancelled again meanwhile.
             self.thread.submit(self._close, stream)
 
@@ -124,7 +124,7 @@ class Synthesizer(ModelReplica):
         before all others."""
         return request.lasts_seconds or self._stepper.gate.settings.urgent_below_ms / 1000
 
-    def _wish(self, stream: Stream, playback: Playback) -> StepRequest:
+    def _step_request(self, stream: Stream, playback: Playback) -> StepRequest:
         due_s = -math.inf if stream.in_progress else playback.dry_s
         return StepRequest(due_s, self._cost(stream), isinstance(self._engine, LimitsStepTime))
 

@@ -63,6 +63,7 @@ class BatchedClient(InProcessClient[UtteranceT]):
     def __init__(self, engine: SpeechEngine[UtteranceT]) -> None:
         super().__init__(engine)
         self._turns: dict[int, tuple[UtteranceT, asyncio.Future[AudioChunk] | None]] = {}
+        self._scheduled = False
 
     def open(self, request: SpeechRequest) -> InProcessCall[UtteranceT]:
         """See `SpeechClient`."""
@@ -86,9 +87,12 @@ class BatchedClient(InProcessClient[UtteranceT]):
 
     def _step_soon(self) -> None:
         # Not at once: the driver that closed an utterance may open its next one before it gives up control.
-        asyncio.get_running_loop().call_soon(self._step_if_all_wait)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._step_if_all_wait)
 
     def _step_if_all_wait(self) -> None:
+        self._scheduled = False
         waiting = [(utterance, turn) for utterance, turn in self._turns.values() if turn is not None]
         if not waiting or len(waiting) < len(self._turns):
             return

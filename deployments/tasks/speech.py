@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -57,18 +57,11 @@ def predicted_seconds(request: SpeechRequest) -> float:
     return sum(map(len, request.pieces)) / CHARACTERS_PER_SECOND / request.speed
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """A speed split into the part that the model does itself and the tempo of the time-stretch that does the rest."""
-
-    speed: float
-    tempo: float
-
-
-def pace_of(speed: float, traits: SpeechTraits) -> Pace:
-    """Splits a speed: the model takes as much of it as it can."""
+def split_speed(speed: float, traits: SpeechTraits) -> tuple[float, float]:
+    """The part of a speed that the model does itself, as much as it can, and the tempo of the time-stretch that does the
+    rest."""
     own = min(max(speed, traits.min_speed), traits.max_speed)
-    return Pace(own, speed / own)
+    return own, speed / own
 
 
 async def speak(
@@ -91,11 +84,11 @@ async def speak(
     raises, and `MotetError` when a whole text has no words, or the model makes no sound of it.
     """
     text = text or WholeText(request.pieces)
-    pace = pace_of(request.speed, traits)
-    progress = _Progress(Stretcher(traits.sample_rate, pace.tempo))
+    speed, tempo = split_speed(request.speed, traits)
+    progress = _Progress(Stretcher(traits.sample_rate, tempo))
     after = first
     while pieces := await text.take(after, max_request_seconds * CHARACTERS_PER_SECOND):
-        part = replace(request, pieces=pieces, speed=pace.speed, first_index=after)
+        part = replace(request, pieces=pieces, speed=speed, first_index=after)
         after += len(pieces)
         kept, rest = _divided(part, store)
         for chunk in kept:
@@ -117,7 +110,7 @@ async def speak(
     if progress.last_chunk and not progress.last_chunk.last:
         yield replace(progress.last_chunk, samples=progress.last_chunk.samples[:0], text="", last=True)
     if first == 0 and not progress.has_sound:
-        raise no_sound(progress.finish_reason) if text.pieces else nothing_to_say()
+        raise no_sound(progress.finish_reason) if text.pieces else no_words()
 
 
 def _divided(request: SpeechRequest, store: PieceStore | None) -> tuple[list[AudioChunk], SpeechRequest]:
@@ -151,9 +144,9 @@ class _Progress:
         return self.last_chunk
 
 
-def nothing_to_say() -> MotetError:
+def no_words() -> MotetError:
     """The error for an input without a word."""
-    return fail("invalid", "The input has nothing to say.", "Send some words.", param="input", code="empty_input")
+    return fail("invalid", "The input has no words to speak.", "Send some words.", param="input", code="empty_input")
 
 
 def no_sound(reason: FinishReason) -> MotetError:

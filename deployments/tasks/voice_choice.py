@@ -72,5 +72,7 @@ def mark_speakers(pieces: tuple[str, ...], traits: SpeechTraits, voice: str) -> 
     words."""
     script = speaker_marker(traits, voice)(pieces)
     if pieces and not script:
-        raise fail("invalid", "The script has nothing to say.", "Send some words.", param="input", code="empty_input")
+        raise fail(
+            "invalid", "The script has no words to speak.", "Send some words.", param="input", code="empty_input"
+        )
     return script

@@ -24,8 +24,8 @@ class PieceSource(Protocol):
         """All pieces so far."""
 
     async def take(self, first: int, characters: float) -> tuple[str, ...]:
-        """The pieces from number `first` on that are here and have at most so many `characters` together, but at least one.
-        Waits for that one. Empty at the end of the text."""
+        """The next pieces from number `first` on, at most `characters` long together, but at least one. Waits for that
+        one. Empty at the end of the text."""
 
     def ends_at(self, number: int) -> bool:
         """Whether the text is known to have no piece with that number."""

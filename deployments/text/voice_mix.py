@@ -1,4 +1,4 @@
-"""Mixtures of voices: `a(2)+b(1)` is two parts of `a` and one of `b`; `a+b` is as much of each."""
+"""Mixtures of voices: `a(2)+b(1)` is two parts of `a` and one part of `b`; `a+b` is equal parts."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ class VoiceMix:
     shares: tuple[tuple[str, float], ...]
 
     def __str__(self) -> str:
-        """As it is written: a single voice is its name."""
+        """A single voice is its name."""
         if len(self.shares) == 1:
             return self.shares[0][0]
         return "+".join(f"{name}({share:.4f})" for name, share in self.shares)
 
 
 def parse(text: str, resolve: Callable[[str], str] = str) -> VoiceMix:
-    """Reads a voice or a mixture; `resolve` gives a voice's own name. A voice that comes twice counts twice.
+    """Parses a voice or a mixture. `resolve` maps a voice to its own name; parts with equal names are added.
 
     Raises `MotetError` (invalid), or what `resolve` raises.
     """
     parts = text.split("+")
     if len(parts) > MOST_PARTS:
-        raise fail("invalid", f"A mixture has at most {MOST_PARTS} voices.", "Leave some out.", param="voice")
+        raise fail(
+            "invalid",
+            f"The mixture has {len(parts)} voices; it may have {MOST_PARTS}.",
+            "Use fewer voices.",
+            param="voice",
+        )
     weights: dict[str, float] = {}
     for name, weight in map(_share, parts):
         if not name:
@@ -46,7 +51,7 @@ def parse(text: str, resolve: Callable[[str], str] = str) -> VoiceMix:
 
 
 def _share(part: str) -> tuple[str, float]:
-    """The voice and its weight, 1 where none is given; "" for what cannot be read."""
+    """The voice and its weight, 1 by default; "" for an invalid part."""
     name, opens, rest = (piece.strip() for piece in part.partition("("))
     if ")" in name or not opens:
         return ("" if ")" in name else name), 1.0
@@ -56,5 +61,8 @@ def _share(part: str) -> tuple[str, float]:
 
 def _unreadable(text: str) -> MotetError:
     return fail(
-        "invalid", f"{quoted(text)} is not a mixture of voices.", "Write it like first(2)+second(1).", param="voice"
+        "invalid",
+        f"{quoted(text)} is not a voice or a mixture of voices.",
+        "Write a mixture like first(2)+second(1).",
+        param="voice",
     )

@@ -1,4 +1,4 @@
-"""Weights that were converted once, kept in the user's cache under the hash of what they were made from."""
+"""A cache of converted weights in the user's cache folder, by the hash of the files that they were converted from."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 
 def root() -> Path:
-    """Where converted weights are kept: `$XDG_CACHE_HOME/motet/weights`, by default under `~/.cache`."""
+    """The folder of converted weights: `$XDG_CACHE_HOME/motet/weights`, by default under `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "motet" / "weights"
 
 
 def key_of(layout: int, files: Iterable[Path]) -> str:
-    """The SHA-256 of the files' contents and of the layout that the converter writes: a new layout is a new key."""
+    """The SHA-256 of the files' contents and of the converter's layout number, so that a new layout has a new key."""
     digest = hashlib.sha256(f"layout {layout}".encode())
     for file in files:
         with file.open("rb") as stream:
@@ -27,7 +27,7 @@ def key_of(layout: int, files: Iterable[Path]) -> str:
 def converted(name: str, key: str, convert: Callable[[Path], None]) -> Path:
     """The folder that `convert` filled for this key, now or earlier.
 
-    It appears whole or not at all. When two processes convert at once the first to end wins and both use its folder.
+    It appears as a whole or not at all. If two processes convert at once, both use the folder of the first to finish.
     """
     folder = root() / f"{name}-{key[:32]}"
     if folder.is_dir():

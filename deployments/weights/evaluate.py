@@ -1,7 +1,7 @@
-"""Loads one engine with one folder of weights in a process of its own, and measures it: so its memory is only its own.
+"""Measures one engine with one folder of weights, in a process of its own so that its memory can be measured.
 
-`python -m deployments.weights.evaluate` reads an `EvaluationJob` as JSON from standard input and writes an
-`EvaluationResult` as JSON to standard output.
+`python -m deployments.weights.evaluate` reads an `EvaluationJob` as JSON from standard input and writes an `EvaluationResult`
+as JSON to standard output.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from deployments.engines.protocols import EngineSpec, RecognitionOptions, Sample
 from deployments.errors import fail
 from deployments.weights.quantize import EvaluationTarget, weight_files
 
-TRIAL_TIMEOUT_S = 1800.0
+EVALUATION_TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationJob:
-    """What the engine shall do: hear the recordings in `sounds` (files of float32 (n,) at `sample_rate` Hz, each at most a
-    window long), or say the `texts` into such files of the same names, at whatever rate it speaks."""
+    """The work for the engine: transcribe the recordings in `sounds` (files of float32 (n,) at `sample_rate` Hz, each at most
+    a window long), or speak the `texts` into these files, at the engine's sample rate."""
 
     task: str
     engine: str
@@ -44,7 +44,7 @@ class EvaluationJob:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """What it took, as in `quantize.Evaluation`; what was heard, or the rate of what was said."""
+    """The measurements, as in `quantize.Evaluation`, and the transcripts, or the sample rate of the speech."""
 
     memory_bytes: int
     peak_bytes: int
@@ -54,13 +54,13 @@ class EvaluationResult:
     sample_rate: int
 
 
-def run(trial: EvaluationTarget, sounds: Sequence[Path], sample_rate: int, texts: Sequence[str]) -> EvaluationResult:
-    """Carries the trial out in a new process. Raises `MotetError` with what it said last when it fails."""
+def run(target: EvaluationTarget, sounds: Sequence[Path], sample_rate: int, texts: Sequence[str]) -> EvaluationResult:
+    """Runs the evaluation in a new process. If it fails, raises `MotetError` with its last line of output."""
     work = EvaluationJob(
-        trial.task,
-        trial.engine,
-        trial.device,
-        str(trial.folder),
+        target.task,
+        target.engine,
+        target.device,
+        str(target.folder),
         tuple(map(str, sounds)),
         sample_rate,
         tuple(texts),
@@ -70,11 +70,15 @@ def run(trial: EvaluationTarget, sounds: Sequence[Path], sample_rate: int, texts
         input=json.dumps(asdict(work)),
         capture_output=True,
         text=True,
-        timeout=TRIAL_TIMEOUT_S,
+        timeout=EVALUATION_TIMEOUT_S,
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise fail("engine", f"The model in {trial.folder} does not work: {last}", "See also: motet doctor")
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise fail(
+            "engine",
+            f"The model in {target.folder} does not work: {last}",
+            "Run motet doctor, which checks this machine.",
+        )
     facts = json.loads(done.stdout.splitlines()[-1])
     return EvaluationResult(**{**facts, "heard": tuple(facts["heard"])})
 
@@ -84,12 +88,12 @@ def disk_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in weight_files(folder))
 
 
-def _carry_out(work: EvaluationJob) -> EvaluationResult:
+def _evaluate(work: EvaluationJob) -> EvaluationResult:
     importlib.import_module(registry.find(work.engine).module)
     empty = psutil.Process().memory_info().rss
     started = time.perf_counter()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    engine = registry.load(work.engine, EngineSpec("trial", work.folder, work.device, threads))
+    engine = registry.load(work.engine, EngineSpec("evaluated", work.folder, work.device, threads))
     loaded = time.perf_counter()
     held = engine.memory().active_bytes if hasattr(engine, "memory") else psutil.Process().memory_info().rss - empty
     working = time.perf_counter()
@@ -99,7 +103,7 @@ def _carry_out(work: EvaluationJob) -> EvaluationResult:
     return EvaluationResult(held, peak, loaded - started, seconds / took, heard, rate)
 
 
-def _hear(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], float, int]:
+def _transcribe(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], float, int]:
     heard, seconds = [], 0.0
     for sound in work.sounds:
         samples: Samples = np.load(sound)
@@ -111,7 +115,7 @@ def _hear(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], float, int
     return tuple(heard), seconds, work.sample_rate
 
 
-def _say(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], float, int]:
+def _speak(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], float, int]:
     traits, seconds = engine.traits, 0.0
     for text, sound in zip(work.texts, work.sounds, strict=True):
         utterance, chunks = engine.open(SpeechRequest((text,), traits.default_voice)), []
@@ -127,12 +131,12 @@ def _say(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], float, int]
     return (), seconds, traits.sample_rate
 
 
-_WORKERS = {"transcription": _hear, "speech": _say}
+_WORKERS = {"transcription": _transcribe, "speech": _speak}
 
 
 def _peak_of_process() -> int:
-    """The most memory that was resident, in bytes. Linux keeps it for the program; what `getrusage` says there began with
-    the program that started this one."""
+    """The peak of resident memory, in bytes. On Linux `getrusage` also counts the parent process before the exec; VmHWM does
+    not."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -143,5 +147,5 @@ def _peak_of_process() -> int:
 
 
 if __name__ == "__main__":
-    answer = _carry_out(EvaluationJob(**json.loads(sys.stdin.read())))
+    answer = _evaluate(EvaluationJob(**json.loads(sys.stdin.read())))
     sys.stdout.write("\n" + json.dumps(asdict(answer)) + "\n")

@@ -1,7 +1,7 @@
-"""Makes a model smaller, and says what that costs: size, memory, speed and words heard wrongly, before and after.
+"""Quantizes a model, and compares it with the original: size, memory, speed and word error rate.
 
-How is a table, one line for each library that runs the result. A result that hears, or is heard, worse than allowed is never
-kept; one that is kept carries a manifest of what it was made from.
+`STRATEGIES` has one entry for each library that runs the result. A result whose word error rate grows more than allowed is
+removed; one that is kept has a manifest of its source.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ INSTALL = "In the project's folder: pip install --constraint constraints.txt --e
 
 @dataclass(frozen=True, slots=True)
 class QuantizationOrder:
-    """What to quantize, how, and where to: `source` as in a model's configuration, `strategy` a name in `STRATEGIES`.
+    """A quantization to do: `source` as in a model's configuration, `strategy` a name in `STRATEGIES`.
 
-    `max_increase` is by how much the word error rate may grow, as a share of all words.
+    `max_increase` is how much the word error rate may grow, as a share of all words.
     """
 
     source: str
@@ -41,22 +41,22 @@ class QuantizationOrder:
 
 
 class Quantizer(Protocol):
-    """A module that quantises for one library."""
+    """A module that quantizes for one library."""
 
     def original(self, folder: Path, work: Path) -> Path:
-        """The source's weights as the library loads them; made in `work` if need be."""
+        """The folder of the source's weights in the library's format; converted into `work` if necessary."""
 
     def task_of(self, folder: Path) -> Task:
-        """What an original does."""
+        """The task of the model."""
 
     def quantize(self, folder: Path, out: Path, bits: int, group_size: int) -> None:
-        """Writes an original's quantised form into `out`, a folder that is there and empty."""
+        """Writes the quantized model of an `original` folder into `out`, an existing empty folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """What a library can do: in how many bits, in groups of how many weights (none: no choice), and on which engines of
-    ours its models run. `module` is a `Quantizer`."""
+    """What a library supports: bits, group sizes (empty: no choice), and the engines that run its models. `module` implements
+    `Quantizer`."""
 
     module: str
     bits: tuple[int, ...]
@@ -67,7 +67,7 @@ class Strategy:
 
     @property
     def method(self) -> Quantizer:
-        """Imported when it is used. Raises `MotetError` when its library is missing."""
+        """Imported on use. Raises `ImportError` if its library is not installed."""
         return cast("Quantizer", importlib.import_module(self.module))
 
 
@@ -93,7 +93,7 @@ STRATEGIES: Mapping[str, Strategy] = {
 
 @dataclass(frozen=True, slots=True)
 class EvaluationTarget:
-    """An engine to try, in a process of its own."""
+    """An engine and a folder of weights to evaluate."""
 
     task: Task
     engine: str
@@ -103,8 +103,8 @@ class EvaluationTarget:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a trial found. Sizes are bytes: of the weights' files, of the memory that the loaded model holds, and of the most
-    that was held while it worked. `speed` is audio seconds per second of work, `word_error_rate` a share of all words."""
+    """The results of an evaluation. Sizes are bytes: of the weight files, of the memory after loading, and of the peak.
+    `speed` is seconds of audio per second of work; `word_error_rate` a share of all words."""
 
     disk_bytes: int
     memory_bytes: int
@@ -119,7 +119,7 @@ Measure = Callable[[EvaluationTarget], Evaluation]
 
 @dataclass(frozen=True, slots=True)
 class QuantizedModel:
-    """A result that was kept."""
+    """A quantized model that was kept."""
 
     out: Path
     engine: str
@@ -128,14 +128,14 @@ class QuantizedModel:
 
     @property
     def increase(self) -> float:
-        """By how much the word error rate grew."""
+        """The growth of the word error rate."""
         return self.after.word_error_rate - self.before.word_error_rate
 
 
 def quantize(order: QuantizationOrder, measure: Measure, progress: Callable[[str], None]) -> QuantizedModel:
-    """Quantises, measures both, and keeps the result at `order.out` if it is good enough.
+    """Quantizes, evaluates both models, and keeps the result at `order.out` if it is good enough.
 
-    Raises `MotetError` when it is not, and for what cannot be done; then nothing is left at `order.out`.
+    Raises `MotetError` if it is not, and for an unsupported order; then nothing is left at `order.out`.
     """
     strategy = check(order)
     source = sources.folder_of(sources.parse(order.source), order.sha256)
@@ -145,13 +145,13 @@ def quantize(order: QuantizationOrder, measure: Measure, progress: Callable[[str
         work.mkdir()
         made.mkdir()
         original = _with_library(strategy, lambda: strategy.method.original(source, work))
-        trial = _trial_of(order, strategy, original)
+        target = _target_of(order, strategy, original)
         progress("before")
-        before = measure(trial)
+        before = measure(target)
         progress(f"to {order.bits} bits")
         _with_library(strategy, lambda: strategy.method.quantize(original, made, order.bits, order.group_size))
         progress("after")
-        done = QuantizedModel(order.out, trial.engine, before, measure(replace(trial, folder=made)))
+        done = QuantizedModel(order.out, target.engine, before, measure(replace(target, folder=made)))
         refuse_worse(done, order.max_increase)
         (made / MANIFEST).write_text(json.dumps(manifest(order, original, made, done), indent=2) + "\n")
         made.rename(order.out)
@@ -159,27 +159,27 @@ def quantize(order: QuantizationOrder, measure: Measure, progress: Callable[[str
 
 
 def check(order: QuantizationOrder) -> Strategy:
-    """The order's strategy. Raises `MotetError` for what it cannot do, before anything is loaded."""
+    """The order's strategy. Raises `MotetError` for an unsupported order, before anything is loaded."""
     strategy = STRATEGIES.get(order.strategy)
     if strategy is None:
-        raise fail("invalid", f"There is no way {order.strategy!r} to quantize.", f"Ways: {', '.join(STRATEGIES)}.")
+        raise fail("invalid", f"The library {order.strategy!r} is unknown.", f"Use --to {' or '.join(STRATEGIES)}.")
     if order.bits not in strategy.bits:
         able = " or ".join(map(str, strategy.bits))
-        raise fail("unsupported", f"{order.strategy} has no weights of {order.bits} bits.", f"Use --bits {able}.")
+        raise fail("unsupported", f"{order.strategy} does not quantize to {order.bits} bits.", f"Use --bits {able}.")
     if strategy.group_sizes and order.group_size not in strategy.group_sizes:
         sizes = ", ".join(map(str, strategy.group_sizes))
-        raise fail("unsupported", f"{order.strategy} has no groups of {order.group_size}.", f"Group sizes: {sizes}.")
+        raise fail("unsupported", f"{order.strategy} has no group size {order.group_size}.", f"Group sizes: {sizes}.")
     if order.out.exists():
-        raise fail("invalid", f"{order.out} is there already.", "Name a folder that is not, with --out.")
+        raise fail("invalid", f"{order.out} already exists.", "Name a new folder with --out.")
     return strategy
 
 
 def refuse_worse(done: QuantizedModel, most: float) -> None:
-    """Raises `MotetError` for a result whose words are wrong more often than allowed."""
+    """Raises `MotetError` if the word error rate grew more than allowed."""
     if done.increase > most:
         raise fail(
             "invalid",
-            f"Quantised, {done.after.word_error_rate:.1%} of the words are wrong, before {done.before.word_error_rate:.1%}: "
+            f"The word error rate is {done.after.word_error_rate:.1%}, and was {done.before.word_error_rate:.1%} before: "
             f"{done.increase * 100:.1f} percentage points more, {most * 100:g} are allowed. The result was removed.",
             "Use --bits 8 or a smaller --group-size, or allow more with --max-wer-increase-percent.",
             code="worse_than_allowed",
@@ -187,7 +187,7 @@ def refuse_worse(done: QuantizedModel, most: float) -> None:
 
 
 def manifest(order: QuantizationOrder, original: Path, made: Path, done: QuantizedModel) -> dict[str, Any]:
-    """What a result was made from and how, with the SHA-256 of every weight file on both sides."""
+    """The source and the settings of a result, with the SHA-256 of every weight file before and after."""
     return {
         "source": order.source,
         "strategy": order.strategy,
@@ -210,16 +210,16 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def weight_files(folder: Path) -> Sequence[Path]:
-    """The files of a folder that hold weights."""
+    """The weight files of a folder."""
     return sorted(file for file in folder.rglob("*") if file.suffix in WEIGHT_SUFFIXES)
 
 
-def _trial_of(order: QuantizationOrder, strategy: Strategy, original: Path) -> EvaluationTarget:
+def _target_of(order: QuantizationOrder, strategy: Strategy, original: Path) -> EvaluationTarget:
     task = _with_library(strategy, lambda: strategy.method.task_of(original))
     engine = strategy.engines.get(task)
     if engine is None:
-        cause = f"What a {task} model loses cannot be told by the words of a round trip."
-        raise fail("unsupported", cause, f"{order.strategy} quantises: {', '.join(strategy.engines)}.")
+        cause = f"A {task} model has no word error rate to check the result by."
+        raise fail("unsupported", cause, f"{order.strategy} quantizes: {', '.join(strategy.engines)}.")
     return EvaluationTarget(task, engine, strategy.device, original)
 
 
@@ -227,4 +227,4 @@ def _with_library(strategy: Strategy, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except ImportError as error:
-        raise fail("unavailable", f"This needs a library: {error}.", strategy.remedy) from error
+        raise fail("unavailable", f"A library is not installed: {error}.", strategy.remedy) from error

@@ -1,4 +1,4 @@
-"""Whisper weights in 8 bits for CTranslate2, by CTranslate2's own converter, which reads Hugging Face's layout."""
+"""Quantizes Whisper to 8 bits for CTranslate2, with CTranslate2's converter, which reads Hugging Face's format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COPIED = ("tokenizer.json", "preprocessor_config.json")
 
 
 def original(folder: Path, work: Path) -> Path:
-    """The weights as the `whisper` engine loads them: made in `work` where they are Hugging Face's."""
+    """The weights in CTranslate2's format, converted into `work` if they are Hugging Face's."""
     if convert_whisper.is_ctranslate2(folder):
         return folder
     _convert(folder, work, None)
@@ -19,12 +19,12 @@ def original(folder: Path, work: Path) -> Path:
 
 
 def task_of(folder: Path) -> Task:
-    """CTranslate2 is used for Whisper only."""
+    """Always transcription: CTranslate2 runs only Whisper here."""
     return "transcription"
 
 
 def quantize(folder: Path, out: Path, bits: int, group_size: int) -> None:
-    """Writes the quantised model of an `original` folder into `out`. Rows are its groups: `group_size` is not used."""
+    """Writes the quantized model of an `original` folder into `out`. Each row is a group, so `group_size` is ignored."""
     source = convert_whisper.convert(folder) if convert_whisper.is_ctranslate2(folder) else folder
     _convert(source, out, "int8")
 

@@ -1,7 +1,7 @@
-"""Weights of mlx-audio's models in 4 or 8 bits, by mlx-audio's own `convert`.
+"""Quantizes mlx-audio's models to 4 or 8 bits, with mlx-audio's `convert`.
 
-It quantises every linear layer and embedding whose rows fill whole groups (affine, with a scale and a bias for each group of
-weights). Convolutions, norms and positions stay as they are.
+It quantizes every linear layer and embedding whose rows are whole groups (affine, with a scale and a bias for each group of
+weights). Convolutions, norms and positions are not quantized.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from deployments.errors import fail
 from deployments.weights import convert_whisper
 
 TASKS: dict[str, Task] = {"stt": "transcription", "tts": "speech", "sts": "separation"}
-"""mlx-audio's word for what a model does, and ours."""
+"""mlx-audio's name for a task, and ours."""
 
 
 def original(folder: Path, work: Path) -> Path:
-    """The weights as mlx-audio loads them. A CTranslate2 Whisper is converted first, and kept."""
+    """The weights in mlx-audio's format. A Whisper in CTranslate2's format is converted first."""
     if convert_whisper.is_ctranslate2(folder):
         return convert_whisper.convert(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
@@ -29,12 +29,12 @@ def original(folder: Path, work: Path) -> Path:
 
 
 def task_of(folder: Path) -> Task:
-    """What the model in an `original` folder does. Raises `MotetError` for one that mlx-audio does not know."""
+    """The task of the model in an `original` folder. Raises `MotetError` for a model that mlx-audio does not know."""
     return TASKS[_kind(folder)]
 
 
 def quantize(folder: Path, out: Path, bits: int, group_size: int) -> None:
-    """Writes the quantised model of an `original` folder into `out`."""
+    """Writes the quantized model of an `original` folder into `out`."""
     from mlx_audio.convert import convert
 
     with contextlib.redirect_stdout(io.StringIO()):  # the library talks

@@ -1,4 +1,4 @@
-"""`python -m serve_app.bench voices ...`: `motet bench` where the packages of the command line are not installed."""
+"""`python -m serve_app.bench NAME` does what `motet bench NAME` does, without the packages of the command line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What all cores of the machine give a voice: its engine with the default service's threads, and with one.
+"""The capacity of a voice on all cores of the machine, and on one thread.
 
-No HTTP and no Ray are in between: on a small machine the gateway and the clients take a part of the same cores, which says
-nothing of how the voice uses those that it gets. The capacity with both is the service's own figure.
+The engine runs in this process, without HTTP and Ray: on a small machine the gateway and the clients would use a part of the
+same cores. `serve_hibari.py` measures the capacity of the whole service.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from serve_app.replica_settings import replica_settings
 
 STREAMS = 8
 SHORTEST, LONGEST = 400, 700
-"""Characters of a text."""
+"""Characters of a text: the shortest and the longest."""
 ALL, ONE = "all cores", "one thread"
 
 
 def texts(seed: int) -> Iterator[str]:
-    """Paragraphs of 400 to 700 characters of English, no two of them alike; the same for a seed."""
+    """Different English paragraphs of 400 to 700 characters, always the same ones for a seed."""
     random = np.random.default_rng(seed)
     sentences = [*SENTENCES, *cut_into_pieces(LONG_TEXT, PieceSettings())]
     for number in itertools.count(1):
@@ -44,7 +44,7 @@ def texts(seed: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Audio seconds a second, round by round, and how many threads there were."""
+    """Seconds of audio a second, round by round, and the number of threads on all cores."""
 
     threads: int
     all_cores: list[float]
@@ -52,7 +52,7 @@ class Capacity:
 
 
 def measure_cores(sheet: Sheet, name: str, rounds: int, seconds: float) -> None:
-    """hibari with all cores over one thread."""
+    """Measures `name`: the capacity of hibari on all cores over that on one thread."""
     found = measured_capacity("hibari", rounds, seconds)
     each = ratio(found.all_cores, found.one_thread)
     speeds = f"{spread(found.all_cores).p50:.0f} and {spread(found.one_thread).p50:.0f} audio s/s"
@@ -61,7 +61,7 @@ def measure_cores(sheet: Sheet, name: str, rounds: int, seconds: float) -> None:
 
 
 def measured_capacity(model: str, rounds: int, seconds: float) -> Capacity:
-    """The model's engine with the default threads and with one, in turn, each for so long a round."""
+    """The capacity of a model's engine with the default threads and with one, in turn, each `seconds` a round."""
     app = AppConfig()
     found = app.models[model]
     settings = replica_settings(model, found, found.placements[0], app.models)
@@ -80,7 +80,8 @@ def measured_capacity(model: str, rounds: int, seconds: float) -> Capacity:
 
 
 def _speed(engine: SpeechEngine[Any], source: Iterator[str], seconds: float) -> float:
-    """Streams without a pause, those that were begun first and then those that have least, as a replica takes them."""
+    """Seconds of audio a second, of streams without pauses. Like a replica, it first steps streams without audio, then those
+    with the least audio."""
     width = _lanes(engine)
     made: dict[Any, float] = {}
     began, sound = time.perf_counter(), 0.0

@@ -1,6 +1,6 @@
-"""The least that can stand around the same voice: FastAPI and uvicorn in one process, for comparison.
+"""A minimal server for comparison: FastAPI and uvicorn in one process.
 
-Same engine, same settings, same route and same encoder as the service; no queue, no batches, no placement, no Ray.
+It has the engine, settings, route and encoder of the service, and no queue, batches, placements or Ray.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from deployments.audio.encode import open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines.protocols import SpeechEngine, SpeechRequest
 from deployments.replica.base import ReplicaSettings, load_engine
 from deployments.tasks.in_process_speech import speak_here
@@ -31,7 +32,7 @@ from serve_app.replica_settings import replica_settings
 
 READY = "ready on port "
 KEEP_ALIVE_S = 60
-"""A client's connection outlives a slow round."""
+"""Long enough that a connection stays open during a slow round."""
 
 
 class BenchSpeechBody(BaseModel):
@@ -44,7 +45,7 @@ class BenchSpeechBody(BaseModel):
 
 
 def first_replica_of(name: str, config: AppConfig) -> ReplicaSettings:
-    """What the first replica of a model is told in the service."""
+    """The settings of a model's first replica in the service."""
     model = config.models[name]
     return replica_settings(name, model, model.placements[0])
 
@@ -80,14 +81,14 @@ def _parts(request: SpeechRequest, audio_format: AudioFormat, engine: SpeechEngi
 
 @contextmanager
 def running_bare_server() -> Iterator[RunningProgram]:
-    """Starts it on a free loopback port and stops it in the end."""
+    """Runs the server on a free loopback port for as long as the context."""
     command = [sys.executable, "-m", "serve_app.bench.bare_server"]
     with running_program(command, READY, dict(os.environ)) as (line, seconds):
         yield RunningProgram("127.0.0.1", int(line.removeprefix(READY)), seconds)
 
 
 def main() -> None:
-    """Serves until a signal comes."""
+    """Serves until a signal arrives."""
     end_with_parent()
     config = AppConfig()
     thread = ThreadPoolExecutor(1)

@@ -27,10 +27,9 @@ from cluster.bulk.rows import read_rows
 from cluster.bulk.run import run_job
 from cluster.bulk.store import JobStore
 from cluster.bulk.workers import RenderedBatch, Worker, rendered_batch
-from serve_app import config_file
+from serve_app import bulk, config_file
 from serve_app.bench.frame import Figure, Sheet, at_least, at_most
 from serve_app.bench.sentences import numbered_sentences
-from serve_app.cli import bulk
 from serve_app.cli.processes import command_line, descendants, kill
 
 MODEL = "hibari"
@@ -93,7 +92,7 @@ def measure_kills(sheet: Sheet, rows: int, kills: int) -> None:
 
 
 def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
-    """An input, a configuration with one model and small batches, and the command for them, without its `-o`."""
+    """Writes an input and a configuration with one model and small batches; returns the command for them, without `-o`."""
     lines = [json.dumps({"id": f"row-{number}", "text": text}) for number, text in enumerate(numbered_sentences(rows))]
     (folder / ROWS).write_text("\n".join(lines) + "\n")
     settings = {"models": {MODEL: dict(model)}, "bulk": {"batch_rows": KILLED_BATCH_ROWS, "retries": 5}}
@@ -103,8 +102,8 @@ def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
 
 
 def render_here(folder: Path, output: Path) -> None:
-    """The job of `write_job`, undisturbed: in this process, without a cluster."""
-    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.Wishes(), None)
+    """Runs the job of `write_job` undisturbed, in this process, without a cluster."""
+    job, _ = bulk.job_of(config_file.read_app(folder / CONFIG), "speech", MODEL, bulk.BulkOptions(), None)
     worker = Worker(job)
 
     def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
@@ -116,7 +115,7 @@ def render_here(folder: Path, output: Path) -> None:
 
 
 def kill_plan(kills: int, seed: int = 0) -> list[Kill]:
-    """As many workers as drivers, each at a moment of its own, from the start of the program to the last batches."""
+    """`kills` seeded kills, of workers and drivers in turn, from the start of the program to the last batches."""
     random = np.random.default_rng(seed)
     whom: list[Victim] = ["worker", "driver"]
     moments = np.sort(random.uniform(0.0, 0.9, kills))
@@ -127,9 +126,9 @@ def kill_plan(kills: int, seed: int = 0) -> list[Kill]:
 
 
 def run_killed(command: Sequence[str], output: Path, rows: int, kills: Sequence[Kill]) -> list[Victim]:
-    """Runs the command until it succeeds, again after each kill of its driver; returns who was killed.
+    """Runs the command until it succeeds, again after each kill of its driver; returns the kinds of killed processes.
 
-    Raises `RuntimeError` when it fails by itself.
+    Raises `RuntimeError` if the command fails without a kill.
     """
     left, killed = deque(kills), list[Victim]()
     store, batches = JobStore(output), -(-rows // KILLED_BATCH_ROWS)
@@ -143,7 +142,7 @@ def run_killed(command: Sequence[str], output: Path, rows: int, kills: Sequence[
 def _until_end_or_kill(
     program: subprocess.Popen[bytes], progress: Callable[[], float], left: deque[Kill], killed: list[Victim]
 ) -> bool:
-    """Carries out the kills that are due. True when the program ended well, False when it was killed."""
+    """Carries out the kills that are due. True if the program succeeded, False if it was killed."""
     began, due = time.perf_counter(), None
     while program.poll() is None:
         now = time.perf_counter()
@@ -175,7 +174,7 @@ def _a_worker_of(pid: int) -> psutil.Process | None:
 
 @contextmanager
 def running_job(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The program in a group of its own. What a killed one leaves behind is killed too: the next must not meet it."""
+    """Runs the program in its own process group. At the end, processes that it left behind are killed as well."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     program = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment
@@ -200,7 +199,7 @@ def running_job(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def compare(calm: Path, rough: Path, rows: int) -> tuple[int, int, int, int]:
-    """Rows missing, rows twice, rows that differ, and files that differ, of a disturbed job against an undisturbed one."""
+    """The numbers of missing, repeated and differing rows, and of differing files, of an undisturbed and a killed job."""
     wanted = {f"row-{number}" for number in range(rows)}
     ids = [name for path in sorted(rough.glob("*.parquet")) for name in pq.read_table(path)["id"].to_pylist()]
     sounds, others = (

@@ -27,10 +27,10 @@ from deployments.errors import fail
 from deployments.replica.base import load_engine
 from deployments.replica.cpu_scheduling import apply
 from deployments.text.segmentation import cut_into_pieces
-from serve_app import profiles
+from serve_app import bulk, profiles
 from serve_app.bench.frame import Figure, Sheet, at_least, interleaved, ratio, spread
 from serve_app.bench.sentences import numbered_sentences
-from serve_app.cli import bulk, local
+from serve_app.cli import local
 from serve_app.cli.processes import descendants
 from serve_app.config import AppConfig
 
@@ -69,9 +69,9 @@ def measure_throughput(sheet: Sheet, rounds: int, measured_s: float) -> None:
 
 
 def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[float, float]]]:
-    """Of both variants, round by round: seconds of sound a second, and seconds of CPU for a second of sound."""
+    """For both variants, round by round: seconds of audio a second, and seconds of CPU for a second of audio."""
     app = AppConfig()
-    job, hardware = bulk.job_of(app, "speech", MODEL, bulk.Wishes(), None)
+    job, hardware = bulk.job_of(app, "speech", MODEL, bulk.BulkOptions(), None)
     cores = local.usable_cores()
     costs: dict[str, list[float]] = {BULK_PACE: [], BARE_PACE: []}
     with bulk.cluster_for(job), bare_engines(job, cores) as bare:
@@ -92,19 +92,19 @@ def paces_and_costs(rounds: int, measured_s: float) -> dict[str, list[tuple[floa
 
 
 def measured_rows(engines: int, seconds: float) -> int:
-    """More than so many engines speak in that time and a little before."""
+    """More rows than `engines` engines synthesise in `seconds` and the two seconds before."""
     return ROWS_A_SECOND * engines * int(seconds + 2)
 
 
 def batches_of(job: BulkJob, rows: int) -> list[Batch]:
-    """The batches of a job with so many sentences."""
+    """The batches of a job with `rows` sentences."""
     items = [item_of(Row(str(number), text), job) for number, text in enumerate(numbered_sentences(rows))]
     return list(cut_into_batches(items, job.bulk))
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What was done in some seconds: seconds of sound, with so many seconds of CPU."""
+    """The seconds of audio that were made in some seconds, and the CPU seconds that they took."""
 
     seconds: float
     sound: float
@@ -114,11 +114,11 @@ class Throughput:
 def steady(
     made: Iterator[RenderedBatch], workers: int, seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> Throughput:
-    """As many rounds of a batch from each worker as last `seconds` or more, after the first one. The CPU is that of this
-    process and all of its children: the workers, the driver, and Ray itself.
+    """Measures rounds of one batch from each worker, after the first round, until they last `seconds` or more. The CPU time
+    is that of this process and its children: the workers, the driver, and Ray itself.
 
-    A round begins and ends when its batches came on average: so no part of a batch is counted twice or not at all, whatever
-    the distance between the workers.
+    A round begins and ends at the mean arrival time of its batches. So each part of a batch counts once, whatever the offset
+    between the workers. Raises `RuntimeError` if the job ends first.
     """
     with contextlib.closing(made):  # type: ignore[type-var]
         began = mean([_arrival(made, clock)[0] for _ in range(workers)])
@@ -132,7 +132,7 @@ def steady(
 
 
 def _arrival(made: Iterator[RenderedBatch], clock: Callable[[], float]) -> tuple[float, RenderedBatch]:
-    """When the next batch came, and the batch."""
+    """The arrival time of the next batch, and the batch."""
     try:
         one = next(made)
     except StopIteration:
@@ -151,8 +151,7 @@ def _cpu_of_all() -> float:
 
 @contextmanager
 def bare_engines(job: BulkJob, count: int) -> Iterator[Callable[[float], Throughput]]:
-    """Processes with an engine each, for as long as the context lasts. Gives what lets them work together for some
-    seconds."""
+    """`count` processes with one engine each, for as long as the context. Gives a function that runs them for a time."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for number in range(count):
@@ -181,7 +180,7 @@ def bare_engines(job: BulkJob, count: int) -> Iterator[Callable[[float], Through
 
 
 def _bare_engine(job_json: str, number: int, count: int, pipe: Connection) -> None:
-    """Speaks its share of the same batches as a bulk job, from the first one on, and does nothing with them."""
+    """Synthesises its share of the batches of a bulk job, from the first one on, and drops the audio."""
     job = BulkJob.model_validate_json(job_json)
     apply(job.model.scheduling.model_copy(update={"nice": job.bulk.nice}))
     engine, width = load_engine(job.model), job.model.steps.max_batch_size
@@ -198,7 +197,7 @@ def _bare_engine(job_json: str, number: int, count: int, pipe: Connection) -> No
 
 
 def _one_batch(engine: Any, job: BulkJob, items: Sequence[WorkItem]) -> float:
-    """Speaks some sentences together; returns the seconds of sound."""
+    """Synthesises some sentences as one batch; returns the seconds of audio."""
     assert isinstance(job.order, BulkSpeechOrder)
     voice, pieces = engine.traits.default_voice, job.order.pieces
     asked = [SpeechRequest(cut_into_pieces(item.text, pieces), voice, seed=seed_of(item.key)) for item in items]

@@ -17,15 +17,15 @@ from serve_app.bench.frame import Report
 
 SOURCE_TREE = Path(__file__).parents[2]
 FILE_COLUMNS = 160
-"""Of a table that goes into a file or a pipe."""
+"""Columns of a table that is written to a file or a pipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What a benchmark is about, and the module whose `run(quick, **options)` carries it out.
+    """A benchmark's summary, and the module whose `run(quick, **options)` carries it out.
 
-    One that `draws` has a `draw(report, file)` too, for a picture beside the JSON file. One that runs engines in its own
-    process on so many `replica_threads` of the CPU does so in the environment that a replica would have.
+    A benchmark that `draws` also has `draw(report, file)`, for a picture beside the JSON file. `replica_threads`: the
+    benchmark runs engines in its own process with this many threads, and gets the environment of a replica with as many.
     """
 
     summary: str
@@ -35,16 +35,16 @@ class Benchmark:
     replica_threads: int = 0
 
     def run(self, quick: bool, **options: Any) -> Report:
-        """Measures; `quick` takes fewer rounds and ends within 50 s."""
+        """Runs the benchmark; `quick` takes fewer rounds and ends within 50 s."""
         if self.replica_threads and options.get("device", "cpu") == "cpu":
             self._take_a_replicas_environment()
         report: Report = self.load().run(quick, **options)
         return report
 
     def load(self) -> Any:
-        """The benchmark's module. Those of developers are in `tests/load`, which only a source tree has.
+        """Imports the benchmark's module. Developers' benchmarks are in `tests/load`, which only a source tree has.
 
-        Raises `MotetError` where there is none.
+        Raises `MotetError` (unavailable) without a source tree.
         """
         if self.module.startswith("tests.") and str(SOURCE_TREE) not in sys.path:
             if not (SOURCE_TREE / "tests" / "load").is_dir():
@@ -53,7 +53,7 @@ class Benchmark:
         return importlib.import_module(self.module)
 
     def _take_a_replicas_environment(self) -> None:
-        """Libraries read it when they are imported."""
+        """Sets the environment of a replica, before libraries are imported, because they read it then."""
         from cluster.hardware import CpuClass
 
         os.environ.update(CpuClass(cpus=self.replica_threads, threads=self.replica_threads).environment())
@@ -93,7 +93,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 def run(name: str, *, quick: bool, json_file: Path | None, **options: Any) -> int:
     """Runs a benchmark, prints its table and writes its JSON; returns the exit status, 1 when a target is not met.
 
-    Raises `MotetError` with the nearest name for one that does not exist, and for options that it does not have.
+    Raises `MotetError` for an unknown name, with the nearest one, and for options that the benchmark does not have.
     """
     if name not in BENCHMARKS:
         near = get_close_matches(name, BENCHMARKS, n=1)

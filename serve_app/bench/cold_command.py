@@ -37,7 +37,7 @@ def measure_command(sheet: Sheet, cold_starts: int) -> None:
 
 
 def _first_sound_of_motet_say() -> float:
-    """Seconds from the start of the command until a sample, beyond the header, comes out of it."""
+    """Seconds from the start of the command to its first byte after the header."""
     started = time.perf_counter()
     command = [*MOTET, "say", SHORT_SENTENCE, "-o", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
@@ -51,7 +51,7 @@ def _first_sound_of_motet_say() -> float:
 
 
 def _motet_say(text: str, *options: str) -> str:
-    """Its standard output."""
+    """Runs `motet say` on a text; returns its standard output."""
     command = [*MOTET, "say", "-", *options]
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""How long clients that read as fast as they can wait for their first byte: eight at once, over one alone."""
+"""The first byte of clients that read as fast as they can: eight at once, compared with one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ CLIENTS = 8
 def measure_fast(
     sheet: Sheet, name: str, service: RunningProgram, next_ask: Callable[[], StreamRequest], rounds: int, seconds: float
 ) -> None:
-    """One client and eight, in turn, each for `seconds` a round, all beginning at once; the quantiles are of all rounds."""
+    """Measures `name` with one client and with eight, in turn, each for `seconds` a round. All clients of a round start at
+    once; the quantiles are those of all rounds."""
     heard: dict[int, list[StreamResult]] = {1: [], CLIENTS: []}
 
     def clients(count: int) -> float:

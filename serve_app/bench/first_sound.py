@@ -1,4 +1,4 @@
-"""How fast, how lean and how well understood the service's speech is on this machine.
+"""Speed, memory and intelligibility of the service's speech on this machine.
 
 Speed is compared round by round in one life of the service: the engine in this process, FastAPI around the same engine,
 and the service over HTTP. Engines here run with the same thread settings as in the service.
@@ -54,9 +54,9 @@ PLAIN = " (plain profile)"
 
 @dataclass(frozen=True, slots=True)
 class FirstSoundPlan:
-    """How much is measured: rounds, seconds of audio, and what goes round the trip.
+    """How much is measured: rounds, seconds of audio, and the texts of the round trip.
 
-    That is every `sentence_step`th sentence and the paragraphs of the long text that hold its first `long_words`.
+    The round trip takes every `sentence_step`th sentence, and the first paragraphs of the long text with `long_words` words.
     """
 
     cold_starts: int
@@ -68,7 +68,7 @@ class FirstSoundPlan:
     long_words: int
     plain_profile: bool
     rest_seconds: float
-    """After the service is ready, until its idle processes are watched."""
+    """Between the ready line of the service and the measurement of its idle processes."""
     idle_seconds: float
 
 
@@ -100,7 +100,7 @@ FULL = FirstSoundPlan(
 
 def run(quick: bool) -> Report:
     """Measures everything; `quick` takes fewer rounds and leaves the plain profile out."""
-    # Read once, when an engine's library is first imported.
+    # Libraries of engines read these variables once, when they are imported.
     os.environ |= {name: value for name, value in _service_environment().items() if name.startswith("OMP_")}
     plan, config = (QUICK, AppConfig()) if quick else (FULL, AppConfig())
 
@@ -172,7 +172,7 @@ def _measure_service(sheet: Sheet, plan: FirstSoundPlan, engines: Engines) -> No
 def _measure_idle(sheet: Sheet, plan: FirstSoundPlan, service: RunningProgram) -> None:
     pid = footprint.service_at(service.port)
     if pid is None:
-        raise fail("engine", f"The processes of the service at port {service.port} were not found.")
+        raise fail("engine", f"Found no service process that listens on port {service.port}.")
     time.sleep(plan.rest_seconds)
     takes = footprint.measure(footprint.processes_of(pid), plan.idle_seconds)
     sheet.put(
@@ -195,7 +195,7 @@ def _measure_replicas(sheet: Sheet, service: RunningProgram) -> None:
 def _measure_overhead(
     sheet: Sheet, plan: FirstSoundPlan, engines: Engines, service: RunningProgram, profile: str
 ) -> None:
-    engines.say(SHORT_SENTENCE)  # loads the voice now: a connection that waits for it would be closed
+    engines.say(SHORT_SENTENCE)  # load the voice now: a connection that waits for it would be closed
     with running_bare_server() as bare, connected(bare) as bare_client, connected(service) as client:
         first_bytes: list[float] = []
 
@@ -242,7 +242,7 @@ def _milliseconds(work: Callable[[], object]) -> float:
 
 
 def _measure_fidelity(sheet: Sheet, plan: FirstSoundPlan, engines: Engines, service: RunningProgram) -> None:
-    """All at once, because how well it comes out does not depend on how fast it goes."""
+    """Measures everything at once, because these results do not depend on speed."""
     texts = [*SENTENCES[:: plan.sentence_step], opening(LONG_TEXT, plan.long_words)]
     with ThreadPoolExecutor(3) as pool:
         here = pool.submit(lambda: errors(texts, [engines.transcribe(engines.wav(text)) for text in texts]))
@@ -267,11 +267,11 @@ def _of_words(count: ErrorCount, texts: Sequence[str]) -> str:
 
 
 def _worst_seam(service: RunningProgram) -> int:
-    """16-bit noise over several chunks, taken apart into stems that add up to it: the largest difference of their sum.
+    """The largest difference between 16-bit noise over several chunks and the sum of its stems.
 
-    Each stem is rounded to 16 bits, which makes a difference of one. The noise is quiet enough that no stem is clipped.
+    Each stem is rounded to 16 bits, which makes a difference of 1. The noise is quiet enough that no stem is clipped.
     """
-    rate = 48_000  # which the model takes, so that nothing is resampled
+    rate = 48_000  # a rate of the model, so nothing is resampled
     noise: NDArray[np.int16] = np.random.default_rng(0).integers(-8192, 8192, (2, int(SEAM_SECONDS * rate)), np.int16)
     recording = wav_of((noise / 32768).astype(np.float32), rate)
     with connected(service) as client:

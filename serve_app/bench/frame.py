@@ -1,7 +1,7 @@
-"""What every benchmark shares: figures with targets, rounds that are fair to each variant, and a report that can fail.
+"""The frame of every benchmark: figures with targets, interleaved rounds, and a report with an exit status.
 
-A benchmark declares its figures first and then measures them. A figure that stays without a value counts as not met, so a
-measurement that broke never looks like a good one.
+A benchmark declares its figures first and then measures them. A figure without a value counts as not met, so a failed
+measurement never looks like a good one.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 Verdict = Literal["met", "not met", "-"]
 LONGEST_NOTE = 200
-"""Characters of a cause beside each figure that it left without a value; all of it is told once."""
+"""Characters of an error message beside each figure without a value; the whole message is printed once."""
 
 LIBRARIES = ("ray", "onnxruntime", "ctranslate2", "numpy", "torch")
-"""Whose versions a report names, as far as they are installed."""
+"""The libraries whose versions a report names, if they are installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A limit that a value keeps from above (`least`) or from below (`most`); the limit itself is good."""
+    """A bound for a value: `least` or `most`. The limit itself meets it."""
 
     at: Literal["least", "most"]
     limit: float
 
     def met_by(self, value: float) -> bool:
-        """Whether the value is on the good side."""
+        """Whether the value meets the target."""
         return value >= self.limit if self.at == "least" else value <= self.limit
 
     def __str__(self) -> str:
@@ -51,18 +51,18 @@ class Target:
 
 
 def at_least(limit: float) -> Target:
-    """Good is `limit` or more."""
+    """A target that `limit` or more meets."""
     return Target("least", limit)
 
 
 def at_most(limit: float) -> Target:
-    """Good is `limit` or less."""
+    """A target that `limit` or less meets."""
     return Target("most", limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One result. `value` is in `unit`, and None as long as it is not measured."""
+    """One result. `value` is in `unit`; None before it is measured."""
 
     name: str
     unit: str
@@ -72,12 +72,12 @@ class Figure:
 
     @property
     def measured(self) -> bool:
-        """Whether there is a number."""
+        """Whether the value is a number."""
         return self.value is not None and not math.isnan(self.value)
 
     @property
     def verdict(self) -> Verdict:
-        """`-` is a measured figure without target; what was not measured is not met, target or none."""
+        """`-` for a measured figure without a target. A figure that was not measured is not met, with or without a target."""
         if self.value is None or not self.measured:
             return "not met"
         if self.target is None:
@@ -86,7 +86,7 @@ class Figure:
 
 
 class Sheet:
-    """The figures of a benchmark while it runs. All of them are there from the start, without values."""
+    """The figures of a benchmark while it runs. At the start none has a value."""
 
     def __init__(self, wanted: Sequence[Figure], progress: Callable[[str], None]) -> None:
         assert len({figure.name for figure in wanted}) == len(wanted), "two figures have one name"
@@ -95,7 +95,7 @@ class Sheet:
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """In the order in which they were declared."""
+        """The figures in the order of their declaration."""
         return tuple(self._figures.values())
 
     def put(self, name: str, value: float, note: str = "") -> None:
@@ -103,7 +103,7 @@ class Sheet:
         self._figures[name] = replace(self._figures[name], value=value, note=note)
 
     def value(self, name: str) -> float:
-        """Of a figure that was measured. Raises ValueError for one that was not."""
+        """The value of a figure. Raises `ValueError` if it was not measured."""
         value = self._figures[name].value
         if value is None:
             raise ValueError(f"{name!r} was not measured")
@@ -111,7 +111,7 @@ class Sheet:
 
     @contextmanager
     def measuring(self, what: str) -> Iterator[None]:
-        """An error inside is told, and leaves its figures as they are; the benchmark goes on with the next ones."""
+        """Reports an exception inside the context and suppresses it: the benchmark continues with the next figures."""
         self._progress(what)
         try:
             yield
@@ -119,7 +119,7 @@ class Sheet:
             self.blame(f"{what}: {type(error).__name__}: {error}")
 
     def blame(self, cause: str) -> None:
-        """Tells why figures have no value: the cause, cut short, becomes the note of those that have none yet."""
+        """Reports why figures have no value. The shortened cause becomes the note of each figure without value and note."""
         self._progress(f"FAILED {cause}")
         for name, figure in self._figures.items():
             if not figure.measured and not figure.note:
@@ -128,7 +128,7 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """Where and with what a benchmark ran."""
+    """The hardware and software of a run. `card` is the GPU."""
 
     cpu: str
     cores: int
@@ -139,7 +139,7 @@ class MachineInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """The circumstances of a report. Times are seconds; the load is the one-minute average."""
+    """When and how long a benchmark ran. Times are in seconds; the load is the one-minute average."""
 
     mode: Literal["quick", "full"]
     started_utc: str
@@ -151,7 +151,7 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a benchmark found."""
+    """The result of a benchmark."""
 
     name: str
     figures: tuple[Figure, ...]
@@ -159,11 +159,11 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """1 when a target is not met or a figure was not measured."""
+        """1 if a target is not met or a figure was not measured, otherwise 0."""
         return int(any(figure.verdict == "not met" for figure in self.figures))
 
     def as_json(self) -> dict[str, Any]:
-        """The same as the table, for programs."""
+        """The report as JSON values."""
         figures = [asdict(figure) | {"verdict": figure.verdict} for figure in self.figures]
         return {
             "benchmark": self.name,
@@ -173,11 +173,11 @@ class Report:
         }
 
     def write(self, file: Path) -> None:
-        """Writes the JSON form."""
+        """Writes the report as JSON."""
         file.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def show(self, console: Console) -> None:
-        """Prints the table and its circumstances."""
+        """Prints the report as a table."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -195,7 +195,7 @@ class Report:
         console.print(_in_words(self.facts), style="dim", highlight=False)
 
     def in_text(self) -> str:
-        """The same as plain lines, for where `rich` is not installed."""
+        """The report as plain text, for machines without `rich`."""
         rows = [("figure", "value", "unit", "target", "verdict", "note")]
         for figure in self.figures:
             target = str(figure.target) if figure.target else ""
@@ -231,7 +231,7 @@ def _in_words(facts: RunInfo) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What a report reads besides its figures: a monotonic clock in seconds, the time, the load, and the machine."""
+    """The sources of a report's facts: a monotonic clock in seconds, the time, the load, the machine, and a log."""
 
     clock: Callable[[], float]
     now: Callable[[], datetime]
@@ -241,7 +241,7 @@ class Instruments:
 
 
 def real_instruments() -> Instruments:
-    """Those of this machine; progress goes to stderr."""
+    """The instruments of this machine; progress goes to stderr."""
     return Instruments(
         clock=time.perf_counter,
         now=lambda: datetime.now(UTC),
@@ -259,7 +259,7 @@ def carry_out(
     quick: bool,
     instruments: Instruments | None = None,
 ) -> Report:
-    """Runs `measure`, which fills in the figures of `wanted`, and reports, whatever happens in it."""
+    """Runs `measure`, which fills in the figures of `wanted`. Returns a report also after an exception in `measure`."""
     tools = instruments or real_instruments()
     sheet = Sheet(wanted, tools.progress)
     machine, load, started, now = tools.machine(), tools.load(), tools.clock(), tools.now()
@@ -288,7 +288,7 @@ def this_machine() -> MachineInfo:
 
 
 def _card_model() -> str:
-    """The CUDA device that torch uses; empty where a benchmark does not use torch, or there is none."""
+    """The name of torch's CUDA device; empty without one, or if torch is not imported."""
     torch = sys.modules.get("torch")
     return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else ""
 
@@ -301,7 +301,7 @@ def _cpu_model() -> str:
 
 
 def _commit(folder: Path) -> str:
-    """The commit of the code, with ` dirty` when files differ from it; `unknown` outside a checkout."""
+    """The commit of the code, with ` dirty` if files differ from it; `unknown` outside a checkout."""
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         changed = _git(folder, "status", "--porcelain")
@@ -316,10 +316,10 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int, *, seed: int = 0) -> dict[str, list[float]]:
-    """Measures every variant once a round, so that a change of the machine's load meets all of them.
+    """Measures every variant once in each round, so that changes of the machine's load affect all of them.
 
-    The order changes from round to round, the same way for the same seed: none always comes after the same other. The
-    results stand in the order of the rounds, so those at one position belong together.
+    The order changes from round to round by `seed`, so that no variant always follows the same other one. Values at the same
+    position of the result are of the same round.
     """
     names = list(variants)
     results: dict[str, list[float]] = {name: [] for name in names}
@@ -333,7 +333,7 @@ def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int, *, see
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Quantiles of some values, in their unit."""
+    """Quantiles of some values, in the unit of the values."""
 
     p5: float
     p50: float
@@ -344,18 +344,18 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """The quantiles, interpolated. Raises ValueError when there are no values."""
+    """The interpolated quantiles. Raises `ValueError` for no values."""
     if not values:
-        raise ValueError("There is nothing to take quantiles of.")
+        raise ValueError("There are no values.")
     low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
     return Spread(float(low), float(middle), float(high))
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> Spread:
-    """How many times `base` the values are, round by round."""
+    """The quantiles of value / base, round by round."""
     return spread([value / other for value, other in zip(values, base, strict=True)])
 
 
 def difference(values: Sequence[float], base: Sequence[float]) -> Spread:
-    """How much more than `base` the values are, round by round."""
+    """The quantiles of value - base, round by round."""
     return spread([value - other for value, other in zip(values, base, strict=True)])

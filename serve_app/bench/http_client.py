@@ -21,7 +21,7 @@ REQUEST_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer; seconds are from the first byte sent to the first and to the last one received."""
+    """A whole answer, and the seconds from sending the request to its first and its last byte."""
 
     body: bytes
     first_byte_seconds: float
@@ -36,26 +36,26 @@ class Client:
         self._connection = http.client.HTTPConnection(program.host, program.port, timeout=REQUEST_TIMEOUT_S)
 
     def speak(self, text: str, audio_format: str) -> Answer:
-        """Text to sound: a new take each time, since the service keeps what it made of equal requests."""
+        """Speaks a text. Each call has another seed, because the service caches the audio of equal requests."""
         body = {"model": SPEECH_MODEL, "input": text, "response_format": audio_format, "seed": next(self._takes)}
         return self._post("/v1/audio/speech", json.dumps(body).encode(), "application/json")
 
     def transcribe(self, recording: bytes) -> Answer:
-        """A recording to text."""
+        """Transcribes a recording."""
         return self._upload("/v1/audio/transcriptions", recording, model=RECOGNITION_MODEL, response_format="text")
 
     def separate(self, recording: bytes, model: str, stem: str) -> Answer:
-        """A recording to one stem."""
+        """Separates one stem of a recording."""
         return self._upload("/v1/audio/separations", recording, model=model, stems=stem, response_format="wav")
 
     def readiness(self) -> dict[str, Any]:
-        """What every replica reports."""
+        """The reports of all replicas."""
         self._connection.request("GET", "/readyz")
         models: dict[str, Any] = json.loads(self._connection.getresponse().read())["models"]
         return models
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self._connection.close()
 
     def _upload(self, path: str, file: bytes, **fields: str) -> Answer:

@@ -1,6 +1,6 @@
-"""Listeners over real HTTP: each asks for speech on a connection of its own, and notes when its sound came.
+"""The load generator: clients over real HTTP, each with its own connection, that record when their audio arrives.
 
-Everything is raw asyncio streams, so that a time stamp is taken when the bytes arrive and not when a library hands them on.
+It uses raw asyncio streams, so that a time stamp is taken when the bytes arrive and not when a library passes them on.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from serve_app.gateway.speech.pacing import Playout
 
 SAMPLE_RATE = 24_000
 BYTES_PER_SECOND = 2 * SAMPLE_RATE
-"""Of `pcm`, for the models that are measured here."""
+"""Bytes of `pcm` for a second of audio, for the models that are measured here: 16-bit mono."""
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 TIMEOUT_S = 120.0
 REFUSED = 429
 RETRY_S = 0.05
-"""Sooner than the service says, so that capacity is measured with a full queue."""
+"""Shorter than `Retry-After`, so that capacity is measured with a full queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """One request for speech. The service keeps what it made, so measured requests have seeds of their own."""
+    """One request for speech. Measured requests have different seeds, because the service caches audio."""
 
     model: str
     text: str
@@ -39,7 +39,7 @@ class StreamRequest:
 
     @property
     def body(self) -> bytes:
-        """As JSON."""
+        """The JSON body."""
         facts = {"model": self.model, "input": self.text, "seed": self.seed, "pacing": self.pacing}
         facts |= {"response_format": "pcm"}
         return json.dumps(facts).encode()
@@ -47,7 +47,7 @@ class StreamRequest:
 
 @dataclass(slots=True)
 class StreamResult:
-    """What became of a request. Times in seconds; `first_s` counts from when the request was due to be sent."""
+    """The result of a request. Times are in seconds; `first_s` counts from when the request was due to be sent."""
 
     ask: StreamRequest
     status: int = 0
@@ -58,23 +58,23 @@ class StreamResult:
     pcm: bytearray = field(default_factory=bytearray)
     ended_s: float = 0.0
     most_ahead_s: float = 0.0
-    """Seconds of sound that the player had at most."""
+    """The most seconds of audio that the player had in advance."""
     placement: str = ""
-    """Who made it, as `<model>@<class>`."""
+    """The placement that answered, as `<model>@<class>`."""
 
     @property
     def complete(self) -> bool:
-        """Whether all of the sound came."""
+        """Whether all audio arrived."""
         return self.status == 200 and not self.error and bool(self.pcm)
 
     @property
     def good(self) -> bool:
-        """Whether all of it came before its player needed it."""
+        """Whether all audio arrived before its player needed it."""
         return self.complete and self.playout.underruns == 0
 
     @property
     def audio_seconds(self) -> float:
-        """How much sound came."""
+        """The seconds of audio that arrived."""
         return len(self.pcm) / BYTES_PER_SECOND
 
 
@@ -86,10 +86,10 @@ async def listen(
     due_s: float | None = None,
     connection: Connection | None = None,
 ) -> StreamResult:
-    """Asks and listens to the end, or vanishes after some chunks. What goes wrong is told in the result. The
-    `connection` is given where not any will do.
+    """Sends a request and reads its audio to the end, or disconnects after `leave_after_chunks`. Errors are in the result.
 
-    The wait for the first sound counts from `due_s` on the monotonic clock, or from now.
+    The wait for the first sound counts from `due_s` on the monotonic clock, or from now. `connection` is the connection to
+    use; without it, a new one is opened.
     """
     heard = StreamResult(ask)
     due = time.monotonic() if due_s is None else due_s
@@ -151,20 +151,20 @@ def _head(service: RunningProgram, method: str, path: str, length: int) -> bytes
 
 
 async def _status(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    """The status, and the headers."""
+    """The status and the headers of a response."""
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().lower().split("\r\n")
     return int(first.split(" ", 2)[1]), dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """A chunked body (RFC 9112, 7.1). A body that breaks off raises EOFError."""
+    """The chunks of a chunked body (RFC 9112, section 7.1). Raises `EOFError` for an incomplete body."""
     while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
         yield await reader.readexactly(size)
         await reader.readexactly(2)
 
 
 async def ready_report(service: RunningProgram) -> dict[str, Any]:
-    """What `/readyz` says."""
+    """The report of `/readyz`. Raises `MotetError` if the service is not ready."""
     reader, writer = await asyncio.open_connection(service.host, service.port)
     try:
         writer.write(_head(service, "GET", "/readyz", 0))
@@ -180,7 +180,7 @@ async def ready_report(service: RunningProgram) -> dict[str, Any]:
 
 
 async def steps_of(service: RunningProgram, model: str) -> dict[str, Any]:
-    """What a model's replica has counted of its steps."""
+    """The step counters of a model's replica."""
     counts: dict[str, Any] = (await ready_report(service))["models"][model]["steps"]
     return counts
 
@@ -188,7 +188,7 @@ async def steps_of(service: RunningProgram, model: str) -> dict[str, Any]:
 async def all_at_once(
     service: RunningProgram, asks: Sequence[StreamRequest], *, apart_s: float = 0.0
 ) -> list[StreamResult]:
-    """Every request, each started `apart_s` after the one before it."""
+    """The results of all requests, each started `apart_s` after the one before it."""
 
     async def one(position: int, ask: StreamRequest) -> StreamResult:
         await asyncio.sleep(position * apart_s)
@@ -200,7 +200,7 @@ async def all_at_once(
 async def open_loop(
     service: RunningProgram, asks: Sequence[StreamRequest], per_second: float, seed: int
 ) -> list[StreamResult]:
-    """Requests that come at random (Poisson), whether or not the ones before them were answered."""
+    """The results of requests that arrive at random (Poisson), independent of earlier answers."""
     waits = np.random.default_rng(seed).exponential(1 / per_second, len(asks))
     due = time.monotonic()
     tasks = []
@@ -220,10 +220,10 @@ async def closed_loop(
     hear_out: bool = False,
     apart_s: float = 0.0,
 ) -> list[StreamResult]:
-    """Clients that ask again as soon as they are answered, or with `hear_out` when their sound has been played.
+    """The results of `clients` that send a request after each answer, or with `hear_out` after its audio was played.
 
-    The first requests start `apart_s` after each other, the last ones after `seconds` at the latest; those are heard to
-    their end. A client that is refused tries again, and the wait for its first sound counts from its first attempt.
+    The first requests start `apart_s` after each other, the last ones after `seconds` at most; all are read to the end. A
+    client that is refused tries again, and the wait for its first sound counts from its first attempt.
     """
     until = time.monotonic() + seconds
 
@@ -245,7 +245,7 @@ async def closed_loop(
 
 
 def complete(results: Sequence[StreamResult]) -> Sequence[StreamResult]:
-    """The same. Raises `MotetError` when one of them is not all there: the rest would measure something else."""
+    """Returns `results`. Raises `MotetError` if one is incomplete, because the others would then measure something else."""
     for heard in results:
         if not heard.complete:
             raise fail("engine", f"a stream of {heard.ask.model} ended with status {heard.status}. {heard.error}")
@@ -254,7 +254,7 @@ def complete(results: Sequence[StreamResult]) -> Sequence[StreamResult]:
 
 @dataclass(frozen=True, slots=True)
 class LoadSummary:
-    """Many requests together. Times in ms; rates per second of the `seconds` it took."""
+    """The results of many requests. Times are in ms; rates are per second of the `seconds` that the load took."""
 
     asked: int
     completed: int
@@ -269,7 +269,7 @@ class LoadSummary:
 
     @property
     def goodput(self) -> float:
-        """Streams that never stalled, per second."""
+        """Streams without an underrun, per second."""
         return self.good / self.seconds
 
     def __str__(self) -> str:
@@ -282,7 +282,7 @@ class LoadSummary:
 
 
 def summary(results: Sequence[StreamResult], started_s: float) -> LoadSummary:
-    """Counts and quantiles; quantiles of nothing are NaN."""
+    """The summary of some results. Quantiles of no values are NaN."""
     firsts = [heard.first_s * 1000 for heard in results if heard.first_s is not None]
     gaps = [gap * 1000 for heard in results for gap in heard.gaps_s]
     refused = sum(heard.status == REFUSED for heard in results)
@@ -303,5 +303,5 @@ def summary(results: Sequence[StreamResult], started_s: float) -> LoadSummary:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Interpolated; NaN when there are no values."""
+    """The interpolated quantile; NaN for no values."""
     return float(np.quantile(values, share)) if values else float("nan")

@@ -32,7 +32,7 @@ WORDS_PER_SECOND = 4
 
 
 class Engines:
-    """The service's models in this process, each loaded when it is first asked for."""
+    """The service's models in this process, each loaded when it is first used."""
 
     def __init__(self, config: AppConfig) -> None:
         self.config = config
@@ -56,28 +56,28 @@ class Engines:
         return engine
 
     def say(self, text: str) -> Samples:
-        """The sound of a text."""
+        """The audio of a text, (n,) float32."""
         pieces = cut_into_pieces(text, self.config.speech.pieces)
         request = SpeechRequest(pieces, self.speech.traits.default_voice)
         return np.concatenate([chunk.samples for chunk in speak_here(request, self.speech)])
 
     def wav(self, text: str) -> bytes:
-        """A spoken text, as a file."""
+        """A spoken text as a WAV file."""
         return wav_of(self.say(text), self.speech.traits.sample_rate)
 
     def recording(self, seconds: float) -> bytes:
-        """The first `seconds` of the long text, spoken, as a file."""
+        """The first `seconds` of the spoken long text as a WAV file."""
         samples = self.say(opening(LONG_TEXT, int(seconds * WORDS_PER_SECOND)))
         length = int(seconds * self.speech.traits.sample_rate)
         assert len(samples) >= length, "the text is too short"
         return wav_of(samples[:length], self.speech.traits.sample_rate)
 
     def transcribe(self, recording: bytes) -> str:
-        """What a recording says."""
+        """The transcript of a recording."""
         return text_of(list(transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)))
 
     def separate(self, recording: bytes) -> bytes:
-        """The first stem of a recording, as a file."""
+        """The first stem of a recording as a WAV file."""
         settings, traits = self.config.separation, self.separation.traits
         task = SeparationTask(traits.sample_rates, settings.chunk_s, settings.overlap_s)
         parts = list(separate_here(io.BytesIO(recording), task, self.separation, settings.max_audio_s))
@@ -93,7 +93,7 @@ def wav_of(samples: Samples, sample_rate: int) -> bytes:
 
 
 def opening(text: str, words: int) -> str:
-    """The first paragraphs of a text, until they have as many words."""
+    """The first paragraphs of a text that together have at least `words` words."""
     taken: list[str] = []
     for paragraph in text.split("\n\n"):
         if sum(len(part.split()) for part in taken) >= words:

@@ -1,7 +1,7 @@
-"""The real service as a program of its own, for as long as a benchmark needs it.
+"""The real service as a separate program, for as long as a benchmark needs it.
 
-Several may run at once: each has its own port, its own Ray and its own folder. They share the cores, though, of which
-even an idle Ray takes some, so a benchmark measures them one after another.
+Each has its own port, Ray and folder, so several can run at once. They share the cores, and even an idle Ray uses some, so a
+benchmark measures them one after another.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STOP_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RunningProgram:
-    """A server that said that it is ready: where, and how many seconds after its start."""
+    """A server that is ready: its address, and the seconds from its start to its ready line."""
 
     host: str
     port: int
@@ -43,20 +43,20 @@ class RunningProgram:
 
 @contextmanager
 def running_service(profile: profiles.Profile, config: Path = CONFIG) -> Iterator[RunningProgram]:
-    """Starts the service in a profile and waits for its ready line; nothing of it is left afterwards.
+    """Starts the service in a profile and waits for its ready line. All its processes end with the context.
 
-    Raises `MotetError` with the last lines it wrote when it does not come up.
+    Raises `MotetError` with the end of its output if it does not start.
     """
     port = free_loopback_port()
     environment = {**os.environ, "MOTET_HOST": "127.0.0.1", "MOTET_PORT": str(port)}
-    environment.pop("RAY_ADDRESS", None)  # a cluster that is already there is not what is measured
+    environment.pop("RAY_ADDRESS", None)  # the benchmark measures a cluster of its own
     command = [sys.executable, "-m", "serve_app.bench.running_service", str(config), profile]
     with running_program(command, READY, environment) as (_, seconds):
         yield RunningProgram("127.0.0.1", port, seconds)
 
 
 def free_loopback_port() -> int:
-    """A port that nobody listens on now."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -64,9 +64,9 @@ def free_loopback_port() -> int:
 
 @contextmanager
 def running_program(command: Sequence[str], ready: str, environment: dict[str, str]) -> Iterator[tuple[str, float]]:
-    """Runs a program in a process group of its own. Yields its line that starts with `ready`, and seconds until then.
+    """Runs a program in its own process group. Gives its line that starts with `ready`, and the seconds until that line.
 
-    It is asked to stop with SIGTERM, and what is left of it is killed. Its stdin ends when this process does.
+    The program is stopped with SIGTERM, and its remaining processes are killed. Its stdin ends when this process ends.
     """
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
@@ -87,7 +87,7 @@ def running_program(command: Sequence[str], ready: str, environment: dict[str, s
 
 
 def end_with_parent() -> None:
-    """Called by a program under `running_program`: it stops by itself when its parent is killed."""
+    """Makes a program under `running_program` stop when its parent is killed."""
 
     def watch() -> None:
         sys.stdin.read()
@@ -97,7 +97,7 @@ def end_with_parent() -> None:
 
 
 def _line_that_starts_with(ready: str, program: subprocess.Popen[str], errors: IO[bytes]) -> str:
-    """Waits for the line; goes on emptying the pipe afterwards, so that the program never blocks on it."""
+    """Waits for the line. A thread keeps reading the pipe afterwards, so that the program never blocks on it."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_pump, args=(program.stdout, lines), daemon=True).start()
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -107,7 +107,7 @@ def _line_that_starts_with(ready: str, program: subprocess.Popen[str], errors: I
         except queue.Empty:
             line = None
         if line is None:
-            raise fail("unavailable", f"{program.args!r} did not come up. {_tail(errors)}")
+            raise fail("unavailable", f"{program.args!r} did not start. {_tail(errors)}")
         if line.startswith(ready):
             return line.rstrip()
 

@@ -1,4 +1,4 @@
-"""What the benchmarks and the round-trip tests say: 19 sentences of many kinds, and one long text."""
+"""The texts of the benchmarks and the round-trip tests: 19 different sentences, and one long text."""
 
 from __future__ import annotations
 

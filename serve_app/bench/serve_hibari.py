@@ -109,7 +109,7 @@ def _measure_rates(sheet: Sheet, plan: ServePlan, service: RunningProgram, asks:
 
 
 def _measure_presets(sheet: Sheet, plan: ServePlan, service: RunningProgram, asks: RequestSource) -> None:
-    """Eight listeners who hear their sound out, with one preset after the other, in rounds."""
+    """Measures eight listeners that play all their audio, with each preset in turn, in rounds."""
     heard: dict[str, list[StreamResult]] = {preset: [] for preset in PRESETS}
 
     def listeners(preset: str) -> float:
@@ -136,7 +136,7 @@ def _at_rate(service: RunningProgram, asks: RequestSource, per_second: float, co
 def _draw(
     service: RunningProgram, plan: ServePlan, asks: RequestSource, capacity: float, known: Mapping[float, LoadSummary]
 ) -> None:
-    """First sound and goodput by rate, as a picture."""
+    """Draws first sound and goodput by rate."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -60,8 +60,8 @@ class ServePlan:
 
 
 def config() -> dict[str, Any]:
-    """The default voice as it is and with a bound on the wait, and three simulated models: the usual one, one without the
-    gate, and one without batches."""
+    """The default voice without and with a bound on the wait, and three simulated models: a normal one, one without the gate,
+    and one without batches."""
     default = DEFAULT_MODELS["hibari"].model_dump(mode="json")
     return {
         "models": {
@@ -71,14 +71,14 @@ def config() -> dict[str, Any]:
             NO_GATE: _simulated(max_batch_size=8, gate=False),
             ONE: _simulated(max_batch_size=1),
         },
-        # Enough for the 100 that vanish; not for the 200 after them on top, should those still be in the books.
+        # Enough for the 100 clients that leave, but not for those and the 200 after them, if the first were still counted.
         "speech": {"admission": {"max_queued_seconds_of_audio": 850.0}},
     }
 
 
 def _simulated(**steps: object) -> dict[str, Any]:
-    # Places for the 200 at once and one for a report, so that one that leaks is missed. On its way to a replica every
-    # request counts as queued for a moment.
+    # Places for the 200 requests and one report: a leaked place makes one fail. Every request counts as queued for a
+    # moment on its way to a replica.
     places = {"max_ongoing_requests": ALL_AT_ONCE + 1, "max_queued_requests": ALL_AT_ONCE}
     placement = {"hardware": {"kind": "cpu", "cpus": 0.1}, **places}
     options = {"step_ms": 50, "chunk_ms": CHUNK_MS, "character_ms": CHARACTER_MS}
@@ -93,7 +93,7 @@ def _simulated(**steps: object) -> dict[str, Any]:
 
 @contextmanager
 def service_of(arguments: Mapping[str, Any]) -> Iterator[RunningProgram]:
-    """The real service with these arguments, for as long as the context."""
+    """Runs the real service with these arguments, for as long as the context."""
     document = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": 8000},
@@ -109,23 +109,23 @@ def service_of(arguments: Mapping[str, Any]) -> Iterator[RunningProgram]:
 
 
 class RequestSource:
-    """Requests that are all different, the same ones in every run."""
+    """Different requests, the same ones in every run."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._paragraphs = texts(seed=2)
 
     def simulated(self, model: str, characters: int) -> StreamRequest:
-        """One piece of so many characters, with words of its own."""
+        """A request with one piece of `characters` characters, different from all others."""
         number = next(self._numbers)
         return StreamRequest(model, f"Tone {number} ".ljust(characters - 1, "a") + ".", number)
 
     def paragraph(self) -> StreamRequest:
-        """400 to 700 characters of English for hibari with the default settings."""
+        """A request for hibari with the default settings, with 400 to 700 characters of English."""
         return StreamRequest(PATIENT, next(self._paragraphs), next(self._numbers))
 
     def sentence(self, pacing: str = "fast") -> StreamRequest:
-        """An English sentence for hibari."""
+        """A request for hibari with one English sentence."""
         number = next(self._numbers)
         return StreamRequest("hibari", SHORT_SENTENCES[number % len(SHORT_SENTENCES)], number, pacing)
 

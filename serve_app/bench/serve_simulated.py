@@ -107,7 +107,7 @@ def _measure_saturation(sheet: Sheet, plan: ServePlan, service: RunningProgram, 
     one = _saturated(service, plan, lambda: asks.simulated(ONE, 16))
     done = (eight.completed / eight.seconds) / (one.completed / one.seconds)
     sheet.put(RATIO_DONE, done, f"{SATURATED} clients, mean batch {batch:.1f}: {eight}")
-    # Without batches hardly a stream comes in time. Counted as one at least, the ratio is what is certain.
+    # Without batches hardly any stream is in time. Counting at least one gives a lower bound of the ratio.
     good = eight.goodput / (max(1, one.good) / one.seconds)
     sheet.put(RATIO_GOOD, good, f"at least; batch 1 had {one.good} without underrun: {one}")
     first = eight.first_ms[1] / one.first_ms[1]
@@ -120,7 +120,7 @@ def _saturated(service: RunningProgram, plan: ServePlan, next_ask: Callable[[], 
 
 async def _measure_poison(sheet: Sheet, service: RunningProgram, asks: RequestSource) -> None:
     clean = [asks.simulated(GATE, 16) for _ in range(16)]
-    # Other seeds, so that nothing comes from the cache; the simulated engine makes the same of every seed.
+    # Other seeds bypass the cache; the simulated engine makes the same audio for every seed.
     again = [StreamRequest(ask.model, ask.text, ask.seed + 1_000_000) for ask in clean]
     again[7] = StreamRequest(GATE, f"This is {POISON}.", 7)
     without = await all_at_once(service, clean)
@@ -134,7 +134,7 @@ async def _measure_poison(sheet: Sheet, service: RunningProgram, asks: RequestSo
 
 
 async def _measure_mixing(sheet: Sheet, service: RunningProgram, asks: RequestSource) -> None:
-    """A place that was not given back, of the replica's or in the queue's seconds of audio, is missed here."""
+    """Fails if the clients that left before still hold a place in the replica or seconds of audio in the queue."""
     results = await all_at_once(service, [asks.simulated(GATE, 16) for _ in range(ALL_AT_ONCE)])
     note = f"the replica takes {ALL_AT_ONCE + 1} at once; 850 s of audio may be queued, of which those had 800 s"
     sheet.put(LEAKED, sum(heard.status != 200 for heard in results), note)
@@ -162,13 +162,13 @@ async def _measure_vanishing(sheet: Sheet, service: RunningProgram, asks: Reques
 
 
 def expected_pcm(text: str) -> bytes:
-    """What the simulated engine says to a text of one piece."""
+    """The PCM that the simulated engine makes of a text of one piece."""
     length = int(len(text) * int(CHARACTER_MS / 1000 * SAMPLE_RATE))
     return open_encoder("pcm", SAMPLE_RATE).encode(tone(text, 0, length))
 
 
 def same_sound(one: bytes, other: bytes) -> bool:
-    """Equal to a step of 16 bits, by which a sine may be rounded otherwise."""
+    """Whether two PCM strings differ by at most 1 of 32768, because a sine may be rounded differently."""
     if len(one) != len(other):
         return False
     a, b = (np.frombuffer(pcm, "<i2").astype(np.int32) for pcm in (one, other))

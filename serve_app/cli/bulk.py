@@ -1,242 +1,119 @@
-"""Bulk jobs by the names of the configuration's models: what `motet bulk` runs, and a few lines for notebooks.
-
-import ray
-from serve_app import bulk as motet_bulk
-
-ray.init("local")  # or ray.init(), for the cluster of RAY_ADDRESS
-ds = motet_bulk.synthesize(ray.data.read_csv("lines.csv"), model="hibari", voice="heart")
-ds.write_parquet("spoken")
-
-Without `ray.init`, `ray.data` would join whatever cluster was last started on this machine, and wait for minutes where
-that one is gone. The columns of a table stay as they are, beside those of the results; one that is named like a result's
-and that the task does not read is refused.
-"""
+"""`motet bulk`: a whole data set."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import ray
-from ray.data import ActorPoolStrategy, Dataset
+import typer
 
-from cluster.bulk.job import BulkJob, BulkOrder, BulkSeparationOrder, BulkSpeechOrder, BulkTranscriptionOrder, Way
-from cluster.bulk.output import Layout, refuse_inputs_in_output
-from cluster.bulk.plan import Batch
-from cluster.bulk.rows import Split, read_rows
-from cluster.bulk.run import JobProgress, JobSummary, run_job
-from cluster.bulk.served import ServiceClient, render_on_service
-from cluster.bulk.workers import RenderedBatch, TableWorker, check_columns, map_with_workers, render_on_cluster
-from cluster.hardware import HardwareClass
-from cluster.models import Model, Placement
-from deployments.audio.encode import AudioFormat
+from cluster.bulk.output import Layout
+from cluster.bulk.rows import Split
+from cluster.hardware import Kind
+from deployments.audio.formats import AudioFormat
 from deployments.engines.registry import Task
-from deployments.errors import fail
-from serve_app.cli import cluster_address, local
-from serve_app.config import AppConfig
-from serve_app.replica_settings import replica_settings
+from serve_app.cli.options import (
+    AsJson,
+    Config,
+    Language,
+    ModelName,
+    Speed,
+    VoiceName,
+    config_path,
+    language_code,
+    stem_names,
+)
+from serve_app.cli.terminal import note, report
+
+if TYPE_CHECKING:
+    from cluster.bulk.run import JobSummary
+
+SOME_ROWS_FAILED = 3
+"""The exit status of a job with complete output in which some rows have errors."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What can be asked of a job; None is the model's or the configuration's own. A task takes what it understands."""
-
-    voice: str | None = None
-    speed: float = 1.0
-    seed: int = 0
-    form: AudioFormat = "wav"
-    language: str | None = None
-    prompt: str | None = None
-    word_times: bool = False
-    stems: tuple[str, ...] = ()
-    chunk_seconds: float | None = None
-    overlap_seconds: float | None = None
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Rows: JSONL, CSV, TSV or Parquet with [bold]text[/bold] (and optionally id, voice), plain text, EPUB. For"
+        " recordings: audio files, folders of them, or tables with [bold]path[/bold] or [bold]audio[/bold].",
+    ),
+]
 
 
-# --- In a notebook
+Workers = Annotated[
+    int | None, typer.Option(min=1, show_default="as many as fit", help="Engines that run at the same time.")
+]
+ServiceUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="Use a live service instead. MOTET_API_KEY is its key.")
+]
 
 
-def synthesize(
-    ds: Dataset,
-    model: str | None = None,
-    voice: str | None = None,
-    *,
-    speed: float = 1.0,
-    seed: int = 0,
-    form: AudioFormat = "wav",
-    app: AppConfig | None = None,
-    hardware: str | None = None,
-    workers: int | None = None,
-) -> Dataset:
-    """A dataset with a column `text`, and perhaps `voice`, to one with the sound beside them: `audio` (bytes in `form`),
-    `seconds`, `sample_rate`, `sha256`, `timings`, `finish_reason`, and `error` where a row failed. Lazy, like every one.
+def bulk(
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where everything is written.")],
+    task: Annotated[Task, typer.Option("--task", "-t", help="What is done with each row.")] = "speech",
+    layout: Annotated[
+        Layout, typer.Option(help="parquet: with the audio inside. folder: one audio file a row, and manifest.jsonl.")
+    ] = "parquet",
+    form: Annotated[AudioFormat, typer.Option("--format", "-f", help="How to encode audio.")] = "wav",
+    voice: VoiceName = None,
+    speed: Speed = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another take of every row.")] = 0,
+    split: Annotated[
+        Split, typer.Option(help="What is a row of plain text; empty lines separate paragraphs.")
+    ] = "line",
+    language: Language = None,
+    prompt: Annotated[str | None, typer.Option(help="Names and spellings that occur in recordings.")] = None,
+    words: Annotated[bool, typer.Option("--words", help="Time each word of a transcript.")] = False,
+    stems: Annotated[str | None, typer.Option(show_default="all", help="Stems to keep, separated by commas.")] = None,
+    model: ModelName = None,
+    hardware: Annotated[Kind | None, typer.Option(show_default="the model's first", help="Where it runs.")] = None,
+    workers: Workers = None,
+    via_serve: ServiceUrl = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render a whole data set. Interrupt it at any time; run the command again to resume. The output is byte-identical.
 
-    `text` and `voice` become what was spoken, and by whom; rows that failed keep what they came with. Raises `MotetError`
-    (invalid) without `text` and for other columns named like a result's, here or, where the columns are not known yet, when
-    the dataset is computed.
+    Exit status 3 if rows failed: the output is complete, and names the error of each.
+
+    Example: [bold]motet bulk lines.jsonl -o spoken/[/bold]
+
+    Example: [bold]motet bulk book.epub -o book/ --layout folder -f opus[/bold]
+
+    Example: [bold]motet bulk recordings/ -o heard/ --task transcription[/bold]
     """
-    return _rendered(ds, "speech", model, Wishes(voice, speed, seed, form), app, hardware, workers)
+    from serve_app.profiles import ray_environment
 
+    # Before Ray is imported. Its core would print a false alarm about Ray Data's own actors.
+    os.environ.update(ray_environment(os.environ) | {"RAY_BACKEND_LOG_LEVEL": "fatal"})
+    from cluster.bulk.served import ServiceClient
+    from serve_app import bulk as jobs
+    from serve_app import config_file
+    from serve_app.cli.bulk_progress import bulk_progress
 
-def transcribe(
-    ds: Dataset,
-    model: str | None = None,
-    *,
-    language: str | None = None,
-    prompt: str | None = None,
-    word_times: bool = False,
-    app: AppConfig | None = None,
-    hardware: str | None = None,
-    workers: int | None = None,
-) -> Dataset:
-    """A dataset with a column `audio` (bytes), or `path` on the workers' machine, to one with what is said beside it:
-    `text`, `language`, `timings`, `seconds`, and `error` where a row failed. The sound itself is left out: `audio` is null.
-
-    Raises `MotetError` (invalid) without either and for other columns named like a result's, as `synthesize` does.
-    """
-    wishes = Wishes(language=language, prompt=prompt, word_times=word_times)
-    return _rendered(ds, "transcription", model, wishes, app, hardware, workers)
-
-
-def separate(
-    ds: Dataset,
-    model: str | None = None,
-    *,
-    stems: tuple[str, ...] = (),
-    form: AudioFormat = "wav",
-    chunk_seconds: float | None = None,
-    overlap_seconds: float | None = None,
-    app: AppConfig | None = None,
-    hardware: str | None = None,
-    workers: int | None = None,
-) -> Dataset:
-    """A dataset with a column `audio` (bytes), or `path` on the workers' machine, to one with a row for each `stem` and its
-    sound in `audio`, or one row with an `error` and without `audio`.
-
-    Raises `MotetError` (invalid) without either and for other columns named like a result's, as `synthesize` does.
-    """
-    wishes = Wishes(form=form, stems=stems, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds)
-    return _rendered(ds, "separation", model, wishes, app, hardware, workers)
-
-
-def _rendered(
-    ds: Dataset,
-    task: Task,
-    model: str | None,
-    wishes: Wishes,
-    app: AppConfig | None,
-    hardware: str | None,
-    workers: int | None,
-) -> Dataset:
-    check_columns(ds.columns(fetch_if_missing=False) or (), task)
-    job, where = job_of(app or AppConfig(), task, model, wishes, hardware)
-    pool = ActorPoolStrategy(size=workers or places_for(where))
-    return map_with_workers(ds, TableWorker, job, where, batch_size=job.bulk.batch_rows, compute=pool)
-
-
-# --- A whole job
-
-
-def run(
-    inputs: Sequence[Path],
-    task: Task,
-    output: Path,
-    layout: Layout,
-    wishes: Wishes,
-    app: AppConfig,
-    *,
-    model: str | None = None,
-    hardware: str | None = None,
-    workers: int | None = None,
-    split: Split = "line",
-    service: ServiceClient | None = None,
-    progress: Callable[[JobProgress], None],
-) -> JobSummary:
-    """Carries a job out on a cluster (`RAY_ADDRESS`, or one of its own on this machine), or through a live service.
-
-    Raises `MotetError` for what no row could be made with.
-    """
-    refuse_inputs_in_output(inputs, output, layout, task)
-    job, where = job_of(app, task, model, wishes, hardware, "engines" if service is None else "service")
-
-    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
-        if service is not None:
-            yield from render_on_service(batches, job, service)
-            return
-        with cluster_for(job):
-            yield from render_on_cluster(batches, job, where, workers or places_for(where))
-
-    return run_job(read_rows(inputs, task, split), job, output, layout, execute, progress)
-
-
-def job_of(
-    app: AppConfig, task: Task, model: str | None, wishes: Wishes, hardware: str | None, way: Way = "engines"
-) -> tuple[BulkJob, HardwareClass]:
-    """The job, and the hardware class it runs on: the model's first one unless named. Raises `MotetError` (not_found)."""
-    name, found = local.find_model(app.models, model, task)
-    placement = _placement(name, found, hardware)
-    # There are as many workers as cores.
-    one = {"threads": placement.hardware.fixed_threads}
-    settings = replica_settings(name, found, placement).model_copy(update=one)
-    order = _order(task, found, wishes, app)
-    job = BulkJob(model=settings, order=order, bulk=app.bulk, way=way, version=version("motet"))
-    return job, placement.hardware
-
-
-def _placement(name: str, model: Model, hardware: str | None) -> Placement:
-    for placement in model.placements:
-        if hardware in (None, placement.hardware.kind):
-            return placement
-    there = ", ".join(placement.hardware.kind for placement in model.placements)
-    raise fail("not_found", f"The model {name!r} has no placement on {hardware!r}.", f"It has: {there}.")
-
-
-def _order(task: Task, model: Model, wishes: Wishes, app: AppConfig) -> BulkOrder:
-    if task == "speech":
-        return BulkSpeechOrder(
-            voice=wishes.voice,
-            voice_aliases=model.voice_aliases,
-            speed=wishes.speed,
-            seed=wishes.seed,
-            form=wishes.form,
-            pieces=app.speech.pieces,
-        )
-    if task == "transcription":
-        return BulkTranscriptionOrder(
-            language=wishes.language, prompt=wishes.prompt, word_times=wishes.word_times, windows=app.windows
-        )
-    given = {"chunk_s": wishes.chunk_seconds, "overlap_s": wishes.overlap_seconds}
-    asked = {name: value for name, value in given.items() if value is not None}
-    cut = type(app.separation).model_validate(app.separation.model_dump() | asked)
-    return BulkSeparationOrder(stems=wishes.stems, form=wishes.form, separation=cut)
-
-
-def places_for(hardware: HardwareClass) -> int:
-    """How many workers the cluster has room for: as many as fill its cores, or GPUs, or shares of a Mac; at least one."""
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    options = hardware.actor_options()
-    wanted = {"CPU": float(hardware.fixed_threads), "GPU": options.get("num_gpus", 0.0), **options.get("resources", {})}
-    rooms = [int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount > 0]
-    return max(1, min(rooms, default=1))
-
-
-@contextmanager
-def cluster_for(job: BulkJob) -> Iterator[None]:
-    """The cluster of `RAY_ADDRESS`, or one of our own that goes when we do."""
-    if ray.is_initialized():
-        yield
-        return
-    # Without an address Ray would join whatever cluster was started last on this machine.
-    address = os.environ.get("RAY_ADDRESS") or cluster_address.OWN_CLUSTER
-    own: dict[str, Any] = {"object_store_memory": job.bulk.object_store_bytes, "include_dashboard": False}
-    settings = own if address == cluster_address.OWN_CLUSTER else {}
-    cluster_address.connect(address, **settings)
+    options = jobs.BulkOptions(
+        voice, speed, seed, form, language_code(language), prompt, words, stem_names(stems or "")
+    )
+    service = ServiceClient(via_serve.rstrip("/"), os.environ.get("MOTET_API_KEY")) if via_serve else None
+    app = config_file.read_app(config_path(config))
+    place: dict[str, Any] = {"model": model, "hardware": hardware, "workers": workers, "split": split}
     try:
-        yield
-    finally:
-        ray.shutdown()
+        with bulk_progress() as progress:
+            done = jobs.run(inputs, task, out, layout, options, app, **place, service=service, progress=progress)
+    except KeyboardInterrupt:
+        note(f"motet: stopped. The same command resumes the job in {out}.")
+        raise
+    report(f"{out}: {_in_words(done)}", done if as_json else None)
+    if done.failed:
+        raise typer.Exit(SOME_ROWS_FAILED)
+
+
+def _in_words(done: JobSummary) -> str:
+    failed = f", {done.failed} of them with an error" if done.failed else ""
+    stopped = f", {done.stopped} in which the model had to be stopped (finish_reason)" if done.stopped else ""
+    made = f"{done.seconds / 3600:.2f} h of audio, {done.made_seconds / 3600:.2f} h of it made now"
+    return f"{done.rows} rows{failed}{stopped}; {made}; {len(done.files)} files."

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster import address as cluster_address
 from cluster.hardware import LABEL
 from cluster.models import Placement
-from serve_app import config_file
-from serve_app.cli import cluster_address, join
-from serve_app.cli.doctor import Finding
+from serve_app import config_file, profiles
+from serve_app.cli.findings import Finding
 from serve_app.config import AppConfig
 
 UNITS = {"num_cpus": "CPU", "num_gpus": "GPU"}
@@ -59,7 +59,7 @@ class Need:
 
 def examine(file: Path | None) -> list[Finding]:
     """Asks the cluster at RAY_ADDRESS, or the one on this machine. Raises `MotetError` when none answers."""
-    os.environ.update(join.environment(os.environ))  # before Ray is imported, which reads it
+    os.environ.update(profiles.node_environment(os.environ))  # before Ray is imported, which reads it
     import ray
 
     app = config_file.read(file).app if file else AppConfig()

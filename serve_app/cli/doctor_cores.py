@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import psutil
 
-from cluster.models import Model, Placement
+from cluster.models import Model, Placement, reserved_cpus
 from deployments.engines.protocols import SpeechRequest
 from deployments.replica.cores import here, threads_of
 from deployments.replica.malloc_trim import keep_freed_memory
 from deployments.tasks.in_process_speech import speak_here
 from serve_app.cli import local
 from serve_app.config import AppConfig
-from serve_app.reserved_cpus import reserved_cpus
 
 MB = 1_000_000
 WORD = "water "

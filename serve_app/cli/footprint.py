@@ -13,7 +13,7 @@ from serve_app.cli.processes import command_line, descendants, with_variable
 
 OWN_FOLDER = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
 """The variable of a service's processes that names its own folder: HAProxy has it too, whoever its parent is."""
-SERVER_MODULE = "serve_app.cli.serve"
+SERVER_MODULE = "serve_app.cli.serve_process"
 OWN_PACKAGES = ("motet", "serve_app")
 
 

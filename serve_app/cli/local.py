@@ -6,35 +6,32 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import numpy as np
-
 from cluster.hardware import HardwareClass
-from cluster.models import Model
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from cluster.models import Model, find_model
+from deployments.audio.encode import header_of, open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines import registry, sources
 from deployments.engines.protocols import (
     EngineSpec,
-    RecognitionOptions,
     Samples,
 )
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.replica.malloc_trim import keep_freed_memory
-from deployments.settings import SeparationSettings, WindowSettings
+from deployments.settings import SeparationSettings
 from deployments.tasks.separation import SeparationTask, default_overlap_seconds, separate_here
-from deployments.tasks.transcription import TranscriptWindow, transcribe_here
 from serve_app.config import AppConfig
 
 STDOUT = Path("-")
 
 Progress = Callable[[int, int], None]
-"""Told how much of the whole is done, and the whole."""
+"""Called with how much is done, and with the whole."""
 
 
 # --- Models
@@ -49,17 +46,6 @@ class LoadedModel:
     hardware: str
     engine: Any
     load_seconds: float
-
-
-def find_model(models: Mapping[str, Model], wanted: str | None, task: Task) -> tuple[str, Model]:
-    """The model of a name or alias, or the configuration's first one for the task. Raises `MotetError` (not_found)."""
-    able = {name: model for name, model in models.items() if model.task == task}
-    for name, model in able.items():
-        if wanted is None or wanted == name or wanted in model.aliases:
-            return name, model
-    cause = f"There is no {task} model" + ("." if wanted is None else f" {wanted!r}.")
-    remedy = f"Models: {', '.join(able)}." if able else "Add one to the models of the configuration."
-    raise fail("not_found", cause, remedy)
 
 
 def load_model(app: AppConfig, wanted: str | None, task: Task) -> LoadedModel:
@@ -107,19 +93,19 @@ class Output:
 
 @contextmanager
 def output(path: Path) -> Iterator[Output]:
-    """Where a result goes. A file appears, or changes, only when all of it is there; `-` is standard output."""
+    """Where a result goes. A file appears, or changes, only once it is complete. `-` is standard output."""
     if path == STDOUT:
         yield Output(sys.stdout.buffer, rewritable=False)
         sys.stdout.buffer.flush()
     elif path.exists() and not path.is_file():
-        with _opened(path, "wb", path) as file:  # a device or a pipe, which nothing may replace
+        with _opened(path, "wb", path) as file:  # a device or a pipe cannot be replaced
             yield Output(file, rewritable=False)
     else:
         yield from _replacing(path)
 
 
 def _replacing(path: Path) -> Iterator[Output]:
-    whole = path.resolve()  # a link stays, and what it points to changes
+    whole = path.resolve()  # a link stays, and its target changes
     part = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}.part")
     file = _opened(part, "xb", path)
     try:
@@ -157,23 +143,18 @@ class SoundWriter:
         self._samples += samples.shape[-1]
         self._to.file.write(self._encoder.encode(samples))
         if not self._to.rewritable:
-            self._to.file.flush()  # somebody may be listening
+            self._to.file.flush()  # a player may be reading the pipe
 
     def finish(self) -> None:
-        """Ends the sound, and puts its length into the header where the format has a place for it."""
+        """Ends the file, and writes its length into the header where the format has a field for it."""
         self._to.file.write(self._encoder.finish())
         if self._to.rewritable:
             self._to.file.seek(0)
-            self._to.file.write(self._header())
+            self._to.file.write(header_of(*self._layout, self._samples))
 
     def close(self) -> None:
         """Frees the codec."""
         self._encoder.close()
-
-    def _header(self) -> bytes:
-        form, sample_rate, channels = self._layout
-        with closing(open_encoder(form, sample_rate, channels, total_samples=self._samples)) as encoder:
-            return encoder.encode(np.zeros((channels, 0), np.float32))
 
 
 @contextmanager
@@ -182,30 +163,6 @@ def sound_file(path: Path, form: AudioFormat, sample_rate: int, channels: int) -
     with output(path) as to, closing(SoundWriter(to, form, sample_rate, channels)) as writer:
         yield writer
         writer.finish()
-
-
-def format_of(path: Path) -> AudioFormat | None:
-    """The format that a file's suffix stands for."""
-    suffix = path.suffix.lower().lstrip(".")
-    return next((form for form, info in FORMATS.items() if info.extension == suffix), None)
-
-
-# --- Transcription
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptContents:
-    """What a transcript contains, as a request to the service says it."""
-
-    temperature: float
-    timestamp_granularities: Sequence[str]
-
-
-def hear(
-    recording: bytes, options: RecognitionOptions, loaded: LoadedModel, windows: WindowSettings
-) -> Iterator[TranscriptWindow]:
-    """The transcript of each window as soon as it is there."""
-    return transcribe_here(recording, options, loaded.engine, windows)
 
 
 # --- Separation

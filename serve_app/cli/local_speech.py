@@ -13,7 +13,7 @@ from select import select
 from threading import Thread
 from typing import Any, BinaryIO
 
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import FinishReason, SpeechRequest, first_reason
 from deployments.errors import fail
 from deployments.settings import PieceSettings

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from serve_app.edge.addresses import IPV6_PREFIX
 from serve_app.edge.errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRIED, RETRY_AFTER_S, edge_error_body
-from serve_app.edge.settings import OWN_PAGES, EdgeSettings, edge_of
+from serve_app.edge.settings import CLIENT_HEADER, OWN_PAGES, EdgeSettings, edge_of
 
 MARK = "# Amended by Motet."
 BY_HAPROXY = (403, 405, 413, 429, 500, 502, 503, 504)
@@ -89,6 +89,7 @@ def _defaults(edge: EdgeSettings) -> Iterator[str]:
 
 def _frontend(edge: EdgeSettings) -> Iterator[str]:
     yield f"maxconn {edge.connections}"
+    yield f"http-request set-header {CLIENT_HEADER} %[src]"
     yield from _early_errors()
     if (most := edge.max_connections_per_address) is not None:
         yield "stick-table type ipv6 size 100k expire 1m store conn_cur"

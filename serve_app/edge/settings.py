@@ -12,12 +12,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from deployments.settings import StrictModel
+from deployments.settings import Count, StrictModel
 
 VARIABLE = "MOTET_EDGE"
 """The environment variable with the settings, as JSON."""
 FILES_A_CONNECTION = 2.5
 """HAProxy counts one open file towards the client, one towards the gateway, and the two of a pipe for every fourth."""
+CLIENT_HEADER = "x-motet-client"
+"""The header in which HAProxy passes the client's address to the gateway. It replaces one that the client sent."""
 OTHER_FILES = 512
 """Open files of a process that serves HTTP, besides those of its connections."""
 
@@ -25,25 +27,23 @@ OWN_PAGES = 16
 """Connections to each of HAProxy's ports with its metrics and its statistics, which count as others do."""
 
 Seconds = Annotated[int, Field(gt=0)]
-"""Whole ones: Ray Serve takes no others."""
-Count = Annotated[int, Field(gt=0)]
+"""Whole seconds: Ray Serve accepts no fractions."""
 
 
 class EdgeSettings(StrictModel):
-    """What one connection may cost before its request is known, and how many there are.
-
-    A request's line and headers arrive within `header_s` of its first byte, or of the connection when nothing comes.
-    A connection without a request is closed after `idle_s`; one whose client takes nothing of an answer, after `unread_s`:
-    a player that is paused reads nothing either. At most `max_connections` are open, fewer where the system allows fewer
-    open files. An address has at most `max_connections_per_address` of them. The machine itself is not counted, and neither
-    is anybody with `null`, as behind a proxy that is the only client.
-    """
+    """Limits of connections, which hold before a request is known."""
 
     header_s: Seconds = 10
+    """A request's line and headers must arrive within this time of its first byte, or of the connection."""
     idle_s: Seconds = 60
+    """A connection without a request is closed after this time."""
     unread_s: Seconds = 600
+    """A connection is closed when its client reads nothing of a response for this long. A paused player reads nothing."""
     max_connections: Count = 8192
+    """Open connections; fewer where the system allows fewer open files."""
     max_connections_per_address: Count | None = 1024
+    """Open connections of one client address, except this machine's own. `null` for no limit: behind a proxy, a load
+    balancer or an ingress all clients share its address."""
 
     @property
     def connections(self) -> int:

@@ -45,7 +45,7 @@ class Gateway:
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms),
             VoiceStore(config.voices),
-            SessionLimit(config.speech.arrival.max_sessions),
+            SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -6,11 +6,11 @@ import logging
 import math
 import traceback
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -50,8 +50,6 @@ LOGGED: Mapping[str, int] = {"engine": logging.ERROR, "unavailable": logging.WAR
 """The failure kinds that the client did not cause, with their log levels."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
-ModelName = Annotated[str, StringConstraints(max_length=256)]
-"""The name of a model in a request."""
 
 
 def error_body(failure: Failure) -> dict[str, object]:

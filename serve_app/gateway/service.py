@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
@@ -11,19 +10,23 @@ from typing import Protocol, cast
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-from deployments.engines.protocols import SpeechTraits
-from deployments.errors import MotetError
 from deployments.settings import SeparationSettings, SpilloverSettings, WindowSettings
 from deployments.tasks.separation import Merged, SeparationTask
+from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.security import SecuritySettings
+from serve_app.edge.settings import CLIENT_HEADER
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.settings import LimitSettings, SpeechSettings
+from serve_app.gateway.speech.models import SpeechModels
 from serve_app.gateway.speech.piece_cache import PieceCache
-from serve_app.gateway.speech.plan import FallbackVoice
+from serve_app.gateway.speech.planner import SpeechPlanner
 from serve_app.gateway.voice_store import VoiceStore
+
+EVERYONE = "everyone"
+"""The owner of the uploaded voices of a service without API keys."""
 
 
 class Separates(Protocol):
@@ -76,19 +79,28 @@ class Service:
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
 
-    async def fallback_for(self, name: str) -> FallbackVoice | None:
-        """The voice that takes over when the model `name` is late. None if there is no other speech model, or it does not
-        answer now."""
-        others = (other for other, model in self.directory.models.items() if model.task == "speech" and other != name)
-        chosen = self.settings.speech.fallback_model or next(others, None)
-        if chosen is None or chosen == name:
-            return None
-        try:
-            async with asyncio.timeout(self.settings.spillover.life_sign_s):
-                traits: SpeechTraits = await self.directory.traits(chosen)
-        except (TimeoutError, MotetError):
-            return None
-        return FallbackVoice(chosen, traits.default_voice, traits) if traits.default_voice else None
+    def owner(self, headers: Headers) -> str:
+        """Whose uploaded voices a request may use: those of its API key, or everyone's in a service without keys."""
+        return key_digest(headers) if self.settings.security.api_key_sha256 else EVERYONE
+
+    def client(self, connection: HTTPConnection) -> str | None:
+        """The client of a request: its API key, or in a service without keys its network. None for this machine."""
+        if self.settings.security.api_key_sha256:
+            return key_digest(connection.headers)
+        address = connection.client.host if connection.client else ""
+        if is_loopback(address):  # HAProxy runs on this machine
+            address = connection.headers.get(CLIENT_HEADER, "")
+        return None if not address or is_loopback(address) else client_network(address)
+
+    @property
+    def speech_models(self) -> SpeechModels:
+        """The speech models of the service."""
+        return SpeechModels(self.directory, self.settings.speech.fallback_model, self.settings.spillover)
+
+    @property
+    def planner(self) -> SpeechPlanner:
+        """Plans speech requests."""
+        return SpeechPlanner(self.speech_models, self.voices, self.settings.speech)
 
 
 def service_of(connection: HTTPConnection) -> Service:

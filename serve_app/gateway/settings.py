@@ -7,6 +7,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
+from deployments.audio.formats import AudioFormat
 from deployments.settings import ArrivalSettings, Count, NonNegative, PieceSettings, Positive, StrictModel
 
 Mark = Annotated[float, Field(gt=0, lt=1)]
@@ -88,7 +89,7 @@ class SpeechSettings(StrictModel):
     """A first audio that is later than this is counted in `motet_first_sounds_late`."""
     max_input_characters: Count = 100_000
     """The longest `input` of a request."""
-    default_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    default_format: AudioFormat = "mp3"
     """The format where a request names none."""
 
     @field_validator("pacing", mode="before")

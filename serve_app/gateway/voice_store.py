@@ -60,11 +60,6 @@ class StoredVoice:
 _VOICE = TypeAdapter(StoredVoice)
 
 
-def is_id(name: str) -> bool:
-    """Whether a name has the form of an uploaded voice's id."""
-    return _ID.match(name) is not None
-
-
 class VoiceStore:
     """Reads and writes files: call it beside the event loop. `owner` is a word of our own making, never a client's."""
 
@@ -100,10 +95,14 @@ class VoiceStore:
 
     def get(self, owner: str, id: str) -> StoredVoice:
         """Raises `MotetError` (not_found), also for somebody else's voice and for one whose file is damaged."""
-        voice = _described(self._path(owner, id)) if is_id(id) else None
+        voice = _described(self._path(owner, id)) if self.is_id(id) else None
         if voice is None:
             raise _unknown(id)
         return voice
+
+    def is_id(self, name: str) -> bool:
+        """Whether a name has the form of an uploaded voice's id."""
+        return _ID.match(name) is not None
 
     def reference(self, owner: str, id: str) -> VoiceReference:
         """The clip, for an engine. Raises as `get` does."""
@@ -115,7 +114,7 @@ class VoiceStore:
 
     def delete(self, owner: str, id: str) -> None:
         """Removes a voice, be its file damaged. Raises `MotetError` (not_found), also for somebody else's voice."""
-        if not is_id(id):
+        if not self.is_id(id):
             raise _unknown(id)
         try:
             with self._writing:

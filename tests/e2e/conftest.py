@@ -1,4 +1,4 @@
-"""One service for the whole suite, started and stopped the way its user does, and the material the tests share."""
+"""One service for all end-to-end tests, started and stopped like a user does it, and shared material."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks a service every 50 ms whether it is alive, and keeps the longest time that an answer took."""
+"""Sends a health check every 50 ms and records the longest time to an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replicas follow the load in the real service: from none to the cheap class, on to the dear one, and back to none."""
+"""Replicas follow the load in the real service: from none to the cheap class, then the expensive one, and back to none."""
 
 from __future__ import annotations
 

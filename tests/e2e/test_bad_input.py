@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request, it is a quick 4xx that says what to do, and the next request is answered."""
+"""Every invalid request gets a quick 4xx with a remedy, and the next request is answered."""
 
 from __future__ import annotations
 

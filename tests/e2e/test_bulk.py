@@ -1,4 +1,4 @@
-"""Bulk jobs through a live service instead of engines of their own."""
+"""Bulk jobs through a live service."""
 
 from __future__ import annotations
 

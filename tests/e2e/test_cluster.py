@@ -1,4 +1,4 @@
-"""Machines that join by the documented command. Both are this machine, which Ray cannot tell from two."""
+"""Machines join with the documented command. Both are this machine, which Ray treats as two."""
 
 from __future__ import annotations
 

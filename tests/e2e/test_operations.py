@@ -1,4 +1,4 @@
-"""The running service is changed by its configuration file alone, and nobody who listens notices."""
+"""The running service is updated by its configuration file, and no listener notices."""
 
 from __future__ import annotations
 

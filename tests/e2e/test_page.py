@@ -1,4 +1,4 @@
-"""The studio page: what it may load, and a person's way through it in a real browser."""
+"""The studio page: what it may load, and its use in a real browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams that are played as they come, with an engine that stops for a while: concealed, told, and taken over."""
+"""Paced streams with an engine that stops for a while: concealment, its event, and the fallback voice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's examples are run as they stand; only the address is the test service's."""
+"""The README's examples run unchanged, except for the address of the service."""
 
 from __future__ import annotations
 

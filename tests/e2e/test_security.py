@@ -1,4 +1,4 @@
-"""What is open, and to whom."""
+"""Which routes and ports are open, and to which clients."""
 
 from __future__ import annotations
 

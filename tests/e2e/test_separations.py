@@ -1,4 +1,4 @@
-"""POST /v1/audio/separations: nothing lost, noise taken away, sound that leaves early, and nothing left behind."""
+"""POST /v1/audio/separations: complete output, less noise, audio that is sent early, and no files left."""
 
 from __future__ import annotations
 

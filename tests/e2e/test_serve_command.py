@@ -1,4 +1,4 @@
-"""`motet serve`: what stops its start, and what it leaves behind."""
+"""`motet serve`: reasons that stop its start, and what it leaves behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech with real clients: valid files, early first bytes, order, and nobody else's sound."""
+"""POST /v1/audio/speech with real clients: valid files, early first bytes, order, and no mixed streams."""
 
 from __future__ import annotations
 

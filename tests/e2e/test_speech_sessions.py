@@ -1,4 +1,4 @@
-"""GET /v1/audio/speech/stream with a real client, behind both fronts: sound while the text is written, and nothing left."""
+"""GET /v1/audio/speech/stream with a real client, in both profiles: audio while the text is written, nothing left open."""
 
 from __future__ import annotations
 

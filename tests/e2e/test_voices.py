@@ -1,4 +1,4 @@
-"""Voices of the client's own, over HTTP, with OpenAI's client."""
+"""The client's own voices over HTTP, with OpenAI's client."""
 
 from __future__ import annotations
 

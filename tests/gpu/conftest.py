@@ -1,4 +1,4 @@
-"""What the tests on a card share. They import torch, numpy, safetensors and pytest, and nothing else that is not Motet's."""
+"""Fixtures for tests on a card. They import torch, numpy, safetensors and pytest, and otherwise only Motet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of an engine, stepped together as a replica does it."""
+"""Streams of an engine, stepped together as in a replica."""
 
 from __future__ import annotations
 

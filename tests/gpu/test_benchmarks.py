@@ -1,4 +1,4 @@
-"""The benchmarks of voices on a card, at full size: each prints its table, and every figure is measured."""
+"""The benchmarks of voices on a card at full size: each prints its table, and every figure is measured."""
 
 from __future__ import annotations
 

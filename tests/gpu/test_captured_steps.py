@@ -1,4 +1,4 @@
-"""CUDA Graphs: in every bucket a captured step gives what the plain one gives."""
+"""CUDA Graphs: in every bucket a captured step equals the plain one."""
 
 from __future__ import annotations
 

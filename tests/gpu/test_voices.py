@@ -1,4 +1,4 @@
-"""Voices on a card: they say what they say on a CPU, captured or not, alone or together, and free what they took."""
+"""Voices on a card: the same audio as on a CPU, captured or not, alone or in a batch, and all memory is freed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bulk jobs on a real Ray: workers and drivers that are killed, recordings, and the notebook's few lines."""
+"""Bulk jobs on a real Ray: killed workers and drivers, recordings, and the notebook's code."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cluster.bulk.store import JobStore
 from cluster.models import Model
 from deployments.errors import MotetError
 from deployments.settings import StepSettings
+from serve_app import bulk
 from serve_app.bench.bulk_kills import WORKER_TITLE, compare, render_here, run_killed, running_job, write_job
-from serve_app.cli import bulk
-from serve_app.cli.bulk import Wishes
+from serve_app.bulk import BulkOptions
 from serve_app.cli.processes import command_line, descendants, kill
 from serve_app.config import AppConfig
 from tests.integration.test_notebooks import NOTEBOOKS, executed, outputs_of, pictures_of
@@ -49,7 +49,7 @@ def rendered(
 ) -> JobSummary:
     lines = folder.parent / "lines.txt"
     lines.write_text("\n".join(TEXTS))
-    return bulk.run([lines], "speech", folder, "parquet", Wishes(**wishes), app, workers=2, progress=progress)
+    return bulk.run([lines], "speech", folder, "parquet", BulkOptions(**wishes), app, workers=2, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_recordings_come_from_the_drivers_folder(cluster: None, tmp_path: Path) 
         "separation",
         tmp_path / "out",
         "folder",
-        Wishes(),
+        BulkOptions(),
         app_of("identity"),
         workers=1,
         progress=lambda now: None,

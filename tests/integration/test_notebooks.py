@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom and show what they say."""
+"""The notebooks run from top to bottom with the expected output."""
 
 from __future__ import annotations
 

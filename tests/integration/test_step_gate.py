@@ -1,4 +1,4 @@
-"""The gate in front of `@serve.batch`, in a real replica: streams that started apart step together."""
+"""The gate in front of `@serve.batch` in a real replica: streams that started at different times step together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Serve's own configuration file changes step settings in replicas that run, a part of them at a time."""
+"""Ray Serve's own configuration file changes some step settings of running replicas."""
 
 from __future__ import annotations
 

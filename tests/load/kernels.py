@@ -1,4 +1,4 @@
-"""The kernels that full-size layers choose on this processor, and steps with them beside steps of one precision for all.
+"""The kernels that full-size layers choose on this processor, and steps with them beside steps of one precision.
 
 Layers have their published sizes; there are fewer of them, so that every variant is in memory at once. A step of each
 variant is taken by turns, and times are the thread's own processor time, so that a busy machine disturbs less. `default` is
@@ -112,7 +112,7 @@ class SoproSpeakers:
         return SpeechRequest((SENTENCES[number],), self._clip.id, seed=number, reference=self._clip)
 
     def decoder_step(self, count: int) -> Callable[[], Any]:
-        """One token of so many streams."""
+        """One token for each of `streams` streams."""
         inputs = {
             "tokens": torch.arange(count),
             "positions": torch.full((count,), 200),

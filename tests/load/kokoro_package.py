@@ -1,4 +1,4 @@
-"""The `kokoro` package's own model on the same weights: what our engine is compared with.
+"""The model of the `kokoro` package on the same weights, for comparison with our engine.
 
 Installed without its dependencies (requirements-reference.txt), it needs transformers only. Importing the package
 itself would bring misaki and spaCy, so its modules are imported behind a stand-in for it.

@@ -1,4 +1,4 @@
-"""A cluster of several Ray nodes on this machine, which Ray cannot tell from several machines.
+"""A cluster of several Ray nodes on this machine, which Ray treats as several machines.
 
 Nodes join as machines do. Or a fleet of them comes and goes as Ray's autoscaler decides, which starts processes here instead
 of renting machines. With a Redis beside it the first node can be lost and come back. Nothing outside this cluster is
@@ -24,10 +24,11 @@ from typing import Any
 
 import psutil
 
+from cluster import join
 from cluster.hardware import Kind, node_offer
 from deployments.errors import fail
+from serve_app import profiles
 from serve_app.bench.running_service import free_loopback_port
-from serve_app.cli import join
 from serve_app.cli.processes import command_line, descendants, kill, with_variable
 
 MARK = "MOTET_LOCAL_CLUSTER"
@@ -42,7 +43,7 @@ JOINED = "block forever"
 """What `ray start --block` says once its node is part of the cluster."""
 
 NOTHING_TO_SET_UP = ("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
-"""What Ray's autoscaler expects to be told of every kind of machine but its own."""
+"""What Ray's autoscaler needs to know of every kind of machine but its own."""
 
 ADDRESS_FILE = "ray_current_cluster"
 """Where Ray notes which cluster was started last on a machine."""
@@ -78,7 +79,7 @@ class LocalCluster:
         self._mark = secrets.token_hex(16)
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
         own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), MARK: self._mark}
-        self._environment = {**clean, **join.environment(clean), **own, **(RECONNECT if store else {})}
+        self._environment = {**clean, **profiles.node_environment(clean), **own, **(RECONNECT if store else {})}
 
     @property
     def service_environment(self) -> dict[str, str]:
@@ -102,7 +103,7 @@ class LocalCluster:
             command.append(f"--autoscaling-config={settings}")
             environment |= {
                 "RAY_FAKE_CLUSTER": "1",
-                "RAY_enable_autoscaler_v2": "1",  # the one that heeds labels
+                "RAY_enable_autoscaler_v2": "1",  # the version that supports labels
                 "RAY_CLOUD_INSTANCE_ID": HEAD_NODE,
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE,
                 "AUTOSCALER_UPDATE_INTERVAL_S": "1",

@@ -1,4 +1,4 @@
-"""The least time that an engine's matrix products can take on this processor, and so a limit of its speed.
+"""The least time for an engine's matrix products on this processor: a bound of its speed.
 
 The products that torch carries out while the engine runs are counted by their sizes. Each size is then measured by itself,
 with every kernel, on as many threads: the fastest one's time counts. Weights of few rows come from memory, as they do in a

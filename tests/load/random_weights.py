@@ -1,4 +1,4 @@
-"""Seeded random weights of any size, made tensor by tensor when they are asked for: speed does not depend on their values."""
+"""Seeded random weights of any size, made tensor by tensor on access: speed does not depend on their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensors of published models by name and shape, so that random weights of their size need no package and no download.
+"""The names and shapes of the tensors of published models, for random weights without a package or a download.
 
 The files of `shapes/` are written by `python -m tests.unit.test_bench_shapes`, from the models' own packages. Layers that are
 alike stand once: `layers.[28].weight` is `layers.0.weight` to `layers.27.weight`.

@@ -1,4 +1,4 @@
-"""What the benchmarks of voices are given: an engine, and what it says."""
+"""The interface of the models that the benchmarks of voices measure."""
 
 from __future__ import annotations
 

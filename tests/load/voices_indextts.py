@@ -1,4 +1,4 @@
-"""IndexTTS's language model at full size beside its own package: the same weights, texts, sampling and machine, by turns.
+"""IndexTTS's language model at full size beside its own package: the same weights, texts, sampling and machine, in turn.
 
 The package serves one text at a time, with three beams unless told otherwise; our engine says several as one batch, with one
 beam as the package's own fast decoder does. Weights are seeded random numbers that never end a text, so that every text has

@@ -1,4 +1,4 @@
-"""Sopro v2 on a card, at full size with random weights: recorded steps against plain ones, and streams side by side.
+"""Sopro v2 on a card, at full size with random weights: captured steps beside plain ones, and streams in a batch.
 
 Its package is not compared with: it serves one stream at a time and is not installed on every machine with a card.
 """

@@ -1,4 +1,4 @@
-"""The step of a voice on one device: recorded against plain, a batch against single steps, and streams side by side.
+"""The step of a voice on one device: captured beside plain, a batch beside single steps, and streams in a batch.
 
 It compares our engine with itself only, with random weights, so it runs where no other package is installed.
 """

@@ -1,4 +1,4 @@
-"""VibeVoice's step at full size with random weights: recorded against plain, a batch against single steps, and streams.
+"""VibeVoice's step at full size with random weights: captured beside plain, a batch beside single steps, and streams.
 
 The sizes are those of the published 1.5B model; only its vocabulary's table is cut, of which a step reads a row. Every frame
 is made to be a sound, so all streams last as long. The quick run has the same parts with fewer layers: its ratios are not

@@ -1,4 +1,4 @@
-"""What engines that speak like clips share: clips for their voices, and what every such engine must keep to beside the rest."""
+"""The properties of voice-cloning engines, and clips for their voices."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from deployments.audio.test_tone import hum
 from deployments.engines.protocols import Samples, SpeechEngine, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
-from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.forced_path import ForcedPath
 from tests.unit.speech_engine_properties import TEXTS, SpeechEngineProperties, good, joined, speak
 
 PIECES = [piece for pieces in TEXTS for piece in pieces]
 
 
 def clip(seconds: float = 3.0, *, seed: int = 0, rate: int = 24_000) -> Samples:
-    """Something with loud and quiet stretches: mono float32."""
+    """Mono float32 with loud and quiet parts."""
     voice = hum(rate, seconds, 140.0 + 40 * seed)
     noise = np.random.default_rng(seed).standard_normal(len(voice)) * 0.02
     return (voice + noise).astype(np.float32)
@@ -36,14 +36,14 @@ def write_wav(file: Path, samples: Samples, rate: int = 24_000) -> None:
 
 
 def write_voices(folder: Path, seconds: Sequence[float], rate: int = 24_000) -> None:
-    """Clips of so many seconds for `ada` and `ben`, or for `ada` alone."""
+    """Clips of these lengths in seconds for `ada` and `ben`, or for `ada` alone."""
     (folder / "voices").mkdir()
     for seed, (name, length) in enumerate(zip(("ada", "ben"), seconds, strict=False)):
         write_wav(folder / "voices" / f"{name}.wav", clip(length, seed=seed, rate=rate), rate)
 
 
 def joining_one_by_one(engine: SpeechEngine[Any], utterances: Sequence[Any]) -> list[Samples]:
-    """What utterances say that join the batch one step after the other, and leave it as they end."""
+    """The audio of utterances that join the batch one step after the other, and leave it as they end."""
     heard: list[list[Any]] = [[] for _ in utterances]
     here = 1
     while live := [n for n in range(here) if not utterances[n].finished]:
@@ -54,7 +54,7 @@ def joining_one_by_one(engine: SpeechEngine[Any], utterances: Sequence[Any]) -> 
 
 
 class CloningEngineProperties(SpeechEngineProperties):
-    """Inherit, and give the fixture `small` beside the others': the engine with room for two utterances and one voice."""
+    """Inherit it, and provide the fixture `small` as well: the engine with two slots and a cache of one voice."""
 
     def test_a_full_engine_refuses_and_a_leaver_makes_room(self, small: Any) -> None:
         free = small.cache.free
@@ -77,13 +77,13 @@ class CloningEngineProperties(SpeechEngineProperties):
         assert small.cache.free == free
 
     def test_a_clip_is_heard_once_while_its_voice_is_kept(self, small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        heard, listen = [], small._clips._listen
+        heard, listen = [], small._clips._encode
 
         def counting(samples: Samples, rate: int) -> Any:
             heard.append(rate)
             return listen(samples, rate)
 
-        monkeypatch.setattr(small._clips, "_listen", counting)
+        monkeypatch.setattr(small._clips, "_encode", counting)
         request = SpeechRequest(("Yes.",), "sha-1", reference=VoiceReference("sha-1", clip(2.0, seed=4), 24_000))
         first, again = (joined(speak(small, request)) for _ in range(2))
         np.testing.assert_array_equal(first, again)

@@ -1,8 +1,8 @@
-"""A path that a model that samples must follow, so that values are compared and not what rounding made of a choice.
+"""A path of choices that a sampling model is forced to take, so that tests compare values and not the effect of one rounding.
 
-A rounding that falls the other way may change a sampled token, a duration or a frame that the model reads again, and all that
-follows is then another speech. So the first run decides at each place, and whoever comes after follows it; what the choices
-were made from is compared there, within a bound.
+A different rounding may change a sampled token, a duration, or a frame that the model reads again, and everything after it
+differs. So the first run decides at each place, and later runs take its choices; the test compares the scores that the
+choices were made from, within a bound.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from torch import Tensor
 
 Values = NDArray[Any]
 NEVER = -1e8
-"""A smaller score belongs to what is ruled out."""
+"""Smaller scores belong to forbidden choices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was chosen at one place, and the scores (n,) that led to it."""
+    """The choice at one place, and the scores (n,) that led to it."""
 
     choice: Values
     scores: Values
 
 
 @dataclass(slots=True)
-class Path:
-    """The decisions so far, by the bytes of what tells a place from all others, such as its random number.
+class ForcedPath:
+    """The decisions so far, by bytes that identify a place, such as its random number.
 
-    Of `kept` decisions, the next one stands at every new place. `deviation` is the largest distance of scores from the first
-    ones at their place, as a share of these (root mean square about their mean). `followed` counts them.
+    New places take the next of the `kept` decisions. `deviation` is the largest distance of scores from the first ones at
+    their place, as a share of the spread of these (root mean square around their mean). `followed` counts the choices that
+    were taken over.
     """
 
     kept: Iterable[Decision] = ()
@@ -48,7 +49,7 @@ class Path:
         self._coming = list(self.kept)
 
     def follow(self, places: Tensor | Sequence[bytes], choices: Tensor, scores: Tensor) -> Tensor:
-        """The choices (batch, ...) that the rows make on this path, of their own choices and the scores (batch, n)."""
+        """The choices (batch, ...) of the rows on this path, from their own choices and scores (batch, n)."""
         keys = places if isinstance(places, Sequence) else [row.numpy().tobytes() for row in places]
         made = [
             self._row(*row) for row in zip(keys, choices.detach().numpy(), scores.detach().float().numpy(), strict=True)
@@ -70,31 +71,31 @@ class Path:
 
     @property
     def coming(self) -> Decision | None:
-        """What stands at the next new place, if that is known."""
+        """The decision at the next new place, if it is known."""
         return self._coming[0] if self._coming else None
 
     def own_scores(self) -> Values:
-        """Of the latest run at every place, in half precision."""
+        """The scores of the latest run at every place, in half precision."""
         scores: Values = np.maximum(np.stack(list(self._latest.values())), -6e4).astype(np.float16)
         return scores
 
     def arrays(self) -> dict[str, Values]:
-        """Everything decided, in order, in half precision where it is not whole."""
+        """All decisions in order, in half precision except for integers."""
         choices = np.stack([decision.choice for decision in self.decisions.values()])
         scores = np.stack([decision.scores for decision in self.decisions.values()])
         small = choices.astype(np.float16 if choices.dtype == np.float32 else np.int16)
         return {"choices": small, "scores": np.maximum(scores, -6e4).astype(np.float16)}
 
     @classmethod
-    def of(cls, arrays: Any) -> Path:
-        """To follow what `arrays()` kept."""
+    def of(cls, arrays: Any) -> ForcedPath:
+        """A path from the result of `arrays`."""
         choices, scores = arrays["choices"], arrays["scores"].astype(np.float32)
         whole = choices.astype(np.float32 if choices.dtype == np.float16 else np.int64)
         return cls([Decision(*row) for row in zip(whole, scores, strict=True)])
 
 
 def distance(scores: Values, others: Values) -> float:
-    """How far apart, as a share of the spread of the others; what is ruled out does not count."""
+    """The distance as a share of the spread of `others`; forbidden choices do not count."""
     here = (others > NEVER) & (others > -5e4) & (scores > NEVER)
     difference, spread = (scores - others)[here], others[here] - others[here].mean()
     return float(np.linalg.norm(difference) / max(float(np.linalg.norm(spread)), 1e-9))

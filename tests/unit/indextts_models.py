@@ -55,7 +55,7 @@ TINY: dict[str, Any] = {
 
 
 def write_tiny(folder: Path) -> Path:
-    """A folder with every network, one clip and one voice that was heard before."""
+    """A folder with every network, one clip and one encoded voice."""
     from tests.load.indextts_package import FULL, merged, write_random_model
 
     write_random_model(folder, merged(FULL, TINY), seed=3)

@@ -1,4 +1,5 @@
-"""What every recognition engine must keep to. A test module of an engine inherits these tests and gives `engine`."""
+"""The properties of every recognition engine. A test class of an engine inherits these tests and provides the fixture
+`engine`."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ SENTENCES = (
 
 @cache
 def spoken(sentence: str, sample_rate: int) -> Samples:
-    """The sentence as sound, always the same."""
+    """The sentence as audio, always the same."""
     voice = Hibari()
     samples: Samples = soxr.resample(voice(sentence, seed=0), voice.sample_rate, sample_rate).astype(np.float32)
     return samples
@@ -46,7 +47,7 @@ eight-bit products otherwise and break it otherwise: 2.0 s on one, 2.4 s on anot
 
 
 class RecognitionEngineProperties:
-    """Inherit and set `golden_name`."""
+    """Inherit it and set `golden_name`."""
 
     golden_name: str
 
@@ -68,7 +69,7 @@ class RecognitionEngineProperties:
                 assert (a.start, a.end) == pytest.approx((b.start, b.end), abs=0.05)
 
     def test_golden(self, engine: RecognitionEngine) -> None:
-        """Rewrite with `python -m tests.unit.<this test's module>` after a change that is meant to be seen."""
+        """Rewrite with `python -m tests.unit.<the test module>` after a change that is meant to change the transcript."""
         kept = json.loads((GOLDEN / f"{self.golden_name}.json").read_text())
         heard = described(engine, self)
         assert [segment["text"] for segment in heard] == [segment["text"] for segment in kept]
@@ -115,7 +116,7 @@ def words_of(segment: Mapping[str, Any]) -> list[int]:
 
 
 def described(engine: RecognitionEngine, properties: RecognitionEngineProperties) -> list[dict[str, object]]:
-    """What is heard now, as plain data."""
+    """The transcripts now, as plain data."""
     windows = [properties.window(engine, number) for number in range(len(SENTENCES))]
     return [
         {"text": segment.text, "tokens": list(segment.tokens), "start": segment.start, "end": segment.end}
@@ -125,6 +126,6 @@ def described(engine: RecognitionEngine, properties: RecognitionEngineProperties
 
 
 def write_golden(engine: RecognitionEngine, properties: RecognitionEngineProperties) -> None:
-    """Keeps what the engine hears now."""
+    """Stores the transcripts now."""
     path = GOLDEN / f"{properties.golden_name}.json"
     path.write_text(json.dumps(described(engine, properties), indent=1) + "\n")

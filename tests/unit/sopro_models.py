@@ -1,4 +1,4 @@
-"""Tiny Sopro models with seeded random weights, for tests of our engine alone and beside the package's own."""
+"""Tiny Sopro models with seeded random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every speech engine must keep to. A test class of an engine inherits these tests and says how to build it."""
+"""The properties of every speech engine. A test class of an engine inherits these tests and provides the fixture `engine`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from deployments.engines.protocols import AudioChunk, Samples, SpeechEngine, SpeechRequest
 from deployments.errors import MotetError
-from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.forced_path import ForcedPath
 
 HALF_PRECISION = 2e-3
-"""Golden scores are kept in it: its rounding is 2**-11 of a number at most, and numbers of one sign are up to four times as
-large as their spread."""
+"""Golden scores are stored in half precision: its rounding is at most 2**-11 of a number, and scores of one sign are up to
+four times as large as their spread."""
 GOLDEN = Path(__file__).parent / "golden"
 TEXTS = (
     ("Yes.", "It is a quarter past nine."),
@@ -27,7 +27,7 @@ TEXTS = (
 
 
 def speak(engine: SpeechEngine[Any], request: SpeechRequest) -> list[AudioChunk]:
-    """The utterance alone, step by step; pending chunks are left out."""
+    """Speaks the request alone, step by step; pending chunks are left out."""
     utterance = engine.open(request)
     chunks: list[AudioChunk] = []
     while not utterance.finished:
@@ -47,10 +47,11 @@ def joined(chunks: list[AudioChunk]) -> Samples:
 
 
 class SpeechEngineProperties:
-    """Inherit, set `golden_name`, `tolerance` and, for a model that samples, `score_tolerance`; give the fixture `engine`.
+    """Inherit it, set `golden_name`, `tolerance` and, for a model that samples, `score_tolerance`; provide the fixture
+    `engine`.
 
-    A model that samples says by `following` how it is held to a path. `tolerance` is of full scale; that of scores is a share
-    of their spread.
+    A model that samples overrides `following`, which makes it take the choices of a path. `tolerance` is a share of full
+    scale, `score_tolerance` a share of the spread of the scores.
     """
 
     golden_name: str
@@ -62,16 +63,16 @@ class SpeechEngineProperties:
         return SpeechRequest(TEXTS[number], engine.traits.default_voice, seed=number)
 
     def following(self, engine: SpeechEngine[Any], path: ForcedPath) -> AbstractContextManager[None]:
-        """Holds the engine to the path inside."""
+        """Inside, the engine takes the choices of the path."""
         return nullcontext()
 
     def assert_near(self, samples: Samples, others: Samples, tolerance: float) -> None:
-        """Both are as long, and no sample is further from its other than that."""
+        """Both have the same length, and no sample differs by more than the tolerance."""
         assert len(samples) == len(others)
         np.testing.assert_allclose(samples, others, rtol=0, atol=tolerance)
 
     def assert_same(self, samples: Samples, others: Samples, path: ForcedPath) -> None:
-        """The sound, and the scores of the choices, are the same in another batch or cut."""
+        """The audio and the scores of the choices are equal within the tolerances."""
         self.assert_near(samples, others, self.tolerance)
         assert path.deviation <= self.score_tolerance
 
@@ -89,7 +90,7 @@ class SpeechEngineProperties:
 
     @pytest.mark.numeric
     def test_batched_equals_single(self, engine: SpeechEngine[Any]) -> None:
-        """Streams that join and leave at different steps sound as they do alone."""
+        """Streams that join and leave the batch at different steps give the same audio as alone."""
         path = ForcedPath()
         with self.following(engine, path):
             alone = [joined(speak(engine, self.request(engine, n))) for n in range(len(TEXTS))]
@@ -110,7 +111,7 @@ class SpeechEngineProperties:
         return together
 
     def test_spoken_in_parts_equals_whole(self, engine: SpeechEngine[Any]) -> None:
-        """A text spoken in several requests, as the gateway does with a long one, is the same sound."""
+        """A text that is spoken in several requests, as the gateway does with a long one, gives the same audio."""
         whole = self.request(engine, 2)
         parts = [
             SpeechRequest(whole.pieces[at : at + 1], whole.voice, whole.speed, whole.seed, first_index=at)
@@ -132,8 +133,8 @@ class SpeechEngineProperties:
 
     @pytest.mark.numeric
     def test_golden(self, engine: SpeechEngine[Any]) -> None:
-        """Along the path that was kept. Rewrite with `python -m tests.unit.<this test's module>` after a change that is meant
-        to be heard."""
+        """Along the stored path. Rewrite with `python -m tests.unit.<the test module>` after a change that is meant to change
+        the audio."""
         kept = np.load(GOLDEN / f"{self.golden_name}.npz")
         path = ForcedPath.of(kept) if "choices" in kept else ForcedPath()
         with self.following(engine, path):
@@ -165,7 +166,7 @@ class SpeechEngineProperties:
                 self.assert_same(joined(list(map(good, together[at]))), samples, path)
 
     def poisoned(self, engine: SpeechEngine[Any]) -> Any:
-        """An utterance whose step raises."""
+        """An utterance whose step fails."""
         utterance = engine.open(self.request(engine))
         utterance.pieces = (None, None)
         return utterance
@@ -176,13 +177,14 @@ class SpeechEngineProperties:
 
 
 class Int8Properties(SpeechEngineProperties):
-    """Of an engine whose weights and activations are eight bits. Give the fixture `exact` as well, the same in float32.
+    """The properties of an engine with int8 weights and activations. Provide the fixture `exact` as well, the same engine in
+    float32.
 
-    Where the last bit of a float32 decides how a number is rounded to a byte, processors and batches differ by a step of eight
-    bits, and behind some layers as two roundings of the same numbers do. Each is within `error` of float32 (root mean square,
-    a share of the sound or of the scores' spread), which is what `test_it_is_near_float32` holds. So two are within twice that,
-    on any processor: the error is a sum of very many roundings, so it varies little, and `error` is half as much again as
-    was measured.
+    Where the last bit of a float32 decides how a number is rounded to int8, processors and batches differ by one int8 step,
+    and after some layers they differ as two roundings of the same numbers do. Each result is within `error` of float32 (root
+    mean square, as a share of the audio or of the scores' spread), which `test_it_is_near_float32` checks. So two results are
+    within twice that, on any processor. The error is a sum of very many roundings and varies little; `error` is 1.5 times the
+    measured one.
     """
 
     error: float
@@ -193,7 +195,7 @@ class Int8Properties(SpeechEngineProperties):
         cls.golden_tolerance = cls.tolerance + HALF_PRECISION
 
     def assert_near(self, samples: Samples, others: Samples, tolerance: float) -> None:
-        """Both are as long, and no further apart than that share of the sound."""
+        """Both have the same length, and differ by at most that share of the audio."""
         assert len(samples) == len(others)
         assert np.linalg.norm(samples - others) <= tolerance * np.linalg.norm(others)
 
@@ -211,7 +213,7 @@ class Int8Properties(SpeechEngineProperties):
 
 
 def write_golden(engine: SpeechEngine[Any], properties: SpeechEngineProperties) -> None:
-    """Keeps what the engine says now, and the path it takes, in half precision."""
+    """Stores the engine's audio now, and its path, in half precision."""
     path = ForcedPath()
     with properties.following(engine, path):
         first = joined(speak(engine, properties.request(engine)))

@@ -1,4 +1,4 @@
-"""The queue keeps its limits for any sequence of events, and those who are turned away are told the truth."""
+"""Admission keeps its limits for any sequence of events, and `Retry-After` is correct."""
 
 from __future__ import annotations
 

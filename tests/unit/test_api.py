@@ -1,4 +1,4 @@
-"""The HTTP application over stand-ins: what is answered, in which shape, and what is closed. No Ray, no network."""
+"""The HTTP application over stand-ins for replicas: statuses, shapes, and what is closed. No Ray, no network."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Bench:
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,
             VoiceStore(config.voices),
-            SessionLimit(config.speech.arrival.max_sessions),
+            SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
         )
         self.api = build_api(service)
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)

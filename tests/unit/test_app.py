@@ -1,4 +1,4 @@
-"""Where what holds no model runs: on the first machine, or on none that offers no CPUs."""
+"""The placement of deployments without a model: on the first machine, or on machines that offer CPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Serve asks our policy: what its replicas told becomes a number of replicas, together with the other placements."""
+"""The autoscaling policy of Ray Serve: reports of replicas become numbers of replicas, for all placements of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pace of a bulk job is that of its workers, wherever the measurement begins and ends."""
+"""The measured throughput of a bulk job does not depend on when the measurement begins and ends."""
 
 from __future__ import annotations
 

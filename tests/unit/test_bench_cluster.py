@@ -1,4 +1,4 @@
-"""What the cluster benchmark counts; the cluster itself is its own test."""
+"""The counts of the cluster benchmark."""
 
 from __future__ import annotations
 

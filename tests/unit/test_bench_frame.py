@@ -1,4 +1,4 @@
-"""The benchmarks' frame: a report must not be able to look better than what was measured."""
+"""The frame of the benchmarks: a report never looks better than the measurement."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_spread_interpolates() -> None:
 
 
 def test_spread_of_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no values"):
         spread([])
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of kernels: each figure of a model's steps and shapes is measured, on layers that are not there."""
+"""The benchmark of kernels measures each figure of a model's steps and shapes, on fake layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listeners of the benchmark, over an engine whose steps take time on a clock of the test."""
+"""The listeners of the benchmark of voices, over an engine with a fake clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load generator against a server that does exactly what it is told."""
+"""The load generator against a scripted server."""
 
 from __future__ import annotations
 

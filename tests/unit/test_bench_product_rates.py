@@ -1,4 +1,4 @@
-"""The limit that products allow: what is counted is what torch multiplies, whoever asks for it."""
+"""The limit by matrix products: the count is that of torch, whichever function calls it."""
 
 from __future__ import annotations
 

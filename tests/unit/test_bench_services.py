@@ -1,4 +1,4 @@
-"""The services that benchmarks start are ones that the configuration takes."""
+"""The configurations of the benchmarks' services are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shapes from which benchmarks make random weights are those of the models' own packages."""
+"""The shapes for random weights are those of the models' own packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of voices, on a tiny model: every figure is measured, and both sides speak as long."""
+"""The benchmark of voices with a tiny model: every figure is measured, and both sides speak equally long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contest with IndexTTS's package, on a tiny model: every figure is measured, and both sides say as many codes."""
+"""The benchmark against IndexTTS's package with a tiny model: every figure is measured, with equal numbers of codes."""
 
 from __future__ import annotations
 

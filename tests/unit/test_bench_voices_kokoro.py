@@ -1,4 +1,4 @@
-"""The comparison with Kokoro's package measures every figure it names, and its distance is one of loudness by pitch."""
+"""The benchmark against Kokoro's package measures every figure, and its distance compares loudness by pitch."""
 
 from __future__ import annotations
 

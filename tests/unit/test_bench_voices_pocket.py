@@ -1,4 +1,4 @@
-"""Pocket-TTS's benchmark on a model of no size: every figure is measured, and every stream lasts as long."""
+"""The benchmark of Pocket-TTS with a tiny model: every figure is measured, and all streams are equally long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VibeVoice's benchmark on a model of no size: every figure is measured, and every frame is a sound."""
+"""The benchmark of VibeVoice with a tiny model: every figure is measured, and every frame has audio."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ from cluster.bulk.store import FOLDER, JobStore, part_bytes
 from cluster.bulk.workers import RenderedBatch, TableWorker, Worker, check_columns, rendered_batch
 from cluster.hardware import CpuClass, CudaClass, HardwareClass, MlxClass
 from cluster.models import Model
-from deployments.audio.encode import FORMATS, AudioFormat, open_encoder
+from deployments.audio.encode import open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines import registry
 from deployments.engines.protocols import (
     AudioChunk,
@@ -57,10 +58,10 @@ from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
 from deployments.settings import PieceSettings, StepSettings
 from deployments.tasks.in_process_speech import speak_here
-from deployments.tasks.speech import no_sound, nothing_to_say
+from deployments.tasks.speech import no_sound, no_words
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.segmentation import cut_into_pieces
-from serve_app.cli.bulk import Wishes, job_of, places_for
+from serve_app.bulk import BulkOptions, job_of, places_for
 from serve_app.cli.bulk_progress import Log, Pace, bulk_progress
 from serve_app.config import AppConfig
 from serve_app.gateway.errors import error_response
@@ -79,7 +80,7 @@ def app_of(engine: str = "simulated", width: int = 3, **bulk: Any) -> AppConfig:
 
 
 def speech_job(**wishes: Any) -> BulkJob:
-    return job_of(app_of(), "speech", None, Wishes(**wishes), None)[0]
+    return job_of(app_of(), "speech", None, BulkOptions(**wishes), None)[0]
 
 
 def engine_of(job: BulkJob) -> Any:
@@ -189,7 +190,7 @@ def test_a_row_that_fails_is_an_error_in_its_place_and_frees_its_slot() -> None:
 
 
 def test_only_what_another_try_may_mend_is_tried_again() -> None:
-    job = job_of(app_of(retries=2), "speech", None, Wishes(), None)[0]
+    job = job_of(app_of(retries=2), "speech", None, BulkOptions(), None)[0]
     engine = Watched(engine_of(job), failures=2)
     items = [item_of(row, job) for row in rows_of(["One.", "..."])]
     outcomes = renderer_of(job, engine).render(items, [None, None])
@@ -222,7 +223,7 @@ def test_a_row_of_which_the_model_makes_no_sound_is_the_error_that_a_service_ans
     outcomes = renderer_of(job, Mute(reason)).render(
         [item_of(row, job) for row in rows_of(["你好", "..."])], [None] * 2
     )
-    assert outcomes == [no_sound(reason).failure, nothing_to_say().failure]
+    assert outcomes == [no_sound(reason).failure, no_words().failure]
 
 
 class Watched:
@@ -294,7 +295,7 @@ def recording_row(folder: Path) -> Row:
 
 @pytest.mark.parametrize("word_times", [False, True])
 def test_windows_of_many_recordings_come_back_to_their_own(word_times: bool) -> None:
-    job = job_of(AppConfig(), "transcription", None, Wishes(word_times=word_times), None)[0]
+    job = job_of(AppConfig(), "transcription", None, BulkOptions(word_times=word_times), None)[0]
     sounds = [wav(1), wav(45), b"no sound", wav(2), wav(3)]
     outcomes = renderer_of(job, Ear()).render(recording_items(job, sounds), sounds)
     kinds = [outcome.kind if isinstance(outcome, Failure) else outcome[0].seconds for outcome in outcomes]
@@ -308,7 +309,7 @@ def test_windows_of_many_recordings_come_back_to_their_own(word_times: bool) -> 
 
 def test_stems_of_identity_are_the_recording() -> None:
     app = app_of("identity")
-    job = job_of(app, "separation", None, Wishes(chunk_seconds=1.0, overlap_seconds=0.3), None)[0]
+    job = job_of(app, "separation", None, BulkOptions(chunk_seconds=1.0, overlap_seconds=0.3), None)[0]
     engine = engine_of(job)
     sounds = [wav(3.7, 2), b"no sound"]
     outcomes = renderer_of(job, engine).render(recording_items(job, sounds), sounds)
@@ -395,7 +396,7 @@ def test_a_folder_has_a_file_for_each_row_and_a_manifest(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("layout", ["parquet", "folder"])
 def test_stems_of_one_job_are_the_recordings_of_another(tmp_path: Path, layout: Layout) -> None:
-    job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
+    job = job_of(app_of("identity"), "separation", None, BulkOptions(), None)[0]
     stems = [RowResult(1.0, stem=name, audio=wav(1), format="wav") for name in ("speech", "rest")]
 
     def separated(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
@@ -410,7 +411,7 @@ def test_stems_of_one_job_are_the_recordings_of_another(tmp_path: Path, layout: 
 
 def test_output_is_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.bulk.output.ROW_GROUP_BYTES", 50_000)
-    job = job_of(app_of(shard_bytes=200_000), "speech", None, Wishes(), None)[0]
+    job = job_of(app_of(shard_bytes=200_000), "speech", None, BulkOptions(), None)[0]
     summary = run(job, tmp_path, Here(job))
     assert len(summary.files) > 3
     assert [facts["id"] for facts in output_of(tmp_path)] == [row.id for row in rows_of()]
@@ -468,7 +469,7 @@ def test_a_job_whose_weights_changed_is_another_job(tmp_path: Path, change: str)
 
 
 def test_a_row_has_the_same_seed_whoever_makes_it() -> None:
-    here, there = (job_of(app_of(), "speech", None, Wishes(), None, way)[0] for way in ("engines", "service"))
+    here, there = (job_of(app_of(), "speech", None, BulkOptions(), None, way)[0] for way in ("engines", "service"))
     assert (here.way, there.way) == ("engines", "service")
     assert item_of(rows_of()[0], here) == item_of(rows_of()[0], there)
 
@@ -480,7 +481,7 @@ def test_files_of_somebody_else_are_not_overwritten(tmp_path: Path, layout: Layo
     job = speech_job()
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("mine")
-    with pytest.raises(MotetError, match="there already"):
+    with pytest.raises(MotetError, match="exists already"):
         run(job, tmp_path, Here(job), layout=layout)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / file]
     assert (tmp_path / file).read_text() == "mine"
@@ -504,7 +505,7 @@ def test_files_of_somebody_else_are_not_overwritten(tmp_path: Path, layout: Layo
 def test_an_input_where_output_is_written_is_refused(
     tmp_path: Path, layout: Layout, task: Task, name: str, refused: bool
 ) -> None:
-    with pytest.raises(MotetError, match="lies where") if refused else nullcontext():
+    with pytest.raises(MotetError, match="is where output") if refused else nullcontext():
         refuse_inputs_in_output([tmp_path / name], tmp_path / "x" / "..", layout, task)
 
 
@@ -709,14 +710,14 @@ class LiveService:
 
 
 def served(
-    live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech", wishes: Wishes | None = None
+    live: LiveService, rows: Sequence[Row], folder: Path, task: Task = "speech", wishes: BulkOptions | None = None
 ) -> list[dict[str, Any]]:
     app = (
         AppConfig(bulk=BulkSettings(served_in_flight=1, retries=2))
         if task != "speech"
         else app_of(served_in_flight=1, retries=2)
     )
-    job = job_of(app, task, None, wishes or Wishes(), None)[0]
+    job = job_of(app, task, None, wishes or BulkOptions(), None)[0]
     run(job, folder, lambda batches: render_on_service(batches, job, live.service()), rows)
     return output_of(folder)
 
@@ -777,14 +778,14 @@ SAYS_NOTHING = {
     "no route": (refusal(Failure("not_found", "POST /x: Not Found.")), "address"),
     "no such page": (httpx.Response(404, text="nothing here"), "address"),
     "no model": (refusal(Failure("not_found", "There is no model.", code="model_not_found")), "There is no model"),
-    "starting": (httpx.Response(503, text="starting"), "was not there for 600 s.*starting"),
+    "starting": (httpx.Response(503, text="starting"), "was unreachable for 600 s.*starting"),
     "no replica": (refusal(Failure("unavailable", "No replica answers.")), "No replica answers"),
-    "bad gateway": (httpx.Response(502, html="<p>Bad Gateway</p>"), "was not there for 600 s"),
-    "a proxy's own": (httpx.Response(500, text="Internal Server Error"), "was not there for 600 s"),
+    "bad gateway": (httpx.Response(502, html="<p>Bad Gateway</p>"), "was unreachable for 600 s"),
+    "a proxy's own": (httpx.Response(500, text="Internal Server Error"), "was unreachable for 600 s"),
     "moved": (httpx.Response(308, headers={"Location": "https://motet"}), "address"),
     "a page": (HTML, "text/html"),
-    "other JSON": (httpx.Response(200, json=[1]), "no Motet service"),
-    "other events": (httpx.Response(200, content=event({"choices": []})), "no Motet service"),
+    "other JSON": (httpx.Response(200, json=[1]), "not a Motet service"),
+    "other events": (httpx.Response(200, content=event({"choices": []})), "not a Motet service"),
 }
 
 
@@ -819,7 +820,7 @@ def test_a_service_that_goes_away_ends_the_job_and_loses_no_row(tmp_path: Path) 
             return super()._answer(request)
 
     live = Stopped()
-    with pytest.raises(MotetError, match=r"was not there for 600 s.*Connection refused.*it goes on") as caught:
+    with pytest.raises(MotetError, match=r"was unreachable for 600 s.*Connection refused.*later to resume") as caught:
         served(live, rows, tmp_path)
     assert caught.value.failure.kind == "unavailable"
     assert 500 < sum(live.slept) <= BulkSettings().served_patience_s
@@ -852,7 +853,7 @@ def test_the_address_that_clients_of_openai_take_is_as_good(url: str) -> None:
 
 def test_what_is_no_address_is_refused() -> None:
     job = speech_job()
-    with pytest.raises(MotetError, match="is no address"):
+    with pytest.raises(MotetError, match="is not a URL"):
         list(render_on_service([], job, ServiceClient("http://motet:port", None)))
 
 
@@ -897,7 +898,7 @@ def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_
         def _answer(self, request: httpx.Request) -> httpx.Response:
             return httpx.Response(200, json=verbose([TranscriptWindow(transcript, 1.00044)], Asked(), "transcribe"))
 
-    wishes = Wishes(word_times=word_times)
+    wishes = BulkOptions(word_times=word_times)
     job = job_of(AppConfig(), "transcription", None, wishes, None)[0]
     (local,) = renderer_of(job, Dusty()).render(recording_items(job, [sound]), [sound])
     assert not isinstance(local, Failure)
@@ -961,7 +962,7 @@ class Streaming(LiveService):
 @pytest.mark.parametrize("form", FORMATS)
 def test_speech_of_a_service_is_told_as_that_of_a_local_job(form: AudioFormat, tmp_path: Path) -> None:
     live = Streaming()
-    (facts,) = served(live, rows_of(["One."]), tmp_path, wishes=Wishes(form=form))
+    (facts,) = served(live, rows_of(["One."]), tmp_path, wishes=BulkOptions(form=form))
     assert facts["audio"] == live.whole(form)
     assert facts["sha256"] == hashlib.sha256(facts["audio"]).hexdigest()
     assert (facts["voice"], facts["sample_rate"], facts["text"], facts["format"]) == ("heart", live.rate, "One.", form)
@@ -974,7 +975,7 @@ def test_stems_of_a_service_are_told_as_those_of_a_local_job(
     form: AudioFormat, stems: tuple[str, ...], tmp_path: Path
 ) -> None:
     live = Streaming()
-    wishes = Wishes(form=form, stems=stems)
+    wishes = BulkOptions(form=form, stems=stems)
     found = served(live, [recording_row(tmp_path)], tmp_path / "out", "separation", wishes)
     assert [facts["stem"] for facts in found] == (["speech"] if stems else ["speech", "rest"])
     for facts in found:
@@ -1025,7 +1026,7 @@ def test_a_text_that_is_none_is_kept_as_it_reads() -> None:
     ],
 )
 def test_columns_named_like_a_results_are_refused(task: Task, given: list[str], clashing: str) -> None:
-    with pytest.raises(MotetError, match=f"a result: {clashing}\\. Rename") as caught:
+    with pytest.raises(MotetError, match=f"result columns: {clashing}\\. Rename") as caught:
         check_columns(given, task)
     assert caught.value.failure.kind == "invalid"
     check_columns([name for name in given if name not in clashing.split(", ")], task)
@@ -1044,7 +1045,7 @@ def test_a_table_without_the_column_that_is_needed_is_refused(task: Task, needed
 
 
 def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:
-    job = job_of(app_of("identity"), "separation", None, Wishes(), None)[0]
+    job = job_of(app_of("identity"), "separation", None, BulkOptions(), None)[0]
     (tmp_path / "a.wav").write_bytes(wav(1))
     table = pa.table({"name": ["x", "y", "z"], "path": [str(tmp_path / "a.wav"), "/gone.wav", None]})
     made = TableWorker(job)(table).to_pylist()
@@ -1059,7 +1060,7 @@ def test_a_table_of_recordings_has_a_row_for_each_stem(tmp_path: Path) -> None:
 
 
 def test_a_worker_whose_model_does_not_load_says_so_for_every_batch() -> None:
-    job = job_of(app_of(), "speech", None, Wishes(voice="nobody"), None)[0]
+    job = job_of(app_of(), "speech", None, BulkOptions(voice="nobody"), None)[0]
     sent = pa.table({"name": ["b"], "items": ["[]"], "recordings": [[]], "faults": [[]]})
     assert "nobody" in Worker(job)(sent).to_pylist()[0]["refused"]
 

@@ -19,7 +19,7 @@ from cluster.bulk.rows import Split, read_rows
 from cluster.bulk.settings import BulkSettings
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
-from serve_app.cli.bulk import Wishes, job_of
+from serve_app.bulk import BulkOptions, job_of
 from serve_app.config import AppConfig
 
 
@@ -431,7 +431,7 @@ def test_a_batch_is_named_by_its_content_and_travels_as_json() -> None:
 
 def test_the_address_of_a_row_is_its_content_and_the_settings() -> None:
     def key(text: str = "Hello.", row_voice: str | None = None, **wishes: object) -> str:
-        job, _ = job_of(AppConfig(), "speech", "hibari", Wishes(**wishes), None)  # type: ignore[arg-type]
+        job, _ = job_of(AppConfig(), "speech", "hibari", BulkOptions(**wishes), None)  # type: ignore[arg-type]
         return item_of(Row("any", text, row_voice), job).key
 
     assert key() == key()

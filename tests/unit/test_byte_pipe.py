@@ -1,4 +1,4 @@
-"""The pipe between the event loop and a decoder is bounded, ordered and never leaves anyone waiting."""
+"""The pipe between the event loop and a decoder is bounded and ordered, and no side waits for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chunks cover a recording exactly, come as early as they can, and tell the truth about being last."""
+"""Chunks cover a recording exactly, are cut as early as possible, and only the last one is marked as last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `motet` command: what it writes, what it prints, how it ends, and what it leaves alone."""
+"""The `motet` command: output files, printed text, exit statuses, and files that it must not change."""
 
 from __future__ import annotations
 
@@ -24,27 +24,26 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
-from cluster.bulk import output, rows
 from cluster.bulk.run import JobSummary
-from cluster.hardware import HardwareClass, Kind
-from cluster.models import Model
-from deployments.audio import encode
+from cluster.hardware import HardwareClass
+from cluster.models import Model, find_model
 from deployments.audio.decode import decode_all
-from deployments.audio.encode import FORMATS, open_encoder
-from deployments.engines import registry
+from deployments.audio.encode import open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionOptions, Samples
 from deployments.errors import MotetError, fail
 from deployments.tasks import in_process_speech
+from deployments.tasks.transcription import transcribe_here
 from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
-from serve_app import profiles
+from serve_app import bulk, profiles
 from serve_app.bench import catalogue
 from serve_app.bench.sentences import LONG_TEXT
-from serve_app.cli import bulk, local, local_speech, main, quantize, serve
+from serve_app.cli import bulk as bulk_command
+from serve_app.cli import local, local_speech, main, quantize, round_trip, serve, terminal
 from serve_app.config import DEFAULT_MODELS, AppConfig
-from serve_app.gateway import transcript_formats
 
 SENTENCE = "Please turn left at the second traffic light."
-COMMANDS = ("say", "transcribe", "separate", "bulk", "serve", "convert", "doctor", "join", "bench")
+COMMANDS = tuple(main.COMMANDS)
 PROGRAM = (sys.executable, "-m", "serve_app.cli.main")
 
 
@@ -114,22 +113,20 @@ def noise(seconds: float, rate: int, channels: int = 1) -> Samples:
 # --- The whole
 
 
-def test_the_choices_are_those_of_the_modules_they_are_repeated_from() -> None:
-    assert get_args(main.AudioFormat) == get_args(encode.AudioFormat) == tuple(FORMATS)
-    assert get_args(main.TranscriptFormat) == get_args(transcript_formats.TranscriptFormat)
-    assert get_args(main.Profile) == get_args(profiles.Profile)
-    assert get_args(main.HardwareKind) == get_args(Kind)
-    assert get_args(main.Way) == tuple(STRATEGIES)
-    assert get_args(main.BulkTask) == get_args(registry.Task)
-    assert get_args(main.BulkLayout) == get_args(output.Layout)
-    assert get_args(main.BulkSplit) == get_args(rows.Split)
+def test_the_ways_to_quantize_are_those_of_the_module() -> None:
+    assert get_args(quantize.Strategy) == tuple(STRATEGIES)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_has_the_first_line_of_each_ones_help(command: str) -> None:
+    assert str(main.command_of(command).help).startswith(main.COMMANDS[command])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str) -> None:
     result = motet(command, "--help")
     assert result.exit_code == 0
-    assert f"Example: motet {command}" in result.stdout or f"| motet {command}" in result.stdout
+    assert re.search(rf"(Example: (RAY_ADDRESS=\S+ )?|\| )motet {command}", result.stdout)
 
 
 @pytest.mark.parametrize(("command", "own_models"), [("serve", False), ("deploy", False), ("say", True)])
@@ -176,7 +173,7 @@ def test_transcribing_imports_no_cluster(spoken: Path) -> None:
 
 
 @pytest.mark.parametrize("form", list(FORMATS))
-def test_the_suffix_is_the_format(form: encode.AudioFormat, spoken: Path, tmp_path: Path) -> None:
+def test_the_suffix_is_the_format(form: AudioFormat, spoken: Path, tmp_path: Path) -> None:
     path = tmp_path / f"x.{FORMATS[form].extension}"
     result = motet("say", SENTENCE, "-o", path)
     assert result.exit_code == 0
@@ -412,7 +409,7 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
         (["say", "Hi", "-o", "no/where.wav"], 1, "motet: no/where.wav cannot be written: No such file or directory."),
         (["say", "Hi", "--voice", "nobody"], 1, "motet: There is no voice 'nobody'. Voices: heart"),
         (["say", "Hi", "--model", "nsnet2"], 1, "motet: There is no speech model 'nsnet2'. Models: hibari."),
-        (["say", "  ...  "], 1, "motet: The input has nothing to say."),
+        (["say", "  ...  "], 1, "motet: The input has no words to speak."),
         (["transcribe", "no.wav"], 2, "There is no file 'no.wav'."),
         (["transcribe", "."], 2, "There is no file '.'."),
         (["transcribe", "text.txt"], 1, "motet: The file is not audio that this service reads; it looks like text."),
@@ -440,13 +437,13 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 
 
 def test_a_bar_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(main, "BAR_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "BAR_AFTER_S", 0.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with main._progress("Speaking") as progress:
+    with terminal.progress_bar("Speaking") as progress:
         progress(1, 4)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with main._progress("Speaking") as progress:
+    with terminal.progress_bar("Speaking") as progress:
         progress(1, 4)
     shown = capsys.readouterr()
     assert "Speaking" in shown.err
@@ -540,15 +537,14 @@ def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch
     twice = write_sound(tmp_path / "twice.wav", np.concatenate([said, gap, said], axis=1), 24_000)
     (tmp_path / "c.yaml").write_text("applications: [{args: {windows: {window_s: 4.5, min_window_s: 2.5}}}]")
     written: list[str] = []
-    hear = local.hear
 
     def watched(recording: bytes, options: RecognitionOptions, *rest: Any) -> Iterator[Any]:
         assert options.prompt == "traffic"
-        for item in hear(recording, options, *rest):
+        for item in transcribe_here(recording, options, *rest):
             yield item
             written.append(cast(io.BytesIO, sys.stdout.buffer).getvalue().decode())
 
-    monkeypatch.setattr(local, "hear", watched)
+    monkeypatch.setattr("serve_app.cli.transcribe.transcribe_here", watched)
     result = motet("transcribe", twice, "--config", tmp_path / "c.yaml", "--prompt", "traffic")
     assert len(written) >= 2
     assert 0 < len(written[0]) < len(result.stdout)
@@ -684,12 +680,10 @@ def test_the_first_placement_that_works_is_used(tmp_path: Path, capsys: pytest.C
 
 
 def test_every_default_task_has_a_model() -> None:
-    found = {
-        task: local.find_model(DEFAULT_MODELS, None, task)[0] for task in ("speech", "transcription", "separation")
-    }
+    found = {task: find_model(DEFAULT_MODELS, None, task)[0] for task in ("speech", "transcription", "separation")}
     assert found == {"speech": "hibari", "transcription": "whisper-tiny.en", "separation": "nsnet2"}
     with pytest.raises(MotetError, match="There is no speech model. Add one"):
-        local.find_model(WITH_IDENTITY.models, None, "speech")
+        find_model(WITH_IDENTITY.models, None, "speech")
 
 
 def test_serve_starts_the_program_with_the_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -719,7 +713,7 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
     monkeypatch.setattr(bulk, "run", record)
     options = ("--task", "separation", "--stems", "speech, background", "--layout", "folder", "-f", "flac", "--json")
     done = motet("bulk", "in", "-o", "out", *options, "--via-serve", "http://127.0.0.1:8000/")
-    assert done.exit_code == main.SOME_ROWS_FAILED == 3
+    assert done.exit_code == bulk_command.SOME_ROWS_FAILED == 3
     assert asked["inputs"] == [Path("in")]
     assert asked["wishes"][:2] == (Path("out"), "folder")
     assert (asked["wishes"][2].stems, asked["wishes"][2].form) == (("speech", "background"), "flac")
@@ -739,7 +733,7 @@ def test_a_stopped_bulk_job_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bulk, "run", stopped)
-    assert "The same command goes on with out" in motet("bulk", "in.txt", "-o", "out").stderr
+    assert "The same command resumes the job in out" in motet("bulk", "in.txt", "-o", "out").stderr
 
 
 def test_bench_lists_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -772,30 +766,32 @@ def test_a_rewritten_header_is_the_streamed_one_with_the_length() -> None:
         assert (file.getvalue() == streamed) == (form not in ("wav", "flac"))
 
 
-# --- motet convert
+# --- motet quantize
 
 
 FINDINGS = Evaluation(100, 100, 200, 1.0, 2.0, 0.1)
 
 
-def test_convert_shows_what_it_cost_and_how_the_result_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_quantize_shows_what_it_cost_and_how_the_result_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     orders: list[QuantizationOrder] = []
 
-    def convert(order: QuantizationOrder, *_: object) -> QuantizedModel:
+    def quantize_model(order: QuantizationOrder, *_: object) -> QuantizedModel:
         orders.append(order)
         return QuantizedModel(
             order.out, "mlx_recognition", FINDINGS, replace(FINDINGS, disk_bytes=30, word_error_rate=0.11)
         )
 
-    monkeypatch.setattr(quantize, "convert", convert)
+    monkeypatch.setattr(round_trip, "quantize_model", quantize_model)
     out = tmp_path / "small"
-    result = motet("convert", "--source", "wheel:x", "--out", str(out), "--sha256", "model.safetensors=ab", "--json")
+    result = motet("quantize", "--source", "wheel:x", "--out", str(out), "--sha256", "model.safetensors=ab", "--json")
     assert result.exit_code == 0
     assert orders == [QuantizationOrder("wheel:x", "mlx", 4, 64, out, 0.02, {"model.safetensors": "ab"})]
     assert all(text in result.stderr for text in ("-70.0%", "+1.00 points", f"source: path:{out}"))
     assert json.loads(result.stdout)["after"]["disk_bytes"] == 30
 
 
-def test_convert_that_cannot_is_a_failure(tmp_path: Path) -> None:
+def test_quantize_that_cannot_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(MotetError, match="Use --bits 4 or 8"):
         motet("convert", "--source", "wheel:x", "--bits", "3", "--out", str(tmp_path / "small"))

@@ -1,4 +1,4 @@
-"""Voices worked out of clips: each once, by content, and the one that was not used for longest goes first."""
+"""Voices computed from clips are cached by content; the least recently used one is evicted."""
 
 from __future__ import annotations
 

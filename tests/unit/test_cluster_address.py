@@ -1,4 +1,4 @@
-"""A cluster that is not there is told in seconds, by everything that would ask it; and Ray's own words still work."""
+"""Commands report within seconds that a cluster does not answer; Ray's own address words still work."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 import ray
 from ray._private import services
 
+from cluster import address as cluster_address
 from deployments.errors import MotetError
-from serve_app.cli import bulk, cluster_address, doctor_cluster, join, serve
-from serve_app.cli.bulk import Wishes
+from serve_app import bulk
+from serve_app.bulk import BulkOptions
+from serve_app.cli import deploy, doctor_cluster, join
 from serve_app.config import AppConfig
 
 
@@ -45,7 +47,7 @@ def closed() -> int:
 
 
 def of_a_bulk_job() -> None:
-    job, _ = bulk.job_of(AppConfig(), "speech", None, Wishes(), None)
+    job, _ = bulk.job_of(AppConfig(), "speech", None, BulkOptions(), None)
     with bulk.cluster_for(job):
         pass
 
@@ -54,9 +56,9 @@ def of_a_bulk_job() -> None:
     "command",
     [
         lambda address: doctor_cluster.examine(None),
-        lambda address: serve.deploy(Path("serve_config.yaml")),
+        lambda address: deploy.update(Path("serve_config.yaml")),
         lambda address: of_a_bulk_job(),
-        lambda address: join.join(address, "cpu", 6379),
+        lambda address: join.join(address),
     ],
     ids=["doctor", "deploy", "bulk", "join"],
 )

@@ -1,4 +1,4 @@
-"""A gap is left and entered without a click, and its sound dies away."""
+"""Concealment begins and ends without a click, and fades out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration is strict, frozen, and says what is wrong and what was meant."""
+"""The configuration is strict and frozen; errors name the value and the nearest valid key."""
 
 from __future__ import annotations
 

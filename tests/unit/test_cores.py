@@ -1,4 +1,4 @@
-"""`threads: auto`: as many as the process may use, whoever sets the limit."""
+"""`threads: auto` is the number of CPUs that the process may use, whatever sets the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine permits is used, what it does not is said, and no right is needed to test it."""
+"""CPU scheduling uses what the machine permits and reports what it refuses. The tests need no privileges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers send: read what can be read, refuse the rest in plain words, never fall over."""
+"""Decoding of untrusted files: valid audio is read, everything else is refused with a clear message."""
 
 from __future__ import annotations
 

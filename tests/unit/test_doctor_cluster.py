@@ -1,14 +1,16 @@
-"""Why a replica has no machine, and the line that mends it; and the command with which a machine joins."""
+"""`motet doctor --cluster` explains why a replica has no machine; `motet join` runs the right command."""
 
 from __future__ import annotations
 
 import pytest
 
+from cluster import join
 from cluster.hardware import LABEL, CpuClass, CudaClass, Kind, MlxClass
 from cluster.models import Model, Placement
 from deployments.errors import MotetError
-from serve_app.cli import doctor, join
+from serve_app import profiles
 from serve_app.cli.doctor_cluster import Machine, as_lines, findings
+from serve_app.cli.findings import Finding, healthy
 from serve_app.config import AppConfig
 
 LINUX = Machine("192.0.2.1", {"CPU": 8.0, "GPU": 1.0}, {LABEL: "cuda"})
@@ -20,7 +22,7 @@ def service(*placements: Placement, models: int = 1) -> AppConfig:
     return AppConfig(models={f"m{n}": Model(engine="simulated", placements=placements) for n in range(models)})
 
 
-def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[doctor.Finding]:
+def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[Finding]:
     counted = {name.replace("_", "@"): count for name, count in replicas.items()}
     return [f for f in findings(app, machines, "192.0.2.1:6379", counted) if f.area == "models"]
 
@@ -28,7 +30,7 @@ def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[docto
 def test_a_replica_that_runs_is_well() -> None:
     found = explained(service(Placement(hardware=MlxClass()), Placement()), LINUX, MAC, m0_mlx=1, m0_cpu=1)
     assert [item.state for item in found] == ["ok", "ok"]
-    assert doctor.healthy(found)
+    assert healthy(found)
     assert as_lines(found) == []
 
 
@@ -88,9 +90,9 @@ def test_the_first_machine_is_the_head() -> None:
 
 
 def test_macs_are_let_into_the_cluster_and_what_is_set_wins() -> None:
-    assert join.environment({})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
-    assert join.environment({})["RAY_AUTH_MODE"] == "token"
-    assert "RAY_AUTH_MODE" not in join.environment({"RAY_AUTH_MODE": "disabled"})
+    assert profiles.node_environment({})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+    assert profiles.node_environment({})["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_MODE" not in profiles.node_environment({"RAY_AUTH_MODE": "disabled"})
 
 
 def test_no_machine_joins_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +100,4 @@ def test_no_machine_joins_without_a_token(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(join, "TOKEN_FILE", join.TOKEN_FILE / "nowhere")
     with pytest.raises(MotetError, match="get-auth-token"):
-        join.join(None, "cpu", 6379)
+        join.join(None, "cpu", 6379, {})

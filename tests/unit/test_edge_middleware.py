@@ -1,4 +1,4 @@
-"""What requests pass before Ray Serve reads them, and what its own errors become."""
+"""Requests before Ray Serve reads them, and the shape of Ray Serve's own errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Six formats, each one continuous stream."""
+"""Six formats, each as one continuous stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder, wav_header
+from deployments.audio.encode import Encoder, open_encoder, wav_header
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.errors import MotetError
 
 Float = NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Options of engines: what a configuration may say, and what it reads when it is wrong."""
+"""Options of engines: accepted values, and messages for wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine's calls run one after another on one thread, and a stuck one shows."""
+"""An engine's calls run one after another on one thread, and a stuck call is detected."""
 
 from __future__ import annotations
 

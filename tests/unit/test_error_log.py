@@ -1,4 +1,4 @@
-"""What fails on a replica is logged there with its traceback, and told to clients without what the exception said."""
+"""An exception on a replica is logged there with its traceback; clients do not see its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway logs of a request that fails, and what its client reads: one line with the cause, and no word of it."""
+"""A request that fails: the gateway logs one line with the cause, and the client sees no text of the exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The half of a layer that mixes channels, in each precision, plain and compiled."""
+"""The feed-forward part of a layer in each precision, plain and compiled."""
 
 from __future__ import annotations
 

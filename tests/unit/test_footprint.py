@@ -1,4 +1,4 @@
-"""What a running service takes is counted over all its processes, found by its port or by their common folder."""
+"""The memory and CPU of a running service are summed over all its processes, found by port or by folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serve_app.cli import doctor, footprint
+from serve_app.cli import doctor_service, footprint
 from serve_app.config_file import HttpAddress
 
 MEGABYTE = 2**20
@@ -79,7 +79,7 @@ def test_the_service_is_found_by_its_port(tmp_path: Path) -> None:
     (tmp_path / "serves.py").write_text(SERVES)
     with program(str(tmp_path / "serves.py"), footprint.SERVER_MODULE) as (server, port):
         assert footprint.service_at(int(port)) in (server.pid, os.getpid())
-        found = doctor.running(HttpAddress(port=int(port)))
+        found = doctor_service.running(HttpAddress(port=int(port)))
     assert found.state == "ok"
     assert "of a core" in found.detail
 
@@ -90,7 +90,7 @@ def test_another_program_at_the_port_is_not_the_service() -> None:
 
 
 def test_doctor_says_that_none_runs(free: int) -> None:
-    found = doctor.running(HttpAddress(port=free))
+    found = doctor_service.running(HttpAddress(port=free))
     assert (found.state, found.remedy) == ("absent", "motet serve")
 
 

@@ -1,4 +1,4 @@
-"""A full disk is told as such, with what to do, and nothing half-written stays."""
+"""A full disk is reported with a remedy, and no partial file stays."""
 
 from __future__ import annotations
 

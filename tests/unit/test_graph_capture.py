@@ -1,4 +1,4 @@
-"""Steps are recorded while nobody asks for anything, one size at a time, and told of after every step."""
+"""Steps are captured while the replica is idle, one size at a time, and hooks run after every step."""
 
 from __future__ import annotations
 

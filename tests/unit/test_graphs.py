@@ -1,4 +1,4 @@
-"""The captured-step runner: its bookkeeping with a backend that only remembers, and one small real compile."""
+"""The runner of captured steps: its bookkeeping with a recording backend, and one small real compilation."""
 
 from __future__ import annotations
 
@@ -89,17 +89,6 @@ def test_what_was_asked_for_in_vain_is_captured_in_an_idle_moment() -> None:
     assert backend.captured == [Bucket(4, 8)] and step.counts.replayed == 1
 
 
-def test_what_was_forgotten_is_captured_again() -> None:
-    step = runner(Remembering())
-    step.capture(Bucket(1, 8))
-    step.drop_graphs()
-    step(rows(1), 1)
-    assert step.counts.plain == 1
-    assert step.capture_one_wanted() and not step.capture_one_wanted()
-    step(rows(1), 1)
-    assert step.counts.replayed == 1 and step.counts.captures == 2
-
-
 @pytest.mark.parametrize(
     ("batch", "length", "added"),
     [(5, 8, Bucket(8, 8)), (2, 33, Bucket(4, 128)), (9, 300, Bucket(12, 300)), (13, 8, None), (1, 301, None)],
@@ -125,10 +114,6 @@ def test_what_cannot_be_captured_is_not_tried_again_until_everything_is_forgotte
         step(rows(1), 1)
         step.capture_one_wanted()
     assert step.counts.failures == 1
-    step.drop_graphs()
-    step(rows(1), 1)
-    assert step.capture_one_wanted()
-    assert step.counts.failures == 2
 
 
 def test_a_capture_that_fails_leaves_the_plain_step_and_says_so() -> None:

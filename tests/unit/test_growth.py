@@ -1,4 +1,4 @@
-"""Whatever a client writes into whichever field, the work for it is bounded or grows no faster than the input."""
+"""The work for any field of a request is bounded, or grows at most linearly with the input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from deployments.validation import in_words
 from serve_app.config import AppConfig
 from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.json_bodies import MOST_VALUES, check_structure, values_in
-from serve_app.gateway.routes.speech_sessions import _parsed
+from serve_app.gateway.routes.speech_sessions import parsed_input
 from tests.unit.fakes import SilentGraph
 from tests.unit.growth import check_growth
 from tests.unit.odd_inputs import ODD
@@ -128,7 +128,7 @@ def test_a_message_of_anything(unit: str) -> None:
 def refused(message: str) -> Callable[[], None]:
     def parse() -> None:
         try:
-            _parsed(message, 1024 * 1024)
+            parsed_input(message, 1024 * 1024)
         except MotetError as error:
             assert len(str(error)) < 1500
 

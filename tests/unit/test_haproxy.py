@@ -58,6 +58,7 @@ def test_headers_connections_and_answers_are_bounded(tmp_path: Path) -> None:
         "timeout http-request 7s",
         "timeout tunnel 300s",
         "maxconn 1000",
+        "http-request set-header x-motet-client %[src]",
         "tcp-request connection reject if !this_machine { sc0_conn_cur gt 50 }",
     ):
         assert f"    {line}\n" in config

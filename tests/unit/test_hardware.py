@@ -1,4 +1,4 @@
-"""Every class of hardware asks Ray for what it needs, and for nothing that could put it on the wrong machine."""
+"""Every hardware class requests the right resources from Ray, and nothing that could place it on a wrong machine."""
 
 from __future__ import annotations
 

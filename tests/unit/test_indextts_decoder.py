@@ -1,4 +1,4 @@
-"""IndexTTS's language model: what is said together is said alone, and is what the model's own package says.
+"""IndexTTS's language model: a batch equals single steps and the model's own package.
 
 The package's licence makes it an extra. The language model needs nothing of it, so where it is not installed, the codes are
 those that it said once.
@@ -18,7 +18,7 @@ from deployments.engines.indextts.decoder import IndexDecoder, penalized
 from deployments.engines.lm.checkpoint import shape_of
 from deployments.engines.lm.linear import Precision
 from tests.load import indextts_package
-from tests.unit.forced_path import Path
+from tests.unit.forced_path import ForcedPath
 from tests.unit.indextts_models import TINY
 from tests.unit.speech_engine_properties import GOLDEN
 from tests.unit.test_indextts import TestInt8 as _Int8
@@ -41,9 +41,9 @@ def prompts() -> list[Tensor]:
     return [torch.randn(length, CONFIG.model_dim, generator=random) for length in (9, 25, 14)]
 
 
-def ours(given: Sequence[Tensor], precision: Precision = "float32", path: Path | None = None) -> list[list[int]]:
+def ours(given: Sequence[Tensor], precision: Precision = "float32", path: ForcedPath | None = None) -> list[list[int]]:
     """The likeliest codes of prompts that are read together, each until its end; on a path, those that stand there."""
-    path = path or Path()
+    path = path or ForcedPath()
     decoder = IndexDecoder(weights(), CONFIG, precision)
     cache = decoder.new_cache(4, 200)
     slots = [cache.join() for _ in given]
@@ -83,7 +83,7 @@ def kept() -> list[list[int]]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_together_says_what_each_says_alone(precision: Precision) -> None:
-    path = Path()
+    path = ForcedPath()
     together = ours(prompts(), precision, path)
     assert together == [ours([prompt], precision, path)[0] for prompt in prompts()]
     assert path.followed == len(path.decisions) > 3 * MOST // 2

@@ -1,4 +1,4 @@
-"""The numeric tests on every instruction set that this processor can pretend to have.
+"""The numeric tests on every instruction set that this processor can emulate.
 
 oneDNN, torch's own kernels and MKL each choose by the processor what they add in which order, and how they round. Each level
 is a process of its own, because they choose once. Two run at a time, on a thread each.

@@ -1,4 +1,4 @@
-"""Kernels of layers: what is permitted, what is fastest, what is kept, and what is pinned. Clocks and kernels are fakes."""
+"""The choice of kernels: permitted ones, the fastest, the stored, and the pinned. Clocks and kernels are fakes."""
 
 from __future__ import annotations
 

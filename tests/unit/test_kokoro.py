@@ -25,7 +25,7 @@ from deployments.engines.protocols import EngineSpec, RecognitionOptions, Sample
 from deployments.errors import MotetError
 from serve_app.bench.word_error_rate import word_error_rate
 from tests.load import kokoro_package
-from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.forced_path import ForcedPath
 from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
 
 ALPHABET = " !,.?;:AIOWYbdfhijklmnprstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧˈˌθᵊ"
@@ -225,7 +225,7 @@ def test_an_int8_convolution_is_nearly_the_float_one(dilation: int) -> None:
 @pytest.mark.parametrize(
     ("device", "options", "message"),
     [("cpu", {"precision": "int4"}, "precision: float32 or int8"), ("cpu", {"precison": "int8"}, "The only one"),
-     ("cuda", {"precision": "int8"}, "cpu placement"), ("mlx", {}, "cpu or cuda")],
+     ("cuda", {"precision": "int8"}, "runs on a CPU only"), ("mlx", {}, "cpu or cuda")],
 )  # fmt: skip
 def test_a_wrong_option_is_refused(device: str, options: dict[str, Any], message: str, folder: Path) -> None:
     with pytest.raises(MotetError, match=message):

@@ -1,4 +1,4 @@
-"""The launch files: read by the schemas and the programs that will read them, as far as that goes without a cloud."""
+"""The launch files are valid by the schemas and parsers of the programs that read them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from cluster.hardware import LABEL
 from serve_app import profiles
-from serve_app.cli import join, serve
+from serve_app.cli import serve_process
 from serve_app.config import AppConfig
 from serve_app.config_file import read, unknown_keys
 from serve_app.edge.settings import OWN_PAGES, EdgeSettings
@@ -318,7 +318,7 @@ def variables_of_machines() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def test_every_launch_file_sets_what_motet_join_sets() -> None:
-    wanted = profiles.EVERYWHERE | join.environment({})
+    wanted = profiles.EVERYWHERE | profiles.node_environment({})
     machines = list(variables_of_machines())
     assert len(machines) == 6
     for where, found in machines:
@@ -425,7 +425,7 @@ def test_the_unit_gives_time_to_leave_and_promises_streams_nothing() -> None:
     """They are cut: `drain_s` is for replicas that are replaced while the cluster stays."""
     text = (LAUNCH / "motet.service").read_text()
     (limit_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
-    assert int(limit_s) > serve.SHUTDOWN_S + 3 * serve.LEAVE_S
+    assert int(limit_s) > serve_process.SHUTDOWN_S + 3 * serve_process.LEAVE_S
     assert "cuts the streams" in text
     assert "drain_s" not in text
 

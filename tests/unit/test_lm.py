@@ -1,4 +1,4 @@
-"""Slots, sampling and eight-bit layers: what autoregressive engines share."""
+"""Slots, sampling and eight-bit layers, which autoregressive engines share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine of language-model voices over a model that counts, and the guard over pieces that run away."""
+"""The engine of language-model voices with a counting model, and the limit for runaway pieces."""
 
 from __future__ import annotations
 

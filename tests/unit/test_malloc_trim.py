@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system when it is time and worth it."""
+"""Freed memory returns to the system when it is worth it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from deployments.replica.malloc_trim import (
     MallocTrim,
     keep_freed_memory,
 )
+from deployments.replica.step_gate import followed_by
 
 
 class Kept:
@@ -57,7 +58,7 @@ class Clock:
 
 def test_much_is_given_back_but_not_at_every_step() -> None:
     allocator, clock = Kept(WORTH_BYTES), Clock()
-    step = MallocTrim(allocator, clock).watched(list)
+    step = followed_by(list, MallocTrim(allocator, clock).look)
     given = []
     for clock.now in (0.0, EVERY_S - 1, EVERY_S, EVERY_S + 1, 2 * EVERY_S):
         allocator.free = WORTH_BYTES * (2 if clock.now > EVERY_S else 1)
@@ -165,16 +166,15 @@ def test_a_step_that_fails_is_looked_after_too() -> None:
     def failing(items: object) -> list[int | Exception]:
         raise ValueError("poison")
 
-    step = MallocTrim(allocator, clock).watched(failing)
+    step = followed_by(failing, MallocTrim(allocator, clock).look)
     clock.now = EVERY_S
     with pytest.raises(ValueError, match="poison"):
         step([1])
     assert allocator.given == 1
 
 
-def test_without_such_an_allocator_a_call_stays_itself() -> None:
+def test_without_such_an_allocator_nothing_is_given_back() -> None:
     heap = MallocTrim(None)
-    assert heap.watched(list) is list
     heap.look()
     heap.give_back()
 

@@ -1,4 +1,4 @@
-"""A replica whose engine is full refuses new work, says so, and comes back when there is room again."""
+"""A replica whose engine is full refuses new work, reports it, and recovers when memory is free."""
 
 from __future__ import annotations
 

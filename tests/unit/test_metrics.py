@@ -1,4 +1,4 @@
-"""What a stream and a request tell the metrics."""
+"""The metrics of a stream and of a request."""
 
 from __future__ import annotations
 

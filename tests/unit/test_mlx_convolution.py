@@ -1,4 +1,4 @@
-"""The replaced convolutions give what MLX's own give."""
+"""The replaced convolutions equal MLX's own."""
 
 from __future__ import annotations
 

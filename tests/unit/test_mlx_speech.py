@@ -1,4 +1,4 @@
-"""mlx-audio's speech models: a tiny Qwen3-TTS in its batch session, stand-ins for the other ways, and Kokoro's real weights."""
+"""mlx-audio's speech models: a tiny Qwen3-TTS in its batch session, stand-ins for other modes, and Kokoro's real weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random requests that are almost right: whatever is sent, the answer is quick, of the known form, and no failure of ours.
+"""Random requests that are almost valid: every answer is quick, has the documented shape, and is not a server error.
 
 The normal suite sends a few hundred; `MOTET_ODD_REQUESTS=50000 pytest tests/unit/test_odd_requests.py` sends as many.
 """

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.errors import MotetError
-from serve_app.cli import serve
+from serve_app.cli import application
 from serve_app.config import AppConfig
 from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.bodies.json_bodies import check_content_type
@@ -172,7 +172,7 @@ def test_a_setting_that_means_nothing_is_refused_with_an_example(name: str, valu
     ("host", "added"), [("127.0.0.1", ()), ("::1", ()), ("0.0.0.0", ()), ("Box.Example", ("box.example",))]
 )
 def test_the_name_at_which_it_listens_is_one_of_its_own(host: str, added: tuple[str, ...]) -> None:
-    assert serve._called_by(host, AppConfig()).security.allowed_hosts == added
+    assert application.with_own_name(host, AppConfig()).security.allowed_hosts == added
 
 
 def test_a_long_host_is_told_shortly() -> None:

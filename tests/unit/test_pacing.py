@@ -1,4 +1,4 @@
-"""What the listener hears, by the clock, and how the pace follows it."""
+"""The estimated playback position, and how the pace follows it."""
 
 from __future__ import annotations
 

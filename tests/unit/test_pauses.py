@@ -1,4 +1,4 @@
-"""Pauses of a stream in which there is nothing to say: its sound is not late then. The clock jumps."""
+"""Pauses in which no text is available: audio is not late then. The clock jumps."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_after_a_pause_the_engine_has_as_long_as_for_its_first_sound(start_s: fl
 
 
 def test_a_pause_that_the_listener_does_not_notice_changes_nothing() -> None:
-    """Text came before the sound ran out: what is late then is concealed as ever."""
+    """Text arrived before the sound ran out: a later gap is concealed as usual."""
 
     async def test() -> None:
         speech = paced(chunk_budget_ms=200.0)
@@ -114,7 +114,7 @@ def arriving() -> ArrivingText:
     return ArrivingText(pieces, ArrivalSettings(max_characters=1000, pause_s=60.0, idle_s=600.0))
 
 
-async def told_of(stream: SpeechStream, text: ArrivingText, pause_s: float) -> list[streams.Event]:
+async def events_of(stream: SpeechStream, text: ArrivingText, pause_s: float) -> list[streams.Event]:
     """The events of a stream whose text is written piece by piece, with pauses between."""
 
     async def write() -> None:
@@ -125,32 +125,32 @@ async def told_of(stream: SpeechStream, text: ArrivingText, pause_s: float) -> l
         text.end()
 
     writing = asyncio.create_task(write())
-    told = await streams.events(stream)
+    sent = await streams.events(stream)
     await writing
-    return told
+    return sent
 
 
-def test_a_played_stream_waits_for_its_writer_and_nobody_takes_over() -> None:
+def test_a_played_stream_waits_for_its_writer_without_a_fallback() -> None:
     async def test() -> None:
         bench, text = streams.Bench(), arriving()
-        told = await told_of(bench.stream(replace(streams.plan(()), text=text)), text, 30.0)
-        np.testing.assert_array_equal(streams.heard(told), streams.spoken("ada", *streams.PIECES))
-        assert {event.data["type"] for event in told} == {"speech.audio.delta", "speech.audio.done"}
-        begun = [piece["text"] for event in told for piece in event.data.get("pieces", ())]
-        assert begun == list(streams.PIECES)
+        sent = await events_of(bench.stream(replace(streams.plan(()), text=text)), text, 30.0)
+        np.testing.assert_array_equal(streams.sound_in(sent), streams.spoken("ada", *streams.PIECES))
+        assert {event.data["type"] for event in sent} == {"speech.audio.delta", "speech.audio.done"}
+        starts = [piece["text"] for event in sent for piece in event.data.get("pieces", ())]
+        assert starts == list(streams.PIECES)
         assert now() >= 90.0
 
     run(test)
 
 
-def test_another_voice_waits_for_the_writer_too() -> None:
+def test_a_fallback_voice_waits_for_the_writer() -> None:
     async def test() -> None:
         bench, text = streams.Bench({(1, 2): 3600.0}), arriving()
-        told = await told_of(bench.stream(replace(streams.plan(()), text=text)), text, 30.0)
-        trouble = [event.data for event in told if event.data["type"] == "speech.audio.concealed"]
+        sent = await events_of(bench.stream(replace(streams.plan(()), text=text)), text, 30.0)
+        trouble = [event.data for event in sent if event.data["type"] == "speech.audio.concealed"]
         assert trouble[-1]["fallback_piece"] == 1
         rest = streams.spoken("bo", streams.PIECES[2])
-        np.testing.assert_array_equal(streams.heard(told)[-len(rest) :], rest)
+        np.testing.assert_array_equal(streams.sound_in(sent)[-len(rest) :], rest)
         assert trouble[-1]["concealed_seconds"] < 10, "the pause before the third piece is no gap"
 
     run(test)
@@ -160,10 +160,10 @@ def test_no_engine_owes_sound_to_a_stream_that_waits_for_its_writer() -> None:
     async def test() -> None:
         bench, text = streams.Bench(), arriving()
         stream = bench.stream(replace(streams.plan((), played=False), text=text))
-        telling = asyncio.create_task(told_of(stream, text, 30.0))
+        reading = asyncio.create_task(events_of(stream, text, 30.0))
         await asyncio.sleep(45)
         (ticket,) = bench.tickets
         assert ticket.made_seconds > 0 and not ticket.waits
-        await telling
+        await reading
 
     run(test)

@@ -1,4 +1,4 @@
-"""What is kept of sound that was made already is bounded, whatever the sound."""
+"""The cache of pieces is bounded, whatever it holds."""
 
 from __future__ import annotations
 

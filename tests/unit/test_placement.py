@@ -1,4 +1,4 @@
-"""Requests go where they are answered first, around what is dead, and every stream is cancelled."""
+"""Requests go to the placement that answers first and avoid dead ones, and every stream is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stream between an engine and a socket, on a clock that jumps to whatever happens next."""
+"""A stream between an engine and a socket, with a clock that jumps to the next event."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def paced(
 
 
 async def frames_of(speech: PlaybackBuffer, chunks: AsyncGenerator[AudioChunk]) -> AsyncGenerator[Frame]:
-    """All frames; the buffer stops to be filled when they are closed."""
+    """All frames. Closing them stops the filling of the buffer."""
     async with speech.filled_from(chunks):
         while (frame := await speech.next_frame()) is not None:
             yield frame
@@ -109,7 +109,7 @@ def test_the_sound_is_converted_to_the_stream_rate_as_a_whole() -> None:
 
 @pytest.mark.parametrize(("played", "chunks"), [(False, 5), (True, 5)])
 def test_a_reader_that_stops_makes_the_engine_stop(played: bool, chunks: int) -> None:
-    """Beside what is held, one chunk may wait in the filler's hand; a fast stream holds whole chunks."""
+    """One more chunk may wait to be written; a fast stream holds whole chunks."""
 
     async def test() -> None:
         engine, speech = Engine(1000), paced(played=played, capacity_ms=500.0, frame_ms=160.0)
@@ -143,7 +143,7 @@ def test_played_speech_is_never_sent_further_ahead_than_the_look_ahead() -> None
     run(test)
 
 
-def test_fast_speech_waits_for_nobody() -> None:
+def test_fast_speech_is_not_paced() -> None:
     async def test() -> None:
         frames = await read(paced(played=False), Engine(100))
         assert frames[-1][0] == 0.0
@@ -225,7 +225,7 @@ def test_the_fallback_takes_over_with_the_piece_that_is_not_whole(heard: int, pi
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_an_engine_that_is_far_ahead_is_heard_without_a_gap(preset: PacingSettings) -> None:
-    """Its chunks are many times what the ring holds, and frames do not divide the ring."""
+    """Its chunks are much longer than the ring, whose length is not a multiple of a frame."""
 
     async def test() -> None:
         speech = PlaybackBuffer(RATE, preset, played=True, clock=now)

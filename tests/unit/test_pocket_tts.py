@@ -21,7 +21,7 @@ from deployments.engines.pocket_tts.engine import PocketEngine, load
 from deployments.engines.protocols import EngineSpec, SpeechRequest
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, joining_one_by_one, write_voices
-from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.forced_path import ForcedPath
 from tests.unit.speech_engine_properties import speak, write_golden
 from tests.unit.vibevoice_models import MARKS, tokenizer
 

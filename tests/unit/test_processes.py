@@ -1,4 +1,4 @@
-"""Looking at other processes while they end."""
+"""Inspecting other processes while they end."""
 
 from __future__ import annotations
 

@@ -10,10 +10,17 @@ from typing import get_args
 
 import pytest
 
-from serve_app.cli import join
-from serve_app.cli.serve import url_of
+from serve_app.cli.serve_process import url_of
 from serve_app.edge.settings import EdgeSettings, edge_of
-from serve_app.profiles import ONE_MACHINE, Profile, environment, fitting, free_port, write_haproxy_program
+from serve_app.profiles import (
+    ONE_MACHINE,
+    Profile,
+    environment,
+    fitting,
+    free_port,
+    node_environment,
+    write_haproxy_program,
+)
 
 FOLDER = Path("/run/motet")
 
@@ -39,7 +46,7 @@ def test_what_the_caller_set_wins() -> None:
 def test_a_service_on_a_machine_of_its_own_is_light_and_a_cluster_is_left_as_it_is(profile: Profile) -> None:
     assert ONE_MACHINE.items() <= environment(profile, FOLDER, 8000, {}).items()
     assert not ONE_MACHINE.keys() & environment(profile, FOLDER, 8000, {"RAY_ADDRESS": "10.0.0.1:6379"}).keys()
-    assert not ONE_MACHINE.keys() & join.environment({}).keys()
+    assert not ONE_MACHINE.keys() & node_environment({}).keys()
 
 
 def test_the_throughput_profile_keeps_its_files_to_itself() -> None:

@@ -1,4 +1,4 @@
-"""What is quantised is measured on both sides, and kept only when it is good enough."""
+"""Quantisation is measured before and after, and a result is kept only if it is good enough."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deployments.errors import MotetError
 from deployments.weights import evaluate, quantize_ctranslate2, quantize_mlx
 from deployments.weights import quantize as module
 from deployments.weights.quantize import MANIFEST, STRATEGIES, Evaluation, EvaluationTarget, QuantizationOrder, Strategy
-from serve_app.cli import quantize as command
+from serve_app.cli import round_trip as command
 from serve_app.config import AppConfig
 
 GOOD = Evaluation(1000, 900, 1200, 1.0, 2.0, 0.10)
@@ -88,13 +88,13 @@ def test_a_result_that_is_worse_than_allowed_is_removed(order: QuantizationOrder
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
-        ({"strategy": "other"}, "no way 'other'"),
-        ({"bits": 3}, "no weights of 3 bits"),
-        ({"group_size": 65}, "no groups of 65"),
-        ({"out": Path(__file__)}, "is there already"),
+        ({"strategy": "other"}, "library 'other' is unknown"),
+        ({"bits": 3}, "does not quantize to 3 bits"),
+        ({"group_size": 65}, "no group size 65"),
+        ({"out": Path(__file__)}, "already exists"),
         ({"bits": 8}, "pip install quantiser"),
-        ({"source": "path:/nowhere"}, "no folder"),
-        ({"sha256": {"model.safetensors": "0" * 64}}, "not the file that was reviewed"),
+        ({"source": "path:/nowhere"}, "does not exist"),
+        ({"sha256": {"model.safetensors": "0" * 64}}, "another SHA-256"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_remedy(
@@ -107,7 +107,7 @@ def test_what_cannot_be_done_is_refused_with_a_remedy(
 
 def test_a_model_that_a_round_trip_cannot_judge_is_refused(order: QuantizationOrder) -> None:
     Path(order.source.removeprefix("path:"), "config.json").write_text('{"task": "separation"}')
-    with pytest.raises(MotetError, match="cannot be told by the words"):
+    with pytest.raises(MotetError, match="has no word error rate"):
         carried_out(order)
 
 

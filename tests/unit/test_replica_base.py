@@ -1,4 +1,4 @@
-"""A replica that is asked whether it is well: how long its step may take, and what it does when nobody wants anything."""
+"""Health checks of a replica: the time limit of a step, and what runs while it is idle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a replica tells of its load."""
+"""The load that a replica reports."""
 
 from __future__ import annotations
 

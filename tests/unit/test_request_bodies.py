@@ -1,4 +1,4 @@
-"""How long a body may take, and how many requests are served at once."""
+"""The deadlines of request bodies, and the number of simultaneous requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ring keeps what was written, in order, and never more than its capacity."""
+"""The ring buffer keeps order and never exceeds its capacity."""
 
 from __future__ import annotations
 

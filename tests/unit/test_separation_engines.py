@@ -1,4 +1,4 @@
-"""What holds for every separation engine, and what holds for each.
+"""The properties of every separation engine, and of each one.
 
 `python -m tests.unit.test_separation_engines` writes the golden files anew, from what the engines return now.
 """
@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.audio.chunking import AudioChunker, plan_chunks
-from deployments.audio.overlap_add import OverlapAdder
 from deployments.engines.identity import engine as identity
 from deployments.engines.nsnet2 import engine as nsnet2
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationEngine, Stems
 from deployments.errors import MotetError
+from deployments.tasks.separation import Merged, join_stems
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -139,14 +139,15 @@ class SeparationProperties:
         whole = self.separate(noisy)
         plan = plan_chunks(2, 0.5, self.rate)
         chunker = AudioChunker(plan, channels=1)
-        mergers = {name: OverlapAdder(plan) for name in whole.stems}
-        parts: dict[str, list[Samples]] = {name: [] for name in whole.stems}
+        parts: list[Merged] = []
+        previous: Stems | None = None
         for chunk in chunker.push(noisy) + chunker.finish():
-            for name, samples in self.separate(chunk.samples).stems.items():
-                parts[name].append(mergers[name].push(chunk.index, samples, chunk.last))
+            stems = replace(self.separate(chunk.samples), index=chunk.index)
+            parts.append(join_stems(previous, stems, plan, chunk.last))
+            previous = stems
+        assert len(parts) > 2
         for name, samples in whole.stems.items():
-            assert len(parts[name]) > 2
-            assert si_sdr(np.concatenate(parts[name], axis=-1), samples) >= self.seam_db
+            assert si_sdr(np.concatenate([part.stems[name] for part in parts], axis=-1), samples) >= self.seam_db
 
     def test_equals_its_golden_file(self) -> None:
         with np.load(self.golden_file()) as golden:

@@ -1,4 +1,4 @@
-"""The separation graph over stand-ins for Ray: nothing is lost, work is spread, and what goes wrong says so."""
+"""The separation graph over stand-ins for Ray: no chunk is lost, work is spread, and errors are reported."""
 
 from __future__ import annotations
 

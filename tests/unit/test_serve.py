@@ -1,4 +1,4 @@
-"""How the service starts where there is no cluster, and how it leaves one that stays."""
+"""`motet serve` without a cluster, and the state in which it leaves a cluster."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ray.serve.schema import ApplicationStatus
 from cluster.hardware import MlxClass
 from cluster.models import Model, Placement
 from deployments.errors import MotetError
-from serve_app.cli import doctor_cluster
-from serve_app.cli import serve as serve_command
+from serve_app.cli import application as on_ray_serve
+from serve_app.cli import deploy, doctor_cluster, serve_process
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge.settings import VARIABLE, EdgeSettings
@@ -47,25 +47,25 @@ def test_what_the_service_takes_with_it(
     application: str | None, running: list[str], expected: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=dict.fromkeys(running)))
-    serve_command._leave(application)
+    on_ray_serve.remove(application)
     assert told == expected
 
 
 def test_without_a_cluster_this_machine_takes_every_class() -> None:
     placements = (Placement(hardware=MlxClass()), Placement())
     app = AppConfig(models={"tone": Model(engine="simulated", placements=placements)})
-    assert serve_command._own_machine(app)["resources"] == {"mlx": 1.0}
-    assert serve_command._own_machine(AppConfig())["resources"] == {}
+    assert serve_process._own_machine(app)["resources"] == {"mlx": 1.0}
+    assert serve_process._own_machine(AppConfig())["resources"] == {}
 
 
 def test_bounds_of_connections_that_a_cluster_has_not_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = EdgeSettings(header_s=5)
     monkeypatch.delenv(VARIABLE, raising=False)
-    serve_command._check_edge(EdgeSettings())
+    on_ray_serve.check_edge(EdgeSettings())
     with pytest.raises(MotetError, match=VARIABLE):
-        serve_command._check_edge(edge)
+        on_ray_serve.check_edge(edge)
     monkeypatch.setenv(VARIABLE, edge.model_dump_json())
-    serve_command._check_edge(edge)
+    on_ray_serve.check_edge(edge)
 
 
 def fails(status: ApplicationStatus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,14 +73,14 @@ def fails(status: ApplicationStatus, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = SimpleNamespace(status="DEPLOY_FAILED", message="Error:\nRuntimeError: There is no folder /nowhere.")
     application = SimpleNamespace(status=status, message="", deployments={"tone@cpu": failed})
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={"motet": application}))
-    monkeypatch.setattr(serve_command, "_ready", lambda url: False)
+    monkeypatch.setattr(serve_process, "_ready", lambda url: False)
     monkeypatch.setattr(doctor_cluster, "pending_of", lambda app: ["tone@cpu waits."])
 
 
 @pytest.mark.parametrize(
     ("status", "limit_s", "kind", "remedy"),
     [
-        (ApplicationStatus.DEPLOY_FAILED, 300.0, "unavailable", "end that"),
+        (ApplicationStatus.DEPLOY_FAILED, 300.0, "unavailable", "Correct "),
         (ApplicationStatus.DEPLOYING, 1e-9, "timeout", "start_timeout_s"),
     ],
 )
@@ -90,8 +90,8 @@ def test_a_start_and_an_update_that_fail_say_why_and_what_to_do(
     fails(status, monkeypatch)
     settings = ConfigFile(http=HttpAddress(), app=AppConfig(start_timeout_s=limit_s), serve={})
     waits: list[Callable[[], None]] = [
-        lambda: serve_command._wait_until_ready(settings, threading.Event()),
-        lambda: serve_command._wait_until_updated(settings),
+        lambda: serve_process._wait_until_ready(settings, threading.Event()),
+        lambda: deploy._wait_until_updated(settings),
     ]
     for wait in waits:
         with pytest.raises(MotetError, match="tone@cpu: RuntimeError: There is no folder /nowhere.") as caught:
@@ -103,7 +103,7 @@ def test_a_start_and_an_update_that_fail_say_why_and_what_to_do(
 def test_an_update_that_fails_says_what_is_down_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     fails(ApplicationStatus.DEPLOY_FAILED, monkeypatch)
     with pytest.raises(MotetError) as caught:
-        serve_command._wait_until_updated(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
+        deploy._wait_until_updated(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
     remedy = caught.value.failure.remedy
     assert "named here is down until" in remedy
     assert "What ran before" not in remedy
@@ -125,14 +125,14 @@ def test_a_running_service_does_not_move(host: str, port: int, monkeypatch: pyte
     orders = serves_at("127.0.0.1", 8000, monkeypatch)
     settings = ConfigFile(http=HttpAddress(host=host, port=port), app=AppConfig(), serve={})
     with pytest.raises(MotetError, match=f"listens at 127.0.0.1:8000, .* cannot move to {host}:{port}") as caught:
-        serve_command._deploy(settings)
+        on_ray_serve.deploy(settings)
     assert caught.value.failure.param == "http_options"
     assert orders == []
 
 
 def test_a_running_service_is_changed_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     orders = serves_at("127.0.0.1", 8000, monkeypatch)
-    serve_command._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
+    on_ray_serve.deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))
     assert orders == ["start", "run"]
 
 
@@ -140,7 +140,7 @@ def test_a_service_under_another_name_is_another_one(monkeypatch: pytest.MonkeyP
     orders = serves_at("127.0.0.1", 8000, monkeypatch)
     settings = ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [{"name": "speech"}]})
     with pytest.raises(MotetError, match="'motet' runs at /, and cannot become 'speech'") as caught:
-        serve_command._deploy(settings)
+        on_ray_serve.deploy(settings)
     assert "'motet'" in caught.value.failure.remedy
     assert orders == []
 
@@ -149,5 +149,5 @@ def test_a_service_under_another_name_is_another_one(monkeypatch: pytest.MonkeyP
 def test_a_service_goes_beside_another_one(prefix: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     orders = serves_at("127.0.0.1", 8000, monkeypatch, status)
     application = {"name": "speech", "route_prefix": prefix}
-    serve_command._deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [application]}))
+    on_ray_serve.deploy(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={"applications": [application]}))
     assert orders == ["start", "run"]

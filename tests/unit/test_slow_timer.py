@@ -1,4 +1,4 @@
-"""The timer of an event loop is fired by somebody else, and what else wakes the loop still does."""
+"""Another thread fires the timer of the event loop; other events still wake the loop."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ from deployments.engines.protocols import AudioChunk, EngineSpec, SpeechRequest,
 from deployments.engines.sopro.engine import SoproEngine, SoproOptions, SoproUtterance, load
 from deployments.engines.sopro.levels import OnsetGate, crop_on_pause, trim_end
 from deployments.engines.sopro.text import LANGUAGES, SoproTokenizer
-from deployments.engines.sopro.voices import SoproVoice, listen, voice_of
+from deployments.engines.sopro.voices import SoproVoice, encode_clip, voice_of
 from deployments.errors import MotetError
 from tests.load.voices_sopro import logits_step
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
-from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.forced_path import ForcedPath
 from tests.unit.sopro_models import RATE, write_tiny
 from tests.unit.speech_engine_properties import Int8Properties, good, joined, speak, write_golden
 
@@ -401,7 +401,7 @@ class TestLikeThePackage:
 
     def test_a_clip_is_heard_alike(self, theirs: Any, heard: Any, greedy: SoproEngine) -> None:
         with torch.no_grad():
-            voice = listen(greedy.networks, clip(2.7), RATE)
+            voice = encode_clip(greedy.networks, clip(2.7), RATE)
             speaker = greedy.networks.head.speaker(heard.cond_vec[0])
         assert torch.equal(voice.tokens, heard.semantic_tokens[0, : len(voice.tokens)])
         torch.testing.assert_close(voice.speaker, speaker, rtol=0, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Every sample of a stream knows where in the speech it comes from, however it is taken out."""
+"""Every sample of a stream maps to its position in the speech, however it is read."""
 
 from __future__ import annotations
 

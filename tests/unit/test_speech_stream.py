@@ -1,4 +1,4 @@
-"""One speech request with a model that is late: what is said by whom, what is told, and what a client that comes back hears."""
+"""One speech request with a model that is late: audio, voices, events, and what a client gets after it reconnects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from cluster.models import Model
 from deployments.audio.decode import decode_all
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, pack
@@ -24,9 +24,10 @@ from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.admission import Admission, Ticket
 from serve_app.gateway.settings import PacingSettings
+from serve_app.gateway.speech.models import FallbackVoice
 from serve_app.gateway.speech.pacing import MOST_FACTOR
 from serve_app.gateway.speech.piece_cache import PieceCache
-from serve_app.gateway.speech.plan import FallbackVoice, SpeechPlan
+from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.resume import START, ResumePoint, resume_point
 from serve_app.gateway.speech.source_map import SourcePosition
 from serve_app.gateway.speech.stream import SpeechStream
@@ -40,7 +41,7 @@ PACING = PacingSettings(frame_ms=200.0, fallback_after_ms=2000.0)
 
 
 def sound_of(voice: str, text: str, chunks: int = 4) -> Samples:
-    """Noise, other for each voice and text, of 16 bits."""
+    """16-bit noise that depends on voice and text."""
     seed = np.frombuffer(f"{voice} {text}".encode(), np.uint8).tolist()
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, chunks * CHUNK)
     whole: Samples = (np.rint(samples * 32768) / 32768).astype(np.float32)
@@ -50,7 +51,7 @@ def sound_of(voice: str, text: str, chunks: int = 4) -> Samples:
 @dataclass
 class Late:
     """Says each piece in four chunks of 0.2 s; before chunk `c` of piece `p` it takes `delays[p, c]` seconds. Samples are
-    `off` by at most so much, as in another batch."""
+    `off` by at most that much, as in another batch."""
 
     voice: str
     delays: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Late:
 
 
 class Recorder:
-    """Nobody measures here."""
+    """Records nothing."""
 
     def stage(self, *_: Any) -> None: ...
 
@@ -83,7 +84,7 @@ class Recorder:
 
 
 class Bench:
-    """A model that is late, another, and the gateway's memory of what was said."""
+    """A late model, a fallback model, and the piece cache."""
 
     def __init__(self, delays: dict[tuple[int, int], float] | None = None) -> None:
         self.late, self.other = Late("ada", delays or {}), Late("bo")
@@ -138,27 +139,27 @@ def event_of(text: bytes) -> Event:
 
 
 async def events(stream: SpeechStream) -> list[Event]:
-    async with aclosing(stream.events()) as told:
-        return [event_of(item) async for item in told]
+    async with aclosing(stream.events()) as sent:
+        return [event_of(item) async for item in sent]
 
 
-def heard(told: list[Event]) -> Samples:
-    return np.frombuffer(b"".join(event.audio for event in told), "<i2").astype(np.float32) / np.float32(32768)
+def sound_in(sent: list[Event]) -> Samples:
+    return np.frombuffer(b"".join(event.audio for event in sent), "<i2").astype(np.float32) / np.float32(32768)
 
 
 def spoken(voice: str, *texts: str) -> Samples:
     return np.concatenate([sound_of(voice, text) for text in texts])
 
 
-def test_the_other_voice_says_the_cut_piece_again_and_the_rest_and_the_listener_is_told() -> None:
+def test_the_fallback_voice_repeats_the_cut_piece_and_an_event_reports_it() -> None:
     async def test() -> None:
         bench = Bench({(1, 2): 3600.0})
-        told = await events(bench.stream(plan()))
+        sent = await events(bench.stream(plan()))
         own = np.concatenate([spoken("ada", PIECES[0]), spoken("ada", PIECES[1])[: 2 * CHUNK]])
-        np.testing.assert_array_equal(heard(told)[: len(own)], own)
+        np.testing.assert_array_equal(sound_in(sent)[: len(own)], own)
         rest = spoken("bo", *PIECES[1:])
-        np.testing.assert_array_equal(heard(told)[-len(rest) + CHUNK :], rest[CHUNK:])  # its beginning fades in
-        concealed = [event.data for event in told if event.data["type"] == "speech.audio.concealed"]
+        np.testing.assert_array_equal(sound_in(sent)[-len(rest) + CHUNK :], rest[CHUNK:])  # its beginning fades in
+        concealed = [event.data for event in sent if event.data["type"] == "speech.audio.concealed"]
         assert (concealed[0]["fallback"], concealed[0]["fallback_piece"]) == (False, None)
         assert (concealed[-1]["fallback"], concealed[-1]["fallback_piece"]) == (True, 1)
         assert [request.first_index for request in bench.other.asked] == [1, 2], "no more at once than of the model"
@@ -166,22 +167,22 @@ def test_the_other_voice_says_the_cut_piece_again_and_the_rest_and_the_listener_
     run(test)
 
 
-def test_who_says_a_piece_is_named() -> None:
+def test_a_piece_start_names_the_model_and_the_voice() -> None:
     async def test() -> None:
         stream = Bench({(1, 2): 3600.0}).stream(plan())
         async with aclosing(stream.encoded()) as encoded:
-            begun = [piece async for _ in encoded for piece in stream.piece_starts()]
-        said = [(piece.index, piece.model, piece.voice) for piece in begun]
+            starts = [piece async for _ in encoded for piece in stream.piece_starts()]
+        said = [(piece.index, piece.model, piece.voice) for piece in starts]
         assert said == [(0, "late", "ada"), (1, "late", "ada"), (1, "other", "bo"), (2, "other", "bo")]
 
     run(test)
 
 
-def test_another_voice_from_the_start_is_told_too() -> None:
+def test_a_fallback_from_the_start_is_reported() -> None:
     async def test() -> None:
-        told = await events(Bench({(0, 0): 3600.0}).stream(plan()))
-        np.testing.assert_array_equal(heard(told), spoken("bo", *PIECES))
-        (concealed,) = [event.data for event in told if event.data["type"] == "speech.audio.concealed"]
+        sent = await events(Bench({(0, 0): 3600.0}).stream(plan()))
+        np.testing.assert_array_equal(sound_in(sent), spoken("bo", *PIECES))
+        (concealed,) = [event.data for event in sent if event.data["type"] == "speech.audio.concealed"]
         assert (concealed["concealed_seconds"], concealed["fallback_piece"]) == (0.0, 0)
 
     run(test)
@@ -191,8 +192,8 @@ SCRIPT = ("Speaker 1: Good morning to you.", "Speaker 2: Is it? Speaker 1: It is
 
 
 @pytest.mark.parametrize("speakers", [1, 2])
-def test_one_voice_reads_the_words_of_a_script_and_not_its_marks(speakers: int) -> None:
-    """What is no script for the model is plain text, and read as it is."""
+def test_a_fallback_voice_reads_the_words_of_a_script_without_marks(speakers: int) -> None:
+    """A model with one speaker reads a script as plain text."""
 
     async def test() -> None:
         bench = Bench({(1, 0): 3600.0})
@@ -204,7 +205,7 @@ def test_one_voice_reads_the_words_of_a_script_and_not_its_marks(speakers: int) 
     run(test)
 
 
-def test_the_other_voice_speaks_as_fast_as_was_asked_for() -> None:
+def test_the_fallback_voice_has_the_requested_speed() -> None:
     async def test() -> None:
         bench = Bench({(0, 0): 3600.0})
         fast = plan()
@@ -218,76 +219,76 @@ SPEECH = spoken("ada", *PIECES)
 GAPS = {(0, 2): 1.5, (1, 0): 1.9, (2, 3): 1.8}
 
 
-def all_heard(told: list[Event]) -> tuple[int, int]:
-    """Samples of pcm that came, and how many of them no model made."""
-    concealed = [event.data["concealed_seconds"] for event in told if "concealed_seconds" in event.data]
-    return len(heard(told)), round((concealed or [0.0])[-1] * RATE)
+def samples_and_gaps(sent: list[Event]) -> tuple[int, int]:
+    """Samples of pcm that were sent, and how many of them are concealed."""
+    concealed = [event.data["concealed_seconds"] for event in sent if "concealed_seconds" in event.data]
+    return len(sound_in(sent)), round((concealed or [0.0])[-1] * RATE)
 
 
-async def come_back(bench: Bench, wanted: SpeechPlan, event_id: str | None) -> list[Event]:
+async def resumed(bench: Bench, wanted: SpeechPlan, event_id: str | None) -> list[Event]:
     return await events(bench.stream(wanted, resume_point(event_id, wanted)))
 
 
-def test_after_gaps_a_client_that_comes_back_misses_nothing_and_hears_no_gap_again() -> None:
+def test_after_gaps_a_resumed_client_misses_nothing_and_gets_no_gap_again() -> None:
     async def test() -> None:
         bench, wanted = Bench(GAPS), plan(fallback=False)
-        told = await events(bench.stream(wanted))
-        assert all_heard(told)[1] > RATE
-        at = [number for number, event in enumerate(told) if event.id]
-        for number, following in zip(at, [*at[1:], len(told)], strict=True):
-            samples, gaps = all_heard(told[:following])
-            again = await come_back(bench, wanted, told[number].id)
-            np.testing.assert_array_equal(heard(again), SPEECH[samples - gaps :])
+        sent = await events(bench.stream(wanted))
+        assert samples_and_gaps(sent)[1] > RATE
+        at = [number for number, event in enumerate(sent) if event.id]
+        for number, following in zip(at, [*at[1:], len(sent)], strict=True):
+            samples, gaps = samples_and_gaps(sent[:following])
+            again = await resumed(bench, wanted, sent[number].id)
+            np.testing.assert_array_equal(sound_in(again), SPEECH[samples - gaps :])
 
     run(test)
 
 
-def test_a_client_that_came_back_may_come_back_again() -> None:
+def test_a_client_may_resume_twice() -> None:
     async def test() -> None:
         bench, wanted = Bench(GAPS), plan(fallback=False)
         first = await events(bench.stream(wanted))
         ids = [event.id for event in first if event.id]
-        second = await come_back(bench, wanted, ids[-6])
-        left = len(heard(second)) - len(second[0].audio) // 2
-        third = await come_back(bench, wanted, second[0].id)
-        np.testing.assert_array_equal(heard(third), SPEECH[len(SPEECH) - left :])
+        second = await resumed(bench, wanted, ids[-6])
+        left = len(sound_in(second)) - len(second[0].audio) // 2
+        third = await resumed(bench, wanted, second[0].id)
+        np.testing.assert_array_equal(sound_in(third), SPEECH[len(SPEECH) - left :])
 
     run(test)
 
 
-def test_what_a_client_left_before_it_was_made_is_asked_for_again() -> None:
+def test_sound_that_was_not_made_before_a_disconnect_is_requested_again() -> None:
     async def test() -> None:
         bench, wanted = Bench(GAPS), plan(fallback=False)
         samples, gap, last = 0, 0, None
-        async with aclosing(bench.stream(wanted).events()) as told:
-            async for item in told:
+        async with aclosing(bench.stream(wanted).events()) as sent:
+            async for item in sent:
                 event = event_of(item)
                 samples += len(event.audio) // 2
                 gap = round(event.data.get("concealed_seconds", gap / RATE) * RATE)
                 last = event.id or last
                 if gap and samples - gap > 6 * CHUNK:
                     break
-        again = await come_back(bench, wanted, last)
-        _, more_gaps = all_heard(again)
-        assert len(heard(again)) - more_gaps == len(SPEECH) - (samples - gap)
+        again = await resumed(bench, wanted, last)
+        _, more_gaps = samples_and_gaps(again)
+        assert len(sound_in(again)) - more_gaps == len(SPEECH) - (samples - gap)
         fades = RATE // 50
-        np.testing.assert_array_equal(heard(again)[fades - CHUNK :], SPEECH[fades - CHUNK :])
+        np.testing.assert_array_equal(sound_in(again)[fades - CHUNK :], SPEECH[fades - CHUNK :])
 
     run(test)
 
 
 @pytest.mark.parametrize("form", ["wav", "mp3", "opus", "aac", "flac"])
-def test_after_a_gap_the_rest_can_be_put_behind_what_a_client_has(form: AudioFormat) -> None:
-    """As one file: neither a header in the middle nor a codec's memory costs speech."""
+def test_after_a_gap_the_rest_can_be_appended_to_what_a_client_has(form: AudioFormat) -> None:
+    """Together they are one file: no header in the middle, and no sound lost in a codec."""
 
     async def test() -> None:
         bench, wanted = Bench(GAPS), plan(form=form, fallback=False)
-        told = await events(bench.stream(wanted))
-        gaps = next(event.data["concealed_seconds"] for event in reversed(told) if "concealed_seconds" in event.data)
-        ids = [number for number, event in enumerate(told) if event.id and "." in event.id]
+        sent = await events(bench.stream(wanted))
+        gaps = next(event.data["concealed_seconds"] for event in reversed(sent) if "concealed_seconds" in event.data)
+        ids = [number for number, event in enumerate(sent) if event.id and "." in event.id]
         for number in (ids[0], ids[len(ids) // 2], ids[-2]):
-            again = await come_back(bench, wanted, told[number].id)
-            data = b"".join(event.audio for event in told[: number + 1]) + b"".join(event.audio for event in again)
+            again = await resumed(bench, wanted, sent[number].id)
+            data = b"".join(event.audio for event in sent[: number + 1]) + b"".join(event.audio for event in again)
             samples = decode_all(data, RATE, True, 60.0)[0]
             most = len(SPEECH) + round(gaps * RATE)
             filled = {"mp3": 2 * 2304, "aac": 4 * 1024}.get(form, 0)  # by the beginning and the end of both streams
@@ -300,34 +301,34 @@ def test_after_a_gap_the_rest_can_be_put_behind_what_a_client_has(form: AudioFor
 
 
 @pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
-def test_a_client_that_had_all_of_it_is_told_that_it_is_done(form: AudioFormat) -> None:
+def test_a_client_that_has_everything_gets_only_the_done_event(form: AudioFormat) -> None:
     async def test() -> None:
         bench, wanted = Bench(GAPS), plan(form=form, fallback=False)
-        told = await events(bench.stream(wanted))
-        again = await come_back(bench, wanted, [event.id for event in told if event.id][-1])
+        sent = await events(bench.stream(wanted))
+        again = await resumed(bench, wanted, [event.id for event in sent if event.id][-1])
         assert again[-1].data["type"] == "speech.audio.done"
-        assert begun(again) == []
+        assert pieces_in(again) == []
 
     run(test)
 
 
 @pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
-def test_a_stream_without_gaps_goes_on_byte_for_byte_however_it_was_paced(form: AudioFormat) -> None:
+def test_a_stream_without_gaps_resumes_byte_for_byte_with_any_pacing(form: AudioFormat) -> None:
     async def test() -> None:
         bench, wanted = Bench(), plan(form=form)
-        told = await events(bench.stream(wanted))
-        ids = [number for number, event in enumerate(told) if event.id]
+        sent = await events(bench.stream(wanted))
+        ids = [number for number, event in enumerate(sent) if event.id]
         for number in (ids[0], ids[len(ids) // 2]):
             for played in (False, True):
-                again = await come_back(bench, replace(wanted, played=played), told[number].id)
-                data = b"".join(event.audio for event in [*told[: number + 1], *again])
-                assert data == b"".join(event.audio for event in told)
+                again = await resumed(bench, replace(wanted, played=played), sent[number].id)
+                data = b"".join(event.audio for event in [*sent[: number + 1], *again])
+                assert data == b"".join(event.audio for event in sent)
 
     run(test)
 
 
 @pytest.mark.parametrize("form", ["mp3", "flac"])
-def test_the_first_sound_is_timed_where_a_codec_keeps_all_of_it_to_the_end(
+def test_the_first_sound_is_timed_if_a_codec_holds_it_until_the_end(
     form: AudioFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def brief(request: SpeechRequest) -> AsyncIterator[PackedChunk]:
@@ -336,23 +337,23 @@ def test_the_first_sound_is_timed_where_a_codec_keeps_all_of_it_to_the_end(
     async def test() -> None:
         bench = Bench()
         monkeypatch.setattr(bench.late, "speak", brief)
-        told = await events(bench.stream(plan(("Hm.",), form=form, played=False)))
-        assert "first_sound" in told[-1].data["timing"]
+        sent = await events(bench.stream(plan(("Hm.",), form=form, played=False)))
+        assert "first_sound" in sent[-1].data["timing"]
 
     run(test)
 
 
 @pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
-def test_of_a_model_that_rounds_otherwise_nothing_is_missed_either(form: AudioFormat) -> None:
+def test_a_model_that_is_not_exact_resumes_without_a_loss(form: AudioFormat) -> None:
     async def test() -> None:
         first, second = Bench(), Bench()
         second.late.off = 2**-15
         wanted = plan(traits=replace(TRAITS, exact=False), form=form)
-        told = await events(first.stream(wanted))
-        ids = [number for number, event in enumerate(told) if event.id]
+        sent = await events(first.stream(wanted))
+        ids = [number for number, event in enumerate(sent) if event.id]
         for number in (ids[0], ids[len(ids) // 2], ids[-2]):
-            again = await come_back(second, wanted, told[number].id)
-            data = b"".join(event.audio for event in [*told[: number + 1], *again])
+            again = await resumed(second, wanted, sent[number].id)
+            data = b"".join(event.audio for event in [*sent[: number + 1], *again])
             samples = decode_all(data, RATE, True, 60.0)[0] if form != "pcm" else np.frombuffer(data, "<i2") / 32768
             filled = {"mp3": 2 * 2304, "aac": 4 * 1024}.get(form, 0)  # by the beginning and the end of both streams
             assert len(SPEECH) <= len(samples) <= len(SPEECH) + filled
@@ -362,24 +363,24 @@ def test_of_a_model_that_rounds_otherwise_nothing_is_missed_either(form: AudioFo
     run(test)
 
 
-def test_a_client_that_comes_back_to_another_voice_hears_on_with_it() -> None:
+def test_a_client_resumes_with_the_fallback_voice() -> None:
     async def test() -> None:
         bench, wanted = Bench({(1, 2): 3600.0}), plan()
-        told = await events(bench.stream(wanted))
+        sent = await events(bench.stream(wanted))
         asked = len(bench.late.asked)
         rest = spoken("bo", *PIECES[1:])
-        after = [number for number, event in enumerate(told) if event.id and "1f" in event.id.partition("-")[2]]
+        after = [number for number, event in enumerate(sent) if event.id and "1f" in event.id.partition("-")[2]]
         for number in after[:-1]:
-            again = await come_back(bench, wanted, told[number].id)
-            left = sum(len(event.audio) for event in told[number + 1 :]) // 2
+            again = await resumed(bench, wanted, sent[number].id)
+            left = sum(len(event.audio) for event in sent[number + 1 :]) // 2
             assert left > 0
-            np.testing.assert_array_equal(heard(again), rest[len(rest) - left :])
+            np.testing.assert_array_equal(sound_in(again), rest[len(rest) - left :])
         assert len(bench.late.asked) == asked, "who was late is not asked again"
 
     run(test)
 
 
-def test_when_the_other_voice_is_gone_a_client_that_comes_back_is_told_so() -> None:
+def test_resuming_without_the_fallback_voice_is_refused() -> None:
     wanted = plan(fallback=False)
     with pytest.raises(MotetError) as caught:
         resume_point(f"{wanted.key}-1f1.100", wanted)
@@ -389,7 +390,7 @@ def test_when_the_other_voice_is_gone_a_client_that_comes_back_is_told_so() -> N
 @pytest.mark.parametrize(
     "where", ["", "1.", ".1", "3.0", "2f1.0", "1f3.0", "1f1", "f1.1", "-1", "1.1.1", "1", "1b", "b1", "9" * 19, "²"]
 )
-def test_a_place_that_is_not_in_the_text_is_refused(where: str) -> None:
+def test_a_position_outside_of_the_text_is_refused(where: str) -> None:
     wanted = plan()
     assert resume_point(f"{wanted.key}-2.5", wanted) == ResumePoint(position=SourcePosition(2, 5))
     with pytest.raises(MotetError) as caught:
@@ -397,19 +398,19 @@ def test_a_place_that_is_not_in_the_text_is_refused(where: str) -> None:
     assert caught.value.failure.code == "event_id_mismatch"
 
 
-def begun(told: list[Event]) -> list[dict[str, Any]]:
-    return [piece for event in told for piece in event.data.get("pieces", [])]
+def pieces_in(sent: list[Event]) -> list[dict[str, Any]]:
+    return [piece for event in sent for piece in event.data.get("pieces", [])]
 
 
-def test_sound_tells_the_text_that_it_came_from_and_when_it_begins() -> None:
+def test_events_name_the_pieces_that_begin_and_when() -> None:
     async def test() -> None:
         for played in (False, True):
-            told = await events(Bench().stream(plan(played=played)))
-            assert begun(told) == [
+            sent = await events(Bench().stream(plan(played=played)))
+            assert pieces_in(sent) == [
                 {"index": index, "text": text, "start_seconds": pytest.approx(0.8 * index)}
                 for index, text in enumerate(PIECES)
             ]
-            assert "pieces" in told[0].data
+            assert "pieces" in sent[0].data
 
     run(test)
 
@@ -417,14 +418,14 @@ def test_sound_tells_the_text_that_it_came_from_and_when_it_begins() -> None:
 @pytest.mark.parametrize("speed", [0.3, 1.7, 3.0, 4.0])
 @pytest.mark.parametrize("played", [False, True])
 @pytest.mark.parametrize("form", ["pcm", "flac"])
-def test_sound_that_is_stretched_tells_its_text_too(speed: float, played: bool, form: AudioFormat) -> None:
+def test_events_of_stretched_sound_name_the_pieces_that_begin(speed: float, played: bool, form: AudioFormat) -> None:
     async def test() -> None:
         wanted = plan(form=form, played=played, fallback=False)
         traits = replace(TRAITS, min_speed=1.0, max_speed=1.0)
-        told = await events(
+        sent = await events(
             Bench().stream(replace(wanted, request=replace(wanted.request, speed=speed), traits=traits))
         )
-        starts = [(piece["index"], piece["text"], piece["start_seconds"]) for piece in begun(told)]
+        starts = [(piece["index"], piece["text"], piece["start_seconds"]) for piece in pieces_in(sent)]
         assert starts == [
             (index, text, pytest.approx(0.8 / speed * index, abs=0.001)) for index, text in enumerate(PIECES)
         ]
@@ -433,13 +434,13 @@ def test_sound_that_is_stretched_tells_its_text_too(speed: float, played: bool, 
 
 
 @pytest.mark.parametrize("form", ["mp3", "opus", "aac", "flac"])
-def test_an_encoder_that_keeps_sound_back_keeps_its_text_back_too(form: AudioFormat) -> None:
+def test_pieces_are_announced_when_the_encoder_releases_their_sound(form: AudioFormat) -> None:
     async def test() -> None:
-        told = await events(Bench().stream(plan(form=form)))
-        assert [(piece["index"], piece["start_seconds"]) for piece in begun(told)] == [(0, 0.0), (1, 0.8), (2, 1.6)]
-        for number, event in enumerate(told):
+        sent = await events(Bench().stream(plan(form=form)))
+        assert [(piece["index"], piece["start_seconds"]) for piece in pieces_in(sent)] == [(0, 0.0), (1, 0.8), (2, 1.6)]
+        for number, event in enumerate(sent):
             if number and "pieces" in event.data and form != "mp3":
-                before = b"".join(earlier.audio for earlier in told[:number])
+                before = b"".join(earlier.audio for earlier in sent[:number])
                 seconds = decode_all(before, RATE, True, 60.0).shape[1] / RATE
                 filled = 1024 / RATE if form == "aac" else 0.0  # by the beginning of the stream
                 assert seconds <= event.data["pieces"][0]["start_seconds"] + filled
@@ -447,14 +448,14 @@ def test_an_encoder_that_keeps_sound_back_keeps_its_text_back_too(form: AudioFor
     run(test)
 
 
-def test_texts_are_told_at_their_time_after_gaps_and_again_by_another_voice() -> None:
+def test_pieces_are_announced_on_time_after_gaps_and_again_for_the_fallback() -> None:
     async def test() -> None:
         bench, wanted = Bench({(0, 2): 0.7, (1, 2): 3600.0}), plan()
-        told = await events(bench.stream(wanted))
-        assert [(piece["index"], piece["text"]) for piece in begun(told)] == [
+        sent = await events(bench.stream(wanted))
+        assert [(piece["index"], piece["text"]) for piece in pieces_in(sent)] == [
             (index, PIECES[index]) for index in (0, 1, 1, 2)
         ]
-        sound, starts = heard(told), [round(piece["start_seconds"] * RATE) for piece in begun(told)]
+        sound, starts = sound_in(sent), [round(piece["start_seconds"] * RATE) for piece in pieces_in(sent)]
         for start, (voice, text) in zip(
             starts, [("ada", PIECES[0]), ("ada", PIECES[1]), ("bo", PIECES[1])], strict=False
         ):
@@ -465,14 +466,14 @@ def test_texts_are_told_at_their_time_after_gaps_and_again_by_another_voice() ->
     run(test)
 
 
-def half_of(told: list[Event]) -> str:
+def half_of(sent: list[Event]) -> str:
     """The id in the middle."""
-    ids = [event.id for event in told if event.id]
+    ids = [event.id for event in sent if event.id]
     return ids[len(ids) // 2]
 
 
-def test_what_a_client_has_not_heard_is_paced_and_what_it_has_is_not() -> None:
-    """What was heard may come as late as it will: nobody waits for it, and nobody takes over."""
+def test_only_sound_that_a_client_does_not_have_is_paced() -> None:
+    """Sound that the client has may be late: it is neither concealed nor a reason for the fallback."""
 
     async def test() -> None:
         wanted = plan(PIECES * 5)
@@ -482,8 +483,8 @@ def test_what_a_client_has_not_heard_is_paced_and_what_it_has_is_not() -> None:
             began = now()
             times: list[float] = []
             bench = Bench({(0, 1): wait})
-            async with aclosing(bench.stream(wanted, resume_point(event_id, wanted)).events()) as told:
-                async for _ in told:
+            async with aclosing(bench.stream(wanted, resume_point(event_id, wanted)).events()) as sent:
+                async for _ in sent:
                     times.append(now() - began)
             assert times[0] == pytest.approx(wait)
             assert times[-1] - times[0] >= left - PACING.look_ahead_ms / 1000 * MOST_FACTOR
@@ -492,32 +493,32 @@ def test_what_a_client_has_not_heard_is_paced_and_what_it_has_is_not() -> None:
     run(test)
 
 
-def test_behind_what_a_client_has_heard_gaps_are_concealed_and_another_voice_takes_over() -> None:
+def test_after_a_resume_point_gaps_are_concealed_and_the_fallback_takes_over() -> None:
     async def test() -> None:
         wanted = plan()
         event_id = (await events(Bench().stream(wanted)))[1].id
-        told = await come_back(Bench({(0, 1): 7.0, (1, 2): 3600.0}), wanted, event_id)
+        sent = await resumed(Bench({(0, 1): 7.0, (1, 2): 3600.0}), wanted, event_id)
         own = spoken("ada", *PIECES)[2 * CHUNK : 6 * CHUNK]
-        np.testing.assert_array_equal(heard(told)[: len(own)], own)
+        np.testing.assert_array_equal(sound_in(sent)[: len(own)], own)
         rest = spoken("bo", *PIECES[1:])
-        np.testing.assert_array_equal(heard(told)[-len(rest) + CHUNK :], rest[CHUNK:])
-        assert [(piece["index"], piece["text"]) for piece in begun(told)] == [
+        np.testing.assert_array_equal(sound_in(sent)[-len(rest) + CHUNK :], rest[CHUNK:])
+        assert [(piece["index"], piece["text"]) for piece in pieces_in(sent)] == [
             (index, PIECES[index]) for index in (1, 1, 2)
         ]
-        seconds = told[-1].data["usage"]["audio_seconds"]
-        assert seconds == pytest.approx(len(heard(told)) / RATE, abs=1e-3)
-        again = await come_back(Bench(), wanted, [event.id for event in told if event.id][-2])
-        np.testing.assert_array_equal(heard(again), rest[-len(heard(again)) :])
+        seconds = sent[-1].data["usage"]["audio_seconds"]
+        assert seconds == pytest.approx(len(sound_in(sent)) / RATE, abs=1e-3)
+        again = await resumed(Bench(), wanted, [event.id for event in sent if event.id][-2])
+        np.testing.assert_array_equal(sound_in(again), rest[-len(sound_in(again)) :])
 
     run(test)
 
 
-def test_who_takes_over_at_once_does_so_only_behind_what_was_heard() -> None:
+def test_a_fallback_begins_only_after_the_resume_point() -> None:
     async def test() -> None:
         wanted = plan()
         event_id = f"{wanted.key}-{2 * 4 * CHUNK}b{4 * CHUNK}"
-        told = await come_back(Bench({(1, 0): 3600.0}), wanted, event_id)
-        np.testing.assert_array_equal(heard(told), spoken("bo", *PIECES[1:]))
+        sent = await resumed(Bench({(1, 0): 3600.0}), wanted, event_id)
+        np.testing.assert_array_equal(sound_in(sent), spoken("bo", *PIECES[1:]))
 
     run(test)
 
@@ -527,33 +528,33 @@ FORMS: tuple[AudioFormat, ...] = ("pcm", "wav", "mp3", "opus", "aac", "flac")
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("delays", [{}, GAPS], ids=["bytes", "places"])
-def test_who_comes_back_is_told_the_pieces_that_begin_behind_what_was_heard(
+def test_a_resumed_stream_announces_the_pieces_after_the_resume_point(
     form: AudioFormat, delays: dict[tuple[int, int], float]
 ) -> None:
-    """Each once, however often the client comes back."""
+    """Each piece once, however often the client resumes."""
 
     async def test() -> None:
         bench, wanted = Bench(delays), plan(form=form, fallback=False)
-        told = await events(bench.stream(wanted))
-        for number in [number for number, event in enumerate(told) if event.id]:
-            before = begun(told[: number + 1])
+        sent = await events(bench.stream(wanted))
+        for number in [number for number, event in enumerate(sent) if event.id]:
+            before = pieces_in(sent[: number + 1])
             for played in (False, True):
-                again = begun(await come_back(bench, replace(wanted, played=played), told[number].id))
+                again = pieces_in(await resumed(bench, replace(wanted, played=played), sent[number].id))
                 assert [(piece["index"], piece["text"]) for piece in before + again] == list(enumerate(PIECES))
 
     run(test)
 
 
 @pytest.mark.parametrize("played", [False, True])
-def test_who_comes_back_is_told_when_pieces_begin_in_what_comes_now(played: bool) -> None:
+def test_a_resumed_stream_counts_starts_from_the_resume_point(played: bool) -> None:
     async def test() -> None:
         for delays in ({}, GAPS):
             bench, wanted = Bench(delays), plan(fallback=False)
-            told = await events(bench.stream(wanted))
-            for event in [event for event in told if event.id]:
-                again = await come_back(bench, replace(wanted, played=played), event.id)
-                sound = heard(again)
-                for piece in begun(again):
+            sent = await events(bench.stream(wanted))
+            for event in [event for event in sent if event.id]:
+                again = await resumed(bench, replace(wanted, played=played), event.id)
+                sound = sound_in(again)
+                for piece in pieces_in(again):
                     start = round(piece["start_seconds"] * RATE)
                     own = sound_of("ada", piece["text"])
                     np.testing.assert_array_equal(sound[start : start + len(own)], own)
@@ -563,11 +564,11 @@ def test_who_comes_back_is_told_when_pieces_begin_in_what_comes_now(played: bool
     run(test)
 
 
-def test_a_piece_that_begins_where_the_client_was_is_told() -> None:
+def test_a_piece_that_begins_at_the_resume_point_is_announced() -> None:
     async def test() -> None:
         wanted = plan(fallback=False)
         for where in (f"{2 * 4 * CHUNK}b{4 * CHUNK}", "1.0"):
-            again = await come_back(Bench(), wanted, f"{wanted.key}-{where}")
-            assert [(piece["index"], piece["start_seconds"]) for piece in begun(again)] == [(1, 0.0), (2, 0.8)]
+            again = await resumed(Bench(), wanted, f"{wanted.key}-{where}")
+            assert [(piece["index"], piece["start_seconds"]) for piece in pieces_in(again)] == [(1, 0.0), (2, 0.8)]
 
     run(test)

@@ -1,4 +1,4 @@
-"""A text is spoken whole, in order, in bounded requests, at any speed."""
+"""A text is spoken completely, in order, in bounded requests, at any speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, unpack
 from deployments.settings import ArrivalSettings, PieceSettings
 from deployments.tasks.in_process_speech import BatchedClient, speak_here
-from deployments.tasks.speech import pace_of, speak
+from deployments.tasks.speech import speak, split_speed
 from deployments.tasks.voice_choice import choose_voice, mark_speakers, speaker_marker
 from deployments.text.sources import ArrivingText
 from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, ToneUtterance, tone
@@ -97,8 +97,7 @@ async def test_a_reader_that_leaves_costs_one_request() -> None:
 
 @pytest.mark.parametrize(("speed", "own", "tempo"), [(1, 1, 1), (0.25, 0.5, 0.5), (4, 2, 2), (1.7, 1.7, 1)])
 def test_the_model_goes_as_far_as_it_can(speed: float, own: float, tempo: float) -> None:
-    pace = pace_of(speed, TRAITS)
-    assert (pace.speed, pace.tempo) == (own, tempo)
+    assert split_speed(speed, TRAITS) == (own, tempo)
 
 
 @pytest.mark.parametrize("speed", [0.25, 0.5, 1.0, 3.0, 4.0])
@@ -161,12 +160,12 @@ def test_a_mixture_of_voices_has_one_way_to_be_written(wanted: str, own: str) ->
     ("wanted", "message"),
     [
         ("ada+nobody", "no voice 'nobody'"),
-        ("ada++bo", "not a mixture"),
-        ("ada(-1)", "not a mixture"),
-        ("ada(0)", "not a mixture"),
-        ("ada(2", "not a mixture"),
-        ("", "not a mixture"),
-        ("+".join(["ada"] * 9), "at most 8"),
+        ("ada++bo", "not a voice or a mixture"),
+        ("ada(-1)", "not a voice or a mixture"),
+        ("ada(0)", "not a voice or a mixture"),
+        ("ada(2", "not a voice or a mixture"),
+        ("", "not a voice or a mixture"),
+        ("+".join(["ada"] * 9), "may have 8"),
     ],
 )
 def test_a_mixture_that_cannot_be_read_says_why(wanted: str, message: str) -> None:
@@ -195,14 +194,14 @@ async def test_every_request_of_a_text_carries_the_clip_to_another_process() -> 
     np.testing.assert_array_equal(arrived.reference.samples, clip.samples)
 
 
-def test_every_piece_of_a_script_says_whose_it_is_where_the_model_has_speakers() -> None:
+def test_every_piece_of_a_script_has_its_speakers_mark() -> None:
     pieces = ("Speaker 2: One.", "Two.", "Speaker 1: Three.")
     assert mark_speakers(pieces, TRAITS, "ada") == pieces
     pair = replace(TRAITS, most_speakers=2)
     assert mark_speakers(pieces, pair, "ada,bo") == ("Speaker 2: One.", "Speaker 2: Two.", "Speaker 1: Three.")
     with pytest.raises(MotetError, match="Speaker 2"):
         mark_speakers(pieces, pair, "ada")
-    with pytest.raises(MotetError, match="nothing to say"):
+    with pytest.raises(MotetError, match="no words to speak"):
         mark_speakers(("Speaker 1:",), pair, "ada")
 
 

@@ -1,4 +1,4 @@
-"""A recording that says that it is too long is refused before it is decoded; one that says something else is not believed."""
+"""A recording whose stated length is over the limit is refused before decoding; a false statement has no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several stems leave as one ZIP file, the first while the others still come."""
+"""Several stems are sent as one ZIP file, the first while the others are still being made."""
 
 from __future__ import annotations
 

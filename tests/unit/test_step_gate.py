@@ -1,4 +1,4 @@
-"""The gate: whoever comes while a step runs is let in together when it ends."""
+"""The gate: callers that arrive during a step enter the next one together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who goes into the next step."""
+"""The choice of items for the next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text that arrives while it is spoken: when its pieces leave, and how long they are waited for. The clock jumps."""
+"""Text that arrives while it is spoken: when its pieces are sent, and how long the source waits. The clock jumps."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_time_in_which_there_was_something_to_say_is_not_idle() -> None:
 
 @pytest.mark.parametrize("sign", ["", " ", "\n\n", "...", None])
 @pytest.mark.parametrize("said", ["", "We went home."])
-def test_a_writer_who_sends_nothing_to_say_is_not_waited_for(sign: str | None, said: str) -> None:
+def test_a_writer_who_sends_no_words_is_not_waited_for(sign: str | None, said: str) -> None:
     async def test() -> None:
         text = arriving()
         text.write(said)

@@ -1,4 +1,4 @@
-"""What a client writes is words, also where it looks like one of the model's own marks."""
+"""Text of a client is never read as one of the model's special tokens."""
 
 from __future__ import annotations
 

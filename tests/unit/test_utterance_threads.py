@@ -1,4 +1,4 @@
-"""Lanes: a step ends with the first that is done, whoever waits gets the free thread, and nobody's work is lost."""
+"""Parallel utterances: a step ends with the first that is done, waiting ones get the free thread, and no work is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads of a value that pydantic refuses: every mistake of a file, the first few of a request."""
+"""Messages for values that pydantic refuses: every error of a file, the first few of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an update replaces: Ray Serve keeps the replicas of a deployment whose version stays the same."""
+"""What an update replaces: Ray Serve keeps the replicas of a deployment whose version does not change."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptio
 from deployments.engines.vibevoice.text import ScriptPrompts
 from deployments.errors import MotetError
 from tests.unit.cloning_engine_properties import PIECES, CloningEngineProperties, clip, joining_one_by_one
-from tests.unit.forced_path import Path as ForcedPath
+from tests.unit.forced_path import ForcedPath
 from tests.unit.speech_engine_properties import Int8Properties, good, joined, speak, write_golden
 from tests.unit.vibevoice_models import AUDIO, BEGIN, END, MARKS, model, write_tiny
 

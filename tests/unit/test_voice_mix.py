@@ -1,4 +1,4 @@
-"""How a voice or a mixture of voices is read."""
+"""Parsing of a voice or a mixture of voices."""
 
 from __future__ import annotations
 

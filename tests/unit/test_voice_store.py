@@ -1,4 +1,4 @@
-"""Voices of the client's own: kept by content, for their owner only, in bounds, and spoken like."""
+"""The client's own voices: stored by content, for their owner only, within limits, and used for speech."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from deployments.engines.protocols import SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk
 from serve_app.edge.security import SecuritySettings
-from serve_app.gateway.routes.voices import EVERYONE
+from serve_app.gateway.service import EVERYONE
 from serve_app.gateway.settings import LimitSettings, VoiceSettings
-from serve_app.gateway.voice_store import SAMPLE_RATE, VoiceStore, is_id
+from serve_app.gateway.voice_store import SAMPLE_RATE, VoiceStore
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench
 
@@ -66,7 +66,7 @@ def store(tmp_path: Path) -> VoiceStore:
 
 def test_a_clip_is_kept_by_its_content(store: VoiceStore) -> None:
     voice = store.add("me", clip(), "Ada", CONSENT, "Ah.")
-    assert is_id(voice.id)
+    assert store.is_id(voice.id)
     assert store.get("me", voice.id).consent == CONSENT
     assert (voice.created_at, voice.seconds) == (1000, 2.0)
     reference = store.reference("me", voice.id)

@@ -1,4 +1,4 @@
-"""The Whisper engine: the shared properties, and what is its own."""
+"""The Whisper engine: the shared properties, and its own."""
 
 from __future__ import annotations
 

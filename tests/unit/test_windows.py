@@ -1,4 +1,4 @@
-"""Windows cover the recording exactly and are cut where it is quiet."""
+"""Windows cover the recording exactly and are cut at quiet places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound survives the way between deployments, to 16 bits, and is not changed by a second way."""
+"""Audio between deployments keeps 16 bits, and a second transfer changes nothing."""
 
 from __future__ import annotations
 

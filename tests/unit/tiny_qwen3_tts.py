@@ -1,4 +1,4 @@
-"""A Qwen3-TTS of random weights, small and laid out on disk as mlx-audio's loader expects: for tests and benchmarks."""
+"""A small Qwen3-TTS with random weights in mlx-audio's layout, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ MODEL: dict[str, Any] = {
 }
 DECODER: dict[str, Any] = {
     "latent_dim": 16,
-    # The loader tells a convolution's layout by its shape: one tap needs more than 64 channels to be told right.
+    # The loader tells a convolution's layout from its shape: a kernel of one tap needs more than 64 channels.
     "codebook_dim": 144,
     "codebook_size": CODES,
     "semantic_codebook_size": CODES,
@@ -73,7 +73,7 @@ CODEC: dict[str, Any] = {"decoder_config": DECODER, "decode_upsample_rate": 48}
 
 
 def write(folder: Path) -> Path:
-    """The folder, filled. The same weights every time."""
+    """Fills the folder with the same weights every time."""
     from mlx_audio.tts.models.qwen3_tts.config import ModelConfig, Qwen3TTSTokenizerConfig
     from mlx_audio.tts.models.qwen3_tts.qwen3_tts import Model
     from mlx_audio.tts.models.qwen3_tts.speech_tokenizer import Qwen3TTSSpeechTokenizer
@@ -96,7 +96,7 @@ def _save(folder: Path, model: Any, config: dict[str, Any], scale: float) -> Non
 
 
 def _drawn(name: str, array: Any, scale: float) -> Any:
-    """Norms keep their ones and biases their zeros; everything else is drawn."""
+    """Norms keep their ones and biases their zeros; all other weights are random."""
     return array if array.ndim < 2 else scale * mx.random.normal(array.shape)
 
 

@@ -1,4 +1,4 @@
-"""A SAM-Audio of random weights, small and laid out on disk as mlx-audio's loader expects, with its T5: for tests."""
+"""A small SAM-Audio with random weights and its T5 in mlx-audio's layout, for tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ T5: dict[str, Any] = {
 
 
 def write(folder: Path) -> Path:
-    """The folder, filled. The same weights every time."""
+    """Fills the folder with the same weights every time."""
     from mlx_audio.sts.models.sam_audio import SAMAudio, SAMAudioConfig
     from mlx_audio.sts.models.sam_audio.text_encoder import T5Config, T5Encoder
 

@@ -23,7 +23,7 @@ MARKS = (
     "<|vision_end|>",
     "<|vision_pad|>",
 )
-"""From 256 on, as the published vocabulary has them: the last five are the model's own."""
+"""Special tokens from 256 on, in the order of the published vocabulary."""
 
 
 def config(**text: Any) -> Any:
@@ -53,7 +53,7 @@ def config(**text: Any) -> Any:
 
 
 def model(seed: int) -> Any:
-    """With layer scales that training would have given, so that every path matters."""
+    """With random layer scales, so that every path matters."""
     torch.manual_seed(seed)
     made = VibeVoiceForConditionalGeneration(config()).eval()
     random = torch.Generator().manual_seed(seed)
@@ -84,7 +84,7 @@ def write_tiny(folder: Path, seed: int = 38) -> Path:
 
 
 def tokenizer() -> Tokenizer:
-    """Every byte is a token, and so is every mark."""
+    """Every byte is a token, and so is every special token."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     made.pre_tokenizer = pre_tokenizers.Sequence(

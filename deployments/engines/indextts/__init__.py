@@ -1,5 +1,5 @@
-"""IndexTTS-2.5: a voice-cloning language-model voice with emotions, many streams as one batch.
+"""IndexTTS-2.5: a voice-cloning language model with emotions, many streams as one batch.
 
-What treats a piece of text or a clip as a whole is the package `indextts25-inference`. Its licence is the model's own, so it
-is an extra that nothing else needs.
+The networks that process a whole piece of text or a whole clip are those of the package `indextts25-inference`. Its licence
+is the model's own, so the package is an extra that nothing else needs.
 """

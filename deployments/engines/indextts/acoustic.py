@@ -1,7 +1,7 @@
 """From codes to samples, several pieces of text together: features, mel frames by flow matching, and the vocoder.
 
-All networks are the package's; rows of different lengths share a batch (`ragged.py`). The work goes in steps of a bounded
-size: a few of the solver's steps of some rows, each row at its own time, and the vocoder over a stretch of others.
+All networks are the package's; rows of different lengths share a batch (`ragged.py`). A step does a bounded amount of work:
+some solver steps of some rows, each row at its own time, and the vocoder over a part of others.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from deployments.engines.protocols import Samples
 from deployments.engines.speech import SILENCE
 
 VOCODED = 4
-"""A frame is as much work for the vocoder as so many are for one of the solver's steps."""
+"""The vocoder's work for one frame, in frames of one solver step."""
 FILTERED = 6
-"""Samples on each side that the filters around an activation of the vocoder look at."""
+"""Samples on each side that the filters of the vocoder's activations cover."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcousticInput:
-    """One piece's codes (n,) and what they are heard with.
+    """One piece's codes (n,) and what they are synthesised with.
 
-    `condition` (frames, channels), `mel` (mels, frames) and `style` (192,) are the clip's; `noise` (mels, frames) is what the
-    piece's own frames, `frames_of(n, duration)` of them, are made of.
+    `condition` (frames, channels), `mel` (mels, frames) and `style` (192,) belong to the clip. `noise` (mels, frames) is the
+    start of the piece's own frames, `frames_of(n, duration)` of them.
     """
 
     codes: Tensor
@@ -42,9 +42,8 @@ class AcousticInput:
 
 @dataclass(eq=False, slots=True)
 class PieceSynthesis:
-    """One piece on its way to sound. `condition` (frames, channels) is what the clip and then the piece say; `mel` (mels,
-    frames) are the piece's own frames, noise that `solved` of the solver's steps have moved; `vocoded` of them have become
-    samples."""
+    """The state of one piece's synthesis. `condition` (frames, channels) is that of the clip, then of the piece. `mel` (mels,
+    frames) are the piece's own frames: noise after `solved` solver steps. `vocoded` of them have become samples."""
 
     spoken: AcousticInput
     condition: Tensor
@@ -59,13 +58,13 @@ class PieceSynthesis:
 
 
 def frames_of(codes: int, duration: float) -> int:
-    """Mel frames that so many codes last; `duration` 2 is twice as slow as the voice's own pace."""
+    """Mel frames of this many codes; `duration` 2 is half the voice's own pace."""
     return int(FEATURES_PER_CODE * codes * FRAMES_PER_FEATURE * duration)
 
 
 class AcousticNetworks:
-    """The networks behind the language model. `steps` is how many the solver takes; `guidance` is how much further it goes
-    from what it would make without a voice and a text."""
+    """The networks after the language model. The solver takes `steps` steps. `guidance` is the weight of classifier-free
+    guidance (https://arxiv.org/abs/2207.12598)."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class AcousticNetworks:
         self._reach = reach_of(config.vocoder)
 
     def begin(self, rows: Sequence[AcousticInput]) -> list[PieceSynthesis]:
-        """Pieces whose sound `advance` makes."""
+        """Starts the synthesis of pieces, which `advance` continues."""
         lengths = [len(row.codes) for row in rows]
         with ragged(self._codec, lengths, self._codec_fills):
             features = self._codec.decode(padded([row.codes for row in rows]))
@@ -109,15 +108,17 @@ class AcousticNetworks:
         ]
 
     def stretched(self, features: Tensor, frames: int) -> Tensor:
-        """(frames, channels) of features (n, 1024). Its normalisation looks at a whole row, so rows do not share a batch."""
+        """Features (n, 1024) to (frames, channels). The regulator normalises over the whole row, so rows do not share a
+        batch."""
         stretched: Tensor = self.regulator(features[None], ylens=torch.tensor([frames]))[0]
         return stretched
 
     def advance(self, rows: Sequence[PieceSynthesis], most_frames: int) -> list[Samples]:
-        """The next mono float32 samples (n,) of each, at the model's rate: none for those that take more steps.
+        """The next mono float32 samples (n,) of each piece, at the model's sample rate; none for a piece that needs more
+        steps.
 
-        The first rows come first. The solver's steps go over `most_frames` frames in all, those of clips and of padding
-        included, and over one row's if that has more; the vocoder does as much work once more.
+        The first pieces come first. The solver's work is at most `most_frames` frames in all, with the clips' frames and
+        padding, or one piece if that has more; the vocoder does as much work again.
         """
         self._solve(rows, most_frames)
         ready = [row for row in rows if row.solved == len(self._times) - 1 and not row.finished]
@@ -137,7 +138,7 @@ class AcousticNetworks:
             left -= steps * work
 
     def _euler(self, rows: Sequence[PieceSynthesis], steps: int) -> None:
-        """So many steps from noise to the pieces' own frames, the clip's held before them."""
+        """Takes Euler steps from noise to the pieces' own frames; the clip's frames before them are given."""
         lengths = [len(row.condition) for row in rows]
         starts = [row.spoken.mel.shape[-1] for row in rows]
         said = padded([row.condition for row in rows])
@@ -157,7 +158,7 @@ class AcousticNetworks:
             row.mel, row.solved = frames[:, start:end].clone(), row.solved + steps
 
     def _flow(self, said: Tensor, prompt: Tensor, style: Tensor, lengths: Sequence[int]) -> Any:
-        """How x (batch, mels, frames) moves at times (batch,): with the voice and the text, and away from without both."""
+        """The velocity of x (batch, mels, frames) at times (batch,), guided by the voice and the text."""
         without = [torch.cat([given, torch.zeros_like(given)]) for given in (prompt, style, said)]
         ends = torch.tensor([*lengths, *lengths])
 
@@ -170,7 +171,8 @@ class AcousticNetworks:
         return flow
 
     def _vocode(self, rows: Sequence[PieceSynthesis], most_frames: int) -> list[Samples]:
-        """The next samples of the first rows: each a stretch of frames, heard with as many around it as its sound reaches."""
+        """The next samples of the first rows. Each is a part of the frames, with the frames around it that its samples depend
+        on."""
         stretch = max(most_frames - 2 * self._reach, self._reach)
         stops = [min(row.vocoded + stretch, row.mel.shape[-1]) for row in rows]
         windows = [
@@ -186,7 +188,7 @@ class AcousticNetworks:
         return sounds
 
     def _sounds(self, mels: Sequence[Tensor]) -> list[Samples]:
-        """The samples of mel frames (mels, n_i)."""
+        """Mel frames (mels, n_i) to samples."""
         if not mels:
             return []
         batch = padded([mel.t() for mel in mels]).transpose(1, 2).contiguous()
@@ -196,13 +198,13 @@ class AcousticNetworks:
 
 
 def _leading(lengths: Sequence[int], most: int) -> int:
-    """How many rows from the first on are at most so long as a padded batch; one at least, if there is any."""
+    """How many of the first rows fit in a padded batch of `most` frames; at least one, if there is any."""
     counts = range(1, len(lengths) + 1)
     return max((count for count in counts if count == 1 or count * max(lengths[:count]) <= most), default=0)
 
 
 def reach_of(vocoder: Section) -> int:
-    """Mel frames on each side of a sample that are heard in it, and a few more."""
+    """Mel frames on each side that a sample depends on, with a margin."""
     reach, rate = 3.0, 1
     for factor, kernel in zip(vocoder["upsample_rates"], vocoder["upsample_kernel_sizes"], strict=True):
         reach += kernel / factor / rate
@@ -212,5 +214,5 @@ def reach_of(vocoder: Section) -> int:
 
 
 def _reach_of_block(kernel: int, dilations: Sequence[int]) -> int:
-    """In samples: for each dilation two convolutions, one without, and an activation before either."""
+    """In samples: for each dilation a dilated convolution, a plain one, and an activation before each."""
     return sum((kernel - 1) // 2 * (dilation + 1) + 2 * FILTERED for dilation in dilations)

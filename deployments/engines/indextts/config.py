@@ -1,5 +1,5 @@
-"""The shape of an IndexTTS-2.5 model, as its `config.json` gives it: the published `config.yaml` as JSON, with the shapes of
-the vocoder and of the network that hears clips beside it."""
+"""The configuration of an IndexTTS-2.5 model, from its `config.json`: the published `config.yaml` as JSON, with sections for
+the vocoder and for the network that encodes clips."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from deployments.engines.lm.checkpoint import shape_of
 
 FRAMES_PER_FEATURE = 1.72
-"""Mel frames of 256 samples at 22,050 Hz in a fiftieth of a second, as the model was trained."""
+"""Mel frames (256 samples at 22,050 Hz) for each feature of a fiftieth of a second, as in the training."""
 FEATURES_PER_CODE = 2
 CODES_PER_SECOND = 25.0
 
@@ -32,12 +32,12 @@ VOCODER: Section = {
     "use_bias_at_final": False,
     "use_tanh_at_final": False,
 }
-"""BigVGAN v2, 22 kHz, 80 bands, 256 samples a frame."""
+"""BigVGAN v2, 22 kHz, 80 bands, 256 samples for each frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexDecoderConfig:
-    """The language model over codes. `number_mel_codes` counts the two that begin and end a text."""
+    """The language model over codes. `number_mel_codes` includes the begin and end codes."""
 
     layers: int = 24
     model_dim: int = 1280
@@ -52,7 +52,7 @@ class IndexDecoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class IndexConfig:
-    """The whole model. The sections are those that the package's own modules take."""
+    """The whole configuration. The sections are those of the package's modules."""
 
     decoder: IndexDecoderConfig
     gpt: Section
@@ -64,7 +64,7 @@ class IndexConfig:
 
     @property
     def sample_rate(self) -> int:
-        """Of the sound, in Hz."""
+        """The sample rate of the audio, in Hz."""
         return int(self.s2mel["preprocess_params"]["sr"])
 
     @property
@@ -74,7 +74,7 @@ class IndexConfig:
 
     @property
     def mels(self) -> int:
-        """Bands of a mel frame."""
+        """Bands of the mel spectrogram."""
         return int(self.s2mel["preprocess_params"]["spect_params"]["n_mels"])
 
 
@@ -93,7 +93,7 @@ def read(folder: Path) -> IndexConfig:
 
 
 def as_attributes(section: Any) -> Any:
-    """A section whose keys are read as attributes, all the way down."""
+    """A section with its keys as attributes, recursively."""
     if isinstance(section, Mapping):
         return SimpleNamespace(**{name: as_attributes(value) for name, value in section.items()})
     return section

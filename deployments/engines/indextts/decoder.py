@@ -1,7 +1,7 @@
-"""IndexTTS's language model: a prompt of embeddings in, codes of sound out, for many streams at once.
+"""IndexTTS's language model: prompt embeddings to acoustic codes, for many streams at once.
 
-It is a GPT-2 whose positions are learned, one table for text and one for codes, and come with the embeddings. The state of a
-stream is its slot in the cache and the codes it has said; everything here is weights.
+It is a GPT-2 with learned positions, one table for text and one for codes, which are added to the embeddings. The state of a
+stream is its slot in the cache and its codes so far; this module has only weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from deployments.engines.lm.transformer import prefill, stack, step
 BLOCK_POSITIONS = 64
 
 FILLER = 1
-"""What stands for the prompt where the package counts repetitions. It is also a code, which so counts as said."""
+"""The code that stands for the prompt where the package counts repetitions. It is a real code, which so counts as
+repeated."""
 
 
 class IndexLayerNorm(nn.Module):
@@ -47,7 +48,7 @@ class IndexBlock(nn.Module):
         self.heads = heads
 
         def projection(name: str) -> nn.Module:
-            # GPT-2 keeps its weights as (inputs, outputs).
+            # GPT-2 stores its weights as (inputs, outputs).
             return linear(weights[f"{prefix}.{name}.weight"].t(), weights[f"{prefix}.{name}.bias"], precision)
 
         self.attention_norm = IndexLayerNorm(weights, f"{prefix}.ln_1")
@@ -62,7 +63,7 @@ class IndexBlock(nn.Module):
         return query, key, value
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention: (n, dim) of `x` and of the attended values (n, dim)."""
+        """The rest of the layer: (n, dim) from `x` and the attended values (n, dim)."""
         x = x + self.out(attended)
         added: Tensor = self.feed_forward(self.feed_forward_norm(x))
         return x + added
@@ -86,7 +87,7 @@ class IndexDecoder(nn.Module):
         self.head = linear(weights["mel_head.weight"], bias, precision)
 
     def new_cache(self, slots: int, capacity: int) -> KvCache:
-        """Room for `slots` streams of `capacity` positions at least."""
+        """A cache of `slots` rows of at least `capacity` positions."""
         config, device = self.config, self.codes.device
         return KvCache(
             layers=config.layers,
@@ -99,19 +100,19 @@ class IndexDecoder(nn.Module):
         )
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
-        """Reads the next parts (n_i, dim) of prompts; gives the logits (streams, codes) that follow."""
+        """Prefills the next parts (n_i, dim) of prompts; gives the logits (streams, codes) after them."""
         lengths = [len(prompt) for prompt in prompts]
         return self._logits(prefill(stack(self.blocks), torch.cat(list(prompts)), lengths, slots, cache))
 
     def begun(self, prompt: Tensor) -> Tensor:
-        """A prompt (n, dim) with the code behind it that begins."""
+        """The prompt (n, dim) with the begin code after it."""
         return torch.cat([prompt, (self.codes[self.config.start_mel_token] + self.places[0])[None]])
 
     def logits(self, codes: Tensor, said: Tensor, positions: Tensor, cache: KvCache) -> Tensor:
-        """(batch, codes) after one more code of the first rows of the cache.
+        """The logits (batch, codes) after one more code of the cache's first rows.
 
-        `codes`, `said` and `positions` are (batch,) int64: the code, which of its text's it is (from 1), and where in the
-        cache it goes.
+        `codes`, `said` and `positions` are (batch,) int64: the code, its number in the piece (from 1), and its position in
+        the cache.
         """
         x = self.codes[codes] + self.places[said]
         length = _whole_blocks(int(positions.max()) + 1)
@@ -122,20 +123,21 @@ class IndexDecoder(nn.Module):
         return logits
 
     def nothing_said(self) -> Tensor:
-        """(codes,) boolean: the codes that count as said when a text begins."""
+        """(codes,) boolean: the codes that count as repeated at the start of a piece."""
         said = torch.zeros(self.config.number_mel_codes, dtype=torch.bool, device=self.codes.device)
         said[[FILLER, self.config.start_mel_token]] = True
         return said
 
 
 def _whole_blocks(length: int) -> int:
-    """As many positions or a few more: attention adds in another order at the end of a block that is not whole, and a row's
-    sum must not depend on how long its neighbours are."""
+    """Rounds up to whole blocks: attention adds in another order in a partial block, and a row's sum must not depend on the
+    length of the other rows."""
     return -(-length // BLOCK_POSITIONS) * BLOCK_POSITIONS
 
 
 def penalized(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
-    """(batch, codes) logits that are less likely where `said` (batch, codes): divided by the penalty, below 0 multiplied."""
+    """The repetition penalty of CTRL (https://arxiv.org/abs/1909.05858): logits (batch, codes) where `said` is true are
+    divided by the penalty, negative ones multiplied."""
     if penalty == 1:
         return logits
     return torch.where(said, torch.where(logits < 0, logits * penalty, logits / penalty), logits)

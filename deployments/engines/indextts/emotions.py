@@ -1,4 +1,4 @@
-"""How a voice feels: eight emotions with a strength each, written in words, mixed into the clip's own."""
+"""The emotion of a voice: eight emotions with a strength each, parsed from words, and mixed with the clip's own emotion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 NAMES = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
 USUAL = 0.6
 MOST = 0.8
-"""All strengths together: what is left of 1 is the clip's own emotion, without which a voice is not itself any more."""
+"""The most of all strengths together. The rest up to 1 is the clip's own emotion; with less of it the voice is no longer
+recognisable."""
 
 _PART = re.compile(
     rf"""(?P<negation> \b(?:no|not|never|nor|neither|without|avoid)\b | n['’]t\b )
@@ -23,10 +24,10 @@ _PART = re.compile(
 
 
 def parse(text: str) -> tuple[float, ...] | None:
-    """The strengths of `NAMES` in such words as "sad 0.4, calm 0.2", or None where none is named.
+    """The strengths of `NAMES` from words such as "sad 0.4, calm 0.2", or None if no emotion is named.
 
-    An emotion without a number has 0.6, one that is negated or below 0 has none, and the last mention of one counts.
-    Strengths that come to more than 0.8 are scaled down to it together. All other words are passed over.
+    An emotion without a number has 0.6; a negated one, or one below 0, has 0; the last mention of an emotion counts.
+    Strengths that sum to more than 0.8 are scaled down to 0.8. All other words are ignored.
     """
     found, negated = dict[str, float](), False
     for part in _PART.finditer(text):
@@ -40,7 +41,6 @@ def parse(text: str) -> tuple[float, ...] | None:
 
 
 def _strength(part: re.Match[str]) -> float:
-    """Of an emotion that was named, from 0 to 1."""
     if part["strength"] is None:
         return USUAL
     number = float(part["strength"].replace(",", ".").replace("−", "-"))
@@ -48,14 +48,15 @@ def _strength(part: re.Match[str]) -> float:
 
 
 class EmotionTable:
-    """The model's examples of each emotion: of several speakers, with the speaker's style."""
+    """The model's examples of each emotion, of several speakers, with each speaker's style."""
 
     def __init__(self, emotions: Tensor, speakers: Tensor, counts: Sequence[int]) -> None:
-        """`emotions` (n, dim) and `speakers` (n, 192): `counts` of the first emotion, of the second, and so on."""
+        """`emotions` (n, dim) and `speakers` (n, 192): the first `counts[0]` rows belong to the first emotion, and so on."""
         self._examples = list(zip(emotions.split(list(counts)), speakers.split(list(counts)), strict=True))
 
     def mixed(self, own: Tensor, style: Tensor, strengths: Sequence[float]) -> Tensor:
-        """(dim,) the clip's `own` emotion with others', each as the example whose speaker is most like the clip's."""
+        """(dim,): the clip's `own` emotion mixed with others. Each emotion's example is that of the speaker nearest to the
+        clip's."""
         nearest = [
             emotions[F.cosine_similarity(style[None], speakers, dim=1).argmax()]
             for emotions, speakers in self._examples

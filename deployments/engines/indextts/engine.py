@@ -1,8 +1,9 @@
-"""The IndexTTS engine: a step brings a few more codes of every piece of text, and some of the sound of those that have all.
+"""The IndexTTS engine: a step draws some codes of every piece of text, and synthesises some audio of the pieces with all
+codes.
 
-Prompts are read together, codes are drawn for all rows as one batch, and pieces that have ended become sound together. The
-network that makes mel frames looks at a whole piece many times, so a step does a bounded part of that work: those who draw
-codes are never behind all the others' sound.
+Prompts are prefilled together, codes are drawn for all rows as one batch, and pieces that have ended are synthesised
+together. The solver for mel frames processes a whole piece many times, so a step does a bounded part of that work: pieces
+that draw codes do not wait for all the others' audio.
 """
 
 from __future__ import annotations
@@ -43,44 +44,46 @@ from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, Sp
 from deployments.engines.speech import SILENCE
 
 PROMPT_BESIDES_TEXT = 6
-"""Positions: the voice and two empty ones, the marks before and behind the text, and the code that begins."""
+"""Positions: the voice and two empty ones, the tokens before and after the text, and the begin code."""
 SLOWEST, FASTEST = 0.5, 1.28
-"""Beyond these speeds the model's own pace does not follow."""
+"""The range of speeds that the model's duration control follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexOptions(LanguageVoiceOptions, KernelOptions):
     """`engine_options` of an IndexTTS model."""
 
-    precision: Annotated[Precision, "Of the language model's products, at least; int8 is for CPUs."] = "float32"
+    precision: Annotated[Precision, "The least precision of the language model's products; int8 is for CPUs."] = (
+        "float32"
+    )
     slots: Annotated[int, Bounds(least=1, most=64), "Utterances that may be open at once."] = 8
-    language: Annotated[Literal["en", "zh", "es", "ar"], "Of voices whose name gives none."] = "en"
+    language: Annotated[Literal["en", "zh", "es", "ar"], "The language of voices whose name gives none."] = "en"
     emotion: Annotated[str, 'Where a request has no instructions, such as "calm 0.3".'] = ""
     chunk_codes: Annotated[int, Bounds(least=1, most=100), "Codes of 40 ms that a step draws for each utterance."] = 12
-    most_codes: Annotated[int, Bounds(least=1, most=1500), "Of one piece of text: 30 s."] = 750
+    most_codes: Annotated[int, Bounds(least=1, most=1500), "The most codes of one piece of text: 30 s."] = 750
     temperature: Annotated[float, Bounds(least=0, most=2)] = 0.8
     top_p: Annotated[float, Bounds(above=0, most=1)] = 0.8
     top_k: Annotated[int, Bounds(least=0)] = 30
     repetition_penalty: Annotated[float, Bounds(least=1)] = 10.0
     solver_steps: Annotated[
-        int, Bounds(least=1, most=100), "From noise to mel frames; fewer are faster and rougher."
+        int, Bounds(least=1, most=100), "Solver steps from noise to mel frames; fewer are faster and less accurate."
     ] = 25
     step_frames: Annotated[
-        int, Bounds(least=512), "Mel frames of all pieces and clips in one step of the networks of sound."
+        int, Bounds(least=512), "Mel frames of all pieces and clips in one step of the synthesis."
     ] = 1536
-    guidance: Annotated[float, Bounds(least=0, most=3), "How much the voice and the text are exaggerated."] = 0.7
+    guidance: Annotated[float, Bounds(least=0, most=3), "Weight of the guidance towards the voice and the text."] = 0.7
     pause_ms: Annotated[int, Bounds(least=0, most=2000), "Silence before each piece of a text but the first."] = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.emotion.strip() and emotions.parse(self.emotion) is None:
-            raise ValueError(f"emotion: it names none of {', '.join(emotions.NAMES)}")
+            raise ValueError(f"emotion: it must name one of {', '.join(emotions.NAMES)}")
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class IndexPiece(PieceState):
-    """One piece of text on its way to sound. `draws` are its random numbers, `said` (codes,) tells which codes count as
-    repeated. It has `ended` when its last code is known, and then becomes `sounding`."""
+    """The state of one piece of text. `draws` are its random numbers; `said` (codes,) marks the codes that count as repeated.
+    `ended` is True once its last code is known; `synthesis` is then its synthesis."""
 
     voice: IndexVoice
     draws: NDArray[np.float32]
@@ -90,7 +93,7 @@ class IndexPiece(PieceState):
     pause: int
     codes: list[int] = field(default_factory=list)
     ended: bool = False
-    sounding: PieceSynthesis | None = None
+    synthesis: PieceSynthesis | None = None
 
 
 IndexUtterance = LanguageUtterance[IndexVoice, IndexPiece]
@@ -98,7 +101,7 @@ IndexUtterance = LanguageUtterance[IndexVoice, IndexPiece]
 
 @dataclass(frozen=True, slots=True)
 class IndexNetworks:
-    """Every network of a model, and what it knows of emotions. `front` makes prompts."""
+    """All networks of a model, and its emotion examples. `front` builds prompts."""
 
     config: IndexConfig
     decoder: IndexDecoder
@@ -108,7 +111,7 @@ class IndexNetworks:
 
 
 class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
-    """Speaks with the voices of the folder, and like any clip where the folder has the networks that hear one."""
+    """Speaks with the voices of the folder, and clones any clip if the folder has the networks that encode clips."""
 
     def __init__(self, folder: Path, networks: IndexNetworks, options: IndexOptions, device: str) -> None:
         config = networks.config
@@ -116,8 +119,8 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         super().__init__(device, options, rate=CODES_PER_SECOND, most=most)
         self.networks, self.options = networks, options
         self._reader = IndexTextReader(folder, config.decoder.max_text_tokens)
-        self._ear = ClipEncoder(folder, config, device)
-        self._clips = ClipVoices(folder, self._listen, rate=config.sample_rate, most=options.voices_kept)
+        self._clip_encoder = ClipEncoder(folder, config, device)
+        self._clips = ClipVoices(folder, self._encode, rate=config.sample_rate, most=options.voices_kept)
         files = (folder / "voices").glob("*.safetensors")
         self._prepared = {file.stem: self._voice(prepared(file, device)) for file in files}
         self._sampling = Sampling(options.temperature, options.top_p, options.top_k)
@@ -126,7 +129,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
 
     @property
     def traits(self) -> SpeechTraits:
-        """22.05 kHz; each voice in the default language, and with its name `<voice>.<language>`."""
+        """22.05 kHz. Each voice is listed in the default language, and as `<voice>.<language>` for each language."""
         voices = tagged_voices(self._names, LANGUAGES, self.options.language)
         return SpeechTraits(
             self.networks.config.sample_rate,
@@ -134,12 +137,12 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             voices[0].id if voices else "",
             SLOWEST,
             FASTEST,
-            clones=self._ear.here,
+            clones=self._clip_encoder.available,
             instruction_words=emotions.NAMES,
         )
 
     def voice_of(self, request: SpeechRequest) -> tuple[IndexVoice, str]:
-        """The request's clip in the default language, or a voice of the folder; with the emotion that is asked for."""
+        """The request's clip in the default language, or a voice of the folder, with the requested emotion."""
         voice, language = self._voice_and_language(request)
         strengths = emotions.parse(request.instructions) or emotions.parse(self.options.emotion)
         if strengths is None:
@@ -154,28 +157,28 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
 
     @property
     def _names(self) -> list[str]:
-        """The voices of the folder: clips, where they can be heard, and what was heard before."""
-        return sorted({*self._prepared, *(self._clips.names if self._ear.here else ())})
+        """The voices of the folder: encoded ones, and clips if they can be encoded."""
+        return sorted({*self._prepared, *(self._clips.names if self._clip_encoder.available else ())})
 
     def _named(self, name: str) -> IndexVoice:
         return self._prepared[name] if name in self._prepared else self._clips.of_name(name)
 
-    def _listen(self, clip: Samples, rate: int) -> IndexVoice:
-        return self._voice(self._ear.hear(clip, rate))
+    def _encode(self, clip: Samples, rate: int) -> IndexVoice:
+        return self._voice(self._clip_encoder.encode(clip, rate))
 
-    def _voice(self, heard: ClipFeatures) -> IndexVoice:
-        return voice_of(heard, self.networks.front, self.networks.sound)
+    def _voice(self, features: ClipFeatures) -> IndexVoice:
+        return voice_of(features, self.networks.front, self.networks.sound)
 
     def first_cost(self, request: SpeechRequest) -> float:
-        """Characters: texts as long as each other end together, and share the batches in which they become sound."""
+        """Characters: pieces of equal length end together, and then share the batches of the synthesis."""
         return float(len(request.pieces[0]))
 
     def cost(self, utterance: IndexUtterance) -> float:
-        """Characters of the piece that is said now."""
+        """Characters of the current piece."""
         return float(len(utterance.text))
 
     def begin(self, utterance: IndexUtterance) -> IndexPiece:
-        """Tokenises the text and draws its random numbers."""
+        """Tokenizes the text and draws its random numbers."""
         request, place = utterance.request, utterance.place
         tokens = self._reader.encode(utterance.text, utterance.language)
         prompt = self._prompt(tokens, utterance.voice, self._reader.language(utterance.language))
@@ -192,7 +195,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         )
 
     def _prompt(self, tokens: Sequence[int], voice: IndexVoice, language: int) -> Tensor:
-        """(n, dim): who speaks and how, nothing twice, and the text."""
+        """The prompt (n, dim): speaker and emotion, two empty positions, and the text."""
         front = self.networks.front
         manner = front.spk_emb_proj(voice.style)[None] + voice.emotion
         conditions = torch.cat([manner, manner.new_zeros(2, manner.shape[1])])
@@ -202,7 +205,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         return self.networks.decoder.begun(prompt)
 
     def read(self, pieces: Sequence[IndexPiece], counts: Sequence[int]) -> None:
-        """Reads the prompts, and draws the first codes of those that are at their end."""
+        """Prefills the prompts, and draws the first code of those that are complete."""
         slots = [piece.slot for piece in pieces]
         logits = self.networks.decoder.prefill(next_parts(pieces, counts), slots, self.cache)
         ends = [number for number, piece in enumerate(pieces) if piece.unread == counts[number]]
@@ -210,7 +213,6 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             self._choose([pieces[number] for number in ends], logits[ends])
 
     def _choose(self, pieces: Sequence[IndexPiece], logits: Tensor) -> None:
-        """Gives each piece its next code, or its end."""
         said = torch.stack([piece.said for piece in pieces])
         draws = torch.tensor([piece.draws[len(piece.codes)] for piece in pieces])
         logits = penalized(logits, said, self.options.repetition_penalty)
@@ -222,29 +224,28 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
                 piece.ended = piece.guard.token(code)
 
     def advance(self, pieces: Sequence[IndexPiece]) -> list[Samples]:
-        """More codes of those that have not ended, and the next sound of those whose turn it is."""
+        """More codes of the pieces that have not ended, and the next audio of the others."""
         for _ in range(self.options.chunk_codes):
             if rows := [piece for piece in pieces if not piece.ended]:
                 self._draw(rows)
-        self._begin_sound([piece for piece in pieces if piece.ended and piece.codes and piece.sounding is None])
-        soundings = [piece.sounding for piece in pieces if piece.sounding is not None]
-        sounds = iter(self.networks.sound.advance(soundings, self.options.step_frames))
-        return [self._heard(piece, next(sounds) if piece.sounding else SILENCE) for piece in pieces]
+        self._begin_sound([piece for piece in pieces if piece.ended and piece.codes and piece.synthesis is None])
+        syntheses = [piece.synthesis for piece in pieces if piece.synthesis is not None]
+        sounds = iter(self.networks.sound.advance(syntheses, self.options.step_frames))
+        return [self._heard(piece, next(sounds) if piece.synthesis else SILENCE) for piece in pieces]
 
     def _begin_sound(self, pieces: Sequence[IndexPiece]) -> None:
         if pieces:
-            soundings = self.networks.sound.begin([self._spoken(piece) for piece in pieces])
-            for piece, sounding in zip(pieces, soundings, strict=True):
-                piece.sounding = sounding
+            syntheses = self.networks.sound.begin([self._spoken(piece) for piece in pieces])
+            for piece, synthesis in zip(pieces, syntheses, strict=True):
+                piece.synthesis = synthesis
 
     def _heard(self, piece: IndexPiece, samples: Samples) -> Samples:
-        """With the pause before the first of them."""
-        piece.spoken = piece.ended and (piece.sounding is None or piece.sounding.finished)
+        """The samples, with the pause before the first of them."""
+        piece.spoken = piece.ended and (piece.synthesis is None or piece.synthesis.finished)
         pause, piece.pause = (piece.pause, 0) if len(samples) else (0, piece.pause)
         return np.concatenate([np.zeros(pause, np.float32), samples])
 
     def _draw(self, rows: Sequence[IndexPiece]) -> None:
-        """One more code for each."""
         self.cache.arrange([piece.slot for piece in rows])
         codes = torch.tensor([piece.codes[-1] for piece in rows])
         said = torch.tensor([len(piece.codes) for piece in rows])
@@ -280,7 +281,7 @@ def networks_of(folder: Path, options: IndexOptions, device: str) -> IndexNetwor
 
 
 def sound_of(folder: Path, config: IndexConfig, options: IndexOptions, device: str) -> AcousticNetworks:
-    """The networks behind the language model."""
+    """The networks after the language model."""
     regulator, estimator = package_networks.mel_networks_of(
         config, package_networks.weights_of(folder, "s2mel", device)
     )

@@ -1,7 +1,7 @@
-"""The package's own modules with a folder's weights. Nothing here is imported before a model is loaded.
+"""The package's modules with a folder's weights. The package is imported when a model is loaded.
 
-Weights are the package's state dicts under the names that its modules give them, as safetensors; a weight that training kept
-as direction and length (`weight_v`, `weight_g`) is put together.
+Weights are the package's state dicts as safetensors, with the names of its modules; weight normalisation (`weight_v`,
+`weight_g`) is folded.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from deployments.errors import fail
 
 STYLE_SIZE = 192
 HEARD_LAYERS = 17
-"""Layers of w2v-BERT whose output is what the model hears."""
+"""Layers of w2v-BERT; the model uses the output of the last of these."""
 
 
 def weights_of(folder: Path, name: str, device: str) -> dict[str, Tensor]:
-    """The tensors of `<name>.safetensors`, on the device. Raises `MotetError` (invalid) when there is no such file."""
+    """The tensors of `<name>.safetensors`, on the device. Raises `MotetError` (invalid) if there is no such file."""
     from indextts25.utils.checkpoint import fold_weight_norm
 
     file = folder / f"{name}.safetensors"
@@ -39,7 +39,7 @@ def weights_of(folder: Path, name: str, device: str) -> dict[str, Tensor]:
 
 
 def _loaded(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], name: str) -> Any:
-    """The module with these weights. What it has no use for (what only training needs) is passed over."""
+    """The module with these weights. Weights that only training needs are ignored."""
     with torch.random.fork_rng():  # a new module draws random weights, which are replaced
         module = make()
     missing = module.load_state_dict(weights, strict=False, assign=True).missing_keys
@@ -51,7 +51,7 @@ def _loaded(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], name: 
 
 
 def front_of(config: IndexConfig, weights: Mapping[str, Tensor]) -> Any:
-    """What makes prompts: embeddings of texts, voices and emotions. It is the language model without its layers."""
+    """The embeddings of text, voice and emotion that make prompts: the language model without its layers."""
     from indextts25.gpt.model_v2 import UnifiedVoice
 
     others = {name: weight for name, weight in weights.items() if not name.startswith("gpt.h.")}
@@ -66,7 +66,7 @@ def codec_of(config: IndexConfig, weights: Mapping[str, Tensor]) -> Any:
 
 
 def mel_networks_of(config: IndexConfig, weights: Mapping[str, Tensor]) -> tuple[Any, Any]:
-    """The network that stretches features to mel frames, and the one that says how noise flows to mel frames."""
+    """The length regulator from features to mel frames, and the estimator of the flow."""
     from indextts25.s2mel.modules.commons import MyModel
 
     both = _loaded(
@@ -86,14 +86,14 @@ def vocoder_of(config: IndexConfig, weights: Mapping[str, Tensor]) -> Any:
 
 
 def speaker_of(weights: Mapping[str, Tensor]) -> Any:
-    """The network that hears who speaks: (1, frames, 80) to (1, 192)."""
+    """The speaker encoder: (1, frames, 80) to (1, 192)."""
     from indextts25.s2mel.modules.campplus.DTDNN import CAMPPlus
 
     return _loaded(lambda: CAMPPlus(feat_dim=80, embedding_size=STYLE_SIZE), weights, "speaker")
 
 
 def semantic_of(config: IndexConfig, weights: Mapping[str, Tensor]) -> Any:
-    """w2v-BERT 2.0, as far as its output is used."""
+    """w2v-BERT 2.0, up to the layer that is used."""
     from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
 
     shape = Wav2Vec2BertConfig(**{"num_hidden_layers": HEARD_LAYERS, **config.semantic})

@@ -1,8 +1,9 @@
-"""Rows of different lengths through a network that was made for one: what stands behind a row's end is, before every layer
-that looks sideways, what that layer sees there when the row is alone. So a batch gives each row exactly its own result.
+"""Runs rows of different lengths through networks that were made for one row. Before each layer that looks across positions,
+the values after a row's end are set to what the layer sees there when the row is alone. So a batch gives each row exactly its
+own result.
 
-Layers write their surroundings in three ways: zeros, the last value again, or the values before it mirrored. Values behind an
-end are never read as anything else, so they are overwritten in place.
+Layers pad in three ways: with zeros, with the last value, or with the values before it mirrored. Nothing else reads the
+values after an end, so they are overwritten in place.
 """
 
 from __future__ import annotations
@@ -16,30 +17,30 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 MARGIN = 8
-"""Places behind the longest row, so that no layer's own border meets a row that is a little shorter."""
+"""Positions after the longest row, so that the border of a layer does not reach a row that is slightly shorter."""
 
 Fill = Callable[[Tensor, int], None]
-"""Writes what follows place `end` of (channels, places)."""
+"""Overwrites the positions from `end` on of (channels, positions)."""
 
 
 def zeros(row: Tensor, end: int) -> None:
-    """Nothing follows."""
+    """Zero padding."""
     row[:, end:] = 0
 
 
 def last(row: Tensor, end: int) -> None:
-    """The last value again."""
+    """Repeats the last value."""
     row[:, end:] = row[:, end - 1 : end]
 
 
 def mirrored(row: Tensor, end: int) -> None:
-    """The values before the last, backwards."""
+    """Mirrors the values before the last."""
     count = min(row.shape[1] - end, end - 1, MARGIN)
     row[:, end : end + count] = row[:, end - 1 - count : end - 1].flip(-1)
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:
-    """Rows (n_i, ...) as one (batch, longest, ...) tensor; of different lengths, with a margin behind the longest."""
+    """Rows (n_i, ...) as one (batch, longest, ...) tensor, with a margin after the longest if they have different lengths."""
     batch = pad_sequence(list(rows), batch_first=True)
     if len({len(row) for row in rows}) == 1:
         return batch
@@ -53,9 +54,9 @@ def ragged(
     fills: Mapping[type[nn.Module], Fill],
     attention: type[nn.Module] | None = None,
 ) -> Iterator[None]:
-    """Inside, the network takes (batch, channels, places) whose rows end at `lengths`, and so do layers that have several
-    places for each, as an upsampling network's. `fills` says what each kind of layer sees behind an end; modules of the kind
-    `attention` take a `mask` and attend to nothing there."""
+    """Inside, the network takes (batch, channels, positions) whose rows end at `lengths`; layers of an upsampling network may
+    have several positions for each. `fills` gives the padding of each kind of layer; modules of the type `attention` get a
+    `mask` and attend only to the rows."""
     if len(set(lengths)) == 1:
         yield
         return

@@ -1,4 +1,4 @@
-"""Text as IndexTTS reads it: marks and numbers written out by the package, the case of its language, and tokens."""
+"""IndexTTS's text input: punctuation and numbers normalised by the package, the letter case of the language, and tokens."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from deployments.errors import fail
 
 LANGUAGES = ("en", "zh", "es", "ar")
 VOCABULARY = "multilingual_zh_ja_yue_char_del"
-"""The published file's name, without `.tiktoken`."""
+"""The name of the published file, without `.tiktoken`."""
 
 
 class IndexTextReader:
-    """From a piece of text to tokens. Numbers are written out where a normaliser is installed: WeTextProcessing for English
-    and Chinese, or NeMo for English, Chinese and Spanish."""
+    """From a piece of text to tokens. Numbers become words if a normaliser is installed: WeTextProcessing for English and
+    Chinese, or NeMo for English, Chinese and Spanish."""
 
     def __init__(self, folder: Path, most_tokens: int) -> None:
         from indextts25.utils.front import TextNormalizer
         from indextts25.utils.tokenizer import get_encoding
 
         if not (folder / f"{VOCABULARY}.tiktoken").is_file():
-            raise fail("invalid", f"There is no {VOCABULARY}.tiktoken in {folder}.", "Copy it there.", param="source")
+            raise fail("invalid", f"{folder} has no file {VOCABULARY}.tiktoken.", "Copy it there.", param="source")
         self._vocabulary: Any = get_encoding(VOCABULARY, model_dir=str(folder))
         self._marks: Any = TextNormalizer()
         self._most = most_tokens
         self._nemo: dict[str, Any] = {}
 
     def encode(self, text: str, language: str) -> list[int]:
-        """The token ids of one piece of text. Raises `MotetError` (too_large) for more than the model's places."""
+        """The token ids of one piece of text. Raises `MotetError` (too_large) for more tokens than the model takes."""
         tag = self._vocabulary.encode_single_token(f"<|{language}|>")
         tokens = [tag, *self._vocabulary.encode_ordinary(f" {self.written(text, language)}")]
         check_token_count(len(tokens), self._most)
         return tokens
 
     def language(self, language: str) -> int:
-        """The model's number of a language."""
+        """The model's id of a language."""
         from indextts25.utils.tokenizer import lang_to_token
 
         return int(lang_to_token(language))
 
     def written(self, text: str, language: str) -> str:
-        """The text as the model reads it aloud."""
+        """The normalised text."""
         normalized = language in ("en", "zh")
         if language != "es":
             text = self._plain(text, keep=":：" if normalized else "")
@@ -55,7 +55,6 @@ class IndexTextReader:
         return text.upper() if language == "es" else text.lower() if normalized else text
 
     def _plain(self, text: str, keep: str = "") -> str:
-        """With the marks that the model knows."""
         marks = self._marks.char_rep_map
         plain: str = self._marks.clean_pattern.sub(
             lambda found: found[0] if found[0] in keep else marks[found[0]], text
@@ -63,8 +62,8 @@ class IndexTextReader:
         return plain
 
     def _by_nemo(self, text: str, language: str) -> str:
-        """With numbers as words, where NeMo is installed. Its grammar is compiled in memory: the package would keep it as a
-        pickle."""
+        """With numbers as words, if NeMo is installed. Its grammar is compiled in memory, because the package would store it
+        as a pickle."""
         if self._nemo_class is None:
             return text
         if language not in self._nemo:

@@ -1,4 +1,4 @@
-"""A voice is what IndexTTS works out of a clip once: who speaks, what w2v-BERT hears, mel frames, and the clip's emotion."""
+"""An IndexTTS voice, computed once from a clip: speaker, w2v-BERT features, mel frames, and the clip's emotion."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SHORTEST_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class IndexVoice:
-    """What every stream with this voice begins with; shared, and never changed.
+    """What every stream of this voice starts with; shared, and never changed.
 
-    `style` (192,) is who speaks, `emotion` (dim,) how; `mel` (mels, frames) is the clip and `condition` (frames, channels)
-    what it says.
+    `style` (192,) is the speaker, `emotion` (dim,) the emotion; `mel` (mels, frames) is the clip, and `condition` (frames,
+    channels) its content.
     """
 
     style: Tensor
@@ -41,7 +41,7 @@ class IndexVoice:
 
 @dataclass(frozen=True, slots=True)
 class ClipFeatures:
-    """A clip as networks hear it: `style` (192,), `features` (n, 1024) fifty times a second, `mel` (mels, frames)."""
+    """The features of a clip: speaker `style` (192,), `features` (n, 1024) at 50 Hz, `mel` (mels, frames)."""
 
     style: Tensor
     features: Tensor
@@ -49,31 +49,31 @@ class ClipFeatures:
 
 
 def prepared(file: Path, device: str) -> ClipFeatures:
-    """Reads what was heard before: a safetensors file with `style`, `features` and `mel`."""
+    """Reads stored features: a safetensors file with `style`, `features` and `mel`."""
     tensors = load_file(file, device)
     return ClipFeatures(tensors["style"], tensors["features"], tensors["mel"])
 
 
-def voice_of(heard: ClipFeatures, front: Any, sound: AcousticNetworks) -> IndexVoice:
-    """The voice of a clip that was heard."""
-    features, size = heard.features[None], torch.tensor([heard.features.shape[-1]])
+def voice_of(clip: ClipFeatures, front: Any, sound: AcousticNetworks) -> IndexVoice:
+    """The voice for a clip's features."""
+    features, size = clip.features[None], torch.tensor([clip.features.shape[-1]])
     return IndexVoice(
-        style=heard.style,
+        style=clip.style,
         emotion=front.get_emovec(features, size)[0],
-        mel=heard.mel,
-        condition=sound.stretched(heard.features, heard.mel.shape[-1]),
+        mel=clip.mel,
+        condition=sound.stretched(clip.features, clip.mel.shape[-1]),
     )
 
 
 class ClipEncoder:
-    """The networks that hear a clip, loaded when the first is heard."""
+    """The networks that encode a clip, loaded at the first use."""
 
     def __init__(self, folder: Path, config: IndexConfig, device: str) -> None:
         self._folder, self._config, self._device = folder, config, device
 
     @property
-    def here(self) -> bool:
-        """Whether the folder has them."""
+    def available(self) -> bool:
+        """Whether the folder has these networks."""
         return all((self._folder / f"{name}.safetensors").is_file() for name in ("speaker", "semantic", "statistics"))
 
     @cached_property
@@ -90,13 +90,13 @@ class ClipEncoder:
     def _statistics(self) -> dict[str, Tensor]:
         return package_networks.weights_of(self._folder, "statistics", self._device)
 
-    def hear(self, clip: Samples, rate: int) -> ClipFeatures:
-        """A mono clip at `rate` Hz; of a long one, the first 15 s. Raises `MotetError` for one that is too short, and where
-        there are no networks to hear it."""
-        if not self.here:
+    def encode(self, clip: Samples, rate: int) -> ClipFeatures:
+        """The features of a mono clip at `rate` Hz; of a longer clip the first 15 s. Raises `MotetError`: invalid for a clip
+        that is too short, unsupported if the folder lacks the networks."""
+        if not self.available:
             raise fail(
                 "unsupported",
-                "This model's folder lacks the networks that hear clips.",
+                "This model's folder has no networks to encode clips.",
                 "Add speaker.safetensors and semantic.safetensors, or use a voice of the folder.",
                 param="voice",
             )
@@ -132,7 +132,7 @@ class ClipEncoder:
 
 
 def log_mel(sound: Tensor, spectrum: Any, rate: int) -> Tensor:
-    """(mels, frames) of mono samples (n,): logarithms of magnitudes, a frame for each hop."""
+    """The log-magnitude mel spectrogram (mels, frames) of mono samples (n,), one frame for each hop."""
     from transformers.audio_utils import mel_filter_bank
 
     size, hop = spectrum["n_fft"], spectrum["hop_length"]

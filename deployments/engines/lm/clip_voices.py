@@ -22,14 +22,14 @@ VoiceT = TypeVar("VoiceT")
 class ClipVoices(Generic[VoiceT]):
     """A least-recently-used cache of voices, by the content of their clips."""
 
-    def __init__(self, folder: Path, listen: Callable[[Samples, int], VoiceT], *, rate: int, most: int) -> None:
-        """The folder's clips are `voices/*.wav`. `listen` computes the voice of a mono clip and its rate in Hz. `most` voices
+    def __init__(self, folder: Path, encode: Callable[[Samples, int], VoiceT], *, rate: int, most: int) -> None:
+        """The folder's clips are `voices/*.wav`. `encode` computes the voice of a mono clip and its rate in Hz. `most` voices
         are kept.
 
         A clip that cannot be read, or whose name cannot be used in a request, is logged and left out.
         """
         self._files = {file.stem: file for file in _clips_in(folder / "voices")}
-        self._listen = listen
+        self._encode = encode
         self._rate = rate
         self._most = most
         self._kept: OrderedDict[str, VoiceT] = OrderedDict()
@@ -60,7 +60,7 @@ class ClipVoices(Generic[VoiceT]):
 
     def of_reference(self, clip: VoiceReference) -> VoiceT:
         """The voice of a request's clip."""
-        return self._get(clip.id, lambda: self._listen(clip.samples, clip.sample_rate))
+        return self._get(clip.id, lambda: self._encode(clip.samples, clip.sample_rate))
 
     def of_name(self, name: str) -> VoiceT:
         """The voice of a clip of the folder, one of `names`.
@@ -73,7 +73,7 @@ class ClipVoices(Generic[VoiceT]):
             raise _lost(name, f"its clip was deleted or cannot be read ({error.strerror})") from error
 
         def make() -> VoiceT:
-            return self._listen(self._decoded(name, data), self._rate)
+            return self._encode(self._decoded(name, data), self._rate)
 
         return self._get(hashlib.sha256(data).hexdigest(), make)
 
@@ -115,7 +115,6 @@ def split_language(voice: str, names: Collection[str], languages: Collection[str
 
 
 def _clips_in(folder: Path) -> list[Path]:
-    """The usable clips, sorted by name."""
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() == ".wav")
     return [file for file in files if _is_usable(file)]
 

@@ -98,10 +98,10 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
         super().__init__(device, options, rate=frame_rate, most=options.most_frames(frame_rate))
         self.decoder, self.cache = decoder, decoder.new_cache(self.rows * options.slots)
         self._longest_prompt = options.longest_prompt
-        self._clips = ClipVoices(folder, self._listen, rate=sample_rate, most=options.voices_kept)
+        self._clips = ClipVoices(folder, self._encode, rate=sample_rate, most=options.voices_kept)
 
     @abstractmethod
-    def hear(self, clip: Tensor) -> Tensor:
+    def encode_clip(self, clip: Tensor) -> Tensor:
         """The embeddings (frames, dim) of a mono clip (n,) at the model's sample rate."""
 
     @property
@@ -144,6 +144,6 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
         """Prefills the prompts."""
         self.decoder.prefill(next_parts(pieces, counts), [piece.slot for piece in pieces], self.cache)
 
-    def _listen(self, clip: Samples, rate: int) -> Tensor:
+    def _encode(self, clip: Samples, rate: int) -> Tensor:
         with on_device(self.device):
-            return self.hear(torch.as_tensor(resample(clip, rate, self.traits.sample_rate)).to(self.device))
+            return self.encode_clip(torch.as_tensor(resample(clip, rate, self.traits.sample_rate)).to(self.device))

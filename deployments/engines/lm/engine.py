@@ -338,6 +338,5 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
 
 
 def _piece(utterance: LanguageUtterance[VoiceT, PieceT]) -> PieceT:
-    """The utterance's current piece, which has begun."""
     assert utterance.piece is not None
     return utterance.piece

@@ -30,7 +30,6 @@ _SHAPE = re.compile(r"^[1-9][0-9]*x[1-9][0-9]*$")
 
 
 def _check(value: object) -> None:
-    """Raises ValueError with the nearest valid name."""
     if isinstance(value, str) and value not in ("measured", "default"):
         raise ValueError(f"{value!r} is not a way to choose kernels{_nearest(value, ['measured', 'default'])}")
     for shape, kernel in value.items() if isinstance(value, Mapping) else ():

@@ -63,7 +63,6 @@ def this_processor() -> Processor:
 
 
 def _cpu_facts(file: Path) -> dict[str, str]:
-    """The fields of the first core."""
     if not file.exists():
         return {}
     first = file.read_text().partition("\n\n")[0]

@@ -51,14 +51,14 @@ class LlamaShape:
 
 def _rotary_base(config: Mapping[str, Any]) -> float:
     """The base of plain rotary positions. Older files have in `rope_scaling` what newer files have in `rope_parameters`."""
-    told: Mapping[str, Any] = {}
+    rotary: Mapping[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):
-        told = config.get(key) or told
-        kind = told.get("rope_type", told.get("type", "default"))
-        if kind != "default" or any(isinstance(value, Mapping) for value in told.values()):
-            cause = f"This decoder does not have plain rotary positions: its config.json says {key}: {dict(told)}."
+        rotary = config.get(key) or rotary
+        kind = rotary.get("rope_type", rotary.get("type", "default"))
+        if kind != "default" or any(isinstance(value, Mapping) for value in rotary.values()):
+            cause = f"This decoder does not have plain rotary positions: its config.json says {key}: {dict(rotary)}."
             raise fail("unsupported", cause, "Use a model without it; its text would be spoken wrong otherwise.")
-    return float(told.get("rope_theta", config.get("rope_theta", 10_000.0)))
+    return float(rotary.get("rope_theta", config.get("rope_theta", 10_000.0)))
 
 
 class LlamaLayer(nn.Module):

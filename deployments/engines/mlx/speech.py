@@ -162,6 +162,19 @@ class WholePieceDriver:
         """The number of characters."""
         return float(len(piece))
 
+    def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
+        """One piece after another."""
+        return [self._outcome(utterance) for utterance in utterances]
+
+    def _outcome(self, utterance: MlxUtterance) -> PieceOutcome:
+        try:
+            return self._speak(utterance)
+        except Exception as error:
+            return error
+
+    def _speak(self, utterance: MlxUtterance) -> PieceAudio:
+        raise NotImplementedError
+
     def leave(self, utterance: MlxUtterance) -> None:
         """Does nothing: no state is held between steps."""
 
@@ -226,10 +239,6 @@ class PhonemeDriver(WholePieceDriver):
         by_us = loaded.option("phonemes", "hibari") == "hibari"
         return by_us and hasattr(loaded.model, "vocab") and (loaded.folder / "voices").is_dir()
 
-    def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
-        """One piece after another: the model takes one at a time."""
-        return [_guarded(self._speak, utterance) for utterance in utterances]
-
     def _speak(self, utterance: MlxUtterance) -> PieceAudio:
         mx.random.seed(utterance.seed)
         pack = self._packs[utterance.request.voice]
@@ -255,10 +264,6 @@ class GenerateDriver(WholePieceDriver):
     def fits(loaded: MlxModel, voice: str | None) -> bool:
         """Every model of mlx-audio."""
         return hasattr(loaded.model, "generate")
-
-    def speak(self, utterances: Sequence[MlxUtterance]) -> list[PieceOutcome]:
-        """One piece after another."""
-        return [_guarded(self._speak, utterance) for utterance in utterances]
 
     def _speak(self, utterance: MlxUtterance) -> PieceAudio:
         mx.random.seed(utterance.seed)
@@ -362,15 +367,7 @@ def _text_or_error(utterance: MlxUtterance) -> str | Exception:
         return error
 
 
-def _guarded(speak: Callable[[MlxUtterance], PieceAudio], utterance: MlxUtterance) -> PieceOutcome:
-    try:
-        return speak(utterance)
-    except Exception as error:
-        return error
-
-
 def _joined(results: Iterable[Any], edge: ArrayBridge) -> PieceAudio:
-    """The library's results as one piece of audio."""
     parts, tokens = [SILENCE], 0
     for result in results:
         parts.append(edge.to_numpy(result.audio.reshape(-1)))

@@ -86,7 +86,7 @@ class PocketEngine(CloningEngine[PocketPiece]):
         self.model, self.codec, self.options, self._tokenizer = model.to(device), codec.to(device), options, tokenizer
         self.config, self._frame = config, int(codec.config.frame_size)
 
-    def hear(self, clip: Tensor) -> Tensor:
+    def encode_clip(self, clip: Tensor) -> Tensor:
         """The embeddings (frames, dim) of a mono clip (n,) for the backbone."""
         whole = torch.nn.functional.pad(clip, (0, -len(clip) % self._frame))
         latents = self.codec.encode(whole[None, None]).latents[0]

@@ -1,9 +1,9 @@
 """Sopro's acoustic head: semantic tokens to mel frames, for many streams at once, chunk by chunk.
 
-A flow-matching transformer is solved in a few steps. AcousticFrames see every earlier chunk and their own, so what was solved
-stays solved: a stream keeps the keys and values of its frames, and the last frames that its convolutions look back at.
-The frames of a voice's clip are solved once and shared by all who speak with it. RowCounts of all streams are packed into one
-matrix, without padding; only attention goes stream by stream.
+A flow-matching transformer is solved in a few steps. A frame attends to its own chunk and to earlier ones, so solved frames
+do not change: a stream keeps the keys and values of its frames, and the last inputs of its convolutions. The frames of a
+voice's clip are solved once and shared by all streams of the voice. The rows of all streams are packed into one matrix
+without padding; only attention runs stream by stream.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from deployments.errors import fail
 FIRST_FRAMES = 512
 LONGEST_FRAMES = 8192
 FRAME_ROWS: RowCounts = {64: 1.0, BLOCK_ROWS: 1.0}
-"""Frames of one stream's chunk, and a block of several streams' frames."""
+"""Frames of one stream's chunk, and of a block of several streams."""
 TOKEN_ROWS: RowCounts = {16: 1.0, 128: 1.0}
-"""Tokens of one stream's chunk, and of eight streams'."""
+"""Tokens of one stream's chunk, and of eight streams."""
 
 
 class AcousticState:
-    """What one stream (or one voice's clip) leaves behind for its next frames.
+    """The state of one stream, or of one voice's clip, for its next frames.
 
-    `solved` counts frames from the beginning of the clip; `first` is the frame that stands first in `memory`, a
-    (steps, layers, 2, heads, frames, head_dim) tensor of keys and values that doubles when it is full.
+    `solved` counts frames from the start of the clip. `first` is the index of the first frame in `memory`, a tensor (steps,
+    layers, 2, heads, frames, head_dim) of keys and values that doubles when it is full.
     """
 
     solved: int
@@ -61,7 +61,7 @@ class AcousticState:
         self.mixed = torch.zeros(1, config.latent_dim)
 
     def make_room(self, frames: int) -> None:
-        """Grows the memory to hold frames up to number `frames`."""
+        """Grows the memory for frames up to index `frames`."""
         while frames - self.first > self.memory.shape[4]:
             grown = torch.empty(*self.memory.shape[:4], 2 * self.memory.shape[4], self.memory.shape[5])
             grown[:, :, :, :, : self.memory.shape[4]] = self.memory
@@ -70,10 +70,10 @@ class AcousticState:
 
 @dataclass(frozen=True, slots=True)
 class AcousticFrames:
-    """The next frames of one stream: tokens (n,) for them, and (up to) the look-ahead after them.
+    """The next frames of one stream: their tokens (n,), and up to `lookahead` tokens after them.
 
-    `noise` and `clip` are (frames, mels); `clip` holds the clip's mel for the first `len(clip)` of them, which are not to
-    be made but taken as they are. `speaker` (dim,) tells the voice.
+    `noise` and `clip` are (frames, mels). The first `len(clip)` frames belong to the clip and are given, not generated.
+    `speaker` (dim,) is the voice's part of the input layer.
     """
 
     state: AcousticState
@@ -85,12 +85,12 @@ class AcousticFrames:
 
     @property
     def span(self) -> tuple[int, int]:
-        """From which frame to which, counted from the beginning of the clip."""
+        """The first frame and the end, counted from the start of the clip."""
         return self.state.solved, self.state.solved + len(self.noise)
 
 
 class _TransformerLayer(nn.Module):
-    """What stands on both sides of a layer's attention, on packed rows."""
+    """One transformer layer without its attention, on packed rows."""
 
     def __init__(self, qkv: nn.Module, out: nn.Module, feed_forward: FeedForward, heads: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _TransformerLayer(nn.Module):
         return rotate(query, cos, sin), rotate(key, cos, sin), value
 
     def leave(self, how: _Modulation, h: Tensor, attended: Tensor) -> tuple[Tensor]:
-        """(n, dim) after attention's output and the feed-forward half."""
+        """(n, dim) after the attention's output projection and the feed-forward half."""
         h = torch.addcmul(h, how.gate, self.out(attended))
         normed = F.layer_norm(h, (h.shape[-1],), how.scale_up, how.shift_up, 1e-6)
         return (torch.addcmul(h, how.gate_up, self.feed_forward(normed)),)
@@ -122,14 +122,16 @@ class _Modulation:
 
 
 class AcousticHead:
-    """The weights, and the solver over packed frames."""
+    """The weights of the acoustic head, and the solver over packed frames."""
 
     def __init__(
         self, weights: Weights, config: SoproModelConfig, precision: Precision, *, steps: int, chunk: int
     ) -> None:
-        """`steps` solver steps; frames attend within chunks of `chunk` frames."""
+        """The solver takes `steps` steps; frames attend within chunks of `chunk` frames."""
         if config.acoustic_num_left_chunks >= 0 or config.acoustic_upsampler_kernel_size != 3:
-            raise fail("unsupported", "This Sopro model has another acoustic head.", "Use the weights of Sopro v2.")
+            raise fail(
+                "unsupported", "This Sopro model has an unsupported acoustic head.", "Use the weights of Sopro v2."
+            )
         self.config, self.steps, self.chunk = config, steps, chunk
         self._w = {
             name.removeprefix("acoustic_head."): tensor for name, tensor in weights.items() if "acoustic" in name
@@ -154,7 +156,7 @@ class AcousticHead:
         return _TransformerLayer(qkv, out, FeedForward(up, down, "tanh"), self.config.acoustic_dit_heads)
 
     def _fixed_modulations(self) -> tuple[list[list[_Modulation]], list[tuple[Tensor, Tensor]]]:
-        """The time of a solver step is the same for everyone, so what depends on it alone is worked out once."""
+        """All streams share the times of the solver steps, so what depends on the time alone is computed once."""
         layers, last = [], []
         for time in self._times[:-1]:
             angles = _sinusoids(time, self.config.acoustic_time_embed_dim)
@@ -173,17 +175,17 @@ class AcousticHead:
         return _Modulation(1 + scale, shift, gate, 1 + scale_up, shift_up, gate_up)
 
     def speaker(self, condition: Tensor) -> Tensor:
-        """The part of the input layer that a voice's (cond_hidden_dim,) condition decides, (dim,)."""
+        """The part of the input layer for a voice's condition (cond_hidden_dim,): (dim,)."""
         spk = F.linear(F.normalize(condition, dim=-1), self._w["spk_proj.weight"], self._w["spk_proj.bias"])
         return F.linear(spk * bool(condition.any()), self._from_speaker, self._w["input_embed.proj.bias"])
 
     @property
     def lookahead(self) -> int:
-        """Tokens that must be known after the last one whose frames are made, except at the end of the text."""
+        """Tokens that must be known after the last token of the frames to solve, except at the end of the text."""
         return self.config.acoustic_pre_lookahead_frames
 
     def solve(self, batch: Sequence[AcousticFrames]) -> list[Tensor]:
-        """The next mel frames (frames, mels) of each stream. Its state moves on."""
+        """The next mel frames (frames, mels) of each stream. Advances the states."""
         order = sorted(range(len(batch)), key=lambda number: id(batch[number].state.prompt))
         solved = self._solve([batch[number] for number in order])
         found = dict(zip(order, solved, strict=True))
@@ -228,7 +230,8 @@ class AcousticHead:
         step: int,
         embedded: list[list[tuple[Tensor, Tensor]]],
     ) -> Tensor:
-        """The positional convolutions of each stream, with what they look back at; that is kept in `embedded`."""
+        """The positional convolutions of each stream with its earlier inputs. Appends the next earlier inputs to
+        `embedded`."""
         parts = []
         back = self.config.acoustic_pos_kernel_size - 1
         for row, states, own in zip(batch, embedded, h.split(counts), strict=True):
@@ -262,7 +265,7 @@ class AcousticHead:
     def _attend(
         self, batch: list[AcousticFrames], place: tuple[int, int], query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """(n, heads * head_dim): each frame attends to the clip's frames, and to its stream's own."""
+        """(n, heads * head_dim): each frame attends to the clip's frames and to those of its own stream."""
         own, own_weight = self._attend_own(batch, place, query, key, value)
         at = 0
         for prompt, rows in groupby(batch, key=lambda row: row.state.prompt):
@@ -297,11 +300,11 @@ class AcousticHead:
 
 
 class _SemanticPath:
-    """From tokens to the mean (frames, mu_dim) that steers the solver.
+    """From tokens to the mean (frames, mu_dim) that conditions the solver.
 
-    Each token lasts several frames, which are equal until the upsampler's three taps mix them, so the taps are added up
-    beforehand: its first frame mixes two of the token before with one of its own, its second one with two, and the rest
-    hear the token alone. The linear layers behind the mixing are one.
+    Each token lasts several frames, which are equal before the upsampler's convolution of three taps mixes them, so the taps
+    are summed in advance: the first frame of a token has two taps on the token before and one on its own, the second frame
+    one and two, and the others all three on their own. The linear layers after the convolution are merged into one.
     """
 
     def __init__(self, weights: Weights, config: SoproModelConfig, precision: Precision) -> None:
@@ -327,7 +330,8 @@ class _SemanticPath:
         self._mean_of_mixed = linear(mean @ weights[f"{up}.out_proj.weight"][:, :, 0], None, precision, rows=TOKEN_ROWS)
 
     def __call__(self, batch: Sequence[AcousticFrames]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """The packed means, and what each stream's next tokens look back at (`looked` and `mixed` of its state)."""
+        """The packed means, and the inputs that each stream's next tokens look back at (`looked` and `mixed` of its
+        state)."""
         counts = [len(row.tokens) for row in batch]
         latents = [self._latents(row) for row in batch]
         windows = torch.cat([_windows(latent, self._ahead + 1) for latent in latents])
@@ -354,13 +358,13 @@ def _flat(weight: Tensor) -> Tensor:
 
 
 def _windows(frames: Tensor, taps: int) -> Tensor:
-    """(n, dim) to (n - taps + 1, taps * dim): each row with those that follow it."""
+    """(n, dim) to (n - taps + 1, taps * dim): each row with the rows that follow it."""
     return torch.cat([frames[tap : len(frames) - taps + 1 + tap] for tap in range(taps)], dim=1)
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, heads, dim) queries on (heads, m, dim) keys: the result (n, heads, dim), and (n, heads) the logarithm of the sum
-    of the unnormalised weights, by which results over several sets of keys are put together."""
+    """Attention of (n, heads, dim) queries to (heads, m, dim) keys: the result (n, heads, dim), and the log-sum-exp of the
+    scores (n, heads), by which results over several sets of keys are combined."""
     query = query.transpose(0, 1)[None]
     if query.device.type == "cpu":
         y, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, keys[None], values[None])
@@ -371,7 +375,7 @@ def attention(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tens
 
 
 def _time_grid(steps: int, sway: float) -> list[float]:
-    """The solver's times from 0 to 1, denser at the beginning for a negative `sway`."""
+    """The solver's times from 0 to 1; a negative `sway` makes them denser at the start (https://arxiv.org/abs/2410.06885)."""
     times = torch.linspace(0, 1, steps + 1)
     return [float(t) for t in times + sway * (torch.cos(0.5 * math.pi * times) - 1 + times)]
 

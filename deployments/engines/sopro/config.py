@@ -1,4 +1,4 @@
-"""The shape of a Sopro v2 model, as its `config.json` gives it. A key that is absent has the published model's value."""
+"""The configuration of a Sopro v2 model, from its `config.json`. An absent key has the published model's value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from deployments.engines.lm.checkpoint import shape_of
 
 @dataclass(frozen=True, slots=True)
 class SoproModelConfig:
-    """The language model over semantic tokens, and the acoustic head. `acoustic_mel_mean` and `_std` scale the mel bands."""
+    """The language model over semantic tokens, and the acoustic head. `acoustic_mel_mean` and `_std` normalise the mel
+    bands."""
 
     latent_dim: int = 1280
     semantic_vocab_size: int = 4375
@@ -22,7 +23,6 @@ class SoproModelConfig:
     ar_blocks: int = 12
     ar_heads: int = 8
     ar_kv_heads: int | None = None
-    ar_ffn_mult: float = 4.0
     ar_qk_rms_norm: bool = True
     style_prefix_tokens: int = 8
     acoustic_time_embed_dim: int = 256
@@ -45,24 +45,23 @@ class SoproModelConfig:
 
     @property
     def bos(self) -> int:
-        """The token that begins a text's sound."""
+        """The token before the first semantic token."""
         return self.semantic_vocab_size
 
     @property
     def eos(self) -> int:
-        """The token that ends it."""
+        """The token after the last one."""
         return self.semantic_vocab_size + 1
 
 
 @dataclass(frozen=True, slots=True)
 class SemanticEncoderConfig:
-    """The encoder that hears tokens in a clip (a small Whisper encoder with a quantised head)."""
+    """The encoder from a clip to semantic tokens (a small Whisper encoder with a quantised head)."""
 
     n_mels: int = 80
     d_model: int = 512
     layers: int = 6
     heads: int = 8
-    max_positions: int = 1500
     fsq_levels: list[int] = field(default_factory=lambda: [7, 5, 5, 5, 5])
     sample_rate: int = 16000
     n_fft: int = 400
@@ -72,20 +71,17 @@ class SemanticEncoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerEncoderConfig:
-    """The encoder that hears who speaks in a clip, and how."""
+    """The encoder from a clip to speaker identity and style."""
 
     sample_rate: int = 16000
     n_mels: int = 80
     n_fft: int = 1024
     win_length: int = 400
     hop_length: int = 160
-    f_min: float = 20.0
-    f_max: float = 7600.0
     mel_log_floor: float = 1e-5
     stage_channels: list[int] = field(default_factory=lambda: [160, 192, 224])
     blocks_per_stage: list[int] = field(default_factory=lambda: [4, 4, 4])
     dilation_cycle: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
-    depthwise_kernel_size: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ class VocoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class SoproGenerationConfig:
-    """How the model speaks unless told otherwise."""
+    """The default generation settings."""
 
     temperature: float = 0.8
     top_p: float = 0.9
@@ -117,12 +113,11 @@ class SoproGenerationConfig:
     ref_seconds: float = 15.0
     style_tokens: int = 160
     prompt_tokens: int = 120
-    stream_chunk_frames: int = 64
 
 
 @dataclass(frozen=True, slots=True)
 class SoproConfig:
-    """The whole model."""
+    """The whole configuration."""
 
     sample_rate: int = 24000
     model: SoproModelConfig = field(default_factory=SoproModelConfig)
@@ -138,16 +133,16 @@ class SoproConfig:
 
     @property
     def token_rate(self) -> float:
-        """Semantic tokens in a second of sound."""
+        """Semantic tokens in a second of audio."""
         return self.sample_rate / self.semantic_encoder.token_samples_24k
 
     def tokens_in(self, seconds: float) -> int:
-        """Semantic tokens that last so long, rounded up."""
+        """Semantic tokens in this many seconds, rounded up."""
         return max(1, -int(-seconds * self.sample_rate // self.semantic_encoder.token_samples_24k))
 
 
 def read(folder: Path) -> SoproConfig:
-    """Reads `config.json`. Keys that only training needs are passed over."""
+    """Reads `config.json`. Keys for training are ignored."""
     values = json.loads((folder / "config.json").read_text())
     return SoproConfig(
         sample_rate=int(values.get("sample_rate", 24000)),

@@ -1,7 +1,7 @@
-"""Sopro's language model: text and a voice's tokens in, semantic tokens out, for many streams at once.
+"""Sopro's language model: text and a voice's tokens to semantic tokens, for many streams at once.
 
-The state of a stream is its slot in the cache; everything here is weights. A prompt is read for all new streams at once
-(`prefill`), packed without padding; then `step` gives the next token of every row.
+The state of a stream is its slot in the cache; this module has only weights. `prefill` reads the prompts of all new streams,
+packed without padding; `logits` then gives one step of every row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deployments.engines.sopro.config import SoproModelConfig
 
 
 class SoproBlock(nn.Module):
-    """One transformer block. The layer scales are part of the last linear layer of each half."""
+    """One transformer block. The layer scales are merged into the last linear layer of each half."""
 
     def __init__(self, weights: Weights, prefix: str, config: SoproModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class SoproBlock(nn.Module):
         return rotate(query, cos, sin), rotate(key, cos, sin), value
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention: (n, dim) of `x` and of the attended values."""
+        """The rest of the layer: (n, dim) from `x` and the attended values."""
         x = x + self.out(attended)
         gate, up = self.gate_up(rms_norm(x, self.feed_forward_norm)).chunk(2, dim=-1)
         added: Tensor = self.down(F.silu(gate) * up)
@@ -71,7 +71,7 @@ class SoproDecoder(nn.Module):
     text_embeddings: Tensor
 
     def __init__(self, weights: Weights, config: SoproModelConfig, precision: Precision, longest: int) -> None:
-        """`longest` is how many positions a stream may have."""
+        """`longest` is the most positions of a stream."""
         super().__init__()
         self.config = config
         embeddings = F.linear(
@@ -94,11 +94,11 @@ class SoproDecoder(nn.Module):
         self.style = {name: tensor for name, tensor in weights.items() if name.startswith("style_prefix.")}
 
     def new_cache(self, slots: int) -> KvCache:
-        """Room for `slots` streams."""
+        """A cache of `slots` rows."""
         return self.stack.new_cache(slots)
 
     def style_prefix(self, tokens: Tensor) -> Tensor:
-        """(n,) tokens of a clip to the few embeddings (style_prefix_tokens, dim) that tell the voice's manner."""
+        """The tokens (n,) of a clip to the prefix embeddings (style_prefix_tokens, dim) that carry the style of the voice."""
         weights, heads = self.style, self.config.ar_heads
         queries = weights["style_prefix.queries"]
         heard = rms_norm(self.embeddings[tokens], weights["style_prefix.kv_norm.weight"])
@@ -111,27 +111,27 @@ class SoproDecoder(nn.Module):
         return rms_norm(queries + y, weights["style_prefix.out_norm.weight"])
 
     def prompt(self, style: Tensor, text: Tensor, tokens: Tensor) -> Tensor:
-        """The (n, dim) embeddings that a stream begins with: manner, text, how the voice sounds, begin."""
+        """The prompt embeddings (n, dim) of a stream: style prefix, text, the clip's tokens, begin token."""
         begin = self.embeddings[self.config.bos :][:1]
         return torch.cat([style, self.text_embeddings[text], self.embeddings[tokens], begin])
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
-        """Reads prompts (n_i, dim) into fresh slots, packed; gives the logits (streams, vocabulary) that follow."""
+        """Prefills prompts (n_i, dim), packed; gives the logits (streams, vocabulary) after them."""
         logits: Tensor = self.head(rms_norm(self.stack.prefill(prompts, slots, cache), self.norm))
         return logits
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
-        """(batch, vocabulary) after one more token of the first rows of the cache, looking at `length` positions."""
+        """The logits (batch, vocabulary) after one more token of the cache's first rows, attending to `length` positions."""
         x = self.stack.step(self.embeddings[tokens], positions, cache, length)
         logits: Tensor = self.head(rms_norm(x, self.norm))
         return logits
 
     def pick(self, logits: Tensor, may_end: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
-        """The next tokens (batch,); the ending token only where `may_end`."""
+        """The next tokens (batch,); the end token only where `may_end`."""
         return choose(forbid(logits, self.config.eos, may_end), draws, sampling)
 
     def step_inputs(self, cache: KvCache) -> dict[str, StepInput]:
-        """What a captured step takes. A row that nobody uses works on the cache's scratch position."""
+        """The inputs of a captured step. An unused row works on the cache's scratch position."""
         return {
             "tokens": StepInput((), torch.int64),
             "positions": StepInput((), torch.int64, neutral=cache.scratch),

@@ -1,6 +1,6 @@
-"""What Sopro hears in a clip: semantic tokens, and who speaks and how. Runs once for each voice, in float32.
+"""Sopro's encoders of a clip: semantic tokens, speaker identity and style. They run once for each voice, in float32.
 
-The modules carry the names that the published weights have. Mel filters and windows come with the weights.
+Mel filters and windows come with the weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from deployments.engines.sopro.config import SemanticEncoderConfig, SpeakerEncod
 
 
 def power_mel(wav: Tensor, window: Tensor, filters: Tensor, hop: int, power: float) -> Tensor:
-    """(mels, frames) of (samples,): centred frames of `filters`' FFT size, magnitudes to `power`, mel bands."""
+    """The mel spectrogram (mels, frames) of (samples,): centred frames of the FFT size of `filters`, magnitudes to
+    `power`."""
     size = 2 * (filters.shape[0] - 1)
     spectrum = torch.stft(
         wav, size, hop, len(window), window, center=True, pad_mode="reflect", onesided=True, return_complex=True
@@ -29,8 +30,8 @@ def power_mel(wav: Tensor, window: Tensor, filters: Tensor, hop: int, power: flo
 def _resampling_kernel(source: int, target: int) -> tuple[Tensor, int]:
     """The windowed-sinc filters (target, 1, taps) of a rational resampling, and their reach to the left.
 
-    Hann window, six zero crossings, cut off at 0.99 of the lower Nyquist: what the encoders were trained behind
-    (torchaudio's default).
+    A Hann window, six zero crossings, a cutoff at 0.99 of the lower Nyquist frequency: torchaudio's default, with which the
+    encoders were trained.
     """
     base = min(source, target) * 0.99
     width = math.ceil(6 * source / base)
@@ -44,7 +45,7 @@ def _resampling_kernel(source: int, target: int) -> tuple[Tensor, int]:
 
 
 def resample(wav: Tensor, source_hz: int, target_hz: int) -> Tensor:
-    """(samples,) at one rate to (ceil(samples * target / source),) at another."""
+    """Resamples (samples,) to (ceil(samples * target / source),)."""
     if source_hz == target_hz:
         return wav
     common = math.gcd(source_hz, target_hz)
@@ -56,14 +57,15 @@ def resample(wav: Tensor, source_hz: int, target_hz: int) -> Tensor:
 
 
 def vocoder_mel(weights: Weights, config: VocoderConfig, wav: Tensor) -> Tensor:
-    """Natural-logarithm mel (frames, mels) of (samples,) at 24 kHz, as the acoustic head makes it."""
+    """The natural-logarithm mel spectrogram (frames, mels) of (samples,) at 24 kHz, in the scale of the vocoder."""
     name = "feature_extractor.mel_spec"
     window, filters = weights[f"{name}.spectrogram.window"], weights[f"{name}.mel_scale.fb"]
     return power_mel(wav, window, filters, config.hop_length, 1).clamp_min(1e-7).log().t()
 
 
 class SemanticEncoder:
-    """Tokens of a clip: a Whisper-like encoder, brought to the token rate, and a head of quantised digits."""
+    """The semantic tokens of a clip: a Whisper-like encoder, interpolated to the token rate, with a head of quantised digits
+    (FSQ)."""
 
     def __init__(self, weights: Weights, config: SemanticEncoderConfig) -> None:
         self._w, self.config = weights, config
@@ -115,7 +117,7 @@ class SemanticEncoder:
 
 
 def _stretched(x: Tensor, count: int) -> Tensor:
-    """(n, dim) to (count, dim) by linear interpolation between frame middles."""
+    """(n, dim) to (count, dim) by linear interpolation between frame centres."""
     ratio = torch.tensor(float(len(x))) / torch.tensor(float(count))
     places = ((torch.arange(count, dtype=torch.float32) + 0.5) * ratio - 0.5).clamp(0, len(x) - 1)
     left = places.floor().long()
@@ -124,13 +126,13 @@ def _stretched(x: Tensor, count: int) -> Tensor:
 
 
 class SpeakerEncoder:
-    """Who speaks, in what manner: three vectors of a clip."""
+    """The speaker identity and style of a clip."""
 
     def __init__(self, weights: Weights, config: SpeakerEncoderConfig) -> None:
         self._w, self.config = weights, config
 
     def __call__(self, wav16: Tensor) -> Tensor:
-        """Identity, style and style controls in one vector, of (samples,) at 16 kHz."""
+        """Identity, style and style controls as one vector, of (samples,) at 16 kHz."""
         x = F.silu(self._grouped("stem.1", self._padded_conv("stem.0.conv", self._mel(wav16)[None], 1, 1)))
         heard = []
         for stage, blocks in enumerate(self.config.blocks_per_stage):

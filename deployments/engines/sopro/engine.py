@@ -1,8 +1,8 @@
-"""The Sopro engine: a step brings the next chunk of sound of the most urgent utterances.
+"""The Sopro engine: a step gives the next chunk of audio of the most urgent utterances.
 
-Drawing a token for eight rows takes little longer than for one, so all rows draw together, up to a chunk ahead. Mel frames
-and samples take as long for each row as for the first, so a step makes those of as many rows as its time holds, the most
-urgent first. Streams, prompts and pieces are those of every language-model voice (`lm/engine.py`).
+A token for eight rows takes little longer than for one, so all rows draw together, up to some chunks ahead. Mel frames and
+samples cost the same for each row, so a step makes them for as many rows as its time allows, the most urgent first.
+`lm/engine.py` handles streams, prompts and pieces.
 """
 
 from __future__ import annotations
@@ -46,28 +46,29 @@ from deployments.engines.sopro.encoders import SemanticEncoder, SpeakerEncoder
 from deployments.engines.sopro.levels import OnsetGate, fade_out, soft_limit, trim_end
 from deployments.engines.sopro.text import LANGUAGES, SoproTextEncoder, SoproTokenizer
 from deployments.engines.sopro.vocoder import SoproVocoder, VocoderFrames, VocoderState
-from deployments.engines.sopro.voices import WARM_UP_FRAMES, SoproNetworks, SoproVoice, listen
+from deployments.engines.sopro.voices import WARM_UP_FRAMES, SoproNetworks, SoproVoice, encode_clip
 from deployments.engines.speech import SILENCE
 from deployments.errors import fail
 
 LONGEST_PROMPT = 700
-"""Positions that manner, text (512 at most), the clip's tokens and the beginning may take."""
+"""Positions of a prompt: style, text (512 at most), the clip's tokens and the begin token."""
 CHUNKS_AHEAD = 3
-"""For how many chunks after the next one a row draws along with those that lack tokens: so more rows share each draw."""
+"""A row that has enough tokens for its next chunk still draws with the others until it is this many chunks ahead, so that
+more rows share each draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoproOptions(LanguageVoiceOptions, KernelOptions, CaptureOptions):
-    """`engine_options` of a Sopro model. What is None has the value of the model's own `config.json`."""
+    """`engine_options` of a Sopro model. None means the value in the model's own `config.json`."""
 
-    precision: Annotated[Precision, "Of products, at least; int8 is for CPUs and is the faster one there."] = "float32"
+    precision: Annotated[Precision, "The least precision of products; int8 is for CPUs, and faster there."] = "float32"
     slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 64
-    language: Annotated[Literal["", "en", "pt", "fr", "de"], "Of voices whose name gives none."] = ""
-    chunk_frames: Annotated[int, Bounds(least=64, most=512), "Mel frames of 10.7 ms in a chunk of sound."] = 64
+    language: Annotated[Literal["", "en", "pt", "fr", "de"], "The language of voices whose name gives none."] = ""
+    chunk_frames: Annotated[int, Bounds(least=64, most=512), "Mel frames of 10.7 ms in a chunk of audio."] = 64
     step_ms: Annotated[
         float,
         Bounds(above=0),
-        "A step takes about so long, and longer only for a token or a chunk of sound. Others join after it.",
+        "The target duration of a step. Requests that arrive wait until it ends.",
     ] = 500.0
     solver_steps: Annotated[int | None, Bounds(least=1, most=64)] = None
     temperature: Annotated[float | None, Bounds(least=0, most=2)] = None
@@ -80,10 +81,10 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions, CaptureOptions):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class SoproPiece(PieceState):
-    """One piece of text on its way to sound. `draws` are its random numbers, `noise` those of its mel frames.
+    """The state of one piece of text. `draws` are its random numbers, `noise` generates those of its mel frames.
 
-    `tokens` are those of its chunks so far, `ahead` those that are drawn for later ones. It has `ended` when its last token
-    is among the former. The guard sees a token when its chunk is due: what it says does not depend on who draws along.
+    `tokens` belong to the chunks so far, `ahead` to later chunks. `ended` is True once the last token is in `tokens`. The
+    guard sees a token when its chunk is due, so its decision does not depend on the rows that draw together.
     """
 
     voice: SoproVoice
@@ -98,7 +99,7 @@ class SoproPiece(PieceState):
 
     @property
     def drawn(self) -> int:
-        """Tokens so far."""
+        """Tokens drawn so far."""
         return len(self.tokens) + len(self.ahead)
 
 
@@ -106,7 +107,7 @@ SoproUtterance = LanguageUtterance[SoproVoice, SoproPiece]
 
 
 class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
-    """Speaks with the voices of the folder's clips, and with any clip that a request brings."""
+    """Speaks with the clips of the folder, and with the clip of a request."""
 
     def __init__(
         self, networks: SoproNetworks, tokenizer: SoproTextEncoder, folder: Path, options: SoproOptions, device: str
@@ -115,13 +116,15 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         super().__init__(device, options, rate=config.token_rate, most=config.tokens_in(generation.max_seconds))
         if options.chunk_frames % config.frames_per_token:
             raise fail(
-                "invalid", f"chunk_frames must be a multiple of {config.frames_per_token}.", param="chunk_frames"
+                "invalid",
+                f"chunk_frames is {options.chunk_frames}; it must be a multiple of {config.frames_per_token}.",
+                param="chunk_frames",
             )
         self.networks, self.options = networks, options
         self._tokenizer = tokenizer
         self._clips = ClipVoices(
             folder,
-            lambda clip, rate: listen(self.networks, clip, rate),
+            lambda clip, rate: encode_clip(self.networks, clip, rate),
             rate=config.sample_rate,
             most=options.voices_kept,
         )
@@ -136,19 +139,20 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             self.cache = networks.decoder.new_cache(options.slots)
             inputs = networks.decoder.step_inputs(self.cache)
             self.captured = captured_step(self._decode, inputs, options, options.slots, self.cache, device)
-        # The first hop of a stream's own sound: behind the clip's last frames, and half a window.
+        # The first hop of the stream's own audio: after the clip's last frames and half a window.
         self._first_hop = WARM_UP_FRAMES + config.vocoder.n_fft // config.vocoder.hop_length // 2
 
     @property
     def traits(self) -> SpeechTraits:
-        """24 kHz, at the voice's own pace; each clip in the default language, and with its name `<clip>.<language>`."""
+        """24 kHz, at the voice's own pace. Each clip is a voice in the default language, and one `<clip>.<language>` for each
+        language."""
         voices = tagged_voices(self._clips.names, LANGUAGES, self.options.language)
         default = voices[0].id if voices else ""
         return SpeechTraits(self.networks.config.sample_rate, voices, default, 1.0, 1.0, clones=True)
 
     @property
     def step_ms(self) -> float:
-        """A step takes about so long, however many utterances it is given."""
+        """The target duration of a step, for any number of utterances."""
         return self.options.step_ms
 
     def voice_of(self, request: SpeechRequest) -> tuple[SoproVoice, str]:
@@ -159,7 +163,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         return self._clips.of_name(name), language
 
     def begin(self, utterance: SoproUtterance) -> SoproPiece:
-        """Tokenises the text and draws its random numbers."""
+        """Tokenizes the text and draws its random numbers."""
         ids = torch.tensor(self._tokenizer.encode(utterance.text, utterance.language))
         seed, place, voice = utterance.request.seed, utterance.place, utterance.voice
         return SoproPiece(
@@ -179,7 +183,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         return self.options.chunk_frames // self.networks.config.frames_per_token
 
     def read(self, pieces: Sequence[SoproPiece], counts: Sequence[int]) -> None:
-        """Reads the prompts, and draws the first tokens of those that are at their end."""
+        """Prefills the prompts, and draws the first token of those that are complete."""
         decoder = self.networks.decoder
         logits = decoder.prefill(next_parts(pieces, counts), [piece.slot for piece in pieces], self.cache)
         ends = [number for number, piece in enumerate(pieces) if counts[number] == piece.unread]
@@ -192,13 +196,14 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             piece.ahead.append(token)
 
     def _chances(self, pieces: Sequence[SoproPiece], count: int) -> tuple[Tensor, Tensor]:
-        """For `count` tokens of each piece, (count, pieces): the random numbers, and whether the text may end there."""
+        """For `count` tokens of each piece, (count, pieces): the random numbers, and whether the text may end at the
+        token."""
         numbers = np.array([piece.drawn for piece in pieces])[None, :] + np.arange(count)[:, None]
         draws = np.stack([piece.draws[numbers[:, column]] for column, piece in enumerate(pieces)], axis=1)
         return torch.tensor(draws), torch.tensor(numbers + 1 >= self._least_tokens)
 
     def _take(self, piece: SoproPiece) -> None:
-        """Takes the tokens of the next chunk from those that are drawn."""
+        """Moves the tokens of the next chunk from `ahead` to `tokens`."""
         model, missing = self.networks.config.model, self._missing(piece)
         for token in piece.ahead[:missing]:
             piece.ended = token == model.eos
@@ -210,8 +215,8 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         piece.ahead = piece.ahead[missing:]
 
     def advance(self, pieces: Sequence[SoproPiece]) -> list[Samples]:
-        """Tokens, and the next chunks of those that have all of theirs, as much as fits into a step's time: first what the
-        most urgent one needs, and of that at least the least."""
+        """Draws tokens, and makes the next chunks of the pieces that have theirs, within the step's time. The most urgent
+        piece comes first and always advances."""
         until = self.began + self.options.step_ms / 1000
         if self._lacks(pieces[0]):
             self._draw_tokens(pieces, until, least=1)
@@ -223,7 +228,8 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         return sounds
 
     def _next_sounds(self, pieces: Sequence[SoproPiece], until: float, *, least: int) -> list[Samples]:
-        # To the nearest: one at a time is slower, so a rate that was measured with one must not keep two apart.
+        # Round to the nearest: one piece at a time is slower, so a speed that was measured with one would otherwise keep two
+        # from sharing a step.
         chunks = round(self._sounding.units_in(until - perf_counter()) / self.options.chunk_frames)
         due = [piece for piece in pieces if not self._lacks(piece)][: max(least, chunks)]
         for piece in due:
@@ -236,7 +242,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         return [next(sounds) if id(piece) in made else SILENCE for piece in pieces]
 
     def _sounds(self, pieces: Sequence[SoproPiece], targets: Sequence[int]) -> list[Samples]:
-        """About `chunk_frames` of sound, less before a piece's first sound, what is left at its end."""
+        """About `chunk_frames` of audio for each: less for a piece's first audio, and the rest at its end."""
         for piece in pieces:
             piece.spoken = self._missing(piece) > 0
         rows = [self._frames(piece, target) for piece, target in zip(pieces, targets, strict=True)]
@@ -254,30 +260,30 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         return [self._heard_part(*row) for row in zip(pieces, sounds, states, strict=True)]
 
     def _end(self, piece: SoproPiece) -> int:
-        """The last frame of a piece that has ended, counted from the clip's beginning."""
+        """The end frame of a piece that has ended, counted from the start of the clip."""
         return len(piece.voice.mel) + len(piece.tokens) * self.networks.config.frames_per_token
 
     def _border(self, piece: SoproPiece) -> int:
-        """The next border of chunks that brings sound, as a frame counted from the clip's beginning."""
+        """The next chunk border that gives audio, as a frame counted from the start of the clip."""
         chunk, vocoder = self.options.chunk_frames, self.networks.vocoder
         silent = len(piece.voice.mel) + vocoder.lookahead + self._first_hop - WARM_UP_FRAMES
         return (max(piece.acoustic.solved, silent) // chunk + 1) * chunk
 
     def _lacks(self, piece: SoproPiece, *, chunks_after: int = 0) -> int:
-        """Tokens that must be drawn before the next chunk and those after it are made; none of a text that is at its end."""
+        """Tokens to draw before the next chunk, and `chunks_after` later ones, can be made; 0 after the end token."""
         if piece.ended or self.networks.config.model.eos in piece.ahead:
             return 0
         return max(0, self._missing(piece) + chunks_after * self._tokens_per_chunk - len(piece.ahead))
 
     def _missing(self, piece: SoproPiece) -> int:
-        """Tokens that the next chunk needs beside those of the chunks before."""
+        """Tokens of the next chunk that are not in `tokens`."""
         each = self.networks.config.frames_per_token
         needed = -(-(self._border(piece) - len(piece.voice.mel)) // each) + self.networks.head.lookahead
         return max(0, needed - len(piece.tokens))
 
     def _draw_tokens(self, pieces: Sequence[SoproPiece], until: float, *, least: int) -> None:
-        """Tokens for all rows, until none lacks any, the time is over, or the text of each is at its end. Rows that have all
-        for their next chunk draw along."""
+        """Draws tokens for all rows until none lacks any, or the time is over. Rows with enough tokens for their next chunk
+        draw as well."""
         while lacking := max(map(self._lacks, pieces)):
             fits = max(least, self._drawing.units_in(until - perf_counter()))
             count = min(lacking, self._tokens_per_chunk, fits)
@@ -291,7 +297,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             least = 0
 
     def _drawn(self, rows: Sequence[SoproPiece], count: int) -> list[list[int]]:
-        """The next `count` tokens of each row. Those behind a row's end are drawn in vain."""
+        """The next `count` tokens of each row. Tokens after a row's end are ignored."""
         self.cache.arrange([piece.slot for piece in rows])
         last = self.networks.config.model.semantic_vocab_size - 1
         tokens = torch.tensor([piece.ahead[-1] if piece.ahead else piece.tokens[-1] for piece in rows]).clamp_max(last)
@@ -319,7 +325,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         first, last = start // each, target // each
         tokens = torch.cat([voice.tokens, torch.tensor(piece.tokens, dtype=torch.int64)])
         fresh = target - max(start, len(voice.mel))
-        # Drawn one by one: however a text is cut into chunks, a frame's noise is the same.
+        # Drawn frame by frame, so that a frame's noise does not depend on how the text is cut into chunks.
         noise = torch.tensor(piece.noise.standard_normal((fresh, voice.mel.shape[1]), dtype=np.float32))
         return AcousticFrames(
             state=piece.acoustic,
@@ -331,11 +337,12 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         )
 
     def watch(self, piece: SoproPiece, samples: Samples, rate: int) -> bool:
-        """What the guard said of the sound before the gate, which holds silence back that must end a piece all the same."""
+        """The guard saw the audio before the gate in `_heard_part`: the gate holds silence back, which must also end a
+        piece."""
         return piece.guard.ended
 
     def _heard_part(self, piece: SoproPiece, sound: Tensor, state: VocoderState) -> Samples:
-        """The samples of the piece's own sound, at the output's level."""
+        """The samples of the piece after the clip's, at the output level."""
         skipped = max(0, self._first_hop - piece.vocoder.hops)
         samples: Samples = sound[skipped:].flatten().cpu().numpy() * np.float32(piece.voice.gain)
         piece.vocoder = state
@@ -344,7 +351,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         return soft_limit(self._last_part(piece, heard) if piece.spoken else heard)
 
     def _last_part(self, piece: SoproPiece, heard: Samples) -> Samples:
-        """The end of a piece; all of one whose first sound the gate has not found, if there is anything to hear."""
+        """The end of a piece. If the gate never opened, all of what it held, if any of it is audible."""
         rate = self.networks.config.sample_rate
         if not piece.gate.is_open:
             heard = piece.gate.finish() if piece.guard.sounded else heard
@@ -363,12 +370,12 @@ def load(spec: EngineSpec) -> SoproEngine:
 
 
 def networks_of(folder: Path, options: SoproOptions, device: str) -> SoproNetworks:
-    """The networks of a folder of weights."""
+    """The networks from a folder of weights."""
     return networks_with(read(folder), lambda name: load_file(folder / f"{name}.safetensors", device), options)
 
 
 def networks_with(config: SoproConfig, read_weights: Callable[[str], Weights], options: SoproOptions) -> SoproNetworks:
-    """The networks of weights that `read_weights` gives by the name of their file."""
+    """The networks from weights that `read_weights` returns by file name."""
     weights, vocoder = read_weights("model"), read_weights("vocoder")
     steps = options.solver_steps or config.generation.steps
     longest = LONGEST_PROMPT + config.tokens_in(config.generation.max_seconds)

@@ -1,4 +1,4 @@
-"""Loudness, pauses and edges: what Sopro does to a clip before it listens, and to its speech before it is heard."""
+"""Loudness, pauses and edges: Sopro's processing of a clip before the encoders, and of its audio before the output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEPT_PAUSE_SECONDS = 0.15
 CROP_REACH_SECONDS = 5.0
 KEPT_FRACTION = 0.75
 SHORTEST_SECONDS = 1.0
-"""Of a clip: what is shorter tells too little of a voice, so no pause that leaves less is a place to cut."""
+"""The shortest clip. A pause that would leave a shorter clip is not a place to cut."""
 ROOM_TONE_SECONDS = 0.25
 FADE_SECONDS = 0.02
 ONSET_DB = -45.0
@@ -38,14 +38,14 @@ def _ratio(db: float) -> float:
 
 
 def _frame_levels(samples: Samples, rate: int) -> NDArray[np.float32]:
-    """Root mean squares of 25 ms every 10 ms."""
+    """Root mean squares of windows of 25 ms, every 10 ms."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, int(rate * 0.025))[:: int(rate * 0.010)]
     levels: NDArray[np.float32] = np.maximum(np.sqrt(np.mean(frames**2, axis=1, dtype=np.float32)), 1e-6)
     return levels
 
 
 def crop_on_pause(samples: Samples, seconds: float, rate: int) -> Samples:
-    """A clip cut in a pause near `seconds`; one without a pause is faded into its own room tone."""
+    """The clip cut in a pause near `seconds`. Without a pause there, it is faded into noise at its own noise floor."""
     window, hop = int(rate * 0.025), int(rate * 0.010)
     if len(samples) < 4 * window:
         return samples
@@ -84,7 +84,7 @@ def _into_room_tone(samples: Samples, rate: int, floor: float) -> Samples:
 
 
 def normalized(samples: Samples, rate: int) -> tuple[Samples, float]:
-    """A quiet clip made louder, and its speech level in dB afterwards."""
+    """Amplifies a quiet clip; returns it with its speech level in dB."""
     level = _speech_level_db(samples, rate)
     gain = min(max(PROMPT_LEVEL_DB - level, 0.0), MOST_GAIN_DB)
     if (peak := float(np.abs(samples).max(initial=0))) > 0:
@@ -103,12 +103,12 @@ def _speech_level_db(samples: Samples, rate: int) -> float:
 
 
 def output_gain(prompt_level_db: float) -> float:
-    """Brings speech that is as loud as its prompt to the output level."""
+    """The factor from the clip's level to the output level."""
     return _ratio(OUTPUT_LEVEL_DB - prompt_level_db)
 
 
 def soft_limit(samples: Samples) -> Samples:
-    """Bends what is above the knee, so that nothing clips."""
+    """Compresses samples above the knee, so that nothing clips."""
     size = np.abs(samples)
     bent = KNEE + (1 - KNEE) * np.tanh((size - KNEE) / (1 - KNEE))
     limited: Samples = np.where(size > KNEE, np.sign(samples) * bent, samples).astype(np.float32)
@@ -116,7 +116,7 @@ def soft_limit(samples: Samples) -> Samples:
 
 
 def fade_out(samples: Samples, rate: int) -> Samples:
-    """The last 80 ms faded, when there are more than two such."""
+    """Fades the last 80 ms, if the audio is longer than twice that."""
     fade = int(FINAL_FADE_SECONDS * rate)
     if len(samples) <= 2 * fade:
         return samples
@@ -148,7 +148,7 @@ def _first_hit(above: NDArray[np.bool_], window: int, enough: int) -> int | None
 
 
 def trim_end(samples: Samples, rate: int) -> Samples:
-    """Without the silence that is longer than the trail."""
+    """Removes silence at the end that is longer than the trail."""
     window = int(rate * 0.010)
     levels = _ten_ms_levels(samples, rate)
     loud = np.flatnonzero(levels > _threshold(levels)) if len(levels) else levels
@@ -159,9 +159,9 @@ def trim_end(samples: Samples, rate: int) -> Samples:
 
 @dataclass(slots=True)
 class OnsetGate:
-    """Holds the silence and breath before a text's first sound back; of it a short lead stays.
+    """Holds back the silence and breath before a text's first sound, except for a short lead.
 
-    While it is closed it has `held` everything, and looks for the first sound behind the first `passed` samples.
+    While closed it holds everything in `held`, and searches for the first sound after the first `passed` samples.
     """
 
     rate: int
@@ -170,7 +170,7 @@ class OnsetGate:
     passed: int = 0
 
     def push(self, samples: Samples) -> Samples:
-        """What may be heard now."""
+        """The samples that may be given out now."""
         if self.is_open:
             return samples
         self.held = np.concatenate([self.held, samples])
@@ -183,11 +183,12 @@ class OnsetGate:
         return self._open(min(self._passed_sound(threshold), max(self.passed, self._cut(levels, onset))))
 
     def finish(self) -> Samples:
-        """What was held of a text that has ended without a first sound: short, even and quiet ones have none."""
+        """All held samples of a text that ended without a detected onset, as short, even and quiet ones do."""
         return self._open(0)
 
     def _passed_sound(self, threshold: float) -> int:
-        """Where a sound begins that was passed, or the end: an even one stands out only when a pause follows it."""
+        """The onset of a sound within the passed samples, or the end: an even sound is detected only once a pause follows
+        it."""
         levels = _ten_ms_levels(self.held[: self.passed], self.rate)
         onset = _first_hit(levels > threshold, ONSET_WINDOW, ONSET_FRAMES)
         if onset is None:
@@ -200,7 +201,7 @@ class OnsetGate:
         return heard
 
     def _cut(self, levels: NDArray[np.float32], onset: int) -> int:
-        """Where the heard part begins, in samples since the text's beginning."""
+        """Where the output begins, in samples from the start of the text."""
         window = int(self.rate * 0.010)
         start = self.passed + onset * window
         cut = min(max(start - int(LEAD_SECONDS * self.rate), 0), max(0, start - int(0.02 * self.rate)))

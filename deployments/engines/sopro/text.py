@@ -1,4 +1,4 @@
-"""Text as Sopro reads it: a language tag, tidy punctuation, and SentencePiece tokens."""
+"""Sopro's text input: a language tag, normalised punctuation, and SentencePiece tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIDY = {f" {mark}": mark for mark in ",.!?;:"} | {"“": '"', "”": '"', "‘"
 
 
 def tidy(text: str) -> str:
-    """With a capital at the beginning, a mark at the end, and plain quotes."""
+    """Capitalises the first letter, ends the text with a mark, and replaces typographic quotes."""
     text = " ".join(text.split())
     if text[0].islower():
         text = text[0].upper() + text[1:]
@@ -29,14 +29,15 @@ def tidy(text: str) -> str:
 
 
 class SoproTextEncoder(Protocol):
-    """What the engine is given to read text with."""
+    """The tokenizer of the engine."""
 
     def encode(self, text: str, language: str) -> list[int]:
         """The token ids of one piece of text."""
 
 
 class SoproTokenizer:
-    """The model's own vocabulary. Only the language tag is a mark: what a client writes is letters, also `<|lang_fr|>`."""
+    """The model's vocabulary. Only the language tag becomes a special token: in the client's text `<|lang_fr|>` is plain
+    letters."""
 
     def __init__(self, model: sentencepiece.SentencePieceProcessor) -> None:
         self._model = model
@@ -52,21 +53,21 @@ class SoproTokenizer:
         return cls(sentencepiece.SentencePieceProcessor(model_file=str(file)))
 
     def encode(self, text: str, language: str) -> list[int]:
-        """The token ids of one piece of text. `language` is one of `LANGUAGES`, or empty for none. Raises `MotetError`
-        (too_large) for more than 512."""
+        """The token ids of one piece of text. `language` is one of `LANGUAGES`, or "". Raises `MotetError` (too_large) for
+        more than 512 tokens."""
         tagged = f"{LANGUAGES[language]} {tidy(text)}" if language else tidy(text)
         tokens = [self._bos, *self._ordinary(self._model.encode(tagged, out_type=int), bool(language)), self._eos]
         check_token_count(len(tokens), MOST_TOKENS)
         return tokens
 
     def _ordinary(self, tokens: list[int], tagged: bool) -> list[int]:
-        """With every mark spelled out but the tag, which is the first one."""
+        """Spells out every special token except the tag, which is the first one."""
         tag = next((place for place, token in enumerate(tokens, 1) if token in self._spelled), 0) if tagged else 0
         rest = (self._spelled.get(token, [token]) for token in tokens[tag:])
         return [*tokens[:tag], *chain.from_iterable(rest)]
 
     def _is_mark(self, token: int) -> bool:
-        # SentencePiece does not tell which of its pieces are found whole in any text.
+        # SentencePiece does not say which of its pieces are user-defined symbols.
         piece: str = self._model.id_to_piece(token)
         return piece.startswith("<|") and piece.endswith("|>")
 

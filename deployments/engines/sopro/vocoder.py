@@ -1,7 +1,7 @@
-"""Sopro's vocoder: mel frames to samples, for many streams at once, frame by frame as they come.
+"""Sopro's vocoder: mel frames to samples, for many streams at once, as the frames arrive.
 
-The network is causal but for a few frames of look-ahead in each layer, so a stream keeps the end of each layer's input and
-the residual that waits for it. The frames of all streams are packed into one matrix.
+The network is causal except for a few frames of look-ahead in each layer, so a stream keeps the end of each layer's input,
+and the residuals that wait for the look-ahead. The frames of all streams are packed into one matrix.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from deployments.errors import fail
 
 TAPS = 7
 BLOCK: RowCounts = {64: 1.0, BLOCK_ROWS: 1.0}
-"""Frames of one stream's chunk, and a block of several streams' frames."""
+"""Frames of one stream's chunk, and of a block of several streams."""
 ALL_FRAMES: RowCounts = {64: 1.0, 512: 1.0}
-"""Frames of one stream's chunk, and of eight streams'."""
+"""Frames of one stream's chunk, and of eight streams."""
 
 
 @dataclass(frozen=True, slots=True)
 class VocoderState:
-    """Where a stream is: the end of each convolution's input, the residuals that wait, and the unfinished samples.
+    """The state of a stream: the end of each convolution's input, the residuals that wait, and the unfinished samples.
 
-    `tail` is (n_fft / hop - 1, hop); `hops` counts the hops of samples given out so far. A state is never changed, so
-    streams may begin with the same one.
+    `tail` is (n_fft / hop - 1, hop); `hops` counts the hops of samples that were given out. A state is never changed, so
+    several streams may start from one.
     """
 
     inputs: tuple[Tensor, ...]
@@ -44,7 +44,7 @@ class VocoderState:
 
 @dataclass(frozen=True, slots=True)
 class VocoderFrames:
-    """The next frames (n, mels) of one stream, in the model's own scale; `last` when no more follow."""
+    """The next frames (n, mels) of one stream, in the model's scale; `last` if no more follow."""
 
     state: VocoderState
     frames: Tensor
@@ -52,7 +52,7 @@ class VocoderFrames:
 
 
 class _ConvNeXtBlock(nn.Module):
-    """One ConvNeXt block. `taps` is (7, dim); it looks `ahead` frames ahead."""
+    """One ConvNeXt block (https://arxiv.org/abs/2201.03545). `taps` is (7, dim); it looks `ahead` frames ahead."""
 
     taps: Tensor
     bias: Tensor
@@ -74,7 +74,7 @@ class _ConvNeXtBlock(nn.Module):
         )
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """(n, dim) to (n - 6, dim), each band by its own taps."""
+        """(n, dim) to (n - 6, dim), each channel with its own taps."""
         reach = max(0, len(frames) - TAPS + 1)
         y = self.bias + frames[:reach] * self.taps[0]
         for tap in range(1, TAPS):
@@ -82,17 +82,19 @@ class _ConvNeXtBlock(nn.Module):
         return y
 
     def leave(self, residual: Tensor, y: Tensor) -> tuple[Tensor]:
-        """The residual (n, dim) and what the block makes of its convolution's output."""
+        """(n, dim) from the residual and the convolution's output."""
         y = F.layer_norm(y, (y.shape[-1],), self.scale, self.shift, 1e-6)
         return (torch.addcmul(residual, self.gamma, self.feed_forward(y)),)
 
 
 class SoproVocoder:
-    """The weights, and the pass over packed frames."""
+    """The weights of the vocoder, and its pass over packed frames."""
 
     def __init__(self, weights: Weights, config: VocoderConfig, precision: Precision) -> None:
         if not config.causal or config.n_fft % config.hop_length:
-            raise fail("unsupported", "This vocoder cannot stream.", "Use the weights of Sopro v2.")
+            raise fail(
+                "unsupported", "This Sopro model has a vocoder that is not causal.", "Use the weights of Sopro v2."
+            )
         self._w, self.config = weights, config
         self.hop = config.hop_length
         embed = weights["backbone.embed.weight"].transpose(1, 2).flatten(1)
@@ -108,12 +110,12 @@ class SoproVocoder:
 
     @property
     def lookahead(self) -> int:
-        """Frames that must be known after the last one that is given out."""
+        """Frames that must be known after the last frame that is given out."""
         return sum(self._aheads)
 
     @property
     def overlap(self) -> int:
-        """Hops that a frame reaches beyond its own."""
+        """Hops that a frame extends beyond its own."""
         return self.config.n_fft // self.hop - 1
 
     def begin(self) -> VocoderState:
@@ -124,9 +126,9 @@ class SoproVocoder:
         return VocoderState(tuple(inputs), tuple(waiting), torch.zeros(self.overlap, self.hop))
 
     def decode(self, batch: Sequence[VocoderFrames]) -> tuple[list[Tensor], list[VocoderState]]:
-        """The samples (hops, hop) that have become final, and the states after them.
+        """The final samples (hops, hop) of each stream, and the states after them.
 
-        Sample 0 of hop 0 is half a window before the first frame's middle.
+        Sample 0 of hop 0 is half a window before the centre of the first frame.
         """
         inputs: list[list[Tensor]] = [[] for _ in batch]
         waiting: list[list[Tensor]] = [[] for _ in batch]
@@ -149,7 +151,7 @@ class SoproVocoder:
     def _joined(
         self, parts: list[Tensor], batch: Sequence[VocoderFrames], layer: int, inputs: list[list[Tensor]]
     ) -> tuple[list[Tensor], list[int]]:
-        """Each stream's input with what came before it; how many frames come out; and the end of it is kept."""
+        """Each stream's input after its earlier input, and the number of output frames. Keeps the end of the input."""
         available = []
         for row, part, kept in zip(batch, parts, inputs, strict=True):
             after = self._aheads[layer] if row.last else 0
@@ -180,7 +182,7 @@ class SoproVocoder:
         available, counts = self._joined(parts, batch, layer, inputs)
         y = block.convolve(torch.cat(available))
         starts = accumulate((len(joined) for joined in available), initial=0)
-        # Between two streams stand windows that reach over both: they are left out.
+        # Windows that span two streams are skipped.
         return torch.cat([y[at : at + count] for at, count in zip(starts, counts, strict=False)]), counts
 
     def _samples(
@@ -191,7 +193,7 @@ class SoproVocoder:
         inputs: list[list[Tensor]],
         waiting: list[list[Tensor]],
     ) -> tuple[list[Tensor], list[VocoderState]]:
-        """Overlap-add of the inverse transforms, divided by the windows' own overlap."""
+        """Overlap-add of the inverse transforms, divided by the overlap of the windows."""
         magnitude, phase = spectrum.chunk(2, dim=1)
         magnitude = magnitude.clamp_max(math.log(self.config.max_magnitude)).exp()
         frames = torch.fft.irfft(torch.polar(magnitude, phase), self.config.n_fft, dim=1) * self._window

@@ -1,4 +1,4 @@
-"""A voice is what Sopro works out of a clip once: tokens, mel frames, who speaks, and the network's memory of them."""
+"""A Sopro voice, computed once from a clip: tokens, mel frames, speaker, and the states of the networks after the clip."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WARM_UP_FRAMES = 32
 
 @dataclass(frozen=True, slots=True)
 class SoproVoice:
-    """What every stream with this voice begins with; shared, and never changed.
+    """What every stream of this voice starts with; shared, and never changed.
 
-    `style` (style_prefix_tokens, dim) and `prompt` (tokens,) go before and after the text. `tokens` and `mel`
-    (frames, mels) are the clip; `noise` is what the solver made it of; `speaker` tells the voice to the acoustic head.
+    `style` (style_prefix_tokens, dim) and `prompt` (tokens,) go before and after the text. `tokens` and `mel` (frames, mels)
+    are the clip's, `noise` the noise that it is solved from; `speaker` is its part of the acoustic head's input layer.
     """
 
     style: Tensor
@@ -43,7 +43,7 @@ class SoproVoice:
 
 @dataclass(frozen=True, slots=True)
 class SoproNetworks:
-    """Every network of a model, and the mel bands' scale."""
+    """All networks of a model, and the mean and deviation of the mel bands."""
 
     config: SoproConfig
     decoder: SoproDecoder
@@ -57,8 +57,8 @@ class SoproNetworks:
     mel_std: Tensor
 
 
-def listen(networks: SoproNetworks, clip: Samples, rate: int) -> SoproVoice:
-    """The voice of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for one that is too short."""
+def encode_clip(networks: SoproNetworks, clip: Samples, rate: int) -> SoproVoice:
+    """The voice of a mono clip at `rate` Hz. Raises `MotetError` (invalid) for a clip that is too short."""
     config = networks.config
     wav = resample(torch.tensor(clip), rate, config.sample_rate).clamp(-1, 1)
     cropped = crop_on_pause(wav.cpu().numpy(), config.generation.ref_seconds, config.sample_rate)
@@ -82,12 +82,12 @@ def _condition(weights: Weights, vector: Tensor) -> Tensor:
 
 
 def voice_of(networks: SoproNetworks, tokens: Tensor, mel: Tensor, condition: Tensor, level_db: float) -> SoproVoice:
-    """The voice of a clip that was heard: its `tokens` (n,), `mel` (frames, mels) in the head's scale, and `condition`."""
+    """The voice of an encoded clip: its `tokens` (n,), `mel` (frames, mels) in the head's scale, and speaker `condition`."""
     config, head, vocoder = networks.config, networks.head, networks.vocoder
     each, generation = config.frames_per_token, config.generation
     aligned = min(len(mel) // each, len(tokens))
-    # The clip's solved part ends with a whole chunk, so that a stream's first chunk holds as little of the clip as can be
-    # and its first sound needs few tokens. What is too much is left out at the clip's beginning, where it matters least.
+    # The clip's solved part ends with a whole chunk, so that a stream's first chunk contains as little of the clip as
+    # possible and its first audio needs few tokens. The excess is cut at the clip's start, where it matters least.
     cut = (aligned - head.lookahead) % (head.chunk // each)
     own, mel = tokens[cut:aligned], mel[cut * each : aligned * each]
     frames = len(mel)

@@ -1,4 +1,4 @@
-"""VibeVoice: long conversations of several speakers, by a language model with a diffusion head; many streams as one batch."""
+"""VibeVoice: conversations of several speakers, with a language model and a diffusion head; many streams as one batch."""
 
 from deployments.engines.vibevoice.engine import load
 

@@ -1,8 +1,8 @@
-"""VibeVoice's convolutions between samples and latents, frame by frame.
+"""VibeVoice's streaming convolutions between samples and latents.
 
-Everything is causal: what a frame needs of its past are the last few inputs of each layer. Of one stream these are one
-flat row, `state`, which the caller keeps; zeros stand before the beginning. Sound is (batch, time, channels) here, so that
-all but the depthwise convolutions are matrix products over rows.
+All layers are causal: a frame needs the last few inputs of each layer. For one stream these are one flat row, `state`, which
+the caller keeps; it starts with zeros. Audio is (batch, time, channels) here, so that all but the depthwise convolutions are
+matrix products over rows.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.config import CodecShape
 
 SMALLEST_INT8 = 256
-"""Channels. Narrower layers have few weights and many rows, and rounding every row to bytes usually costs more than it
+"""Channels. Narrower layers have few weights and many rows, and rounding every row to int8 usually costs more than it
 saves."""
 STREAMS = (1, 8)
 MOST_ROWS = 1024
-"""With more rows a product takes in proportion longer, whatever its kernel."""
+"""The time of a product with more rows is proportional to their number, for each kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class _LayerSize:
-    """The place of a layer: its channels, and its rows in a frame."""
+    """The size of a layer: its channels, and its rows for each frame."""
 
     precision: AnyPrecision
     channels: int
@@ -46,7 +46,7 @@ class _LayerSize:
 
 
 class StreamPast:
-    """The past of a batch of streams, read layer by layer, and what becomes of it."""
+    """The past inputs of a batch of streams, read layer by layer, and the next ones."""
 
     def __init__(self, state: Tensor) -> None:
         """`state` is (batch, numbers)."""
@@ -55,7 +55,7 @@ class StreamPast:
         self._kept: list[Tensor] = []
 
     def before(self, x: Tensor, count: int) -> Tensor:
-        """(batch, count + time, channels): `x` behind the `count` inputs that came before it."""
+        """(batch, count + time, channels): `x` after the `count` inputs before it."""
         batch, _, channels = x.shape
         stop = self._at + count * channels
         whole = torch.cat([self._state[:, self._at : stop].view(batch, count, channels), x], dim=1)
@@ -69,13 +69,13 @@ class StreamPast:
 
 
 class _StreamingLayer(nn.Module):
-    """A layer, and how many numbers of a stream's past it keeps."""
+    """A layer, with the number of past inputs that it keeps for each stream."""
 
     size: int
 
 
 class _StreamingConv(_StreamingLayer):
-    """A convolution whose every output sees `kernel` inputs: the rows of a matrix product."""
+    """A convolution over windows of `kernel` inputs, as a matrix product."""
 
     def __init__(self, weights: Weights, name: str, site: _LayerSize) -> None:
         super().__init__()
@@ -90,8 +90,8 @@ class _StreamingConv(_StreamingLayer):
 
 
 class _OutputConv(_StreamingLayer):
-    """A convolution to one channel. Each input is multiplied by all taps at once, and what belongs to one sample is added
-    up: windows of the inputs would be copies of many times their size."""
+    """A convolution to one channel. It multiplies each input by all taps at once and adds up the parts of each sample:
+    copying windows of the inputs would take many times their size."""
 
     taps: Tensor
     bias: Tensor
@@ -114,7 +114,7 @@ class _OutputConv(_StreamingLayer):
 
 
 class _DownsamplingConv(_StreamingLayer):
-    """A convolution with twice as many taps as its stride: every output sees two blocks of inputs."""
+    """A convolution with twice as many taps as its stride: each output uses two blocks of inputs."""
 
     def __init__(self, weights: Weights, name: str, stride: int, site: _LayerSize) -> None:
         super().__init__()
@@ -129,7 +129,8 @@ class _DownsamplingConv(_StreamingLayer):
 
 
 class _UpsamplingConv(_StreamingLayer):
-    """A transposed convolution with twice as many taps as its stride: every input and the one before make a block."""
+    """A transposed convolution with twice as many taps as its stride: each input and the one before give a block of
+    outputs."""
 
     def __init__(self, weights: Weights, name: str, stride: int, site: _LayerSize) -> None:
         super().__init__()
@@ -147,7 +148,7 @@ class _UpsamplingConv(_StreamingLayer):
 
 
 class _CodecBlock(_StreamingLayer):
-    """A depthwise convolution and a feed-forward half. The layer scales are part of each half's last weights."""
+    """A depthwise convolution and a feed-forward half. The layer scales are merged into the last weights of each half."""
 
     taps: Tensor
     bias: Tensor
@@ -183,7 +184,7 @@ def _rows(product: nn.Module, x: Tensor) -> Tensor:
 
 
 class CodecStack(nn.Module):
-    """Layers one after the other over one past. `state_size` is how many numbers a stream's past has."""
+    """Layers in sequence over one state of `state_size` numbers for each stream."""
 
     def __init__(self, parts: Sequence[_StreamingLayer]) -> None:
         super().__init__()
@@ -191,7 +192,7 @@ class CodecStack(nn.Module):
         self.state_size = sum(part.size for part in parts)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """What the next inputs (batch, time, channels) give, and the state (batch, state_size) after them."""
+        """The output for the next inputs (batch, time, channels), and the state (batch, state_size) after them."""
         past = StreamPast(state)
         for part in self.parts:
             x = part(x, past)
@@ -236,7 +237,8 @@ def decoder(weights: Weights, name: str, shape: CodecShape, precision: AnyPrecis
 
 
 def encode(stack: CodecStack, sound: Tensor, hop: int, frames: int = 8) -> Tensor:
-    """The latents (n, latent) of a whole sound (samples,), filled up with silence to whole frames, bit by bit."""
+    """The latents (n, latent) of mono samples (n,), padded with silence to whole frames. Encodes `frames` frames at a time,
+    to bound its memory."""
     count = math.ceil(len(sound) / hop)
     sound = F.pad(sound, (0, count * hop - len(sound)))
     state = torch.zeros(1, stack.state_size)

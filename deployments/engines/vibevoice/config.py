@@ -1,4 +1,4 @@
-"""The shape of a VibeVoice model, as `config.json` and `generation_config.json` of the Hugging Face layout give it."""
+"""The configuration of a VibeVoice model, from `config.json` and `generation_config.json` in the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from deployments.engines.lm.llama import LlamaShape
 from deployments.errors import fail
 
 SCHEDULER = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
-"""The noise schedule that the model was trained with; the only one that is sampled here."""
+"""The noise schedule of the training; the only one that is supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodecShape:
-    """A stack of causal convolutions between samples and latents, each `ratios` step with its `depths` blocks."""
+    """A stack of causal convolutions between samples and latents: one stage for each of `depths` blocks, resampling by
+    `ratios` between."""
 
     latent: int
     filters: int
@@ -29,7 +30,7 @@ class CodecShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> CodecShape:
-        """Of a tokenizer's configuration."""
+        """From the configuration of a codec."""
         return cls(
             latent=int(config["hidden_size"]),
             filters=int(config["num_filters"]),
@@ -47,7 +48,7 @@ class CodecShape:
 
 @dataclass(frozen=True, slots=True)
 class DiffusionHeadShape:
-    """The diffusion head."""
+    """The sizes of the diffusion head."""
 
     dim: int
     latent: int
@@ -58,7 +59,7 @@ class DiffusionHeadShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> DiffusionHeadShape:
-        """Of its configuration."""
+        """From the head's configuration."""
         return cls(
             dim=int(config["hidden_size"]),
             latent=int(config["latent_size"]),
@@ -71,7 +72,7 @@ class DiffusionHeadShape:
 
 @dataclass(frozen=True, slots=True)
 class VibeVoiceConfig:
-    """The whole model, and how it speaks unless told otherwise. `audio`, `begin`, `end` and `stop` are tokens."""
+    """The whole configuration with the default generation settings. `audio`, `begin`, `end` and `stop` are token ids."""
 
     language: LlamaShape
     acoustic: CodecShape
@@ -88,24 +89,26 @@ class VibeVoiceConfig:
 
     @property
     def frame_rate(self) -> float:
-        """Frames in a second of sound."""
+        """Frames in a second of audio."""
         return self.sample_rate / self.acoustic.hop
 
     @property
     def choices(self) -> tuple[int, ...]:
-        """All tokens that the model may choose, in the order of their numbers."""
+        """The tokens that the model may choose, in order of their ids."""
         return tuple(sorted((self.audio, self.begin, self.end, self.stop)))
 
 
 def config_of(values: Mapping[str, Any], generation: Mapping[str, Any], clips: Mapping[str, Any]) -> VibeVoiceConfig:
-    """Of the parsed `config.json`, `generation_config.json` and `preprocessor_config.json`; the last two may be empty.
+    """From the parsed `config.json`, `generation_config.json` and `preprocessor_config.json`; the last two may be empty.
 
     Raises `MotetError` (unsupported) for another noise schedule than the published one.
     """
     schedule = generation.get("noise_scheduler_config", SCHEDULER)
     scheduler = generation.get("noise_scheduler_class", "DPMSolverMultistepScheduler")
     if scheduler != "DPMSolverMultistepScheduler" or {**SCHEDULER, **schedule} != SCHEDULER:
-        raise fail("unsupported", "This VibeVoice model has another noise schedule.", "Use the published weights.")
+        raise fail(
+            "unsupported", "This VibeVoice model has an unsupported noise schedule.", "Use the published weights."
+        )
     language, head = LlamaShape.of(values["text_config"]), DiffusionHeadShape.of(values["diffusion_head_config"])
     return VibeVoiceConfig(
         language=language,
@@ -124,10 +127,10 @@ def config_of(values: Mapping[str, Any], generation: Mapping[str, Any], clips: M
 
 
 def read(folder: Path) -> VibeVoiceConfig:
-    """Of a folder. Raises `MotetError` (invalid) when it holds no VibeVoice model."""
+    """Reads a folder. Raises `MotetError` (invalid) if it contains no VibeVoice model."""
     values = _json(folder / "config.json")
     if values.get("model_type") != "vibevoice":
-        raise fail("invalid", f"{folder} holds no VibeVoice model.", "Check the model's source.", param="source")
+        raise fail("invalid", f"{folder} contains no VibeVoice model.", "Check the model's source.", param="source")
     return config_of(values, _json(folder / "generation_config.json"), _clip_settings(folder))
 
 

@@ -1,8 +1,8 @@
-"""VibeVoice's diffusion head: what the language model thinks of a frame, to the frame's latent.
+"""VibeVoice's diffusion head: the language model's hidden state of a frame to the frame's latent.
 
-The sampler is DPM-Solver++ of second order over the cosine schedule. Its coefficients are the same for every frame, so
-they are worked out once; and what the head's layers make of the condition at each of its steps is worked out for all
-steps together, so that these weights are read once a frame.
+The sampler is second-order DPM-Solver++ (https://arxiv.org/abs/2211.01095) over the cosine schedule. Its coefficients are the
+same for every frame and computed once. The head's projections of the condition are computed for all solver steps together, so
+that these weights are read once for each frame.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from deployments.engines.vibevoice.config import DiffusionHeadShape
 TRAINED_STEPS = 1000
 MOST_BETA = 0.999
 ROWS: RowCounts = {2: 1.0, 16: 1.0}
-"""One stream and eight: each has two rows, with its text and without."""
+"""One stream and eight: each has two rows, with the text and without."""
 
 
 @dataclass(frozen=True, slots=True)
 class SolverStep:
-    """One step at `time`: the clean latent is `alpha * x - sigma * v`, and the next x is a sum of three parts, of x, of
-    this clean latent, and of the one before."""
+    """One step at `time`: the clean latent is `alpha * x - sigma * v`; the next x is `keep * x` plus `clean` times this clean
+    latent plus `before` times the previous one."""
 
     time: int
     alpha: float
@@ -52,7 +52,7 @@ def schedule(steps: int) -> list[SolverStep]:
     for number, time in enumerate(times):
         stride = logs[number + 1] - logs[number]
         gain = alphas[number + 1] * -np.expm1(-stride)
-        # The last step ends in no noise at all, where only the first order is defined; the first has nothing before it.
+        # The last step ends without noise, where only the first order is defined; the first step has no previous latent.
         first_order = number in (0, steps - 1)
         tilt = 0.0 if first_order else 0.5 * gain * stride / (logs[number] - logs[number - 1])
         keep = sigmas[number + 1] / sigmas[number]
@@ -69,10 +69,10 @@ def _at_all(steps: int) -> RowCounts:
 
 
 class _DiffusionLayer(nn.Module):
-    """One layer: a feed-forward network between a shift, a scale and a gate, which the condition decides."""
+    """One layer: a feed-forward network with shift, scale and gate from the condition."""
 
     def __init__(self, weights: Weights, name: str, eps: float, precision: AnyPrecision, steps: int) -> None:
-        """What the condition makes is worked out for all `steps` together."""
+        """The projections of the condition are computed for all `steps` together."""
         super().__init__()
         self.eps = eps
         self.norm = nn.Parameter(weights[f"{name}.norm.weight"].float(), requires_grad=False)
@@ -82,7 +82,7 @@ class _DiffusionLayer(nn.Module):
         self.condition = linear(weights[f"{name}.linear.weight"].float(), None, precision, rows=_at_all(steps))
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """(n, dim) and what the condition makes here, (n, 3 * dim), to (n, dim)."""
+        """(n, dim) and the projected condition (n, 3 * dim) to (n, dim)."""
         shift, scale, gate = condition.chunk(3, dim=-1)
         inputs = torch.addcmul(shift, rms_norm(h, self.norm, self.eps), 1 + scale)
         opened, up = self.gate_up(inputs).chunk(2, dim=-1)
@@ -90,7 +90,7 @@ class _DiffusionLayer(nn.Module):
 
 
 class DiffusionHead(nn.Module):
-    """The weights, and the sampler with guidance."""
+    """The weights of the head, and the sampler with classifier-free guidance (https://arxiv.org/abs/2207.12598)."""
 
     times: Tensor
 
@@ -128,9 +128,9 @@ class DiffusionHead(nn.Module):
         return F.linear(F.silu(F.linear(waves, first)), second)
 
     def forward(self, hidden: Tensor, noise: Tensor) -> Tensor:
-        """Latents (batch, latent) of noise (batch, latent).
+        """Noise (batch, latent) to latents (batch, latent).
 
-        `hidden` (2 * batch, dim) is what the language model thinks, with and without its text by turns.
+        `hidden` (2 * batch, dim) are the language model's states, alternately with the text and without.
         """
         steps, rows = len(self.steps), hidden.shape[0]
         condition = F.silu(self.condition(hidden)[None] + self.times[:, None]).flatten(0, 1)

@@ -1,8 +1,8 @@
-"""The VibeVoice engine: a step brings the next frames of every utterance.
+"""The VibeVoice engine: a step gives the next frames of every utterance.
 
-Of each frame the language model (with the text and without, for guidance), the diffusion head, the codec's decoder and the
-encoder that hears the frame again are one recorded step. Streams, prompts and pieces are those of every language-model
-voice (`lm/engine.py`): each piece of a script begins with its own prompt, so a script of any length takes the same memory.
+For each frame the language model (with the text and without, for guidance), the diffusion head, the codec's decoder, and the
+encoder of the frame's audio are one captured step. `lm/engine.py` handles streams, prompts and pieces. Each piece of a script
+has its own prompt, so a script of any length takes the same memory.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ SHORTEST_CLIP_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class VibeVoiceOptions(ClonerOptions, KernelOptions, CaptureOptions):
-    """`engine_options` of a VibeVoice model. What is None has the value of the model's own files."""
+    """`engine_options` of a VibeVoice model. None means the value in the model's own files."""
 
-    precision: Annotated[AnyPrecision, "Of products, at least; bfloat16 on CUDA, int8 or bfloat16 on CPUs."] = "float32"
-    clip_seconds: Annotated[float, Bounds(least=1, most=60), "Of a clip, so much is heard."] = 30.0
+    precision: Annotated[
+        AnyPrecision, "The least precision of products; bfloat16 on CUDA, int8 or bfloat16 on CPUs."
+    ] = "float32"
+    clip_seconds: Annotated[float, Bounds(least=1, most=60), "Seconds of a clip that are used."] = 30.0
     chunk_frames: Annotated[
-        int, Bounds(least=1, most=64), "Frames in a chunk of sound; 133 ms each in the published model."
+        int, Bounds(least=1, most=64), "Frames in a chunk of audio; 133 ms each in the published model."
     ] = 2
     guidance: Annotated[float | None, Bounds(least=1, most=10)] = None
     solver_steps: Annotated[int | None, Bounds(least=1, most=100)] = None
@@ -50,7 +52,7 @@ class VibeVoiceOptions(ClonerOptions, KernelOptions, CaptureOptions):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class VibeVoicePiece(PromptedPiece):
-    """One piece of text on its way to sound: `free` is its row without the text, `state` the codec's past."""
+    """The state of one piece of text: `free` is its row without the text, `state` the past inputs of the codec."""
 
     free: Slot
     state: Tensor
@@ -60,7 +62,7 @@ VibeVoiceUtterance = LanguageUtterance[Clips, VibeVoicePiece]
 
 
 class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
-    """Its voices are clips, up to one for each speaker of a script."""
+    """Speaks with clips, one for each speaker of a script."""
 
     most_speakers, rows = MOST_SPEAKERS, 2
 
@@ -75,8 +77,9 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
             inputs = networks.frame_inputs(self.cache)
             self.captured = captured_step(self._frame, inputs, options, options.slots, self.cache, device)
 
-    def hear(self, clip: Tensor) -> Tensor:
-        """(frames, dim) of its beginning. Raises `MotetError` (invalid) for a clip that is too short."""
+    def encode_clip(self, clip: Tensor) -> Tensor:
+        """The embeddings (frames, dim) of the clip's beginning. Raises `MotetError` (invalid) for a clip that is too
+        short."""
         rate = self.config.sample_rate
         sound = clip[: int(self.options.clip_seconds * rate)]
         if len(sound) < SHORTEST_CLIP_SECONDS * rate:
@@ -85,18 +88,18 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         return self.networks.voice(_levelled(sound, self.config.level_db))
 
     def voice_of(self, request: SpeechRequest) -> tuple[Clips, str]:
-        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`. Raises `MotetError` (invalid)
-        for a speaker of the text who has none."""
+        """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`. Raises `MotetError` (invalid) if
+        a speaker of the text has no clip."""
         clips, language = super().voice_of(request)
         check_speakers(request.pieces, len(clips))
         return clips, language
 
     def prompt_length(self, text: str, clips: Clips) -> int:
-        """Positions of the whole script: what is asked for, the clips, and the text."""
+        """Positions of the whole prompt: instruction, clips and text."""
         return len(self._script.prompt(text, [len(clip) for clip in clips]))
 
     def begin(self, utterance: VibeVoiceUtterance) -> VibeVoicePiece:
-        """Tokenises the text and takes a row with the text and one without."""
+        """Tokenizes the text and takes a row with the text and one without."""
         clips = utterance.voice
         tokens = self._script.prompt(utterance.text, [len(clip) for clip in clips])
         prompt = self.networks.prompt(tokens.to(self.device), torch.cat(clips))
@@ -116,7 +119,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         self.cache.leave(piece.free)
 
     def advance(self, pieces: Sequence[VibeVoicePiece]) -> list[Samples]:
-        """`chunk_frames` frames of each, less at its end."""
+        """`chunk_frames` frames of each piece, fewer at its end."""
         self.cache.arrange([slot for piece in pieces for slot in (piece.slot, piece.free)])
         frames = self._frames(pieces)
         choices = torch.stack([made.choice for made in frames], dim=1).tolist()
@@ -124,7 +127,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         return [self._heard(*row) for row in zip(pieces, choices, samples, strict=True)]
 
     def _frames(self, pieces: Sequence[VibeVoicePiece]) -> list[VibeVoiceFrame]:
-        """The next frames of all rows. Those behind a row's end are made in vain."""
+        """The next frames of all rows. Frames after a row's end are ignored."""
         count, scratch = self.options.chunk_frames, self.cache.scratch
         noise = torch.as_tensor(np.stack([self._noise(piece, count) for piece in pieces], axis=1)).to(self.device)
         embedding = torch.stack([piece.embedding for piece in pieces])
@@ -152,13 +155,15 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         return made
 
     def _free_after(self, free: Tensor, choice: Tensor) -> Tensor:
-        """The rows without text go on with a sound, begin anew with a beginning, and stand still otherwise."""
+        """The next positions of the rows without text: an audio token advances them, a begin token resets them, others leave
+        them."""
         choices, config = self.config.choices, self.config
         moved = free + (choice == choices.index(config.audio))
         return torch.where(choice == choices.index(config.begin), 0, moved)
 
     def _noise(self, piece: VibeVoicePiece, count: int) -> Samples:
-        """(count, latent), drawn one by one: however a text is cut into chunks, a frame's noise is the same."""
+        """(count, latent), drawn frame by frame, so that a frame's noise does not depend on how the text is cut into
+        chunks."""
         return piece.random.standard_normal((count, self.config.head.latent), dtype=np.float32)
 
     def _heard(self, piece: VibeVoicePiece, choices: list[int], samples: Samples) -> Samples:
@@ -177,7 +182,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
 
 
 def _levelled(sound: Tensor, level_db: float | None) -> Tensor:
-    """At the level that the model knows clips at, and never over full scale."""
+    """Scales a clip to the level of the training data, limited to full scale."""
     if level_db is None:
         return sound
     louder = sound * 10 ** (level_db / 20) / (sound.square().mean().sqrt() + 1e-6)
@@ -195,7 +200,7 @@ def load(spec: EngineSpec) -> VibeVoiceEngine:
 
 
 def networks_of(weights: Mapping[str, Tensor], config: VibeVoiceConfig, options: VibeVoiceOptions) -> VibeVoiceNetworks:
-    """The networks of weights in the Hugging Face layout."""
+    """The networks from weights in the Hugging Face layout."""
     return VibeVoiceNetworks(
         weights,
         config,

@@ -1,4 +1,4 @@
-"""What VibeVoice reads: the voices of all speakers, then a script in which each line names its speaker."""
+"""VibeVoice's prompt: the voices of all speakers, then a script in which each line names its speaker."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TASK = (
 
 
 class ScriptPrompts:
-    """Token numbers of prompts. Voices stand in them as so many audio tokens, whose embeddings the caller puts in.
+    """Builds the token ids of prompts. A voice is a run of audio tokens, whose embeddings the caller replaces.
 
-    Its tokenizer knows no marks (`plain_text_tokenizer`), so an audio token is never one that a client wrote.
+    The tokenizer has no special tokens (`plain_text_tokenizer`), so a client cannot write an audio token.
     """
 
     def __init__(self, tokenizer: TextTokenizer, config: VibeVoiceConfig) -> None:
@@ -29,12 +29,12 @@ class ScriptPrompts:
 
     @classmethod
     def read(cls, folder: Path, config: VibeVoiceConfig) -> ScriptPrompts:
-        """With the folder's `tokenizer.json`."""
+        """With the tokenizer from the folder's `tokenizer.json`."""
         return cls(plain_text_tokenizer(folder / "tokenizer.json"), config)
 
     def prompt(self, text: str, voices: Sequence[int]) -> Tensor:
-        """(n,) int64 for a piece of text and the frames of each voice, the first for Speaker 1. Each speaker of the text has
-        one. The last token begins the sound."""
+        """(n,) int64 for a piece of text and the number of frames of each voice, the first for Speaker 1. Each speaker of the
+        text needs one. The last token begins the audio."""
         config = self._config
         tokens = self._encode(TASK)
         if voices:

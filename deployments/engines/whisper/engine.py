@@ -56,7 +56,7 @@ class WhisperEngine(WindowedRecognition):
         ends = np.cumsum([len(window.samples) for window in windows])
         starts = ends - [len(window.samples) for window in windows]
         clips = [{"start": s / SAMPLE_RATE, "end": e / SAMPLE_RATE} for s, e in zip(starts, ends, strict=True)]
-        heard, about = self._pipeline.transcribe(
+        segments_found, info = self._pipeline.transcribe(
             np.concatenate([window.samples for window in windows]),
             language=options.language,
             task="translate" if options.translate else "transcribe",
@@ -70,11 +70,11 @@ class WhisperEngine(WindowedRecognition):
             without_timestamps=False,
         )
         segments: list[list[Segment]] = [[] for _ in windows]
-        for segment in heard:
+        for segment in segments_found:
             clip = int(np.searchsorted(starts / SAMPLE_RATE, segment.seek / 100 + 0.011, side="right")) - 1
             if not is_noise(segment.no_speech_prob, segment.avg_logprob):
                 segments[clip].append(_moved(segment, windows[clip].start - clips[clip]["start"]))
-        return [Transcript(tuple(said), about.language) for said in segments]
+        return [Transcript(tuple(own), info.language) for own in segments]
 
 
 def _moved(segment: CTranslate2Segment, by_seconds: float) -> Segment:

@@ -17,14 +17,16 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from deployments.audio.chunking import plan_chunks
-from deployments.audio.encode import FORMATS, AudioFormat, Encoder, open_encoder
+from deployments.audio.encode import Encoder, open_encoder
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import SeparationSettings, StrictModel
 from deployments.tasks.separation import Merged, SeparationTask, default_overlap_seconds
 from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
-from serve_app.gateway.errors import ModelName, validated
+from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import ModelName
 from serve_app.gateway.service import service_of
 from serve_app.gateway.sse import event
 from serve_app.gateway.stem_archive import StemArchive

@@ -1,18 +1,18 @@
-"""GET /v1/audio/speech/stream: a WebSocket that takes a text while it is being written, and sends its sound meanwhile.
+"""GET /v1/audio/speech/stream: a WebSocket that takes a text while it is written, and sends its sound meanwhile.
 
-The client sends `session.config`, any number of `input.text` and `input.flush`, and `input.done`. It gets the sound in binary
-messages, which together are one file, `audio.start` and `audio.done` around that of each piece of the text, and
+The client sends `session.config`, any number of `input.text` and `input.flush`, and `input.done`. It gets sound in binary
+messages, which together are one file, `audio.start` and `audio.done` around the sound of each piece of the text, and
 `session.done`; or `error`.
 
-Ray Serve reads a socket whether or not its application does, into a queue without an end, so a writer cannot be held back by
-not reading. Whatever comes is read at once instead, and the text as a whole is bounded.
+Ray Serve reads a WebSocket into an unbounded queue whether or not its application reads, so there is no backpressure. The
+route therefore reads messages as they come, and bounds the text as a whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, Literal, NoReturn
 
@@ -22,16 +22,14 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from deployments.errors import Failure, MotetError, clipped, fail
 from deployments.settings import StrictModel
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
-from deployments.tasks.voice_choice import speaker_marker
 from deployments.text.sources import ArrivingText
 from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_bodies import check_structure
 from serve_app.gateway.errors import error_body, log_failure, log_unexpected, validated
 from serve_app.gateway.middleware.deadline import too_late
-from serve_app.gateway.routes.speech import SpeechManner, plan_of, speaker_of
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
-from serve_app.gateway.speech.events import PieceStart
+from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
 
@@ -44,16 +42,13 @@ CLOSE_CODES: Mapping[str, int] = {
     "timeout": 1013,
     "engine": 1011,
 }
-"""Of RFC 6455's registry, by what went wrong. Whatever else is the client's to mend."""
-CLIENTS_FAULT = 1008
-
-MOST_MESSAGE_BYTES = 64 * 1024
-"""Of sound in one message. Clients refuse long ones, `websockets` above 1 MiB, and a piece of the text may come as several.
-An even number, so that no sample is cut in two."""
+"""RFC 6455's close codes by kind of failure."""
+CLIENT_ERROR = 1008
+"""The close code of every other failure."""
 
 
-class SessionConfig(SpeechManner):
-    """The first message."""
+class SessionConfig(SpeechFields):
+    """The first message: who speaks, and how."""
 
     type: Literal["session.config"]
 
@@ -66,7 +61,7 @@ class InputText(StrictModel):
 
 
 class InputFlush(StrictModel):
-    """What was written so far is to be spoken now, as if a paragraph ended there."""
+    """Speak the text so far now, as if a paragraph ended there."""
 
     type: Literal["input.flush"]
 
@@ -77,8 +72,8 @@ class InputDone(StrictModel):
     type: Literal["input.done"]
 
 
-Message = SessionConfig | InputText | InputFlush | InputDone
-MESSAGES: Mapping[str, type[Message]] = {
+SessionInput = SessionConfig | InputText | InputFlush | InputDone
+INPUTS: Mapping[str, type[SessionInput]] = {
     "session.config": SessionConfig,
     "input.text": InputText,
     "input.flush": InputFlush,
@@ -87,15 +82,15 @@ MESSAGES: Mapping[str, type[Message]] = {
 
 
 @router.websocket("/v1/audio/speech/stream")
-async def speech_as_it_is_written(websocket: WebSocket) -> None:
+async def speech_session(websocket: WebSocket) -> None:
     """Speaks a text while it is being written."""
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
     deadline_s = service.settings.limits.request_deadline_s
     try:
-        with service.sessions.one():
+        with service.sessions.one(service.client(websocket)):
             async with asyncio.timeout(deadline_s):
-                await SpeechSession(websocket).run()
+                await _run(websocket)
         await websocket.close()
     except WebSocketDisconnect:
         pass
@@ -108,8 +103,35 @@ async def speech_as_it_is_written(websocket: WebSocket) -> None:
         await _end_with(websocket, log_unexpected(error))
 
 
+async def _run(websocket: WebSocket) -> None:
+    """Speaks until the sound ends. Raises `MotetError` with what to report to the client, and `WebSocketDisconnect`."""
+    service = service_of(websocket)
+    config = await _config(websocket)
+    plan, text = await service.planner.plan_arriving(config, service.owner(websocket.headers))
+    # A session asks for no more than this at once, so a text that is far ahead does not keep others out.
+    ticket = service.admit(plan.model, websocket.headers, 0.0, reach=plan.max_request_seconds)
+    try:
+        ticket.rests()
+        await _while(_listen(websocket, text, ticket, config.speed), _speak(websocket, plan, text, ticket))
+    finally:
+        ticket.close()
+
+
+async def _config(websocket: WebSocket) -> SessionConfig:
+    received: SessionInput | None = None
+    try:
+        async with asyncio.timeout(service_of(websocket).settings.speech.arrival.idle_s):
+            received = await _next_input(websocket)
+    except TimeoutError:
+        pass
+    if not isinstance(received, SessionConfig):
+        cause = "The first message is not session.config."
+        raise fail("invalid", cause, "Send session.config first.", param="type", code="no_config")
+    return received
+
+
 async def _while(listening: Coroutine[Any, Any, NoReturn], speaking: Coroutine[Any, Any, None]) -> None:
-    """Both at once, until the sound ends or either fails. Neither goes on afterwards."""
+    """Runs both until the sound ends or either fails, and cancels both."""
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(speaking), asyncio.create_task(listening)]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -121,21 +143,46 @@ async def _while(listening: Coroutine[Any, Any, NoReturn], speaking: Coroutine[A
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _messages(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + MOST_MESSAGE_BYTES] for start in range(0, len(data), MOST_MESSAGE_BYTES))
+async def _listen(websocket: WebSocket, text: ArrivingText, ticket: Ticket, speed: float) -> NoReturn:
+    """Takes what the client sends, until it disconnects."""
+    while True:
+        match await _next_input(websocket):
+            case InputText(text=words):
+                text.write(words)
+                ticket.adds(len(words) / CHARACTERS_PER_SECOND / speed)
+            case InputFlush():
+                text.flush()
+            case InputDone():
+                text.end()
+            case SessionConfig():
+                cause = "The session is already configured."
+                raise fail("invalid", cause, "Open another session.", param="type", code="configured")
 
 
-async def _end_with(websocket: WebSocket, failure: Failure) -> None:
-    if websocket.application_state is WebSocketState.CONNECTED:
-        try:
-            await websocket.send_json({"type": "error", **error_body(failure)})
-            await websocket.close(CLOSE_CODES.get(failure.kind, CLIENTS_FAULT))
-        except WebSocketDisconnect:
-            pass  # there is nobody left to tell
+async def _speak(websocket: WebSocket, plan: SpeechPlan, text: ArrivingText, ticket: Ticket) -> None:
+    await text.take(0, 1)  # the stream's time begins with the first words
+    service = service_of(websocket)
+    stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder)
+    async with aclosing(stream.messages()) as messages:
+        async for message in messages:
+            if isinstance(message, bytes):
+                await websocket.send_bytes(message)
+            else:
+                await websocket.send_json(message)
 
 
-def _parsed(data: str, most_bytes: int) -> Message:
-    """Raises `MotetError` that says what is wrong with a message."""
+async def _next_input(websocket: WebSocket) -> SessionInput:
+    """The client's next message. Raises `MotetError` that says what is wrong with it."""
+    received = await websocket.receive()
+    if received["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(received["code"])
+    if (data := received.get("text")) is None:
+        raise fail("invalid", "The message is binary.", "Send JSON objects as text.", code="json_invalid")
+    return parsed_input(data, service_of(websocket).settings.speech.arrival.max_message_bytes)
+
+
+def parsed_input(data: str, most_bytes: int) -> SessionInput:
+    """A message of at most `most_bytes` in UTF-8. Raises `MotetError`: (too_large), (invalid)."""
     if len(data) > most_bytes or len(encoded := data.encode(errors="replace")) > most_bytes:
         cause = f"The message is over {most_bytes:,} bytes."
         raise fail("too_large", cause, "Send it in parts.", code="message_too_large")
@@ -146,135 +193,16 @@ def _parsed(data: str, most_bytes: int) -> Message:
         cause = f"The message is not valid JSON: {error}."
         raise fail("invalid", cause, "Send a JSON object.", code="json_invalid") from error
     kind = fields.get("type") if isinstance(fields, dict) else None
-    if not (isinstance(kind, str) and kind in MESSAGES):
-        cause, remedy = f"The message's type is {clipped(repr(kind))}.", f"Types: {', '.join(MESSAGES)}."
+    if not (isinstance(kind, str) and kind in INPUTS):
+        cause, remedy = f"The message's type is {clipped(repr(kind))}.", f"Types: {', '.join(INPUTS)}."
         raise fail("invalid", cause, remedy, param="type", code="unknown_type")
-    return validated(MESSAGES[kind], fields)
+    return validated(INPUTS[kind], fields)
 
 
-class SpeechSession:
-    """One text: read on one side, spoken on the other."""
-
-    def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
-        self._service = service_of(websocket)
-        self._settings = self._service.settings.speech.arrival
-
-    async def run(self) -> None:
-        """To the end of the sound. Raises `MotetError` for what the client is to be told, and `WebSocketDisconnect`."""
-        config = await self._config()
-        speaker = await speaker_of(config, self._websocket)
-        mark_speakers = speaker_marker(speaker.traits, speaker.voice)
-        text = ArrivingText(self._service.settings.speech.pieces, self._settings, mark_speakers)
-        plan = await plan_of(config, speaker, text, self._websocket)
-        # No more of a text is asked for at once, so the rest of one that is far ahead keeps nobody out.
-        reach = plan.max_request_seconds
-        ticket = self._service.admit(plan.model, self._websocket.headers, 0.0, reach)
+async def _end_with(websocket: WebSocket, failure: Failure) -> None:
+    if websocket.application_state is WebSocketState.CONNECTED:
         try:
-            ticket.rests()
-            told = _Told(plan)
-            await _while(self._listen(text, ticket, config.speed), self._speak(text, plan, ticket, told))
-        finally:
-            ticket.close()
-
-    async def _config(self) -> SessionConfig:
-        try:
-            async with asyncio.timeout(self._settings.idle_s):
-                message = await self._message()
-        except TimeoutError:
-            message = None
-        if not isinstance(message, SessionConfig):
-            raise fail(
-                "invalid", "The first message is no session.config.", "Send one.", param="type", code="no_config"
-            )
-        return message
-
-    async def _listen(self, text: ArrivingText, ticket: Ticket, speed: float) -> NoReturn:
-        """Takes what the client sends, until it leaves."""
-        while True:
-            match await self._message():
-                case InputText(text=words):
-                    text.write(words)
-                    ticket.adds(len(words) / CHARACTERS_PER_SECOND / speed)
-                case InputFlush():
-                    text.flush()
-                case InputDone():
-                    text.end()
-                case SessionConfig():
-                    raise fail(
-                        "invalid", "The session is configured.", "Open another one.", param="type", code="configured"
-                    )
-
-    async def _message(self) -> Message:
-        """The next message. Raises `MotetError` that says what is wrong with it."""
-        received = await self._websocket.receive()
-        if received["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(received["code"])
-        if (data := received.get("text")) is None:
-            raise fail("invalid", "The message is binary.", "Send JSON objects as text.", code="json_invalid")
-        return _parsed(data, self._settings.max_message_bytes)
-
-    async def _speak(self, text: ArrivingText, plan: SpeechPlan, ticket: Ticket, told: _Told) -> None:
-        await text.take(0, 1)  # the stream's time begins with the first words
-        service = self._service
-        stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder)
-        async with aclosing(stream.encoded()) as encoded:
-            async for data in encoded:
-                for event in told.before(data, stream.piece_starts()):
-                    await self._websocket.send_json(event)
-                for part in _messages(data):
-                    await self._websocket.send_bytes(part)
-                for event in told.after(stream):
-                    await self._websocket.send_json(event)
-                if trouble := stream.new_trouble():
-                    await self._websocket.send_json(trouble)
-        for event in told.at_the_end(stream):
-            await self._websocket.send_json(event)
-
-
-class _Told:
-    """The events around a session's sound: one pair for each piece of the text, as its sound goes by."""
-
-    def __init__(self, plan: SpeechPlan) -> None:
-        self._plan = plan
-        self._ignored = {"ignored": list(plan.ignored)} if plan.ignored else {}
-        self._sentences = 0
-        self._bytes = 0
-        self._open: dict[str, Any] | None = None
-
-    def before(self, data: bytes, begun: Sequence[PieceStart]) -> Iterator[dict[str, Any]]:
-        """What is told before the next bytes, in which these pieces begin."""
-        for piece in begun:
-            yield from self._close()
-            self._sentences += 1
-            self._open = {"type": "audio.done", "sentence_index": piece.index}
-            yield self._start(piece)
-        self._bytes += len(data)
-
-    def after(self, stream: SpeechStream) -> Iterator[dict[str, Any]]:
-        """What is told once some bytes were sent."""
-        if stream.piece_is_over:
-            yield from self._close()
-
-    def at_the_end(self, stream: SpeechStream) -> Iterator[dict[str, Any]]:
-        """What is told when the sound has ended."""
-        yield from self._close()
-        yield {"type": "session.done", "total_sentences": self._sentences, **stream.summary()}
-
-    def _close(self) -> Iterator[dict[str, Any]]:
-        if self._open is not None:
-            yield {**self._open, "total_bytes": self._bytes}
-            self._open, self._bytes = None, 0
-
-    def _start(self, piece: PieceStart) -> dict[str, Any]:
-        return {
-            "type": "audio.start",
-            "sentence_index": piece.index,
-            "sentence_text": piece.text,
-            "start_seconds": piece.start_seconds,
-            "format": self._plan.audio_format,
-            "sample_rate": self._plan.traits.sample_rate,
-            "model": piece.model,
-            "voice": piece.voice,
-            **self._ignored,
-        }
+            await websocket.send_json({"type": "error", **error_body(failure)})
+            await websocket.close(CLOSE_CODES.get(failure.kind, CLIENT_ERROR))
+        except WebSocketDisconnect:
+            pass  # the client has disconnected meanwhile

@@ -15,7 +15,8 @@ from deployments.engines.protocols import RecognitionOptions
 from deployments.settings import StrictModel
 from deployments.tasks.transcription import TranscriptWindow
 from serve_app.gateway.bodies.uploads import read_form
-from serve_app.gateway.errors import ModelName, validated
+from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import ModelName
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of

@@ -8,21 +8,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import AfterValidator, StringConstraints
-from starlette.requests import HTTPConnection
 
-from deployments.engines.protocols import SpeechTraits
-from deployments.errors import MotetError, fail, quoted
+from deployments.errors import MotetError
 from deployments.settings import StrictModel
-from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import validated
 from serve_app.gateway.service import service_of
 from serve_app.gateway.voice_store import StoredVoice
 
 router = APIRouter()
-
-EVERYONE = "everyone"
-"""Who owns the voices of a service without keys."""
 
 LEAST_CONSENT_LETTERS = 5
 LEAST_CONSENT_CHARACTERS = 10
@@ -81,13 +75,6 @@ class VoiceFields(StrictModel):
     type: Literal["audio_sample"] = "audio_sample"
 
 
-def owner_of(connection: HTTPConnection) -> str:
-    """Whose voices a request may use: those of its key."""
-    if not service_of(connection).settings.security.api_key_sha256:
-        return EVERYONE
-    return key_digest(connection.headers)
-
-
 @router.post("/v1/audio/voices")
 async def create_voice(request: Request) -> dict[str, Any]:
     """Keeps a clip to speak like. The same clip again is answered with the voice that is there."""
@@ -99,16 +86,21 @@ async def create_voice(request: Request) -> dict[str, Any]:
         await form.close()
     store = service_of(request).voices
     voice = await asyncio.to_thread(
-        store.add, owner_of(request), recording, fields.name, fields.consent, fields.text or None
+        store.add,
+        service_of(request).owner(request.headers),
+        recording,
+        fields.name,
+        fields.consent,
+        fields.text or None,
     )
-    return _uploaded(voice, await _cloning(request))
+    return _uploaded(voice, await service_of(request).speech_models.cloning())
 
 
 @router.get("/v1/audio/voices")
 async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
     """The voices of one speech model, or of all, and the client's own where they can be used."""
     directory = service_of(request).directory
-    names = [directory.resolve(model, "speech")] if model else _speakers(request)
+    names = [directory.resolve(model, "speech")] if model else service_of(request).speech_models.names
     listed = []
     for name in names:
         try:
@@ -116,9 +108,9 @@ async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
         except MotetError:
             if model is not None:
                 raise  # of all models, those that answer
-    able = await _cloning(request)
+    able = await service_of(request).speech_models.cloning()
     if model is None or set(names) & set(able):
-        stored = await asyncio.to_thread(service_of(request).voices.listed, owner_of(request))
+        stored = await asyncio.to_thread(service_of(request).voices.listed, service_of(request).owner(request.headers))
         listed += [_uploaded(voice, able) for voice in stored]
     return {"object": "list", "data": listed}
 
@@ -126,56 +118,24 @@ async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
 @router.get("/v1/audio/voices/{voice_id}")
 async def voice_of_id(request: Request, voice_id: str) -> dict[str, Any]:
     """One of the client's own voices."""
-    voice = await asyncio.to_thread(service_of(request).voices.get, owner_of(request), voice_id)
-    return _uploaded(voice, await _cloning(request)) | {"consent": voice.consent, "text": voice.text}
+    voice = await asyncio.to_thread(
+        service_of(request).voices.get, service_of(request).owner(request.headers), voice_id
+    )
+    return _uploaded(voice, await service_of(request).speech_models.cloning()) | {
+        "consent": voice.consent,
+        "text": voice.text,
+    }
 
 
 @router.delete("/v1/audio/voices/{voice_id}")
 async def delete_voice(request: Request, voice_id: str) -> dict[str, Any]:
     """Forgets one of the client's own voices."""
-    await asyncio.to_thread(service_of(request).voices.delete, owner_of(request), voice_id)
+    await asyncio.to_thread(service_of(request).voices.delete, service_of(request).owner(request.headers), voice_id)
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
 
 
-async def cannot_clone(model: str, connection: HTTPConnection) -> MotetError:
-    """What to say when a model cannot speak like a clip: which ones can."""
-    able = await _cloning(connection)
-    remedy = f"Use one of: {', '.join(able)}." if able else "No model of this service can; add one that clones."
-    cause = f"The model {quoted(model)} cannot speak with an uploaded voice."
-    return fail("unsupported", cause, remedy, param="voice", code="voice_not_supported")
-
-
-def _speakers(connection: HTTPConnection) -> list[str]:
-    models = service_of(connection).directory.models
-    return [name for name, config in models.items() if config.task == "speech"]
-
-
-async def _cloning(connection: HTTPConnection) -> list[str]:
-    """The models that speak like a clip, as far as they answer. All are asked at once: those that do not are waited for."""
-    names = _speakers(connection)
-    answers = await asyncio.gather(*(_traits_now(name, connection) for name in names), return_exceptions=True)
-    able = []
-    for name, traits in zip(names, answers, strict=True):
-        if isinstance(traits, SpeechTraits) and traits.clones:
-            able.append(name)
-        elif isinstance(traits, BaseException) and not isinstance(traits, MotetError):
-            raise traits
-    return able
-
-
-async def _traits_now(name: str, connection: HTTPConnection) -> SpeechTraits:
-    """What a model can do. Raises `MotetError` (unavailable) for one that has no replica to tell it: it is not waited for."""
-    service = service_of(connection)
-    try:
-        async with asyncio.timeout(service.settings.spillover.silent_s + service.settings.spillover.life_sign_s):
-            traits: SpeechTraits = await service.directory.traits(name)
-    except TimeoutError as error:
-        raise fail("unavailable", f"The model {name!r} does not answer now.", "Try again later.") from error
-    return traits
-
-
 async def _models_own(name: str, request: Request) -> list[dict[str, Any]]:
-    traits = await _traits_now(name, request)
+    traits = await service_of(request).speech_models.traits_now(name)
     aliases = service_of(request).directory.models[name].voice_aliases
     return [
         {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -294,20 +295,31 @@ def _key_seconds_until(target: float, mine: Iterable[Ticket], limit: float, held
 
 
 class SessionLimit:
-    """Bounds how many speech sessions are open at once: a client holds its session whether or not it sends text."""
+    """Bounds how many speech sessions are open at once: `most` in all, and `most_per_client` of a client. A client holds its
+    session whether or not it sends text."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_per_client: int | None) -> None:
         self._most = most
+        self._most_per_client = most_per_client
         self._open = 0
+        self._of_client = Counter[str]()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Counts one session. Raises `MotetError` (overloaded) at the limit."""
+    def one(self, client: str | None) -> Iterator[None]:
+        """Counts one session, of a client unless it is None. Raises `MotetError` (overloaded) at either limit."""
         if self._open >= self._most:
             cause = f"{self._open} speech sessions are open, the limit of this service."
             raise fail("overloaded", cause, "Try again in a moment.", code="too_many_sessions")
+        key, most = client or "", self._most_per_client
+        if client is not None and most is not None and self._of_client[key] >= most:
+            cause = f"This client has {self._of_client[key]} speech sessions open, the limit for one client."
+            raise fail("overloaded", cause, "Close one of them first.", code="too_many_sessions")
         self._open += 1
+        self._of_client[key] += 1
         try:
             yield
         finally:
             self._open -= 1
+            self._of_client[key] -= 1
+            if not self._of_client[key]:
+                del self._of_client[key]

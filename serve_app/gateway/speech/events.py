@@ -1,12 +1,14 @@
-"""The events of a speech stream, as JSON objects. OpenAI's names, with fields of our own."""
+"""The events of a speech stream, as JSON objects. Server-sent events have OpenAI's names, with fields of our own."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from serve_app.gateway.speech.pacing_report import PacingReport
+from serve_app.gateway.speech.plan import SpeechPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +49,36 @@ def usage(characters: int, seconds: float) -> dict[str, object]:
         "total_tokens": characters + tenths,
         "audio_seconds": round(seconds, 3),
     }
+
+
+class PieceEvents:
+    """The events of a WebSocket session around the sound of each piece. `bytes` counts the sound of the current piece."""
+
+    def __init__(self, plan: SpeechPlan) -> None:
+        self.count = 0
+        self.bytes = 0
+        self._plan = plan
+        self._current: PieceStart | None = None
+
+    def start(self, piece: PieceStart) -> Iterator[dict[str, Any]]:
+        """The events before the sound of a piece."""
+        yield from self.end()
+        self.count += 1
+        self._current = piece
+        yield {
+            "type": "audio.start",
+            "sentence_index": piece.index,
+            "sentence_text": piece.text,
+            "start_seconds": piece.start_seconds,
+            "format": self._plan.audio_format,
+            "sample_rate": self._plan.traits.sample_rate,
+            "model": piece.model,
+            "voice": piece.voice,
+            **({"ignored": list(self._plan.ignored)} if self._plan.ignored else {}),
+        }
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """The event after the sound of the current piece, if there is one."""
+        if self._current is not None:
+            yield {"type": "audio.done", "sentence_index": self._current.index, "total_bytes": self.bytes}
+            self._current, self.bytes = None, 0

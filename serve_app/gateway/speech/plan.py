@@ -6,21 +6,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from deployments.audio.encode import AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import SpeechRequest, SpeechTraits
 from deployments.text.sources import PieceSource
 from deployments.text.speakers import without_marks
 from serve_app.gateway.settings import PacingSettings
+from serve_app.gateway.speech.models import FallbackVoice
 from serve_app.gateway.speech.source_map import SourcePosition
-
-
-@dataclass(frozen=True, slots=True)
-class FallbackVoice:
-    """The model that takes over from a late one, with one voice of its own."""
-
-    model: str
-    voice: str
-    traits: SpeechTraits
 
 
 @dataclass(frozen=True, slots=True)

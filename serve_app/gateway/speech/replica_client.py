@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from deployments.engines.protocols import AudioChunk, SpeechRequest
 from deployments.replica.wire import PackedChunk, unpack
 from serve_app.gateway.request_timing import Timeline
 from serve_app.gateway.routing.admission import Ticket
-
-
-class ReplicaStreams(Protocol):
-    """Streams the answers of a model's replicas (`ModelDirectory`)."""
-
-    def stream(self, name: str, method: str, *arguments: Any, ticket: Ticket | None = None) -> AsyncGenerator[Any]:
-        """The answers of the first placement that gives one. Closing the stream cancels the call."""
+from serve_app.gateway.routing.directory import ModelDirectory
 
 
 class Listener(Protocol):
@@ -35,7 +29,7 @@ class ReplicaClient:
     learns how urgent each request is. `speed` is the one that the client asked for.
     """
 
-    replicas: ReplicaStreams
+    directory: ModelDirectory
     model: str
     timeline: Timeline
     speed: float
@@ -48,7 +42,7 @@ class ReplicaClient:
         """See `SpeechClient`."""
         if self.listener:
             request = replace(request, lasts_seconds=self.listener.lasts_seconds)
-        return ReplicaCall(self, request, self.replicas.stream(self.model, "speak", request, ticket=self.ticket))
+        return ReplicaCall(self, request, self.directory.stream(self.model, "speak", request, ticket=self.ticket))
 
     def count(self, packed: PackedChunk, chunk: AudioChunk, request: SpeechRequest) -> None:
         """A chunk arrived."""

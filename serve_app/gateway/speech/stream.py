@@ -8,7 +8,7 @@ A chunk passes at most five asynchronous generators, which `tests/unit/test_chun
     3  speak                     the task driver: asks the piece cache, then the engine; stretches
        PlaybackBuffer            a task writes into it, the encoder awaits `next_frame`
     4  SpeechStream.encoded      follows the source map, encodes
-    5  SpeechStream.events       server-sent events only
+    5  SpeechStream.events       server-sent events; `messages` for a WebSocket, nothing for a file
        ClosingStream             the response
 
 Every stage only awaits the one before it. Whoever stops reading closes the last generator, and each stage closes the one
@@ -23,19 +23,22 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
-from deployments.audio.encode import FORMATS, Encoder, open_encoder
+from deployments.audio.encode import Encoder, open_encoder
+from deployments.audio.formats import FORMATS
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples, SpeechRequest
 from deployments.tasks.speech import speak
 from deployments.text.sources import PieceSource, WithoutMarks
 from serve_app.gateway.request_timing import Recorder, Timeline
 from serve_app.gateway.routing.admission import Ticket
+from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.speech import events
-from serve_app.gateway.speech.events import PieceStart
+from serve_app.gateway.speech.events import PieceEvents, PieceStart
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.playback import Frame, PlaybackBuffer
-from serve_app.gateway.speech.replica_client import ReplicaClient, ReplicaStreams
+from serve_app.gateway.speech.replica_client import ReplicaClient
 from serve_app.gateway.speech.resume import START, ResumePoint
 from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span
 from serve_app.gateway.sse import event
@@ -45,6 +48,10 @@ SLICE_SECONDS = 2.0
 """How much sound is encoded at once, and how much of it for the first bytes: hibari begins with a quarter of a second of
 silence, which alone helps no listener."""
 
+MAX_MESSAGE_BYTES = 64 * 1024
+"""Sound in one message of a WebSocket. Clients refuse long messages, `websockets` those above 1 MiB, and a piece of the text
+may be longer. It is even, so that no 16-bit sample is cut in two."""
+
 
 class SpeechStream:
     """The bytes or events of one request. It frees everything that it holds when its generator ends or is closed."""
@@ -52,7 +59,7 @@ class SpeechStream:
     def __init__(
         self,
         plan: SpeechPlan,
-        replicas: ReplicaStreams,
+        directory: ModelDirectory,
         cache: PieceCache,
         ticket: Ticket,
         recorder: Recorder,
@@ -61,7 +68,7 @@ class SpeechStream:
     ) -> None:
         self.timeline = Timeline()
         self._plan = plan
-        self._replicas = replicas
+        self._directory = directory
         self._cache = cache
         self._ticket = ticket
         self._recorder = recorder
@@ -82,7 +89,7 @@ class SpeechStream:
         self._reported_trouble = self._trouble
         self._text = AwaitedText(plan.text, self._playback, ticket)
         speed = plan.request.speed
-        self._client = ReplicaClient(replicas, plan.model, self.timeline, speed, ticket, self._playback)
+        self._client = ReplicaClient(directory, plan.model, self.timeline, speed, ticket, self._playback)
 
     @property
     def placement(self) -> str | None:
@@ -131,6 +138,24 @@ class SpeechStream:
                 if trouble := self.new_trouble():
                     yield event(trouble)
         yield event({"type": "speech.audio.done", **self.summary()})
+
+    async def messages(self) -> AsyncGenerator[dict[str, Any] | bytes]:
+        """The stream as messages of a WebSocket session: sound as bytes, and events around the sound of each piece."""
+        pieces = PieceEvents(self._plan)
+        async with aclosing(self.encoded()) as encoded:
+            async for data in encoded:
+                for message in (message for piece in self.piece_starts() for message in pieces.start(piece)):
+                    yield message
+                pieces.bytes += len(data)
+                for start in range(0, len(data), MAX_MESSAGE_BYTES):
+                    yield data[start : start + MAX_MESSAGE_BYTES]
+                for message in pieces.end() if self.piece_is_over else ():
+                    yield message
+                if trouble := self.new_trouble():
+                    yield trouble
+        for message in pieces.end():
+            yield message
+        yield {"type": "session.done", "total_sentences": pieces.count, **self.summary()}
 
     def piece_starts(self) -> list[PieceStart]:
         """The pieces of the text that begin in the latest bytes, except those whose start this client already has. To be
@@ -185,7 +210,7 @@ class SpeechStream:
         return speak(
             SpeechRequest((), other.voice, plan.request.speed, plan.request.seed),
             other.traits,
-            ReplicaClient(self._replicas, other.model, self.timeline, plan.request.speed),
+            ReplicaClient(self._directory, other.model, self.timeline, plan.request.speed),
             text=WithoutMarks(self._text) if plan.traits.most_speakers > 1 else self._text,
             max_request_seconds=plan.max_request_seconds,
             first=piece,

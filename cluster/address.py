@@ -1,4 +1,4 @@
-"""The address of a Ray cluster: whether anybody answers there, before Ray is asked, which waits for minutes to find out."""
+"""Connects to a Ray cluster. It first checks within seconds that one answers: Ray itself would wait for minutes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import socket
 from contextlib import closing
 from typing import Any
 
+from cluster import ray_private
 from deployments.errors import MotetError, fail
 
 OWN_CLUSTER = "local"
-"""Ray's word for a cluster of one's own on this machine."""
+"""Ray's word for a new cluster on this machine alone."""
 LAST_STARTED = "auto"
 """Ray's word for the cluster that runs on this machine."""
 PROBE_S = 3.0
@@ -19,8 +20,11 @@ LEAST_PORT, MOST_PORT = 1, 65535
 
 
 def connect(address: str, *, logging_level: int = logging.ERROR, **settings: Any) -> None:
-    """`ray.init` at `address`. Raises `MotetError` within seconds when nobody listens there (unavailable), when it is no
-    address (invalid), or when Ray is not let in (unavailable)."""
+    """Calls `ray.init` with `address`.
+
+    Raises `MotetError` within seconds if nothing listens there or Ray refuses the connection (unavailable), or if it is not
+    an address (invalid).
+    """
     import ray
 
     probe(address)
@@ -33,9 +37,9 @@ def connect(address: str, *, logging_level: int = logging.ERROR, **settings: Any
 
 
 def probe(address: str) -> None:
-    """Knocks at the cluster's port, for a few seconds at most. Raises `MotetError`.
+    """Connects to the cluster's port and closes the connection, for a few seconds at most. Raises `MotetError`.
 
-    A cluster of one's own has no port yet, and addresses of other schemes than Ray Client's are Ray's to understand.
+    A cluster that is still to be started has no port, and addresses of other schemes than Ray Client's are left to Ray.
     """
     where = _running_here() if address == LAST_STARTED else address
     place = where.removeprefix(CLIENT_SCHEME)
@@ -50,11 +54,8 @@ def probe(address: str) -> None:
 
 
 def _running_here() -> str:
-    """What Ray takes "auto" to mean: perhaps a cluster that ended, whose address a file of its still tells."""
-    from ray._private import services
-
     try:
-        return str(services.get_ray_address_from_environment(LAST_STARTED, None))
+        return ray_private.address_of_started_cluster()
     except ConnectionError as error:
         raise _nobody("this machine", "none was started here") from error
 
@@ -63,7 +64,7 @@ def _host_and_port(place: str) -> tuple[str, int]:
     host, _, port = place.rpartition(":")
     if not host.strip("[]") or not port.isascii() or not port.isdigit() or not LEAST_PORT <= int(port) <= MOST_PORT:
         remedy = f"Write HOST:PORT, ray://HOST:PORT, {LAST_STARTED} or {OWN_CLUSTER}."
-        raise fail("invalid", f"{place!r} is no address of a Ray cluster.", remedy)
+        raise fail("invalid", f"{place!r} is not the address of a Ray cluster.", remedy)
     return host.strip("[]"), int(port)
 
 

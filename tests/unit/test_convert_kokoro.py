@@ -1,4 +1,4 @@
-"""Kokoro's wheels become a folder of safetensors once: every tensor, the right numbers, whole or not at all."""
+"""Kokoro's wheels are converted to safetensors once: every tensor, correct values, atomically."""
 
 from __future__ import annotations
 

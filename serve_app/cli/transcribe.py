@@ -1,0 +1,91 @@
+"""`motet transcribe`: text from speech."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from deployments.tasks.transcription import TranscriptWindow, transcribe_here
+from serve_app.cli.options import STDIO, Config, Language, ModelName, Recording, config_path, language_code
+from serve_app.cli.terminal import note, opened
+from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptContents:
+    """What a transcript contains. See `TranscriptRequest`."""
+
+    temperature: float
+    timestamp_granularities: Sequence[str]
+
+
+def transcribe(
+    file: Recording,
+    form: Annotated[TranscriptFormat, typer.Option("--format", "-f", help="What is written.")] = "text",
+    out: Annotated[
+        Path, typer.Option("--output", "-o", show_default="standard output", help="Where the transcript goes.")
+    ] = STDIO,
+    language: Language = None,
+    prompt: Annotated[str | None, typer.Option(help="Names and spellings that occur, to guide the model.")] = None,
+    model: ModelName = None,
+    words: Annotated[bool, typer.Option("--words", help="The time of each word; with --format verbose_json.")] = False,
+    config: Config = None,
+) -> None:
+    """Write down what is said in a recording. Text appears as it is recognized.
+
+    Example: [bold]motet transcribe talk.mp3 --format srt -o talk.srt[/bold]
+
+    Example: [bold]motet say "Hello." -o - | motet transcribe -[/bold]
+    """
+    if words and form != "verbose_json":
+        raise typer.BadParameter(f"does not apply to {form}. Add --format verbose_json.", param_hint="--words")
+    with opened(file) as source:
+        recording = source.read()
+    started = time.perf_counter()
+    from deployments.engines.protocols import RecognitionOptions
+    from serve_app import config_file
+    from serve_app.cli import local
+
+    settings = config_file.read_app(config_path(config))
+    options = RecognitionOptions(language_code(language), prompt or None, word_times=words)
+    loaded = local.load_model(settings, model, "transcription")
+    windows = transcribe_here(recording, options, loaded.engine, settings.windows)
+    asked = TranscriptContents(0.0, ("segment", "word") if words else ("segment",))
+    with local.output(out) as to:
+        items = _as_it_comes(windows, to.file) if form == "text" else _at_once(windows, form, asked, to.file)
+    wall = time.perf_counter() - started
+    seconds = items[-1].until_seconds if items else 0.0
+    pace = seconds / max(wall - loaded.load_seconds, 1e-9)
+    where = "" if out == STDIO else f"{out}: "
+    note(
+        f"{where}{seconds:.2f} s of audio in {wall:.2f} s: {loaded.name} loaded in {loaded.load_seconds:.2f} s on "
+        f"{loaded.hardware}, then {pace:.1f} times real time."
+    )
+
+
+def _as_it_comes(windows: Iterator[TranscriptWindow], file: BinaryIO) -> list[TranscriptWindow]:
+    items: list[TranscriptWindow] = []
+    separator = ""
+    for item in windows:
+        items.append(item)
+        if text := item.transcript.text:
+            file.write(f"{separator}{text}".encode())
+            file.flush()
+            separator = " "
+    file.write(b"\n")
+    return items
+
+
+def _at_once(
+    windows: Iterator[TranscriptWindow], form: TranscriptFormat, asked: TranscriptContents, file: BinaryIO
+) -> list[TranscriptWindow]:
+    """Writes the same bytes as the body of a response of the service."""
+    items = list(windows)
+    body = bytes(rendered(items, form, asked, "transcribe").body)
+    file.write(body if body.endswith(b"\n") else body + b"\n")
+    return items
