@@ -16,7 +16,6 @@ from deployments.engines.protocols import (
     SpeechEngine,
 )
 from deployments.replica.malloc_trim import Allocator, MallocTrim, keep_freed_memory
-from deployments.replica.step_gate import followed_by
 from serve_app.bench.frame import Figure, Sheet, at_most
 from tests.load.speakers import Speakers
 
@@ -46,7 +45,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
     """
     engine, random, allocator = contest.engine, np.random.default_rng(0), keep_freed_memory()
     streams = engine.max_streams if isinstance(engine, LimitsStreams) else 8
-    step, started = followed_by(engine.step, MallocTrim(allocator).look), clock()
+    trim, started = MallocTrim(allocator), clock()
     free = _free_slots(engine)
     live: list[Any] = []
     opened = left = 0
@@ -56,8 +55,9 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
         while len(live) < streams:
             live.append(engine.open(contest.request(opened)))
             opened += 1
-        for result in step(live):
+        for result in engine.step(live):
             good(result)
+        trim.look()
         if random.random() < 0.25:
             engine.close(live.pop(int(random.integers(len(live)))))
             left += 1
