@@ -28,31 +28,23 @@ class EngineEntry:
     without_weights: bool = False
 
 
-INSTALL_MLX = "pip install --constraint constraints.txt 'motet[mlx]'"
+def _extra(name: str) -> str:
+    return f"pip install --constraint constraints.txt 'motet[{name}]'"
+
 
 ENGINES: Mapping[str, EngineEntry] = {
     "hibari": EngineEntry("speech", "deployments.engines.hibari.engine", "pip install hibari-tts==0.2.1"),
-    "kokoro": EngineEntry(
-        "speech", "deployments.engines.kokoro.engine", "pip install --constraint constraints.txt 'motet[kokoro]'"
-    ),
-    "sopro": EngineEntry(
-        "speech", "deployments.engines.sopro", "pip install --constraint constraints.txt 'motet[torch]'"
-    ),
+    "kokoro": EngineEntry("speech", "deployments.engines.kokoro.engine", _extra("kokoro")),
+    "sopro": EngineEntry("speech", "deployments.engines.sopro.engine", _extra("torch")),
     "indextts": EngineEntry(
-        "speech",
-        "deployments.engines.indextts.engine",
-        "pip install --constraint constraints.txt 'motet[indextts]' (NOTICE has its licence)",
+        "speech", "deployments.engines.indextts.engine", f"{_extra('indextts')} (NOTICE has its licence)"
     ),
-    "vibevoice": EngineEntry(
-        "speech", "deployments.engines.vibevoice", "pip install --constraint constraints.txt 'motet[torch]'"
-    ),
-    "pocket_tts": EngineEntry(
-        "speech", "deployments.engines.pocket_tts.engine", "pip install --constraint constraints.txt 'motet[pocket]'"
-    ),
+    "vibevoice": EngineEntry("speech", "deployments.engines.vibevoice.engine", _extra("torch")),
+    "pocket_tts": EngineEntry("speech", "deployments.engines.pocket_tts.engine", _extra("pocket")),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper.engine", "pip install faster-whisper"),
-    "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx.recognition", INSTALL_MLX),
-    "mlx_speech": EngineEntry("speech", "deployments.engines.mlx.speech", INSTALL_MLX),
-    "mlx_separation": EngineEntry("separation", "deployments.engines.mlx.separation", INSTALL_MLX),
+    "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx.recognition", _extra("mlx")),
+    "mlx_speech": EngineEntry("speech", "deployments.engines.mlx.speech", _extra("mlx")),
+    "mlx_separation": EngineEntry("separation", "deployments.engines.mlx.separation", _extra("mlx")),
     "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2.engine", "pip install onnxruntime scipy"),
     "simulated": EngineEntry("speech", "deployments.engines.simulated.engine", "", without_weights=True),
     "identity": EngineEntry("separation", "deployments.engines.identity.engine", "", without_weights=True),

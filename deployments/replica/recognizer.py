@@ -33,9 +33,9 @@ class Recognizer(ModelReplica):
     async def transcribe(
         self, recording: bytes, options: RecognitionOptions
     ) -> AsyncIterator[TranscriptWindow | Failure]:
-        """A transcript for each window, in order; a `Failure` is the last item when something goes wrong.
+        """A transcript for each window, in order. A `Failure` is the last item if something goes wrong.
 
-        Raises `MotetError` (overloaded) before the first when there is no room: another replica may have some.
+        Raises `MotetError` (overloaded) before the first item if the engine has no room. Another replica may have some.
         """
         await self.memory_guard.ensure()
         rate, settings = self._engine.traits.sample_rate, self._windows

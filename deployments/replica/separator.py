@@ -1,4 +1,4 @@
-"""The deployment around a separation engine: chunks of every request share the engine's batches."""
+"""The deployment around a separation engine. Chunks of all requests share the engine's batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deployments.replica.step_scheduling import StepRequest
 
 
 class Separator(ModelReplica):
-    """Takes sound apart, chunk by chunk."""
+    """Separates recordings, chunk by chunk."""
 
     def prepare(self, engine: SeparationEngine) -> None:
         """Takes the engine."""
@@ -26,23 +26,23 @@ class Separator(ModelReplica):
         return self._engine.traits
 
     async def separate(self, chunk: Chunk | Failure) -> Stems | Failure:
-        """The chunk's stems. A failure upstream is handed on."""
+        """The chunk's stems. A failure upstream is returned as it is."""
         if isinstance(chunk, Failure):
             return chunk
         try:
             await self.memory_guard.ensure()
             with self.load.work(chunk.samples.shape[-1] / chunk.sample_rate):
-                return (await self._stepper.step(chunk, _wish(chunk))).result
+                return (await self._stepper.step(chunk, _request(chunk))).result
         except Exception as error:
             return logged_failure(error, self.model)
 
     async def answer_once(self) -> None:
-        """Takes a second of silence apart."""
+        """Separates a second of silence."""
         rate = self._engine.traits.sample_rates[0]
         chunk = Chunk(np.zeros((1, rate), np.float32), rate, 0)
-        await self._stepper.step(chunk, _wish(chunk))
+        await self._stepper.step(chunk, _request(chunk))
 
 
-def _wish(chunk: Chunk) -> StepRequest:
-    """First come, first served; a chunk costs its samples."""
+def _request(chunk: Chunk) -> StepRequest:
+    """First come, first served. A chunk's cost is its number of samples."""
     return StepRequest(time.monotonic(), float(chunk.samples.size))

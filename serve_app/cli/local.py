@@ -1,4 +1,4 @@
-"""The engines in this process, without a cluster: what the command line runs on."""
+"""Runs engines in this process, without a cluster, for the command line."""
 
 from __future__ import annotations
 

@@ -1,63 +1,64 @@
-"""A ZIP file of stems that is written while they come."""
+"""Writes a ZIP file of stems while they are made.
+
+A ZIP file has one member after the other, so the first stem is sent as it comes and the others wait on disk. The standard
+library writes it: stream-zip 0.0.84 is as fast (0.08 s for 200 MiB), but it buffers whole uncompressed members in memory,
+and its asynchronous form blocks a thread of the event loop's pool for as long as the archive takes.
+"""
 
 from __future__ import annotations
 
+import io
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import IO
+from typing import IO, Any
 
 from serve_app.gateway.bodies.storage import storing
 
 BLOCK_BYTES = 256 * 1024
 
 
-class _Outbox:
-    """A file that can only be written; what was written is taken away in between."""
+class _WriteOnlyFile(io.RawIOBase):
+    """The file that `zipfile` writes to. It cannot seek, so the archive can be sent while it is written."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._data = bytearray()
 
-    def write(self, data: bytes, /) -> int:
-        """Takes bytes."""
+    def write(self, data: Any, /) -> int:
         self._data += data
         return len(data)
 
-    def flush(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """The bytes that were written since the last call."""
         data = bytes(self._data)
         self._data.clear()
         return data
 
 
 class StemArchive:
-    """The first stem goes straight out; a ZIP file holds one member after another, so the others wait on disk."""
+    """One archive of several stems. `file_names` maps each stem to the name of its member."""
 
     def __init__(self, file_names: Mapping[str, str]) -> None:
         self._names = file_names
         self._first, *others = file_names
-        self._outbox = _Outbox()
-        self._zip = zipfile.ZipFile(self._outbox, "w", zipfile.ZIP_STORED)
+        self._written = _WriteOnlyFile()
+        self._zip = zipfile.ZipFile(self._written, "w", zipfile.ZIP_STORED)
         self._member: IO[bytes] | None = self._zip.open(file_names[self._first], "w", force_zip64=True)
         self._waiting = {stem: tempfile.TemporaryFile() for stem in others}
 
     def add(self, stem: str, data: bytes) -> bytes:
-        """Takes a stem's next bytes; returns what of the archive is ready to leave."""
+        """Takes a stem's next bytes, and returns the bytes of the archive that are ready. Raises `MotetError`
+        (storage_full)."""
         if stem != self._first:
             with storing("stems"):
                 self._waiting[stem].write(data)
         elif self._member is not None:
             self._member.write(data)
-        return self._outbox.take()
+        return self._written.take()
 
     def rest(self) -> Iterator[bytes]:
-        """The remaining members and the archive's end."""
+        """The rest of the archive, in blocks."""
         self._end_member()
         for stem, file in self._waiting.items():
             with storing("stems"):
@@ -65,13 +66,13 @@ class StemArchive:
             self._member = self._zip.open(self._names[stem], "w", force_zip64=True)
             while block := file.read(BLOCK_BYTES):
                 self._member.write(block)
-                yield self._outbox.take()
+                yield self._written.take()
             self._end_member()
         self._zip.close()
-        yield self._outbox.take()
+        yield self._written.take()
 
     def close(self) -> None:
-        """Removes what waits on disk; safe to call twice."""
+        """Removes the temporary files. Safe to call twice."""
         self._end_member()
         for file in self._waiting.values():
             file.close()

@@ -20,40 +20,40 @@ class TranscriptRequest(Protocol):
 
     @property
     def temperature(self) -> float:
-        """The sampling temperature that was used."""
+        """The sampling temperature."""
 
     @property
     def timestamp_granularities(self) -> Sequence[str]:
-        """Which times the client wants."""
+        """The times that the answer has: "segment", "word" or both."""
 
 
 def rendered(
-    heard: Sequence[TranscriptWindow], form: TranscriptFormat, asked: TranscriptRequest, task: str
+    windows: Sequence[TranscriptWindow], form: TranscriptFormat, request: TranscriptRequest, task: str
 ) -> Response:
-    """The whole answer."""
+    """The response with a transcript in a format. `task` is "transcribe" or "translate"."""
     if form == "verbose_json":
-        return JSONResponse(verbose(heard, asked, task))
+        return JSONResponse(verbose(windows, request, task))
     if form == "json":
-        return JSONResponse({"text": text_of(heard), "usage": {"type": "duration", "seconds": seconds_of(heard)}})
+        return JSONResponse({"text": text_of(windows), "usage": {"type": "duration", "seconds": seconds_of(windows)}})
     media_type = "text/vtt" if form == "vtt" else "text/plain"
-    return PlainTextResponse(PLAIN[form](heard), media_type=media_type)
+    return PlainTextResponse(PLAIN[form](windows), media_type=media_type)
 
 
-def verbose(heard: Sequence[TranscriptWindow], asked: TranscriptRequest, task: str) -> dict[str, Any]:
-    """OpenAI's `verbose_json`."""
-    language = heard[0].transcript.language if heard else ""
-    seconds = seconds_of(heard)
+def verbose(windows: Sequence[TranscriptWindow], request: TranscriptRequest, task: str) -> dict[str, Any]:
+    """The body of the format `verbose_json`."""
+    language = windows[0].transcript.language if windows else ""
+    seconds = seconds_of(windows)
     answer: dict[str, Any] = {
         "task": task,
         "language": NAMES.get(language, language),
         "duration": seconds,
-        "text": text_of(heard),
+        "text": text_of(windows),
         "usage": {"type": "duration", "seconds": seconds},
     }
-    segments = segments_of(heard)
-    if "segment" in asked.timestamp_granularities:
-        answer["segments"] = [_segment(i, segment, asked.temperature) for i, segment in enumerate(segments)]
-    if "word" in asked.timestamp_granularities:
+    segments = segments_of(windows)
+    if "segment" in request.timestamp_granularities:
+        answer["segments"] = [_segment(i, segment, request.temperature) for i, segment in enumerate(segments)]
+    if "word" in request.timestamp_granularities:
         words = [word for segment in segments for word in segment.words]
         answer["words"] = [{"word": w.text.strip(), "start": round(w.start, 3), "end": round(w.end, 3)} for w in words]
     return answer
@@ -75,23 +75,23 @@ def _segment(number: int, segment: Segment, temperature: float) -> dict[str, Any
     }
 
 
-def plain(heard: Sequence[TranscriptWindow]) -> str:
-    """Text and a line end."""
-    return text_of(heard) + "\n"
+def plain(windows: Sequence[TranscriptWindow]) -> str:
+    """The text and a line end."""
+    return text_of(windows) + "\n"
 
 
-def srt(heard: Sequence[TranscriptWindow]) -> str:
-    """SubRip."""
+def srt(windows: Sequence[TranscriptWindow]) -> str:
+    """SubRip subtitles."""
     cues = (
         f"{number}\n{clock(s.start, ',')} --> {clock(s.end, ',')}\n{_cue(s.text)}\n\n"
-        for number, s in enumerate(segments_of(heard), 1)
+        for number, s in enumerate(segments_of(windows), 1)
     )
     return "".join(cues)
 
 
-def vtt(heard: Sequence[TranscriptWindow]) -> str:
-    """WebVTT."""
-    cues = (f"{clock(s.start, '.')} --> {clock(s.end, '.')}\n{_cue(s.text)}\n\n" for s in segments_of(heard))
+def vtt(windows: Sequence[TranscriptWindow]) -> str:
+    """WebVTT subtitles."""
+    cues = (f"{clock(s.start, '.')} --> {clock(s.end, '.')}\n{_cue(s.text)}\n\n" for s in segments_of(windows))
     return "WEBVTT\n\n" + "".join(cues)
 
 
@@ -99,12 +99,12 @@ PLAIN: Mapping[str, Callable[[Sequence[TranscriptWindow]], str]] = {"text": plai
 
 
 def _cue(text: str) -> str:
-    """An arrow would end a cue's text."""
+    """The text of a cue. An arrow would end it."""
     return text.strip().replace("-->", "->")
 
 
 def clock(seconds: float, decimal_mark: str) -> str:
-    """hh:mm:ss and milliseconds."""
+    """A time as hh:mm:ss and milliseconds."""
     milliseconds = max(0, round(seconds * 1000))
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)

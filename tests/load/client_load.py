@@ -23,7 +23,7 @@ PATIENCE_S = 120.0
 
 @dataclass(slots=True)
 class TriedRequest:
-    """One request: when it was over, what became of it, and of its second try if there was one."""
+    """A request: when it ended, its result, and the result of its retry if there was one."""
 
     at_s: float
     first: StreamResult
@@ -31,13 +31,13 @@ class TriedRequest:
 
     @property
     def answered(self) -> bool:
-        """By the first or the second try."""
+        """Whether the first or the second try is complete."""
         return self.first.complete or (self.second is not None and self.second.complete)
 
 
 @dataclass(slots=True)
 class ClientLoad:
-    """Clients that ask again and again, and once more for what failed."""
+    """Clients that send requests in a loop, and retry each failed one once."""
 
     service: RunningProgram
     text: str
@@ -47,19 +47,19 @@ class ClientLoad:
     _seeds: Iterator[int] = field(default_factory=itertools.count)
 
     async def client(self) -> None:
-        """Until it is told to stop."""
+        """Sends requests until the load stops."""
         while not self._stopped.is_set():
             first = await self.ask()
             second = None if first.complete else await self.ask()
             self.asked.append(TriedRequest(time.monotonic(), first, second))
 
     async def ask(self) -> StreamResult:
-        """One try."""
+        """Sends one request."""
         return await listen(self.service, StreamRequest(self.model, self.text, next(self._seeds)))
 
     @asynccontextmanager
     async def going_on(self, clients: int = CLIENTS) -> AsyncIterator[None]:
-        """While the clients ask; waits for their last answers."""
+        """Runs `clients` clients for as long as the context, and waits for their last answers."""
         self._stopped.clear()
         async with asyncio.TaskGroup() as tasks:
             for _ in range(clients):
@@ -70,15 +70,18 @@ class ClientLoad:
                 self._stopped.set()
 
     def answered(self, since_s: float, until_s: float) -> tuple[float, str]:
-        """The share of requests that were over in that time and were answered, in percent, and of how many."""
+        """The percentage of the requests ended between `since_s` and `until_s` that were answered, and a note with their number.
+
+        Raises `MotetError` if no request ended in that time.
+        """
         over = [asked for asked in self.asked if since_s <= asked.at_s < until_s]
         if not over:
-            raise fail("unavailable", "No request came to an end in that time.")
+            raise fail("unavailable", "No request ended in that time.")
         good, at_once = sum(asked.answered for asked in over), sum(asked.first.complete for asked in over)
         return 100 * good / len(over), f"{len(over)} requests, {at_once} of them at once"
 
     def placements(self, since_s: float = -math.inf) -> Counter[str]:
-        """Who answered, by class."""
+        """The number of answers of each hardware class since `since_s`."""
         return Counter(
             asked.first.placement.partition("@")[2]
             for asked in self.asked
@@ -87,7 +90,7 @@ class ClientLoad:
 
 
 async def until(found: Callable[[], bool], what: str) -> float:
-    """Waits, and tells how many seconds. Raises `MotetError` when it takes too long."""
+    """Waits until `found()` is true; returns the seconds. Raises `MotetError` after `PATIENCE_S`."""
     began = time.monotonic()
     while not found():
         if (waited := time.monotonic() - began) > PATIENCE_S:

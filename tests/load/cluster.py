@@ -32,7 +32,7 @@ from tests.load.client_load import CLIENTS, MODEL, PATIENCE_S, POLL_S, ClientLoa
 from tests.load.local_cluster import LocalCluster, local_cluster, redis_store
 
 CLASSES: tuple[Kind, ...] = ("cpu", "mlx", "cuda")
-"""From the cheapest to the dearest."""
+"""From the cheapest to the most expensive."""
 
 SHORT_TEXT, LONG_TEXT = "Short.", "A long text. " * 12
 
@@ -40,9 +40,9 @@ VOICE = "hibari"
 REPLICAS, LISTENERS = 2, 6
 SENTENCE = "This goes on for a while, sentence after sentence. "
 SENTENCE_S = 3.3
-"""About as long as the voice speaks it."""
+"""Approximate seconds of audio of `SENTENCE`."""
 RESTART_S = 35.0
-"""Longer than a node takes to start on a busy machine. Streams end within `listen`'s patience all the same."""
+"""Longer than a node takes to start on a busy machine. Streams still end within the timeout of `listen`."""
 
 FIRST_STREAMS = "first node lost: streams by way of another node that went on to their end"
 FIRST_MEANWHILE = "first node lost: requests answered while it was gone, with one more try"
@@ -65,8 +65,8 @@ FAILED = "requests that failed, of all while replicas came and went"
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
-    """How long there is load, in seconds, how long the first node is away if it is lost at all, and whether a new node joins
-    and replicas are made to follow the load."""
+    """Seconds of load before and after the loss, seconds for which the first node is away (None: it is not lost), and whether a
+    new node joins and replicas follow the load."""
 
     before_s: float
     after_s: float
@@ -76,7 +76,7 @@ class ClusterPlan:
 
 QUICK = ClusterPlan(before_s=3.0, after_s=8.0, away_s=None, elastic=False)
 FULL = ClusterPlan(before_s=10.0, after_s=30.0, away_s=62.0, elastic=True)
-"""The first node is away for longer than the minute that Ray by itself gives it."""
+"""The first node is away for longer than Ray's default timeout of a minute."""
 
 FIRST_FIGURES = (
     Figure(FIRST_STREAMS, "%", at_least(100)),
@@ -104,7 +104,7 @@ ELASTIC_FIGURES = (
 
 
 def run(quick: bool) -> Report:
-    """A node is lost; and, unless `quick`, the first node is lost, and replicas and nodes come and go with the load."""
+    """Measures the loss of a node and, unless `quick`, the loss of the first node, and replicas and nodes that follow the load."""
     plan = QUICK if quick else FULL
     wanted = LOSS_FIGURES if quick else (*FIRST_FIGURES, *LOSS_FIGURES, *ELASTIC_FIGURES)
     return carry_out("cluster", wanted, lambda sheet: _measure(sheet, plan), quick=quick)
@@ -125,8 +125,7 @@ def _measure(sheet: Sheet, plan: ClusterPlan) -> None:
 
 
 async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, away_s: float) -> None:
-    """Streams begin, and `before_s` later the first node is killed; after `away_s` more it is started again. Puts
-    `FIRST_FIGURES`."""
+    """Measures `FIRST_FIGURES`: kills the first node `before_s` after streams begin, and starts it again after `away_s` more."""
     cluster.start()
     cluster.join("cpu")
     service = await asyncio.to_thread(deployed_on, cluster)
@@ -154,13 +153,13 @@ async def measure_first(sheet: Sheet, cluster: LocalCluster, before_s: float, aw
 
 
 def _long_asks(restart_after_s: float) -> list[StreamRequest]:
-    """Streams as slow as they are played, which end after the first node is back."""
+    """Paced streams that end after the first node is back."""
     sentences = math.ceil((restart_after_s + RESTART_S) / SENTENCE_S)
     return [StreamRequest(VOICE, SENTENCE * sentences, seed, "played") for seed in range(LISTENERS)]
 
 
 async def _connected_elsewhere(cluster: LocalCluster, service: RunningProgram) -> Connection:
-    """A connection that the other node has taken. On one machine both listen at one port, and the system chooses."""
+    """A connection to the other node. On one machine both listen on one port, and the kernel chooses."""
     while True:
         reader, writer = await asyncio.open_connection(service.host, service.port)
         client = writer.get_extra_info("sockname")[1]
@@ -170,8 +169,8 @@ async def _connected_elsewhere(cluster: LocalCluster, service: RunningProgram) -
 
 
 def outlived(streams: Sequence[StreamResult], back_s: float) -> tuple[float, str]:
-    """The share of streams that are complete, in percent, and in words. Raises `MotetError` when one was over before the node
-    was back, and so shows nothing."""
+    """The percentage of complete streams, and a note. Raises `MotetError` if a stream ended before the node was back, because it
+    shows nothing then."""
     complete = [heard for heard in streams if heard.complete]
     if any(heard.ended_s < back_s for heard in complete):
         raise fail("unavailable", "A stream was over before the node was back.")
@@ -197,7 +196,7 @@ async def _seconds_until_mended(cluster: LocalCluster, load: ClientLoad) -> floa
 
 
 def deployed_on(cluster: LocalCluster) -> RunningProgram:
-    """`motet deploy` on the cluster: a service with a real voice and a way in on every node, which outlives the command."""
+    """Runs `motet deploy` on the cluster: a service with a real voice and an entry on every node."""
     placement = Placement(hardware=CpuClass(cpus=0.25), replicas=REPLICAS)
     voice = DEFAULT_MODELS[VOICE].model_copy(update={"placements": (placement,)}).model_dump(mode="json")
     port = free_loopback_port()
@@ -206,7 +205,7 @@ def deployed_on(cluster: LocalCluster) -> RunningProgram:
     command = [sys.executable, "-m", "serve_app.cli.main", "deploy", "--config", str(config)]
     done = subprocess.run(command, env=cluster.service_environment, capture_output=True, text=True, timeout=PATIENCE_S)
     if done.returncode != 0:
-        raise fail("unavailable", f"The service did not come up: {done.stderr[-1000:]}")
+        raise fail("unavailable", f"The service did not start: {done.stderr[-1000:]}")
     return RunningProgram("127.0.0.1", port, time.perf_counter() - started)
 
 
@@ -245,7 +244,7 @@ async def _measure_loss(sheet: Sheet, plan: ClusterPlan, cluster: LocalCluster) 
 
 
 async def _seconds_until_back(cluster: LocalCluster, load: ClientLoad) -> float:
-    """Until a node that joins in place of the lost one has a replica that answers."""
+    """Seconds until a node that replaces the lost one has a replica that answers."""
     joined_s = time.monotonic()
     await asyncio.to_thread(cluster.join, "mlx")
     await until(lambda: load.placements(joined_s)["mlx"] > 0, "the replica on the new node")
@@ -256,7 +255,7 @@ async def _seconds_until_back(cluster: LocalCluster, load: ClientLoad) -> float:
 
 
 def _elastic() -> list[dict[str, Any]]:
-    """Small numbers, so that the load of a few clients goes over every class, and short delays."""
+    """Placements with small targets and short delays, so that a few clients load every class."""
     scaling = {"max_replicas": 1, "target_queued_seconds_of_audio": 15, "look_back_s": 3, "up_after_s": 1}
     return [
         {
@@ -307,7 +306,7 @@ async def _measure_leaving(sheet: Sheet, cluster: LocalCluster, service: Running
 
 
 def too_early(left: Sequence[Kind]) -> int:
-    """How many classes left before a dearer one."""
+    """The number of classes that ended before a more expensive one."""
     costs = [CLASSES.index(kind) for kind in left]
     return sum(cost < max(costs[place:]) for place, cost in enumerate(costs))
 
@@ -316,7 +315,7 @@ def too_early(left: Sequence[Kind]) -> int:
 def service_on(
     cluster: LocalCluster, placements: Sequence[dict[str, Any]], options: dict[str, Any]
 ) -> Iterator[RunningProgram]:
-    """`motet serve` on the cluster, with one simulated model."""
+    """Runs `motet serve` on the cluster with one simulated model, for as long as the context."""
     model = {"engine": "simulated", "options": options, "placements": list(placements)}
     port = free_loopback_port()
     config = _config(cluster, {"models": {MODEL: model}}, port)

@@ -212,7 +212,7 @@ def package_decoder(shape: Shape, weights: Mapping[str, Tensor]) -> Any:
         front = UnifiedVoice(**{**shape["gpt"], "layers": 0})
     everything = {**front.state_dict(), **weights}
     model.load_state_dict(everything, assign=True)
-    # What is no weight stays on the meta device: a table of positions in the network that hears emotions.
+    # Tensors that are not weights stay on the meta device: a table of positions in the network that hears emotions.
     front.load_state_dict({name: everything[name] for name in front.state_dict()}, assign=True)
     model.emo_conditioning_encoder = front.emo_conditioning_encoder
     model.eval().requires_grad_(requires_grad=False)
@@ -244,8 +244,8 @@ def generate(model: Any, prompt: Tensor, most: int, **options: Any) -> list[int]
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
-    """Puts what the package imports of missing libraries where it looks for it. Others who ask for the libraries afterwards
-    are told the truth."""
+    """Provides the parts of missing libraries that the package imports. After the context, importing the libraries fails
+    again."""
     made: dict[str, ModuleType] = {}
     if importlib.util.find_spec("librosa") is None:
         librosa, filters = ModuleType("librosa"), ModuleType("librosa.filters")

@@ -112,7 +112,7 @@ class SoproSpeakers:
         return SpeechRequest((SENTENCES[number],), self._clip.id, seed=number, reference=self._clip)
 
     def decoder_step(self, count: int) -> Callable[[], Any]:
-        """One token of so many streams."""
+        """One token for each of `streams` streams."""
         inputs = {
             "tokens": torch.arange(count),
             "positions": torch.full((count,), 200),

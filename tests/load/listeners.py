@@ -20,14 +20,14 @@ from serve_app.gateway.settings import PacingSettings
 from tests.load.speakers import Speakers
 
 HEAD_START_SECONDS = 0.2
-"""A player's buffer: it starts so long after the first sound has come (the service's smallest ring buffer)."""
+"""Delay of a player after the first audio: the service's smallest ring buffer."""
 ARRIVAL_SECONDS = 3.0
-"""All listeners come within so long, at random moments, or within a quarter of what they listen to."""
+"""All listeners arrive at random moments within this time, or within a quarter of their listening time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """What some listeners heard. `first_audio` is from each one's arrival, in seconds; `gaps` are all that were heard."""
+    """The results of some listeners: the seconds from each arrival to its first audio, and all gaps."""
 
     first_audio: tuple[float, ...]
     gaps: tuple[float, ...]
@@ -37,7 +37,7 @@ class Listening:
 
 @dataclass(slots=True, eq=False)
 class ListenerState:
-    """One of them. `plays_until` is when its player runs dry; times are seconds since the first moment of the run."""
+    """A listener. `plays_until_s` is when its player runs out of audio. Times are seconds since the start of the run."""
 
     came_s: float
     utterance: Any
@@ -48,7 +48,7 @@ class ListenerState:
     gaps: list[float] = field(default_factory=list)
 
     def hear(self, chunk: AudioChunk, now_s: float) -> None:
-        """A chunk came, pending or not."""
+        """Takes the next chunk, pending or not."""
         if not chunk.seconds:
             return
         if self.first_s is None:
@@ -63,7 +63,7 @@ class ListenerState:
 
 @dataclass(slots=True)
 class ListenerRun:
-    """A replica's way with its streams, on a clock that is passed in."""
+    """Steps streams as a replica does, by a given clock."""
 
     engine: SpeechEngine[Any]
     steps: StepSettings = field(default_factory=StepSettings)
@@ -73,11 +73,11 @@ class ListenerRun:
 
     @property
     def _most_ahead_s(self) -> float:
-        """A stream that is played as it comes is made so far ahead: the look-ahead and the ring buffer."""
+        """The most seconds that a paced stream is made ahead: the look-ahead and the ring buffer."""
         return (self.pacing.look_ahead_ms + self.pacing.capacity_ms) / 1000
 
     def listen(self, requests: Sequence[SpeechRequest], arrivals: Sequence[float]) -> Listening:
-        """Speaks each request to a listener that comes at its arrival, in seconds from now, in ascending order."""
+        """Speaks each request to a listener that arrives at `arrivals`, in seconds from now, in ascending order."""
         began, coming = self.clock(), list(zip(arrivals, requests, strict=True))
         here: list[ListenerState] = []
         while coming or any(not listener.utterance.finished for listener in here):

@@ -43,7 +43,7 @@ JOINED = "block forever"
 """What `ray start --block` says once its node is part of the cluster."""
 
 NOTHING_TO_SET_UP = ("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
-"""What Ray's autoscaler expects to be told of every kind of machine but its own."""
+"""What Ray's autoscaler needs to know of every kind of machine but its own."""
 
 ADDRESS_FILE = "ray_current_cluster"
 """Where Ray notes which cluster was started last on a machine."""
@@ -103,7 +103,7 @@ class LocalCluster:
             command.append(f"--autoscaling-config={settings}")
             environment |= {
                 "RAY_FAKE_CLUSTER": "1",
-                "RAY_enable_autoscaler_v2": "1",  # the one that heeds labels
+                "RAY_enable_autoscaler_v2": "1",  # the version that supports labels
                 "RAY_CLOUD_INSTANCE_ID": HEAD_NODE,
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE,
                 "AUTOSCALER_UPDATE_INTERVAL_S": "1",

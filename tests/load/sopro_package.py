@@ -51,8 +51,8 @@ class MelSpectrogram(nn.Module):
 
 @contextmanager
 def _stand_in() -> Iterator[None]:
-    """Puts what the package imports of torchaudio where it looks for it, unless the library is there. Others who ask for
-    the library afterwards are told the truth."""
+    """Provides the parts of torchaudio that the package imports, unless the library is installed. After the context, importing
+    the library fails again."""
     if importlib.util.find_spec("torchaudio"):
         yield
         return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """torch's own, inside."""
+    """Sets torch's number of threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -34,7 +34,7 @@ def using_threads(count: int) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A way in which a package can be run, and how to turn it on: `speak(number)` then gives one stream's chunks."""
+    """A setting of a package; `speak(number)` gives the chunks of one stream with it."""
 
     name: str
     speak: Callable[[int], Iterator[Samples]]
@@ -53,7 +53,7 @@ class Contest(Speakers, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run of several streams came to. Times are seconds."""
+    """The result of a run of several streams. Times are in seconds."""
 
     seconds_of_audio: float
     seconds: float
@@ -61,12 +61,12 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Seconds of audio made in a second."""
+        """Seconds of audio a second."""
         return self.seconds_of_audio / self.seconds
 
 
 def run_package(setting: Setting, number: int, seconds: float = float("inf")) -> Run:
-    """One stream of the package, or its beginning."""
+    """Runs one stream of the package, or its first `seconds`."""
     started = time.perf_counter()
     samples, first = 0, 0.0
     for chunk in setting.speak(number):
@@ -78,7 +78,8 @@ def run_package(setting: Setting, number: int, seconds: float = float("inf")) ->
 
 
 def run_together(contest: Speakers, streams: int, *, chunks: int | None = None) -> Run:
-    """So many streams of ours, begun together, or the first `chunks` of each. Who has the least sound goes first."""
+    """Runs `streams` streams of our engine that start together, or the first `chunks` of each. Those with the least audio step
+    first."""
     engine = contest.engine
     started = time.perf_counter()
     utterances = [engine.open(contest.request(number)) for number in range(streams)]

@@ -41,7 +41,7 @@ __all__ = ["draw", "run"]
 CONCURRENCIES = (1, 2, 4, 8, 16)
 LIMITED_STREAMS = 8
 PACKAGE_TARGET, LIMIT_TARGET = 5.0, 0.9
-"""How many times the package's best setting, or which share of what the products allow: one of the two is to be reached."""
+"""The target is one of the two: a multiple of the package's best setting, or a share of the limit by matrix products."""
 
 
 CONTESTS: Mapping[str, Callable[[Path, float], Contest]] = {"sopro": SoproContest}
@@ -51,7 +51,7 @@ OWN_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "pocket-tts": ("tests.load.voices_pocket", ()),
     "vibevoice": ("tests.load.voices_vibevoice", ("streams", "captured", "device")),
 }
-"""Models that are measured in another way: modules with `run(quick, soak_minutes, ...)`, and what else they may be told."""
+"""Models that are measured in another way: modules with `run(quick, soak_minutes, ...)`, and their further options."""
 CARD_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sopro": ("tests.load.voices_sopro_card", ("streams", "captured", "device")),
 }
@@ -60,8 +60,8 @@ CARD_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class VoicesPlan:
-    """How much is measured. `seconds` is how long each stream speaks; each setting has so many `tries` to be the best. A
-    listener listens for `listening_seconds`; without it there are none."""
+    """How much is measured. `seconds` is the length of each stream; each setting is tried `tries` times. A listener listens for
+    `listening_seconds`; None: no listeners."""
 
     seconds: float
     tries: int
@@ -215,7 +215,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def _best_setting(contest: Contest, tries: int) -> Setting:
-    """The one that speaks one stream's beginning fastest, of so many tries each; before, each is warmed up."""
+    """The setting that makes the start of one stream fastest, of `tries` tries each after a warm-up."""
     settings = {setting.name: setting for setting in contest.package}
 
     def rate(setting: Setting) -> float:
@@ -228,7 +228,7 @@ def _best_setting(contest: Contest, tries: int) -> Setting:
 
 
 def _best_threads(contest: Contest, tries: int) -> int:
-    """How many make the first chunk of eight streams fastest, without captured steps, of so many tries each."""
+    """The number of threads that makes the first chunk of eight streams fastest, without captured steps, of `tries` tries each."""
 
     def rate(threads: int) -> float:
         with using_threads(threads):
@@ -270,7 +270,7 @@ def _measure_streams(sheet: Sheet, contest: Contest, plan: VoicesPlan, best: Set
 def _measure_listeners(
     sheet: Sheet, contest: Contest, seconds: float, piece_seconds: float, alone_ms: float, rate: float
 ) -> None:
-    """Each listens for so many `seconds`. `alone_ms` is the first audio of a stream alone; `rate` the most audio seconds a
+    """Each listens for `seconds`. `alone_ms` is the first audio of a stream alone; `rate` the most audio seconds a
     second of streams started together."""
     # Imported here: it stands on the service's settings, which a machine with a card need not have.
     from tests.load.listeners import ARRIVAL_SECONDS, HEAD_START_SECONDS, most_without_gap, run_listeners

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def draw(report: Report, file: Path) -> None:
-    """Speed and first sound by the number of streams, as a picture; nothing for a report that does not have them."""
+    """Draws speed and first audio by the number of streams; does nothing for a report without these figures."""
     import matplotlib
 
     matplotlib.use("Agg")

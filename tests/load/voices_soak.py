@@ -16,7 +16,6 @@ from deployments.engines.protocols import (
     SpeechEngine,
 )
 from deployments.replica.malloc_trim import Allocator, MallocTrim, keep_freed_memory
-from deployments.replica.step_gate import followed_by
 from serve_app.bench.frame import Figure, Sheet, at_most
 from tests.load.speakers import Speakers
 
@@ -38,15 +37,15 @@ SOAK = [
 
 
 def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
-    """As many streams at a time as the engine has places, or eight; at one step in four, one is left in the middle.
+    """Measures `SOAK`: runs as many streams as the engine has places, or eight, and closes one early at one step in four.
 
-    As in a replica, freed memory goes back to the system now and then. What is compared is what stays when all have left: at
-    the end, and once the engine was warm, which is after a tenth of the time and when every place was taken twice. A slow
-    machine takes longer than it was given: as long again as it took to be warm.
+    As in a replica, freed memory is returned to the system now and then. Memory is compared after all streams have been closed:
+    when the engine is warm (after a tenth of the time, and when every place was used twice), and at the end. On a slow machine
+    the run is longer: at least twice the time to be warm.
     """
     engine, random, allocator = contest.engine, np.random.default_rng(0), keep_freed_memory()
     streams = engine.max_streams if isinstance(engine, LimitsStreams) else 8
-    step, started = followed_by(engine.step, MallocTrim(allocator).look), clock()
+    trim, started = MallocTrim(allocator), clock()
     free = _free_slots(engine)
     live: list[Any] = []
     opened = left = 0
@@ -56,8 +55,9 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
         while len(live) < streams:
             live.append(engine.open(contest.request(opened)))
             opened += 1
-        for result in step(live):
+        for result in engine.step(live):
             good(result)
+        trim.look()
         if random.random() < 0.25:
             engine.close(live.pop(int(random.integers(len(live)))))
             left += 1
@@ -79,7 +79,7 @@ def soak(sheet: Sheet, contest: Speakers, minutes: float, clock: Callable[[], fl
 
 
 def _all_leave(engine: SpeechEngine[Any], live: list[Any]) -> int:
-    """How many did."""
+    """Closes all streams; returns their number."""
     count = len(live)
     while live:
         engine.close(live.pop())
@@ -87,13 +87,13 @@ def _all_leave(engine: SpeechEngine[Any], live: list[Any]) -> int:
 
 
 def _free_slots(engine: SpeechEngine[Any]) -> int:
-    """0 for an engine that says a whole piece at a step, which needs none."""
+    """The engine's free slots; 0 for an engine without slots."""
     cache = getattr(engine, "cache", None)
     return int(cache.free) if cache else 0
 
 
 def _megabytes(allocator: Allocator | None) -> float:
-    """Resident, without what was freed."""
+    """Resident memory in MB, after freed memory was returned to the system."""
     import psutil
 
     gc.collect()
@@ -103,6 +103,6 @@ def _megabytes(allocator: Allocator | None) -> float:
 
 
 def most_megabytes() -> float:
-    """The most memory that this process has had."""
+    """The peak memory of this process in MB."""
     unit = 1e6 if sys.platform == "darwin" else 1e3  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

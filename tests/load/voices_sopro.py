@@ -34,7 +34,7 @@ class SoproContest:
     def __init__(self, folder: Path, seconds: float, shape: Mapping[str, Any] | None = None) -> None:
         """`shape` is for a smaller model."""
         from deployments.engines.protocols import EngineSpec
-        from deployments.engines.sopro import load
+        from deployments.engines.sopro.engine import load
         from tests.load.sopro_package import load_package, write_random_model
 
         shape = shape or {}

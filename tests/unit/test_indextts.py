@@ -160,7 +160,7 @@ def test_a_step_takes_no_more_frames_through_the_networks_than_it_may(
 ) -> None:
     """Padding and clips count; one row of one solver's step is always made, and a stretch of the vocoder's."""
     sound, passed = float32.networks.sound, {"solved": list[tuple[int, int]](), "vocoded": list[tuple[int, int]]()}
-    euler, sounds = sound._euler, sound._sounds
+    euler, sounds = sound._take_euler_steps, sound._sounds
 
     def counting_steps(rows: Sequence[PieceSynthesis], steps: int) -> None:
         passed["solved"].append((len(rows), steps * len(rows) * max(len(row.condition) for row in rows)))
@@ -171,7 +171,7 @@ def test_a_step_takes_no_more_frames_through_the_networks_than_it_may(
             passed["vocoded"].append((len(mels), len(mels) * max(mel.shape[-1] for mel in mels)))
         return sounds(mels)
 
-    monkeypatch.setattr(sound, "_euler", counting_steps)
+    monkeypatch.setattr(sound, "_take_euler_steps", counting_steps)
     monkeypatch.setattr(sound, "_sounds", counting_frames)
     syntheses, rows = sound.begin(spoken_rows(float32)), list[int]()
     longest = max(len(row.condition) for row in syntheses)

@@ -47,10 +47,10 @@ def ours(given: Sequence[Tensor], precision: Precision = "float32", path: Forced
     decoder = IndexDecoder(weights(), CONFIG, precision)
     cache = decoder.new_cache(4, 200)
     slots = [cache.join() for _ in given]
-    said = torch.stack([decoder.nothing_said() for _ in given])
+    said = torch.stack([decoder.initially_repeated() for _ in given])
     texts: list[list[int]] = [[] for _ in given]
     with torch.no_grad():
-        logits = decoder.prefill([decoder.begun(prompt) for prompt in given], slots, cache)
+        logits = decoder.prefill([decoder.with_begin_code(prompt) for prompt in given], slots, cache)
         for number in range(1, MOST + 1):
             places = [prompt.numpy().tobytes() + bytes([number]) for prompt in given]
             chosen = path.follow(places, penalized(logits, said, 10.0).argmax(-1), logits)
@@ -108,7 +108,7 @@ def test_int8_logits_stay_within_their_bound() -> None:
         cache = decoder.new_cache(3, 60)
         slots = [cache.join() for _ in range(3)]
         with torch.no_grad():
-            first = decoder.prefill([decoder.begun(prompt) for prompt in prompts()], slots, cache)
+            first = decoder.prefill([decoder.with_begin_code(prompt) for prompt in prompts()], slots, cache)
             positions = torch.tensor([slot.position for slot in slots])
             second = decoder.logits(torch.tensor([7, 8, 9]), torch.ones(3, dtype=torch.int64), positions, cache)
         logits.append(torch.cat([first, second])[:, : CONFIG.start_mel_token])

@@ -320,7 +320,7 @@ def test_a_loaded_layer_has_the_chosen_kernel_and_the_choice_is_logged(
 
 def test_kernels_are_not_named_for_another_device(tmp_path: Path) -> None:
     assert isinstance(load(tmp_path, "measured", "cuda"), Int8Linear)
-    with pytest.raises(MotetError, match="on a CPU only"):
+    with pytest.raises(MotetError, match="for a CPU only"):
         load(tmp_path, {"64x32": "bfloat16"}, "cuda")
 
 

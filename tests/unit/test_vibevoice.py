@@ -262,7 +262,7 @@ def test_a_clip_that_is_too_short_is_refused(folder: Path) -> None:
         loaded(folder).open(SpeechRequest(("Yes.",), "y", reference=VoiceReference("y", clip(0.5), RATE)))
 
 
-def test_of_clips_that_are_long_together_the_beginnings_are_heard(folder: Path) -> None:
+def test_of_clips_that_are_long_together_the_beginnings_are_samples_of(folder: Path) -> None:
     request = SpeechRequest(("Yes.",), "ada,ben")
     whole, cut = (loaded(folder, longest_prompt=longest).voice_of(request)[0] for longest in (700, 100))
     most = 75 // 2  # three quarters of the prompt, for both
@@ -299,7 +299,7 @@ def test_frames_without_sound_end_a_piece_as_silence_does(folder: Path) -> None:
     engine = loaded(folder, runaway={"silent_seconds": 4 * 320 / RATE})
     piece = engine.begin(engine.open(SpeechRequest(("Yes.",), "ada")))
     begin = engine.config.choices.index(engine.config.begin)
-    assert len(engine._heard(piece, [begin] * 9, np.zeros((9, 320), np.float32))) == 0
+    assert len(engine._samples_of(piece, [begin] * 9, np.zeros((9, 320), np.float32))) == 0
     assert piece.spoken and (piece.guard.reason, piece.guard.tokens) == ("silence", 4)
 
 

@@ -99,7 +99,7 @@ class AcousticNetworks:
         with ragged(self._codec, lengths, self._codec_fills):
             features = self._codec.decode(padded([row.codes for row in rows]))
         own = [
-            self.stretched(feature[: FEATURES_PER_CODE * length], row.noise.shape[-1])
+            self.regulate_length(feature[: FEATURES_PER_CODE * length], row.noise.shape[-1])
             for feature, length, row in zip(features, lengths, rows, strict=True)
         ]
         return [
@@ -107,7 +107,7 @@ class AcousticNetworks:
             for row, said in zip(rows, own, strict=True)
         ]
 
-    def stretched(self, features: Tensor, frames: int) -> Tensor:
+    def regulate_length(self, features: Tensor, frames: int) -> Tensor:
         """Features (n, 1024) to (frames, channels). The regulator normalises over the whole row, so rows do not share a
         batch."""
         stretched: Tensor = self.regulator(features[None], ylens=torch.tensor([frames]))[0]
@@ -134,10 +134,10 @@ class AcousticNetworks:
             if work > left < most_frames:
                 return
             steps = max(1, min(left // work, last_step - max(row.solved for row in waiting[:count])))
-            self._euler(waiting[:count], steps)
+            self._take_euler_steps(waiting[:count], steps)
             left -= steps * work
 
-    def _euler(self, rows: Sequence[PieceSynthesis], steps: int) -> None:
+    def _take_euler_steps(self, rows: Sequence[PieceSynthesis], steps: int) -> None:
         """Takes Euler steps from noise to the pieces' own frames; the clip's frames before them are given."""
         lengths = [len(row.condition) for row in rows]
         starts = [row.spoken.mel.shape[-1] for row in rows]

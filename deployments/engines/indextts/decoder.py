@@ -104,7 +104,7 @@ class IndexDecoder(nn.Module):
         lengths = [len(prompt) for prompt in prompts]
         return self._logits(prefill(stack(self.blocks), torch.cat(list(prompts)), lengths, slots, cache))
 
-    def begun(self, prompt: Tensor) -> Tensor:
+    def with_begin_code(self, prompt: Tensor) -> Tensor:
         """The prompt (n, dim) with the begin code after it."""
         return torch.cat([prompt, (self.codes[self.config.start_mel_token] + self.places[0])[None]])
 
@@ -122,7 +122,7 @@ class IndexDecoder(nn.Module):
         logits: Tensor = self.head(self.norm(self.stack_norm(x)))
         return logits
 
-    def nothing_said(self) -> Tensor:
+    def initially_repeated(self) -> Tensor:
         """(codes,) boolean: the codes that count as repeated at the start of a piece."""
         said = torch.zeros(self.config.number_mel_codes, dtype=torch.bool, device=self.codes.device)
         said[[FILLER, self.config.start_mel_token]] = True

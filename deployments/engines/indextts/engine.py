@@ -189,7 +189,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             slot=self.cache.join(),
             draws=uniforms(request.seed, place, self.most_tokens + 1),
             noise=utterance.random(1),
-            said=self.networks.decoder.nothing_said(),
+            said=self.networks.decoder.initially_repeated(),
             duration=1 / request.speed,
             pause=self.options.pause_ms * self.networks.config.sample_rate // 1000 if place else 0,
         )
@@ -202,7 +202,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         prompt: Tensor = front.prepare_gpt_inputs(
             conditions[None], torch.tensor(tokens)[None], torch.tensor([language])
         )[1][0]
-        return self.networks.decoder.begun(prompt)
+        return self.networks.decoder.with_begin_code(prompt)
 
     def read(self, pieces: Sequence[IndexPiece], counts: Sequence[int]) -> None:
         """Prefills the prompts, and draws the first code of those that are complete."""
@@ -231,15 +231,15 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         self._begin_sound([piece for piece in pieces if piece.ended and piece.codes and piece.synthesis is None])
         syntheses = [piece.synthesis for piece in pieces if piece.synthesis is not None]
         sounds = iter(self.networks.sound.advance(syntheses, self.options.step_frames))
-        return [self._heard(piece, next(sounds) if piece.synthesis else SILENCE) for piece in pieces]
+        return [self._with_pause(piece, next(sounds) if piece.synthesis else SILENCE) for piece in pieces]
 
     def _begin_sound(self, pieces: Sequence[IndexPiece]) -> None:
         if pieces:
-            syntheses = self.networks.sound.begin([self._spoken(piece) for piece in pieces])
+            syntheses = self.networks.sound.begin([self._acoustic_input(piece) for piece in pieces])
             for piece, synthesis in zip(pieces, syntheses, strict=True):
                 piece.synthesis = synthesis
 
-    def _heard(self, piece: IndexPiece, samples: Samples) -> Samples:
+    def _with_pause(self, piece: IndexPiece, samples: Samples) -> Samples:
         """The samples, with the pause before the first of them."""
         piece.spoken = piece.ended and (piece.synthesis is None or piece.synthesis.finished)
         pause, piece.pause = (piece.pause, 0) if len(samples) else (0, piece.pause)
@@ -255,7 +255,7 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             piece.slot.position += 1
         self._choose(rows, logits)
 
-    def _spoken(self, piece: IndexPiece) -> AcousticInput:
+    def _acoustic_input(self, piece: IndexPiece) -> AcousticInput:
         shape = (self.networks.config.mels, frames_of(len(piece.codes), piece.duration))
         return AcousticInput(
             codes=torch.tensor(piece.codes),

@@ -61,7 +61,7 @@ def voice_of(clip: ClipFeatures, front: Any, sound: AcousticNetworks) -> IndexVo
         style=clip.style,
         emotion=front.get_emovec(features, size)[0],
         mel=clip.mel,
-        condition=sound.stretched(clip.features, clip.mel.shape[-1]),
+        condition=sound.regulate_length(clip.features, clip.mel.shape[-1]),
     )
 
 

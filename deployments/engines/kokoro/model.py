@@ -85,9 +85,9 @@ class KokoroModel(nn.Module):
         for group in groups(lengths.tolist(), most_padding):
             of = torch.tensor(group, device=device)
             frames = RaggedRows.of(lengths[of])
-            spoken = _spoken(durations[of], frames)
-            pitch, loudness = self.predictor.curves(_taken(encoded[of], spoken, frames), manner[of], frames)
-            text = _taken(heard[of], spoken, frames)
+            spoken = _phonemes_of_frames(durations[of], frames)
+            pitch, loudness = self.predictor.curves(_repeat_for_frames(encoded[of], spoken, frames), manner[of], frames)
+            text = _repeat_for_frames(heard[of], spoken, frames)
             drawn = partial(_of_group, noise, group)
             samples = self.decoder(text, pitch, loudness, timbre[of], drawn, frames)
             ends = (frames.lengths * self._samples_per_frame).tolist()
@@ -99,14 +99,14 @@ def _of_group(noise: Noise, group: Sequence[int], position: int, samples: int) -
     return noise(group[position], samples)
 
 
-def _spoken(durations: Tensor, frames: RaggedRows) -> Tensor:
+def _phonemes_of_frames(durations: Tensor, frames: RaggedRows) -> Tensor:
     """The phoneme of each frame, (rows, frames)."""
     positions = torch.arange(frames.width, device=durations.device).expand(len(durations), -1).contiguous()
     ends = durations.cumsum(dim=1)
     return torch.searchsorted(ends, positions, right=True).clamp(max=durations.shape[1] - 1)
 
 
-def _taken(x: Tensor, spoken: Tensor, frames: RaggedRows) -> Tensor:
+def _repeat_for_frames(x: Tensor, spoken: Tensor, frames: RaggedRows) -> Tensor:
     """(rows, phonemes, channels) to (rows, frames, channels), zero beyond each row's end."""
     taken = x.gather(1, spoken.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
     return taken if frames.mask is None else taken.mul_(frames.mask)
@@ -133,7 +133,7 @@ def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(".weight_v"):
             base = name.removesuffix(".weight_v")
             plain[f"{base}.weight"] = torch._weight_norm(state[name], state[f"{base}.weight_g"], 0)
-    return {_renamed(name): _arranged(name, tensor) for name, tensor in plain.items() if not _without_effect(name)}
+    return {_renamed(name): _channels_last(name, tensor) for name, tensor in plain.items() if not _without_effect(name)}
 
 
 def _renamed(name: str) -> str:
@@ -146,7 +146,7 @@ def _renamed(name: str) -> str:
     return f"{module}.{direction}.{parameter.removesuffix('_reverse')}"
 
 
-def _arranged(name: str, tensor: Tensor) -> Tensor:
+def _channels_last(name: str, tensor: Tensor) -> Tensor:
     """Convolutions (out, in, kernel) get a dimension of height 1; the alphas (1, channels, 1) become channels last."""
     if tensor.ndim != 3:
         return tensor

@@ -39,7 +39,7 @@ class RaggedRows:
         """Zeros after each row's end; may overwrite `x`."""
         return x if self.mask is None else x.mul_(self.mask)
 
-    def turned(self, x: Tensor) -> Tensor:
+    def reversed_rows(self, x: Tensor) -> Tensor:
         """Each row reversed within its own length; what follows its end stays."""
         if self.mask is None:
             return x.flip(1)
@@ -126,5 +126,5 @@ class BiLstm(nn.Module):
 
     def forward(self, x: Tensor, rows: RaggedRows) -> Tensor:
         """(rows, width, channels), zero after each row's end."""
-        turned = rows.turned(self.backward(rows.turned(x))[0])
+        turned = rows.reversed_rows(self.backward(rows.reversed_rows(x))[0])
         return rows.clear(torch.cat([self.onward(x)[0], turned], dim=-1))

@@ -34,10 +34,7 @@ class Albert(nn.Module):
         layer = AlbertLayer(hidden, heads, inner)
         group = nn.ModuleDict({"albert_layers": nn.ModuleList([layer])})
         self.encoder = nn.ModuleDict(
-            {
-                "embedding_hidden_mapping_in": nn.Linear(embedding, hidden),
-                "albert_layer_groups": nn.ModuleList([group]),
-            }
+            {"embedding_hidden_mapping_in": nn.Linear(embedding, hidden), "albert_layer_groups": nn.ModuleList([group])}
         )
         self._layer = [layer]  # in a list, so that its parameters have one name only
         self._passes = passes

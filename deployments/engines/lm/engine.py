@@ -142,8 +142,8 @@ def prompt_shares(lengths: Sequence[int], most: int) -> list[int]:
 
 @dataclass(eq=False, slots=True)
 class LanguageUtterance(Generic[VoiceT, PieceT]):
-    """The state of a stream. `piece` is None between two pieces; `heard` counts the samples of the piece that were given out,
-    and `skipped` those that were made since the piece began (again)."""
+    """The state of a stream. `piece` is None between two pieces; `emitted` counts the samples of the piece that were given
+    out, and `skipped` those that were made since the piece began (again)."""
 
     request: SpeechRequest
     voice: VoiceT
@@ -152,7 +152,7 @@ class LanguageUtterance(Generic[VoiceT, PieceT]):
     position: int = 0
     closed: bool = False
     piece: PieceT | None = None
-    heard: int = 0
+    emitted: int = 0
     skipped: int = 0
 
     @property
@@ -266,8 +266,8 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         ready = [utterance for utterance in live if not _piece(utterance).unread]
         with self._restart_on_failure(ready):
             sounds = self.advance([_piece(utterance) for utterance in ready]) if ready else []
-        heard = dict(zip(map(id, ready), sounds, strict=True))
-        chunks = [self._chunk(utterance, heard.get(id(utterance), SILENCE)) for utterance in live]
+        samples = dict(zip(map(id, ready), sounds, strict=True))
+        chunks = [self._chunk(utterance, samples.get(id(utterance), SILENCE)) for utterance in live]
         following = iter(chunks)
         return [next(following) if error is None else error for error in errors]
 
@@ -284,9 +284,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         return errors
 
     def _read_prompts(
-        self,
-        fresh: Sequence[LanguageUtterance[VoiceT, PieceT]],
-        everyone: Sequence[LanguageUtterance[VoiceT, PieceT]],
+        self, fresh: Sequence[LanguageUtterance[VoiceT, PieceT]], everyone: Sequence[LanguageUtterance[VoiceT, PieceT]]
     ) -> None:
         """Prefills whole prompts if no other stream is speaking, else as much as `read_ms` allows."""
         lengths = [_piece(utterance).unread for utterance in fresh]
@@ -318,12 +316,12 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         rate = self.traits.sample_rate
         piece.spoken |= self.watch(piece, samples, rate)
         tokens, piece.reported = piece.guard.tokens - piece.reported, piece.guard.tokens
-        new = samples[max(0, utterance.heard - utterance.skipped) :]
+        new = samples[max(0, utterance.emitted - utterance.skipped) :]
         utterance.skipped += len(samples)
-        utterance.heard = max(utterance.heard, utterance.skipped)
+        utterance.emitted = max(utterance.emitted, utterance.skipped)
         if piece.spoken:
             self._leave(utterance)
-            utterance.position, utterance.heard = utterance.position + 1, 0
+            utterance.position, utterance.emitted = utterance.position + 1, 0
         return AudioChunk(
             new,
             rate,

@@ -52,10 +52,10 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, dim) float32 to (n, dim) float32."""
         hidden = self.up.rounded(x) if isinstance(self.up, BFloat16Linear) else self.up(x)
-        made: Tensor = self.down(self._bent(hidden))
+        made: Tensor = self.down(self._gelu(hidden))
         return made
 
-    def _bent(self, hidden: Tensor) -> Tensor:
+    def _gelu(self, hidden: Tensor) -> Tensor:
         if self.gelu == "none" and isinstance(self.up, Int8Linear) and torch.compiler.is_compiling():
             return gelu_for_bytes(hidden)
         return F.gelu(hidden, approximate=self.gelu)

@@ -63,7 +63,7 @@ class PocketPiece(PromptedPiece):
 
     tail: int
     latents: list[Tensor] = field(default_factory=list)
-    heard: int = 0
+    emitted: int = 0
     left: int | None = None
 
 
@@ -129,11 +129,11 @@ class PocketEngine(CloningEngine[PocketPiece]):
         return [self._new(piece, sounds.get(id(piece))) for piece in pieces]
 
     def _missing(self, piece: PocketPiece) -> int:
-        return max(self.options.first_frames, 2 * piece.heard) - len(piece.latents)
+        return max(self.options.first_frames, 2 * piece.emitted) - len(piece.latents)
 
     def _new(self, piece: PocketPiece, sound: Samples | None) -> Samples:
-        first, piece.heard = piece.heard, piece.heard if sound is None else len(piece.latents)
-        return SILENCE if sound is None else sound[first * self._frame : piece.heard * self._frame]
+        first, piece.emitted = piece.emitted, piece.emitted if sound is None else len(piece.latents)
+        return SILENCE if sound is None else sound[first * self._frame : piece.emitted * self._frame]
 
     def _frames(self, pieces: Sequence[PocketPiece]) -> None:
         self.cache.arrange([piece.slot for piece in pieces])

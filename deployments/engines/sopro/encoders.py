@@ -82,7 +82,7 @@ class SemanticEncoder:
         x = (x + w["pos_emb"][: len(x)])[: (frames + 1) // 2]
         for number in range(config.layers):
             x = self._layer(f"layers.{number}", x)
-        x = self._normed("pre_head_norm", _stretched(self._normed("final_norm", x), count))
+        x = self._normed("pre_head_norm", _interpolated(self._normed("final_norm", x), count))
         digits = [part.argmax(-1) for part in self._linear("digit_head", x).split(config.fsq_levels, dim=-1)]
         tokens, base = torch.zeros(count, dtype=torch.int64), 1
         for digit, levels in zip(digits, config.fsq_levels, strict=True):
@@ -116,7 +116,7 @@ class SemanticEncoder:
         return F.layer_norm(x, x.shape[-1:], self._w[f"{name}.weight"], self._w[f"{name}.bias"])
 
 
-def _stretched(x: Tensor, count: int) -> Tensor:
+def _interpolated(x: Tensor, count: int) -> Tensor:
     """(n, dim) to (count, dim) by linear interpolation between frame centres."""
     ratio = torch.tensor(float(len(x))) / torch.tensor(float(count))
     places = ((torch.arange(count, dtype=torch.float32) + 0.5) * ratio - 0.5).clamp(0, len(x) - 1)

@@ -66,9 +66,7 @@ class SoproOptions(LanguageVoiceOptions, KernelOptions, CaptureOptions):
     language: Annotated[Literal["", "en", "pt", "fr", "de"], "The language of voices whose name gives none."] = ""
     chunk_frames: Annotated[int, Bounds(least=64, most=512), "Mel frames of 10.7 ms in a chunk of audio."] = 64
     step_ms: Annotated[
-        float,
-        Bounds(above=0),
-        "The target duration of a step. Requests that arrive wait until it ends.",
+        float, Bounds(above=0), "The target duration of a step. Requests that arrive wait until it ends."
     ] = 500.0
     solver_steps: Annotated[int | None, Bounds(least=1, most=64)] = None
     temperature: Annotated[float | None, Bounds(least=0, most=2)] = None
@@ -202,7 +200,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         draws = np.stack([piece.draws[numbers[:, column]] for column, piece in enumerate(pieces)], axis=1)
         return torch.tensor(draws), torch.tensor(numbers + 1 >= self._least_tokens)
 
-    def _take(self, piece: SoproPiece) -> None:
+    def _take_tokens(self, piece: SoproPiece) -> None:
         """Moves the tokens of the next chunk from `ahead` to `tokens`."""
         model, missing = self.networks.config.model, self._missing(piece)
         for token in piece.ahead[:missing]:
@@ -218,10 +216,10 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         """Draws tokens, and makes the next chunks of the pieces that have theirs, within the step's time. The most urgent
         piece comes first and always advances."""
         until = self.began + self.options.step_ms / 1000
-        if self._lacks(pieces[0]):
+        if self._tokens_to_draw(pieces[0]):
             self._draw_tokens(pieces, until, least=1)
             return self._next_sounds(pieces, until, least=0)
-        due = len(pieces) - sum(map(bool, map(self._lacks, pieces)))
+        due = len(pieces) - sum(map(bool, map(self._tokens_to_draw, pieces)))
         sounds = self._next_sounds(pieces, until, least=1)
         if sum(map(bool, map(len, sounds))) == due:  # else the others that are due come first, in the next step
             self._draw_tokens(pieces, until, least=0)
@@ -231,10 +229,10 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         # Round to the nearest: one piece at a time is slower, so a speed that was measured with one would otherwise keep two
         # from sharing a step.
         chunks = round(self._sounding.units_in(until - perf_counter()) / self.options.chunk_frames)
-        due = [piece for piece in pieces if not self._lacks(piece)][: max(least, chunks)]
+        due = [piece for piece in pieces if not self._tokens_to_draw(piece)][: max(least, chunks)]
         for piece in due:
-            self._take(piece)
-        targets = [self._end(piece) if self._missing(piece) else self._border(piece) for piece in due]
+            self._take_tokens(piece)
+        targets = [self._end(piece) if self._missing(piece) else self._chunk_border(piece) for piece in due]
         frames = sum(target - piece.acoustic.solved for piece, target in zip(due, targets, strict=True))
         with self._sounding.measuring(frames):
             sounds = iter(self._sounds(due, targets) if due else [])
@@ -257,19 +255,19 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
             for piece, mel, start in zip(pieces, mels, starts, strict=True)
         ]
         sounds, states = self.networks.vocoder.decode(vocoder_rows)
-        return [self._heard_part(*row) for row in zip(pieces, sounds, states, strict=True)]
+        return [self._output_of(*row) for row in zip(pieces, sounds, states, strict=True)]
 
     def _end(self, piece: SoproPiece) -> int:
         """The end frame of a piece that has ended, counted from the start of the clip."""
         return len(piece.voice.mel) + len(piece.tokens) * self.networks.config.frames_per_token
 
-    def _border(self, piece: SoproPiece) -> int:
+    def _chunk_border(self, piece: SoproPiece) -> int:
         """The next chunk border that gives audio, as a frame counted from the start of the clip."""
         chunk, vocoder = self.options.chunk_frames, self.networks.vocoder
         silent = len(piece.voice.mel) + vocoder.lookahead + self._first_hop - WARM_UP_FRAMES
         return (max(piece.acoustic.solved, silent) // chunk + 1) * chunk
 
-    def _lacks(self, piece: SoproPiece, *, chunks_after: int = 0) -> int:
+    def _tokens_to_draw(self, piece: SoproPiece, *, chunks_after: int = 0) -> int:
         """Tokens to draw before the next chunk, and `chunks_after` later ones, can be made; 0 after the end token."""
         if piece.ended or self.networks.config.model.eos in piece.ahead:
             return 0
@@ -278,25 +276,25 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     def _missing(self, piece: SoproPiece) -> int:
         """Tokens of the next chunk that are not in `tokens`."""
         each = self.networks.config.frames_per_token
-        needed = -(-(self._border(piece) - len(piece.voice.mel)) // each) + self.networks.head.lookahead
+        needed = -(-(self._chunk_border(piece) - len(piece.voice.mel)) // each) + self.networks.head.lookahead
         return max(0, needed - len(piece.tokens))
 
     def _draw_tokens(self, pieces: Sequence[SoproPiece], until: float, *, least: int) -> None:
         """Draws tokens for all rows until none lacks any, or the time is over. Rows with enough tokens for their next chunk
         draw as well."""
-        while lacking := max(map(self._lacks, pieces)):
+        while lacking := max(map(self._tokens_to_draw, pieces)):
             fits = max(least, self._drawing.units_in(until - perf_counter()))
             count = min(lacking, self._tokens_per_chunk, fits)
             if not count:
                 return
-            rows = [piece for piece in pieces if self._lacks(piece, chunks_after=CHUNKS_AHEAD)]
+            rows = [piece for piece in pieces if self._tokens_to_draw(piece, chunks_after=CHUNKS_AHEAD)]
             with self._drawing.measuring(count):
-                drawn = self._drawn(rows, count)
+                drawn = self._draw(rows, count)
             for piece, tokens in zip(rows, drawn, strict=True):
                 piece.ahead += tokens
             least = 0
 
-    def _drawn(self, rows: Sequence[SoproPiece], count: int) -> list[list[int]]:
+    def _draw(self, rows: Sequence[SoproPiece], count: int) -> list[list[int]]:
         """The next `count` tokens of each row. Tokens after a row's end are ignored."""
         self.cache.arrange([piece.slot for piece in rows])
         last = self.networks.config.model.semantic_vocab_size - 1
@@ -337,11 +335,11 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         )
 
     def watch(self, piece: SoproPiece, samples: Samples, rate: int) -> bool:
-        """The guard saw the audio before the gate in `_heard_part`: the gate holds silence back, which must also end a
+        """The guard saw the audio before the gate in `_output_of`: the gate holds silence back, which must also end a
         piece."""
         return piece.guard.ended
 
-    def _heard_part(self, piece: SoproPiece, sound: Tensor, state: VocoderState) -> Samples:
+    def _output_of(self, piece: SoproPiece, sound: Tensor, state: VocoderState) -> Samples:
         """The samples of the piece after the clip's, at the output level."""
         skipped = max(0, self._first_hop - piece.vocoder.hops)
         samples: Samples = sound[skipped:].flatten().cpu().numpy() * np.float32(piece.voice.gain)

@@ -85,7 +85,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         if len(sound) < SHORTEST_CLIP_SECONDS * rate:
             cause = f"The clip is {len(sound) / rate:.1f} s long."
             raise fail("invalid", cause, "Give 5 to 30 s of one person speaking.", param="voice")
-        return self.networks.voice(_levelled(sound, self.config.level_db))
+        return self.networks.voice(_normalised(sound, self.config.level_db))
 
     def voice_of(self, request: SpeechRequest) -> tuple[Clips, str]:
         """The request's clip, or a clip of the folder for each speaker: `ada`, or `ada,ben`. Raises `MotetError` (invalid) if
@@ -124,7 +124,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         frames = self._frames(pieces)
         choices = torch.stack([made.choice for made in frames], dim=1).tolist()
         samples = torch.stack([made.samples for made in frames], dim=1).cpu().numpy()
-        return [self._heard(*row) for row in zip(pieces, choices, samples, strict=True)]
+        return [self._samples_of(*row) for row in zip(pieces, choices, samples, strict=True)]
 
     def _frames(self, pieces: Sequence[VibeVoicePiece]) -> list[VibeVoiceFrame]:
         """The next frames of all rows. Frames after a row's end are ignored."""
@@ -166,7 +166,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         chunks."""
         return piece.random.standard_normal((count, self.config.head.latent), dtype=np.float32)
 
-    def _heard(self, piece: VibeVoicePiece, choices: list[int], samples: Samples) -> Samples:
+    def _samples_of(self, piece: VibeVoicePiece, choices: list[int], samples: Samples) -> Samples:
         kept = []
         for name, sound in zip((self.config.choices[choice] for choice in choices), samples, strict=True):
             sounds = name == self.config.audio
@@ -181,7 +181,7 @@ class VibeVoiceEngine(CloningEngine[VibeVoicePiece]):
         return self.networks.frame(inputs, self.cache, length)
 
 
-def _levelled(sound: Tensor, level_db: float | None) -> Tensor:
+def _normalised(sound: Tensor, level_db: float | None) -> Tensor:
     """Scales a clip to the level of the training data, limited to full scale."""
     if level_db is None:
         return sound

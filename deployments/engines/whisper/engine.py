@@ -73,11 +73,11 @@ class WhisperEngine(WindowedRecognition):
         for segment in segments_found:
             clip = int(np.searchsorted(starts / SAMPLE_RATE, segment.seek / 100 + 0.011, side="right")) - 1
             if not is_noise(segment.no_speech_prob, segment.avg_logprob):
-                segments[clip].append(_moved(segment, windows[clip].start - clips[clip]["start"]))
+                segments[clip].append(_segment_at(segment, windows[clip].start - clips[clip]["start"]))
         return [Transcript(tuple(own), info.language) for own in segments]
 
 
-def _moved(segment: CTranslate2Segment, by_seconds: float) -> Segment:
+def _segment_at(segment: CTranslate2Segment, by_seconds: float) -> Segment:
     """The segment with its times moved to the window's place in the recording."""
     words = tuple(
         Word(word.word, word.start + by_seconds, word.end + by_seconds, word.probability)

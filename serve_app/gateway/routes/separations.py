@@ -1,7 +1,7 @@
 """POST /v1/audio/separations: a recording in, its stems out.
 
-One stem is answered as a sound that streams while the rest is still being separated; several as a ZIP file, or interleaved
-as server-sent events.
+One stem is answered as a sound that streams while the rest is being separated. Several stems are answered as a ZIP file, or
+interleaved as server-sent events.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from serve_app.gateway.streaming import event_stream, stream_of
 router = APIRouter()
 
 MOST_STEMS = 32
-"""That a request may name. More names than that are not read."""
+"""Stems that a request may name. Further names are not read."""
 
 
 class SeparationFields(StrictModel):
@@ -52,7 +52,7 @@ class SeparationFields(StrictModel):
 
 @router.post("/v1/audio/separations")
 async def separations(request: Request) -> Response:
-    """Takes a recording apart."""
+    """Separates a recording into stems."""
     form = await read_form(request, repeated=("stems",))
     try:
         return await _separated(form, request)
@@ -101,7 +101,7 @@ def _split_stems(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stems(fields: SeparationFields, traits: SeparationTraits) -> tuple[str, ...]:
-    """The stems to answer with: those asked for, or all."""
+    """The requested stems, or all of them. Raises `MotetError` (invalid) for an unknown one."""
     for stem in fields.stems:
         if stem not in traits.stems:
             raise fail(
@@ -126,12 +126,12 @@ async def _task(
     if not settings.min_chunk_s <= chunk <= settings.max_chunk_s:
         raise fail(
             "invalid",
-            f"Chunks of {chunk:g} s are not possible here.",
+            f"chunk_seconds is {chunk:g}.",
             f"Use {settings.min_chunk_s:g} to {settings.max_chunk_s:g} s.",
             param="chunk_seconds",
         )
     overlap = default_overlap_seconds(settings, chunk) if fields.overlap_seconds is None else fields.overlap_seconds
-    plan_chunks(chunk, overlap, min(traits.sample_rates))  # refuses what does not fit before anything is decoded
+    plan_chunks(chunk, overlap, min(traits.sample_rates))  # raises for an invalid overlap before anything is decoded
     return SeparationTask(
         sample_rates=traits.sample_rates,
         chunk_seconds=chunk,
@@ -149,7 +149,7 @@ def _cannot(model: str, what: str) -> MotetError:
 
 
 async def _until_closed(merged: AsyncGenerator[Merged], form: UploadForm) -> AsyncGenerator[Merged]:
-    """The same stream; the upload lives as long as it does."""
+    """The same parts. The upload's file is kept until their end."""
     try:
         async with aclosing(merged):
             async for part in merged:
@@ -161,7 +161,7 @@ async def _until_closed(merged: AsyncGenerator[Merged], form: UploadForm) -> Asy
 async def _encoded(
     merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat
 ) -> AsyncGenerator[tuple[str, bytes]]:
-    """Each stem's bytes as they come, one muxer per stem. Encoding happens beside the event loop."""
+    """Each stem's name and next bytes, as they are ready, with one muxer per stem. Encoding runs on a thread."""
     encoders: dict[str, Encoder] = {}
     try:
         async with aclosing(merged):
@@ -186,7 +186,7 @@ async def _one_stem(merged: AsyncGenerator[Merged], stem: str, audio: AudioForma
 
 
 async def _events(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
-    """Every stem's bytes, interleaved as they come."""
+    """Events with the bytes of all stems, interleaved as they are ready."""
     async with aclosing(_encoded(merged, stems, audio)) as encoded:
         async for stem, data in encoded:
             if data:
@@ -196,7 +196,7 @@ async def _events(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: A
 
 
 async def _archive(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
-    """A ZIP file. Its first stem leaves as it comes; the others wait on disk for their turn."""
+    """A ZIP file. Its first stem is sent as it is ready; the others wait on disk."""
     names = {stem: f"{stem}.{FORMATS[audio].extension}" for stem in stems}
     archive = StemArchive(names)
     try:

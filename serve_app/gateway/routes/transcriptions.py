@@ -45,7 +45,7 @@ class RecognitionFields(StrictModel):
         return language.lower().split("-")[0] if language else None
 
     def options(self, *, translate: bool) -> RecognitionOptions:
-        """What the engine is asked."""
+        """The options for the engine."""
         return RecognitionOptions(
             language=self.language,
             prompt=self.prompt or None,
@@ -68,7 +68,6 @@ async def translations(request: Request) -> Response:
 
 
 async def _recognized(request: Request, *, translate: bool) -> Response:
-    """Transcribes or translates."""
     service = service_of(request)
     directory = service.directory
     form = await read_form(request, repeated=("timestamp_granularities",))
