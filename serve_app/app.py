@@ -46,7 +46,6 @@ def build(config: AppConfig) -> Application:
         num_replicas=config.gateway_replicas,
         # Ray Serve lets whoever is over this number wait without an end, /livez included: `ConcurrencyLimit` refuses instead.
         max_ongoing_requests=config.edge.max_connections,
-        logging_config={"enable_access_log": False},  # `RequestLog` writes a line for each request
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=100,
         ray_actor_options=_front(config),

@@ -60,9 +60,9 @@ def cut_into_batches(items: Iterable[WorkItem], settings: BulkSettings) -> Itera
     once."""
     once = {item.key: item for item in items}
     waiting = iter(once.values())
-    while stretch := list(islice(waiting, settings.sort_rows)):
-        stretch.sort(key=lambda item: (-item.size, item.key))
-        yield from _cut(stretch, settings)
+    while group := list(islice(waiting, settings.sort_rows)):
+        group.sort(key=lambda item: (-item.size, item.key))
+        yield from _cut(group, settings)
 
 
 def _cut(items: Sequence[WorkItem], settings: BulkSettings) -> Iterator[Batch]:

@@ -265,7 +265,7 @@ class _KeySummary:
 def _places(plan: _Plan, store: JobStore) -> tuple[dict[str, tuple[str, int, int]], dict[str, _KeySummary]]:
     """Where each key's results are, and what became of it."""
     places: dict[str, tuple[str, int, int]] = {}
-    told: dict[str, _KeySummary] = {}
+    summaries: dict[str, _KeySummary] = {}
     for name in [*([FAULTS] if plan.faults else []), *(batch.name for batch in plan.batches)]:
         table = store.part(name).select(["key", "seconds", "error_kind", "finish_reason"])
         for at, facts in enumerate(table.to_pylist()):
@@ -273,8 +273,8 @@ def _places(plan: _Plan, store: JobStore) -> tuple[dict[str, tuple[str, int, int
             _, start, count = places.get(key, (name, at, 0))
             places[key] = (name, start, count + 1)
             stopped = facts["finish_reason"] not in (None, "stop")
-            told[key] = _KeySummary(facts["error_kind"] is not None, stopped, facts["seconds"] or 0.0)
-    return places, told
+            summaries[key] = _KeySummary(facts["error_kind"] is not None, stopped, facts["seconds"] or 0.0)
+    return places, summaries
 
 
 def _finished(record: Mapping[str, Any], output: Path) -> JobSummary | None:

@@ -26,7 +26,7 @@ from deployments.errors import MotetError, fail
 
 READ_ROWS = 64
 SHOWN_NAMES, SHOWN_CHARACTERS = 20, 60
-"""Of column names in an error. Where there is no header, they are texts."""
+"""Of column names in an error. Without a header, they are texts of the first row."""
 LONGEST_FIELD = 16 * 1024 * 1024
 """Characters of a field of a CSV or TSV file. Python's own limit of 128 Ki is less than a book."""
 

@@ -22,8 +22,8 @@ import psutil
 import pyarrow.parquet as pq
 import yaml
 
+from cluster.bulk.inputs import read_rows
 from cluster.bulk.plan import Batch
-from cluster.bulk.rows import read_rows
 from cluster.bulk.run import run_job
 from cluster.bulk.store import JobStore
 from cluster.bulk.workers import RenderedBatch, Worker, rendered_batch

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.bulk.inputs import Split
 from cluster.bulk.output import Layout
-from cluster.bulk.rows import Split
 from cluster.hardware import Kind
 from deployments.audio.formats import AudioFormat
 from deployments.engines.registry import Task
@@ -90,7 +90,7 @@ def bulk(
 
     # Before Ray is imported. Its core would print a false alarm about Ray Data's own actors.
     os.environ.update(ray_environment(os.environ) | {"RAY_BACKEND_LOG_LEVEL": "fatal"})
-    from cluster.bulk.served import ServiceClient
+    from cluster.bulk.service_rendering import ServiceClient
     from serve_app import bulk as jobs
     from serve_app import config_file
     from serve_app.cli.bulk_progress import bulk_progress

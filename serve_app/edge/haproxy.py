@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from serve_app.edge.addresses import IPV6_PREFIX
 from serve_app.edge.errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRIED, RETRY_AFTER_S, edge_error_body
 from serve_app.edge.settings import CLIENT_HEADER, OWN_PAGES, EdgeSettings, edge_of
 
@@ -93,7 +94,7 @@ def _frontend(edge: EdgeSettings) -> Iterator[str]:
     if (most := edge.max_connections_per_address) is not None:
         yield "stick-table type ipv6 size 100k expire 1m store conn_cur"
         yield "acl this_machine src 127.0.0.0/8 ::1"
-        yield "tcp-request connection track-sc0 src if !this_machine"
+        yield f"tcp-request connection track-sc0 src,ipmask(32,{IPV6_PREFIX}) if !this_machine"
         yield f"tcp-request connection reject if !this_machine {{ sc0_conn_cur gt {most} }}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -15,14 +14,6 @@ _NAME = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*"
 _HOST = re.compile(rf"\*|{_NAME}")
 _ORIGIN = re.compile(rf"https?://(?:{_NAME}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 _USUAL_PORT = re.compile(r"http:.*:80|https:.*:443")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an IP address belongs to this machine. False for text that is not an address."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _host(text: str) -> str:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from cluster.models import Model, Placement
 from serve_app.config import AppConfig
 from serve_app.gateway.metrics import RequestMetrics
+from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.routing.admission import Admission, SessionLimit
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
 from serve_app.gateway.routing.placement import PlacedModel
@@ -34,6 +35,7 @@ class Gateway:
         graph: tuple[Sequence[DeploymentHandle[Any]], DeploymentHandle[Any]] | None,
         build_api: Callable[[Service], ASGIApp],
     ) -> None:
+        replace_access_log()
         self._build_api = build_api
         self._service = Service(
             settings_of(config),

@@ -32,7 +32,7 @@ REPLICA_GONE = (RayError, RayServeException)
 """What Ray raises when a replica ends or takes no more."""
 
 ATTEMPTS = 2
-"""A chunk that fails is separated once more, on another placement where there is one."""
+"""A chunk that fails is separated once more, on another placement if there is one."""
 
 WORTH_A_RETRY = ("engine", "unavailable", "overloaded")
 """Failures of a replica that another replica may not have."""

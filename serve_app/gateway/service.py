@@ -12,7 +12,8 @@ from starlette.requests import HTTPConnection
 
 from deployments.settings import SeparationSettings, SpilloverSettings, WindowSettings
 from deployments.tasks.separation import Merged, SeparationTask
-from serve_app.edge.security import SecuritySettings, is_loopback
+from serve_app.edge.addresses import client_network, is_loopback
+from serve_app.edge.security import SecuritySettings
 from serve_app.edge.settings import CLIENT_HEADER
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.request_timing import Recorder
@@ -83,13 +84,13 @@ class Service:
         return key_digest(headers) if self.settings.security.api_key_sha256 else EVERYONE
 
     def client(self, connection: HTTPConnection) -> str | None:
-        """Who a request comes from: its API key, or in a service without keys its address. None for this machine."""
+        """The client of a request: its API key, or in a service without keys its network. None for this machine."""
         if self.settings.security.api_key_sha256:
             return key_digest(connection.headers)
         address = connection.client.host if connection.client else ""
         if is_loopback(address):  # HAProxy runs on this machine
             address = connection.headers.get(CLIENT_HEADER, "")
-        return None if not address or is_loopback(address) else address
+        return None if not address or is_loopback(address) else client_network(address)
 
     @property
     def speech_models(self) -> SpeechModels:

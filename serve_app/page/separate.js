@@ -1,4 +1,4 @@
-// SEPARATE: a recording in, one recording out for each part of it.
+// The separation panel: a recording in, one recording out for each stem.
 
 import { ask } from './api.js';
 import { ModelPicker } from './catalogue.js';

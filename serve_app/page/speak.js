@@ -1,4 +1,4 @@
-// SPEAK: text in, sound out while it is still being made.
+// The speech panel: text in, audio out while it is still being made.
 
 import { ask, inWords } from './api.js';
 import { loadVoices, ModelPicker } from './catalogue.js';

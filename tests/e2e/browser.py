@@ -49,7 +49,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Asks the browser, and keeps what it reports on the way."""
+        """Calls the browser, and keeps the events that arrive meanwhile."""
         self._asked += 1
         message = {"id": self._asked, "method": method, "params": params}
         self._socket.send(json.dumps(message | ({"sessionId": self._session} if self._session else {})))
@@ -63,7 +63,7 @@ class Browser:
             self.events.append(answer)
 
     def value(self, script: str) -> Any:
-        """What a line of JavaScript gives; promises are awaited."""
+        """The value of a JavaScript expression; promises are awaited."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
@@ -101,13 +101,13 @@ class Browser:
         return found
 
     def requested(self) -> list[str]:
-        """Every address that was asked for."""
+        """Every requested address."""
         return [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
 
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
-    """A fresh browser with one tab; skips where there is none."""
+    """A new browser with one tab; skips the test if none is installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no Chromium here; install it: apt-get install chromium")

@@ -48,7 +48,7 @@ PANGRAM = "The quick brown fox jumps over the lazy dog, and then it sleeps under
 
 
 def wait_for(found: Callable[[], Found], seconds: float, what: str) -> Found:
-    """Asks until the answer is true, or fails with `what` was awaited."""
+    """Polls until the answer is true; fails with `what` after the timeout."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
@@ -63,7 +63,7 @@ def free_port() -> int:
 
 
 def run_serve(config: Path, mark: str, output: Path, profile: str = "", **environment: str) -> subprocess.Popen[bytes]:
-    """`motet serve` in a session of its own, as a terminal would start it. Its processes inherit the mark."""
+    """Starts `motet serve` in its own session, like a terminal. Its processes inherit the mark."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
     with output.open("wb") as log:
         return subprocess.Popen(
@@ -81,17 +81,17 @@ def run_serve(config: Path, mark: str, output: Path, profile: str = "", **enviro
 
 
 def marked_processes(mark: str) -> list[psutil.Process]:
-    """Every live process that inherited the mark, whoever its parent is by now."""
+    """Every live process that inherited the mark, whichever its parent is now."""
     return list(with_variable(MARK, mark))
 
 
 def titles(processes: list[psutil.Process]) -> dict[int, str]:
-    """What each calls itself, by its number."""
+    """The title of each process, by pid."""
     return {process.pid: " ".join(command_line(process)) for process in processes}
 
 
 def answers(processes: list[psutil.Process], question: Callable[[psutil.Process], Found]) -> list[Found]:
-    """Of all that are still there when they are asked."""
+    """The answers of the processes that still run."""
     found = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -145,19 +145,19 @@ class Service:
         return marked_processes(self.mark)
 
     def replica(self, deployment: str) -> psutil.Process:
-        """The process of a deployment's only replica."""
+        """The pid of a deployment's only replica."""
         own = titles(self.processes()).items()
         (pid,) = [pid for pid, title in own if title.startswith(f"ray::ServeReplica:motet:{deployment}")]
         return psutil.Process(pid)
 
     def cluster_address(self) -> str:
-        """Where its Ray cluster is found, as its only node was told."""
+        """The address of its Ray cluster, from the arguments of its only node."""
         words = [word for process in self.processes() for word in command_line(process)]
         (address,) = {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
         return address
 
     def stop(self, number: signal.Signals) -> None:
-        """Ends it by a signal, and checks that it ends well and leaves nothing running."""
+        """Stops it with a signal, and checks its exit status and that no process stays."""
         if number is signal.SIGINT:
             os.killpg(self.process.pid, number)  # as Ctrl-C does
         else:
@@ -171,19 +171,19 @@ class Service:
         assert left == []
 
     def kill(self) -> None:
-        """Whatever is left of it, without asking."""
+        """Kills every process that is left."""
         kill(self.processes(), STOP_S)
         self.process.wait()
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Processor time a process has used: what it has worked so far, however busy the machine is."""
+    """The CPU seconds of a process: its work so far, independent of the machine's load."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
 def settled_work(replica: psutil.Process) -> float:
-    """The processor time a replica has used, once it rests."""
+    """The CPU seconds of a replica, once it is idle."""
     seen: deque[float] = deque(maxlen=6)
 
     def rests() -> bool:
@@ -206,7 +206,7 @@ def with_identity(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service with its own `serve_config.yaml`, and beside the default models one that gives back what it gets."""
+    """The service with its own `serve_config.yaml`, and besides the default models one that returns its input."""
     folder = tmp_path_factory.mktemp("service")
     running = Service.start(with_identity(folder), folder)
     yield running
@@ -216,7 +216,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def keyed_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
-    """Those that were started; the last may be running."""
+    """The services that were started; the last one may be running."""
     started: list[Service] = []
     yield started
     for running in started:
@@ -226,7 +226,7 @@ def keyed_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Se
 
 @pytest.fixture
 def keyed_service(keyed_services: list[Service], tmp_path: Path) -> Service:
-    """A small service that is open to the network and asks for a key. A test may end it; the next gets a new one."""
+    """A small service that is open to the network and needs a key. A test may stop it; the next test gets a new one."""
     if not keyed_services or not keyed_services[-1].alive:
         config = tmp_path / "serve_config.yaml"
         digests = [hashlib.sha256(key.encode()).hexdigest() for key in KEYS]
@@ -250,7 +250,7 @@ def http(service: Service) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def client(service: Service) -> Iterator[OpenAI]:
-    """OpenAI's client, pointed at the service as its documentation says. It does not hide a failure by trying again."""
+    """OpenAI's client for the service, without retries, which would hide failures."""
     with OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0, timeout=120) as openai:
         yield openai
 
@@ -262,7 +262,7 @@ def pangram(client: OpenAI) -> Float:
 
 
 def spoken(client: OpenAI, text: str, seed: int = 0) -> Float:
-    """A text as float32 mono at 24 kHz."""
+    """A spoken text, float32 mono at 24 kHz."""
     answer = client.audio.speech.create(
         model="tts-1", voice="alloy", input=text, response_format="pcm", extra_body={"seed": seed}
     )
@@ -274,7 +274,7 @@ def from_int16(data: bytes) -> Float:
 
 
 def decoded(data: bytes) -> tuple[Float, int]:
-    """A file's sound as (channels, n), and its rate, by FFmpeg. Fails on a file that it cannot read to the end."""
+    """A file's samples, (channels, n), and sample rate, by FFmpeg. Fails if FFmpeg cannot read the whole file."""
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.audio[0]
         convert = av.AudioResampler(format="fltp")
@@ -315,5 +315,5 @@ def _plain(text: str) -> str:
 
 
 def heard_in(client: OpenAI, data: bytes, name: str = "sound.wav") -> str:
-    """What the service hears in a file."""
+    """The service's transcript of a file."""
     return client.audio.transcriptions.create(model="whisper-1", file=(name, data)).text

@@ -15,8 +15,8 @@ GIVE_UP_S = 10.0
 
 
 class HealthWatch:
-    """A thread that asks for `/livez` as long as its `with` block lasts. Every question opens a new connection, as a
-    stranger's would: one that was open before the attack shows less."""
+    """A thread that requests `/livez` for as long as the context. Every request opens a new connection, as a new client would: a
+    connection from before the attack shows less."""
 
     def __init__(self, host: str, port: int, path: str = "/livez") -> None:
         self._address = (host, port)
@@ -26,7 +26,7 @@ class HealthWatch:
         self.seconds: list[float] = []
         """How long each answer took."""
         self.failures: list[str] = []
-        """What came instead of an answer of status 200, and after how long."""
+        """Results other than status 200, and their times."""
 
     def __enter__(self) -> HealthWatch:
         self._thread.start()
@@ -67,7 +67,7 @@ class HealthWatch:
             self._over.wait(INTERVAL_S)
 
     def _ask(self) -> str:
-        """What is wrong with the answer; "" when nothing is."""
+        """The error of an answer; empty if there is none."""
         connection = HTTPConnection(*self._address, timeout=GIVE_UP_S)
         try:
             connection.request("GET", self._path)

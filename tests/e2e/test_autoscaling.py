@@ -64,12 +64,12 @@ def test_replicas_come_in_the_order_of_their_cost_and_all_go_again(elastic: Serv
             placement: str = answer.headers["x-motet-placement"]
             return placement
 
-        # Who asks how things are wakes nobody, and who asks for speech wakes the cheapest.
+        # A readiness check wakes no class; a speech request wakes the cheapest.
         assert [report()["asleep"] for _ in range(3)] == [["mlx", "cpu"]] * 3
         assert say("Good morning.") == "tone@cpu"
         assert report()["placements"] == {"mlx": False, "cpu": True}
 
-        # More than one class holds brings the next, without anybody asking it.
+        # More demand than one class holds starts the next class.
         stopped = threading.Event()
 
         def listen() -> set[str]:
@@ -88,7 +88,7 @@ def test_replicas_come_in_the_order_of_their_cost_and_all_go_again(elastic: Serv
         assert "tone@cpu" in heard
         assert say(LONG).startswith("tone@")
 
-        # When nobody asks, the dear one goes first, and then the cheap one.
+        # Without demand the expensive class ends first, then the cheap one.
         wait_for(lambda: not report()["placements"]["mlx"], GO_S, "the dear class to go")
         assert report()["placements"]["cpu"]
         wait_for(lambda: report().get("asleep") == ["mlx", "cpu"], GO_S, "the cheap class to go")

@@ -55,11 +55,11 @@ class Cluster:
             )
 
     def processes(self) -> list[psutil.Process]:
-        """All of every node."""
+        """Every process of every node."""
         return [process for mark in self.marks for process in marked_processes(mark)]
 
     def end(self) -> None:
-        """Leaves nothing running."""
+        """Kills every node."""
         kill(self.processes(), STOP_S)
 
 
@@ -96,7 +96,7 @@ def test_a_machine_joins_by_one_command_and_the_service_leaves_the_cluster_clean
     shared = {"RAY_ADDRESS": cluster.address, "RAY_AUTH_TOKEN": cluster.environment["RAY_AUTH_TOKEN"]}
     service = Service.start(config, cluster.folder, **shared)
     try:
-        # The service is there without the machine that has not joined, and says what it waits for.
+        # The service runs without the machine that has not joined, and reports what it waits for.
         assert said(service)[1] == "tone@cpu"
         examined = cluster.motet("doctor", "--cluster", "--config", str(config))
         assert examined.returncode == 1, examined.stderr
@@ -104,20 +104,20 @@ def test_a_machine_joins_by_one_command_and_the_service_leaves_the_cluster_clean
         (command,) = [line.partition("motet join ")[2] for line in lines]
         assert command.endswith("--hardware mlx")
         assert f"motet join {command}" in examined.stdout
-        # That very command makes the replica land.
+        # The command from the report starts the replica.
         joined = cluster.join(*command.split())
         wait_for(lambda: placements(service)["mlx"], JOIN_S, "the replica on the machine that joined")
         on_second = titles(marked_processes(cluster.marks[-1])).values()
         assert len([title for title in on_second if "tone@mlx" in title]) == 1
         assert wait_for(lambda: said(service)[1] == "tone@mlx", JOIN_S, "an answer from there")
         assert cluster.motet("doctor", "--cluster", "--config", str(config)).returncode == 0
-        # It leaves, and everything goes on.
+        # The machine leaves, and the service continues.
         os.killpg(joined.pid, signal.SIGKILL)
         kill(marked_processes(cluster.marks[-1]), STOP_S)
         assert {said(service)[1] for _ in range(5)} == {"tone@cpu"}
     finally:
         service.stop(signal.SIGTERM)
-    # Nothing of the service is left, and the cluster is.
+    # The service is gone, and the cluster still runs.
     left = titles(cluster.processes()).values()
     assert not [title for title in left if "ServeController" in title or "ServeReplica" in title or "Proxy" in title]
     assert [title for title in left if "gcs_server" in title]

@@ -113,7 +113,7 @@ def test_an_error_of_a_session_is_found_by_its_id(tone_service: Service) -> None
         session.send(json.dumps({"type": "session.config", "model": "tone", "response_format": "pcm"}))
         session.send(json.dumps({"type": "input.text", "text": "poison."}))
         session.send(json.dumps({"type": "input.done"}))
-        (error,) = [json.loads(message) for message in session if isinstance(message, str)]
+        error = json.loads(session.recv(timeout=30))
     assert error["type"] == "error"
     request_id = error["error"]["message"].rpartition("Request id: ")[2].rstrip(".")
     record = check_logged(request_id, replica, gateway)

@@ -26,7 +26,7 @@ FASTER = {**OPTIONS, "step_ms": 10}
 
 @dataclass
 class Deployed:
-    """A service that is on a cluster by itself."""
+    """A service on its own cluster."""
 
     cluster: LocalCluster
     port: int
@@ -55,7 +55,7 @@ class Deployed:
         return self.cluster.replicas(f"{model}@cpu")
 
     def say(self, model: str, text: str, seed: int = 0, begun: threading.Event | None = None) -> bytes:
-        """A whole answer; tells when it has `begun`."""
+        """A whole answer; sets `begun` at its first byte."""
         body = {"model": model, "input": text, "seed": seed, "response_format": "pcm"}
         heard = bytearray()
         with self.client.stream("POST", "/v1/audio/speech", json=body) as answer:
@@ -71,13 +71,13 @@ class Deployed:
         return {model["id"] for model in self.client.get("/v1/models").json()["data"]}
 
     def steps(self, model: str) -> tuple[int, int]:
-        """How many steps a model's replica took, and of how many streams together."""
+        """The numbers of steps and of stepped items of a model's replica."""
         steps = self.client.get("/readyz").json()["models"][model]["steps"]
         return steps["steps"], steps["items"]
 
     @contextmanager
     def asked_all_the_time(self, model: str) -> Iterator[list[str]]:
-        """While somebody asks again and again. Yields what went wrong."""
+        """Sends requests in a loop for as long as the context. Gives the list of errors."""
         wrong, stopped, seeds = list[str](), threading.Event(), iter(range(1, 1_000_000))
 
         def ask() -> None:
@@ -118,7 +118,7 @@ def test_models_change_while_streams_go_on(deployed: Deployed) -> None:
     deployed.deploy({"one": model(), "two": model()})
     one, two = deployed.replicas("one"), deployed.replicas("two")
 
-    # Steps and numbers of replicas change in the replicas that run, and count.
+    # Running replicas take changed steps and numbers of replicas.
     slim = {"max_batch_size": 1}
     deployed.deploy({"one": model(steps=slim), "two": model()})
     assert (deployed.replicas("one"), deployed.replicas("two")) == (one, two)
@@ -128,7 +128,7 @@ def test_models_change_while_streams_go_on(deployed: Deployed) -> None:
     steps, items = (now - then for now, then in zip(deployed.steps("one"), before, strict=True))
     assert steps == items > 0
 
-    # A model is replaced, another added, while a stream of the old one is under way and others come.
+    # A model is replaced and another added, while a stream of the old one is open and new ones arrive.
     begun = threading.Event()
     with deployed.asked_all_the_time("one") as wrong, ThreadPoolExecutor() as pool:
         listening = pool.submit(deployed.say, "one", LONG, 0, begun)
@@ -141,7 +141,7 @@ def test_models_change_while_streams_go_on(deployed: Deployed) -> None:
     assert deployed.replicas("two") == two
     assert deployed.names() == {"one", "two", "three"}
 
-    # And one is taken away.
+    # A model is removed.
     deployed.deploy({"two": model(), "three": model()})
     assert deployed.names() == {"two", "three"}
     assert deployed.replicas("two") == two

@@ -62,7 +62,7 @@ def ready(service: Service) -> dict[str, dict[str, bool]]:
 
 
 Ask = Callable[[httpx.Client, int], tuple[bytes, str]]
-"""Sends a request, and gives its answer and the placement that gave it, where that is told."""
+"""Sends a request; returns its answer and, if known, the placement that gave it."""
 
 
 def speak(client: httpx.Client, number: int) -> tuple[bytes, str]:
@@ -73,7 +73,7 @@ def speak(client: httpx.Client, number: int) -> tuple[bytes, str]:
 
 
 def separate(client: httpx.Client, number: int) -> tuple[bytes, str]:
-    """Three chunks of noise, taken apart."""
+    """Three chunks of noise, separated."""
     rate = 16_000
     noise = np.random.default_rng(number % len(TEXTS)).standard_normal(rate * 20).astype(np.float32) * 0.1
     files = {"file": ("noise.wav", encoded(noise, rate, "WAV"))}
@@ -84,7 +84,7 @@ def separate(client: httpx.Client, number: int) -> tuple[bytes, str]:
 
 @dataclass
 class Load:
-    """Clients that ask again and again until they are told to stop. Whatever goes wrong is kept."""
+    """Clients that send requests in a loop until they are stopped. All errors are kept."""
 
     service: Service
     expected: Mapping[tuple[Ask, int], bytes]
@@ -116,7 +116,7 @@ class Load:
 
 
 def kill(service: Service, model: str, not_these: frozenset[int] = frozenset()) -> int:
-    """Ends the replica on class mlx, as soon as it is a new one, and tells which process it was."""
+    """Kills the replica on class mlx, as soon as it is a new one; returns its pid."""
 
     def found() -> psutil.Process | None:
         try:
@@ -156,7 +156,7 @@ def test_a_class_that_dies_under_load_fails_no_request(two_classes: Service) -> 
 
 
 def test_a_class_that_dies_while_nobody_asks_is_gone_around(two_classes: Service) -> None:
-    """Ray Serve's router keeps the next request until there is a replica again, and tells nobody."""
+    """Ray Serve's router would hold the next request until there is a replica again."""
     wait_for(lambda: ready(two_classes) == everything(True), BACK_S, "every placement")
     with httpx.Client(base_url=two_classes.url, timeout=120) as client:
         wanted = [speak(client, n) for n in range(len(TEXTS))]
@@ -168,7 +168,7 @@ def test_a_class_that_dies_while_nobody_asks_is_gone_around(two_classes: Service
 
 @pytest.mark.skipif(not HAS_MLX, reason="MLX is not installed")
 def test_a_recording_is_heard_to_its_end_when_the_class_that_hears_it_dies(two_classes: Service) -> None:
-    """The class that dies runs another engine than the one that takes over."""
+    """The class that dies and the class that takes over run different engines."""
     wait_for(lambda: ready(two_classes) == everything(True), BACK_S, "every placement")
     with httpx.Client(base_url=two_classes.url, timeout=120) as client, ThreadPoolExecutor(1) as beside:
         body = {"model": "hibari", "input": PANGRAM, "response_format": "wav"}

@@ -26,7 +26,7 @@ STALL_MS = 6000
 
 @pytest.fixture(scope="module")
 def late_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A model that stalls when the text says so, and hibari to take over."""
+    """A model that stalls at a word of the text, and hibari as the fallback voice."""
     folder = tmp_path_factory.mktemp("late")
     options = {"step_ms": 20, "character_ms": 20, "stall_ms": STALL_MS}
     models = {

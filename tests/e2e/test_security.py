@@ -44,7 +44,7 @@ def test_the_service_listens_on_loopback_only(service: Service) -> None:
 
 
 def test_the_way_round_the_front_is_on_loopback_too(service: Service) -> None:
-    """Whatever answers as the service itself, on any port."""
+    """No port that is open to the network answers like the service itself."""
     open_to_all = [(t, port) for t, address, port in listeners(service) if not ip_address(address).is_loopback]
     assert [(title, port) for title, port in open_to_all if answers_as_motet(port)] == []
     assert any(answers_as_motet(port) for _, _, port in listeners(service))
@@ -65,7 +65,7 @@ def test_every_port_open_to_the_network_asks_for_the_token_or_only_shows_metrics
 
 
 def asks_for_token(port: int) -> bool:
-    """Whether a server refuses a call that it knows. One that answers any is open."""
+    """Whether a server refuses a call that it implements. A server that answers one is open."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         codes = [code_of(channel.unary_unary(call)) for call in CALLS]
     assert grpc.StatusCode.OK not in codes

@@ -171,7 +171,7 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def sessions(service: Service) -> Iterator[Sessions]:
-    """How many uploads the chunker holds, asked from inside the cluster with its token."""
+    """The number of uploads in the chunker, read from inside the cluster with its token."""
     inside = {
         k: v for k, v in service.replica("gateway").environ().items() if k.startswith(("RAY_AUTH_", "RAY_SERVE_"))
     }

@@ -18,7 +18,7 @@ from .conftest import CONFIG, STOP_S, Service, answers, free_port, marked_proces
 
 
 def refused(config: Path, folder: Path, **environment: str) -> str:
-    """What a start that must fail says."""
+    """The output of a start that must fail."""
     output = folder / "serve.log"
     process = run_serve(config, folder.name, output, **environment)
     try:
@@ -84,7 +84,7 @@ def test_the_address_is_the_environments(service: Service, keyed_service: Servic
 
 
 def addresses_of(started: Service) -> set[str]:
-    """Where its own port is open."""
+    """The addresses on which its own port is open."""
     sockets = chain.from_iterable(answers(started.processes(), lambda process: process.net_connections("tcp")))
     listening = {socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN}
     return {address.ip for address in listening if address.port == started.port}

@@ -159,7 +159,7 @@ def test_sixteen_at_once_never_get_each_others_sound(client: OpenAI) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A long text as it came: the synthesizer's work until the first bytes and in all, in seconds of processor time."""
+    """A long text: the CPU seconds of the synthesizer until the first bytes, and in total."""
 
     headers: httpx.Headers
     first: bytes
@@ -199,7 +199,7 @@ def test_three_thousand_words_come_whole_and_in_order(reading: Reading, client: 
         start = int(place * (len(reading.sound) - 6 * per_item))
         numbers = heard_numbers(client, reading.sound[start : start + int(6 * per_item)])
         first, heard_right = Counter(number - at for at, number in enumerate(numbers)).most_common(1)[0]
-        assert heard_right >= len(numbers) - 1 >= 4  # the model mishears one now and then
+        assert heard_right >= len(numbers) - 1 >= 4  # the model makes an occasional error
         assert abs(first - (100 + start / per_item)) < 6
     assert numbers[-1] == 330
 
@@ -220,7 +220,7 @@ def test_the_work_stops_when_the_client_leaves(
     for _ in range(LEAVERS):
         take_first_bytes(http, headers)
     assert spoken(client, "Next, please.").size > RATE / 4
-    # Left alone, each would have gone on to the end of what is asked for at once: a minute of sound.
+    # Without the disconnect, each would have made the whole request: a minute of audio.
     cost_of_a_minute = reading.work / (len(reading.sound) / RATE) * 60
     assert settled_work(replica) - began < LEAVERS * cost_of_a_minute / 2
 

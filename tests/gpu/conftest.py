@@ -9,7 +9,7 @@ import torch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a CUDA device everything here is skipped."""
+    """Skips every test without a CUDA device."""
     without = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     for item in items:
         item.add_marker(pytest.mark.gpu)

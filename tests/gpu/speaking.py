@@ -11,7 +11,7 @@ from deployments.engines.protocols import AudioChunk, Samples, SpeechEngine, Spe
 
 
 def speak_together(engine: SpeechEngine[Any], requests: Sequence[SpeechRequest]) -> list[Samples]:
-    """All of the sound of each request, float32 (n,); every step takes all streams that are not finished."""
+    """The audio of each request, (n,) float32. Every step takes all unfinished streams."""
     utterances = [engine.open(request) for request in requests]
     sounds: list[list[Samples]] = [[] for _ in requests]
     while live := [number for number, utterance in enumerate(utterances) if not utterance.finished]:

@@ -17,7 +17,7 @@ from tests.load.voices_steps import SteppedContest
 
 MODELS: dict[str, Callable[[Path, str], Any]] = {"sopro": small_models.sopro, "vibevoice": small_models.vibevoice}
 TOLERANCE = 1e-2
-"""Of full scale, between devices and between sizes of batch: sums are taken in another order, layer after layer."""
+"""Allowed difference, of full scale, between devices and batch sizes: the order of sums differs in every layer."""
 
 
 @pytest.fixture(params=MODELS)

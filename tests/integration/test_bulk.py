@@ -54,7 +54,7 @@ def rendered(
 
 @pytest.fixture(scope="module")
 def calm(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a job that nobody disturbed."""
+    """The output of an undisturbed job."""
     folder = tmp_path_factory.mktemp("calm") / "out"
     summary = rendered(folder, app_of("simulated"))
     assert (summary.rows, summary.failed) == (len(TEXTS), 0)
@@ -69,7 +69,7 @@ def kill_the_workers() -> int:
 
 
 def test_killed_workers_leave_no_trace_in_the_output(calm: Path, tmp_path: Path) -> None:
-    """Without a second try of its batch, so that what was under way is done alone afterwards."""
+    """No retries of a batch, so that its rows are rendered one by one afterwards."""
     killed: list[int] = []
 
     def kill_once(now: JobProgress) -> None:

@@ -43,11 +43,11 @@ def deployed(name: str, **steps: Any) -> Any:
 
 
 def spoken(handle: Any, texts: list[str]) -> list[list[AudioChunk]]:
-    """Every text at the same time, each begun when the one before has its first chunk asked for."""
+    """Speaks all texts at once; each starts when the one before has requested its first chunk."""
 
     async def one(text: str, after_steps: int) -> list[AudioChunk]:
         for _ in range(after_steps):
-            await handle.report.remote()  # something that takes a moment, so that nobody starts together
+            await handle.report.remote()  # takes a moment, so that no two streams start together
         stream = handle.options(stream=True).speak.remote(SpeechRequest((text,), "tone"))
         chunks = []
         async for item in stream:
@@ -101,7 +101,7 @@ def test_a_stream_that_is_left_frees_its_slot(cluster: None) -> None:
 
 
 def test_step_settings_change_while_running(cluster: None) -> None:
-    """By the call with which Ray Serve hands a replica its new `user_config`."""
+    """With the call by which Ray Serve gives a replica its new `user_config`."""
     handle = deployed("changing", max_batch_size=8)
     handle.reconfigure.remote(StepSettings(max_batch_size=1).model_dump()).result()
     before = handle.report.remote().result().steps

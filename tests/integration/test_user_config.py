@@ -34,7 +34,7 @@ def cluster() -> Iterator[None]:
 
 
 def apply(*deployments: dict[str, Any]) -> Any:
-    """As `serve deploy` does with a file. Returns a handle of the model."""
+    """Deploys like `serve deploy`. Returns a handle of the model."""
     application = {
         "name": "motet",
         "import_path": "serve_app.app:build",
@@ -53,7 +53,7 @@ def replicas() -> set[int]:
 
 
 def mean_batch(handle: Any) -> float:
-    """Of four streams that begin together."""
+    """The mean batch size of four streams that start together."""
 
     async def one(seed: int) -> None:
         async for _ in handle.options(stream=True).speak.remote(SpeechRequest((TEXT,), "tone", seed=seed)):
@@ -74,6 +74,6 @@ def test_step_settings_change_without_a_new_replica(cluster: None) -> None:
     assert len(first) == 1
     assert mean_batch(handle) > 2
     assert mean_batch(apply({"name": "tone@cpu", "user_config": {"max_batch_size": 1}})) == 1
-    # What is not said is as the model has it.
+    # Settings that the file leaves out keep the model's values.
     assert mean_batch(apply({"name": "tone@cpu", "user_config": {"batch_wait_ms": 5}})) > 2
     assert replicas() == first

@@ -214,6 +214,25 @@ def test_when_all_places_are_taken_the_longest_without_headers_goes(
     served(test, EdgeSettings(max_connections=most), monkeypatch, files)
 
 
+def test_all_addresses_of_a_subscriber_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(connect: Connect) -> None:
+        assert not any(connect(f"2001:db8::{number}").is_closing() for number in (1, 2))
+        assert connect("2001:db8::3").is_closing()
+        assert not connect("2001:db8:0:1::1").is_closing()
+
+    served(test, EdgeSettings(max_connections_per_address=2), monkeypatch)
+
+
+def test_servers_let_more_connections_wait_than_uvicorn_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OtherConfig(uvicorn.Config):
+        pass
+
+    monkeypatch.setattr("uvicorn.config.Config", OtherConfig)
+    monkeypatch.setattr("uvicorn.config.HTTP_PROTOCOLS", {})
+    protocol.install()
+    assert OtherConfig("no:app").backlog == protocol.BACKLOG
+
+
 def test_one_address_has_so_many_connections_but_this_machine_any(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(connect: Connect) -> None:
         own = [connect() for _ in range(2)]

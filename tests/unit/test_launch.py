@@ -26,7 +26,7 @@ from serve_app import profiles
 from serve_app.cli import serve_process
 from serve_app.config import AppConfig
 from serve_app.config_file import read, unknown_keys
-from serve_app.edge.settings import OWN_PAGES, EdgeSettings
+from serve_app.edge.settings import OWN_PAGES, EdgeSettings, edge_of
 from serve_app.gateway.middleware.origins import PageCheck
 
 ROOT = Path(__file__).parents[2]
@@ -324,6 +324,14 @@ def test_every_launch_file_sets_what_motet_join_sets() -> None:
     for where, found in machines:
         needed = {name: value for name, value in wanted.items() if name != FOR_MACS or where == "mac_worker.sh"}
         assert {name: found.get(name) for name in needed} == needed, where
+
+
+def test_behind_an_ingress_no_address_is_limited() -> None:
+    (settings,) = of_kind("ConfigMap")
+    edge = edge_of(settings["data"])
+    assert edge == EdgeSettings(max_connections_per_address=None)
+    (application,) = yaml.safe_load(ray_service()["serveConfigV2"])["applications"]
+    assert AppConfig.model_validate(application["args"]).edge == edge
 
 
 def test_the_switch_of_the_throughput_profile_brings_the_bounds_of_haproxy() -> None:

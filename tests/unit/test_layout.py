@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -137,3 +139,9 @@ def test_the_modules_are_found() -> None:
     assert "deployments.replica.engine_thread" in GRAPH["deployments.replica.step_gate"]
     step_gate = next(module for module in MODULES if module.path == "deployments/replica/step_gate.py")
     assert any(name.split(".")[0] == "ray" for name in structure.imports_of(step_gate))
+
+
+def test_private_interfaces_of_ray_are_used_in_one_file() -> None:
+    """`cluster/ray_private.py` says why each is used, so that a new version of Ray is checked in one place."""
+    private = re.compile(r"(from|import) ray(\.\w+)*\._\w|\b_get_global_client\b|\b_global_node\b|\b_internal=")
+    assert {module.path for module in MODULES if private.search(ast.unparse(module.tree))} == {"cluster/ray_private.py"}

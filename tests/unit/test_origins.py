@@ -54,6 +54,15 @@ async def test_no_other_name_is_answered(host: str, path: str) -> None:
     assert "security.allowed_hosts" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("name", ["host", "origin"])
+@pytest.mark.parametrize("path", ["/v1/models", "/livez"])
+async def test_a_header_that_decides_comes_once(name: str, path: str) -> None:
+    headers = [("host", "localhost"), ("origin", "http://localhost"), (name, "localhost")]
+    answer = await bench(**NAMED).get(path, headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "repeated_header", name.title())
+
+
 async def test_whoever_asks_whether_it_lives_may_call_it_anything() -> None:
     assert (await bench().get("/livez", headers={"host": "evil.example"})).status_code == 200
 

@@ -119,6 +119,29 @@ def test_of_too_many_unfinished_bodies_the_one_furthest_behind_goes() -> None:
     run(test)
 
 
+def test_of_unfinished_bodies_that_hold_too_much_the_largest_goes() -> None:
+    async def test() -> None:
+        pace = BodyPace(grace_s=10.0, min_bytes_per_s=1000.0, max_unfinished=9, max_unfinished_bytes=1000)
+        app = BodyDeadline(reads_all, pace)
+        large = Client(app, (0.0, b"x" * 600), ends=False)
+        middle = Client(app, (1.0, b"x" * 300), ends=False)
+        form = Client(
+            app, (1.0, b"x" * 9000), ends=False, headers=[(b"content-type", b"multipart/form-data; boundary=x")]
+        )
+        small = Client(app, (2.0, b"x" * 200), (1.0, b"x"))
+        tasks = [asyncio.create_task(client.ask()) for client in (large, middle, form, small)]
+        await asyncio.sleep(3.5)
+        assert (large.status, middle.status, form.status, small.status) == (429, 0, 0, 200)
+        assert large.headers[b"retry-after"]
+        last = Client(app, (0.0, b"x" * 701), ends=False)  # would be the largest itself, and 300 are held
+        await last.ask()
+        assert last.status == 429
+        await asyncio.gather(*tasks)
+        assert app._held_bytes == 0
+
+    run(test)
+
+
 def test_unfinished_bodies_take_no_places() -> None:
     async def test() -> None:
         app = ConcurrencyLimit(reads_all, limit=1)

@@ -1,15 +1,14 @@
-"""Which web pages may use the service: the `Host` that a browser names, and the `Origin` of the page that asks.
+"""Which web pages may use the service, decided by the headers `Host` and `Origin` of their requests.
 
-Any page that a user visits can send requests to an address that the user's browser reaches, such as localhost:
+Any page that a user visits can send requests to addresses that the user's browser reaches, such as localhost:
 
-* A page of another origin sends what browsers call simple requests (a form, or text) without asking. It cannot read the
-  answer, but the service would have done the work. Such requests carry the page's `Origin`, and are refused.
-* A page whose name its owner lets point to the service (DNS rebinding) is of the service's own origin to the browser, and
-  may read everything. Its requests carry that name as their `Host`, and are refused, as the service is not called so.
+* A page of another origin may send what browsers call simple requests (a form, or text) without permission. It cannot read
+  the answer, but the service would do the work. Such requests have the page's `Origin` and are refused.
+* A page whose owner points its name to the service (DNS rebinding) has the service's own origin in the browser and may read
+  all answers. Its requests have that name as their `Host` and are refused, since it is not a name of the service.
 
-The check of hosts lets pass what no stranger's page can be served under: addresses, localhost, names without a dot, which no
-public DNS resolves, this machine's name, and `security.allowed_hosts`. Clients that are no browsers send no `Origin`, and
-name the host that their user wrote.
+Allowed hosts are those under which no foreign page can be served: IP addresses, localhost, names without a dot, which public
+DNS does not resolve, this machine's name, and `security.allowed_hosts`. Clients other than browsers send no `Origin`.
 """
 
 from __future__ import annotations
@@ -28,35 +27,35 @@ from deployments.errors import Failure, quoted
 from serve_app.gateway.errors import error_response
 
 ALWAYS_ANSWERED = ("/livez",)
-"""Tells nothing, and is asked by whatever name a balancer uses."""
+"""Paths without a check of the host: they reveal nothing, and load balancers use any name."""
 GUARDED = "/v1"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 EXPOSED = (
     "x-request-id", "retry-after", "server-timing", "content-disposition", "x-sample-rate", "x-motet-model", "x-motet-voice",
     "x-motet-placement", "x-motet-finish-reason", "x-motet-ignored", "x-motet-stems",
 )  # fmt: skip
-"""Headers of an answer that pages of allowed origins may read."""
+"""Headers of answers that pages of allowed origins may read."""
 
 
 class PageCheck:
-    """Refuses hosts that the service is not called by, and requests under `/v1` that pages of foreign origins send. Pages of
-    the allowed origins are told that they may ask (CORS)."""
+    """Refuses requests to foreign hosts, and requests under `/v1` from pages of foreign origins. Pages of allowed origins get
+    CORS headers."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str], allowed_origins: Sequence[str]) -> None:
         self._app = app
         self._hosts = _one_of([*allowed_hosts, *_own_names()])
         self._origins = _one_of(allowed_origins)
-        self._telling_pages = _telling_pages(app, self._origins)
+        self._with_cors = _with_cors(app, self._origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         app: ASGIApp = self._app
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
-            if (refusal := self._refusal(scope["path"], headers)) is not None:
+            if (refusal := _repeated(headers) or self._refusal(scope["path"], headers)) is not None:
                 app = error_response(refusal)
             elif self._origins.fullmatch(headers.get("origin", "")):
-                app = self._telling_pages
+                app = self._with_cors
         await app(scope, receive, send)
 
     def _refusal(self, path: str, headers: Headers) -> Failure | None:
@@ -70,7 +69,7 @@ class PageCheck:
         return _origin_not_allowed(origin)
 
     def is_called(self, host: str) -> bool:
-        """Whether `host`, with or without a port, is the service. A client without a name for it is no browser."""
+        """Whether `host`, with or without a port, is a name of the service. It may be empty: browsers always send it."""
         name = _name_of(host)
         if name is None:
             return not host
@@ -80,7 +79,21 @@ class PageCheck:
         return _is_of(origin.lower(), host.lower()) or bool(self._origins.fullmatch(origin))
 
 
-def _telling_pages(app: ASGIApp, origins: re.Pattern[str]) -> ASGIApp:
+def _repeated(headers: Headers) -> Failure | None:
+    # Which of two values a proxy or a browser means is not known (RFC 9110 allows one).
+    for name in ("Host", "Origin"):
+        if len(headers.getlist(name)) > 1:
+            return Failure(
+                "invalid",
+                f"The request has more than one {name} header.",
+                "Send one.",
+                param=name,
+                code="repeated_header",
+            )
+    return None
+
+
+def _with_cors(app: ASGIApp, origins: re.Pattern[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origin_regex=origins.pattern,
@@ -92,7 +105,7 @@ def _telling_pages(app: ASGIApp, origins: re.Pattern[str]) -> ASGIApp:
 
 
 def _one_of(patterns: Sequence[str]) -> re.Pattern[str]:
-    """Matches what one of some names or origins stands for; `*` stands for one name or several."""
+    """Matches any of some names or origins. `*` matches one or several labels."""
     alternatives = [re.escape(pattern).replace(r"\*", r"[a-z0-9_.-]+") for pattern in patterns]
     return re.compile("|".join(alternatives) or r"(?!)")
 
@@ -103,7 +116,7 @@ def _own_names() -> list[str]:
 
 
 def _name_of(host: str) -> str | None:
-    """The host in lower case, without its port; None for what is none."""
+    """The host in lower case, without its port; None if it is not valid."""
     try:
         return (urlsplit(f"//{host}").hostname or "").removesuffix(".") or None
     except ValueError:
@@ -119,7 +132,7 @@ def _is_address(name: str) -> bool:
 
 
 def _is_of(origin: str, host: str) -> bool:
-    """Whether a page of an origin was served under `host`. Before a proxy that ends TLS the schemes differ."""
+    """Whether a page of an origin was served under `host`. The schemes differ behind a proxy that terminates TLS."""
     scheme, separator, served = origin.partition("://")
     port = DEFAULT_PORTS.get(scheme)
     if not separator or port is None:

@@ -80,7 +80,7 @@ class BodyDeadline:
         size = len(message.get("body", b""))
         while self._held_bytes + size > self._pace.max_unfinished_bytes:
             largest = max(self._waiting, key=lambda each: each.held_bytes, default=body)
-            if largest.held_bytes <= body.held_bytes:
+            if largest.held_bytes <= body.held_bytes + size:
                 raise self._too_much()
             self._waiting.discard(largest)
             self._release(largest)

@@ -48,20 +48,14 @@ class RequestLog:
         method = scope.get("method", "WEBSOCKET")
         record = RequestRecord(Headers(scope=scope).get(ID_HEADER, ""), method, scope["path"])
         REQUEST.set(record)
-        status = 500
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            status = _status_of(message, status)
-            await send(message)
-
+        outcome = _RequestOutcome()
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, outcome.watched_receive(receive), outcome.watched_send(send))
         except asyncio.CancelledError:
-            status = CLIENT_LEFT
+            outcome.status = CLIENT_LEFT
             raise
         finally:
-            self._log(record, scope, status, self._clock() - started_s)
+            self._log(record, scope, outcome.status, self._clock() - started_s)
 
     def _log(self, record: RequestRecord, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", OTHER_ROUTE)
@@ -83,14 +77,47 @@ class RequestLog:
         logger.info("%s", json.dumps({name: value for name, value in fields.items() if value is not None}))
 
 
-def _status_of(message: Message, before: int) -> int:
-    """The HTTP status of an answer. A WebSocket has 101 once accepted, and its close code once closed."""
-    match message["type"]:
-        case "http.response.start" | "websocket.http.response.start":
-            return int(message["status"])
-        case "websocket.accept":
-            return 101
-        case "websocket.close":
-            return int(message.get("code") or 1000)
-        case _:
-            return before
+class _RequestOutcome:
+    """The status of one request, read from its ASGI messages. A WebSocket has 101 once accepted, then its close code."""
+
+    def __init__(self) -> None:
+        self.status = 500
+        self._ended = False
+
+    def watched_receive(self, receive: Receive) -> Receive:
+        async def watched() -> Message:
+            message = await receive()
+            if not self._ended and message["type"] == "http.disconnect":
+                self.status, self._ended = CLIENT_LEFT, True
+            elif not self._ended and message["type"] == "websocket.disconnect":
+                self.status, self._ended = int(message.get("code") or 1005), True
+            return message
+
+        return watched
+
+    def watched_send(self, send: Send) -> Send:
+        async def watched(message: Message) -> None:
+            if not self._ended:
+                self._note(message)
+            await send(message)
+
+        return watched
+
+    def _note(self, message: Message) -> None:
+        match message["type"]:
+            case "http.response.start" | "websocket.http.response.start":
+                self.status = int(message["status"])
+            case "http.response.body":
+                self._ended = not message.get("more_body", False)
+            case "websocket.accept":
+                self.status = 101
+            case "websocket.close":
+                self.status, self._ended = int(message.get("code") or 1000), True
+
+
+def replace_access_log() -> None:
+    """Drops Ray Serve's own access log lines in this process, which have no route, model or failure.
+
+    Ray Serve 2.60 has a setting for that, which also removes the request id from all other lines.
+    """
+    logger.addFilter(lambda record: not getattr(record, "serve_access_log", False))

@@ -14,7 +14,12 @@ from zipfile import BadZipFile, ZipFile
 
 import httpx
 
-from cluster.bulk.answers import (
+from cluster.bulk.job import BulkJob, BulkSeparationOrder, BulkSpeechOrder, BulkTranscriptionOrder, seed_of
+from cluster.bulk.plan import Batch, WorkItem
+from cluster.bulk.rendering import RETRIED_KINDS
+from cluster.bulk.results import MILLI_DIGITS, Outcome, RowResult, digest_of, rounded_timing
+from cluster.bulk.row import read_recording
+from cluster.bulk.service_answers import (
     FIRST_PAUSE_S,
     GO_ON,
     AwayError,
@@ -24,11 +29,6 @@ from cluster.bulk.answers import (
     refusal_of,
     speech_answer,
 )
-from cluster.bulk.job import BulkJob, BulkSeparationOrder, BulkSpeechOrder, BulkTranscriptionOrder, seed_of
-from cluster.bulk.plan import Batch, WorkItem
-from cluster.bulk.rendering import RETRIED_KINDS
-from cluster.bulk.results import MILLI_DIGITS, Outcome, RowResult, digest_of, rounded_timing
-from cluster.bulk.row import read_recording
 from cluster.bulk.sound import WITH_LENGTH, length_of, with_length
 from cluster.bulk.workers import RenderedBatch, rendered_batch
 from deployments.audio.formats import AudioFormat
@@ -203,15 +203,15 @@ class _ServiceRenderer:
         }
         fields |= {name: value for name in ("language", "prompt") if (value := getattr(order, name)) is not None}
 
-        def heard_in(answer: httpx.Response) -> RowResult:
-            heard = answer.json()
-            told = heard.get("words" if order.word_times else "segments") or []
-            timings = tuple(rounded_timing(t["start"], t["end"], str(t.get("word", t.get("text")))) for t in told)
-            seconds, text = round(float(heard["duration"]), MILLI_DIGITS), str(heard["text"])
-            language = code_of(heard.get("language"))
+        def transcript_in(answer: httpx.Response) -> RowResult:
+            transcript = answer.json()
+            timed = transcript.get("words" if order.word_times else "segments") or []
+            timings = tuple(rounded_timing(t["start"], t["end"], str(t.get("word", t.get("text")))) for t in timed)
+            seconds, text = round(float(transcript["duration"]), MILLI_DIGITS), str(transcript["text"])
+            language = code_of(transcript.get("language"))
             return RowResult(seconds, text, sha256=digest, language=language, timings=timings)
 
-        return [self._upload("/v1/audio/transcriptions", item, fields, heard_in)]
+        return [self._upload("/v1/audio/transcriptions", item, fields, transcript_in)]
 
     def _separation(self, item: WorkItem) -> list[RowResult]:
         order = self._job.order

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.bulk.epub import chapters
+from cluster.bulk.inputs import Split, read_rows
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, from_json, item_of, to_json
 from cluster.bulk.row import Row, read_recording
-from cluster.bulk.rows import Split, read_rows
 from cluster.bulk.settings import BulkSettings
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
