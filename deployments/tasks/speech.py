@@ -138,10 +138,13 @@ class _Progress:
         samples = self._stretcher.push(chunk.samples)
         if chunk.piece_over and len(tail := self._stretcher.finish()):
             samples = np.concatenate([samples, tail])
-        self.last_chunk = replace(chunk, samples=samples, last=chunk.last and text_ends)
+        last = chunk.last and text_ends
+        if samples is not chunk.samples or last != chunk.last:  # at its own tempo, most chunks pass unchanged
+            chunk = replace(chunk, samples=samples, last=last)
+        self.last_chunk = chunk
         self.has_sound = self.has_sound or len(samples) > 0
         self.finish_reason = first_reason(self.finish_reason, chunk.finish_reason)
-        return self.last_chunk
+        return chunk
 
 
 def no_words() -> MotetError:

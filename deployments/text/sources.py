@@ -184,6 +184,7 @@ def _now_s() -> float:
 
 
 def group_of(pieces: Sequence[str], first: int, characters: float) -> tuple[str, ...]:
+    """The pieces from number `first` on that have at most so many `characters` together, but at least one if there is one."""
     end, left = first, characters
     while end < len(pieces) and (end == first or len(pieces[end]) <= left):
         left -= len(pieces[end])

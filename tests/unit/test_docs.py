@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from serve_app.config import AppConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,3 +41,9 @@ def test_source_files_that_are_named_exist(page: Path) -> None:
 def test_the_readme_links_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [page.name for page in PAGES[2:] if f"docs/{page.name}" not in readme] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_models_in_the_documentation_are_valid(page: Path) -> None:
+    for example in re.findall(r"^```yaml\n(models:.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        assert AppConfig.model_validate(yaml.safe_load(example)).models

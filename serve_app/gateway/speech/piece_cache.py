@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -39,7 +40,7 @@ class PieceCache:
 
     def put(self, key: str, chunks: Chunks) -> None:
         """Keeps the chunks of a whole piece, unless they alone are over the limit."""
-        if _size(chunks) <= self._pieces.maxsize:
+        with suppress(ValueError):  # cachetools refuses an item that alone is over the limit
             self._pieces[key] = chunks
 
 
