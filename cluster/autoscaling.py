@@ -1,6 +1,6 @@
-"""How many replicas a placement has, as Ray Serve asks: its policy, and the settings around it.
+"""Ray Serve's autoscaling policy and settings for a placement.
 
-Ray Serve carries the classes of this module to its controller as a copy for each deployment. What they share is in
+Ray Serve sends the classes of this module to its controller as a copy for each deployment. What the copies share is in
 `cluster.demand`, which the controller imports.
 """
 
@@ -39,7 +39,7 @@ def autoscaling_config(model: str, settings: AutoscalingSettings, request_second
 
 
 class QueuedAudioPolicy:
-    """As many replicas as the audio that waits for the model needs, less what cheaper placements take of it."""
+    """The replicas that the waiting audio of a model needs, minus those of cheaper placements."""
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class QueuedAudioPolicy:
         self._short_since_s: float | None = None
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        """The replicas wanted now. Ray Serve applies the delays."""
+        """The number of replicas needed now. Ray Serve applies the delays."""
         now_s = ctx.current_time or 0.0
-        model = demand.ModelOf(ctx.app_name, self._model)
-        self._board.tell(model, self._rung(ctx, now_s), self._load(ctx), now_s)
+        model = demand.ModelKey(ctx.app_name, self._model)
+        self._board.report(model, self._capacity(ctx, now_s), self._load(ctx), now_s)
         return demand.replicas_wanted(self._board.placements(model, now_s))[ctx.deployment_name], {}
 
-    def _rung(self, ctx: AutoscalingContext, now_s: float) -> demand.Rung:
+    def _capacity(self, ctx: AutoscalingContext, now_s: float) -> demand.PlacementCapacity:
         settings = self._settings
         if ctx.current_num_replicas >= ctx.target_num_replicas:
             self._short_since_s = None
         elif self._short_since_s is None:
             self._short_since_s = now_s
         stuck = self._short_since_s is not None and now_s - self._short_since_s >= settings.stuck_after_s
-        return demand.Rung(
+        return demand.PlacementCapacity(
             name=ctx.deployment_name,
             cost=settings.cost,
             least=settings.min_replicas,
@@ -78,9 +78,9 @@ class QueuedAudioPolicy:
             stuck=stuck,
         )
 
-    def _load(self, ctx: AutoscalingContext) -> demand.Load:
-        told = ctx.aggregated_metrics or {}
-        queued = sum(told.get(load.QUEUED, {}).values())
-        late_s = max(told.get(load.FIRST_SOUND_P95, {}).values(), default=0.0)
+    def _load(self, ctx: AutoscalingContext) -> demand.PlacementLoad:
+        reported = ctx.aggregated_metrics or {}
+        queued = sum(reported.get(load.QUEUED, {}).values())
+        late_s = max(reported.get(load.FIRST_SOUND_P95, {}).values(), default=0.0)
         waiting = ctx.total_queued_requests * self._request_seconds
-        return demand.Load(queued + waiting, late_s * 1000 / self._settings.target_first_sound_ms)
+        return demand.PlacementLoad(queued + waiting, late_s * 1000 / self._settings.target_first_sound_ms)

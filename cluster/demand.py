@@ -1,7 +1,7 @@
-"""How many replicas a model needs on each hardware class, in the order of what they cost. Plain arithmetic, without Ray.
+"""How many replicas a model needs on each hardware class, in the order of cost. Plain arithmetic, without Ray.
 
-All that waits for a model is one demand, in seconds of audio. The cheapest class takes as much of it as its replicas may
-hold, the next one what is left, and so on; when the demand falls, the dearest replicas are the first without work.
+The audio that waits for a model is one demand, in seconds. The cheapest placement takes as much of it as its replicas can,
+the next one takes the rest, and so on. When the demand falls, the most expensive replicas are the first without work.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pydantic import Field, model_validator
 from deployments.settings import Count, NonNegative, Positive, StrictModel
 
 FORGET_S = 15.0
-"""A placement that says nothing for so long is no longer there."""
+"""A placement without a report for this long no longer exists."""
 
 MOST_LATENESS = 2.0
-"""However late first sounds are, replicas are at most doubled at a time: late ones are told of for a while."""
+"""Late audio at most doubles the replicas at a time: it stays in the metrics for a while after it was corrected."""
 
 
 METRICS_EVERY_S = 2.0
@@ -62,11 +62,11 @@ class AutoscalingSettings(StrictModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """One placement of a model, as the ladder of classes sees it.
+class PlacementCapacity:
+    """What one placement of a model can take.
 
-    `cost` orders the placements. A replica is meant to have `seconds_each` of audio in its queue. `stuck` says that replicas
-    were asked for and do not come up, so no more than the `running` ones can be counted on.
+    Placements are filled in the order of their `cost`. A replica should have at most `seconds_each` of audio in its queue.
+    `stuck` means that requested replicas do not start, so only the `running` ones count.
     """
 
     name: str
@@ -79,62 +79,66 @@ class Rung:
 
     @property
     def reachable(self) -> int:
-        """As many replicas as demand may be left to."""
+        """The number of replicas that can take a part of the demand."""
         return self.running if self.stuck else self.most
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOf:
-    """A model of one application: a cluster may run two applications that call a model the same."""
+class ModelKey:
+    """A model of one application: two applications of a cluster may have models of the same name."""
 
     application: str | None
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What waits at one placement: seconds of audio, and how many times later than meant first sounds come (0: unknown)."""
+class PlacementLoad:
+    """What waits at one placement: seconds of audio, and the time to first audio divided by its target (0: unknown)."""
 
     seconds: float
     lateness: float = 0.0
 
 
-def replicas_wanted(placements: Mapping[str, tuple[Rung, Load]]) -> dict[str, int]:
-    """Replicas for every placement of one model, by name, within each one's bounds."""
-    left = demand([rung for rung, _ in placements.values()], [load for _, load in placements.values()])
+Placements = Mapping[str, tuple[PlacementCapacity, PlacementLoad]]
+
+
+def replicas_wanted(placements: Placements) -> dict[str, int]:
+    """The number of replicas of each placement of one model, within its limits."""
+    capacities = sorted((capacity for capacity, _ in placements.values()), key=lambda each: (each.cost, each.name))
+    left = demand(capacities, [load for _, load in placements.values()])
     wanted = {}
-    for rung in sorted((rung for rung, _ in placements.values()), key=lambda rung: (rung.cost, rung.name)):
-        replicas = min(max(math.ceil(left / rung.seconds_each), rung.least), rung.most)
-        wanted[rung.name] = replicas
-        left = max(0.0, left - min(replicas, rung.reachable) * rung.seconds_each)
+    for each in capacities:
+        replicas = min(max(math.ceil(left / each.seconds_each), each.least), each.most)
+        wanted[each.name] = replicas
+        left = max(0.0, left - min(replicas, each.reachable) * each.seconds_each)
     return wanted
 
 
-def demand(rungs: Sequence[Rung], loads: Sequence[Load]) -> float:
-    """Seconds of audio to find room for: what waits, and more than all running replicas hold when first sounds are late."""
+def demand(capacities: Sequence[PlacementCapacity], loads: Sequence[PlacementLoad]) -> float:
+    """Seconds of audio that need a replica: those that wait, and more than all running replicas take if audio is late."""
     waiting = sum(load.seconds for load in loads)
     lateness = min(max((load.lateness for load in loads), default=0.0), MOST_LATENESS)
     if waiting > 0 and lateness > 1:
-        return max(waiting, lateness * sum(rung.running * rung.seconds_each for rung in rungs))
+        return max(waiting, lateness * sum(each.running * each.seconds_each for each in capacities))
     return waiting
 
 
 class DemandBoard:
-    """Where the policies of all placements tell each other what waits. They run in one process, one after the other."""
+    """The latest load of each placement. All policies run in one process, one after the other, and share it."""
 
     def __init__(self) -> None:
-        self._told: dict[ModelOf, dict[str, tuple[float, Rung, Load]]] = {}
+        self._reports: dict[ModelKey, dict[str, tuple[float, PlacementCapacity, PlacementLoad]]] = {}
 
-    def tell(self, model: ModelOf, rung: Rung, load: Load, now_s: float) -> None:
-        """One placement's state."""
-        self._told.setdefault(model, {})[rung.name] = (now_s, rung, load)
+    def report(self, model: ModelKey, capacity: PlacementCapacity, load: PlacementLoad, now_s: float) -> None:
+        """Stores the state of one placement."""
+        self._reports.setdefault(model, {})[capacity.name] = (now_s, capacity, load)
 
-    def placements(self, model: ModelOf, now_s: float) -> dict[str, tuple[Rung, Load]]:
-        """Every placement of a model that told its state lately."""
-        told = {name: entry for name, entry in self._told.get(model, {}).items() if now_s - entry[0] <= FORGET_S}
-        self._told[model] = told
-        return {name: (rung, load) for name, (_, rung, load) in told.items()}
+    def placements(self, model: ModelKey, now_s: float) -> dict[str, tuple[PlacementCapacity, PlacementLoad]]:
+        """The placements of a model that reported within `FORGET_S`."""
+        recent = {name: entry for name, entry in self._reports.get(model, {}).items() if now_s - entry[0] <= FORGET_S}
+        self._reports[model] = recent
+        return {name: (capacity, load) for name, (_, capacity, load) in recent.items()}
 
 
 BOARD = DemandBoard()
-"""Ray Serve's controller makes a policy for each deployment and gives them nothing in common, so they meet here."""
+"""Ray Serve's controller creates one policy for each deployment and shares nothing between them but imported modules."""

@@ -25,12 +25,12 @@ from deployments.engines.protocols import CaptureStats
 
 WARM_UPS = 3
 MOST_BUCKETS = 256
-OFTEN = 64
+STEPS_BEFORE_CAPTURE = 64
 """Steps of a shape outside the buckets before a bucket is captured for it."""
 LENGTH_GRAIN = 128
 """Positions: the lengths of such buckets are multiples of it, so there are few of them."""
 
-WITHIN: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2, "int8": 0.1}
+TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2, "int8": 0.1}
 """The largest `relative_error` of a captured step against the plain step, by the precision of the weights.
 
 A captured step fuses float32 operations and adds in another order, so results differ in the last bits of a float32 (2**-24 of
@@ -227,7 +227,7 @@ class CapturedStep:
         column = next((length for length in self.lengths if length >= shape.length), grains)
         bucket = Bucket(min(row, self.most.batch), min(column, self.most.length))
         self._outside[bucket] += 1
-        return bucket if self._outside[bucket] >= OFTEN else None
+        return bucket if self._outside[bucket] >= STEPS_BEFORE_CAPTURE else None
 
     def _want(self, bucket: Bucket | None) -> None:
         if bucket and self.backend and bucket not in self._wanted and bucket not in self._failed:

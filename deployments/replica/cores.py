@@ -1,4 +1,4 @@
-"""`threads: auto`: how many threads a replica's engine uses where it comes up.
+"""`threads: auto`: how many threads the engine of a replica uses on its machine.
 
 The rule: the cores that the process may run on, at most the CPUs of the container's quota and those that its Ray node
 offers, less the whole CPUs that other placements on the same hardware reserve for themselves; at least one.
@@ -18,8 +18,8 @@ Threads = int | Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """The CPUs that a process may use, by its affinity, its container's quota and its Ray node. None means no limit."""
+class CpuOffer:
+    """The CPUs that a process may use: by its affinity, its container's quota and its Ray node. None is no limit."""
 
     cores: int
     quota: float | None = None
@@ -27,7 +27,7 @@ class Offer:
 
     @property
     def cpus(self) -> float:
-        """The least of them."""
+        """The lowest of the three limits."""
         return min(limit for limit in (float(self.cores), self.quota, self.node) if limit is not None)
 
     def __str__(self) -> str:
@@ -37,17 +37,17 @@ class Offer:
         return ", ".join(limits)
 
 
-def threads_of(wanted: Threads, offer: Callable[[], Offer], reserved_cpus: float) -> int:
-    """The number of threads; `offer` is asked for `auto` only. `reserved_cpus` are those of other placements."""
+def threads_of(wanted: Threads, offer: Callable[[], CpuOffer], reserved_cpus: float) -> int:
+    """The number of threads. For "auto" it is what `offer` returns, minus the `reserved_cpus` of other placements."""
     if wanted != "auto":
         return wanted
     return max(1, math.floor(offer().cpus - reserved_cpus))
 
 
-def here(node_cpus: float | None = None, system: System = OWN_SYSTEM) -> Offer:
-    """The CPUs that this process may use; `node_cpus` bounds them on a Ray node."""
+def here(node_cpus: float | None = None, system: System = OWN_SYSTEM) -> CpuOffer:
+    """The CPUs that this process may use, at most `node_cpus` on a Ray node."""
     try:
         cores = len(system.affinity())
     except OSError:  # macOS
         cores = os.cpu_count() or 1
-    return Offer(cores, cpu_limit(system), node_cpus)
+    return CpuOffer(cores, cpu_limit(system), node_cpus)

@@ -42,7 +42,7 @@ class CpuScheduling(StrictModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedScheduling:
     """What the thread has now. `affinity` is empty where the platform does not say; `priority` is that of SCHED_FIFO."""
 
     affinity: tuple[int, ...]
@@ -119,7 +119,7 @@ class OwnSystem:
 OWN_SYSTEM = OwnSystem()
 
 
-def apply(settings: CpuScheduling, system: System = OWN_SYSTEM) -> Applied:
+def apply(settings: CpuScheduling, system: System = OWN_SYSTEM) -> AppliedScheduling:
     """Schedules the calling thread as far as it is permitted, and says what it got. Never raises for a missing right."""
     warnings = _bind(settings.affinity, system)
     policy: Literal["fifo", "ordinary"] = "ordinary"
@@ -132,7 +132,7 @@ def apply(settings: CpuScheduling, system: System = OWN_SYSTEM) -> Applied:
     if policy == "ordinary":
         warnings += _be_nice(settings.nice, system)
     priority = settings.fifo_priority if policy == "fifo" else None
-    return Applied(_affinity(system), policy, priority, _nice(system), tuple(warnings))
+    return AppliedScheduling(_affinity(system), policy, priority, _nice(system), tuple(warnings))
 
 
 def isolation_advice(cores: int, system: System = OWN_SYSTEM) -> list[str]:

@@ -23,13 +23,13 @@ LEAST_MEASURED_S = 1.0
 def bulk_progress() -> Iterator[Callable[[JobProgress], None]]:
     """Gives what a job is to tell its progress to; it writes to standard error."""
     if not sys.stderr.isatty():
-        yield Log(lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
+        yield ProgressLog(lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
     bar = Bar(*columns, TimeElapsedColumn(), TextColumn("{task.fields[pace]}"), console=Console(stderr=True))
     with bar:
         task = bar.add_task("Starting", total=None, pace="")
-        pace = Pace()
+        pace = ProgressText()
 
         def show(now: JobProgress) -> None:
             bar.update(task, description="Rendering", total=now.of_rows, completed=now.rows, pace=pace(now))
@@ -37,7 +37,7 @@ def bulk_progress() -> Iterator[Callable[[JobProgress], None]]:
         yield show
 
 
-class Pace:
+class ProgressText:
     """The rest of the time and the speed, from when the first batch of this run was there: loading is no work."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,13 +59,13 @@ class Pace:
         return f"{(now.seconds - first.seconds) / elapsed:.1f} x real time, {left} left{failed}"
 
 
-class Log:
+class ProgressLog:
     """A line every half minute, and for the last batch."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
-        self._pace = Pace(clock)
+        self._pace = ProgressText(clock)
         self._told = clock()
 
     def __call__(self, now: JobProgress) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from deployments.errors import MotetError
 from serve_app import config_file
-from serve_app.cli.doctor_cores import all_cores
+from serve_app.cli.doctor_cores import auto_threads
 from serve_app.cli.doctor_hardware import hardware
 from serve_app.cli.doctor_libraries import extras, libraries
 from serve_app.cli.doctor_models import model_findings
@@ -64,7 +64,7 @@ def examine(file: Path | None, environment: Mapping[str, str] = os.environ) -> l
         scheduling(),
         ffmpeg(),
     ]
-    findings += [Finding("service", "cores", "ok", str(cores)) for cores in all_cores(app)]
+    findings += [Finding("service", "cores", "ok", str(cores)) for cores in auto_threads(app)]
     return findings
 
 

@@ -19,7 +19,7 @@ UNITS = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class ClusterNode:
     """A Ray node: everything it offers, whoever uses it now."""
 
     address: str
@@ -28,7 +28,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class ReplicaNeed:
     """What the replicas of one placement ask of a machine, each."""
 
     name: str
@@ -38,7 +38,7 @@ class Need:
     labels: Mapping[str, str]
 
     @classmethod
-    def of(cls, model: str, placement: Placement) -> Need:
+    def of(cls, model: str, placement: Placement) -> ReplicaNeed:
         """A placement's."""
         options = placement.hardware.actor_options()
         named = {unit: float(options[key]) for key, unit in UNITS.items() if options.get(key)}
@@ -46,7 +46,7 @@ class Need:
         wanted = {**named, **options.get("resources", {})}
         return cls(f"{model}@{kind}", kind, placement.least_replicas, wanted, options.get("label_selector", {}))
 
-    def fits(self, machine: Machine) -> bool:
+    def fits(self, machine: ClusterNode) -> bool:
         """Whether one replica could run there if nothing else did."""
         labelled = all(machine.labels.get(name) == value for name, value in self.labels.items())
         return labelled and all(machine.offers.get(name, 0.0) >= share for name, share in self.resources.items())
@@ -70,12 +70,12 @@ def examine(file: Path | None) -> list[Finding]:
         ray.shutdown()
 
 
-def machines() -> list[Machine]:
+def machines() -> list[ClusterNode]:
     """The machines of the cluster that this process is connected to."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return [Machine(node["NodeManagerAddress"], node["Resources"], node["Labels"]) for node in alive]
+    return [ClusterNode(node["NodeManagerAddress"], node["Resources"], node["Labels"]) for node in alive]
 
 
 def running() -> Mapping[str, int]:
@@ -90,16 +90,20 @@ def running() -> Mapping[str, int]:
     return found
 
 
-def findings(app: AppConfig, there: Sequence[Machine], address: str, replicas: Mapping[str, int]) -> Iterator[Finding]:
+def findings(
+    app: AppConfig, there: Sequence[ClusterNode], address: str, replicas: Mapping[str, int]
+) -> Iterator[Finding]:
     """The machines, then every placement: runs, has room, or why not and the line that mends it."""
     for machine in there:
         yield Finding("hardware", machine.address, "ok", _told(machine))
-    needs = [Need.of(name, placement) for name, model in app.models.items() for placement in model.placements]
+    needs = [ReplicaNeed.of(name, placement) for name, model in app.models.items() for placement in model.placements]
     for need in needs:
         yield _explained(need, needs, there, address, replicas.get(need.name, 0))
 
 
-def _explained(need: Need, needs: Sequence[Need], there: Sequence[Machine], address: str, replicas: int) -> Finding:
+def _explained(
+    need: ReplicaNeed, needs: Sequence[ReplicaNeed], there: Sequence[ClusterNode], address: str, replicas: int
+) -> Finding:
     able = [machine for machine in there if need.fits(machine)]
     if replicas >= need.replicas:
         return Finding("models", need.name, "ok", f"{replicas} of {need.replicas} replicas run")
@@ -125,7 +129,7 @@ def join_line(kind: str, address: str) -> str:
     return f"motet join {address} --hardware {kind}"
 
 
-def _told(machine: Machine) -> str:
+def _told(machine: ClusterNode) -> str:
     units = [f"{machine.offers[unit]:g} {unit}" for unit in ("CPU", "GPU", "mlx") if machine.offers.get(unit)]
     label = machine.labels.get(LABEL)
     return ", ".join(units + ([f"{LABEL}={label}"] if label else []))

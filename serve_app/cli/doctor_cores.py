@@ -20,7 +20,7 @@ WORD = "water "
 
 
 @dataclass(frozen=True, slots=True)
-class AllCores:
+class AutoThreads:
     """A placement with `auto` threads: how many they are here, and of what. `thread_bytes` is what each holds while it
     speaks the longest piece; None where that was not measured."""
 
@@ -37,7 +37,7 @@ class AllCores:
         return f"{words}, {each:.0f} MB for each while it speaks the longest piece, {each * self.threads:.0f} MB in all"
 
 
-def all_cores(app: AppConfig) -> Iterator[AllCores]:
+def auto_threads(app: AppConfig) -> Iterator[AutoThreads]:
     """Every placement whose threads are `auto`. One that cannot be loaded here is listed without its memory."""
     for name, model in app.models.items():
         for placement in model.placements:
@@ -45,14 +45,14 @@ def all_cores(app: AppConfig) -> Iterator[AllCores]:
                 yield _found(name, model, placement, app)
 
 
-def _found(name: str, model: Model, placement: Placement, app: AppConfig) -> AllCores:
+def _found(name: str, model: Model, placement: Placement, app: AppConfig) -> AutoThreads:
     kind, offer = placement.hardware.kind, here()
     threads = threads_of("auto", lambda: offer, reserved_cpus(name, kind, app.models))
     try:
         held = _thread_bytes(name, model.on(placement), placement, app.speech.pieces.piece_characters)
     except Exception:
         held = None  # what is wrong with the model is told where it is tried
-    return AllCores(f"{name}@{kind}", threads, str(offer), held)
+    return AutoThreads(f"{name}@{kind}", threads, str(offer), held)
 
 
 def _thread_bytes(name: str, model: Model, placement: Placement, characters: int) -> int | None:

@@ -84,7 +84,7 @@ class SpeechSettings(StrictModel):
     """Memory for audio of pieces that are spoken again."""
     admission: AdmissionSettings = AdmissionSettings()
     request_seconds_of_audio: Positive = 10.0
-    """What a request counts for autoscaling before a replica has seen it."""
+    """The most audio of one request to a replica, about. A client that stops reading costs at most this much."""
     first_sound_alarm_ms: Positive = 500.0
     """A first audio that is later than this is counted in `motet_first_sounds_late`."""
     max_input_characters: Count = 100_000

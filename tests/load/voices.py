@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from deployments.engines.graphs import WITHIN, Bucket
+from deployments.engines.graphs import TOLERANCE, Bucket
 from deployments.engines.protocols import (
     LimitsStreams,
 )
@@ -133,7 +133,9 @@ def _wanted(model: str, plan: VoicesPlan) -> list[Figure]:
         figures.append(Figure("listeners for each audio second a second", "", at_least(0.8)))
     for bucket in plan.buckets:
         figures.append(Figure(f"captured step, {_name(bucket)}", "x", at_least(1.22) if bucket.batch == 8 else None))
-        figures.append(Figure(f"captured step apart from plain, {_name(bucket)}", "of spread", at_most(WITHIN["int8"])))
+        figures.append(
+            Figure(f"captured step apart from plain, {_name(bucket)}", "of spread", at_most(TOLERANCE["int8"]))
+        )
     return figures
 
 

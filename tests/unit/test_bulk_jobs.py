@@ -62,7 +62,7 @@ from deployments.tasks.speech import no_sound, no_words
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bulk import BulkOptions, job_of, places_for
-from serve_app.cli.bulk_progress import Log, Pace, bulk_progress
+from serve_app.cli.bulk_progress import ProgressLog, ProgressText, bulk_progress
 from serve_app.config import AppConfig
 from serve_app.gateway.errors import error_response
 from serve_app.gateway.sse import event
@@ -602,7 +602,7 @@ def progress(items: int, new: int, seconds: float) -> JobProgress:
 
 def test_pace_counts_from_the_first_batch() -> None:
     times = iter([10.0, 10.0, 14.0])
-    pace = Pace(lambda: next(times))
+    pace = ProgressText(lambda: next(times))
     assert pace(progress(50, 0, 0.0)) == ""
     assert pace(progress(60, 100, 30.0)) == ""
     assert pace(progress(80, 300, 90.0)) == "15.0 x real time, 0:00:04 left"
@@ -610,7 +610,7 @@ def test_pace_counts_from_the_first_batch() -> None:
 
 def test_pace_tells_no_speed_of_less_than_a_second() -> None:
     times = iter([10.0, 10.0, 10.002, 11.0])
-    pace = Pace(lambda: next(times))
+    pace = ProgressText(lambda: next(times))
     assert pace(progress(60, 100, 30.0)) == ""
     assert pace(replace(progress(80, 300, 90.0), failed=2)) == "2 failed"
     assert pace(progress(80, 300, 90.0)) == "60.0 x real time, 0:00:01 left"
@@ -619,7 +619,7 @@ def test_pace_tells_no_speed_of_less_than_a_second() -> None:
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
     now = [0.0]
     lines: list[str] = []
-    log = Log(lines.append, lambda: now[0])
+    log = ProgressLog(lines.append, lambda: now[0])
     for at, items in enumerate(range(1, 101)):
         now[0] = at * 1.0
         log(progress(items, items * 10, items * 2.0))

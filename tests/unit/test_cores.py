@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from deployments.replica.cores import Offer, here, threads_of
+from deployments.replica.cores import CpuOffer, here, threads_of
 from serve_app.config import AppConfig
 from serve_app.replica_settings import replica_settings
 
@@ -48,7 +48,7 @@ def test_auto_is_the_least_of_all_limits(
 
 
 def test_a_number_is_that_number_and_nothing_is_asked() -> None:
-    def nobody() -> Offer:
+    def nobody() -> CpuOffer:
         raise AssertionError
 
     assert threads_of(3, nobody, 16.0) == 3
@@ -60,8 +60,8 @@ def test_a_platform_that_does_not_say_offers_its_cores() -> None:
 
 
 def test_the_limits_are_told() -> None:
-    assert str(Offer(8)) == "8 cores"
-    assert str(Offer(8, 2.5, 4.0)) == "8 cores, 2.5 CPUs of the container, 4 CPUs of the Ray node"
+    assert str(CpuOffer(8)) == "8 cores"
+    assert str(CpuOffer(8, 2.5, 4.0)) == "8 cores, 2.5 CPUs of the container, 4 CPUs of the Ray node"
 
 
 def test_the_default_voice_leaves_others_the_cores_that_they_reserve() -> None:

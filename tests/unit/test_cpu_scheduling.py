@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import ValidationError
 
-from deployments.replica.cpu_scheduling import Applied, CpuScheduling, OwnSystem, apply, isolation_advice
+from deployments.replica.cpu_scheduling import AppliedScheduling, CpuScheduling, OwnSystem, apply, isolation_advice
 
 NOTHING_SPECIAL = CpuScheduling(affinity=(), fifo_priority=None, nice=0)
 REAL_TIME = CpuScheduling(affinity=(2, 3), fifo_priority=85, nice=-5)
@@ -95,13 +95,13 @@ class Mac(Machine):
 
 def test_everything_that_is_permitted_is_applied() -> None:
     machine = Machine()
-    assert apply(REAL_TIME, machine) == Applied((2, 3), "fifo", 85, 0, ())
+    assert apply(REAL_TIME, machine) == AppliedScheduling((2, 3), "fifo", 85, 0, ())
     assert machine.calls == ["affinity", "fifo 85"]
 
 
 def test_nothing_is_touched_that_was_not_asked_for() -> None:
     machine = Machine()
-    assert apply(NOTHING_SPECIAL, machine) == Applied((0, 1, 2, 3), "ordinary", None, 0, ())
+    assert apply(NOTHING_SPECIAL, machine) == AppliedScheduling((0, 1, 2, 3), "ordinary", None, 0, ())
     assert machine.calls == []
 
 
@@ -151,7 +151,7 @@ def test_the_calls_change_the_calling_thread_and_no_other() -> None:
     wanted = CpuScheduling(affinity=(core,), fifo_priority=None, nice=min(19, before + 1))
     with ThreadPoolExecutor(1) as pool:
         applied = pool.submit(apply, wanted, system).result()
-        assert applied == Applied((core,), "ordinary", None, wanted.nice, ())
+        assert applied == AppliedScheduling((core,), "ordinary", None, wanted.nice, ())
         assert pool.submit(os.sched_getaffinity, 0).result() == {core}
     assert system.nice() == before
 

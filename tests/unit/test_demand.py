@@ -5,15 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.demand import FORGET_S, DemandBoard, Load, ModelOf, Rung, replicas_wanted
+from cluster.demand import FORGET_S, DemandBoard, ModelKey, PlacementCapacity, PlacementLoad, replicas_wanted
 
-CPU = Rung("m@cpu", cost=1, least=1, most=3, seconds_each=10, running=1)
-CUDA = Rung("m@cuda", cost=5, least=0, most=2, seconds_each=100, running=0)
+CPU = PlacementCapacity("m@cpu", cost=1, least=1, most=3, seconds_each=10, running=1)
+CUDA = PlacementCapacity("m@cuda", cost=5, least=0, most=2, seconds_each=100, running=0)
 
 
-def wanted(seconds: float, cpu: Rung = CPU, cuda: Rung = CUDA, lateness: float = 0.0) -> tuple[int, int]:
+def wanted(
+    seconds: float, cpu: PlacementCapacity = CPU, cuda: PlacementCapacity = CUDA, lateness: float = 0.0
+) -> tuple[int, int]:
     """Replicas of both classes, the dear one listed first."""
-    found = replicas_wanted({"m@cuda": (cuda, Load(0.0)), "m@cpu": (cpu, Load(seconds, lateness))})
+    found = replicas_wanted({"m@cuda": (cuda, PlacementLoad(0.0)), "m@cpu": (cpu, PlacementLoad(seconds, lateness))})
     return found["m@cpu"], found["m@cuda"]
 
 
@@ -25,7 +27,7 @@ def test_the_cheapest_class_is_filled_first_and_the_dearest_is_emptied_first() -
 
 
 def test_load_is_counted_wherever_it_waits() -> None:
-    found = replicas_wanted({"m@cuda": (CUDA, Load(25.0)), "m@cpu": (CPU, Load(20.0))})
+    found = replicas_wanted({"m@cuda": (CUDA, PlacementLoad(25.0)), "m@cpu": (CPU, PlacementLoad(20.0))})
     assert found == {"m@cpu": 3, "m@cuda": 1}
 
 
@@ -37,7 +39,7 @@ def test_late_first_sounds_need_more_than_what_runs_and_at_most_twice_that() -> 
 
 
 def test_what_does_not_come_up_is_not_counted_on_but_still_wanted() -> None:
-    stuck = Rung("m@cpu", cost=1, least=1, most=3, seconds_each=10, running=1, stuck=True)
+    stuck = PlacementCapacity("m@cpu", cost=1, least=1, most=3, seconds_each=10, running=1, stuck=True)
     assert wanted(25.0, cpu=stuck) == (3, 1)
     assert wanted(10.0, cpu=stuck) == (1, 0)
 
@@ -51,9 +53,9 @@ def test_bounds_hold_and_more_load_never_means_fewer_replicas(seconds: float, mo
 
 
 def test_a_placement_that_falls_silent_is_forgotten() -> None:
-    board, model = DemandBoard(), ModelOf("motet", "m")
-    board.tell(model, CPU, Load(1.0), 0.0)
-    board.tell(model, CUDA, Load(2.0), FORGET_S)
-    board.tell(ModelOf("motet", "other"), CPU, Load(3.0), FORGET_S)
+    board, model = DemandBoard(), ModelKey("motet", "m")
+    board.report(model, CPU, PlacementLoad(1.0), 0.0)
+    board.report(model, CUDA, PlacementLoad(2.0), FORGET_S)
+    board.report(ModelKey("motet", "other"), CPU, PlacementLoad(3.0), FORGET_S)
     assert set(board.placements(model, FORGET_S)) == {"m@cpu", "m@cuda"}
-    assert board.placements(model, FORGET_S + 1) == {"m@cuda": (CUDA, Load(2.0))}
+    assert board.placements(model, FORGET_S + 1) == {"m@cuda": (CUDA, PlacementLoad(2.0))}

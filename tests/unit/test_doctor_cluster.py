@@ -9,20 +9,20 @@ from cluster.hardware import LABEL, CpuClass, CudaClass, Kind, MlxClass
 from cluster.models import Model, Placement
 from deployments.errors import MotetError
 from serve_app import profiles
-from serve_app.cli.doctor_cluster import Machine, as_lines, findings
+from serve_app.cli.doctor_cluster import ClusterNode, as_lines, findings
 from serve_app.cli.findings import Finding, healthy
 from serve_app.config import AppConfig
 
-LINUX = Machine("192.0.2.1", {"CPU": 8.0, "GPU": 1.0}, {LABEL: "cuda"})
-MAC = Machine("192.0.2.2", {"CPU": 8.0, "mlx": 1.0}, {})
-APPLE_GPU = Machine("192.0.2.3", {"CPU": 8.0, "GPU": 1.0}, {})
+LINUX = ClusterNode("192.0.2.1", {"CPU": 8.0, "GPU": 1.0}, {LABEL: "cuda"})
+MAC = ClusterNode("192.0.2.2", {"CPU": 8.0, "mlx": 1.0}, {})
+APPLE_GPU = ClusterNode("192.0.2.3", {"CPU": 8.0, "GPU": 1.0}, {})
 
 
 def service(*placements: Placement, models: int = 1) -> AppConfig:
     return AppConfig(models={f"m{n}": Model(engine="simulated", placements=placements) for n in range(models)})
 
 
-def explained(app: AppConfig, *machines: Machine, **replicas: int) -> list[Finding]:
+def explained(app: AppConfig, *machines: ClusterNode, **replicas: int) -> list[Finding]:
     counted = {name.replace("_", "@"): count for name, count in replicas.items()}
     return [f for f in findings(app, machines, "192.0.2.1:6379", counted) if f.area == "models"]
 
@@ -44,7 +44,7 @@ def test_a_replica_that_runs_is_well() -> None:
     ],
 )
 def test_without_a_machine_of_the_class_it_is_told_how_one_joins(
-    hardware: CpuClass | CudaClass | MlxClass, kind: str, machine: Machine, missing: str
+    hardware: CpuClass | CudaClass | MlxClass, kind: str, machine: ClusterNode, missing: str
 ) -> None:
     (found,) = explained(service(Placement(hardware=hardware)), machine)
     assert found.state == "broken"

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deployments.engines.graphs import WITHIN, CompiledBackend, relative_error
+from deployments.engines.graphs import TOLERANCE, CompiledBackend, relative_error
 from deployments.engines.lm.feed_forward import FeedForward, Gelu, gelu_for_bytes
 from deployments.engines.lm.linear import AnyPrecision, linear
 
@@ -45,7 +45,7 @@ def test_compiled_it_is_the_same_within_its_rounding(precision: AnyPrecision) ->
     layer, _ = layers(precision)
     plain = layer(rows())
     replay = CompiledBackend().capture(lambda buffers, _: layer(buffers["x"]), {"x": rows()}, 1)
-    assert relative_error(replay(), plain) <= WITHIN[precision]
+    assert relative_error(replay(), plain) <= TOLERANCE[precision]
 
 
 def test_the_bend_for_bytes_is_within_its_bound_everywhere() -> None:

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from deployments.engines.graphs import OFTEN, Bucket, Buffers, CapturedStep, CompiledBackend, Replay, Step, StepInput
+from deployments.engines.graphs import (
+    STEPS_BEFORE_CAPTURE,
+    Bucket,
+    Buffers,
+    CapturedStep,
+    CompiledBackend,
+    Replay,
+    Step,
+    StepInput,
+)
 
 INPUTS = {"x": StepInput((2,), torch.float32, neutral=-1.0), "places": StepInput((), torch.int64, neutral=9)}
 
@@ -98,7 +107,7 @@ def test_a_shape_outside_the_buckets_gets_one_when_it_is_asked_for_often(
 ) -> None:
     backend = Remembering()
     step = runner(backend, most=Bucket(12, 300))
-    for _ in range(OFTEN - 1):
+    for _ in range(STEPS_BEFORE_CAPTURE - 1):
         step(rows(batch), length)
     assert not step.capture_one_wanted()
     step(rows(batch), length)

@@ -14,7 +14,7 @@ import pytest
 import sentencepiece
 import torch
 
-from deployments.engines.graphs import WITHIN, Bucket, CompiledBackend, relative_error
+from deployments.engines.graphs import TOLERANCE, Bucket, CompiledBackend, relative_error
 from deployments.engines.lm.linear import Precision
 from deployments.engines.lm.transformer import PROMPT_BLOCK
 from deployments.engines.options import checked
@@ -178,7 +178,7 @@ def test_a_recorded_step_is_the_plain_one_within_its_bound_in_every_bucket(
     }
     with torch.no_grad():
         assert logits.capture(Bucket(batch, 64)), logits.counts.last_failure
-        assert relative_error(logits(inputs, 64), logits.step(inputs, 64)) <= WITHIN[precision]
+        assert relative_error(logits(inputs, 64), logits.step(inputs, 64)) <= TOLERANCE[precision]
     assert logits.counts.replayed == 1
 
 

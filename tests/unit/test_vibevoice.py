@@ -333,7 +333,7 @@ def test_a_size_that_was_not_foreseen_is_recorded_as_far_as_streams_and_position
         def capture(self, step: Any, buffers: Any, length: int) -> Callable[[], Any]:
             return lambda: step(buffers, length)
 
-    monkeypatch.setattr("deployments.engines.graphs.OFTEN", 1)
+    monkeypatch.setattr("deployments.engines.graphs.STEPS_BEFORE_CAPTURE", 1)
     engine = loaded(folder, slots=3, capture_batches=(1,), capture_lengths=(730,))
     engine.captured.backend = Repeating()
     engine.captured.capture_all()
