@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray.serve import Deployment
+    from ray.serve.handle import DeploymentHandle
 
 
 def address_of_started_cluster() -> str:
@@ -44,3 +45,16 @@ def with_version(deployment: Deployment, version: str) -> Deployment:
     """The deployment with a version. Without one Ray Serve takes each deployment for a new one, and a change of one model
     replaces the replicas of all. The public `version` option is deprecated."""
     return deployment.options(version=version, _internal=True)
+
+
+def by_reference(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
+    """The handle, with answers that stay in the object store. As an argument of another call such an answer travels as a
+    reference, so the caller never holds its bytes."""
+    return handle.options(_by_reference=True)
+
+
+async def replica_answers(handle: DeploymentHandle[Any], method: str) -> list[Any]:
+    """The pending answers of all replicas to a method without arguments; each has `get_async`. The public `results_async`
+    waits for all replicas, including frozen ones."""
+    answers: list[Any] = await handle.broadcast(method)._fetch_replica_results_async()
+    return answers

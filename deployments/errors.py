@@ -1,7 +1,7 @@
 """Errors as values: what went wrong, and what the caller can do about it.
 
-A `Failure` is plain data, so it crosses process boundaries unchanged and can stand in a list beside the
-results of its batch-mates. `MotetError` carries one through code that raises.
+A `Failure` is plain data, so it can be sent between processes and stand in a list beside the results of other items of a
+batch. `MotetError` is the exception that carries one.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
-    "invalid",  # the request is wrong and would be wrong again
-    "unauthorized",  # no key, or one we do not know
-    "forbidden",  # whoever asks may not ask this
+    "invalid",  # the request is wrong; repeating it does not help
+    "unauthorized",  # no API key, or an unknown one
+    "forbidden",  # this host or origin may not send the request
     "not_found",  # a model, voice or session that does not exist
-    "unsupported",  # well formed, but this model cannot do it
-    "wrong_media_type",  # the body is of another content type than the route reads
+    "unsupported",  # valid, but this model cannot do it
+    "wrong_media_type",  # the route does not accept the content type of the body
     "too_large",  # over a configured limit
-    "storage_full",  # the disk has no room for what was sent
-    "overloaded",  # no room now; try again later
+    "storage_full",  # the disk of the service is full
+    "overloaded",  # too much to do now; try again later
     "unavailable",  # a replica is gone or not ready
     "timeout",  # a deadline passed
     "engine",  # the engine itself failed
@@ -27,11 +27,11 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A cause, and the remedy in the caller's own terms.
+    """A cause, and a remedy in the caller's terms.
 
-    `param` names the request field at fault; `code` is a stable word for programs; `retry_after_s` is how many seconds
-    from now the same request would get through, where that is known. `detail` is what an exception said: it is written
-    to logs and shown by the command line, and the service's clients do not see it.
+    `param` names the request field at fault; `code` is a stable word for programs; `retry_after_s` is the time after which
+    the same request would succeed, if known. `detail` is the text of an exception: logs and the command line show it, clients
+    of the service do not see it.
     """
 
     kind: Kind
@@ -44,17 +44,17 @@ class Failure:
 
     @property
     def message(self) -> str:
-        """Cause and remedy as one sentence pair."""
+        """Cause and remedy."""
         return f"{self.cause} {self.remedy}".strip()
 
     @property
     def explained(self) -> str:
-        """The message with the detail, for whoever runs the service or the command."""
+        """The message with the detail, for the operator of the service or the user of the command line."""
         return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 class MotetError(Exception):
-    """Raises a `Failure`."""
+    """The exception that carries a `Failure`."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure)
@@ -64,13 +64,13 @@ class MotetError(Exception):
         return self.failure.explained
 
 
-LONGEST_QUOTE = 64
-"""Characters of a client's value that a message repeats."""
+MAX_QUOTE = 64
+"""The most characters of a client's value that a message repeats."""
 
 
 def clipped(text: str) -> str:
-    """The beginning of a client's value, for a message: its length is bounded, whatever was sent."""
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"
+    """The beginning of a client's value, for a message of bounded length."""
+    return text if len(text) <= MAX_QUOTE else f"{text[:MAX_QUOTE]}…"
 
 
 def quoted(text: str) -> str:
@@ -92,12 +92,12 @@ def fail(
     return MotetError(Failure(kind, cause, remedy, param, code, retry_after_s, detail))
 
 
-REPORT_IT = "Try again; if it happens again, report the request id to whoever runs this service."
-"""The remedy for an error that the client can do nothing about. The log has the rest under that id."""
+REPORT_IT = "Try again. If it happens again, report the request id to the operator of this service."
+"""The remedy of errors that the client cannot correct. The logs of the gateway and the replica have the id."""
 
 
 def as_failure(error: BaseException) -> Failure:
-    """The `Failure` inside an exception, or an `engine` one whose detail is what the exception said."""
+    """The `Failure` of a `MotetError`; for any other exception a failure of the engine with the exception as its detail."""
     if isinstance(error, MotetError):
         return error.failure
     return Failure(
@@ -105,10 +105,10 @@ def as_failure(error: BaseException) -> Failure:
     )
 
 
-MOST_DETAIL_CHARACTERS = 1000
+MAX_DETAIL_CHARACTERS = 1000
 
 
 def in_one_line(error: BaseException) -> str:
-    """The type and the text of an exception, cut where it is long."""
+    """The type and the text of an exception on one line, shortened if it is long."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= MOST_DETAIL_CHARACTERS else f"{text[:MOST_DETAIL_CHARACTERS]} ..."
+    return text if len(text) <= MAX_DETAIL_CHARACTERS else f"{text[:MAX_DETAIL_CHARACTERS]} ..."

@@ -40,7 +40,7 @@ def followed_by(advance: Advance[Item, Result], hook: Callable[[], None]) -> Adv
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped(Generic[Result]):
+class StepResult(Generic[Result]):
     """One item's result of a step, how long the item waited for the step, and how long the step took, in seconds."""
 
     result: Result
@@ -150,7 +150,7 @@ class Stepper(Generic[Item, Result]):
         self._batch.set_max_batch_size(settings.max_batch_size)
         self._batch.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)
 
-    async def step(self, item: Item, request: StepRequest) -> Stepped[Result]:
+    async def step(self, item: Item, request: StepRequest) -> StepResult[Result]:
         """Takes part in a step; returns this item's result. Raises the exception that the engine returned for it."""
         candidate, came = Candidate(item, request), time.monotonic()
         if not self._settings.gate:
@@ -182,7 +182,7 @@ class _Outcome(Generic[Result]):
     ended: float
 
 
-def _raised(outcome: _Outcome[Result], came: float) -> Stepped[Result]:
+def _raised(outcome: _Outcome[Result], came: float) -> StepResult[Result]:
     if isinstance(outcome.result, Exception):
         raise outcome.result
-    return Stepped(outcome.result, outcome.started - came, outcome.ended - outcome.started)
+    return StepResult(outcome.result, outcome.started - came, outcome.ended - outcome.started)

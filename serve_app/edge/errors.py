@@ -1,6 +1,6 @@
-"""Errors of HAProxy and of Ray Serve's own servers, in OpenAI's shape: what is answered when the service itself is not asked.
+"""Errors of HAProxy and of Ray Serve's own servers, in OpenAI's format, for requests that do not reach the service.
 
-No web framework is imported here, since HAProxy's configuration is written with it in a program of its own.
+This module imports no web framework, because the program that writes HAProxy's configuration uses it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 RETRY_AFTER_S = 1
-"""With the statuses that ask a client to come again."""
+"""`Retry-After` of the statuses that ask a client to retry."""
 RETRIED = (429, 503)
 
 
 EARLY_HEADER = b"x-motet-early"
-"""Tells HAProxy the body of an error that comes before the request's body has; no client sees it."""
+"""Passes HAProxy an error that is sent before the end of the request's body. HAProxy removes it."""
 EARLY_STATUSES = (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503, 507)
 EARLY_HEADERS = ("x-request-id", "retry-after", "www-authenticate")
 """Headers that such an answer keeps."""
 
 
 class EdgeError(NamedTuple):
-    """One status: OpenAI's type, a stable code, and a message with cause and remedy."""
+    """The error of one status: OpenAI's type, a stable code, and a message with cause and remedy."""
 
     type: str
     code: str
@@ -36,11 +36,11 @@ EDGE_ERRORS: Mapping[int, EdgeError] = {
     403: EdgeError(
         "permission_error", "forbidden", "This request is not allowed. Check the address that it is sent to."
     ),
-    404: EdgeError(
-        "invalid_request_error", "not_found", "No service has this path. GET /openapi.json lists what is answered."
-    ),
+    404: EdgeError("invalid_request_error", "not_found", "No route has this path. GET /openapi.json lists all paths."),
     405: EdgeError(
-        "invalid_request_error", "method_not_allowed", "This path does not have this method. Use another one."
+        "invalid_request_error",
+        "method_not_allowed",
+        "This path does not accept this method. GET /openapi.json lists those that it accepts.",
     ),
     408: EdgeError(
         "timeout_error",
@@ -50,7 +50,9 @@ EDGE_ERRORS: Mapping[int, EdgeError] = {
     413: EdgeError(
         "invalid_request_error", "body_too_large", "The request's body is too large. Send less, or in parts."
     ),
-    429: EdgeError("rate_limit_error", "overloaded", "There is no room for this request now. Send it again later."),
+    429: EdgeError(
+        "rate_limit_error", "overloaded", "The service is at its limit of requests. Send this one again later."
+    ),
     431: EdgeError(
         "invalid_request_error", "headers_too_large", "The request's headers are too large. Send fewer or shorter ones."
     ),
@@ -62,7 +64,7 @@ EDGE_ERRORS: Mapping[int, EdgeError] = {
 
 
 def edge_error_of(status: int) -> EdgeError:
-    """The error of a status; the nearest general one where it has none of its own."""
+    """The error of a status; a general one if it has none of its own."""
     return EDGE_ERRORS.get(status) or EDGE_ERRORS[400 if status < 500 else 500]
 
 
@@ -79,5 +81,5 @@ def edge_error_headers(status: int) -> list[tuple[bytes, bytes]]:
     if status in RETRIED:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
     if status == 408:
-        headers.append((b"connection", b"close"))  # what is left of the request would be taken for the next one
+        headers.append((b"connection", b"close"))  # the rest of the body would be taken for the next request
     return headers

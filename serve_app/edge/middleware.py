@@ -1,7 +1,7 @@
-"""What every request passes before Ray Serve reads it, in each of its HTTP servers: its own proxy and the gateway's port.
+"""Middleware in front of Ray Serve's own code, in each of its HTTP servers: its proxy and the gateway's port.
 
-Ray Serve takes orders from a client's headers, decodes some of them without care, and answers in plain text what it answers
-itself. Here such headers are taken out, and such answers get the shape of all others.
+Ray Serve obeys some request headers, fails on headers that are not UTF-8, and sends its own errors as plain text. This
+middleware removes such headers and gives such errors OpenAI's format.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -33,31 +34,31 @@ CONTROLS = frozenset(
         b"x-session-id",
     }
 )
-"""Ray Serve's orders. It reads `_` as `-`, since proxies exchange them, and so do we."""
+"""Headers that Ray Serve obeys. It treats `_` as `-`, since proxies exchange them; so does `harmless`."""
 ROUTERS = b"x-serve-router-"
-"""What names begin with that belong to Ray Serve's own router."""
+"""Prefix of the headers of Ray Serve's own router."""
 REQUEST_ID = b"x-request-id"
 DECODED = frozenset({REQUEST_ID, b"traceparent", b"tracestate"})
-"""What Ray Serve decodes as UTF-8, and passes on. Others reach the service as they came."""
+"""Headers that Ray Serve decodes as UTF-8 and passes on. It does not read the others."""
 PRINTABLE = re.compile(rb"[\x21-\x7e]{1,256}")
 RAYS_OWN = "/-/"
-"""The paths of Ray Serve's own health and routes begin with it: what asks for them knows its answers."""
+"""Prefix of Ray Serve's own health and route paths, which keep Ray Serve's answers."""
 ROUTES = "/-/routes"
 FIRST_BYTES = 16_000
 FIRST_PART_S = 1.0
-"""How long that much may take beyond what headers may: a client that sends less in a second is too slow for any body."""
+"""Time for these bytes, in addition to that for headers. A client that sends less in a second is too slow for any body."""
 TOO_MUCH_BYTES = 10 * 2**30
-"""More than any body that a service is likely to take."""
+"""More than any route of a service is likely to accept."""
 MAX_OPENING = 4
-"""WebSockets that Ray Serve opens at once. While its own proxy opens one, it answers nobody else for some milliseconds."""
+"""WebSockets that open at the same time. While Ray Serve's own proxy opens one, it answers nothing else for milliseconds."""
 MAX_EARLY_BYTES = 4096
-"""Of an error that is repeated in a header, of which HAProxy takes 15 KB in all."""
+"""The longest error that is repeated in a header. HAProxy accepts 15 KB of headers."""
 KEPT = frozenset({REQUEST_ID, b"retry-after"})
-"""Headers of an answer that stay when its body is replaced."""
+"""Headers that an answer keeps when its body is replaced."""
 
 
 def middlewares() -> list[Middleware]:
-    """For Ray Serve's setting of an import path; called in each process that serves HTTP, before it does."""
+    """The middleware for Ray Serve's setting. Ray Serve calls this in each process that serves HTTP, before it starts to."""
     from serve_app.edge.protocol import install
 
     install()
@@ -71,7 +72,7 @@ def announces_body(headers: Headers) -> bool:
 
 
 def harmless(headers: list[Header]) -> list[Header]:
-    """The headers without those that command Ray Serve or that it cannot decode, and with one request id at most."""
+    """The headers without those that Ray Serve obeys or cannot decode, and with at most one request id."""
     kept: list[Header] = []
     seen: set[bytes] = set()
     for name, value in headers:
@@ -87,14 +88,14 @@ def harmless(headers: list[Header]) -> list[Header]:
 
 
 def announces_too_much(headers: Headers) -> bool:
-    """Whether the service refuses the body by its announced length, so that there is nothing to wait for."""
+    """Whether every route refuses a body of the announced length, so that there is no need to wait for it."""
     announced = headers.get("content-length", "")
     return announced.isascii() and announced.isdecimal() and int(announced[:20]) > TOO_MUCH_BYTES
 
 
 class EdgeMiddleware:
-    """Takes out the headers that would harm, waits for the first part of a body, and words Ray Serve's own errors as the
-    service's. HAProxy, where there is one, is told of errors that come before the end of a body."""
+    """Removes harmful headers, waits for the first part of a body, and gives Ray Serve's own errors OpenAI's format. Behind
+    HAProxy it also marks errors that are sent before the end of a body (`EarlyErrors`)."""
 
     def __init__(self, app: ASGIApp, seconds: float, behind_haproxy: bool) -> None:
         self._app = app
@@ -130,12 +131,12 @@ class EdgeMiddleware:
             await self._app(scope, receive, answer.send)
         except Exception:
             if not answer.started:
-                logger.exception("%s %s failed before it reached the service", scope["method"], scope["path"])
+                logger.exception("%s %s failed before it reached the service", scope["method"], quote(scope["path"]))
         if not answer.started:
             await answer.fail(500)
 
     async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A WebSocket, which waits for its turn to be answered."""
+        """Passes on a WebSocket when fewer than `MAX_OPENING` are opening."""
         await self._turns.acquire()
         answered = False
 
@@ -155,7 +156,7 @@ class EdgeMiddleware:
             answer()
 
     async def _knows_routes(self, scope: Scope) -> bool:
-        """Whether Ray Serve knows where requests go: not yet, when it has just started."""
+        """Whether Ray Serve has its routes, which it does not have immediately after its start."""
         answers: list[Message] = []
 
         async def nothing() -> Message:
@@ -171,8 +172,8 @@ class EdgeMiddleware:
 
 
 async def first_part(receive: Receive, seconds: float) -> deque[Message] | None:
-    """A body to its end, or its first `FIRST_BYTES`; None when they do not come in time. Passing a request on costs far more
-    than its first bytes do, so one that sends none is not passed on."""
+    """The first `FIRST_BYTES` of a body, or all of a shorter one; None if they do not arrive in time. A request without them
+    is not passed on, since passing one on costs far more than reading these bytes."""
     parts = deque[Message]()
     size = 0
     try:
@@ -188,7 +189,7 @@ async def first_part(receive: Receive, seconds: float) -> deque[Message] | None:
 
 
 def _again(parts: deque[Message], receive: Receive) -> Receive:
-    """Gives these parts, and then what comes."""
+    """Receives these parts first."""
 
     async def given() -> Message:
         return parts.popleft() if parts else await receive()
@@ -197,7 +198,7 @@ def _again(parts: deque[Message], receive: Receive) -> Receive:
 
 
 class _Answer:
-    """One answer, which is replaced when it is an error in plain text: the service's own are JSON."""
+    """One answer. It is replaced if it is an error that is not JSON: then it is not the service's own."""
 
     def __init__(self, send: Send, knows_routes: Callable[[], Awaitable[bool]]) -> None:
         self._send = send
@@ -218,7 +219,7 @@ class _Answer:
             await self._send(message)
 
     async def fail(self, status: int, headers: Sequence[Header] = ()) -> None:
-        """Answers with an error of ours. Headers that are given stand before our own of the same name."""
+        """Answers with an error in OpenAI's format. `headers` replace its own of the same name."""
         self.started = True
         given = {name.lower() for name, _ in headers}
         own = [header for header in edge_error_headers(status) if header[0] not in given]
@@ -227,10 +228,10 @@ class _Answer:
 
 
 class EarlyErrors:
-    """Repeats an error in a header when the request's body has not come to its end: HAProxy makes an answer of its own of it.
+    """Repeats an error in a header if the request's body has not arrived completely; HAProxy then sends it as its own answer.
 
-    It waits for the rest of a body otherwise, for as long as a client may be idle, though the answer is there; with an answer
-    of its own it closes the connection.
+    HAProxy holds an answer back until the rest of the body has arrived, for as long as a client may be idle. After its own
+    answers it closes the connection.
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Bounds for what reaches the service before a route does: connections, headers and answers that nobody reads.
+"""Limits that apply before a route does: connections, headers, and answers that the client does not read.
 
 HAProxy and Ray Serve's own HTTP servers start before the service is deployed and know nothing of its configuration, so
 these settings reach them through the environment.
@@ -17,14 +17,14 @@ from deployments.settings import Count, StrictModel
 VARIABLE = "MOTET_EDGE"
 """The environment variable with the settings, as JSON."""
 FILES_A_CONNECTION = 2.5
-"""HAProxy counts one open file towards the client, one towards the gateway, and the two of a pipe for every fourth."""
+"""Open files of HAProxy for a connection: one to the client, one to the gateway, and a pipe (two) for every fourth."""
 CLIENT_HEADER = "x-motet-client"
 """The header in which HAProxy passes the client's address to the gateway. It replaces one that the client sent."""
 OTHER_FILES = 512
-"""Open files of a process that serves HTTP, besides those of its connections."""
+"""Open files of an HTTP server besides its connections."""
 
 OWN_PAGES = 16
-"""Connections to each of HAProxy's ports with its metrics and its statistics, which count as others do."""
+"""Connections to each of HAProxy's own ports (metrics and statistics). They count as connections too."""
 
 Seconds = Annotated[int, Field(gt=0)]
 """Whole seconds: Ray Serve accepts no fractions."""
@@ -47,7 +47,7 @@ class EdgeSettings(StrictModel):
 
     @property
     def connections(self) -> int:
-        """As many connections as may be open, with the open files that this process may have."""
+        """The number of connections that may be open, given this process's limit of open files."""
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if files == resource.RLIM_INFINITY:
             return self.max_connections
@@ -55,5 +55,5 @@ class EdgeSettings(StrictModel):
 
 
 def edge_of(environment: Mapping[str, str]) -> EdgeSettings:
-    """The settings in the environment, or the defaults where there are none."""
+    """The settings in the environment; the defaults if there are none."""
     return EdgeSettings.model_validate_json(environment.get(VARIABLE, "{}"))

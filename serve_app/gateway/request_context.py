@@ -43,12 +43,12 @@ def current_request() -> RequestRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class RequestDeadline:
     """When a request must end, on the clock of its event loop, and what the client is answered then."""
 
     at: float
     failure: Failure
 
 
-DUE: ContextVar[Due | None] = ContextVar("DUE", default=None)
+DUE: ContextVar[RequestDeadline | None] = ContextVar("DUE", default=None)
 """The deadline of the request that this task serves."""

@@ -32,7 +32,7 @@ class Recorder(Protocol):
         """A request ended."""
 
 
-class Timeline:
+class RequestTiming:
     """The stages of one request. Each may be entered many times; all times are in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

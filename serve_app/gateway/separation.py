@@ -20,6 +20,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from cluster.ray_private import by_reference
 from deployments.errors import Failure, MotetError, in_one_line
 from deployments.settings import SeparationSettings
 from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask, separate
@@ -63,7 +64,7 @@ class ChunkInFlight:
         """Sends the chunk to a placement."""
         self.placement, self.sent_at_s, self.place_in_line = placement, time.monotonic(), placement.under_way + 1
         self.counted.enter_context(placement.request())
-        self.stems = placement.handle.options(_by_reference=True).separate.remote(self.chunk)
+        self.stems = by_reference(placement.handle).separate.remote(self.chunk)
 
 
 class SeparationGraph:
@@ -73,7 +74,7 @@ class SeparationGraph:
         self, chunkers: Sequence[DeploymentHandle[Any]], merger: DeploymentHandle[Any], settings: SeparationSettings
     ) -> None:
         self._chunkers = itertools.cycle(chunkers)
-        self._merger = merger.options(_by_reference=True)
+        self._merger = by_reference(merger)
         self._settings = settings
 
     async def run(
@@ -156,7 +157,7 @@ class _Recording:
         return ticket
 
     def send(self, ticket: ChunkTicket) -> ChunkInFlight:
-        chunk = self._chunker.options(_by_reference=True).fetch.remote(self._name, ticket.index)
+        chunk = by_reference(self._chunker).fetch.remote(self._name, ticket.index)
         placement = self._directory.choose(self._model)
         item = ChunkInFlight(ticket, chunk, placement, None, ExitStack(), 0.0, 0)
         item.send(placement)

@@ -1,7 +1,7 @@
-"""Clips of voices that clients sent, kept as files: one a voice, in a folder for each owner.
+"""Uploaded voices: one file for each clip, in a folder for each owner.
 
-A voice's id is the hash of its sound and its words, so the same clip is the same voice, and nothing that a client says
-becomes part of a path. What a client may name is looked up by that id in its own folder and nowhere else.
+The id of a voice is the hash of its audio and its text, so the same clip is the same voice, and no text of a client becomes
+part of a path. A client's voices are looked up by id in its own folder only.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from serve_app.gateway.settings import VoiceSettings
 logger = logging.getLogger("ray.serve")
 
 SAMPLE_RATE = 24_000
-"""What most models that clone work at."""
+"""Hz; the rate of most models that clone."""
 
 PEAK = 0.9
 SILENT_BELOW = 1e-3
-"""Root mean square of full scale, without the mean: a constant is no sound, whatever its level."""
+"""Standard deviation of the samples, as a share of full scale. Without the mean, since a constant is silent."""
 LOUDEST = 4.0
-"""Times full scale: codecs overshoot by less. The decoder cuts numbers beyond its own limit, which is above this one."""
+"""Times full scale; codecs overshoot by less. The decoder clips at its own, higher limit."""
 
 _ID = re.compile(r"^voice_[0-9a-f]{32}$")
 
@@ -47,7 +47,7 @@ Taken = TypeVar("Taken")
 
 @dataclass(frozen=True, slots=True)
 class StoredVoice:
-    """A voice as its owner described it. `text` is what the clip says, where that was told; times in seconds."""
+    """A voice as its owner described it. `text` is what the clip says, if known; `created_at` is Unix time in seconds."""
 
     id: str
     name: str
@@ -61,7 +61,7 @@ _VOICE = TypeAdapter(StoredVoice)
 
 
 class VoiceStore:
-    """Reads and writes files: call it beside the event loop. `owner` is a word of our own making, never a client's."""
+    """Reads and writes files: do not call it on the event loop. `owner` must not be a text of a client."""
 
     def __init__(self, settings: VoiceSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
@@ -70,11 +70,10 @@ class VoiceStore:
         self._writing = threading.Lock()
 
     def add(self, owner: str, recording: bytes, name: str, consent: str, text: str | None) -> StoredVoice:
-        """Keeps a clip. The same clip again is the voice that is there, with what was said of it first.
+        """Stores a clip in any format that FFmpeg reads. A clip that is stored already stays as it was described first.
 
-        Raises `MotetError`: what decoding raises, invalid for a clip that is too short or silent and for one that is there
-        with another consent, too_large for one that is too long and when there are too many, storage_full when the disk is
-        full.
+        Raises `MotetError`: what decoding raises; invalid for a clip that is too short, silent, or stored with another
+        consent; too_large for one that is too long and when there are too many voices; storage_full if the disk is full.
         """
         samples = self._normalised(recording)
         id = _id_of(samples, text)
@@ -88,13 +87,13 @@ class VoiceStore:
         return voice
 
     def listed(self, owner: str) -> list[StoredVoice]:
-        """The owner's voices, the oldest first. One whose file is damaged is logged and left out."""
+        """The owner's voices, oldest first. Damaged files are logged and left out."""
         files = (self._folder / owner).glob("voice_*.npz")
         found = [voice for file in files if (voice := _described(file)) is not None]
         return sorted(found, key=lambda voice: (voice.created_at, voice.id))
 
     def get(self, owner: str, id: str) -> StoredVoice:
-        """Raises `MotetError` (not_found), also for somebody else's voice and for one whose file is damaged."""
+        """One voice. Raises `MotetError` (not_found), also for other owners' voices and damaged files."""
         voice = _described(self._path(owner, id)) if self.is_id(id) else None
         if voice is None:
             raise _unknown(id)
@@ -105,7 +104,7 @@ class VoiceStore:
         return _ID.match(name) is not None
 
     def reference(self, owner: str, id: str) -> VoiceReference:
-        """The clip, for an engine. Raises as `get` does."""
+        """The clip for an engine: float32 mono at 24 kHz. Raises as `get` does."""
         voice = self.get(owner, id)
         samples = _taken(self._path(owner, id), _samples)
         if samples is None:
@@ -113,7 +112,7 @@ class VoiceStore:
         return VoiceReference(id, samples, SAMPLE_RATE, voice.text)
 
     def delete(self, owner: str, id: str) -> None:
-        """Removes a voice, be its file damaged. Raises `MotetError` (not_found), also for somebody else's voice."""
+        """Removes a voice, even if its file is damaged. Raises `MotetError` (not_found), also for other owners' voices."""
         if not self.is_id(id):
             raise _unknown(id)
         try:
@@ -126,7 +125,7 @@ class VoiceStore:
         return self._folder / owner / f"{id}.npz"
 
     def _normalised(self, recording: bytes) -> NDArray[np.int16]:
-        """Mono at 24 kHz with its loudest sample at `PEAK`."""
+        """The clip as int16 mono at 24 kHz, with its loudest sample at `PEAK`."""
         settings = self._settings
         samples = self._decoded(recording)
         if len(samples) < settings.min_clip_s * SAMPLE_RATE:
@@ -137,7 +136,7 @@ class VoiceStore:
         return levelled
 
     def _decoded(self, recording: bytes) -> Samples:
-        """The clip in mono. What is wrong with it is wrong with this form's field, which is not the decoder's usual one."""
+        """The clip in mono. Errors name this form's field, which is not the decoder's default."""
         try:
             samples: Samples = decode_all(recording, SAMPLE_RATE, True, self._settings.max_clip_s)[0]
         except MotetError as error:
@@ -153,7 +152,7 @@ class VoiceStore:
 
     @staticmethod
     def _write(path: Path, voice: StoredVoice, samples: NDArray[np.int16]) -> None:
-        """The file is there whole or not at all, and for its owner's eyes."""
+        """Writes the file atomically, readable by the service's user only."""
         about = np.frombuffer(json.dumps(asdict(voice)).encode(), np.uint8)
         with storing("voices"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -162,7 +161,7 @@ class VoiceStore:
                 with os.fdopen(handle, "wb") as file:
                     np.savez(file, about=about, samples=samples)
                     file.flush()
-                    os.fsync(file.fileno())  # some disks say only now that they are full
+                    os.fsync(file.fileno())  # some file systems report a full disk only here
                 Path(unfinished).replace(path)
             finally:
                 Path(unfinished).unlink(missing_ok=True)
@@ -170,11 +169,11 @@ class VoiceStore:
 
 def _refuse_what_is_no_voice(samples: Samples) -> None:
     """Raises `MotetError` (invalid)."""
-    if not np.abs(samples).max() <= LOUDEST:  # also what is no number
+    if not np.abs(samples).max() <= LOUDEST:  # also NaN
         cause = f"The clip's samples are beyond {LOUDEST:g} times full scale."
         remedy = "Send floats between -1 and 1, or whole numbers."
         raise fail("invalid", cause, remedy, param="audio_sample", code="overloud_audio")
-    edge = len(samples) // 50  # where resampling rings, as a constant begins and ends
+    edge = len(samples) // 50  # resampling rings at the start and the end of a constant
     if np.std(samples[edge : len(samples) - edge], dtype=np.float64) < SILENT_BELOW:
         cause = "The clip is silent."
         raise fail("invalid", cause, "Send one with speech.", param="audio_sample", code="silent_audio")
@@ -187,7 +186,7 @@ def _id_of(samples: NDArray[np.int16], text: str | None) -> str:
 
 
 def _if_agreed(kept: StoredVoice | None, id: str, consent: str) -> StoredVoice:
-    """A consent is a record: another one does not take its place unnoticed, nor that of one that cannot be read now."""
+    """A consent is a record: another one must not replace it silently, nor one that cannot be read now."""
     if kept is None:
         cause, remedy = f"This clip is the voice {id!r} already, and its file cannot be read.", "Send it again after"
     elif kept.consent != consent:
@@ -198,24 +197,24 @@ def _if_agreed(kept: StoredVoice | None, id: str, consent: str) -> StoredVoice:
 
 
 def _described(file: Path) -> StoredVoice | None:
-    """What is known of a voice; None when it is gone or damaged."""
+    """The description of a voice; None if its file is gone or damaged."""
     return _taken(file, lambda stored: _about(stored, file.stem))
 
 
 def _taken(file: Path, take: Callable[[Any], Taken]) -> Taken | None:
-    """A part of a voice's file; None when the file is gone, or damaged, which is logged."""
+    """A part of a voice's file; None if the file is gone, or damaged, which is logged."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             return take(stored)
     except FileNotFoundError:
         return None
-    except Exception as error:  # reading fails in as many ways as a file can be damaged
+    except Exception as error:  # a damaged file may raise anything
         logger.warning("The voice in %s cannot be read and is left out: %s: %s", file, type(error).__name__, error)
         return None
 
 
 def _about(stored: Any, id: str) -> StoredVoice:
-    """Raises for fields that are missing, of another type or of another release, and for a file under another name."""
+    """Raises for missing or unknown fields, other types, and a file under another name."""
     voice = _VOICE.validate_python(asdict(StoredVoice(**json.loads(stored["about"].tobytes()))))
     if voice.id != id:
         raise ValueError(f"it describes {voice.id!r}")

@@ -36,7 +36,7 @@ from serve_app.edge.security import SecuritySettings
 from serve_app.gateway.api import build_api
 from serve_app.gateway.deployment import directory_of, settings_of
 from serve_app.gateway.middleware.deadline import too_late
-from serve_app.gateway.request_context import DUE, Due, RequestRecord
+from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
 from serve_app.gateway.routing.admission import Admission, SessionLimit
 from serve_app.gateway.routing.placement import NoReplica
@@ -230,7 +230,7 @@ async def test_an_event_stream_whose_time_is_over_says_so() -> None:
         sent.append(message.get("body", b""))
 
     answer = await event_stream(events())
-    DUE.set(Due(asyncio.get_running_loop().time(), too_late(4.0)))
+    DUE.set(RequestDeadline(asyncio.get_running_loop().time(), too_late(4.0)))
     await answer.stream_response(send)
     assert sent[1] == b"first"
     (error,) = events_of(b"".join(sent[2:]).decode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.errors import MOST_DETAIL_CHARACTERS, Failure, MotetError, as_failure, in_one_line
+from deployments.errors import MAX_DETAIL_CHARACTERS, Failure, MotetError, as_failure, in_one_line
 from deployments.replica.error_log import logged_failure
 
 
@@ -42,4 +42,4 @@ def test_what_is_no_fault_of_the_engine_has_no_traceback(kind: str, logged: pyte
 
 
 def test_a_long_text_of_an_exception_is_cut() -> None:
-    assert len(in_one_line(ValueError("x" * 10**6))) <= MOST_DETAIL_CHARACTERS + 4
+    assert len(in_one_line(ValueError("x" * 10**6))) <= MAX_DETAIL_CHARACTERS + 4

@@ -20,7 +20,7 @@ from deployments.text.speakers import turns
 from deployments.validation import in_words
 from serve_app.config import AppConfig
 from serve_app.gateway.bodies.form_parser import FormParser
-from serve_app.gateway.bodies.json_bodies import MOST_VALUES, check_structure, values_in
+from serve_app.gateway.bodies.json_bodies import MAX_VALUES, check_structure, values_in
 from serve_app.gateway.routes.speech_sessions import parsed_input
 from tests.unit.fakes import SilentGraph
 from tests.unit.growth import check_growth
@@ -318,4 +318,4 @@ async def answered(bench: Bench, request: dict[str, Any]) -> None:
 
 
 def test_the_bound_is_far_above_what_a_request_has() -> None:
-    assert len(SPEECH_FIELDS) * 8 < MOST_VALUES
+    assert len(SPEECH_FIELDS) * 8 < MAX_VALUES

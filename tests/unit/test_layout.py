@@ -32,7 +32,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "serve_app.edge": ("deployments",),
     "serve_app.workers": ("deployments",),
     "serve_app.gateway.routes": ("serve_app.gateway", "serve_app.edge", "deployments"),
-    "serve_app.gateway": ("serve_app.gateway.routes", "serve_app.edge", "deployments"),
+    "serve_app.gateway": ("serve_app.gateway.routes", "serve_app.edge", "cluster.ray_private", "deployments"),
     "serve_app.gateway.deployment": (
         "serve_app.gateway",
         "serve_app.config",

@@ -18,7 +18,7 @@ from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
 from deployments.settings import ArrivalSettings, PieceSettings
 from serve_app.edge.security import SecuritySettings
-from serve_app.gateway.request_timing import Timeline
+from serve_app.gateway.request_timing import RequestTiming
 from serve_app.gateway.settings import AdmissionSettings, LimitSettings, SpeechSettings
 from tests.unit.fakes import RATE, TRAITS, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
@@ -149,7 +149,7 @@ async def test_ignored_instructions_are_reported() -> None:
 
 
 def test_the_first_sound_is_timed_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.gateway.speech.stream.Timeline", lambda: Timeline(clock=now))
+    monkeypatch.setattr("serve_app.gateway.speech.stream.RequestTiming", lambda: RequestTiming(clock=now))
 
     async def test() -> None:
         bench = Bench()

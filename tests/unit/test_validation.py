@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployments.errors import LONGEST_QUOTE, clipped, quoted
+from deployments.errors import MAX_QUOTE, clipped, quoted
 from deployments.settings import StrictModel
 from deployments.validation import LONGEST_KEY, in_words, nearest
 from tests.unit.test_api import JSON, Bench
@@ -50,16 +50,16 @@ def test_the_rest_is_counted(count: int, most: int | None, lines: int) -> None:
 def test_a_long_key_is_no_misspelling_and_is_told_shortly() -> None:
     key = "name" * 100
     (_, _, told) = mistakes({key: 1})
-    assert told.startswith(f"{key[:LONGEST_QUOTE]}…: unknown key; valid keys: inner, name")
+    assert told.startswith(f"{key[:MAX_QUOTE]}…: unknown key; valid keys: inner, name")
     assert len(told) < 150
     assert "did you mean" in nearest("nam" + "e" * (LONGEST_KEY - 63), Outer)
 
 
 def test_what_a_client_wrote_is_repeated_in_part_and_on_one_line() -> None:
-    assert clipped("a" * LONGEST_QUOTE) == "a" * LONGEST_QUOTE
-    assert len(clipped("a" * 10_000)) == LONGEST_QUOTE + 1
+    assert clipped("a" * MAX_QUOTE) == "a" * MAX_QUOTE
+    assert len(clipped("a" * 10_000)) == MAX_QUOTE + 1
     assert quoted("a\nb") == r"'a\nb'"
-    assert len(quoted("\x00" * 10_000)) < 5 * LONGEST_QUOTE
+    assert len(quoted("\x00" * 10_000)) < 5 * MAX_QUOTE
 
 
 @pytest.mark.parametrize("field", ["model", "voice", "response_format", "x" * 5_000])
@@ -68,7 +68,7 @@ async def test_no_answer_repeats_all_that_was_sent(field: str) -> None:
     answer = await Bench().client.post("/v1/audio/speech", json=body, headers=JSON)
     assert answer.status_code in (400, 404)
     assert len(answer.content) < 1_000
-    assert len(answer.json()["error"]["param"]) <= LONGEST_QUOTE + 1
+    assert len(answer.json()["error"]["param"]) <= MAX_QUOTE + 1
 
 
 @pytest.mark.parametrize("path", ["/v1/models/" + "m" * 5_000, "/v1/" + "p" * 5_000, "/v1/audio/voices/" + "v" * 5_000])

@@ -1,7 +1,6 @@
-"""Multipart forms, parsed by python-multipart block by block, with bounds on everything that a client chooses.
+"""Multipart forms, parsed block by block with python-multipart, with limits on everything that a client chooses.
 
-Calls block, on the parser and on the disk: large ones are made on an input thread
-(`serve_app/gateway/bodies/input_thread.py`).
+Calls block, in the parser and on the disk. Run large ones on an input thread (`input_thread.py`).
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ MOST_FILES = 2
 MOST_FIELDS = 32
 MOST_FIELD_BYTES = 64 * 1024
 LONGEST_NAME = 64
-"""Characters of a field's name. What is longer is cut: no field is called so."""
+"""Characters of a field's name. The rest is cut off: no known field has so long a name."""
 IN_MEMORY_BYTES = 1024 * 1024
-"""Of a file. What is larger is on disk."""
+"""A file up to this size stays in memory; a larger one goes to disk."""
 
 File = SpooledTemporaryFile[bytes]
 
 
 class FormParser:
-    """Takes a form's bytes; `fields` and `files` are those parts that have ended, in the order in which they came.
+    """Parses a form's bytes. `fields` and `files` are the parts that have ended, in order of arrival.
 
-    `feed` and `end` raise `MotetError`: invalid for what is no form or over the bounds above, storage_full where the disk is
-    full. Whoever made the parser closes it: that removes the files.
+    `feed` and `end` raise `MotetError`: invalid if the data is not a form or exceeds a limit, storage_full if the disk is
+    full. Close the parser after use, which removes the files.
     """
 
     def __init__(self, content_type: str) -> None:
@@ -61,17 +60,17 @@ class FormParser:
 
     @property
     def on_disk(self) -> bool:
-        """Whether closing takes a while."""
+        """Whether a file is on disk, so that closing takes time."""
         return any(getattr(file, "_rolled", True) for file in self._opened)
 
     def feed(self, data: bytes) -> None:
-        """Takes more of the form."""
+        """Parses the next bytes of the form."""
         with _parsing():
             self._parser.write(data)
         self._write_data()
 
     def end(self) -> None:
-        """No more comes."""
+        """Parses the end of the form, and rewinds the files."""
         with _parsing():
             self._parser.finalize()
         for _, file in self.files:
@@ -80,7 +79,7 @@ class FormParser:
     def close(self) -> None:
         """Removes the files; safe to call twice."""
         for file in self._opened:
-            with suppress(OSError):  # what a full disk did not take is tried again here
+            with suppress(OSError):  # closing flushes, which fails again on a full disk
                 file.close()
 
     def _begin_part(self) -> None:
@@ -109,7 +108,7 @@ class FormParser:
                 raise _unreadable(f"It has more than {MOST_FIELDS} fields.")
 
     def _take(self, data: bytes, start: int, end: int) -> None:
-        """The parser gives a part's data in pieces, of a few bytes each where they look like a border."""
+        """Takes some of a part's data: only a few bytes at a time if they resemble a boundary."""
         self._data += memoryview(data)[start:end]
         if self._file is None and len(self._data) > MOST_FIELD_BYTES:
             raise _unreadable(f"A field has more than {MOST_FIELD_BYTES:,} bytes.")

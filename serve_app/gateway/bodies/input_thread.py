@@ -1,7 +1,7 @@
-"""Work on what clients send that takes longer than a millisecond: on threads of its own, away from the event loop.
+"""Threads for work on request bodies that takes longer than a millisecond, so that the event loop stays free.
 
-There are few of them: they share Python's lock with the event loop, and each that works makes it wait for its turn. Sound is
-encoded on other threads, so that large inputs of one client hold up no sound of another.
+There are only a few, because each working thread competes with the event loop for Python's global lock. Audio is encoded on
+other threads, so that large inputs of one client do not delay the audio of another.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _POOL = ThreadPoolExecutor(THREADS, thread_name_prefix="input")
 async def in_input_thread(
     large: bool, work: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
 ) -> Result:
-    """Does the work: here when it is not `large`, else on an input thread. Nothing that it uses is freed before it ends,
-    also when the caller is cancelled, so each piece of work is to be short."""
+    """Calls `work`: on an input thread if it is `large`, else directly. A cancelled caller waits for the end of the call,
+    because the call may use what the caller frees; so each call must be short."""
     if not large:
         return work(*arguments, **named)
     done = asyncio.get_running_loop().run_in_executor(_POOL, lambda: work(*arguments, **named))

@@ -1,7 +1,7 @@
-"""JSON that clients send: its content type and its structure are checked before it is parsed into a strict schema.
+"""JSON bodies: content type and structure are checked before a body is parsed into a strict schema.
 
-A parser's work grows with the number of values rather than with the bytes: a megabyte of nested lists takes it over a second,
-and a megabyte of text three milliseconds. No message of this service needs more than a dozen values.
+Parsing time grows with the number of values rather than with the bytes: a megabyte of nested lists takes over a second, a
+megabyte of text three milliseconds. No message of this service needs more than a dozen values.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from serve_app.gateway.errors import validated
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-MOST_VALUES = 256
-"""Keys, values and brackets of a message."""
+MAX_VALUES = 256
+"""The most keys, values and brackets of a message."""
 INLINE_BYTES = 16 * 1024
-"""A body up to this size is parsed on the event loop: that takes less than 0.1 ms."""
+"""A body up to this size is parsed on the event loop, in less than 0.1 ms."""
 
 
 async def read_json(schema: type[Schema], request: Request) -> Schema:
-    """The body as `schema` has it. Raises `MotetError` that says what is wrong with it."""
+    """The body as `schema`. Raises `MotetError` (wrong_media_type, invalid)."""
     check_content_type(request.headers.get("content-type", ""))
     data = await request.body()
     return await in_input_thread(len(data) > INLINE_BYTES, _parsed, schema, data)
 
 
 def check_content_type(content_type: str) -> None:
-    """Raises `MotetError` (wrong_media_type). A web page may send any other type to any address without being asked whether
-    it may (a "simple request"), so those are not read."""
+    """Raises `MotetError` (wrong_media_type) for other types than JSON. Browsers let any web page send some of them to any
+    address (a "simple request"), so those are refused."""
     if content_type.partition(";")[0].strip().lower() == "application/json":
         return
     sent = f"The body's content type is {clipped(content_type)}" if content_type else "The body has no content type"
@@ -51,23 +51,23 @@ def _parsed(schema: type[Schema], data: bytes) -> Schema:
 
 
 def check_structure(data: bytes) -> None:
-    """Raises `MotetError` (invalid) for JSON with more than `MOST_VALUES` keys, values and brackets."""
-    if values_in(data) > MOST_VALUES:
+    """Raises `MotetError` (invalid) for JSON with more than `MAX_VALUES` keys, values and brackets."""
+    if values_in(data) > MAX_VALUES:
         raise _too_many_values()
 
 
 def values_in(data: bytes) -> int:
-    """About how many keys, values and brackets some JSON has: at least as many as a parser meets before it ends or fails.
-    Every step is one pass in C."""
+    """An upper estimate of the keys, values and brackets in some JSON: at least as many as a parser meets before it ends or
+    fails. Each step is one pass in C."""
     outside = data.replace(rb"\\", b"").replace(rb"\"", b"")
     strings = outside.count(b'"') // 2
-    if strings > MOST_VALUES:
+    if strings > MAX_VALUES:
         return strings
     outside = b"".join(outside.split(b'"')[::2])
     return strings + sum(outside.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def _too_many_values() -> MotetError:
-    cause = f"The JSON has more than {MOST_VALUES} keys and values."
+    cause = f"The JSON has more than {MAX_VALUES} keys and values."
     remedy = "Send a JSON object with the request's fields, which GET /openapi.json lists."
     return fail("invalid", cause, remedy, code="json_too_complex")

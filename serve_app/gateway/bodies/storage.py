@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from deployments.errors import fail
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The disk is full, and somebody's share of it."""
+"""The disk is full, or the quota of the user is."""
 
 
 @contextmanager
 def storing(what: str) -> Iterator[None]:
-    """Inside, `what` is written to a disk. Raises `MotetError` (storage_full) where that has no room."""
+    """A context in which `what` is written to a disk. Raises `MotetError` (storage_full) if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -23,6 +23,6 @@ def storing(what: str) -> Iterator[None]:
         raise fail(
             "storage_full",
             f"The service's disk for {what} is full.",
-            "Delete voices that you no longer need, or send less; whoever runs this service has to make room.",
+            "Delete voices that you no longer need, or send less. The operator of this service must free space on the disk.",
             code="storage_full",
         ) from error

@@ -16,14 +16,14 @@ from serve_app.gateway.bodies.input_thread import in_input_thread
 BLOCK_BYTES = 256 * 1024
 """Of a form, that are parsed at once."""
 INLINE_BYTES = 4 * 1024
-"""A form up to this size is parsed on the event loop: that takes at most 2 ms, whatever is in it."""
+"""A form up to this size is parsed on the event loop, in at most 2 ms whatever it contains."""
 
 HEAD_BYTES = 64
 """Enough for the header of a WAV file."""
 
 
 class Upload:
-    """A file of a form, of `size` bytes that begin with `head`. It is read beside the event loop."""
+    """A file of a form: `size` bytes, of which `head` are the first. It is read on an input thread."""
 
     def __init__(self, file: File) -> None:
         self._file = file
@@ -39,7 +39,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """A parsed form: its recording, its other files, and its text fields. Repeated fields are lists."""
+    """A parsed form: its recording, its other files, and its text fields. Fields that may repeat are lists."""
 
     file: Upload
     files: dict[str, Upload]
@@ -47,25 +47,23 @@ class UploadForm:
     parser: FormParser
 
     async def close(self) -> None:
-        """Removes what was kept on disk."""
+        """Removes the files."""
         await _close(self.parser)
 
 
 async def _close(parser: FormParser) -> None:
-    """The space of a large file takes a disk a while to free."""
+    """Freeing the space of a large file takes a disk some time."""
     await in_input_thread(parser.on_disk, parser.close)
 
 
 async def read_form(request: Request, repeated: Collection[str] = (), recording: str = "file") -> UploadForm:
-    """Reads the form, on disk where it is large; the caller closes it. `recording` is the field of the recording.
-
-    Raises `MotetError`.
-    """
+    """Reads the form of a request; large files go to disk. `recording` names the field of the recording, `repeated` the
+    fields that are lists. The caller closes the form. Raises `MotetError`."""
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
         raise fail(
             "invalid",
-            "This needs a multipart form.",
+            "The request body must be a multipart form.",
             f"Send the recording as the field {recording!r}.",
             param=recording,
         )
@@ -79,7 +77,7 @@ async def read_form(request: Request, repeated: Collection[str] = (), recording:
 
 
 async def _feed(parser: FormParser, request: Request) -> None:
-    """Parses what comes in blocks, so that neither a thread for each chunk nor a long hold of the event loop is paid."""
+    """Parses in blocks: neither one thread call for each chunk nor a long call on the event loop."""
     waiting, large = bytearray(), False
     async for chunk in request.stream():
         waiting += chunk
@@ -111,7 +109,7 @@ def _sorted_out(parser: FormParser, repeated: Collection[str], recording: str) -
 
 
 def missing_file(recording: str = "file") -> MotetError:
-    """What to say to a form without a recording."""
+    """The error for a form without a recording."""
     return fail(
         "invalid",
         "The form has no recording.",
@@ -122,6 +120,6 @@ def missing_file(recording: str = "file") -> MotetError:
 
 
 async def blocks_of(file: Upload, block_bytes: int) -> AsyncIterator[bytes]:
-    """The file in blocks."""
+    """The file in blocks of at most `block_bytes`."""
     while block := await file.read(block_bytes):
         yield block

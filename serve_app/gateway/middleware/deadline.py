@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import Failure
 from serve_app.gateway.errors import error_response
-from serve_app.gateway.request_context import DUE, Due
+from serve_app.gateway.request_context import DUE, RequestDeadline
 
 GOODBYE_S = 5.0
 """How long an answer that has started may take, after its deadline, to report the deadline to the client."""
@@ -27,7 +27,7 @@ class Deadline:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        due = Due(asyncio.get_running_loop().time() + self._seconds, too_late(self._seconds))
+        due = RequestDeadline(asyncio.get_running_loop().time() + self._seconds, too_late(self._seconds))
         started = False
 
         async def watched(message: Message) -> None:

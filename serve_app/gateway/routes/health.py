@@ -1,4 +1,4 @@
-"""The page, and whether the service lives and is ready."""
+"""The web page, liveness and readiness."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ router = APIRouter()
 
 INDEX = Path(__file__).parents[2] / "page" / "index.html"
 READY_TIMEOUT_S = 5.0
-LOOK_S = 0.25
+REPORT_AGE_S = 0.25
+"""Requests within this time share one round of questions to the replicas, since anybody may send any number of them."""
 
 
-class ReadinessLook:
-    """Asks every model how it is, once for everybody who asks within `LOOK_S`: anybody may ask, as often as they like."""
+class ReadinessCheck:
+    """Asks all models for their reports, at most once in `REPORT_AGE_S`."""
 
     def __init__(self, directory: ModelDirectory) -> None:
         self._directory = directory
-        self._look: asyncio.Task[list[dict[str, Any]]] | None = None
+        self._round: asyncio.Task[list[dict[str, Any]]] | None = None
         self._began_s = 0.0
 
     async def reports(self) -> list[dict[str, Any]]:
-        """A report for each model, in the order of the directory's models."""
+        """A report of each model, in the order of the directory."""
         now_s = asyncio.get_running_loop().time()
-        if self._look is None or now_s - self._began_s >= LOOK_S:
-            self._look, self._began_s = asyncio.create_task(self._ask()), now_s
-        return await asyncio.shield(self._look)
+        if self._round is None or now_s - self._began_s >= REPORT_AGE_S:
+            self._round, self._began_s = asyncio.create_task(self._ask()), now_s
+        return await asyncio.shield(self._round)
 
     async def _ask(self) -> list[dict[str, Any]]:
         return await asyncio.gather(*(_report(self._directory, name) for name in self._directory.models))
 
 
-_LOOKS: WeakKeyDictionary[ModelDirectory, ReadinessLook] = WeakKeyDictionary()
+_CHECKS: WeakKeyDictionary[ModelDirectory, ReadinessCheck] = WeakKeyDictionary()
 
 
-def _looks_of(directory: ModelDirectory) -> ReadinessLook:
-    return _LOOKS.setdefault(directory, ReadinessLook(directory))
+def _check_of(directory: ModelDirectory) -> ReadinessCheck:
+    return _CHECKS.setdefault(directory, ReadinessCheck(directory))
 
 
 @router.get("/", include_in_schema=False)
@@ -59,17 +60,16 @@ async def page() -> Response:
 
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """The gateway answers."""
+    """Answers as long as the gateway runs."""
     return {"status": "alive"}
 
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Every model answers, on one of its placements at least, or has no replica until somebody asks. A replica takes no
-    calls before its warm-up is over. The queues and the tasks, each of which is a stream or a part of one, are those of the
-    gateway replica that answers."""
+    """Status 200 if every model answers on at least one placement or starts a replica on demand. Replicas answer only after
+    their warm-up. The queues and asyncio tasks are those of the gateway replica that answers."""
     directory = service_of(request).directory
-    reports = await _looks_of(directory).reports()
+    reports = await _check_of(directory).reports()
     ready = all(report["ready"] for report in reports)
     body = {
         "status": "ready" if ready else "not ready",
@@ -81,25 +81,24 @@ async def readyz(request: Request) -> Response:
 
 
 async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
-    """The first ready placement's report, and which placements are ready."""
+    """The report of the first ready placement, and which placements are ready."""
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             reports = await directory.reports(name)
     except Exception as error:
-        return {"ready": False, "cause": _trouble(error)}
-    troubles = {kind: _trouble(report) for kind, report in reports.items()}
-    placements = {kind: trouble is None for kind, trouble in troubles.items()}
+        return {"ready": False, "cause": _refusal(error)}
+    refusals = {kind: _refusal(report) for kind, report in reports.items()}
+    placements = {kind: refusal is None for kind, refusal in refusals.items()}
     for kind, report in reports.items():
         if placements[kind]:
             return {"ready": True, "placements": placements, **_facts(report)}
     if asleep := directory.asleep(name):
         return {"ready": True, "placements": placements, "asleep": asleep}
-    return {"ready": False, "placements": placements, "cause": "; ".join(map(str, troubles.values()))}
+    return {"ready": False, "placements": placements, "cause": "; ".join(map(str, refusals.values()))}
 
 
-def _trouble(report: ReplicaReport | Exception) -> str | None:
-    """Why a placement takes no work: it gave no report, or it has no room. What an exception of Ray's says is not for
-    clients."""
+def _refusal(report: ReplicaReport | Exception) -> str | None:
+    """Why a placement takes no work; None if it does. The text of Ray's exceptions is not for clients."""
     if isinstance(report, ReplicaReport):
         return report.refusal
     if isinstance(report, MotetError):

@@ -1,4 +1,4 @@
-"""GET /v1/models: what this service can do."""
+"""GET /v1/models: the models of this service and what they do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ router = APIRouter()
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """Every model and alias, whoever answers now. All are asked at once: those that do not answer are waited for."""
+    """Every model and alias, whether or not it answers now. All are asked at the same time."""
     directory = service_of(request).directory
     names = [*directory.models, *directory.aliases]
     return {"object": "list", "data": await asyncio.gather(*(_entry(name, request) for name in names))}
@@ -52,7 +52,7 @@ async def _entry(name: str, request: Request) -> dict[str, Any]:
 
 
 async def _stems(name: str, request: Request) -> list[str]:
-    """What a model separates, or nothing where no replica is there to tell it: none is woken for that or waited for."""
+    """The stems of a model; nothing if no replica can tell. None is started or waited for."""
     service = service_of(request)
     placed = service.directory.placements(name)
     await asyncio.gather(*(each.refresh() for each in placed))

@@ -24,6 +24,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from cluster import ray_private
 from deployments.errors import fail
 from deployments.replica.base import ReplicaReport
 from deployments.settings import HealthSettings, SpilloverSettings
@@ -274,9 +275,9 @@ class PlacedModel:
     async def _first_report(self, timeout_s: float | None = None) -> Any:
         """The first report of any replica, without the router. Raises `NoReplica`, `FrozenReplicas` if there are replicas and
         none answers in time, and Ray Serve's `DeploymentUnavailableError`."""
-        # Ray Serve's `results_async` waits for all replicas, including frozen ones.
-        asked: list[Any] = await self.handle.broadcast("report")._fetch_replica_results_async()
-        answers = [asyncio.ensure_future(each.get_async()) for each in asked]
+        answers = [
+            asyncio.ensure_future(each.get_async()) for each in await ray_private.replica_answers(self.handle, "report")
+        ]
         try:
             async with asyncio.timeout(timeout_s or self._spillover.life_sign_s):
                 for answer in asyncio.as_completed(answers):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from deployments.engines.protocols import AudioChunk, SpeechRequest
 from deployments.replica.wire import PackedChunk, unpack
-from serve_app.gateway.request_timing import Timeline
+from serve_app.gateway.request_timing import RequestTiming
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 
@@ -31,7 +31,7 @@ class ReplicaClient:
 
     directory: ModelDirectory
     model: str
-    timeline: Timeline
+    timeline: RequestTiming
     speed: float
     ticket: Ticket | None = None
     listener: Listener | None = None

@@ -30,7 +30,7 @@ from deployments.audio.formats import FORMATS
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples, SpeechRequest
 from deployments.tasks.speech import speak
 from deployments.text.sources import PieceSource, WithoutMarks
-from serve_app.gateway.request_timing import Recorder, Timeline
+from serve_app.gateway.request_timing import Recorder, RequestTiming
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.speech import events
@@ -66,7 +66,7 @@ class SpeechStream:
         resume: ResumePoint = START,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.timeline = Timeline()
+        self.timeline = RequestTiming()
         self._plan = plan
         self._directory = directory
         self._cache = cache
