@@ -33,7 +33,7 @@ check: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests/unit/test_layout.py
 
 demo: $(VENV)/installed-test
-	@$(BIN)/python -m serve_app.cli.demo
+	@$(BIN)/python -m serve_app.bench.demo
 
 bench: $(VENV)/installed-test
 	$(BIN)/motet bench first-sound

@@ -27,9 +27,9 @@ from deployments.errors import fail
 from deployments.replica.base import load_engine
 from deployments.replica.cpu_scheduling import apply
 from deployments.text.segmentation import cut_into_pieces
+from deployments.text.sentences import numbered_sentences
 from serve_app import bulk, profiles
 from serve_app.bench.frame import Figure, Sheet, at_least, interleaved, ratio, spread
-from serve_app.bench.sentences import numbered_sentences
 from serve_app.cli import local
 from serve_app.cli.processes import descendants
 from serve_app.config import AppConfig

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deployments.errors import fail
+from deployments.text.sentences import LONG_TEXT
 from serve_app.bench.frame import (
     Sheet,
     spread,
 )
-from serve_app.bench.sentences import LONG_TEXT
 
 SHORT_SENTENCE = "Hello there, this is Motet."
 MOTET = (sys.executable, "-m", "serve_app.cli.main")

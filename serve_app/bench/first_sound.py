@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.errors import fail
+from deployments.text.sentences import LONG_TEXT, SENTENCES
+from deployments.text.word_error_rate import ErrorCount, errors
 from serve_app import profiles
 from serve_app.bench.bare_server import running_bare_server
 from serve_app.bench.cold_command import SHORT_SENTENCE, WAV_HEADER_BYTES, measure_command
@@ -36,8 +38,6 @@ from serve_app.bench.frame import (
 from serve_app.bench.http_client import connected
 from serve_app.bench.local_engines import SEPARATION_MODEL, Engines, opening, wav_of
 from serve_app.bench.running_service import RunningProgram, running_service
-from serve_app.bench.sentences import LONG_TEXT, SENTENCES
-from serve_app.bench.word_error_rate import ErrorCount, errors
 from serve_app.cli import footprint
 from serve_app.config import AppConfig
 

@@ -22,8 +22,8 @@ from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.separation import SeparationTask, separate_here
 from deployments.tasks.transcription import text_of, transcribe_here
 from deployments.text.segmentation import cut_into_pieces
+from deployments.text.sentences import LONG_TEXT
 from serve_app.bench.bare_server import first_replica_of
-from serve_app.bench.sentences import LONG_TEXT
 from serve_app.config import AppConfig
 
 SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-tiny.en", "nsnet2"

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from deployments.text.sentences import SENTENCES
 from serve_app import profiles
 from serve_app.bench.all_cores import texts
 from serve_app.bench.load import (
@@ -23,7 +24,6 @@ from serve_app.bench.load import (
     summary,
 )
 from serve_app.bench.running_service import RunningProgram, running_service
-from serve_app.bench.sentences import SENTENCES
 from serve_app.config import DEFAULT_MODELS
 
 GATE, NO_GATE, ONE = "simulated", "simulated-no-gate", "simulated-batch-1"

@@ -135,7 +135,7 @@ class SoundWriter:
 
     @property
     def seconds(self) -> float:
-        """Audio written so far."""
+        """Seconds of audio written so far."""
         return self._samples / self._layout[1]
 
     def write(self, samples: Samples) -> None:
@@ -159,7 +159,7 @@ class SoundWriter:
 
 @contextmanager
 def sound_file(path: Path, form: AudioFormat, sample_rate: int, channels: int) -> Iterator[SoundWriter]:
-    """A sound that is written as it is made. See `output`."""
+    """A sound file that is written while the sound is made. See `output`."""
     with output(path) as to, closing(SoundWriter(to, form, sample_rate, channels)) as writer:
         yield writer
         writer.finish()
@@ -170,14 +170,14 @@ def sound_file(path: Path, form: AudioFormat, sample_rate: int, channels: int) -
 
 @dataclass(frozen=True, slots=True)
 class SeparationChoices:
-    """How to separate a recording. None is the configuration's number, and no `stems` are all of them."""
+    """How to separate a recording. For None the configuration's value is used; empty `stems` means all of them."""
 
     stems: tuple[str, ...]
     chunk_seconds: float | None
     overlap_seconds: float | None
 
     def task(self, settings: SeparationSettings, sample_rates: tuple[int, ...]) -> SeparationTask:
-        """The same for the driver, with the configuration's numbers."""
+        """The task for the driver, with the configuration's values."""
         chunk = settings.chunk_s if self.chunk_seconds is None else self.chunk_seconds
         default = default_overlap_seconds(settings, chunk)
         return SeparationTask(sample_rates, chunk, default if self.overlap_seconds is None else self.overlap_seconds)
@@ -185,7 +185,7 @@ class SeparationChoices:
 
 @dataclass(frozen=True, slots=True)
 class SeparationReport:
-    """What was written and how long it took. Wall time counts from the start of the command."""
+    """What was written, and how long it took. Wall time counts from the start of the command."""
 
     outputs: tuple[str, ...]
     model: str

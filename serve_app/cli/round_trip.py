@@ -19,9 +19,9 @@ from deployments.engines.protocols import RecognitionOptions, Samples, SpeechReq
 from deployments.engines.registry import Task
 from deployments.errors import fail
 from deployments.tasks.in_process_speech import speak_here
+from deployments.text.sentences import SENTENCES
 from deployments.weights import evaluate, quantize
 from deployments.weights.quantize import Evaluation, EvaluationTarget, QuantizationOrder, QuantizedModel
-from serve_app.bench.sentences import SENTENCES
 from serve_app.cli import local
 from serve_app.config import AppConfig
 
@@ -135,7 +135,7 @@ def _kept(file: Path, samples: Samples) -> Path:
 
 def _wrong(texts: Sequence[str], heard: Sequence[str]) -> float:
     try:
-        from serve_app.bench.word_error_rate import errors
+        from deployments.text.word_error_rate import errors
     except ImportError as error:
         remedy = f"{quantize.INSTALL} '.[bench]'"
         raise fail("unavailable", f"Counting wrong words needs a library: {error}.", remedy) from error

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from serve_app.bench.word_error_rate import word_error_rate
+from deployments.text.word_error_rate import word_error_rate
 from tests.e2e.conftest import ROOT, Service
 
 LINES = ("The train leaves at nine.", "Please bring your own cup.", "...")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.bench.word_error_rate import word_error_rate
+from deployments.text.word_error_rate import word_error_rate
 from tests.e2e.conftest import ROOT, Service
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -66,4 +66,4 @@ def test_the_commands_exist(target: str) -> None:
     assert f"make {target}" in README
     run = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0
-    assert {"serve": "motet serve", "test": "pytest", "demo": "serve_app.cli.demo"}[target] in run.stdout
+    assert {"serve": "motet serve", "test": "pytest", "demo": "serve_app.bench.demo"}[target] in run.stdout

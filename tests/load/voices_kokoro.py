@@ -22,9 +22,9 @@ from deployments.engines import registry, sources
 from deployments.engines.kokoro.phonemes import Phonemizers
 from deployments.engines.kokoro.vocoder import SAMPLE_RATE
 from deployments.engines.protocols import AudioChunk, EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
+from deployments.text.sentences import SENTENCES
+from deployments.text.word_error_rate import errors
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
-from serve_app.bench.sentences import SENTENCES
-from serve_app.bench.word_error_rate import errors
 from tests.load import kokoro_package
 from tests.load.voices_soak import SOAK, soak
 

@@ -18,7 +18,7 @@ from deployments.engines.protocols import (
     SpeechRequest,
     VoiceReference,
 )
-from serve_app.bench.sentences import SENTENCES
+from deployments.text.sentences import SENTENCES
 
 if TYPE_CHECKING:
     pass

@@ -34,10 +34,10 @@ from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionO
 from deployments.errors import MotetError, fail
 from deployments.tasks import in_process_speech
 from deployments.tasks.transcription import transcribe_here
+from deployments.text.sentences import LONG_TEXT
 from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import bulk, profiles
 from serve_app.bench import catalogue
-from serve_app.bench.sentences import LONG_TEXT
 from serve_app.cli import bulk as bulk_command
 from serve_app.cli import local, local_speech, main, quantize, round_trip, serve, terminal
 from serve_app.config import DEFAULT_MODELS, AppConfig

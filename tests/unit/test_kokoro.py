@@ -23,7 +23,7 @@ from deployments.engines.kokoro.ragged import Conv, groups
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
 from deployments.errors import MotetError
-from serve_app.bench.word_error_rate import word_error_rate
+from deployments.text.word_error_rate import word_error_rate
 from tests.load import kokoro_package
 from tests.unit.forced_path import ForcedPath
 from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden

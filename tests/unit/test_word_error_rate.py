@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.bench.sentences import LONG_TEXT, SENTENCES
-from serve_app.bench.word_error_rate import ErrorCount, errors, normalise, word_error_rate
+from deployments.text.sentences import LONG_TEXT, SENTENCES
+from deployments.text.word_error_rate import ErrorCount, errors, normalise, word_error_rate
 
 SAME = [
     ("It costs $9.99.", "It costs 9 dollars and 99 cents"),

@@ -17,8 +17,8 @@ from rich.table import Table
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import open_encoder
 from deployments.engines.protocols import Samples
+from deployments.text.word_error_rate import word_error_rate
 from serve_app.bench.running_service import running_service
-from serve_app.bench.word_error_rate import word_error_rate
 from serve_app.profiles import default_profile
 
 OUT = Path("out")
