@@ -223,6 +223,15 @@ async def test_a_request_is_one_line_with_what_became_of_it(logged: pytest.LogCa
     assert bench.recorder.requests == [("/v1/audio/speech", "tone", 200)]
 
 
+async def test_the_line_of_a_transcription_has_placement_and_length(logged: pytest.LogCaptureFixture) -> None:
+    form = {"data": {"model": "ear"}, "files": {"file": bytes(100)}}
+    answer = await Bench().client.post("/v1/audio/transcriptions", headers=ID, **form)  # type: ignore[arg-type]
+    assert answer.status_code == 200
+    (line,) = request_lines(logged)
+    assert (line["id"], line["model"], line["placement"], line["status"]) == ("my-id-7", "ear", "ear@cpu", 200)
+    assert line["seconds_of_audio"] > 0
+
+
 @pytest.mark.parametrize("stream_format", ["audio", "sse"])
 async def test_a_failed_request_has_its_failure_in_its_line(
     stream_format: str, logged: pytest.LogCaptureFixture

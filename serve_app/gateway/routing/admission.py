@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from deployments.errors import MotetError, fail
+from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.placement_queue import PlacementQueue, QueueReport, held_of
 from serve_app.gateway.settings import AdmissionSettings
 
@@ -58,6 +59,7 @@ class Ticket:
 
     @placement.setter
     def placement(self, placement: str) -> None:
+        current_request().placement = placement
         if self.open and placement != self.queue.placement:
             self._admission.move(self, placement)
 
@@ -133,6 +135,8 @@ class Ticket:
     def close(self) -> None:
         """Gives the place back. Safe to call twice."""
         if self.open:
+            if self.made_seconds:
+                current_request().seconds_of_audio = round(self.made_seconds, 3)
             self._admission.forget(self)
 
 

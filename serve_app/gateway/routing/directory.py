@@ -123,7 +123,7 @@ class ModelDirectory:
             try:
                 async for answer in answers:
                     if ticket and not started:
-                        ticket.placement = current_request().placement = placed.name
+                        ticket.placement = placed.name
                     started = True
                     yield _value(answer)
                 return
