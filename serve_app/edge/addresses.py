@@ -22,7 +22,7 @@ def client_network(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is of this machine; False for a text that is no address."""
+    """Whether an address is of this machine; False for text that is not an address."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

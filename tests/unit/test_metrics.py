@@ -11,6 +11,7 @@ import pytest
 from deployments.engines.protocols import AudioChunk
 from deployments.replica.metrics import StreamPace
 from serve_app.gateway.metrics import RequestMetrics
+from serve_app.gateway.request_context import RequestRecord
 
 
 class Written:
@@ -102,3 +103,27 @@ def test_first_sounds_past_the_line_are_counted_apart(monkeypatch: pytest.Monkey
     assert Kept.every["motet_first_sound_alarm_ms"] == [500]
     assert len(Kept.every["motet_first_sounds_late"]) == 2
     assert len(Kept.every["motet_first_sound_ms"]) == 4
+
+
+def test_requests_and_failures_are_counted_by_model_and_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[str, dict[str, str]]] = []
+
+    class Counter(Kept):
+        def __init__(self, name: str, *arguments: Any, **options: Any) -> None:
+            super().__init__(name, *arguments, **options)
+            self._name = name
+
+        def inc(self, value: float, tags: dict[str, str]) -> None:  # type: ignore[override]
+            counted.append((self._name, tags))
+
+    for kind in ("Histogram", "Gauge"):
+        monkeypatch.setattr(f"ray.serve.metrics.{kind}", Kept)
+    monkeypatch.setattr("ray.serve.metrics.Counter", Counter)
+    written = RequestMetrics(first_sound_alarm_ms=500)
+    written.request(RequestRecord(model="hibari"), "/v1/audio/speech", 200)
+    written.request(RequestRecord(failure="not_found"), "other", 404)
+    assert counted == [
+        ("motet_requests", {"route": "/v1/audio/speech", "model": "hibari", "status": "200"}),
+        ("motet_requests", {"route": "other", "model": "none", "status": "404"}),
+        ("motet_failures", {"model": "none", "kind": "not_found"}),
+    ]

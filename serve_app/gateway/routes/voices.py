@@ -1,4 +1,4 @@
-"""/v1/audio/voices: who can speak, and voices of the client's own."""
+"""/v1/audio/voices: the voices of the models, and the client's uploaded voices."""
 
 from __future__ import annotations
 
@@ -18,42 +18,40 @@ from serve_app.gateway.voice_store import StoredVoice
 
 router = APIRouter()
 
-LEAST_CONSENT_LETTERS = 5
-LEAST_CONSENT_CHARACTERS = 10
-MOST_NAMED = 5
-"""Hidden characters, in one answer."""
+MIN_CONSENT_LETTERS = 5
+MIN_CONSENT_CHARACTERS = 10
+MAX_NAMED = 5
+"""The most hidden characters that an error lists."""
 _LINES = dict.fromkeys(map(ord, "\n\r\t"))
 _JOINERS = "\u200c\u200d"
 _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"
-"""Hangul's fillers, which Unicode counts as letters and nobody sees."""
+"""Hangul fillers: invisible characters that Unicode counts as letters."""
 
 
 def _one_line(text: str) -> str:
-    """A name that can be read."""
     _refuse_hidden(text)
-    if not _seen(text):
-        raise ValueError("must have a character that is seen")
+    if not _visible(text):
+        raise ValueError("must have a visible character")
     return text
 
 
 def _in_words(consent: str) -> str:
-    """A consent that can be read. It may have several lines."""
     _refuse_hidden(consent.translate(_LINES))
-    seen = _seen(consent)
-    if len(seen) < LEAST_CONSENT_CHARACTERS or sum(c.isalpha() for c in seen) < LEAST_CONSENT_LETTERS:
-        raise ValueError(f"must be in words, with {LEAST_CONSENT_CHARACTERS} characters or more")
+    visible = _visible(consent)
+    if len(visible) < MIN_CONSENT_CHARACTERS or sum(c.isalpha() for c in visible) < MIN_CONSENT_LETTERS:
+        raise ValueError(f"must be in words, with {MIN_CONSENT_CHARACTERS} characters or more")
     return consent
 
 
 def _refuse_hidden(text: str) -> None:
-    """Refuses what is not seen and changes how the rest is read; scripts that need joiners keep them."""
+    """Refuses invisible characters that change how the rest is read, except joiners, which some scripts need."""
     hidden = sorted(unicodedata.name(c, f"U+{ord(c):04X}") for c in set(text) if _is_hidden(c))
     if hidden:
-        more = f" and {len(hidden) - MOST_NAMED} more" if len(hidden) > MOST_NAMED else ""
-        raise ValueError(f"must be without control characters; it has {', '.join(hidden[:MOST_NAMED])}{more}")
+        more = f" and {len(hidden) - MAX_NAMED} more" if len(hidden) > MAX_NAMED else ""
+        raise ValueError(f"must be without control characters; it has {', '.join(hidden[:MAX_NAMED])}{more}")
 
 
-def _seen(text: str) -> list[str]:
+def _visible(text: str) -> list[str]:
     return [c for c in text if c not in _JOINERS + _BLANK_LETTERS]
 
 
@@ -62,9 +60,9 @@ def _is_hidden(character: str) -> bool:
 
 
 class VoiceFields(StrictModel):
-    """The form's fields, as OpenAI names them, without the clip.
+    """The form's fields in OpenAI's names, without the clip.
 
-    `consent` is what the speaker agreed to, in words; `text` is ours: what the clip says.
+    `consent` is the text that the speaker agreed to. `text` is Motet's own field: what the clip says.
     """
 
     name: Annotated[
@@ -77,7 +75,7 @@ class VoiceFields(StrictModel):
 
 @router.post("/v1/audio/voices")
 async def create_voice(request: Request) -> dict[str, Any]:
-    """Keeps a clip to speak like. The same clip again is answered with the voice that is there."""
+    """Stores a clip as a voice. Uploading the same clip again returns the voice that is stored already."""
     form = await read_form(request, recording="audio_sample")
     try:
         fields = validated(VoiceFields, form.fields)
@@ -98,7 +96,7 @@ async def create_voice(request: Request) -> dict[str, Any]:
 
 @router.get("/v1/audio/voices")
 async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
-    """The voices of one speech model, or of all, and the client's own where they can be used."""
+    """The voices of one speech model or of all, and the client's uploaded voices if a listed model can use them."""
     directory = service_of(request).directory
     names = [directory.resolve(model, "speech")] if model else service_of(request).speech_models.names
     listed = []
@@ -107,7 +105,7 @@ async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
             listed += await _models_own(name, request)
         except MotetError:
             if model is not None:
-                raise  # of all models, those that answer
+                raise  # without a model, those that answer are listed
     able = await service_of(request).speech_models.cloning()
     if model is None or set(names) & set(able):
         stored = await asyncio.to_thread(service_of(request).voices.listed, service_of(request).owner(request.headers))
@@ -117,7 +115,7 @@ async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
 
 @router.get("/v1/audio/voices/{voice_id}")
 async def voice_of_id(request: Request, voice_id: str) -> dict[str, Any]:
-    """One of the client's own voices."""
+    """One of the client's uploaded voices."""
     voice = await asyncio.to_thread(
         service_of(request).voices.get, service_of(request).owner(request.headers), voice_id
     )
@@ -129,7 +127,7 @@ async def voice_of_id(request: Request, voice_id: str) -> dict[str, Any]:
 
 @router.delete("/v1/audio/voices/{voice_id}")
 async def delete_voice(request: Request, voice_id: str) -> dict[str, Any]:
-    """Forgets one of the client's own voices."""
+    """Deletes one of the client's uploaded voices."""
     await asyncio.to_thread(service_of(request).voices.delete, service_of(request).owner(request.headers), voice_id)
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
 
@@ -151,7 +149,7 @@ async def _models_own(name: str, request: Request) -> list[dict[str, Any]]:
 
 
 def _uploaded(voice: StoredVoice, models: list[str]) -> dict[str, Any]:
-    """As it is told, with the `models` that can speak like it."""
+    """The JSON of an uploaded voice. `models` are those that can use it."""
     return {
         "id": voice.id,
         "object": "audio.voice",

@@ -140,7 +140,7 @@ class ModelDirectory:
         return [placed.kind for placed in self._placed[name] if placed.sleeps]
 
     async def refresh(self, name: str) -> None:
-        """Notices that placements of a model lost their last replica for want of load."""
+        """Notices that placements of a model lost their last replica because there was no load."""
         for placed in self._placed[name]:
             await placed.refresh()
 

@@ -44,7 +44,7 @@ MIN_RETRY_S = 2.0
 """`Retry-After` while a replacement takes longer than expected."""
 
 CHECK_AFTER_S = 1.0
-"""How long the state of a placement is trusted if its last replica may be removed for want of load."""
+"""How long the state of a placement is trusted if its last replica may be removed for lack of load."""
 
 _END = object()
 
@@ -101,7 +101,7 @@ class PlacedModel:
         return self.elastic and not self.alive
 
     async def refresh(self) -> None:
-        """Notices that the last replica of an elastic placement was removed for want of load."""
+        """Notices that the last replica of an elastic placement was removed for lack of load."""
         if self.elastic and self.alive and self._clock() - self._checked_s >= CHECK_AFTER_S:
             self._checked_s = self._clock()
             try:
