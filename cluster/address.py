@@ -33,7 +33,7 @@ def connect(address: str, *, logging_level: int = logging.ERROR, **settings: Any
     except Exception as error:
         if address == OWN_CLUSTER:
             raise
-        raise _nobody(address, next(iter(str(error).splitlines()), type(error).__name__)) from error
+        raise _no_cluster(address, next(iter(str(error).splitlines()), type(error).__name__)) from error
 
 
 def probe(address: str) -> None:
@@ -50,14 +50,14 @@ def probe(address: str) -> None:
         with closing(socket.create_connection((host, port), timeout=PROBE_S)):
             pass
     except OSError as error:
-        raise _nobody(where, error.strerror or str(error)) from error
+        raise _no_cluster(where, error.strerror or str(error)) from error
 
 
 def _running_here() -> str:
     try:
         return ray_private.address_of_started_cluster()
     except ConnectionError as error:
-        raise _nobody("this machine", "none was started here") from error
+        raise _no_cluster("this machine", "none was started here") from error
 
 
 def _host_and_port(place: str) -> tuple[str, int]:
@@ -68,6 +68,6 @@ def _host_and_port(place: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _nobody(where: str, why: str) -> MotetError:
+def _no_cluster(where: str, why: str) -> MotetError:
     cause = f"No Ray cluster answers at {where}: {why.rstrip('.')}."
     return fail("unavailable", cause, "Start one with motet join, and set RAY_ADDRESS to its address.")

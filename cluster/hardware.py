@@ -1,7 +1,7 @@
 """The hardware classes a replica can run on, as a tagged union: the class is configuration, never a guess.
 
-Each class knows what to ask of Ray and what to tell the libraries on it. `num_gpus` is never asked for alone: Ray 2.60
-advertises a Mac's GPU as `GPU: 1`, so CUDA replicas are pinned by label as well.
+Each class has the resources that its replicas request from Ray, and environment variables for their libraries. CUDA replicas
+request a label beside `num_gpus`, because Ray 2.60 advertises a Mac's GPU as `GPU: 1`.
 """
 
 from __future__ import annotations

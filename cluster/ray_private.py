@@ -35,7 +35,7 @@ def end_unused_processes() -> None:
 
 def serve_client() -> Any:
     """The client of Ray Serve in the connected cluster, or None if Ray Serve does not run there. The public `serve.status()`
-    tells neither its HTTP address nor the route prefixes of its applications."""
+    has neither its HTTP address nor the route prefixes of its applications."""
     from ray.serve.context import _get_global_client
 
     return _get_global_client(raise_if_no_controller_running=False)

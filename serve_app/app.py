@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 HEAD = "node:__internal_head__"
 """Ray's resource of the machine with which its cluster began."""
 MIN_RESOURCE = 0.001
-"""As good as nothing of a resource, but of a machine that has some of it."""
+"""The smallest share of a resource. It places a replica on a machine that has the resource."""
 
 SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
@@ -44,7 +44,7 @@ def build(config: AppConfig) -> Application:
     gateway = serve.deployment(
         name="gateway",
         num_replicas=config.gateway_replicas,
-        # Ray Serve lets whoever is over this number wait without an end, /livez included: `ConcurrencyLimit` refuses instead.
+        # Ray Serve lets requests beyond this number wait without limit, /livez included: `ConcurrencyLimit` refuses instead.
         max_ongoing_requests=config.edge.max_connections,
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=100,
@@ -74,7 +74,7 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
 
 
 def _replicas(name: str, placement: Placement, config: AppConfig) -> dict[str, Any]:
-    """How many there are, or what decides it."""
+    """The number of replicas, or the policy that decides it."""
     if placement.autoscaling is None:
         return {"num_replicas": placement.least_replicas}
     seconds = config.speech.request_seconds_of_audio
@@ -86,7 +86,7 @@ def _health(check: HealthSettings) -> dict[str, Any]:
 
 
 def _separation_graph(config: AppConfig) -> tuple[list[Application], Application]:
-    """The chunkers and the merger. One chunker shares its process with the merger; more have each their own."""
+    """The chunkers and the merger. One chunker shares a process with the merger; several have one each."""
     settings = config.separation
     if settings.chunkers == 1:
         both = _helper(ChunkerAndMerger, "separation-helper", config).bind(settings)
@@ -97,8 +97,8 @@ def _separation_graph(config: AppConfig) -> tuple[list[Application], Application
 
 
 def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
-    """A deployment of the separation graph that holds no model. A session feeds, asks for a chunk and joins one at a time,
-    and fetches as many as are in flight."""
+    """A deployment of the separation graph that holds no model. A session feeds, requests and merges one chunk at a time,
+    and fetches those in flight."""
     deployment = serve.deployment(
         name=name,
         max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 3),
@@ -130,17 +130,18 @@ def _code() -> str:
 
 
 def _apart_from_steps(config: AppConfig) -> list[str]:
-    """The configuration without what replicas are told while they run, and the gateway does not heed."""
+    """The configuration without the settings that running replicas take, and the gateway does not use."""
     models = {name: model.model_dump_json(exclude={"steps"}) for name, model in config.models.items()}
     return [
         config.model_dump_json(exclude={"models", "start_timeout_s"}),
-        *(f"{name}: {said}" for name, said in models.items()),
+        *(f"{name}: {text}" for name, text in models.items()),
     ]
 
 
 def _front(config: AppConfig) -> dict[str, Any]:
-    """Where what holds no model runs. Machines come and go; the first one stays, and requests enter there. Where they enter
-    everywhere, a first machine without CPUs holds nothing that a stream needs, and streams outlive its restart."""
+    """Resources of replicas without a model. By default they run on the first machine, which stays while others come and go,
+    and where requests enter. With `gateway_on: any`, a first machine without CPUs holds nothing that a stream needs, so
+    streams survive its restart."""
     return (
         {"num_cpus": 0, "resources": {HEAD: MIN_RESOURCE}}
         if config.gateway_on == "head"

@@ -44,7 +44,7 @@ from serve_app.replica_settings import replica_settings
 
 @dataclass(frozen=True, slots=True)
 class BulkOptions:
-    """What can be asked of a job; None is the model's or the configuration's own. A task takes what it understands."""
+    """Options of a job. None is the default of the model or the configuration. Each task uses those that it has."""
 
     voice: str | None = None
     speed: float = 1.0
@@ -217,7 +217,7 @@ def _order(task: Task, model: Model, options: BulkOptions, app: AppConfig) -> Bu
 
 
 def places_for(hardware: HardwareClass) -> int:
-    """How many workers the cluster has room for: as many as fill its cores, or GPUs, or shares of a Mac; at least one."""
+    """The number of workers that fit the cluster's cores, GPUs or shares of Macs; at least one."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     options = hardware.actor_options()
     wanted = {"CPU": float(hardware.fixed_threads), "GPU": options.get("num_gpus", 0.0), **options.get("resources", {})}
@@ -227,7 +227,7 @@ def places_for(hardware: HardwareClass) -> int:
 
 @contextmanager
 def cluster_for(job: BulkJob) -> Iterator[None]:
-    """The cluster of `RAY_ADDRESS`, or one of our own that goes when we do."""
+    """Connects to the cluster at `RAY_ADDRESS`, or starts one that ends with this process."""
     if ray.is_initialized():
         yield
         return

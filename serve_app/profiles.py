@@ -42,10 +42,10 @@ PROXY_HEALTH_EVERY_S = 1.0
 """How often Ray Serve looks whether its proxies, HAProxy among them, live. It replaces one after the third failure."""
 
 MIDDLEWARES = "serve_app.edge.middleware:middlewares"
-"""What each HTTP server of Ray Serve's puts before its own code."""
+"""Middleware of each HTTP server of Ray Serve."""
 
 HAPROXY_PROGRAM = "haproxy"
-"""The file that Ray Serve starts in HAProxy's place, in the service's own folder."""
+"""The program that Ray Serve starts instead of HAProxy, in the folder of the service."""
 
 
 ANY_RAY = {
@@ -57,7 +57,7 @@ ANY_RAY = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": f"{METRICS_EVERY_S:g}",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": f"{METRICS_EVERY_S:g}",
 }
-"""What is set before any part of Ray starts."""
+"""Variables that are set before any part of Ray starts."""
 
 EVERYWHERE = ANY_RAY | {
     "RAY_worker_niceness": "0",  # a replica is not a batch job
@@ -68,7 +68,7 @@ EVERYWHERE = ANY_RAY | {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""What every machine of a service sets before its part of Ray starts."""
+"""Variables that each machine of a service sets before its part of Ray starts."""
 
 
 ONE_MACHINE = {
@@ -77,7 +77,7 @@ ONE_MACHINE = {
     "RAY_event_stats": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_debug_dump_period_milliseconds": "0",
-    # Ray looks after these ten times a second or more often. None of them decides how fast a request is answered.
+    # Ray does these ten times a second or more often. None of them affects the latency of a request.
     "RAY_raylet_report_resources_period_milliseconds": "500",
     "RAY_raylet_check_gc_period_milliseconds": "1000",
     "RAY_memory_monitor_refresh_ms": "1000",
@@ -92,9 +92,9 @@ ONE_MACHINE = {
     # The controller looks at every replica; 0.1 s would find a lost one little earlier.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
 }
-"""Keeps an idle service light on a machine of its own. Ray's values are made for thousands of tasks a second.
+"""Variables that lower the CPU and memory of an idle service. Ray's defaults are made for thousands of tasks a second.
 
-On a cluster they stay Ray's: its machines run other work too.
+A cluster keeps Ray's defaults: its machines run other work too.
 """
 
 
@@ -145,7 +145,7 @@ def node_environment(present: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_haproxy_program(folder: Path) -> None:
-    """Puts the program there that Ray Serve starts as HAProxy: it adds Motet's bounds to the configuration first."""
+    """Writes the program that Ray Serve starts as HAProxy. It adds Motet's limits to the configuration first."""
     program = folder / HAPROXY_PROGRAM
     words = f"exec {shlex.quote(sys.executable)} -m serve_app.edge.haproxy"
     root = shlex.quote(str(Path(__file__).parents[1]))
@@ -193,7 +193,7 @@ def _own_gateway_ports() -> dict[str, str]:
 
 
 def free_port(wanted: int) -> int:
-    """The wanted port, or another where it is taken or there is none such."""
+    """The wanted port, or another one if it is taken or too high. Raises `MotetError` (unavailable) if none is free."""
     for port in (wanted if wanted < 65536 else 0, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

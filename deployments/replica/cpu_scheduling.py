@@ -43,7 +43,7 @@ class CpuScheduling(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class AppliedScheduling:
-    """What the thread has now. `affinity` is empty where the platform does not say; `priority` is that of SCHED_FIFO."""
+    """The scheduling of a thread. `affinity` is empty if it is not known; `priority` is that of SCHED_FIFO."""
 
     affinity: tuple[int, ...]
     policy: Literal["fifo", "ordinary"]
@@ -53,8 +53,7 @@ class AppliedScheduling:
 
 
 class System(Protocol):
-    """The system calls that are made, all for the calling thread. Each raises `OSError` where it is not permitted, and where
-    the platform does not have it."""
+    """System calls for the calling thread. Each raises `OSError` if it is not permitted or the platform does not have it."""
 
     def set_affinity(self, cores: tuple[int, ...]) -> None:
         """Binds the thread to cores."""
@@ -75,7 +74,7 @@ class System(Protocol):
         """The highest SCHED_FIFO priority that is permitted without CAP_SYS_NICE; 0 for none."""
 
     def read(self, path: str) -> str:
-        """What a file of /proc or /sys says, stripped."""
+        """The text of a file of /proc or /sys, stripped."""
 
 
 class OwnSystem:
@@ -112,7 +111,7 @@ class OwnSystem:
         return MOST_PRIORITY if soft == resource.RLIM_INFINITY else min(soft, MOST_PRIORITY)
 
     def read(self, path: str) -> str:
-        """What a file of /proc or /sys says, stripped."""
+        """The text of a file of /proc or /sys, stripped."""
         return Path(path).read_text().strip()
 
 
@@ -120,7 +119,7 @@ OWN_SYSTEM = OwnSystem()
 
 
 def apply(settings: CpuScheduling, system: System = OWN_SYSTEM) -> AppliedScheduling:
-    """Schedules the calling thread as far as it is permitted, and says what it got. Never raises for a missing right."""
+    """Schedules the calling thread as far as it is permitted, and returns the result. Missing rights are warnings."""
     warnings = _bind(settings.affinity, system)
     policy: Literal["fifo", "ordinary"] = "ordinary"
     if settings.fifo_priority is not None:
@@ -136,8 +135,8 @@ def apply(settings: CpuScheduling, system: System = OWN_SYSTEM) -> AppliedSchedu
 
 
 def isolation_advice(cores: int, system: System = OWN_SYSTEM) -> list[str]:
-    """What real-time scheduling is permitted here, and how to keep cores for it on a machine with so many; one text a
-    line, for `motet doctor`."""
+    """Which real-time scheduling is permitted here, and how to isolate some of the machine's `cores` for it: sentences for
+    `motet doctor`."""
     return [_permitted(system), _throttling(system), *_isolation(cores, system), *_container(cores, system)]
 
 
@@ -156,7 +155,7 @@ def _bind(cores: tuple[int, ...], system: System) -> list[str]:
         system.set_affinity(cores)
     except OSError as error:
         return [f"The thread could not be bound to cores {_ranges(cores)} ({error}). {_may_use(system)}"]
-    # Linux drops cores outside the cpuset without a word.
+    # Linux ignores cores outside the cpuset without an error.
     if missing := set(cores) - set(_affinity(system)):
         return [f"The thread was not bound to cores {_ranges(sorted(missing))}. {_may_use(system)}"]
     return []

@@ -66,9 +66,9 @@ def check_edge(edge: EdgeSettings) -> None:
 
 
 def remove(application: str | None) -> None:
-    """Takes our application, if it is on a cluster that stays, off it, and Ray Serve too unless it runs others'.
+    """Removes an application from a cluster that stays, and Ray Serve too if it runs no other application; disconnects.
 
-    Ray Serve continues by itself. When it ends as a whole it cuts open streams.
+    Ray Serve then drains replicas by itself. When it ends as a whole it cuts open streams.
     """
     import ray
     from ray import serve

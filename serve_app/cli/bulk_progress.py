@@ -1,4 +1,4 @@
-"""How far a bulk job is: a bar on a terminal, a line now and then in a log."""
+"""The progress of a bulk job: a bar on a terminal, or lines in a log."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cluster.bulk.run import JobProgress
 
 LINE_EVERY_S = 30.0
 LEAST_MEASURED_S = 1.0
-"""Work of less time tells no speed: batches that end at almost the same moment seem to take no time."""
+"""The shortest time of which a speed is computed: batches may end at almost the same moment."""
 
 
 @contextmanager
 def bulk_progress() -> Iterator[Callable[[JobProgress], None]]:
-    """Gives what a job is to tell its progress to; it writes to standard error."""
+    """Gives a function that takes the progress of a job and writes it to standard error."""
     if not sys.stderr.isatty():
         yield ProgressLog(lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
         return
@@ -38,7 +38,7 @@ def bulk_progress() -> Iterator[Callable[[JobProgress], None]]:
 
 
 class ProgressText:
-    """The rest of the time and the speed, from when the first batch of this run was there: loading is no work."""
+    """The remaining time and the speed, since the first batch of this run: loading does not count."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -60,7 +60,7 @@ class ProgressText:
 
 
 class ProgressLog:
-    """A line every half minute, and for the last batch."""
+    """Writes a line every half minute, and one for the last batch."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -69,7 +69,7 @@ class ProgressLog:
         self._told = clock()
 
     def __call__(self, now: JobProgress) -> None:
-        """Takes the state of the job."""
+        """Takes the progress of the job."""
         pace = self._pace(now)
         if self._clock() - self._told >= LINE_EVERY_S or (now.new_size and now.rows == now.of_rows):
             self._told = self._clock()

@@ -1,4 +1,4 @@
-"""Why a service does not come up, from what Ray Serve tells of its deployments."""
+"""Why a service does not start, from the status of its deployments in Ray Serve."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ UP = ("HEALTHY", "UPSCALING", "DOWNSCALING")
 
 
 def cause_of(application: ApplicationStatusOverview) -> str:
-    """Why Ray Serve has given the application up: what the constructors of its replicas raised, or its own words."""
+    """Why Ray Serve gave up the application: what the constructors of its replicas raised, or Ray Serve's own message."""
     return "\n".join(troubles_of(application)) or _last_words(application.message)
 
 
 def troubles_of(application: ApplicationStatusOverview) -> Iterator[str]:
-    """A line or more for each deployment that has something to tell and is not up."""
+    """One text for each deployment that is not up and has a message."""
     for name, deployment in application.deployments.items():
         if deployment.status not in UP and deployment.message:
             yield f"{name}: {_last_words(deployment.message)}"
@@ -34,5 +34,5 @@ def _last_words(message: str) -> str:
     """What was raised at the end of a message with a traceback in it, and its last lines where nothing was."""
     plain = COLOURS.sub("", message).strip()
     raised = list(EXCEPTION.finditer(plain))
-    told = plain[raised[-1].start() :] if raised else "\n".join(plain.splitlines()[-LAST_LINES:])
-    return told[:LONGEST_CAUSE]
+    cause = plain[raised[-1].start() :] if raised else "\n".join(plain.splitlines()[-LAST_LINES:])
+    return cause[:LONGEST_CAUSE]

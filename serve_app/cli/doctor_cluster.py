@@ -1,4 +1,4 @@
-"""`motet doctor --cluster`: which machines there are, and why a replica of the configuration has none."""
+"""`motet doctor --cluster`: the machines of a cluster, and why a replica of the configuration does not run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNITS = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
 @dataclass(frozen=True, slots=True)
 class ClusterNode:
-    """A Ray node: everything it offers, whoever uses it now."""
+    """A Ray node, and everything that it offers, in use or not."""
 
     address: str
     offers: Mapping[str, float]
@@ -29,7 +29,7 @@ class ClusterNode:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaNeed:
-    """What the replicas of one placement ask of a machine, each."""
+    """What each replica of one placement needs of a machine."""
 
     name: str
     kind: str
@@ -39,7 +39,7 @@ class ReplicaNeed:
 
     @classmethod
     def of(cls, model: str, placement: Placement) -> ReplicaNeed:
-        """A placement's."""
+        """The needs of a placement."""
         options = placement.hardware.actor_options()
         named = {unit: float(options[key]) for key, unit in UNITS.items() if options.get(key)}
         kind = placement.hardware.kind
@@ -58,7 +58,7 @@ class ReplicaNeed:
 
 
 def examine(file: Path | None) -> list[Finding]:
-    """Asks the cluster at RAY_ADDRESS, or the one on this machine. Raises `MotetError` when none answers."""
+    """Examines the cluster at RAY_ADDRESS, or the one on this machine. Raises `MotetError` (unavailable) if none answers."""
     os.environ.update(profiles.node_environment(os.environ))  # before Ray is imported, which reads it
     import ray
 
@@ -93,9 +93,9 @@ def running() -> Mapping[str, int]:
 def findings(
     app: AppConfig, there: Sequence[ClusterNode], address: str, replicas: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """The machines, then every placement: runs, has room, or why not and the line that mends it."""
+    """The machines, then each placement: whether it runs or has room, or why not and the command that helps."""
     for machine in there:
-        yield Finding("hardware", machine.address, "ok", _told(machine))
+        yield Finding("hardware", machine.address, "ok", _offers(machine))
     needs = [ReplicaNeed.of(name, placement) for name, model in app.models.items() for placement in model.placements]
     for need in needs:
         yield _explained(need, needs, there, address, replicas.get(need.name, 0))
@@ -129,7 +129,7 @@ def join_line(kind: str, address: str) -> str:
     return f"motet join {address} --hardware {kind}"
 
 
-def _told(machine: ClusterNode) -> str:
+def _offers(machine: ClusterNode) -> str:
     units = [f"{machine.offers[unit]:g} {unit}" for unit in ("CPU", "GPU", "mlx") if machine.offers.get(unit)]
     label = machine.labels.get(LABEL)
     return ", ".join(units + ([f"{LABEL}={label}"] if label else []))
@@ -140,12 +140,12 @@ def _setting(unit: str) -> str:
 
 
 def as_lines(found: Sequence[Finding]) -> list[str]:
-    """What is not well, in a line each, for whoever starts the service."""
+    """The broken findings as lines of text."""
     return [f"{item.name}: {item.detail}. {item.remedy}" for item in found if item.state == "broken"]
 
 
 def pending_of(app: AppConfig) -> list[str]:
-    """Placements of the service in this process's cluster that will not come up as things are, each with its remedy."""
+    """Placements that cannot start in the connected cluster, each with its remedy."""
     import ray
 
     context: Any = ray.get_runtime_context()

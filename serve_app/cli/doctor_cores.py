@@ -1,4 +1,4 @@
-"""What `threads: auto` comes to on this machine, and the memory that it costs."""
+"""The number of threads of `threads: auto` on this machine, and their memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WORD = "water "
 
 @dataclass(frozen=True, slots=True)
 class AutoThreads:
-    """A placement with `auto` threads: how many they are here, and of what. `thread_bytes` is what each holds while it
-    speaks the longest piece; None where that was not measured."""
+    """A placement with `auto` threads, their number here, and the limits it comes from. `thread_bytes` is the memory of each
+    thread while it speaks the longest piece; None if it was not measured."""
 
     placement: str
     threads: int
@@ -38,7 +38,7 @@ class AutoThreads:
 
 
 def auto_threads(app: AppConfig) -> Iterator[AutoThreads]:
-    """Every placement whose threads are `auto`. One that cannot be loaded here is listed without its memory."""
+    """Each placement with `auto` threads. One that cannot be loaded here is listed without its memory."""
     for name, model in app.models.items():
         for placement in model.placements:
             if placement.hardware.threads == "auto":
@@ -51,12 +51,12 @@ def _found(name: str, model: Model, placement: Placement, app: AppConfig) -> Aut
     try:
         held = _thread_bytes(name, model.on(placement), placement, app.speech.pieces.piece_characters)
     except Exception:
-        held = None  # what is wrong with the model is told where it is tried
+        held = None  # doctor_models reports why the model does not work
     return AutoThreads(f"{name}@{kind}", threads, str(offer), held)
 
 
 def _thread_bytes(name: str, model: Model, placement: Placement, characters: int) -> int | None:
-    """What the longest piece takes beyond a short one. Freed memory is kept meanwhile, so it is still resident."""
+    """The memory of the longest piece beyond that of a short one. Freed memory is kept, so it is still resident."""
     allocator = keep_freed_memory()
     if allocator is None or model.task != "speech":
         return None

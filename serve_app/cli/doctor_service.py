@@ -25,7 +25,7 @@ def port(http: HttpAddress) -> Finding:
             probe.bind((http.host, http.port))
         except OSError as error:
             remedy = "Stop what listens there (perhaps Motet itself), or set MOTET_PORT."
-            return Finding("service", "port", "absent", f"{place} cannot be had: {error.strerror}", remedy)
+            return Finding("service", "port", "absent", f"{place} is not available: {error.strerror}", remedy)
     return Finding("service", "port", "ok", f"{place} is free")
 
 
@@ -33,7 +33,7 @@ def running(http: HttpAddress) -> Finding:
     """The memory and the processor time of the service that runs at the address, if one does."""
     pid = footprint.service_at(http.port)
     if pid is None:
-        detail = f"none of yours listens at port {http.port}, so there is nothing to measure"
+        detail = f"no service of this user listens at port {http.port}"
         return Finding("service", "running", "absent", detail, "motet serve")
     takes = footprint.measure(footprint.processes_of(pid), WATCHED_S)
     detail = (

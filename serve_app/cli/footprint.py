@@ -12,7 +12,7 @@ import psutil
 from serve_app.cli.processes import command_line, descendants, with_variable
 
 OWN_FOLDER = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
-"""The variable of a service's processes that names its own folder: HAProxy has it too, whoever its parent is."""
+"""The variable that names the folder of a service. All of its processes have it, HAProxy included."""
 SERVER_MODULE = "serve_app.cli.serve_process"
 OWN_PACKAGES = ("motet", "serve_app")
 

@@ -1,4 +1,4 @@
-"""Other processes of this machine, any of which may end while it is looked at: one that has ended is no error here."""
+"""Other processes of this machine. A process that ends while it is examined is not an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """Of that process, however deep; none when it has ended."""
+    """Its children and all processes below them; none if it has ended."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
@@ -17,7 +17,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def command_line(process: psutil.Process) -> list[str]:
-    """Its words; none when it has ended or belongs to somebody else."""
+    """Its arguments; none if it has ended or belongs to another user."""
     try:
         return process.cmdline()
     except psutil.Error:
@@ -25,7 +25,7 @@ def command_line(process: psutil.Process) -> list[str]:
 
 
 def with_variable(name: str, value: str) -> Iterator[psutil.Process]:
-    """Every running process whose environment has that value, whoever its parent is by now."""
+    """Each running process whose environment has that value, whatever its parent is."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
@@ -33,9 +33,9 @@ def with_variable(name: str, value: str) -> Iterator[psutil.Process]:
 
 
 def kill(processes: Collection[psutil.Process], patience_s: float) -> int:
-    """Ends them all at once and waits for them. Returns how many they were.
+    """Kills all processes and waits for them, up to `patience_s`. Returns their number.
 
-    One that has ended is left alone, even where another process has its number now.
+    It does not touch a new process that has the number of one that ended.
     """
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

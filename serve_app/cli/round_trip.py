@@ -40,7 +40,7 @@ class RoundTrip:
     _spoken: list[tuple[str, Samples]] = field(default_factory=list)
 
     def measure(self, of: EvaluationTarget) -> Evaluation:
-        """Everything that is told of a model. Raises `MotetError`."""
+        """All figures of a model. Raises `MotetError`."""
         with tempfile.TemporaryDirectory(prefix="motet-trial-") as folder:
             texts, found = TRIPS[of.task](self, of, Path(folder))
         return Evaluation(

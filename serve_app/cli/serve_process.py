@@ -107,14 +107,14 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
 
 
 def _own_machine(app: AppConfig) -> dict[str, Any]:
-    """How Ray starts where there is no cluster: this machine is all there is, so it takes replicas of every class. Without
-    an address Ray would join whatever cluster was last started here, if only in a file's memory."""
+    """Arguments of `ray.init` without a cluster: this machine takes replicas of all classes. Without an address Ray would
+    join the cluster that was last started here, even if it has ended."""
     kinds = {placement.hardware.kind for model in app.models.values() for placement in model.placements}
     return {"address": cluster_address.OWN_CLUSTER, "include_dashboard": False, **node_offer(kinds)}
 
 
 def _stop_everything(name: str | None) -> None:
-    """Ray first; then whatever of ours it left behind."""
+    """Ends Ray, then the processes that it left behind."""
     children = descendants(os.getpid())
     leaving = threading.Thread(target=application.remove, args=(name,), daemon=True)
     leaving.start()

@@ -30,7 +30,7 @@ CLOCK_MONOTONIC = 1
 TFD_CLOEXEC = os.O_CLOEXEC
 
 Watched = tuple[int, int]
-"""A descriptor, and what its epoll was told to give back with its events."""
+"""A descriptor, and the data that its epoll returns with events of it."""
 
 
 class _EpollEvent(ctypes.Structure):
@@ -46,7 +46,7 @@ _library = ctypes.CDLL(None, use_errno=True)
 
 
 def start() -> None:
-    """Looks after the main thread from a thread of its own, where this system is one that it knows."""
+    """Starts a thread that slows the timer of the main thread; it does nothing on other systems."""
     if (sys.platform, platform.machine()) == ("linux", "x86_64"):
         threading.Thread(target=_run, name="slow_timer", daemon=True).start()
 
@@ -83,10 +83,10 @@ def _is_timer(number: str) -> bool:
 
 
 def take_over(epoll: int, timer: Watched) -> int:
-    """A descriptor of the watched timer, whose own number now belongs to a timer that nobody watches.
+    """Gives the number of the watched timer to a new timer, and returns another descriptor of the watched one.
 
-    The epoll goes on watching the first, since it is still open. It tells each expiry once (EPOLLET): Boost.Asio would
-    silence it by arming it anew, and now arms the other. Raises `OSError`.
+    The epoll still watches the first timer, because it is still open. It reports each expiry once (EPOLLET): Boost.Asio would
+    acknowledge it by arming the timer again, and now arms the new one. Raises `OSError`.
     """
     number, data = timer
     taken = os.dup(number)

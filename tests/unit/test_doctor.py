@@ -177,7 +177,7 @@ def test_a_taken_port_is_no_illness(tmp_path: Path) -> None:
         found = doctor.examine(config(tmp_path, "same: {engine: identity}"), {"MOTET_PORT": str(number)})
         port = finding(found, "service", "port")
     assert port.state == "absent"
-    assert f"127.0.0.1:{number} cannot be had: Address already in use" in port.detail
+    assert f"127.0.0.1:{number} is not available: Address already in use" in port.detail
     assert "MOTET_PORT" in port.remedy
     assert healthy(found)
 
