@@ -143,6 +143,10 @@ def test_help_names_every_command_and_version_the_version() -> None:
     assert re.fullmatch(r"motet \d+\.\d+\.\d+\n", motet("--version").stdout)
 
 
+def test_a_former_name_of_a_command_still_works() -> None:
+    assert motet("convert", "--help").stdout.replace("convert", "quantize") == motet("quantize", "--help").stdout
+
+
 def imported_by(*arguments: str) -> set[str]:
     """The packages that a new program has imported when the command ends."""
     script = (
