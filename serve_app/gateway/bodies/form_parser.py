@@ -16,10 +16,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from deployments.errors import MotetError, fail
 from serve_app.gateway.bodies.storage import storing
 
-MOST_FILES = 2
-MOST_FIELDS = 32
-MOST_FIELD_BYTES = 64 * 1024
-LONGEST_NAME = 64
+MAX_FILES = 2
+MAX_FIELDS = 32
+MAX_FIELD_BYTES = 64 * 1024
+MAX_NAME_CHARACTERS = 64
 """Characters of a field's name. The rest is cut off: no known field has so long a name."""
 IN_MEMORY_BYTES = 1024 * 1024
 """A file up to this size stays in memory; a larger one goes to disk."""
@@ -96,22 +96,22 @@ class FormParser:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise _unreadable("A part has no name.")
-        self._name = _text(options[b"name"])[:LONGEST_NAME]
+        self._name = _text(options[b"name"])[:MAX_NAME_CHARACTERS]
         if b"filename" in options:
-            if len(self._opened) == MOST_FILES:
-                raise _unreadable(f"It has more than {MOST_FILES} files.")
+            if len(self._opened) == MAX_FILES:
+                raise _unreadable(f"It has more than {MAX_FILES} files.")
             self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)
             self._opened.append(self._file)
         else:
             self._begun_fields += 1
-            if self._begun_fields > MOST_FIELDS:
-                raise _unreadable(f"It has more than {MOST_FIELDS} fields.")
+            if self._begun_fields > MAX_FIELDS:
+                raise _unreadable(f"It has more than {MAX_FIELDS} fields.")
 
     def _take(self, data: bytes, start: int, end: int) -> None:
         """Takes some of a part's data: only a few bytes at a time if they resemble a boundary."""
         self._data += memoryview(data)[start:end]
-        if self._file is None and len(self._data) > MOST_FIELD_BYTES:
-            raise _unreadable(f"A field has more than {MOST_FIELD_BYTES:,} bytes.")
+        if self._file is None and len(self._data) > MAX_FIELD_BYTES:
+            raise _unreadable(f"A field has more than {MAX_FIELD_BYTES:,} bytes.")
 
     def _write_data(self) -> None:
         if self._file is not None and self._data:
