@@ -1,7 +1,7 @@
 """Quantizes a model, and measures it by a round trip from text to speech to text.
 
 A recognition model hears what Motet's own voice says; what a speech model says is heard by Motet's own Whisper. Both ends
-are the same before and after, so the difference is the quantised model's.
+are the same before and after, so the difference is the quantized model's.
 """
 
 from __future__ import annotations
