@@ -146,6 +146,8 @@ class _ServiceRenderer:
 
     def _outcome(self, item: WorkItem) -> Outcome:
         for attempt in range(self._job.bulk.retries + 1):
+            if attempt:
+                self._service.sleep(_pause(attempt - 1))
             broke = False
             try:
                 return self._ask[self._job.order.task](item)
@@ -159,7 +161,6 @@ class _ServiceRenderer:
                 failure = as_failure(error)
             if failure.kind not in RETRIED_KINDS:
                 break
-            self._service.sleep(_pause(attempt))
         if failure.code == "voice_not_found" and item.voice is None:
             raise ServiceError(failure)  # the job's own voice, which a local job checks before it begins
         if broke:

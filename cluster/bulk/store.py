@@ -40,7 +40,7 @@ class JobStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other jobs out. Raises `MotetError` if one is running, or if the folder cannot be written."""
+        """Keeps other jobs out. Raises `MotetError` if one is running, or if the folder cannot be written or locked."""
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
             lock = (self._folder / "lock").open("w")
@@ -51,9 +51,14 @@ class JobStore:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 cause = f"Another job is writing to {self.output}."
                 raise fail("unavailable", cause, "Wait for it, or name another folder.") from error
+            except OSError as error:  # some network file systems have no locks
+                cause = f"{self.output} cannot be locked: {error.strerror}."
+                raise fail(
+                    "invalid", cause, "Name a folder on a file system with locks, such as a local disk."
+                ) from error
             self._sweep()
             yield
 

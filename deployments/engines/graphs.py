@@ -171,11 +171,11 @@ class CapturedStep:
         if self.backend is None:
             return False
         started = self.clock()
-        buffers = {
-            name: torch.full((bucket.batch, *entry.shape), entry.neutral, dtype=entry.dtype, device=self.device)
-            for name, entry in self.inputs.items()
-        }
         try:
+            buffers = {
+                name: torch.full((bucket.batch, *entry.shape), entry.neutral, dtype=entry.dtype, device=self.device)
+                for name, entry in self.inputs.items()
+            }
             with on_device(self.device):
                 replay = self.backend.capture(self.step, buffers, bucket.length)
         except Exception as error:

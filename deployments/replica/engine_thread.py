@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from deployments.errors import fail
+from deployments.replica.error_log import log_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,9 +32,15 @@ class EngineThread:
         call = asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._timed(function, *args, **kwargs))
         return await call
 
-    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Queues a call. Its outcome is dropped."""
-        self._pool.submit(lambda: self._timed(function, *args, **kwargs))
+    def submit(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Queues a call that nobody waits for. Its result is dropped; an exception is logged with its traceback."""
+        self._pool.submit(lambda: self._logged(function, *args, **kwargs))
+
+    def _logged(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            self._timed(function, *args, **kwargs)
+        except Exception as error:
+            log_error(f"A call on the engine's thread failed: {getattr(function, '__qualname__', function)}", error)
 
     def _timed(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._busy_since = self._clock()

@@ -17,7 +17,11 @@ def logged_failure(error: Exception, model: str) -> Failure:
     """The exception as a `Failure`; a failure of the engine is logged with its traceback."""
     failure = as_failure(error)
     if failure.kind == "engine":
-        # Ray Serve 2.60 replaces `print` in replicas, so the traceback module would write each line as a tuple.
-        lines = "".join(traceback.format_exception(error)).rstrip()
-        logger.error("%s failed on a request: %s\n%s", model, failure.explained, lines)
+        log_error(f"{model} failed on a request: {failure.explained}", error)
     return failure
+
+
+def log_error(message: str, error: Exception) -> None:
+    """Logs the message with the exception's traceback."""
+    # Ray Serve 2.60 replaces `print` in replicas, so the traceback module would write each line as a tuple.
+    logger.error("%s\n%s", message, "".join(traceback.format_exception(error)).rstrip())

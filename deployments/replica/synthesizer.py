@@ -28,6 +28,7 @@ from deployments.replica.load import Work
 from deployments.replica.metrics import SpeechMetrics, StreamPace
 from deployments.replica.step_scheduling import Playback, StepRequest
 from deployments.replica.wire import PackedChunk, pack
+from deployments.tasks.engine_calls import one_for_each
 from deployments.tasks.speech import predicted_seconds
 
 WARM_UP_CLIP_SECONDS = 5.0
@@ -138,7 +139,7 @@ class Synthesizer(ModelReplica):
         """Opens new streams and takes one step with all. Runs on the engine's thread."""
         refused = [self._open(stream) for stream in streams]
         open_ones = [stream.utterance for stream, refusal in zip(streams, refused, strict=True) if refusal is None]
-        chunks = iter(self._engine.step(open_ones) if open_ones else [])
+        chunks = iter(one_for_each(self._engine.step(open_ones), open_ones) if open_ones else [])
         return [next(chunks) if refusal is None else refusal for refusal in refused]
 
     def _open(self, stream: Stream) -> Exception | None:

@@ -164,7 +164,7 @@ def _sent(awaitable: Awaitable[Any]) -> Any:
 def advance_or_halve(advance: Advance[Item, Result], items: Sequence[Item]) -> list[Result | Exception]:
     """One batch. If it fails as a whole, each half is tried once more, so that one bad item costs at most its half."""
     try:
-        return _whole(advance(items), items)
+        return one_for_each(advance(items), items)
     except Exception as error:
         if len(items) == 1:
             return [error]
@@ -174,12 +174,13 @@ def advance_or_halve(advance: Advance[Item, Result], items: Sequence[Item]) -> l
 
 def _or_error(advance: Advance[Item, Result], items: Sequence[Item]) -> list[Result | Exception]:
     try:
-        return _whole(advance(items), items)
+        return one_for_each(advance(items), items)
     except Exception as error:
         return [error] * len(items)
 
 
-def _whole(results: list[Result | Exception], items: Sequence[Item]) -> list[Result | Exception]:
+def one_for_each(results: list[Result | Exception], items: Sequence[Item]) -> list[Result | Exception]:
+    """The results. Raises RuntimeError unless there are as many as items."""
     if len(results) != len(items):
         raise RuntimeError(f"the engine gave {len(results)} results for {len(items)} items")
     return results

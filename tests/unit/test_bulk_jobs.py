@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import errno
+import fcntl
 import hashlib
 import io
 import itertools
@@ -524,6 +526,16 @@ def test_two_jobs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
         run(job, tmp_path, Here(job))
 
 
+def test_a_folder_that_cannot_be_locked_is_not_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(MotetError, match="cannot be locked: No locks available") as caught, JobStore(tmp_path).locked():
+        pass
+    assert caught.value.failure.kind == "invalid"
+
+
 def test_halves_that_a_killed_job_left_are_swept(tmp_path: Path) -> None:
     ours = [".part-00000.parquet.0123abcd.half", ".manifest.jsonl.0123abcd.half", "audio/.漢.wav.0123abcd.half"]
     others = [".mine.half", "audio/mine.half", ".other.txt.0123abcd.half"]
@@ -768,6 +780,7 @@ def test_a_model_that_fails_on_a_row_again_and_again_is_an_error_of_the_row(tmp_
     live = LiveService(broken=100)
     found = served(live, rows_of(["One."]), tmp_path)
     assert (found[0]["error_kind"], len(live.asked)) == ("engine", 3)
+    assert live.slept == [0.5, 1.0]  # none after the last try
     assert "The model failed." in found[0]["error"]
 
 

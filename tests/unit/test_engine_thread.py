@@ -33,6 +33,18 @@ async def test_what_a_call_raises_reaches_its_caller_only() -> None:
     thread.stop()
 
 
+async def test_a_call_that_nobody_waits_for_fails_in_the_log_only(logged: pytest.LogCaptureFixture) -> None:
+    thread = EngineThread("test")
+
+    def close() -> None:
+        raise ValueError("The slot is not in use.")
+
+    thread.submit(close)
+    assert await thread.run(lambda: "still here") == "still here"
+    assert "close" in logged.text and "Traceback" in logged.text and "The slot is not in use." in logged.text
+    thread.stop()
+
+
 async def test_a_stuck_call_fails_the_health_check() -> None:
     now = 100.0
     thread = EngineThread("test", clock=lambda: now)

@@ -133,6 +133,19 @@ def test_a_capture_that_fails_leaves_the_plain_step_and_says_so() -> None:
     assert step.counts.capture_seconds == 1.0
 
 
+def test_buffers_for_which_memory_is_short_are_a_failed_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    step = runner(Remembering())
+    step(rows(1), 1)
+    monkeypatch.setattr(torch, "full", no_memory)
+    assert step.capture_one_wanted() and not step.capture(Bucket(1, 8))
+    assert step.counts.failures == 2 and "no memory" in step.counts.last_failure
+    step(rows(1), 1)
+    assert not step.capture_one_wanted()
+
+
 def test_the_switch_turns_everything_off() -> None:
     step = runner(None)
     step.capture_all()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import numpy as np
@@ -253,6 +254,73 @@ async def test_a_lost_separator_is_suspected(suspected: list[str]) -> None:
     bench = Bench(Echo(RayActorError()), Echo())
     await bench.separate(make("wav16", seconds=3))
     assert set(suspected) == {"echo@cuda"}
+
+
+class SteppedTimers:
+    """Timers whose clock a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.waiting: list[tuple[float, asyncio.TimerHandle]] = []
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
+        due_s = self.now_s + delay
+        handle = asyncio.TimerHandle(due_s, callback, (), asyncio.get_running_loop())
+        self.waiting.append((due_s, handle))
+        return handle
+
+    def go_to(self, now_s: float) -> None:
+        self.now_s = now_s
+        due = [handle for due_s, handle in self.waiting if due_s <= now_s]
+        self.waiting = [each for each in self.waiting if each[0] > now_s]
+        for handle in due:
+            if not handle.cancelled():
+                handle._run()
+
+
+async def test_a_session_that_is_left_alone_is_closed_in_time() -> None:
+    timers = SteppedTimers()
+    chunker = Chunker(SeparationSettings(session_idle_s=60), timers)
+    assert await chunker.open("left", TASK) is None
+    assert await chunker.open("used", TASK) is None
+    assert await chunker.open("ended", TASK) is None
+    await chunker.close("ended")
+    timers.go_to(50)
+    await chunker.feed("used", b"RIFF", False)
+    session = chunker._sessions["left"]
+    timers.go_to(60)
+    assert await chunker.sessions() == 1 and session._pipe is None
+    timers.go_to(109)
+    assert await chunker.sessions() == 1
+    timers.go_to(110)
+    assert await chunker.sessions() == 0
+    assert not timers.waiting
+
+
+async def test_a_session_is_not_idle_while_its_recording_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = SteppedTimers()
+    chunker = Chunker(SeparationSettings(session_idle_s=60), timers)
+    assert await chunker.open("slow", TASK) is None
+    started, go_on = threading.Event(), threading.Event()
+
+    def cut() -> None:
+        started.set()
+        go_on.wait()
+
+    monkeypatch.setattr(chunker._sessions["slow"], "cut", cut)
+    asked = asyncio.create_task(chunker.next("slow"))
+    await asyncio.to_thread(started.wait)
+    timers.go_to(90)
+    assert await chunker.sessions() == 1
+    go_on.set()
+    assert await asked is None
+    timers.go_to(149)
+    assert await chunker.sessions() == 1
+    timers.go_to(150)
+    assert await chunker.sessions() == 0
 
 
 async def test_the_sound_of_a_session_goes_with_it() -> None:

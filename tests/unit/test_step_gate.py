@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 
 from deployments.replica.step_gate import StepGate
 from deployments.replica.step_scheduling import Candidate, StepRequest
+from deployments.replica.synthesizer import Stream, Synthesizer
 from deployments.settings import StepSettings
 from deployments.tasks.engine_calls import advance_or_halve
 
@@ -156,3 +158,20 @@ def test_an_engine_that_forgets_a_result_fails_instead_of_shifting_the_others() 
     assert [str(result) for result in results] == ["only one", "only one"]
     (alone,) = advance_or_halve(lambda items: [], ["a"])
     assert isinstance(alone, RuntimeError)
+
+
+class ForgetfulEngine:
+    """Gives one result less than it has utterances."""
+
+    def open(self, request: object) -> object:
+        return request
+
+    def step(self, utterances: list[str]) -> list[str]:
+        return utterances[1:]
+
+
+def test_a_replica_refuses_a_step_of_speech_without_a_result_for_each_stream() -> None:
+    replica: Any = Synthesizer.__new__(Synthesizer)
+    replica._engine = ForgetfulEngine()
+    with pytest.raises(RuntimeError, match="1 results for 2 items"):
+        replica._advance([Stream(cast("Any", name)) for name in ("a", "b")])
