@@ -56,8 +56,8 @@ class SpeechRequest:
 
     `voice` is the id of one of the model's voices, a mixture of them if the model mixes (`text/voice_mix.py`), or the id of
     the `reference`. `speed` 1 is the voice's own pace. Equal seeds give equal samples. `first_index` is the index of the
-    first piece in the whole text, for a text that is spoken in several requests. `lasts_seconds` is how many seconds of audio
-    the client has buffered: 0 before the first audio. `instructions` describe the manner of speaking.
+    first piece in the whole text, for a text that is spoken in several requests. `buffered_seconds` is how much
+    audio the client still has: 0 before the first audio. `instructions` describe the manner of speaking.
     """
 
     pieces: tuple[str, ...]
@@ -65,7 +65,7 @@ class SpeechRequest:
     speed: float = 1.0
     seed: int = 0
     first_index: int = 0
-    lasts_seconds: float = 0.0
+    buffered_seconds: float = 0.0
     reference: VoiceReference | None = None
     instructions: str = ""
 

@@ -40,16 +40,16 @@ class Candidate(Generic[Item]):
 
 
 @dataclass(slots=True)
-class Playback:
+class ListenerDeadline:
     """When one client's audio runs out, on the replica's monotonic clock; before the first audio, when it counts as late."""
 
-    dry_s: float
+    deadline_s: float
     plays: bool = False
 
     def add(self, seconds: float, now_s: float) -> None:
         """Adds `seconds` of audio made at `now_s`. The client plays from the first audio on, and goes on after a gap."""
         if seconds > 0:
-            self.dry_s = (max(self.dry_s, now_s) if self.plays else now_s) + seconds
+            self.deadline_s = (max(self.deadline_s, now_s) if self.plays else now_s) + seconds
             self.plays = True
 
 

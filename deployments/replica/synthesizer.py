@@ -26,7 +26,7 @@ from deployments.replica.base import ModelReplica
 from deployments.replica.error_log import logged_failure
 from deployments.replica.load import Work
 from deployments.replica.metrics import SpeechMetrics, StreamPace
-from deployments.replica.step_scheduling import Playback, StepRequest
+from deployments.replica.step_scheduling import ListenerDeadline, StepRequest
 from deployments.replica.wire import PackedChunk, pack
 from deployments.tasks.engine_calls import one_for_each
 from deployments.tasks.speech import predicted_seconds
@@ -77,7 +77,7 @@ class Synthesizer(ModelReplica):
         chunks are not sent.
         """
         await self.memory_guard.ensure()
-        playback = Playback(time.monotonic() + self._lasts_seconds(request), plays=request.lasts_seconds > 0)
+        listener = ListenerDeadline(time.monotonic() + self._due_in_s(request), plays=request.buffered_seconds > 0)
         stream = Stream(request)
         self._metrics.opened(1)
         made = sent = waited_s = took_s = 0.0
@@ -86,18 +86,18 @@ class Synthesizer(ModelReplica):
         try:
             async with self._under_way(request) as work:
                 while not stream.finished:
-                    stepped = await self._stepper.step(stream, self._step_request(stream, playback))
+                    stepped = await self._stepper.step(stream, self._step_request(stream, listener))
                     chunk = stepped.result
                     stream.in_progress = chunk.pending and isinstance(self._engine, StepsConcurrently)
                     made += chunk.seconds
-                    playback.add(chunk.seconds, time.monotonic())
+                    listener.add(chunk.seconds, time.monotonic())
                     self._metrics.made(chunk.seconds)
                     work.made(chunk.seconds)
                     pace.step(chunk)
                     waited_s, took_s = waited_s + stepped.waited_s, took_s + stepped.took_s
                     if chunk.pending:
                         continue
-                    if not sent and not request.lasts_seconds:
+                    if not sent and not request.buffered_seconds:
                         self.load.first_sound(time.monotonic() - came)
                     yield pack(chunk, waited_s, took_s)
                     waited_s = took_s = 0.0
@@ -120,13 +120,13 @@ class Synthesizer(ModelReplica):
                 with self._stepper.gate.stream():
                     yield work
 
-    def _lasts_seconds(self, request: SpeechRequest) -> float:
-        """How long the listener's sound lasts. A listener without sound comes after those who are about to run dry, and
+    def _due_in_s(self, request: SpeechRequest) -> float:
+        """How soon the next sound is due. A listener without sound comes after those who are about to run dry, and
         before all others."""
-        return request.lasts_seconds or self._stepper.gate.settings.urgent_below_ms / 1000
+        return request.buffered_seconds or self._stepper.gate.settings.urgent_below_ms / 1000
 
-    def _step_request(self, stream: Stream, playback: Playback) -> StepRequest:
-        due_s = -math.inf if stream.in_progress else playback.dry_s
+    def _step_request(self, stream: Stream, listener: ListenerDeadline) -> StepRequest:
+        due_s = -math.inf if stream.in_progress else listener.deadline_s
         return StepRequest(due_s, self._cost(stream), isinstance(self._engine, LimitsStepTime))
 
     def _cost(self, stream: Stream) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from deployments.errors import fail
 from serve_app.bench.running_service import RunningProgram
-from serve_app.gateway.speech.pacing import Playout
+from serve_app.gateway.speech.pacing import ListenerClock
 
 SAMPLE_RATE = 24_000
 BYTES_PER_SECOND = 2 * SAMPLE_RATE
@@ -54,7 +54,7 @@ class StreamResult:
     error: str = ""
     first_s: float | None = None
     gaps_s: list[float] = field(default_factory=list)
-    playout: Playout = field(default_factory=Playout)
+    listener: ListenerClock = field(default_factory=ListenerClock)
     pcm: bytearray = field(default_factory=bytearray)
     ended_s: float = 0.0
     most_ahead_s: float = 0.0
@@ -70,7 +70,7 @@ class StreamResult:
     @property
     def good(self) -> bool:
         """Whether all audio arrived before its player needed it."""
-        return self.complete and self.playout.underruns == 0
+        return self.complete and self.listener.underruns == 0
 
     @property
     def audio_seconds(self) -> float:
@@ -134,8 +134,8 @@ def _note(heard: StreamResult, data: bytes, now: float, last: float, due: float)
         heard.first_s = now - due
     else:
         heard.gaps_s.append(now - last)
-    heard.playout.send(len(data) / BYTES_PER_SECOND, now)
-    heard.most_ahead_s = max(heard.most_ahead_s, heard.playout.lead(now))
+    heard.listener.send(len(data) / BYTES_PER_SECOND, now)
+    heard.most_ahead_s = max(heard.most_ahead_s, heard.listener.buffered_seconds(now))
     heard.pcm += data
 
 
@@ -236,7 +236,7 @@ async def closed_loop(
                 await asyncio.sleep(RETRY_S)
                 continue
             if hear_out:
-                lasts = max(0.0, heard.playout.lead(time.monotonic()))
+                lasts = max(0.0, heard.listener.buffered_seconds(time.monotonic()))
                 await asyncio.sleep(min(lasts, max(0.0, until - time.monotonic())))
             due = time.monotonic()
         return done
@@ -294,7 +294,7 @@ def summary(results: Sequence[StreamResult], started_s: float) -> LoadSummary:
         good=sum(heard.good for heard in results),
         refused=refused,
         failed=len(results) - completed - refused,
-        underruns=sum(heard.playout.underruns for heard in results),
+        underruns=sum(heard.listener.underruns for heard in results),
         first_ms=(p50, p95, p99),
         gap_p99_ms=quantile(gaps, 0.99),
         audio_seconds=sum(heard.audio_seconds for heard in results),

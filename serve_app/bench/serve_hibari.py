@@ -122,7 +122,7 @@ def _measure_presets(sheet: Sheet, plan: ServePlan, service: RunningProgram, ask
         firsts = [each.first_s * 1000 for each in complete(results) if each.first_s is not None]
         values = (
             quantile(firsts, 0.95),
-            sum(each.playout.underruns for each in results),
+            sum(each.listener.underruns for each in results),
             max(each.most_ahead_s for each in results),
         )
         for (name, _), value in zip(PRESET_FIGURES, values, strict=True):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from deployments.engines.protocols import AudioChunk, LimitsStepTime, SpeechEngine, SpeechRequest
-from deployments.replica.step_scheduling import Candidate, Playback, StepRequest, choose
+from deployments.replica.step_scheduling import Candidate, ListenerDeadline, StepRequest, choose
 from deployments.settings import StepSettings
 from serve_app.gateway.settings import PacingSettings
 from tests.load.speakers import Speakers
@@ -41,7 +41,7 @@ class ListenerState:
 
     came_s: float
     utterance: Any
-    playback: Playback
+    deadline: ListenerDeadline
     first_s: float | None = None
     plays_until_s: float = 0.0
     made_seconds: float = 0.0
@@ -58,7 +58,7 @@ class ListenerState:
             self.plays_until_s = now_s
         self.plays_until_s += chunk.seconds
         self.made_seconds += chunk.seconds
-        self.playback.add(chunk.seconds, now_s)
+        self.deadline.add(chunk.seconds, now_s)
 
 
 @dataclass(slots=True)
@@ -85,11 +85,11 @@ class ListenerRun:
             while coming and coming[0][0] <= now:
                 here.append(self._welcome(*coming.pop(0)))
             wanting = [listener for listener in here if not listener.utterance.finished]
-            asking = [listener for listener in wanting if listener.playback.dry_s - now <= self._most_ahead_s]
+            asking = [listener for listener in wanting if listener.deadline.deadline_s - now <= self._most_ahead_s]
             if asking:
                 self._step(asking, now, began)
             else:
-                moments = [listener.playback.dry_s - self._most_ahead_s for listener in wanting]
+                moments = [listener.deadline.deadline_s - self._most_ahead_s for listener in wanting]
                 self.sleep(max(0.001, min([*moments, *(at for at, _ in coming[:1])]) - now))
         return Listening(
             tuple((listener.first_s or now) - listener.came_s for listener in here),
@@ -99,12 +99,15 @@ class ListenerRun:
         )
 
     def _welcome(self, came_s: float, request: SpeechRequest) -> ListenerState:
-        return ListenerState(came_s, self.engine.open(request), Playback(came_s + self.steps.urgent_below_ms / 1000))
+        return ListenerState(
+            came_s, self.engine.open(request), ListenerDeadline(came_s + self.steps.urgent_below_ms / 1000)
+        )
 
     def _step(self, asking: Sequence[ListenerState], now_s: float, began: float) -> None:
         bounded = isinstance(self.engine, LimitsStepTime)
         waiting = [
-            Candidate(one, StepRequest(one.playback.dry_s, self.engine.cost(one.utterance), bounded)) for one in asking
+            Candidate(one, StepRequest(one.deadline.deadline_s, self.engine.cost(one.utterance), bounded))
+            for one in asking
         ]
         chosen = [candidate.item for candidate in choose(waiting, self.steps, now_s)]
         chunks = self.engine.step([listener.utterance for listener in chosen])

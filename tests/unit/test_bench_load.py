@@ -57,7 +57,7 @@ async def test_a_player_that_ran_dry_is_told_and_is_not_good() -> None:
     async with server(lambda _: [STREAM, chunk(short), 0.1, chunk(short), chunk(b"")]) as service:
         heard = await listen(service, ASK)
     assert heard.complete and not heard.good
-    assert heard.playout.underruns == 1
+    assert heard.listener.underruns == 1
 
 
 @pytest.mark.parametrize("parts", [[STREAM, chunk(b"ab")], [STREAM, b"10\r\nab"], [b"HTTP/1.1 2"], [STREAM]])

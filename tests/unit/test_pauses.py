@@ -99,7 +99,7 @@ def test_a_listener_in_a_pause_is_as_urgent_as_one_who_has_no_sound_yet() -> Non
                 yield chunk
             with speech.pause():
                 await asyncio.sleep(60)
-            lasted.append(speech.lasts_seconds)
+            lasted.append(speech.buffered_seconds)
 
         async with aclosing(frames_of(speech, chunks())) as frames:
             async for _ in frames:

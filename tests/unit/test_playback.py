@@ -340,10 +340,10 @@ def test_a_reader_that_is_cancelled_closes_the_engine() -> None:
 def test_how_long_the_sound_lasts_counts_what_is_buffered() -> None:
     async def test() -> None:
         speech = paced(frame_ms=160.0, capacity_ms=500.0)
-        assert speech.lasts_seconds == 0.0
+        assert speech.buffered_seconds == 0.0
         async with aclosing(frames_of(speech, Engine(1000).speak())) as frames:
             await anext(frames)
             await asyncio.sleep(0.1)
-            assert speech.lasts_seconds == pytest.approx(0.16 - 0.1 + 0.5)
+            assert speech.buffered_seconds == pytest.approx(0.16 - 0.1 + 0.5)
 
     run(test)

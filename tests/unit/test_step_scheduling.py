@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.replica.step_scheduling import Candidate, Playback, StepRequest, choose, on_lanes, padding_share
+from deployments.replica.step_scheduling import (
+    Candidate,
+    ListenerDeadline,
+    StepRequest,
+    choose,
+    on_lanes,
+    padding_share,
+)
 from deployments.settings import StepSettings
 
 NOW = 1000.0
@@ -48,15 +55,15 @@ def test_an_engine_that_bounds_its_step_gets_who_is_ahead_as_well() -> None:
 
 
 def test_a_player_begins_with_its_first_sound_and_goes_on_when_it_ran_dry() -> None:
-    playback = Playback(dry_s=10.0)
-    playback.add(0.0, 10.5)
-    assert (playback.dry_s, playback.plays) == (10.0, False)
-    for seconds, now_s, dry_s in ((0.25, 9.0, 9.25), (0.5, 9.1, 9.75), (0.5, 12.0, 12.5)):
-        playback.add(seconds, now_s)
-        assert playback.dry_s == dry_s
-    goes_on = Playback(dry_s=10.0, plays=True)
+    listener = ListenerDeadline(deadline_s=10.0)
+    listener.add(0.0, 10.5)
+    assert (listener.deadline_s, listener.plays) == (10.0, False)
+    for seconds, now_s, deadline_s in ((0.25, 9.0, 9.25), (0.5, 9.1, 9.75), (0.5, 12.0, 12.5)):
+        listener.add(seconds, now_s)
+        assert listener.deadline_s == deadline_s
+    goes_on = ListenerDeadline(deadline_s=10.0, plays=True)
     goes_on.add(1.0, 9.0)
-    assert goes_on.dry_s == 11.0
+    assert goes_on.deadline_s == 11.0
 
 
 def test_lengths_that_would_mostly_be_padding_wait_for_another_batch() -> None:

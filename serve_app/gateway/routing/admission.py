@@ -85,8 +85,8 @@ class Ticket:
         """Whether the request still has its place."""
         return self in self.queue.tickets
 
-    def lasts_s(self, now_s: float) -> float:
-        """How long the client's audio lasts from now if it plays it as it is made; 0 before the first audio."""
+    def buffered_seconds(self, now_s: float) -> float:
+        """Audio that the client has not played yet if it plays it as it is made. See `QueuedRequest`."""
         return 0.0 if self.silent else self._playing_since_s + self.made_seconds - now_s
 
     def extend(self, seconds: float) -> None:

@@ -47,7 +47,7 @@ class QueueReport:
 
 
 class QueuedRequest(Protocol):
-    """A request in a queue. Seconds are of audio except in `lasts_s`."""
+    """A request in a queue. Seconds are of audio."""
 
     waits: bool
     """Whether an engine owes it audio."""
@@ -62,8 +62,8 @@ class QueuedRequest(Protocol):
     def queued(self) -> float:
         """Audio that counts as queued: what is left, up to the reach."""
 
-    def lasts_s(self, now_s: float) -> float:
-        """How long its client's audio lasts from now; 0 before the first audio."""
+    def buffered_seconds(self, now_s: float) -> float:
+        """Audio that its client has not played yet; 0 before the first audio, and negative for how long it has had none."""
 
 
 Request = TypeVar("Request", bound=QueuedRequest)
@@ -135,8 +135,8 @@ class PlacementQueue(Generic[Request]):
         would not last until then. 0 without such requests, however slow the engine: a slow one must be measured again."""
         turn_s = 1 / self.turns.value
         wait_s = 0.0
-        for lasts_s in sorted(ticket.lasts_s(self._now_s) for ticket in self.tickets if ticket.waits):
-            if lasts_s > wait_s:
+        for buffered_seconds in sorted(ticket.buffered_seconds(self._now_s) for ticket in self.tickets if ticket.waits):
+            if buffered_seconds > wait_s:
                 break
             wait_s += turn_s
         return wait_s
@@ -164,7 +164,7 @@ class PlacementQueue(Generic[Request]):
     @property
     def _any_waits(self) -> bool:
         """Whether a client has no audio left while an engine owes it some."""
-        return any(ticket.waits and ticket.lasts_s(self._now_s) <= 0 for ticket in self.tickets)
+        return any(ticket.waits and ticket.buffered_seconds(self._now_s) <= 0 for ticket in self.tickets)
 
     def report(self, now_s: float) -> QueueReport:
         """The queue at `now_s`."""

@@ -14,7 +14,7 @@ LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
 
 
 @dataclass(slots=True)
-class Playout:
+class ListenerClock:
     """A model of the listener's player: it starts with the first sound, and stalls when its buffer is empty."""
 
     started_s: float | None = None
@@ -31,19 +31,19 @@ class Playout:
 
     def end_pause(self, now_s: float) -> None:
         """The text paused until now: a player that is dry is idle."""
-        self.idle = self.idle or (self.started_s is not None and self.lead(now_s) <= 0)
+        self.idle = self.idle or (self.started_s is not None and self.buffered_seconds(now_s) <= 0)
 
     def send(self, seconds: float, now_s: float) -> None:
         """Sound leaves for the listener. A player that is dry starts again now."""
         if self.started_s is None:
             self.started_s = now_s
-        elif (dry := -self.lead(now_s)) > 0:
+        elif (dry := -self.buffered_seconds(now_s)) > 0:
             self.stalled_seconds += dry
             self.underruns += not self.idle
         self.idle = False
         self.sent_seconds += seconds
 
-    def lead(self, now_s: float) -> float:
+    def buffered_seconds(self, now_s: float) -> float:
         """Seconds of sound that the player still has. Negative for how long it has been dry; 0 before the first sound."""
         if self.started_s is None:
             return 0.0
@@ -55,7 +55,7 @@ class Pacer:
 
     def __init__(self, settings: PacingSettings) -> None:
         self._settings = settings
-        self.playout = Playout()
+        self.listener = ListenerClock()
         self.factor = 1.0
 
     @property
@@ -63,13 +63,13 @@ class Pacer:
         """How far ahead of its playback the stream may be made."""
         return self._settings.look_ahead_ms / 1000 * self.factor
 
-    def deadline_seconds(self, buffered_seconds: float, now_s: float) -> float:
-        """How long until the listener runs dry, with what is buffered here. 0 for a stream without sound so far."""
-        return (self.playout.lead(now_s) if self.playout.playing else 0.0) + buffered_seconds
+    def buffered_seconds(self, held_seconds: float, now_s: float) -> float:
+        """Seconds of sound that the listener has not played yet, with those held here; only these before the first sound."""
+        return (self.listener.buffered_seconds(now_s) if self.listener.playing else 0.0) + held_seconds
 
-    def adapt(self, buffered_seconds: float) -> None:
+    def adapt(self, held_seconds: float) -> None:
         """Changes the look-ahead by one step: up when the buffer is below its low mark, down above its high mark."""
-        share = buffered_seconds * 1000 / self._settings.capacity_ms
+        share = held_seconds * 1000 / self._settings.capacity_ms
         if share < self._settings.low_mark:
             self.factor = min(MOST_FACTOR, self.factor * FASTER)
         elif share > self._settings.high_mark:

@@ -77,12 +77,12 @@ class PlaybackBuffer:
         self._paused = False
 
     @property
-    def lasts_seconds(self) -> float:
-        """How long the listener's sound lasts from now, with what is buffered here."""
-        return self._pacer.deadline_seconds(self._buffered_seconds, self._clock())
+    def buffered_seconds(self) -> float:
+        """Seconds of sound that the listener has not played yet, with what is held here."""
+        return self._pacer.buffered_seconds(self._held_seconds, self._clock())
 
     @property
-    def _buffered_seconds(self) -> float:
+    def _held_seconds(self) -> float:
         return self._buffer.level / self._rate
 
     def ends_at(self, position: SourcePosition) -> bool:
@@ -98,7 +98,7 @@ class PlaybackBuffer:
             yield
         finally:
             self._paused = False
-            self._pacer.playout.end_pause(self._clock())
+            self._pacer.listener.end_pause(self._clock())
             self._sound_came.set()
 
     @asynccontextmanager
@@ -175,14 +175,14 @@ class PlaybackBuffer:
     async def _next_frame(self) -> Frame | None:
         await self._wait_for_the_listener()
         while not await self._sound_arrives() and self._buffer.level == 0:
-            if self._pacer.playout.playing:
+            if self._pacer.listener.playing:
                 return self._concealed()
             self._fall_back()  # there is no sound before this that could be extended
         if self._buffer.level == 0:
             self._writers[-1].result()  # raises what the driver raised
             return None
         if not self._resumed_left:
-            self._pacer.adapt(self._buffered_seconds)
+            self._pacer.adapt(self._held_seconds)
         samples = self._buffer.read(min(self._frame, self._resumed_left or self._frame))
         self._space_came.set()
         return Frame(self._concealment.resume(samples), self._spans(len(samples)))
@@ -212,7 +212,7 @@ class PlaybackBuffer:
     def _enough(self) -> int:
         """Samples that are worth a frame: a whole frame while the listener plays, any number of samples before the first
         sound and before a pause."""
-        return self._frame if self._played and self._pacer.playout.playing and not self._paused else 1
+        return self._frame if self._played and self._pacer.listener.playing and not self._paused else 1
 
     async def _wait_for_the_listener(self) -> None:
         """Waits until a played stream is no further ahead than the look-ahead."""
@@ -220,7 +220,7 @@ class PlaybackBuffer:
             most = max(
                 0.0, self._pacer.look_ahead_seconds - self._frame / self._rate
             )  # the next frame adds to the lead
-            ahead = self._pacer.playout.lead(self._clock()) - most
+            ahead = self._pacer.listener.buffered_seconds(self._clock()) - most
             if ahead > 0:
                 await asyncio.sleep(ahead)
 
@@ -229,10 +229,10 @@ class PlaybackBuffer:
         dry, plus the budget, which counts once for each gap."""
         if not self._played or self._resumed_left:
             return None
-        if not self._pacer.playout.playing:
+        if not self._pacer.listener.playing:
             return self._settings.fallback_after_ms / 1000 if self._can_fall_back else None
         budget_ms = 0.0 if self._gap_seconds else self._settings.chunk_budget_ms
-        return max(0.0, self._pacer.playout.lead(self._clock())) + budget_ms / 1000
+        return max(0.0, self._pacer.listener.buffered_seconds(self._clock())) + budget_ms / 1000
 
     def _concealed(self) -> Frame:
         late_ms = self._settings.chunk_budget_ms + self._gap_seconds * 1000
@@ -262,12 +262,12 @@ class PlaybackBuffer:
             self._count_played((len(frame.samples) - resumed) / self._rate, frame.concealed)
 
     def _count_played(self, seconds: float, concealed: bool) -> None:
-        playout, now = self._pacer.playout, self._clock()
-        if playout.playing:
-            lead, least = max(0.0, playout.lead(now)), self.report.least_lead_seconds
+        listener, now = self._pacer.listener, self._clock()
+        if listener.playing:
+            lead, least = max(0.0, listener.buffered_seconds(now)), self.report.least_lead_seconds
             self.report.least_lead_seconds = lead if least is None else min(least, lead)
-        playout.send(seconds, now)
-        self.report.underruns = playout.underruns
+        listener.send(seconds, now)
+        self.report.underruns = listener.underruns
         self._gap_seconds = self._gap_seconds + seconds if concealed else 0.0
         if concealed:
             self.report.concealed_seconds += seconds

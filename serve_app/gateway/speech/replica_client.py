@@ -17,8 +17,8 @@ class Listener(Protocol):
     """Whoever plays the sound (`PlaybackBuffer`)."""
 
     @property
-    def lasts_seconds(self) -> float:
-        """How long the listener's sound lasts from now."""
+    def buffered_seconds(self) -> float:
+        """Seconds of sound that the listener has not played yet."""
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class ReplicaClient:
     def open(self, request: SpeechRequest) -> ReplicaCall:
         """See `SpeechClient`."""
         if self.listener:
-            request = replace(request, lasts_seconds=self.listener.lasts_seconds)
+            request = replace(request, buffered_seconds=self.listener.buffered_seconds)
         return ReplicaCall(self, request, self.directory.stream(self.model, "speak", request, ticket=self.ticket))
 
     def count(self, packed: PackedChunk, chunk: AudioChunk, request: SpeechRequest) -> None:
