@@ -57,7 +57,7 @@ class ReplicaReport:
     """How long a replica took to start, and what it uses.
 
     `memory_bytes` is the resident memory of its process; `engine_memory` is what the engine's library holds, if it measures
-    that. `refusal` says why no new work is taken now. `recorded` is for engines that capture their steps as graphs.
+    that. `refusal` says why no new work is taken now. `captured_steps` is for engines that capture their steps as graphs.
     """
 
     model: str
@@ -71,7 +71,7 @@ class ReplicaReport:
     steps: StepCounts
     engine_memory: Memory | None = None
     refusal: str | None = None
-    recorded: CaptureStats | None = None
+    captured_steps: CaptureStats | None = None
 
 
 class ModelReplica:
@@ -157,7 +157,7 @@ class ModelReplica:
             steps=self._step_metrics.counts,
             engine_memory=self.memory_guard.memory,
             refusal=self.memory_guard.refusal.message if self.memory_guard.refusal else None,
-            recorded=self.graph_capture.stats,
+            captured_steps=self.graph_capture.stats,
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -173,7 +173,7 @@ class ModelReplica:
         if not self.thread.busy_seconds:
             idle = self.load.idle_seconds >= EVERY_S
             self.thread.submit(self.malloc_trim.look_when_idle if idle else self.malloc_trim.look)
-        self.graph_capture.capture_when_idle(self.load.idle_seconds, self._steps.record_after_idle_s)
+        self.graph_capture.capture_when_idle(self.load.idle_seconds, self._steps.capture_after_idle_s)
 
 
 def load_engine(settings: ReplicaSettings) -> Any:
