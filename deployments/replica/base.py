@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psutil
 import ray
 
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.protocols import CaptureStats, EngineSpec, Memory
 from deployments.errors import MotetError
 from deployments.replica.cores import Threads, here, threads_of
@@ -178,7 +178,9 @@ class ModelReplica:
 
 def load_engine(settings: ReplicaSettings) -> Any:
     """Loads the engine that the settings name. Its weights are downloaded if necessary, and checked. Raises `MotetError`."""
-    folder = str(sources.folder_of(sources.parse(settings.source), settings.sha256)) if settings.source else ""
+    folder = (
+        str(weight_sources.folder_of(weight_sources.parse(settings.source), settings.sha256)) if settings.source else ""
+    )
     threads = threads_of(settings.threads, lambda: here(_node_cpus()), settings.reserved_cpus)
     return registry.load(
         settings.engine, EngineSpec(settings.model, folder, settings.device, threads, settings.options)
