@@ -23,13 +23,15 @@ def bench(
         float | None, typer.Option(show_default=False, help="voices: load for this long, and how memory grows.")
     ] = None,
     streams: Annotated[
-        str | None, typer.Option(show_default=False, help="voices --model vibevoice: how many at once, such as 1,8,32.")
+        str | None, typer.Option(show_default=False, help="voices, sopro and vibevoice: how many, such as 1,8,32.")
     ] = None,
     captured: Annotated[
-        Literal["on", "off"] | None, typer.Option(show_default=False, help="voices --model vibevoice: captured steps.")
+        Literal["on", "off"] | None,
+        typer.Option(show_default=False, help="voices, sopro and vibevoice: captured steps."),
     ] = None,
     device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(show_default=False, help="voices --model vibevoice: where it runs.")
+        Literal["cpu", "cuda"] | None,
+        typer.Option(show_default=False, help="voices, sopro and vibevoice: where it runs."),
     ] = None,
 ) -> None:
     """Measure this machine.

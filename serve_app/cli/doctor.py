@@ -64,7 +64,7 @@ def examine(file: Path | None, environment: Mapping[str, str] = os.environ) -> l
         scheduling(),
         ffmpeg(),
     ]
-    findings += [Finding("service", "cores", "ok", str(cores)) for cores in auto_threads(app)]
+    findings += [Finding("service", "cores", "info", str(cores)) for cores in auto_threads(app)]
     return findings
 
 

@@ -59,14 +59,19 @@ def threads(environment: Mapping[str, str]) -> Finding:
     """The variables that decide how many threads a library starts; replicas get theirs from the configuration."""
     names = sorted(name for name in environment if name.startswith(("OMP_", "OPENBLAS_", "MKL_")))
     found = ", ".join(f"{name}={environment[name]}" for name in names)
-    return Finding("service", "threads", "ok", found or "no OMP_* set; motet serve sets its own")
+    return Finding("service", "threads", "info", found or "no OMP_* set; motet serve sets its own")
 
 
 def scheduling() -> Finding:
     """What this machine permits of real-time scheduling, and how cores are kept for engines."""
-    return Finding("service", "scheduling", "ok", " ".join(isolation_advice(local.usable_cores())))
+    return Finding("service", "scheduling", "info", " ".join(isolation_advice(local.usable_cores())))
 
 
 def ffmpeg() -> Finding:
-    """FFmpeg's libraries come inside PyAV."""
-    return Finding("service", "ffmpeg", "ok", "not needed as a program: its libraries come with PyAV")
+    """Whether FFmpeg's libraries, which come inside PyAV, can be loaded."""
+    try:
+        import av
+    except (ImportError, OSError) as error:
+        detail = f"PyAV cannot be imported: {error}"
+        return Finding("service", "ffmpeg", "broken", detail, "pip install --force-reinstall av")
+    return Finding("service", "ffmpeg", "ok", f"{av.ffmpeg_version_info}, inside PyAV; the program is not needed")

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-State = Literal["ok", "absent", "broken"]
-"""`absent` is something that this machine can do without; `broken` is something that Motet needs."""
+State = Literal["ok", "info", "absent", "broken"]
+"""`info` describes the machine and is not a check; `absent` is something that this machine can do without; `broken` is
+something that Motet needs."""
 
 Area = Literal["hardware", "models", "libraries", "extras", "service"]
 
-MARKS: Mapping[State, str] = {"ok": "green", "absent": "yellow", "broken": "bold red"}
+MARKS: Mapping[State, str] = {"ok": "green", "info": "dim", "absent": "yellow", "broken": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class PacingSettings(StrictModel):
     high_mark: Mark = 0.8
     """Above this share of the capacity the stream lets others go first."""
     look_ahead_ms: Positive = 1000.0
-    """How far ahead of its listener a played stream is made."""
+    """How far ahead of playback a played stream is made. It adapts, from half of this to twice."""
     frame_ms: Positive = 160.0
     """Audio of one write to the client."""
     chunk_budget_ms: Positive = 200.0
@@ -77,7 +77,7 @@ class SpeechSettings(StrictModel):
     pacing: PacingSettings = PacingSettings()
     """These settings, or the name of a preset: low-latency, balanced or high-stability."""
     pacing_mode: Literal["fast", "played"] = "fast"
-    """fast: audio is made as fast as it is read. played: at most `look_ahead_ms` ahead, and late audio is concealed."""
+    """fast: audio is made as fast as it is read. played: about `look_ahead_ms` ahead, and late audio is concealed."""
     fallback_model: str | None = None
     """The model that takes over from a late one. Without a name it is the first other speech model."""
     piece_cache_bytes: Count = 64 * 1024 * 1024

@@ -10,10 +10,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import av
 import pytest
 from typer.testing import CliRunner
 
-from serve_app.cli import doctor, doctor_hardware, doctor_libraries, local, main
+from serve_app.cli import doctor, doctor_hardware, doctor_libraries, doctor_service, local, main
 from serve_app.cli.findings import Finding, State, healthy, show
 
 ROOT = Path(__file__).parents[2]
@@ -59,13 +60,19 @@ def test_the_machine_is_described(findings: list[Finding]) -> None:
     assert cpu.state == "ok"
     assert cpu.detail.startswith(f"{local.usable_cores()} of ")
     assert " GiB of memory free" in cpu.detail
-    assert finding(findings, "service", "threads").detail == "OMP_NUM_THREADS=3"
+    assert finding(findings, "service", "threads") == Finding("service", "threads", "info", "OMP_NUM_THREADS=3")
     told = finding(findings, "service", "cores").detail
     assert re.match(
         r"hibari@cpu: threads: auto is \d+ here \(\d+ cores.*\), \d+ MB for each while .*, \d+ MB in all$", told
     )
     assert "SCHED_FIFO" in finding(findings, "service", "scheduling").detail
-    assert "not needed" in finding(findings, "service", "ffmpeg").detail
+    assert finding(findings, "service", "ffmpeg").detail.startswith(f"{av.ffmpeg_version_info}, inside PyAV")
+
+
+def test_a_pyav_that_cannot_be_imported_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    found = doctor_service.ffmpeg()
+    assert (found.state, found.remedy) == ("broken", "pip install --force-reinstall av")
 
 
 def test_every_requirement_is_checked(findings: list[Finding]) -> None:
@@ -77,7 +84,7 @@ def test_every_requirement_is_checked(findings: list[Finding]) -> None:
 
 
 def test_whatever_is_missing_has_a_remedy(findings: list[Finding]) -> None:
-    missing = [item for item in findings if item.state != "ok"]
+    missing = [item for item in findings if item.state not in ("ok", "info")]
     assert all(item.remedy for item in missing), missing
 
 

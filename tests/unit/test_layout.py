@@ -15,44 +15,24 @@ ROOT = structure.HERE
 MODULES = modules_of(ROOT)
 GRAPH = structure.import_graph(MODULES)
 
-COMMON = ("deployments.errors", "deployments.settings", "deployments.validation")
+SECTION = (ROOT / "docs" / "architecture.md").read_text().split("\n## Imports\n")[1].split("\n## ")[0]
+ROWS = re.findall(r"^\| `([\w/.]+)` \|(.*)\|(.*)\|$", SECTION, re.MULTILINE)
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The dotted names of the paths that a part of the page has between backticks."""
+    paths = re.findall(r"`([\w/.]+)`", text)
+    return tuple(path.removesuffix("/").removesuffix(".py").replace("/", ".") for path in paths)
+
+
+COMMON = names_in(SECTION.split("own row's folder, and")[1].split("\n\n")[0])
 """What every folder may import; these import only each other."""
 
-MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
-    "deployments.errors": (),
-    "deployments.validation": ("deployments.errors",),
-    "deployments.settings": ("deployments.errors", "deployments.validation"),
-    "deployments.audio": ("deployments.engines.protocols",),
-    "deployments.text": ("deployments.engines.protocols",),
-    "deployments.weights": ("deployments.engines", "deployments.audio", "deployments.text"),
-    "deployments.engines": ("deployments.audio", "deployments.text", "deployments.weights"),
-    "deployments.tasks": ("deployments.engines.protocols", "deployments.audio", "deployments.text"),
-    "deployments.replica": ("deployments.tasks", "deployments.engines", "deployments.audio", "deployments.text"),
-    "cluster": ("deployments",),
-    "serve_app.edge": ("deployments",),
-    "serve_app.workers": ("deployments",),
-    "serve_app.gateway.routes": ("serve_app.gateway", "serve_app.edge", "deployments"),
-    "serve_app.gateway": ("serve_app.gateway.routes", "serve_app.edge", "cluster.ray_private", "deployments"),
-    "serve_app.gateway.deployment": (
-        "serve_app.gateway",
-        "serve_app.config",
-        "serve_app.edge",
-        "cluster",
-        "deployments",
-    ),
-    "serve_app.config": ("serve_app.gateway", "serve_app.edge", "serve_app.workers", "cluster", "deployments"),
-    "serve_app.app": ("serve_app", "cluster", "deployments"),
-    "serve_app.cli": ("serve_app", "cluster", "deployments"),
-    "serve_app.bench": ("serve_app", "cluster", "deployments"),
-    "serve_app": ("serve_app", "cluster", "deployments"),
-}
+MAY_IMPORT: Mapping[str, tuple[str, ...]] = {names_in(f"`{path}`")[0]: names_in(allowed) for path, allowed, _ in ROWS}
 """A folder or module to what it may import besides itself and `COMMON`; the longest name that fits holds."""
 
 ONLY_FROM: Mapping[str, tuple[str, ...]] = {
-    "serve_app.bench": ("serve_app.bench", "serve_app.cli"),
-    "serve_app.cli": ("serve_app.cli", "serve_app.bench"),
-    "serve_app.app": ("serve_app.app", "serve_app.cli"),
-    "serve_app.gateway.routes": ("serve_app.gateway.api",),
+    names_in(f"`{path}`")[0]: names_in(by) for path, _, by in ROWS if by.strip() != "anything"
 }
 """A folder to the only ones that may import it."""
 
@@ -82,6 +62,16 @@ def may_import(name: str, other: str) -> bool:
 
 def test_each_folder_imports_only_what_the_table_allows() -> None:
     assert not [f"{name} -> {other}" for name in GRAPH for other in GRAPH[name] if not may_import(name, other)]
+
+
+def test_the_table_of_the_page_was_read() -> None:
+    assert len(ROWS) == SECTION.count("\n|") - 2
+    assert COMMON == ("deployments.errors", "deployments.settings", "deployments.validation")
+    assert not may_import("serve_app.gateway.routes.speech", "serve_app.gateway.routes.voices")
+    assert not may_import("serve_app.gateway.api", "serve_app.config")
+    assert not may_import("deployments.engines.registry", "deployments.replica.base")
+    named = {name for path, allowed, by in ROWS for name in names_in(f"`{path}` {allowed} {by}")}
+    assert not [name for name in named if not (ROOT / name.replace(".", "/")).is_dir() and name not in GRAPH]
 
 
 def test_there_are_no_cycles() -> None:
