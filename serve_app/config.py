@@ -22,8 +22,7 @@ from deployments.settings import (
     StrictModel,
     WindowSettings,
 )
-from serve_app.edge.security import SecuritySettings
-from serve_app.edge.settings import EdgeSettings
+from serve_app.edge.settings import EdgeSettings, SecuritySettings
 from serve_app.gateway.settings import LimitSettings, SpeechSettings, VoiceSettings
 
 OPENAI_VOICES = (

@@ -14,7 +14,7 @@ from deployments.replica.error_log import logged_failure
 from deployments.replica.step_scheduling import StepRequest
 from deployments.settings import WindowSettings
 from deployments.tasks.engine_calls import next_in_thread
-from deployments.tasks.transcription import TranscriptWindow, first_second_of_silence, transcribe
+from deployments.tasks.transcription import TranscriptWindow, probe_window, transcribe
 
 
 class Recognizer(ModelReplica):
@@ -67,8 +67,8 @@ class Recognizer(ModelReplica):
 
     async def answer_once(self) -> None:
         """Transcribes a second of near silence."""
-        silence = first_second_of_silence(self._engine.traits.sample_rate)
-        await self._stepper.step(silence, self._request(silence))
+        probe = probe_window(self._engine.traits.sample_rate)
+        await self._stepper.step(probe, self._request(probe))
 
 
 def _forget(call: asyncio.Task[Transcript]) -> None:

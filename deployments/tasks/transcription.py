@@ -134,7 +134,7 @@ def seconds_of(windows: Sequence[TranscriptWindow]) -> float:
     return round(windows[-1].until_seconds, 3) if windows else 0.0
 
 
-def first_second_of_silence(sample_rate: int) -> Window:
+def probe_window(sample_rate: int) -> Window:
     """A window that tests whether the engine answers. Nobody speaks in it, so an engine may answer without its network;
     engines warm that up when they load."""
     noise = np.random.default_rng(0).standard_normal(sample_rate).astype(np.float32) * 1e-3

@@ -14,7 +14,7 @@ from deployments.engines.protocols import Chunk, SpeechRequest
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
 from deployments.tasks.in_process_speech import speak_here
-from deployments.tasks.transcription import first_second_of_silence
+from deployments.tasks.transcription import probe_window
 from serve_app.cli import local
 from serve_app.cli.findings import Finding
 
@@ -77,7 +77,7 @@ def _try_speech(engine: Any) -> str:
 
 
 def _try_transcription(engine: Any) -> str:
-    _raise(engine.transcribe([first_second_of_silence(engine.traits.sample_rate)])[0])
+    _raise(engine.transcribe([probe_window(engine.traits.sample_rate)])[0])
     return f"languages: {_few(engine.traits.languages) or 'any'}"
 
 

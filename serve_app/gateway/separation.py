@@ -16,21 +16,16 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from cluster.ray_private import by_reference
-from deployments.errors import Failure, MotetError, in_one_line
+from deployments.errors import Failure, MotetError, fail, in_one_line
 from deployments.settings import SeparationSettings
 from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask, separate
-from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
-from serve_app.gateway.routing.directory import ModelDirectory
-from serve_app.gateway.routing.placement import PlacedModel
-
-REPLICA_GONE = (RayError, RayServeException)
-"""What Ray raises when a replica ends or takes no more."""
+from serve_app.gateway.routing.directory import ModelDirectory, refusal_of, value_of
+from serve_app.gateway.routing.placement import LOST, NoAnswer, PlacedModel
 
 ATTEMPTS = 2
 """A chunk that fails is separated once more, on another placement if there is one."""
@@ -86,7 +81,6 @@ class SeparationGraph:
         closed at the end.
         """
         recording = _Recording(next(self._chunkers), self._merger, directory, model)
-        record = current_request()
         feeding: asyncio.Task[None] | None = None
         try:
             await recording.open(task, ticket)
@@ -94,9 +88,8 @@ class SeparationGraph:
             parts = separate(recording.take, recording.send, recording.join, self._settings.chunks_in_flight)
             async with aclosing(parts):
                 async for merged in parts:
-                    ticket.placement = record.placement = recording.answered_by
-                    ticket.made(merged.seconds)
-                    record.seconds_of_audio = round(ticket.made_seconds, 3)
+                    ticket.placement = recording.answered_by
+                    ticket.record_made(merged.seconds)
                     yield merged
             await feeding
             ticket.complete()
@@ -104,8 +97,8 @@ class SeparationGraph:
             if feeding is not None and feeding.done():
                 await feeding  # an error of the upload is the cause of the other
             raise
-        except REPLICA_GONE as error:
-            raise MotetError(_gone(error)) from error
+        except LOST as error:
+            raise refusal_of(model, error) or _interrupted(error) from error
         finally:
             if feeding is not None:
                 feeding.cancel()
@@ -133,13 +126,13 @@ class _Recording:
         refusal: Failure | None = await self._chunker.open.remote(self._name, task)
         if refusal is not None and refusal.kind == "overloaded":
             refusal = replace(refusal, retry_after_s=ticket.give_up())
-        _raise(refusal)
+        value_of(refusal)
 
     async def feed(self, upload: AsyncIterable[bytes]) -> None:
         try:
             async for block in upload:
-                _raise(await self._chunker.feed.remote(self._name, block, False))
-            _raise(await self._chunker.feed.remote(self._name, b"", True))
+                value_of(await self._chunker.feed.remote(self._name, block, False))
+            value_of(await self._chunker.feed.remote(self._name, b"", True))
         except Exception:
             await self._chunker.close.remote(self._name)  # wakes a decoder that waits for more
             raise
@@ -151,7 +144,7 @@ class _Recording:
     async def take(self) -> ChunkTicket | None:
         if self._ended:
             return None
-        ticket: ChunkTicket | None = _raise(await self._chunker.next.remote(self._name))
+        ticket: ChunkTicket | None = value_of(await self._chunker.next.remote(self._name))
         self._ended = ticket is None or ticket.last
         await self._directory.refresh(self._model)
         return ticket
@@ -164,26 +157,30 @@ class _Recording:
         return item
 
     async def join(self, previous: ChunkInFlight | None, _: ChunkTicket, item: ChunkInFlight) -> Merged:
-        """The samples that a chunk completes. A chunk that failed is sent once more, elsewhere if its placement is gone."""
+        """The samples that a chunk completes. If its separation failed, it is sent once more, to another placement if there
+        is one; if only the merger failed, the same stems are joined again."""
         for attempt in range(ATTEMPTS):
             last = attempt + 1 == ATTEMPTS
             try:
                 merged = await self._try_join(previous, item, patient=last)
             except Exception as error:
-                if not isinstance(error, BackPressureError):
-                    item.placement.suspect()
+                if last and isinstance(error, MotetError):
+                    raise  # the replicas are frozen: whether the stems exist would not be known soon
+                again = isinstance(error, NoAnswer) or await self._lost(item)
                 if last:
                     raise
-                if previous is not None:  # its stems may have gone with the machine that held them
-                    self._send_again(previous, besides=item.placement)
+                if previous is not None and await self._lost(previous):
+                    self._send_again(previous)
                     previous.leave()
             else:
+                again = True
                 if isinstance(merged, Merged):
                     self._note_answer(item)
                     return merged
                 if last or merged.kind not in WORTH_A_RETRY:
-                    _raise(merged)
-            self._send_again(item, besides=item.placement)
+                    value_of(merged)
+            if again:
+                self._send_again(item)
         raise AssertionError("the last attempt answers or raises")
 
     async def _try_join(
@@ -191,12 +188,30 @@ class _Recording:
     ) -> Merged | Failure:
         stems = None if previous is None else previous.stems
         joined = self._merger.join.remote(stems, item.stems, item.ticket.plan, item.ticket.last)
-        merged: Merged | Failure = await item.placement.while_alive(joined, last=patient)
+        try:
+            merged: Merged | Failure = await item.placement.while_alive(joined, last=patient)
+        except NoAnswer:
+            item.placement.suspect()
+            raise
         return merged
 
-    def _send_again(self, item: ChunkInFlight, besides: PlacedModel) -> None:
+    async def _lost(self, item: ChunkInFlight) -> bool:
+        """Whether the separation of a chunk failed, or its stems went with the machine that held them. Fetches the stems,
+        since Ray has no other way to see it. Raises what the chunker raised: without the chunk there is no other attempt."""
+        try:
+            await item.placement.while_alive(item.stems)
+        except BackPressureError:
+            return True
+        except Exception as error:
+            if not isinstance(error, NoAnswer):  # a silent placement may still wait for the chunk
+                await item.chunk
+            item.placement.suspect()
+            return True
+        return False
+
+    def _send_again(self, item: ChunkInFlight) -> None:
         item.cancel()
-        item.send(self._directory.choose(self._model, besides))
+        item.send(self._directory.choose(self._model, besides=item.placement))
 
     def _note_answer(self, item: ChunkInFlight) -> None:
         item.leave()
@@ -207,16 +222,8 @@ class _Recording:
             item.placement.note_answer(item.sent_at_s, item.place_in_line)
 
 
-def _raise(answer: Any) -> Any:
-    if isinstance(answer, Failure):
-        raise MotetError(answer)
-    return answer
-
-
-def _gone(error: Exception) -> Failure:
-    if isinstance(error, BackPressureError):
-        return Failure("overloaded", "The model is busy.", "Try again in a moment.", code="model_busy")
-    return Failure(
+def _interrupted(error: Exception) -> MotetError:
+    return fail(
         "unavailable",
         "A part of the service went away while the recording was being separated.",
         "Send the file again in a moment.",

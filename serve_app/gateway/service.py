@@ -13,8 +13,7 @@ from starlette.requests import HTTPConnection
 from deployments.settings import SeparationSettings, SpilloverSettings, WindowSettings
 from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.edge.addresses import client_network, is_loopback
-from serve_app.edge.security import SecuritySettings
-from serve_app.edge.settings import CLIENT_HEADER
+from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, SessionLimit, Ticket

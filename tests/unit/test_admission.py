@@ -56,7 +56,7 @@ class Engine:
         while self.clock.now_s < end - 1e-9:
             self.clock.now_s += TICK_S
             for ticket in self.tickets:
-                ticket.made(min(ticket.left, self.speed * TICK_S / len(self.tickets)))
+                ticket.record_made(min(ticket.left, self.speed * TICK_S / len(self.tickets)))
             for ticket in [ticket for ticket in self.tickets if ticket.left <= 1e-9]:
                 ticket.complete()
                 self.tickets.remove(ticket)
@@ -90,7 +90,7 @@ PLACEMENTS = st.sampled_from([["m@cpu"], ["n@cpu"], ["m@cpu", "n@cpu"]])
 KEYS = st.sampled_from([None, "a", "b"])
 EVENTS = st.one_of(
     st.tuples(st.just("admit"), PLACEMENTS, KEYS, st.floats(0, 300)),
-    st.tuples(st.just("made"), st.integers(0, 30), st.floats(0, 40)),
+    st.tuples(st.just("record_made"), st.integers(0, 30), st.floats(0, 40)),
     st.tuples(st.just("close"), st.integers(0, 30)),
     st.tuples(st.just("complete"), st.integers(0, 30)),
     st.tuples(st.just("pass"), st.floats(0, 100)),
@@ -194,18 +194,18 @@ def test_first_sounds_wait_no_longer_than_promised(reader_speed: float) -> None:
     for _ in range(60):
         with_sound = guarded.admit(["m@cpu"], None, 6)
         for _ in range(2):
-            with_sound.wants()
+            with_sound.start_waiting()
             clock.now_s += 0.5
-            with_sound.made(3)
-            with_sound.rests()
+            with_sound.record_made(3)
+            with_sound.stop_waiting()
         clock.now_s += 6 / reader_speed
         with_sound.complete()
     waiting = [guarded.admit(["m@cpu"], None, 6) for _ in range(3)]
     failure = refusal(guarded, "m@cpu", None, 6)
     assert failure.retry_after_s == pytest.approx((3 * 0.5 - 1) * 1.1, rel=0.1)
     clock.now_s += 0.5
-    waiting[0].made(6)
-    waiting[0].rests()
+    waiting[0].record_made(6)
+    waiting[0].stop_waiting()
     assert guarded.admit(["m@cpu"], None, 6).open
 
 
@@ -215,15 +215,15 @@ def test_who_runs_dry_first_goes_before_a_new_request() -> None:
     guarded = admission(clock, first_speed=20.0)
     listeners = [guarded.admit(["m@cpu"], None, 20) for _ in range(5)]
     for listener in listeners:
-        listener.made(1)
+        listener.record_made(1)
     assert guarded.snapshot()["m@cpu"].wait_s == 0
     for listener in listeners:
-        listener.wants()
+        listener.start_waiting()
     assert guarded.snapshot()["m@cpu"].wait_s == 0
     clock.now_s += 1
     one_turn_s = 1 / guarded._queues["m@cpu"].turns.value
     assert guarded.snapshot()["m@cpu"].wait_s == pytest.approx(5 * one_turn_s)
-    listeners[0].rests()
+    listeners[0].stop_waiting()
     listeners[1].close()
     assert guarded.snapshot()["m@cpu"].wait_s == pytest.approx(3 * one_turn_s)
 
@@ -232,8 +232,8 @@ def test_a_reader_that_stops_does_not_look_like_a_slow_engine() -> None:
     clock = Clock()
     guarded = admission(clock, max_wait_s=0.5)
     stopped = guarded.admit(["m@cpu"], None, 60)
-    stopped.made(2)
-    stopped.rests()
+    stopped.record_made(2)
+    stopped.stop_waiting()
     clock.now_s += 1000
     assert guarded.snapshot()["m@cpu"].wait_s == 0
     assert guarded.admit(["m@cpu"], None, 5).open
@@ -260,8 +260,8 @@ def test_an_engine_that_stands_still_makes_nobody_wait_for_hours(frozen_s: float
     assert told == [told[0]] * 3 and 0 < told[0] <= 60
     for ticket in waiting:  # the engine is back
         clock.now_s += 0.2
-        ticket.made(3)
-        ticket.rests()
+        ticket.record_made(3)
+        ticket.stop_waiting()
     assert guarded.admit(["m@cpu"], None, 3).open
     assert guarded.snapshot()["m@cpu"].speed > 1
 
@@ -282,7 +282,7 @@ def test_an_engine_that_is_slow_is_learned_however_long_its_turns(turn_s: float)
     for _ in range(12):
         ticket = guarded.admit(["m@cpu"], None, 3)
         clock.now_s += turn_s
-        ticket.made(3)
+        ticket.record_made(3)
         ticket.complete()
     assert guarded._queues["m@cpu"].turns.value == pytest.approx(1 / turn_s, rel=0.2)
 
@@ -349,13 +349,13 @@ def test_a_client_that_stops_reading_keeps_nobody_out() -> None:
     clock = Clock()
     guarded = admission(clock)
     book = guarded.admit(["m@cpu"], None, 5000)
-    book.made(1)
-    book.rests()
+    book.record_made(1)
+    book.stop_waiting()
     refusal(guarded, "m@cpu", None, 40)  # it may only be between two reads
     clock.now_s += SETTINGS.paused_after_s
     assert guarded.snapshot()["m@cpu"].queued_seconds == SETTINGS.paused_seconds_of_audio
     assert guarded.admit(["m@cpu"], None, 40).open
-    book.wants()
+    book.start_waiting()
     assert guarded.snapshot()["m@cpu"].queued_seconds > 4000
     assert book.open
 
@@ -364,12 +364,12 @@ def test_texts_that_are_written_far_ahead_keep_nobody_out() -> None:
     guarded = admission(Clock())
     sessions = [guarded.admit(["m@cpu"], None, 0, reach=5) for _ in range(10)]
     for session in sessions:
-        session.adds(5000)
+        session.extend(5000)
     assert guarded.snapshot()["m@cpu"].queued_seconds == 50
     assert guarded.admit(["m@cpu"], None, 4).open
     assert guarded.admit(["m@cpu"], None, 40).open
     for session in sessions:
-        session.made(4996)
+        session.record_made(4996)
     assert guarded.snapshot()["m@cpu"].queued_seconds == 10 * 4 + 44
 
 
@@ -377,7 +377,7 @@ def test_who_is_kept_out_by_texts_far_ahead_is_told_when_they_are_made() -> None
     guarded = admission(Clock())
     sessions = [guarded.admit(["m@cpu"], None, 0, reach=10) for _ in range(10)]
     for session in sessions:
-        session.adds(30)
+        session.extend(30)
     # 20 s fit when each session has 2 s less than its reach to go: after 22 s for each of ten, 4 a second.
     assert refusal(guarded, "m@cpu", None, 20).retry_after_s == pytest.approx(22 * 10 / 4 * 1.1)
 
@@ -386,18 +386,18 @@ def test_a_text_that_goes_on_is_held_to_what_its_key_may_have_queued() -> None:
     guarded = admission(Clock())
     sessions = [guarded.admit(["m@cpu"], "a", 0, reach=20) for _ in range(4)]
     for session in sessions[:3]:
-        session.adds(500)
+        session.extend(500)
     with pytest.raises(MotetError) as caught:
-        sessions[3].adds(11)
+        sessions[3].extend(11)
     assert (caught.value.failure.kind, caught.value.failure.code) == ("overloaded", "queue_full")
     assert "This API key already waits for 60 s" in caught.value.failure.cause
     assert sessions[3].left == 0
     assert guarded.snapshot()["m@cpu"].refused == 1
-    sessions[0].adds(500)  # what is queued stays the same
-    sessions[3].adds(10)  # a chat reply is not refused because of books
-    guarded.admit(["m@cpu"], "b", 0).adds(11)
+    sessions[0].extend(500)  # what is queued stays the same
+    sessions[3].extend(10)  # a chat reply is not refused because of books
+    guarded.admit(["m@cpu"], "b", 0).extend(11)
     sessions[0].close()
-    sessions[3].adds(11)
+    sessions[3].extend(11)
 
 
 def test_a_request_longer_than_the_limit_gets_in_where_nothing_waits() -> None:
@@ -414,7 +414,7 @@ def test_predictions_follow_what_earlier_ones_turned_out_to_be() -> None:
     for _ in range(10):
         ticket = guarded.admit(["m@cpu"], None, 20)
         clock.now_s += 1
-        ticket.made(40)
+        ticket.record_made(40)
         ticket.complete()
     assert guarded.admit(["m@cpu"], None, 20).left == pytest.approx(40, rel=0.05)
     assert guarded.admit(["n@cpu"], None, 20).left == 20
@@ -423,10 +423,10 @@ def test_predictions_follow_what_earlier_ones_turned_out_to_be() -> None:
 def test_a_client_that_leaves_early_teaches_nothing_about_length() -> None:
     guarded = admission(Clock())
     ticket = guarded.admit(["m@cpu"], None, 40)
-    ticket.made(1)
+    ticket.record_made(1)
     ticket.close()
     ticket.complete()
-    ticket.made(100)
+    ticket.record_made(100)
     assert guarded.admit(["m@cpu"], None, 40).left == 40
     assert ticket.made_seconds == 1
 
@@ -483,7 +483,7 @@ def test_what_one_placement_refuses_another_takes() -> None:
 def test_what_is_left_of_a_request_waits_where_it_is_answered(key: str | None) -> None:
     guarded = admission(Clock())
     ticket = guarded.admit(["m@mlx"], key, 50)
-    ticket.made(20)
+    ticket.record_made(20)
     ticket.placement = "m@cpu"
     queued = {name: report.queued_seconds for name, report in guarded.snapshot().items()}
     assert queued == {"m@mlx": 0, "m@cpu": 30}

@@ -32,14 +32,14 @@ from deployments.replica.wire import PackedChunk
 from deployments.settings import SpilloverSettings
 from deployments.tasks.transcription import TranscriptWindow
 from serve_app.config import AppConfig
-from serve_app.edge.security import SecuritySettings
+from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
 from serve_app.gateway.deployment import directory_of, settings_of
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
 from serve_app.gateway.routing.admission import Admission, SessionLimit
-from serve_app.gateway.routing.placement import NoReplica
+from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import Service
 from serve_app.gateway.settings import LimitSettings
 from serve_app.gateway.speech.pacing_report import PacingReport
@@ -377,6 +377,31 @@ async def test_a_request_that_takes_too_long_is_ended() -> None:
     assert answer.json()["error"]["code"] == "deadline"
 
 
+class TimesOut(ToneSynthesizer):
+    """A model whose own call times out."""
+
+    async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk]:
+        for chunk in cast("tuple[PackedChunk, ...]", ()):
+            yield chunk
+        raise TimeoutError
+
+
+async def test_a_timeout_inside_a_request_is_not_its_deadline() -> None:
+    answer = await Bench(TimesOut()).speak()
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] != "deadline"
+
+
+async def test_a_stream_that_cannot_be_made_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("serve_app.gateway.routes.speech.SpeechStream", broken)
+    bench = Bench()
+    assert (await bench.speak()).status_code == 500
+    assert bench.admission.snapshot()["tone@cpu"].open == 0
+
+
 async def test_one_model_and_its_alias() -> None:
     client = Bench().client
     assert (await client.get("/v1/models/tone")).json()["motet"]["aliases"] == ["tts-1"]
@@ -416,7 +441,7 @@ async def test_a_separation_model_tells_its_stems() -> None:
     assert answer.json()["motet"]["stems"] == ["speech", "noise"]
 
 
-@pytest.mark.parametrize("gone", [NoReplica("gone"), None], ids=["gone", "silent"])
+@pytest.mark.parametrize("gone", [NoAnswer("gone"), None], ids=["gone", "silent"])
 async def test_models_are_listed_although_one_does_not_answer(gone: Exception | None) -> None:
     splitter = Splitter()
     splitter.gone = gone

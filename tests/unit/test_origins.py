@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from deployments.errors import MotetError
 from serve_app.cli import application
 from serve_app.config import AppConfig
-from serve_app.edge.security import SecuritySettings
+from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.bodies.json_bodies import check_content_type
 from serve_app.gateway.middleware.origins import _one_of
 from tests.unit.test_api import Bench

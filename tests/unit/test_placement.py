@@ -19,7 +19,7 @@ from deployments.settings import HealthSettings, SpilloverSettings
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.directory import ModelDirectory
-from serve_app.gateway.routing.placement import MIN_RETRY_S, START_S, NoReplica, PlacedModel
+from serve_app.gateway.routing.placement import MIN_RETRY_S, START_S, NoAnswer, PlacedModel
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
@@ -475,7 +475,7 @@ async def test_a_placement_without_replicas_sleeps_on_while_another_lives() -> N
     cuda.sleep()
     assert [await models.call("echo", "ask") for _ in range(3)] == ["cpu"] * 3
     reports = await models.reports("echo")
-    assert isinstance(reports["cuda"], NoReplica)
+    assert isinstance(reports["cuda"], NoAnswer)
     assert reports["cpu"] == "cpu"
     assert models.asleep("echo") == ["cuda"]
     assert not cuda.woken.is_set()

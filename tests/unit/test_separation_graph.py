@@ -25,6 +25,7 @@ from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.admission import Admission, Ticket
+from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.settings import AdmissionSettings
 from tests.unit.fakes import FakeHandle
@@ -194,6 +195,65 @@ async def test_a_chunker_that_is_gone_is_an_error_that_clients_understand() -> N
     assert (failure.kind, failure.code) == ("unavailable", "separation_interrupted")
     assert "actor" not in failure.message.lower() and "ActorError" in (failure.detail or "")
     assert not bench.ticket.open
+
+
+class MergerLostOnce(Merger):
+    """One whose replica ends during the second join, and is replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joins = 0
+
+    async def join(self, *arguments: Any) -> Any:
+        self.joins += 1
+        if self.joins == 2:
+            raise RayActorError()
+        return await super().join(*arguments)
+
+
+@pytest.fixture
+def suspected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The placements that were suspected."""
+    names: list[str] = []
+    monkeypatch.setattr(PlacedModel, "suspect", lambda placed: names.append(placed.name))
+    return names
+
+
+async def test_a_lost_merger_costs_no_separation_and_no_placement(suspected: list[str]) -> None:
+    cuda, cpu = Echo(), Echo()
+    bench = Bench(cuda, cpu)
+    merger = MergerLostOnce()
+    bench.graph = SeparationGraph(
+        [cast("Any", Remote(bench.chunker))], cast("Any", Remote(merger)), SeparationSettings()
+    )
+    parts = await bench.separate(make("wav16", seconds=3))
+    assert sound_in(parts).shape[1] == 3 * RATE
+    assert sorted(cuda.chunks + cpu.chunks) == list(range(len(parts)))
+    assert merger.joins == len(parts) + 1
+    assert not suspected
+
+
+class ChunkerLostLater(Chunker):
+    """One whose replica ends when the first chunk is fetched."""
+
+    async def fetch(self, name: str, index: int) -> Chunk:
+        raise RayActorError()
+
+
+async def test_a_chunker_that_is_lost_later_costs_no_placement(suspected: list[str]) -> None:
+    bench = Bench(Echo(), Echo())
+    chunker = ChunkerLostLater(SeparationSettings())
+    bench.graph = SeparationGraph([cast("Any", Remote(chunker))], cast("Any", Remote(Merger())), SeparationSettings())
+    with pytest.raises(MotetError) as caught:
+        await bench.separate(make("wav16", seconds=3))
+    assert caught.value.failure.code == "separation_interrupted"
+    assert not suspected
+
+
+async def test_a_lost_separator_is_suspected(suspected: list[str]) -> None:
+    bench = Bench(Echo(RayActorError()), Echo())
+    await bench.separate(make("wav16", seconds=3))
+    assert set(suspected) == {"echo@cuda"}
 
 
 class SteppedTimers:

@@ -17,12 +17,12 @@ import pytest
 from deployments.engines.protocols import SpeechTraits
 from deployments.errors import MotetError
 from deployments.settings import ArrivalSettings, PieceSettings
-from serve_app.edge.security import SecuritySettings
+from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.request_timing import RequestTiming
 from serve_app.gateway.settings import AdmissionSettings, LimitSettings, SpeechSettings
 from tests.unit.fakes import RATE, TRAITS, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
-from tests.unit.test_api import Bench, pcm_of
+from tests.unit.test_api import Bench, TimesOut, pcm_of
 
 CONFIG = {"type": "session.config", "model": "tone", "response_format": "pcm"}
 FIRST, SECOND = "It rained all day.", "We stayed inside and slept."
@@ -325,7 +325,7 @@ async def test_a_session_ends_when_its_text_is_more_than_its_key_may_have_queued
     bench = Bench(
         Silent(), security=SecuritySettings(api_key_sha256=(DIGEST,)), speech=SpeechSettings(admission=control)
     )
-    bench.admission.admit(["tone@cpu"], DIGEST, 55.0).rests()
+    bench.admission.admit(["tone@cpu"], DIGEST, 55.0).stop_waiting()
     socket = Socket(bench, {"authorization": "Bearer key"})
     for message in (CONFIG, text("We stayed inside and slept. " * 10)):
         socket.send(**message)
@@ -485,6 +485,13 @@ async def test_a_session_has_a_deadline() -> None:
     assert events[0]["error"]["code"] == "deadline"
     assert "longer than the 10 s" in events[0]["error"]["message"]
     assert events[-1] == 1013
+
+
+@in_time
+async def test_a_timeout_inside_a_session_is_not_its_deadline() -> None:
+    events = await conversation(Bench(TimesOut()), CONFIG, text(FIRST), DONE)
+    assert events[0]["error"].get("code") != "deadline"
+    assert events[-1] == 1011
 
 
 @in_time

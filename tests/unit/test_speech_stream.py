@@ -15,6 +15,7 @@ import pytest
 
 from cluster.models import Model
 from deployments.audio.decode import decode_all
+from deployments.audio.encode import PcmEncoder
 from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
@@ -171,10 +172,27 @@ def test_a_piece_start_names_the_model_and_the_voice() -> None:
     async def test() -> None:
         stream = Bench({(1, 2): 3600.0}).stream(plan())
         async with aclosing(stream.encoded()) as encoded:
-            starts = [piece async for _ in encoded for piece in stream.piece_starts()]
+            starts = [piece async for _ in encoded for piece in stream.take_piece_starts()]
         said = [(piece.index, piece.model, piece.voice) for piece in starts]
         assert said == [(0, "late", "ada"), (1, "late", "ada"), (1, "other", "bo"), (2, "other", "bo")]
 
+    run(test)
+
+
+def test_an_encoder_that_cannot_be_closed_does_not_keep_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unclosable(PcmEncoder):
+        def close(self) -> None:
+            raise RuntimeError
+
+    async def test() -> None:
+        bench = Bench()
+        stream = bench.stream(plan())
+        with pytest.raises(RuntimeError):
+            async with aclosing(stream.encoded()) as encoded:
+                await anext(encoded)
+        assert not bench.tickets[0].open
+
+    monkeypatch.setattr("serve_app.gateway.speech.stream.open_encoder", lambda *_, **__: Unclosable(1))
     run(test)
 
 

@@ -42,7 +42,7 @@ class Deadline:
             async with asyncio.timeout_at(due.at) as timer:
                 await self._app(scope, receive, watched)
         except TimeoutError:
-            if started:
+            if started or not timer.expired():
                 raise
             await error_response(due.failure)(scope, receive, send)
 

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from deployments.errors import MotetError
 from deployments.replica.base import ReplicaReport
 from serve_app.gateway.routing.directory import ModelDirectory
-from serve_app.gateway.routing.placement import NoReplica
+from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import service_of
 
 router = APIRouter()
@@ -103,7 +103,7 @@ def _refusal(report: ReplicaReport | Exception) -> str | None:
         return report.refusal
     if isinstance(report, MotetError):
         return report.failure.message
-    return str(report) if isinstance(report, NoReplica) else f"It does not answer ({type(report).__name__})."
+    return str(report) if isinstance(report, NoAnswer) else f"It does not answer ({type(report).__name__})."
 
 
 def _facts(report: ReplicaReport) -> dict[str, Any]:

@@ -41,8 +41,8 @@ async def speech(request: Request) -> Response:
     last_event_id = request.headers.get("last-event-id") if body.stream_format == "sse" else None
     resume = resume_point(last_event_id, plan)
     ticket = service.admit(plan.model, request.headers, predicted_seconds(plan.request))
-    stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder, resume)
     try:
+        stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder, resume)
         if body.stream_format == "sse":
             return await event_stream(stream.events(), _headers(plan))
         answer = await stream_of(stream.encoded(), FORMATS[plan.audio_format].media_type, _headers(plan))

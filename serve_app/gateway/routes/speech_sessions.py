@@ -87,15 +87,16 @@ async def speech_session(websocket: WebSocket) -> None:
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
     deadline_s = service.settings.limits.request_deadline_s
+    timer = asyncio.timeout(deadline_s)
     try:
         with service.sessions.one(service.client(websocket)):
-            async with asyncio.timeout(deadline_s):
+            async with timer:
                 await _run(websocket)
         await websocket.close()
     except WebSocketDisconnect:
         pass
-    except TimeoutError:
-        await _end_with(websocket, too_late(deadline_s))
+    except TimeoutError as error:
+        await _end_with(websocket, too_late(deadline_s) if timer.expired() else log_unexpected(error))
     except MotetError as error:
         log_failure(error.failure)
         await _end_with(websocket, error.failure)
@@ -111,7 +112,7 @@ async def _run(websocket: WebSocket) -> None:
     # A session asks for no more than this at once, so a text that is far ahead does not keep others out.
     ticket = service.admit(plan.model, websocket.headers, 0.0, reach=plan.max_request_seconds)
     try:
-        ticket.rests()
+        ticket.stop_waiting()
         await _while(_listen(websocket, text, ticket, config.speed), _speak(websocket, plan, text, ticket))
     finally:
         ticket.close()
@@ -149,7 +150,7 @@ async def _listen(websocket: WebSocket, text: ArrivingText, ticket: Ticket, spee
         match await _next_input(websocket):
             case InputText(text=words):
                 text.write(words)
-                ticket.adds(len(words) / CHARACTERS_PER_SECOND / speed)
+                ticket.extend(len(words) / CHARACTERS_PER_SECOND / speed)
             case InputFlush():
                 text.flush()
             case InputDone():

@@ -17,7 +17,6 @@ from deployments.tasks.transcription import TranscriptWindow
 from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import ModelName
-from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
 from serve_app.gateway.sse import event
@@ -88,14 +87,13 @@ async def _recognized(request: Request, *, translate: bool) -> Response:
 
 
 async def _counted(windows: AsyncGenerator[TranscriptWindow], ticket: Ticket) -> AsyncGenerator[TranscriptWindow]:
-    """The same windows. Admission and the request's log learn how much of the recording is done."""
-    record, done_seconds = current_request(), 0.0
+    """The same windows. Admission, and through it the request's log, learns how much of the recording is done."""
+    done_seconds = 0.0
     try:
         async with aclosing(windows):
             async for window in windows:
-                ticket.made(window.until_seconds - done_seconds)
+                ticket.record_made(window.until_seconds - done_seconds)
                 done_seconds = window.until_seconds
-                record.seconds_of_audio = round(done_seconds, 3)
                 yield window
         ticket.complete()
     finally:

@@ -28,8 +28,8 @@ ROUNDING = 1e-6
 class Ticket:
     """One admitted request's place in a queue. Its holder must `close` it.
 
-    It `waits` while an engine owes it audio: from the start, and after `wants`, until it `rests`. Of the `left` seconds of
-    audio that are still to be made, at most `reach` count as queued.
+    It `waits` while an engine owes it audio: from the start, and after `start_waiting`, until `stop_waiting`. Of the
+    `left` seconds of audio that are still to be made, at most `reach` count as queued.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class Ticket:
         """How long the client's audio lasts from now if it plays it as it is made; 0 before the first audio."""
         return 0.0 if self.silent else self._playing_since_s + self.made_seconds - now_s
 
-    def adds(self, seconds: float) -> None:
+    def extend(self, seconds: float) -> None:
         """The text grew by about `seconds` of audio. Raises `MotetError` (overloaded), as `Admission.admit` does, if the
         client's key holds too much."""
         if self.open:
             self._admission.add(self, seconds)
 
-    def wants(self) -> None:
+    def start_waiting(self) -> None:
         """The next audio was requested."""
         self._set_waits(True)
 
-    def rests(self) -> None:
+    def stop_waiting(self) -> None:
         """The requested audio arrived, from an engine or from a cache, and no more is requested yet."""
         self._set_waits(False)
 
@@ -109,11 +109,11 @@ class Ticket:
             self.waits = waits
             self._resting_since_s = self._admission.clock()
 
-    def made(self, seconds: float) -> None:
+    def record_made(self, seconds: float) -> None:
         """`seconds` of the request's audio were made."""
         if self.open and seconds > 0:
             now_s = self._admission.clock()
-            self.queue.made(seconds, now_s)
+            self.queue.record_made(seconds, now_s)
             if self.silent:
                 self._playing_since_s = now_s
             self.made_seconds += seconds
@@ -175,7 +175,7 @@ class Admission:
         raise self._refused(min(refusals, key=lambda refusal: refusal.seconds))
 
     def add(self, ticket: Ticket, seconds: float) -> None:
-        """The text of an open ticket grew. See `Ticket.adds`."""
+        """The text of an open ticket grew. See `Ticket.extend`."""
         queue = ticket.queue
         queue.tick(self.clock())
         left = ticket.left + queue.expected(seconds)

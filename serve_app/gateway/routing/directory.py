@@ -72,7 +72,7 @@ class ModelDirectory:
     def choose(self, name: str, besides: PlacedModel | None = None) -> PlacedModel:
         """The placement that is expected to answer first, other than `besides` if there is another. One without replicas is
         chosen only if no other one has any. Call `refresh` before."""
-        in_turn = [placed for placed in self.placements(name) if not self._may_sleep(placed, name)]
+        in_turn = [placed for placed in self.placements(name) if not self._skipped(placed, name)]
         return next((placed for placed in in_turn if placed is not besides), in_turn[0])
 
     def ensure_not_frozen(self, name: str) -> None:
@@ -92,10 +92,10 @@ class ModelDirectory:
         lost: Exception | None = None
         await self.refresh(name)
         for placed, last in self._in_turn(name):
-            if self._may_sleep(placed, name):
+            if self._skipped(placed, name):
                 continue
             try:
-                return _value(await placed.call(method, *arguments, last=last))
+                return value_of(await placed.call(method, *arguments, last=last))
             except LOST as error:
                 lost = error
         raise unavailable(name, lost)
@@ -116,7 +116,7 @@ class ModelDirectory:
         lost: Exception | None = None
         await self.refresh(name)
         for placed, last in self._in_turn(name, ticket.placement if ticket else None):
-            if self._may_sleep(placed, name):
+            if self._skipped(placed, name):
                 continue
             answers = placed.stream(method, *arguments, last=last)
             started = False
@@ -125,7 +125,7 @@ class ModelDirectory:
                     if ticket and not started:
                         ticket.placement = placed.name
                     started = True
-                    yield _value(answer)
+                    yield value_of(answer)
                 return
             except LOST as error:
                 if started:
@@ -144,8 +144,8 @@ class ModelDirectory:
         for placed in self._placed[name]:
             await placed.refresh()
 
-    def _may_sleep(self, placed: PlacedModel, name: str) -> bool:
-        """Whether a placement without replicas is left alone, since another one of the model has some."""
+    def _skipped(self, placed: PlacedModel, name: str) -> bool:
+        """Whether a request skips a placement: it has no replica, and another placement of the model has one."""
         return placed.sleeps and any(other.alive for other in self._placed[name])
 
     def _in_turn(self, name: str, preferred: str | None = None) -> Iterator[tuple[PlacedModel, bool]]:
@@ -160,17 +160,26 @@ class ModelDirectory:
 
 def unavailable(name: str, lost: Exception | None) -> MotetError:
     """The error of a request that no placement answered. `lost` is what Ray raised last."""
-    if isinstance(refused := getattr(lost, "cause", None), MotetError):
-        return refused  # raised by the replica, wrapped by Ray
-    if isinstance(lost, BackPressureError):
-        return fail("overloaded", f"The model {name!r} is busy.", "Try again in a moment.", code="model_busy")
+    if lost and (refused := refusal_of(name, lost)):
+        return refused
     detail = in_one_line(lost) if lost else None
     return fail(
         "unavailable", f"The model {name!r} has no replica that answers.", "Try again in a moment.", detail=detail
     )
 
 
-def _value(answer: Any) -> Any:
+def refusal_of(name: str, lost: Exception) -> MotetError | None:
+    """The error of a model that refused a request: raised by its replica and wrapped by Ray, or full queues. None if its
+    replica is gone."""
+    if isinstance(refused := getattr(lost, "cause", None), MotetError):
+        return refused
+    if isinstance(lost, BackPressureError):
+        return fail("overloaded", f"The model {name!r} is busy.", "Try again in a moment.", code="model_busy")
+    return None
+
+
+def value_of(answer: Any) -> Any:
+    """An answer of a replica. Raises `MotetError` if it is a `Failure`."""
     if isinstance(answer, Failure):
         raise MotetError(answer)
     return answer

@@ -49,11 +49,11 @@ CHECK_AFTER_S = 1.0
 _END = object()
 
 
-class NoReplica(RayServeException):
+class NoAnswer(RayServeException):
     """No replica of a placement answers."""
 
 
-class FrozenReplicas(NoReplica):
+class FrozenReplicas(NoAnswer):
     """A placement has replicas, and none of them answers."""
 
 
@@ -106,7 +106,7 @@ class PlacedModel:
             self._checked_s = self._clock()
             try:
                 await self._first_report()
-            except NoReplica:
+            except NoAnswer:
                 pass  # it has replicas, and they are busy
             except DeploymentUnavailableError:
                 self.suspect()
@@ -129,7 +129,7 @@ class PlacedModel:
             self.under_way -= 1
 
     async def call(self, method: str, *arguments: Any, last: bool) -> Any:
-        """One answer. Raises `NoReplica` if no replica answers; if this is the `last` placement to try, waits for one."""
+        """One answer. Raises `NoAnswer` if no replica answers; if this is the `last` placement to try, waits for one."""
         if last:
             self.ensure_not_frozen()
         asked_s = self._clock()
@@ -139,9 +139,9 @@ class PlacedModel:
             return answer
 
     async def report(self) -> Any:
-        """A replica's report. Raises `NoReplica`, at once if it is known that none answers."""
+        """A replica's report. Raises `NoAnswer`, at once if it is known that none answers."""
         if not self.alive:
-            raise NoReplica(f"No replica of {self.name} answers.")
+            raise NoAnswer(f"No replica of {self.name} answers.")
         if not self.elastic:
             return self._note(await self.call("report", last=False))
         with self._suspected():
@@ -150,7 +150,7 @@ class PlacedModel:
     async def stream(self, method: str, *arguments: Any, last: bool) -> AsyncGenerator[Any]:
         """Streams a method's answers, and cancels the call when the caller stops reading, for whatever reason.
 
-        Raises `NoReplica` before the first answer as `call` does.
+        Raises `NoAnswer` before the first answer as `call` does.
         """
         if last:
             self.ensure_not_frozen()
@@ -171,7 +171,7 @@ class PlacedModel:
                     answers.cancel()
 
     async def while_alive(self, answer: Awaitable[Answer], *, last: bool = False) -> Answer:
-        """The answer, however long it takes, as long as a replica is alive. Raises `NoReplica`; for the `last` placement of a
+        """The answer, however long it takes, as long as a replica is alive. Raises `NoAnswer`; for the `last` placement of a
         model only `MotetError` (unavailable) if its replicas are frozen, since one without replicas is waited for."""
         awaited = asyncio.ensure_future(answer)
         patience_s = self._spillover.wake_s if self.sleeps else self._spillover.silent_s
@@ -182,7 +182,7 @@ class PlacedModel:
                     continue
                 self.alive = False
                 if not last:
-                    raise NoReplica(f"No replica of {self.name} answers.")
+                    raise NoAnswer(f"No replica of {self.name} answers.")
                 if not await _done(awaited, None, self._start_frozen_check()):
                     self.ensure_not_frozen()
             return awaited.result()
@@ -252,7 +252,7 @@ class PlacedModel:
     def _suspected(self) -> Iterator[None]:
         try:
             yield
-        except (RayActorError, NoReplica, DeploymentUnavailableError):
+        except (RayActorError, NoAnswer, DeploymentUnavailableError):
             self.suspect()
             raise
 
@@ -273,7 +273,7 @@ class PlacedModel:
             self._recover()
 
     async def _first_report(self, timeout_s: float | None = None) -> Any:
-        """The first report of any replica, without the router. Raises `NoReplica`, `FrozenReplicas` if there are replicas and
+        """The first report of any replica, without the router. Raises `NoAnswer`, `FrozenReplicas` if there are replicas and
         none answers in time, and Ray Serve's `DeploymentUnavailableError`."""
         answers = [
             asyncio.ensure_future(each.get_async()) for each in await ray_private.replica_answers(self.handle, "report")
@@ -289,7 +289,7 @@ class PlacedModel:
             for each in answers:
                 each.add_done_callback(_retrieve)
                 each.cancel()
-        raise NoReplica(f"No replica of {self.name} answers.")
+        raise NoAnswer(f"No replica of {self.name} answers.")
 
     def _note(self, report: Any) -> Any:
         """Remembers how long a replica takes to load."""

@@ -86,7 +86,7 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """The amount per second. The time since the last amount lowers it once it exceeds the time that amount took."""
+        """The amount per second. It falls when nothing was added for longer than the previous interval."""
         kept = math.exp(-max(0.0, self._pending - self._usual) / self._memory)
         return max(MIN_RATE, self._amount * kept / self._span_after(kept))
 
@@ -154,7 +154,7 @@ class PlacementQueue(Generic[Request]):
             self.turns.passes(passed)
         self._now_s = now_s
 
-    def made(self, seconds: float, now_s: float) -> None:
+    def record_made(self, seconds: float, now_s: float) -> None:
         """A ticket received `seconds` of audio."""
         self.tick(now_s)
         if self._any_waits:

@@ -50,8 +50,8 @@ class ReplicaClient:
         self.timeline.add("infer", packed.step_s)
         if self.ticket:
             self.placement = self.ticket.placement
-            self.ticket.made(chunk.seconds / self.speed * request.speed)  # after the time-stretch
-            self.ticket.rests()
+            self.ticket.record_made(chunk.seconds / self.speed * request.speed)  # after the time-stretch
+            self.ticket.stop_waiting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ReplicaCall:
     async def step(self) -> AudioChunk | None:
         """See `SpeechCall`."""
         if self.client.ticket:
-            self.client.ticket.wants()
+            self.client.ticket.start_waiting()
         packed = await anext(self.answers, None)
         if packed is None:
             return None

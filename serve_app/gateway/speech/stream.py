@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -106,7 +106,10 @@ class SpeechStream:
         """The bytes of one file or stream in the plan's format. Encoding that takes time runs beside the event loop."""
         continues = self._resume.position is not None
         encoder = open_encoder(self._plan.audio_format, self._plan.traits.sample_rate, continues=continues)
-        try:
+        with ExitStack() as held:  # closes each one even if another cannot be closed
+            held.callback(self.timeline.record, self._plan.model, self._playback.report, self._recorder)
+            held.callback(encoder.close)
+            held.callback(self._ticket.close)
             async with self._playback.filled_from(self._chunks(), self._resume.position):
                 while (frame := await self._next_frame()) is not None:
                     self._follow(frame)
@@ -121,17 +124,13 @@ class SpeechStream:
                 self._note_reached(encoder)
                 yield data
             self._ticket.complete()
-        finally:
-            encoder.close()
-            self._ticket.close()
-            self.timeline.record(self._plan.model, self._playback.report, self._recorder)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """The stream as server-sent events. Those with sound have an id, and leave out what the client already has."""
         sent, key = 0, self._plan.key
         async with aclosing(self.encoded()) as encoded:
             async for data in encoded:
-                new, starts = data[max(0, self._resume.bytes - sent) :], self.piece_starts()
+                new, starts = data[max(0, self._resume.bytes - sent) :], self.take_piece_starts()
                 sent += len(data)
                 if new:
                     yield event(events.audio_delta(new, starts), self._resume_point(sent).event_id(key))
@@ -144,7 +143,7 @@ class SpeechStream:
         pieces = PieceEvents(self._plan)
         async with aclosing(self.encoded()) as encoded:
             async for data in encoded:
-                for message in (message for piece in self.piece_starts() for message in pieces.start(piece)):
+                for message in (message for piece in self.take_piece_starts() for message in pieces.start(piece)):
                     yield message
                 pieces.bytes += len(data)
                 for start in range(0, len(data), MAX_MESSAGE_BYTES):
@@ -157,10 +156,16 @@ class SpeechStream:
             yield message
         yield {"type": "session.done", "total_sentences": pieces.count, **self.summary()}
 
-    def piece_starts(self) -> list[PieceStart]:
-        """The pieces of the text that begin in the latest bytes, except those whose start this client already has. To be
-        called after all bytes, also those that are not sent."""
-        return [self._start_of(span) for span in self._passed if self._is_new(span)]
+    def take_piece_starts(self) -> list[PieceStart]:
+        """The pieces of the text, or their repetitions by a fallback voice, that begin in the latest bytes, except those
+        whose start this client already has. Each is returned once. Must be called after all bytes, also those not sent."""
+        starts = []
+        for span in self._passed:
+            piece = (span.position.piece, span.position.fallback_from)
+            if piece != self._announced and span.start >= self._resume.samples:
+                starts.append(self._start_of(span))
+            self._announced = piece
+        return starts
 
     @property
     def piece_is_over(self) -> bool:
@@ -244,13 +249,6 @@ class SpeechStream:
         if self._given:
             self.timeline.sounded()
 
-    def _is_new(self, span: Span) -> bool:
-        """Whether a piece, or its repetition by a fallback voice, begins in what this client gets."""
-        if self._announced == (piece := (span.position.piece, span.position.fallback_from)):
-            return False
-        self._announced = piece
-        return span.start >= self._resume.samples
-
     def _start_of(self, span: Span) -> PieceStart:
         start_seconds = round((span.start - self._resume.samples) / self._plan.traits.sample_rate, 3)
         text = self._plan.piece_at(span.position)
@@ -281,7 +279,9 @@ def _started_before(position: SourcePosition | None) -> tuple[int, int | None] |
 
 
 class AwaitedText:
-    """A text for which no engine owes sound while the stream waits for it. See `PieceSource`."""
+    """Wraps a text: while the stream waits for more of it, the ticket rests and late audio is not concealed.
+
+    See `PieceSource`."""
 
     def __init__(self, text: PieceSource, playback: PlaybackBuffer, ticket: Ticket) -> None:
         self._text = text
@@ -295,7 +295,7 @@ class AwaitedText:
 
     async def take(self, first: int, characters: float) -> tuple[str, ...]:
         """See `PieceSource`."""
-        self._ticket.rests()
+        self._ticket.stop_waiting()
         with self._playback.pause():
             return await self._text.take(first, characters)
 
