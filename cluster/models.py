@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cluster.demand import AutoscalingSettings
 from cluster.hardware import CpuClass, Hardware
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.errors import MotetError, fail
 from deployments.settings import Count, HealthSettings, Positive, StepSettings, StrictModel
 
@@ -25,7 +25,7 @@ def _known_engine(name: str) -> str:
 
 def _readable_source(text: str) -> str:
     try:
-        sources.parse(text)
+        weight_sources.parse(text)
     except MotetError as error:
         raise ValueError(str(error)) from error
     return text

@@ -38,7 +38,7 @@ class StepSettings(StrictModel):
     """While items of a higher total cost wait, a short item goes first and alone. Engines define the unit of cost."""
     short_cost: Positive = 100.0
     """The highest cost of a short item."""
-    record_after_idle_s: Positive = 60.0
+    capture_after_idle_s: Positive = 60.0
     """An engine that captures graphs of its step captures missing batch sizes after it was idle for this long."""
     gate: bool = True
     """Whether callers wait for the end of the running step before they enter a batch."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cluster.bulk.settings import BulkSettings
 from deployments.audio.formats import AudioFormat
-from deployments.engines import sources
+from deployments.engines import weight_sources
 from deployments.replica.base import ReplicaSettings
 from deployments.settings import PieceSettings, SeparationSettings, StrictModel, WindowSettings
 
@@ -77,7 +77,7 @@ class BulkJob(StrictModel):
     def weights(self) -> str:
         """Names, sizes and modification times of the files of a `path:` source, as JSON; an empty list if they are not on
         this machine. They are not in the identity, so that copying weights does not change a row's seed."""
-        source = sources.parse(self.model.source) if self.model.source else None
+        source = weight_sources.parse(self.model.source) if self.model.source else None
         if source is None or source.kind != "path":
             return "[]"
         folder = Path(source.name).expanduser()

@@ -19,6 +19,6 @@ export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.edge.middleware:middl
 export RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS=1 RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE=1
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-# No GPU is offered: Ray would call the Mac's `GPU: 1`, and CUDA replicas would come. caffeinate keeps the Mac awake.
+# The Mac offers no GPU: Ray would count its GPU as `GPU: 1` and place CUDA replicas on it. caffeinate keeps the Mac awake.
 exec caffeinate -is .venv/bin/ray start --address="$head" --num-gpus=0 --resources='{"mlx": 1}' \
   --labels=motet.hardware=mlx --disable-usage-stats --block

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psutil
 import ray
 
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.protocols import CaptureStats, EngineSpec, Memory
 from deployments.errors import MotetError
 from deployments.replica.cores import Threads, here, threads_of
@@ -57,7 +57,7 @@ class ReplicaReport:
     """How long a replica took to start, and what it uses.
 
     `memory_bytes` is the resident memory of its process; `engine_memory` is what the engine's library holds, if it measures
-    that. `refusal` says why no new work is taken now. `recorded` is for engines that capture their steps as graphs.
+    that. `refusal` says why no new work is taken now. `captured_steps` is for engines that capture their steps as graphs.
     """
 
     model: str
@@ -71,7 +71,7 @@ class ReplicaReport:
     steps: StepCounts
     engine_memory: Memory | None = None
     refusal: str | None = None
-    recorded: CaptureStats | None = None
+    captured_steps: CaptureStats | None = None
 
 
 class ModelReplica:
@@ -157,7 +157,7 @@ class ModelReplica:
             steps=self._step_metrics.counts,
             engine_memory=self.memory_guard.memory,
             refusal=self.memory_guard.refusal.message if self.memory_guard.refusal else None,
-            recorded=self.graph_capture.stats,
+            captured_steps=self.graph_capture.stats,
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -173,12 +173,14 @@ class ModelReplica:
         if not self.thread.busy_seconds:
             idle = self.load.idle_seconds >= EVERY_S
             self.thread.submit(self.malloc_trim.look_when_idle if idle else self.malloc_trim.look)
-        self.graph_capture.capture_when_idle(self.load.idle_seconds, self._steps.record_after_idle_s)
+        self.graph_capture.capture_when_idle(self.load.idle_seconds, self._steps.capture_after_idle_s)
 
 
 def load_engine(settings: ReplicaSettings) -> Any:
     """Loads the engine that the settings name. Its weights are downloaded if necessary, and checked. Raises `MotetError`."""
-    folder = str(sources.folder_of(sources.parse(settings.source), settings.sha256)) if settings.source else ""
+    folder = (
+        str(weight_sources.folder_of(weight_sources.parse(settings.source), settings.sha256)) if settings.source else ""
+    )
     threads = threads_of(settings.threads, lambda: here(_node_cpus()), settings.reserved_cpus)
     return registry.load(
         settings.engine, EngineSpec(settings.model, folder, settings.device, threads, settings.options)

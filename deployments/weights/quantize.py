@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from deployments.engines import sources
+from deployments.engines import weight_sources
 from deployments.engines.registry import Task
-from deployments.engines.sources import WEIGHT_SUFFIXES
+from deployments.engines.weight_sources import WEIGHT_SUFFIXES
 from deployments.errors import fail
 
 MANIFEST = "motet-quantisation.json"
@@ -138,7 +138,7 @@ def quantize(order: QuantizationOrder, measure: Measure, progress: Callable[[str
     Raises `MotetError` if it is not, and for an unsupported order; then nothing is left at `order.out`.
     """
     strategy = check(order)
-    source = sources.folder_of(sources.parse(order.source), order.sha256)
+    source = weight_sources.folder_of(weight_sources.parse(order.source), order.sha256)
     order.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{order.out.name}-", dir=order.out.parent) as folder:
         work, made = Path(folder, "original"), Path(folder, "quantised")

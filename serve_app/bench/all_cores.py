@@ -19,8 +19,8 @@ import numpy as np
 from deployments.engines.protocols import SpeechEngine, SpeechRequest, StepsConcurrently
 from deployments.replica.base import load_engine
 from deployments.settings import PieceSettings
+from deployments.text.sample_sentences import LONG_TEXT, SENTENCES
 from deployments.text.segmentation import cut_into_pieces
-from deployments.text.sentences import LONG_TEXT, SENTENCES
 from serve_app.bench.frame import Sheet, interleaved, ratio, spread
 from serve_app.config import AppConfig
 from serve_app.replica_settings import replica_settings

@@ -27,7 +27,7 @@ from cluster.bulk.plan import Batch
 from cluster.bulk.run import run_job
 from cluster.bulk.store import JobStore
 from cluster.bulk.workers import RenderedBatch, Worker, rendered_batch
-from deployments.text.sentences import numbered_sentences
+from deployments.text.sample_sentences import numbered_sentences
 from serve_app import bulk, config_file
 from serve_app.bench.frame import Figure, Sheet, at_least, at_most
 from serve_app.cli.processes import command_line, descendants, kill

@@ -26,8 +26,8 @@ from deployments.engines.protocols import SpeechRequest
 from deployments.errors import fail
 from deployments.replica.base import load_engine
 from deployments.replica.cpu_scheduling import apply
+from deployments.text.sample_sentences import numbered_sentences
 from deployments.text.segmentation import cut_into_pieces
-from deployments.text.sentences import numbered_sentences
 from serve_app import bulk, profiles
 from serve_app.bench.frame import Figure, Sheet, at_least, interleaved, ratio, spread
 from serve_app.cli import local

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deployments.errors import fail
-from deployments.text.sentences import LONG_TEXT
+from deployments.text.sample_sentences import LONG_TEXT
 from serve_app.bench.frame import (
     Sheet,
     spread,

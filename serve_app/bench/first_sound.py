@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.errors import fail
-from deployments.text.sentences import LONG_TEXT, SENTENCES
+from deployments.text.sample_sentences import LONG_TEXT, SENTENCES
 from deployments.text.word_error_rate import ErrorCount, errors
 from serve_app import profiles
 from serve_app.bench.bare_server import running_bare_server

@@ -21,8 +21,8 @@ from deployments.replica.base import load_engine
 from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.separation import SeparationTask, separate_here
 from deployments.tasks.transcription import text_of, transcribe_here
+from deployments.text.sample_sentences import LONG_TEXT
 from deployments.text.segmentation import cut_into_pieces
-from deployments.text.sentences import LONG_TEXT
 from serve_app.bench.bare_server import first_replica_of
 from serve_app.config import AppConfig
 

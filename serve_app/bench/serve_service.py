@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from serve_app import profiles
 from serve_app.bench.all_cores import texts
 from serve_app.bench.load import (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cluster.models import Model, Placement
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.protocols import Chunk, SpeechRequest
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
@@ -51,14 +51,14 @@ def _placed(label: str, name: str, model: Model, placement: Placement, present: 
 
 def _to_download(model: Model) -> str:
     """The line that fetches a hub model which is not on this disk; nothing for others."""
-    source = sources.parse(model.source) if model.source else None
+    source = weight_sources.parse(model.source) if model.source else None
     if source is None or source.kind != "hf" or _in_cache(source):
         return ""
-    files = " ".join(f"--include '{pattern}'" for pattern in sources.SAFE_FILES)
+    files = " ".join(f"--include '{pattern}'" for pattern in weight_sources.SAFE_FILES)
     return f"hf download {source.name} --revision {source.revision} {files}"
 
 
-def _in_cache(source: sources.WeightSource) -> bool:
+def _in_cache(source: weight_sources.WeightSource) -> bool:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -16,7 +16,7 @@ from cluster.hardware import HardwareClass
 from cluster.models import Model, find_model
 from deployments.audio.encode import header_of, open_encoder
 from deployments.audio.formats import FORMATS, AudioFormat
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.protocols import (
     EngineSpec,
     Samples,
@@ -66,7 +66,7 @@ def load_model(app: AppConfig, wanted: str | None, task: Task) -> LoadedModel:
 def load_engine(name: str, model: Model, hardware: HardwareClass) -> Any:
     """The model's engine with its weights, on all the cores that this process may use: it has no neighbours here."""
     keep_freed_memory()
-    folder = str(sources.folder_of(sources.parse(model.source), model.sha256)) if model.source else ""
+    folder = str(weight_sources.folder_of(weight_sources.parse(model.source), model.sha256)) if model.source else ""
     return registry.load(model.engine, EngineSpec(name, folder, hardware.device, usable_cores(), model.options))
 
 

@@ -19,7 +19,7 @@ from deployments.engines.protocols import RecognitionOptions, Samples, SpeechReq
 from deployments.engines.registry import Task
 from deployments.errors import fail
 from deployments.tasks.in_process_speech import speak_here
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from deployments.weights import evaluate, quantize
 from deployments.weights.quantize import Evaluation, EvaluationTarget, QuantizationOrder, QuantizedModel
 from serve_app.cli import local

@@ -24,7 +24,7 @@ from deployments.engines.lm.kernel_store import ChosenKernel
 from deployments.engines.lm.kernel_timing import MOST_WEIGHTS
 from deployments.engines.lm.linear import AnyPrecision, LinearSpec, Precision
 from deployments.engines.protocols import EngineSpec, SpeechRequest, VoiceReference
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
 from tests.load import voices_vibevoice
 from tests.load.voice_runs import run_together

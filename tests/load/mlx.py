@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import soxr
 
-from deployments.engines import sources
+from deployments.engines import weight_sources
 from deployments.engines.mlx import convolution, recognition, speech
 from deployments.engines.mlx.runtime import BLAS, mx
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, Window
 from deployments.errors import fail
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from deployments.text.word_error_rate import errors
 from deployments.weights import convert_whisper, quantize_mlx
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio
@@ -126,7 +126,7 @@ class WhisperTwice:
     @cached_property
     def folder(self) -> Path:
         """Hugging Face's layout."""
-        return convert_whisper.convert(sources.folder_of(sources.parse(WHISPER), {}))
+        return convert_whisper.convert(weight_sources.folder_of(weight_sources.parse(WHISPER), {}))
 
     @cached_property
     def engine(self) -> Any:
@@ -211,7 +211,7 @@ def _weight_bytes(folder: Path) -> int:
 def _measure_kokoro(sheet: Sheet, plan: MlxPlan) -> None:
     from hibari import Hibari
 
-    folder = sources.folder_of(sources.parse(KOKORO), {})
+    folder = weight_sources.folder_of(weight_sources.parse(KOKORO), {})
     engine = speech.load(_spec(folder, default_voice=VOICE))
     way: Any = engine._driver
     graph, reader = _kokoro_onnx(), Hibari()

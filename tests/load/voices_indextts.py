@@ -36,7 +36,7 @@ from deployments.engines.lm.runaway import RunawayLimits
 from deployments.engines.lm.sampler import NEVER
 from deployments.engines.protocols import AudioChunk, SpeechRequest
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
-from deployments.text.sentences import LONG_TEXT
+from deployments.text.sample_sentences import LONG_TEXT
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from tests.load import indextts_package, voices_soak
 from tests.load.indextts_package import FULL, Shape, merged

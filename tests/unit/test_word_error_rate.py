@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.text.sentences import LONG_TEXT, SENTENCES
+from deployments.text.sample_sentences import LONG_TEXT, SENTENCES
 from deployments.text.word_error_rate import ErrorCount, errors, normalise, word_error_rate
 
 SAME = [

@@ -204,11 +204,11 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
         )[1][0]
         return self.networks.decoder.with_begin_code(prompt)
 
-    def read(self, pieces: Sequence[IndexPiece], counts: Sequence[int]) -> None:
+    def prefill(self, pieces: Sequence[IndexPiece], counts: Sequence[int]) -> None:
         """Prefills the prompts, and draws the first code of those that are complete."""
         slots = [piece.slot for piece in pieces]
         logits = self.networks.decoder.prefill(next_parts(pieces, counts), slots, self.cache)
-        ends = [number for number, piece in enumerate(pieces) if piece.unread == counts[number]]
+        ends = [number for number, piece in enumerate(pieces) if piece.prompt_left == counts[number]]
         if ends:
             self._choose([pieces[number] for number in ends], logits[ends])
 

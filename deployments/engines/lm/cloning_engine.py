@@ -140,7 +140,7 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
             raise fail("overloaded", "All slots of the model are in use.", "Try again in a moment.", retry_after_s=1.0)
         return self.cache.join()
 
-    def read(self, pieces: Sequence[PieceT], counts: Sequence[int]) -> None:
+    def prefill(self, pieces: Sequence[PieceT], counts: Sequence[int]) -> None:
         """Prefills the prompts."""
         self.decoder.prefill(next_parts(pieces, counts), [piece.slot for piece in pieces], self.cache)
 

@@ -39,7 +39,7 @@ class LanguageVoiceOptions(EngineOptions):
 
     slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 32
     voices_kept: Annotated[int, Bounds(least=1, most=1024), "Clips whose voice is cached."] = 16
-    read_ms: Annotated[
+    prefill_ms: Annotated[
         float,
         Bounds(above=0),
         "While streams are speaking, a step prefills prompts of new pieces for about this long, at least one block.",
@@ -110,7 +110,7 @@ class PieceState:
     """Tokens that its chunks have reported so far."""
 
     @property
-    def unread(self) -> int:
+    def prompt_left(self) -> int:
         """Positions of the prompt that are not prefilled yet."""
         return len(self.prompt)
 
@@ -143,7 +143,7 @@ def prompt_shares(lengths: Sequence[int], most: int) -> list[int]:
 @dataclass(eq=False, slots=True)
 class LanguageUtterance(Generic[VoiceT, PieceT]):
     """The state of a stream. `piece` is None between two pieces; `emitted` counts the samples of the piece that were given
-    out, and `skipped` those that were made since the piece began (again)."""
+    out, and `made` those that were made since the piece began (again)."""
 
     request: SpeechRequest
     voice: VoiceT
@@ -153,7 +153,7 @@ class LanguageUtterance(Generic[VoiceT, PieceT]):
     closed: bool = False
     piece: PieceT | None = None
     emitted: int = 0
-    skipped: int = 0
+    made: int = 0
 
     @property
     def finished(self) -> bool:
@@ -176,7 +176,7 @@ class LanguageUtterance(Generic[VoiceT, PieceT]):
 
 
 class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
-    """A `SpeechEngine` for a model that adds a `cache`, and `traits`, `voice_of`, `begin`, `read` and `advance`.
+    """A `SpeechEngine` for a model that adds a `cache`, and `traits`, `voice_of`, `begin`, `prefill` and `advance`.
 
     The utterances of a step are in order of urgency.
 
@@ -193,7 +193,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         """The model generates `rate` tokens (or frames) for a second of audio, and at most `most` for a piece."""
         self.device, self.max_streams, self.most_tokens = device, options.slots, most
         self._runaway, self._rate = options.runaway, rate
-        self._read_seconds, self._reading = options.read_ms / 1000, WorkRate()
+        self._prefill_seconds, self._prefill_rate = options.prefill_ms / 1000, WorkRate()
 
     @property
     @abstractmethod
@@ -209,7 +209,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         """The state of the piece `utterance.text`, with a slot of its own. If it raises, it holds no slot."""
 
     @abstractmethod
-    def read(self, pieces: Sequence[PieceT], counts: Sequence[int]) -> None:
+    def prefill(self, pieces: Sequence[PieceT], counts: Sequence[int]) -> None:
         """Prefills the next `counts` positions of the pieces' prompts, as one batch (`next_parts`)."""
 
     @abstractmethod
@@ -262,8 +262,8 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         self.began = time.perf_counter()
         errors = self._begin_pieces(utterances)
         live = [utterance for utterance, error in zip(utterances, errors, strict=True) if error is None]
-        self._read_prompts([utterance for utterance in live if _piece(utterance).unread], everyone=live)
-        ready = [utterance for utterance in live if not _piece(utterance).unread]
+        self._prefill_prompts([utterance for utterance in live if _piece(utterance).prompt_left], everyone=live)
+        ready = [utterance for utterance in live if not _piece(utterance).prompt_left]
         with self._restart_on_failure(ready):
             sounds = self.advance([_piece(utterance) for utterance in ready]) if ready else []
         samples = dict(zip(map(id, ready), sounds, strict=True))
@@ -276,24 +276,24 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         for utterance in utterances:
             try:
                 if utterance.piece is None:
-                    utterance.piece, utterance.skipped = self.begin(utterance), 0
+                    utterance.piece, utterance.made = self.begin(utterance), 0
                 errors.append(None)
             except Exception as error:
                 utterance.closed = True
                 errors.append(error)
         return errors
 
-    def _read_prompts(
+    def _prefill_prompts(
         self, fresh: Sequence[LanguageUtterance[VoiceT, PieceT]], everyone: Sequence[LanguageUtterance[VoiceT, PieceT]]
     ) -> None:
-        """Prefills whole prompts if no other stream is speaking, else as much as `read_ms` allows."""
-        lengths = [_piece(utterance).unread for utterance in fresh]
+        """Prefills whole prompts if no other stream is speaking, else as much as `prefill_ms` allows."""
+        lengths = [_piece(utterance).prompt_left for utterance in fresh]
         if len(fresh) < len(everyone):
-            lengths = prompt_shares(lengths, self._reading.units_in(self._read_seconds))
+            lengths = prompt_shares(lengths, self._prefill_rate.units_in(self._prefill_seconds))
         pieces, counts = [_piece(utterance) for utterance in fresh[: len(lengths)]], lengths
-        with self._restart_on_failure(fresh), self._reading.measuring(sum(counts)):
+        with self._restart_on_failure(fresh), self._prefill_rate.measuring(sum(counts)):
             if pieces:
-                self.read(pieces, counts)
+                self.prefill(pieces, counts)
         for piece, count in zip(pieces, counts, strict=True):
             piece.prompt = piece.prompt[count:]
 
@@ -316,9 +316,9 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
         rate = self.traits.sample_rate
         piece.spoken |= self.watch(piece, samples, rate)
         tokens, piece.reported = piece.guard.tokens - piece.reported, piece.guard.tokens
-        new = samples[max(0, utterance.emitted - utterance.skipped) :]
-        utterance.skipped += len(samples)
-        utterance.emitted = max(utterance.emitted, utterance.skipped)
+        new = samples[max(0, utterance.emitted - utterance.made) :]
+        utterance.made += len(samples)
+        utterance.emitted = max(utterance.emitted, utterance.made)
         if piece.spoken:
             self._leave(utterance)
             utterance.position, utterance.emitted = utterance.position + 1, 0
@@ -330,7 +330,7 @@ class LanguageVoiceEngine(ABC, Generic[VoiceT, PieceT]):
             last=utterance.finished,
             tokens=tokens,
             pending=not (piece.spoken or len(new)),
-            finish_reason=piece.guard.over() if piece.spoken else "stop",
+            finish_reason=piece.guard.final_reason() if piece.spoken else "stop",
             piece_over=piece.spoken,
         )
 

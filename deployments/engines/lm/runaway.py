@@ -87,7 +87,7 @@ class RunawayGuard:
         self._silence(silent / sample_rate)
         return self.ended
 
-    def over(self) -> FinishReason:
+    def final_reason(self) -> FinishReason:
         """Why the piece ended. A piece that ended by itself without any audible sample gives "silence"."""
         if not self.sounded:
             self._end("silence")

