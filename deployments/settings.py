@@ -143,7 +143,7 @@ class SeparationSettings(StrictModel):
     max_audio_s: Positive = 4 * 3600.0
     """The longest recording."""
     session_idle_s: Positive = 60.0
-    """A separation of which nothing was read or written for this long is ended."""
+    """A separation of which nothing was read or written for this long is ended, unless it waits for a model."""
     block_bytes: Count = 256 * 1024
     """Bytes of the recording that the gateway sends to the chunker at once."""
     max_sessions: Count = 8

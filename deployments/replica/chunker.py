@@ -129,6 +129,10 @@ class Chunker:
         chunk = session.fetch(index) if session else None
         return chunk if chunk is not None else _lost()
 
+    async def keep(self, name: str) -> None:
+        """Counts as use of the session: the coordinator waits for a model, and asks for the next chunk after that."""
+        self._session(name)
+
     async def close(self, name: str) -> None:
         """Ends a session. Safe to call twice."""
         session = self._sessions.pop(name, None)

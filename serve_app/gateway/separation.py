@@ -29,6 +29,8 @@ from serve_app.gateway.routing.placement import LOST, NoAnswer, PlacedModel
 
 ATTEMPTS = 2
 """A chunk that fails is separated once more, on another placement if there is one."""
+KEEPS = 3
+"""Signs of life within `session_idle_s` while the graph waits for a model."""
 
 WORTH_A_RETRY = ("engine", "unavailable", "overloaded")
 """Failures of a replica that another replica may not have."""
@@ -36,7 +38,8 @@ WORTH_A_RETRY = ("engine", "unavailable", "overloaded")
 
 @dataclass(slots=True, eq=False)
 class ChunkInFlight:
-    """A chunk that a placement separates. `chunk` and `stems` are answers that are passed on and never fetched."""
+    """A chunk that a placement separates. `chunk` and `stems` are passed on by reference; only after a failure are they
+    fetched."""
 
     ticket: ChunkTicket
     chunk: Any
@@ -80,7 +83,8 @@ class SeparationGraph:
         `ticket` is the recording's place in the queue: it learns which placement answers and how far the recording is, and is
         closed at the end.
         """
-        recording = _Recording(next(self._chunkers), self._merger, directory, model)
+        keep_every_s = self._settings.session_idle_s / KEEPS
+        recording = _Recording(next(self._chunkers), self._merger, directory, model, keep_every_s)
         feeding: asyncio.Task[None] | None = None
         try:
             await recording.open(task, ticket)
@@ -110,8 +114,14 @@ class _Recording:
     """One recording on its way through the graph."""
 
     def __init__(
-        self, chunker: DeploymentHandle[Any], merger: DeploymentHandle[Any], directory: ModelDirectory, model: str
+        self,
+        chunker: DeploymentHandle[Any],
+        merger: DeploymentHandle[Any],
+        directory: ModelDirectory,
+        model: str,
+        keep_every_s: float,
     ) -> None:
+        self._keep_every_s = keep_every_s
         self._name = uuid.uuid4().hex
         self._chunker = chunker
         self._merger = merger
@@ -157,6 +167,21 @@ class _Recording:
         return item
 
     async def join(self, previous: ChunkInFlight | None, _: ChunkTicket, item: ChunkInFlight) -> Merged:
+        """The samples that a chunk completes. The session is kept meanwhile, because a busy model may take longer than an
+        idle session lasts. A client that does not read is not kept."""
+        keeping = asyncio.create_task(self._keep_session())
+        try:
+            return await self._joined(previous, item)
+        finally:
+            keeping.cancel()
+
+    async def _keep_session(self) -> None:
+        while True:
+            await asyncio.sleep(self._keep_every_s)
+            with contextlib.suppress(*LOST):  # a chunker that is gone shows at the next chunk
+                await self._chunker.keep.remote(self._name)
+
+    async def _joined(self, previous: ChunkInFlight | None, item: ChunkInFlight) -> Merged:
         """The samples that a chunk completes. If its separation failed, it is sent once more, to another placement if there
         is one; if only the merger failed, the same stems are joined again."""
         for attempt in range(ATTEMPTS):

@@ -110,7 +110,7 @@ BAD = {
     "flac cut in its header": transcription(400, "file", "Check that it plays", head_of("FLAC", 30), "a.flac"),
     "zero-length sound": transcription(400, "file", "some sound in it", encoded(LOUD[:0], 16_000, "WAV")),
     "empty file": transcription(400, "file", "Send a recording", b""),
-    "1 Hz": transcription(400, "file", "4000 to 192000 are accepted", encoded(LOUD, 1, "WAV")),
+    "1 Hz": transcription(400, "file", "4000 to 192000 Hz are accepted", encoded(LOUD, 1, "WAV")),
     "9 channels": transcription(400, "file", "up to 8 are accepted", encoded(np.tile(LOUD, (9, 1)), 16_000, "WAV")),
     "unknown answer format": transcription(400, "response_format", "'srt'", head_of("WAV", 9000), response_format="x"),
     "hot": transcription(400, "temperature", "less than or equal to 1", head_of("WAV", 9000), temperature="9"),

@@ -140,6 +140,27 @@ async def test_a_chunk_that_one_placement_does_not_take_goes_to_the_other(troubl
     assert cuda.chunks and set(cpu.chunks) == set(range(len(parts)))
 
 
+async def test_a_session_is_kept_while_a_model_takes_longer_than_an_idle_one_lasts() -> None:
+    kept = asyncio.Event()
+
+    class Watched(Chunker):
+        async def keep(self, name: str) -> None:
+            assert self._session(name) is not None
+            kept.set()
+
+    class Slow(Echo):
+        async def separate(self, chunk: Chunk) -> Stems | Failure:
+            await kept.wait()
+            return await super().separate(chunk)
+
+    bench = Bench(Slow(), Slow())
+    settings = SeparationSettings(session_idle_s=1e-6)
+    watched, merger = cast("Any", Remote(Watched(SeparationSettings()))), cast("Any", Remote(Merger()))
+    bench.graph = SeparationGraph([watched], merger, settings)
+    parts = await bench.separate(make("wav16", seconds=3))
+    assert sound_in(parts).shape[1] == 3 * RATE
+
+
 async def test_a_refusal_of_every_placement_keeps_its_retry_after() -> None:
     bench = Bench(Echo(BUSY), Echo(BUSY))
     with pytest.raises(MotetError) as caught:
