@@ -56,16 +56,19 @@ class Comparison:
 
 
 def compared(before: Sequence[Figures], now: Sequence[Figures]) -> list[Comparison]:
-    """The figures that both have in every round. Figures are matched by their place, because their names may change."""
-    if len({len(figures) for figures in (*before, *now)}) != 1:
-        raise ValueError("the two checkouts do not measure the same figures")
+    """The figures that both have, by name, and in every round."""
     comparisons = []
-    for place, figure in enumerate(now[0]):
-        old, new = ([figures[place]["value"] for figures in rounds] for rounds in (before, now))
+    for figure in now[0]:
+        old, new = (_values(rounds, figure["name"]) for rounds in (before, now))
         if None not in (*old, *new):
             better = (figure["target"] or {}).get("at", "")
-            comparisons.append(Comparison(figure["name"], figure["unit"], better, tuple(old), tuple(new)))
+            comparisons.append(Comparison(figure["name"], figure["unit"], better, old, new))
     return comparisons
+
+
+def _values(rounds: Sequence[Figures], name: str) -> tuple[Any, ...]:
+    """The value of a figure in each round; None where it is missing."""
+    return tuple(next((each["value"] for each in figures if each["name"] == name), None) for figures in rounds)
 
 
 def run(root: Path, name: str, *, quick: bool) -> Figures:
