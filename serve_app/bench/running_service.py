@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, get_args
@@ -30,6 +31,8 @@ CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 READY = "Motet is ready"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
+PORTS = range(20_000, 32_000)
+PORT_ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,14 @@ def running_service(profile: profiles.Profile, config: Path = CONFIG) -> Iterato
 
 
 def free_loopback_port() -> int:
-    """A free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A free port below those that the system gives to outgoing connections: one of these could take it before the service
+    binds it, seconds later. Raises `MotetError` (unavailable) if none is found."""
+    for _ in range(PORT_ATTEMPTS):
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise fail("unavailable", f"No free port from {PORTS.start} to {PORTS.stop - 1} was found.", "End other services.")
 
 
 @contextmanager

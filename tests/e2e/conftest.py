@@ -7,7 +7,6 @@ import io
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ import yaml
 from numpy.typing import NDArray
 from openai import OpenAI
 
+from serve_app.bench.running_service import free_loopback_port
 from serve_app.cli.processes import command_line, kill, with_variable
 from serve_app.config import DEFAULT_MODELS
 
@@ -54,12 +54,6 @@ def wait_for(found: Callable[[], Found], seconds: float, what: str) -> Found:
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(POLL_S)
     return answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_serve(config: Path, mark: str, output: Path, profile: str = "", **environment: str) -> subprocess.Popen[bytes]:
@@ -114,7 +108,7 @@ class Service:
         cls, config: Path, folder: Path, host: str = "127.0.0.1", profile: str = "", **environment: str
     ) -> Service:
         """Starts it and waits for its ready line."""
-        port, mark = free_port(), uuid.uuid4().hex
+        port, mark = free_loopback_port(), uuid.uuid4().hex
         output = folder / f"serve-{mark[:6]}.log"
         process = run_serve(config, mark, output, profile, MOTET_PORT=str(port), MOTET_HOST=host, **environment)
         started = cls(host, port, mark, process, output)

@@ -15,8 +15,9 @@ import psutil
 import pytest
 import yaml
 
+from serve_app.bench.running_service import free_loopback_port
 from serve_app.cli.processes import kill
-from tests.e2e.conftest import MARK, ROOT, STOP_S, Service, answers, free_port, marked_processes, titles, wait_for
+from tests.e2e.conftest import MARK, ROOT, STOP_S, Service, answers, marked_processes, titles, wait_for
 
 JOIN_S = 60.0
 PLACEMENTS = [{"hardware": {"kind": kind, "cpus": 0.1}} for kind in ("mlx", "cpu")]
@@ -28,7 +29,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = f"127.0.0.1:{free_loopback_port()}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOTET_"))}
         self.environment = {**clean, "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
         self.marks: list[str] = []

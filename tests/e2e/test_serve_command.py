@@ -12,9 +12,10 @@ import httpx
 import psutil
 import pytest
 
+from serve_app.bench.running_service import free_loopback_port
 from serve_app.cli.processes import kill
 
-from .conftest import CONFIG, STOP_S, Service, answers, free_port, marked_processes, run_serve, titles
+from .conftest import CONFIG, STOP_S, Service, answers, marked_processes, run_serve, titles
 
 
 def refused(config: Path, folder: Path, **environment: str) -> str:
@@ -43,7 +44,7 @@ MISTAKES = {
 def test_mistakes_in_the_file_stop_the_start_with_the_nearest_names(tmp_path: Path) -> None:
     config = tmp_path / "serve_config.yaml"
     config.write_text(f"applications: [{{import_path: serve_app.app:build, args: {{{', '.join(MISTAKES)}}}}}]\n")
-    said = refused(config, tmp_path, MOTET_PORT=str(free_port()))
+    said = refused(config, tmp_path, MOTET_PORT=str(free_loopback_port()))
     assert [line for line in MISTAKES.values() if line not in said] == []
 
 
@@ -57,7 +58,7 @@ def test_a_model_that_cannot_be_loaded_stops_the_start_with_its_cause(tmp_path: 
     config = tmp_path / "serve_config.yaml"
     models = "models: {lost: {engine: hibari, source: 'path:/nowhere'}}"
     config.write_text(f"applications: [{{import_path: serve_app.app:build, args: {{{models}}}}}]\n")
-    said = refused(config, tmp_path, MOTET_PORT=str(free_port()))
+    said = refused(config, tmp_path, MOTET_PORT=str(free_loopback_port()))
     assert "lost@cpu: RuntimeError: Model 'lost' cannot be loaded." in said
     assert "/nowhere" in said
 
