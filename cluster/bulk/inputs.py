@@ -64,7 +64,7 @@ def _whole(path: Path, task: Task, split: Split) -> Iterator[Row]:
 
 def _rows_of(path: Path, task: Task, split: Split) -> Iterator[Row]:
     if not path.exists():
-        raise fail("invalid", f"There is no file {path}.", "Check the input.")
+        raise fail("invalid", f"The input {path} does not exist.", "Pass the path of a file or folder.")
     if task != "speech" and path.is_dir():
         return _folder(path)
     if task != "speech" and path.suffix.lower() in SOUND_SUFFIXES:
@@ -85,7 +85,7 @@ def _folder(folder: Path) -> Iterator[Row]:
     found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SOUND_SUFFIXES and file.is_file())
     if not found:
         raise fail(
-            "invalid", f"There is no recording in {folder}.", f"Known kinds: {', '.join(sorted(SOUND_SUFFIXES))}."
+            "invalid", f"The folder {folder} holds no recordings.", f"Accepted: {', '.join(sorted(SOUND_SUFFIXES))}."
         )
     for file in found:
         yield replace(row_of_file("", file), names=_file_names(file, folder))

@@ -19,7 +19,7 @@ Threads = int | Literal["auto"]
 
 @dataclass(frozen=True, slots=True)
 class CpuOffer:
-    """The CPUs that a process may use: by its affinity, its container's quota and its Ray node. None is no limit."""
+    """The CPUs that a process may use: by its affinity, its container's quota and its Ray node. None means unlimited."""
 
     cores: int
     quota: float | None = None

@@ -33,7 +33,7 @@ class EngineThread:
         return await call
 
     def submit(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Queues a call that nobody waits for. Its result is dropped; an exception is logged with its traceback."""
+        """Queues a call and returns at once. The result is discarded; an exception is logged with its traceback."""
         self._pool.submit(lambda: self._logged(function, *args, **kwargs))
 
     def _logged(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:

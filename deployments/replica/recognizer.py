@@ -72,6 +72,6 @@ class Recognizer(ModelReplica):
 
 
 def _forget(call: asyncio.Task[Transcript]) -> None:
-    """Reads the result: asyncio would log the error of a window that nobody awaits as never retrieved."""
+    """Retrieves the exception of a call that is not awaited; otherwise asyncio logs it as never retrieved."""
     if not call.cancelled():
         call.exception()

@@ -206,7 +206,7 @@ class _Paragraph:
         return self._text[self._at : self._at + most], self.complete and self._length <= most
 
     def take(self, length: int) -> str:
-        """Removes and returns so many characters from the beginning. Removes the space after them too."""
+        """Removes and returns the first `length` characters. Also removes the space that follows them."""
         taken = self._text[self._at : self._at + length]
         self._at += length + self._text.startswith(" ", self._at + length)
         self._length = len(self._text) - self._at

@@ -184,7 +184,7 @@ def _now_s() -> float:
 
 
 def group_of(pieces: Sequence[str], first: int, characters: float) -> tuple[str, ...]:
-    """The pieces from number `first` on that have at most so many `characters` together, but at least one if there is one."""
+    """The longest run of pieces from number `first` on whose total length is at most `characters`, but at least one piece."""
     end, left = first, characters
     while end < len(pieces) and (end == first or len(pieces[end]) <= left):
         left -= len(pieces[end])

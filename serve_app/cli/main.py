@@ -29,8 +29,6 @@ COMMANDS: Mapping[str, str] = {
     "bench": "Measure this machine.",
 }
 """Every command and the first line of its help, which would take long to import for a list."""
-FORMER_NAMES = {"convert": "quantize"}
-"""Names under which scripts may still call commands."""
 
 
 class LazyGroup(TyperGroup):
@@ -39,10 +37,6 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         listed = {name: TyperCommand(name, help=summary) for name, summary in COMMANDS.items()}
         super().__init__(**{**attributes, "commands": listed})
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """What the list shows of a command."""
-        return self.commands.get(FORMER_NAMES.get(cmd_name, cmd_name))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called, imported."""

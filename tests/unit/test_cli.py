@@ -143,10 +143,6 @@ def test_help_names_every_command_and_version_the_version() -> None:
     assert re.fullmatch(r"motet \d+\.\d+\.\d+\n", motet("--version").stdout)
 
 
-def test_a_former_name_of_a_command_still_works() -> None:
-    assert motet("convert", "--help").stdout.replace("convert", "quantize") == motet("quantize", "--help").stdout
-
-
 def imported_by(*arguments: str) -> set[str]:
     """The packages that a new program has imported when the command ends."""
     script = (
@@ -798,4 +794,4 @@ def test_quantize_shows_what_it_cost_and_how_the_result_is_used(
 
 def test_quantize_that_cannot_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(MotetError, match="Use --bits 4 or 8"):
-        motet("convert", "--source", "wheel:x", "--bits", "3", "--out", str(tmp_path / "small"))
+        motet("quantize", "--source", "wheel:x", "--bits", "3", "--out", str(tmp_path / "small"))

@@ -12,8 +12,8 @@ from torch import Tensor
 NAMES = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
 USUAL = 0.6
 MOST = 0.8
-"""The most of all strengths together. The rest up to 1 is the clip's own emotion; with less of it the voice is no longer
-recognisable."""
+"""Upper bound for the sum of all strengths. The remainder up to 1 is the weight of the clip's own emotion; if that is less
+than 0.2, the voice is no longer recognisable."""
 
 _PART = re.compile(
     rf"""(?P<negation> \b(?:no|not|never|nor|neither|without|avoid)\b | n['’]t\b )

@@ -23,7 +23,7 @@ HEARD_LAYERS = 17
 
 
 def weights_of(folder: Path, name: str, device: str) -> dict[str, Tensor]:
-    """The tensors of `<name>.safetensors`, on the device. Raises `MotetError` (invalid) if there is no such file."""
+    """The tensors of `<name>.safetensors`, on the device. Raises `MotetError` (invalid) if the file does not exist."""
     from indextts25.utils.checkpoint import fold_weight_norm
 
     file = folder / f"{name}.safetensors"

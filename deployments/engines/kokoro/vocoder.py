@@ -26,7 +26,7 @@ Noise = Callable[[int, int], Tensor]
 
 
 class HarmonicSource(nn.Module):
-    """Sines at the pitch and its harmonics, and noise where there is no pitch (https://arxiv.org/abs/1904.12088)."""
+    """Sines at the pitch and its harmonics for voiced frames, noise for unvoiced ones (https://arxiv.org/abs/1904.12088)."""
 
     def __init__(self, samples_per_value: int) -> None:
         super().__init__()
