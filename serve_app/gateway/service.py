@@ -48,6 +48,7 @@ class ServiceSettings:
     limits: LimitSettings
     security: SecuritySettings
     max_ongoing_requests: int
+    strict: bool
 
 
 @dataclass(frozen=True, slots=True)
