@@ -51,12 +51,12 @@ def test_a_folder_laid_out_like_a_hub_snapshot_is_loaded(tmp_path: Path) -> None
     for file in folder().iterdir():
         (tmp_path / file.name).symlink_to(file)
     engine = registry.load("whisper", EngineSpec("whisper", str(tmp_path), "cpu", 1))
-    window = Window(spoken(SENTENCES[2], 16_000), 0.0, RecognitionOptions())
+    window = Window(spoken(SENTENCES[2], 16_000), RecognitionOptions())
     assert good(engine.transcribe([window])[0]).text == SENTENCES[2]
 
 
 def test_translation_is_refused_by_an_english_model(engine: WhisperEngine) -> None:
-    window = Window(spoken(SENTENCES[0], 16_000), 0.0, RecognitionOptions(translate=True))
+    window = Window(spoken(SENTENCES[0], 16_000), RecognitionOptions(translate=True))
     result = engine.transcribe([window])[0]
     assert isinstance(result, MotetError)
     assert result.failure.kind == "unsupported"
@@ -65,7 +65,7 @@ def test_translation_is_refused_by_an_english_model(engine: WhisperEngine) -> No
 def test_a_prompt_steers_the_spelling(engine: WhisperEngine) -> None:
     samples = spoken("The motet was sung by Katherine.", 16_000)
     heard = [
-        good(engine.transcribe([Window(samples, 0.0, RecognitionOptions(language="en", prompt=prompt))])[0]).text
+        good(engine.transcribe([Window(samples, RecognitionOptions(language="en", prompt=prompt))])[0]).text
         for prompt in (None, "A letter to Katharine.")
     ]
     assert "Catherine" in heard[0]
@@ -76,7 +76,7 @@ def test_a_full_window_is_heard_to_its_end(engine: WhisperEngine) -> None:
     """Whisper tends to stop after the last time it names, and the rest of the window would be lost."""
     numbers = range(120, 128)
     sentences = [spoken(f"Item {number} is on the list, and it is ready.", 16_000) for number in numbers]
-    window = Window(np.concatenate(sentences)[: 30 * 16_000], 0.0, RecognitionOptions(language="en"))
+    window = Window(np.concatenate(sentences)[: 30 * 16_000], RecognitionOptions(language="en"))
     heard = good(engine.transcribe([window])[0])
     assert [int(number) for number in re.findall(r"\d+", heard.text)] == list(numbers)
     ends = [segment.end for segment in heard.segments]

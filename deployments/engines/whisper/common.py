@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from faster_whisper.vad import get_speech_timestamps
@@ -98,9 +99,10 @@ class WindowedRecognition(ABC):
         rests = [rest(window, transcript) for window, transcript in zip(windows, transcripts, strict=True)]
         again = [(at, left) for at, left in enumerate(rests) if left is not None]
         more = self._transcribe_to_the_end([left for _, left in again], options) if again else ()
-        for (at, _), left_transcript in zip(again, more, strict=True):
-            segments = transcripts[at].segments + left_transcript.segments
-            transcripts[at] = Transcript(segments, transcripts[at].language)
+        for (at, left), left_transcript in zip(again, more, strict=True):
+            before = (len(windows[at].samples) - len(left.samples)) / SAMPLE_RATE
+            later = tuple(segment.moved(before) for segment in left_transcript.segments)
+            transcripts[at] = replace(transcripts[at], segments=transcripts[at].segments + later)
         return transcripts
 
 
@@ -108,12 +110,12 @@ def rest(window: Window, transcript: Transcript) -> Window | None:
     """The window after the last segment, if it is long enough and contains speech."""
     if not transcript.segments:
         return None
-    end = max(transcript.segments[-1].end - window.start, LEAST_REST_SECONDS)
+    end = max(transcript.segments[-1].end, LEAST_REST_SECONDS)
     start = round(end * SAMPLE_RATE)
     samples = window.samples[start:]
     if len(samples) < LEAST_REST_SECONDS * SAMPLE_RATE or not has_speech(samples):
         return None
-    return Window(samples, window.start + start / SAMPLE_RATE, window.options)
+    return Window(samples, window.options)
 
 
 def has_speech(samples: Samples) -> bool:
