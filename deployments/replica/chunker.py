@@ -12,8 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from deployments.audio.byte_pipe import BytePipe
 from deployments.audio.file_source import ByteSource
@@ -51,8 +50,7 @@ class CuttingTask(Protocol):
         """A ticket for each window or chunk with what an engine gets; None with a ticket that needs no engine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """The next ticket of a recording, and whether `Chunker.fetch` has something for it."""
 
     ticket: Any
