@@ -62,6 +62,9 @@ class AppConfig(StrictModel):
     limits: LimitSettings = LimitSettings()
     edge: EdgeSettings = EdgeSettings()
     security: SecuritySettings = SecuritySettings()
+    strict: bool = False
+    """Whether requests with unknown fields are refused. Otherwise only misspelt fields are; the header `X-Motet-Ignored` of
+    the answer names all others."""
     gateway_replicas: Count = 1
     """Replicas of the gateway."""
     gateway_on: Literal["head", "any"] = "head"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -138,7 +138,8 @@ UtteranceT = TypeVar("UtteranceT", bound=Utterance)
 class SpeechEngine(Protocol[UtteranceT]):
     """Text to speech: each step gives one chunk for every utterance.
 
-    An engine may also implement `LimitsStreams`, `LimitsStepTime`, `StepsConcurrently`, `LimitsMemory` or `CapturesGraphs`.
+    An engine may also implement `LimitsStreams`, `LimitsStepTime`, `StepsConcurrently`, `LimitsMemory` or
+    `CapturesGraphs` (`captured_graphs.py`).
     """
 
     @property
@@ -193,38 +194,55 @@ class StepsConcurrently(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecognitionOptions:
-    """How to transcribe. `language` is a two-letter code, or None to detect it."""
+    """How to transcribe. `language` is a two-letter code, or None to detect it for each window.
+
+    `prompt` is text that comes before the window, and `keywords` are words that may occur in it; both steer the spelling.
+    `word_times` asks for the times of words, `token_probabilities` for `Transcript.tokens`.
+    """
 
     language: str | None = None
     prompt: str | None = None
+    keywords: tuple[str, ...] = ()
     temperature: float = 0.0
     translate: bool = False
     word_times: bool = False
+    token_probabilities: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of speech in a window. It begins `offset_s` seconds into the window and lies from `start_s` to `end_s`
+    seconds of the recording."""
+
+    offset_s: float
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of a recording: mono float32 `samples` (n,) at the engine's sample rate, from second `start` of the
-    recording."""
+    """A part of a recording to transcribe: mono float32 `samples` (n,) at the engine's sample rate. Silences may be cut
+    out; the caller keeps the `Span`s."""
 
     samples: Samples
-    start: float
     options: RecognitionOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word with its start and end in seconds from the start of the recording."""
+    """A word with its start and end in seconds: from the start of the window when an engine returns it, and of the
+    recording after the driver has placed it. `tokens` are the model's own units."""
 
     text: str
     start: float
     end: float
     probability: float
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A phrase with its start and end in seconds from the start of the recording."""
+    """A phrase with its start and end in seconds, from the same start as those of a `Word`."""
 
     text: str
     start: float
@@ -234,14 +252,34 @@ class Segment:
     no_speech_probability: float
     tokens: tuple[int, ...] = ()
     words: tuple[Word, ...] = ()
+    speaker: str | None = None
+    language: str | None = None
+
+    def moved(self, by_s: float) -> Segment:
+        """The segment with its times, and those of its words, moved by `by_s` seconds."""
+        words = tuple(replace(word, start=word.start + by_s, end=word.end + by_s) for word in self.words)
+        return replace(self, start=self.start + by_s, end=self.end + by_s, words=words)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A unit of a model's text: its text, natural logarithm of its probability, and UTF-8 bytes. A character may be
+    divided between tokens; then only `bytes` is exact."""
+
+    text: str
+    log_probability: float
+    bytes: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The words of one window, and their language as a two-letter code."""
+    """The words of one window, and their language as a two-letter code. `language_probability` is 1 if the options state
+    the language."""
 
     segments: tuple[Segment, ...]
     language: str
+    language_probability: float = 1.0
+    tokens: tuple[Token, ...] = ()
 
     @property
     def text(self) -> str:
@@ -251,12 +289,20 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class RecognitionTraits:
-    """The abilities of a recognition model. `sample_rate` is in Hz; an empty `languages` means any language."""
+    """The abilities of a recognition model. `sample_rate` is in Hz; an empty `languages` means any language.
+
+    `word_times`, `prompts` (and keywords) and `token_probabilities` say which options the model follows. `batch_windows` is
+    the largest useful number of windows in one step: more would only make the step longer.
+    """
 
     sample_rate: int
     languages: tuple[str, ...]
     translates: bool
     max_window_seconds: float
+    word_times: bool = False
+    prompts: bool = False
+    token_probabilities: bool = False
+    batch_windows: int = 1
 
 
 class RecognitionEngine(Protocol):
@@ -332,44 +378,6 @@ class LimitsMemory(Protocol):
 
     def memory(self) -> Memory:
         """The memory that is held now. May be called from any thread."""
-
-
-@dataclass(slots=True)
-class CaptureStats:
-    """Counts of an engine's captured step: steps that were replayed, plain steps, captures, failed captures, and the seconds
-    that captures took."""
-
-    replayed: int = 0
-    plain: int = 0
-    captures: int = 0
-    failures: int = 0
-    capture_seconds: float = 0.0
-    last_failure: str = ""
-
-    @property
-    def hit_rate(self) -> float:
-        """The share of steps that were replayed; 0 before the first."""
-        steps = self.replayed + self.plain
-        return self.replayed / steps if steps else 0.0
-
-
-class CapturedGraphs(Protocol):
-    """A step that is captured as one graph for each size (`engines/graphs.py`)."""
-
-    counts: CaptureStats
-
-    def capture_one_wanted(self) -> bool:
-        """Captures one size that steps asked for and did not find; False if there is none. Called while the engine is
-        idle."""
-
-
-@runtime_checkable
-class CapturesGraphs(Protocol):
-    """An engine that captures its step, as a CUDA graph or as a compiled graph."""
-
-    @property
-    def captured(self) -> CapturedGraphs:
-        """The captured step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from deployments.engines.protocols import RecognitionEngine, RecognitionOptions,
 from deployments.settings import WindowSettings
 from deployments.tasks.engine_calls import Call, FailedCall, LocalBatch, in_order, next_here, run_here
 
-Cut = tuple[int, Window | Exception]
-"""The next window of the recording with this number, or why there is none."""
+Cut = tuple[int, float, Window | Exception]
+"""The next window of the recording with this number, from this second, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ async def transcribe_all(
     cuts = _cut(recordings, options, sample_rate, settings, failed)
 
     def begin(cut: Cut) -> Call[Transcript]:
-        _, window = cut
+        window = cut[2]
         return FailedCall(window) if isinstance(window, Exception) else start(window)
 
     async with aclosing(in_order(lambda: advance(cuts), begin, width)) as calls:
-        async for (at, window), call in calls:
+        async for (at, start_s, window), call in calls:
             if at in failed:
                 call.cancel()
                 continue
@@ -61,7 +61,9 @@ async def transcribe_all(
                 yield at, error
             else:
                 assert isinstance(window, Window)
-                yield at, TranscriptWindow(transcript, window.start + len(window.samples) / sample_rate)
+                segments = tuple(segment.moved(start_s) for segment in transcript.segments)
+                until = start_s + len(window.samples) / sample_rate
+                yield at, TranscriptWindow(replace(transcript, segments=segments), until)
 
 
 async def transcribe(
@@ -99,24 +101,24 @@ def _cut(
 ) -> Iterator[Cut]:
     for at, recording in enumerate(recordings):
         try:
-            for window in _windows_of(recording, options, sample_rate, settings):
-                yield at, window
+            for start_s, window in _windows_of(recording, options, sample_rate, settings):
+                yield at, start_s, window
                 if at in failed:
                     break
         except Exception as error:
-            yield at, error
+            yield at, 0.0, error
 
 
 def _windows_of(
     recording: bytes, options: RecognitionOptions, sample_rate: int, settings: WindowSettings
-) -> Iterator[Window]:
+) -> Iterator[tuple[float, Window]]:
     cutter = WindowCutter(sample_rate, settings)
     blocks = decode_stream(io.BytesIO(recording), sample_rate=sample_rate, mono=True, max_seconds=settings.max_audio_s)
     for block in blocks:
         for start, samples in cutter.push(block[0]):
-            yield Window(samples, start, options)
+            yield start, Window(samples, options)
     for start, samples in cutter.finish():
-        yield Window(samples, start, options)
+        yield start, Window(samples, options)
 
 
 def text_of(windows: Sequence[TranscriptWindow]) -> str:
@@ -138,4 +140,4 @@ def probe_window(sample_rate: int) -> Window:
     """A window that tests whether the engine answers. Nobody speaks in it, so an engine may answer without its network;
     engines warm that up when they load."""
     noise = np.random.default_rng(0).standard_normal(sample_rate).astype(np.float32) * 1e-3
-    return Window(noise, 0.0, RecognitionOptions())
+    return Window(noise, RecognitionOptions())

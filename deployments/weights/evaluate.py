@@ -107,7 +107,7 @@ def _transcribe(engine: Any, work: EvaluationJob) -> tuple[tuple[str, ...], floa
     heard, seconds = [], 0.0
     for sound in work.sounds:
         samples: Samples = np.load(sound)
-        (result,) = engine.transcribe([Window(samples, 0.0, RecognitionOptions(language="en"))])
+        (result,) = engine.transcribe([Window(samples, RecognitionOptions(language="en"))])
         if isinstance(result, Exception):
             raise result
         heard.append(result.text)

@@ -83,7 +83,7 @@ class RoundTrip:
         heard = []
         for sound in sounds:
             samples = resample(np.load(sound), found.sample_rate, ears.traits.sample_rate)
-            (result,) = ears.transcribe([Window(samples, 0.0, RecognitionOptions(language="en"))])
+            (result,) = ears.transcribe([Window(samples, RecognitionOptions(language="en"))])
             if isinstance(result, Exception):
                 raise result
             heard.append(result.text)

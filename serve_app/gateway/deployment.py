@@ -67,6 +67,7 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.limits,
         config.security,
         config.gateway_max_ongoing_requests,
+        config.strict,
     )
 
 

@@ -49,6 +49,7 @@ class ServiceSettings:
     limits: LimitSettings
     security: SecuritySettings
     max_ongoing_requests: int
+    strict: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ class WhisperTwice:
 
     def heard_by(self, engine: Any, count: int) -> list[str]:
         """The first sentences as an engine of ours hears them."""
-        windows = [Window(sound, 0.0, RecognitionOptions(language="en")) for sound in self.sounds[:count]]
+        windows = [Window(sound, RecognitionOptions(language="en")) for sound in self.sounds[:count]]
         results = [engine.transcribe([window])[0] for window in windows]
         if failure := next((result for result in results if isinstance(result, Exception)), None):
             raise failure

@@ -167,7 +167,7 @@ def _measure_sound(sheet: Sheet, speakers: KokoroSpeakers, texts: Sequence[str])
 
 
 def _heard(ear: Any, sound: Samples) -> str:
-    window = Window(resample(sound, SAMPLE_RATE, ear.traits.sample_rate), 0.0, RecognitionOptions())
+    window = Window(resample(sound, SAMPLE_RATE, ear.traits.sample_rate), RecognitionOptions())
     return str(ear.transcribe([window])[0].text)
 
 

@@ -270,7 +270,7 @@ class Ear:
         seconds = len(window.samples) / 16_000
         if seconds == 2.0:
             return RuntimeError("two seconds")
-        word = Word(f" {seconds:g}", window.start, window.start + seconds, 1.0)
+        word = Word(f" {seconds:g}", 0.0, seconds, 1.0)
         segment = Segment(word.text, word.start, word.end, 0.0, 1.0, 0.0, words=(word,))
         return Transcript((segment,), "en")
 

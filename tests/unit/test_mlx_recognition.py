@@ -69,14 +69,14 @@ class TestMlxWhisper(RecognitionEngineProperties):
 def test_a_sentence_is_heard_and_crosses_to_numpy_once(engine: MlxRecognition) -> None:
     """Runs with any BLAS."""
     before = engine.edge.entered
-    window = Window(spoken(SENTENCES[2], 16_000), 0.0, RecognitionOptions())
+    window = Window(spoken(SENTENCES[2], 16_000), RecognitionOptions())
     assert good(engine.transcribe([window])[0]).text == SENTENCES[2]
     assert engine.edge.entered - before == 1
     assert engine.edge.left == 0
 
 
 def test_translation_is_refused_by_an_english_model(engine: MlxRecognition) -> None:
-    window = Window(spoken(SENTENCES[0], 16_000), 0.0, RecognitionOptions(translate=True))
+    window = Window(spoken(SENTENCES[0], 16_000), RecognitionOptions(translate=True))
     result = engine.transcribe([window])[0]
     assert isinstance(result, MotetError)
     assert result.failure.kind == "unsupported"
@@ -93,7 +93,7 @@ def test_windows_share_one_encoder_batch(engine: MlxRecognition, monkeypatch: py
         return [result] * mels.shape[0]
 
     monkeypatch.setattr(engine._driver._model, "decode", decode)  # type: ignore[attr-defined]
-    window = Window(spoken(SENTENCES[0], 16_000), 0.0, RecognitionOptions())
+    window = Window(spoken(SENTENCES[0], 16_000), RecognitionOptions())
     transcripts = engine.recognize([window, window, window], window.options)
     assert shapes == [(3, 3000, 80)]
     assert [(s.start, s.end) for t in transcripts for s in t.segments] == [(0.0, 1.0)] * 3
@@ -123,7 +123,7 @@ def test_spectrograms_are_made_on_the_cpu_stream_and_the_network_is_not(
     monkeypatch.setattr(recognition, "on_cpu", on_cpu)
     monkeypatch.setattr(listener, "_mel", mel)
     monkeypatch.setattr(listener._model, "decode", decode)
-    window = Window(np.zeros(16_000, np.float32), 0.0, RecognitionOptions())
+    window = Window(np.zeros(16_000, np.float32), RecognitionOptions())
     engine.recognize([window], window.options)
     assert where == [("spectrogram", True), ("network", False)]
 
@@ -151,10 +151,10 @@ def test_a_model_without_batches_is_asked_window_by_window() -> None:
         return SimpleNamespace(text="yes", segments=[{"text": "yes", "start": 0.5, "end": 1.0}])
 
     listener = SingleWindowDriver(SimpleNamespace(generate=generate, sample_rate=8000), mx.float32, ArrayBridge())
-    windows = [Window(np.zeros(n, np.float32), 10.0, RecognitionOptions(language="de")) for n in (8000, 4000)]
+    windows = [Window(np.zeros(n, np.float32), RecognitionOptions(language="de")) for n in (8000, 4000)]
     first, second = listener.recognize(windows, windows[0].options)
     assert asked == [(8000, {"language": "de"}), (4000, {"language": "de"})]
-    assert (first.segments[0].start, first.segments[0].end) == (10.5, 11.0)
+    assert (first.segments[0].start, first.segments[0].end) == (0.5, 1.0)
     assert second.language == "de"
 
 

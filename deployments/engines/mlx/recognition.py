@@ -25,11 +25,13 @@ from deployments.engines.protocols import (
     Window,
     Word,
 )
-from deployments.engines.whisper.common import SAMPLE_RATE, WindowedRecognition, is_noise
+from deployments.engines.recognition import SAMPLE_RATE
+from deployments.engines.whisper.common import WhisperRecognition, is_noise
 from deployments.errors import fail
 from deployments.weights import convert_whisper
 
 WINDOW_SECONDS = 30.0
+BATCH_WINDOWS = 16
 TIME_STEP_S = 0.02
 """Seconds between two of Whisper's timestamp tokens."""
 FRAMES_PER_SECOND = 100
@@ -62,7 +64,15 @@ class WhisperDriver:
         from mlx_audio.stt.models.whisper.tokenizer import LANGUAGES
 
         many = bool(self._model.is_multilingual)
-        return RecognitionTraits(SAMPLE_RATE, tuple(LANGUAGES) if many else ("en",), many, WINDOW_SECONDS)
+        return RecognitionTraits(
+            SAMPLE_RATE,
+            tuple(LANGUAGES) if many else ("en",),
+            translates=many,
+            max_window_seconds=WINDOW_SECONDS,
+            word_times=True,
+            prompts=True,
+            batch_windows=BATCH_WINDOWS,
+        )
 
     def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
         """Computes spectrograms on the CPU stream, runs the network on its device, and aligns words on the CPU."""
@@ -102,7 +112,7 @@ class WhisperDriver:
         phrases = phrases_of(result.tokens, tokenizer.timestamp_begin, tokenizer.eot, length)
         words = self._words(phrases, tokenizer, mel, length) if options.word_times else [()] * len(phrases)
         segments = (
-            _segment(window.start, phrase, tokenizer.decode(phrase["tokens"]), result, spoken)
+            _segment(phrase, tokenizer.decode(phrase["tokens"]), result, spoken)
             for phrase, spoken in zip(phrases, words, strict=True)
         )
         return Transcript(tuple(segment for segment in segments if segment.text.strip()), result.language)
@@ -144,7 +154,7 @@ class SingleWindowDriver:
         said = self._model.generate(self._edge.to_mlx(window.samples), **language)
         length = len(window.samples) / self._rate
         rows = getattr(said, "segments", None) or getattr(said, "sentences", None) or [{"text": said.text}]
-        segments = tuple(_segment_of(window.start, length, row) for row in rows)
+        segments = tuple(_segment_of(length, row) for row in rows)
         return Transcript(segments, options.language or getattr(said, "language", None) or "en")
 
 
@@ -155,7 +165,7 @@ DRIVERS: Sequence[tuple[tuple[str, ...], Callable[[Any, Any, ArrayBridge], Recog
 """The attributes that a model must have for each driver; the best driver first."""
 
 
-class MlxRecognition(MlxEngine, WindowedRecognition):
+class MlxRecognition(MlxEngine, WhisperRecognition):
     """Transcribes with one model of mlx-audio."""
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -180,7 +190,7 @@ class MlxRecognition(MlxEngine, WindowedRecognition):
     def warm_up(self) -> None:
         """Runs the whole network on a second of silence, which `transcribe` would skip."""
         silence = np.zeros(self.traits.sample_rate, np.float32)
-        self.recognize([Window(silence, 0.0, RecognitionOptions())], RecognitionOptions())
+        self.recognize([Window(silence, RecognitionOptions())], RecognitionOptions())
 
 
 def phrases_of(tokens: Sequence[int], first_time: int, end: int, length: float) -> list[dict[str, Any]]:
@@ -203,30 +213,28 @@ def phrases_of(tokens: Sequence[int], first_time: int, end: int, length: float) 
     return phrases
 
 
-def _segment(offset: float, phrase: Mapping[str, Any], text: str, result: Any, words: Sequence[Any]) -> Segment:
+def _segment(phrase: Mapping[str, Any], text: str, result: Any, words: Sequence[Any]) -> Segment:
     return Segment(
         text=text,
-        start=offset + phrase["start"],
-        end=offset + phrase["end"],
+        start=phrase["start"],
+        end=phrase["end"],
         average_log_probability=float(result.avg_logprob),
         compression_ratio=float(result.compression_ratio),
         no_speech_probability=float(result.no_speech_prob),
         tokens=tuple(phrase["tokens"]),
-        words=tuple(
-            Word(word["word"], offset + word["start"], offset + word["end"], word["probability"]) for word in words
-        ),
+        words=tuple(Word(word["word"], word["start"], word["end"], word["probability"]) for word in words),
     )
 
 
-def _segment_of(offset: float, length: float, row: Any) -> Segment:
+def _segment_of(length: float, row: Any) -> Segment:
     """A segment from a model's own format; without times it covers the window."""
     fields = row if isinstance(row, Mapping) else vars(row)
     text = str(fields.get("text", ""))
     packed = zlib.compress(text.encode())
     return Segment(
         text=text,
-        start=offset + float(fields.get("start") or 0.0),
-        end=offset + float(fields.get("end") or length),
+        start=float(fields.get("start") or 0.0),
+        end=float(fields.get("end") or length),
         average_log_probability=0.0,
         compression_ratio=len(text.encode()) / len(packed),
         no_speech_probability=0.0,

@@ -20,16 +20,18 @@ from deployments.engines.protocols import (
     Window,
     Word,
 )
-from deployments.engines.whisper.common import SAMPLE_RATE, WindowedRecognition, is_noise
+from deployments.engines.recognition import SAMPLE_RATE
+from deployments.engines.whisper.common import WhisperRecognition, is_noise
 from deployments.errors import fail
 
 WINDOW_SECONDS = 30.0
 BEAM_SIZE = 5
+BATCH_WINDOWS = 16
 
 COMPUTE_TYPES: Mapping[str, str] = {"cpu": "int8", "cuda": "float16"}
 
 
-class WhisperEngine(WindowedRecognition):
+class WhisperEngine(WhisperRecognition):
     """Any Whisper model in CTranslate2 format."""
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -45,11 +47,19 @@ class WhisperEngine(WindowedRecognition):
     def traits(self) -> RecognitionTraits:
         """16 kHz windows of up to 30 s."""
         languages = tuple(self._model.supported_languages)
-        return RecognitionTraits(SAMPLE_RATE, languages, bool(self._model.model.is_multilingual), WINDOW_SECONDS)
+        return RecognitionTraits(
+            SAMPLE_RATE,
+            languages,
+            translates=bool(self._model.model.is_multilingual),
+            max_window_seconds=WINDOW_SECONDS,
+            word_times=True,
+            prompts=True,
+            batch_windows=BATCH_WINDOWS,
+        )
 
     def warm_up(self) -> None:
         """Runs the whole network on a second of silence, which `transcribe` would skip."""
-        self.recognize([Window(np.zeros(SAMPLE_RATE, np.float32), 0.0, RecognitionOptions())], RecognitionOptions())
+        self.recognize([Window(np.zeros(SAMPLE_RATE, np.float32), RecognitionOptions())], RecognitionOptions())
 
     def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
         """One call for all windows: they are concatenated, and passed with the start and end of each as clips."""
@@ -73,12 +83,12 @@ class WhisperEngine(WindowedRecognition):
         for segment in segments_found:
             clip = int(np.searchsorted(starts / SAMPLE_RATE, segment.seek / 100 + 0.011, side="right")) - 1
             if not is_noise(segment.no_speech_prob, segment.avg_logprob):
-                segments[clip].append(_segment_at(segment, windows[clip].start - clips[clip]["start"]))
+                segments[clip].append(_segment_at(segment, -clips[clip]["start"]))
         return [Transcript(tuple(own), info.language) for own in segments]
 
 
 def _segment_at(segment: CTranslate2Segment, by_seconds: float) -> Segment:
-    """The segment with its times moved to the window's place in the recording."""
+    """The segment with its times moved by `by_seconds`."""
     words = tuple(
         Word(word.word, word.start + by_seconds, word.end + by_seconds, word.probability)
         for word in segment.words or ()
