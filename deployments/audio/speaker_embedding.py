@@ -47,7 +47,7 @@ BATCH = 32
 """Windows in one call of the network, which bounds its memory."""
 
 
-class SpeakerEncoder:
+class DVectorEncoder:
     """Speech to embeddings. Its methods may be called from several threads."""
 
     def __init__(self, file: Path) -> None:
@@ -80,12 +80,12 @@ class SpeakerEncoder:
 
 
 @cache
-def shared_encoder() -> SpeakerEncoder:
+def shared_encoder() -> DVectorEncoder:
     """The encoder of this process, loaded at the first call.
 
     Raises `MotetError` (unavailable) if its wheel is not installed or its file is not the expected one.
     """
-    return SpeakerEncoder(_onnx_file())
+    return DVectorEncoder(_onnx_file())
 
 
 def unit(vectors: Embeddings) -> Embeddings:

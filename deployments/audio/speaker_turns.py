@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.audio.speaker_clustering import Labels, centroids, cluster
-from deployments.audio.speaker_embedding import HOP_S, SAMPLE_RATE, SIZE, Embeddings, SpeakerEncoder, unit
+from deployments.audio.speaker_embedding import HOP_S, SAMPLE_RATE, SIZE, DVectorEncoder, Embeddings, unit
 from deployments.engines.protocols import Samples
 
 MOST_HELD_S = 30.0
@@ -31,7 +31,7 @@ POINT_STEP = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class EmbeddedSpeech:
     """Speech without a pause, in seconds of the recording, and the embeddings of its windows (n, 256). `loudness` is the
     power of every `LOUDNESS_S`."""
 
@@ -53,9 +53,9 @@ class NumberedTurns:
 class SpeechLog:
     """The speech of one recording."""
 
-    def __init__(self, encoder: SpeakerEncoder) -> None:
+    def __init__(self, encoder: DVectorEncoder) -> None:
         self._encoder = encoder
-        self._sections: list[Section] = []
+        self._sections: list[EmbeddedSpeech] = []
         self._held: list[Samples] = []
         self._held_samples = 0
         self._start_s = 0.0
@@ -88,7 +88,7 @@ class SpeechLog:
         if self._held_samples:
             samples = np.concatenate(self._held)
             windows = self._encoder.windows(samples)
-            self._sections.append(Section(self._start_s, self._end_s, windows, _loudness(samples)))
+            self._sections.append(EmbeddedSpeech(self._start_s, self._end_s, windows, _loudness(samples)))
         self._held, self._held_samples = [], 0
 
 
@@ -99,7 +99,7 @@ def _loudness(samples: Samples) -> Samples:
     return power
 
 
-def _voices(sections: list[Section], count: int | None, least: int, most: int) -> Embeddings:
+def _voices(sections: list[EmbeddedSpeech], count: int | None, least: int, most: int) -> Embeddings:
     """The mean embedding of each speaker."""
     smooth = [_smoothed(section.windows) for section in sections]
     points = np.concatenate([rows[POINT_STEP // 2 :: POINT_STEP] if len(rows) > 1 else rows for rows, _ in smooth])
@@ -119,7 +119,7 @@ def _smoothed(windows: Embeddings) -> tuple[Embeddings, NDArray[np.float32]]:
     return unit(before + windows + after), coherence
 
 
-def _cells(section: Section) -> NDArray[np.float64]:
+def _cells(section: EmbeddedSpeech) -> NDArray[np.float64]:
     """The edges of the section's cells in seconds: 0.4 s each, one more than windows, the last to the section's end."""
     edges = section.start_s + HOP_S * np.arange(len(section.windows) + 2)
     edges[-1] = section.end_s
@@ -127,14 +127,14 @@ def _cells(section: Section) -> NDArray[np.float64]:
     return inside
 
 
-def _similarities(section: Section, voices: Embeddings) -> NDArray[np.float32]:
+def _similarities(section: EmbeddedSpeech, voices: Embeddings) -> NDArray[np.float32]:
     """How similar each cell is to each voice, (cells, voices): the mean over the windows that contain the cell."""
     scores = section.windows @ voices.T
     inside: NDArray[np.float32] = np.concatenate([scores[:1], (scores[1:] + scores[:-1]) / 2, scores[-1:]])
     return inside
 
 
-def _most_likely(sections: list[Section], voices: Embeddings) -> list[Labels]:
+def _most_likely(sections: list[EmbeddedSpeech], voices: Embeddings) -> list[Labels]:
     """The voice of each cell of each section: the sequence with the greatest similarity after the costs of its changes,
     by the Viterbi algorithm."""
     scores = [_similarities(section, voices) for section in sections]
@@ -157,11 +157,11 @@ def _most_likely(sections: list[Section], voices: Embeddings) -> list[Labels]:
     return np.split(path, np.cumsum([len(rows) for rows in scores])[:-1])
 
 
-def _cost_between(before: Section, after: Section) -> float:
+def _cost_between(before: EmbeddedSpeech, after: EmbeddedSpeech) -> float:
     return CHANGE_COST_AT_PAUSE if after.start_s - before.end_s > SAME_PLACE_S else CHANGE_COST
 
 
-def _numbered(sections: list[Section], path: list[Labels], voices: Embeddings) -> NumberedTurns:
+def _numbered(sections: list[EmbeddedSpeech], path: list[Labels], voices: Embeddings) -> NumberedTurns:
     order = list(dict.fromkeys(int(voice) for part in path for voice in part))
     number = {voice: place for place, voice in enumerate(order)}
     turns = tuple(
@@ -173,7 +173,7 @@ def _numbered(sections: list[Section], path: list[Labels], voices: Embeddings) -
     return NumberedTurns(turns, voices[order])
 
 
-def _turns_of(section: Section, path: Labels) -> Iterator[tuple[float, float, int]]:
+def _turns_of(section: EmbeddedSpeech, path: Labels) -> Iterator[tuple[float, float, int]]:
     edges = _cells(section)
     changes = np.flatnonzero(np.diff(path)) + 1
     moments = [section.start_s, *(_quietest(section, float(edges[at])) for at in changes), section.end_s]
@@ -181,7 +181,7 @@ def _turns_of(section: Section, path: Labels) -> Iterator[tuple[float, float, in
         yield start_s, end_s, int(path[first])
 
 
-def _quietest(section: Section, near_s: float) -> float:
+def _quietest(section: EmbeddedSpeech, near_s: float) -> float:
     """The middle of the quietest moment within half a cell of a place, in seconds of the recording."""
     middle, reach = (near_s - section.start_s) / LOUDNESS_S, HOP_S / 2 / LOUDNESS_S
     first, last = max(0, round(middle - reach)), min(len(section.loudness), round(middle + reach))

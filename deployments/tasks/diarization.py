@@ -12,7 +12,7 @@ import numpy as np
 
 from deployments.audio.decode import decode_all
 from deployments.audio.speaker_clustering import most_similar_speakers
-from deployments.audio.speaker_embedding import SAMPLE_RATE, Embeddings, SpeakerEncoder, shared_encoder
+from deployments.audio.speaker_embedding import SAMPLE_RATE, DVectorEncoder, Embeddings, shared_encoder
 from deployments.audio.speaker_turns import SpeechLog
 from deployments.engines.protocols import Samples, Segment, Word
 from deployments.errors import MotetError, fail, quoted
@@ -80,7 +80,7 @@ class SpeakerTurn:
 class SpeakerTracker:
     """Finds the speakers of one recording. It holds 20 KB a minute of speech, and at most 30 s of samples."""
 
-    def __init__(self, task: SpeakerTask, encoder: SpeakerEncoder | None = None) -> None:
+    def __init__(self, task: SpeakerTask, encoder: DVectorEncoder | None = None) -> None:
         """Raises `MotetError`: invalid for a reference that is too short, too long or not a recording; unavailable if the
         encoder's weights are not installed."""
         encoder = encoder or shared_encoder()
@@ -116,7 +116,7 @@ class SpeakerTracker:
         return [known[match] if match is not None else next(letters) for match in matches]
 
 
-def voice_of(speaker: KnownSpeaker, encoder: SpeakerEncoder) -> Embeddings:
+def voice_of(speaker: KnownSpeaker, encoder: DVectorEncoder) -> Embeddings:
     """The embedding (256,) of a known speaker's clip. Raises `MotetError` (invalid)."""
     param = "known_speaker_references"
     about = f"The reference of the speaker {quoted(speaker.name)}"

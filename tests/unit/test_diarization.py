@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.audio import speaker_embedding
-from deployments.audio.speaker_embedding import HOP_S, SAMPLE_RATE, Embeddings, SpeakerEncoder
+from deployments.audio.speaker_embedding import HOP_S, SAMPLE_RATE, DVectorEncoder, Embeddings
 from deployments.engines.protocols import Samples, Segment, Word
 from deployments.errors import MotetError
 from deployments.tasks.diarization import (
@@ -27,7 +27,7 @@ from deployments.tasks.diarization import (
 from serve_app.bench.local_engines import wav_of
 
 
-class ToneEncoder(SpeakerEncoder):
+class ToneEncoder(DVectorEncoder):
     """Takes a tone of 100, 200, 300 ... Hz for a voice. What is between two tones is between two voices."""
 
     def __init__(self, spread: float = 0.3) -> None:
