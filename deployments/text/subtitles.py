@@ -1,6 +1,6 @@
 """Subtitles: words with times become cues of a few short lines that can be read in time, as SubRip (SRT) or WebVTT.
 
-The default limits are common ones in the style guides of broadcasters: 42 characters a line, two lines, 17 characters a second.
+The default limits, 42 characters a line, two lines and 17 characters a second, are common in style guides of broadcasters.
 """
 
 from __future__ import annotations
