@@ -71,9 +71,9 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     task = await _task(fields, form, traits, service.settings.separation)
     ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
     try:
-        upload = blocks_of(form.file, service.settings.separation.block_bytes)
-        assert service.graph is not None, "a model separates, so there is a graph"
-        graph = service.graph.run(upload, task, service.directory, ticket, name)
+        upload = blocks_of(form.file, service.settings.recordings.block_bytes)
+        assert service.separations is not None, "a model separates"
+        graph = service.separations.run(upload, task, service.directory, ticket, name)
         headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
         return await _answer(_until_closed(graph, form), stems, fields, headers)
     except BaseException:
