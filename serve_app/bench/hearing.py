@@ -41,9 +41,8 @@ def run(quick: bool) -> Report:
 
     def measure(sheet: Sheet) -> None:
         model = default_model()
-        with sheet.measuring("making the recording"):
-            recording = corpus(plan.corpus_s, two_voices=plan.two_voices)
-            sheet.put(RECORDING, recording.seconds, f"{recording.voices}; {len(recording.text.split())} words")
+        recording = corpus(plan.corpus_s, two_voices=plan.two_voices)
+        sheet.put(RECORDING, recording.seconds, f"{recording.voices}; {len(recording.text.split())} words")
         with sheet.measuring("starting the service"), hearing_service(model) as service:
             hearing_speed.measure_speed(sheet, service, model, recording, plan.rounds)
             hearing_words.measure_words(sheet, service, recording, plan.files)

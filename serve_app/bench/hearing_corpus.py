@@ -125,8 +125,8 @@ def make(seconds: float, *, two_voices: bool) -> Corpus:
         parts += [spoken.samples * (SPEECH_LEVEL / level), pause]
         passed += (len(spoken.samples) + len(pause)) / RATE
     silences.append((sound_ended, passed))
-    samples = soxr.resample(np.concatenate(parts), RATE, CORPUS_RATE) + _noise(passed, random)
-    whole = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
+    samples = soxr.resample(np.concatenate(parts), RATE, CORPUS_RATE)
+    whole = (np.clip(samples + _noise(len(samples), random), -1, 1) * 32767).astype(np.int16)
     voices = f"hibari and {name}" if name else "hibari"
     return Corpus(whole, " ".join(texts), tuple(words), tuple(silences), voices)
 
@@ -137,9 +137,8 @@ def _sentences() -> Iterator[tuple[int, str]]:
         yield from ((number, sentence) for sentence in Hibari.split_sentences(paragraph))
 
 
-def _noise(seconds: float, random: np.random.Generator) -> Samples:
+def _noise(count: int, random: np.random.Generator) -> Samples:
     """Pink noise whose level moves between `NOISE_DB` beside the speech."""
-    count = round(seconds * RATE) * CORPUS_RATE // RATE
     time = np.arange(count) / CORPUS_RATE
     middle, swing = np.mean(NOISE_DB), np.ptp(NOISE_DB) / 2
     decibels = middle + swing * np.sin(2 * np.pi * time / NOISE_PERIOD_S)

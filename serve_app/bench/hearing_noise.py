@@ -15,7 +15,7 @@ Float = NDArray[np.float64]
 Sound = Callable[[int, np.random.Generator], Float]
 """Makes a number of samples at `NOISE_RATE` Hz with a root mean square of about 1."""
 LEVELS_DB = (-50.0, -30.0, -14.0)
-"""Levels of the files below full scale, root mean square."""
+"""Levels of the files below full scale, root mean square. Clicks, whose peaks are high, are quieter at the highest one."""
 
 
 def coloured(exponent: float, count: int, random: np.random.Generator) -> Float:
@@ -40,8 +40,8 @@ def clicks(count: int, random: np.random.Generator) -> Float:
     """Two clicks a second, at random."""
     sound = np.zeros(count)
     places = random.integers(0, count, 2 * count // NOISE_RATE)
-    sound[places] = random.uniform(-1, 1, len(places))
-    return _levelled(np.convolve(sound, np.exp(-np.arange(200) / 20), "same"))
+    sound[places] = random.choice([-1.0, 1.0], len(places))
+    return _levelled(np.convolve(sound, np.exp(-np.arange(400) / 40), "same"))
 
 
 def breath(count: int, random: np.random.Generator) -> Float:
@@ -92,7 +92,7 @@ def files_without_speech(count: int) -> Iterator[tuple[str, Samples]]:
         name = list(SOUNDS)[number % len(SOUNDS)]
         level = LEVELS_DB[number // len(SOUNDS) % len(LEVELS_DB)]
         samples = SOUNDS[name](int(random.uniform(5, 40) * NOISE_RATE), random) * 10 ** (level / 20)
-        yield f"{name} at {level:.0f} dB", np.clip(samples, -1, 1).astype(np.float32)
+        yield f"{name} at {level:.0f} dB", (samples / max(1.0, np.abs(samples).max())).astype(np.float32)
 
 
 def _levelled(sound: object) -> Float:
