@@ -44,8 +44,8 @@ Floats = NDArray[np.float32]
 class SpeechPart:
     """The next stretch of a section of speech, in samples from the start of the stream.
 
-    The parts of a section follow each other without a gap; `ends` marks its last. `start` and `end` include the padding at the
-    ends of a section, `speech_start` and `speech_end` do not.
+    The parts of a section follow each other without a gap; `ends` marks its last. `start` and `end` include the padding
+    before and after a section, `speech_start` and `speech_end` do not.
     """
 
     start: int
