@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,42 @@ class SpeechPart:
     speech_start: int
     speech_end: int
     ends: bool
+
+
+class SpeechDetector(Protocol):
+    """Finds the sections of speech of one mono stream, as it comes."""
+
+    @property
+    def settled(self) -> int:
+        """All speech before this sample has been returned."""
+
+    def push(self, samples: Samples) -> list[SpeechPart]:
+        """Takes the next (n,) samples."""
+
+    def finish(self) -> list[SpeechPart]:
+        """Ends the stream, and returns the rest."""
+
+
+def speech_detector(sample_rate: int, settings: VoiceActivitySettings) -> SpeechDetector:
+    """The detector for a stream at `sample_rate` Hz."""
+    return VoiceActivity(sample_rate, settings) if settings.enabled else AllSound()
+
+
+class AllSound:
+    """Takes all sound for one section of speech."""
+
+    def __init__(self) -> None:
+        self.settled = 0
+
+    def push(self, samples: Samples) -> list[SpeechPart]:
+        """See `SpeechDetector`."""
+        start, self.settled = self.settled, self.settled + len(samples)
+        return [SpeechPart(start, self.settled, start, self.settled, ends=False)] if len(samples) else []
+
+    def finish(self) -> list[SpeechPart]:
+        """See `SpeechDetector`."""
+        end = self.settled
+        return [SpeechPart(end, end, end, end, ends=True)] if end else []
 
 
 class VoiceActivity:
