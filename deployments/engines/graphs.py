@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from deployments.engines.protocols import CaptureStats
+from deployments.engines.captured_graphs import CaptureStats
 
 WARM_UPS = 3
 MOST_BUCKETS = 256

@@ -138,7 +138,8 @@ UtteranceT = TypeVar("UtteranceT", bound=Utterance)
 class SpeechEngine(Protocol[UtteranceT]):
     """Text to speech: each step gives one chunk for every utterance.
 
-    An engine may also implement `LimitsStreams`, `LimitsStepTime`, `StepsConcurrently`, `LimitsMemory` or `CapturesGraphs`.
+    An engine may also implement `LimitsStreams`, `LimitsStepTime`, `StepsConcurrently`, `LimitsMemory` or
+    `CapturesGraphs` (`captured_graphs.py`).
     """
 
     @property
@@ -377,44 +378,6 @@ class LimitsMemory(Protocol):
 
     def memory(self) -> Memory:
         """The memory that is held now. May be called from any thread."""
-
-
-@dataclass(slots=True)
-class CaptureStats:
-    """Counts of an engine's captured step: steps that were replayed, plain steps, captures, failed captures, and the seconds
-    that captures took."""
-
-    replayed: int = 0
-    plain: int = 0
-    captures: int = 0
-    failures: int = 0
-    capture_seconds: float = 0.0
-    last_failure: str = ""
-
-    @property
-    def hit_rate(self) -> float:
-        """The share of steps that were replayed; 0 before the first."""
-        steps = self.replayed + self.plain
-        return self.replayed / steps if steps else 0.0
-
-
-class CapturedGraphs(Protocol):
-    """A step that is captured as one graph for each size (`engines/graphs.py`)."""
-
-    counts: CaptureStats
-
-    def capture_one_wanted(self) -> bool:
-        """Captures one size that steps asked for and did not find; False if there is none. Called while the engine is
-        idle."""
-
-
-@runtime_checkable
-class CapturesGraphs(Protocol):
-    """An engine that captures its step, as a CUDA graph or as a compiled graph."""
-
-    @property
-    def captured(self) -> CapturedGraphs:
-        """The captured step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import psutil
 import ray
 
 from deployments.engines import registry, weight_sources
-from deployments.engines.protocols import CaptureStats, EngineSpec, Memory
+from deployments.engines.captured_graphs import CaptureStats
+from deployments.engines.protocols import EngineSpec, Memory
 from deployments.errors import MotetError
 from deployments.replica.cores import Threads, here, threads_of
 from deployments.replica.cpu_scheduling import CpuScheduling, apply

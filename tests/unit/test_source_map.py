@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span
+from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, SourceSpan
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=12)
 
@@ -14,7 +14,7 @@ LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_
 def test_every_sample_has_its_position(lengths: list[tuple[int, bool]], steps: list[int]) -> None:
     source_map, start, expected = SourceMap(), 0, list[SourcePosition]()
     for number, (length, concealed) in enumerate(lengths):
-        span = Span(start, SourcePosition(number, 100), concealed)
+        span = SourceSpan(start, SourcePosition(number, 100), concealed)
         source_map.add(span)
         expected += [SourcePosition(number, 100 if concealed else 100 + offset) for offset in range(length)]
         start += length
@@ -32,12 +32,12 @@ def test_every_sample_has_its_position(lengths: list[tuple[int, bool]], steps: l
 
 def test_behind_the_last_sample_the_speech_goes_on_where_it_ended() -> None:
     source_map = SourceMap()
-    source_map.add(Span(0, SourcePosition(3, 0)))
+    source_map.add(SourceSpan(0, SourcePosition(3, 0)))
     source_map.advance(50)
     assert source_map.position == SourcePosition(3, 50)
-    source_map.add(Span(50, SourcePosition(3, 50), concealed=True))
+    source_map.add(SourceSpan(50, SourcePosition(3, 50), concealed=True))
     source_map.advance(90)
     assert source_map.position == SourcePosition(3, 50)
-    source_map.add(Span(90, SourcePosition(4, 0, fallback_from=4)))
+    source_map.add(SourceSpan(90, SourcePosition(4, 0, fallback_from=4)))
     source_map.advance(91)
     assert source_map.position == SourcePosition(4, 1, fallback_from=4)

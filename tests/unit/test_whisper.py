@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.engines import registry, weight_sources
+from deployments.engines import recognition, registry, weight_sources
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Window
-from deployments.engines.whisper import common
-from deployments.engines.whisper.common import QUIETEST_SPEECH
+from deployments.engines.recognition import QUIETEST_SPEECH
 from deployments.engines.whisper.engine import WhisperEngine
 from deployments.errors import MotetError
 from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
@@ -41,8 +40,8 @@ def test_silence_is_not_sent_through_the_network_that_tells_speech(
     peak: float, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(common, "get_speech_timestamps", lambda samples: calls.append(len(samples)))
-    assert not common.has_speech(np.array([0.0, peak, -peak], np.float32))
+    monkeypatch.setattr(recognition, "get_speech_timestamps", lambda samples: calls.append(len(samples)))
+    assert not recognition.has_speech(np.array([0.0, peak, -peak], np.float32))
     assert len(calls) == asked
 
 

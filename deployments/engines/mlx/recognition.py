@@ -25,7 +25,8 @@ from deployments.engines.protocols import (
     Window,
     Word,
 )
-from deployments.engines.whisper.common import SAMPLE_RATE, WindowedRecognition, is_noise
+from deployments.engines.recognition import SAMPLE_RATE
+from deployments.engines.whisper.common import WhisperRecognition, is_noise
 from deployments.errors import fail
 from deployments.weights import convert_whisper
 
@@ -164,7 +165,7 @@ DRIVERS: Sequence[tuple[tuple[str, ...], Callable[[Any, Any, ArrayBridge], Recog
 """The attributes that a model must have for each driver; the best driver first."""
 
 
-class MlxRecognition(MlxEngine, WindowedRecognition):
+class MlxRecognition(MlxEngine, WhisperRecognition):
     """Transcribes with one model of mlx-audio."""
 
     def __init__(self, spec: EngineSpec) -> None:

@@ -20,7 +20,8 @@ from deployments.engines.protocols import (
     Window,
     Word,
 )
-from deployments.engines.whisper.common import SAMPLE_RATE, WindowedRecognition, is_noise
+from deployments.engines.recognition import SAMPLE_RATE
+from deployments.engines.whisper.common import WhisperRecognition, is_noise
 from deployments.errors import fail
 
 WINDOW_SECONDS = 30.0
@@ -30,7 +31,7 @@ BATCH_WINDOWS = 16
 COMPUTE_TYPES: Mapping[str, str] = {"cpu": "int8", "cuda": "float16"}
 
 
-class WhisperEngine(WindowedRecognition):
+class WhisperEngine(WhisperRecognition):
     """Any Whisper model in CTranslate2 format."""
 
     def __init__(self, spec: EngineSpec) -> None:

@@ -23,7 +23,7 @@ from serve_app.gateway.speech.concealment import Concealment
 from serve_app.gateway.speech.pacing import Pacer
 from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.ring_buffer import ChunkQueue, RingBuffer, SampleBuffer
-from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span
+from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, SourceSpan
 
 ChunkStream = AsyncGenerator[AudioChunk]
 
@@ -34,7 +34,7 @@ class Frame:
     sample. `concealed` sound was made by no engine."""
 
     samples: Samples
-    spans: tuple[Span, ...]
+    spans: tuple[SourceSpan, ...]
     concealed: bool = False
 
 
@@ -158,7 +158,7 @@ class PlaybackBuffer:
         new = samples[_received(position, len(samples), after) :]
         following = replace(position, sample=position.sample + len(samples))
         if len(new):
-            self._source_map.add(Span(self._written, replace(following, sample=following.sample - len(new))))
+            self._source_map.add(SourceSpan(self._written, replace(following, sample=following.sample - len(new))))
             await self._write(new)
         return following
 
@@ -187,7 +187,7 @@ class PlaybackBuffer:
         self._space_came.set()
         return Frame(self._concealment.resume(samples), self._spans(len(samples)))
 
-    def _spans(self, count: int) -> tuple[Span, ...]:
+    def _spans(self, count: int) -> tuple[SourceSpan, ...]:
         """The spans of the next samples that leave the buffer."""
         start, self._taken = self._taken, self._taken + count
         return tuple(replace(span, start=span.start - start) for span in self._source_map.advance(self._taken))
@@ -238,7 +238,7 @@ class PlaybackBuffer:
         late_ms = self._settings.chunk_budget_ms + self._gap_seconds * 1000
         if late_ms >= self._settings.fallback_after_ms and self._can_fall_back:
             self._fall_back()
-        gap = Span(0, self._source_map.position, concealed=True)
+        gap = SourceSpan(0, self._source_map.position, concealed=True)
         return Frame(self._concealment.conceal(self._frame), (gap,), concealed=True)
 
     @property

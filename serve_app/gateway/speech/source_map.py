@@ -20,7 +20,7 @@ class SourcePosition:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class SourceSpan:
     """From its sample `start` on, a stream has the sound at `position`. A `concealed` span has no sound of a model: its
     position is the one at which the speech will go on."""
 
@@ -39,20 +39,20 @@ class SourceMap:
     """The spans of a stream in order, and how far a reader has come. It holds only spans that end ahead of the reader."""
 
     def __init__(self) -> None:
-        self._ahead: deque[Span] = deque()
+        self._ahead: deque[SourceSpan] = deque()
         self._read = 0
 
-    def add(self, span: Span) -> None:
+    def add(self, span: SourceSpan) -> None:
         """Appends a span. It begins where the one before it ends."""
         self._ahead.append(span)
 
-    def advance(self, end: int) -> list[Span]:
+    def advance(self, end: int) -> list[SourceSpan]:
         """Moves the reader to the stream's sample `end`, which must be covered. Returns the spans that it passes, cut to
         what it passes of them."""
         passed = []
         while self._read < end:
             span = self._ahead[0]
-            passed.append(Span(self._read, span.at(self._read), span.concealed))
+            passed.append(SourceSpan(self._read, span.at(self._read), span.concealed))
             self._read = end if len(self._ahead) == 1 else min(end, self._ahead[1].start)
             while len(self._ahead) > 1 and self._ahead[1].start <= self._read:
                 self._ahead.popleft()

@@ -40,7 +40,7 @@ from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.playback import Frame, PlaybackBuffer
 from serve_app.gateway.speech.replica_client import ReplicaClient
 from serve_app.gateway.speech.resume import START, ResumePoint
-from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, Span
+from serve_app.gateway.speech.source_map import SourceMap, SourcePosition, SourceSpan
 from serve_app.gateway.sse import event
 
 FIRST_SLICE_SECONDS = 0.3
@@ -76,7 +76,7 @@ class SpeechStream:
         self._source_map = SourceMap()
         self._given = self._reached = 0
         """Samples that the encoder was given, and samples in its bytes so far."""
-        self._passed: list[Span] = []
+        self._passed: list[SourceSpan] = []
         self._announced = _started_before(resume.position)
         self._playback = PlaybackBuffer(
             plan.traits.sample_rate,
@@ -249,7 +249,7 @@ class SpeechStream:
         if self._given:
             self.timeline.sounded()
 
-    def _start_of(self, span: Span) -> PieceStart:
+    def _start_of(self, span: SourceSpan) -> PieceStart:
         start_seconds = round((span.start - self._resume.samples) / self._plan.traits.sample_rate, 3)
         text = self._plan.piece_at(span.position)
         return PieceStart(span.position.piece, text, start_seconds, *self._plan.speaker_at(span.position))
