@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.audio.decode import AudioDecoder
+from deployments.audio.resample import Resampler
 from deployments.engines.protocols import Samples
+
+Channels = Literal["mix", "separate"]
+"""Whether several channels become one, or each is a recording of its own."""
 
 MEMORY = 0.3
 """How much of the last blocks' products counts beside a new block: so little that one block in opposite phase decides."""
@@ -18,6 +26,17 @@ FADE_SECONDS = 0.02
 """How long a change of the channels' weights takes, so that it does not click."""
 
 Doubles = NDArray[np.float64]
+
+
+def read_channels(decoder: AudioDecoder, sample_rate: int, channels: Channels) -> Iterator[Samples]:
+    """The sound of a decoder that keeps the file's rate and channels: blocks (rows, n) at `sample_rate` Hz, of one row if the
+    channels are mixed. Raises what the decoder raises."""
+    rate, count = decoder.info.sample_rate, decoder.info.channels
+    mixer = ChannelMixer(rate, count)
+    resampler = Resampler(rate, sample_rate, 1 if channels == "mix" else count)
+    for block in decoder:
+        yield resampler.push(mixer.push(block)[np.newaxis] if channels == "mix" else block)
+    yield resampler.finish()
 
 
 class ChannelMixer:

@@ -49,7 +49,12 @@ class WindowCutter:
     """Cuts one mono stream. It holds at most one window of speech, and the sound that `detector` has not decided about."""
 
     def __init__(
-        self, sample_rate: int, detector: SpeechDetector, min_window_s: float, window_s: float, first_s: float | None = None
+        self,
+        sample_rate: int,
+        detector: SpeechDetector,
+        min_window_s: float,
+        window_s: float,
+        first_s: float | None = None,
     ) -> None:
         """A window is `min_window_s` to `window_s` long. With `first_s`, the first ends at the first pause after that long,
         and is at most twice as long."""
