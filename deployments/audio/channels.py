@@ -18,8 +18,8 @@ Channels = Literal["mix", "separate"]
 MEMORY = 0.3
 """How much of the last blocks' products counts beside a new block: so little that one block in opposite phase decides."""
 OPPOSITE = 0.3
-"""A channel is turned over where its correlation with the loudest one is below minus this, and back above it. Between them lie
-channels with little in common, such as two speakers with a microphone each."""
+"""A channel is turned over where its correlation with the loudest one is below minus this, and back above it. Channels with
+little in common lie between, such as two speakers with a microphone each."""
 INAUDIBLE = 1e-4
 """A channel with this share of the loudest one's energy is left out, so that an unused channel does not halve the level."""
 FADE_SECONDS = 0.02
@@ -52,7 +52,8 @@ class ChannelMixer:
     def push(self, samples: Samples) -> Samples:
         """Takes the next (channels, n) samples, about a second of them, and returns (n,)."""
         if len(samples) == 1:
-            return samples[0]
+            only: Samples = samples[0]
+            return only
         wide = samples.astype(np.float64)
         self._products = MEMORY * self._products + wide @ wide.T
         weights = self._weights_now()

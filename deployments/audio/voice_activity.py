@@ -123,8 +123,13 @@ class VoiceActivity:
         return [self._scaled(part) for part in parts]
 
     def _scaled(self, part: SpeechPart) -> SpeechPart:
-        places = (self._in_stream(at) for at in (part.start, part.end, part.speech_start, part.speech_end))
-        return SpeechPart(*places, part.ends)
+        return SpeechPart(
+            self._in_stream(part.start),
+            self._in_stream(part.end),
+            self._in_stream(part.speech_start),
+            self._in_stream(part.speech_end),
+            part.ends,
+        )
 
     def _in_stream(self, at: int) -> int:
         return min(at * self._rate // NETWORK_RATE, self._pushed)

@@ -41,7 +41,7 @@ class Recognizer(ModelReplica):
         await self.memory_guard.ensure()
         task, settings = task_for(self._engine.traits, options), self._windows
         windows = transcribe_all(
-            [io.BytesIO(recording)], task, settings, self._start, settings.windows_in_flight, next_in_thread
+            [io.BytesIO(recording)], task, settings, self._start, settings.windows_in_flight or 4, next_in_thread
         )
         async with aclosing(windows):
             async for _, window in windows:

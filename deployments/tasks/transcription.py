@@ -12,8 +12,6 @@ import numpy as np
 from deployments.audio.channels import Channels, read_channels
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
-from deployments.audio.resample import resample
-from deployments.audio.speaker_embedding import SAMPLE_RATE as SPEAKER_RATE
 from deployments.audio.voice_activity import speech_detector
 from deployments.audio.windows import SpeechWindow, WindowCutter
 from deployments.engines.protocols import (
@@ -27,8 +25,7 @@ from deployments.engines.protocols import (
     Window,
 )
 from deployments.settings import VoiceActivitySettings, WindowSettings
-from deployments.tasks.diarization import SpeakerTask, SpeakerTracker, SpeakerTurn
-from deployments.tasks.engine_calls import Call, DoneCall, Item, LocalBatch, in_order, next_here, run_here
+from deployments.tasks.engine_calls import Call, DoneCall, Item, LocalBatch, Started, in_order, next_here, run_here
 from deployments.tasks.placing import placed
 from deployments.text.sentences import joined
 
@@ -46,12 +43,11 @@ class TranscriptionTask:
     max_window_s: float
     channels: Channels = "mix"
     size_bytes: int | None = None
-    speakers: SpeakerTask | None = None
     first_window_s: float | None = None
     voice_activity: VoiceActivitySettings | None = None
 
     def cut(self, file: ByteSource, settings: WindowSettings) -> Generator[tuple[WindowTicket, Window | None]]:
-        """Decodes and cuts as it is asked. Raises what `AudioDecoder` and `SpeakerTracker` raise."""
+        """Decodes and cuts as it is asked. Raises what `AudioDecoder` raises."""
         decoder = AudioDecoder(file, mono=False, max_seconds=settings.max_audio_s, size_bytes=self.size_bytes)
         with closing(decoder):
             cutter = _RecordingCutter(self, settings, decoder.info.channels)
@@ -70,15 +66,13 @@ class WindowTicket:
     """What is known of a window without its samples.
 
     The recording has been read up to second `until_s`. `channel` is the window's, if channels are separate. A ticket without
-    spans has no window: it reports a silence, or the end. The last ticket's `until_s` is the recording's length, and it has
-    the `turns` if speakers were asked for.
+    spans has no window: it reports a silence, or the end. The last ticket's `until_s` is the recording's length.
     """
 
     index: int
     spans: tuple[Span, ...]
     until_s: float
     channel: int | None = None
-    turns: tuple[SpeakerTurn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +82,6 @@ class TranscriptWindow:
     transcript: Transcript
     until_seconds: float
     channel: int | None = None
-    turns: tuple[SpeakerTurn, ...] = ()
 
     @property
     def text(self) -> str:
@@ -102,7 +95,6 @@ class _RecordingCutter:
     def __init__(self, task: TranscriptionTask, settings: WindowSettings, channels: int) -> None:
         self._task = task
         self._report_samples = settings.report_s * task.sample_rate
-        self._tracker = SpeakerTracker(task.speakers) if task.speakers else None
         rows = channels if task.channels == "separate" else 1
         self._cutters = [self._cutter(settings) for _ in range(rows)]
         self._samples = 0
@@ -123,8 +115,7 @@ class _RecordingCutter:
         rest = list(self._tickets([cutter.finish() for cutter in self._cutters]))
         *before, last = rest or [(self._ticket((), 0.0), None)]
         yield from before
-        turns = self._tracker.turns() if self._tracker else ()
-        yield replace(last[0], until_s=self._samples / self._task.sample_rate, turns=turns), last[1]
+        yield replace(last[0], until_s=self._samples / self._task.sample_rate), last[1]
 
     def _cutter(self, settings: WindowSettings) -> WindowCutter:
         task = self._task
@@ -137,7 +128,6 @@ class _RecordingCutter:
         separate = self._task.channels == "separate"
         windows = ((window, row if separate else None) for row, windows in enumerate(found) for window in windows)
         for window, channel in sorted(windows, key=lambda each: each[0].end_s):
-            self._track(window)
             yield self._ticket(window.spans, window.end_s, channel), Window(window.samples, self._task.options)
 
     def _ticket(self, spans: tuple[Span, ...], until_s: float, channel: int | None = None) -> WindowTicket:
@@ -146,32 +136,25 @@ class _RecordingCutter:
         self._index += 1
         return ticket
 
-    def _track(self, window: SpeechWindow) -> None:
-        if self._tracker is None:
-            return
-        rate = self._task.sample_rate
-        for span in window.spans:
-            start, length = round(span.offset_s * rate), round((span.end_s - span.start_s) * rate)
-            self._tracker.push(resample(window.samples[start : start + length], rate, SPEAKER_RATE), span.start_s)
-
 
 async def transcribe(
-    calls: AsyncGenerator[tuple[tuple[WindowTicket, Item], Call[Transcript | None]]],
+    calls: AsyncGenerator[tuple[tuple[WindowTicket, Item], Started]],
+    transcript_of: Callable[[Started], Awaitable[Transcript | None]],
 ) -> AsyncGenerator[TranscriptWindow]:
     """The transcript of one recording, window by window in order. Raises what the calls raise.
 
-    `calls` are the tickets with what the caller keeps of their windows, and the started calls of the engine, in order. The
-    call of a ticket without a window gives None (`DoneCall`).
+    `calls` are the tickets with what the caller keeps of their windows, and the started calls of the engine, in order.
+    `transcript_of` gives a call's transcript; None for a ticket without a window.
     """
     async with aclosing(calls):
         async for (ticket, _), call in calls:
-            yield place_window(ticket, await call)
+            yield place_window(ticket, await transcript_of(call))
 
 
 def place_window(ticket: WindowTicket, transcript: Transcript | None) -> TranscriptWindow:
     """The transcript of the ticket's window, with its times in the recording. None: the ticket has no window."""
     found = Transcript((), "") if transcript is None else placed(transcript, ticket.spans)
-    return TranscriptWindow(found, ticket.until_s, ticket.channel, ticket.turns)
+    return TranscriptWindow(found, ticket.until_s, ticket.channel)
 
 
 Cut = tuple[int, WindowTicket, Window | None] | tuple[int, None, Exception]
@@ -262,11 +245,6 @@ def language_of(windows: Sequence[TranscriptWindow]) -> str | None:
         for segment in window.transcript.segments:
             seconds[segment.language or window.transcript.language] += segment.end - segment.start
     return max(seconds, key=seconds.__getitem__, default=None)
-
-
-def turns_of(windows: Sequence[TranscriptWindow]) -> tuple[SpeakerTurn, ...]:
-    """Who speaks when, as the end of the recording says."""
-    return windows[-1].turns if windows else ()
 
 
 def probe_window(sample_rate: int) -> Window:

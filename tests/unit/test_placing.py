@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -70,7 +71,7 @@ def test_times_are_in_order_and_in_spans(
     edges = [time for word in words for time in (word.start, word.end)]
     assert edges == sorted(edges)
     assert all(any(s.start_s <= w.start <= w.end <= s.end_s + 1e-9 for s in spans) or w.start == w.end for w in words)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert before.end <= after.start
     for each in found:
         assert (each.start, each.end) == (each.words[0].start, each.words[-1].end)

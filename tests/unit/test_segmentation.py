@@ -252,7 +252,7 @@ HUGE = {
 @pytest.mark.parametrize("unit", HUGE.values(), ids=HUGE.keys())
 def test_work_grows_linearly(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = 0
-    segment = segmentation._segment
+    segment = segmentation.sentences
 
     def counted(block: str) -> list[str]:
         nonlocal seen
@@ -267,7 +267,7 @@ def test_work_grows_linearly(unit: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert _letters("".join(cut_into_pieces(text, SETTINGS))) == _letters(text)
         return seen
 
-    monkeypatch.setattr(segmentation, "_segment", counted)
+    monkeypatch.setattr(segmentation, "sentences", counted)
     assert work(100_000) <= 2.2 * work(50_000)
 
 

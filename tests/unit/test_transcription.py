@@ -129,7 +129,7 @@ async def test_no_more_calls_are_under_way_than_the_width_and_the_order_stays() 
         return asyncio.create_task(call())
 
     cuts = TASK.cut(io.BytesIO(recording(10, 7.5)), SETTINGS)
-    driver = transcribe(in_order(lambda: next_in_thread(cuts), start, 2))
+    driver = transcribe(in_order(lambda: next_in_thread(cuts), start, 2), lambda call: call)
     windows: list[TranscriptWindow] = [window async for window in driver]
     assert most == 2
     ends = [window.until_seconds for window in windows]
@@ -189,7 +189,9 @@ def test_silences_are_cut_out_and_spans_say_where_speech_was() -> None:
 @pytest.mark.parametrize("turned", [1.0, -1.0])
 def test_two_channels_are_one_recording_even_in_opposite_phase(turned: float) -> None:
     samples = np.concatenate([PAUSE, sentence(0), PAUSE])
-    ((ticket, window),) = cut(SPEECH_TASK, encoded(samples, turned * samples, rate=SPEECH_RATE), WindowSettings())
+    ((ticket, window),) = cut(
+        SPEECH_TASK, encoded(samples, samples * np.float32(turned), rate=SPEECH_RATE), WindowSettings()
+    )
     assert window is not None and ticket.channel is None
     assert np.abs(window.samples).max() > 0.5 * np.abs(samples).max()
 

@@ -70,8 +70,9 @@ def speech() -> Samples:
     parts = []
     for pause_s, sentence in zip((0.3, 0.1, 2.0, 0.5, 0.25, 1.0), [*SENTENCES, *SENTENCES], strict=False):
         parts += [np.zeros(int(pause_s * RATE), np.float32), spoken(sentence, RATE)]
-    samples = np.concatenate(parts)
-    return samples + random.standard_normal(len(samples)).astype(np.float32) * 1e-3
+    samples: Samples = np.concatenate(parts)
+    samples += random.standard_normal(len(samples)).astype(np.float32) * 1e-3
+    return samples
 
 
 WANTED = st.builds(
