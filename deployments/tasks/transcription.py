@@ -12,6 +12,8 @@ import numpy as np
 from deployments.audio.channels import Channels, read_channels
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
+from deployments.audio.resample import resample
+from deployments.audio.speaker_embedding import SAMPLE_RATE as SPEAKER_RATE
 from deployments.audio.voice_activity import speech_detector
 from deployments.audio.windows import SpeechWindow, WindowCutter
 from deployments.engines.protocols import (
@@ -25,6 +27,7 @@ from deployments.engines.protocols import (
     Window,
 )
 from deployments.settings import VoiceActivitySettings, WindowSettings
+from deployments.tasks.diarization import SpeakerTask, SpeakerTracker, SpeakerTurn
 from deployments.tasks.engine_calls import Call, DoneCall, Item, LocalBatch, Started, in_order, next_here, run_here
 from deployments.tasks.placing import placed
 from deployments.text.sentences import joined
@@ -43,11 +46,12 @@ class TranscriptionTask:
     max_window_s: float
     channels: Channels = "mix"
     size_bytes: int | None = None
+    speakers: SpeakerTask | None = None
     first_window_s: float | None = None
     voice_activity: VoiceActivitySettings | None = None
 
     def cut(self, file: ByteSource, settings: WindowSettings) -> Generator[tuple[WindowTicket, Window | None]]:
-        """Decodes and cuts as it is asked. Raises what `AudioDecoder` raises."""
+        """Decodes and cuts as it is asked. Raises what `AudioDecoder` and `SpeakerTracker` raise."""
         decoder = AudioDecoder(file, mono=False, max_seconds=settings.max_audio_s, size_bytes=self.size_bytes)
         with closing(decoder):
             cutter = _RecordingCutter(self, settings, decoder.info.channels)
@@ -66,13 +70,15 @@ class WindowTicket:
     """What is known of a window without its samples.
 
     The recording has been read up to second `until_s`. `channel` is the window's, if channels are separate. A ticket without
-    spans has no window: it reports a silence, or the end. The last ticket's `until_s` is the recording's length.
+    spans has no window: it reports a silence, or the end. The last ticket's `until_s` is the recording's length, and it has
+    the `turns` if speakers were asked for.
     """
 
     index: int
     spans: tuple[Span, ...]
     until_s: float
     channel: int | None = None
+    turns: tuple[SpeakerTurn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class TranscriptWindow:
     transcript: Transcript
     until_seconds: float
     channel: int | None = None
+    turns: tuple[SpeakerTurn, ...] = ()
 
     @property
     def text(self) -> str:
@@ -95,6 +102,7 @@ class _RecordingCutter:
     def __init__(self, task: TranscriptionTask, settings: WindowSettings, channels: int) -> None:
         self._task = task
         self._report_samples = settings.report_s * task.sample_rate
+        self._tracker = SpeakerTracker(task.speakers) if task.speakers else None
         rows = channels if task.channels == "separate" else 1
         self._cutters = [self._cutter(settings) for _ in range(rows)]
         self._samples = 0
@@ -115,7 +123,8 @@ class _RecordingCutter:
         rest = list(self._tickets([cutter.finish() for cutter in self._cutters]))
         *before, last = rest or [(self._ticket((), 0.0), None)]
         yield from before
-        yield replace(last[0], until_s=self._samples / self._task.sample_rate), last[1]
+        turns = self._tracker.turns() if self._tracker else ()
+        yield replace(last[0], until_s=self._samples / self._task.sample_rate, turns=turns), last[1]
 
     def _cutter(self, settings: WindowSettings) -> WindowCutter:
         task = self._task
@@ -128,6 +137,7 @@ class _RecordingCutter:
         separate = self._task.channels == "separate"
         windows = ((window, row if separate else None) for row, windows in enumerate(found) for window in windows)
         for window, channel in sorted(windows, key=lambda each: each[0].end_s):
+            self._track(window)
             yield self._ticket(window.spans, window.end_s, channel), Window(window.samples, self._task.options)
 
     def _ticket(self, spans: tuple[Span, ...], until_s: float, channel: int | None = None) -> WindowTicket:
@@ -135,6 +145,14 @@ class _RecordingCutter:
         ticket = WindowTicket(self._index, spans, self._reported_s, channel)
         self._index += 1
         return ticket
+
+    def _track(self, window: SpeechWindow) -> None:
+        if self._tracker is None:
+            return
+        rate = self._task.sample_rate
+        for span in window.spans:
+            start, length = round(span.offset_s * rate), round((span.end_s - span.start_s) * rate)
+            self._tracker.push(resample(window.samples[start : start + length], rate, SPEAKER_RATE), span.start_s)
 
 
 async def transcribe(
@@ -154,7 +172,7 @@ async def transcribe(
 def place_window(ticket: WindowTicket, transcript: Transcript | None) -> TranscriptWindow:
     """The transcript of the ticket's window, with its times in the recording. None: the ticket has no window."""
     found = Transcript((), "") if transcript is None else placed(transcript, ticket.spans)
-    return TranscriptWindow(found, ticket.until_s, ticket.channel)
+    return TranscriptWindow(found, ticket.until_s, ticket.channel, ticket.turns)
 
 
 Cut = tuple[int, WindowTicket, Window | None] | tuple[int, None, Exception]
@@ -245,6 +263,11 @@ def language_of(windows: Sequence[TranscriptWindow]) -> str | None:
         for segment in window.transcript.segments:
             seconds[segment.language or window.transcript.language] += segment.end - segment.start
     return max(seconds, key=seconds.__getitem__, default=None)
+
+
+def turns_of(windows: Sequence[TranscriptWindow]) -> tuple[SpeakerTurn, ...]:
+    """Who speaks when, as the end of the recording says."""
+    return windows[-1].turns if windows else ()
 
 
 def probe_window(sample_rate: int) -> Window:
