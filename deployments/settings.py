@@ -174,6 +174,23 @@ class WindowSettings(StrictModel):
         return self
 
 
+class SubtitleSettings(StrictModel):
+    """How transcripts become subtitles (SRT, VTT). A wide letter, such as a Chinese one, counts as two characters."""
+
+    line_characters: Count = 42
+    """The longest line. Only a longer word makes a longer line."""
+    lines: Count = 2
+    """The most lines of a cue."""
+    characters_per_second: Positive = 17.0
+    """Reading speed. A cue is shown for as long as reading takes if nobody speaks before."""
+    min_cue_s: Positive = 1.0
+    """The shortest time of a cue, if nobody speaks before."""
+    max_cue_s: Positive = 7.0
+    """The longest time from the first word of a cue to its last."""
+    pause_s: Positive = 1.0
+    """A pause of at least this long ends a cue."""
+
+
 class SeparationSettings(StrictModel):
     """How a recording is cut into chunks for separation."""
 
