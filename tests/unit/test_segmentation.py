@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from deployments.settings import PieceSettings
 from deployments.text import segmentation
-from deployments.text.sentences import sentences
 from deployments.text.segmentation import Cutter, cut_into_pieces
+from deployments.text.sentences import sentences
 
 SETTINGS = PieceSettings(first_piece_characters=60, piece_characters=240)
 
