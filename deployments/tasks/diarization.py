@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from string import ascii_uppercase
 
 import numpy as np
 
-from deployments.audio.channels import read_channels
-from deployments.audio.decode import AudioDecoder, decode_all
-from deployments.audio.file_source import ByteSource
+from deployments.audio.decode import decode_all
 from deployments.audio.resample import resample
 from deployments.audio.speaker_clustering import most_similar_speakers
 from deployments.audio.speaker_embedding import SAMPLE_RATE, DVectorEncoder, Embeddings, shared_encoder
 from deployments.audio.speaker_turns import SpeechLog
-from deployments.audio.voice_activity import speech_detector
-from deployments.audio.windows import SpeechWindow, WindowCutter
+from deployments.audio.windows import SpeechWindow
 from deployments.engines.protocols import Samples, Segment, Word
 from deployments.errors import MotetError, fail, quoted
-from deployments.settings import VoiceActivitySettings, WindowSettings
 
 MIN_REFERENCE_S = 2.0
 MAX_REFERENCE_S = 10.0
@@ -128,57 +123,6 @@ class SpeakerTracker:
         matches = most_similar_speakers(voices, np.stack(self._voices)) if self._voices else [None] * len(voices)
         letters = (letter for letter in speaker_letters() if letter not in known)
         return [known[match] if match is not None else next(letters) for match in matches]
-
-
-@dataclass(frozen=True, slots=True)
-class DiarizationTicket:
-    """How far a recording has been read, in seconds. The last ticket's `until_s` is the recording's length, and it has the
-    `turns`."""
-
-    index: int
-    until_s: float
-    turns: tuple[SpeakerTurn, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DiarizationTask:
-    """Finds who speaks when in a recording. `size_bytes` is the recording's, where it is known. `voice_activity` replaces
-    that of the settings."""
-
-    speakers: SpeakerTask = SpeakerTask()
-    size_bytes: int | None = None
-    voice_activity: VoiceActivitySettings | None = None
-
-    def cut(self, file: ByteSource, settings: WindowSettings) -> Generator[tuple[DiarizationTicket, None]]:
-        """Reads the recording as it is asked, with a ticket about every `settings.report_s`. No ticket needs an engine.
-
-        Raises what `SpeakerTracker` and `AudioDecoder` raise.
-        """
-        tracker = SpeakerTracker(self.speakers)
-        detector = speech_detector(SAMPLE_RATE, self.voice_activity or settings.voice_activity)
-        cutter = WindowCutter(SAMPLE_RATE, detector, settings.min_window_s, settings.window_s)
-        decoder = AudioDecoder(file, mono=False, max_seconds=settings.max_audio_s, size_bytes=self.size_bytes)
-        index, count, reported = 0, 0, 0
-        with closing(decoder):
-            for rows in read_channels(decoder, SAMPLE_RATE, "mix"):
-                count += rows.shape[1]
-                for window in cutter.push(rows[0]):
-                    tracker.push_window(window, SAMPLE_RATE)
-                if count - reported >= settings.report_s * SAMPLE_RATE:
-                    yield DiarizationTicket(index, count / SAMPLE_RATE), None
-                    index, reported = index + 1, count
-            for window in cutter.finish():
-                tracker.push_window(window, SAMPLE_RATE)
-        yield DiarizationTicket(index, count / SAMPLE_RATE, tracker.turns()), None
-
-
-def diarize_here(file: ByteSource, task: DiarizationTask, settings: WindowSettings) -> tuple[SpeakerTurn, ...]:
-    """The turns of a recording, found in this process."""
-    turns: tuple[SpeakerTurn, ...] = ()
-    with closing(task.cut(file, settings)) as tickets:
-        for ticket, _ in tickets:
-            turns = ticket.turns
-    return turns
 
 
 def voice_of(speaker: KnownSpeaker, encoder: DVectorEncoder) -> Embeddings:

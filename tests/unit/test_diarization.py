@@ -21,12 +21,10 @@ from deployments.engines.protocols import RecognitionOptions, Samples, Segment, 
 from deployments.errors import MotetError
 from deployments.settings import WindowSettings
 from deployments.tasks.diarization import (
-    DiarizationTask,
     KnownSpeaker,
     SpeakerTask,
     SpeakerTracker,
     SpeakerTurn,
-    diarize_here,
     joined,
     rttm,
     speaker_letters,
@@ -219,38 +217,30 @@ def sentence(number: int, pitch: float) -> Samples:
     return scaled[heard[0] : heard[-1]]
 
 
-def test_a_recording_is_diarized_as_it_is_read() -> None:
+def turns_in(file: bytes, speakers: SpeakerTask = ANYBODY) -> tuple[SpeakerTurn, ...]:
+    task = TranscriptionTask(SAMPLE_RATE, RecognitionOptions(), 30.0, speakers=speakers)
+    *_, (last, _) = task.cut(io.BytesIO(file), WindowSettings())
+    return last.turns
+
+
+def test_the_turns_of_a_recording_begin_and_end_with_its_speech() -> None:
     file, places = recording(1.0, 0.8, 1.0, 0.8)
-    settings = WindowSettings(report_s=5.0)
-    tickets = [ticket for ticket, payload in DiarizationTask().cut(io.BytesIO(file), settings) if payload is None]
-    assert [ticket.index for ticket in tickets] == list(range(len(tickets)))
-    assert all(not ticket.turns for ticket in tickets[:-1])
-    assert len(tickets) >= 2
-    assert tickets[-1].until_s == pytest.approx(places[-1][1], abs=0.01)
-    turns = tickets[-1].turns
+    turns = turns_in(file)
     assert [turn.speaker for turn in turns] == ["A", "B", "A", "B"]
     for turn, (start_s, end_s) in zip(turns, places, strict=True):
         assert (turn.start_s, turn.end_s) == pytest.approx((start_s, end_s), abs=0.25)
 
 
-def test_a_transcription_has_the_same_turns() -> None:
-    file, _ = recording(1.0, 0.8, 1.0)
-    task = TranscriptionTask(SAMPLE_RATE, RecognitionOptions(), 30.0, speakers=SpeakerTask())
-    *_, (last, _) = task.cut(io.BytesIO(file), WindowSettings())
-    assert last.turns == diarize_here(io.BytesIO(file), DiarizationTask(), WindowSettings())
-    assert [turn.speaker for turn in last.turns] == ["A", "B", "A"]
-
-
 def test_a_known_voice_is_recognized_in_a_recording() -> None:
     file, _ = recording(0.8, 1.0, 0.8)
     known = KnownSpeaker("Heart", wav_of(sentence(1, 1.0), SAMPLE_RATE))
-    turns = diarize_here(io.BytesIO(file), DiarizationTask(SpeakerTask((known,))), WindowSettings())
+    turns = turns_in(file, SpeakerTask((known,)))
     assert [turn.speaker for turn in turns] == ["A", "Heart", "A"]
 
 
 def test_a_recording_of_silence_has_no_turns() -> None:
     file = wav_of(np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE)
-    assert diarize_here(io.BytesIO(file), DiarizationTask(), WindowSettings()) == ()
+    assert turns_in(file) == ()
 
 
 def segment(text: str, start: float, *, words: bool = True) -> Segment:
