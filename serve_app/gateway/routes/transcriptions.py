@@ -105,7 +105,7 @@ async def _events(windows: AsyncGenerator[TranscriptWindow]) -> AsyncGenerator[b
     async with aclosing(windows):
         async for window in windows:
             seconds = window.until_seconds
-            if text := window.transcript.text:
+            if text := window.text:
                 delta = f" {text}" if said else text
                 said += delta
                 yield event({"type": "transcript.text.delta", "delta": delta})
