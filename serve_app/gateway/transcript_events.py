@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from deployments.tasks.transcription import TranscriptWindow, text_of
+from deployments.tasks.transcription import TranscriptWindow
+from deployments.text.sentences import joined
 from serve_app.gateway.sse import event
 from serve_app.gateway.transcript_formats import (
     TranscriptContents,
@@ -25,9 +26,10 @@ async def events(windows: AsyncGenerator[TranscriptWindow], contents: Transcript
     async with aclosing(windows):
         async for window in windows:
             heard.append(window)
-            text = text_of(heard)
-            if delta := text[len(said) :]:
-                said = text
+            if text := window.text:
+                # Only the last letter of what was said decides whether a space follows.
+                delta = joined([said[-1:], text])[len(said[-1:]) :]
+                said += delta
                 logprobs = {"logprobs": log_probabilities(window)} if contents.log_probabilities else {}
                 yield event({"type": "transcript.text.delta", "delta": delta, **logprobs})
     if contents.form == "diarized_json":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from deployments.engines.protocols import Segment, Token
 from deployments.settings import SubtitleSettings
-from deployments.tasks.diarization import SpeakerTurn, joined, rttm, speaker_letters, with_speakers
+from deployments.tasks import diarization
+from deployments.tasks.diarization import SpeakerTurn, rttm, speaker_letters, with_speakers
 from deployments.tasks.transcription import TranscriptWindow, language_of, seconds_of, segments_of, text_of, turns_of
 from deployments.text import subtitles
 from deployments.text.languages import NAMES
@@ -40,7 +41,7 @@ class TranscriptContents:
     segments: bool = True
     words: bool = False
     log_probabilities: bool = False
-    subtitles: SubtitleSettings = SubtitleSettings()
+    subtitles: SubtitleSettings = field(default_factory=SubtitleSettings)
 
 
 def rendered(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> Response:
@@ -149,7 +150,9 @@ def _tokens_in(window: TranscriptWindow) -> int:
 
 def languages_json(windows: Sequence[TranscriptWindow]) -> list[dict[str, str]]:
     """The languages that were spoken, in order, as OpenAI's `languages`."""
-    spoken = (segment.language or window.transcript.language for window in windows for segment in window.transcript.segments)
+    spoken = (
+        segment.language or window.transcript.language for window in windows for segment in window.transcript.segments
+    )
     return [{"code": language} for language in dict.fromkeys(spoken)]
 
 
@@ -184,7 +187,7 @@ def _with_channel(window: TranscriptWindow) -> TranscriptWindow:
 def speaker_turns(windows: Sequence[TranscriptWindow]) -> tuple[SpeakerTurn, ...]:
     """Who speaks when: as the sound says, or with separate channels as the transcript says."""
     segments = spoken_segments(windows)
-    return turns_of(windows) or joined(
+    return turns_of(windows) or diarization.joined(
         SpeakerTurn(segment.start, segment.end, segment.speaker) for segment in segments if segment.speaker
     )
 
@@ -208,8 +211,8 @@ def _guessed(segment: Segment) -> Iterator[TimedWord]:
     letters, passed = sum(map(len, texts)), 0
     for text in texts:
         start, passed = passed, passed + len(text)
-        places = (segment.start + (segment.end - segment.start) * at / letters for at in (start, passed))
-        yield TimedWord(text, *places, segment.speaker)
+        start_s, end_s = (segment.start + (segment.end - segment.start) * at / letters for at in (start, passed))
+        yield TimedWord(text, start_s, end_s, segment.speaker)
 
 
 def _words(windows: Sequence[TranscriptWindow]) -> list[TimedWord]:

@@ -78,7 +78,7 @@ class RecognitionFields(RequestFields):
     max_lines: Annotated[int, Field(ge=1, le=4)] | None = None
     max_characters_per_second: Annotated[float, Field(ge=5, le=60)] | None = None
 
-    def checked(self, traits: RecognitionTraits) -> None:
+    def check(self, traits: RecognitionTraits) -> None:
         """Raises `MotetError` (unsupported) for what the model cannot do. Hints that it does not follow are noted as
         ignored."""
         if not traits.translates:
@@ -213,7 +213,8 @@ class TranscriptionFields(RecognitionFields):
         wanted = self.diarize or self.speaker_settings or self.model == DIARIZING_MODEL
         return wanted and self.response_format in TIMED_FORMATS
 
-    def checked(self, traits: RecognitionTraits) -> None:
+    def check(self, traits: RecognitionTraits) -> None:
+        """As for translations."""
         language = self.spoken_language
         if language is not None and traits.languages and language not in traits.languages:
             cause = f"The model {quoted(self.model)} does not transcribe {NAMES.get(language, language)} ({language})."
@@ -228,6 +229,7 @@ class TranscriptionFields(RecognitionFields):
             current_request().ignore(["languages"])
 
     def options(self, traits: RecognitionTraits) -> RecognitionOptions:
+        """As for translations."""
         return replace(
             super().options(traits),
             language=self.spoken_language,
@@ -237,6 +239,7 @@ class TranscriptionFields(RecognitionFields):
         )
 
     def voice_activity(self, usual: VoiceActivitySettings) -> VoiceActivitySettings:
+        """As for translations."""
         settings = super().voice_activity(usual)
         if not isinstance(strategy := self.chunking_strategy, ServerVad):
             return settings
@@ -248,6 +251,7 @@ class TranscriptionFields(RecognitionFields):
         return settings.model_copy(update={name: value for name, value in values.items() if value is not None})
 
     def contents(self, subtitles: SubtitleSettings) -> TranscriptContents:
+        """As for translations."""
         return replace(
             super().contents(subtitles),
             task="transcribe",
