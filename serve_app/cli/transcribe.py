@@ -49,7 +49,7 @@ def _existing(paths: list[Path]) -> list[Path]:
 Recordings = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE...",
+        metavar="FILE",
         callback=_existing,
         help="Recordings: WAV, FLAC, MP3, OGG, M4A, AAC or WebM, or folders of them; [bold]-[/bold] reads standard input.",
     ),
@@ -109,8 +109,9 @@ def transcribe(
 
     form = "text" if form == "txt" else form
     timed = form in TIMED_FORMATS or as_json
-    diarize = diarize or speakers is not None or form in SPEAKER_FORMATS
+    diarize = diarize or speakers is not None
     _check(form, words and not as_json, diarize and not timed, diarize and channels == "separate")
+    diarize = channels == "mix" and (diarize or form in SPEAKER_FORMATS)
     recordings = _recordings(files, folder, out, form, as_json)
     app = config_file.read_app(config_path(config))
     contents = TranscriptContents(
@@ -166,7 +167,7 @@ def _transcribe_one(
 
     job = load_job(order, app, model)
     with opened(file) as source, local.output(out) as to:
-        seconds = transcribe_stream(job, source, to.file)
+        seconds = transcribe_stream(job, source, file.stem, to.file)
     note(f"{'' if out == STDIO else f'{out}: '}{_pace(seconds, job, started)}")
 
 
@@ -183,7 +184,7 @@ def _transcribe_many(
     results = FileResults(order.contents, to_files, to_lines)
     wanted = results.without_those_there(recordings, overwrite)
     if not wanted:
-        note(f"All {results.skipped} transcripts are there. Add --overwrite to make them again.")
+        note("Every recording has its transcript. Add --overwrite to make them again.")
         return
     job = load_job(order, app, model)
     # A bar on the same terminal would take the lines for its own.

@@ -78,8 +78,8 @@ class LazyFile:
     `progress` is called with the bytes read.
     """
 
-    def __init__(self, open_it: Callable[[], BinaryIO], progress: Callable[[int], None]) -> None:
-        self._open = open_it
+    def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
+        self._path = path
         self._progress = progress
         self._file: BinaryIO | None = None
 
@@ -87,7 +87,7 @@ class LazyFile:
     def file(self) -> BinaryIO:
         """The open file. Raises `OSError` if it cannot be opened."""
         if self._file is None:
-            self._file = self._open()
+            self._file = self._path.open("rb")
         return self._file
 
     def read(self, size: int, /) -> bytes:

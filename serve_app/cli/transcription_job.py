@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any, BinaryIO
@@ -14,7 +13,7 @@ from deployments.audio.channels import Channels
 from deployments.engines.protocols import RecognitionOptions, RecognitionTraits
 from deployments.errors import fail
 from deployments.settings import WindowSettings
-from deployments.tasks.diarization import SpeakerTask
+from deployments.tasks.diarization import SpeakerTask, rttm
 from deployments.tasks.engine_calls import LocalBatch, run_here
 from deployments.tasks.transcription import (
     TranscriptionTask,
@@ -27,7 +26,7 @@ from serve_app.cli import local
 from serve_app.cli.terminal import note
 from serve_app.cli.transcription_files import LazyFile, RecordingFile
 from serve_app.config import AppConfig
-from serve_app.gateway.transcript_formats import TranscriptContents, rendered, verbose
+from serve_app.gateway.transcript_formats import TranscriptContents, rendered, speaker_turns, verbose
 
 MOST_LISTED = 12
 """Languages of a model that a refusal lists."""
@@ -79,8 +78,8 @@ def load_job(order: TranscriptionOrder, app: AppConfig, model: str | None) -> Tr
     return TranscriptionJob(loaded, task, app.windows, order.contents)
 
 
-def transcribe_stream(job: TranscriptionJob, source: Any, file: BinaryIO) -> float:
-    """Writes the transcript of one recording, text as it is recognized. Returns its length in seconds.
+def transcribe_stream(job: TranscriptionJob, source: Any, name: str, file: BinaryIO) -> float:
+    """Writes the transcript of the recording `name`, text as it is recognized. Returns its length in seconds.
 
     Raises what ends the recording.
     """
@@ -96,12 +95,15 @@ def transcribe_stream(job: TranscriptionJob, source: Any, file: BinaryIO) -> flo
             file.write(f"{separator}{window.text}".encode())
             file.flush()
             separator = " "
-    file.write(b"\n" if as_it_comes else file_of(found, job.contents))
+    file.write(b"\n" if as_it_comes else file_of(found, job.contents, name))
     return seconds_of(found)
 
 
-def file_of(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> bytes:
-    """A transcript as a file: the same bytes as the body of a response of the service, and a line end."""
+def file_of(windows: Sequence[TranscriptWindow], contents: TranscriptContents, name: str) -> bytes:
+    """The transcript of the recording `name` as a file: what a response of the service has in its body, and a line end. The
+    service does not know the name, which RTTM has in every line."""
+    if contents.form == "rttm":
+        return rttm(speaker_turns(windows), name).encode()
     body = bytes(rendered(windows, contents).body)
     return body if body.endswith(b"\n") else body + b"\n"
 
@@ -143,7 +145,7 @@ class FileResults:
         if self.to_files:
             local.make_folder(recording.output.parent)
             with local.output(recording.output) as to:
-                to.file.write(file_of(windows, self.contents))
+                to.file.write(file_of(windows, self.contents, recording.path.stem))
             note(f"{recording.output}: {seconds:.2f} s of audio.")
         output = {"output": str(recording.output)} if self.to_files else {}
         self._line(recording, output | verbose(windows, self.contents))
@@ -172,8 +174,6 @@ def _sources(recordings: Sequence[RecordingFile], progress: BytesDone) -> list[L
     before, total = [0, *accumulate(sizes)], sum(sizes)
 
     def source(number: int) -> LazyFile:
-        return LazyFile(
-            partial(recordings[number].path.open, "rb"), lambda read: progress(before[number] + read, total)
-        )
+        return LazyFile(recordings[number].path, lambda read: progress(before[number] + read, total))
 
     return [source(number) for number in range(len(recordings))]
