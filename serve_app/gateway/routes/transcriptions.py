@@ -49,7 +49,7 @@ async def _recognized(request: Request, schema: type[RecognitionFields]) -> Resp
         recording = await form.file.read()
     finally:
         await form.close()
-    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
+    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.likely_size))
     windows = _counted(directory.stream(name, "transcribe", recording, fields.options(traits), ticket=ticket), ticket)
     contents = fields.contents(service.settings.subtitles)
     if fields.stream:
