@@ -93,7 +93,7 @@ def transcribe(
     config: Config = None,
     as_json: JsonLines = False,
 ) -> None:
-    """Write down what is said in recordings. The text of a single one appears as it is recognized.
+    """Write down what is said in recordings. Text appears as it is recognized.
 
     With --out, recordings that have a transcript are skipped, so the same command resumes after an interruption. A recording
     that fails does not stop the others; the exit status is 1 then.
