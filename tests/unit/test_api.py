@@ -21,7 +21,7 @@ from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
 from deployments.engines.protocols import (
     FinishReason,
-    RecognitionOptions,
+    RecognitionTraits,
     Segment,
     SeparationTraits,
     SpeechRequest,
@@ -38,7 +38,7 @@ from serve_app.gateway.deployment import directory_of, settings_of
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
-from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
+from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
 from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import Service
 from serve_app.gateway.settings import LimitSettings
@@ -62,12 +62,28 @@ JSON = {"content-type": "application/json"}
 
 
 class Ear:
-    """The recognizer deployment's calls: every recording is three seconds of "hello", in windows of a second."""
+    """The recognizer deployment's calls, as far as the gateway makes them by itself."""
 
-    async def transcribe(self, recording: bytes, options: RecognitionOptions) -> AsyncIterator[TranscriptWindow]:
-        for second in range(3):
-            segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
-            yield TranscriptWindow(Transcript((segment,), "en"), second + 1.0)
+    async def traits(self) -> RecognitionTraits:
+        return RecognitionTraits(RATE, (), translates=True, max_window_seconds=30.0)
+
+
+class EarGraph:
+    """The transcription graph's call: reads the upload; each recording is three seconds of "hello", in windows of a
+    second."""
+
+    async def run(self, upload: AsyncIterator[bytes], *given: Any) -> AsyncIterator[TranscriptWindow]:
+        ticket: Ticket = given[2]
+        try:
+            async for _ in upload:
+                pass
+            for second in range(3):
+                segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
+                ticket.record_made(1.0)
+                yield TranscriptWindow(Transcript((segment,), "en"), second + 1.0)
+            ticket.complete()
+        finally:
+            ticket.close()
 
 
 class Recorded:
@@ -112,6 +128,7 @@ class Bench:
         service = Service(
             settings_of(config),
             directory_of(config, handles),
+            cast("Any", EarGraph()),
             cast("Any", graph),
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),

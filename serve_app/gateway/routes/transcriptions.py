@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
@@ -12,17 +13,18 @@ from starlette.responses import Response
 
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import RecognitionOptions
-from deployments.tasks.transcription import TranscriptWindow
-from serve_app.gateway.bodies.uploads import read_form
+from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow, task_for
+from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import ModelName, RequestFields
-from serve_app.gateway.routing.admission import Ticket
-from serve_app.gateway.service import service_of
+from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.sse import event
 from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
 
 router = APIRouter()
+
+FORM = FormFields(repeated=("timestamp_granularities",))
 
 
 class RecognitionFields(RequestFields):
@@ -67,17 +69,21 @@ async def translations(request: Request) -> Response:
 
 async def _recognized(request: Request, *, translate: bool) -> Response:
     service = service_of(request)
-    directory = service.directory
-    form = await read_form(request, repeated=("timestamp_granularities",))
-    try:
-        fields = validated(RecognitionFields, form.fields, strict=service.settings.strict)
-        name = directory.resolve(fields.model, "transcription")
-        recording = await form.file.read()
-    finally:
-        await form.close()
-    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.likely_size))
-    options = fields.options(translate=translate)
-    windows = _counted(directory.stream(name, "transcribe", recording, options, ticket=ticket), ticket)
+
+    async def answer(form: UploadForm) -> Response:
+        return await _answer(form, request, service, translate=translate)
+
+    return await answer_upload(request, FORM, answer, service.early)
+
+
+async def _answer(form: UploadForm, request: Request, service: Service, *, translate: bool) -> Response:
+    fields = validated(RecognitionFields, form.fields, strict=service.settings.strict)
+    name = service.directory.resolve(fields.model, "transcription")
+    service.directory.ensure_not_frozen(name)
+    task = task_for(await service.directory.traits(name), fields.options(translate=translate))
+    if fields.stream:
+        task = replace(task, first_window_s=service.settings.windows.first_window_s)
+    windows = transcribed(form.file, task, service, name, request)
     if fields.stream:
         return await event_stream(_events(windows))
     async with aclosing(windows):
@@ -85,18 +91,15 @@ async def _recognized(request: Request, *, translate: bool) -> Response:
     return rendered(everything, fields.response_format, fields, "translate" if translate else "transcribe")
 
 
-async def _counted(windows: AsyncGenerator[TranscriptWindow], ticket: Ticket) -> AsyncGenerator[TranscriptWindow]:
-    """The same windows. Admission, and through it the request's log, learns how much of the recording is done."""
-    done_seconds = 0.0
-    try:
-        async with aclosing(windows):
-            async for window in windows:
-                ticket.record_made(window.until_seconds - done_seconds)
-                done_seconds = window.until_seconds
-                yield window
-        ticket.complete()
-    finally:
-        ticket.close()
+def transcribed(
+    file: Upload, task: TranscriptionTask, service: Service, name: str, request: Request
+) -> AsyncGenerator[TranscriptWindow]:
+    """The transcript of an upload by the model `name`, as it arrives. Raises `MotetError`."""
+    task = replace(task, size_bytes=file.size)
+    ticket = service.admit(name, request.headers, estimated_seconds(file.head, file.likely_size))
+    assert service.transcripts is not None, "a model transcribes"
+    upload = file.blocks(service.settings.recordings.block_bytes)
+    return service.transcripts.run(upload, task, service.directory, ticket, name)
 
 
 async def _events(windows: AsyncGenerator[TranscriptWindow]) -> AsyncGenerator[bytes]:
