@@ -65,6 +65,7 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.speech,
         config.recordings,
         config.windows,
+        config.subtitles,
         config.separation,
         config.spillover,
         config.limits,

@@ -21,6 +21,7 @@ from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
 from deployments.engines.protocols import (
     FinishReason,
+    RecognitionOptions,
     RecognitionTraits,
     Segment,
     SeparationTraits,
@@ -30,7 +31,7 @@ from deployments.engines.protocols import (
 )
 from deployments.replica.wire import PackedChunk
 from deployments.settings import SpilloverSettings
-from deployments.tasks.transcription import TranscriptWindow
+from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.config import AppConfig
 from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
@@ -62,20 +63,28 @@ JSON = {"content-type": "application/json"}
 
 
 class Ear:
-    """The recognizer deployment's calls, as far as the gateway makes them by itself."""
+    """A recognizer's traits, and the transcription graph's call: it reads the upload, and each recording is three seconds of
+    "hello", in windows of a second."""
+
+    def __init__(self, traits: RecognitionTraits | None = None) -> None:
+        self.tasks: list[TranscriptionTask] = []
+        self._traits = traits or RecognitionTraits(
+            16_000, ("en", "de"), True, 30.0, word_times=True, prompts=True, token_probabilities=True
+        )
+
+    @property
+    def asked(self) -> list[RecognitionOptions]:
+        return [task.options for task in self.tasks]
 
     async def traits(self) -> RecognitionTraits:
-        return RecognitionTraits(RATE, (), translates=True, max_window_seconds=30.0)
+        return self._traits
 
-
-class EarGraph:
-    """The transcription graph's call: reads the upload; each recording is three seconds of "hello", in windows of a
-    second."""
-
-    async def run(self, upload: AsyncIterator[bytes], *given: Any) -> AsyncIterator[TranscriptWindow]:
-        ticket: Ticket = given[2]
+    async def run(
+        self, upload: AsyncIterator[bytes], task: TranscriptionTask, _: object, ticket: Ticket, __: str
+    ) -> AsyncIterator[TranscriptWindow]:
+        self.tasks.append(task)
         try:
-            async for _ in upload:
+            async for _block in upload:
                 pass
             for second in range(3):
                 segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
@@ -116,19 +125,21 @@ class Bench:
         synthesizer: ToneSynthesizer | None = None,
         separator: object = None,
         graph: object = None,
+        ear: Ear | None = None,
         **settings: Any,
     ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
-        others = {"ear": {"cpu": FakeHandle(Ear())}, "echo": {"cpu": FakeHandle(separator)}}
+        ear = ear or Ear()
+        others = {"ear": {"cpu": FakeHandle(ear)}, "echo": {"cpu": FakeHandle(separator)}}
         handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, **others})
         self.admission = Admission(config.speech.admission)
         self.recorder = Recorded()
         service = Service(
             settings_of(config),
             directory_of(config, handles),
-            cast("Any", EarGraph()),
+            cast("Any", ear),
             cast("Any", graph),
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),
