@@ -117,8 +117,8 @@ class VoiceActivitySettings(StrictModel):
     """Whether silences are cut out. Without it all sound is taken for speech."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Speech begins where its probability reaches this, and ends where it falls 0.15 below."""
-    min_speech_ms: NonNegative = 100.0
-    """Shorter speech is left out."""
+    min_speech_ms: NonNegative = 200.0
+    """Shorter speech is left out. A short word such as "no" takes about 350 ms."""
     min_silence_ms: NonNegative = 300.0
     """A shorter silence does not end a section of speech."""
     pad_ms: Annotated[float, Field(ge=0, le=2000)] = 200.0
