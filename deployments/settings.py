@@ -151,7 +151,7 @@ class WindowSettings(StrictModel):
     """What counts as speech."""
     window_s: Annotated[float, Field(gt=1, le=30)] = 30.0
     """The longest window. Silences are cut out, so it may be made of sound from a longer part of the recording."""
-    min_window_s: Positive = 20.0
+    min_window_s: Positive = 25.0
     """The shortest window before more speech. A window ends at the longest pause between `min_window_s` and `window_s`, or at
     its quietest moment if nobody pauses."""
     first_window_s: Positive = 5.0

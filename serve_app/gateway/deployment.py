@@ -63,6 +63,7 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.speech,
         config.recordings,
         config.windows,
+        config.subtitles,
         config.separation,
         config.spillover,
         config.limits,

@@ -10,7 +10,13 @@ from typing import Protocol, cast
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-from deployments.settings import RecordingSettings, SeparationSettings, SpilloverSettings, WindowSettings
+from deployments.settings import (
+    RecordingSettings,
+    SeparationSettings,
+    SpilloverSettings,
+    SubtitleSettings,
+    WindowSettings,
+)
 from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
@@ -44,6 +50,7 @@ class ServiceSettings:
     speech: SpeechSettings
     recordings: RecordingSettings
     windows: WindowSettings
+    subtitles: SubtitleSettings
     separation: SeparationSettings
     spillover: SpilloverSettings
     limits: LimitSettings
