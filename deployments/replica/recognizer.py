@@ -40,7 +40,7 @@ class Recognizer(ModelReplica):
         await self.memory_guard.ensure()
         rate, settings = self._engine.traits.sample_rate, self._windows
         windows = transcribe(
-            recording, options, rate, settings, self._start, settings.windows_in_flight, next_in_thread
+            recording, options, rate, settings, self._start, settings.windows_in_flight or 4, next_in_thread
         )
         try:
             async with aclosing(windows):

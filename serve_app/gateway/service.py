@@ -10,7 +10,7 @@ from typing import Protocol, cast
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-from deployments.settings import SeparationSettings, SpilloverSettings, WindowSettings
+from deployments.settings import RecordingSettings, SeparationSettings, SpilloverSettings, WindowSettings
 from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
@@ -42,21 +42,23 @@ class ServiceSettings:
     """The part of the configuration that requests depend on. `max_ongoing_requests` is for one gateway replica."""
 
     speech: SpeechSettings
+    recordings: RecordingSettings
     windows: WindowSettings
     separation: SeparationSettings
     spillover: SpilloverSettings
     limits: LimitSettings
     security: SecuritySettings
     max_ongoing_requests: int
+    strict: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One gateway replica's view of the service. It knows Ray only through the handles in `directory` and `graph`."""
+    """One gateway replica's view of the service. It knows Ray only through the handles in `directory` and `separations`."""
 
     settings: ServiceSettings
     directory: ModelDirectory
-    graph: Separates | None
+    separations: Separates | None
     """None if no model separates."""
     admission: Admission
     cache: PieceCache

@@ -12,6 +12,7 @@ from fastapi import Request
 from deployments.errors import MotetError, fail
 from serve_app.gateway.bodies.form_parser import File, FormParser
 from serve_app.gateway.bodies.input_thread import in_input_thread
+from serve_app.gateway.request_context import current_request
 
 BLOCK_BYTES = 256 * 1024
 """Of a form, that are parsed at once."""
@@ -56,9 +57,12 @@ async def _close(parser: FormParser) -> None:
     await in_input_thread(parser.on_disk, parser.close)
 
 
-async def read_form(request: Request, repeated: Collection[str] = (), recording: str = "file") -> UploadForm:
-    """Reads the form of a request; large files go to disk. `recording` names the field of the recording, `repeated` the
-    fields that are lists. The caller closes the form. Raises `MotetError`."""
+async def read_form(
+    request: Request, repeated: Collection[str] = (), recording: str = "file", others: Collection[str] = ()
+) -> UploadForm:
+    """Reads the form of a request; large files go to disk. `recording` names the field of the recording, `others` the fields
+    of other files, `repeated` those that are lists. Further files are ignored, which the request's record notes. The caller
+    closes the form. Raises `MotetError`."""
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
         raise fail(
@@ -70,7 +74,9 @@ async def read_form(request: Request, repeated: Collection[str] = (), recording:
     parser = FormParser(content_type)
     try:
         await _feed(parser, request)
-        return _sorted_out(parser, repeated, recording)
+        form = _sorted_out(parser, repeated, recording)
+        current_request().ignore(name for name in form.files if name not in others)
+        return form
     except BaseException:
         await _close(parser)
         raise

@@ -22,11 +22,11 @@ from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
 from deployments.errors import MotetError, fail, quoted
-from deployments.settings import SeparationSettings, StrictModel
+from deployments.settings import SeparationSettings
 from deployments.tasks.separation import Merged, SeparationTask, default_overlap_seconds
 from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import ModelName
+from serve_app.gateway.fields import ModelName, RequestFields
 from serve_app.gateway.service import service_of
 from serve_app.gateway.sse import event
 from serve_app.gateway.stem_archive import StemArchive
@@ -38,7 +38,7 @@ MOST_STEMS = 32
 """Stems that a request may name. Further names are not read."""
 
 
-class SeparationFields(StrictModel):
+class SeparationFields(RequestFields):
     """The form's fields, without its files. Seconds are of audio."""
 
     model: ModelName
@@ -53,7 +53,7 @@ class SeparationFields(StrictModel):
 @router.post("/v1/audio/separations")
 async def separations(request: Request) -> Response:
     """Separates a recording into stems."""
-    form = await read_form(request, repeated=("stems",))
+    form = await read_form(request, repeated=("stems",), others=("reference",))
     try:
         return await _separated(form, request)
     except BaseException:
@@ -63,7 +63,7 @@ async def separations(request: Request) -> Response:
 
 async def _separated(form: UploadForm, request: Request) -> Response:
     service = service_of(request)
-    fields = validated(SeparationFields, _split_stems(form.fields))
+    fields = validated(SeparationFields, _split_stems(form.fields), strict=service.settings.strict)
     name = service.directory.resolve(fields.model, "separation")
     service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
@@ -71,9 +71,9 @@ async def _separated(form: UploadForm, request: Request) -> Response:
     task = await _task(fields, form, traits, service.settings.separation)
     ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
     try:
-        upload = blocks_of(form.file, service.settings.separation.block_bytes)
-        assert service.graph is not None, "a model separates, so there is a graph"
-        graph = service.graph.run(upload, task, service.directory, ticket, name)
+        upload = blocks_of(form.file, service.settings.recordings.block_bytes)
+        assert service.separations is not None, "a model separates"
+        graph = service.separations.run(upload, task, service.directory, ticket, name)
         headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
         return await _answer(_until_closed(graph, form), stems, fields, headers)
     except BaseException:

@@ -12,11 +12,10 @@ from starlette.responses import Response
 
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import RecognitionOptions
-from deployments.settings import StrictModel
 from deployments.tasks.transcription import TranscriptWindow
 from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import ModelName
+from serve_app.gateway.fields import ModelName, RequestFields
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
 from serve_app.gateway.sse import event
@@ -26,7 +25,7 @@ from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
 router = APIRouter()
 
 
-class RecognitionFields(StrictModel):
+class RecognitionFields(RequestFields):
     """The form's fields, as OpenAI names them, without the file."""
 
     model: ModelName
@@ -71,7 +70,7 @@ async def _recognized(request: Request, *, translate: bool) -> Response:
     directory = service.directory
     form = await read_form(request, repeated=("timestamp_granularities",))
     try:
-        fields = validated(RecognitionFields, form.fields)
+        fields = validated(RecognitionFields, form.fields, strict=service.settings.strict)
         name = directory.resolve(fields.model, "transcription")
         recording = await form.file.read()
     finally:
