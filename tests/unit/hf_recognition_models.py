@@ -79,12 +79,14 @@ def spread(model: Any, seed: int, scale: float) -> Any:
     return model.eval()
 
 
-def transducer_tokenizer() -> Any:
-    tokenizer = pieces("<unk>", "<pad>", last=("<blank>",))
+def transducer_tokenizer(*tags: str) -> Any:
+    tokenizer = pieces("<unk>", "<pad>", *tags, last=("<blank>",))
     return ParakeetTokenizer(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
 
 
-def write_transducer(folder: Path, model_class: Any, config_class: Any, processor: Any, weights: tuple[int, float], **more: Any) -> Path:
+def write_transducer(
+    folder: Path, model_class: Any, config_class: Any, processor: Any, weights: tuple[int, float], **more: Any
+) -> Path:
     """A model that emits blanks now and then, and no special token."""
     blank = processor.tokenizer.convert_tokens_to_ids("<blank>")
     config = config_class(
@@ -93,7 +95,7 @@ def write_transducer(folder: Path, model_class: Any, config_class: Any, processo
     )  # fmt: skip
     model = spread(model_class(config), *weights)
     with torch.no_grad():
-        model.joint.head.bias[:2] = -100.0
+        model.joint.head.bias[: processor.tokenizer.convert_tokens_to_ids(SYLLABLES[0])] = -100.0
         model.joint.head.bias[blank] = 2.0
         model.joint.head.bias[blank + 1 : blank + 2] = -100.0  # a token of no frames could be emitted for ever
     model.generation_config.decoder_start_token_id = blank
@@ -123,7 +125,7 @@ def write_ctc(folder: Path) -> Path:
     )
     blank = tokenizer.pad_token_id
     config = ParakeetCTCConfig(vocab_size=blank + 1, pad_token_id=blank, encoder_config=dict(ENCODER))
-    model = spread(ParakeetForCTC(config), 3, 2.0)
+    model = spread(ParakeetForCTC(config), 8, 3.0)
     with torch.no_grad():
         model.ctc_head.bias[0] = -100.0
         model.ctc_head.bias[blank] = 3.0
@@ -136,9 +138,9 @@ def write_nemotron(folder: Path) -> Path:
 
 
 def write_nemotron3_5(folder: Path) -> Path:
-    processor = Nemotron3_5AsrProcessor(NemotronAsrStreamingFeatureExtractor(), transducer_tokenizer())
+    processor = Nemotron3_5AsrProcessor(NemotronAsrStreamingFeatureExtractor(), transducer_tokenizer("<de-DE>"))
     return write_transducer(
-        folder, Nemotron3_5AsrForRNNT, Nemotron3_5AsrConfig, processor, (9, 3.0), prompt_intermediate_size=32
+        folder, Nemotron3_5AsrForRNNT, Nemotron3_5AsrConfig, processor, (13, 4.0), prompt_intermediate_size=32
     )
 
 
@@ -165,7 +167,9 @@ def write_canary(folder: Path) -> Path:
             "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 3,
         },
     )  # fmt: skip
-    return saved(folder, ending(spread(CanaryForConditionalGeneration(config), 14, 3.0), (0, 1, 3, 4, 5, 6, 7)), processor)
+    return saved(
+        folder, ending(spread(CanaryForConditionalGeneration(config), 14, 3.0), (0, 1, 3, 4, 5, 6, 7)), processor
+    )
 
 
 def ending(model: Any, never: tuple[int, ...]) -> Any:
@@ -184,7 +188,9 @@ def write_moonshine(folder: Path) -> Path:
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, encoder_num_hidden_layers=2,
         decoder_num_hidden_layers=2, encoder_num_attention_heads=2, decoder_num_attention_heads=2, pad_token_id=2,
     )  # fmt: skip
-    return saved(folder, spread(MoonshineForConditionalGeneration(config), 1, 3.0), Wav2Vec2Processor(extractor, tokenizer))
+    return saved(
+        folder, spread(MoonshineForConditionalGeneration(config), 1, 3.0), Wav2Vec2Processor(extractor, tokenizer)
+    )
 
 
 def bytes_tokenizer(*marks: str, plain: tuple[str, ...] = ()) -> Tokenizer:

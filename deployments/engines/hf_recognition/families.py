@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from deployments.engines.hf_recognition.adapter import FamilyAdapter, HfRecognitionOptions
 from deployments.errors import MotetError, fail
@@ -91,6 +92,7 @@ def load_adapter(folder: Path, device: str, options: HfRecognitionOptions) -> Fa
         raise fail("unavailable", f"{folder} has no config.json.", "Check the model's source.", param="source")
     family = family_of(folder)
     model_class, processor_class, adapter_class = map(_named, (family.model, family.processor, family.adapter))
+    transformers.logging.disable_progress_bar()  # a bar for each load, in the log of a service
     try:
         processor = processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = model_class.from_pretrained(

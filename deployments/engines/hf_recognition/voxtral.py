@@ -62,10 +62,11 @@ class Voxtral(FamilyAdapter):
         for row, window in zip(audio, windows, strict=True):
             row[: len(window)] = window[: extractor.n_samples]
         features = extractor(audio, sampling_rate=self.sample_rate, return_tensors="pt")["input_features"]
-        ids = torch.tensor([self._prompt(language)] * len(windows))
+        ids = torch.tensor([self.prompt(language)] * len(windows))
         return BatchFeature({"input_features": features, "input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
-    def _prompt(self, language: str | None) -> list[int]:
+    def prompt(self, language: str | None) -> list[int]:
+        """The token ids of a transcription request."""
         config = self.model.config.audio_config
         # The projector joins neighbouring frames of the encoder, as many as its input is wide.
         frames = config.max_source_positions * config.hidden_size // config.intermediate_size
