@@ -110,6 +110,21 @@ class ArrivalSettings(StrictModel):
     machine are not counted. null: no limit, as behind a proxy that is the only client."""
 
 
+class VoiceActivitySettings(StrictModel):
+    """What counts as speech. The network gives the probability of speech every 32 ms."""
+
+    enabled: bool = True
+    """Whether silences are cut out. Without it all sound is taken for speech."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Speech begins where its probability reaches this, and ends where it falls 0.15 below."""
+    min_speech_ms: NonNegative = 100.0
+    """Shorter speech is left out."""
+    min_silence_ms: NonNegative = 300.0
+    """A shorter silence does not end a section of speech."""
+    pad_ms: Annotated[float, Field(ge=0, le=2000)] = 200.0
+    """Sound that is kept before and after a section of speech."""
+
+
 class RecordingSettings(StrictModel):
     """Recordings on their way through an audio helper: the process that decodes and cuts them, for all models."""
 
@@ -132,10 +147,18 @@ class RecordingSettings(StrictModel):
 class WindowSettings(StrictModel):
     """How a recording is cut into windows for recognition."""
 
+    voice_activity: VoiceActivitySettings = VoiceActivitySettings()
+    """What counts as speech."""
     window_s: Annotated[float, Field(gt=1, le=30)] = 30.0
-    """The longest window."""
+    """The longest window. Silences are cut out, so it may be made of sound from a longer part of the recording."""
     min_window_s: Positive = 20.0
-    """The shortest window but the last. A window ends at the quietest place between `min_window_s` and `window_s`."""
+    """The shortest window before more speech. A window ends at the longest pause between `min_window_s` and `window_s`, or at
+    its quietest moment if nobody pauses."""
+    first_window_s: Positive = 5.0
+    """The first window of a transcription that is streamed ends at the first pause after this long."""
+    report_s: Positive = 30.0
+    """A transcription that is streamed reports its position at least this often, in seconds of the recording, while nobody
+    speaks."""
     windows_in_flight: Count | None = None
     """The most windows of one recording that are under way. null: twice what all replicas of the model take in one step, so
     that the next batch waits when one ends; at least 16."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -169,17 +169,19 @@ class LocalCall(Generic[Item, Result]):
         self._batch.drop(self)
 
 
-class FailedCall:
-    """A call that failed before it reached an engine."""
+class DoneCall(Generic[Result]):
+    """A call that needs no engine: it gives a value, or raises an error, that was there before."""
 
-    def __init__(self, error: Exception) -> None:
-        self._error = error
+    def __init__(self, result: Result | Exception) -> None:
+        self._result = result
 
-    def __await__(self) -> Generator[Any, Any, NoReturn]:
-        return self._fail().__await__()
+    def __await__(self) -> Generator[Any, Any, Result]:
+        return self._give().__await__()
 
-    async def _fail(self) -> NoReturn:
-        raise self._error
+    async def _give(self) -> Result:
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
 
     def cancel(self) -> None:
         """Does nothing."""

@@ -15,7 +15,8 @@ Float = NDArray[np.float64]
 Sound = Callable[[int, np.random.Generator], Float]
 """Makes a number of samples at `NOISE_RATE` Hz with a root mean square of about 1."""
 LEVELS_DB = (-50.0, -30.0, -14.0)
-"""Levels of the files below full scale, root mean square. Clicks, whose peaks are high, are quieter at the highest one."""
+"""Levels of the files below full scale, root mean square. At the highest one, sounds with high peaks
+are quieter."""
 
 
 def coloured(exponent: float, count: int, random: np.random.Generator) -> Float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from deployments.tasks.transcription import TranscriptWindow, transcribe_here
+from deployments.tasks.transcription import TranscriptWindow, task_for, transcribe_here
 from serve_app.cli.options import STDIO, Config, Language, ModelName, Recording, config_path, language_code
 from serve_app.cli.terminal import note, opened
 from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
@@ -54,7 +55,8 @@ def transcribe(
     settings = config_file.read_app(config_path(config))
     options = RecognitionOptions(language_code(language), prompt or None, word_times=words)
     loaded = local.load_model(settings, model, "transcription")
-    windows = transcribe_here(recording, options, loaded.engine, settings.windows)
+    task = task_for(loaded.engine.traits, options)
+    windows = transcribe_here(io.BytesIO(recording), task, loaded.engine, settings.windows)
     asked = TranscriptContents(0.0, ("segment", "word") if words else ("segment",))
     with local.output(out) as to:
         items = _as_it_comes(windows, to.file) if form == "text" else _at_once(windows, form, asked, to.file)
@@ -73,7 +75,7 @@ def _as_it_comes(windows: Iterator[TranscriptWindow], file: BinaryIO) -> list[Tr
     separator = ""
     for item in windows:
         items.append(item)
-        if text := item.transcript.text:
+        if text := item.text:
             file.write(f"{separator}{text}".encode())
             file.flush()
             separator = " "

@@ -14,7 +14,7 @@ from serve_app.config import AppConfig
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.recording import Recordings
-from serve_app.gateway.routing.admission import Admission, SessionLimit
+from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
 from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.separation import SeparationGraph
@@ -49,6 +49,7 @@ class Gateway:
             RequestMetrics(config.speech.first_sound_alarm_ms),
             VoiceStore(config.voices),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
+            EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

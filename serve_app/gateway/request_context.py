@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -62,6 +62,10 @@ class RequestDeadline:
     at: float
     failure: Failure
 
+
+SERVE_NOW: ContextVar[Callable[[], None]] = ContextVar("SERVE_NOW", default=lambda: None)
+"""Counts the request of this task among those that are served, although its body has not arrived. Raises `MotetError`
+(overloaded) if there are too many. Safe to call twice."""
 
 DUE: ContextVar[RequestDeadline | None] = ContextVar("DUE", default=None)
 """The deadline of the request that this task serves."""

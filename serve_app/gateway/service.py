@@ -16,7 +16,7 @@ from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.request_timing import Recorder
-from serve_app.gateway.routing.admission import Admission, SessionLimit, Ticket
+from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.settings import LimitSettings, SpeechSettings
 from serve_app.gateway.speech.models import SpeechModels
@@ -65,6 +65,7 @@ class Service:
     recorder: Recorder
     voices: VoiceStore
     sessions: SessionLimit
+    early: EarlyAnswers
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any

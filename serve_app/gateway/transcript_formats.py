@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from deployments.engines.protocols import Segment
-from deployments.tasks.transcription import TranscriptWindow, seconds_of, segments_of, text_of
+from deployments.tasks.transcription import TranscriptWindow, language_of, seconds_of, segments_of, text_of
 from deployments.text.languages import NAMES
 
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -41,7 +41,7 @@ def rendered(
 
 def verbose(windows: Sequence[TranscriptWindow], request: TranscriptRequest, task: str) -> dict[str, Any]:
     """The body of the format `verbose_json`."""
-    language = windows[0].transcript.language if windows else ""
+    language = language_of(windows) or ""
     seconds = seconds_of(windows)
     answer: dict[str, Any] = {
         "task": task,

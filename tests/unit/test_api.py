@@ -38,7 +38,7 @@ from serve_app.gateway.deployment import directory_of, settings_of
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
-from serve_app.gateway.routing.admission import Admission, SessionLimit
+from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
 from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import Service
 from serve_app.gateway.settings import LimitSettings
@@ -118,6 +118,7 @@ class Bench:
             self.recorder,
             VoiceStore(config.voices),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
+            EarlyAnswers(1),
         )
         self.api = build_api(service)
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)

@@ -75,7 +75,7 @@ async def _recognized(request: Request, *, translate: bool) -> Response:
         recording = await form.file.read()
     finally:
         await form.close()
-    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
+    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.likely_size))
     options = fields.options(translate=translate)
     windows = _counted(directory.stream(name, "transcribe", recording, options, ticket=ticket), ticket)
     if fields.stream:
@@ -105,7 +105,7 @@ async def _events(windows: AsyncGenerator[TranscriptWindow]) -> AsyncGenerator[b
     async with aclosing(windows):
         async for window in windows:
             seconds = window.until_seconds
-            if text := window.transcript.text:
+            if text := window.text:
                 delta = f" {text}" if said else text
                 said += delta
                 yield event({"type": "transcript.text.delta", "delta": delta})
