@@ -21,6 +21,7 @@ from deployments.settings import (
     SeparationSettings,
     SpilloverSettings,
     StrictModel,
+    SubtitleSettings,
     WindowSettings,
 )
 from serve_app.edge.settings import EdgeSettings, SecuritySettings
@@ -55,6 +56,7 @@ class AppConfig(StrictModel):
     speech: SpeechSettings = SpeechSettings()
     recordings: RecordingSettings = RecordingSettings()
     windows: WindowSettings = WindowSettings()
+    subtitles: SubtitleSettings = SubtitleSettings()
     separation: SeparationSettings = SeparationSettings()
     spillover: SpilloverSettings = SpilloverSettings()
     voices: VoiceSettings = VoiceSettings()

@@ -6,6 +6,7 @@ import logging
 import math
 import traceback
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, WebSocket
@@ -119,8 +120,12 @@ def validated(schema: type[Schema], fields: object, *, strict: bool) -> Schema:
     `strict`, it is refused as well. Raises `MotetError` (invalid) that names the field and says what is wrong with it.
     """
     values = _json(fields, schema) if isinstance(fields, bytes) else fields
-    if isinstance(values, Mapping) and not strict:
-        values = _known(schema, values)
+    if isinstance(values, Mapping):
+        values, unknown = _own_names(schema, values)
+        if strict:
+            values |= unknown
+        else:
+            _ignore(unknown, schema)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -143,24 +148,28 @@ def _unreadable(schema: type[BaseModel], cause: str, code: str) -> MotetError:
     return fail("invalid", f"The body cannot be read: {cause}.", f"Send a JSON object with {needed}.", code=code)
 
 
-def _known(schema: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that the schema has, those with names of other servers under its own names. A field that the request has
-    under both names is used under the schema's."""
+def _own_names(schema: type[BaseModel], fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that the schema has, under its own names, and the others. A field that the request has also under the name
+    of another server is used under its own."""
     foreign: Mapping[str, str] = getattr(schema, "foreign", {})
     known = {name: value for name, value in fields.items() if name in schema.model_fields}
-    unknown = []
+    unknown = {}
     for name, value in fields.items():
         if (own := foreign.get(name)) and own not in known:
             known[own] = value
         elif name not in schema.model_fields:
-            unknown.append(name)
-    for name in unknown[:MAX_COMPARED]:
+            unknown[name] = value
+    return known, unknown
+
+
+def _ignore(unknown: Mapping[str, Any], schema: type[BaseModel]) -> None:
+    """Notes the fields as ignored. Raises `MotetError` (invalid) if the schema has almost the same one."""
+    for name in islice(unknown, MAX_COMPARED):
         if meant := misspelt(name, schema.model_fields):
             cause = f"{clipped(name)}: unknown field; did you mean {meant!r}?"
             remedy = f"Send {meant!r}, or leave {quoted(name)} out."
             raise fail("invalid", cause, remedy, param=clipped(name), code="extra_forbidden")
     current_request().ignore(unknown)
-    return known
 
 
 def install_error_handlers(api: FastAPI) -> None:

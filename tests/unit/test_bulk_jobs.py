@@ -68,7 +68,7 @@ from serve_app.cli.bulk_progress import ProgressLog, ProgressText, bulk_progress
 from serve_app.config import AppConfig
 from serve_app.gateway.errors import error_response
 from serve_app.gateway.sse import event
-from serve_app.gateway.transcript_formats import verbose
+from serve_app.gateway.transcript_formats import TranscriptContents, verbose
 from tests.unit.fakes import TRAITS, ToneEngine
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
@@ -907,13 +907,11 @@ def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_
         def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
             return [transcript for _ in windows]
 
-    class Asked:
-        temperature = 0.0
-        timestamp_granularities = ("word", "segment")
-
     class Verbose(LiveService):
         def _answer(self, request: httpx.Request) -> httpx.Response:
-            return httpx.Response(200, json=verbose([TranscriptWindow(transcript, 1.00044)], Asked(), "transcribe"))
+            return httpx.Response(
+                200, json=verbose([TranscriptWindow(transcript, 1.00044)], TranscriptContents(words=True))
+            )
 
     wishes = BulkOptions(word_times=word_times)
     job = job_of(HEARS_ALL, "transcription", None, wishes, None)[0]

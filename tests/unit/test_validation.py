@@ -16,7 +16,7 @@ from serve_app.gateway.middleware.ignored_fields import HEADER, MAX_NAMED, heade
 from serve_app.gateway.request_context import MAX_IGNORED, REQUEST, RequestRecord
 from serve_app.gateway.routes.separations import SeparationFields
 from serve_app.gateway.routes.speech import SpeechBody
-from serve_app.gateway.routes.transcriptions import RecognitionFields
+from serve_app.gateway.transcription_fields import TranscriptionFields
 from tests.unit.growth import check_growth
 from tests.unit.test_api import JSON, Bench
 
@@ -123,7 +123,7 @@ def test_only_a_misspelling_is_taken_for_a_field(key: str, meant: str | None) ->
     assert misspelt(key, SpeechBody.model_fields) == meant
 
 
-@pytest.mark.parametrize("schema", [RecognitionFields, SeparationFields])
+@pytest.mark.parametrize("schema", [TranscriptionFields, SeparationFields])
 @pytest.mark.parametrize("key", ["beam_size", "patience", "initial_prompt", "vad_parameters", "encode", "batch_size"])
 def test_what_other_recognizers_take_is_no_misspelling(key: str, schema: Any) -> None:
     assert misspelt(key, schema.model_fields) is None
@@ -203,5 +203,6 @@ def test_a_field_under_the_name_of_another_server() -> None:
     assert record.ignored == []
     assert validated(Fields, {"lang_code": "en", "language": "de"}, strict=False).language == "de"
     assert record.ignored == ["lang_code"]
+    assert validated(Fields, {"lang_code": "en"}, strict=True).language == "en"
     with pytest.raises(MotetError):
-        validated(Fields, {"lang_code": "en"}, strict=True)
+        validated(Fields, {"lang_code": "en", "language": "de"}, strict=True)
