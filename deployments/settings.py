@@ -110,15 +110,58 @@ class ArrivalSettings(StrictModel):
     machine are not counted. null: no limit, as behind a proxy that is the only client."""
 
 
+class VoiceActivitySettings(StrictModel):
+    """What counts as speech. The network gives the probability of speech every 32 ms."""
+
+    enabled: bool = True
+    """Whether silences are cut out. Without it all sound is taken for speech."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Speech begins where its probability reaches this, and ends where it falls 0.15 below."""
+    min_speech_ms: NonNegative = 100.0
+    """Shorter speech is left out."""
+    min_silence_ms: NonNegative = 300.0
+    """A shorter silence does not end a section of speech."""
+    pad_ms: Annotated[float, Field(ge=0, le=2000)] = 200.0
+    """Sound that is kept before and after a section of speech."""
+
+
+class RecordingSettings(StrictModel):
+    """Recordings on their way through an audio helper: the process that decodes and cuts them, for all models."""
+
+    helpers: Count = 1
+    """Audio helpers. A single one also merges what was separated; with more, each and the merger have a process of their
+    own."""
+    max_sessions: Count = 64
+    """Recordings of one helper at the same time. Others are refused with 429."""
+    decoders: Count = 4
+    """Recordings that a helper decodes at the same time. Those that wait for their upload are not counted."""
+    max_in_flight: Count = 128
+    """Windows and chunks that are under way for all recordings of a gateway replica. Recordings share them equally, and each
+    may have one. A window of 30 s takes 2 MB of shared memory."""
+    session_idle_s: Positive = 60.0
+    """A recording of which nothing was read or written for this long is ended, unless it waits for a model."""
+    block_bytes: Count = 256 * 1024
+    """Bytes of a recording that the gateway sends to a helper at once."""
+
+
 class WindowSettings(StrictModel):
     """How a recording is cut into windows for recognition."""
 
+    voice_activity: VoiceActivitySettings = VoiceActivitySettings()
+    """What counts as speech."""
     window_s: Annotated[float, Field(gt=1, le=30)] = 30.0
-    """The longest window."""
+    """The longest window. Silences are cut out, so it may be made of sound from a longer part of the recording."""
     min_window_s: Positive = 20.0
-    """The shortest window but the last. A window ends at the quietest place between `min_window_s` and `window_s`."""
-    windows_in_flight: Count = 4
-    """Windows of one recording that are recognized at the same time."""
+    """The shortest window before more speech. A window ends at the longest pause between `min_window_s` and `window_s`, or at
+    its quietest moment if nobody pauses."""
+    first_window_s: Positive = 5.0
+    """The first window of a transcription that is streamed ends at the first pause after this long."""
+    report_s: Positive = 30.0
+    """A transcription that is streamed reports its position at least this often, in seconds of the recording, while nobody
+    speaks."""
+    windows_in_flight: Count | None = None
+    """The most windows of one recording that are under way. null: twice what all replicas of the model take in one step, so
+    that the next batch waits when one ends; at least 16."""
     max_audio_s: Positive = 4 * 3600.0
     """The longest recording."""
     max_wait_s: Positive = 120.0
@@ -129,6 +172,23 @@ class WindowSettings(StrictModel):
         if self.min_window_s >= self.window_s:
             raise ValueError("min_window_s must be less than window_s")
         return self
+
+
+class SubtitleSettings(StrictModel):
+    """How transcripts become subtitles (SRT, VTT). A wide letter, such as a Chinese one, counts as two characters."""
+
+    line_characters: Count = 42
+    """The longest line. Only a longer word makes a longer line."""
+    lines: Count = 2
+    """The most lines of a cue."""
+    characters_per_second: Positive = 17.0
+    """Reading speed. A cue is shown for as long as reading takes if nobody speaks before."""
+    min_cue_s: Positive = 1.0
+    """The shortest time of a cue, if nobody speaks before."""
+    max_cue_s: Positive = 7.0
+    """The longest time from the first word of a cue to its last."""
+    pause_s: Positive = 1.0
+    """A pause of at least this long ends a cue."""
 
 
 class SeparationSettings(StrictModel):
@@ -142,19 +202,11 @@ class SeparationSettings(StrictModel):
     """Chunks of one recording that are separated at the same time."""
     max_audio_s: Positive = 4 * 3600.0
     """The longest recording."""
-    session_idle_s: Positive = 60.0
-    """A separation of which nothing was read or written for this long is ended, unless it waits for a model."""
-    block_bytes: Count = 256 * 1024
-    """Bytes of the recording that the gateway sends to the chunker at once."""
-    max_sessions: Count = 8
-    """Separations of one chunker at the same time."""
     # Each chunk costs a round trip through the graph: very short chunks would occupy it for minutes.
     min_chunk_s: Positive = 0.5
     """The shortest chunk that a request may ask for."""
     max_chunk_s: Positive = 60.0
     """The longest chunk that a request may ask for."""
-    chunkers: Count = 1
-    """Chunker replicas. A single one also merges; with more of them, each and the merger have a process of their own."""
     max_wait_s: Positive = 120.0
     """A separation whose first chunk is predicted to wait for longer is refused."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -32,6 +33,25 @@ def _line(fault: ErrorDetails, schema: type[BaseModel]) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{place}: unknown key{nearest(str(last), _schema_at(schema, tuple(path)))}"
     return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+SIMILAR = 0.75
+"""The similarity (of `difflib`) from which an unknown field counts as a misspelling. Lower, and fields of other servers would
+count: `stream` and `stream_format` have 0.67. Higher, and short words would not: `voyce` has 0.8."""
+
+
+def misspelt(key: str, valid: Iterable[str]) -> str | None:
+    """The valid field that a client meant by an unknown one, if they are almost the same; else None."""
+    if len(key) > LONGEST_KEY:
+        return None
+    plain = {_letters(name): name for name in valid}
+    near = get_close_matches(_letters(key), plain, n=1, cutoff=SIMILAR)
+    return plain[near[0]] if near else None
+
+
+def _letters(name: str) -> str:
+    """`responseFormat`, `response-format` and `response_format` differ in nothing that matters."""
+    return name.lower().replace("_", "").replace("-", "")
 
 
 def nearest(key: str, schema: type[BaseModel]) -> str:

@@ -14,7 +14,7 @@ from cluster import ray_private
 from cluster.autoscaling import autoscaling_config
 from cluster.models import Model, Placement
 from deployments.replica.chunker import Chunker
-from deployments.replica.merger import ChunkerAndMerger, Merger
+from deployments.replica.merger import AudioHelper, Merger
 from deployments.replica.recognizer import Recognizer
 from deployments.replica.separator import Separator
 from deployments.replica.synthesizer import Synthesizer
@@ -39,8 +39,7 @@ def build(config: AppConfig) -> Application:
         name: {placement.hardware.kind: _bind(name, model, placement, config) for placement in model.placements}
         for name, model in config.models.items()
     }
-    separates = any(model.task == "separation" for model in config.models.values())
-    graph = _separation_graph(config) if separates else None
+    helpers, merger = _helpers(config)
     gateway = serve.deployment(
         name="gateway",
         num_replicas=config.gateway_replicas,
@@ -51,7 +50,7 @@ def build(config: AppConfig) -> Application:
         ray_actor_options=_front(config),
         **_health(config.health_check),
     )(serve.ingress()(Gateway))
-    return versioned(gateway, *_apart_from_steps(config)).bind(config, models, graph, build_api)
+    return versioned(gateway, *_apart_from_steps(config)).bind(config, models, helpers, merger, build_api)
 
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
@@ -85,29 +84,33 @@ def _health(check: HealthSettings) -> dict[str, Any]:
     return {"health_check_period_s": check.period_s, "health_check_timeout_s": check.timeout_s}
 
 
-def _separation_graph(config: AppConfig) -> tuple[list[Application], Application]:
-    """The chunkers and the merger. One chunker shares a process with the merger; several have one each."""
-    settings = config.separation
-    if settings.chunkers == 1:
-        both = _helper(ChunkerAndMerger, "separation-helper", config).bind(settings)
-        return [both], both
-    numbers = range(settings.chunkers)
-    chunkers = [_helper(Chunker, f"chunker-{number}", config).bind(settings) for number in numbers]
-    return chunkers, _helper(Merger, "merger", config).bind()
+def _helpers(config: AppConfig) -> tuple[list[Application], Application | None]:
+    """The audio helpers, and what merges separated chunks. A single helper merges too; several have a process each, and so
+    has the merger. A service that only speaks needs none of them."""
+    tasks = {model.task for model in config.models.values()}
+    if not tasks & {"transcription", "separation"}:
+        return [], None
+    settings = config.recordings
+    if settings.helpers == 1:
+        helper = _helper(AudioHelper, "audio-helper", config).bind(settings)
+        return [helper], helper if "separation" in tasks else None
+    helpers = [_helper(Chunker, f"audio-helper-{number}", config).bind(settings) for number in range(settings.helpers)]
+    return helpers, _helper(Merger, "merger", config).bind() if "separation" in tasks else None
 
 
 def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
-    """A deployment of the separation graph that holds no model. A session feeds, requests and merges one chunk at a time,
-    and fetches those in flight."""
+    """A deployment for recordings that holds no model. Each session feeds, requests, keeps and ends one at a time, and what
+    is in flight is fetched and joined."""
+    settings = config.recordings
     deployment = serve.deployment(
         name=name,
-        max_ongoing_requests=config.separation.max_sessions * (config.separation.chunks_in_flight + 3),
+        max_ongoing_requests=settings.max_sessions * 4 + settings.max_in_flight * 2,
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=100,
         ray_actor_options=_front(config),
         **_health(config.health_check),
     )(shim)
-    return versioned(deployment, config.separation.model_dump_json())
+    return versioned(deployment, settings.model_dump_json())
 
 
 def versioned(deployment: Deployment, *content: str) -> Deployment:

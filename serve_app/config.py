@@ -17,9 +17,11 @@ from deployments.settings import (
     Count,
     HealthSettings,
     Positive,
+    RecordingSettings,
     SeparationSettings,
     SpilloverSettings,
     StrictModel,
+    SubtitleSettings,
     WindowSettings,
 )
 from serve_app.edge.settings import EdgeSettings, SecuritySettings
@@ -52,7 +54,9 @@ class AppConfig(StrictModel):
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
     """The models by name. Without this key: hibari, whisper-tiny.en and nsnet2."""
     speech: SpeechSettings = SpeechSettings()
+    recordings: RecordingSettings = RecordingSettings()
     windows: WindowSettings = WindowSettings()
+    subtitles: SubtitleSettings = SubtitleSettings()
     separation: SeparationSettings = SeparationSettings()
     spillover: SpilloverSettings = SpilloverSettings()
     voices: VoiceSettings = VoiceSettings()
@@ -60,6 +64,9 @@ class AppConfig(StrictModel):
     limits: LimitSettings = LimitSettings()
     edge: EdgeSettings = EdgeSettings()
     security: SecuritySettings = SecuritySettings()
+    strict: bool = False
+    """Whether requests with unknown fields are refused. Otherwise only misspelt fields are; the header `X-Motet-Ignored` of
+    the answer names all others."""
     gateway_replicas: Count = 1
     """Replicas of the gateway."""
     gateway_on: Literal["head", "any"] = "head"
@@ -69,7 +76,7 @@ class AppConfig(StrictModel):
     """API requests of a gateway replica at the same time, counted from when their bodies have arrived. Others are refused;
     `/livez` and `/readyz` are always answered. WebSockets have a limit of their own."""
     health_check: HealthSettings = HealthSettings()
-    """For replicas that hold no model: gateways, chunkers and the merger."""
+    """For replicas that hold no model: gateways, audio helpers and the merger."""
     drain_s: Positive = 600.0
     """How long a replica that ends may take for its open requests."""
     start_timeout_s: Positive = 300.0

@@ -21,7 +21,15 @@ from deployments.engines.protocols import (
 from deployments.errors import Failure, as_failure, fail
 from deployments.tasks.engine_calls import LocalBatch, run_here
 from deployments.tasks.separation import SeparationTask, separate_here
-from deployments.tasks.transcription import TranscriptWindow, seconds_of, segments_of, text_of, transcribe_all
+from deployments.tasks.transcription import (
+    TranscriptWindow,
+    language_of,
+    seconds_of,
+    segments_of,
+    task_for,
+    text_of,
+    transcribe_all,
+)
 
 RETRIED_KINDS = ("engine", "unavailable", "timeout")
 """Kinds of failure that may not occur again."""
@@ -84,8 +92,9 @@ class TranscriptionRenderer:
         return [failures.get(at) or [self._result(item, transcripts[at])] for at, item in enumerate(items)]
 
     def _windows(self, recordings: Sequence[bytes]) -> Iterator[tuple[int, TranscriptWindow | Exception]]:
-        rate, calls = self._engine.traits.sample_rate, LocalBatch(self._engine.transcribe)
-        return run_here(transcribe_all(recordings, self._options, rate, self._order.windows, calls.start, self._width))
+        task, calls = task_for(self._engine.traits, self._options), LocalBatch(self._engine.transcribe)
+        files = [io.BytesIO(recording) for recording in recordings]
+        return run_here(transcribe_all(files, task, self._order.windows, calls.start, self._width))
 
     def _result(self, item: WorkItem, windows: Sequence[TranscriptWindow]) -> RowResult:
         assert item.recording is not None
@@ -95,7 +104,7 @@ class TranscriptionRenderer:
             seconds=seconds_of(windows),
             text=text_of(windows),
             sha256=item.recording.digest,
-            language=windows[0].transcript.language if windows else None,
+            language=language_of(windows),
             timings=tuple(rounded_timing(each.start, each.end, each.text) for each in timed),
         )
 

@@ -53,6 +53,12 @@ class BytePipe:
             self._changed.notify()
         self._loop.call_soon_threadsafe(self._room.set)
 
+    @property
+    def ready(self) -> bool:
+        """Whether `read` returns or raises at once."""
+        with self._changed:
+            return bool(self._blocks) or self._ended or self._aborted
+
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes; empty at the end. Raises `MotetError` (timeout) after `abort`, or if none come in time."""
         with self._changed:

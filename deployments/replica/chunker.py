@@ -1,25 +1,25 @@
-"""The deployment that cuts recordings for separation. It holds no model.
+"""The deployment that decodes and cuts recordings, for every task. It holds no model.
 
-Ray Serve streams have no flow control, so the coordinator asks for one chunk at a time. A recording's session lives in one
-chunker; each chunker is a deployment of its own with one replica, which pins a session to it. (Ray 2.60's consistent-hash
-router would be the usual way, but of two requests that arrive together it leaves one waiting without an end.) A session that
-is not asked for anything for `session_idle_s` is closed.
+Ray Serve streams have no flow control, so the coordinator asks for one window or chunk at a time. A recording's session lives
+in one audio helper; each helper is a deployment of its own with one replica, which pins a session to it. (Ray 2.60's
+consistent-hash router would be the usual way, but of two requests that arrive together it leaves one waiting without an end.)
+A session that is not asked for anything for `session_idle_s` is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from deployments.audio.byte_pipe import BytePipe
-from deployments.engines.protocols import Chunk
+from deployments.audio.file_source import ByteSource
 from deployments.errors import Failure
 from deployments.replica.error_log import logged_failure
 from deployments.replica.malloc_trim import return_freed_memory
-from deployments.settings import SeparationSettings
-from deployments.tasks.separation import ChunkTicket, SeparationTask, cut_recording
+from deployments.settings import RecordingSettings
 
 READ_AHEAD_BLOCKS = 4
 """Blocks of an upload that a session holds before the upload waits."""
@@ -35,14 +35,44 @@ class Timers(Protocol):
         """Calls `callback` after `delay`, unless the handle is cancelled before."""
 
 
-class ChunkingSession:
-    """One recording on its way through a chunker."""
+class CutTicket(Protocol):
+    """What is known of a window or chunk without its samples."""
 
-    def __init__(self, task: SeparationTask, settings: SeparationSettings, used_at_s: float) -> None:
+    @property
+    def index(self) -> int:
+        """Its place in the recording, from 0."""
+
+
+class CuttingTask(Protocol):
+    """What to do with a recording, as far as it is done while it is cut."""
+
+    def cut(self, file: ByteSource, settings: Any, /) -> Iterator[tuple[CutTicket, Any | None]]:
+        """A ticket for each window or chunk with what an engine gets; None with a ticket that needs no engine."""
+
+
+class Cut(NamedTuple):
+    """The next ticket of a recording, and whether `Chunker.fetch` has something for it."""
+
+    ticket: Any
+    for_engine: bool
+
+
+class ChunkingSession:
+    """One recording on its way through an audio helper."""
+
+    def __init__(
+        self,
+        task: CuttingTask,
+        cut_settings: Any,
+        settings: RecordingSettings,
+        used_at_s: float,
+        turns: threading.Semaphore,
+    ) -> None:
         pipe = BytePipe(settings.block_bytes * READ_AHEAD_BLOCKS, settings.session_idle_s)
         self._pipe: BytePipe | None = pipe
-        self._chunks: Iterator[tuple[ChunkTicket, Chunk]] = cut_recording(pipe, task, settings.max_audio_s)
-        self._ready: dict[int, Chunk] = {}
+        self._turns = turns
+        self._cuts: Iterator[tuple[CutTicket, Any | None]] = task.cut(_SharedTurns(pipe, turns), cut_settings)
+        self._ready: dict[int, Any] = {}
         self.used_at_s = used_at_s
         self.cutting = False
         """Whether a decoder thread is in `cut`."""
@@ -55,17 +85,20 @@ class ChunkingSession:
             if last:
                 pipe.end()
 
-    def cut(self) -> ChunkTicket | None:
-        """Decodes up to the next chunk, which `fetch` gives then; None after the last. Runs on a decoder thread."""
-        found = next(self._chunks, None)
+    def cut(self) -> Cut | None:
+        """Decodes up to the next window or chunk, which `fetch` gives then; None after the last. Runs on a decoder
+        thread."""
+        with self._turns:
+            found = next(self._cuts, None)
         if found is None:
             return None
-        ticket, chunk = found
-        self._ready[ticket.index] = chunk
-        return ticket
+        ticket, payload = found
+        if payload is not None:
+            self._ready[ticket.index] = payload
+        return Cut(ticket, payload is not None)
 
-    def fetch(self, index: int) -> Chunk | None:
-        """The chunk of a ticket, once."""
+    def fetch(self, index: int) -> Any | None:
+        """The window or chunk of a ticket, once."""
         return self._ready.pop(index, None)
 
     def close(self) -> None:
@@ -78,27 +111,48 @@ class ChunkingSession:
             self.timer.cancel()
         if self._pipe:
             self._pipe.abort()
-        self._pipe, self._chunks = None, iter(())
+        self._pipe, self._cuts = None, iter(())
         self._ready.clear()
 
 
-class Chunker:
-    """Cuts recordings into chunks, on request."""
+class _SharedTurns:
+    """A pipe whose reader lets other recordings decode while it waits for bytes: uploads may be slow."""
 
-    def __init__(self, settings: SeparationSettings, timers: Timers | None = None) -> None:
+    def __init__(self, pipe: BytePipe, turns: threading.Semaphore) -> None:
+        self._pipe = pipe
+        self._turns = turns
+
+    def read(self, size: int = -1) -> bytes:
+        """See `BytePipe.read`."""
+        if self._pipe.ready:
+            return self._pipe.read(size)
+        self._turns.release()
+        try:
+            return self._pipe.read(size)
+        finally:
+            self._turns.acquire()
+
+
+class Chunker:
+    """Cuts recordings into windows or chunks, on request."""
+
+    def __init__(self, settings: RecordingSettings, timers: Timers | None = None) -> None:
         """`timers` replaces the event loop in tests."""
         return_freed_memory()  # before the decoders' threads begin
         self._own_timers = timers
         self._settings = settings
         self._sessions: dict[str, ChunkingSession] = {}
+        # A thread for each session, because a decoder that waits for its upload keeps its thread.
         self._decoders = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
+        self._turns = threading.Semaphore(settings.decoders)
 
-    async def open(self, name: str, task: SeparationTask) -> Failure | None:
-        """Starts a session."""
+    async def open(self, name: str, task: CuttingTask, cut_settings: Any) -> Failure | None:
+        """Starts a session. `cut_settings` are those of the task's `cut`."""
         if len(self._sessions) >= self._settings.max_sessions:
-            cause = f"{len(self._sessions)} recordings are being separated, as many as this service takes."
-            return Failure("overloaded", cause, "Try again later.", code="too_many_separations")
-        self._sessions[name] = ChunkingSession(task, self._settings, self._timers.time())
+            cause = f"{len(self._sessions)} recordings are in progress, as many as this service takes."
+            return Failure("overloaded", cause, "Try again later.", code="too_many_recordings")
+        now_s = self._timers.time()
+        self._sessions[name] = ChunkingSession(task, cut_settings, self._settings, now_s, self._turns)
         self._close_when_idle(name)
         return None
 
@@ -110,8 +164,8 @@ class Chunker:
         await session.feed(block, last=last)
         return None
 
-    async def next(self, name: str) -> ChunkTicket | Failure | None:
-        """The next chunk's ticket, or None after the last."""
+    async def next(self, name: str) -> Cut | Failure | None:
+        """The next ticket, or None after the last."""
         session = self._session(name)
         if session is None:
             return _lost()
@@ -119,18 +173,18 @@ class Chunker:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._decoders, session.cut)
         except Exception as error:
-            return logged_failure(error, "The chunker")
+            return logged_failure(error, "The audio helper")
         finally:
             session.cutting, session.used_at_s = False, self._timers.time()
 
-    async def fetch(self, name: str, index: int) -> Chunk | Failure:
-        """The chunk of a ticket, once."""
+    async def fetch(self, name: str, index: int) -> Any:
+        """The window or chunk of a ticket, once; a `Failure` if it is gone."""
         session = self._session(name)
-        chunk = session.fetch(index) if session else None
-        return chunk if chunk is not None else _lost()
+        payload = session.fetch(index) if session else None
+        return payload if payload is not None else _lost()
 
     async def keep(self, name: str) -> None:
-        """Counts as use of the session: the coordinator waits for a model, and asks for the next chunk after that."""
+        """Counts as use of the session: the coordinator waits for a model, and asks for the next window after that."""
         self._session(name)
 
     async def close(self, name: str) -> None:

@@ -33,5 +33,6 @@ class Merger:
             return logged_failure(error, "The merger")
 
 
-class ChunkerAndMerger(Chunker, Merger):
-    """Both in one process: on one machine they share its cores anyway, and a second Ray process would cost its memory."""
+class AudioHelper(Chunker, Merger):
+    """Cuts and merges in one process: on one machine both share its cores anyway, and a second Ray process would cost its
+    memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -14,7 +15,7 @@ from deployments.replica.error_log import logged_failure
 from deployments.replica.step_scheduling import StepRequest
 from deployments.settings import WindowSettings
 from deployments.tasks.engine_calls import next_in_thread
-from deployments.tasks.transcription import TranscriptWindow, probe_window, transcribe
+from deployments.tasks.transcription import TranscriptWindow, probe_window, task_for, transcribe_all
 
 
 class Recognizer(ModelReplica):
@@ -38,16 +39,13 @@ class Recognizer(ModelReplica):
         Raises `MotetError` (overloaded) before the first item if the engine has no room. Another replica may have some.
         """
         await self.memory_guard.ensure()
-        rate, settings = self._engine.traits.sample_rate, self._windows
-        windows = transcribe(
-            recording, options, rate, settings, self._start, settings.windows_in_flight, next_in_thread
+        task, settings = task_for(self._engine.traits, options), self._windows
+        windows = transcribe_all(
+            [io.BytesIO(recording)], task, settings, self._start, settings.windows_in_flight or 4, next_in_thread
         )
-        try:
-            async with aclosing(windows):
-                async for window in windows:
-                    yield window
-        except Exception as error:
-            yield logged_failure(error, self.model)
+        async with aclosing(windows):
+            async for _, window in windows:
+                yield logged_failure(window, self.model) if isinstance(window, Exception) else window
 
     def _start(self, window: Window) -> asyncio.Task[Transcript]:
         call = asyncio.create_task(self._step(window))

@@ -10,7 +10,7 @@ from deployments.engines.protocols import Chunk, SeparationEngine, SeparationTra
 from deployments.errors import Failure
 from deployments.replica.base import ModelReplica
 from deployments.replica.error_log import logged_failure
-from deployments.replica.step_scheduling import StepRequest
+from deployments.replica.step_scheduling import StepRequest, recording_deadline
 
 
 class Separator(ModelReplica):
@@ -25,14 +25,14 @@ class Separator(ModelReplica):
         """What the model can do."""
         return self._engine.traits
 
-    async def separate(self, chunk: Chunk | Failure) -> Stems | Failure:
-        """The chunk's stems. A failure upstream is returned as it is."""
+    async def separate(self, chunk: Chunk | Failure, index: int) -> Stems | Failure:
+        """The chunk's stems; it is the `index`-th of its recording. A failure upstream is returned as it is."""
         if isinstance(chunk, Failure):
             return chunk
         try:
             await self.memory_guard.ensure()
             with self.load.work(chunk.samples.shape[-1] / chunk.sample_rate):
-                return (await self._stepper.step(chunk, _request(chunk))).result
+                return (await self._stepper.step(chunk, _request(chunk, index))).result
         except Exception as error:
             return logged_failure(error, self.model)
 
@@ -40,9 +40,9 @@ class Separator(ModelReplica):
         """Separates a second of silence."""
         rate = self._engine.traits.sample_rates[0]
         chunk = Chunk(np.zeros((1, rate), np.float32), rate, 0)
-        await self._stepper.step(chunk, _request(chunk))
+        await self._stepper.step(chunk, _request(chunk, 0))
 
 
-def _request(chunk: Chunk) -> StepRequest:
-    """First come, first served. A chunk's cost is its number of samples."""
-    return StepRequest(time.monotonic(), float(chunk.samples.size))
+def _request(chunk: Chunk, index: int) -> StepRequest:
+    """A chunk's cost is its number of samples."""
+    return StepRequest(recording_deadline(index, time.monotonic()), float(chunk.samples.size))

@@ -17,6 +17,9 @@ from deployments.settings import StepSettings
 
 Item = TypeVar("Item")
 
+HEAD_START_S = 60.0
+"""Head start of the first window of a recording over a late one of another; the second has half of it, and so on."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepRequest:
@@ -51,6 +54,12 @@ class ListenerDeadline:
         if seconds > 0:
             self.deadline_s = (max(self.deadline_s, now_s) if self.plays else now_s) + seconds
             self.plays = True
+
+
+def recording_deadline(index: int, now_s: float) -> float:
+    """The deadline of the `index`-th window or chunk of a recording that arrived at `now_s`. The first ones count as if they
+    had waited for longer, so a new recording does not wait behind all windows of a book, and a book goes on."""
+    return now_s - HEAD_START_S / (1 + index)
 
 
 def on_lanes(settings: StepSettings, lanes: int) -> StepSettings:

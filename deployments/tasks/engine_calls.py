@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,6 +59,52 @@ async def in_order(
     finally:
         for _, call in running:
             call.cancel()
+
+
+async def in_order_ahead(
+    take: Callable[[], Awaitable[Item | None]], start: Callable[[Item], Started], width: Callable[[], int]
+) -> AsyncGenerator[tuple[Item, Started]]:
+    """As `in_order`, on an event loop: items are taken beside the caller, so an item that is long in coming holds back no
+    earlier result. `width` may change; one call is always allowed. Raises what `take` raises after the items before it.
+    """
+    calls: asyncio.Queue[tuple[Item, Started] | None] = asyncio.Queue()
+    room = asyncio.Event()
+    under_way = 0
+
+    async def fill() -> None:
+        nonlocal under_way
+        while True:
+            while under_way >= max(1, width()):
+                room.clear()
+                await room.wait()
+            item = await take()
+            if item is None:
+                return
+            under_way += 1
+            calls.put_nowait((item, start(item)))
+
+    filling = asyncio.create_task(fill())
+    filling.add_done_callback(lambda _: calls.put_nowait(None))
+    filling.add_done_callback(forget)
+    entry: tuple[Item, Started] | None = None
+    try:
+        while (entry := await calls.get()) is not None:
+            yield entry
+            under_way -= 1
+            room.set()
+        await filling
+    finally:
+        filling.cancel()
+        while entry is not None or not calls.empty():
+            if entry is not None:
+                entry[1].cancel()
+            entry = None if calls.empty() else calls.get_nowait()
+
+
+def forget(call: asyncio.Task[Any]) -> None:
+    """Retrieves the exception of a task that is not awaited; otherwise asyncio logs it as never retrieved."""
+    if not call.cancelled():
+        call.exception()
 
 
 async def next_here(items: Iterator[Item]) -> Item | None:
@@ -123,17 +169,19 @@ class LocalCall(Generic[Item, Result]):
         self._batch.drop(self)
 
 
-class FailedCall:
-    """A call that failed before it reached an engine."""
+class DoneCall(Generic[Result]):
+    """A call that needs no engine: it gives a value, or raises an error, that was there before."""
 
-    def __init__(self, error: Exception) -> None:
-        self._error = error
+    def __init__(self, result: Result | Exception) -> None:
+        self._result = result
 
-    def __await__(self) -> Generator[Any, Any, NoReturn]:
-        return self._fail().__await__()
+    def __await__(self) -> Generator[Any, Any, Result]:
+        return self._give().__await__()
 
-    async def _fail(self) -> NoReturn:
-        raise self._error
+    async def _give(self) -> Result:
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
 
     def cancel(self) -> None:
         """Does nothing."""

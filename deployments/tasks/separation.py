@@ -33,6 +33,17 @@ class SeparationTask:
     reference: bytes | None = None
     size_bytes: int | None = None
 
+    def cut(self, file: ByteSource, max_audio_s: float) -> Generator[tuple[ChunkTicket, Chunk]]:
+        """Decodes, resamples and cuts as it is asked. Raises what `AudioDecoder` and `plan_chunks` raise."""
+        decoder = AudioDecoder(file, mono=False, max_seconds=max_audio_s, size_bytes=self.size_bytes)
+        with closing(decoder):
+            channels, rate = decoder.info.channels, rate_for(decoder.info.sample_rate, self.sample_rates)
+            plan = plan_chunks(self.chunk_seconds, self.overlap_seconds, rate)
+            reference = _reference(self, rate, max_audio_s)
+            for chunk in _planned_chunks(decoder, plan, rate):
+                ticket = ChunkTicket(chunk.index, chunk.last, rate, channels, plan)
+                yield ticket, Chunk(chunk.samples, rate, chunk.index, self.description, reference)
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkTicket:
@@ -63,18 +74,6 @@ def default_overlap_seconds(settings: SeparationSettings, chunk_seconds: float) 
     return min(settings.overlap_s, chunk_seconds * settings.overlap_s / settings.chunk_s)
 
 
-def cut_recording(file: ByteSource, task: SeparationTask, max_audio_s: float) -> Generator[tuple[ChunkTicket, Chunk]]:
-    """Decodes, resamples and cuts as it is asked. Raises what `AudioDecoder` and `plan_chunks` raise."""
-    decoder = AudioDecoder(file, mono=False, max_seconds=max_audio_s, size_bytes=task.size_bytes)
-    with closing(decoder):
-        channels, rate = decoder.info.channels, rate_for(decoder.info.sample_rate, task.sample_rates)
-        plan = plan_chunks(task.chunk_seconds, task.overlap_seconds, rate)
-        reference = _reference(task, rate, max_audio_s)
-        for chunk in _planned_chunks(decoder, plan, rate):
-            ticket = ChunkTicket(chunk.index, chunk.last, rate, channels, plan)
-            yield ticket, Chunk(chunk.samples, rate, chunk.index, task.description, reference)
-
-
 def _planned_chunks(decoder: AudioDecoder, plan: ChunkPlan, sample_rate: int) -> Iterator[PlannedChunk]:
     channels = decoder.info.channels
     resampler, chunker = Resampler(decoder.info.sample_rate, sample_rate, channels), AudioChunker(plan, channels)
@@ -92,19 +91,17 @@ def _reference(task: SeparationTask, rate: int, max_audio_s: float) -> Samples |
 
 
 async def separate(
-    take: Callable[[], Awaitable[Item | None]],
-    start: Callable[[Item], Started],
+    calls: AsyncGenerator[tuple[Item, Started]],
     join_next: Callable[[Started | None, Item, Started], Awaitable[Merged]],
-    width: int,
 ) -> AsyncGenerator[Merged]:
     """The separated recording, in order.
 
-    `take` gives the next chunk and None after the last, `start` calls the engine with it, and `join_next` gives the samples
-    that are finished once a chunk and the one before it are there. What a chunk and a call are is the caller's: values in one
-    process, references in the service. At most `width` calls are under way.
+    `calls` are the chunks with their started calls of the engine, in order, and `join_next` gives the samples that are
+    finished once a chunk and the one before it are there. What a chunk and a call are is the caller's: values in one process,
+    references in the service.
     """
     previous: Started | None = None
-    async with aclosing(in_order(take, start, width)) as calls:
+    async with aclosing(calls):
         async for chunk, call in calls:
             yield await join_next(previous, chunk, call)
             previous = call
@@ -114,7 +111,7 @@ def separate_here(
     file: ByteSource, task: SeparationTask, engine: SeparationEngine, max_audio_s: float, width: int = 1
 ) -> Iterator[Merged]:
     """The stems of a recording by an engine in this process; up to `width` neighbouring chunks share a batch."""
-    chunks = cut_recording(file, task, max_audio_s)
+    chunks = task.cut(file, max_audio_s)
     batch = LocalBatch(engine.separate)
 
     async def join_next(
@@ -124,7 +121,8 @@ def separate_here(
         return join_stems(before, await current, cut[0].plan, cut[0].last)
 
     with closing(chunks):
-        yield from run_here(separate(lambda: next_here(chunks), lambda cut: batch.start(cut[1]), join_next, width))
+        calls = in_order(lambda: next_here(chunks), lambda cut: batch.start(cut[1]), width)
+        yield from run_here(separate(calls, join_next))
 
 
 def join_stems(previous: Stems | None, current: Stems, plan: ChunkPlan, last: bool) -> Merged:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from unicodedata import category, combining
 
-import sentencex
-
 from deployments.settings import PieceSettings
+from deployments.text.sentences import sentences
 
 _TINY = 12  # characters; shorter pieces are spoken with a clipped, final intonation
 _AHEAD = 16  # characters after a place that decide whether it is a border: "September", "trillion", a tiny rest
@@ -255,7 +254,7 @@ def _is_border(block: str, end: int, needed: int) -> bool:
     opened, closing = _open_at(block, needed)
     if opened >= end:
         seen += closing  # sentencex takes a quote that is not closed for the end of the sentence before it
-    return end in accumulate(map(len, _segment(seen))) and not _is_bound(_BETWEEN_SENTENCES, block[:needed], end)
+    return end in accumulate(map(len, sentences(seen))) and not _is_bound(_BETWEEN_SENTENCES, block[:needed], end)
 
 
 def _is_bound(pattern: re.Pattern[str], text: str, end: int) -> bool:
@@ -271,16 +270,6 @@ def _certain_end(text: str, gap: bool) -> int:
         if not any(_is_bound(_WITHIN_SENTENCE, begin + more, len(begin)) for more in ("0", "A")):
             return min(end, len(text))
     return 0
-
-
-def _segment(block: str) -> list[str]:
-    try:
-        return list(sentencex.segment("en", block))
-    except BaseException as error:
-        # A panic in Rust is no `Exception`; one odd text must not take the replica down.
-        if type(error).__name__ != "PanicException":
-            raise
-        return [block]
 
 
 def _cut_position(text: str, limit: int) -> int:

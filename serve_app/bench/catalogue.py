@@ -75,6 +75,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "serve_app.bench.serve",
         options=("compare",),
     ),
+    "hearing": Benchmark(
+        "Transcription beside faster-whisper: speed, word errors, word times, hours, and sound without speech",
+        "serve_app.bench.hearing",
+    ),
     "kernels": Benchmark(
         "The kernels that layers choose on this processor, and steps beside those of one precision for all",
         "tests.load.kernels",

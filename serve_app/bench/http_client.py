@@ -31,18 +31,19 @@ class Answer:
 class Client:
     """One client with one connection that stays open."""
 
-    def __init__(self, program: RunningProgram) -> None:
+    def __init__(self, program: RunningProgram, timeout_s: float) -> None:
         self._takes = itertools.count(1)
-        self._connection = http.client.HTTPConnection(program.host, program.port, timeout=REQUEST_TIMEOUT_S)
+        self._connection = http.client.HTTPConnection(program.host, program.port, timeout=timeout_s)
 
     def speak(self, text: str, audio_format: str) -> Answer:
         """Speaks a text. Each call has another seed, because the service caches the audio of equal requests."""
         body = {"model": SPEECH_MODEL, "input": text, "response_format": audio_format, "seed": next(self._takes)}
         return self._post("/v1/audio/speech", json.dumps(body).encode(), "application/json")
 
-    def transcribe(self, recording: bytes) -> Answer:
-        """Transcribes a recording."""
-        return self._upload("/v1/audio/transcriptions", recording, model=RECOGNITION_MODEL, response_format="text")
+    def transcribe(self, recording: bytes, **fields: str) -> Answer:
+        """Transcribes a recording. `fields` override those of the form."""
+        default = {"model": RECOGNITION_MODEL, "response_format": "text"}
+        return self._upload("/v1/audio/transcriptions", recording, **(default | fields))
 
     def separate(self, recording: bytes, model: str, stem: str) -> Answer:
         """Separates one stem of a recording."""
@@ -79,9 +80,9 @@ class Client:
 
 
 @contextmanager
-def connected(program: RunningProgram) -> Iterator[Client]:
-    """A client of a running server."""
-    client = Client(program)
+def connected(program: RunningProgram, timeout_s: float = REQUEST_TIMEOUT_S) -> Iterator[Client]:
+    """A client of a running server. A server that sends nothing for `timeout_s` has failed."""
+    client = Client(program, timeout_s)
     try:
         yield client
     finally:

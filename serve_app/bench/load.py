@@ -112,14 +112,14 @@ async def _listen(
     reader, writer = connection or await asyncio.open_connection(service.host, service.port)
     try:
         writer.write(_head(service, "POST", "/v1/audio/speech", len(heard.ask.body)) + heard.ask.body)
-        heard.status, headers = await _status(reader)
+        heard.status, headers = await status_of(reader)
         if heard.status != 200:
             return
         heard.placement = headers.get("x-motet-placement", "")
         if "chunked" not in headers.get("transfer-encoding", ""):
             raise ValueError("the answer is not streamed")
         last = due
-        async for data in _chunks(reader):
+        async for data in chunks(reader):
             now = time.monotonic()
             _note(heard, data, now, last, due)
             last = now
@@ -150,13 +150,13 @@ def _head(service: RunningProgram, method: str, path: str, length: int) -> bytes
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def _status(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+async def status_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     """The status and the headers of a response."""
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().lower().split("\r\n")
     return int(first.split(" ", 2)[1]), dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
-async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     """The chunks of a chunked body (RFC 9112, section 7.1). Raises `EOFError` for an incomplete body."""
     while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
         yield await reader.readexactly(size)

@@ -20,7 +20,7 @@ from deployments.engines.protocols import (
 from deployments.replica.base import load_engine
 from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.separation import SeparationTask, separate_here
-from deployments.tasks.transcription import text_of, transcribe_here
+from deployments.tasks.transcription import task_for, text_of, transcribe_here
 from deployments.text.sample_sentences import LONG_TEXT
 from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.bare_server import first_replica_of
@@ -74,7 +74,8 @@ class Engines:
 
     def transcribe(self, recording: bytes) -> str:
         """The transcript of a recording."""
-        return text_of(list(transcribe_here(recording, RecognitionOptions(), self.recognition, self.config.windows)))
+        task = task_for(self.recognition.traits, RecognitionOptions())
+        return text_of(list(transcribe_here(io.BytesIO(recording), task, self.recognition, self.config.windows)))
 
     def separate(self, recording: bytes) -> bytes:
         """The first stem of a recording as a WAV file."""

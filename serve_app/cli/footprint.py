@@ -33,7 +33,7 @@ def measure(processes: Sequence[psutil.Process], seconds: float) -> Footprint:
     time.sleep(seconds)
     passed = time.perf_counter() - started
     used = sum(max(_cpu_seconds(process) - earlier, 0.0) for process, earlier in before.items())
-    memory = [_memory_bytes(process) for process in processes]
+    memory = [memory_bytes(process) for process in processes]
     return Footprint(sum(each > 0 for each in memory), sum(memory), used / passed)
 
 
@@ -96,7 +96,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _memory_bytes(process: psutil.Process) -> int:
+def memory_bytes(process: psutil.Process) -> int:
     """Its PSS; where the system does not know it, what the process alone holds (USS)."""
     try:
         memory = process.memory_full_info()

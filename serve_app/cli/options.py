@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from deployments.errors import fail
+from deployments.text.languages import checked_code
 
 STDIO = Path("-")
 DEFAULT_CONFIG = Path("serve_config.yaml")
@@ -51,7 +52,7 @@ Speed = Annotated[
 ]
 Language = Annotated[
     str | None,
-    typer.Option("--language", "-l", show_default="detected", help="Of recordings: a code such as en or en-US."),
+    typer.Option("--language", "-l", show_default="detected", help="Of recordings: en, en-US, english ..."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result's facts to standard output as JSON.")]
 
@@ -79,5 +80,5 @@ def stem_names(text: str) -> tuple[str, ...]:
 
 
 def language_code(language: str | None) -> str | None:
-    """`en` for `en-US` and `EN`."""
-    return language.lower().split("-")[0] if language else None
+    """The code of a language in any of the ways that requests may write it: `en`, `en-US`, `english`, `eng`."""
+    return checked_code(language, "--language")

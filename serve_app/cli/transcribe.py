@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
 
-from deployments.tasks.transcription import TranscriptWindow, transcribe_here
+from deployments.tasks.transcription import TranscriptWindow, task_for, transcribe_here
 from serve_app.cli.options import STDIO, Config, Language, ModelName, Recording, config_path, language_code
 from serve_app.cli.terminal import note, opened
-from serve_app.gateway.transcript_formats import TranscriptFormat, rendered
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptContents:
-    """What a transcript contains. See `TranscriptRequest`."""
-
-    temperature: float
-    timestamp_granularities: Sequence[str]
+from serve_app.gateway.transcript_formats import (
+    SPEAKER_FORMATS,
+    TIMED_FORMATS,
+    TranscriptContents,
+    TranscriptFormat,
+    rendered,
+)
 
 
 def transcribe(
@@ -48,16 +47,19 @@ def transcribe(
         recording = source.read()
     started = time.perf_counter()
     from deployments.engines.protocols import RecognitionOptions
+    from deployments.tasks.diarization import SpeakerTask
     from serve_app import config_file
     from serve_app.cli import local
 
     settings = config_file.read_app(config_path(config))
-    options = RecognitionOptions(language_code(language), prompt or None, word_times=words)
+    options = RecognitionOptions(language_code(language), prompt or None, word_times=words or form in TIMED_FORMATS)
     loaded = local.load_model(settings, model, "transcription")
-    windows = transcribe_here(recording, options, loaded.engine, settings.windows)
-    asked = TranscriptContents(0.0, ("segment", "word") if words else ("segment",))
+    speakers = SpeakerTask() if form in SPEAKER_FORMATS else None
+    task = replace(task_for(loaded.engine.traits, options), speakers=speakers)
+    windows = transcribe_here(io.BytesIO(recording), task, loaded.engine, settings.windows)
+    contents = TranscriptContents(form, words=words, subtitles=settings.subtitles)
     with local.output(out) as to:
-        items = _as_it_comes(windows, to.file) if form == "text" else _at_once(windows, form, asked, to.file)
+        items = _as_it_comes(windows, to.file) if form == "text" else _at_once(windows, contents, to.file)
     wall = time.perf_counter() - started
     seconds = items[-1].until_seconds if items else 0.0
     pace = seconds / max(wall - loaded.load_seconds, 1e-9)
@@ -73,7 +75,7 @@ def _as_it_comes(windows: Iterator[TranscriptWindow], file: BinaryIO) -> list[Tr
     separator = ""
     for item in windows:
         items.append(item)
-        if text := item.transcript.text:
+        if text := item.text:
             file.write(f"{separator}{text}".encode())
             file.flush()
             separator = " "
@@ -82,10 +84,10 @@ def _as_it_comes(windows: Iterator[TranscriptWindow], file: BinaryIO) -> list[Tr
 
 
 def _at_once(
-    windows: Iterator[TranscriptWindow], form: TranscriptFormat, asked: TranscriptContents, file: BinaryIO
+    windows: Iterator[TranscriptWindow], contents: TranscriptContents, file: BinaryIO
 ) -> list[TranscriptWindow]:
     """Writes the same bytes as the body of a response of the service."""
     items = list(windows)
-    body = bytes(rendered(items, form, asked, "transcribe").body)
+    body = bytes(rendered(items, contents).body)
     file.write(body if body.endswith(b"\n") else body + b"\n")
     return items

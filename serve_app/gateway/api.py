@@ -12,6 +12,7 @@ from serve_app.gateway.errors import install_error_handlers
 from serve_app.gateway.middleware.body_length import BodyLimit
 from serve_app.gateway.middleware.concurrency import ConcurrencyLimit
 from serve_app.gateway.middleware.deadline import Deadline
+from serve_app.gateway.middleware.ignored_fields import IgnoredFieldsHeader
 from serve_app.gateway.middleware.keys import KeyCheck
 from serve_app.gateway.middleware.origins import PageCheck
 from serve_app.gateway.middleware.page_headers import PageHeaders
@@ -56,7 +57,8 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     pace = BodyPace(
         limits.body_grace_s, limits.body_min_bytes_per_s, limits.max_unfinished_bodies, limits.max_unfinished_bytes
     )
-    app: ASGIApp = BodyLimit(api, lengths, limits.max_body_bytes)
+    app: ASGIApp = IgnoredFieldsHeader(api)
+    app = BodyLimit(app, lengths, limits.max_body_bytes)
     app = ConcurrencyLimit(app, service.settings.max_ongoing_requests)
     app = BodyDeadline(app, pace)
     app = Deadline(app, limits.request_deadline_s)

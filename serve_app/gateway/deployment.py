@@ -13,7 +13,8 @@ from cluster.models import Model, Placement
 from serve_app.config import AppConfig
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
-from serve_app.gateway.routing.admission import Admission, SessionLimit
+from serve_app.gateway.recording import Recordings
+from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
 from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.separation import SeparationGraph
@@ -32,20 +33,23 @@ class Gateway:
         self,
         config: AppConfig,
         models: Handles,
-        graph: tuple[Sequence[DeploymentHandle[Any]], DeploymentHandle[Any]] | None,
+        helpers: Sequence[DeploymentHandle[Any]],
+        merger: DeploymentHandle[Any] | None,
         build_api: Callable[[Service], ASGIApp],
     ) -> None:
         replace_access_log()
         self._build_api = build_api
+        recordings = Recordings(helpers, config.recordings)
         self._service = Service(
             settings_of(config),
             directory_of(config, models),
-            SeparationGraph(*graph, config.separation) if graph else None,
+            SeparationGraph(recordings, merger, config.separation) if merger else None,
             Admission(config.speech.admission),
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms),
             VoiceStore(config.voices),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
+            EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -57,12 +61,15 @@ def settings_of(config: AppConfig) -> ServiceSettings:
     """The settings that requests depend on."""
     return ServiceSettings(
         config.speech,
+        config.recordings,
         config.windows,
+        config.subtitles,
         config.separation,
         config.spillover,
         config.limits,
         config.security,
         config.gateway_max_ongoing_requests,
+        config.strict,
     )
 
 

@@ -6,18 +6,20 @@ import logging
 import math
 import traceback
 from collections.abc import Mapping
-from typing import TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import REPORT_IT, Failure, Kind, MotetError, clipped, fail, in_one_line
-from deployments.validation import in_words
+from deployments.errors import REPORT_IT, Failure, Kind, MotetError, clipped, fail, in_one_line, quoted
+from deployments.validation import in_words, misspelt
 from serve_app.gateway.request_context import current_request
 
 logger = logging.getLogger("ray.serve")
@@ -38,6 +40,8 @@ STATUS: Mapping[str, tuple[int, str]] = {
 }
 MAX_MISTAKES = 5
 """The number of mistakes of one request that an answer lists."""
+MAX_COMPARED = 16
+"""The number of unknown fields of one request that are compared with the known ones. A comparison takes under 0.1 ms."""
 RETRY_AFTER_S = 1.0
 """`Retry-After` of a failure that does not set it."""
 
@@ -109,23 +113,63 @@ def _retry_after(failure: Failure) -> str:
     return str(max(1, math.ceil(failure.retry_after_s or RETRY_AFTER_S)))
 
 
-def validated(schema: type[Schema], fields: object) -> Schema:
+def validated(schema: type[Schema], fields: object, *, strict: bool) -> Schema:
     """The request's fields as `schema`; `fields` is a mapping or the bytes of a JSON object.
 
-    Raises `MotetError` (invalid) that names the field and says what is wrong with it.
+    An unknown field that is almost a known one is refused. Any other is ignored, and noted in the request's record; if
+    `strict`, it is refused as well. Raises `MotetError` (invalid) that names the field and says what is wrong with it.
     """
+    values = _json(fields, schema) if isinstance(fields, bytes) else fields
+    if isinstance(values, Mapping):
+        values, unknown = _own_names(schema, values)
+        if strict:
+            values |= unknown
+        else:
+            _ignore(unknown, schema)
     try:
-        if isinstance(fields, bytes):
-            return schema.model_validate_json(fields)
-        return schema.model_validate(fields)
+        return schema.model_validate(values)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         if not fault["loc"]:
-            needed = ", ".join(repr(name) for name, field in schema.model_fields.items() if field.is_required())
-            cause = f"The body cannot be read: {fault['msg']}."
-            raise fail("invalid", cause, f"Send a JSON object with {needed}.", code=fault["type"]) from error
+            raise _unreadable(schema, fault["msg"], fault["type"]) from error
         lines = "; ".join(in_words(error, schema, MAX_MISTAKES))
         raise fail("invalid", f"{lines}.", param=clipped(str(fault["loc"][0])), code=fault["type"]) from error
+
+
+def _json(data: bytes, schema: type[BaseModel]) -> Any:
+    try:
+        return from_json(data)
+    except ValueError as error:
+        raise _unreadable(schema, f"Invalid JSON: {error}", "json_invalid") from error
+
+
+def _unreadable(schema: type[BaseModel], cause: str, code: str) -> MotetError:
+    needed = ", ".join(repr(name) for name, field in schema.model_fields.items() if field.is_required())
+    return fail("invalid", f"The body cannot be read: {cause}.", f"Send a JSON object with {needed}.", code=code)
+
+
+def _own_names(schema: type[BaseModel], fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that the schema has, under its own names, and the others. A field that the request has also under the name
+    of another server is used under its own."""
+    foreign: Mapping[str, str] = getattr(schema, "foreign", {})
+    known = {name: value for name, value in fields.items() if name in schema.model_fields}
+    unknown = {}
+    for name, value in fields.items():
+        if (own := foreign.get(name)) and own not in known:
+            known[own] = value
+        elif name not in schema.model_fields:
+            unknown[name] = value
+    return known, unknown
+
+
+def _ignore(unknown: Mapping[str, Any], schema: type[BaseModel]) -> None:
+    """Notes the fields as ignored. Raises `MotetError` (invalid) if the schema has almost the same one."""
+    for name in islice(unknown, MAX_COMPARED):
+        if meant := misspelt(name, schema.model_fields):
+            cause = f"{clipped(name)}: unknown field; did you mean {meant!r}?"
+            remedy = f"Send {meant!r}, or leave {quoted(name)} out."
+            raise fail("invalid", cause, remedy, param=clipped(name), code="extra_forbidden")
+    current_request().ignore(unknown)
 
 
 def install_error_handlers(api: FastAPI) -> None:

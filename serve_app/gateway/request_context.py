@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from deployments.errors import Failure, clipped
+
+MAX_IGNORED = 64
+"""Ignored fields of a request that are kept. A WebSocket may send any number of messages."""
 
 
 @dataclass(slots=True)
@@ -15,7 +19,7 @@ class RequestRecord:
 
     `id` is the header `x-request-id`: the client's own, or the one that Ray Serve generated; empty without Ray Serve. Ray
     Serve passes the same id on with every call to a replica, whose log therefore has it too. `failure` is the kind of the
-    failure that the request ended with.
+    failure that the request ended with. `ignored` names the fields that the service does not use, in order of arrival.
     """
 
     id: str = ""
@@ -27,6 +31,15 @@ class RequestRecord:
     seconds_of_audio: float | None = None
     finish_reason: str | None = None
     failure: str | None = None
+    ignored: list[str] = field(default_factory=list)
+
+    def ignore(self, names: Iterable[str]) -> None:
+        """Notes fields that the service does not use. The client gets their names."""
+        for name in names:
+            if len(self.ignored) == MAX_IGNORED:
+                return
+            if (short := clipped(name)) not in self.ignored:
+                self.ignored.append(short)
 
     @property
     def title(self) -> str:
@@ -49,6 +62,10 @@ class RequestDeadline:
     at: float
     failure: Failure
 
+
+SERVE_NOW: ContextVar[Callable[[], None]] = ContextVar("SERVE_NOW", default=lambda: None)
+"""Counts the request of this task among those that are served, although its body has not arrived. Raises `MotetError`
+(overloaded) if there are too many. Safe to call twice."""
 
 DUE: ContextVar[RequestDeadline | None] = ContextVar("DUE", default=None)
 """The deadline of the request that this task serves."""

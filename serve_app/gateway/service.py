@@ -10,13 +10,19 @@ from typing import Protocol, cast
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-from deployments.settings import SeparationSettings, SpilloverSettings, WindowSettings
+from deployments.settings import (
+    RecordingSettings,
+    SeparationSettings,
+    SpilloverSettings,
+    SubtitleSettings,
+    WindowSettings,
+)
 from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.request_timing import Recorder
-from serve_app.gateway.routing.admission import Admission, SessionLimit, Ticket
+from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.settings import LimitSettings, SpeechSettings
 from serve_app.gateway.speech.models import SpeechModels
@@ -42,27 +48,31 @@ class ServiceSettings:
     """The part of the configuration that requests depend on. `max_ongoing_requests` is for one gateway replica."""
 
     speech: SpeechSettings
+    recordings: RecordingSettings
     windows: WindowSettings
+    subtitles: SubtitleSettings
     separation: SeparationSettings
     spillover: SpilloverSettings
     limits: LimitSettings
     security: SecuritySettings
     max_ongoing_requests: int
+    strict: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One gateway replica's view of the service. It knows Ray only through the handles in `directory` and `graph`."""
+    """One gateway replica's view of the service. It knows Ray only through the handles in `directory` and `separations`."""
 
     settings: ServiceSettings
     directory: ModelDirectory
-    graph: Separates | None
+    separations: Separates | None
     """None if no model separates."""
     admission: Admission
     cache: PieceCache
     recorder: Recorder
     voices: VoiceStore
     sessions: SessionLimit
+    early: EarlyAnswers
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any

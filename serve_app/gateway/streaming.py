@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -38,6 +39,10 @@ class ClosingStream(StreamingResponse):
         finally:
             await self._source.aclose()
 
+    async def close(self) -> None:
+        """Ends the source of an answer that is not sent."""
+        await self._source.aclose()
+
     async def stream_response(self, send: Send) -> None:
         """Sends everything. Called by Starlette."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -57,6 +62,9 @@ class EventStream(ClosingStream):
     async def _next(self) -> bytes | None:
         try:
             return await _before_due(self._source)
+        except ClientDisconnect:  # while it was sending
+            await self._source.aclose()
+            return None
         except Exception as error:
             await self._source.aclose()
             return event({"type": "error", **error_body(logged(error))})

@@ -299,7 +299,7 @@ class TestMemory:
     GROWTH_BYTES = 60_000_000
 
     def test_the_chunker_and_the_merger_keep_nothing(self, runtime: Service) -> None:
-        helpers = [runtime.replica("separation-helper")]
+        helpers = [runtime.replica("audio-helper")]
         with watch(runtime) as health, ThreadPoolExecutor(4) as clients:
             list(clients.map(self.separate, [runtime] * 8, range(8)))
             before = [self.own_bytes(helper) for helper in helpers]

@@ -160,7 +160,7 @@ import asyncio, ray, sys
 from ray import serve
 
 async def main():
-    helper = serve.get_deployment_handle("separation-helper", "motet")
+    helper = serve.get_deployment_handle("audio-helper", "motet")
     while await asyncio.to_thread(sys.stdin.readline):
         print("sessions", await helper.sessions.remote(), flush=True)
 

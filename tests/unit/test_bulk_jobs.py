@@ -68,7 +68,7 @@ from serve_app.cli.bulk_progress import ProgressLog, ProgressText, bulk_progress
 from serve_app.config import AppConfig
 from serve_app.gateway.errors import error_response
 from serve_app.gateway.sse import event
-from serve_app.gateway.transcript_formats import verbose
+from serve_app.gateway.transcript_formats import TranscriptContents, verbose
 from tests.unit.fakes import TRAITS, ToneEngine
 
 TEXTS = [f"{'word ' * (number % 7 + 1)}{number}." for number in range(20)]
@@ -258,6 +258,10 @@ class Watched:
 # --- Recordings
 
 
+HEARS_ALL = AppConfig.model_validate({"windows": {"voice_activity": {"enabled": False}}})
+"""For recordings of noise, in which nobody speaks."""
+
+
 class Ear:
     """Hears how long a window is; a window of 2 s is too much for it."""
 
@@ -297,7 +301,7 @@ def recording_row(folder: Path) -> Row:
 
 @pytest.mark.parametrize("word_times", [False, True])
 def test_windows_of_many_recordings_come_back_to_their_own(word_times: bool) -> None:
-    job = job_of(AppConfig(), "transcription", None, BulkOptions(word_times=word_times), None)[0]
+    job = job_of(HEARS_ALL, "transcription", None, BulkOptions(word_times=word_times), None)[0]
     sounds = [wav(1), wav(45), b"no sound", wav(2), wav(3)]
     outcomes = renderer_of(job, Ear()).render(recording_items(job, sounds), sounds)
     kinds = [outcome.kind if isinstance(outcome, Failure) else outcome[0].seconds for outcome in outcomes]
@@ -903,16 +907,14 @@ def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_
         def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
             return [transcript for _ in windows]
 
-    class Asked:
-        temperature = 0.0
-        timestamp_granularities = ("word", "segment")
-
     class Verbose(LiveService):
         def _answer(self, request: httpx.Request) -> httpx.Response:
-            return httpx.Response(200, json=verbose([TranscriptWindow(transcript, 1.00044)], Asked(), "transcribe"))
+            return httpx.Response(
+                200, json=verbose([TranscriptWindow(transcript, 1.00044)], TranscriptContents(words=True))
+            )
 
     wishes = BulkOptions(word_times=word_times)
-    job = job_of(AppConfig(), "transcription", None, wishes, None)[0]
+    job = job_of(HEARS_ALL, "transcription", None, wishes, None)[0]
     (local,) = renderer_of(job, Dusty()).render(recording_items(job, [sound]), [sound])
     assert not isinstance(local, Failure)
     (far,) = served(Verbose(), [recording_row(tmp_path)], tmp_path / "out", "transcription", wishes)

@@ -30,10 +30,10 @@ from cluster.models import Model, find_model
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import open_encoder
 from deployments.audio.formats import FORMATS, AudioFormat
-from deployments.engines.protocols import AudioChunk, FinishReason, RecognitionOptions, Samples
+from deployments.engines.protocols import AudioChunk, FinishReason, Samples
 from deployments.errors import MotetError, fail
 from deployments.tasks import in_process_speech
-from deployments.tasks.transcription import transcribe_here
+from deployments.tasks.transcription import TranscriptionTask, transcribe_here
 from deployments.text.sample_sentences import LONG_TEXT
 from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import bulk, profiles
@@ -538,9 +538,9 @@ def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch
     (tmp_path / "c.yaml").write_text("applications: [{args: {windows: {window_s: 4.5, min_window_s: 2.5}}}]")
     written: list[str] = []
 
-    def watched(recording: bytes, options: RecognitionOptions, *rest: Any) -> Iterator[Any]:
-        assert options.prompt == "traffic"
-        for item in transcribe_here(recording, options, *rest):
+    def watched(recording: io.BytesIO, task: TranscriptionTask, *rest: Any) -> Iterator[Any]:
+        assert task.options.prompt == "traffic"
+        for item in transcribe_here(recording, task, *rest):
             yield item
             written.append(cast(io.BytesIO, sys.stdout.buffer).getvalue().decode())
 

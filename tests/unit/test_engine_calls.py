@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 
 import pytest
 
-from deployments.tasks.engine_calls import LocalBatch, LocalCall, in_order, next_here, run_here
+from deployments.tasks.engine_calls import LocalBatch, LocalCall, in_order, in_order_ahead, next_here, run_here
 
 
 class Doubler:
@@ -86,3 +86,80 @@ def test_a_driver_that_waits_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match="not in this process"):
         list(run_here(sleepy()))
+
+
+class Arrivals:
+    """Items that come when a test adds them, and the calls that were started with them."""
+
+    def __init__(self) -> None:
+        self.items: asyncio.Queue[int | Exception | None] = asyncio.Queue()
+        self.calls: dict[int, asyncio.Future[int]] = {}
+
+    def add(self, *items: int | Exception | None) -> None:
+        for item in items:
+            self.items.put_nowait(item)
+
+    async def take(self) -> int | None:
+        item = await self.items.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def start(self, item: int) -> asyncio.Future[int]:
+        self.calls[item] = asyncio.get_running_loop().create_future()
+        return self.calls[item]
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_result_is_given_while_the_next_item_is_still_to_come() -> None:
+    arrivals = Arrivals()
+    arrivals.add(1)
+    calls = in_order_ahead(arrivals.take, arrivals.start, lambda: 4)
+    assert (await anext(calls))[0] == 1
+    later = asyncio.ensure_future(anext(calls))
+    await settle()
+    assert not later.done()
+    arrivals.add(2, None)
+    assert (await later)[0] == 2
+    assert await anext(calls, None) is None
+
+
+async def test_items_are_taken_ahead_up_to_a_width_that_may_change() -> None:
+    arrivals, width = Arrivals(), 2
+    arrivals.add(*range(9), None)
+    calls = in_order_ahead(arrivals.take, arrivals.start, lambda: width)
+    await anext(calls)
+    await settle()
+    assert set(arrivals.calls) == {0, 1}
+    width = 4
+    await anext(calls)
+    await settle()
+    assert set(arrivals.calls) == {0, 1, 2, 3, 4}
+    width = 0
+    assert [item async for item, _ in calls] == list(range(2, 9))
+
+
+async def test_what_taking_raises_comes_after_the_items_before_it() -> None:
+    arrivals = Arrivals()
+    arrivals.add(1, 2, ValueError("the upload"))
+    calls = in_order_ahead(arrivals.take, arrivals.start, lambda: 4)
+    assert [(await anext(calls))[0] for _ in range(2)] == [1, 2]
+    with pytest.raises(ValueError, match="the upload"):
+        await anext(calls)
+
+
+async def test_calls_of_a_caller_that_leaves_are_cancelled_and_no_more_are_started() -> None:
+    arrivals = Arrivals()
+    arrivals.add(*range(9))
+    calls = in_order_ahead(arrivals.take, arrivals.start, lambda: 3)
+    await anext(calls)
+    await settle()
+    await calls.aclose()
+    arrivals.add(10)
+    await settle()
+    assert set(arrivals.calls) == {0, 1, 2}
+    assert all(call.cancelled() for call in arrivals.calls.values())

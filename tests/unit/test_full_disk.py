@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import MotetError
-from serve_app.gateway.bodies import form_parser
+from serve_app.gateway.bodies import storage
 from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.storage import storing
 from serve_app.gateway.settings import VoiceSettings
@@ -76,6 +76,9 @@ class FullFile:
     def __init__(self, _: int) -> None:
         self.closed = False
 
+    def seek(self, offset: int) -> None:
+        pass
+
     def write(self, data: bytes) -> None:
         full()
 
@@ -92,7 +95,7 @@ async def test_an_upload_that_the_disk_does_not_take_is_refused(path: str, monke
         files.append(FullFile(size))
         return files[-1]
 
-    monkeypatch.setattr(form_parser, "SpooledTemporaryFile", opened)
+    monkeypatch.setattr(storage, "SpooledTemporaryFile", opened)
     answer = await Bench().client.post(path, data={"model": "ear"}, files={"file": bytes(2**20)})
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
     assert [file.closed for file in files] == [True]
@@ -116,7 +119,7 @@ def test_other_failures_of_a_disk_are_no_lack_of_room(number: int, told: type[Ex
 def test_what_a_form_keeps_on_disk_goes_when_it_is_closed() -> None:
     parser = FormParser("multipart/form-data; boundary=b")
     head = b'--b\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n'
-    parser.feed(head + bytes(form_parser.IN_MEMORY_BYTES + 1) + b"\r\n--b--\r\n")
+    parser.feed(head + bytes(storage.IN_MEMORY_BYTES + 1) + b"\r\n--b--\r\n")
     assert parser.on_disk
     (_, file) = parser.files[0]
     parser.close()

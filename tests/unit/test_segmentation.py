@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from deployments.settings import PieceSettings
 from deployments.text import segmentation
 from deployments.text.segmentation import Cutter, cut_into_pieces
+from deployments.text.sentences import sentences
 
 SETTINGS = PieceSettings(first_piece_characters=60, piece_characters=240)
 
@@ -252,13 +253,12 @@ HUGE = {
 @pytest.mark.parametrize("unit", HUGE.values(), ids=HUGE.keys())
 def test_work_grows_linearly(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = 0
-    segment = segmentation._segment
 
     def counted(block: str) -> list[str]:
         nonlocal seen
         assert len(block) <= 4096
         seen += len(block)
-        return segment(block)
+        return sentences(block)
 
     def work(characters: int) -> int:
         nonlocal seen
@@ -267,7 +267,7 @@ def test_work_grows_linearly(unit: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert _letters("".join(cut_into_pieces(text, SETTINGS))) == _letters(text)
         return seen
 
-    monkeypatch.setattr(segmentation, "_segment", counted)
+    monkeypatch.setattr(segmentation, "sentences", counted)
     assert work(100_000) <= 2.2 * work(50_000)
 
 

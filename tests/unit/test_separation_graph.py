@@ -18,12 +18,13 @@ from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
 from deployments.engines.protocols import Chunk, Stems
 from deployments.errors import Failure, MotetError
-from deployments.replica.chunker import Chunker
+from deployments.replica.chunker import Chunker, Cut
 from deployments.replica.merger import Merger
-from deployments.settings import SeparationSettings
-from deployments.tasks.separation import ChunkTicket, Merged, SeparationTask
+from deployments.settings import RecordingSettings, SeparationSettings
+from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
+from serve_app.gateway.recording import Recordings
 from serve_app.gateway.routing.admission import Admission, Ticket
 from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.separation import SeparationGraph
@@ -74,11 +75,16 @@ class Echo:
     async def report(self) -> dict[str, Any]:
         return {}
 
-    async def separate(self, chunk: Chunk) -> Stems | Failure:
+    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
         self.chunks.append(chunk.index)
         if isinstance(self.instead, Exception):
             raise self.instead
         return self.instead or Stems({"audio": chunk.samples}, chunk.sample_rate, chunk.index)
+
+
+def graph(chunker: object, merger: object, settings: RecordingSettings | None = None) -> SeparationGraph:
+    recordings = Recordings([cast("Any", Remote(chunker))], settings or RecordingSettings())
+    return SeparationGraph(recordings, cast("Any", Remote(merger)), SeparationSettings())
 
 
 class Bench:
@@ -87,9 +93,9 @@ class Bench:
     def __init__(self, cuda: Echo, cpu: Echo) -> None:
         handles = {"cuda": Remote(cuda), "cpu": Remote(cpu)}
         self.directory = directory_of(CONFIG, {"echo": cast("Any", handles)})
-        self.chunker = Chunker(SeparationSettings())
-        helpers = cast("Any", Remote(self.chunker)), cast("Any", Remote(Merger()))
-        self.graph = SeparationGraph([helpers[0]], helpers[1], SeparationSettings())
+        self.chunker = Chunker(RecordingSettings())
+        helpers = self.chunker, Merger()
+        self.graph = graph(*helpers)
         self.admission = Admission(AdmissionSettings(), clock=lambda: 0.0)
         self.ticket: Ticket = self.admission.admit(["echo@cuda", "echo@cpu"], None, 3.0)
 
@@ -149,14 +155,12 @@ async def test_a_session_is_kept_while_a_model_takes_longer_than_an_idle_one_las
             kept.set()
 
     class Slow(Echo):
-        async def separate(self, chunk: Chunk) -> Stems | Failure:
+        async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
             await kept.wait()
-            return await super().separate(chunk)
+            return await super().separate(chunk, index)
 
     bench = Bench(Slow(), Slow())
-    settings = SeparationSettings(session_idle_s=1e-6)
-    watched, merger = cast("Any", Remote(Watched(SeparationSettings()))), cast("Any", Remote(Merger()))
-    bench.graph = SeparationGraph([watched], merger, settings)
+    bench.graph = graph(Watched(RecordingSettings()), Merger(), RecordingSettings(session_idle_s=1e-6))
     parts = await bench.separate(make("wav16", seconds=3))
     assert sound_in(parts).shape[1] == 3 * RATE
 
@@ -172,16 +176,14 @@ async def test_a_refusal_of_every_placement_keeps_its_retry_after() -> None:
 
 async def test_too_many_recordings_are_refused_until_the_first_is_predicted_to_end() -> None:
     bench = Bench(Echo(), Echo())
-    bench.chunker = Chunker(SeparationSettings(max_sessions=1))
-    bench.graph = SeparationGraph(
-        [cast("Any", Remote(bench.chunker))], cast("Any", Remote(Merger())), SeparationSettings()
-    )
-    assert await bench.chunker.open("other", TASK) is None
+    bench.chunker = Chunker(RecordingSettings(max_sessions=1))
+    bench.graph = graph(bench.chunker, Merger())
+    assert await bench.chunker.open("other", TASK, 60.0) is None
     other = bench.admission.admit(["echo@cuda"], None, 100.0)
     with pytest.raises(MotetError) as caught:
         await bench.separate(make("wav16", seconds=3))
     failure = caught.value.failure
-    assert (failure.kind, failure.code) == ("overloaded", "too_many_separations")
+    assert (failure.kind, failure.code) == ("overloaded", "too_many_recordings")
     speed = bench.admission.snapshot()["echo@cuda"].speed
     assert failure.retry_after_s == pytest.approx(1.1 * other.left / speed)
     assert other.open and not bench.ticket.open
@@ -198,7 +200,7 @@ async def test_full_queues_are_an_overload_and_no_placement_is_doubted() -> None
 class LostChunker:
     """One whose replica ended."""
 
-    async def open(self, name: str, task: SeparationTask) -> None:
+    async def open(self, *_: object) -> None:
         raise RayActorError()
 
     async def close(self, name: str) -> None:
@@ -207,13 +209,11 @@ class LostChunker:
 
 async def test_a_chunker_that_is_gone_is_an_error_that_clients_understand() -> None:
     bench = Bench(Echo(), Echo())
-    bench.graph = SeparationGraph(
-        cast("Any", [Remote(LostChunker())]), cast("Any", Remote(Merger())), SeparationSettings()
-    )
+    bench.graph = graph(LostChunker(), Merger())
     with pytest.raises(MotetError) as caught:
         await bench.separate(b"RIFF")
     failure = caught.value.failure
-    assert (failure.kind, failure.code) == ("unavailable", "separation_interrupted")
+    assert (failure.kind, failure.code) == ("unavailable", "recording_interrupted")
     assert "actor" not in failure.message.lower() and "ActorError" in (failure.detail or "")
     assert not bench.ticket.open
 
@@ -244,9 +244,7 @@ async def test_a_lost_merger_costs_no_separation_and_no_placement(suspected: lis
     cuda, cpu = Echo(), Echo()
     bench = Bench(cuda, cpu)
     merger = MergerLostOnce()
-    bench.graph = SeparationGraph(
-        [cast("Any", Remote(bench.chunker))], cast("Any", Remote(merger)), SeparationSettings()
-    )
+    bench.graph = graph(bench.chunker, merger)
     parts = await bench.separate(make("wav16", seconds=3))
     assert sound_in(parts).shape[1] == 3 * RATE
     assert sorted(cuda.chunks + cpu.chunks) == list(range(len(parts)))
@@ -263,11 +261,11 @@ class ChunkerLostLater(Chunker):
 
 async def test_a_chunker_that_is_lost_later_costs_no_placement(suspected: list[str]) -> None:
     bench = Bench(Echo(), Echo())
-    chunker = ChunkerLostLater(SeparationSettings())
-    bench.graph = SeparationGraph([cast("Any", Remote(chunker))], cast("Any", Remote(Merger())), SeparationSettings())
+    chunker = ChunkerLostLater(RecordingSettings())
+    bench.graph = graph(chunker, Merger())
     with pytest.raises(MotetError) as caught:
         await bench.separate(make("wav16", seconds=3))
-    assert caught.value.failure.code == "separation_interrupted"
+    assert caught.value.failure.code == "recording_interrupted"
     assert not suspected
 
 
@@ -304,10 +302,10 @@ class SteppedTimers:
 
 async def test_a_session_that_is_left_alone_is_closed_in_time() -> None:
     timers = SteppedTimers()
-    chunker = Chunker(SeparationSettings(session_idle_s=60), timers)
-    assert await chunker.open("left", TASK) is None
-    assert await chunker.open("used", TASK) is None
-    assert await chunker.open("ended", TASK) is None
+    chunker = Chunker(RecordingSettings(session_idle_s=60), timers)
+    assert await chunker.open("left", TASK, 60.0) is None
+    assert await chunker.open("used", TASK, 60.0) is None
+    assert await chunker.open("ended", TASK, 60.0) is None
     await chunker.close("ended")
     timers.go_to(50)
     await chunker.feed("used", b"RIFF", False)
@@ -323,8 +321,8 @@ async def test_a_session_that_is_left_alone_is_closed_in_time() -> None:
 
 async def test_a_session_is_not_idle_while_its_recording_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     timers = SteppedTimers()
-    chunker = Chunker(SeparationSettings(session_idle_s=60), timers)
-    assert await chunker.open("slow", TASK) is None
+    chunker = Chunker(RecordingSettings(session_idle_s=60), timers)
+    assert await chunker.open("slow", TASK, 60.0) is None
     started, go_on = threading.Event(), threading.Event()
 
     def cut() -> None:
@@ -346,16 +344,16 @@ async def test_a_session_is_not_idle_while_its_recording_is_decoded(monkeypatch:
 
 async def test_the_sound_of_a_session_goes_with_it() -> None:
     """At once: neither a cycle nor the decoders' thread pool, which drops a finished call some time later, keeps it."""
-    chunker = Chunker(SeparationSettings())
+    chunker = Chunker(RecordingSettings())
     gc.disable()
     try:
-        assert await chunker.open("a", TASK) is None
+        assert await chunker.open("a", TASK, 60.0) is None
         await chunker.feed("a", make("wav16", seconds=3), True)
-        ticket = await chunker.next("a")
-        assert isinstance(ticket, ChunkTicket)
-        assert isinstance(await chunker.fetch("a", ticket.index), Chunk)
+        cut = await chunker.next("a")
+        assert isinstance(cut, Cut) and cut.for_engine
+        assert isinstance(await chunker.fetch("a", cut.ticket.index), Chunk)
         session = chunker._sessions["a"]
-        held = [weakref.ref(cast("Any", each)) for each in (session._pipe, session._chunks)]
+        held = [weakref.ref(cast("Any", each)) for each in (session._pipe, session._cuts)]
         await chunker.close("a")
         assert [each() for each in held] == [None, None]
         assert not session._ready

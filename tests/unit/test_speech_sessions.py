@@ -148,6 +148,12 @@ async def test_ignored_instructions_are_reported() -> None:
     assert "ignored" not in (await conversation(Bench(), CONFIG, text(FIRST), DONE))[0]
 
 
+async def test_unknown_fields_of_the_configuration_are_reported_with_the_first_audio() -> None:
+    config = {**CONFIG, "instructions": "Whisper.", "volume_multiplier": 2, "lang_code": "a"}
+    events = await conversation(Bench(), config, text(FIRST), DONE)
+    assert events[0]["ignored"] == ["instructions", "volume_multiplier", "lang_code"]
+
+
 def test_the_first_sound_is_timed_from_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve_app.gateway.speech.stream.RequestTiming", lambda: RequestTiming(clock=now))
 

@@ -6,29 +6,25 @@ Calls block, in the parser and on the disk. Run large ones on an input thread (`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from tempfile import SpooledTemporaryFile
+from contextlib import contextmanager
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from deployments.errors import MotetError, fail
-from serve_app.gateway.bodies.storage import storing
+from serve_app.gateway.bodies.storage import Spool
 
 MAX_FILES = 2
 MAX_FIELDS = 32
 MAX_FIELD_BYTES = 64 * 1024
 MAX_NAME_CHARACTERS = 64
 """Characters of a field's name. The rest is cut off: no known field has so long a name."""
-IN_MEMORY_BYTES = 1024 * 1024
-"""A file up to this size stays in memory; a larger one goes to disk."""
-
-File = SpooledTemporaryFile[bytes]
 
 
 class FormParser:
-    """Parses a form's bytes. `fields` and `files` are the parts that have ended, in order of arrival.
+    """Parses a form's bytes. `fields` are those that have ended and `files` those that have begun, in order of arrival;
+    `begun` has the names of all parts that have begun.
 
     `feed` and `end` raise `MotetError`: invalid if the data is not a form or exceeds a limit, storage_full if the disk is
     full. Close the parser after use, which removes the files.
@@ -36,12 +32,11 @@ class FormParser:
 
     def __init__(self, content_type: str) -> None:
         self.fields: list[tuple[str, str]] = []
-        self.files: list[tuple[str, File]] = []
-        self._opened: list[File] = []
-        self._begun_fields = 0
+        self.files: list[tuple[str, Spool]] = []
+        self.begun: list[str] = []
         self._header_name, self._header_value, self._disposition = bytearray(), bytearray(), b""
         self._name = ""
-        self._file: File | None = None
+        self._file: Spool | None = None
         self._data = bytearray()
         _, parameters = parse_options_header(content_type)
         callbacks: Any = {
@@ -61,7 +56,7 @@ class FormParser:
     @property
     def on_disk(self) -> bool:
         """Whether a file is on disk, so that closing takes time."""
-        return any(getattr(file, "_rolled", True) for file in self._opened)
+        return any(file.on_disk for _, file in self.files)
 
     def feed(self, data: bytes) -> None:
         """Parses the next bytes of the form."""
@@ -70,17 +65,14 @@ class FormParser:
         self._write_data()
 
     def end(self) -> None:
-        """Parses the end of the form, and rewinds the files."""
+        """Parses the end of the form."""
         with _parsing():
             self._parser.finalize()
-        for _, file in self.files:
-            file.seek(0)
 
     def close(self) -> None:
         """Removes the files; safe to call twice."""
-        for file in self._opened:
-            with suppress(OSError):  # closing flushes, which fails again on a full disk
-                file.close()
+        for _, file in self.files:
+            file.close()
 
     def _begin_part(self) -> None:
         self._disposition, self._file = b"", None
@@ -98,14 +90,13 @@ class FormParser:
             raise _unreadable("A part has no name.")
         self._name = _text(options[b"name"])[:MAX_NAME_CHARACTERS]
         if b"filename" in options:
-            if len(self._opened) == MAX_FILES:
+            if len(self.files) == MAX_FILES:
                 raise _unreadable(f"It has more than {MAX_FILES} files.")
-            self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)
-            self._opened.append(self._file)
-        else:
-            self._begun_fields += 1
-            if self._begun_fields > MAX_FIELDS:
-                raise _unreadable(f"It has more than {MAX_FIELDS} fields.")
+            self._file = Spool()
+            self.files.append((self._name, self._file))
+        elif len(self.begun) - len(self.files) == MAX_FIELDS:
+            raise _unreadable(f"It has more than {MAX_FIELDS} fields.")
+        self.begun.append(self._name)
 
     def _take(self, data: bytes, start: int, end: int) -> None:
         """Takes some of a part's data: only a few bytes at a time if they resemble a boundary."""
@@ -115,8 +106,7 @@ class FormParser:
 
     def _write_data(self) -> None:
         if self._file is not None and self._data:
-            with storing("uploads"):
-                self._file.write(self._data)
+            self._file.append(self._data)
             self._data.clear()
 
     def _end_part(self) -> None:
@@ -124,7 +114,7 @@ class FormParser:
             self.fields.append((self._name, _text(self._data)))
         else:
             self._write_data()
-            self.files.append((self._name, self._file))
+            self._file.ended = True
         self._begin_part()
 
 

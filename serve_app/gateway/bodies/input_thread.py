@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
@@ -25,7 +26,8 @@ async def in_input_thread(
     because the call may use what the caller frees; so each call must be short."""
     if not large:
         return work(*arguments, **named)
-    done = asyncio.get_running_loop().run_in_executor(_POOL, lambda: work(*arguments, **named))
+    context = copy_context()  # so that `work` knows the request
+    done = asyncio.get_running_loop().run_in_executor(_POOL, lambda: context.run(work, *arguments, **named))
     try:
         return await asyncio.shield(done)
     except asyncio.CancelledError:

@@ -23,11 +23,11 @@ INLINE_BYTES = 16 * 1024
 """A body up to this size is parsed on the event loop, in less than 0.1 ms."""
 
 
-async def read_json(schema: type[Schema], request: Request) -> Schema:
-    """The body as `schema`. Raises `MotetError` (wrong_media_type, invalid)."""
+async def read_json(schema: type[Schema], request: Request, *, strict: bool) -> Schema:
+    """The body as `schema`, see `validated`. Raises `MotetError` (wrong_media_type, invalid)."""
     check_content_type(request.headers.get("content-type", ""))
     data = await request.body()
-    return await in_input_thread(len(data) > INLINE_BYTES, _parsed, schema, data)
+    return await in_input_thread(len(data) > INLINE_BYTES, _parsed, schema, data, strict)
 
 
 def check_content_type(content_type: str) -> None:
@@ -45,9 +45,9 @@ def check_content_type(content_type: str) -> None:
     )
 
 
-def _parsed(schema: type[Schema], data: bytes) -> Schema:
+def _parsed(schema: type[Schema], data: bytes, strict: bool) -> Schema:
     check_structure(data)
-    return validated(schema, data)
+    return validated(schema, data, strict=strict)
 
 
 def check_structure(data: bytes) -> None:

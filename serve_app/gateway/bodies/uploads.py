@@ -1,111 +1,232 @@
-"""Multipart forms: one recording and some fields, checked against a strict schema."""
+"""Multipart forms with a recording: read as a whole, or answered while the recording arrives."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
-from deployments.errors import MotetError, fail
-from serve_app.gateway.bodies.form_parser import File, FormParser
+from deployments.errors import MotetError, clipped, fail
+from serve_app.gateway.bodies.arrival import FormArrival, late_fields
+from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.input_thread import in_input_thread
-
-BLOCK_BYTES = 256 * 1024
-"""Of a form, that are parsed at once."""
-INLINE_BYTES = 4 * 1024
-"""A form up to this size is parsed on the event loop, in at most 2 ms whatever it contains."""
+from serve_app.gateway.bodies.storage import Spool
+from serve_app.gateway.request_context import SERVE_NOW, current_request
+from serve_app.gateway.routing.admission import EarlyAnswers
+from serve_app.gateway.streaming import ClosingStream, EventStream
 
 HEAD_BYTES = 64
 """Enough for the header of a WAV file."""
 
 
 class Upload:
-    """A file of a form: `size` bytes, of which `head` are the first. It is read on an input thread."""
+    """A file of a form, of which `head` are the first bytes. It may still be arriving. It is read on an input thread."""
 
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self.size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        self.head = file.read(HEAD_BYTES)
-        file.seek(0)
+    def __init__(self, spool: Spool, arrival: FormArrival, check: Callable[[], None]) -> None:
+        self._spool = spool
+        self._arrival = arrival
+        self._check = check
+        self.head = spool.read_at(0, HEAD_BYTES)
+        self.size = spool.size if arrival.over else arrival.announced_bytes
+        """Bytes; of a file that is still arriving those of the whole form, or None if the client did not say."""
 
-    async def read(self, count: int = -1) -> bytes:
-        """The next `count` bytes, or all."""
-        return await in_input_thread(True, self._file.read, count)
+    @property
+    def likely_size(self) -> int:
+        """`size`, or what has arrived."""
+        return self.size or self._spool.size
+
+    async def read(self) -> bytes:
+        """All of it, once it has arrived."""
+        return b"".join([block async for block in self.blocks(-1)])
+
+    async def blocks(self, block_bytes: int) -> AsyncIterator[bytes]:
+        """The file in blocks of at most `block_bytes`, as it arrives. Raises what ended the form early, and `LateFields`."""
+        read = 0
+
+        def more() -> bool:
+            return self._spool.size > read or self._spool.ended
+
+        while True:
+            await self._arrival.until(more)
+            self._check()
+            if block := await in_input_thread(self._spool.on_disk, self._spool.read_at, read, block_bytes):
+                read += len(block)
+                yield block
+            elif self._spool.ended:
+                break
+            elif self._arrival.over:
+                raise missing_file()  # the form ends in the middle of it
+        await self._arrival.until(_never)
+        self._check()
 
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """A parsed form: its recording, its other files, and its text fields. Fields that may repeat are lists."""
+    """A form: its recording, its other files, and its text fields. Fields that may repeat are lists."""
 
     file: Upload
     files: dict[str, Upload]
     fields: dict[str, Any]
-    parser: FormParser
+    arrival: FormArrival
 
     async def close(self) -> None:
         """Removes the files."""
-        await _close(self.parser)
+        await self.arrival.close()
 
 
-async def _close(parser: FormParser) -> None:
-    """Freeing the space of a large file takes a disk some time."""
-    await in_input_thread(parser.on_disk, parser.close)
+@dataclass(frozen=True, slots=True)
+class FormFields:
+    """The fields of a form. `recording` is its recording, `others` are other files that are used, `repeated` those that are
+    lists, and `needed` those without which no answer can begin."""
+
+    recording: str = "file"
+    others: Collection[str] = ()
+    repeated: Collection[str] = ()
+    needed: Collection[str] = ("model",)
 
 
-async def read_form(request: Request, repeated: Collection[str] = (), recording: str = "file") -> UploadForm:
-    """Reads the form of a request; large files go to disk. `recording` names the field of the recording, `repeated` the
-    fields that are lists. The caller closes the form. Raises `MotetError`."""
+async def read_form(
+    request: Request, repeated: Collection[str] = (), recording: str = "file", others: Collection[str] = ()
+) -> UploadForm:
+    """Reads the form of a request; large files go to disk. Other files than `recording` and `others` are ignored, which the
+    request's record notes. The caller closes the form. Raises `MotetError`."""
+    fields = FormFields(recording, others, repeated)
+    arrival = _arrival(request, fields)
+    try:
+        await arrival.until(_never)
+        return _form(arrival, fields)
+    except BaseException:
+        await arrival.close()
+        raise
+
+
+async def answer_upload(
+    request: Request,
+    fields: FormFields,
+    answer: Callable[[UploadForm], Awaitable[Response]],
+    early: EarlyAnswers,
+) -> Response:
+    """Answers a form as soon as its recording begins, if the needed fields came before it. If other fields follow it, the
+    answer begins again. Events are sent while the recording arrives; any other answer is sent after the end of the form."""
+    arrival = _arrival(request, fields)
+    try:
+        await arrival.until(lambda: _can_begin(arrival.parser, fields))
+        response = None
+        if not arrival.over and early.begin(arrival.on_end):
+            SERVE_NOW.get()()
+            response = await _early_answer(arrival, fields, answer)
+        if response is None:
+            await arrival.until(_never)
+            response = await answer(_form(arrival, fields))
+    except BaseException:
+        await arrival.close()
+        raise
+    return _UploadResponse(response, arrival)
+
+
+async def _early_answer(
+    arrival: FormArrival, fields: FormFields, answer: Callable[[UploadForm], Awaitable[Response]]
+) -> Response | None:
+    """The answer to a form that is still arriving; None if fields follow the recording. A refusal is sent after
+    the end of the form, because a client may read nothing before it has sent everything."""
+    response: Response | None = None
+    try:
+        response = await answer(_form(arrival, fields))
+        if isinstance(response, EventStream):
+            return response
+        await arrival.until(_never)
+    except MotetError:
+        await arrival.until(_never)
+        if not _late(arrival.parser, fields):
+            raise
+    if not _late(arrival.parser, fields):
+        return response
+    if isinstance(response, ClosingStream):
+        await response.close()
+    return None
+
+
+def _never() -> bool:
+    return False
+
+
+def _can_begin(parser: FormParser, fields: FormFields) -> bool:
+    """Whether the recording has begun, with the needed fields before it."""
+    known = {name for name, _ in parser.fields}
+    begun = dict(parser.files).get(fields.recording)
+    return begun is not None and known.issuperset(fields.needed) and (begun.size >= HEAD_BYTES or begun.ended)
+
+
+def _late(parser: FormParser, fields: FormFields) -> list[str]:
+    """The names of parts after the recording."""
+    return parser.begun[parser.begun.index(fields.recording) + 1 :] if fields.recording in parser.begun else []
+
+
+class _UploadResponse(Response):
+    """A response whose form is closed after it."""
+
+    def __init__(self, response: Response, arrival: FormArrival) -> None:
+        self._response = response
+        self._arrival = arrival
+        self.status_code, self.background = response.status_code, None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+
+        async def after_upload() -> Message:
+            """The form's own reader takes the messages of the body; the response waits for the client's end only."""
+            try:
+                await self._arrival.until(_never)
+            except Exception:
+                if self._arrival.left:
+                    return {"type": "http.disconnect"}
+            return await receive()
+
+        try:
+            await self._response(scope, after_upload, send)
+        finally:
+            await self._arrival.close()
+
+
+def _arrival(request: Request, fields: FormFields) -> FormArrival:
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
         raise fail(
             "invalid",
             "The request body must be a multipart form.",
-            f"Send the recording as the field {recording!r}.",
-            param=recording,
+            f"Send the recording as the field {fields.recording!r}.",
+            param=fields.recording,
         )
-    parser = FormParser(content_type)
-    try:
-        await _feed(parser, request)
-        return _sorted_out(parser, repeated, recording)
-    except BaseException:
-        await _close(parser)
-        raise
+    return FormArrival(request, content_type)
 
 
-async def _feed(parser: FormParser, request: Request) -> None:
-    """Parses in blocks: neither one thread call for each chunk nor a long call on the event loop."""
-    waiting, large = bytearray(), False
-    async for chunk in request.stream():
-        waiting += chunk
-        if len(waiting) >= BLOCK_BYTES:
-            large = True
-            await in_input_thread(large, parser.feed, bytes(waiting))
-            waiting.clear()
-    await in_input_thread(large or len(waiting) > INLINE_BYTES, _finish, parser, bytes(waiting))
-
-
-def _finish(parser: FormParser, rest: bytes) -> None:
-    parser.feed(rest)
-    parser.end()
-
-
-def _sorted_out(parser: FormParser, repeated: Collection[str], recording: str) -> UploadForm:
+def _form(arrival: FormArrival, wanted: FormFields) -> UploadForm:
+    """What has arrived. Raises `MotetError` if there is no recording."""
+    parser, early = arrival.parser, not arrival.over
     fields: dict[str, Any] = {}
     for name, value in parser.fields:
         plain = name.removesuffix("[]")
-        if plain in repeated:
+        if plain in wanted.repeated:
             fields.setdefault(plain, []).append(value)
         else:
             fields[plain] = value
-    files = {name.removesuffix("[]"): Upload(file) for name, file in parser.files}
-    file = files.pop(recording, None)
+
+    def check() -> None:
+        if early and (late := _late(parser, wanted)):
+            raise late_fields(clipped(late[0]))
+
+    uploads = {
+        name.removesuffix("[]"): Upload(spool, arrival, check) for name, spool in parser.files if early or spool.ended
+    }
+    file = uploads.pop(wanted.recording, None)
     if file is None:
-        raise missing_file(recording)
-    return UploadForm(file, files, fields, parser)
+        raise missing_file(wanted.recording)
+    current_request().ignore(name for name in uploads if name not in wanted.others)
+    return UploadForm(file, uploads, fields, arrival)
 
 
 def missing_file(recording: str = "file") -> MotetError:
@@ -117,9 +238,3 @@ def missing_file(recording: str = "file") -> MotetError:
         param=recording,
         code="missing",
     )
-
-
-async def blocks_of(file: Upload, block_bytes: int) -> AsyncIterator[bytes]:
-    """The file in blocks of at most `block_bytes`."""
-    while block := await file.read(block_bytes):
-        yield block

@@ -1,7 +1,7 @@
 """Bounds how many requests of the API a gateway replica serves at once.
 
-A request counts from when its body has arrived. Before that it costs a connection and the bytes that it has sent, so clients
-that stop in the middle of a body keep no other client out.
+A request counts from when its body has arrived, or its answer begins (`SERVE_NOW`). Before that it costs a connection and the
+bytes that it has sent, so clients that stop in the middle of a body keep no other client out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.errors import Failure, MotetError
 from serve_app.edge.middleware import announces_body
 from serve_app.gateway.errors import error_response
+from serve_app.gateway.request_context import SERVE_NOW
 
 LIMITED_PREFIX = "/v1"
 """Other paths (the page, liveness, readiness) are always answered."""
@@ -32,22 +33,25 @@ class ConcurrencyLimit:
             return
         counted = False
 
-        async def watched() -> Message:
+        def count() -> None:
             nonlocal counted
+            if not counted and self._served >= self._limit:
+                raise MotetError(self._refusal())
+            self._served += not counted
+            counted = True
+
+        async def watched() -> Message:
             message = await receive()
-            if not counted and message["type"] == "http.request" and not message.get("more_body", False):
-                if self._served >= self._limit:
-                    raise MotetError(self._refusal())
-                self._served += 1
-                counted = True
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                count()
             return message
 
+        SERVE_NOW.set(count)
         if not announces_body(Headers(scope=scope)):
             if self._served >= self._limit:
                 await error_response(self._refusal())(scope, receive, send)
                 return
-            self._served += 1
-            counted = True
+            count()
         try:
             await self._app(scope, watched, send)
         finally:

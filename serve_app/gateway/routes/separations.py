@@ -22,23 +22,24 @@ from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
 from deployments.errors import MotetError, fail, quoted
-from deployments.settings import SeparationSettings, StrictModel
+from deployments.settings import SeparationSettings
 from deployments.tasks.separation import Merged, SeparationTask, default_overlap_seconds
-from serve_app.gateway.bodies.uploads import UploadForm, blocks_of, read_form
+from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import ModelName
-from serve_app.gateway.service import service_of
+from serve_app.gateway.fields import ModelName, RequestFields
+from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.sse import event
 from serve_app.gateway.stem_archive import StemArchive
 from serve_app.gateway.streaming import event_stream, stream_of
 
 router = APIRouter()
 
+FORM = FormFields(others=("reference",), repeated=("stems",))
 MOST_STEMS = 32
 """Stems that a request may name. Further names are not read."""
 
 
-class SeparationFields(StrictModel):
+class SeparationFields(RequestFields):
     """The form's fields, without its files. Seconds are of audio."""
 
     model: ModelName
@@ -53,29 +54,24 @@ class SeparationFields(StrictModel):
 @router.post("/v1/audio/separations")
 async def separations(request: Request) -> Response:
     """Separates a recording into stems."""
-    form = await read_form(request, repeated=("stems",))
-    try:
-        return await _separated(form, request)
-    except BaseException:
-        await form.close()
-        raise
-
-
-async def _separated(form: UploadForm, request: Request) -> Response:
     service = service_of(request)
-    fields = validated(SeparationFields, _split_stems(form.fields))
+    return await answer_upload(request, FORM, lambda form: _separated(form, request, service), service.early)
+
+
+async def _separated(form: UploadForm, request: Request, service: Service) -> Response:
+    fields = validated(SeparationFields, _split_stems(form.fields), strict=service.settings.strict)
     name = service.directory.resolve(fields.model, "separation")
     service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
     task = await _task(fields, form, traits, service.settings.separation)
-    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.size))
+    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.likely_size))
     try:
-        upload = blocks_of(form.file, service.settings.separation.block_bytes)
-        assert service.graph is not None, "a model separates, so there is a graph"
-        graph = service.graph.run(upload, task, service.directory, ticket, name)
+        upload = form.file.blocks(service.settings.recordings.block_bytes)
+        assert service.separations is not None, "a model separates"
+        graph = service.separations.run(upload, task, service.directory, ticket, name)
         headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
-        return await _answer(_until_closed(graph, form), stems, fields, headers)
+        return await _answer(graph, stems, fields, headers)
     except BaseException:
         ticket.close()
         raise
@@ -146,16 +142,6 @@ def _cannot(model: str, what: str) -> MotetError:
     return fail(
         "unsupported", f"The model {quoted(model)} does not take {what}.", "Leave it out.", param=what.split()[-1]
     )
-
-
-async def _until_closed(merged: AsyncGenerator[Merged], form: UploadForm) -> AsyncGenerator[Merged]:
-    """The same parts. The upload's file is kept until their end."""
-    try:
-        async with aclosing(merged):
-            async for part in merged:
-                yield part
-    finally:
-        await form.close()
 
 
 async def _encoded(

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from deployments.audio.formats import FORMATS
 from deployments.tasks.speech import predicted_seconds
 from serve_app.gateway.bodies.json_bodies import read_json
+from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import service_of
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
@@ -36,8 +37,9 @@ SCHEMA = {
 async def speech(request: Request) -> Response:
     """Speaks a text."""
     service = service_of(request)
-    body = await read_json(SpeechBody, request)
+    body = await read_json(SpeechBody, request, strict=service.settings.strict)
     plan = await service.planner.plan_whole(body, body.input, service.owner(request.headers))
+    current_request().ignore(plan.ignored)
     last_event_id = request.headers.get("last-event-id") if body.stream_format == "sse" else None
     resume = resume_point(last_event_id, plan)
     ticket = service.admit(plan.model, request.headers, predicted_seconds(plan.request))
@@ -56,9 +58,8 @@ async def speech(request: Request) -> Response:
 
 
 def _headers(plan: SpeechPlan) -> dict[str, str]:
-    headers = {
+    return {
         "x-sample-rate": str(plan.traits.sample_rate),
         "x-motet-model": plan.model,
         "x-motet-voice": plan.request.voice,
     }
-    return headers | ({"x-motet-ignored": ", ".join(plan.ignored)} if plan.ignored else {})

@@ -14,19 +14,21 @@ import asyncio
 import json
 from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Literal, NoReturn
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from deployments.errors import Failure, MotetError, clipped, fail
-from deployments.settings import StrictModel
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from deployments.text.sources import ArrivingText
 from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_bodies import check_structure
 from serve_app.gateway.errors import error_body, log_failure, log_unexpected, validated
+from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.middleware.deadline import too_late
+from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
 from serve_app.gateway.speech.fields import SpeechFields
@@ -53,20 +55,20 @@ class SessionConfig(SpeechFields):
     type: Literal["session.config"]
 
 
-class InputText(StrictModel):
+class InputText(RequestFields):
     """More of the text."""
 
     type: Literal["input.text"]
     text: str
 
 
-class InputFlush(StrictModel):
+class InputFlush(RequestFields):
     """Speak the text so far now, as if a paragraph ended there."""
 
     type: Literal["input.flush"]
 
 
-class InputDone(StrictModel):
+class InputDone(RequestFields):
     """The text ends."""
 
     type: Literal["input.done"]
@@ -109,6 +111,7 @@ async def _run(websocket: WebSocket) -> None:
     service = service_of(websocket)
     config = await _config(websocket)
     plan, text = await service.planner.plan_arriving(config, service.owner(websocket.headers))
+    plan = replace(plan, ignored=(*plan.ignored, *current_request().ignored))
     # A session asks for no more than this at once, so a text that is far ahead does not keep others out.
     ticket = service.admit(plan.model, websocket.headers, 0.0, reach=plan.max_request_seconds)
     try:
@@ -179,10 +182,11 @@ async def _next_input(websocket: WebSocket) -> SessionInput:
         raise WebSocketDisconnect(received["code"])
     if (data := received.get("text")) is None:
         raise fail("invalid", "The message is binary.", "Send JSON objects as text.", code="json_invalid")
-    return parsed_input(data, service_of(websocket).settings.speech.arrival.max_message_bytes)
+    settings = service_of(websocket).settings
+    return parsed_input(data, settings.speech.arrival.max_message_bytes, strict=settings.strict)
 
 
-def parsed_input(data: str, most_bytes: int) -> SessionInput:
+def parsed_input(data: str, most_bytes: int, *, strict: bool = False) -> SessionInput:
     """A message of at most `most_bytes` in UTF-8. Raises `MotetError`: (too_large), (invalid)."""
     if len(data) > most_bytes or len(encoded := data.encode(errors="replace")) > most_bytes:
         cause = f"The message is over {most_bytes:,} bytes."
@@ -197,7 +201,7 @@ def parsed_input(data: str, most_bytes: int) -> SessionInput:
     if not (isinstance(kind, str) and kind in INPUTS):
         cause, remedy = f"The message's type is {clipped(repr(kind))}.", f"Types: {', '.join(INPUTS)}."
         raise fail("invalid", cause, remedy, param="type", code="unknown_type")
-    return validated(INPUTS[kind], fields)
+    return validated(INPUTS[kind], fields, strict=strict)
 
 
 async def _end_with(websocket: WebSocket, failure: Failure) -> None:

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, StringConstraints
 
 from deployments.errors import MotetError
-from deployments.settings import StrictModel
 from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.service import service_of
 from serve_app.gateway.voice_store import StoredVoice
 
@@ -59,7 +59,7 @@ def _is_hidden(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf") and character not in _JOINERS
 
 
-class VoiceFields(StrictModel):
+class VoiceFields(RequestFields):
     """The form's fields in OpenAI's names, without the clip.
 
     `consent` is the text that the speaker agreed to. `text` is Motet's own field: what the clip says.
@@ -78,7 +78,7 @@ async def create_voice(request: Request) -> dict[str, Any]:
     """Stores a clip as a voice. Uploading the same clip again returns the voice that is stored already."""
     form = await read_form(request, recording="audio_sample")
     try:
-        fields = validated(VoiceFields, form.fields)
+        fields = validated(VoiceFields, form.fields, strict=service_of(request).settings.strict)
         recording = await form.file.read()
     finally:
         await form.close()

@@ -327,3 +327,23 @@ class SessionLimit:
             self._of_client[key] -= 1
             if not self._of_client[key]:
                 del self._of_client[key]
+
+
+class EarlyAnswers:
+    """Bounds how many recordings are answered while they arrive. Others are answered once they have arrived, so that slow
+    clients do not hold all sessions of the audio helpers."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._arriving = 0
+
+    def begin(self, on_end: Callable[[Callable[[], None]], None]) -> bool:
+        """Counts a recording until its end, for which `on_end` takes a call. False if there is no room for it."""
+        if self._arriving >= self._most:
+            return False
+        self._arriving += 1
+        on_end(self._end)
+        return True
+
+    def _end(self) -> None:
+        self._arriving -= 1

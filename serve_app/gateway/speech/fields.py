@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from deployments.audio.formats import AudioFormat
-from deployments.settings import StrictModel
-from serve_app.gateway.fields import ModelName
+from serve_app.gateway.fields import ModelName, RequestFields
 from serve_app.gateway.settings import Preset
 
 
-class SpeechFields(StrictModel):
+class SpeechFields(RequestFields):
     """Who speaks, how, and in which format. OpenAI names the fields; `seed` and `pacing` are ours.
 
     The same seed gives the same samples, except for the rounding of a model that speaks for many at once. A model that

@@ -1,0 +1,113 @@
+"""Places a window's transcript in its recording: times, and segments of about a sentence."""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+from deployments.engines.protocols import Segment, Span, Transcript, Word
+from deployments.text.sentences import sentences
+
+PAUSE_S = 0.5
+"""A longer pause between two words ends a segment."""
+LONGEST_SEGMENT_S = 15.0
+"""A segment of words ends at the last word that begins within this."""
+
+
+def placed(transcript: Transcript, spans: Sequence[Span]) -> Transcript:
+    """The transcript of a window made of `spans`, with its times in seconds of the recording.
+
+    A word lies in the span that has its middle, and nowhere else, so none lasts into a silence that was cut out. Words do not
+    overlap, and neither do segments. Segments with words are cut where a sentence ends, at long pauses and at
+    `LONGEST_SEGMENT_S`; the others are kept.
+    """
+    if not spans:
+        return transcript
+    timeline = _Timeline(spans)
+    segments: list[Segment] = []
+    for found in transcript.segments:
+        after = segments[-1].end if segments else 0.0
+        segments += _of_words(found, timeline, after) if found.words else [_whole(found, timeline, after)]
+    return replace(transcript, segments=tuple(replace(each, language=transcript.language) for each in segments))
+
+
+class _Timeline:
+    """From seconds of the window to seconds of the recording."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._spans = spans
+        ends = [span.offset_s + span.end_s - span.start_s for span in spans]
+        # Between two spans lies padding, which belongs to the nearer one.
+        self._borders = [(end + after.offset_s) / 2 for end, after in zip(ends, spans[1:], strict=False)]
+
+    def span_at(self, seconds: float) -> Span:
+        return self._spans[bisect_right(self._borders, seconds)]
+
+    def place(self, start: float, end: float, after: float) -> tuple[float, float]:
+        """Where something from `start` to `end` that lies in one span lies in the recording, not before `after`."""
+        span = self.span_at((start + end) / 2)
+        begins, ends = (
+            min(max(span.start_s + seconds - span.offset_s, span.start_s), span.end_s) for seconds in (start, end)
+        )
+        begins = max(begins, after)
+        return begins, max(begins, ends)
+
+
+def _whole(segment: Segment, timeline: _Timeline, after: float) -> Segment:
+    """A segment without times of words, which may reach over several spans."""
+    first, last = timeline.span_at(segment.start), timeline.span_at(max(segment.start, segment.end))
+    if first is last:
+        start, end = timeline.place(segment.start, segment.end, after)
+    else:
+        start, _ = timeline.place(segment.start, segment.start, after)
+        _, end = timeline.place(segment.end, segment.end, start)
+    return replace(segment, start=start, end=end)
+
+
+def _of_words(segment: Segment, timeline: _Timeline, after: float) -> Iterator[Segment]:
+    words: list[Word] = []
+    for word in segment.words:
+        start, end = timeline.place(word.start, word.end, words[-1].end if words else after)
+        words.append(replace(word, start=start, end=end))
+    groups = list(_groups(words))
+    if len(groups) == 1:
+        yield replace(segment, start=words[0].start, end=words[-1].end, words=tuple(words))
+        return
+    for group in groups:
+        text = "".join(word.text for word in group)
+        yield replace(
+            segment,
+            text=text,
+            start=group[0].start,
+            end=group[-1].end,
+            compression_ratio=len(text.encode()) / len(zlib.compress(text.encode())),
+            tokens=tuple(token for word in group for token in word.tokens),
+            words=tuple(group),
+        )
+
+
+def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
+    """The words of each segment."""
+    text = "".join(word.text for word in words)
+    # Counted without spaces, which are before a word but after a sentence.
+    sentence_ends = set(accumulate(_letters(sentence) for sentence in sentences(text)))
+    group: list[Word] = []
+    letters = 0
+    for word in words:
+        if group and (word.start - group[-1].end > PAUSE_S or word.end - group[0].start > LONGEST_SEGMENT_S):
+            yield group
+            group = []
+        group.append(word)
+        letters += _letters(word.text)
+        if letters in sentence_ends:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _letters(text: str) -> int:
+    return sum(not letter.isspace() for letter in text)

@@ -1,0 +1,269 @@
+"""The fields of a transcription or a translation: what a request may say, and what its parts mean together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+
+from deployments.audio.channels import Channels
+from deployments.engines.protocols import RecognitionOptions, RecognitionTraits
+from deployments.errors import MotetError, fail, quoted
+from deployments.settings import StrictModel, SubtitleSettings, VoiceActivitySettings
+from deployments.tasks.diarization import MOST_SPEAKERS
+from deployments.text.languages import NAMES, checked_code
+from serve_app.gateway.fields import ModelName, RequestFields
+from serve_app.gateway.request_context import current_request
+from serve_app.gateway.transcript_formats import (
+    SPEAKER_FORMATS,
+    TIMED_FORMATS,
+    TranscriptContents,
+    TranscriptFormat,
+)
+
+REPEATED = ("timestamp_granularities", "include", "keywords", "hotwords", "languages", "known_speaker_names")
+"""The fields of a form that are lists. Their names may end in `[]`."""
+LONG = "known_speaker_references"
+"""The field, also a list, whose values are recordings: data URLs or files."""
+DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
+"""OpenAI's name of a model that tells speakers apart. An alias of this name means `diarize`."""
+MOST_KNOWN_SPEAKERS = 4
+"""As OpenAI documents it."""
+MOST_KEYWORDS = 100
+MOST_LISTED = 12
+"""Languages of a model that a refusal lists."""
+
+Keyword = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+SpeakerName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+SpeakerCount = Annotated[int, Field(ge=1, le=MOST_SPEAKERS)]
+
+
+class ServerVad(StrictModel):
+    """OpenAI's settings of voice activity. Without a value the service's own is used."""
+
+    type: Literal["server_vad"] = "server_vad"
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    prefix_padding_ms: Annotated[float, Field(ge=0, le=2000)] | None = None
+    silence_duration_ms: Annotated[float, Field(ge=0, le=10_000)] | None = None
+
+
+def _strategy(value: object) -> str:
+    return "auto" if isinstance(value, str) else "server_vad"
+
+
+ChunkingStrategy = Annotated[
+    Annotated[Literal["auto"], Tag("auto")] | Annotated[ServerVad, Tag("server_vad")], Discriminator(_strategy)
+]
+
+
+class RecognitionFields(RequestFields):
+    """The fields of a form, without its files. OpenAI documents these for translations and transcriptions."""
+
+    foreign: ClassVar[Mapping[str, str]] = {
+        "initial_prompt": "prompt",
+        "max_line_width": "max_line_characters",
+        "max_line_count": "max_lines",
+    }
+
+    model: ModelName
+    prompt: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    response_format: TranscriptFormat = "json"
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    stream: bool = False
+    vad_filter: bool = True
+    max_line_characters: Annotated[int, Field(ge=10, le=200)] | None = None
+    max_lines: Annotated[int, Field(ge=1, le=4)] | None = None
+    max_characters_per_second: Annotated[float, Field(ge=5, le=60)] | None = None
+
+    def check(self, traits: RecognitionTraits) -> None:
+        """Raises `MotetError` (unsupported) for what the model cannot do. Hints that it does not follow are noted as
+        ignored."""
+        if not traits.translates:
+            raise fail("unsupported", "This model cannot translate.", "Use a multilingual Whisper.", param="model")
+        self._note_hints({"prompt": self.prompt}, traits)
+
+    def _note_hints(self, hints: Mapping[str, object], traits: RecognitionTraits) -> None:
+        if not traits.prompts:
+            current_request().ignore(name for name, value in hints.items() if value)
+
+    def options(self, traits: RecognitionTraits) -> RecognitionOptions:
+        """The options for an engine with these abilities."""
+        return RecognitionOptions(
+            prompt=self.prompt or None,
+            temperature=self.temperature,
+            translate=True,
+            word_times=traits.word_times and self.response_format in TIMED_FORMATS,
+        )
+
+    def voice_activity(self, usual: VoiceActivitySettings) -> VoiceActivitySettings:
+        """What counts as speech, where the request says so."""
+        return usual if self.vad_filter else usual.model_copy(update={"enabled": False})
+
+    def contents(self, subtitles: SubtitleSettings) -> TranscriptContents:
+        """What the answer contains."""
+        limits = {
+            "line_characters": self.max_line_characters,
+            "lines": self.max_lines,
+            "characters_per_second": self.max_characters_per_second,
+        }
+        own = {name: value for name, value in limits.items() if value is not None}
+        return TranscriptContents(
+            self.response_format,
+            "translate",
+            self.temperature,
+            subtitles=subtitles.model_copy(update=own) if own else subtitles,
+        )
+
+
+class TranslationFields(RecognitionFields):
+    """The fields of a translation."""
+
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
+
+
+class TranscriptionFields(RecognitionFields):
+    """The fields of a transcription. See docs/transcription.md for what each does."""
+
+    foreign: ClassVar[Mapping[str, str]] = {
+        **RecognitionFields.foreign,
+        "lang_code": "language",
+        "hotwords": "keywords",
+        "num_speakers": "speakers",
+    }
+
+    language: Annotated[str, StringConstraints(max_length=256)] | None = None
+    languages: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    keywords: Annotated[tuple[Keyword, ...], Field(max_length=MOST_KEYWORDS)] = ()
+    timestamp_granularities: tuple[Literal["word", "segment"], ...] = ()
+    word_timestamps: bool = False
+    include: tuple[Literal["logprobs"], ...] = ()
+    chunking_strategy: ChunkingStrategy | None = None
+    channels: Channels = "mix"
+    diarize: bool = False
+    speakers: SpeakerCount | None = None
+    min_speakers: SpeakerCount | None = None
+    max_speakers: SpeakerCount | None = None
+    known_speaker_names: Annotated[tuple[SpeakerName, ...], Field(max_length=MOST_KNOWN_SPEAKERS)] = ()
+
+    @field_validator("keywords", mode="before")
+    @classmethod
+    def _separate(cls, words: object) -> object:
+        """`hotwords` of other servers is one text with commas."""
+        if not isinstance(words, list):
+            return words
+        return [part for text in words for part in str(text).split(",", MOST_KEYWORDS + 1) if part.strip()]
+
+    @field_validator("chunking_strategy", mode="before")
+    @classmethod
+    def _from_json(cls, strategy: object) -> object:
+        """A form has the object as JSON, or as fields such as `chunking_strategy[type]`."""
+        if not (isinstance(strategy, str) and strategy.lstrip().startswith("{")):
+            return strategy
+        try:
+            return json.loads(strategy)
+        except (ValueError, RecursionError) as error:
+            raise ValueError("not valid JSON; send auto, or an object with the type server_vad") from error
+
+    @field_validator("language")
+    @classmethod
+    def _code(cls, language: str | None) -> str | None:
+        return checked_code(language)
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(code for text in languages if (code := checked_code(text, "languages"))))
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> TranscriptionFields:
+        if "word" in self.timestamp_granularities and self.response_format != "verbose_json":
+            raise _needs_format("timestamp_granularities[]=word", "verbose_json", "timestamp_granularities")
+        if self.include and self.response_format != "json":
+            raise _needs_format("include[]=logprobs", "json", "include")
+        if self.channels == "separate" and (self.diarize or self.speaker_settings):
+            cause = "With channels=separate each channel is a speaker."
+            raise fail("invalid", cause, "Leave out the other fields about speakers, or channels.", param="channels")
+        return self
+
+    @property
+    def speaker_settings(self) -> bool:
+        """Whether the request says something about speakers that only diarization uses."""
+        return bool(self.speakers or self.min_speakers or self.max_speakers or self.known_speaker_names)
+
+    @property
+    def spoken_language(self) -> str | None:
+        """The code of the language, None to detect it. One of several `languages` is detected."""
+        return self.language or (self.languages[0] if len(self.languages) == 1 else None)
+
+    @property
+    def word_times(self) -> bool:
+        """Whether the answer has the times of words."""
+        return "word" in self.timestamp_granularities or self.word_timestamps
+
+    @property
+    def diarizes(self) -> bool:
+        """Whether the answer says who speaks, which has to be found in the sound. Text without times has no speakers."""
+        if self.channels == "separate":
+            return False
+        if self.response_format in SPEAKER_FORMATS:
+            return True
+        wanted = self.diarize or self.speaker_settings or self.model == DIARIZING_MODEL
+        return wanted and self.response_format in TIMED_FORMATS
+
+    def check(self, traits: RecognitionTraits) -> None:
+        """As for translations."""
+        language = self.spoken_language
+        if language is not None and traits.languages and language not in traits.languages:
+            cause = f"The model {quoted(self.model)} does not transcribe {NAMES.get(language, language)} ({language})."
+            remedy = f"Its languages: {', '.join(traits.languages[:MOST_LISTED])}."
+            raise fail("unsupported", cause, remedy, param="language")
+        if self.include and not traits.token_probabilities:
+            raise _cannot(self.model, "give log probabilities", "include")
+        if "word" in self.timestamp_granularities and not traits.word_times:
+            raise _cannot(self.model, "give the times of words", "timestamp_granularities")
+        self._note_hints({"prompt": self.prompt, "keywords": self.keywords}, traits)
+        if len(self.languages) > 1 and self.language is None:
+            current_request().ignore(["languages"])
+
+    def options(self, traits: RecognitionTraits) -> RecognitionOptions:
+        """As for translations."""
+        return replace(
+            super().options(traits),
+            language=self.spoken_language,
+            keywords=self.keywords,
+            translate=False,
+            token_probabilities=bool(self.include),
+        )
+
+    def voice_activity(self, usual: VoiceActivitySettings) -> VoiceActivitySettings:
+        """As for translations."""
+        settings = super().voice_activity(usual)
+        if not isinstance(strategy := self.chunking_strategy, ServerVad):
+            return settings
+        values = {
+            "threshold": strategy.threshold,
+            "pad_ms": strategy.prefix_padding_ms,
+            "min_silence_ms": strategy.silence_duration_ms,
+        }
+        return settings.model_copy(update={name: value for name, value in values.items() if value is not None})
+
+    def contents(self, subtitles: SubtitleSettings) -> TranscriptContents:
+        """As for translations."""
+        return replace(
+            super().contents(subtitles),
+            task="transcribe",
+            segments=not self.timestamp_granularities or "segment" in self.timestamp_granularities,
+            words=self.word_times,
+            log_probabilities=bool(self.include),
+        )
+
+
+def _needs_format(what: str, form: str, param: str) -> MotetError:
+    return fail("invalid", f"{what} needs response_format={form}.", "Set it, or leave this out.", param=param)
+
+
+def _cannot(model: str, what: str, param: str) -> MotetError:
+    return fail("unsupported", f"The model {quoted(model)} cannot {what}.", "Leave this out.", param=param)
