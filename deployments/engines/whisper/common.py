@@ -10,6 +10,8 @@ import zlib
 NO_SPEECH_PROBABILITY = 0.4
 LOG_PROBABILITY = -1.0
 COMPRESSION_RATIO = 2.4
+LONGEST_TEXT = 224
+"""Tokens of the longest text of a window: half the decoder's context."""
 
 
 def compression_ratio(text: str) -> float:
@@ -18,7 +20,8 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def is_noise(no_speech_probability: float, average_log_probability: float, text: str) -> bool:
-    """Whether the model itself rates its text as no speech, and the text is improbable or repeats itself."""
-    bad = average_log_probability < LOG_PROBABILITY or compression_ratio(text) > COMPRESSION_RATIO
+def is_noise(no_speech_probability: float, average_log_probability: float, complete: bool) -> bool:
+    """Whether the model itself rates its text as no speech, and the text is improbable or did not end before the longest
+    possible text (not `complete`)."""
+    bad = average_log_probability < LOG_PROBABILITY or not complete
     return no_speech_probability > NO_SPEECH_PROBABILITY and bad

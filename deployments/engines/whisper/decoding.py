@@ -13,13 +13,19 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
 from deployments.engines.protocols import RecognitionOptions, Token
-from deployments.engines.whisper.common import COMPRESSION_RATIO, LOG_PROBABILITY, compression_ratio, is_noise
+from deployments.engines.whisper.common import (
+    COMPRESSION_RATIO,
+    LOG_PROBABILITY,
+    LONGEST_TEXT,
+    compression_ratio,
+    is_noise,
+)
 from deployments.engines.whisper.ctranslate2_model import CTranslate2Whisper, States
 from deployments.engines.whisper.tokens import tokens_of
 
 # OpenAI's values: openai/whisper, transcribe.py.
 FALL_BACK_TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
-CONTEXT_TOKENS = 448
+CONTEXT_TOKENS = 2 * LONGEST_TEXT
 """Length of the decoder's context. Half of it is for the text, and half for prompt and keywords."""
 STATE_NOISE = 0.5
 """Standard deviation of the noise at temperature 1, as a share of that of the encoder's states."""
@@ -40,7 +46,7 @@ class Decoded:
     @property
     def is_noise(self) -> bool:
         """Whether nobody speaks, as far as the model can tell."""
-        return is_noise(self.no_speech_probability, self.average_log_probability, self.text)
+        return is_noise(self.no_speech_probability, self.average_log_probability, self.complete)
 
     @property
     def is_doubtful(self) -> bool:
@@ -104,7 +110,7 @@ class Decoder:
             groups[len(prompt)].append(at)
         decoded: dict[int, Decoded] = {}
         for length, group in groups.items():
-            limit = min(CONTEXT_TOKENS // 2, CONTEXT_TOKENS - length)
+            limit = min(LONGEST_TEXT, CONTEXT_TOKENS - length)
             results = self._model.generate(
                 [with_noise(states[at], temperatures[at]) for at in group],
                 [prompts[at] for at in group],
@@ -132,7 +138,7 @@ class Decoder:
     def prompt(self, options: RecognitionOptions, language: str) -> list[int]:
         """The tokens before the text: keywords and the end of the prompt, at most half the context, and the task."""
         tokenizer = self.tokenizer(language, options.translate)
-        most = CONTEXT_TOKENS // 2 - 1
+        most = CONTEXT_TOKENS - LONGEST_TEXT - 1
         keywords = tokenizer.encode(" " + ", ".join(options.keywords))[: most // 2] if options.keywords else []
         context = tokenizer.encode(" " + options.prompt.strip()) if options.prompt and options.prompt.strip() else []
         before = keywords + context[-(most - len(keywords)) :]

@@ -37,6 +37,11 @@ from deployments.errors import fail
 
 WINDOW_SECONDS = 30.0
 MEL_FRAME = SAMPLE_RATE // 100
+LEAST_BYTES_PER_SECOND = 6.0
+"""UTF-8 bytes of text in a second of a window. Usual are 14 in English, and more in other scripts."""
+LEAST_HALF = 3 * SAMPLE_RATE
+MORE_TEXT = 1.2
+"""The text of two halves is taken if it is this much longer: otherwise the speech is slow, and the whole is better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,17 @@ class WhisperEngine(CheckedRecognition):
         self.recognize_all([Window(np.zeros(SAMPLE_RATE, np.float32), options)])
 
     def recognize_all(self, windows: Sequence[Window]) -> list[Transcript]:
+        """The transcripts of all windows. One with little text is transcribed again in two halves."""
+        transcripts = self._recognize(windows)
+        halves = {at: pair for at, window in enumerate(windows) if (pair := halves_of(window, transcripts[at]))}
+        again = self.recognize_all([half for pair in halves.values() for half in pair]) if halves else []
+        for (at, (one, _)), first, second in zip(halves.items(), again[::2], again[1::2], strict=True):
+            joined = joined_at(len(one.samples) / SAMPLE_RATE, first, second)
+            if len(joined.text) > MORE_TEXT * len(transcripts[at].text):
+                transcripts[at] = joined
+        return transcripts
+
+    def _recognize(self, windows: Sequence[Window]) -> list[Transcript]:
         """Encodes all windows, and decodes them in batches of similar length."""
         states = self._model.encode([window.samples for window in windows])
         return self._model.for_each_batch(
@@ -101,7 +117,8 @@ class WhisperEngine(CheckedRecognition):
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for at, (window, text) in enumerate(zip(windows, texts, strict=True)):
             options = window.options
-            if text.tokens and (options.word_times or options.token_probabilities or repeats_a_phrase(text.text)):
+            asked = options.word_times or options.token_probabilities
+            if text.tokens and (asked or repeats_a_phrase(text.text)):
                 tokenizer = self._decoder.tokenizer(text.language, options.translate)
                 groups[tuple(tokenizer.sot_sequence)].append(at)
         aligned: dict[int, Any] = {}
@@ -138,6 +155,29 @@ class WhisperEngine(CheckedRecognition):
         if alignment is None or not window.options.token_probabilities:
             return found
         return replace(found, tokens=self._decoder.tokens(heard.tokens, alignment.text_token_probs))
+
+
+def halves_of(window: Window, transcript: Transcript) -> tuple[Window, Window] | None:
+    """Two windows that meet in a pause, if the text is too short for the speech.
+
+    Whisper stops before a phrase that it has just written: of eight sentences that differ in a number it writes the first.
+    """
+    count = len(window.samples)
+    text = transcript.text.encode()
+    if not text or count < 2 * LEAST_HALF or len(text) >= LEAST_BYTES_PER_SECOND * count / SAMPLE_RATE:
+        return None
+    cuts = [round(sum(pause) / 2 * SAMPLE_RATE) for pause in pauses_of(window.samples)]
+    cuts = [cut for cut in cuts if LEAST_HALF <= cut <= count - LEAST_HALF]
+    if not cuts:
+        return None
+    cut = min(cuts, key=lambda cut: abs(cut - count / 2))
+    return Window(window.samples[:cut], window.options), Window(window.samples[cut:], window.options)
+
+
+def joined_at(seconds: float, first: Transcript, second: Transcript) -> Transcript:
+    """The transcript of two halves, of which the second begins at `seconds`."""
+    later = tuple(segment.moved(seconds) for segment in second.segments)
+    return replace(first, segments=first.segments + later, tokens=first.tokens + second.tokens)
 
 
 def says_nothing(samples: Samples, heard: Decoded) -> bool:

@@ -50,14 +50,23 @@ def words_of(
     pairs = np.array(alignment.alignments)
     first_states = pairs[np.diff(pairs[:, 0], prepend=-1) > 0, 1]
     firsts = np.cumsum([0, *(len(group) for group in groups[:-1])])
-    edges = first_states[firsts] * STATE_S + ATTENTION_LEAD_S
+    edges = first_states[firsts] * STATE_S
     words = [
         Word(text, float(start), float(end), float(np.mean(alignment.text_token_probs[first:last])), tuple(group))
         for text, group, start, end, first, last in zip(
             texts[:-1], groups[:-1], edges[:-1], edges[1:], firsts[:-1], firsts[1:], strict=True
         )
     ]
-    return in_order(at_pauses(with_punctuation(words), pauses), seconds)
+    return placed_words(words, pauses, seconds)
+
+
+def placed_words(words: Sequence[Word], pauses: Sequence[Pause], seconds: float) -> list[Word]:
+    """Words with the times of the attention, now with those of the sound, and with their punctuation."""
+    later = [
+        replace(word, start=word.start + ATTENTION_LEAD_S, end=word.end + ATTENTION_LEAD_S)
+        for word in with_punctuation(words)
+    ]
+    return in_order(at_pauses(later, pauses), seconds)
 
 
 def with_punctuation(words: Sequence[Word]) -> list[Word]:
