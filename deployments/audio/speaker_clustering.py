@@ -1,8 +1,11 @@
-"""Which stretches of speech have one speaker: clusters of embeddings, whose number need not be known."""
+"""Which stretches of speech have one speaker: clusters of embeddings, whose number need not be known.
+
+Embeddings are first grouped by average linkage as long as they are clearly alike. Then the two clusters that are most alike
+are joined, again and again. How alike clusters are is measured relative to how alike the points within them are, so that one
+threshold fits clear and noisy recordings, even and lively voices, and clusters of any size.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,45 +14,121 @@ from deployments.audio.speaker_embedding import Embeddings, unit
 
 Labels = NDArray[np.intp]
 """Cluster numbers (n,) from 0, without gaps."""
+Floats = NDArray[np.float64]
 
-MOST_POINTS = 2000
-"""Points that are clustered at once. Memory grows with its square: 16 MB for 2,000."""
-NEIGHBOUR_SIMILARITY = 0.8
-SPLIT_SIMILARITY = 0.6
-"""Agglomeration stops where the mean similarity of two clusters falls below this. Of 1.6 s of speech, one voice has 0.74 and
-different voices have 0.16 to 0.64."""
-MERGE_SIMILARITY = 0.85
-"""Clusters whose centroids are this similar are one voice."""
-KNOWN_SIMILARITY = 0.75
-"""A voice with at least this similarity to a known one is that speaker."""
+MOST_POINTS = 1000
+"""Points that are grouped at once. Memory grows with the square: 8 MB for 1,000."""
+START_SIMILARITY = 0.75
+"""Average linkage groups points down to this mean similarity. Of two stretches of 1.6 s, one voice has 0.74 on average and
+different voices have 0.16 to 0.64. Results are the same from 0.7 to 0.8."""
+ONE_VOICE = 0.86
+"""Clusters that are at least this alike, relative to their own points, are one voice. On 108 mixtures of one to four
+synthetic voices the error rate was 2.9 % for 0.86, 4.4 % for 0.84, and 3.1 % for 0.88."""
+USUAL_SIMILARITY = 0.72
+USUAL_PAIRS = 20
+"""The similarity of points of one voice is estimated as if this many pairs of `USUAL_SIMILARITY` had been seen before."""
+LEAST_SIMILARITY = 0.3
+LEAST_SHARE, LEAST_POINTS = 0.05, 3
+"""A cluster is a voice if it has this share of the points or this number of them. Fewer are noise or two voices at once."""
+KNOWN_SIMILARITY = 0.68
+KNOWN_MARGIN = 0.1
+"""A voice with at least this similarity to a known one is that speaker, if no other voice is nearer by the margin. A clip
+of 5 s has 0.85 to 0.97 to clear speech of its voice, 0.6 to 0.85 to speech in noise at 20 dB, and 0.2 to 0.82 to others."""
 
 
-def cluster(
-    points: Embeddings,
-    weights: NDArray[np.float32] | None = None,
-    *,
-    count: int | None = None,
-    least: int = 1,
-    most: int | None = None,
-) -> Labels:
-    """The cluster of each of `points` (n, 256): exactly `count` clusters, or a number from `least` to `most`.
-
-    There are never more clusters than points. `weights` (n,) are the seconds of speech that a point describes.
-    """
-    weights = np.ones(len(points), np.float32) if weights is None else weights
+def cluster(points: Embeddings, *, count: int | None = None, least: int = 1, most: int | None = None) -> Labels:
+    """The cluster of each of `points` (n, 256), numbered in order of appearance: exactly `count` clusters, or a number from
+    `least` to `most`. There are never more clusters than points."""
     if len(points) == 0:
         return np.zeros(0, np.intp)
     if count is not None:
         least = most = count
-    groups = _compressed(points, weights)
-    sums = _sums(points * weights[:, None], groups)
-    labels = _agglomerated(unit(sums), np.bincount(groups, weights).astype(np.float32), least, most)
-    return _numbered(labels[groups])
+    least = min(least, len(points))
+    groups = _compressed(points, max(MOST_POINTS, least))
+    groups = _grouped(unit(_sums(points, groups)), START_SIMILARITY, least)[groups]
+    clusters = _Clusters(_sums(points, groups), np.bincount(groups))
+    clusters.join_alike(least)
+    clusters.join_small(least)
+    clusters.join_alike(least)
+    if most is not None:
+        clusters.join_to(most)
+    return _numbered(clusters.labels()[groups])
 
 
 def centroids(points: Embeddings, labels: Labels) -> Embeddings:
     """The unit mean of each cluster, (clusters, 256)."""
     return unit(_sums(points, labels))
+
+
+def most_similar_speakers(voices: Embeddings, known: Embeddings) -> list[int | None]:
+    """For each voice the number of the known voice that it resembles most, or None if it resembles none.
+
+    Several voices may be the same known one, unless one of them resembles it clearly more than the others.
+    """
+    similarity = voices @ known.T
+    enough = np.maximum(KNOWN_SIMILARITY, similarity.max(axis=0, initial=-1.0) - KNOWN_MARGIN)
+    return [int(row.argmax()) if row.max() >= enough[row.argmax()] else None for row in similarity]
+
+
+class _Clusters:
+    """Clusters while they are being joined. `products` are the inner products of the clusters' sums, (n, n)."""
+
+    def __init__(self, sums: Embeddings, sizes: NDArray[np.intp]) -> None:
+        self._products = (sums @ sums.T).astype(np.float64)
+        self._sizes = sizes.astype(np.float64)
+        self._members = [[number] for number in range(len(sums))]
+
+    def labels(self) -> Labels:
+        """The cluster of each original cluster."""
+        labels = np.empty(sum(map(len, self._members)), np.intp)
+        for number, members in enumerate(self._members):
+            labels[members] = number
+        return labels
+
+    def join_alike(self, least: int) -> None:
+        """Joins clusters of one voice, the most alike first."""
+        while len(self._members) > least:
+            alike = self._alike()
+            if alike.max() < ONE_VOICE:
+                return
+            self._join(int(alike.argmax()))
+
+    def join_small(self, least: int) -> None:
+        """Joins clusters that are too small for a voice to those that they resemble most, the smallest first."""
+        enough = min(LEAST_POINTS, LEAST_SHARE * self._sizes.sum())
+        while len(self._members) > least and self._sizes.min() < enough:
+            smallest = int(self._sizes.argmin())
+            lengths = np.sqrt(np.diag(self._products))
+            similarity = self._products[smallest] / lengths
+            similarity[smallest] = -np.inf
+            self._join(smallest * len(lengths) + int(similarity.argmax()))
+
+    def join_to(self, most: int) -> None:
+        """Joins clusters until there are `most`: by Ward's criterion, so that large clusters stay apart."""
+        while len(self._members) > most:
+            sizes = np.outer(self._sizes, self._sizes) / np.add.outer(self._sizes, self._sizes)
+            cost = sizes * (1 - self._alike())
+            self._join(int(cost.argmin()))
+
+    def _alike(self) -> Floats:
+        """The mean similarity of points of two clusters, relative to that of points within them. -inf on the diagonal."""
+        sizes = self._sizes
+        pairs = sizes * (sizes - 1)
+        within = np.diag(self._products) - sizes + USUAL_PAIRS * USUAL_SIMILARITY
+        within = np.sqrt(np.maximum(within / (pairs + USUAL_PAIRS), LEAST_SIMILARITY))
+        alike: Floats = self._products / np.outer(sizes * within, sizes * within)
+        np.fill_diagonal(alike, -np.inf)
+        return alike
+
+    def _join(self, pair: int) -> None:
+        """Joins two clusters, whose numbers are given as an index of the flat matrix."""
+        one, other = sorted(divmod(pair, len(self._members)))
+        self._products[one] += self._products[other]
+        self._products[:, one] += self._products[:, other]
+        self._products = np.delete(np.delete(self._products, other, axis=0), other, axis=1)
+        self._sizes[one] += self._sizes[other]
+        self._sizes = np.delete(self._sizes, other)
+        self._members[one] += self._members.pop(other)
 
 
 def _sums(points: Embeddings, labels: Labels) -> Embeddings:
@@ -58,75 +137,36 @@ def _sums(points: Embeddings, labels: Labels) -> Embeddings:
     return sums
 
 
-def _compressed(points: Embeddings, weights: NDArray[np.float32]) -> Labels:
-    """Groups of points for which one point stands, at most `MOST_POINTS`. Groups are made among points that follow each
-    other, so that time and memory are linear in their number."""
+def _compressed(points: Embeddings, most: int) -> Labels:
+    """At most `most` groups of points. They are made among points that follow each other, so that time and memory are linear
+    in the number of points."""
     groups: Labels = np.arange(len(points))
-    allowed = NEIGHBOUR_SIMILARITY
-    while groups.max() >= MOST_POINTS:
-        means = unit(_sums(points * weights[:, None], groups))
-        merged = np.empty(len(means), np.intp)
-        found = 0
-        for first in range(0, len(means), MOST_POINTS):
-            block = _at_similarity(means[first : first + MOST_POINTS], allowed)
-            merged[first : first + MOST_POINTS] = block + found
-            found += int(block.max()) + 1
-        groups = merged[groups]
-        allowed -= 0.05
+    similarity = START_SIMILARITY
+    while groups.max() >= most:
+        means = unit(_sums(points, groups))
+        blocks = [
+            _grouped(means[first : first + MOST_POINTS], similarity) for first in range(0, len(means), MOST_POINTS)
+        ]
+        firsts = np.cumsum([0, *(int(block.max()) + 1 for block in blocks[:-1])])
+        groups = np.concatenate([block + first for block, first in zip(blocks, firsts, strict=True)])[groups]
+        similarity -= 0.05
     return groups
 
 
-def _at_similarity(points: Embeddings, similarity: float) -> Labels:
-    from scipy.cluster.hierarchy import fcluster, linkage
-
-    if len(points) == 1:
-        return np.zeros(1, np.intp)
-    tree = linkage(_distances(points), "average")
-    labels: Labels = fcluster(tree, 1.0 - similarity, "distance").astype(np.intp) - 1
-    return labels
-
-
-def _distances(points: Embeddings) -> NDArray[np.float64]:
-    """Cosine distances of every pair, in the condensed form of SciPy."""
+def _grouped(points: Embeddings, similarity: float, least: int = 1) -> Labels:
+    """Clusters by average linkage, whose mean similarity is at least `similarity`; `least` or more."""
+    from scipy.cluster.hierarchy import cut_tree, fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    square = 1.0 - (points @ points.T).astype(np.float64)
-    np.fill_diagonal(square, 0.0)
-    condensed: NDArray[np.float64] = squareform(np.maximum(square, 0.0), checks=False)
-    return condensed
-
-
-def _agglomerated(points: Embeddings, weights: NDArray[np.float32], least: int, most: int | None) -> Labels:
-    from scipy.cluster.hierarchy import cut_tree, fcluster, linkage
-
     if len(points) == 1:
         return np.zeros(1, np.intp)
-    tree = linkage(_distances(points), "average")
-    labels: Labels = fcluster(tree, 1.0 - SPLIT_SIMILARITY, "distance").astype(np.intp) - 1
-    least = min(least, len(points))
+    distances = 1.0 - (points @ points.T).astype(np.float64)
+    np.fill_diagonal(distances, 0.0)
+    tree = linkage(squareform(np.maximum(distances, 0.0), checks=False), "average")
+    labels: Labels = fcluster(tree, 1.0 - similarity, "distance").astype(np.intp) - 1
     if labels.max() + 1 < least:
         labels = cut_tree(tree, n_clusters=least)[:, 0].astype(np.intp)
-    return _merged(points, weights, labels, least, most)
-
-
-def _merged(points: Embeddings, weights: NDArray[np.float32], labels: Labels, least: int, most: int | None) -> Labels:
-    """Joins the two most similar clusters while they are similar enough, or while there are more than `most`."""
-    labels = _numbered(labels)
-    sums = _sums(points * weights[:, None], labels)
-    members: list[Sequence[int]] = [[number] for number in range(len(sums))]
-    while len(sums) > least:
-        similarity = unit(sums) @ unit(sums).T
-        np.fill_diagonal(similarity, -2.0)
-        at, other = sorted(np.unravel_index(int(similarity.argmax()), similarity.shape))
-        if similarity[at, other] < MERGE_SIMILARITY and (most is None or len(sums) <= most):
-            break
-        sums[at] += sums[other]
-        sums = np.delete(sums, other, axis=0)
-        members[at] = [*members[at], *members.pop(other)]
-    new = np.empty(int(labels.max()) + 1, np.intp)
-    for number, olds in enumerate(members):
-        new[list(olds)] = number
-    return new[labels]
+    return labels
 
 
 def _numbered(labels: Labels) -> Labels:
@@ -135,9 +175,3 @@ def _numbered(labels: Labels) -> Labels:
     order = np.empty(len(first), np.intp)
     order[np.argsort(first)] = np.arange(len(first))
     return order[inverse]
-
-
-def most_similar_speakers(voices: Embeddings, known: Embeddings) -> list[int | None]:
-    """For each voice the number of the known voice that it resembles most, or None if it resembles none."""
-    similarity = voices @ known.T
-    return [int(row.argmax()) if row.max() >= KNOWN_SIMILARITY else None for row in similarity]

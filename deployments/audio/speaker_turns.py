@@ -20,9 +20,9 @@ SAME_PLACE_S = 0.005
 LOUDNESS_S = 0.05
 """The resolution of the loudness with which a change of speaker is placed, in seconds."""
 
-CHANGE_COST = 0.6
+CHANGE_COST = 0.4
 """The evidence, in cosine similarity summed over cells of 0.4 s, that a change of speaker needs amid speech."""
-CHANGE_COST_AT_PAUSE = 0.15
+CHANGE_COST_AT_PAUSE = 0.25
 """The evidence that it needs between two sections."""
 COHERENT = 0.4
 """Points whose windows are less similar than this are likely to contain two voices, and do not count in the clustering."""

@@ -11,9 +11,11 @@ from string import ascii_uppercase
 import numpy as np
 
 from deployments.audio.decode import decode_all
+from deployments.audio.resample import resample
 from deployments.audio.speaker_clustering import most_similar_speakers
 from deployments.audio.speaker_embedding import SAMPLE_RATE, DVectorEncoder, Embeddings, shared_encoder
 from deployments.audio.speaker_turns import SpeechLog
+from deployments.audio.windows import SpeechWindow
 from deployments.engines.protocols import Samples, Segment, Word
 from deployments.errors import MotetError, fail, quoted
 
@@ -95,6 +97,13 @@ class SpeakerTracker:
         without padding: silence at their ends is counted as the speaker's.
         """
         self._log.push(samples, start_s)
+
+    def push_window(self, window: SpeechWindow, sample_rate: int) -> None:
+        """Takes the speech of a window at `sample_rate` Hz, without the padding and pauses between its spans."""
+        for span in window.spans:
+            first, length = round(span.offset_s * sample_rate), round((span.end_s - span.start_s) * sample_rate)
+            samples = resample(window.samples[first : first + length], sample_rate, SAMPLE_RATE)
+            self.push(samples, span.start_s)
 
     def turns(self) -> tuple[SpeakerTurn, ...]:
         """The turns of the whole recording, in order, without overlap; for the end of the recording.

@@ -12,8 +12,6 @@ import numpy as np
 from deployments.audio.channels import Channels, read_channels
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
-from deployments.audio.resample import resample
-from deployments.audio.speaker_embedding import SAMPLE_RATE as SPEAKER_RATE
 from deployments.audio.voice_activity import speech_detector
 from deployments.audio.windows import SpeechWindow, WindowCutter
 from deployments.engines.protocols import (
@@ -147,12 +145,8 @@ class _RecordingCutter:
         return ticket
 
     def _track(self, window: SpeechWindow) -> None:
-        if self._tracker is None:
-            return
-        rate = self._task.sample_rate
-        for span in window.spans:
-            start, length = round(span.offset_s * rate), round((span.end_s - span.start_s) * rate)
-            self._tracker.push(resample(window.samples[start : start + length], rate, SPEAKER_RATE), span.start_s)
+        if self._tracker:
+            self._tracker.push_window(window, self._task.sample_rate)
 
 
 async def transcribe(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import soxr
+from hibari import SAMPLE_RATE as HIBARI_RATE
+from hibari import Hibari
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.audio import speaker_embedding
 from deployments.audio.speaker_embedding import HOP_S, SAMPLE_RATE, DVectorEncoder, Embeddings
-from deployments.engines.protocols import Samples, Segment, Word
+from deployments.engines.protocols import RecognitionOptions, Samples, Segment, Word
 from deployments.errors import MotetError
+from deployments.settings import WindowSettings
 from deployments.tasks.diarization import (
     KnownSpeaker,
     SpeakerTask,
@@ -24,6 +30,7 @@ from deployments.tasks.diarization import (
     speaker_letters,
     with_speakers,
 )
+from deployments.tasks.transcription import TranscriptionTask
 from serve_app.bench.local_engines import wav_of
 
 
@@ -182,6 +189,58 @@ def test_letters_never_end() -> None:
     assert first[:3] == ["A", "B", "C"]
     assert first[25:28] == ["Z", "AA", "AB"]
     assert first[-2:] == ["ZZ", "AAA"]
+
+
+PAUSE_S = 1.0
+
+
+def recording(*pitches: float) -> tuple[bytes, list[tuple[float, float]]]:
+    """A WAV file in which hibari says a sentence at each pitch, and where the sentences are in seconds."""
+    parts, places, now = [], [], 0.0
+    for at, pitch in enumerate(pitches):
+        pause, speech = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32), sentence(at % 2, pitch)
+        parts += [pause, speech]
+        places.append((now + PAUSE_S, now + PAUSE_S + len(speech) / SAMPLE_RATE))
+        now = places[-1][1]
+    return wav_of(np.concatenate(parts), SAMPLE_RATE), places
+
+
+@cache
+def sentence(number: int, pitch: float) -> Samples:
+    text = (
+        "The meeting was moved from the morning to the afternoon.",
+        "She sells sea shells by the sea shore every day.",
+    )
+    samples = np.asarray(Hibari()(text[number]), np.float32)
+    scaled: Samples = soxr.resample(samples, HIBARI_RATE * pitch, SAMPLE_RATE).astype(np.float32)
+    heard = np.flatnonzero(np.abs(scaled) > 0.01)
+    return scaled[heard[0] : heard[-1]]
+
+
+def turns_in(file: bytes, speakers: SpeakerTask = ANYBODY) -> tuple[SpeakerTurn, ...]:
+    task = TranscriptionTask(SAMPLE_RATE, RecognitionOptions(), 30.0, speakers=speakers)
+    *_, (last, _) = task.cut(io.BytesIO(file), WindowSettings())
+    return last.turns
+
+
+def test_the_turns_of_a_recording_begin_and_end_with_its_speech() -> None:
+    file, places = recording(1.0, 0.8, 1.0, 0.8)
+    turns = turns_in(file)
+    assert [turn.speaker for turn in turns] == ["A", "B", "A", "B"]
+    for turn, (start_s, end_s) in zip(turns, places, strict=True):
+        assert (turn.start_s, turn.end_s) == pytest.approx((start_s, end_s), abs=0.25)
+
+
+def test_a_known_voice_is_recognized_in_a_recording() -> None:
+    file, _ = recording(0.8, 1.0, 0.8)
+    known = KnownSpeaker("Heart", wav_of(sentence(1, 1.0), SAMPLE_RATE))
+    turns = turns_in(file, SpeakerTask((known,)))
+    assert [turn.speaker for turn in turns] == ["A", "Heart", "A"]
+
+
+def test_a_recording_of_silence_has_no_turns() -> None:
+    file = wav_of(np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE)
+    assert turns_in(file) == ()
 
 
 def segment(text: str, start: float, *, words: bool = True) -> Segment:

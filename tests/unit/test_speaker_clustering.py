@@ -83,6 +83,14 @@ def test_known_voices_are_matched_above_a_similarity() -> None:
     assert most_similar_speakers(heard, centres[:3]) == [2, 0, None]
 
 
+def test_the_clearly_nearer_voice_is_the_known_one() -> None:
+    """Two voices over the threshold: both are the known speaker only if their similarities differ little."""
+    known = np.eye(1, 256, dtype=np.float32)
+    voices_at = [[similar, (1 - similar**2) ** 0.5] + [0.0] * 254 for similar in (0.95, 0.9, 0.8)]
+    assert most_similar_speakers(np.array(voices_at, np.float32), known) == [0, 0, None]
+    assert most_similar_speakers(np.array(voices_at[2:], np.float32), known) == [0]
+
+
 def test_the_centroid_of_a_cluster_is_its_unit_mean() -> None:
     points = unit(np.eye(4, 256, dtype=np.float32))
     found = centroids(points, np.array([0, 0, 1, 1]))
