@@ -1,4 +1,4 @@
-"""What the voice of a recording is like, as a vector that can be compared with others: reads its speech, without recognition."""
+"""What the voice of a recording is like, as a vector that can be compared with others."""
 
 from __future__ import annotations
 
