@@ -20,6 +20,7 @@ from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.service import Service, ServiceSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.transcription import TranscriptionGraph
 from serve_app.gateway.voice_store import VoiceStore
 
 Handles = Mapping[str, Mapping[str, DeploymentHandle[Any]]]
@@ -43,6 +44,7 @@ class Gateway:
         self._service = Service(
             settings_of(config),
             directory_of(config, models),
+            TranscriptionGraph(recordings, config.windows) if helpers else None,
             SeparationGraph(recordings, merger, config.separation) if merger else None,
             Admission(config.speech.admission),
             PieceCache(config.speech.piece_cache_bytes),
@@ -82,7 +84,12 @@ def directory_of(config: AppConfig, handles: Handles) -> ModelDirectory:
 
 def _entry(model: Model) -> ModelEntry:
     kinds = [placement.hardware.kind for placement in model.placements]
-    return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds)
+    replicas = sum(
+        placement.autoscaling.max_replicas if placement.autoscaling else placement.least_replicas
+        for placement in model.placements
+    )
+    batch = model.steps.max_batch_size
+    return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds, replicas, batch)
 
 
 def _placed(name: str, config: AppConfig, handles: Mapping[str, DeploymentHandle[Any]]) -> list[PlacedModel]:

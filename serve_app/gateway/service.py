@@ -18,6 +18,7 @@ from deployments.settings import (
     WindowSettings,
 )
 from deployments.tasks.separation import Merged, SeparationTask
+from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
@@ -43,6 +44,20 @@ class Separates(Protocol):
         """The separated recording, in order."""
 
 
+class Transcribes(Protocol):
+    """Transcribes recordings: see `TranscriptionGraph`."""
+
+    def run(
+        self,
+        upload: AsyncIterable[bytes],
+        task: TranscriptionTask,
+        directory: ModelDirectory,
+        ticket: Ticket,
+        model: str,
+    ) -> AsyncGenerator[TranscriptWindow]:
+        """The transcript, window by window in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """The part of the configuration that requests depend on. `max_ongoing_requests` is for one gateway replica."""
@@ -61,10 +76,13 @@ class ServiceSettings:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One gateway replica's view of the service. It knows Ray only through the handles in `directory` and `separations`."""
+    """One gateway replica's view of the service. It knows Ray only through the handles in `directory`, `transcripts` and
+    `separations`."""
 
     settings: ServiceSettings
     directory: ModelDirectory
+    transcripts: Transcribes | None
+    """None if no model transcribes."""
     separations: Separates | None
     """None if no model separates."""
     admission: Admission
