@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
+from deployments.replica.chunker import CuttingTask
 from deployments.settings import (
     RecordingSettings,
     SeparationSettings,
@@ -21,6 +22,7 @@ from deployments.tasks.separation import Merged, SeparationTask
 from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
+from serve_app.gateway.analysis import AUDIO_HELPER
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
@@ -58,6 +60,15 @@ class Transcribes(Protocol):
         """The transcript, window by window in order."""
 
 
+class Analyzes(Protocol):
+    """Finds something in recordings without a model: see `RecordingAnalysis`."""
+
+    def run(
+        self, upload: AsyncIterable[bytes], task: CuttingTask, directory: ModelDirectory, ticket: Ticket
+    ) -> AsyncGenerator[Any]:
+        """The tickets of the task, in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """The part of the configuration that requests depend on. `max_ongoing_requests` is for one gateway replica."""
@@ -85,6 +96,8 @@ class Service:
     """None if no model transcribes."""
     separations: Separates | None
     """None if no model separates."""
+    analyses: Analyzes | None
+    """None if no model takes recordings, so that there are no audio helpers."""
     admission: Admission
     cache: PieceCache
     recorder: Recorder
@@ -105,6 +118,11 @@ class Service:
         key = key_digest(headers) if self.settings.security.api_key_sha256 else None
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
+
+    def admit_analysis(self, headers: Headers, seconds: float) -> Ticket:
+        """A place in the queue of the audio helpers for about `seconds` of audio. Raises `MotetError` (overloaded)."""
+        key = key_digest(headers) if self.settings.security.api_key_sha256 else None
+        return self.admission.admit([AUDIO_HELPER], key, seconds, self.settings.windows.max_wait_s)
 
     def owner(self, headers: Headers) -> str:
         """Whose uploaded voices a request may use: those of its API key, or everyone's in a service without keys."""
