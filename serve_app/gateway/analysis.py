@@ -11,9 +11,6 @@ from serve_app.gateway.recording import Recordings
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 
-AUDIO_HELPER = "audio-helper"
-"""The queue of these recordings, where those of models have the names of placements."""
-
 
 class RecordingAnalysis:
     """Runs tasks that need no engine."""
@@ -30,7 +27,8 @@ class RecordingAnalysis:
         `ticket` is the recording's place in the queue: it learns how far the recording is, and is closed at the end.
         """
         done_s = 0.0
-        async with self._recordings.session(upload, task, self._settings, directory, ticket, AUDIO_HELPER) as session:
+        name = ticket.placement
+        async with self._recordings.session(upload, task, self._settings, directory, ticket, name) as session:
             while (cut := await session.take()) is not None:
                 ticket.record_made(cut.ticket.until_s - done_s)
                 done_s = cut.ticket.until_s

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
 from deployments.errors import fail
 from deployments.tasks.diarization import MOST_SPEAKERS, KnownSpeaker, SpeakerTask
-from serve_app.gateway.bodies.data_urls import recording_in
-from serve_app.gateway.bodies.uploads import UploadForm
+from serve_app.gateway.bodies.data_urls import FormPart, recording_in
 from serve_app.gateway.fields import RequestFields
 
 REFERENCES = "known_speaker_references"
@@ -38,9 +37,10 @@ class SpeakerFields(RequestFields):
         return bool(self.speakers or self.min_speakers or self.max_speakers or self.known_speaker_names)
 
 
-async def speaker_task(fields: SpeakerFields, form: UploadForm) -> SpeakerTask:
-    """Which speakers to look for. Reads the references. Raises `MotetError` (invalid, too_large)."""
-    names, references = fields.known_speaker_names, form.long_texts.get(REFERENCES, [])
+async def speaker_task(fields: SpeakerFields, references: Sequence[FormPart]) -> SpeakerTask:
+    """Which speakers to look for. Reads the `references`, recordings of the known ones. Raises `MotetError` (invalid,
+    too_large)."""
+    names = fields.known_speaker_names
     if len(names) != len(references):
         raise fail(
             "invalid",

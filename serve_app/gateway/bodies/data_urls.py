@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Protocol
 
 from deployments.errors import MotetError, fail
 from serve_app.gateway.bodies.input_thread import in_input_thread
-from serve_app.gateway.bodies.uploads import Upload
 
 MAX_BYTES = 8 * 1024 * 1024
 """The longest data URL: ten seconds of two channels as 32-bit samples at 48 kHz have 5.1 MB in base64."""
 
 
-async def recording_in(upload: Upload, param: str) -> bytes:
+class FormPart(Protocol):
+    """A part of a form that is kept as a file: see `Upload`."""
+
+    async def read_part(self, count: int) -> bytes:
+        """Its first `count` bytes, once it has arrived."""
+
+
+async def recording_in(upload: FormPart, param: str) -> bytes:
     """The recording of a field that is a data URL, or a file. Raises `MotetError` (invalid, too_large)."""
     data = await upload.read_part(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

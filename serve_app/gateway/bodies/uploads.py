@@ -228,11 +228,11 @@ def _form(arrival: FormArrival, wanted: FormFields) -> UploadForm:
             raise late_fields(clipped(late[0]))
 
     uploads: dict[str, Upload] = {}
-    long_texts: dict[str, list[Upload]] = {}
+    long_texts: dict[str, list[Upload]] = {name: [] for name in wanted.long_texts}
     for name, spool in parser.files:
         plain, upload = name.removesuffix("[]"), Upload(spool, arrival, check)
         if (listed := name.partition("[")[0]) in wanted.long_texts:
-            long_texts.setdefault(listed, []).append(upload)
+            long_texts[listed].append(upload)
         elif early or spool.ended:
             uploads[plain] = upload
     file = uploads.pop(wanted.recording, None)

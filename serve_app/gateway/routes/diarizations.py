@@ -11,7 +11,6 @@ from deployments.tasks.diarization import rttm
 from deployments.tasks.voice_activity import SpeechTicket, VoiceActivityTask
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
-from serve_app.gateway.recording_tickets import tickets_of
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.speaker_fields import REFERENCES, SpeakerFields, speaker_task
 from serve_app.gateway.transcript_formats import RECORDING
@@ -36,8 +35,8 @@ async def diarizations(request: Request) -> Response:
 
 async def _diarized(form: UploadForm, request: Request, service: Service) -> Response:
     fields = validated(DiarizationFields, form.fields, strict=service.settings.strict)
-    task = VoiceActivityTask(form.file.size, await speaker_task(fields, form))
-    tickets: list[SpeechTicket] = await tickets_of(form.file, task, request, service)
+    task = VoiceActivityTask(form.file.size, await speaker_task(fields, form.long_texts[REFERENCES]))
+    tickets: list[SpeechTicket] = await service.analysed(form.file, task, request.headers)
     turns = tickets[-1].turns
     if fields.response_format == "rttm":
         return PlainTextResponse(rttm(turns, RECORDING))

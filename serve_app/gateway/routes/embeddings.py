@@ -13,7 +13,6 @@ from deployments.tasks.voice_embedding import EmbeddingTicket, VoiceEmbeddingTas
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import RequestFields
-from serve_app.gateway.recording_tickets import tickets_of
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.transcript_formats import AUDIO_TOKENS_PER_SECOND
 
@@ -39,7 +38,8 @@ async def embeddings(request: Request) -> Response:
 
 async def _embedded(form: UploadForm, request: Request, service: Service) -> Response:
     fields = validated(EmbeddingFields, form.fields, strict=service.settings.strict)
-    tickets: list[EmbeddingTicket] = await tickets_of(form.file, VoiceEmbeddingTask(form.file.size), request, service)
+    task = VoiceEmbeddingTask(form.file.size)
+    tickets: list[EmbeddingTicket] = await service.analysed(form.file, task, request.headers)
     ticket = tickets[-1]
     tokens = round(ticket.until_s * AUDIO_TOKENS_PER_SECOND)
     embedding = {"object": "embedding", "index": 0, "embedding": _vector(ticket, fields)}

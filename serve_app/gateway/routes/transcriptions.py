@@ -74,7 +74,11 @@ async def _answer(form: UploadForm, request: Request, service: Service, schema: 
 
 
 async def _speakers(fields: RecognitionFields, form: UploadForm) -> SpeakerTask | None:
-    return await speaker_task(fields, form) if isinstance(fields, TranscriptionFields) and fields.diarizes else None
+    return (
+        await speaker_task(fields, form.long_texts[REFERENCES])
+        if isinstance(fields, TranscriptionFields) and fields.diarizes
+        else None
+    )
 
 
 def transcribed(

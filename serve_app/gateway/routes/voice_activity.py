@@ -15,7 +15,6 @@ from deployments.tasks.voice_activity import SpeechSection, SpeechTicket, VoiceA
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import RequestFields
-from serve_app.gateway.recording_tickets import tickets_of
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import Service, service_of
 
@@ -61,7 +60,7 @@ async def _timestamps(form: UploadForm, request: Request, service: Service) -> R
     fields = validated(VoiceActivityFields, form.fields, strict=service.settings.strict)
     settings = fields.settings(service.settings.windows.voice_activity)
     task = VoiceActivityTask(form.file.size, voice_activity=settings)
-    tickets: list[SpeechTicket] = await tickets_of(form.file, task, request, service)
+    tickets: list[SpeechTicket] = await service.analysed(form.file, task, request.headers)
     sections = (section for ticket in tickets for section in ticket.sections)
     parts = (part for section in sections for part in _parts(section, fields.max_speech_duration_s))
     return JSONResponse([{"start": round(1000 * start_s), "end": round(1000 * end_s)} for start_s, end_s in parts])
