@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from cluster.demand import AutoscalingSettings
 from cluster.hardware import CpuClass, Hardware
@@ -78,6 +78,8 @@ class Placement(StrictModel):
         return self.autoscaling.min_replicas if self.autoscaling else self.replicas or 1
 
 
+WINDOWS_OF_A_STEP = 16
+"""Windows of one step of a model that transcribes, by default."""
 OVERRIDES = ("engine", "source", "sha256", "options")
 """What a placement may override."""
 BELONGS_TO = {"sha256": "source", "options": "engine"}
@@ -99,11 +101,19 @@ class Model(StrictModel):
     """SHA-256 digests of its weight files. A hub model needs them."""
     options: Mapping[str, Any] = {}
     """Options of the engine."""
-    steps: StepSettings = StepSettings()
+    steps: Annotated[StepSettings, Field(validate_default=True)] = StepSettings()
     max_wait_s: Positive | None = None
     """Overrides `max_wait_s` of `speech.admission`, `windows` or `separation` for this model."""
     placements: Annotated[tuple[Placement, ...], Field(min_length=1)] = (Placement(),)
     """Where it runs, at most once on each hardware class."""
+
+    @field_validator("steps")
+    @classmethod
+    def _steps_of_task(cls, steps: StepSettings, known: ValidationInfo) -> StepSettings:
+        task = registry.find(engine).task if (engine := known.data.get("engine")) else None
+        if task != "transcription" or "max_batch_size" in steps.model_fields_set:
+            return steps
+        return steps.model_copy(update={"max_batch_size": WINDOWS_OF_A_STEP})
 
     def on(self, placement: Placement) -> Model:
         """The model as it is on one of its placements."""

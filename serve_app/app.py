@@ -55,10 +55,11 @@ def build(config: AppConfig) -> Application:
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
     """One model on one hardware class, as the deployment `<model>@<class>`."""
-    settings = replica_settings(name, model, placement, config.models)
+    settings, speaks = replica_settings(name, model, placement, config.models), model.task == "speech"
     deployment = serve.deployment(
         name=f"{name}@{placement.hardware.kind}",
-        max_ongoing_requests=placement.max_ongoing_requests,
+        # Windows and chunks wait at the replica's gate, which takes those of new recordings first, and not in the router.
+        max_ongoing_requests=max(placement.max_ongoing_requests, 0 if speaks else config.recordings.max_in_flight),
         max_queued_requests=placement.max_queued_requests,
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=placement.surge_percent,
@@ -67,9 +68,7 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
         **_health(placement.health_check),
         **_replicas(name, placement, config),
     )(SHIMS[model.task])
-    extra: list[Any] = [config.windows] if model.task == "transcription" else []
-    content = (settings.model_dump_json(exclude={"steps"}), *(each.model_dump_json() for each in extra))
-    return versioned(deployment, *content).bind(settings, *extra)
+    return versioned(deployment, settings.model_dump_json(exclude={"steps"})).bind(settings)
 
 
 def _replicas(name: str, placement: Placement, config: AppConfig) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Literal
 import pyarrow as pa
 
 from cluster.bulk.epub import chapters
-from cluster.bulk.row import SOUND_SUFFIXES, Row, as_utf8, is_text, not_utf8, row_of_file
+from cluster.bulk.row import Row, as_utf8, is_text, not_utf8, row_of_file
 from cluster.bulk.tables import TABLES, open_text
+from deployments.audio.formats import SOUND_SUFFIXES
 from deployments.engines.registry import Task
 from deployments.errors import fail
 

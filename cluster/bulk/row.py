@@ -12,9 +12,6 @@ import pyarrow.parquet as pq
 
 from deployments.errors import fail
 
-SOUND_SUFFIXES = frozenset((".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm"))
-"""Files that are taken for recordings."""
-
 
 @dataclass(frozen=True, slots=True)
 class RecordingSource:

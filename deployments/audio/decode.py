@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from deployments.audio.file_source import ByteSource, FileSource
 from deployments.audio.resample import Resampler
-from deployments.audio.stated_length import stated_seconds
+from deployments.audio.stated_length import credible_seconds, stated_seconds
 from deployments.errors import MotetError, fail
 
 Float = NDArray[np.float32]
@@ -37,6 +37,8 @@ MOST_CHANNELS = 8
 LOUDEST = 8.0
 STATED_MARGIN_SECONDS = 1.0
 """Padding that encoders add at both ends, and that some files count."""
+SHORTEST_SECONDS = 0.05
+"""A file with less sound was cut off, unless it states that it is so short."""
 
 ACCEPTED = "WAV, FLAC, MP3, OGG (Opus, Vorbis or FLAC), M4A, AAC or WebM"
 
@@ -98,8 +100,8 @@ class AudioDecoder:
     Opening raises `MotetError`: invalid with the code `empty_audio`, `unsupported_audio` or `corrupt_audio`, or too_large
     with `audio_too_large` for an endless M4A or `audio_too_long` for a file that states a length above `max_seconds`
     (`stated_length.py`). That check needs `size_bytes` for a file that cannot seek. Iterating raises too_large
-    `audio_too_long` once the sound passes `max_seconds`, and `unsupported_audio` if the sound changes to a rate that is not
-    accepted. An exception of `file.read` is raised unchanged.
+    `audio_too_long` once the sound passes `max_seconds`, invalid `audio_too_short` if it ends within `SHORTEST_SECONDS`, and
+    `unsupported_audio` if it changes to a rate that is not accepted. An exception of `file.read` is raised unchanged.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class AudioDecoder:
             # Before the container, since PyAV would go on reading from a closed one.
             undo.callback(self._frames.close)
             self._first = self._first_frame()
+            self._stated_seconds = stated_seconds(demuxer, self._container, self._stream, self._source.read_at)
             self._check_stated_length(demuxer)
             self._open = undo.pop_all()
         self.info = AudioInfo(
@@ -143,10 +146,9 @@ class AudioDecoder:
             whole = held.shape[1] - held.shape[1] % size
             yield from (held[:, start : start + size] for start in range(0, whole, size))
             held = held[:, whole:]
+        self._check_length()
         if held.shape[1]:
             yield held
-        if not self._given:
-            raise _empty("The file has no sound in it.")
 
     def close(self) -> None:
         """Frees the codec and ends the iteration. Safe to call twice. The caller's file stays open."""
@@ -154,9 +156,17 @@ class AudioDecoder:
 
     def _check_stated_length(self, demuxer: str) -> None:
         size = self._source.size_bytes
-        stated = size and stated_seconds(demuxer, self._container, self._stream, size, self._source.read_at)
+        stated = size and credible_seconds(self._stated_seconds, demuxer, self._stream, size)
         if stated and stated > self._max_seconds + STATED_MARGIN_SECONDS:
             raise self._too_long()
+
+    def _check_length(self) -> None:
+        """For the end of the sound. Raises `MotetError` if there is none, or so little that it must have been cut off."""
+        if not self._given:
+            raise _empty("The file has no sound in it.")
+        seconds = self._given / self._rate
+        if seconds < SHORTEST_SECONDS and not 0 < (self._stated_seconds or 0) < SHORTEST_SECONDS:
+            raise _cut_off(seconds, self._stated_seconds)
 
     def _too_long(self) -> MotetError:
         cause = f"The recording is longer than the limit of {self._max_seconds:g} seconds."
@@ -350,3 +360,9 @@ def _unsupported(cause: str) -> MotetError:
 def _corrupt() -> MotetError:
     cause = "The file is damaged, or was cut off before its sound begins."
     return fail("invalid", cause, "Check that it plays, then send it again.", param="file", code="corrupt_audio")
+
+
+def _cut_off(seconds: float, stated: float | None) -> MotetError:
+    cause = f"The file has {seconds * 1000:.0f} ms of sound"
+    cause += f", and states {stated:.3g} s." if stated else f", less than {SHORTEST_SECONDS * 1000:.0f} ms."
+    return fail("invalid", cause, "Check that all of it was sent.", param="file", code="audio_too_short")

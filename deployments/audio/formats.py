@@ -1,4 +1,4 @@
-"""Audio formats that Motet writes. It imports no codec."""
+"""Audio formats that Motet writes, and suffixes of the files that it reads. It imports no codec."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from types import MappingProxyType
 from typing import Literal
 
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+SOUND_SUFFIXES = frozenset((".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm"))
+"""Files in a folder that are taken for recordings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,21 +24,36 @@ COMPRESSED_BYTES_PER_SECOND = 16_000
 LEAST_WAV_BYTES_PER_SECOND, MOST_WAV_BYTES_PER_SECOND = 4_000, 400_000
 """From 8-bit mono at the lowest rate to 32-bit stereo at 48 kHz."""
 
+OPEN_WAV_BYTES = 2**31 - 2**16
+"""Writers of WAVs that do not know the length state about this or twice this many bytes."""
+
 ReadAt = Callable[[int, int], bytes]
 """Reads up to a number of bytes from an offset on."""
 
 
-def stated_seconds(
-    demuxer: str, container: InputContainer, stream: AudioStream, size_bytes: int, read_at: ReadAt
-) -> float | None:
-    """The length that a file of `size_bytes` states, in seconds; None if it states none, or one that its size cannot hold.
-    `demuxer` is FFmpeg's name of the container."""
-    seconds = _stated(demuxer, container, stream, read_at)
-    if seconds is None or not 0 < seconds <= size_bytes * MOST_SECONDS_PER_BYTE:
+def stated_seconds(demuxer: str, container: InputContainer, stream: AudioStream, read_at: ReadAt) -> float | None:
+    """The length that a file states, in seconds; None if it states none. `demuxer` is FFmpeg's name of the container."""
+    match demuxer:
+        case "flac":
+            return flac_seconds(read_at(0, 26))
+        case "mp3":
+            return xing_seconds(read_at(_after_id3(read_at(0, 10)), 64))
+        case "matroska":
+            return None if container.duration is None else container.duration / MICROSECONDS
+        case "wav":
+            return wav_seconds(read_at(0, 512)) or _stream_seconds(stream)
+        case "ogg" | "mov":
+            return _stream_seconds(stream)
+    return None  # an AAC stream has no header, and FFmpeg estimates from its first bytes
+
+
+def credible_seconds(stated: float | None, demuxer: str, stream: AudioStream, size_bytes: int) -> float | None:
+    """A stated length as far as a file of `size_bytes` can hold it, in seconds; None if it cannot."""
+    if stated is None or not 0 < stated <= size_bytes * MOST_SECONDS_PER_BYTE:
         return None
     if demuxer == "wav" and (bit_rate := stream.codec_context.bit_rate):
-        return min(seconds, size_bytes * 8 / bit_rate)
-    return seconds
+        return min(stated, size_bytes * 8 / bit_rate)
+    return stated
 
 
 def estimated_seconds(head: bytes, size_bytes: int) -> float:
@@ -51,21 +66,22 @@ def estimated_seconds(head: bytes, size_bytes: int) -> float:
     return size_bytes / per_second
 
 
-def _stated(demuxer: str, container: InputContainer, stream: AudioStream, read_at: ReadAt) -> float | None:
-    match demuxer:
-        case "flac":
-            return flac_seconds(read_at(0, 26))
-        case "mp3":
-            return xing_seconds(read_at(_after_id3(read_at(0, 10)), 64))
-        case "matroska":
-            return None if container.duration is None else container.duration / MICROSECONDS
-        case "wav" | "ogg" | "mov":
-            return (
-                None
-                if stream.duration is None or stream.time_base is None
-                else float(stream.duration * stream.time_base)
-            )
-    return None  # an AAC stream has no header, and FFmpeg estimates from its first bytes
+def _stream_seconds(stream: AudioStream) -> float | None:
+    return None if stream.duration is None or stream.time_base is None else float(stream.duration * stream.time_base)
+
+
+def wav_seconds(head: bytes) -> float | None:
+    """The length in the header of a WAV, in seconds; None if the writer left it open, or the data begins after `head`. FFmpeg
+    gives less for a file that was cut off."""
+    at, per_second = 12, 0
+    while at + 8 <= len(head):
+        name, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
+        if name == b"fmt ":
+            per_second = int.from_bytes(head[at + 16 : at + 20], "little")
+        if name == b"data":
+            return size / per_second if per_second and 0 < size < OPEN_WAV_BYTES else None
+        at += 8 + size + size % 2
+    return None
 
 
 def flac_seconds(head: bytes) -> float | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from deployments.audio.stream_tail import StreamTail
 from deployments.audio.voice_activity import SpeechDetector, SpeechPart
 from deployments.engines.protocols import Samples, Span
 
@@ -62,7 +63,7 @@ class WindowCutter:
         self._detector = detector
         self._usual = WindowLengths(int(min_window_s * sample_rate), int(window_s * sample_rate))
         self._first = self._first_lengths(first_s)
-        self._sound = _Tail()
+        self._sound = StreamTail()
         self._speech: list[Samples] = []
         self._length = 0
         self._sections: list[_Section] = []
@@ -161,30 +162,6 @@ class WindowCutter:
     def _span(self, section: _Section) -> Span:
         offset = section.offset + section.speech_start - section.start
         return Span(offset / self._rate, section.speech_start / self._rate, section.speech_end / self._rate)
-
-
-@dataclass(slots=True)
-class _Tail:
-    """The last samples of a stream, by their position in it."""
-
-    blocks: list[Samples] = field(default_factory=list)
-    start: int = 0
-
-    def push(self, samples: Samples) -> None:
-        self.blocks.append(samples)
-
-    def between(self, start: int, end: int) -> Samples:
-        if len(self.blocks) > 1:
-            self.blocks = [np.concatenate(self.blocks)]
-        return self.blocks[0][start - self.start : end - self.start] if self.blocks else np.zeros(0, np.float32)
-
-    def drop(self, until: int) -> None:
-        """Forgets the samples before a position."""
-        while self.blocks and self.start + len(self.blocks[0]) <= until:
-            self.start += len(self.blocks.pop(0))
-        if self.blocks and until > self.start:
-            self.blocks[0] = self.blocks[0][until - self.start :].copy()
-            self.start = until
 
 
 def _divided(sections: list[_Section], length: int) -> tuple[list[_Section], list[_Section]]:

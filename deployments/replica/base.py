@@ -118,22 +118,32 @@ class ModelReplica:
             raise RuntimeError(f"Model {self._settings.model!r} cannot be loaded. {error}") from error
 
     def stepper(
-        self, advance: Callable[[Sequence[Item]], list[Result | Exception]], lanes: int | None = None
+        self,
+        advance: Callable[[Sequence[Item]], list[Result | Exception]],
+        lanes: int | None = None,
+        most: int | None = None,
     ) -> Stepper[Item, Result]:
-        """The gate and batch in front of one of the engine's calls, which takes items as one batch or on `lanes`."""
+        """The gate and batch in front of one of the engine's calls, which takes items as one batch, of `most` items at most,
+        or on `lanes`."""
         self._step_metrics = StepMetrics(self.model)
         self._steps = self._settings.steps
         watched = self.graph_capture.watched(self.memory_guard.watched(advance))
-        steps = self._steps if lanes is None else on_lanes(self._steps, lanes)
-        stepper = Stepper(followed_by(watched, self.malloc_trim.look), self.thread, steps, self._step_metrics)
-        self._lanes, self._configure_steps = lanes, stepper.configure
+        self._lanes, self._most = lanes, most
+        stepper = Stepper(followed_by(watched, self.malloc_trim.look), self.thread, self._fitted(), self._step_metrics)
+        self._configure_steps = stepper.configure
         return stepper
+
+    def _fitted(self) -> StepSettings:
+        """The step settings within what the engine gains from."""
+        steps = self._steps if self._lanes is None else on_lanes(self._steps, self._lanes)
+        most = min(steps.max_batch_size, self._most or steps.max_batch_size)
+        return steps.model_copy(update={"max_batch_size": most})
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Called by Ray Serve at the start and when the step settings change, without a restart. Settings that `user_config`
         does not name keep the model's own values."""
         self._steps = StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config))
-        self._configure_steps(self._steps if self._lanes is None else on_lanes(self._steps, self._lanes))
+        self._configure_steps(self._fitted())
 
     def open_streams(self) -> int:
         """The number of streams under way; 0 for replicas without streams."""

@@ -69,7 +69,7 @@ class WindowTicket:
 
     The recording has been read up to second `until_s`. `channel` is the window's, if channels are separate. A ticket without
     spans has no window: it reports a silence, or the end. The last ticket's `until_s` is the recording's length, and it has
-    the `turns` if speakers were asked for.
+    the `turns` if speakers were asked for. Without `voice_activity`, spans do not begin and end with speech.
     """
 
     index: int
@@ -77,6 +77,7 @@ class WindowTicket:
     until_s: float
     channel: int | None = None
     turns: tuple[SpeakerTurn, ...] = ()
+    voice_activity: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class _RecordingCutter:
 
     def __init__(self, task: TranscriptionTask, settings: WindowSettings, channels: int) -> None:
         self._task = task
+        self._voice_activity = task.voice_activity or settings.voice_activity
         self._report_samples = settings.report_s * task.sample_rate
         self._tracker = SpeakerTracker(task.speakers) if task.speakers else None
         rows = channels if task.channels == "separate" else 1
@@ -128,7 +130,7 @@ class _RecordingCutter:
         task = self._task
         longest_s = min(settings.window_s, task.max_window_s)
         shortest_s = min(settings.min_window_s, longest_s * settings.min_window_s / settings.window_s)
-        detector = speech_detector(task.sample_rate, task.voice_activity or settings.voice_activity)
+        detector = speech_detector(task.sample_rate, self._voice_activity)
         return WindowCutter(task.sample_rate, detector, shortest_s, longest_s, task.first_window_s)
 
     def _tickets(self, found: Sequence[Sequence[SpeechWindow]]) -> Iterator[tuple[WindowTicket, Window | None]]:
@@ -140,7 +142,9 @@ class _RecordingCutter:
 
     def _ticket(self, spans: tuple[Span, ...], until_s: float, channel: int | None = None) -> WindowTicket:
         self._reported_s = max(self._reported_s, until_s)
-        ticket = WindowTicket(self._index, spans, self._reported_s, channel)
+        ticket = WindowTicket(
+            self._index, spans, self._reported_s, channel, voice_activity=self._voice_activity.enabled
+        )
         self._index += 1
         return ticket
 
@@ -165,7 +169,7 @@ async def transcribe(
 
 def place_window(ticket: WindowTicket, transcript: Transcript | None) -> TranscriptWindow:
     """The transcript of the ticket's window, with its times in the recording. None: the ticket has no window."""
-    found = Transcript((), "") if transcript is None else placed(transcript, ticket.spans)
+    found = Transcript((), "") if transcript is None else placed(transcript, ticket.spans, snap=ticket.voice_activity)
     return TranscriptWindow(found, ticket.until_s, ticket.channel, ticket.turns)
 
 

@@ -223,7 +223,7 @@ def separate(
             for stem, path in paths.items():
                 samples = merged.stems[stem]
                 if stem not in writers:
-                    _make(folder)
+                    make_folder(folder)
                     rate = merged.sample_rate
                     writers[stem] = opened.enter_context(sound_file(path, form, rate, len(samples)))
                 writers[stem].write(samples)
@@ -260,7 +260,8 @@ def _size(file: BinaryIO) -> int:
     return size
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes a folder for output, if it is not there. Raises `MotetError` (invalid) if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

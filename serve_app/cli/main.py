@@ -17,7 +17,7 @@ from deployments.errors import MotetError
 
 COMMANDS: Mapping[str, str] = {
     "say": "Speak a text into a file, or to standard output.",
-    "transcribe": "Write down what is said in a recording.",
+    "transcribe": "Write down what is said in recordings.",
     "separate": "Separate a recording into one file for each stem, in constant memory.",
     "bulk": "Render a whole data set.",
     "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",

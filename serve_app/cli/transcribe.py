@@ -2,92 +2,216 @@
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
-from deployments.tasks.transcription import TranscriptWindow, task_for, transcribe_here
-from serve_app.cli.options import STDIO, Config, Language, ModelName, Recording, config_path, language_code
-from serve_app.cli.terminal import note, opened
+from deployments.audio.channels import Channels
+from deployments.engines.protocols import RecognitionOptions
+from deployments.tasks.diarization import SpeakerTask
+from serve_app.cli.options import STDIO, Config, Language, ModelName, config_path, language_code
+from serve_app.cli.terminal import note, opened, progress_bar
+from serve_app.cli.transcription_files import RecordingFile, WrittenFormat, recordings_in
+from serve_app.cli.transcription_job import (
+    FileResults,
+    TranscriptionJob,
+    TranscriptionOrder,
+    load_job,
+    transcribe_files,
+    transcribe_stream,
+)
+from serve_app.config import AppConfig
 from serve_app.gateway.transcript_formats import (
     SPEAKER_FORMATS,
     TIMED_FORMATS,
     TranscriptContents,
     TranscriptFormat,
-    rendered,
 )
+
+SOME_FAILED = 1
+"""The exit status after some recordings failed."""
+
+
+def _existing(paths: list[Path]) -> list[Path]:
+    """Refuses what is not there, and standard input beside files. (Typer's own check does not accept `-`.)"""
+    for path in paths:
+        if path == STDIO and len(paths) > 1:
+            raise typer.BadParameter("Standard input (-) cannot be combined with files.")
+        if path != STDIO and not path.exists():
+            raise typer.BadParameter(f"There is no file {str(path)!r}.")
+    return paths
+
+
+Recordings = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE",
+        callback=_existing,
+        help="Recordings: WAV, FLAC, MP3, OGG, M4A, AAC or WebM, or folders of them; [bold]-[/bold] reads standard input.",
+    ),
+]
+OneOutput = Annotated[
+    Path, typer.Option("--output", "-o", show_default="standard output", help="Where one transcript goes.")
+]
+OutputFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FOLDER", help="Write a transcript there for each recording, and skip those there."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="With --out: also where a transcript is there.")]
+Translate = Annotated[bool, typer.Option("--translate", help="Write English, whatever is spoken.")]
+Keywords = Annotated[str | None, typer.Option(help="Names and words that may occur, separated by commas.")]
+Words = Annotated[bool, typer.Option("--words", help="The time of each word; with --format verbose_json, or --json.")]
+Diarize = Annotated[bool, typer.Option("--diarize", help="Say who speaks; with a format that has times.")]
+Speakers = Annotated[
+    int | None, typer.Option(min=1, show_default="found", help="How many speakers there are; implies --diarize.")
+]
+EachChannel = Annotated[Channels, typer.Option(help="Of stereo recordings: one mix of both, or each as a speaker.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print a line of JSON for each recording, with its text and segments.")
+]
 
 
 def transcribe(
-    file: Recording,
-    form: Annotated[TranscriptFormat, typer.Option("--format", "-f", help="What is written.")] = "text",
-    out: Annotated[
-        Path, typer.Option("--output", "-o", show_default="standard output", help="Where the transcript goes.")
-    ] = STDIO,
+    files: Recordings,
+    form: Annotated[WrittenFormat, typer.Option("--format", "-f", help="What is written.")] = "text",
+    out: OneOutput = STDIO,
+    folder: OutputFolder = None,
+    overwrite: Overwrite = False,
     language: Language = None,
-    prompt: Annotated[str | None, typer.Option(help="Names and spellings that occur, to guide the model.")] = None,
+    translate: Translate = False,
+    prompt: Annotated[str | None, typer.Option(help="Text that may come before, to guide the model.")] = None,
+    keywords: Keywords = None,
+    words: Words = False,
+    diarize: Diarize = False,
+    speakers: Speakers = None,
+    channels: EachChannel = "mix",
     model: ModelName = None,
-    words: Annotated[bool, typer.Option("--words", help="The time of each word; with --format verbose_json.")] = False,
     config: Config = None,
+    as_json: JsonLines = False,
 ) -> None:
-    """Write down what is said in a recording. Text appears as it is recognized.
+    """Write down what is said in recordings. Text appears as it is recognized.
+
+    With --out, recordings that have a transcript are skipped, so the same command resumes after an interruption. A recording
+    that fails does not stop the others; the exit status is 1 then.
 
     Example: [bold]motet transcribe talk.mp3 --format srt -o talk.srt[/bold]
 
+    Example: [bold]motet transcribe recordings/ *.mp3 --format srt --out subtitles/[/bold]
+
     Example: [bold]motet say "Hello." -o - | motet transcribe -[/bold]
     """
-    if words and form != "verbose_json":
-        raise typer.BadParameter(f"does not apply to {form}. Add --format verbose_json.", param_hint="--words")
-    with opened(file) as source:
-        recording = source.read()
     started = time.perf_counter()
-    from deployments.engines.protocols import RecognitionOptions
-    from deployments.tasks.diarization import SpeakerTask
     from serve_app import config_file
+
+    form = "text" if form == "txt" else form
+    timed = form in TIMED_FORMATS or as_json
+    diarize = diarize or speakers is not None
+    _check(form, words and not as_json, diarize and not timed, diarize and channels == "separate")
+    diarize = channels == "mix" and (diarize or form in SPEAKER_FORMATS)
+    recordings = _recordings(files, folder, out, form, as_json)
+    app = config_file.read_app(config_path(config))
+    contents = TranscriptContents(
+        form, "translate" if translate else "transcribe", words=words, subtitles=app.subtitles
+    )
+    options = RecognitionOptions(
+        language_code(language), prompt or None, _listed(keywords), translate=translate, word_times=words or timed
+    )
+    order = TranscriptionOrder(options, contents, channels, SpeakerTask(speakers=speakers) if diarize else None)
+    if recordings is None:
+        _transcribe_one(order, app, model, files[0], out, started)
+    else:
+        _transcribe_many(order, app, model, recordings, started, folder is not None, as_json, overwrite)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _check(form: TranscriptFormat, needs_words: bool, needs_times: bool, two_kinds_of_speakers: bool) -> None:
+    """Refuses options that the format has no place for."""
+    if needs_words and form != "verbose_json":
+        cause = f"does not apply to {form}. Add --format verbose_json, or --json."
+        raise typer.BadParameter(cause, param_hint="--words")
+    if needs_times:
+        cause = f"does not apply to {form}. Use --format {', '.join(TIMED_FORMATS)}, or --json."
+        raise typer.BadParameter(cause, param_hint="--diarize")
+    if two_kinds_of_speakers:
+        raise typer.BadParameter("With --channels separate each channel is a speaker.", param_hint="--diarize")
+
+
+def _recordings(
+    files: list[Path], folder: Path | None, out: Path, written: TranscriptFormat, as_json: bool
+) -> list[RecordingFile] | None:
+    """The recordings; None for a single one whose transcript goes to one place."""
+    if folder is not None and out != STDIO:
+        raise typer.BadParameter("Name one of -o and --out.", param_hint="--out")
+    if files == [STDIO] and (folder is not None or as_json):
+        raise typer.BadParameter("Standard input (-) has no name; write it with -o.", param_hint="FILE")
+    if folder is None and not as_json:
+        if len(files) == 1 and not files[0].is_dir():
+            return None
+        raise typer.BadParameter("Several recordings need a folder, or --json.", param_hint="--out")
+    if out != STDIO:
+        raise typer.BadParameter("--json prints to standard output. Name a folder with --out.", param_hint="-o")
+    return recordings_in(files, folder or Path(), written)
+
+
+def _transcribe_one(
+    order: TranscriptionOrder, app: AppConfig, model: str | None, file: Path, out: Path, started: float
+) -> None:
     from serve_app.cli import local
 
-    settings = config_file.read_app(config_path(config))
-    options = RecognitionOptions(language_code(language), prompt or None, word_times=words or form in TIMED_FORMATS)
-    loaded = local.load_model(settings, model, "transcription")
-    speakers = SpeakerTask() if form in SPEAKER_FORMATS else None
-    task = replace(task_for(loaded.engine.traits, options), speakers=speakers)
-    windows = transcribe_here(io.BytesIO(recording), task, loaded.engine, settings.windows)
-    contents = TranscriptContents(form, words=words, subtitles=settings.subtitles)
-    with local.output(out) as to:
-        items = _as_it_comes(windows, to.file) if form == "text" else _at_once(windows, contents, to.file)
-    wall = time.perf_counter() - started
-    seconds = items[-1].until_seconds if items else 0.0
+    job = load_job(order, app, model)
+    with opened(file) as source, local.output(out) as to:
+        seconds = transcribe_stream(job, source, file.stem, to.file)
+    note(f"{'' if out == STDIO else f'{out}: '}{_pace(seconds, job, started)}")
+
+
+def _transcribe_many(
+    order: TranscriptionOrder,
+    app: AppConfig,
+    model: str | None,
+    recordings: Sequence[RecordingFile],
+    started: float,
+    to_files: bool,
+    to_lines: bool,
+    overwrite: bool,
+) -> None:
+    results = FileResults(order.contents, to_files, to_lines)
+    wanted = results.without_those_there(recordings, overwrite)
+    if not wanted:
+        note("Every recording has its transcript. Add --overwrite to make them again.")
+        return
+    job = load_job(order, app, model)
+    # A bar on the same terminal would take the lines for its own.
+    bar = nullcontext(_no_progress) if to_lines else progress_bar(f"{len(wanted)} recordings")
+    try:
+        with bar as progress:
+            transcribe_files(job, wanted, results, progress)
+    except KeyboardInterrupt:
+        if to_files:
+            note("motet: stopped. The same command goes on with the recordings that have no transcript.")
+        raise
+    skipped = f", {results.skipped} that were there" if results.skipped else ""
+    failed = f", {len(results.failed)} failed" if results.failed else ""
+    note(f"{results.written} transcripts{skipped}{failed}; {_pace(results.seconds, job, started)}")
+    if results.failed:
+        note("".join(["These recordings have no transcript:", *(f"\n  {each.path}" for each in results.failed)]))
+        raise typer.Exit(SOME_FAILED)
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+def _pace(seconds: float, job: TranscriptionJob, started: float) -> str:
+    wall, loaded = time.perf_counter() - started, job.loaded
     pace = seconds / max(wall - loaded.load_seconds, 1e-9)
-    where = "" if out == STDIO else f"{out}: "
-    note(
-        f"{where}{seconds:.2f} s of audio in {wall:.2f} s: {loaded.name} loaded in {loaded.load_seconds:.2f} s on "
+    return (
+        f"{seconds:.2f} s of audio in {wall:.2f} s: {loaded.name} loaded in {loaded.load_seconds:.2f} s on "
         f"{loaded.hardware}, then {pace:.1f} times real time."
     )
-
-
-def _as_it_comes(windows: Iterator[TranscriptWindow], file: BinaryIO) -> list[TranscriptWindow]:
-    items: list[TranscriptWindow] = []
-    separator = ""
-    for item in windows:
-        items.append(item)
-        if text := item.text:
-            file.write(f"{separator}{text}".encode())
-            file.flush()
-            separator = " "
-    file.write(b"\n")
-    return items
-
-
-def _at_once(
-    windows: Iterator[TranscriptWindow], contents: TranscriptContents, file: BinaryIO
-) -> list[TranscriptWindow]:
-    """Writes the same bytes as the body of a response of the service."""
-    items = list(windows)
-    body = bytes(rendered(items, contents).body)
-    file.write(body if body.endswith(b"\n") else body + b"\n")
-    return items

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from cluster.models import Model, Placement
 from serve_app.config import AppConfig
+from serve_app.gateway.analysis import RecordingAnalysis
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.recording import Recordings
@@ -20,6 +21,7 @@ from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.service import Service, ServiceSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.transcription import TranscriptionGraph
 from serve_app.gateway.voice_store import VoiceStore
 
 Handles = Mapping[str, Mapping[str, DeploymentHandle[Any]]]
@@ -43,7 +45,9 @@ class Gateway:
         self._service = Service(
             settings_of(config),
             directory_of(config, models),
+            TranscriptionGraph(recordings, config.windows) if helpers else None,
             SeparationGraph(recordings, merger, config.separation) if merger else None,
+            RecordingAnalysis(recordings, config.windows) if helpers else None,
             Admission(config.speech.admission),
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms),
@@ -82,7 +86,12 @@ def directory_of(config: AppConfig, handles: Handles) -> ModelDirectory:
 
 def _entry(model: Model) -> ModelEntry:
     kinds = [placement.hardware.kind for placement in model.placements]
-    return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds)
+    replicas = sum(
+        placement.autoscaling.max_replicas if placement.autoscaling else placement.least_replicas
+        for placement in model.placements
+    )
+    batch = model.steps.max_batch_size
+    return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds, replicas, batch)
 
 
 def _placed(name: str, config: AppConfig, handles: Mapping[str, DeploymentHandle[Any]]) -> list[PlacedModel]:

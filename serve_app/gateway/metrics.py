@@ -35,6 +35,12 @@ class RequestMetrics:
         self._first = histogram(
             "motet_first_sound_ms", "From a request to its first bytes of audio, in ms.", MILLISECONDS, ""
         )
+        self._first_results = histogram(
+            "motet_first_result_ms",
+            "From a request to the first text of a transcription or the first audio of a separation, in ms.",
+            MILLISECONDS,
+            "",
+        )
         self._factors = histogram("motet_real_time_factor", "Seconds of steps for a second of audio.", FACTORS, "")
         self._leads = histogram(
             "motet_least_lead_ms", "The least audio that a client had ahead of playback, in ms.", LEADS, ""
@@ -72,5 +78,7 @@ class RequestMetrics:
         """A request ended, with an HTTP status or a WebSocket close code."""
         model = record.model or NO_MODEL
         self._requests.inc(1, {"route": route, "model": model, "status": str(status)})
+        if record.first_result_ms is not None:
+            self._first_results.observe(record.first_result_ms, {"model": model})
         if record.failure:
             self._failures.inc(1, {"model": model, "kind": record.failure})

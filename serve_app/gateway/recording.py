@@ -128,7 +128,7 @@ class Recordings:
         first, keep_every_s = next(self._turns), self._settings.session_idle_s / KEEPS
         refused: list[Failure] = []
         for helper in [*self._helpers[first:], *self._helpers[:first]]:
-            session = RecordingSession(helper, directory, model, keep_every_s)
+            session = RecordingSession(helper, directory, ticket, model, keep_every_s)
             refusal = await session.open(task, cut_settings)
             if refusal is None:
                 return session
@@ -142,19 +142,28 @@ class RecordingSession:
     """One recording at an audio helper."""
 
     def __init__(
-        self, helper: DeploymentHandle[Any], directory: ModelDirectory, model: str, keep_every_s: float
+        self,
+        helper: DeploymentHandle[Any],
+        directory: ModelDirectory,
+        ticket: Ticket,
+        model: str,
+        keep_every_s: float,
     ) -> None:
         self._name = uuid.uuid4().hex
         self._helper = helper
         self._directory = directory
+        self._ticket = ticket
         self._model = model
         self._keep_every_s = keep_every_s
+        self._under_way: set[ItemInFlight] = set()
         self._measured: set[str] = set()
         self.answered_by = ""
         """The placement that gave the latest answer."""
 
     async def open(self, task: CuttingTask, cut_settings: Any) -> Failure | None:
-        """Starts the session, or says why not."""
+        """Starts the session, or says why not. Until something was cut, the recording waits for its client and not for the
+        model."""
+        self._ticket.stop_waiting()
         refusal: Failure | None = await self._helper.open.remote(self._name, task, cut_settings)
         return refusal
 
@@ -176,7 +185,8 @@ class RecordingSession:
     async def take(self) -> Cut | None:
         """The next ticket; None after the last."""
         cut: Cut | None = value_of(await self._helper.next.remote(self._name))
-        await self._directory.refresh(self._model)
+        if self._model in self._directory.models:  # what is only cut needs no model
+            await self._directory.refresh(self._model)
         return cut
 
     def send(self, ticket: Any, method: str) -> ItemInFlight:
@@ -184,13 +194,19 @@ class RecordingSession:
         payload = by_reference(self._helper).fetch.remote(self._name, ticket.index)
         placement = self._directory.choose(self._model)
         item = ItemInFlight(ticket, payload, method, placement, None, ExitStack(), 0.0, 0)
-        item.send(placement)
+        self._send(item, placement)
         return item
 
     def send_again(self, item: ItemInFlight) -> None:
         """Sends it to another placement, or to the same one if there is no other."""
         item.cancel()
-        item.send(self._directory.choose(self._model, besides=item.placement))
+        self._send(item, self._directory.choose(self._model, besides=item.placement))
+
+    def _send(self, item: ItemInFlight, placement: PlacedModel) -> None:
+        item.send(placement)
+        self._under_way.add(item)
+        item.counted.callback(self._under_way.discard, item)
+        self._ticket.start_waiting()
 
     async def answer(self, item: ItemInFlight) -> Any:
         """What the placement answers. If it fails, the item is sent once more. Raises `MotetError` and what Ray raises."""
@@ -252,6 +268,8 @@ class RecordingSession:
                 if part is _END:
                     return
                 made(part)
+                if not self._under_way:
+                    self._ticket.stop_waiting()
                 yield part
 
     async def _keep(self) -> None:

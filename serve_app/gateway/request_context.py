@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ class RequestRecord:
 
     `id` is the header `x-request-id`: the client's own, or the one that Ray Serve generated; empty without Ray Serve. Ray
     Serve passes the same id on with every call to a replica, whose log therefore has it too. `failure` is the kind of the
-    failure that the request ended with. `ignored` names the fields that the service does not use, in order of arrival.
+    failure that the request ended with. `first_result_ms` is the time to the first text of a transcription or the first audio
+    of a separation, of which `started_s` is the beginning on the clock of `time.perf_counter`. `ignored` names the fields
+    that the service does not use, in order of arrival.
     """
 
     id: str = ""
@@ -28,10 +31,17 @@ class RequestRecord:
     model: str | None = None
     placement: str | None = None
     first_sound_ms: float | None = None
+    first_result_ms: float | None = None
     seconds_of_audio: float | None = None
     finish_reason: str | None = None
     failure: str | None = None
     ignored: list[str] = field(default_factory=list)
+    started_s: float = field(default_factory=time.perf_counter)
+
+    def note_first_result(self) -> None:
+        """A result is there. Later calls have no effect."""
+        if self.first_result_ms is None:
+            self.first_result_ms = round((time.perf_counter() - self.started_s) * 1000, 1)
 
     def ignore(self, names: Iterable[str]) -> None:
         """Notes fields that the service does not use. The client gets their names."""

@@ -18,6 +18,7 @@ from deployments.settings import SeparationSettings
 from deployments.tasks.engine_calls import in_order_ahead
 from deployments.tasks.separation import Merged, SeparationTask, separate
 from serve_app.gateway.recording import ATTEMPTS, WORTH_A_RETRY, ItemInFlight, Recordings, RecordingSession
+from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory, value_of
 from serve_app.gateway.routing.placement import NoAnswer
@@ -46,6 +47,7 @@ class SeparationGraph:
             def made(merged: Merged) -> None:
                 ticket.placement = session.answered_by
                 ticket.record_made(merged.seconds)
+                current_request().note_first_result()
 
             calls = in_order_ahead(
                 session.take,

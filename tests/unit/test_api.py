@@ -31,7 +31,7 @@ from deployments.engines.protocols import (
 )
 from deployments.replica.wire import PackedChunk
 from deployments.settings import SpilloverSettings
-from deployments.tasks.transcription import TranscriptWindow
+from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.config import AppConfig
 from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
@@ -39,7 +39,7 @@ from serve_app.gateway.deployment import directory_of, settings_of
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
-from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
+from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
 from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import Service
 from serve_app.gateway.settings import LimitSettings
@@ -63,22 +63,36 @@ JSON = {"content-type": "application/json"}
 
 
 class Ear:
-    """The recognizer deployment's calls: every recording is three seconds of "hello", in windows of a second."""
+    """A recognizer's traits, and the transcription graph's call: it reads the upload, and each recording is three seconds of
+    "hello", in windows of a second."""
 
     def __init__(self, traits: RecognitionTraits | None = None) -> None:
-        self.asked: list[RecognitionOptions] = []
+        self.tasks: list[TranscriptionTask] = []
         self._traits = traits or RecognitionTraits(
             16_000, ("en", "de"), True, 30.0, word_times=True, prompts=True, token_probabilities=True
         )
 
+    @property
+    def asked(self) -> list[RecognitionOptions]:
+        return [task.options for task in self.tasks]
+
     async def traits(self) -> RecognitionTraits:
         return self._traits
 
-    async def transcribe(self, recording: bytes, options: RecognitionOptions) -> AsyncIterator[TranscriptWindow]:
-        self.asked.append(options)
-        for second in range(3):
-            segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
-            yield TranscriptWindow(Transcript((segment,), "en"), second + 1.0)
+    async def run(
+        self, upload: AsyncIterator[bytes], task: TranscriptionTask, _: object, ticket: Ticket, __: str
+    ) -> AsyncIterator[TranscriptWindow]:
+        self.tasks.append(task)
+        try:
+            async for _block in upload:
+                pass
+            for second in range(3):
+                segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
+                ticket.record_made(1.0)
+                yield TranscriptWindow(Transcript((segment,), "en"), second + 1.0)
+            ticket.complete()
+        finally:
+            ticket.close()
 
 
 class Recorded:
@@ -112,19 +126,23 @@ class Bench:
         separator: object = None,
         graph: object = None,
         ear: Ear | None = None,
+        analyses: object = None,
         **settings: Any,
     ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
         self.synthesizer = synthesizer or ToneSynthesizer()
         self.handle = FakeHandle(self.synthesizer)
-        others = {"ear": {"cpu": FakeHandle(ear or Ear())}, "echo": {"cpu": FakeHandle(separator)}}
+        ear = ear or Ear()
+        others = {"ear": {"cpu": FakeHandle(ear)}, "echo": {"cpu": FakeHandle(separator)}}
         handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, **others})
         self.admission = Admission(config.speech.admission)
         self.recorder = Recorded()
         service = Service(
             settings_of(config),
             directory_of(config, handles),
+            cast("Any", ear),
             cast("Any", graph),
+            cast("Any", analyses),
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,

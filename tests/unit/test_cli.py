@@ -33,7 +33,6 @@ from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples
 from deployments.errors import MotetError, fail
 from deployments.tasks import in_process_speech
-from deployments.tasks.transcription import TranscriptionTask, transcribe_here
 from deployments.text.sample_sentences import LONG_TEXT
 from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import bulk, profiles
@@ -411,7 +410,19 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
         (["say", "Hi", "--model", "nsnet2"], 1, "motet: There is no speech model 'nsnet2'. Models: hibari."),
         (["say", "  ...  "], 1, "motet: The input has no words to speak."),
         (["transcribe", "no.wav"], 2, "There is no file 'no.wav'."),
-        (["transcribe", "."], 2, "There is no file '.'."),
+        (["transcribe", "."], 2, "Several recordings need a folder, or --json."),
+        (["transcribe", ".", "--out", "x"], 1, "motet: The folder . holds no recordings."),
+        (["transcribe", "text.txt", "-", "--out", "x"], 2, "cannot be combined with files"),
+        (["transcribe", "text.txt", "-o", "x", "--out", "x"], 2, "Name one of -o and --out."),
+        (["transcribe", "-", "--out", "x"], 2, "Standard input (-) has no name"),
+        (["transcribe", "text.txt", "--json", "-o", "x"], 2, "Name a folder with --out."),
+        (["transcribe", "text.txt", "--diarize"], 2, "does not apply to text. Use --format srt, verbose_json"),
+        (
+            ["transcribe", "text.txt", "--diarize", "--channels", "separate", "-f", "srt"],
+            2,
+            "each channel is a speaker",
+        ),
+        (["transcribe", "text.txt", "-l", "inglish"], 1, "Did you mean 'english' (en)?"),
         (["transcribe", "text.txt"], 1, "motet: The file is not audio that this service reads; it looks like text."),
         (["transcribe", "text.txt", "--words"], 2, "Add --format verbose_json"),
         (["separate", "text.txt"], 1, "Send WAV, FLAC, MP3"),
@@ -491,65 +502,6 @@ def test_two_programs_in_a_pipe_understand_each_other() -> None:
     assert speaker.wait() == 0
     assert text(listener.stdout) == text(SENTENCE)
     assert "times real time" in listener.stderr
-
-
-# --- transcribe
-
-
-def test_the_words_come_back(spoken: Path) -> None:
-    result = motet("transcribe", spoken)
-    assert text(result.stdout) == text(SENTENCE)
-    assert result.stdout.count("\n") == 1
-    assert re.match(r"\d\.\d\d s of audio in \d+\.\d\d s: whisper-tiny.en loaded in ", result.stderr)
-
-
-def test_json_is_the_services_answer(spoken: Path) -> None:
-    answer = json.loads(motet("transcribe", spoken, "-f", "json", "-l", "en-US").stdout)
-    assert text(answer["text"]) == text(SENTENCE)
-    seconds = sound(spoken).shape[1] / 24_000
-    assert answer["usage"] == {"type": "duration", "seconds": pytest.approx(seconds, abs=0.01)}
-
-
-def test_words_have_times(spoken: Path) -> None:
-    answer = json.loads(motet("transcribe", spoken, "-f", "verbose_json", "--words").stdout)
-    assert text(" ".join(word["word"] for word in answer["words"])) == text(SENTENCE)
-    starts = [word["start"] for word in answer["words"]]
-    assert starts == sorted(starts)
-    assert answer["words"][-1]["end"] <= answer["duration"] + 0.1
-    assert answer["segments"]
-    assert "words" not in json.loads(motet("transcribe", spoken, "-f", "verbose_json").stdout)
-
-
-@pytest.mark.parametrize(("form", "start"), [("srt", "1\n00:00:0"), ("vtt", "WEBVTT\n\n00:00:0")])
-def test_subtitles_go_to_a_file(form: str, start: str, spoken: Path, tmp_path: Path) -> None:
-    result = motet("transcribe", spoken, "-f", form, "-o", tmp_path / "x")
-    written = (tmp_path / "x").read_text()
-    assert written.startswith(start)
-    assert " --> 00:00:0" in written
-    assert text(SENTENCE) in text(written)
-    assert result.stdout == ""
-    assert result.stderr.startswith(f"{tmp_path / 'x'}: ")
-
-
-def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = sound(spoken)
-    gap = np.zeros((1, 24_000), np.float32)
-    twice = write_sound(tmp_path / "twice.wav", np.concatenate([said, gap, said], axis=1), 24_000)
-    (tmp_path / "c.yaml").write_text("applications: [{args: {windows: {window_s: 4.5, min_window_s: 2.5}}}]")
-    written: list[str] = []
-
-    def watched(recording: io.BytesIO, task: TranscriptionTask, *rest: Any) -> Iterator[Any]:
-        assert task.options.prompt == "traffic"
-        for item in transcribe_here(recording, task, *rest):
-            yield item
-            written.append(cast(io.BytesIO, sys.stdout.buffer).getvalue().decode())
-
-    monkeypatch.setattr("serve_app.cli.transcribe.transcribe_here", watched)
-    result = motet("transcribe", twice, "--config", tmp_path / "c.yaml", "--prompt", "traffic")
-    assert len(written) >= 2
-    assert 0 < len(written[0]) < len(result.stdout)
-    assert all(result.stdout.startswith(so_far) for so_far in written)
-    assert text(result.stdout) == text(f"{SENTENCE} {SENTENCE}")
 
 
 # --- separate

@@ -271,6 +271,22 @@ def test_a_file_cut_in_its_header_is_damaged(kind: str) -> None:
     assert refusal(make(kind)[:30]).code == "corrupt_audio"
 
 
+@pytest.mark.parametrize("source", [bytes, Pipe], ids=["file", "pipe"])
+def test_less_than_50_ms_is_refused_unless_the_file_states_it(source: type[Pipe] | type[bytes]) -> None:
+    def seconds(data: bytes) -> float:
+        blocks = decode_stream(source(data), sample_rate=16000, mono=True, max_seconds=LIMIT)
+        return sum(int(block.shape[1]) for block in blocks) / 16000
+
+    for kind in ("wav16", "flac16"):
+        assert seconds(make(kind, seconds=0.04)) == pytest.approx(0.04, abs=0.001)
+    with pytest.raises(MotetError) as caught:
+        seconds(make("wav16", seconds=2.0)[:100])
+    failure = caught.value.failure
+    assert (failure.kind, failure.code, failure.param) == ("invalid", "audio_too_short", "file")
+    assert failure.cause == "The file has 1 ms of sound, and states 2 s."
+    assert seconds(make("wav16", seconds=2.0)[: 44 + 2 * 24 * 60]) == pytest.approx(0.06, abs=0.001)
+
+
 def test_damage_in_the_middle_costs_only_itself() -> None:
     data = bytearray(make("mp3", seconds=4))
     data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)

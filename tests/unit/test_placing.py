@@ -23,8 +23,8 @@ def segment(words: Sequence[tuple[str, float, float]]) -> Segment:
     return Segment(text, timed[0].start, timed[-1].end, -0.2, 1.1, 0.01, tokens, timed)
 
 
-def segments(*found: Segment, spans: Sequence[Span] = SPANS) -> tuple[Segment, ...]:
-    return placed(Transcript(found, "en"), spans).segments
+def segments(*found: Segment, spans: Sequence[Span] = SPANS, snap: bool = False) -> tuple[Segment, ...]:
+    return placed(Transcript(found, "en"), spans, snap=snap).segments
 
 
 def bounds(segments: Sequence[Segment]) -> list[tuple[str, float, float]]:
@@ -50,22 +50,32 @@ def test_words_without_a_place_of_their_own_do_not_overlap() -> None:
     assert bounds(found) == [(" one", 10.8, 11.8), (" two", 11.8, 11.8), (" three", 11.8, 12.0)]
 
 
+def test_words_near_the_ends_of_speech_reach_to_them() -> None:
+    found = segments(
+        segment([(" one", 0.4, 0.7), (" two", 2.0, 3.9), (" three", 5.2, 5.5), (" four", 6.5, 7.0)]), snap=True
+    )
+    assert bounds(found) == [
+        (" one", 10.0, 10.5), (" two", 11.8, 14.0), (" three", 20.6, 20.9), (" four", 21.9, 22.4),
+    ]  # fmt: skip
+
+
 TIMES = st.floats(0, 12, allow_nan=False)
 
 
 @given(
     times=st.lists(st.lists(st.tuples(TIMES, TIMES), min_size=1, max_size=12), max_size=3),
     lengths=st.lists(st.tuples(st.floats(0, 3), st.floats(0.05, 5), st.floats(0, 9)), min_size=1, max_size=5),
+    snap=st.booleans(),
 )
 @settings(max_examples=200)
 def test_times_are_in_order_and_in_spans(
-    times: list[list[tuple[float, float]]], lengths: list[tuple[float, float, float]]
+    times: list[list[tuple[float, float]]], lengths: list[tuple[float, float, float]], snap: bool
 ) -> None:
     spans, offset, at = [], 0.0, 0.0
     for pad, speech, silence in lengths:
         spans.append(Span(offset + pad, at + silence, at + silence + speech))
         offset, at = offset + pad + speech, at + silence + speech
-    found = segments(*(segment([(" w.", *time) for time in each]) for each in times), spans=spans)
+    found = segments(*(segment([(" w.", *time) for time in each]) for each in times), spans=spans, snap=snap)
     words = [word for each in found for word in each.words]
     assert len(words) == sum(map(len, times))
     edges = [time for word in words for time in (word.start, word.end)]

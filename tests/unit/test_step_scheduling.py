@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.replica.step_scheduling import (
+    HEAD_START_S,
     Candidate,
     ListenerDeadline,
     StepRequest,
     choose,
     on_lanes,
     padding_share,
+    recording_deadline,
 )
 from deployments.settings import StepSettings
 
@@ -107,3 +109,11 @@ def test_whoever_waits_the_batch_is_sound(streams: list[tuple[float, float]], si
     assert padding_share([c.request.cost for c in batch]) <= padding
     if waiting:
         assert batch[0].request.deadline_s == min(c.request.deadline_s for c in waiting)
+
+
+def test_the_first_windows_of_a_recording_go_before_those_of_a_book_that_does_not_starve() -> None:
+    now_s = 1000.0
+    book = recording_deadline(100, now_s - 20)
+    assert recording_deadline(0, now_s) < recording_deadline(1, now_s) < book
+    assert recording_deadline(5, now_s) > book
+    assert recording_deadline(100, now_s - HEAD_START_S) < recording_deadline(0, now_s)

@@ -70,6 +70,7 @@ class RequestLog:
             "status": status,
             "failure": record.failure,
             "first_sound_ms": record.first_sound_ms,
+            "first_result_ms": record.first_result_ms,
             "total_ms": round(seconds * 1000, 1),
             "seconds_of_audio": record.seconds_of_audio,
             "finish_reason": record.finish_reason,

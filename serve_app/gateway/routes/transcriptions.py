@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import RecognitionTraits
-from deployments.tasks.transcription import TranscriptWindow
-from serve_app.gateway.bodies.uploads import read_form
+from deployments.tasks.diarization import SpeakerTask
+from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow, task_for
+from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
-from serve_app.gateway.routing.admission import Ticket
-from serve_app.gateway.service import service_of
+from serve_app.gateway.service import Service, service_of
+from serve_app.gateway.speaker_fields import REFERENCES, speaker_task
 from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.transcript_events import events
 from serve_app.gateway.transcript_formats import rendered
 from serve_app.gateway.transcription_fields import REPEATED, RecognitionFields, TranscriptionFields, TranslationFields
 
 router = APIRouter()
+
+FORM = FormFields(repeated=REPEATED, long_texts=(REFERENCES,))
 
 
 @router.post("/v1/audio/transcriptions")
@@ -38,19 +42,29 @@ async def translations(request: Request) -> Response:
 
 async def _recognized(request: Request, schema: type[RecognitionFields]) -> Response:
     service = service_of(request)
+
+    async def answer(form: UploadForm) -> Response:
+        return await _answer(form, request, service, schema)
+
+    return await answer_upload(request, FORM, answer, service.early)
+
+
+async def _answer(form: UploadForm, request: Request, service: Service, schema: type[RecognitionFields]) -> Response:
     directory = service.directory
-    form = await read_form(request, repeated=REPEATED)
-    try:
-        fields = validated(schema, form.fields, strict=service.settings.strict)
-        name = directory.resolve(fields.model, "transcription")
-        directory.ensure_not_frozen(name)
-        traits: RecognitionTraits = await directory.traits(name)
-        fields.check(traits)
-        recording = await form.file.read()
-    finally:
-        await form.close()
-    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.likely_size))
-    windows = _counted(directory.stream(name, "transcribe", recording, fields.options(traits), ticket=ticket), ticket)
+    fields = validated(schema, form.fields, strict=service.settings.strict)
+    name = directory.resolve(fields.model, "transcription")
+    directory.ensure_not_frozen(name)
+    traits: RecognitionTraits = await directory.traits(name)
+    fields.check(traits)
+    windows_settings = service.settings.windows
+    task = replace(
+        task_for(traits, fields.options(traits)),
+        channels=fields.channels,
+        speakers=await _speakers(fields, form),
+        voice_activity=fields.voice_activity(windows_settings.voice_activity),
+        first_window_s=windows_settings.first_window_s if fields.stream else None,
+    )
+    windows = transcribed(form.file, task, service, name, request)
     contents = fields.contents(service.settings.subtitles)
     if fields.stream:
         return await event_stream(events(windows, contents))
@@ -59,15 +73,20 @@ async def _recognized(request: Request, schema: type[RecognitionFields]) -> Resp
     return await asyncio.to_thread(rendered, everything, contents)
 
 
-async def _counted(windows: AsyncGenerator[TranscriptWindow], ticket: Ticket) -> AsyncGenerator[TranscriptWindow]:
-    """The same windows. Admission, and through it the request's log, learns how much of the recording is done."""
-    done_seconds = 0.0
-    try:
-        async with aclosing(windows):
-            async for window in windows:
-                ticket.record_made(window.until_seconds - done_seconds)
-                done_seconds = window.until_seconds
-                yield window
-        ticket.complete()
-    finally:
-        ticket.close()
+async def _speakers(fields: RecognitionFields, form: UploadForm) -> SpeakerTask | None:
+    return (
+        await speaker_task(fields, form.long_texts[REFERENCES])
+        if isinstance(fields, TranscriptionFields) and fields.diarizes
+        else None
+    )
+
+
+def transcribed(
+    file: Upload, task: TranscriptionTask, service: Service, name: str, request: Request
+) -> AsyncGenerator[TranscriptWindow]:
+    """The transcript of an upload by the model `name`, as it arrives. Raises `MotetError`."""
+    task = replace(task, size_bytes=file.size)
+    ticket = service.admit(name, request.headers, estimated_seconds(file.head, file.likely_size))
+    assert service.transcripts is not None, "a model transcribes"
+    upload = file.blocks(service.settings.recordings.block_bytes)
+    return service.transcripts.run(upload, task, service.directory, ticket, name)

@@ -23,13 +23,15 @@ class HasPlacement(Protocol):
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
     """What the gateway knows of a model. `kinds` are the hardware classes of its placements; `max_wait_s` overrides the
-    setting of its task."""
+    setting of its task. At most `replicas` of it run, each with up to `max_batch_size` items in a step."""
 
     task: str
     aliases: Sequence[str]
     voice_aliases: Mapping[str, str]
     max_wait_s: float | None
     kinds: Sequence[str]
+    replicas: int = 1
+    max_batch_size: int = 1
 
 
 class ModelDirectory:

@@ -1,0 +1,114 @@
+"""Which recordings a command is given, and where their transcripts go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from deployments.audio.formats import SOUND_SUFFIXES
+from deployments.errors import fail
+from serve_app.gateway.transcript_formats import TranscriptFormat
+
+WrittenFormat = Literal["txt", "text", "json", "srt", "vtt", "verbose_json", "diarized_json", "rttm"]
+"""`txt` is another name of `text`."""
+SUFFIXES: Mapping[TranscriptFormat, str] = {
+    "text": ".txt",
+    "json": ".json",
+    "srt": ".srt",
+    "vtt": ".vtt",
+    "verbose_json": ".json",
+    "diarized_json": ".json",
+    "rttm": ".rttm",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingFile:
+    """A recording, and its transcript's path in the output folder."""
+
+    path: Path
+    output: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 if the file is gone."""
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+
+def recordings_in(paths: Sequence[Path], folder: Path, form: TranscriptFormat) -> list[RecordingFile]:
+    """The recordings of files and folders in order, each once.
+
+    A transcript has the name of its recording, and below the output folder the recording's place below its own. Where two
+    recordings differ in their suffix only, the suffix stays: `a.wav.srt`. Raises `MotetError` (invalid) for a folder without
+    recordings, and for two recordings of one name.
+    """
+    found = dict[Path, tuple[Path, Path]]()
+    for path in paths:
+        for file, name in _files_in(path):
+            found.setdefault(file.resolve(), (file, name))
+    stems = Counter(name.with_suffix("") for _, name in found.values())
+    recordings, taken = list[RecordingFile](), dict[Path, Path]()
+    for file, name in found.values():
+        whole = stems[name.with_suffix("")] > 1
+        output = folder / (name.with_name(name.name + SUFFIXES[form]) if whole else name.with_suffix(SUFFIXES[form]))
+        if (other := taken.setdefault(output, file)) != file:
+            cause = f"{other} and {file} would both be written to {output}."
+            raise fail("invalid", cause, "Name the folder that they are in, or write them to different folders.")
+        recordings.append(RecordingFile(file, output))
+    return recordings
+
+
+def _files_in(path: Path) -> list[tuple[Path, Path]]:
+    """The recordings, each with its place below the folder."""
+    if not path.is_dir():
+        return [(path, Path(path.name))]
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SOUND_SUFFIXES and file.is_file())
+    if not files:
+        known = ", ".join(sorted(SOUND_SUFFIXES))
+        raise fail("invalid", f"The folder {path} holds no recordings.", f"Name a file, or a folder with {known}.")
+    return [(file, file.relative_to(path)) for file in files]
+
+
+class LazyFile:
+    """A file that is opened when it is first read, and so of many only one is open.
+
+    `progress` is called with the bytes read.
+    """
+
+    def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
+        self._path = path
+        self._progress = progress
+        self._file: BinaryIO | None = None
+
+    @property
+    def file(self) -> BinaryIO:
+        """The open file. Raises `OSError` if it cannot be opened."""
+        if self._file is None:
+            self._file = self._path.open("rb")
+        return self._file
+
+    def read(self, size: int, /) -> bytes:
+        """See `ByteSource`."""
+        data = self.file.read(size)
+        self._progress(self.tell() if self.seekable() else 0)
+        return data
+
+    def seekable(self) -> bool:
+        """Whether `seek` works."""
+        return self.file.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of files."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of files."""
+        return self.file.tell()
+
+    def close(self) -> None:
+        """Closes the file, if it was opened."""
+        if self._file is not None:
+            self._file.close()

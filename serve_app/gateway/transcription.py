@@ -1,0 +1,88 @@
+"""The transcription graph: cut (audio helper) -> transcribe (CUDA | MLX | CPU), any number of windows at once, in order.
+
+Only transcripts come to the gateway by value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+
+from deployments.engines.protocols import RecognitionTraits, Transcript
+from deployments.replica.chunker import Cut
+from deployments.settings import WindowSettings
+from deployments.tasks.engine_calls import Call, DoneCall, forget, in_order_ahead
+from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow, transcribe
+from serve_app.gateway.recording import Recordings, RecordingSession
+from serve_app.gateway.request_context import current_request
+from serve_app.gateway.routing.admission import Ticket
+from serve_app.gateway.routing.directory import ModelDirectory
+
+MIN_IN_FLIGHT = 16
+"""Windows of one recording that are under way, where the settings do not say."""
+STEPS_AHEAD = 2
+"""For each replica, of which one step runs while the windows of the next one gather."""
+
+
+class TranscriptionGraph:
+    """The handles of the deployments that transcribe recordings together."""
+
+    def __init__(self, recordings: Recordings, settings: WindowSettings) -> None:
+        self._recordings = recordings
+        self._settings = settings
+
+    async def run(
+        self,
+        upload: AsyncIterable[bytes],
+        task: TranscriptionTask,
+        directory: ModelDirectory,
+        ticket: Ticket,
+        model: str,
+    ) -> AsyncGenerator[TranscriptWindow]:
+        """The transcript, window by window in order. Raises `MotetError`.
+
+        `ticket` is the recording's place in the queue: it learns which placement answers and how far the recording is, and is
+        closed at the end.
+        """
+        most = await self._most_in_flight(directory, model)
+        async with self._recordings.session(upload, task, self._settings, directory, ticket, model) as session:
+
+            def start(cut: Cut) -> Call[Transcript | None]:
+                return _started(session, cut) if cut.for_engine else DoneCall(None)
+
+            done_s = 0.0
+
+            def made(window: TranscriptWindow) -> None:
+                nonlocal done_s
+                ticket.placement = session.answered_by or ticket.placement
+                ticket.record_made(window.until_seconds - done_s)
+                done_s = window.until_seconds
+                if window.text:
+                    current_request().note_first_result()
+
+            calls = in_order_ahead(session.take, start, lambda: self._recordings.width(most))
+            async with aclosing(session.kept(transcribe(calls, _awaited), made)) as windows:
+                async for window in windows:
+                    yield window
+
+    async def _most_in_flight(self, directory: ModelDirectory, model: str) -> int:
+        """The most windows of one recording that are under way: see `WindowSettings.windows_in_flight`."""
+        if self._settings.windows_in_flight is not None:
+            return self._settings.windows_in_flight
+        traits: RecognitionTraits = await directory.traits(model)
+        entry = directory.models[model]
+        return max(MIN_IN_FLIGHT, STEPS_AHEAD * entry.replicas * min(entry.max_batch_size, traits.batch_windows))
+
+
+def _started(session: RecordingSession, cut: Cut) -> asyncio.Task[Transcript | None]:
+    """A window on its way. It is watched from the start: if a replica ends, its windows are sent again at the same time."""
+    item = session.send(cut.ticket, "transcribe")
+    call = asyncio.create_task(session.answer(item))
+    call.add_done_callback(lambda done: item.cancel() if done.cancelled() else item.leave())
+    call.add_done_callback(forget)
+    return call
+
+
+async def _awaited(call: Call[Transcript | None]) -> Transcript | None:
+    return await call
