@@ -9,19 +9,19 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soxr
 from hibari import Hibari
 
-from deployments.engines.protocols import RecognitionOptions, Samples
+from deployments.engines.protocols import Samples
 from deployments.errors import MotetError
 from deployments.settings import WindowSettings
 from deployments.tasks.diarization import SpeakerTask, SpeakerTurn, joined
-from deployments.tasks.transcription import TranscriptionTask
+from deployments.tasks.voice_activity import VoiceActivityTask, speech_here
 from serve_app.bench.diarization_error import DiarizationError, diarization_error
 from serve_app.bench.frame import Figure, Sheet, at_most
 from serve_app.bench.hearing_noise import NOISE_RATE, pink
@@ -113,8 +113,8 @@ def _listed(errors: Sequence[DiarizationError]) -> str:
 
 def find_turns(mixture: VoiceMixture, speakers: int | None = None) -> tuple[SpeakerTurn, ...]:
     """The turns that the service would find."""
-    task = TranscriptionTask(NOISE_RATE, RecognitionOptions(), 30.0, speakers=SpeakerTask(speakers=speakers))
-    *_, (last, _) = task.cut(io.BytesIO(wav_of(mixture.samples, NOISE_RATE)), WindowSettings())
+    task = VoiceActivityTask(speakers=SpeakerTask(speakers=speakers))
+    *_, last = speech_here(io.BytesIO(wav_of(mixture.samples, NOISE_RATE)), task, WindowSettings())
     return last.turns
 
 
@@ -127,17 +127,15 @@ def speaking(*, kokoro: bool) -> dict[str, list[Samples]]:
     hibari = Hibari(threads=1)
     voices: dict[str, Voice] = {}
     if kokoro:
-        try:
+        with suppress(MotetError, ImportError):
             voices = kokoro_voices()
-        except (MotetError, ImportError):
-            voices = {}
     lines = _lines()
     said: dict[str, list[Samples]] = {}
     for at, name in enumerate(CAST):
         texts = [lines[(at * SENTENCES + number) % len(lines)] for number in range(SENTENCES)]
         if name in voices:
             said[name] = [_trimmed(voices[name](text, number).samples, 1.0) for number, text in enumerate(texts)]
-        elif not name.startswith("j"):
+        elif name in ("hibari", *PITCHES):
             said[name] = [_trimmed(np.asarray(hibari(text), np.float32), PITCHES.get(name, 1.0)) for text in texts]
     return said
 
@@ -150,8 +148,8 @@ def _lines() -> list[str]:
 def _trimmed(samples: Samples, pitch: float) -> Samples:
     """At 16 kHz and `SPEECH_LEVEL`, without silence at the ends, and with another pitch."""
     scaled = soxr.resample(samples, RATE * pitch, NOISE_RATE).astype(np.float32)
-    (first, _), *_, (_, last) = [spans[0], spans[-1]] if (spans := _sounding(scaled)) else [(0, 0), (0, len(scaled))]
-    sound: Samples = scaled[first:last]
+    spans = _sounding(scaled)
+    sound: Samples = scaled[spans[0][0] : spans[-1][1]]
     return sound * np.float32(SPEECH_LEVEL / np.sqrt(np.mean(np.square(sound))))
 
 
@@ -179,20 +177,19 @@ def _mixture(
     voices: Sequence[str], said: dict[str, list[Samples]], noise_db: float | None, random: np.random.Generator
 ) -> VoiceMixture:
     gains = {name: 10 ** (random.uniform(-LEVEL_DB, LEVEL_DB) / 20) for name in voices}
-    silence = partial(lambda seconds: np.zeros(int(seconds * NOISE_RATE), np.float32))
-    parts, turns, passed = [silence(0.5)], list[SpeakerTurn](), 0.5
+    parts, turns, passed = list[Samples](), list[SpeakerTurn](), 0
     for name in _order(voices, random):
-        for _ in range(random.integers(1, 4)):
+        sentences = random.integers(1, 4)
+        for number in range(sentences):
+            pause = random.choice(TURN_PAUSES_S) if number == 0 else random.uniform(*PAUSES_S)
             sound = said[name][random.integers(len(said[name]))] * np.float32(gains[name])
+            passed += int(pause * NOISE_RATE)
             turns += [
-                SpeakerTurn(passed + first / NOISE_RATE, passed + last / NOISE_RATE, name)
+                SpeakerTurn((passed + first) / NOISE_RATE, (passed + last) / NOISE_RATE, name)
                 for first, last in _sounding(sound)
             ]
-            parts += [sound, silence(random.uniform(*PAUSES_S))]
-            passed += (len(sound) + len(parts[-1])) / NOISE_RATE
-        passed -= len(parts[-1]) / NOISE_RATE
-        parts[-1] = silence(random.choice(TURN_PAUSES_S))
-        passed += len(parts[-1]) / NOISE_RATE
+            parts += [np.zeros(int(pause * NOISE_RATE), np.float32), sound]
+            passed += len(sound)
     samples = np.concatenate(parts)
     level = 1e-4 if noise_db is None else SPEECH_LEVEL * 10 ** (noise_db / 20)
     noise = pink(len(samples), random).astype(np.float32) * np.float32(level)
