@@ -1,5 +1,5 @@
-"""What recognition engines of every library share: windows with equal options are one batch, and a window that fails does so
-alone."""
+"""What recognition engines of every library share: checks of windows, batches of those with equal options, and a window that
+fails does so alone."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ SAMPLE_RATE = 16_000
 """The sample rate of the voice activity network, and of all recognition models so far, in Hz."""
 
 
-class WindowedRecognition(ABC):
-    """Transcribes windows with equal options as one batch. An invalid window fails alone; a window without speech gives an
-    empty transcript."""
+class CheckedRecognition(ABC):
+    """Transcribes a batch. An invalid window fails alone; one without sound gives an empty transcript."""
 
     @property
     @abstractmethod
@@ -30,26 +29,39 @@ class WindowedRecognition(ABC):
         """The model's abilities."""
 
     @abstractmethod
-    def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
-        """One transcript for each window, computed as one batch. All windows are valid, contain speech, and have these
-        `options`."""
+    def recognize_all(self, windows: Sequence[Window]) -> Sequence[Transcript]:
+        """One transcript for each window. All windows are valid, contain sound, and may have different options."""
 
     def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:
-        """One transcript for each window; windows with equal options are one batch."""
+        """One transcript for each window."""
         results: dict[int, Transcript | Exception] = {}
-        groups: dict[RecognitionOptions, list[int]] = defaultdict(list)
+        valid: list[int] = []
         for position, window in enumerate(windows):
             try:
                 self._check(window)
-                if has_speech(window.samples):
-                    groups[window.options].append(position)
-                else:
-                    results[position] = Transcript((), window.options.language or "en")
             except Exception as error:
                 results[position] = error
-        for options, positions in groups.items():
-            results.update(zip(positions, self._group([windows[p] for p in positions], options), strict=True))
+                continue
+            if self.is_worth_a_step(window.samples):
+                valid.append(position)
+            else:
+                results[position] = Transcript((), window.options.language or "en")
+        results.update(zip(valid, self._each_alone_after_a_failure([windows[at] for at in valid]), strict=True))
         return [results[position] for position in range(len(windows))]
+
+    def is_worth_a_step(self, samples: Samples) -> bool:
+        """Whether the network is asked: not for silence."""
+        return is_audible(samples)
+
+    def _each_alone_after_a_failure(self, windows: Sequence[Window]) -> Sequence[Transcript | Exception]:
+        if not windows:
+            return []
+        try:
+            return self.recognize_all(windows)
+        except Exception as error:
+            if len(windows) == 1:
+                return [error]
+            return [self._each_alone_after_a_failure([window])[0] for window in windows]
 
     def _check(self, window: Window) -> None:
         samples, traits = window.samples, self.traits
@@ -74,21 +86,35 @@ class WindowedRecognition(ABC):
         if window.options.translate and not traits.translates:
             raise fail("unsupported", "This model cannot translate.", "Use a multilingual Whisper.", param="model")
 
-    def recognize_all(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
-        """As `recognize`; for a model family that needs several passes."""
-        return self.recognize(windows, options)
 
-    def _group(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript | Exception]:
-        try:
-            return self.recognize_all(windows, options)
-        except Exception as error:
-            if len(windows) == 1:
-                return [error]
-            return [self._group([window], options)[0] for window in windows]
+class WindowedRecognition(CheckedRecognition):
+    """Transcribes windows with equal options as one batch. A window without speech gives an empty transcript."""
+
+    @abstractmethod
+    def recognize(self, windows: Sequence[Window], options: RecognitionOptions) -> Sequence[Transcript]:
+        """One transcript for each window, computed as one batch. All windows are valid, contain speech, and have these
+        `options`."""
+
+    def recognize_all(self, windows: Sequence[Window]) -> list[Transcript]:
+        """One transcript for each window; windows with equal options are one batch."""
+        groups: dict[RecognitionOptions, list[int]] = defaultdict(list)
+        for position, window in enumerate(windows):
+            groups[window.options].append(position)
+        results: dict[int, Transcript] = {}
+        for options, positions in groups.items():
+            results.update(zip(positions, self.recognize([windows[at] for at in positions], options), strict=True))
+        return [results[position] for position in range(len(windows))]
+
+    def is_worth_a_step(self, samples: Samples) -> bool:
+        """Whether there is speech: these models have no measure of their own for it."""
+        return has_speech(samples)
+
+
+def is_audible(samples: Samples) -> bool:
+    """Whether the samples are louder than near silence."""
+    return bool(len(samples)) and max(samples.max(), -samples.min()) >= QUIETEST_SPEECH
 
 
 def has_speech(samples: Samples) -> bool:
     """Whether mono samples at 16 kHz contain speech. Near silence is not sent to the voice activity network."""
-    if not len(samples) or max(samples.max(), -samples.min()) < QUIETEST_SPEECH:
-        return False
-    return bool(get_speech_timestamps(samples))
+    return is_audible(samples) and bool(get_speech_timestamps(samples))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,15 +25,14 @@ from deployments.engines.protocols import (
     Window,
     Word,
 )
-from deployments.engines.recognition import SAMPLE_RATE
-from deployments.engines.whisper.common import WhisperRecognition, is_noise
+from deployments.engines.recognition import SAMPLE_RATE, WindowedRecognition
+from deployments.engines.whisper.common import LONGEST_TEXT, is_noise
+from deployments.engines.whisper.word_times import pauses_of, placed_words
 from deployments.errors import fail
 from deployments.weights import convert_whisper
 
 WINDOW_SECONDS = 30.0
 BATCH_WINDOWS = 16
-TIME_STEP_S = 0.02
-"""Seconds between two of Whisper's timestamp tokens."""
 FRAMES_PER_SECOND = 100
 ENCODER_POSITIONS = "model.encoder.embed_positions.weight"
 
@@ -99,37 +98,46 @@ class WhisperDriver:
             task="translate" if options.translate else "transcribe",
             language=options.language if self._model.is_multilingual else "en",
             temperature=options.temperature,
-            prompt=options.prompt,
+            prompt=" ".join(filter(None, [", ".join(options.keywords), options.prompt])) or None,
+            without_timestamps=True,
             fp16=self._half,
         )
 
     def _transcript(self, window: Window, mel: Any, result: Any, options: RecognitionOptions) -> Transcript:
-        if is_noise(result.no_speech_prob, result.avg_logprob):
-            return Transcript((), result.language)
+        probabilities = (result.language_probs or {}) if options.language is None else {}
+        nothing = Transcript((), result.language, float(probabilities.get(result.language, 1.0)))
+        if (
+            is_noise(result.no_speech_prob, result.avg_logprob, len(result.tokens) < LONGEST_TEXT)
+            or not result.text.strip()
+        ):
+            return nothing
         task = "translate" if options.translate else "transcribe"
         tokenizer = self._model.get_tokenizer(language=result.language, task=task)
         length = len(window.samples) / SAMPLE_RATE
-        phrases = phrases_of(result.tokens, tokenizer.timestamp_begin, tokenizer.eot, length)
-        words = self._words(phrases, tokenizer, mel, length) if options.word_times else [()] * len(phrases)
-        segments = (
-            _segment(phrase, tokenizer.decode(phrase["tokens"]), result, spoken)
-            for phrase, spoken in zip(phrases, words, strict=True)
+        words = self._words(window, mel, result.tokens, tokenizer) if options.word_times else ()
+        segment = Segment(
+            text=tokenizer.decode(list(result.tokens)),
+            start=words[0].start if words else 0.0,
+            end=words[-1].end if words else length,
+            average_log_probability=float(result.avg_logprob),
+            compression_ratio=float(result.compression_ratio),
+            no_speech_probability=float(result.no_speech_prob),
+            tokens=tuple(result.tokens),
+            words=tuple(words),
+            language=result.language,
         )
-        return Transcript(tuple(segment for segment in segments if segment.text.strip()), result.language)
+        return replace(nothing, segments=(segment,))
 
-    def _words(self, phrases: list[dict[str, Any]], tokenizer: Any, mel: Any, length: float) -> list[Sequence[Any]]:
-        from mlx_audio.stt.models.whisper.timing import add_word_timestamps
+    def _words(self, window: Window, mel: Any, tokens: Sequence[int], tokenizer: Any) -> Sequence[Word]:
+        from mlx_audio.stt.models.whisper.timing import find_alignment
 
+        length = len(window.samples) / SAMPLE_RATE
         frames = min(round(length * FRAMES_PER_SECOND), mel.shape[0])
-        add_word_timestamps(
-            segments=phrases,
-            model=self._model,
-            tokenizer=tokenizer,
-            mel=mel,
-            num_frames=frames,
-            last_speech_timestamp=0.0,
-        )
-        return [phrase.get("words", ()) for phrase in phrases]
+        words = [
+            Word(each.word, float(each.start), float(each.end), float(each.probability), tuple(each.tokens))
+            for each in find_alignment(self._model, tokenizer, list(tokens), mel, frames)
+        ]
+        return placed_words(words, pauses_of(window.samples), length)
 
 
 class SingleWindowDriver:
@@ -165,7 +173,7 @@ DRIVERS: Sequence[tuple[tuple[str, ...], Callable[[Any, Any, ArrayBridge], Recog
 """The attributes that a model must have for each driver; the best driver first."""
 
 
-class MlxRecognition(MlxEngine, WhisperRecognition):
+class MlxRecognition(MlxEngine, WindowedRecognition):
     """Transcribes with one model of mlx-audio."""
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -191,39 +199,6 @@ class MlxRecognition(MlxEngine, WhisperRecognition):
         """Runs the whole network on a second of silence, which `transcribe` would skip."""
         silence = np.zeros(self.traits.sample_rate, np.float32)
         self.recognize([Window(silence, RecognitionOptions())], RecognitionOptions())
-
-
-def phrases_of(tokens: Sequence[int], first_time: int, end: int, length: float) -> list[dict[str, Any]]:
-    """A window's tokens, cut where two timestamp tokens meet (openai/whisper, transcribe.py).
-
-    Each phrase has `start` and `end` in seconds from the window's start, at most `length`, and its `tokens`.
-    """
-    is_time = [token >= first_time for token in tokens]
-    cuts = [at for at, (one, other) in enumerate(pairwise(is_time), start=1) if one and other]
-    bounds = [0, *cuts, len(tokens)]
-    phrases: list[dict[str, Any]] = []
-    for begin, stop in pairwise(bounds):
-        part = list(tokens[begin:stop])
-        times = [min((token - first_time) * TIME_STEP_S, length) for token in part if token >= first_time]
-        words = [token for token in part if token < end]
-        if words:
-            start = times[0] if part[0] >= first_time else (phrases[-1]["end"] if phrases else 0.0)
-            finish = times[-1] if part[-1] >= first_time and len(part) > 1 else length
-            phrases.append({"start": start, "end": max(finish, start), "tokens": part, "seek": 0})
-    return phrases
-
-
-def _segment(phrase: Mapping[str, Any], text: str, result: Any, words: Sequence[Any]) -> Segment:
-    return Segment(
-        text=text,
-        start=phrase["start"],
-        end=phrase["end"],
-        average_log_probability=float(result.avg_logprob),
-        compression_ratio=float(result.compression_ratio),
-        no_speech_probability=float(result.no_speech_prob),
-        tokens=tuple(phrase["tokens"]),
-        words=tuple(Word(word["word"], word["start"], word["end"], word["probability"]) for word in words),
-    )
 
 
 def _segment_of(length: float, row: Any) -> Segment:
