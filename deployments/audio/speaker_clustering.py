@@ -32,8 +32,8 @@ LEAST_SHARE = 0.05
 LEAST_POINTS, LEAST_SHARE_OF_MANY = 3, 0.002
 """A cluster is a voice if it has `LEAST_SHARE` of the points. In a long recording, `LEAST_POINTS` and the share of many
 suffice: 10 s of an hour. Fewer are noise, or two voices at once."""
-KNOWN_SIMILARITY = 0.68
-KNOWN_MARGIN = 0.1
+KNOWN_SIMILARITY = 0.62
+KNOWN_MARGIN = 0.08
 """A voice with at least this similarity to a known one is that speaker, if no other voice is nearer by the margin. A clip
 of 5 s has 0.85 to 0.97 to clear speech of its voice, 0.6 to 0.85 to speech in noise at 20 dB, and 0.2 to 0.82 to others."""
 
