@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("lm", "feed_forward", "vibevoice", "sopro", "indextts", "kokoro", "pocket_tts")
+MODULES = ("lm", "feed_forward", "vibevoice", "sopro", "indextts", "kokoro", "pocket_tts", "hf_recognition")
 CPUINFO = Path("/proc/cpuinfo")
 
 
