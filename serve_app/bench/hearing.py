@@ -6,11 +6,8 @@ service runs the default model twice, on two replicas and on one, each with one 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from serve_app import profiles
 from serve_app.bench import hearing_footprint, hearing_long, hearing_speed, hearing_words
 from serve_app.bench.frame import Figure, Report, Sheet, carry_out
 from serve_app.bench.hearing_corpus import corpus
@@ -35,8 +32,6 @@ FULL = HearingPlan(corpus_s=1800.0, long_s=7200.0, rounds=3, files=60, two_voice
 
 def run(quick: bool) -> Report:
     """Measures everything; `quick` takes a short recording by one voice, once."""
-    # faster-whisper reads these variables when it is imported, and waits like a replica then.
-    os.environ |= {name: value for name, value in _service_environment().items() if name.startswith("OMP_")}
     plan = QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:
@@ -64,7 +59,3 @@ def _figures(plan: HearingPlan) -> list[Figure]:
         *hearing_long.figures(plan.long_s),
         *(hearing_footprint.figures() if plan.footprints else ()),
     ]
-
-
-def _service_environment() -> dict[str, str]:
-    return profiles.environment("plain", Path(), 8000, {})
