@@ -78,7 +78,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "hearing": Benchmark(
         "Transcription beside faster-whisper: speed, word errors, word times, hours, and sound without speech",
         "serve_app.bench.hearing",
-        replica_threads=2,
     ),
     "kernels": Benchmark(
         "The kernels that layers choose on this processor, and steps beside those of one precision for all",

@@ -6,12 +6,14 @@ service runs the default model twice, on two replicas and on one, each with one 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
+from cluster.hardware import CpuClass
 from serve_app.bench import hearing_footprint, hearing_long, hearing_speed, hearing_words
 from serve_app.bench.frame import Figure, Report, Sheet, carry_out
 from serve_app.bench.hearing_corpus import corpus
-from serve_app.bench.hearing_service import default_model, hearing_service
+from serve_app.bench.hearing_service import THREADS, default_model, hearing_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ FULL = HearingPlan(corpus_s=1800.0, long_s=7200.0, rounds=3, files=60, two_voice
 
 def run(quick: bool) -> Report:
     """Measures everything; `quick` takes a short recording by one voice, once."""
+    # Libraries read these variables when they are imported: faster-whisper's threads wait for each other like those of a
+    # replica, and the service, which inherits them, has one thread a process.
+    os.environ |= CpuClass(cpus=THREADS, threads=THREADS).environment() | {"OMP_NUM_THREADS": "1"}
     plan = QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:
