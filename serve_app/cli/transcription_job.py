@@ -28,6 +28,8 @@ from serve_app.cli.transcription_files import LazyFile, RecordingFile
 from serve_app.config import AppConfig
 from serve_app.gateway.transcript_formats import TranscriptContents, rendered, speaker_turns, verbose
 
+STREAMED_WINDOWS = 4
+"""Windows of a batch whose text is shown: with more, the model is faster, but text comes later and in larger parts."""
 MOST_LISTED = 12
 """Languages of a model that a refusal lists."""
 BytesDone = Callable[[int, int], None]
@@ -86,8 +88,7 @@ def transcribe_stream(job: TranscriptionJob, source: Any, name: str, file: Binar
     as_it_comes = job.contents.form == "text"
     found = list[TranscriptWindow]()
     separator = ""
-    # A batch of many windows is faster, but its first text comes later.
-    for _, window in job.transcripts([source], 1 if as_it_comes else None):
+    for _, window in job.transcripts([source], STREAMED_WINDOWS if as_it_comes else None):
         if isinstance(window, Exception):
             raise window
         found.append(window)

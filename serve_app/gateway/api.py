@@ -19,12 +19,15 @@ from serve_app.gateway.middleware.page_headers import PageHeaders
 from serve_app.gateway.middleware.request_bodies import BodyDeadline, BodyPace
 from serve_app.gateway.middleware.request_log import RequestLog
 from serve_app.gateway.routes import (
+    diarizations,
+    embeddings,
     health,
     models,
     separations,
     speech,
     speech_sessions,
     transcriptions,
+    voice_activity,
     voices,
 )
 from serve_app.gateway.service import Service
@@ -38,8 +41,19 @@ def build_api(service: Service) -> ASGIApp:
     # FastAPI's documentation pages load scripts from other hosts; the description itself is at /openapi.json.
     api = FastAPI(title="Motet", description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False)
     api.state.service = service
-    for route in (speech, speech_sessions, transcriptions, separations, voices, models, health):
-        api.include_router(route.router)
+    for router in (
+        speech,
+        speech_sessions,
+        transcriptions,
+        diarizations,
+        voice_activity,
+        embeddings,
+        separations,
+        voices,
+    ):
+        api.include_router(router.router)
+    for router in (models, health):
+        api.include_router(router.router)
     api.mount("/page", StaticFiles(directory=PAGE), name="page")
     install_error_handlers(api)
     return _with_middleware(api, service)
@@ -51,6 +65,9 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     lengths = {
         "/v1/audio/transcriptions": limits.max_transcription_bytes,
         "/v1/audio/translations": limits.max_transcription_bytes,
+        "/v1/audio/diarizations": limits.max_transcription_bytes,
+        "/v1/audio/speech/timestamps": limits.max_transcription_bytes,
+        "/v1/audio/embeddings": limits.max_transcription_bytes,
         "/v1/audio/separations": limits.max_separation_bytes,
         "/v1/audio/voices": limits.max_voice_bytes,
     }

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from cluster.models import Model, Placement
 from serve_app.config import AppConfig
+from serve_app.gateway.analysis import RecordingAnalysis
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.recording import Recordings
@@ -46,6 +47,7 @@ class Gateway:
             directory_of(config, models),
             TranscriptionGraph(recordings, config.windows) if helpers else None,
             SeparationGraph(recordings, merger, config.separation) if merger else None,
+            RecordingAnalysis(recordings, config.windows) if helpers else None,
             Admission(config.speech.admission),
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms),

@@ -185,7 +185,8 @@ class RecordingSession:
     async def take(self) -> Cut | None:
         """The next ticket; None after the last."""
         cut: Cut | None = value_of(await self._helper.next.remote(self._name))
-        await self._directory.refresh(self._model)
+        if self._model in self._directory.models:  # what is only cut needs no model
+            await self._directory.refresh(self._model)
         return cut
 
     def send(self, ticket: Any, method: str) -> ItemInFlight:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
+from deployments.audio.stated_length import estimated_seconds
+from deployments.errors import fail
+from deployments.replica.chunker import CuttingTask
 from deployments.settings import (
     RecordingSettings,
     SeparationSettings,
@@ -35,6 +39,23 @@ EVERYONE = "everyone"
 """The owner of the uploaded voices of a service without API keys."""
 
 
+AUDIO_HELPERS = "audio-helper"
+"""The queue of recordings that need no model; those of models have the names of placements."""
+
+
+class UploadedRecording(Protocol):
+    """A recording in a form, which may still be arriving: see `Upload`."""
+
+    head: bytes
+
+    @property
+    def likely_size(self) -> int:
+        """Its bytes, or those that have arrived."""
+
+    def blocks(self, block_bytes: int) -> AsyncIterator[bytes]:
+        """Its bytes as they arrive."""
+
+
 class Separates(Protocol):
     """Separates recordings: see `SeparationGraph`."""
 
@@ -56,6 +77,15 @@ class Transcribes(Protocol):
         model: str,
     ) -> AsyncGenerator[TranscriptWindow]:
         """The transcript, window by window in order."""
+
+
+class Analyzes(Protocol):
+    """Finds something in recordings without a model: see `RecordingAnalysis`."""
+
+    def run(
+        self, upload: AsyncIterable[bytes], task: CuttingTask, directory: ModelDirectory, ticket: Ticket
+    ) -> AsyncGenerator[Any]:
+        """The tickets of the task, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +115,8 @@ class Service:
     """None if no model transcribes."""
     separations: Separates | None
     """None if no model separates."""
+    analyses: Analyzes | None
+    """None if no model takes recordings, so that there are no audio helpers."""
     admission: Admission
     cache: PieceCache
     recorder: Recorder
@@ -105,6 +137,19 @@ class Service:
         key = key_digest(headers) if self.settings.security.api_key_sha256 else None
         placements = [placed.name for placed in self.directory.placements(name)]
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
+
+    async def analysed(self, file: UploadedRecording, task: CuttingTask, headers: Headers) -> list[Any]:
+        """All tickets of a task that needs no model, at least one. Raises `MotetError`: unsupported if the service has no
+        audio helpers, overloaded, and what the task raises."""
+        if self.analyses is None:
+            cause = "No model of this service takes recordings, so it does not read them."
+            raise fail("unsupported", cause, "Add a model for transcription or separation to the configuration.")
+        key = key_digest(headers) if self.settings.security.api_key_sha256 else None
+        seconds = estimated_seconds(file.head, file.likely_size)
+        ticket = self.admission.admit([AUDIO_HELPERS], key, seconds, self.settings.windows.max_wait_s)
+        upload = file.blocks(self.settings.recordings.block_bytes)
+        async with aclosing(self.analyses.run(upload, task, self.directory, ticket)) as tickets:
+            return [each async for each in tickets]
 
     def owner(self, headers: Headers) -> str:
         """Whose uploaded voices a request may use: those of its API key, or everyone's in a service without keys."""

@@ -13,10 +13,10 @@ from deployments.audio.channels import Channels
 from deployments.engines.protocols import RecognitionOptions, RecognitionTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import StrictModel, SubtitleSettings, VoiceActivitySettings
-from deployments.tasks.diarization import MOST_SPEAKERS
 from deployments.text.languages import NAMES, checked_code
 from serve_app.gateway.fields import ModelName, RequestFields
 from serve_app.gateway.request_context import current_request
+from serve_app.gateway.speaker_fields import SpeakerFields
 from serve_app.gateway.transcript_formats import (
     SPEAKER_FORMATS,
     TIMED_FORMATS,
@@ -26,19 +26,13 @@ from serve_app.gateway.transcript_formats import (
 
 REPEATED = ("timestamp_granularities", "include", "keywords", "hotwords", "languages", "known_speaker_names")
 """The fields of a form that are lists. Their names may end in `[]`."""
-LONG = "known_speaker_references"
-"""The field, also a list, whose values are recordings: data URLs or files."""
 DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
 """OpenAI's name of a model that tells speakers apart. An alias of this name means `diarize`."""
-MOST_KNOWN_SPEAKERS = 4
-"""As OpenAI documents it."""
 MOST_KEYWORDS = 100
 MOST_LISTED = 12
 """Languages of a model that a refusal lists."""
 
 Keyword = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
-SpeakerName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
-SpeakerCount = Annotated[int, Field(ge=1, le=MOST_SPEAKERS)]
 
 
 class ServerVad(StrictModel):
@@ -73,6 +67,7 @@ class RecognitionFields(RequestFields):
     response_format: TranscriptFormat = "json"
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
     stream: bool = False
+    channels: Channels = "mix"
     vad_filter: bool = True
     max_line_characters: Annotated[int, Field(ge=10, le=200)] | None = None
     max_lines: Annotated[int, Field(ge=1, le=4)] | None = None
@@ -124,14 +119,14 @@ class TranslationFields(RecognitionFields):
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
 
 
-class TranscriptionFields(RecognitionFields):
+class TranscriptionFields(RecognitionFields, SpeakerFields):
     """The fields of a transcription. See docs/transcription.md for what each does."""
 
     foreign: ClassVar[Mapping[str, str]] = {
         **RecognitionFields.foreign,
+        **SpeakerFields.foreign,
         "lang_code": "language",
         "hotwords": "keywords",
-        "num_speakers": "speakers",
     }
 
     language: Annotated[str, StringConstraints(max_length=256)] | None = None
@@ -141,12 +136,7 @@ class TranscriptionFields(RecognitionFields):
     word_timestamps: bool = False
     include: tuple[Literal["logprobs"], ...] = ()
     chunking_strategy: ChunkingStrategy | None = None
-    channels: Channels = "mix"
     diarize: bool = False
-    speakers: SpeakerCount | None = None
-    min_speakers: SpeakerCount | None = None
-    max_speakers: SpeakerCount | None = None
-    known_speaker_names: Annotated[tuple[SpeakerName, ...], Field(max_length=MOST_KNOWN_SPEAKERS)] = ()
 
     @field_validator("keywords", mode="before")
     @classmethod
@@ -187,11 +177,6 @@ class TranscriptionFields(RecognitionFields):
             cause = "With channels=separate each channel is a speaker."
             raise fail("invalid", cause, "Leave out the other fields about speakers, or channels.", param="channels")
         return self
-
-    @property
-    def speaker_settings(self) -> bool:
-        """Whether the request says something about speakers that only diarization uses."""
-        return bool(self.speakers or self.min_speakers or self.max_speakers or self.known_speaker_names)
 
     @property
     def spoken_language(self) -> str | None:

@@ -43,13 +43,13 @@ def results(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return folder, printed
 
 
-def test_there_are_five(results: tuple[Path, str]) -> None:
-    assert len(EXAMPLES) == 5
+def test_there_are_seven(results: tuple[Path, str]) -> None:
+    assert len(EXAMPLES) == 7
 
 
 def test_curl_openai_and_command_line_hear_what_was_said(results: tuple[Path, str]) -> None:
     heard = re.findall(r"Hello from[^\"\n]*", results[1])
-    assert len(heard) == 3
+    assert len(heard) >= 7
     assert all(word_error_rate("Hello from Motet.", text) <= 1 / 3 for text in heard)
 
 
@@ -57,6 +57,8 @@ def test_what_was_written_is_there(results: tuple[Path, str]) -> None:
     folder = results[0]
     for name in ("hello.mp3", "hello.wav", "stream.wav", "speech.wav", "stems/speech.wav", "stems/background.wav"):
         assert (folder / name).stat().st_size > 10_000, name
+    for name in ("hello.srt", "subtitles/hello.srt"):
+        assert "Hello from" in (folder / name).read_text(), name
     with zipfile.ZipFile(folder / "stems.zip") as stems:
         assert sorted(stems.namelist()) == ["background.flac", "speech.flac"]
 

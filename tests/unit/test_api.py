@@ -126,6 +126,7 @@ class Bench:
         separator: object = None,
         graph: object = None,
         ear: Ear | None = None,
+        analyses: object = None,
         **settings: Any,
     ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
@@ -141,6 +142,7 @@ class Bench:
             directory_of(config, handles),
             cast("Any", ear),
             cast("Any", graph),
+            cast("Any", analyses),
             self.admission,
             PieceCache(config.speech.piece_cache_bytes),
             self.recorder,

@@ -162,10 +162,10 @@ def test_subtitles_go_to_a_file(form: str, start: str, spoken: Path, tmp_path: P
     assert result.stderr.startswith(f"{tmp_path / 'x'}: ")
 
 
-def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_appears_while_it_is_recognized(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = sound(spoken)
     gap = np.zeros((1, 24_000), np.float32)
-    twice = write_sound(tmp_path / "twice.wav", np.concatenate([said, gap, said], axis=1))
+    often = write_sound(tmp_path / "often.wav", np.concatenate([said, gap] * 6, axis=1))
     (tmp_path / "c.yaml").write_text("applications: [{args: {windows: {window_s: 4.5, min_window_s: 2.5}}}]")
     written: list[str] = []
     load = local.load_model
@@ -183,11 +183,11 @@ def test_text_appears_window_by_window(spoken: Path, tmp_path: Path, monkeypatch
         return loaded
 
     monkeypatch.setattr(local, "load_model", watched)
-    result = motet("transcribe", twice, "--config", tmp_path / "c.yaml", "--prompt", "traffic")
+    result = motet("transcribe", often, "--config", tmp_path / "c.yaml", "--prompt", "traffic")
     assert len(written) >= 2
     assert written[0] == "" != written[-1]
     assert all(result.stdout.startswith(so_far) for so_far in written)
-    assert text(result.stdout) == text(f"{SENTENCE} {SENTENCE}")
+    assert text(result.stdout).count("second traffic light") == 6
 
 
 def test_txt_is_text(spoken: Path, listener: Listener) -> None:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
-from openai.types.audio import TranslationCreateParams
+from openai import AsyncOpenAI
+from openai.types.audio import (
+    TranscriptionDiarized,
+    TranscriptionTextDeltaEvent,
+    TranscriptionTextDoneEvent,
+    TranslationCreateParams,
+)
 from openai.types.audio.transcription_create_params import TranscriptionCreateParamsNonStreaming
 
 from deployments.engines.protocols import RecognitionTraits
 from deployments.settings import SubtitleSettings, VoiceActivitySettings
+from deployments.tasks.diarization import KnownSpeaker, SpeakerTask
+from serve_app.gateway.bodies.data_urls import MAX_BYTES
 from serve_app.gateway.errors import validated
 from serve_app.gateway.middleware.ignored_fields import HEADER
+from serve_app.gateway.speaker_fields import REFERENCES
 from serve_app.gateway.transcription_fields import (
-    LONG,
     MOST_KEYWORDS,
     REPEATED,
     RecognitionFields,
@@ -35,9 +45,13 @@ async def asked(
     path: str = "transcriptions", traits: RecognitionTraits = ABLE, /, **fields: Any
 ) -> tuple[httpx.Response, Ear]:
     ear = Ear(traits)
-    data = {"model": "ear", **{name: value for name, value in fields.items() if value is not None}}
+    data = {"model": "ear", **fields}
     answer = await Bench(ear=ear).client.post(f"/v1/audio/{path}", data=data, files={"file": b"RIFF"})
     return answer, ear
+
+
+def data_url(data: bytes) -> str:
+    return f"data:audio/wav;base64,{base64.b64encode(data).decode()}"
 
 
 def fields(**values: Any) -> TranscriptionFields:
@@ -54,7 +68,7 @@ def fields(**values: Any) -> TranscriptionFields:
 def test_every_field_of_openais_client_is_known(params: Any, schema: type[RecognitionFields], some: set[str]) -> None:
     documented = set(params.__annotations__)
     assert some <= documented
-    assert documented - {"file", LONG} <= set(schema.model_fields)
+    assert documented - {"file", REFERENCES} <= set(schema.model_fields)
 
 
 def test_lists_are_known_as_lists() -> None:
@@ -243,3 +257,95 @@ def test_limits_of_subtitles() -> None:
     assert found.subtitles == SubtitleSettings(line_characters=30, lines=1, characters_per_second=12.5)
     own = SubtitleSettings(lines=3)
     assert fields().contents(own).subtitles == own
+
+
+# --- Speakers and objects, as OpenAI's client writes them in a form
+
+
+async def by_openai(ear: Ear, **fields: Any) -> Any:
+    inside = httpx2.AsyncClient(transport=httpx2.ASGITransport(Bench(ear=ear).api))
+    async with AsyncOpenAI(base_url="http://motet/v1", api_key="none", http_client=inside) as client:
+        return await client.audio.transcriptions.create(model="ear", file=("a.wav", b"RIFF"), **fields)
+
+
+async def test_openais_client_sends_every_field_so_that_it_is_understood() -> None:
+    ear = Ear(ABLE)
+    long = bytes(range(256)) * 4000
+    found = await by_openai(
+        ear,
+        language="en",
+        keywords=["Motet", "Ada Byron"],
+        prompt="Names.",
+        temperature=0.5,
+        response_format="diarized_json",
+        chunking_strategy={"type": "server_vad", "threshold": 0.25, "silence_duration_ms": 700},
+        known_speaker_names=["Ada", "B. Okoye"],
+        known_speaker_references=[data_url(long), data_url(b"RIFF2")],
+    )
+    (task,) = ear.tasks
+    assert (task.options.keywords, task.options.temperature) == (("Motet", "Ada Byron"), 0.5)
+    assert task.voice_activity == VoiceActivitySettings(threshold=0.25, min_silence_ms=700)
+    assert task.speakers == SpeakerTask((KnownSpeaker("Ada", long), KnownSpeaker("B. Okoye", b"RIFF2")))
+    assert isinstance(found, TranscriptionDiarized)
+    assert [segment.text for segment in found.segments] == ["hello"] * 3
+
+
+async def test_openais_client_reads_the_events() -> None:
+    found = [event async for event in await by_openai(Ear(ABLE), stream=True, include=["logprobs"])]
+    assert [type(event) for event in found] == [TranscriptionTextDeltaEvent] * 3 + [TranscriptionTextDoneEvent]
+    assert found[-1].text == "hello hello hello"
+    assert found[-1].usage.total_tokens == 150
+
+
+@pytest.mark.parametrize("strategy", ["auto", None])
+async def test_openais_client_may_leave_the_cutting_to_the_service(strategy: str | None) -> None:
+    ear = Ear(ABLE)
+    await by_openai(ear, **({"chunking_strategy": strategy} if strategy else {}))
+    assert ear.tasks[0].voice_activity == VoiceActivitySettings()
+    assert (ear.tasks[0].speakers, ear.tasks[0].channels) == (None, "mix")
+
+
+@pytest.mark.parametrize(
+    ("references", "status", "says"),
+    [
+        ([], 400, "There are 1 known_speaker_names and 0 known_speaker_references"),
+        ([data_url(b"a"), data_url(b"b")], 400, "1 known_speaker_names and 2"),
+        (["data:audio/wav,%52"], 400, "not in base64"),
+        (["data:audio/wav;base64,====!"], 400, "its base64 is damaged"),
+        (["data:audio/wav;base64"], 400, "not in base64"),
+        ([data_url(bytes(MAX_BYTES))], 413, "has over 8,388,608 bytes"),
+        ([data_url(b"a")] * 6, 400, "more than 6 files"),
+    ],
+)
+async def test_references_that_cannot_be_used_are_refused(references: list[str], status: int, says: str) -> None:
+    answer, ear = await asked(
+        response_format="rttm", **{"known_speaker_names[]": "Ada", "known_speaker_references[]": references}
+    )
+    assert answer.status_code == status
+    assert says in answer.json()["error"]["message"]
+    assert not ear.tasks
+
+
+async def test_a_reference_may_be_a_file() -> None:
+    ear = Ear(ABLE)
+    files: Any = [("file", b"RIFF"), ("known_speaker_references[]", ("a.wav", b"RIFF3"))]
+    data = {"model": "ear", "response_format": "rttm", "known_speaker_names[]": "Ada"}
+    answer = await Bench(ear=ear).client.post("/v1/audio/transcriptions", data=data, files=files)
+    assert answer.status_code == 200
+    assert ear.tasks[0].speakers == SpeakerTask((KnownSpeaker("Ada", b"RIFF3"),))
+
+
+async def test_lists_may_be_numbered() -> None:
+    fields = {"response_format": "verbose_json", "timestamp_granularities[0]": "word", "keywords[1]": "b"}
+    answer, ear = await asked(**fields)
+    assert "words" in answer.json()
+    assert ear.asked[0].keywords == ("b",)
+
+
+async def test_channels_and_speakers_reach_the_task() -> None:
+    _, ear = await asked(response_format="diarized_json", channels="separate")
+    assert (ear.tasks[0].channels, ear.tasks[0].speakers) == ("separate", None)
+    _, ear = await asked(response_format="srt", diarize="true", num_speakers="2")
+    assert ear.tasks[0].speakers == SpeakerTask(speakers=2)
+    answer, _ = await asked(response_format="srt", min_speakers="3", max_speakers="2")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "min_speakers")

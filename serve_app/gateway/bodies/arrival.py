@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 
 from fastapi import Request
@@ -25,8 +25,9 @@ class FormArrival:
     answer before they have sent everything. Close it after use, which removes its files.
     """
 
-    def __init__(self, request: Request, content_type: str) -> None:
-        self.parser = FormParser(content_type)
+    def __init__(self, request: Request, content_type: str, long_texts: Collection[str] = ()) -> None:
+        """`long_texts`: see `FormParser`."""
+        self.parser = FormParser(content_type, long_texts)
         self.announced_bytes = _announced(request)
         """The length of the body, if it is known."""
         self.left = False

@@ -5,7 +5,7 @@ Calls block, in the parser and on the disk. Run large ones on an input thread (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,8 @@ from deployments.errors import MotetError, fail
 from serve_app.gateway.bodies.storage import Spool
 
 MAX_FILES = 2
-MAX_FIELDS = 32
+MAX_LONG_TEXTS = 4
+MAX_FIELDS = 128
 MAX_FIELD_BYTES = 64 * 1024
 MAX_NAME_CHARACTERS = 64
 """Characters of a field's name. The rest is cut off: no known field has so long a name."""
@@ -30,7 +31,10 @@ class FormParser:
     full. Close the parser after use, which removes the files.
     """
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, long_texts: Collection[str] = ()) -> None:
+        """`long_texts` are fields that are kept as files, such as recordings in data URLs."""
+        self._long_texts = long_texts
+        self._most_files = MAX_FILES + (MAX_LONG_TEXTS if long_texts else 0)
         self.fields: list[tuple[str, str]] = []
         self.files: list[tuple[str, Spool]] = []
         self.begun: list[str] = []
@@ -89,9 +93,9 @@ class FormParser:
         if b"name" not in options:
             raise _unreadable("A part has no name.")
         self._name = _text(options[b"name"])[:MAX_NAME_CHARACTERS]
-        if b"filename" in options:
-            if len(self.files) == MAX_FILES:
-                raise _unreadable(f"It has more than {MAX_FILES} files.")
+        if b"filename" in options or self._name.partition("[")[0] in self._long_texts:
+            if len(self.files) == self._most_files:
+                raise _unreadable(f"It has more than {self._most_files} files.")
             self._file = Spool()
             self.files.append((self._name, self._file))
         elif len(self.begun) - len(self.files) == MAX_FIELDS:

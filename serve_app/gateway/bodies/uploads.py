@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,12 @@ class Upload:
         """`size`, or what has arrived."""
         return self.size or self._spool.size
 
+    async def read_part(self, count: int) -> bytes:
+        """Its first `count` bytes, once it has arrived, which may be before the end of the form."""
+        await self._arrival.until(lambda: self._spool.ended)
+        self._check()
+        return await in_input_thread(True, self._spool.read_at, 0, count)
+
     async def read(self) -> bytes:
         """All of it, once it has arrived."""
         return b"".join([block async for block in self.blocks(-1)])
@@ -66,11 +72,12 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """A form: its recording, its other files, and its text fields. Fields that may repeat are lists."""
+    """A form: its recording, its other files, its text fields, and its long texts. Fields that may repeat are lists."""
 
     file: Upload
     files: dict[str, Upload]
     fields: dict[str, Any]
+    long_texts: dict[str, list[Upload]]
     arrival: FormArrival
 
     async def close(self) -> None:
@@ -81,11 +88,12 @@ class UploadForm:
 @dataclass(frozen=True, slots=True)
 class FormFields:
     """The fields of a form. `recording` is its recording, `others` are other files that are used, `repeated` those that are
-    lists, and `needed` those without which no answer can begin."""
+    lists, `long_texts` lists of long texts, and `needed` those without which no answer can begin."""
 
     recording: str = "file"
     others: Collection[str] = ()
     repeated: Collection[str] = ()
+    long_texts: Collection[str] = ()
     needed: Collection[str] = ("model",)
 
 
@@ -201,7 +209,7 @@ def _arrival(request: Request, fields: FormFields) -> FormArrival:
             f"Send the recording as the field {fields.recording!r}.",
             param=fields.recording,
         )
-    return FormArrival(request, content_type)
+    return FormArrival(request, content_type, fields.long_texts)
 
 
 def _form(arrival: FormArrival, wanted: FormFields) -> UploadForm:
@@ -219,14 +227,36 @@ def _form(arrival: FormArrival, wanted: FormFields) -> UploadForm:
         if early and (late := _late(parser, wanted)):
             raise late_fields(clipped(late[0]))
 
-    uploads = {
-        name.removesuffix("[]"): Upload(spool, arrival, check) for name, spool in parser.files if early or spool.ended
-    }
+    uploads: dict[str, Upload] = {}
+    long_texts: dict[str, list[Upload]] = {name: [] for name in wanted.long_texts}
+    for name, spool in parser.files:
+        plain, upload = name.removesuffix("[]"), Upload(spool, arrival, check)
+        if (listed := name.partition("[")[0]) in wanted.long_texts:
+            long_texts[listed].append(upload)
+        elif early or spool.ended:
+            uploads[plain] = upload
     file = uploads.pop(wanted.recording, None)
     if file is None:
         raise missing_file(wanted.recording)
     current_request().ignore(name for name in uploads if name not in wanted.others)
-    return UploadForm(file, uploads, fields, arrival)
+    return UploadForm(file, uploads, _nested(fields), long_texts, arrival)
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, of which `a[b]` are parts of the object `a`, as OpenAI's client sends objects, and `a[0]` of the list `a`,
+    as some clients send lists."""
+    nested: dict[str, Any] = {}
+    for name, value in fields.items():
+        outer, bracket, inner = name.removesuffix("]").partition("[")
+        if not bracket:
+            nested[name] = value
+        elif isinstance(parts := nested.setdefault(outer, {}), dict):
+            parts[inner] = value
+    return {name: _listed(value) for name, value in nested.items()}
+
+
+def _listed(value: Any) -> Any:
+    return list(value.values()) if isinstance(value, dict) and all(map(str.isdecimal, value)) else value
 
 
 def missing_file(recording: str = "file") -> MotetError:

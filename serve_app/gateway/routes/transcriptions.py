@@ -12,10 +12,12 @@ from starlette.responses import Response
 
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import RecognitionTraits
+from deployments.tasks.diarization import SpeakerTask
 from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow, task_for
 from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.service import Service, service_of
+from serve_app.gateway.speaker_fields import REFERENCES, speaker_task
 from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.transcript_events import events
 from serve_app.gateway.transcript_formats import rendered
@@ -23,7 +25,7 @@ from serve_app.gateway.transcription_fields import REPEATED, RecognitionFields, 
 
 router = APIRouter()
 
-FORM = FormFields(repeated=REPEATED)
+FORM = FormFields(repeated=REPEATED, long_texts=(REFERENCES,))
 
 
 @router.post("/v1/audio/transcriptions")
@@ -57,6 +59,8 @@ async def _answer(form: UploadForm, request: Request, service: Service, schema: 
     windows_settings = service.settings.windows
     task = replace(
         task_for(traits, fields.options(traits)),
+        channels=fields.channels,
+        speakers=await _speakers(fields, form),
         voice_activity=fields.voice_activity(windows_settings.voice_activity),
         first_window_s=windows_settings.first_window_s if fields.stream else None,
     )
@@ -67,6 +71,14 @@ async def _answer(form: UploadForm, request: Request, service: Service, schema: 
     async with aclosing(windows):
         everything = [window async for window in windows]
     return await asyncio.to_thread(rendered, everything, contents)
+
+
+async def _speakers(fields: RecognitionFields, form: UploadForm) -> SpeakerTask | None:
+    return (
+        await speaker_task(fields, form.long_texts[REFERENCES])
+        if isinstance(fields, TranscriptionFields) and fields.diarizes
+        else None
+    )
 
 
 def transcribed(
