@@ -204,12 +204,12 @@ class AudioDecoder:
         for frame in chain([self._first], self._frames):
             full = count + frame.samples > frame.sample_rate * self._block_seconds
             if held and (full or frame.sample_rate != rate):
-                yield rate, np.concatenate(held, axis=1)
+                yield rate, _block_of(held)
                 held, count = [], 0
             rate = frame.sample_rate
             count += frame.samples
             held.append(_fit(_samples(frame), self._channels))
-        yield rate, np.concatenate(held, axis=1)
+        yield rate, _block_of(held)
 
     def _resampled(self) -> Iterator[Float]:
         rate = self.info.sample_rate
@@ -336,7 +336,13 @@ def _samples(frame: AudioFrame) -> Float:
         return (sound - 128.0) / 128.0
     if rows.dtype.kind == "i":
         return sound * np.float32(2.0 ** (1 - 8 * rows.dtype.itemsize))
-    return np.nan_to_num(sound, nan=0.0, posinf=LOUDEST, neginf=-LOUDEST).clip(-LOUDEST, LOUDEST)
+    return sound
+
+
+def _block_of(frames: list[Float]) -> Float:
+    """Frames as one block of finite samples. Not frame by frame: of an MP3 that would take as long as the decoding."""
+    block = np.concatenate(frames, axis=1)
+    return np.nan_to_num(block, copy=False, nan=0.0, posinf=LOUDEST, neginf=-LOUDEST).clip(-LOUDEST, LOUDEST, out=block)
 
 
 def _fit(samples: Float, channels: int) -> Float:

@@ -1,4 +1,5 @@
-"""How fast and how well the service transcribes: beside faster-whisper, with two replicas, over hours, and without speech.
+"""How fast and how well the service transcribes: beside faster-whisper, with two replicas, over hours, and without speech;
+and how well it tells speakers apart.
 
 The recordings are made with the embedded voices (`hearing_corpus.py`), so what is said, and when, is known exactly. One
 service runs the default model twice, on two replicas and on one, each with one thread, and everything comes over HTTP.
@@ -8,41 +9,44 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from serve_app import profiles
-from serve_app.bench import hearing_footprint, hearing_long, hearing_speed, hearing_words
+from cluster.hardware import CpuClass
+from serve_app.bench import hearing_footprint, hearing_long, hearing_speakers, hearing_speed, hearing_words
 from serve_app.bench.frame import Figure, Report, Sheet, carry_out
 from serve_app.bench.hearing_corpus import corpus
-from serve_app.bench.hearing_service import default_model, hearing_service
+from serve_app.bench.hearing_service import THREADS, default_model, hearing_service
 
 
 @dataclass(frozen=True, slots=True)
 class HearingPlan:
-    """How much is measured: seconds of the recording and of the long one, rounds, and files without speech."""
+    """How much is measured: seconds of the recording and of the long one, rounds, files without speech, and mixtures of
+    voices."""
 
     corpus_s: float
     long_s: float
     rounds: int
     files: int
+    mixtures: int
     two_voices: bool
     footprints: bool
 
 
-QUICK = HearingPlan(corpus_s=100.0, long_s=240.0, rounds=1, files=10, two_voices=False, footprints=False)
-FULL = HearingPlan(corpus_s=1800.0, long_s=7200.0, rounds=3, files=60, two_voices=True, footprints=True)
+QUICK = HearingPlan(corpus_s=100.0, long_s=240.0, rounds=1, files=10, mixtures=3, two_voices=False, footprints=False)
+FULL = HearingPlan(corpus_s=1800.0, long_s=7200.0, rounds=3, files=60, mixtures=10, two_voices=True, footprints=True)
 
 
 def run(quick: bool) -> Report:
     """Measures everything; `quick` takes a short recording by one voice, once."""
-    # faster-whisper reads these variables when it is imported, and waits like a replica then.
-    os.environ |= {name: value for name, value in _service_environment().items() if name.startswith("OMP_")}
+    # Libraries read these variables when they are imported: faster-whisper's threads wait for each other like those of a
+    # replica, and the service, which inherits them, has one thread a process.
+    os.environ |= CpuClass(cpus=THREADS, threads=THREADS).environment() | {"OMP_NUM_THREADS": "1"}
     plan = QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:
         model = default_model()
         recording = corpus(plan.corpus_s, two_voices=plan.two_voices)
         sheet.put(RECORDING, recording.seconds, f"{recording.voices}; {len(recording.text.split())} words")
+        hearing_speakers.measure_speakers(sheet, plan.mixtures, kokoro=plan.two_voices)
         with sheet.measuring("starting the service"), hearing_service(model) as service:
             hearing_speed.measure_speed(sheet, service, model, recording, plan.rounds)
             hearing_words.measure_words(sheet, service, recording, plan.files)
@@ -62,9 +66,6 @@ def _figures(plan: HearingPlan) -> list[Figure]:
         *hearing_speed.figures(),
         *hearing_words.figures(plan.files),
         *hearing_long.figures(plan.long_s),
+        *hearing_speakers.figures(plan.mixtures),
         *(hearing_footprint.figures() if plan.footprints else ()),
     ]
-
-
-def _service_environment() -> dict[str, str]:
-    return profiles.environment("plain", Path(), 8000, {})

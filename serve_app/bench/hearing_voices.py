@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from deployments.errors import MotetError
 from deployments.replica.base import load_engine
 from deployments.tasks.in_process_speech import speak_here
 from deployments.text.english import readable
+from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.bare_server import first_replica_of
 from serve_app.config import AppConfig
 
@@ -135,20 +137,23 @@ def words_at(sentence: str, spans: Sequence[tuple[float, float]]) -> tuple[Spoke
 def second_voice(first: Voice) -> tuple[Voice, str]:
     """Another voice, and its name: one of Kokoro's if its weights are installed, or else the first one, converted."""
     try:
-        return _kokoro(), f"Kokoro's {KOKORO_VOICE}"
+        return kokoro_voices()[KOKORO_VOICE], f"Kokoro's {KOKORO_VOICE}"
     except (MotetError, ImportError):
         return lambda sentence, seed: _lower(first(sentence, seed)), "hibari, resampled to a lower pitch"
 
 
-def _kokoro() -> Voice:
+def kokoro_voices() -> dict[str, Voice]:
+    """Kokoro's voices by name. Raises `MotetError` or `ImportError` if its weights or libraries are not installed."""
     model = {"engine": "kokoro", "source": KOKORO, "placements": [{"hardware": {"kind": "cpu", "threads": 2}}]}
-    engine = load_engine(first_replica_of("kokoro", AppConfig.model_validate({"models": {"kokoro": model}})))
+    app = AppConfig.model_validate({"models": {"kokoro": model}})
+    engine = load_engine(first_replica_of("kokoro", app))
 
-    def speak(sentence: str, seed: int) -> SpokenSentence:
-        chunks = speak_here(SpeechRequest((sentence,), KOKORO_VOICE, seed=seed), engine)
+    def speak(voice: str, sentence: str, seed: int) -> SpokenSentence:
+        # A sentence of a minute at once would take gigabytes.
+        chunks = speak_here(SpeechRequest(cut_into_pieces(sentence, app.speech.pieces), voice, seed=seed), engine)
         return SpokenSentence(np.concatenate([chunk.samples for chunk in chunks]))
 
-    return speak
+    return {voice.id: partial(speak, voice.id) for voice in engine.traits.voices}
 
 
 def _lower(spoken: SpokenSentence) -> SpokenSentence:

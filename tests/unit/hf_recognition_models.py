@@ -46,6 +46,8 @@ from transformers import (
 
 SYLLABLES = ("▁the", "▁ri", "ver", "▁ro", "se", "▁qui", "ck", "ly", "▁af", "ter", "▁rain", "ing", "▁a", "s", ".", ",")
 """Pieces as SentencePiece makes them: a word begins with the mark."""
+LONG = SYLLABLES[:-3]
+"""Those that are no single byte."""
 ENCODER: Mapping[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
     "subsampling_conv_channels": 8, "num_mel_bins": 80, "conv_kernel_size": 5, "dropout": 0.0, "layerdrop": 0.0,
@@ -195,7 +197,7 @@ def write_moonshine(folder: Path) -> Path:
 
 def bytes_tokenizer(*marks: str, plain: tuple[str, ...] = ()) -> Tokenizer:
     """Every byte is a token, and so is every syllable and every mark; `plain` marks are part of the text."""
-    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(s.replace("▁", "Ġ") for s in SYLLABLES[:-2])]
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(s.replace("▁", "Ġ") for s in LONG)]
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -231,8 +233,8 @@ def write_qwen(folder: Path) -> Path:
         text_config={**LANGUAGE_MODEL, "vocab_size": len(tokenizer), "tie_word_embeddings": False},
         tie_word_embeddings=False,
     )  # fmt: skip
-    model = spread(Qwen3ASRForConditionalGeneration(config), 6, 2.0)
-    louder(model, range(256, 256 + len(SYLLABLES) - 2), to_id("<|im_end|>"))
+    model = spread(Qwen3ASRForConditionalGeneration(config), 7, 2.0)
+    louder(model, range(256, 256 + len(LONG)), to_id("<|im_end|>"))
     model.generation_config.eos_token_id = to_id("<|im_end|>")
     model.generation_config.pad_token_id = to_id("<|endoftext|>")
     return saved(folder, model, processor)
@@ -252,7 +254,7 @@ VOXTRAL_MARKS = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "<pad>", "[AUDIO]"
 
 def write_voxtral(folder: Path) -> Path:
     """With a vocabulary of bytes in Mistral's own format."""
-    size = 256 + len(SYLLABLES) - 2 + len(VOXTRAL_MARKS)
+    size = 256 + len(LONG) + len(VOXTRAL_MARKS)
     config = VoxtralConfig(
         audio_token_id=VOXTRAL_MARKS.index("[AUDIO]"),
         audio_config={
@@ -261,12 +263,12 @@ def write_voxtral(folder: Path) -> Path:
         },
         text_config={**LANGUAGE_MODEL, "vocab_size": size, "rms_norm_eps": 1e-5},
     )  # fmt: skip
-    model = louder(spread(VoxtralForConditionalGeneration(config), 15, 4.0), range(size - len(SYLLABLES) + 2, size), 2)
+    model = louder(spread(VoxtralForConditionalGeneration(config), 2, 4.0), range(size - len(LONG), size), 2)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 5
     model.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=32).save_pretrained(folder)
     special = [{"rank": at, "token_str": mark, "is_control": True} for at, mark in enumerate(VOXTRAL_MARKS)]
-    known = [*(bytes([at]) for at in range(256)), *(text.replace("▁", " ").encode() for text in SYLLABLES[:-2])]
+    known = [*(bytes([at]) for at in range(256)), *(text.replace("▁", " ").encode() for text in LONG)]
     letters = [{"rank": at, "token_bytes": base64.b64encode(text).decode()} for at, text in enumerate(known)]
     tekken = {
         "config": {

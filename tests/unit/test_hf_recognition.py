@@ -384,11 +384,12 @@ class TestRefusals:
             loaded(Path(folder), dtyp="float16")
 
 
-def test_the_dtype_is_an_option(folders: Folders) -> None:
-    engine = loaded(folders("parakeet_ctc"), dtype="bfloat16")
+@pytest.mark.parametrize("family", sorted(WRITERS))
+def test_the_dtype_is_an_option(folders: Folders, family: str) -> None:
+    engine = loaded(folders(family), dtype="bfloat16")
     assert engine._adapter.model.dtype == torch.bfloat16
-    assert loaded(folders("parakeet_ctc"))._adapter.model.dtype == torch.float32
-    assert good(engine.transcribe(windows(RecognitionOptions()))[0]).text
+    assert loaded(folders(family))._adapter.model.dtype == torch.float32
+    assert good(engine.transcribe(windows(RecognitionOptions(language="en")))[0]).text
 
 
 def test_a_voxtral_prompt_without_a_language_ends_at_the_instruction(folders: Folders) -> None:

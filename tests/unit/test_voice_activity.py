@@ -19,6 +19,7 @@ from deployments.audio.voice_activity import (
 )
 from deployments.engines.protocols import Samples
 from deployments.settings import VoiceActivitySettings
+from serve_app.bench.hearing_noise import files_without_speech
 from tests.unit.recognition_engine_properties import SENTENCES, spoken
 
 RATE = NETWORK_RATE
@@ -162,3 +163,11 @@ def test_probabilities_do_not_depend_on_blocks(speech: Samples) -> None:
     expected = whole.push(speech)
     found = [pieces.push(speech[at : at + 777]) for at in range(0, len(speech), 777)]
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4)
+
+
+def test_noise_hum_clicks_breath_music_and_silence_are_no_speech() -> None:
+    kinds = []
+    for kind, samples in files_without_speech(30):
+        kinds.append(kind)
+        assert parts_of(samples[: 6 * RATE], VoiceActivitySettings(), [RATE]) == [], kind
+    assert len(kinds) == 30
