@@ -16,6 +16,9 @@ PAUSE_S = 0.5
 SNAP_S = 0.4
 """A word this near to an end of its span reaches to it. The attention of Whisper base ends words before a pause 0.17 s early
 (95 % within 0.26 s); voice activity is 0.02 s late."""
+NEAR_PAUSE_S = 1.5
+"""A sentence whose end is estimated ends at a pause that is this near."""
+MOMENT_S = 1e-6
 LONGEST_SEGMENT_S = 15.0
 """A segment of words ends at the last word that begins within this."""
 
@@ -25,8 +28,9 @@ def placed(transcript: Transcript, spans: Sequence[Span], *, snap: bool = True) 
 
     A word lies in the span that has its middle, and nowhere else, so none lasts into a silence that was cut out. Words do not
     overlap, and neither do segments. Segments with words are cut where a sentence ends, at long pauses and at
-    `LONGEST_SEGMENT_S`; the others are kept. With `snap`, the first and last word of a span reach to its ends if they are
-    near: voice activity knows those better than a model's attention.
+    `LONGEST_SEGMENT_S`. Without words they are cut where a sentence ends, and the times of the cuts are estimates. With
+    `snap`, the first and last word of a span reach to its ends if they are near: voice activity knows those better than a
+    model's attention.
     """
     if not spans:
         return transcript
@@ -37,7 +41,7 @@ def placed(transcript: Transcript, spans: Sequence[Span], *, snap: bool = True) 
         if found.words:
             segments += _of_words(found, list(islice(words, len(found.words))))
         else:
-            segments.append(_whole(found, timeline, segments[-1].end if segments else 0.0))
+            segments += _without_words(found, timeline, segments[-1].end if segments else 0.0)
     return replace(transcript, segments=tuple(replace(each, language=transcript.language) for each in segments))
 
 
@@ -52,6 +56,17 @@ class _Timeline:
 
     def span_at(self, seconds: float) -> Span:
         return self._spans[bisect_right(self._borders, seconds)]
+
+    def pause_near(self, seconds: float) -> float | None:
+        """The pause between two spans that is nearest; None if it is further than `NEAR_PAUSE_S`."""
+        nearest = min(self._borders, key=lambda border: abs(border - seconds), default=None)
+        return None if nearest is None or abs(nearest - seconds) > NEAR_PAUSE_S else nearest
+
+    def whole(self, segment: Segment, after: float) -> Segment:
+        """A segment that may reach over several spans, in its place; it begins at `after` or later."""
+        first, last = self.span_at(segment.start), self.span_at(max(segment.start, segment.end - MOMENT_S))
+        start = max(self.place(segment.start, first), after)
+        return replace(segment, start=start, end=max(start, self.place(segment.end, last)))
 
     @staticmethod
     def place(seconds: float, span: Span) -> float:
@@ -72,11 +87,28 @@ def _place_words(words: Sequence[Word], timeline: _Timeline, snap: bool) -> Iter
         yield replace(word, start=start, end=reached)
 
 
-def _whole(segment: Segment, timeline: _Timeline, after: float) -> Segment:
-    """A segment without times of words, which may reach over several spans."""
-    start = max(timeline.place(segment.start, timeline.span_at(segment.start)), after)
-    end = timeline.place(segment.end, timeline.span_at(max(segment.start, segment.end)))
-    return replace(segment, start=start, end=max(start, end))
+def _without_words(segment: Segment, timeline: _Timeline, after: float) -> Iterator[Segment]:
+    """The sentences of a segment whose words have no times: by their lengths, and by the pauses near those places."""
+    texts = [sentence.strip() for sentence in sentences(segment.text) if sentence.strip()]
+    if len(texts) < 2:
+        texts = [segment.text]
+    shares = list(accumulate(map(_letters, texts)))
+    edges = [segment.start]
+    for share in shares[:-1]:
+        estimated = segment.start + (segment.end - segment.start) * share / max(1, shares[-1])
+        pause = timeline.pause_near(estimated)
+        edges.append(estimated if pause is None or pause <= edges[-1] else pause)
+    edges.append(segment.end)
+    for text, start, end in zip(texts, edges, edges[1:], strict=False):
+        whole = timeline.whole(replace(segment, start=start, end=end), after)
+        yield whole if text == segment.text else _part(whole, text, ())
+        after = whole.end
+
+
+def _part(segment: Segment, text: str, tokens: tuple[int, ...]) -> Segment:
+    """A segment with a part of its text. What the model said of the whole holds for each part."""
+    packed = zlib.compress(text.encode())
+    return replace(segment, text=text, tokens=tokens, compression_ratio=len(text.encode()) / len(packed))
 
 
 def _of_words(segment: Segment, words: Sequence[Word]) -> Iterator[Segment]:
@@ -87,15 +119,8 @@ def _of_words(segment: Segment, words: Sequence[Word]) -> Iterator[Segment]:
         return
     for group in groups:
         text = "".join(word.text for word in group)
-        yield replace(
-            segment,
-            text=text,
-            start=group[0].start,
-            end=group[-1].end,
-            compression_ratio=len(text.encode()) / len(zlib.compress(text.encode())),
-            tokens=tuple(token for word in group for token in word.tokens),
-            words=tuple(group),
-        )
+        tokens = tuple(token for word in group for token in word.tokens)
+        yield replace(_part(segment, text, tokens), start=group[0].start, end=group[-1].end, words=tuple(group))
 
 
 def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:

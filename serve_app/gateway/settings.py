@@ -122,7 +122,7 @@ class LimitSettings(StrictModel):
 
     max_body_bytes: Count = 1024 * 1024
     """The longest body of a route that has no limit of its own."""
-    max_transcription_bytes: Count = 100 * 1024 * 1024
+    max_transcription_bytes: Count = 1024 * 1024 * 1024
     """The longest body of a transcription or a translation."""
     max_separation_bytes: Count = 1024 * 1024 * 1024
     """The longest body of a separation."""

@@ -117,12 +117,26 @@ def test_a_segment_is_not_too_long() -> None:
     assert len(found) == 2
 
 
-def test_segments_without_words_keep_their_text_and_reach_over_their_spans() -> None:
+def test_a_sentence_without_words_reaches_over_its_spans() -> None:
     plain = Segment(" All.", 0.0, 7.8, -0.1, 1.0, 0.0, (5, 6))
     (found,) = segments(plain)
     assert (found.text, found.start, found.end, found.tokens) == (" All.", 10.0, 23.0, (5, 6))
     first, second = (Segment("x", *times, 0.0, 1.0, 0.0) for times in ((0.0, 2.2), (2.2, 6.0)))
     assert [(each.start, each.end) for each in segments(first, second)] == [(10.0, 12.0), (12.0, pytest.approx(21.4))]
+
+
+def test_sentences_without_words_are_cut_by_length_and_at_pauses() -> None:
+    plain = Segment(" One two three four. Five, six, seven. Eight nine.", 0.0, 7.8, -0.1, 1.0, 0.02, (5, 6))
+    found = segments(plain)
+    assert [each.text for each in found] == ["One two three four.", "Five, six, seven.", "Eight nine."]
+    # The first ends at 3.1 s of the window by its length, 1.3 s before the pause between the spans.
+    assert [(each.start, round(each.end, 2)) for each in found[:1]] == [(10.0, 14.0)]
+    assert found[1].start == 20.0
+    assert found[1].end == found[2].start
+    assert found[2].end == 23.0
+    assert {(each.average_log_probability, each.no_speech_probability, each.tokens) for each in found} == {
+        (-0.1, 0.02, ())
+    }
 
 
 def test_nothing_is_placed_nowhere() -> None:
