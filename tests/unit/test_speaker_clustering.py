@@ -85,6 +85,14 @@ def test_four_hours_take_bounded_memory() -> None:
     assert peak < 100e6
 
 
+def test_similar_voices_stay_apart_in_a_long_recording() -> None:
+    """Their means have a similarity of 0.8, over that of points of one voice."""
+    order = np.repeat(np.random.default_rng(4).integers(0, 2, 200), 15)
+    points = speech(voices(2, similarity=0.8), order)
+    assert float(np.prod(centroids(points, order), axis=0).sum()) > 0.79
+    assert same_clusters(cluster(points), order)
+
+
 def test_known_voices_are_matched_above_a_similarity() -> None:
     centres = voices(4)
     heard = unit(centres[[2, 0, 3]] + 0.1 * voices(3, seed=9))
