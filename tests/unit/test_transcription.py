@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deployments.audio.decode import AudioDecoder
 from deployments.audio.encode import open_encoder
 from deployments.engines.protocols import (
     RecognitionOptions,
@@ -21,7 +22,8 @@ from deployments.engines.protocols import (
 )
 from deployments.errors import MotetError
 from deployments.settings import VoiceActivitySettings, WindowSettings
-from deployments.tasks.engine_calls import LocalBatch, in_order, next_in_thread, run_here
+from deployments.tasks import transcription
+from deployments.tasks.engine_calls import LocalBatch, in_order, next_here, run_here
 from deployments.tasks.transcription import (
     TranscriptionTask,
     TranscriptWindow,
@@ -129,7 +131,7 @@ async def test_no_more_calls_are_under_way_than_the_width_and_the_order_stays() 
         return asyncio.create_task(call())
 
     cuts = TASK.cut(io.BytesIO(recording(10, 7.5)), SETTINGS)
-    driver = transcribe(in_order(lambda: next_in_thread(cuts), start, 2), lambda call: call)
+    driver = transcribe(in_order(lambda: next_here(cuts), start, 2), lambda call: call)
     windows: list[TranscriptWindow] = [window async for window in driver]
     assert most == 2
     ends = [window.until_seconds for window in windows]
@@ -235,6 +237,24 @@ def test_the_recording_is_read_as_windows_are_asked_for() -> None:
     next(windows)
     assert file.read_bytes < 60 * SPEECH_RATE * 2 < len(data)
     windows.close()
+
+
+def test_a_driver_that_is_stopped_closes_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[AudioDecoder] = []
+
+    class Watched(AudioDecoder):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(transcription, "AudioDecoder", Watched)
+    windows = run_here(
+        transcribe_all([Unending(recording(10, 60))], TASK, SETTINGS, LocalBatch(Levels().transcribe).start, 1)
+    )
+    next(windows)
+    assert closed == []
+    windows.close()
+    assert len(closed) == 1
 
 
 def test_the_language_is_that_of_most_speech() -> None:
