@@ -59,11 +59,11 @@ def test_every_weight_is_there_once_and_unchanged(folder: Path, converted: Path)
     assert not [name for name in tensors if "k_proj.bias" in name]
 
 
-@pytest.mark.parametrize("model", ["folder", "base"])
+@pytest.mark.parametrize("fixture", ["folder", "base"])
 def test_the_names_are_those_of_transformers(
-    model: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fixture: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source: Path = request.getfixturevalue(model)
+    source: Path = request.getfixturevalue(fixture)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     converted = convert(source)
     transformers = pytest.importorskip("transformers")
