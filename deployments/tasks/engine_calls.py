@@ -112,11 +112,6 @@ async def next_here(items: Iterator[Item]) -> Item | None:
     return next(items, None)
 
 
-async def next_in_thread(items: Iterator[Item]) -> Item | None:
-    """The next item, computed by another thread, so that the event loop stays free; None after the last."""
-    return await asyncio.to_thread(next, items, None)
-
-
 class LocalBatch(Generic[Item, Result]):
     """Calls an engine in this process, on the thread that awaits.
 

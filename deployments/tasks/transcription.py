@@ -183,12 +183,11 @@ async def transcribe_all(
     settings: WindowSettings,
     start: Callable[[Window], Call[Transcript]],
     width: int,
-    advance: Callable[[Iterator[Cut]], Awaitable[Cut | None]] = next_here,
 ) -> AsyncGenerator[tuple[int, TranscriptWindow | Exception]]:
     """Transcripts of several recordings, window by window in order, each with the number of its recording.
 
-    `start` calls the engine with a window; at most `width` windows, of any recordings, are under way. `advance` says where
-    recordings are decoded and cut. An exception is the last item of its recording: a `MotetError` for what is not a recording
+    `start` calls the engine with a window; at most `width` windows, of any recordings, are under way. Recordings are decoded
+    and cut by the caller's thread. An exception is the last item of its recording: a `MotetError` for what is not a recording
     or is longer than `settings.max_audio_s`, or what the engine raised.
     """
     failed: set[int] = set()
@@ -198,24 +197,25 @@ async def transcribe_all(
         window = cut[2]
         return start(window) if isinstance(window, Window) else DoneCall(window)
 
-    async with aclosing(in_order(lambda: advance(cuts), begin, width)) as calls:
-        async for (at, ticket, _), call in calls:
-            if at in failed:
-                call.cancel()
-                continue
-            try:
-                transcript = await call
-            except Exception as error:
-                failed.add(at)
-                yield at, error
-            else:
-                assert ticket is not None
-                yield at, place_window(ticket, transcript)
+    with closing(cuts):
+        async with aclosing(in_order(lambda: next_here(cuts), begin, width)) as calls:
+            async for (at, ticket, _), call in calls:
+                if at in failed:
+                    call.cancel()
+                    continue
+                try:
+                    transcript = await call
+                except Exception as error:
+                    failed.add(at)
+                    yield at, error
+                else:
+                    assert ticket is not None
+                    yield at, place_window(ticket, transcript)
 
 
 def _cut_all(
     recordings: Sequence[ByteSource], task: TranscriptionTask, settings: WindowSettings, failed: Collection[int]
-) -> Iterator[Cut]:
+) -> Generator[Cut]:
     for at, recording in enumerate(recordings):
         try:
             with closing(task.cut(recording, settings)) as windows:

@@ -49,7 +49,7 @@ class Demo:
 
     def transcribe(self, wav: bytes) -> str:
         """What the service hears."""
-        form = {"model": "whisper-tiny.en", "language": "en"}
+        form = {"model": "whisper-base", "language": "en"}
         files = {"file": ("speech.wav", io.BytesIO(wav))}
         answer, seconds = timed(lambda: self.client.post("/v1/audio/transcriptions", data=form, files=files))
         text = str(answer.raise_for_status().json()["text"])

@@ -1,5 +1,5 @@
-"""How fast and how well the service transcribes: beside faster-whisper, with two replicas, over hours, and without speech.
-And how well it tells speakers apart.
+"""How fast and how well the service transcribes: beside faster-whisper, with two replicas, over hours, and without speech;
+and how well it tells speakers apart.
 
 The recordings are made with the embedded voices (`hearing_corpus.py`), so what is said, and when, is known exactly. One
 service runs the default model twice, on two replicas and on one, each with one thread, and everything comes over HTTP.
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from serve_app import profiles
+from cluster.hardware import CpuClass
 from serve_app.bench import hearing_footprint, hearing_long, hearing_speakers, hearing_speed, hearing_words
 from serve_app.bench.frame import Figure, Report, Sheet, carry_out
 from serve_app.bench.hearing_corpus import corpus
-from serve_app.bench.hearing_service import default_model, hearing_service
+from serve_app.bench.hearing_service import THREADS, default_model, hearing_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +37,9 @@ FULL = HearingPlan(corpus_s=1800.0, long_s=7200.0, rounds=3, files=60, mixtures=
 
 def run(quick: bool) -> Report:
     """Measures everything; `quick` takes a short recording by one voice, once."""
-    # faster-whisper reads these variables when it is imported, and waits like a replica then.
-    os.environ |= {name: value for name, value in _service_environment().items() if name.startswith("OMP_")}
+    # Libraries read these variables when they are imported: faster-whisper's threads wait for each other like those of a
+    # replica, and the service, which inherits them, has one thread a process.
+    os.environ |= CpuClass(cpus=THREADS, threads=THREADS).environment() | {"OMP_NUM_THREADS": "1"}
     plan = QUICK if quick else FULL
 
     def measure(sheet: Sheet) -> None:
@@ -69,7 +69,3 @@ def _figures(plan: HearingPlan) -> list[Figure]:
         *hearing_speakers.figures(plan.mixtures),
         *(hearing_footprint.figures() if plan.footprints else ()),
     ]
-
-
-def _service_environment() -> dict[str, str]:
-    return profiles.environment("plain", Path(), 8000, {})

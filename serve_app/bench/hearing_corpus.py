@@ -38,7 +38,7 @@ from serve_app.bench.hearing_voices import (
 
 CORPUS_RATE = 16_000
 TEXT = Path(__file__).with_name("alice.txt")
-VERSION = 3
+VERSION = 4
 """Another number for recordings that are made in another way."""
 PAUSES_S = (0.35, 2.5)
 SPEECH_LEVEL = 0.1

@@ -24,6 +24,7 @@ from deployments.errors import MotetError
 from deployments.replica.base import load_engine
 from deployments.tasks.in_process_speech import speak_here
 from deployments.text.english import readable
+from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.bare_server import first_replica_of
 from serve_app.config import AppConfig
 
@@ -144,10 +145,12 @@ def second_voice(first: Voice) -> tuple[Voice, str]:
 def kokoro_voices() -> dict[str, Voice]:
     """Kokoro's voices by name. Raises `MotetError` or `ImportError` if its weights or libraries are not installed."""
     model = {"engine": "kokoro", "source": KOKORO, "placements": [{"hardware": {"kind": "cpu", "threads": 2}}]}
-    engine = load_engine(first_replica_of("kokoro", AppConfig.model_validate({"models": {"kokoro": model}})))
+    app = AppConfig.model_validate({"models": {"kokoro": model}})
+    engine = load_engine(first_replica_of("kokoro", app))
 
     def speak(voice: str, sentence: str, seed: int) -> SpokenSentence:
-        chunks = speak_here(SpeechRequest((sentence,), voice, seed=seed), engine)
+        # A sentence of a minute at once would take gigabytes.
+        chunks = speak_here(SpeechRequest(cut_into_pieces(sentence, app.speech.pieces), voice, seed=seed), engine)
         return SpokenSentence(np.concatenate([chunk.samples for chunk in chunks]))
 
     return {voice.id: partial(speak, voice.id) for voice in engine.traits.voices}

@@ -26,7 +26,7 @@ from deployments.text.segmentation import cut_into_pieces
 from serve_app.bench.bare_server import first_replica_of
 from serve_app.config import AppConfig
 
-SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-tiny.en", "nsnet2"
+SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-base", "nsnet2"
 WORDS_PER_SECOND = 4
 """More words than a voice says in a second."""
 

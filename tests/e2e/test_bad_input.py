@@ -118,7 +118,7 @@ BAD = {
         400, "timestamp_granularities", "'word' or 'segment'", head_of("WAV", 9000), **{"timestamp_granularities[]": "x"}
     ),
     "unknown form field": transcription(400, "colour", "valid keys: language", head_of("WAV", 9000), colour="red"),
-    "unknown transcription model": transcription(404, "model", "whisper-tiny.en", head_of("WAV", 9000), model="nope"),
+    "unknown transcription model": transcription(404, "model", "whisper-base", head_of("WAV", 9000), model="nope"),
     "no file": Bad(TRANSCRIPTIONS, 400, "file", "field 'file'", data={"model": "whisper-1"}, files={"other": b"x"}),
     "file is a word": Bad(TRANSCRIPTIONS, 400, "file", "field 'file'", files={"model": (None, "whisper-1"), "file": (None, "x")}),
     "no model": Bad(TRANSCRIPTIONS, 400, "model", "required", files={"file": head_of("WAV", 9000)}),
@@ -224,7 +224,7 @@ def test_a_recording_that_breaks_off_gives_what_it_holds(kind: str, http: httpx.
 def test_hours_of_silence_in_a_small_file_do_not_fill_the_memory(
     service: Service, http: httpx.Client, tmp_path: Path
 ) -> None:
-    replicas = [service.replica("whisper-tiny.en@cpu"), service.replica("gateway")]
+    replicas = [service.replica("whisper-base@cpu"), service.replica("gateway")]
     before = resident(replicas)
     worked = cpu_seconds(replicas[0])
     bomb = silent_flac(hours=3)

@@ -82,7 +82,7 @@ def test_the_page_finds_the_service_ready(page: Browser, service: Service) -> No
     assert page.value("document.getElementById('ready').dataset.state") == "ready"
     assert page.value("document.getElementById('base-url').textContent") == f"{service.url}/v1"
     picked = "['speak', 'transcribe', 'separate'].map((name) => document.getElementById(`${name}-model`).value)"
-    assert page.value(picked) == ["hibari", "whisper-tiny.en", "nsnet2"]
+    assert page.value(picked) == ["hibari", "whisper-base", "nsnet2"]
     check_quiet(page, service)
 
 

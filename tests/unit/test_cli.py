@@ -633,7 +633,7 @@ def test_the_first_placement_that_works_is_used(tmp_path: Path, capsys: pytest.C
 
 def test_every_default_task_has_a_model() -> None:
     found = {task: find_model(DEFAULT_MODELS, None, task)[0] for task in ("speech", "transcription", "separation")}
-    assert found == {"speech": "hibari", "transcription": "whisper-tiny.en", "separation": "nsnet2"}
+    assert found == {"speech": "hibari", "transcription": "whisper-base", "separation": "nsnet2"}
     with pytest.raises(MotetError, match="There is no speech model. Add one"):
         find_model(WITH_IDENTITY.models, None, "speech")
 

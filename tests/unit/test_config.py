@@ -35,7 +35,7 @@ def mistakes(tmp_path: Path, text: str) -> str:
 
 def test_the_file_that_motet_comes_with_is_read(tmp_path: Path) -> None:
     config = read(ROOT / "serve_config.yaml", {})
-    assert set(config.app.models) == {"hibari", "whisper-tiny.en", "nsnet2"}
+    assert set(config.app.models) == {"hibari", "whisper-base", "nsnet2"}
     assert config.http.host == "127.0.0.1"
 
 
@@ -163,8 +163,8 @@ def test_pacing_may_be_the_name_of_a_preset() -> None:
 
 
 def test_the_fallback_voice_is_a_speech_model() -> None:
-    with pytest.raises(ValidationError, match="whisper-tiny.en"):
-        AppConfig.model_validate({"speech": {"fallback_model": "whisper-tiny.en"}})
+    with pytest.raises(ValidationError, match="whisper-base"):
+        AppConfig.model_validate({"speech": {"fallback_model": "whisper-base"}})
 
 
 def test_sessions_leave_room_for_other_requests() -> None:

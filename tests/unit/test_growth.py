@@ -249,8 +249,13 @@ SPEECH_FIELDS = (
 FORM_FIELDS = {
     "/v1/audio/transcriptions": (
         *("model", "language", "prompt", "response_format", "temperature", "stream", "timestamp_granularities[]", "x"),
+        *("keywords[]", "languages", "include[]", "chunking_strategy", "chunking_strategy[type]", "speakers"),
+        *("known_speaker_names[]", "known_speaker_references[]"),
     ),
     "/v1/audio/translations": ("model", "language", "prompt"),
+    "/v1/audio/diarizations": ("known_speaker_names", "known_speaker_references", "num_speakers", "response_format"),
+    "/v1/audio/speech/timestamps": ("threshold", "speech_pad_ms", "max_speech_duration_s", "x"),
+    "/v1/audio/embeddings": ("encoding_format", "x"),
     "/v1/audio/separations": (
         *("model", "description", "chunk_seconds", "overlap_seconds", "response_format", "stream_format", "stems", "x"),
     ),

@@ -84,6 +84,13 @@ PROPERTIES: Mapping[str, type[OneFamily]] = {
 globals().update({cls.__name__: cls for cls in PROPERTIES.values()})
 
 
+def test_the_number_of_windows_in_a_step_is_an_option(folders: Folders) -> None:
+    assert loaded(folders("parakeet_ctc")).traits.batch_windows == 4
+    assert loaded(folders("parakeet_ctc"), batch_windows=32).traits.batch_windows == 32
+    with pytest.raises(MotetError, match="batch_windows"):
+        loaded(folders("parakeet_ctc"), batch_windows=0)
+
+
 def test_every_family_has_a_tiny_checkpoint() -> None:
     assert set(WRITERS) == set(FAMILIES)
 

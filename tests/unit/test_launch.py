@@ -167,10 +167,10 @@ def test_gpus_come_from_nothing_with_load_and_cpus_grow_with_it(path: Path) -> N
         for placement in model.placements
     }
     scaled = {name: each.autoscaling for name, each in placed.items() if each.autoscaling}
-    assert set(scaled) == {"hibari@cpu", "whisper-tiny.en@cpu", "whisper-tiny.en@cuda"}
+    assert set(scaled) == {"hibari@cpu", "whisper-base@cpu", "whisper-base@cuda"}
     floors = {name: autoscaling.min_replicas for name, autoscaling in scaled.items()}
-    assert floors == {"hibari@cpu": 1, "whisper-tiny.en@cpu": 1, "whisper-tiny.en@cuda": 0}
-    assert scaled["whisper-tiny.en@cuda"].cost > scaled["whisper-tiny.en@cpu"].cost
+    assert floors == {"hibari@cpu": 1, "whisper-base@cpu": 1, "whisper-base@cuda": 0}
+    assert scaled["whisper-base@cuda"].cost > scaled["whisper-base@cpu"].cost
     warm_cpus = sum(placement.hardware.cpus * placement.least_replicas for placement in placed.values())
     assert warm_cpus < CPUS_OF_A_WORKER  # one of which is always there
     most = dict.fromkeys(MOST_WORKERS, 0.0)

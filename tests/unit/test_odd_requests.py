@@ -24,6 +24,7 @@ from tests.unit.fakes import SilentGraph
 from tests.unit.odd_inputs import ODD
 from tests.unit.test_api import JSON, Bench, Splitter
 from tests.unit.test_growth import FORM_FIELDS, SPEECH_FIELDS
+from tests.unit.test_recording_routes import Analyses
 
 EXAMPLES = int(os.environ.get("MOTET_ODD_REQUESTS", "400"))
 """Half of them JSON, half forms."""
@@ -44,7 +45,8 @@ sent = settings(
 def service() -> tuple[Bench, asyncio.Runner]:
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"odd-voices-{os.getpid()}"
     graph = SilentGraph("speech", "noise")
-    return Bench(separator=Splitter(), graph=graph, voices={"folder": str(folder)}), asyncio.Runner()
+    bench = Bench(separator=Splitter(), graph=graph, analyses=Analyses(), voices={"folder": str(folder)})
+    return bench, asyncio.Runner()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,7 +159,11 @@ def test_json_bodies(body: bytes) -> None:
 RECORDING = ("file", "audio_sample", "reference", "other")
 names = st.one_of(st.sampled_from(sorted({name for own in FORM_FIELDS.values() for name in own})), odd_text)
 values = st.one_of(
-    odd_text, st.sampled_from(["ear", "echo", "json", "srt", "speech", "speech,noise", "0", "true", "en-US"])
+    odd_text,
+    st.sampled_from(
+        ["ear", "echo", "json", "srt", "rttm", "speech", "speech,noise", "0", "1", "true", "en-US", "word"]
+    ),
+    st.sampled_from(["logprobs", "auto", '{"type":"server_vad"}', "data:audio/wav;base64,UklGRg==", "separate"]),
 )
 text_part = st.tuples(names, st.none(), values.map(lambda text: text.encode(errors="replace")))
 file_part = st.tuples(st.sampled_from(RECORDING), odd_text, st.binary(max_size=300))

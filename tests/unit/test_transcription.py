@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from deployments.engines.protocols import (
 )
 from deployments.errors import MotetError
 from deployments.settings import VoiceActivitySettings, WindowSettings
-from deployments.tasks.engine_calls import LocalBatch, in_order, next_in_thread, run_here
+from deployments.tasks.engine_calls import LocalBatch, in_order, next_here, run_here
 from deployments.tasks.transcription import (
     TranscriptionTask,
     TranscriptWindow,
@@ -129,7 +130,7 @@ async def test_no_more_calls_are_under_way_than_the_width_and_the_order_stays() 
         return asyncio.create_task(call())
 
     cuts = TASK.cut(io.BytesIO(recording(10, 7.5)), SETTINGS)
-    driver = transcribe(in_order(lambda: next_in_thread(cuts), start, 2), lambda call: call)
+    driver = transcribe(in_order(lambda: next_here(cuts), start, 2), lambda call: call)
     windows: list[TranscriptWindow] = [window async for window in driver]
     assert most == 2
     ends = [window.until_seconds for window in windows]
@@ -235,6 +236,16 @@ def test_the_recording_is_read_as_windows_are_asked_for() -> None:
     next(windows)
     assert file.read_bytes < 60 * SPEECH_RATE * 2 < len(data)
     windows.close()
+
+
+def test_a_driver_that_is_stopped_stops_its_decoder() -> None:
+    file = Unending(recording(10, 60))
+    windows = run_here(transcribe_all([file], TASK, SETTINGS, LocalBatch(Levels().transcribe).start, 1))
+    next(windows)
+    windows.close()
+    read = file.read_bytes
+    gc.collect()
+    assert read == file.read_bytes < 60 * RATE
 
 
 def test_the_language_is_that_of_most_speech() -> None:

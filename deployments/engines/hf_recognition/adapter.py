@@ -24,7 +24,9 @@ class HfRecognitionOptions(EngineOptions):
     languages: Annotated[
         tuple[str, ...], "Two-letter codes of the languages of a checkpoint whose files do not name them."
     ] = ()
-    batch_windows: Annotated[int, Bounds(least=1, most=256), "Windows in one step."] = 16
+    batch_windows: Annotated[
+        int | None, Bounds(least=1, most=256), "Windows in one step; by default 4 on a CPU and 16 on CUDA."
+    ] = None
     most_tokens: Annotated[int, Bounds(least=1, most=4096), "Tokens of the text of one window, at most."] = 448
 
 

@@ -11,6 +11,7 @@ from deployments.tasks.diarization import rttm
 from deployments.tasks.voice_activity import SpeechTicket, VoiceActivityTask
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import form_schema
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.speaker_fields import REFERENCES, SpeakerFields, speaker_task
 from serve_app.gateway.transcript_formats import RECORDING
@@ -26,7 +27,7 @@ class DiarizationFields(SpeakerFields):
     response_format: Literal["json", "rttm"] = "json"
 
 
-@router.post("/v1/audio/diarizations")
+@router.post("/v1/audio/diarizations", openapi_extra=form_schema(DiarizationFields, lists=(REFERENCES,)))
 async def diarizations(request: Request) -> Response:
     """Says who speaks when in a recording."""
     service = service_of(request)

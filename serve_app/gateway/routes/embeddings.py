@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from deployments.tasks.voice_embedding import EmbeddingTicket, VoiceEmbeddingTask
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import RequestFields
+from serve_app.gateway.fields import RequestFields, form_schema
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.transcript_formats import AUDIO_TOKENS_PER_SECOND
 
@@ -29,7 +29,7 @@ class EmbeddingFields(RequestFields):
     encoding_format: Literal["float", "base64"] = "float"
 
 
-@router.post("/v1/audio/embeddings")
+@router.post("/v1/audio/embeddings", openapi_extra=form_schema(EmbeddingFields))
 async def embeddings(request: Request) -> Response:
     """Describes the voice of a recording as a vector: near for one voice, far for different ones (cosine similarity)."""
     service = service_of(request)

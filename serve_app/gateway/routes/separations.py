@@ -26,7 +26,7 @@ from deployments.settings import SeparationSettings
 from deployments.tasks.separation import Merged, SeparationTask, default_overlap_seconds
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import ModelName, RequestFields
+from serve_app.gateway.fields import ModelName, RequestFields, form_schema
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.sse import event
 from serve_app.gateway.stem_archive import StemArchive
@@ -51,7 +51,7 @@ class SeparationFields(RequestFields):
     stems: Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=MOST_STEMS)] = ()
 
 
-@router.post("/v1/audio/separations")
+@router.post("/v1/audio/separations", openapi_extra=form_schema(SeparationFields, files=("reference",)))
 async def separations(request: Request) -> Response:
     """Separates a recording into stems."""
     service = service_of(request)

@@ -16,6 +16,7 @@ from deployments.tasks.diarization import SpeakerTask
 from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow, task_for
 from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import form_schema
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.speaker_fields import REFERENCES, speaker_task
 from serve_app.gateway.streaming import event_stream
@@ -28,13 +29,13 @@ router = APIRouter()
 FORM = FormFields(repeated=REPEATED, long_texts=(REFERENCES,))
 
 
-@router.post("/v1/audio/transcriptions")
+@router.post("/v1/audio/transcriptions", openapi_extra=form_schema(TranscriptionFields, lists=(REFERENCES,)))
 async def transcriptions(request: Request) -> Response:
     """Transcribes a recording in its own language."""
     return await _recognized(request, TranscriptionFields)
 
 
-@router.post("/v1/audio/translations")
+@router.post("/v1/audio/translations", openapi_extra=form_schema(TranslationFields))
 async def translations(request: Request) -> Response:
     """Transcribes a recording in any language into English, with a model that can."""
     return await _recognized(request, TranslationFields)

@@ -14,7 +14,7 @@ from deployments.settings import VoiceActivitySettings
 from deployments.tasks.voice_activity import SpeechSection, SpeechTicket, VoiceActivityTask
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import RequestFields
+from serve_app.gateway.fields import RequestFields, form_schema
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import Service, service_of
 
@@ -49,7 +49,7 @@ class VoiceActivityFields(RequestFields):
         return usual.model_copy(update={name: value for name, value in values.items() if value is not None})
 
 
-@router.post("/v1/audio/speech/timestamps")
+@router.post("/v1/audio/speech/timestamps", openapi_extra=form_schema(VoiceActivityFields))
 async def speech_timestamps(request: Request) -> Response:
     """Says where somebody speaks in a recording."""
     service = service_of(request)

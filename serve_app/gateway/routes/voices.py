@@ -12,7 +12,7 @@ from pydantic import AfterValidator, StringConstraints
 from deployments.errors import MotetError
 from serve_app.gateway.bodies.uploads import read_form
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import RequestFields
+from serve_app.gateway.fields import RequestFields, form_schema
 from serve_app.gateway.service import service_of
 from serve_app.gateway.voice_store import StoredVoice
 
@@ -73,7 +73,7 @@ class VoiceFields(RequestFields):
     type: Literal["audio_sample"] = "audio_sample"
 
 
-@router.post("/v1/audio/voices")
+@router.post("/v1/audio/voices", openapi_extra=form_schema(VoiceFields, recording="audio_sample"))
 async def create_voice(request: Request) -> dict[str, Any]:
     """Stores a clip as a voice. Uploading the same clip again returns the voice that is stored already."""
     form = await read_form(request, recording="audio_sample")
