@@ -28,10 +28,12 @@ USUAL_SIMILARITY = 0.72
 USUAL_PAIRS = 20
 """The similarity of points of one voice is estimated as if this many pairs of `USUAL_SIMILARITY` had been seen before."""
 LEAST_SIMILARITY = 0.3
-LEAST_SHARE, LEAST_POINTS = 0.05, 3
-"""A cluster is a voice if it has this share of the points or this number of them. Fewer are noise or two voices at once."""
-KNOWN_SIMILARITY = 0.68
-KNOWN_MARGIN = 0.1
+LEAST_SHARE = 0.05
+LEAST_POINTS, LEAST_SHARE_OF_MANY = 3, 0.002
+"""A cluster is a voice if it has `LEAST_SHARE` of the points. In a long recording, `LEAST_POINTS` and the share of many
+suffice: 10 s of an hour. Fewer are noise, or two voices at once."""
+KNOWN_SIMILARITY = 0.62
+KNOWN_MARGIN = 0.08
 """A voice with at least this similarity to a known one is that speaker, if no other voice is nearer by the margin. A clip
 of 5 s has 0.85 to 0.97 to clear speech of its voice, 0.6 to 0.85 to speech in noise at 20 dB, and 0.2 to 0.82 to others."""
 
@@ -95,7 +97,8 @@ class _Clusters:
 
     def join_small(self, least: int) -> None:
         """Joins clusters that are too small for a voice to those that they resemble most, the smallest first."""
-        enough = min(LEAST_POINTS, LEAST_SHARE * self._sizes.sum())
+        points = self._sizes.sum()
+        enough = min(LEAST_SHARE * points, LEAST_POINTS + LEAST_SHARE_OF_MANY * points)
         while len(self._members) > least and self._sizes.min() < enough:
             smallest = int(self._sizes.argmin())
             lengths = np.sqrt(np.diag(self._products))

@@ -6,6 +6,7 @@ length open, or write the largest number that fits. A file that states too littl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from av.audio.stream import AudioStream
@@ -41,19 +42,18 @@ def stated_seconds(demuxer: str, container: InputContainer, stream: AudioStream,
         case "matroska":
             return None if container.duration is None else container.duration / MICROSECONDS
         case "wav":
-            return wav_seconds(read_at(0, 512)) or _stream_seconds(stream)
+            return wav_seconds(read_at(0, 512))
         case "ogg" | "mov":
             return _stream_seconds(stream)
     return None  # an AAC stream has no header, and FFmpeg estimates from its first bytes
 
 
 def credible_seconds(stated: float | None, demuxer: str, stream: AudioStream, size_bytes: int) -> float | None:
-    """A stated length as far as a file of `size_bytes` can hold it, in seconds; None if it cannot."""
-    if stated is None or not 0 < stated <= size_bytes * MOST_SECONDS_PER_BYTE:
-        return None
+    """The length of a file of `size_bytes`, in seconds: as it states, if it can be so long; of a WAV, what it has room for.
+    None if neither is known."""
     if demuxer == "wav" and (bit_rate := stream.codec_context.bit_rate):
-        return min(stated, size_bytes * 8 / bit_rate)
-    return stated
+        return min(stated or math.inf, size_bytes * 8 / bit_rate)
+    return stated if stated is not None and 0 < stated <= size_bytes * MOST_SECONDS_PER_BYTE else None
 
 
 def estimated_seconds(head: bytes, size_bytes: int) -> float:

@@ -80,7 +80,7 @@ class SpeakerTurn:
 
 
 class SpeakerTracker:
-    """Finds the speakers of one recording. It holds 20 KB a minute of speech, and at most 30 s of samples."""
+    """Finds the speakers of one recording. It holds 150 KB a minute of speech, and at most 30 s of samples."""
 
     def __init__(self, task: SpeakerTask, encoder: DVectorEncoder | None = None) -> None:
         """Raises `MotetError`: invalid for a reference that is too short, too long or not a recording; unavailable if the

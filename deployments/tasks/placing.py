@@ -20,7 +20,7 @@ NEAR_PAUSE_S = 1.5
 """A sentence whose end is estimated ends at a pause that is this near."""
 MOMENT_S = 1e-6
 LONGEST_SEGMENT_S = 15.0
-"""A segment of words ends at the last word that begins within this."""
+"""A longer segment of words is cut at the longest pause in its second half."""
 
 
 def placed(transcript: Transcript, spans: Sequence[Span], *, snap: bool = True) -> Transcript:
@@ -131,16 +131,25 @@ def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:
     group: list[Word] = []
     letters = 0
     for word in words:
-        if group and (word.start - group[-1].end > PAUSE_S or word.end - group[0].start > LONGEST_SEGMENT_S):
+        if group and word.start - group[-1].end > PAUSE_S:
             yield group
             group = []
         group.append(word)
         letters += _letters(word.text)
+        if len(group) > 1 and word.end - group[0].start > LONGEST_SEGMENT_S:
+            cut = _longest_pause(group)
+            yield group[:cut]
+            group = group[cut:]
         if letters in sentence_ends:
             yield group
             group = []
     if group:
         yield group
+
+
+def _longest_pause(words: Sequence[Word]) -> int:
+    """The word after the longest pause in the second half of two or more words; the last of equal ones."""
+    return max(range((len(words) + 1) // 2, len(words)), key=lambda at: (words[at].start - words[at - 1].end, at))
 
 
 def _letters(text: str) -> int:

@@ -284,6 +284,8 @@ def test_less_than_50_ms_is_refused_unless_the_file_states_it(source: type[Pipe]
     failure = caught.value.failure
     assert (failure.kind, failure.code, failure.param) == ("invalid", "audio_too_short", "file")
     assert failure.cause == "The file has 1 ms of sound, and states 2 s."
+    with pytest.raises(MotetError, match="The file has 1 ms of sound, less than 50 ms."):
+        seconds(wav(data=b"\1\0" * 20, size=0xFFFFFFFF))
     assert seconds(make("wav16", seconds=2.0)[: 44 + 2 * 24 * 60]) == pytest.approx(0.06, abs=0.001)
 
 

@@ -6,17 +6,21 @@ Run as a module, it writes the golden files of all families.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from deployments.engines import registry
 from deployments.engines.hf_recognition import qwen3_asr
@@ -350,6 +354,29 @@ def test_punctuation_and_the_window_bound_a_word() -> None:
     assert words_of([TextToken((2,), ".", 0.0, 0.9, 1.0)], 2.0)[0].text == "."
 
 
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", " the", ",", " ", "ri"]), st.floats(0, 3), st.floats(0, 1)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_words_keep_the_text_and_lie_in_order_within_the_window(
+    emitted: list[tuple[str, float, float]],
+) -> None:
+    """For any times that do not go back, as those of a transducer."""
+    texts, starts, spans = zip(*emitted, strict=True)
+    tokens = [
+        TextToken((0,), text, -0.1, start, start + span)
+        for text, start, span in zip(texts, sorted(starts), spans, strict=True)
+    ]
+    words = words_of(tokens, 2.0)
+    assert "".join(word.text for word in words) == "".join(texts)
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert 0.0 <= times[0] <= times[-1] <= 2.0
+
+
 def test_words_of_one_frame_do_not_overlap() -> None:
     """An RNN-T may emit several tokens in a frame."""
     tokens = [TextToken((1,), "a", 0.0, 0.4, 0.48), TextToken((2,), " the", 0.0, 0.4, 0.48)]
@@ -382,6 +409,19 @@ class TestRefusals:
         (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
         with pytest.raises(MotetError, match="cannot be loaded"):
             loaded(tmp_path)
+
+    def test_incomplete_and_damaged_weights_are_refused(self, tmp_path: Path, folders: Folders) -> None:
+        folder = tmp_path / "copy"
+        shutil.copytree(folders("moonshine"), folder)
+        file = folder / "model.safetensors"
+        weights = load_file(file)
+        del weights["model.encoder.conv1.weight"]
+        save_file(weights, file, {"format": "pt"})
+        with pytest.raises(MotetError, match=r"1 weights are missing, such as model\.encoder\.conv1\.weight"):
+            loaded(folder)
+        file.write_bytes(file.read_bytes()[:1000])
+        with pytest.raises(MotetError, match="cannot be loaded"):
+            loaded(folder)
 
     def test_another_device_and_an_unknown_option_are_refused(self, folders: Folders) -> None:
         folder = str(folders("moonshine"))

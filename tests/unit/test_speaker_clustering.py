@@ -52,6 +52,14 @@ def test_a_rare_voice_is_found_beside_a_frequent_one() -> None:
     assert same_clusters(cluster(speech(voices(2), order)), order)
 
 
+@pytest.mark.parametrize(
+    ("points", "others", "found"), [(1, 12, 2), (1, 60, 1), (4, 60, 2), (5, 2000, 1), (12, 2000, 2)]
+)
+def test_a_voice_has_a_share_of_the_speech(points: int, others: int, found: int) -> None:
+    order = np.array([0] * others + [1] * points)
+    assert cluster(speech(voices(2), order)).max() + 1 == found
+
+
 def test_clusters_are_numbered_in_order_of_appearance() -> None:
     order = np.array([2, 2, 0, 0, 1, 1, 2, 0])
     assert cluster(speech(voices(3), order, 0.2)).tolist() == [0, 0, 1, 1, 2, 2, 0, 1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import io
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deployments.audio.decode import AudioDecoder
 from deployments.audio.encode import open_encoder
 from deployments.engines.protocols import (
     RecognitionOptions,
@@ -22,6 +22,7 @@ from deployments.engines.protocols import (
 )
 from deployments.errors import MotetError
 from deployments.settings import VoiceActivitySettings, WindowSettings
+from deployments.tasks import transcription
 from deployments.tasks.engine_calls import LocalBatch, in_order, next_here, run_here
 from deployments.tasks.transcription import (
     TranscriptionTask,
@@ -238,14 +239,22 @@ def test_the_recording_is_read_as_windows_are_asked_for() -> None:
     windows.close()
 
 
-def test_a_driver_that_is_stopped_stops_its_decoder() -> None:
-    file = Unending(recording(10, 60))
-    windows = run_here(transcribe_all([file], TASK, SETTINGS, LocalBatch(Levels().transcribe).start, 1))
+def test_a_driver_that_is_stopped_closes_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[AudioDecoder] = []
+
+    class Watched(AudioDecoder):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(transcription, "AudioDecoder", Watched)
+    windows = run_here(
+        transcribe_all([Unending(recording(10, 60))], TASK, SETTINGS, LocalBatch(Levels().transcribe).start, 1)
+    )
     next(windows)
+    assert closed == []
     windows.close()
-    read = file.read_bytes
-    gc.collect()
-    assert read == file.read_bytes < 60 * RATE
+    assert len(closed) == 1
 
 
 def test_the_language_is_that_of_most_speech() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from tokenizers.decoders import DecodeStream
 
 from deployments.engines.options import Bounds, EngineOptions
@@ -114,8 +113,3 @@ def text_tokens(tokenizer: Any, emitted: Iterable[EmittedToken], skipped: Iterab
             )
             parts = []
     return tuple(made)
-
-
-def natural(values: torch.Tensor) -> list[Any]:
-    """A tensor as lists of Python numbers."""
-    return values.tolist()

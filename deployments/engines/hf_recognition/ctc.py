@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from deployments.engines.hf_recognition.adapter import EmittedToken, Hypothesis, natural, text_tokens
+from deployments.engines.hf_recognition.adapter import EmittedToken, Hypothesis, text_tokens
 from deployments.engines.hf_recognition.transducer import Transducer
 from deployments.engines.protocols import RecognitionOptions, Samples
 
@@ -18,7 +18,7 @@ class Ctc(Transducer):
         inputs = self.on_device(self.processor(list(windows), sampling_rate=self.sample_rate, return_tensors="pt"))
         made = self.model.generate(**inputs, return_dict_in_generate=True)
         best = made.logits.float().log_softmax(dim=-1).amax(dim=-1)
-        rows = zip(natural(made.sequences), natural(best), strict=True)
+        rows = zip(made.sequences.tolist(), best.tolist(), strict=True)
         return [self._hypothesis(tokens, log_probabilities) for tokens, log_probabilities in rows]
 
     def _hypothesis(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> Hypothesis:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from deployments.engines.hf_recognition.adapter import FamilyAdapter, HfRecognitionOptions
 from deployments.errors import MotetError, fail
@@ -95,11 +96,17 @@ def load_adapter(folder: Path, device: str, options: HfRecognitionOptions) -> Fa
     transformers.logging.disable_progress_bar()  # a bar for each load, in the log of a service
     try:
         processor = processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = model_class.from_pretrained(
-            folder, dtype=_dtype(options, device), use_safetensors=True, local_files_only=True
+        model, loading = model_class.from_pretrained(
+            folder,
+            dtype=_dtype(options, device),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise _unreadable(folder, error) from error
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise _unreadable(folder, str(error)) from error
+    if missing := loading["missing_keys"]:  # transformers would leave these random
+        raise _unreadable(folder, f"{len(missing)} weights are missing, such as {min(missing)}")
     adapter: FamilyAdapter = adapter_class(model.to(device).eval(), processor, options)
     return adapter
 
@@ -115,10 +122,10 @@ def _dtype(options: HfRecognitionOptions, device: str) -> torch.dtype:
     return dtype
 
 
-def _unreadable(folder: Path, error: Exception) -> MotetError:
+def _unreadable(folder: Path, reason: str) -> MotetError:
     return fail(
         "unavailable",
-        f"The checkpoint in {folder} cannot be loaded: {error}",
+        f"The checkpoint in {folder} cannot be loaded: {reason}.",
         "It needs config.json, the weights as safetensors, and the files of its tokenizer and of its feature extractor.",
         param="source",
     )

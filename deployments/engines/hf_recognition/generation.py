@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from deployments.engines.hf_recognition.adapter import EmittedToken, natural
+from deployments.engines.hf_recognition.adapter import EmittedToken
 from deployments.engines.protocols import RecognitionOptions
 
 
@@ -61,12 +61,12 @@ def generated(
         max_new_tokens=max(most),
         logits_processor=LogitsProcessorList([recorder]),
     )
-    log_probabilities = natural(recorder.of(sequences))
+    log_probabilities = recorder.of(sequences).tolist()
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, Sequence) else [ends])
     return [
         _until_end(row[:limit], chances, ends)
-        for row, chances, limit in zip(natural(sequences[:, prompt:]), log_probabilities, most, strict=True)
+        for row, chances, limit in zip(sequences[:, prompt:].tolist(), log_probabilities, most, strict=True)
     ]
 
 

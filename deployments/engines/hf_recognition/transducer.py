@@ -13,7 +13,6 @@ from deployments.engines.hf_recognition.adapter import (
     EmittedToken,
     FamilyAdapter,
     Hypothesis,
-    natural,
     text_tokens,
 )
 from deployments.engines.hf_recognition.generation import ChosenLogProbabilities
@@ -48,10 +47,10 @@ class Transducer(FamilyAdapter):
             max_new_tokens=self.model.config.max_symbols_per_step * int(frames.max()),
         )
         rows = zip(
-            natural(made.sequences[:, 1:]),  # the first starts the decoder
-            natural(recorder.of(made.sequences)),
-            natural(made.durations[:, 1:]),
-            natural(frames),
+            made.sequences[:, 1:].tolist(),  # the first starts the decoder
+            recorder.of(made.sequences).tolist(),
+            made.durations[:, 1:].tolist(),
+            frames.tolist(),
             strict=True,
         )
         return [self.hypothesis(list(self._emitted(*row))) for row in rows]
