@@ -138,7 +138,7 @@ class RecordingSettings(StrictModel):
     """Recordings that a helper decodes at the same time. Those that wait for their upload are not counted."""
     max_in_flight: Count = 128
     """Windows and chunks that are under way for all recordings of a gateway replica. Recordings share them equally, and each
-    may have one. A window of 30 s takes 2 MB of shared memory."""
+    may always have one. A window of 30 s takes 2 MB of shared memory."""
     session_idle_s: Positive = 60.0
     """A recording of which nothing was read or written for this long is ended, unless it waits for a model."""
     block_bytes: Count = 256 * 1024

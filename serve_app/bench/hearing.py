@@ -31,7 +31,7 @@ class HearingPlan:
     footprints: bool
 
 
-QUICK = HearingPlan(corpus_s=100.0, long_s=240.0, rounds=1, files=10, mixtures=3, two_voices=False, footprints=False)
+QUICK = HearingPlan(corpus_s=100.0, long_s=180.0, rounds=1, files=10, mixtures=3, two_voices=False, footprints=False)
 FULL = HearingPlan(corpus_s=1800.0, long_s=7200.0, rounds=3, files=60, mixtures=10, two_voices=True, footprints=True)
 
 

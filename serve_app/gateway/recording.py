@@ -78,11 +78,13 @@ class Recordings:
         self._helpers = helpers
         self._turns = itertools.cycle(range(len(helpers)))
         self._settings = settings
-        self._open = 0
+        self._sessions: set[RecordingSession] = set()
 
     def width(self, most: int) -> int:
-        """How many windows or chunks of one recording may be under way now: at most `most`, and an equal share."""
-        return max(1, min(most, self._settings.max_in_flight // max(1, self._open)))
+        """How many windows or chunks of one recording may be under way now: at most `most`, and a share equal to that of
+        others that have some. Recordings that wait for their clients have none."""
+        sharing = sum(session.busy for session in self._sessions)
+        return max(1, min(most, self._settings.max_in_flight // max(1, sharing)))
 
     @asynccontextmanager
     async def session(
@@ -100,9 +102,9 @@ class Recordings:
         """
         feeding: asyncio.Task[None] | None = None
         session: RecordingSession | None = None
-        self._open += 1
         try:
             session = await self._opened(task, cut_settings, directory, ticket, model)
+            self._sessions.add(session)
             feeding = asyncio.create_task(session.feed(upload))
             yield session
             await feeding
@@ -114,10 +116,10 @@ class Recordings:
         except LOST as error:
             raise refusal_of(model, error) or _interrupted(error) from error
         finally:
-            self._open -= 1
             if feeding is not None:
                 feeding.cancel()
             if session is not None:
+                self._sessions.discard(session)
                 session.close()
             ticket.close()
 
@@ -159,6 +161,11 @@ class RecordingSession:
         self._measured: set[str] = set()
         self.answered_by = ""
         """The placement that gave the latest answer."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a placement works on something of the recording."""
+        return bool(self._under_way)
 
     async def open(self, task: CuttingTask, cut_settings: Any) -> Failure | None:
         """Starts the session, or says why not. Until something was cut, the recording waits for its client and not for the
@@ -268,7 +275,7 @@ class RecordingSession:
                 if part is _END:
                     return
                 made(part)
-                if not self._under_way:
+                if not self.busy:
                     self._ticket.stop_waiting()
                 yield part
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from deployments.errors import Failure, clipped
 
-MAX_IGNORED = 64
+MAX_IGNORED = 256
 """Ignored fields of a request that are kept. A WebSocket may send any number of messages."""
 
 

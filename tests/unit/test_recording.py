@@ -73,14 +73,18 @@ async def test_a_ticket_says_whether_an_engine_is_needed() -> None:
     assert [(cut.ticket.index, cut.for_engine) for cut in found] == [(0, True), (1, False), (2, True)]
 
 
-async def test_what_is_in_flight_is_shared_equally_by_open_recordings() -> None:
+async def test_what_is_in_flight_is_shared_equally_by_recordings_that_have_some() -> None:
     bench = Bench(Chunker(RecordingSettings()), settings=RecordingSettings(max_in_flight=12))
-    async with bench.session(text(b"a")):
+    uploads = [bench.session(text(b"a")) for _ in range(3)]
+    async with uploads[0] as first, uploads[1] as second, uploads[2] as waiting:
+        first.send(LineTicket(0), "separate")
         assert bench.recordings.width(20) == 12
         assert bench.recordings.width(5) == 5
-        async with bench.session(text(b"a")), bench.session(text(b"a")):
-            assert bench.recordings.width(20) == 4
-    assert bench.recordings.width(20) == 12
+        item = second.send(LineTicket(0), "separate")
+        assert bench.recordings.width(20) == 6
+        item.cancel()
+        assert bench.recordings.width(20) == 12
+        assert not waiting.busy
 
 
 async def test_a_full_helper_leaves_a_recording_to_the_next() -> None:
