@@ -162,7 +162,7 @@ class WindowSettings(StrictModel):
     speaks."""
     windows_in_flight: Count | None = None
     """The most windows of one recording that are under way. null: twice what all replicas of the model take in one step, so
-    that the next batch waits when one ends; at least 16."""
+    that the next batch waits when one ends."""
     max_audio_s: Positive = 4 * 3600.0
     """The longest recording."""
     max_wait_s: Positive = 120.0

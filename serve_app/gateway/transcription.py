@@ -19,10 +19,10 @@ from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 
-MIN_IN_FLIGHT = 16
-"""Windows of one recording that are under way, where the settings do not say."""
 STEPS_AHEAD = 2
-"""For each replica, of which one step runs while the windows of the next one gather."""
+"""Steps of each replica for which windows of one recording are under way, where the settings do not say: one runs while the
+windows of the next one gather. More would be given to replicas before it is known which of them is free: with four steps, two
+replicas made 1.3 to 1.67 times the speed of one, with two 1.5 to 1.7 times."""
 
 
 class TranscriptionGraph:
@@ -72,7 +72,7 @@ class TranscriptionGraph:
             return self._settings.windows_in_flight
         traits: RecognitionTraits = await directory.traits(model)
         entry = directory.models[model]
-        return max(MIN_IN_FLIGHT, STEPS_AHEAD * entry.replicas * min(entry.max_batch_size, traits.batch_windows))
+        return STEPS_AHEAD * entry.replicas * min(entry.max_batch_size, traits.batch_windows)
 
 
 def _started(session: RecordingSession, cut: Cut) -> asyncio.Task[Transcript | None]:

@@ -342,7 +342,6 @@ async def test_a_key_sees_and_uses_its_own_voices_only(tmp_path: Path) -> None:
         pytest.param({"name": "Ada\nBo"}, "name", id="name-of-two-lines"),
         pytest.param({"name": "\u200d"}, "name", id="unseen-name"),
         pytest.param({"type": "prompt"}, "type", id="prompt"),
-        pytest.param({"path": "/etc/passwd"}, "path", id="path"),
         pytest.param({"sound": clip(0.2)}, "audio_sample", id="short-clip"),
     ],
 )
@@ -352,6 +351,12 @@ async def test_a_wrong_form_is_told_what_to_do(tmp_path: Path, fields: dict[str,
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert [voice["object"] for voice in (await client.get("/v1/audio/voices")).json()["data"]] == ["voice", "voice"]
+
+
+async def test_a_path_in_a_form_is_ignored_and_named(tmp_path: Path) -> None:
+    answer = await upload(bench(tmp_path).client, path="/etc/passwd")
+    assert answer.status_code == 200
+    assert answer.headers["x-motet-ignored"] == "path"
 
 
 @pytest.mark.parametrize(
