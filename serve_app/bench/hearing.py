@@ -19,10 +19,11 @@ from serve_app.bench.hearing_service import THREADS, default_model, hearing_serv
 
 @dataclass(frozen=True, slots=True)
 class HearingPlan:
-    """How much is measured: seconds of the recording and of the long one, rounds, files without speech, and mixtures of
-    voices."""
+    """How much is measured: seconds of the recording, of a clip and of the long recording, rounds, files without speech, and
+    mixtures of voices."""
 
     corpus_s: float
+    clip_s: float
     long_s: float
     rounds: int
     files: int
@@ -31,8 +32,12 @@ class HearingPlan:
     footprints: bool
 
 
-QUICK = HearingPlan(corpus_s=100.0, long_s=180.0, rounds=1, files=10, mixtures=3, two_voices=False, footprints=False)
-FULL = HearingPlan(corpus_s=1800.0, long_s=7200.0, rounds=3, files=60, mixtures=10, two_voices=True, footprints=True)
+QUICK = HearingPlan(
+    corpus_s=60.0, clip_s=8.0, long_s=150.0, rounds=1, files=10, mixtures=2, two_voices=False, footprints=False
+)
+FULL = HearingPlan(
+    corpus_s=1800.0, clip_s=28.0, long_s=7200.0, rounds=3, files=60, mixtures=10, two_voices=True, footprints=True
+)
 
 
 def run(quick: bool) -> Report:
@@ -48,7 +53,7 @@ def run(quick: bool) -> Report:
         sheet.put(RECORDING, recording.seconds, f"{recording.voices}; {len(recording.text.split())} words")
         hearing_speakers.measure_speakers(sheet, plan.mixtures, kokoro=plan.two_voices)
         with sheet.measuring("starting the service"), hearing_service(model) as service:
-            hearing_speed.measure_speed(sheet, service, model, recording, plan.rounds)
+            hearing_speed.measure_speed(sheet, service, model, recording, plan.rounds, plan.clip_s)
             hearing_words.measure_words(sheet, service, recording, plan.files)
             hearing_long.measure_long(sheet, service, recording, plan.long_s)
         if plan.footprints:

@@ -33,7 +33,6 @@ WORSE = "word error rate above the better of faster-whisper's"
 TOGETHER = "{} clips at once over one by one"
 REPLICAS = "two replicas over one, one recording"
 CLIPS = 8
-CLIP_S = 28.0
 
 
 def figures() -> list[Figure]:
@@ -49,13 +48,15 @@ def figures() -> list[Figure]:
     ]
 
 
-def measure_speed(sheet: Sheet, service: RunningProgram, model: HearingModel, corpus: Corpus, rounds: int) -> None:
-    """Fills the figures in."""
+def measure_speed(
+    sheet: Sheet, service: RunningProgram, model: HearingModel, corpus: Corpus, rounds: int, clip_s: float
+) -> None:
+    """Fills the figures in. A clip has at most `clip_s`, so it is one window."""
     recording = corpus.encoded("flac")
     with sheet.measuring("the service beside faster-whisper"):
         _beside_faster_whisper(sheet, service, model, corpus, recording, rounds)
     with sheet.measuring("clips at once"):
-        _clips(sheet, service, corpus, rounds)
+        _clips(sheet, service, corpus, rounds, clip_s)
 
 
 def _beside_faster_whisper(
@@ -93,8 +94,8 @@ def _text(listen: Callable[..., Any], recording: bytes, **options: int) -> str:
     return " ".join(segment.text for segment in segments)
 
 
-def _clips(sheet: Sheet, service: RunningProgram, corpus: Corpus, rounds: int) -> None:
-    spans = [*islice(cycle(corpus.clips(CLIP_S)), CLIPS)]
+def _clips(sheet: Sheet, service: RunningProgram, corpus: Corpus, rounds: int, clip_s: float) -> None:
+    spans = [*islice(cycle(corpus.clips(clip_s)), CLIPS)]
     clips = [corpus.part(start, end) for start, end in spans]
     seconds = sum(end - start for start, end in spans)
 
