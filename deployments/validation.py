@@ -32,7 +32,12 @@ def _line(fault: ErrorDetails, schema: type[BaseModel]) -> str:
     place = ".".join(clipped(str(part)) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{place}: unknown key{nearest(str(last), _schema_at(schema, tuple(path)))}"
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {plain_message(fault)}"
+
+
+def plain_message(fault: ErrorDetails) -> str:
+    """What is wrong, without pydantic's note of which exception a validator raised."""
+    return fault["msg"].removeprefix("Value error, ")
 
 
 SIMILAR = 0.75

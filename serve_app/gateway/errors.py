@@ -19,7 +19,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import REPORT_IT, Failure, Kind, MotetError, clipped, fail, in_one_line, quoted
-from deployments.validation import in_words, misspelt
+from deployments.validation import in_words, misspelt, plain_message
+from serve_app.gateway.fields import NOT_HERE
 from serve_app.gateway.request_context import current_request
 
 logger = logging.getLogger("ray.serve")
@@ -131,7 +132,7 @@ def validated(schema: type[Schema], fields: object, *, strict: bool) -> Schema:
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         if not fault["loc"]:
-            raise _unreadable(schema, fault["msg"], fault["type"]) from error
+            raise _unreadable(schema, plain_message(fault), fault["type"]) from error
         lines = "; ".join(in_words(error, schema, MAX_MISTAKES))
         raise fail("invalid", f"{lines}.", param=clipped(str(fault["loc"][0])), code=fault["type"]) from error
 
@@ -163,9 +164,13 @@ def _own_names(schema: type[BaseModel], fields: Mapping[str, Any]) -> tuple[dict
 
 
 def _ignore(unknown: Mapping[str, Any], schema: type[BaseModel]) -> None:
-    """Notes the fields as ignored. Raises `MotetError` (invalid) if the schema has almost the same one."""
-    for name in islice(unknown, MAX_COMPARED):
-        if meant := misspelt(name, schema.model_fields):
+    """Notes the fields as ignored. Raises `MotetError` (invalid) if the schema has almost the same one, under its own name or
+    that of another server."""
+    foreign: Mapping[str, str] = getattr(schema, "foreign", {})
+    valid = [*schema.model_fields, *foreign]
+    unclear = (name for name in unknown if name not in NOT_HERE and name not in foreign)
+    for name in islice(unclear, MAX_COMPARED):
+        if meant := misspelt(name, valid):
             cause = f"{clipped(name)}: unknown field; did you mean {meant!r}?"
             remedy = f"Send {meant!r}, or leave {quoted(name)} out."
             raise fail("invalid", cause, remedy, param=clipped(name), code="extra_forbidden")

@@ -13,6 +13,17 @@ ModelName = Annotated[str, StringConstraints(max_length=256)]
 """The name or alias of a model in a request."""
 
 
+NOT_HERE = frozenset(
+    {
+        *("temperature_inc", "without_timestamps", "temperature_increment_on_fallback"),  # whisper.cpp, faster-whisper
+        *("model_id", "model_name", "voice_id", "streaming", "stream_options"),  # ElevenLabs and others
+        *("speaker_labels", "num_channels", "speakers_expected"),  # AssemblyAI and others
+    }
+)
+"""Fields of other servers that nothing here corresponds to, although some names are similar to ours. They are ignored and
+named."""
+
+
 class RequestFields(StrictModel):
     """The fields of a request. `validated` says what happens to unknown ones."""
 

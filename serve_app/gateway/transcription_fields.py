@@ -126,6 +126,7 @@ class TranscriptionFields(RecognitionFields, SpeakerFields):
         **RecognitionFields.foreign,
         **SpeakerFields.foreign,
         "lang_code": "language",
+        "language_code": "language",
         "hotwords": "keywords",
     }
 
@@ -176,7 +177,18 @@ class TranscriptionFields(RecognitionFields, SpeakerFields):
         if self.channels == "separate" and (self.diarize or self.speaker_settings):
             cause = "With channels=separate each channel is a speaker."
             raise fail("invalid", cause, "Leave out the other fields about speakers, or channels.", param="channels")
+        for name in self._speakers_unseen():
+            # OpenAI's diarizing model may be asked for plain text.
+            if name in ("diarize", "known_speaker_names") and self.model != DIARIZING_MODEL:
+                cause = f"{name} needs a response_format that says who speaks: {', '.join(TIMED_FORMATS)}."
+                raise fail("invalid", cause, "Set one of them, or leave this out.", param=name)
         return self
+
+    def _speakers_unseen(self) -> list[str]:
+        """The request's fields about speakers, if its format has no place for speakers."""
+        if self.response_format in TIMED_FORMATS:
+            return []
+        return [name for name in ("diarize", *SpeakerFields.model_fields) if getattr(self, name)]
 
     @property
     def spoken_language(self) -> str | None:
@@ -212,6 +224,9 @@ class TranscriptionFields(RecognitionFields, SpeakerFields):
         self._note_hints({"prompt": self.prompt, "keywords": self.keywords}, traits)
         if len(self.languages) > 1 and self.language is None:
             current_request().ignore(["languages"])
+        if self.word_timestamps and self.response_format != "verbose_json":
+            current_request().ignore(["word_timestamps"])
+        current_request().ignore(self._speakers_unseen())
 
     def options(self, traits: RecognitionTraits) -> RecognitionOptions:
         """As for translations."""

@@ -25,6 +25,7 @@ from deployments.tasks.diarization import KnownSpeaker, SpeakerTask
 from serve_app.gateway.bodies.data_urls import MAX_BYTES
 from serve_app.gateway.errors import validated
 from serve_app.gateway.middleware.ignored_fields import HEADER
+from serve_app.gateway.request_context import REQUEST, RequestRecord
 from serve_app.gateway.speaker_fields import REFERENCES
 from serve_app.gateway.transcription_fields import (
     MOST_KEYWORDS,
@@ -105,6 +106,7 @@ async def test_keywords_may_be_one_text(name: str) -> None:
     [
         ({"language": "en-US"}, "en", None),
         ({"lang_code": "eng"}, "en", None),
+        ({"language_code": "en"}, "en", None),
         ({"language": "auto"}, None, None),
         ({"languages[]": ["german"]}, "de", None),
         ({"languages[]": ["de", "en"]}, None, "languages"),
@@ -138,6 +140,10 @@ async def test_languages(values: dict[str, Any], language: str | None, ignored: 
         ({"response_format": "docx"}, "response_format", "'verbose_json'"),
         ({"channels": "separate", "diarize": "true"}, "channels", "each channel is a speaker"),
         ({"channels": "separate", "speakers": "2"}, "channels", "each channel is a speaker"),
+        ({"diarize": "true"}, "diarize", "diarized_json"),
+        ({"diarize": "true", "response_format": "text"}, "diarize", "says who speaks: srt, verbose_json"),
+        ({"known_speaker_names[]": "Ada"}, "known_speaker_names", "says who speaks"),
+        ({"hotword": "Ada"}, "hotword", "did you mean 'hotwords'?"),
         ({"num_speakers": "0"}, "speakers", "greater than or equal to 1"),
         ({"max_line_characters": "100000"}, "max_line_characters", "less than or equal to 200"),
         ({"keywords[]": ["w" * 101]}, "keywords", "at most 100 characters"),
@@ -210,6 +216,48 @@ async def test_a_translation_has_fewer_fields(values: Any, status: int, says: st
     assert says in (answer.headers[HEADER] if status == 200 else answer.json()["error"]["message"])
 
 
+@pytest.mark.parametrize("path", ["transcriptions", "translations"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("temperature_inc", "without_timestamps", "model_id", "speaker_labels", "num_channels", "streaming"),
+        "known_speaker_references",
+    ],
+)
+async def test_what_other_servers_take_is_ignored_and_named(path: str, name: str) -> None:
+    answer, _ = await asked(path, **{name: "1"})
+    assert (answer.status_code, answer.headers[HEADER]) == (200, name)
+
+
+@pytest.mark.parametrize(
+    ("values", "ignored"),
+    [
+        ({"speakers": "2", "num_speakers": "2", "response_format": "srt"}, "num_speakers"),
+        ({"speakers": "2", "max_speakers": "3", "response_format": "text"}, "speakers, max_speakers"),
+        ({"word_timestamps": "true"}, "word_timestamps"),
+        ({"word_timestamps": "true", "response_format": "verbose_json"}, None),
+        ({"channels": "separate", "known_speaker_references[]": "data:"}, "known_speaker_references"),
+    ],
+)
+async def test_what_has_no_effect_is_named(values: Any, ignored: str | None) -> None:
+    answer, _ = await asked(**values)
+    assert (answer.status_code, answer.headers.get(HEADER)) == (200, ignored)
+
+
+async def test_openais_diarizing_model_may_be_asked_for_plain_text() -> None:
+    REQUEST.set(record := RequestRecord())
+    asked_for = fields(model="gpt-4o-transcribe-diarize", known_speaker_names=["Ada"])
+    asked_for.check(ABLE)
+    assert (asked_for.diarizes, record.ignored) == (False, ["known_speaker_names"])
+
+
+async def test_a_strict_service_refuses_references_for_a_translation() -> None:
+    data = {"model": "ear", "known_speaker_references[]": "data:"}
+    bench = Bench(ear=Ear(ABLE), strict=True)
+    answer = await bench.client.post("/v1/audio/translations", data=data, files={"file": b"RIFF"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "known_speaker_references")
+
+
 async def test_a_model_that_cannot_translate_says_so() -> None:
     answer, ear = await asked("translations", PLAIN)
     assert answer.status_code == 400
@@ -243,7 +291,6 @@ def test_voice_activity_of_a_request(strategy: Any) -> None:
         ({"response_format": "verbose_json", "model": "gpt-4o-transcribe-diarize"}, True),
         ({"response_format": "vtt", "known_speaker_names": ["Ada"]}, True),
         ({"response_format": "json", "model": "gpt-4o-transcribe-diarize"}, False),
-        ({"response_format": "text", "diarize": True}, False),
         ({"response_format": "srt"}, False),
         ({"response_format": "diarized_json", "channels": "separate"}, False),
     ],

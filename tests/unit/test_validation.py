@@ -6,7 +6,7 @@ import json
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from deployments.errors import MAX_QUOTE, MotetError, clipped, quoted
 from deployments.settings import StrictModel
@@ -146,6 +146,26 @@ async def test_any_other_unknown_field_is_ignored_and_named(stream_format: str) 
     assert answer.status_code == 200
     assert answer.headers[HEADER] == "volume_multiplier, lang_code, instructions"
     assert HEADER not in (await Bench().client.post("/v1/audio/speech", json=SPEECH, headers=JSON)).headers
+
+
+async def test_the_voice_id_of_another_server_is_no_misspelling() -> None:
+    answer = await Bench().client.post("/v1/audio/speech", json={**SPEECH, "voice_id": "x"}, headers=JSON)
+    assert (answer.status_code, answer.headers[HEADER]) == (200, "voice_id")
+
+
+def test_a_message_does_not_name_the_exception_of_a_validator() -> None:
+    class Pair(RequestFields):
+        least: int = 0
+        most: int = 0
+
+        @model_validator(mode="after")
+        def _in_order(self) -> Pair:
+            if self.least > self.most:
+                raise ValueError("least is over most")
+            return self
+
+    with pytest.raises(MotetError, match="cannot be read: least is over most"):
+        validated(Pair, {"least": 1}, strict=False)
 
 
 async def test_a_refused_request_names_what_was_ignored_too() -> None:

@@ -17,6 +17,7 @@ from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow,
 from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import form_schema
+from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.speaker_fields import REFERENCES, speaker_task
 from serve_app.gateway.streaming import event_stream
@@ -52,7 +53,10 @@ async def _recognized(request: Request, schema: type[RecognitionFields]) -> Resp
 
 async def _answer(form: UploadForm, request: Request, service: Service, schema: type[RecognitionFields]) -> Response:
     directory = service.directory
-    fields = validated(schema, form.fields, strict=service.settings.strict)
+    references = form.long_texts[REFERENCES]
+    # A translation has no such field: it is like any other unknown one.
+    unknown = {REFERENCES: len(references)} if references and schema is not TranscriptionFields else {}
+    fields = validated(schema, {**form.fields, **unknown}, strict=service.settings.strict)
     name = directory.resolve(fields.model, "transcription")
     directory.ensure_not_frozen(name)
     traits: RecognitionTraits = await directory.traits(name)
@@ -75,11 +79,12 @@ async def _answer(form: UploadForm, request: Request, service: Service, schema: 
 
 
 async def _speakers(fields: RecognitionFields, form: UploadForm) -> SpeakerTask | None:
-    return (
-        await speaker_task(fields, form.long_texts[REFERENCES])
-        if isinstance(fields, TranscriptionFields) and fields.diarizes
-        else None
-    )
+    references = form.long_texts[REFERENCES]
+    if isinstance(fields, TranscriptionFields) and fields.diarizes:
+        return await speaker_task(fields, references)
+    if references:
+        current_request().ignore([REFERENCES])
+    return None
 
 
 def transcribed(
