@@ -106,12 +106,14 @@ class Recordings:
             session = await self._opened(task, cut_settings, directory, ticket, model)
             self._sessions.add(session)
             feeding = asyncio.create_task(session.feed(upload))
+            # Counts its error as seen: the session keeps that, and the decoder's may be raised first.
+            feeding.add_done_callback(lambda fed: fed.cancelled() or fed.exception())
             yield session
             await feeding
             ticket.complete()
         except MotetError:
-            if feeding is not None and feeding.done():
-                await feeding  # an error of the upload is the cause of the other
+            if session is not None and session.upload_error is not None:
+                raise session.upload_error from None  # it is the cause of the other
             raise
         except LOST as error:
             raise refusal_of(model, error) or _interrupted(error) from error
@@ -131,7 +133,12 @@ class Recordings:
         refused: list[Failure] = []
         for helper in [*self._helpers[first:], *self._helpers[:first]]:
             session = RecordingSession(helper, directory, ticket, model, keep_every_s)
-            refusal = await session.open(task, cut_settings)
+            opening = asyncio.ensure_future(session.open(task, cut_settings))
+            try:
+                refusal = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(lambda _, opened=session: opened.close())  # not before the helper has it
+                raise
             if refusal is None:
                 return session
             if refusal.kind != "overloaded":
@@ -159,6 +166,8 @@ class RecordingSession:
         self._keep_every_s = keep_every_s
         self._under_way: set[ItemInFlight] = set()
         self._measured: set[str] = set()
+        self.upload_error: Exception | None = None
+        """What went wrong with the upload, known before the helper is told."""
         self.answered_by = ""
         """The placement that gave the latest answer."""
 
@@ -180,7 +189,8 @@ class RecordingSession:
             async for block in upload:
                 value_of(await self._helper.feed.remote(self._name, block, False))
             value_of(await self._helper.feed.remote(self._name, b"", True))
-        except Exception:
+        except Exception as error:
+            self.upload_error = None if isinstance(error, LOST) else error
             await self._helper.close.remote(self._name)  # wakes a decoder that waits for more
             raise
 
