@@ -106,8 +106,7 @@ class Recordings:
             session = await self._opened(task, cut_settings, directory, ticket, model)
             self._sessions.add(session)
             feeding = asyncio.create_task(session.feed(upload))
-            # Counts its error as seen: the session keeps that, and the decoder's may be raised first.
-            feeding.add_done_callback(lambda fed: fed.cancelled() or fed.exception())
+            feeding.add_done_callback(_seen)
             yield session
             await feeding
             ticket.complete()
@@ -294,6 +293,12 @@ class RecordingSession:
             await asyncio.sleep(self._keep_every_s)
             with contextlib.suppress(*LOST):  # a helper that is gone shows at the next window
                 await self._helper.keep.remote(self._name)
+
+
+def _seen(feeding: asyncio.Task[None]) -> None:
+    """Counts its error as seen, which asyncio else logs: the session keeps that, and raises it first."""
+    if not feeding.cancelled():
+        feeding.exception()
 
 
 def _interrupted(error: Exception) -> MotetError:
