@@ -132,12 +132,7 @@ class Recordings:
         refused: list[Failure] = []
         for helper in [*self._helpers[first:], *self._helpers[:first]]:
             session = RecordingSession(helper, directory, ticket, model, keep_every_s)
-            opening = asyncio.ensure_future(session.open(task, cut_settings))
-            try:
-                refusal = await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                opening.add_done_callback(lambda _, opened=session: opened.close())  # not before the helper has it
-                raise
+            refusal = await session.open(task, cut_settings)
             if refusal is None:
                 return session
             if refusal.kind != "overloaded":
@@ -179,8 +174,14 @@ class RecordingSession:
         """Starts the session, or says why not. Until something was cut, the recording waits for its client and not for the
         model."""
         self._ticket.stop_waiting()
-        refusal: Failure | None = await self._helper.open.remote(self._name, task, cut_settings)
-        return refusal
+        opening: asyncio.Future[Failure | None] = asyncio.ensure_future(
+            self._helper.open.remote(self._name, task, cut_settings)
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda _: self.close())  # not before the helper has opened it
+            raise
 
     async def feed(self, upload: AsyncIterable[bytes]) -> None:
         """Sends the recording to the helper, as fast as it takes it."""
