@@ -48,6 +48,9 @@ CODECS = frozenset(
     + ("pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_alaw", "pcm_mulaw")
 )
 
+OTHER_FORMAT = (av.error.PatchWelcomeError, av.error.ArgumentError)
+"""What FFmpeg's Ogg demuxer raises at a part with another rate, other channels or another codec. It cannot read the rest."""
+
 _HEAD_BYTES = 512
 _OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS))}
 # A WAV has no packets of its own, and with FFmpeg's default of 4 kB the overhead of packets exceeds the decoding. By default
@@ -101,7 +104,8 @@ class AudioDecoder:
     with `audio_too_large` for an endless M4A or `audio_too_long` for a file that states a length above `max_seconds`
     (`stated_length.py`). That check needs `size_bytes` for a file that cannot seek. Iterating raises too_large
     `audio_too_long` once the sound passes `max_seconds`, invalid `audio_too_short` if it ends within `SHORTEST_SECONDS`, and
-    `unsupported_audio` if it changes to a rate that is not accepted. An exception of `file.read` is raised unchanged.
+    `unsupported_audio` if it changes to a rate that is not accepted, or at all in an Ogg file. An exception of `file.read` is
+    raised unchanged.
     """
 
     def __init__(
@@ -181,8 +185,14 @@ class AudioDecoder:
     def _decode(self) -> Generator[AudioFrame, None, None]:
         # An error between packets ends the file, as in one that was cut short.
         with suppress(av.FFmpegError):
-            for packet in self._container.demux(self._stream):
-                yield from self._frames_of(packet)
+            try:
+                for packet in self._container.demux(self._stream):
+                    yield from self._frames_of(packet)
+            except OTHER_FORMAT as error:
+                if self._container.format.name != "ogg":
+                    raise
+                cause = "The file's sound changes its rate, channels or codec in the middle, as in joined Ogg files."
+                raise _unsupported(cause, "Send the parts one by one.") from error
         self._source.raise_error()
 
     def _frames_of(self, packet: Packet[AudioStream]) -> Iterator[AudioFrame]:
@@ -359,8 +369,8 @@ def _empty(cause: str) -> MotetError:
     return fail("invalid", cause, "Send a recording with some sound in it.", param="file", code="empty_audio")
 
 
-def _unsupported(cause: str) -> MotetError:
-    return fail("invalid", cause, f"Send {ACCEPTED}.", param="file", code="unsupported_audio")
+def _unsupported(cause: str, remedy: str = f"Send {ACCEPTED}.") -> MotetError:
+    return fail("invalid", cause, remedy, param="file", code="unsupported_audio")
 
 
 def _corrupt() -> MotetError:

@@ -91,6 +91,8 @@ class ChunkingSession:
         with self._turns:
             found = next(self._cuts, None)
         if found is None:
+            if pipe := self._pipe:  # bytes after the sound would wait for room without an end
+                pipe.abort()
             return None
         ticket, payload = found
         if payload is not None:

@@ -42,7 +42,8 @@ def placed(transcript: Transcript, spans: Sequence[Span], *, snap: bool = True) 
             segments += _of_words(found, list(islice(words, len(found.words))))
         else:
             segments += _without_words(found, timeline, segments[-1].end if segments else 0.0)
-    return replace(transcript, segments=tuple(replace(each, language=transcript.language) for each in segments))
+    in_languages = (replace(each, language=each.language or transcript.language) for each in segments)
+    return replace(transcript, segments=tuple(in_languages))
 
 
 class _Timeline:

@@ -106,12 +106,13 @@ class Recordings:
             session = await self._opened(task, cut_settings, directory, ticket, model)
             self._sessions.add(session)
             feeding = asyncio.create_task(session.feed(upload))
+            feeding.add_done_callback(_seen)
             yield session
             await feeding
             ticket.complete()
         except MotetError:
-            if feeding is not None and feeding.done():
-                await feeding  # an error of the upload is the cause of the other
+            if session is not None and session.upload_error is not None:
+                raise session.upload_error from None  # it is the cause of the other
             raise
         except LOST as error:
             raise refusal_of(model, error) or _interrupted(error) from error
@@ -159,6 +160,8 @@ class RecordingSession:
         self._keep_every_s = keep_every_s
         self._under_way: set[ItemInFlight] = set()
         self._measured: set[str] = set()
+        self.upload_error: Exception | None = None
+        """What went wrong with the upload, known before the helper is told."""
         self.answered_by = ""
         """The placement that gave the latest answer."""
 
@@ -171,8 +174,14 @@ class RecordingSession:
         """Starts the session, or says why not. Until something was cut, the recording waits for its client and not for the
         model."""
         self._ticket.stop_waiting()
-        refusal: Failure | None = await self._helper.open.remote(self._name, task, cut_settings)
-        return refusal
+        opening: asyncio.Future[Failure | None] = asyncio.ensure_future(
+            self._helper.open.remote(self._name, task, cut_settings)
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda _: self.close())  # not before the helper has opened it
+            raise
 
     async def feed(self, upload: AsyncIterable[bytes]) -> None:
         """Sends the recording to the helper, as fast as it takes it."""
@@ -180,7 +189,8 @@ class RecordingSession:
             async for block in upload:
                 value_of(await self._helper.feed.remote(self._name, block, False))
             value_of(await self._helper.feed.remote(self._name, b"", True))
-        except Exception:
+        except Exception as error:
+            self.upload_error = None if isinstance(error, LOST) else error
             await self._helper.close.remote(self._name)  # wakes a decoder that waits for more
             raise
 
@@ -284,6 +294,12 @@ class RecordingSession:
             await asyncio.sleep(self._keep_every_s)
             with contextlib.suppress(*LOST):  # a helper that is gone shows at the next window
                 await self._helper.keep.remote(self._name)
+
+
+def _seen(feeding: asyncio.Task[None]) -> None:
+    """Counts its error as seen, which asyncio else logs: the session keeps that, and raises it first."""
+    if not feeding.cancelled():
+        feeding.exception()
 
 
 def _interrupted(error: Exception) -> MotetError:

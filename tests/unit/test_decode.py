@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -427,6 +428,16 @@ def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
                 case _:
                     copy[at:at] = copy[at : at + int(random.integers(1, 99))]
         yield repaired(copy[: max(1, int(len(copy) * min(1.0, random.random() * 2)))])
+
+
+@pytest.mark.parametrize("other", [make("vorbis", rate=16000), make("vorbis", channels=2), make("opus")])
+@pytest.mark.parametrize("source", [bytes, Pipe])
+def test_the_rest_of_a_joined_ogg_file_is_not_lost_silently(other: bytes, source: Any) -> None:
+    one = make("vorbis")
+    assert decode_all(one + one, None, True, LIMIT).shape[1] / 24_000 == pytest.approx(3.0, abs=0.05)
+    with pytest.raises(MotetError, match="changes its rate, channels or codec in the middle") as caught:
+        list(decode_stream(source(one + other), mono=True, max_seconds=LIMIT))
+    assert caught.value.failure.code == "unsupported_audio"
 
 
 @pytest.mark.parametrize(

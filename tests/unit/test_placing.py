@@ -139,5 +139,12 @@ def test_sentences_without_words_are_cut_by_length_and_at_pauses() -> None:
     }
 
 
+def test_segments_keep_their_own_language() -> None:
+    """A window that was transcribed in halves has one of each."""
+    french = Segment(" Oui.", 0.2, 4.0, -0.1, 1.0, 0.0, language="fr")
+    plain = Segment(" Yes.", 4.7, 7.0, -0.1, 1.0, 0.0)
+    assert [each.language for each in segments(french, plain)] == ["fr", "en"]
+
+
 def test_nothing_is_placed_nowhere() -> None:
     assert placed(Transcript((), "de"), SPANS) == Transcript((), "de")

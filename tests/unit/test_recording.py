@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 
 from deployments.audio.file_source import ByteSource
-from deployments.errors import MotetError, fail
-from deployments.replica.chunker import Chunker, Cut
+from deployments.errors import Failure, MotetError, fail
+from deployments.replica.chunker import READ_AHEAD_BLOCKS, Chunker, Cut
 from deployments.settings import RecordingSettings
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.recording import Recordings
@@ -111,6 +111,71 @@ async def test_an_error_of_the_upload_is_what_the_client_reads() -> None:
     with pytest.raises(MotetError, match="The body stopped"):
         async with Bench(helper).session(broken()) as session:
             await tickets(session)
+
+
+class LateAnswers(Chunker):
+    """A helper that does at once what `late` names, and answers when `answer` is set."""
+
+    def __init__(self, late: str) -> None:
+        super().__init__(RecordingSettings())
+        self.late, self.done, self.answer = late, asyncio.Event(), asyncio.Event()
+
+    async def open(self, name: str, task: Any, cut_settings: Any) -> Failure | None:
+        refusal = await super().open(name, task, cut_settings)
+        await self._wait("open")
+        return refusal
+
+    async def close(self, name: str) -> None:
+        await super().close(name)
+        await self._wait("close")
+
+    async def _wait(self, name: str) -> None:
+        if name == self.late:
+            self.done.set()
+            await self.answer.wait()
+
+
+async def test_an_error_of_the_upload_is_known_before_the_helper_answers() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"a\n"
+        raise fail("timeout", "The body stopped.")
+
+    helper = LateAnswers("close")
+    with pytest.raises(MotetError, match="The body stopped"):
+        async with Bench(helper).session(broken()) as session:
+            await tickets(session)
+    helper.answer.set()
+
+
+async def test_a_session_that_opens_after_its_client_left_is_closed() -> None:
+    async def use() -> None:
+        async with Bench(helper).session(text(b"a")):
+            pass
+
+    helper = LateAnswers("open")
+    using = asyncio.create_task(use())
+    await helper.done.wait()
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    helper.answer.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert await helper.sessions() == 0
+
+
+async def test_what_comes_after_the_sound_of_a_recording_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decoder ends while the upload goes on, as with foreign bytes after the sound."""
+
+    def cut(self: LinesTask, file: ByteSource, settings: Any) -> Iterator[tuple[LineTicket, bytes]]:
+        yield LineTicket(0), file.read(1)
+
+    monkeypatch.setattr(LinesTask, "cut", cut)
+    settings = RecordingSettings()
+    more = bytes(settings.block_bytes)
+    upload = text(*[more] * (3 * READ_AHEAD_BLOCKS))
+    async with asyncio.timeout(10), Bench(Chunker(settings), settings=settings).session(upload) as session:
+        assert len(await tickets(session)) == 1
 
 
 async def test_uploads_that_wait_hold_up_no_other_recording() -> None:

@@ -146,6 +146,7 @@ async def test_the_text_is_whole_and_in_order_and_placements_share_the_work() ->
     cuda, cpu = Listener(), Listener()
     hold(cuda, cpu)
     bench = Bench(cuda, cpu)
+    REQUEST.set(record := RequestRecord())
     heard = asyncio.create_task(bench.text(*TEN))
     await until(lambda: len(cuda.heard) + len(cpu.heard) == 10)
     go_on(cuda, cpu)
@@ -153,6 +154,7 @@ async def test_the_text_is_whole_and_in_order_and_placements_share_the_work() ->
     assert len(cuda.heard) == len(cpu.heard) == 5
     assert sorted(cuda.heard + cpu.heard) == list(range(10))
     assert bench.ticket.made_seconds == pytest.approx(10.0) and not bench.ticket.open
+    assert record.placement in ("ear@cuda", "ear@cpu")
     await settle()
     assert await cast("Chunker", bench.helper).sessions() == 0
     assert bench.under_way == 0

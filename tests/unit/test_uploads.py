@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message
 
 from deployments.errors import fail
+from serve_app.gateway.bodies.arrival import FormArrival
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import install_error_handlers
 from serve_app.gateway.middleware.concurrency import ConcurrencyLimit
@@ -238,3 +239,25 @@ async def test_a_recording_is_read_again_from_its_start() -> None:
     exchange.end(field("model"), file_begins(), sound(0), sound(1), b"\r\n", END)
     await exchange.answered()
     assert read == [sound(0) + sound(1)] * 2
+
+
+async def test_a_reader_that_is_cancelled_leaves_no_task_that_waits() -> None:
+    request = Request({"type": "http", "headers": HEADERS}, asyncio.Queue[Message]().get)
+    arrival = FormArrival(request, "multipart/form-data; boundary=b")
+    reading = asyncio.create_task(arrival.until(lambda: False))
+    await settle()
+    reading.cancel()
+    await asyncio.wait({reading})
+    await arrival.close()
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_list_is_in_the_order_of_its_numbers() -> None:
+    async def words(form: UploadForm) -> Response:
+        return JSONResponse(form.fields["keywords"])
+
+    exchange = Exchange(words)
+    numbered = [field(f"keywords[{number}]", f"w{number}") for number in (10, 1, 0, 9)]
+    exchange.end(field("model"), *numbered, file_begins(), sound(0), b"\r\n", END)
+    assert await exchange.answered() == b'["w0","w1","w9","w10"]'

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
-from deployments.engines.protocols import Samples
+from deployments.engines.protocols import RecognitionOptions, Samples, Span, Window
 from deployments.errors import MotetError
 from deployments.settings import WindowSettings
+from deployments.tasks.transcription import TranscriptionTask, WindowTicket
 from deployments.tasks.voice_embedding import MAX_SPEECH_S, VoiceEmbeddingTask
 from tests.unit.recognition_engine_properties import SENTENCES, spoken
 
@@ -50,3 +53,13 @@ def test_silence_has_no_voice() -> None:
     with pytest.raises(MotetError, match=r"0\.0 s of speech") as refused:
         list(VoiceEmbeddingTask().cut(wav(np.zeros(3 * RATE, np.float32)), SETTINGS))
     assert (refused.value.failure.param, refused.value.failure.code) == ("file", "too_little_speech")
+
+
+def test_padding_around_speech_is_no_speech(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: Any) -> Iterator[tuple[WindowTicket, Window]]:
+        ticket = WindowTicket(0, (Span(0.25, 0.25, 0.55),), 0.8)
+        yield ticket, Window(np.full(round(0.8 * RATE), 0.1, np.float32), RecognitionOptions())
+
+    monkeypatch.setattr(TranscriptionTask, "cut", cut)
+    with pytest.raises(MotetError, match=r"0\.3 s of speech"):
+        list(VoiceEmbeddingTask().cut(io.BytesIO(), SETTINGS))

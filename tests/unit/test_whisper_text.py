@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.engines import weight_sources
-from deployments.engines.protocols import RecognitionOptions, Transcript, Window, Word
+from deployments.engines.protocols import RecognitionOptions, Segment, Transcript, Window, Word
 from deployments.engines.whisper.common import is_noise
 from deployments.engines.whisper.decoding import CONTEXT_TOKENS, Decoder
-from deployments.engines.whisper.engine import halves_of
+from deployments.engines.whisper.engine import WhisperEngine, halves_of, joined_at
 from deployments.engines.whisper.repetition import repeats_a_phrase, without_repeats
 from deployments.engines.whisper.tokens import tokens_of
 from deployments.engines.whisper.word_times import in_order, pauses_of, placed_words, with_punctuation
@@ -184,3 +184,43 @@ def test_speech_with_too_little_text_is_halved_in_a_pause() -> None:
     assert halves_of(window, Transcript((), "en")) is None
     assert halves_of(window, SimpleNamespace(text="h" * 80)) is None  # type: ignore[arg-type]
     assert halves_of(Window(sound((9.0, 0.1)), RecognitionOptions()), network) is None  # type: ignore[arg-type]
+
+
+def transcript_of(text: str, alignment: Any) -> Transcript:
+    """What the engine makes of a text in 4 s of sound without pauses."""
+    engine = WhisperEngine.__new__(WhisperEngine)
+    engine._decoder = Decoder(cast("Any", Network((text, -0.1))), 5)
+    options = RecognitionOptions(language="en", word_times=True, token_probabilities=True)
+    (heard,) = engine._decoder.decode([STATES], [options])
+    return engine._transcript(Window(np.ones(4 * RATE, np.float32), options), heard, alignment)
+
+
+def test_the_tokens_of_a_transcript_are_those_of_its_text() -> None:
+    """The second copy has a moment of sound, and is no part of the text."""
+    states = [0, 25, 50, 75, 104, 105, 106, 107, 108]
+    probabilities = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+    alignment = SimpleNamespace(alignments=list(enumerate(states)), text_token_probs=probabilities)
+    found = transcript_of(" Come in now, come in now!", alignment)
+    assert found.text == "Come in now,"
+    assert b"".join(token.bytes for token in found.tokens) == b" Come in now,"
+    assert [round(np.exp(token.log_probability), 3) for token in found.tokens] == [0.9, 0.8, 0.7, 0.6]
+    assert len(found.segments[0].tokens) == 4
+
+
+def test_a_text_without_an_alignment_stays() -> None:
+    found = transcript_of(" Come in.", SimpleNamespace(alignments=[], text_token_probs=[0.9, 0.8, 0.7]))
+    assert (found.text, len(found.tokens)) == ("Come in.", 3)
+    assert (found.segments[0].start, found.segments[0].end) == (0.0, 4.0)
+
+
+def test_halves_have_the_language_of_the_first_with_text() -> None:
+    def half(language: str, *texts: str) -> Transcript:
+        made = (Segment(text, 0.0, 3.0, -0.1, 1.0, 0.0, language=language) for text in texts)
+        return Transcript(tuple(made), language, 0.8)
+
+    def languages(*halves: Transcript) -> tuple[str, list[str | None]]:
+        joined = joined_at(3.0, *halves)
+        return joined.language, [segment.language for segment in joined.segments]
+
+    assert languages(half("fr", "Oui."), half("en", "Yes.")) == ("fr", ["fr", "en"])
+    assert languages(half("nn"), half("en", "Yes.")) == ("en", ["en"])

@@ -31,7 +31,7 @@ from deployments.engines.recognition import SAMPLE_RATE, CheckedRecognition, has
 from deployments.engines.whisper.common import NO_SPEECH_PROBABILITY, compression_ratio
 from deployments.engines.whisper.ctranslate2_model import BATCHINGS, CTranslate2Whisper, States
 from deployments.engines.whisper.decoding import Decoded, Decoder
-from deployments.engines.whisper.repetition import repeats_a_phrase, without_repeats
+from deployments.engines.whisper.repetition import of_kept, repeats_a_phrase, without_repeats
 from deployments.engines.whisper.word_times import pauses_of, words_of
 from deployments.errors import fail
 
@@ -134,12 +134,16 @@ class WhisperEngine(CheckedRecognition):
             return nothing
         seconds = len(window.samples) / SAMPLE_RATE
         text, tokens, words = heard.text, heard.tokens, list[Word]()
+        probabilities: Sequence[float] = () if alignment is None else alignment.text_token_probs
         if alignment is not None:
             tokenizer = self._decoder.tokenizer(heard.language, window.options.translate)
             pauses = pauses_of(window.samples)
-            words = without_repeats(words_of(alignment, tokens, tokenizer, pauses, seconds), pauses)
-            text = "".join(word.text for word in words)
-            tokens = tuple(token for word in words for token in word.tokens)
+            written = words_of(alignment, tokens, tokenizer, pauses, seconds)
+            words = without_repeats(written, pauses)
+            if words:
+                text = "".join(word.text for word in words)
+                tokens = tuple(token for word in words for token in word.tokens)
+                probabilities = of_kept(words, written, probabilities)
         segment = Segment(
             text=text,
             start=words[0].start if words else 0.0,
@@ -154,7 +158,7 @@ class WhisperEngine(CheckedRecognition):
         found = replace(nothing, segments=(segment,))
         if alignment is None or not window.options.token_probabilities:
             return found
-        return replace(found, tokens=self._decoder.tokens(heard.tokens, alignment.text_token_probs))
+        return replace(found, tokens=self._decoder.tokens(tokens, probabilities))
 
 
 def halves_of(window: Window, transcript: Transcript) -> tuple[Window, Window] | None:
@@ -175,9 +179,11 @@ def halves_of(window: Window, transcript: Transcript) -> tuple[Window, Window] |
 
 
 def joined_at(seconds: float, first: Transcript, second: Transcript) -> Transcript:
-    """The transcript of two halves, of which the second begins at `seconds`."""
+    """The transcript of two halves, of which the second begins at `seconds`. Its language is that of the first with text."""
     later = tuple(segment.moved(seconds) for segment in second.segments)
-    return replace(first, segments=first.segments + later, tokens=first.tokens + second.tokens)
+    return replace(
+        first if first.segments else second, segments=first.segments + later, tokens=first.tokens + second.tokens
+    )
 
 
 def says_nothing(samples: Samples, heard: Decoded) -> bool:

@@ -34,6 +34,19 @@ def without_repeats(words: Sequence[Word], pauses: Sequence[Pause]) -> list[Word
     return kept
 
 
+def of_kept(kept: Sequence[Word], words: Sequence[Word], values: Sequence[float]) -> list[float]:
+    """Of one value for each token of `words`, those of the `kept` among them, which are the same objects."""
+    objects = set(map(id, kept))
+    found: list[float] = []
+    at = 0
+    for word in words:
+        after = at + len(word.tokens)
+        if id(word) in objects:
+            found += values[at:after]
+        at = after
+    return found
+
+
 def _sound_s(words: Sequence[Word], pauses: Sequence[Pause]) -> float:
     """Seconds from the first word's start to the last one's end that are in no pause."""
     start, end = words[0].start, words[-1].end

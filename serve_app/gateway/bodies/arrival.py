@@ -50,8 +50,11 @@ class FormArrival:
         `ClientDisconnect`."""
         while not (arrived() or self.over):
             self._progress.clear()
-            await asyncio.wait({self._task, waiting := asyncio.ensure_future(self._progress.wait())}, return_when=ANY)
-            waiting.cancel()
+            waiting = asyncio.ensure_future(self._progress.wait())
+            try:
+                await asyncio.wait({self._task, waiting}, return_when=ANY)
+            finally:
+                waiting.cancel()
         if self._error is not None:
             raise self._error
 

@@ -256,7 +256,9 @@ def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(value: Any) -> Any:
-    return list(value.values()) if isinstance(value, dict) and all(map(str.isdecimal, value)) else value
+    if isinstance(value, dict) and all(map(str.isdecimal, value)):
+        return [value[number] for number in sorted(value, key=lambda number: (len(number), number))]
+    return value
 
 
 def missing_file(recording: str = "file") -> MotetError:
