@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from unicodedata import category
 
 import sentencex
 
@@ -18,6 +19,14 @@ _SPACELESS = re.compile(
 """Characters of scripts that put no space between words."""
 
 
+_NOT_FIRST = frozenset("ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶะาำ")
+"""Small Japanese syllables and Thai vowels, which belong to the letter before them."""
+_NOT_LAST = frozenset("เแโใไ")
+"""Thai vowels that belong to the letter after them."""
+_STAYS_WITH_BEFORE = ("Mn", "Mc", "Me", "Pe", "Pf", "Po", "Pd", "Lm")
+"""Categories of Unicode: accents, closing marks, full stops and commas, and the marks of long or repeated syllables."""
+
+
 def sentences(text: str) -> list[str]:
     """The sentences of a text, with the spaces after them: joined they are the text."""
     try:
@@ -27,6 +36,28 @@ def sentences(text: str) -> list[str]:
         if type(error).__name__ != "PanicException":
             raise
         return [text]
+
+
+def pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """The words of a text, each with whether it is attached to the one before it. Of a script without spaces, each letter
+    with its accents and the marks beside it is a piece: where its words end takes a dictionary."""
+    for word in text.split():
+        start = 0
+        for at in range(1, len(word)):
+            if _may_part(word[at - 1], word[at]):
+                yield word[start:at], start > 0
+                start = at
+        yield word[start:], start > 0
+
+
+def _may_part(before: str, after: str) -> bool:
+    return bool(
+        (_SPACELESS.match(before) or _SPACELESS.match(after))
+        and category(after) not in _STAYS_WITH_BEFORE
+        and after not in _NOT_FIRST
+        and category(before) not in ("Ps", "Pi")
+        and before not in _NOT_LAST
+    )
 
 
 def joined(texts: Iterable[str]) -> str:

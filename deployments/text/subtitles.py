@@ -10,7 +10,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from deployments.settings import SubtitleSettings
 
@@ -30,6 +30,10 @@ COMMA_COLUMNS = 10
 """How much more uneven two lines may be so that the first ends at a comma."""
 UNEVEN_COST = 0.5
 """A full cue. It grows with the square of the length, so that a long sentence is cut into parts of similar length."""
+
+
+AT_ONCE_S = 1e-3
+"""People speak at once if one begins earlier than this before another ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +61,20 @@ class Cue:
 def cues_of(
     words: Sequence[TimedWord], until_s: float, settings: SubtitleSettings, *, named: bool = False
 ) -> list[Cue]:
-    """Cues with each word once, in order. No cue overlaps the next.
+    """Cues with each word once, in order. Cues of one speaker do not overlap; those of people who speak at once do.
 
     A cue begins with its first word and ends with its last, or later if it takes longer to read and nobody speaks before;
-    but not after `until_s`, the end of the recording. Where people speak at the same time, a cue ends when the next begins.
+    but not after `until_s`, the end of the recording. Where people speak at the same time, a cue has its time to be read.
     `named` puts "Name: " before the words of a speaker.
     """
-    parts = [part for group in _groups(words, settings) for part in _parts(group, settings, _label(group[0], named))]
+    parts = [
+        part
+        for group in _groups(words, settings)
+        for part in _parts(group, settings, _label(group[0], settings, named))
+    ]
     parts.sort(key=lambda part: part[0].start_s)
-    nexts_s = [*(part[0].start_s for part in parts[1:]), until_s]
-    return [_cue(part, next_s, settings, named) for part, next_s in zip(parts, nexts_s, strict=False)]
+    ends_s = _latest_ends(parts, until_s)
+    return [_cue(part, end_s, settings, named) for part, end_s in zip(parts, ends_s, strict=True)]
 
 
 def srt(words: Sequence[TimedWord], until_s: float, settings: SubtitleSettings) -> str:
@@ -173,15 +181,36 @@ def _reading_s(columns: int, settings: SubtitleSettings) -> float:
     return max(settings.min_cue_s, columns / settings.characters_per_second)
 
 
-def _cue(words: Sequence[TimedWord], next_s: float, settings: SubtitleSettings, named: bool) -> Cue:
-    lines = wrapped(words, settings.line_characters, _label(words[0], named))
+def _latest_ends(parts: Sequence[Sequence[TimedWord]], until_s: float) -> list[float]:
+    """When the cue of each part has to end: when the next begins; or when the same speaker's next begins, if somebody else
+    speaks at the same time. The parts are in the order of their starts."""
+    heard_until_s = accumulate((part[-1].end_s for part in parts), max, initial=0.0)
+    ends_s, next_s, own_s = list[float](), until_s, dict[str | None, float]()
+    for part, before_s in reversed(list(zip(parts, heard_until_s, strict=False))):
+        start_s, speaker = part[0].start_s, part[0].speaker
+        at_once = next_s < part[-1].end_s - AT_ONCE_S or before_s > start_s + AT_ONCE_S
+        ends_s.append(own_s.get(speaker, until_s) if at_once else next_s)
+        next_s = own_s[speaker] = start_s
+    return ends_s[::-1]
+
+
+def _cue(words: Sequence[TimedWord], latest_s: float, settings: SubtitleSettings, named: bool) -> Cue:
+    lines = wrapped(words, settings.line_characters, _label(words[0], settings, named))
     start_s = words[0].start_s
     end_s = max(words[-1].end_s, start_s + _reading_s(sum(map(width_of, lines)), settings))
-    return Cue(round(start_s, 3), round(min(end_s, max(next_s, start_s)), 3), lines, words[0].speaker)
+    return Cue(round(start_s, 3), round(min(end_s, max(latest_s, start_s)), 3), lines, words[0].speaker)
 
 
-def _label(word: TimedWord, named: bool) -> str:
-    return f"{' '.join(word.speaker.split())}: " if named and word.speaker else ""
+def _label(word: TimedWord, settings: SubtitleSettings, named: bool) -> str:
+    """The speaker's name before the words of a cue. A long one is shortened to half a line, so that words fit beside it."""
+    if not (named and word.speaker):
+        return ""
+    name = " ".join(word.speaker.split())
+    most = max(1, settings.line_characters // 2 - len(": "))
+    if width_of(name) > most:
+        columns = accumulate(map(width_of, name))
+        name = "".join(c for c, end in zip(name, columns, strict=True) if end < most).rstrip() + "…"
+    return f"{name}: "
 
 
 # --- Lines

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
 from deployments.text.languages import checked_code
 
 STDIO = Path("-")
@@ -81,4 +81,7 @@ def stem_names(text: str) -> tuple[str, ...]:
 
 def language_code(language: str | None) -> str | None:
     """The code of a language in any of the ways that requests may write it: `en`, `en-US`, `english`, `eng`."""
-    return checked_code(language, "--language")
+    try:
+        return checked_code(language)
+    except MotetError as error:
+        raise typer.BadParameter(str(error.failure), param_hint="--language") from error

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from deployments.audio.channels import Channels
 from deployments.engines.protocols import RecognitionOptions
-from deployments.tasks.diarization import SpeakerTask
+from deployments.tasks.diarization import MOST_SPEAKERS, SpeakerTask
 from serve_app.cli.options import STDIO, Config, Language, ModelName, config_path, language_code
 from serve_app.cli.terminal import note, opened, progress_bar
 from serve_app.cli.transcription_files import RecordingFile, WrittenFormat, recordings_in
@@ -67,7 +67,10 @@ Keywords = Annotated[str | None, typer.Option(help="Names and words that may occ
 Words = Annotated[bool, typer.Option("--words", help="The time of each word; with --format verbose_json, or --json.")]
 Diarize = Annotated[bool, typer.Option("--diarize", help="Say who speaks; with a format that has times.")]
 Speakers = Annotated[
-    int | None, typer.Option(min=1, show_default="found", help="How many speakers there are; implies --diarize.")
+    int | None,
+    typer.Option(
+        min=1, max=MOST_SPEAKERS, show_default="found", help="How many speakers there are; implies --diarize."
+    ),
 ]
 EachChannel = Annotated[Channels, typer.Option(help="Of stereo recordings: one mix of both, or each as a speaker.")]
 JsonLines = Annotated[
@@ -124,7 +127,7 @@ def transcribe(
     if recordings is None:
         _transcribe_one(order, app, model, files[0], out, started)
     else:
-        _transcribe_many(order, app, model, recordings, started, folder is not None, as_json, overwrite)
+        _transcribe_many(order, app, model, recordings, started, folder, as_json, overwrite)
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
@@ -154,10 +157,10 @@ def _recordings(
     if folder is None and not as_json:
         if len(files) == 1 and not files[0].is_dir():
             return None
-        raise typer.BadParameter("Several recordings need a folder, or --json.", param_hint="--out")
+        raise typer.BadParameter("Several recordings need a folder. Add --out FOLDER, or --json.", param_hint="--out")
     if out != STDIO:
         raise typer.BadParameter("--json prints to standard output. Name a folder with --out.", param_hint="-o")
-    return recordings_in(files, folder or Path(), written)
+    return recordings_in(files, folder, written)
 
 
 def _transcribe_one(
@@ -177,15 +180,17 @@ def _transcribe_many(
     model: str | None,
     recordings: Sequence[RecordingFile],
     started: float,
-    to_files: bool,
+    folder: Path | None,
     to_lines: bool,
     overwrite: bool,
 ) -> None:
-    results = FileResults(order.contents, to_files, to_lines)
+    results = FileResults(order.contents, folder, to_lines)
     wanted = results.without_those_there(recordings, overwrite)
-    if not wanted:
+    if not wanted and not results.failed:
         note("Every recording has its transcript. Add --overwrite to make them again.")
         return
+    if not wanted:
+        _end_failed(results)
     job = load_job(order, app, model)
     # A bar on the same terminal would take the lines for its own.
     bar = nullcontext(_no_progress) if to_lines else progress_bar(f"{len(wanted)} recordings")
@@ -193,15 +198,23 @@ def _transcribe_many(
         with bar as progress:
             transcribe_files(job, wanted, results, progress)
     except KeyboardInterrupt:
-        if to_files:
+        if folder:
             note("motet: stopped. The same command goes on with the recordings that have no transcript.")
         raise
-    skipped = f", {results.skipped} that were there" if results.skipped else ""
+    skipped = f", {results.skipped} already there" if results.skipped else ""
     failed = f", {len(results.failed)} failed" if results.failed else ""
-    note(f"{results.written} transcripts{skipped}{failed}; {_pace(results.seconds, job, started)}")
+    note(f"{_transcripts(results.written)}{skipped}{failed}; {_pace(results.seconds, job, started)}")
     if results.failed:
-        note("".join(["These recordings have no transcript:", *(f"\n  {each.path}" for each in results.failed)]))
-        raise typer.Exit(SOME_FAILED)
+        _end_failed(results)
+
+
+def _end_failed(results: FileResults) -> NoReturn:
+    note("".join(["These recordings have no transcript:", *(f"\n  {each.path}" for each in results.failed)]))
+    raise typer.Exit(SOME_FAILED)
+
+
+def _transcripts(number: int) -> str:
+    return "1 transcript" if number == 1 else f"{number} transcripts"
 
 
 def _no_progress(done: int, total: int) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from deployments.audio.formats import SOUND_SUFFIXES
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
 from serve_app.gateway.transcript_formats import TranscriptFormat
 
 WrittenFormat = Literal["txt", "text", "json", "srt", "vtt", "verbose_json", "diarized_json", "rttm"]
@@ -19,10 +21,12 @@ SUFFIXES: Mapping[TranscriptFormat, str] = {
     "json": ".json",
     "srt": ".srt",
     "vtt": ".vtt",
-    "verbose_json": ".json",
-    "diarized_json": ".json",
+    "verbose_json": ".verbose.json",
+    "diarized_json": ".diarized.json",
     "rttm": ".rttm",
 }
+SOURCES = ".motet-transcripts.jsonl"
+"""The file in an output folder that says from which recording each transcript was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,68 @@ class RecordingFile:
         return self.path.stat().st_size if self.path.is_file() else 0
 
 
-def recordings_in(paths: Sequence[Path], folder: Path, form: TranscriptFormat) -> list[RecordingFile]:
+@dataclass(frozen=True, slots=True)
+class TranscriptSources:
+    """The recordings that transcripts were made from, by the transcripts' names in their folder. A recording is known by its
+    size and the time of its last change, so that it may be moved.
+
+    Each transcript adds a line to the file `SOURCES`, so that several commands may write to one folder.
+    """
+
+    folder: Path
+    made_from: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> TranscriptSources:
+        """What the folder says. A damaged line, as after a full disk, says nothing."""
+        made_from = dict[str, Mapping[str, Any]]()
+        file = folder / SOURCES
+        for line in file.read_text("utf-8", "replace").splitlines() if file.is_file() else ():
+            with suppress(ValueError, TypeError, KeyError):
+                source = json.loads(line)
+                made_from[source["output"]] = source
+        return cls(folder, made_from)
+
+    def other_than(self, recording: RecordingFile) -> str | None:
+        """The recording that the transcript was made from, if it is another one; None also if nothing is known."""
+        known = self.made_from.get(_name_in(self.folder, recording))
+        same = known is None or all(known.get(name) == value for name, value in _identity(recording).items())
+        return None if known is None or same else str(known.get("recording"))
+
+    @staticmethod
+    def note(folder: Path, recording: RecordingFile) -> None:
+        """The transcript of the recording was written."""
+        about = {"output": _name_in(folder, recording), "recording": str(recording.path), **_identity(recording)}
+        with (folder / SOURCES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(about) + "\n")
+
+
+def _name_in(folder: Path, recording: RecordingFile) -> str:
+    return recording.output.relative_to(folder).as_posix()
+
+
+def _identity(recording: RecordingFile) -> dict[str, int]:
+    facts = recording.path.stat() if recording.path.is_file() else None
+    return {"size": facts.st_size, "changed_ns": facts.st_mtime_ns} if facts else {}
+
+
+def made_from_another(recording: RecordingFile, other: str) -> MotetError:
+    """The failure of a recording in whose place there is the transcript of `other`, or of itself before it changed."""
+    is_what = (
+        "was made before this recording changed"
+        if other == str(recording.path)
+        else f"is the transcript of another recording, {other}"
+    )
+    remedy = "Add --overwrite to replace it, or name another folder."
+    return fail("invalid", f"{recording.output} {is_what}.", remedy)
+
+
+def recordings_in(paths: Sequence[Path], folder: Path | None, form: TranscriptFormat) -> list[RecordingFile]:
     """The recordings of files and folders in order, each once.
 
     A transcript has the name of its recording, and below the output folder the recording's place below its own. Where two
     recordings differ in their suffix only, the suffix stays: `a.wav.srt`. Raises `MotetError` (invalid) for a folder without
-    recordings, and for two recordings of one name.
+    recordings, and for two recordings of one name. Without a folder nothing is written, and names do not matter.
     """
     found = dict[Path, tuple[Path, Path]]()
     for path in paths:
@@ -53,8 +113,10 @@ def recordings_in(paths: Sequence[Path], folder: Path, form: TranscriptFormat) -
     recordings, taken = list[RecordingFile](), dict[Path, Path]()
     for file, name in found.values():
         whole = stems[name.with_suffix("")] > 1
-        output = folder / (name.with_name(name.name + SUFFIXES[form]) if whole else name.with_suffix(SUFFIXES[form]))
-        if (other := taken.setdefault(output, file)) != file:
+        output = (folder or Path()) / (
+            name.with_name(name.name + SUFFIXES[form]) if whole else name.with_suffix(SUFFIXES[form])
+        )
+        if folder and (other := taken.setdefault(output, file)) != file:
             cause = f"{other} and {file} would both be written to {output}."
             raise fail("invalid", cause, "Name the folder that they are in, or write them to different folders.")
         recordings.append(RecordingFile(file, output))

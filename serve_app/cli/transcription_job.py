@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from deployments.audio.channels import Channels
@@ -22,9 +23,10 @@ from deployments.tasks.transcription import (
     task_for,
     transcribe_all,
 )
+from deployments.text.sentences import joined
 from serve_app.cli import local
 from serve_app.cli.terminal import note
-from serve_app.cli.transcription_files import LazyFile, RecordingFile
+from serve_app.cli.transcription_files import LazyFile, RecordingFile, TranscriptSources, made_from_another
 from serve_app.config import AppConfig
 from serve_app.gateway.transcript_formats import TranscriptContents, rendered, speaker_turns, verbose
 
@@ -87,15 +89,15 @@ def transcribe_stream(job: TranscriptionJob, source: Any, name: str, file: Binar
     """
     as_it_comes = job.contents.form == "text"
     found = list[TranscriptWindow]()
-    separator = ""
+    last = ""
     for _, window in job.transcripts([source], STREAMED_WINDOWS if as_it_comes else None):
         if isinstance(window, Exception):
             raise window
         found.append(window)
         if as_it_comes and window.text:
-            file.write(f"{separator}{window.text}".encode())
+            file.write(joined([last, window.text])[len(last) :].encode())
             file.flush()
-            separator = " "
+            last = window.text[-1]
     file.write(b"\n" if as_it_comes else file_of(found, job.contents, name))
     return seconds_of(found)
 
@@ -114,7 +116,7 @@ class FileResults:
     """Writes what became of recordings: to their files, as lines of JSON to standard output, or both."""
 
     contents: TranscriptContents
-    to_files: bool
+    folder: Path | None
     to_lines: bool
     seconds: float = 0.0
     """Length of the recordings that were transcribed."""
@@ -123,10 +125,15 @@ class FileResults:
     failed: list[RecordingFile] = field(default_factory=list)
 
     def without_those_there(self, recordings: Sequence[RecordingFile], overwrite: bool) -> list[RecordingFile]:
-        """The recordings that have no file yet; with `overwrite` all. A file is complete when it is there."""
-        left = list[RecordingFile]()
+        """The recordings that have no file yet; with `overwrite` all. A file is complete when it is there. One that was made
+        from another recording is not touched: the recording fails."""
+        if self.folder is None or overwrite:
+            return list(recordings)
+        left, sources = list[RecordingFile](), TranscriptSources.read(self.folder)
         for recording in recordings:
-            if self.to_files and not overwrite and recording.output.exists():
+            if recording.output.exists() and (other := sources.other_than(recording)):
+                self.fail(recording, made_from_another(recording, other))
+            elif recording.output.exists():
                 self.skipped += 1
                 self._line(recording, {"output": str(recording.output), "skipped": True})
             else:
@@ -143,12 +150,13 @@ class FileResults:
         """It was transcribed. Its file appears as a whole."""
         self.written += 1
         self.seconds += (seconds := seconds_of(windows))
-        if self.to_files:
+        if self.folder:
             local.make_folder(recording.output.parent)
             with local.output(recording.output) as to:
                 to.file.write(file_of(windows, self.contents, recording.path.stem))
+            TranscriptSources.note(self.folder, recording)
             note(f"{recording.output}: {seconds:.2f} s of audio.")
-        output = {"output": str(recording.output)} if self.to_files else {}
+        output = {"output": str(recording.output)} if self.folder else {}
         self._line(recording, output | verbose(windows, self.contents))
 
     def _line(self, recording: RecordingFile, facts: dict[str, Any]) -> None:

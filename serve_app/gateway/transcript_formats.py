@@ -16,6 +16,7 @@ from deployments.tasks.diarization import SpeakerTurn, rttm, speaker_letters, wi
 from deployments.tasks.transcription import TranscriptWindow, language_of, seconds_of, segments_of, text_of, turns_of
 from deployments.text import subtitles
 from deployments.text.languages import NAMES
+from deployments.text.sentences import pieces
 from deployments.text.subtitles import TimedWord
 
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json", "rttm"]
@@ -207,12 +208,12 @@ def timed_words(segment: Segment) -> Iterator[TimedWord]:
 
 
 def _guessed(segment: Segment) -> Iterator[TimedWord]:
-    texts = segment.text.split()
-    letters, passed = sum(map(len, texts)), 0
-    for text in texts:
+    texts = list(pieces(segment.text))
+    letters, passed = sum(len(text) for text, _ in texts), 0
+    for text, attached in texts:
         start, passed = passed, passed + len(text)
         start_s, end_s = (segment.start + (segment.end - segment.start) * at / letters for at in (start, passed))
-        yield TimedWord(text, start_s, end_s, segment.speaker)
+        yield TimedWord(text, start_s, end_s, segment.speaker, attached)
 
 
 def _words(windows: Sequence[TranscriptWindow]) -> list[TimedWord]:

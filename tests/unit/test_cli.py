@@ -422,7 +422,7 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
             2,
             "each channel is a speaker",
         ),
-        (["transcribe", "text.txt", "-l", "inglish"], 1, "Did you mean 'english' (en)?"),
+        (["transcribe", "text.txt", "-l", "inglish"], 2, "Did you mean 'english' (en)?"),
         (["transcribe", "text.txt"], 1, "motet: The file is not audio that this service reads; it looks like text."),
         (["transcribe", "text.txt", "--words"], 2, "Add --format verbose_json"),
         (["separate", "text.txt"], 1, "Send WAV, FLAC, MP3"),

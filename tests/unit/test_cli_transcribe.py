@@ -27,7 +27,7 @@ from deployments.engines.protocols import (
 )
 from deployments.errors import MotetError
 from serve_app.cli import local, main
-from serve_app.cli.transcription_files import LazyFile, recordings_in
+from serve_app.cli.transcription_files import SOURCES, LazyFile, recordings_in
 from serve_app.config import DEFAULT_MODELS
 
 SENTENCE = "Please turn left at the second traffic light."
@@ -235,7 +235,7 @@ def test_each_recording_has_a_file(spoken: Path, listener: Listener) -> None:
     assert result.exit_code == 0
     written = sorted(str(path) for path in Path("out").rglob("*.srt"))
     assert written == ["out/a.srt", "out/b.srt", "out/c.srt", "out/deep/d.srt"]
-    assert [path.name for path in Path("out").rglob("*") if path.is_file() and path.suffix != ".srt"] == []
+    assert [path.name for path in Path("out").rglob("*") if path.is_file() and path.suffix != ".srt"] == [SOURCES]
     assert "window 1" in Path("out/b.srt").read_text()
     assert result.stdout == ""
     assert "4 transcripts; " in result.stderr
@@ -255,11 +255,72 @@ def test_a_transcript_that_is_there_is_not_made_again(spoken: Path, listener: Li
     result = motet("transcribe", "a.wav", "b.wav", "--out", "out")
     assert Path("out/a.txt").read_text() == "mine"
     assert Path("out/b.txt").read_text() == "window 0\n"
-    assert "1 transcripts, 1 that were there; " in result.stderr
+    assert "1 transcript, 1 already there; " in result.stderr
     assert "Every recording has its transcript." in motet("transcribe", "a.wav", "b.wav", "--out", "out").stderr
     assert sum(listener.batches) == 1
     motet("transcribe", "a.wav", "--out", "out", "--overwrite")
     assert Path("out/a.txt").read_text() == "window 1\n"
+
+
+def test_another_recording_is_not_taken_for_one_that_is_done(spoken: Path, listener: Listener) -> None:
+    copies(spoken, "d1/talk.wav", "d1/b.wav", "d2/talk.wav", "moved/talk.wav")
+    write_sound(Path("d2/talk.wav"), sound(spoken)[:, :48_000])
+    motet("transcribe", "d1", "--out", "out")
+    result = motet("transcribe", "d2", "--out", "out")
+    assert result.exit_code == 1
+    assert "out/talk.txt is the transcript of another recording, d1/talk.wav. Add --overwrite" in result.stderr
+    assert sum(listener.batches) == 2
+    Path("d1/talk.wav").rename("moved/talk.wav")
+    assert "Every recording has its transcript." in motet("transcribe", "moved", "--out", "out").stderr
+    write_sound(Path("d1/b.wav"), sound(spoken)[:, :48_000])
+    assert "out/b.txt was made before this recording changed" in motet("transcribe", "d1", "--out", "out").stderr
+    assert motet("transcribe", "d1", "d2", "--out", "out", "--overwrite").exit_code == 0
+    assert "Every recording has its transcript." in motet("transcribe", "d2", "--out", "out").stderr
+
+
+def test_a_damaged_list_of_sources_says_nothing(spoken: Path, listener: Listener) -> None:
+    copies(spoken, "a.wav")
+    Path("out").mkdir()
+    Path("out/a.txt").write_text("mine")
+    (Path("out") / SOURCES).write_text('{"output": "a.t\n[]\n3\n{}\n')
+    assert "Every recording has its transcript." in motet("transcribe", "a.wav", "--out", "out").stderr
+
+
+def test_formats_have_files_of_their_own(spoken: Path, listener: Listener) -> None:
+    copies(spoken, "a.wav")
+    for form in ("json", "verbose_json", "diarized_json"):
+        motet("transcribe", "a.wav", "--out", "out", "-f", form, "--channels", "separate")
+    assert sorted(path.name for path in Path("out").glob("a*")) == ["a.diarized.json", "a.json", "a.verbose.json"]
+
+
+def test_lines_of_json_need_no_names_of_their_own(spoken: Path, listener: Listener) -> None:
+    copies(spoken, "d1/x.wav", "d2/x.wav")
+    assert len(lines_of(motet("transcribe", "d1/x.wav", "d2/x.wav", "--json"))) == 2
+
+
+def test_several_recordings_need_a_folder(spoken: Path) -> None:
+    copies(spoken, "a.wav", "b.wav")
+    result = motet("transcribe", "a.wav", "b.wav")
+    assert (result.exit_code, "Add --out FOLDER" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("wrong", [("--speakers", "99", "-f", "srt"), ("--language", "xx")])
+def test_a_wrong_option_is_an_error_of_usage(spoken: Path, listener: Listener, wrong: tuple[str, ...]) -> None:
+    result = motet("transcribe", spoken, *wrong)
+    assert (result.exit_code, wrong[0] in result.stderr) == (2, True)
+    assert not listener.batches
+
+
+def test_text_of_a_script_without_spaces_is_joined_without(
+    spoken: Path, tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, gap = sound(spoken), np.zeros((1, 24_000), np.float32)
+    write_sound(tmp_path / "often.wav", np.concatenate([said, gap] * 6, axis=1))
+    (tmp_path / "c.yaml").write_text("applications: [{args: {windows: {window_s: 4.5, min_window_s: 2.5}}}]")
+    monkeypatch.setattr(Listener, "_heard", lambda *_: Transcript((Segment("今日。", 0.0, 1.0, -0.1, 1.0, 0.0),), "ja"))
+    lines = motet("transcribe", "often.wav", "--config", tmp_path / "c.yaml").stdout
+    assert lines == "今日。" * sum(listener.batches) + "\n"
+    assert sum(listener.batches) >= 2
 
 
 def test_a_bad_recording_does_not_stop_the_others(spoken: Path, listener: Listener) -> None:
@@ -267,7 +328,7 @@ def test_a_bad_recording_does_not_stop_the_others(spoken: Path, listener: Listen
     Path("b.wav").write_text("This is no recording.\n" * 20)
     result = motet("transcribe", "a.wav", "b.wav", "c.wav", "--out", "out")
     assert result.exit_code == 1
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a.txt", "c.txt"]
+    assert sorted(path.name for path in Path("out").glob("*.txt")) == ["a.txt", "c.txt"]
     assert "motet: b.wav: The file is not audio" in result.stderr
     assert result.stderr.endswith("These recordings have no transcript:\n  b.wav\n")
 
@@ -317,7 +378,7 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(
         main.main(["transcribe", *(f"{n}.wav" for n in range(6)), "--out", "out"])
     assert left.value.code == 130
     assert "The same command goes on" in capsys.readouterr().err
-    assert {path.read_text() for path in Path("out").iterdir()} == {f"window {n}\n" for n in range(3)}
+    assert {path.read_text() for path in Path("out").glob("*.txt")} == {f"window {n}\n" for n in range(3)}
 
 
 # --- Files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -142,10 +143,39 @@ def test_a_cue_is_shown_until_it_is_read_but_not_into_the_next() -> None:
     assert cues_of(quick, 0.5, USUAL)[0].end_s == 0.5
 
 
-def test_speakers_who_interrupt_each_other_do_not_overlap() -> None:
+def test_speakers_who_speak_at_once_have_cues_at_once() -> None:
     both = [*spoken("I was about to say that we", speaker="A"), *spoken("No, never.", 1.0, speaker="B")]
     cues = cues_of(both, 9, USUAL)
-    assert [(cue.speaker, cue.end_s) for cue in cues] == [("A", 1.0), ("B", pytest.approx(2.0))]
+    assert [(cue.speaker, cue.end_s) for cue in cues] == [("A", pytest.approx(2.8)), ("B", pytest.approx(2.0))]
+
+
+def test_speakers_who_begin_together_both_have_time_to_be_read() -> None:
+    both = [*spoken("Yes, of course.", speaker="A", word_s=0.2), *spoken("No.", speaker="B", word_s=0.2)]
+    assert [cue.end_s - cue.start_s for cue in cues_of(both, 9, USUAL)] == [1.0, 1.0]
+
+
+@given(words, words, limits)
+def test_cues_of_people_who_speak_at_once(
+    one: list[TimedWord], other: list[TimedWord], limits: SubtitleSettings
+) -> None:
+    both = [*(replace(word, speaker="A") for word in one), *(replace(word, speaker="B") for word in other)]
+    end_s = max(until(one), until(other))
+    cues = cues_of(both, end_s, limits)
+    assert all(0 <= cue.start_s < cue.end_s <= end_s + 1e-3 for cue in cues)
+    assert [cue.start_s for cue in cues] == sorted(cue.start_s for cue in cues)
+    for speaker, said in (("A", one), ("B", other)):
+        own = [cue for cue in cues if cue.speaker == speaker]
+        assert [word for cue in own for line in cue.lines for word in line.split()] == [word.text for word in said]
+        assert all(before.end_s <= after.start_s for before, after in pairwise(own))
+
+
+def test_a_long_name_is_shortened_so_that_lines_are_short() -> None:
+    queen = "Alexandrina Victoria of Saxe-Coburg and Gotha the Younger"
+    text = "it was a quiet day and nobody in the whole house knew what to say about it"
+    cues = cues_of(spoken(text, speaker=queen), 20, USUAL, named=True)
+    assert all(cue.lines[0].startswith("Alexandrina Victor…: ") for cue in cues)
+    assert all(width_of(line) <= 42 for cue in cues for line in cue.lines)
+    assert cues[0].speaker == queen
 
 
 def test_two_lines_are_even() -> None:

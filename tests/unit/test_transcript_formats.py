@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any, cast
+from unicodedata import category
 
 import pytest
 from openai.types.audio import (
@@ -19,8 +20,10 @@ from openai.types.audio import (
 )
 
 from deployments.engines.protocols import Segment, Token, Transcript, Word
+from deployments.settings import SubtitleSettings
 from deployments.tasks.diarization import SpeakerTurn
 from deployments.tasks.transcription import TranscriptWindow
+from deployments.text.subtitles import cues_of, width_of
 from serve_app.gateway.transcript_events import events
 from serve_app.gateway.transcript_formats import TranscriptContents, TranscriptFormat, rendered, timed_words
 from tests.unit.test_api import events_of
@@ -78,6 +81,24 @@ def test_log_probabilities_of_the_tokens() -> None:
     assert found.logprobs
     assert [token.token for token in found.logprobs] == [" Hello", " Go", " Goodbye."]
     assert (found.logprobs[0].logprob, found.logprobs[0].bytes) == (-0.25, [*b"Hello"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "今日は天気がとても良いので、私たちは公園に散歩に行って、それから図書館で本を読み、夕方には友達と一緒に食事をしてから家に帰る予定です。",
+        "วันนี้อากาศดีมากพวกเราจึงไปเดินเล่นที่สวนสาธารณะแล้วไปอ่านหนังสือที่ห้องสมุดตอนเย็นกินข้าวกับเพื่อน",
+    ],
+)
+def test_a_long_sentence_of_a_script_without_spaces_has_cues_that_can_be_read(text: str) -> None:
+    said = Segment(text, 0.0, 12.0, -0.1, 1.0, 0.0)
+    words = list(timed_words(said))
+    assert "".join(word.text for word in words) == text
+    assert (words[0].start_s, words[-1].end_s) == (0.0, 12.0)
+    cues = cues_of(words, 12.0, SubtitleSettings())
+    assert len(cues) >= 2
+    assert all(len(cue.lines) <= 2 and width_of(line) <= 42 for cue in cues for line in cue.lines)
+    assert not any(line[0] in "、。ー" or category(line[0]) == "Mn" for cue in cues for line in cue.lines)
 
 
 def test_texts_of_a_script_without_spaces_are_joined_without() -> None:
