@@ -410,7 +410,7 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
         (["say", "Hi", "--model", "nsnet2"], 1, "motet: There is no speech model 'nsnet2'. Models: hibari."),
         (["say", "  ...  "], 1, "motet: The input has no words to speak."),
         (["transcribe", "no.wav"], 2, "There is no file 'no.wav'."),
-        (["transcribe", "."], 2, "Several recordings need a folder, or --json."),
+        (["transcribe", "."], 2, "Several recordings need a folder. Add --out FOLDER, or --json."),
         (["transcribe", ".", "--out", "x"], 1, "motet: The folder . holds no recordings."),
         (["transcribe", "text.txt", "-", "--out", "x"], 2, "cannot be combined with files"),
         (["transcribe", "text.txt", "-o", "x", "--out", "x"], 2, "Name one of -o and --out."),
