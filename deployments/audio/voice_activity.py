@@ -35,7 +35,7 @@ LOWEST_THRESHOLD = 0.01
 QUIETEST_SPEECH = 3e-4
 """Peak of a frame, as a share of full scale. The network detected speech at a peak of 0.003, and none at 0.001."""
 SETTLING_FRAMES = 64
-"""After so many frames below `QUIETEST_SPEECH` (2 s) the network is sure of silence, and is not asked about more."""
+"""After this many frames below `QUIETEST_SPEECH` (2 s), the network has settled on silence. Later quiet frames skip it."""
 
 Floats = NDArray[np.float32]
 
@@ -179,6 +179,20 @@ class SpeechProbabilities:
             self._quiet_frames = self._quiet_frames + 1 if quiet else 0
             asked[at] = self._quiet_frames <= SETTLING_FRAMES
         return asked
+
+
+def has_speech(samples: Samples) -> bool:
+    """Whether mono (n,) samples at 16 kHz contain speech, at the default threshold. Silence skips the network."""
+    if not is_audible(samples):
+        return False
+    probabilities = SpeechProbabilities()
+    found = np.concatenate([probabilities.push(samples), probabilities.finish()])
+    return bool(found.max() >= VoiceActivitySettings().threshold)
+
+
+def is_audible(samples: Samples) -> bool:
+    """Whether the samples are louder than near silence."""
+    return bool(len(samples)) and max(samples.max(), -samples.min()) >= QUIETEST_SPEECH
 
 
 class SpeechSections:

@@ -248,7 +248,6 @@ class Segment:
     start: float
     end: float
     average_log_probability: float
-    compression_ratio: float
     no_speech_probability: float
     tokens: tuple[int, ...] = ()
     words: tuple[Word, ...] = ()

@@ -8,14 +8,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from faster_whisper.vad import get_speech_timestamps
 
+from deployments.audio.voice_activity import has_speech, is_audible
 from deployments.engines.protocols import RecognitionOptions, RecognitionTraits, Samples, Transcript, Window
 from deployments.errors import fail
+from deployments.text.languages import NAMES
 
-QUIETEST_SPEECH = 3e-4
-"""Peak of a window, as a share of full scale. The voice activity network (Silero) detected speech at a peak of 0.003, and
-none at 0.001."""
+MOST_LISTED = 12
+"""Languages of a model that a refusal lists."""
 SAMPLE_RATE = 16_000
 """The sample rate of the voice activity network, and of all recognition models so far, in Hz."""
 
@@ -74,17 +74,7 @@ class CheckedRecognition(ABC):
             raise fail(
                 "invalid", "The recording has samples that are not finite numbers.", "Export it again.", param="file"
             )
-        language = window.options.language
-        if language is not None and traits.languages and language not in traits.languages:
-            known = ", ".join(traits.languages[:12])
-            raise fail(
-                "unsupported",
-                f"This model does not transcribe language {language!r}.",
-                f"Its languages: {known}.",
-                param="language",
-            )
-        if window.options.translate and not traits.translates:
-            raise fail("unsupported", "This model cannot translate.", "Use a multilingual Whisper.", param="model")
+        check_options(window.options, traits)
 
 
 class WindowedRecognition(CheckedRecognition):
@@ -110,11 +100,13 @@ class WindowedRecognition(CheckedRecognition):
         return has_speech(samples)
 
 
-def is_audible(samples: Samples) -> bool:
-    """Whether the samples are louder than near silence."""
-    return bool(len(samples)) and max(samples.max(), -samples.min()) >= QUIETEST_SPEECH
-
-
-def has_speech(samples: Samples) -> bool:
-    """Whether mono samples at 16 kHz contain speech. Near silence is not sent to the voice activity network."""
-    return is_audible(samples) and bool(get_speech_timestamps(samples))
+def check_options(options: RecognitionOptions, traits: RecognitionTraits, model: str = "This model") -> None:
+    """Raises `MotetError` (unsupported) for a language or a translation that a model with these abilities cannot do. `model`
+    begins the message."""
+    language = options.language
+    if language is not None and traits.languages and language not in traits.languages:
+        cause = f"{model} does not transcribe {NAMES.get(language, language)} ({language})."
+        remedy = f"Its languages: {', '.join(traits.languages[:MOST_LISTED])}."
+        raise fail("unsupported", cause, remedy, param="language")
+    if options.translate and not traits.translates:
+        raise fail("unsupported", f"{model} cannot translate.", "Use a multilingual Whisper.", param="model")

@@ -88,11 +88,14 @@ class ChunkingSession:
     def cut(self) -> Cut | None:
         """Decodes up to the next window or chunk, which `fetch` gives then; None after the last. Runs on a decoder
         thread."""
-        with self._turns:
-            found = next(self._cuts, None)
+        found = None
+        try:
+            with self._turns:
+                found = next(self._cuts, None)
+        finally:
+            if found is None and (pipe := self._pipe):
+                pipe.abort()  # nobody reads the rest of the upload, which would wait for room without an end
         if found is None:
-            if pipe := self._pipe:  # bytes after the sound would wait for room without an end
-                pipe.abort()
             return None
         ticket, payload = found
         if payload is not None:

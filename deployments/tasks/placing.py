@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -102,14 +101,8 @@ def _without_words(segment: Segment, timeline: _Timeline, after: float) -> Itera
     edges.append(segment.end)
     for text, start, end in zip(texts, edges, edges[1:], strict=False):
         whole = timeline.whole(replace(segment, start=start, end=end), after)
-        yield whole if text == segment.text else _part(whole, text, ())
+        yield whole if text == segment.text else replace(whole, text=text, tokens=())
         after = whole.end
-
-
-def _part(segment: Segment, text: str, tokens: tuple[int, ...]) -> Segment:
-    """A segment with a part of its text. What the model said of the whole holds for each part."""
-    packed = zlib.compress(text.encode())
-    return replace(segment, text=text, tokens=tokens, compression_ratio=len(text.encode()) / len(packed))
 
 
 def _of_words(segment: Segment, words: Sequence[Word]) -> Iterator[Segment]:
@@ -121,7 +114,8 @@ def _of_words(segment: Segment, words: Sequence[Word]) -> Iterator[Segment]:
     for group in groups:
         text = "".join(word.text for word in group)
         tokens = tuple(token for word in group for token in word.tokens)
-        yield replace(_part(segment, text, tokens), start=group[0].start, end=group[-1].end, words=tuple(group))
+        start, end = group[0].start, group[-1].end
+        yield replace(segment, text=text, tokens=tokens, start=start, end=end, words=tuple(group))
 
 
 def _groups(words: Sequence[Word]) -> Iterator[list[Word]]:

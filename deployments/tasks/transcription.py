@@ -82,12 +82,16 @@ class WindowTicket:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptWindow:
-    """The next transcript of a recording, with times in seconds of the recording; for the rest see `WindowTicket`."""
+    """The next transcript of a recording, with times in seconds of the recording; for the rest see `WindowTicket`.
+
+    `tokens` counts those that the model wrote: sentences that were placed without the times of words do not have theirs.
+    """
 
     transcript: Transcript
     until_seconds: float
     channel: int | None = None
     turns: tuple[SpeakerTurn, ...] = ()
+    tokens: int = 0
 
     @property
     def text(self) -> str:
@@ -169,8 +173,10 @@ async def transcribe(
 
 def place_window(ticket: WindowTicket, transcript: Transcript | None) -> TranscriptWindow:
     """The transcript of the ticket's window, with its times in the recording. None: the ticket has no window."""
-    found = Transcript((), "") if transcript is None else placed(transcript, ticket.spans, snap=ticket.voice_activity)
-    return TranscriptWindow(found, ticket.until_s, ticket.channel, ticket.turns)
+    transcript = transcript or Transcript((), "")
+    tokens = sum(len(segment.tokens) for segment in transcript.segments)
+    found = placed(transcript, ticket.spans, snap=ticket.voice_activity)
+    return TranscriptWindow(found, ticket.until_s, ticket.channel, ticket.turns, tokens)
 
 
 Cut = tuple[int, WindowTicket, Window | None] | tuple[int, None, Exception]

@@ -42,17 +42,17 @@ class VoiceEmbeddingTask:
         `MIN_SPEECH_S` of speech, unavailable if the encoder's weights are not installed."""
         encoder = shared_encoder()
         parts: list[Samples] = []
-        speech_s = spoken_s = until_s = 0.0
+        held_s = speech_s = until_s = 0.0
         task = TranscriptionTask(SAMPLE_RATE, RecognitionOptions(), settings.window_s, size_bytes=self.size_bytes)
         with closing(task.cut(file, settings)) as windows:
             for ticket, window in windows:
                 until_s = ticket.until_s
-                if window is not None and speech_s < MAX_SPEECH_S:
+                if window is not None and held_s < MAX_SPEECH_S:
                     parts.append(window.samples)
-                    speech_s += len(window.samples) / SAMPLE_RATE
-                    spoken_s += sum(span.end_s - span.start_s for span in ticket.spans)  # without the padding
-        if spoken_s < MIN_SPEECH_S:
-            cause = f"The recording has {spoken_s:.1f} s of speech."
+                    held_s += len(window.samples) / SAMPLE_RATE
+                    speech_s += sum(span.end_s - span.start_s for span in ticket.spans)  # without the padding
+        if speech_s < MIN_SPEECH_S:
+            cause = f"The recording has {speech_s:.1f} s of speech."
             raise fail("invalid", cause, f"Send at least {MIN_SPEECH_S:g} s.", param="file", code="too_little_speech")
         samples = np.concatenate(parts)[: round(MAX_SPEECH_S * SAMPLE_RATE)]
-        yield EmbeddingTicket(0, until_s, encoder.embed(samples), len(samples) / SAMPLE_RATE), None
+        yield EmbeddingTicket(0, until_s, encoder.embed(samples), min(speech_s, MAX_SPEECH_S)), None

@@ -34,7 +34,7 @@ FIRST, GROWTH = "first text after the first minute, {}", "growth of the largest 
 
 
 def figures(seconds: float) -> list[Figure]:
-    """What is measured, with a recording of so many seconds."""
+    """What is measured, with a long recording of `seconds`."""
     return [
         Figure(FIRST.format(_in_words(seconds)), "s", at_most(2)),
         Figure(GROWTH.format(_in_words(seconds)), "MB", at_most(150)),

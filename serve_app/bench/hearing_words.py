@@ -1,4 +1,4 @@
-"""The times of recognized words beside those of the voice, and words that nobody said."""
+"""The times of recognized words beside those of the voice, and invented words."""
 
 from __future__ import annotations
 

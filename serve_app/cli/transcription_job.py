@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from deployments.audio.channels import Channels
 from deployments.engines.protocols import RecognitionOptions, RecognitionTraits
-from deployments.errors import fail
+from deployments.engines.recognition import check_options
 from deployments.settings import WindowSettings
 from deployments.tasks.diarization import SpeakerTask, rttm
 from deployments.tasks.engine_calls import LocalBatch, run_here
@@ -32,8 +32,6 @@ from serve_app.gateway.transcript_formats import TranscriptContents, rendered, s
 
 STREAMED_WINDOWS = 4
 """Windows of a batch whose text is shown: with more, the model is faster, but text comes later and in larger parts."""
-MOST_LISTED = 12
-"""Languages of a model that a refusal lists."""
 BytesDone = Callable[[int, int], None]
 """Called with the bytes that were read of all recordings, and with their total."""
 
@@ -72,12 +70,7 @@ def load_job(order: TranscriptionOrder, app: AppConfig, model: str | None) -> Tr
     """Loads the model, by default the configuration's first one. Raises `MotetError` for what the model cannot do."""
     loaded = local.load_model(app, model, "transcription")
     traits: RecognitionTraits = loaded.engine.traits
-    if order.options.translate and not traits.translates:
-        raise fail("unsupported", f"The model {loaded.name!r} cannot translate.", "Use a multilingual Whisper with -m.")
-    language = order.options.language
-    if language and traits.languages and language not in traits.languages:
-        remedy = f"Its languages: {', '.join(traits.languages[:MOST_LISTED])}."
-        raise fail("unsupported", f"The model {loaded.name!r} does not transcribe {language!r}.", remedy)
+    check_options(order.options, traits, f"The model {loaded.name!r}")
     task = replace(task_for(traits, order.options), channels=order.channels, speakers=order.speakers)
     return TranscriptionJob(loaded, task, app.windows, order.contents)
 

@@ -161,7 +161,7 @@ class RecordingSession:
         self._under_way: set[ItemInFlight] = set()
         self._measured: set[str] = set()
         self.upload_error: Exception | None = None
-        """What went wrong with the upload, known before the helper is told."""
+        """What went wrong with the upload, kept before the helper is asked to close."""
         self.answered_by = ""
         """The placement that gave the latest answer."""
 

@@ -15,6 +15,7 @@ from deployments.tasks import diarization
 from deployments.tasks.diarization import SpeakerTurn, rttm, speaker_letters, with_speakers
 from deployments.tasks.transcription import TranscriptWindow, language_of, seconds_of, segments_of, text_of, turns_of
 from deployments.text import subtitles
+from deployments.text.compression_ratio import compression_ratio
 from deployments.text.languages import NAMES
 from deployments.text.sentences import pieces
 from deployments.text.subtitles import TimedWord
@@ -91,7 +92,7 @@ def _segment(number: int, segment: Segment, temperature: float) -> dict[str, Any
         "tokens": list(segment.tokens),
         "temperature": temperature,
         "avg_logprob": segment.average_log_probability,
-        "compression_ratio": segment.compression_ratio,
+        "compression_ratio": compression_ratio(segment.text),
         "no_speech_prob": segment.no_speech_probability,
         **{name: value for name, value in facts.items() if value is not None},
     }
@@ -134,7 +135,7 @@ def token_usage(windows: Sequence[TranscriptWindow]) -> dict[str, Any]:
     """The same in tokens, as OpenAI's events have it, with the seconds."""
     seconds = seconds_of(windows)
     heard = round(seconds * AUDIO_TOKENS_PER_SECOND)
-    written = sum(len(window.transcript.tokens) or _tokens_in(window) for window in windows)
+    written = sum(window.tokens for window in windows)
     return {
         "type": "tokens",
         "input_tokens": heard,
@@ -143,10 +144,6 @@ def token_usage(windows: Sequence[TranscriptWindow]) -> dict[str, Any]:
         "total_tokens": heard + written,
         "seconds": seconds,
     }
-
-
-def _tokens_in(window: TranscriptWindow) -> int:
-    return sum(len(segment.tokens) for segment in window.transcript.segments)
 
 
 def languages_json(windows: Sequence[TranscriptWindow]) -> list[dict[str, str]]:

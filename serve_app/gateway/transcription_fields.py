@@ -11,9 +11,10 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, field_validat
 
 from deployments.audio.channels import Channels
 from deployments.engines.protocols import RecognitionOptions, RecognitionTraits
+from deployments.engines.recognition import check_options
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import StrictModel, SubtitleSettings, VoiceActivitySettings
-from deployments.text.languages import NAMES, checked_code
+from deployments.text.languages import checked_code
 from serve_app.gateway.fields import ModelName, RequestFields
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.speaker_fields import SpeakerFields
@@ -29,8 +30,6 @@ REPEATED = ("timestamp_granularities", "include", "keywords", "hotwords", "langu
 DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
 """OpenAI's name of a model that tells speakers apart. An alias of this name means `diarize`."""
 MOST_KEYWORDS = 100
-MOST_LISTED = 12
-"""Languages of a model that a refusal lists."""
 
 Keyword = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 
@@ -76,8 +75,7 @@ class RecognitionFields(RequestFields):
     def check(self, traits: RecognitionTraits) -> None:
         """Raises `MotetError` (unsupported) for what the model cannot do. Hints that it does not follow are noted as
         ignored."""
-        if not traits.translates:
-            raise fail("unsupported", "This model cannot translate.", "Use a multilingual Whisper.", param="model")
+        check_options(self.options(traits), traits, f"The model {quoted(self.model)}")
         self._note_hints({"prompt": self.prompt}, traits)
 
     def _note_hints(self, hints: Mapping[str, object], traits: RecognitionTraits) -> None:
@@ -212,16 +210,12 @@ class TranscriptionFields(RecognitionFields, SpeakerFields):
 
     def check(self, traits: RecognitionTraits) -> None:
         """As for translations."""
-        language = self.spoken_language
-        if language is not None and traits.languages and language not in traits.languages:
-            cause = f"The model {quoted(self.model)} does not transcribe {NAMES.get(language, language)} ({language})."
-            remedy = f"Its languages: {', '.join(traits.languages[:MOST_LISTED])}."
-            raise fail("unsupported", cause, remedy, param="language")
+        super().check(traits)
         if self.include and not traits.token_probabilities:
             raise _cannot(self.model, "give log probabilities", "include")
         if "word" in self.timestamp_granularities and not traits.word_times:
             raise _cannot(self.model, "give the times of words", "timestamp_granularities")
-        self._note_hints({"prompt": self.prompt, "keywords": self.keywords}, traits)
+        self._note_hints({"keywords": self.keywords}, traits)
         if len(self.languages) > 1 and self.language is None:
             current_request().ignore(["languages"])
         if self.word_timestamps and self.response_format != "verbose_json":

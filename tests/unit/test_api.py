@@ -87,7 +87,7 @@ class Ear:
             async for _block in upload:
                 pass
             for second in range(3):
-                segment = Segment("hello", second, second + 1, -0.1, 1.0, 0.0)
+                segment = Segment("hello", second, second + 1, -0.1, 0.0)
                 ticket.placement = "ear@cpu"  # as the graph says which placement answered
                 ticket.record_made(1.0)
                 yield TranscriptWindow(Transcript((segment,), "en"), second + 1.0)

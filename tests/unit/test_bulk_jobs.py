@@ -275,7 +275,7 @@ class Ear:
         if seconds == 2.0:
             return RuntimeError("two seconds")
         word = Word(f" {seconds:g}", 0.0, seconds, 1.0)
-        segment = Segment(word.text, word.start, word.end, 0.0, 1.0, 0.0, words=(word,))
+        segment = Segment(word.text, word.start, word.end, 0.0, 0.0, words=(word,))
         return Transcript((segment,), "en")
 
 
@@ -901,7 +901,7 @@ def test_transcripts_of_a_service(tmp_path: Path) -> None:
 def test_a_transcript_of_a_service_is_that_of_a_local_job(word_times: bool, tmp_path: Path) -> None:
     sound = wav(1.00044)
     word = Word(" hi", 0.1 + 0.2, 0.7 + 0.1 * 3, 1.0)
-    transcript = Transcript((Segment(" hi", word.start, word.end, 0.0, 1.0, 0.0, words=(word,)),), "en")
+    transcript = Transcript((Segment(" hi", word.start, word.end, 0.0, 0.0, words=(word,)),), "en")
 
     class Dusty(Ear):
         def transcribe(self, windows: Sequence[Window]) -> list[Transcript | Exception]:

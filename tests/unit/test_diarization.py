@@ -247,9 +247,7 @@ def segment(text: str, start: float, *, words: bool = True) -> Segment:
     """A segment of which each word takes a second."""
     parts = text.split()
     found = tuple(Word(f" {word}", start + at, start + at + 1, 0.9, (at,)) for at, word in enumerate(parts))
-    return Segment(
-        f" {text}", start, start + len(parts), -0.2, 1.0, 0.0, tuple(range(len(parts))), found if words else ()
-    )
+    return Segment(f" {text}", start, start + len(parts), -0.2, 0.0, tuple(range(len(parts))), found if words else ())
 
 
 TURNS = (SpeakerTurn(0.0, 2.1, "A"), SpeakerTurn(2.1, 4.0, "B"), SpeakerTurn(5.0, 6.0, "A"))

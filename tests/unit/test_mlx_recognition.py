@@ -92,7 +92,6 @@ def test_windows_share_one_encoder_batch(engine: MlxRecognition, monkeypatch: py
             text=" C",
             avg_logprob=-0.1,
             no_speech_prob=0.0,
-            compression_ratio=1.0,
             language="en",
             language_probs=None,
         )

@@ -20,7 +20,7 @@ def segment(words: Sequence[tuple[str, float, float]]) -> Segment:
     timed = tuple(Word(text, start, end, 0.9, (number,)) for number, (text, start, end) in enumerate(words))
     text = "".join(word.text for word in timed)
     tokens = tuple(range(len(timed)))
-    return Segment(text, timed[0].start, timed[-1].end, -0.2, 1.1, 0.01, tokens, timed)
+    return Segment(text, timed[0].start, timed[-1].end, -0.2, 0.01, tokens, timed)
 
 
 def segments(*found: Segment, spans: Sequence[Span] = SPANS, snap: bool = False) -> tuple[Segment, ...]:
@@ -118,15 +118,15 @@ def test_a_segment_is_not_too_long_and_is_cut_at_a_pause() -> None:
 
 
 def test_a_sentence_without_words_reaches_over_its_spans() -> None:
-    plain = Segment(" All.", 0.0, 7.8, -0.1, 1.0, 0.0, (5, 6))
+    plain = Segment(" All.", 0.0, 7.8, -0.1, 0.0, (5, 6))
     (found,) = segments(plain)
     assert (found.text, found.start, found.end, found.tokens) == (" All.", 10.0, 23.0, (5, 6))
-    first, second = (Segment("x", *times, 0.0, 1.0, 0.0) for times in ((0.0, 2.2), (2.2, 6.0)))
+    first, second = (Segment("x", *times, 0.0, 0.0) for times in ((0.0, 2.2), (2.2, 6.0)))
     assert [(each.start, each.end) for each in segments(first, second)] == [(10.0, 12.0), (12.0, pytest.approx(21.4))]
 
 
 def test_sentences_without_words_are_cut_by_length_and_at_pauses() -> None:
-    plain = Segment(" One two three four. Five, six, seven. Eight nine.", 0.0, 7.8, -0.1, 1.0, 0.02, (5, 6))
+    plain = Segment(" One two three four. Five, six, seven. Eight nine.", 0.0, 7.8, -0.1, 0.02, (5, 6))
     found = segments(plain)
     assert [each.text for each in found] == ["One two three four.", "Five, six, seven.", "Eight nine."]
     # The first ends at 3.1 s of the window by its length, 1.3 s before the pause between the spans.
@@ -141,8 +141,8 @@ def test_sentences_without_words_are_cut_by_length_and_at_pauses() -> None:
 
 def test_segments_keep_their_own_language() -> None:
     """A window that was transcribed in halves has one of each."""
-    french = Segment(" Oui.", 0.2, 4.0, -0.1, 1.0, 0.0, language="fr")
-    plain = Segment(" Yes.", 4.7, 7.0, -0.1, 1.0, 0.0)
+    french = Segment(" Oui.", 0.2, 4.0, -0.1, 0.0, language="fr")
+    plain = Segment(" Yes.", 4.7, 7.0, -0.1, 0.0)
     assert [each.language for each in segments(french, plain)] == ["fr", "en"]
 
 

@@ -178,6 +178,23 @@ async def test_what_comes_after_the_sound_of_a_recording_is_dropped(monkeypatch:
         assert len(await tickets(session)) == 1
 
 
+async def test_an_upload_does_not_wait_for_a_decoder_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(self: LinesTask, file: ByteSource, settings: Any) -> Iterator[tuple[LineTicket, bytes]]:
+        if file.read(1):
+            raise fail("invalid", "The file is damaged.")
+        yield LineTicket(0), b""
+
+    monkeypatch.setattr(LinesTask, "cut", cut)
+    helper = Chunker(RecordingSettings())
+    assert await helper.open("damaged", LinesTask(), None) is None
+    cutting = asyncio.create_task(helper.next("damaged"))
+    async with asyncio.timeout(10):
+        for _ in range(3 * READ_AHEAD_BLOCKS):
+            assert await helper.feed("damaged", bytes(RecordingSettings().block_bytes), False) is None
+        failure = await cutting
+    assert isinstance(failure, Failure) and failure.kind == "invalid"
+
+
 async def test_uploads_that_wait_hold_up_no_other_recording() -> None:
     """With one decoder, while another recording waits for its bytes in a decoder's thread."""
     helper = Chunker(RecordingSettings(decoders=1))

@@ -33,12 +33,12 @@ def segment(text: str, start: float, end: float, language: str = "en") -> Segmen
     texts = text.split()
     step = (end - start) / len(texts)
     words = tuple(Word(f" {word}", start + n * step, start + (n + 1) * step, 0.9) for n, word in enumerate(texts))
-    return Segment(f" {text}", start, end, -0.2, 1.1, 0.01, (50364, 11, 12), words, language=language)
+    return Segment(f" {text}", start, end, -0.2, 0.01, (50364, 11, 12), words, language=language)
 
 
 def window(*segments: Segment, until: float, language: str = "en", **more: Any) -> TranscriptWindow:
     tokens = tuple(Token(f" {s.text.split()[0]}", -0.25, s.text.split()[0].encode()) for s in segments)
-    return TranscriptWindow(Transcript(segments, language, tokens=tokens), until, **more)
+    return TranscriptWindow(Transcript(segments, language, tokens=tokens), until, tokens=len(tokens), **more)
 
 
 HEARD = [
@@ -91,7 +91,7 @@ def test_log_probabilities_of_the_tokens() -> None:
     ],
 )
 def test_a_long_sentence_of_a_script_without_spaces_has_cues_that_can_be_read(text: str) -> None:
-    said = Segment(text, 0.0, 12.0, -0.1, 1.0, 0.0)
+    said = Segment(text, 0.0, 12.0, -0.1, 0.0)
     words = list(timed_words(said))
     assert "".join(word.text for word in words) == text
     assert (words[0].start_s, words[-1].end_s) == (0.0, 12.0)
@@ -194,18 +194,18 @@ def test_rttm() -> None:
 
 
 def test_words_without_times_share_the_time_of_their_segment_by_length() -> None:
-    words = list(timed_words(Segment(" It is over", 2.0, 4.0, -0.1, 1.0, 0.0)))
+    words = list(timed_words(Segment(" It is over", 2.0, 4.0, -0.1, 0.0)))
     assert [(w.text, round(w.start_s, 2), round(w.end_s, 2)) for w in words] == [
         ("It", 2.0, 2.5),
         ("is", 2.5, 3.0),
         ("over", 3.0, 4.0),
     ]
-    assert list(timed_words(Segment("  ", 2.0, 4.0, -0.1, 1.0, 0.0))) == []
+    assert list(timed_words(Segment("  ", 2.0, 4.0, -0.1, 0.0))) == []
 
 
 def test_parts_of_words_are_attached() -> None:
     words = (Word(" twenty", 0, 1, 1.0), Word("-one", 1, 2, 1.0), Word(" ", 2, 2, 1.0))
-    found = list(timed_words(Segment(" twenty-one", 0, 2, -0.1, 1.0, 0.0, words=words)))
+    found = list(timed_words(Segment(" twenty-one", 0, 2, -0.1, 0.0, words=words)))
     assert [(w.text, w.attached) for w in found] == [("twenty", False), ("-one", True)]
 
 

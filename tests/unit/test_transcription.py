@@ -17,6 +17,7 @@ from deployments.engines.protocols import (
     RecognitionTraits,
     Samples,
     Segment,
+    Span,
     Transcript,
     Window,
 )
@@ -29,6 +30,7 @@ from deployments.tasks.transcription import (
     TranscriptWindow,
     WindowTicket,
     language_of,
+    place_window,
     seconds_of,
     segments_of,
     task_for,
@@ -59,7 +61,7 @@ class Levels:
         return [ValueError(str(level)) if level == self.failing else self._transcript(level) for level in levels]
 
     def _transcript(self, level: int) -> Transcript:
-        return Transcript((Segment(str(level), 0.0, 1.0, 0.0, 1.0, 0.0),), "en")
+        return Transcript((Segment(str(level), 0.0, 1.0, 0.0, 0.0),), "en")
 
 
 TASK = task_for(Levels.traits, OPTIONS)
@@ -259,7 +261,7 @@ def test_a_driver_that_is_stopped_closes_its_decoder(monkeypatch: pytest.MonkeyP
 
 def test_the_language_is_that_of_most_speech() -> None:
     def window(language: str, start: float, end: float) -> TranscriptWindow:
-        return TranscriptWindow(Transcript((Segment("x", start, end, 0.0, 1.0, 0.0),), language), end)
+        return TranscriptWindow(Transcript((Segment("x", start, end, 0.0, 0.0),), language), end)
 
     windows = [window("de", 0, 1), window("en", 1, 9), window("de", 9, 11)]
     assert language_of(windows) == "en"
@@ -268,9 +270,17 @@ def test_the_language_is_that_of_most_speech() -> None:
 
 def test_segments_of_separate_channels_are_in_the_order_of_time() -> None:
     def window(channel: int, *starts: float) -> TranscriptWindow:
-        segments = tuple(Segment(f"{start:g}", start, start + 1, 0.0, 1.0, 0.0) for start in starts)
+        segments = tuple(Segment(f"{start:g}", start, start + 1, 0.0, 0.0) for start in starts)
         return TranscriptWindow(Transcript(segments, "en"), 10.0, channel)
 
     windows = [window(0, 1, 5), window(1, 0, 3)]
     assert [segment.start for segment in segments_of(windows)] == [0, 1, 3, 5]
     assert text_of(windows) == "0 1 3 5"
+
+
+def test_tokens_are_counted_where_sentences_are_placed_without_them() -> None:
+    said = Segment(" One two. Three four.", 0.0, 4.0, -0.1, 0.0, tokens=(5, 6, 7, 8))
+    placed = place_window(WindowTicket(0, (Span(0.0, 0.0, 4.0),), 4.0), Transcript((said,), "en"))
+    assert [segment.tokens for segment in placed.transcript.segments] == [(), ()]
+    assert placed.tokens == 4
+    assert place_window(WindowTicket(1, (), 9.0), None).tokens == 0

@@ -84,7 +84,7 @@ class Listener:
         if isinstance(self.instead, Exception):
             raise self.instead
         text = bytes(window.samples.astype(np.uint8)).decode()
-        return self.instead or Transcript((Segment(text, 0.0, 1.0, -0.1, 1.0, 0.0),), "en")
+        return self.instead or Transcript((Segment(text, 0.0, 1.0, -0.1, 0.0),), "en")
 
 
 def hold(*listeners: Listener) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.engines import recognition, registry, weight_sources
+from deployments.audio import voice_activity
+from deployments.audio.voice_activity import QUIETEST_SPEECH, has_speech
+from deployments.engines import registry, weight_sources
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, Transcript, Window
-from deployments.engines.recognition import QUIETEST_SPEECH
 from deployments.engines.whisper.engine import WhisperEngine
 from deployments.errors import MotetError
 from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
@@ -56,8 +57,14 @@ def test_silence_is_not_sent_through_the_network_that_tells_speech(
     peak: float, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(recognition, "get_speech_timestamps", lambda samples: calls.append(len(samples)))
-    assert not recognition.has_speech(np.array([0.0, peak, -peak], np.float32))
+
+    class Network:
+        def run(self, _: None, inputs: dict[str, Samples]) -> list[Samples]:
+            calls.append(len(inputs["input"]))
+            return [np.zeros(1, np.float32), inputs["h"], inputs["c"]]
+
+    monkeypatch.setattr(voice_activity, "_network", Network)
+    assert not has_speech(np.array([0.0, peak, -peak], np.float32))
     assert len(calls) == asked
 
 

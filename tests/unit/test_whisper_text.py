@@ -182,7 +182,8 @@ def test_speech_with_too_little_text_is_halved_in_a_pause() -> None:
     assert len(pair[0].samples) == pytest.approx(4.25 * RATE, abs=0.05 * RATE)
     assert len(pair[0].samples) + len(pair[1].samples) == len(window.samples)
     assert halves_of(window, Transcript((), "en")) is None
-    assert halves_of(window, SimpleNamespace(text="h" * 80)) is None  # type: ignore[arg-type]
+    assert halves_of(window, SimpleNamespace(text="h" * 80)) is not None  # type: ignore[arg-type]
+    assert halves_of(window, SimpleNamespace(text="h" * 90)) is None  # type: ignore[arg-type]
     assert halves_of(Window(sound((9.0, 0.1)), RecognitionOptions()), network) is None  # type: ignore[arg-type]
 
 
@@ -215,7 +216,7 @@ def test_a_text_without_an_alignment_stays() -> None:
 
 def test_halves_have_the_language_of_the_first_with_text() -> None:
     def half(language: str, *texts: str) -> Transcript:
-        made = (Segment(text, 0.0, 3.0, -0.1, 1.0, 0.0, language=language) for text in texts)
+        made = (Segment(text, 0.0, 3.0, -0.1, 0.0, language=language) for text in texts)
         return Transcript(tuple(made), language, 0.8)
 
     def languages(*halves: Transcript) -> tuple[str, list[str | None]]:

@@ -1,4 +1,4 @@
-"""Canary: a FastConformer encoder and a decoder that is told the languages of the speech and of the text."""
+"""Canary: a FastConformer encoder and a decoder whose prompt names the languages of the speech and of the text."""
 
 from __future__ import annotations
 

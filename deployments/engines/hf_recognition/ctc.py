@@ -14,7 +14,7 @@ class Ctc(Transducer):
     """Greedy decoding. A run of equal tokens is one token, and its time is that of the run."""
 
     def recognize(self, windows: Sequence[Samples], options: RecognitionOptions) -> list[Hypothesis]:
-        """One batch of the encoder; there is no decoder."""
+        """One batch of the encoder. The model has no decoder."""
         inputs = self.on_device(self.processor(list(windows), sampling_rate=self.sample_rate, return_tensors="pt"))
         made = self.model.generate(**inputs, return_dict_in_generate=True)
         best = made.logits.float().log_softmax(dim=-1).amax(dim=-1)

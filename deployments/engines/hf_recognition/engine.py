@@ -5,7 +5,6 @@ Supported are the families of `families.py`. A step transcribes its windows as o
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -98,13 +97,11 @@ def _segment(made: Hypothesis, length_s: float, *, words: bool) -> Segment:
     timed = bool(made.tokens) and made.tokens[0].start is not None
     spoken = words_of(made.tokens, length_s) if timed else ()
     ids = tuple(part for token in made.tokens for part in token.ids)
-    encoded = made.text.encode()
     return Segment(
         text=made.text,
         start=spoken[0].start if spoken else 0.0,
         end=spoken[-1].end if spoken else length_s,
         average_log_probability=sum(token.log_probability for token in made.tokens) / max(1, len(ids)),
-        compression_ratio=len(encoded) / len(zlib.compress(encoded)),
         no_speech_probability=0.0,  # none of the families estimates it
         tokens=ids,
         words=spoken if words else (),

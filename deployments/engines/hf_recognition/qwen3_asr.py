@@ -1,4 +1,4 @@
-"""Qwen3-ASR: an audio encoder before a language model, which detects the language or is told it."""
+"""Qwen3-ASR: an audio encoder before a language model, which detects the language unless the prompt names it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from deployments.engines.protocols import RecognitionOptions, Samples
 
 
 class Transducer(FamilyAdapter):
-    """Greedy decoding with a time for each token. The models are told no language; those of several detect it."""
+    """Greedy decoding with a time for each token. The models take no language; multilingual ones detect it."""
 
     word_times = True
 
@@ -77,14 +77,14 @@ class Transducer(FamilyAdapter):
             if at >= frames:
                 return
             if token != self.model.config.blank_token_id:
-                # An RNN-T's advance is no duration: its tokens take a frame each.
+                # An RNN-T's advance does not give a duration: each of its tokens takes one frame.
                 span = advance if hasattr(self.model.config, "durations") else 1
                 yield EmittedToken(token, log_probability, at * self.frame_s, (at + span) * self.frame_s)
             at += advance
 
 
 class LanguageTransducer(Transducer):
-    """Nemotron 3.5: is told the language, or detects it and ends its text with a tag such as `<en-US>`."""
+    """Nemotron 3.5: takes the language, or detects it and ends its text with a tag such as `<en-US>`."""
 
     @property
     def languages(self) -> tuple[str, ...]:

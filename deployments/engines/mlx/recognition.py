@@ -5,7 +5,6 @@ The engine chooses the driver by the methods that a model has (`DRIVERS`), never
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +119,6 @@ class WhisperDriver:
             start=words[0].start if words else 0.0,
             end=words[-1].end if words else length,
             average_log_probability=float(result.avg_logprob),
-            compression_ratio=float(result.compression_ratio),
             no_speech_probability=float(result.no_speech_prob),
             tokens=tuple(result.tokens),
             words=tuple(words),
@@ -205,13 +203,11 @@ def _segment_of(length: float, row: Any) -> Segment:
     """A segment from a model's own format; without times it covers the window."""
     fields = row if isinstance(row, Mapping) else vars(row)
     text = str(fields.get("text", ""))
-    packed = zlib.compress(text.encode())
     return Segment(
         text=text,
         start=float(fields.get("start") or 0.0),
         end=float(fields.get("end") or length),
         average_log_probability=0.0,
-        compression_ratio=len(text.encode()) / len(packed),
         no_speech_probability=0.0,
     )
 

@@ -1,8 +1,6 @@
-"""What Whisper engines of every library share: guards against text that nobody said."""
+"""What Whisper engines of every library share: guards against invented text."""
 
 from __future__ import annotations
-
-import zlib
 
 # OpenAI's values (openai/whisper, transcribe.py), except for the probability of no speech, for which they have 0.6. Measured
 # with Whisper base: 0.42 or more for 60 sounds without speech (noise of five colours, hum, clicks, music, silence), at most
@@ -12,12 +10,6 @@ LOG_PROBABILITY = -1.0
 COMPRESSION_RATIO = 2.4
 LONGEST_TEXT = 224
 """Tokens of the longest text of a window: half the decoder's context."""
-
-
-def compression_ratio(text: str) -> float:
-    """The text's bytes over its compressed bytes: high for repetitions."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))
 
 
 def is_noise(no_speech_probability: float, average_log_probability: float, complete: bool) -> bool:

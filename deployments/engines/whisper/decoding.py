@@ -17,11 +17,11 @@ from deployments.engines.whisper.common import (
     COMPRESSION_RATIO,
     LOG_PROBABILITY,
     LONGEST_TEXT,
-    compression_ratio,
     is_noise,
 )
 from deployments.engines.whisper.ctranslate2_model import CTranslate2Whisper, States
 from deployments.engines.whisper.tokens import tokens_of
+from deployments.text.compression_ratio import compression_ratio
 
 # OpenAI's values: openai/whisper, transcribe.py.
 FALL_BACK_TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -45,7 +45,7 @@ class Decoded:
 
     @property
     def is_noise(self) -> bool:
-        """Whether nobody speaks, as far as the model can tell."""
+        """Whether the model rates the window as having no speech."""
         return is_noise(self.no_speech_probability, self.average_log_probability, self.complete)
 
     @property

@@ -12,6 +12,8 @@ from deployments.errors import fail
 
 IN_MEMORY_BYTES = 1024 * 1024
 """A file up to this size stays in memory; a larger one goes to disk."""
+HEAD_BYTES = 64
+"""Enough for the header of a WAV file."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The disk is full, or the quota of the user is."""
 
@@ -40,6 +42,8 @@ class Spool:
         self._lock = threading.Lock()
         self.size = 0
         """Bytes so far."""
+        self.head = b""
+        """The first of them, up to `HEAD_BYTES`, without a read of the disk."""
         self.ended = False
         """Whether all of it has arrived."""
 
@@ -58,6 +62,7 @@ class Spool:
         with self._lock, storing("uploads"):
             self._file.seek(self.size)
             self._file.write(data)
+            self.head += data[: HEAD_BYTES - len(self.head)]
             self.size += len(data)
 
     def read_at(self, offset: int, count: int = -1) -> bytes:

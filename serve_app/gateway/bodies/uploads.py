@@ -14,13 +14,10 @@ from deployments.errors import MotetError, clipped, fail
 from serve_app.gateway.bodies.arrival import FormArrival, late_fields
 from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.input_thread import in_input_thread
-from serve_app.gateway.bodies.storage import Spool
+from serve_app.gateway.bodies.storage import HEAD_BYTES, Spool
 from serve_app.gateway.request_context import SERVE_NOW, current_request
 from serve_app.gateway.routing.admission import EarlyAnswers
 from serve_app.gateway.streaming import ClosingStream, EventStream
-
-HEAD_BYTES = 64
-"""Enough for the header of a WAV file."""
 
 
 class Upload:
@@ -30,7 +27,7 @@ class Upload:
         self._spool = spool
         self._arrival = arrival
         self._check = check
-        self.head = spool.read_at(0, HEAD_BYTES)
+        self.head = spool.head
         self.size = spool.size if arrival.over else arrival.announced_bytes
         """Bytes; of a file that is still arriving those of the whole form, or None if the client did not say."""
 
