@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := $(VENV)-clients
 
 # What this machine can use beside the embedded models: mlx on Apple silicon, cuda where a driver is. `make serve
 # EXTRAS=torch,kokoro,mlx` adds engines anywhere.
@@ -22,7 +23,7 @@ serve: $(VENV)/installed
 	@$(BIN)/motet serve
 
 # Unit tests run on two cores. The others start servers and clusters, one at a time.
-test: $(VENV)/installed-test $(if $(RESTRICTED),$(VENV)/installed-restricted)
+test: $(VENV)/installed-test $(CLIENTS)/installed $(if $(RESTRICTED),$(VENV)/installed-restricted)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit; unit=$$?; \
 	$(BIN)/python -m pytest tests/integration tests/e2e && exit $$unit
 
@@ -45,7 +46,7 @@ audit:
 	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit out
+	rm -rf $(VENV) $(VENV)-audit $(CLIENTS) docs/clients/node/node_modules out
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,4 +65,12 @@ $(VENV)/installed-test: $(VENV)/installed requirements-reference.txt
 
 $(VENV)/installed-restricted: requirements-restricted.txt | $(VENV)/installed-test
 	$(INSTALL) --no-deps --requirement requirements-restricted.txt
+	@touch $@
+
+# Other people's clients, whose examples in docs/clients are tests. Without Node.js those of the npm package are skipped.
+$(CLIENTS)/installed: requirements-clients.txt docs/clients/node/package-lock.json
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --requirement $<
+	@cd docs/clients/node && npm ci --silent --no-audit --no-fund || \
+	echo "npm is not installed, or installs nothing: the tests of the npm package are skipped."
 	@touch $@

@@ -5,6 +5,7 @@ Ray is imported when a function is called, so this module costs nothing where Ra
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,3 +59,33 @@ async def replica_answers(handle: DeploymentHandle[Any], method: str) -> list[An
     waits for all replicas, including frozen ones."""
     answers: list[Any] = await handle.broadcast(method)._fetch_replica_results_async()
     return answers
+
+
+async def answer_of_replica(handle: DeploymentHandle[Any], replica_id: str, method: str, *arguments: Any) -> Any:
+    """One replica's answer to a method. Raises `ReplicaUnavailableError` if the deployment has no running replica of that id,
+    and what Ray raises if it is lost meanwhile.
+
+    Ray Serve offers only a choice by hash of a session's id, with which a router of Ray 2.60 leaves one of two requests that
+    arrive together waiting without an end.
+    """
+    from ray.serve._private.request_router.common import PendingRequest
+    from ray.serve.exceptions import ReplicaUnavailableError
+
+    call = getattr(handle, method)
+    router, metadata = call._init_router_and_get_metadata()
+
+    async def send() -> Any:
+        await router._asyncio_router._request_router_initialized.wait()
+        for known, replica in router._asyncio_router.request_router.curr_replicas.items():
+            if known.unique_id == replica_id:
+                request = PendingRequest(args=[*arguments], kwargs={}, metadata=metadata, resolved=True)
+                return replica.try_send_request(request, with_rejection=False)
+        raise ReplicaUnavailableError(replica_id)
+
+    # The router runs on a thread of its own.
+    sent = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(send(), router.event_loop))
+    try:
+        return await sent.get_async()
+    except asyncio.CancelledError:
+        sent.cancel()
+        raise

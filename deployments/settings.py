@@ -5,7 +5,7 @@ Units are the end of a name: `_s`, `_ms`, `_bytes`, `_characters`, `_seconds_of_
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,10 @@ Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+InputType = Literal["text", "ssml"]
+"""What a text to speak is written in."""
 
 
 class StrictModel(BaseModel):

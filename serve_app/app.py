@@ -99,14 +99,17 @@ def _helpers(config: AppConfig) -> tuple[list[Application], Application | None]:
 
 def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
     """A deployment for recordings that holds no model. Each session feeds, requests, keeps and ends one at a time, and what
-    is in flight is fetched and joined."""
+    is in flight is fetched and joined. A gateway has one call for all live sessions, and one for each whose turn may be
+    over."""
     settings = config.recordings
+    live = config.gateway_replicas * (config.realtime.max_sessions + 1)
     deployment = serve.deployment(
         name=name,
-        max_ongoing_requests=settings.max_sessions * 4 + settings.max_in_flight * 2,
+        max_ongoing_requests=settings.max_sessions * 4 + settings.max_in_flight * 2 + live,
         graceful_shutdown_timeout_s=config.drain_s,
         max_surge_percent=100,
         ray_actor_options=_front(config),
+        logging_config={"enable_access_log": False},  # a line for each of thirty calls a second while a client speaks
         **_health(config.health_check),
     )(shim)
     return versioned(deployment, settings.model_dump_json())

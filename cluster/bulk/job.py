@@ -14,12 +14,17 @@ from cluster.bulk.settings import BulkSettings
 from deployments.audio.formats import AudioFormat
 from deployments.engines import weight_sources
 from deployments.replica.base import ReplicaSettings
-from deployments.settings import PieceSettings, SeparationSettings, StrictModel, WindowSettings
+from deployments.settings import InputType, PieceSettings, SeparationSettings, StrictModel, WindowSettings
+from deployments.tasks.piece_quality import QualitySettings
+from deployments.text.lexicon import LexiconEntries
+from deployments.text.normalization.rules import ReadingRules
 
 
 class BulkSpeechOrder(StrictModel):
     """Text to speech. If `voice` is None, the model's default speaks; a row may name another. The seed of a row comes from
-    its content and `seed`."""
+    its content and `seed`. `lexicon` is that of the configuration, and `job_lexicon` has the job's own words. With
+    `word_times`, rows say when each word is spoken. With a `verifier`, a recognition model hears every piece; a live service
+    chooses its own. Without `sample_rate` (Hz) the sound has the model's, or that of the format."""
 
     task: Literal["speech"] = "speech"
     voice: str | None
@@ -27,7 +32,15 @@ class BulkSpeechOrder(StrictModel):
     speed: float
     seed: int
     form: AudioFormat
+    word_times: bool = False
+    sample_rate: int | None = None
+    loudness_lufs: float | None = None
     pieces: PieceSettings
+    lexicon: LexiconEntries
+    job_lexicon: LexiconEntries
+    normalize: ReadingRules
+    quality: QualitySettings
+    verifier: ReplicaSettings | None = None
 
 
 class BulkTranscriptionOrder(StrictModel):
@@ -71,7 +84,10 @@ class BulkJob(StrictModel):
         same seed in either way; `run_job` refuses to resume a job with another way or version."""
         content = {"model", "engine", "source", "sha256", "options", "device"}
         model = self.model.model_dump(mode="json", include=content)
-        return _canonical({"model": model, "order": self.order.model_dump(mode="json")})
+        order = self.order.model_dump(mode="json", exclude={"verifier"})
+        if isinstance(self.order, BulkSpeechOrder) and self.order.verifier:
+            order["verifier"] = self.order.verifier.model_dump(mode="json", include=content)
+        return _canonical({"model": model, "order": order})
 
     @property
     def weights(self) -> str:
@@ -84,9 +100,9 @@ class BulkJob(StrictModel):
         files = [(str(file.relative_to(folder)), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()]
         return json.dumps([(name, facts.st_size, facts.st_mtime_ns) for name, facts in files])
 
-    def key(self, content: str, voice: str | None = None) -> str:
+    def key(self, content: str, voice: str | None = None, input_type: InputType = "text") -> str:
         """The key of a row: SHA-256 of the settings and its text, or the digest of its recording."""
-        return hashlib.sha256(_canonical([self.identity, content, voice]).encode()).hexdigest()
+        return hashlib.sha256(_canonical([self.identity, content, voice, input_type]).encode()).hexdigest()
 
 
 def seed_of(key: str) -> int:

@@ -11,6 +11,7 @@ from itertools import islice
 from cluster.bulk.job import BulkJob
 from cluster.bulk.row import RecordingSource, Row
 from cluster.bulk.settings import BulkSettings
+from deployments.settings import InputType
 
 NAME_CHARACTERS = 32
 
@@ -23,6 +24,7 @@ class WorkItem:
     size: int
     text: str = ""
     voice: str | None = None
+    input_type: InputType = "text"
     recording: RecordingSource | None = None
 
 
@@ -52,7 +54,8 @@ def item_of(row: Row, job: BulkJob) -> WorkItem:
     """The work item of a row without a fault."""
     if row.recording is not None:
         return WorkItem(job.key(row.recording.digest), row.recording.size, recording=row.recording)
-    return WorkItem(job.key(row.text, row.voice), len(row.text), row.text, row.voice)
+    key = job.key(row.text, row.voice, row.input_type)
+    return WorkItem(key, len(row.text), row.text, row.voice, row.input_type)
 
 
 def cut_into_batches(items: Iterable[WorkItem], settings: BulkSettings) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
-from cluster.bulk.job import BulkJob, BulkSeparationOrder, BulkTranscriptionOrder
+from cluster.bulk.job import BulkJob, BulkSeparationOrder, BulkSpeechOrder, BulkTranscriptionOrder
 from cluster.bulk.plan import WorkItem
 from cluster.bulk.results import Outcome, RowResult, digest_of, rounded_timing
 from cluster.bulk.sound import SoundBytes
@@ -19,7 +19,9 @@ from deployments.engines.protocols import (
     SeparationEngine,
 )
 from deployments.errors import Failure, as_failure, fail
+from deployments.replica.base import load_engine
 from deployments.tasks.engine_calls import LocalBatch, run_here
+from deployments.tasks.piece_hearing import EngineHearing
 from deployments.tasks.separation import SeparationTask, separate_here
 from deployments.tasks.transcription import (
     TranscriptWindow,
@@ -138,16 +140,16 @@ class SeparationRenderer:
 
     def _separated(self, recording: io.BytesIO) -> list[RowResult]:
         sounds: dict[str, SoundBytes] = {}
-        rate, most_seconds = 0, self._order.separation.max_audio_s
+        most_seconds = self._order.separation.max_audio_s
         with ExitStack() as opened:
             for merged in separate_here(recording, self._task, self._engine, most_seconds, self._width):
                 for stem in self._stems:
-                    samples, rate = merged.stems[stem], merged.sample_rate
+                    samples = merged.stems[stem]
                     if stem not in sounds:
-                        sound = SoundBytes(self._order.form, rate, len(samples))
+                        sound = SoundBytes(self._order.form, merged.sample_rate, len(samples))
                         sounds[stem] = opened.enter_context(closing(sound))
                     sounds[stem].write(samples)
-            return [_stem(stem, sound, self._order, rate) for stem, sound in sounds.items()]
+            return [_stem(stem, sound, self._order) for stem, sound in sounds.items()]
 
 
 def _there(recording: bytes | None) -> bytes:
@@ -155,15 +157,20 @@ def _there(recording: bytes | None) -> bytes:
     return recording
 
 
-def _stem(stem: str, sound: SoundBytes, order: BulkSeparationOrder, rate: int) -> RowResult:
-    seconds, data = sound.seconds, sound.finish()
+def _stem(stem: str, sound: SoundBytes, order: BulkSeparationOrder) -> RowResult:
+    seconds, data, rate = sound.seconds, sound.finish(), sound.sample_rate
     return RowResult(
         seconds=seconds, stem=stem, audio=data, format=order.form, sample_rate=rate, sha256=digest_of(data)
     )
 
 
+def _speech_renderer(engine: Any, order: BulkSpeechOrder, width: int) -> Renderer:
+    hearing = EngineHearing(load_engine(order.verifier)) if order.verifier else None
+    return SpeechRenderer(engine, order, width, hearing)
+
+
 _RENDERERS: Mapping[str, Callable[[Any, Any, int], Renderer]] = {
-    "speech": SpeechRenderer,
+    "speech": _speech_renderer,
     "transcription": TranscriptionRenderer,
     "separation": SeparationRenderer,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,19 @@ MILLI_DIGITS = 3
 """Decimal places of seconds in a transcription. Further digits are rounding errors of sums."""
 
 TIMING = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
+
+QUALITY = pa.struct(
+    [
+        ("pieces", pa.int32()),
+        ("made_again", pa.int32()),
+        ("faulty", pa.int32()),
+        ("faults", pa.list_(pa.string())),
+        ("word_error_rate", pa.float64()),
+        ("heard", pa.string()),
+    ]
+)
+"""How many pieces of a text were checked, made again, and still have one of `faults`. `heard` and the share of wrong words
+are of a job with `--verify`, and null in any other."""
 
 RESULT = pa.schema(
     [
@@ -31,15 +44,18 @@ RESULT = pa.schema(
         ("voice", pa.string()),
         ("language", pa.string()),
         ("timings", pa.list_(TIMING)),
+        ("words", pa.list_(TIMING)),
         ("finish_reason", pa.string()),
+        ("quality", QUALITY),
         ("error_kind", pa.string()),
         ("error", pa.string()),
     ]
 )
-"""The columns of one result. `seconds` is the sound's duration, `sample_rate` its rate in Hz before it was encoded (null
-for Opus stems of a live service, which do not have it). `sha256` is that of `audio`, or of the recording that was
-transcribed. `text` is what was spoken or recognized, and `timings` says when, in seconds. `finish_reason` of speech is
-"stop", or why the model was stopped in a piece of the text."""
+"""The columns of one result. `seconds` is the sound's duration, `sample_rate` its rate in Hz (null for Opus stems of a live
+service, which do not have it). `sha256` is that of `audio`, or of the recording that was transcribed. `text` is what was
+spoken or recognized, and `timings` says when, in seconds; `words` says it of each word of speech, if the job times them.
+`finish_reason` of speech is "stop", or why the model was stopped in a piece of the text; `quality` says how its pieces were
+checked."""
 
 OUTPUT = pa.schema([("id", pa.string()), *RESULT])
 """A result with the id of its row. The stems of one recording are rows with the same id."""
@@ -68,7 +84,9 @@ class RowResult:
     voice: str | None = None
     language: str | None = None
     timings: tuple[Timing, ...] = ()
+    words: tuple[Timing, ...] | None = None
     finish_reason: FinishReason | None = None
+    quality: Mapping[str, Any] | None = None
 
 
 def rounded_timing(start: float, end: float, text: str) -> Timing:
@@ -99,5 +117,5 @@ def _rows(key: str, outcome: Outcome, model: str) -> list[Mapping[str, Any]]:
 
 def _row(key: str, result: RowResult, model: str) -> Mapping[str, Any]:
     facts = {name: getattr(result, name) for name in RowResult.__slots__}
-    timings = [{"start": t.start, "end": t.end, "text": t.text} for t in result.timings]
-    return facts | {"key": key, "model": model, "timings": timings}
+    words = None if result.words is None else list(map(asdict, result.words))
+    return facts | {"key": key, "model": model, "timings": list(map(asdict, result.timings)), "words": words}

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deployments.errors import fail
+from deployments.settings import InputType
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class RecordingSource:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row: `text` to speak, perhaps with a `voice` of its own, or a recording. `fault` says why there is neither.
+    `input_type` says whether the text is a document in SSML.
 
     A row without an id takes the first of `names` that no other row has.
     """
@@ -34,6 +36,7 @@ class Row:
     id: str
     text: str = ""
     voice: str | None = None
+    input_type: InputType = "text"
     recording: RecordingSource | None = None
     fault: str = ""
     names: tuple[str, ...] = ()

@@ -60,6 +60,8 @@ class JobSummary:
     failed: int
     stopped: int
     """Rows in which the model was stopped before its own end."""
+    faulty: int
+    """Rows with a piece that still has a fault after it was made again."""
     seconds: float
     made_seconds: float
     files: tuple[str, ...]
@@ -243,11 +245,12 @@ def _write(
         rows=len(keys),
         failed=sum(outcome.failed for outcome in found),
         stopped=sum(outcome.stopped for outcome in found),
+        faulty=sum(outcome.faulty for outcome in found),
         seconds=math.fsum(outcome.seconds for outcome in found),
         made_seconds=made_seconds,
         files=tuple(files),
     )
-    totals = {name: getattr(summary, name) for name in ("rows", "failed", "stopped", "seconds")}
+    totals = {name: getattr(summary, name) for name in ("rows", "failed", "stopped", "faulty", "seconds")}
     store.write_record({"fingerprint": fingerprint, "finished": totals, "files": files})
     store.forget(store.done())
     return summary
@@ -259,6 +262,7 @@ class _KeySummary:
 
     failed: bool
     stopped: bool
+    faulty: bool
     seconds: float
 
 
@@ -267,13 +271,14 @@ def _places(plan: _Plan, store: JobStore) -> tuple[dict[str, tuple[str, int, int
     places: dict[str, tuple[str, int, int]] = {}
     summaries: dict[str, _KeySummary] = {}
     for name in [*([FAULTS] if plan.faults else []), *(batch.name for batch in plan.batches)]:
-        table = store.part(name).select(["key", "seconds", "error_kind", "finish_reason"])
+        table = store.part(name).select(["key", "seconds", "error_kind", "finish_reason", "quality"])
         for at, facts in enumerate(table.to_pylist()):
             key = facts["key"]
             _, start, count = places.get(key, (name, at, 0))
             places[key] = (name, start, count + 1)
             stopped = facts["finish_reason"] not in (None, "stop")
-            summaries[key] = _KeySummary(facts["error_kind"] is not None, stopped, facts["seconds"] or 0.0)
+            faulty = bool((facts["quality"] or {}).get("faulty"))
+            summaries[key] = _KeySummary(facts["error_kind"] is not None, stopped, faulty, facts["seconds"] or 0.0)
     return places, summaries
 
 

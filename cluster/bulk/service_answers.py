@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import httpx
 
-from cluster.bulk.results import Timing
+from cluster.bulk.results import Timing, rounded_timing
 from deployments.engines.protocols import FinishReason
 from deployments.errors import Failure, Kind, MotetError, fail
 
@@ -106,15 +106,17 @@ def not_asked_for(answer: httpx.Response, why: str) -> ServiceError:
 
 @dataclass(frozen=True, slots=True)
 class SpeechAnswer:
-    """A spoken row: the sound, its seconds, where each piece of the text begins, why the model ended, the voice, and the
-    rate in Hz before the sound was encoded."""
+    """A spoken row: the sound, its seconds, where each piece of the text begins, its words if they were asked for, why the
+    model ended, the voice, and the rate of the sound in Hz."""
 
     audio: bytes
     seconds: float
     pieces: Sequence[Mapping[str, Any]]
+    words: Sequence[Timing]
     finish_reason: FinishReason
     voice: str | None
     sample_rate: int | None
+    quality: Mapping[str, Any] | None
 
     def timings(self, seconds: float) -> tuple[Timing, ...]:
         """When each piece is spoken. The last one ends with the sound."""
@@ -138,10 +140,23 @@ def speech_answer(answer: httpx.Response) -> SpeechAnswer:
         audio=b"".join(base64.b64decode(event.get("audio", "")) for event in events),
         seconds=float(done["usage"]["audio_seconds"]),
         pieces=[piece for event in events for piece in event.get("pieces", ())],
+        words=[
+            rounded_timing(word["start"], word["end"], word["text"])
+            for event in events
+            for word in event.get("words", ())
+        ],
         finish_reason=cast(FinishReason, done["finish_reason"]),
         voice=answer.headers.get("x-motet-voice"),
         sample_rate=None if rate is None else int(rate),
+        quality=_quality(events),
     )
+
+
+def _quality(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What the service found in the pieces, and what it heard; None if it did not check them."""
+    found = events[-1].get("quality")
+    heard = [event["heard"] for event in events if event["type"] == "speech.audio.quality" and "heard" in event]
+    return None if found is None else {**found, "heard": " ".join(heard) if heard else None}
 
 
 def _broken_off(last: Mapping[str, Any]) -> MotetError:

@@ -31,7 +31,7 @@ from cluster.bulk.service_answers import (
 )
 from cluster.bulk.sound import WITH_LENGTH, length_of, with_length
 from cluster.bulk.workers import RenderedBatch, rendered_batch
-from deployments.audio.formats import AudioFormat
+from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.errors import Failure, Kind, MotetError, as_failure
 from deployments.text.languages import code_of
 
@@ -40,7 +40,6 @@ NOBODY_THERE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 """Errors of a request that did not reach the service."""
 MISREAD = (ValueError, LookupError, TypeError, AttributeError, BadZipFile)
 """What reading an unexpected answer raises."""
-SAMPLE_BYTES = 2
 
 Read = TypeVar("Read")
 
@@ -170,17 +169,25 @@ class _ServiceRenderer:
     def _speech(self, item: WorkItem) -> list[RowResult]:
         order = self._job.order
         assert isinstance(order, BulkSpeechOrder)
-        body = {
+        body: dict[str, Any] = {
             "model": self._job.model.model,
             "input": item.text,
+            "input_type": item.input_type,
+            "lexicon": dict(order.job_lexicon),
             "speed": order.speed,
             "seed": seed_of(item.key),
+            "normalize": order.normalize.model_dump(),
             "response_format": order.form,
             "stream_format": "sse",  # only events have the finish reason
             "pacing": "fast",  # without a listener, nothing is concealed or spoken by the fallback voice
+            **({"word_timestamps": True} if order.word_times else {}),
         }
+        if order.verifier:
+            body["verify"] = True
         voice = item.voice or order.voice
-        spoken = self._post("/v1/audio/speech", speech_answer, json=body | ({"voice": voice} if voice else {}))
+        chosen = {"voice": voice, "sample_rate": order.sample_rate, "loudness_lufs": order.loudness_lufs}
+        body |= {name: value for name, value in chosen.items() if value is not None}
+        spoken = self._post("/v1/audio/speech", speech_answer, json=body)
         sound = _spoken_sound(spoken, order.form)
         timings = spoken.timings(sound.seconds)
         return [
@@ -189,7 +196,9 @@ class _ServiceRenderer:
                 text=item.text,
                 voice=spoken.voice or voice,
                 timings=timings,
+                words=tuple(spoken.words) if order.word_times else None,
                 finish_reason=spoken.finish_reason,
+                quality=spoken.quality,
             )
         ]
 
@@ -220,7 +229,7 @@ class _ServiceRenderer:
         cut = order.separation
         fields: dict[str, Any] = {
             "model": self._job.model.model,
-            "response_format": "wav" if order.form == "pcm" else order.form,  # the header has the rate and the channels
+            "response_format": FORMATS[order.form].wav or order.form,  # the header has the rate and the channels
             "chunk_seconds": str(cut.chunk_s),
             "overlap_seconds": str(cut.overlap_s),
         }
@@ -303,16 +312,18 @@ def _spoken_sound(spoken: SpeechAnswer, form: AudioFormat) -> RowResult:
     if form in WITH_LENGTH:
         return _lasting(spoken.audio, form)
     rate, seconds = spoken.sample_rate, spoken.seconds
-    if form == "pcm" and rate is not None:
-        seconds = len(spoken.audio) / SAMPLE_BYTES / rate
+    size = FORMATS[form].sample_bytes
+    if size is not None and rate is not None:
+        seconds = len(spoken.audio) / size / rate
     return _sound(spoken.audio, form, seconds, rate)
 
 
 def _lasting(data: bytes, form: AudioFormat) -> RowResult:
-    """A sound with the length that its samples have. `pcm` is requested as WAV, whose header has the rate."""
-    size = length_of(data)
-    if form == "pcm":
-        data = data[-size.samples * size.channels * SAMPLE_BYTES :]
+    """A sound with the length that its samples have. Samples without a header were requested as WAV, whose header has the
+    rate."""
+    size, info = length_of(data), FORMATS[form]
+    if info.wav is not None and info.sample_bytes is not None:
+        data = data[len(data) - size.samples * size.channels * info.sample_bytes :]
     elif form in WITH_LENGTH:
         data = with_length(data, form, size)
     # Ogg Opus says 48 kHz for every sound, whatever its rate was before.

@@ -11,24 +11,31 @@ from deployments.audio.encode import header_of, open_encoder
 from deployments.audio.formats import AudioFormat
 from deployments.engines.protocols import Samples
 
-WITH_LENGTH: tuple[AudioFormat, ...] = ("wav", "flac")
-"""Formats whose header has the length. They are lossless, so the samples can be counted as well."""
+WITH_LENGTH: tuple[AudioFormat, ...] = ("wav", "wav_mulaw", "wav_alaw", "flac")
+"""Formats whose header has the length. No codec adds samples to them, so the samples can be counted as well."""
 HOURS_S = 24 * 3600.0
 
 
 class SoundBytes:
-    """One encoded sound at `sample_rate` Hz. It holds encoded bytes and no samples."""
+    """One encoded sound, from samples at `source_rate` Hz. It holds encoded bytes and no samples. See `open_encoder`."""
 
-    def __init__(self, form: AudioFormat, sample_rate: int, channels: int) -> None:
-        self._layout = (form, sample_rate, channels)
-        self._encoder = open_encoder(form, sample_rate, channels)
+    def __init__(self, form: AudioFormat, source_rate: int, channels: int, sample_rate: int | None = None) -> None:
+        self._format = form
+        self._channels = channels
+        self._source_rate = source_rate
+        self._encoder = open_encoder(form, source_rate, channels, sample_rate=sample_rate)
         self._body = bytearray()
         self._samples = 0
 
     @property
     def seconds(self) -> float:
         """Seconds of sound so far."""
-        return self._samples / self._layout[1]
+        return self._samples / self._source_rate
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate of the encoded sound, in Hz."""
+        return self._encoder.sample_rate
 
     def write(self, samples: Samples) -> None:
         """Takes the next samples, (n,) or (channels, n)."""
@@ -39,7 +46,7 @@ class SoundBytes:
         """The whole file."""
         self._body += self._encoder.finish()
         self._encoder.close()
-        header = header_of(*self._layout, self._samples)
+        header = header_of(self._format, self._encoder.sample_rate, self._channels, self._encoder.written)
         self._body[: len(header)] = header
         return bytes(self._body)
 

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from cluster.bulk.row import RecordingSource, Row, as_utf8, is_text, not_utf8, row_of_file
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
+from deployments.settings import InputType
 
 READ_ROWS = 64
 SHOWN_NAMES, SHOWN_CHARACTERS = 20, 60
@@ -39,7 +40,7 @@ NEEDED: Mapping[Task, tuple[str, ...]] = {
 }
 """Columns of which a task needs one. Where cells can be bytes, `audio` serves as well for a recording."""
 OPTIONAL: Mapping[Task, tuple[str, ...]] = {
-    "speech": ("id", "voice"),
+    "speech": ("id", "voice", "input_type"),
     "transcription": ("id", "stem"),
     "separation": ("id", "stem"),
 }
@@ -210,7 +211,13 @@ def _from_facts(
         voice = None if voice is None else str(voice)
         if not is_text(text + (voice or "")):
             return Row(name, fault=f"{place} of {path.name} contains half of a UTF-16 pair, which is not a character.")
-        return Row(name, text=text, voice=voice)
+        form = facts.get("input_type") or "text"
+        if form not in get_args(InputType):
+            wanted = " or ".join(get_args(InputType))
+            return Row(
+                name, fault=f"{place} of {path.name} has the `input_type` {as_utf8(repr(form))}. Write {wanted}."
+            )
+        return Row(name, text=text, voice=voice, input_type=cast("InputType", form))
     sound = facts.get("audio")
     if isinstance(sound, bytes):
         digest = hashlib.sha256(sound).hexdigest()

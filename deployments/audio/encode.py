@@ -1,11 +1,10 @@
-"""Encodes sound in six formats, as one continuous stream.
+"""Encodes sound in the formats of `formats.py`, as one continuous stream.
 
 The bytes that an encoder returns make one valid file when they are concatenated. They leave as early as the codec permits.
 """
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +17,18 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
+from deployments.audio import g711
 from deployments.audio.formats import AudioFormat
+from deployments.audio.pcm import to_int16
 from deployments.audio.resample import Resampler
+from deployments.audio.sample_encoder import (
+    SampleCoding,
+    SampleEncoder,
+    refuse_if,
+    rows_of,
+    wav_header,
+    without_bad_numbers,
+)
 from deployments.errors import fail
 
 Float = NDArray[np.float32]
@@ -28,18 +37,22 @@ Float = NDArray[np.float32]
 av.logging.set_level(None)
 
 
-# A WAV header must have a length, even if it is not known yet. Readers such as Python's `wave` read it as a signed 32-bit
-# number, so this is the largest that fits (less the header). They stop at the true end by themselves.
-STREAMED_WAV_BYTES = 2**31 - 1 - 44
-
-
 class Encoder(Protocol):
     """Encodes one stream of sound."""
 
     @property
+    def sample_rate(self) -> int:
+        """The rate of the encoded sound, in Hz."""
+
+    @property
     def reached(self) -> int:
-        """The number of samples per channel that the returned bytes contain. A codec holds back the last ones it was
-        given."""
+        """How many of the samples that it was given, per channel and before they were resampled, the returned bytes contain.
+        A resampler and a codec hold back the last ones."""
+
+    @property
+    def written(self) -> int:
+        """The samples per channel of the encoded sound so far, at `sample_rate`. After `finish` it is the length of the
+        file."""
 
     def encode(self, samples: Float) -> bytes:
         """Takes the next float32 samples in [-1, 1], (n,) or (channels, n), and returns the bytes that are ready.
@@ -55,30 +68,42 @@ class Encoder(Protocol):
         """Frees the codec without ending the stream. Safe to call twice, and after `finish`."""
 
 
+_CODINGS: Mapping[AudioFormat, SampleCoding] = {
+    "pcm": "pcm",
+    "wav": "pcm",
+    "mulaw": "mulaw",
+    "wav_mulaw": "mulaw",
+    "alaw": "alaw",
+    "wav_alaw": "alaw",
+}
+
+
 def open_encoder(
     format: AudioFormat,
-    sample_rate: int,
+    source_rate: int,
     channels: int = 1,
     *,
+    sample_rate: int | None = None,
     total_samples: int | None = None,
     continues: bool = False,
 ) -> Encoder:
-    """Opens a stream of `channels` channels at `sample_rate` Hz in `format`. A stream that `continues` another can be
-    appended to it: WAV and FLAC have no header then, and Ogg begins the next link of a chain.
+    """Opens a stream of `channels` channels of samples at `source_rate` Hz, which are resampled once, to
+    `encoded_rate(format, source_rate, sample_rate)`. A stream that `continues` another can be appended to it: WAV and FLAC
+    have no header then, and Ogg begins the next link of a chain.
 
-    Sound at a rate that a codec (opus, mp3, aac) does not have is resampled to the next higher one. `total_samples`, per
-    channel, is the exact length for a WAV or FLAC header. Without it a WAV header has the largest length and a FLAC header
-    none, which players and FFmpeg accept and `soundfile` does not. Raises `MotetError` (unsupported) for more than two
-    channels.
+    `total_samples`, per channel of the encoded sound, is the exact length for a WAV or FLAC header. Without it a WAV header
+    has the largest length and a FLAC header none, which players and FFmpeg accept and `soundfile` does not. Raises
+    `MotetError` (unsupported) for more than two channels.
     """
     if channels not in (1, 2):
         cause = f"The sound has {channels} channels, and this service writes mono or stereo."
         raise fail("unsupported", cause, "Mix it down to two channels.", code="unsupported_channels")
-    if format == "pcm":
-        return PcmEncoder(channels)
-    if format == "wav":
-        return PcmEncoder(channels, b"" if continues else wav_header(sample_rate, channels, total_samples))
-    encoder = StreamEncoder(_CODECS[format], sample_rate, channels)
+    rate = encoded_rate(format, source_rate, sample_rate)
+    if coding := _CODINGS.get(format):
+        has_header = format.startswith("wav") and not continues
+        header = wav_header(rate, channels, total_samples, coding) if has_header else b""
+        return SampleEncoder(coding, source_rate, rate, channels, header)
+    encoder = StreamEncoder(_CODECS[format], source_rate, rate, channels)
     if format == "flac" and continues:
         encoder.rewrite_header(lambda header: b"")
     elif format == "flac" and total_samples is not None:
@@ -86,55 +111,22 @@ def open_encoder(
     return encoder
 
 
+def encoded_rate(format: AudioFormat, source_rate: int, wanted: int | None = None) -> int:
+    """The rate in Hz of the encoded sound: the wanted one, or that of the source; of G.711, if none is wanted, 8 kHz. Where a
+    codec (opus, mp3, aac) does not have it, the next higher one that it has."""
+    if format in _CODECS:
+        return _CODECS[format].rate(wanted or source_rate)
+    return wanted or (source_rate if _CODINGS[format] == "pcm" else g711.RATE)
+
+
 def header_of(format: AudioFormat, sample_rate: int, channels: int, total_samples: int) -> bytes:
-    """The header of a file with `total_samples` samples per channel. In WAV and FLAC it is as long as the header of a
-    stream of unknown length, so it can be written over that one."""
-    encoder = open_encoder(format, sample_rate, channels, total_samples=total_samples)
+    """The header of a file at `sample_rate` with `total_samples` samples per channel. In WAV and FLAC it is as long as the
+    header of a stream of unknown length, so it can be written over that one."""
+    encoder = open_encoder(format, sample_rate, channels, sample_rate=sample_rate, total_samples=total_samples)
     try:
         return encoder.encode(np.zeros((channels, 0), np.float32))
     finally:
         encoder.close()
-
-
-def wav_header(sample_rate: int, channels: int, total_samples: int | None = None) -> bytes:
-    """The 44 bytes before 16-bit WAV samples, with the largest safe length if `total_samples` is not known."""
-    frame = 2 * channels
-    room = STREAMED_WAV_BYTES // frame
-    size = frame * (room if total_samples is None else min(total_samples, room))
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, sample_rate, sample_rate * frame, frame, 16)
-    return struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE") + form + struct.pack("<4sI", b"data", size)
-
-
-class PcmEncoder:
-    """16-bit little-endian interleaved samples after an optional header: the `pcm` and `wav` formats."""
-
-    def __init__(self, channels: int, header: bytes = b"") -> None:
-        self._channels = channels
-        self._header = header
-        self._ended = False
-        self.reached = 0
-
-    def encode(self, samples: Float) -> bytes:
-        """See `Encoder.encode`. The first call returns the header too."""
-        _refuse_if(self._ended)
-        rows = _rows(samples, self._channels)
-        self.reached += rows.shape[1]
-        body = _int16(_clean(rows)).T.tobytes()
-        return self._take_header() + body
-
-    def finish(self) -> bytes:
-        """Ends the stream, and returns the header if nothing was encoded before."""
-        self._ended = True
-        return self._take_header()
-
-    def close(self) -> None:
-        """Ends the stream."""
-        self._ended = True
-        self._header = b""
-
-    def _take_header(self) -> bytes:
-        header, self._header = self._header, b""
-        return header
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +193,15 @@ _CODECS: Mapping[AudioFormat, _Codec] = {
 class StreamEncoder:
     """MP3, Opus in Ogg, AAC in ADTS, and FLAC, with one muxer for the life of the stream."""
 
-    def __init__(self, codec: _Codec, sample_rate: int, channels: int) -> None:
+    def __init__(self, codec: _Codec, source_rate: int, sample_rate: int, channels: int) -> None:
         self._channels = channels
-        self._source_rate = sample_rate
-        self._rate = codec.rate(sample_rate)
-        self._resampler = Resampler(sample_rate, self._rate, channels)
+        self._source_rate = source_rate
+        self.sample_rate = sample_rate
+        self._resampler = Resampler(source_rate, sample_rate, channels)
         self._format = codec.sample_format
         self._layout = "mono" if channels == 1 else "stereo"
         self._paged = codec.paged
-        self._taken = self._written = 0
+        self._taken = self.written = 0
         self._packets_end = Fraction(0)
         self._delay: Fraction | None = None
         self.reached = 0
@@ -219,17 +211,17 @@ class StreamEncoder:
         # `bitexact` leaves out random serial numbers and library versions, so the same sound gives the same bytes.
         options = {"fflags": "+bitexact", **codec.muxer_options}
         self._container = av.open(self._sink, "w", format=codec.container, container_options=options)
-        self._stream = self._container.add_stream(codec.name, rate=self._rate, options=dict(codec.codec_options))
+        self._stream = self._container.add_stream(codec.name, rate=self.sample_rate, options=dict(codec.codec_options))
         assert isinstance(self._stream, av.AudioStream)
-        self._prepare(self._stream, codec.bit_rate(self._rate))
+        self._prepare(self._stream, codec.bit_rate(self.sample_rate))
 
     def encode(self, samples: Float) -> bytes:
         """See `Encoder.encode`."""
         with self._use():
-            _refuse_if(self._ended)
-            rows = _rows(samples, self._channels)
+            refuse_if(self._ended)
+            rows = rows_of(samples, self._channels)
             self._taken += rows.shape[1]
-            self._write(self._resampler.push(_clean(rows)))
+            self._write(self._resampler.push(without_bad_numbers(rows)))
             written = self._sink.take()
             self.reached = min(self._taken, max(self.reached, int(self._end_of(written) * self._source_rate)))
             return written
@@ -238,7 +230,7 @@ class StreamEncoder:
         """See `Encoder.finish`. Returns what the resampler, the codec and the muxer held back."""
         with self._use():
             if not self._ended:
-                self._write(_rows(self._resampler.finish(), self._channels))
+                self._write(rows_of(self._resampler.finish(), self._channels))
                 self._mux(None)
                 self._ended = True
                 self._container.close()  # some containers write their end only now
@@ -277,19 +269,19 @@ class StreamEncoder:
 
     def _write(self, samples: Float) -> None:
         # Codecs have crashed on long single writes, so none gets more than a second at once.
-        for start in range(0, samples.shape[1], self._rate):
-            self._mux(self._frame(samples[:, start : start + self._rate]))
+        for start in range(0, samples.shape[1], self.sample_rate):
+            self._mux(self._frame(samples[:, start : start + self.sample_rate]))
 
     def _frame(self, samples: Float) -> AudioFrame:
-        sound = _int16(samples) if self._format == "s16" else samples.clip(-1.0, 1.0)
+        sound = to_int16(samples) if self._format == "s16" else samples.clip(-1.0, 1.0)
         planar = self._format.endswith("p")
         # PyAV takes interleaved samples as one row.
         rows = np.ascontiguousarray(sound if planar else sound.T.reshape(1, -1))
         frame = AudioFrame.from_ndarray(rows, format=self._format, layout=self._layout)
-        frame.sample_rate = self._rate
-        frame.time_base = Fraction(1, self._rate)
-        frame.pts = self._written
-        self._written += samples.shape[1]
+        frame.sample_rate = self.sample_rate
+        frame.time_base = Fraction(1, self.sample_rate)
+        frame.pts = self.written
+        self.written += samples.shape[1]
         return frame
 
     def _mux(self, frame: AudioFrame | None) -> None:
@@ -336,26 +328,3 @@ def _flac_header(header: bytes, total_samples: int) -> bytes:
     packed = int.from_bytes(header[at : at + 8], "big") >> 36 << 36
     length = total_samples if total_samples < 2**36 else 0
     return header[:at] + (packed | length).to_bytes(8, "big") + header[at + 8 :]
-
-
-def _refuse_if(ended: bool) -> None:
-    if ended:
-        raise ValueError("This stream has ended; open a new encoder.")
-
-
-def _rows(samples: Float, channels: int) -> Float:
-    rows = samples.reshape(1, -1) if samples.ndim == 1 else samples
-    if rows.ndim != 2 or rows.shape[0] not in (1, channels):
-        raise ValueError(f"Expected (n,) or ({channels}, n) samples, got an array of shape {samples.shape}.")
-    return np.broadcast_to(rows, (channels, rows.shape[1]))
-
-
-def _clean(samples: Float) -> Float:
-    # One bad number would stay in a codec's memory for the rest of the stream.
-    return np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
-
-
-def _int16(samples: Float) -> NDArray[np.int16]:
-    # Full scale is 32768 both ways, so that a decoded 16-bit recording comes back bit for bit.
-    whole: NDArray[np.int16] = np.rint(samples * 32768.0).clip(-32768, 32767).astype("<i2")
-    return whole

@@ -19,9 +19,13 @@ class Resampler:
 
     Push pieces of any size, in order, then call `finish` once. Output and input have the same length in seconds. If the
     rates are equal, pieces are returned unchanged. Raises ValueError for a rate or a number of channels below 1.
+
+    `prompt` is for live sound: the filter then holds the same time back after every piece, 10 ms from 24 to 16 kHz and 30 ms
+    from 8 to 16 kHz. Otherwise it works in blocks, which hold back up to 38 and 115 ms; that is more exact: a prompt filter
+    shifts the sound by 0.1 ms.
     """
 
-    def __init__(self, source_rate: int, target_rate: int, channels: int = 1) -> None:
+    def __init__(self, source_rate: int, target_rate: int, channels: int = 1, *, prompt: bool = False) -> None:
         if source_rate <= 0 or target_rate <= 0 or channels <= 0:
             raise ValueError(f"Cannot resample {channels} channels from {source_rate} Hz to {target_rate} Hz.")
         self._channels = channels
@@ -30,7 +34,7 @@ class Resampler:
         if source_rate != target_rate:
             import soxr  # voices run without it as long as no clip has another rate
 
-            self._stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32")
+            self._stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", vr=prompt)
 
     def push(self, samples: Float) -> Float:
         """Takes the next float32 piece, (channels, n), or (n,) of a mono stream. Returns what is ready, in the same shape.
@@ -65,6 +69,12 @@ def resample(samples: Float, source_rate: int, target_rate: int) -> Float:
     channels = 1 if samples.ndim == 1 else samples.shape[0]
     resampler = Resampler(source_rate, target_rate, channels)
     return np.concatenate([resampler.push(samples), resampler.finish()], axis=-1)
+
+
+def resampled_length(samples: int, source_rate: int, target_rate: int) -> int:
+    """The number of samples that a `Resampler` returns for a stream of `samples`. It divides and rounds as soxr does, so that
+    halves are rounded alike."""
+    return int(samples / (source_rate / target_rate) + 0.5)
 
 
 def rate_for(source_rate: int, offered: Sequence[int]) -> int:

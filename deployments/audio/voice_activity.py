@@ -181,13 +181,14 @@ class SpeechProbabilities:
         return asked
 
 
-def has_speech(samples: Samples) -> bool:
-    """Whether mono (n,) samples at 16 kHz contain speech, at the default threshold. Silence skips the network."""
-    if not is_audible(samples):
+def has_speech(samples: Samples, after: int = 0) -> bool:
+    """Whether mono (n,) samples at 16 kHz contain speech from sample `after` on, at the default threshold. The network hears
+    the samples before as context. Silence skips the network."""
+    if not is_audible(samples[after:]):
         return False
     probabilities = SpeechProbabilities()
     found = np.concatenate([probabilities.push(samples), probabilities.finish()])
-    return bool(found.max() >= VoiceActivitySettings().threshold)
+    return bool(found[after // FRAME :].max() >= VoiceActivitySettings().threshold)
 
 
 def is_audible(samples: Samples) -> bool:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
 """Audio: mono (n,) or multichannel (channels, n), float32 in [-1, 1]."""
+
+Effort = Literal["full", "bounded", "least"]
+"""How thoroughly a window is transcribed. "full": with every attempt that may help. "bounded": live streams wait for it.
+"least": it is heard again when it has grown."""
 
 FinishReason = Literal["stop", "length", "repetition", "silence"]
 """Why a piece of text ended. "stop": the model found its end. The others: it did not, and was stopped (`lm/runaway.py`)."""
@@ -71,6 +75,20 @@ class SpeechRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SpokenWord:
+    """A word of a text, and when it is said: `start` to `end` in seconds of the sound that the context names. A word that is
+    not said, such as a dash, lasts no time."""
+
+    text: str
+    start: float
+    end: float
+
+    def later(self, seconds: float) -> SpokenWord:
+        """The same word in a sound that begins that much earlier."""
+        return replace(self, start=self.start + seconds, end=self.end + seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class AudioChunk:
     """The audio of one utterance from one step: mono float32 `samples` (n,) at `sample_rate` Hz.
 
@@ -78,6 +96,9 @@ class AudioChunk:
     of the utterance. `tokens` counts the model's own units (codec frames, phonemes), if known. A `pending` chunk has no
     samples: the stream advanced, and its audio needs more steps. `piece_over` marks the last chunk of a piece, and then
     `finish_reason` says why the piece ended.
+
+    `words` are the words of the piece whose times became known with this chunk, in seconds from the start of the piece. If an
+    engine knows times, its chunks of a piece have all words of it (`text/word_mapping.py`), in order.
     """
 
     samples: Samples
@@ -89,6 +110,7 @@ class AudioChunk:
     pending: bool = False
     finish_reason: FinishReason = "stop"
     piece_over: bool = True
+    words: tuple[SpokenWord, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -103,8 +125,11 @@ class SpeechTraits:
     A model that `mixes` speaks with mixtures of its voices; one that `clones` speaks like a `VoiceReference`. A model without
     voices of its own has an empty `default_voice` and needs a reference. A model of several speakers (`most_speakers`) takes
     scripts (`text/speakers.py`) and one voice for each speaker, such as `ada,ben`. `instruction_words` are the words that the
-    model understands in instructions, such as names of emotions; it ignores all others. An `exact` model gives the same bits
-    for the same request in every batch; other models may differ in their rounding.
+    model understands in instructions, such as names of emotions; it ignores all others. A model with `free_instructions`
+    understands any words. A model that reads `phonemes` takes `[word](/ipa/)` in a piece (`text/phonemes.py`). An `exact`
+    model gives the same bits for the same request in every batch; other models may differ in their rounding. A model with
+    `word_times` says when it speaks each word (`AudioChunk.words`). Only what `is_speech` is checked
+    (`tasks/piece_checks.py`).
     """
 
     sample_rate: int
@@ -116,12 +141,17 @@ class SpeechTraits:
     clones: bool = False
     most_speakers: int = 1
     instruction_words: tuple[str, ...] = ()
+    free_instructions: bool = False
     exact: bool = False
+    phonemes: bool = False
+    word_times: bool = False
+    is_speech: bool = True
 
     def follows(self, instructions: str) -> bool:
         """Whether the instructions contain a word that the model understands."""
-        known = set(self.instruction_words)
-        return not known.isdisjoint(re.findall(r"\w+", instructions.lower()))
+        return self.free_instructions or not set(self.instruction_words).isdisjoint(
+            re.findall(r"\w+", instructions.lower())
+        )
 
 
 class Utterance(Protocol):
@@ -138,7 +168,7 @@ UtteranceT = TypeVar("UtteranceT", bound=Utterance)
 class SpeechEngine(Protocol[UtteranceT]):
     """Text to speech: each step gives one chunk for every utterance.
 
-    An engine may also implement `LimitsStreams`, `LimitsStepTime`, `StepsConcurrently`, `LimitsMemory` or
+    An engine may also implement `LimitsStreams`, `LimitsStepTime`, `StepsConcurrently`, `LimitsMemory` (`limits.py`) or
     `CapturesGraphs` (`captured_graphs.py`).
     """
 
@@ -156,40 +186,10 @@ class SpeechEngine(Protocol[UtteranceT]):
         """The cost of the utterance's next step, in a unit of the engine. A batch is padded to its largest cost."""
 
     def step(self, utterances: Sequence[UtteranceT]) -> list[AudioChunk | Exception]:
-        """One chunk for each utterance, computed as one batch. `utterances` are in order of urgency, the most urgent
-        first."""
+        """One chunk for each utterance, computed as one batch. The most urgent utterances come first."""
 
     def close(self, utterance: UtteranceT) -> None:
         """Frees what the utterance holds; safe to call twice."""
-
-
-@runtime_checkable
-class LimitsStreams(Protocol):
-    """A speech engine with a fixed number of places for open utterances. Other engines take any number."""
-
-    @property
-    def max_streams(self) -> int:
-        """Utterances that can be open at once. The first step of one more fails."""
-
-
-@runtime_checkable
-class LimitsStepTime(Protocol):
-    """A speech engine whose step takes about the same time for any number of utterances: it does as much work as the time
-    allows, for the first utterances first, and gives the others pending chunks."""
-
-    @property
-    def step_ms(self) -> float:
-        """The target duration of a step, in ms."""
-
-
-@runtime_checkable
-class StepsConcurrently(Protocol):
-    """A speech engine that works on several utterances concurrently and not as one padded batch. A step ends as soon as one
-    utterance has audio; the others have pending chunks."""
-
-    @property
-    def concurrency(self) -> int:
-        """Utterances that the engine works on at once. More in one step only wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,8 @@ class RecognitionOptions:
     """How to transcribe. `language` is a two-letter code, or None to detect it for each window.
 
     `prompt` is text that comes before the window, and `keywords` are words that may occur in it; both steer the spelling.
-    `word_times` asks for the times of words, `token_probabilities` for `Transcript.tokens`.
+    `word_times` asks for the times of words, `token_probabilities` for `Transcript.tokens`. `effort` bounds the time that the
+    engine may take.
     """
 
     language: str | None = None
@@ -207,12 +208,12 @@ class RecognitionOptions:
     translate: bool = False
     word_times: bool = False
     token_probabilities: bool = False
+    effort: Effort = "full"
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of speech in a window. It begins `offset_s` seconds into the window and lies from `start_s` to `end_s`
-    seconds of the recording."""
+    """Speech in a window: it begins `offset_s` into the window, and lies from `start_s` to `end_s` of the recording."""
 
     offset_s: float
     start_s: float
@@ -357,26 +358,6 @@ class SeparationEngine(Protocol):
 
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
         """The stems of each chunk, computed as one batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Device memory that an engine's library holds, in bytes. `cached_bytes` is unused and not yet returned to the system."""
-
-    active_bytes: int
-    cached_bytes: int
-    peak_bytes: int
-
-
-@runtime_checkable
-class LimitsMemory(Protocol):
-    """An engine that refuses new work while it holds too much memory."""
-
-    def memory_refusal(self) -> Exception | None:
-        """The `MotetError` (overloaded) for new work now, or None. Returns cached memory to the system first."""
-
-    def memory(self) -> Memory:
-        """The memory that is held now. May be called from any thread."""
 
 
 @dataclass(frozen=True, slots=True)

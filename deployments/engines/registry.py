@@ -40,12 +40,18 @@ ENGINES: Mapping[str, EngineEntry] = {
         "speech", "deployments.engines.indextts.engine", f"{_extra('indextts')} (NOTICE has its licence)"
     ),
     "vibevoice": EngineEntry("speech", "deployments.engines.vibevoice.engine", _extra("torch")),
+    "qwen3_tts": EngineEntry("speech", "deployments.engines.qwen3_tts.engine", _extra("torch")),
     "pocket_tts": EngineEntry("speech", "deployments.engines.pocket_tts.engine", _extra("transformers")),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper.engine", "pip install faster-whisper"),
-    "hf_recognition": EngineEntry("transcription", "deployments.engines.hf_recognition.engine", _extra("transformers")),
+    "hf_recognition": EngineEntry(
+        "transcription", "deployments.engines.hf_recognition.loading", _extra("transformers")
+    ),
     "mlx_recognition": EngineEntry("transcription", "deployments.engines.mlx.recognition", _extra("mlx")),
     "mlx_speech": EngineEntry("speech", "deployments.engines.mlx.speech", _extra("mlx")),
     "mlx_separation": EngineEntry("separation", "deployments.engines.mlx.separation", _extra("mlx")),
+    "deepfilternet": EngineEntry(
+        "separation", "deployments.engines.deepfilternet.engine", "pip install onnxruntime scipy onnx"
+    ),
     "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2.engine", "pip install onnxruntime scipy"),
     "simulated": EngineEntry("speech", "deployments.engines.simulated.engine", "", without_weights=True),
     "identity": EngineEntry("separation", "deployments.engines.identity.engine", "", without_weights=True),

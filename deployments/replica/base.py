@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 import psutil
 import ray
+from ray import serve
 
 from deployments.engines import registry, weight_sources
 from deployments.engines.captured_graphs import CaptureStats
-from deployments.engines.protocols import EngineSpec, Memory
+from deployments.engines.limits import Memory
+from deployments.engines.protocols import EngineSpec
 from deployments.errors import MotetError
 from deployments.replica.cores import Threads, here, threads_of
 from deployments.replica.cpu_scheduling import CpuScheduling, apply
@@ -81,6 +83,7 @@ class ModelReplica:
     # Ray Serve awaits a constructor that is a coroutine, which mypy does not know.
     async def __init__(self, settings: ReplicaSettings, *extra: Any) -> None:  # type: ignore[misc]
         self._settings = settings
+        self.replica_id = serve.get_replica_context().replica_id.unique_id
         self.thread = EngineThread(settings.model)
         self.load = ReplicaLoad()
         self.malloc_trim = MallocTrim(keep_freed_memory())

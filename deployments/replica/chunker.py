@@ -1,4 +1,4 @@
-"""The deployment that decodes and cuts recordings, for every task. It holds no model.
+"""The deployment that decodes and cuts recordings, for every task, and finds speech in live sessions.
 
 Ray Serve streams have no flow control, so the coordinator asks for one window or chunk at a time. A recording's session lives
 in one audio helper; each helper is a deployment of its own with one replica, which pins a session to it. (Ray 2.60's
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from deployments.audio.byte_pipe import BytePipe
 from deployments.audio.file_source import ByteSource
 from deployments.errors import Failure
 from deployments.replica.error_log import logged_failure
+from deployments.replica.live_turns import LiveFrames, LiveTurns
 from deployments.replica.malloc_trim import return_freed_memory
 from deployments.settings import RecordingSettings
 
@@ -94,7 +95,7 @@ class ChunkingSession:
                 found = next(self._cuts, None)
         finally:
             if found is None and (pipe := self._pipe):
-                pipe.abort()  # nobody reads the rest of the upload, which would wait for room without an end
+                pipe.abort()  # the rest of the upload is not read; without this its sender would wait for room forever
         if found is None:
             return None
         ticket, payload = found
@@ -150,6 +151,7 @@ class Chunker:
         # A thread for each session, because a decoder that waits for its upload keeps its thread.
         self._decoders = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
         self._turns = threading.Semaphore(settings.decoders)
+        self._live = LiveTurns()
 
     async def open(self, name: str, task: CuttingTask, cut_settings: Any) -> Failure | None:
         """Starts a session. `cut_settings` are those of the task's `cut`."""
@@ -197,6 +199,14 @@ class Chunker:
         session = self._sessions.pop(name, None)
         if session is not None:
             session.close()
+
+    async def find_speech(self, frames: Sequence[LiveFrames], closed: Sequence[str]) -> list[list[float]] | Failure:
+        """See `LiveTurns.find_speech`."""
+        return await self._live.find_speech(frames, closed)
+
+    async def judge_turn(self, session: str, start: int, end: int) -> float | Failure | None:
+        """See `LiveTurns.judge_turn`."""
+        return await self._live.judge_turn(session, start, end)
 
     async def sessions(self) -> int:
         """The number of open sessions."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from deployments.engines.protocols import LimitsMemory, Memory
+from deployments.engines.limits import LimitsMemory, Memory
 from deployments.errors import Failure, MotetError, as_failure, fail
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import MemoryMetrics

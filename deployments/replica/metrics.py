@@ -10,7 +10,8 @@ from typing import Any
 from ray.serve import metrics
 
 from deployments.engines.captured_graphs import CaptureStats
-from deployments.engines.protocols import AudioChunk, FinishReason, Memory
+from deployments.engines.limits import Memory
+from deployments.engines.protocols import AudioChunk, FinishReason
 
 BATCH_SIZES = [1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32]
 SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75]

@@ -41,11 +41,13 @@ def followed_by(advance: Advance[Item, Result], hook: Callable[[], None]) -> Adv
 
 @dataclass(frozen=True, slots=True)
 class StepResult(Generic[Result]):
-    """One item's result of a step, how long the item waited for the step, and how long the step took, in seconds."""
+    """One item's result of a step, how long the item waited for the step, how long the step took, in seconds, and of how many
+    items it was."""
 
     result: Result
     waited_s: float
     took_s: float
+    together: int = 1
 
 
 class StepGate(Generic[Item]):
@@ -58,6 +60,8 @@ class StepGate(Generic[Item]):
     def __init__(self, settings: StepSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.streams = 0
+        self.most_beside_live: int | None = None
+        """The most items of a step that are not of live streams; None for no limit but that of the settings."""
         self._clock = clock
         self._waiting: dict[Candidate[Item], asyncio.Future[int]] = {}
         self._expected = 0
@@ -119,7 +123,7 @@ class StepGate(Generic[Item]):
 
     def _open(self) -> None:
         pending = [candidate for candidate, turn in self._waiting.items() if not turn.done()]
-        chosen = choose(pending, self.settings, self._clock())
+        chosen = choose(pending, self.settings, self._clock(), self.most_beside_live)
         self._expected = len(chosen)
         for candidate in chosen:
             self._waiting[candidate].set_result(len(chosen))
@@ -170,19 +174,20 @@ class Stepper(Generic[Item, Result]):
             padding = padding_share([c.request.cost for c in candidates])
             self._metrics.stepped(len(candidates), time.monotonic() - started, padding)
         ended = time.monotonic()
-        return [_Outcome(result, started, ended) for result in results]
+        return [_Outcome(result, started, ended, len(results)) for result in results]
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[Result]):
-    """One item's result of a step, and when the step started and ended, on the monotonic clock."""
+    """One item's result of a step, when the step started and ended, on the monotonic clock, and of how many items it was."""
 
     result: Result | Exception
     started: float
     ended: float
+    together: int
 
 
 def _raised(outcome: _Outcome[Result], came: float) -> StepResult[Result]:
     if isinstance(outcome.result, Exception):
         raise outcome.result
-    return StepResult(outcome.result, outcome.started - came, outcome.ended - outcome.started)
+    return StepResult(outcome.result, outcome.started - came, outcome.ended - outcome.started, outcome.together)

@@ -19,6 +19,10 @@ Item = TypeVar("Item")
 
 HEAD_START_S = 60.0
 """Head start of the first window of a recording over a late one of another; the second has half of it, and so on."""
+LIVE_HEAD_START_S = 70.0
+"""Head start of a hearing of a live stream: it goes before windows of recordings that have waited for less than 10 s."""
+LAST_HEAD_START_S = 75.0
+"""That of its last hearing, for which somebody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,13 @@ class StepRequest:
 
     `deadline_s` is on the replica's monotonic clock. `cost` is the engine's own measure of the item's next step, such as
     characters or samples: the items of a batch are padded to the largest. `bounded` is set if the engine bounds its own step.
+    Items of `live` streams and others do not share a step.
     """
 
     deadline_s: float
     cost: float = 1.0
     bounded: bool = False
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +68,11 @@ def recording_deadline(index: int, now_s: float) -> float:
     return now_s - HEAD_START_S / (1 + index)
 
 
+def live_deadline(now_s: float, *, last: bool) -> float:
+    """The deadline of a hearing of a live stream that was requested at `now_s`; the `last` one of a stream goes first."""
+    return now_s - (LAST_HEAD_START_S if last else LIVE_HEAD_START_S)
+
+
 def on_lanes(settings: StepSettings, lanes: int) -> StepSettings:
     """The settings for an engine that works on `lanes` items in parallel and ends its step when the first is done: items do
     not wait for each other, so any candidate may take a free lane."""
@@ -75,17 +86,23 @@ def padding_share(costs: Sequence[float]) -> float:
     return 1.0 - sum(costs) / padded if padded else 0.0
 
 
-def choose(waiting: Sequence[Candidate[Item]], settings: StepSettings, now_s: float) -> list[Candidate[Item]]:
-    """The candidates of the next step, the most urgent first; at least one if any waits."""
+def choose(
+    waiting: Sequence[Candidate[Item]], settings: StepSettings, now_s: float, most_beside_live: int | None = None
+) -> list[Candidate[Item]]:
+    """The candidates of the next step, the most urgent first; at least one if any waits. A step of items that are not live
+    has at most `most_beside_live`."""
     if not waiting:
         return []
     ordered = sorted(waiting, key=lambda candidate: candidate.request.deadline_s)
+    is_live = ordered[0].request.live
+    ordered = [candidate for candidate in ordered if candidate.request.live == is_live]
+    most = settings.max_batch_size if is_live or most_beside_live is None else most_beside_live
     if _goes_alone(ordered, settings):
         return ordered[:1]
     chosen = ordered[:1]
     someone_is_urgent = _lasts_ms(ordered[0], now_s) < settings.urgent_below_ms
     for candidate in ordered[1:]:
-        if len(chosen) == settings.max_batch_size:
+        if len(chosen) >= min(most, settings.max_batch_size):
             break
         is_ahead = _lasts_ms(candidate, now_s) > settings.ahead_above_ms and not candidate.request.bounded
         if someone_is_urgent and is_ahead:

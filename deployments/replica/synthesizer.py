@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.audio.test_tone import hum
+from deployments.engines.limits import LimitsStepTime, LimitsStreams, StepsConcurrently
 from deployments.engines.protocols import (
     AudioChunk,
-    LimitsStepTime,
-    LimitsStreams,
     SpeechEngine,
     SpeechRequest,
     SpeechTraits,
-    StepsConcurrently,
     VoiceReference,
 )
 from deployments.errors import Failure

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.engines.protocols import AudioChunk, FinishReason
-
-FULL_SCALE = 32768.0
-"""The scale of the encoders, so that packing a sample twice does not change it."""
+from deployments.audio.pcm import to_float, to_int16
+from deployments.engines.protocols import AudioChunk, FinishReason, SpokenWord
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +29,13 @@ class PackedChunk:
     step_s: float = 0.0
     finish_reason: FinishReason = "stop"
     piece_over: bool = True
+    words: tuple[SpokenWord, ...] = ()
 
 
 def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> PackedChunk:
     """Packs a chunk for the way to another deployment. Samples beyond full scale are clipped."""
-    scaled = np.rint(chunk.samples * FULL_SCALE)
-    samples = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
     return PackedChunk(
-        samples,
+        to_int16(chunk.samples).tobytes(),
         chunk.sample_rate,
         chunk.index,
         chunk.text,
@@ -47,18 +44,19 @@ def pack(chunk: AudioChunk, waited_s: float = 0.0, step_s: float = 0.0) -> Packe
         step_s,
         chunk.finish_reason,
         chunk.piece_over,
+        chunk.words,
     )
 
 
 def unpack(packed: PackedChunk) -> AudioChunk:
     """The chunk with float32 samples again."""
-    samples = np.frombuffer(packed.samples, "<i2").astype(np.float32) / np.float32(FULL_SCALE)
     return AudioChunk(
-        samples,
+        to_float(np.frombuffer(packed.samples, "<i2")),
         packed.sample_rate,
         packed.index,
         packed.text,
         packed.last,
         finish_reason=packed.finish_reason,
         piece_over=packed.piece_over,
+        words=packed.words,
     )

@@ -61,37 +61,42 @@ async def in_order(
             call.cancel()
 
 
+MOST_HELD = 2
+"""Calls whose results the caller has not taken yet, at most, as a multiple of the width."""
+
+
 async def in_order_ahead(
-    take: Callable[[], Awaitable[Item | None]], start: Callable[[Item], Started], width: Callable[[], int]
+    take: Callable[[], Awaitable[Item | None]],
+    start: Callable[[Item, Callable[[], None]], Started],
+    width: Callable[[], int],
 ) -> AsyncGenerator[tuple[Item, Started]]:
     """As `in_order`, on an event loop: items are taken beside the caller, so an item that is long in coming holds back no
-    earlier result. `width` may change; one call is always allowed. Raises what `take` raises after the items before it.
+    earlier result.
+
+    `start` gets a function to call when the call has its result: then another may start, though its result waits for that of
+    an earlier one. Calls that do not say so end when the caller has taken them. `width` may change; one call is always
+    allowed. Raises what `take` raises after the items before it.
     """
-    calls: asyncio.Queue[tuple[Item, Started] | None] = asyncio.Queue()
-    room = asyncio.Event()
-    under_way = 0
+    calls: asyncio.Queue[tuple[Item, Started, _Place] | None] = asyncio.Queue()
+    places = _Places(width)
 
     async def fill() -> None:
-        nonlocal under_way
         while True:
-            while under_way >= max(1, width()):
-                room.clear()
-                await room.wait()
+            await places.free()
             item = await take()
             if item is None:
                 return
-            under_way += 1
-            calls.put_nowait((item, start(item)))
+            place = places.one()
+            calls.put_nowait((item, start(item, place.answered), place))
 
     filling = asyncio.create_task(fill())
     filling.add_done_callback(lambda _: calls.put_nowait(None))
     filling.add_done_callback(forget)
-    entry: tuple[Item, Started] | None = None
+    entry: tuple[Item, Started, _Place] | None = None
     try:
         while (entry := await calls.get()) is not None:
-            yield entry
-            under_way -= 1
-            room.set()
+            yield entry[0], entry[1]
+            entry[2].taken()
         await filling
     finally:
         filling.cancel()
@@ -99,6 +104,46 @@ async def in_order_ahead(
             if entry is not None:
                 entry[1].cancel()
             entry = None if calls.empty() else calls.get_nowait()
+
+
+class _Places:
+    """Counts calls without a result, and those whose results were not taken."""
+
+    def __init__(self, width: Callable[[], int]) -> None:
+        self._width = width
+        self.unanswered = self.held = 0
+        self.changed = asyncio.Event()
+
+    async def free(self) -> None:
+        while self.unanswered >= (most := max(1, self._width())) or self.held >= MOST_HELD * most:
+            self.changed.clear()
+            await self.changed.wait()
+
+    def one(self) -> _Place:
+        self.unanswered += 1
+        self.held += 1
+        return _Place(self)
+
+
+class _Place:
+    """One call's place."""
+
+    def __init__(self, places: _Places) -> None:
+        self._places = places
+        self._answered = False
+
+    def answered(self) -> None:
+        """Its result is there. Safe to call twice."""
+        if not self._answered:
+            self._answered = True
+            self._places.unanswered -= 1
+            self._places.changed.set()
+
+    def taken(self) -> None:
+        """The caller has it."""
+        self.answered()
+        self._places.held -= 1
+        self._places.changed.set()
 
 
 def forget(call: asyncio.Task[Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Generic
 
 from deployments.engines.protocols import AudioChunk, SpeechEngine, SpeechRequest, UtteranceT
 from deployments.tasks.engine_calls import advance_or_halve, run_here
-from deployments.tasks.speech import speak
+from deployments.tasks.piece_checks import PieceChecks
+from deployments.tasks.speech import SpeechClient, speak
 from deployments.text.sources import PieceSource
 
 
@@ -20,7 +21,7 @@ class InProcessClient(Generic[UtteranceT]):
     def __init__(self, engine: SpeechEngine[UtteranceT]) -> None:
         self._engine = engine
 
-    def open(self, request: SpeechRequest) -> InProcessCall[UtteranceT]:
+    def open(self, request: SpeechRequest, tempo: float = 1.0) -> InProcessCall[UtteranceT]:
         """See `SpeechClient`."""
         return InProcessCall(self, self._engine.open(request))
 
@@ -65,9 +66,9 @@ class BatchedClient(InProcessClient[UtteranceT]):
         self._turns: dict[int, tuple[UtteranceT, asyncio.Future[AudioChunk] | None]] = {}
         self._scheduled = False
 
-    def open(self, request: SpeechRequest) -> InProcessCall[UtteranceT]:
+    def open(self, request: SpeechRequest, tempo: float = 1.0) -> InProcessCall[UtteranceT]:
         """See `SpeechClient`."""
-        call = super().open(request)
+        call = super().open(request, tempo)
         self._turns[id(call.utterance)] = (call.utterance, None)
         return call
 
@@ -108,10 +109,16 @@ class BatchedClient(InProcessClient[UtteranceT]):
 
 
 def speak_here(
-    request: SpeechRequest, engine: SpeechEngine[UtteranceT], text: PieceSource | None = None
+    request: SpeechRequest,
+    engine: SpeechEngine[UtteranceT],
+    text: PieceSource | None = None,
+    checks: PieceChecks | None = None,
+    loudness_lufs: float | None = None,
 ) -> Generator[AudioChunk]:
     """The sound of a text by an engine in this process, on this thread, without an event loop. See `speak`."""
-    return run_here(speak(request, engine.traits, InProcessClient(engine), text=text))
+    client: SpeechClient = InProcessClient(engine)
+    checked = checks.around(client) if checks else client
+    return run_here(speak(request, engine.traits, checked, text=text, loudness_lufs=loudness_lufs))
 
 
 def _value(result: AudioChunk | Exception) -> AudioChunk:

@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-# "no." at the end of a sentence is not "number", but "No. 5" is; a version has more than one point. The converter cannot
-# count beyond quadrillions, so longer numbers are read digit by digit.
+from deployments.text.phonemes import read_around
+
+# The converter takes "no." at the end of a sentence for "number", and cannot count beyond quadrillions.
 READINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"\b[Nn]o\.\s?(?=\d)"), lambda match: "number "),
-    (re.compile(r"\bno\.(?!\w)"), lambda match: "no ."),
+    (re.compile(r"\bno\.(?!\s?\w)"), lambda match: "no ."),
     (re.compile(r"\d{16,}"), lambda match: " ".join(match[0])),
-    (re.compile(r"\d+(?:\.\d+){2,}"), lambda match: match[0].replace(".", " point ")),
     (re.compile(r"\d(?:,?\d){36,}"), lambda match: " ".join(match[0].replace(",", ""))),
 )
 MOST_PARTS = 24
@@ -22,8 +21,12 @@ _RUN = re.compile(rf"\S{{{MOST_PARTS + 1},}}")
 _PART = re.compile(r"[A-ZÀ-ÖØ-Þ]?[a-zß-öø-ÿ]+|[A-ZÀ-ÖØ-Þ]+|\d+|[^\W\d_A-Za-zÀ-ÿ]+|[-_.]+|.", re.DOTALL)
 
 
-def readable(text: str) -> str:
-    """Rewrites a text."""
+def readable(text: str, *, british: bool = False) -> str:
+    """Rewrites a text. Pronunciations in it (`phonemes.py`) get the converter's alphabet, of its British variant if asked."""
+    return read_around(text, _readable, british=british)
+
+
+def _readable(text: str) -> str:
     for pattern, reading in READINGS:
         text = pattern.sub(reading, text)
     return _RUN.sub(_in_parts, text)

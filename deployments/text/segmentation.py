@@ -62,6 +62,11 @@ def has_words(text: str) -> bool:
     return _SPEAKABLE.search(text) is not None
 
 
+def visible(text: str) -> str:
+    """A text without invisible characters, of which no piece has any."""
+    return _INVISIBLE.sub("", text)
+
+
 def cut_into_pieces(text: str, settings: PieceSettings) -> tuple[str, ...]:
     """Cuts `text` into speakable pieces of at most `piece_characters`, normally one sentence each.
 
@@ -93,7 +98,7 @@ class Cutter:
 
     def write(self, text: str) -> None:
         """Appends to the text."""
-        text = self._held + _INVISIBLE.sub("", text)
+        text = self._held + visible(text)
         self._held = "\r" if text.endswith("\r") else ""
         for line in text.removesuffix(self._held).splitlines(keepends=True):
             self._write_line(line)

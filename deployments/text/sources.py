@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from deployments.errors import fail
-from deployments.settings import ArrivalSettings, PieceSettings
+from deployments.settings import ArrivalSettings
+from deployments.text.phonemes import without_pronunciations
+from deployments.text.piece import Piece, as_written
 from deployments.text.segmentation import Cutter, has_words
 from deployments.text.speakers import without_marks
 
@@ -20,10 +23,10 @@ class PieceSource(Protocol):
     """A text in pieces. They are numbered from 0, and each can be taken more than once."""
 
     @property
-    def pieces(self) -> Sequence[str]:
+    def pieces(self) -> Sequence[Piece]:
         """All pieces so far."""
 
-    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+    async def take(self, first: int, characters: float) -> tuple[Piece, ...]:
         """The next pieces from number `first` on, at most `characters` long together, but at least one. Waits for that
         one. Empty at the end of the text."""
 
@@ -34,10 +37,10 @@ class PieceSource(Protocol):
 class WholeText:
     """A text of which every piece is known."""
 
-    def __init__(self, pieces: Sequence[str]) -> None:
+    def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = pieces
 
-    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+    async def take(self, first: int, characters: float) -> tuple[Piece, ...]:
         """See `PieceSource`. Does not wait."""
         return group_of(self.pieces, first, characters)
 
@@ -46,20 +49,23 @@ class WholeText:
         return number >= len(self.pieces)
 
 
-class WithoutMarks:
-    """The words of a script without its speakers' marks, for one voice that reads all of them."""
+class ForOneVoice:
+    """A text for one voice of another model that reads all of it. See `for_one_voice`."""
 
-    def __init__(self, text: PieceSource) -> None:
+    def __init__(self, text: PieceSource, *, script: bool, phonemes: bool) -> None:
         self._text = text
+        self._script = script
+        self._phonemes = phonemes
 
     @property
-    def pieces(self) -> Sequence[str]:
+    def pieces(self) -> Sequence[Piece]:
         """See `PieceSource`."""
-        return without_marks(self._text.pieces)
+        return tuple(for_one_voice(piece, script=self._script, phonemes=self._phonemes) for piece in self._text.pieces)
 
-    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+    async def take(self, first: int, characters: float) -> tuple[Piece, ...]:
         """See `PieceSource`."""
-        return without_marks(await self._text.take(first, characters))
+        taken = await self._text.take(first, characters)
+        return tuple(for_one_voice(piece, script=self._script, phonemes=self._phonemes) for piece in taken)
 
     def ends_at(self, number: int) -> bool:
         """See `PieceSource`."""
@@ -70,22 +76,22 @@ class ArrivingText:
     """A text that is being written, for one reader and one writer on one event loop.
 
     It is cut when it is read, a few characters at a time, so that neither many short messages nor long ones block the loop.
-    `mark_speakers` prepares the next pieces for the model (`voice_choice.speaker_marker`).
+    `prepare` makes the next pieces of what was cut (`tasks/piece_preparation.py`).
     """
 
     def __init__(
         self,
-        pieces: PieceSettings,
+        cutter: Cutter,
         settings: ArrivalSettings,
-        mark_speakers: Callable[[Sequence[str]], tuple[str, ...]] = tuple,
+        prepare: Callable[[Sequence[str]], tuple[Piece, ...]] = as_written,
     ) -> None:
-        self.pieces: list[str] = []
+        self.pieces: list[Piece] = []
         self._written = 0
         self._settings = settings
-        self._unread = deque[str | None]()
-        """Parts of the text that are not cut yet, and a None for each flush."""
-        self._cutter = Cutter(pieces)
-        self._mark_speakers = mark_speakers
+        self._unread = deque[str | tuple[Piece, ...] | None]()
+        """Parts of the text that are not cut yet, pieces of documents, and a None for each flush."""
+        self._cutter = cutter
+        self._prepare = prepare
         self._ended = False
         self._fresh = False
         self._came = asyncio.Event()
@@ -94,6 +100,19 @@ class ArrivingText:
 
     def write(self, text: str) -> None:
         """Appends to the text. Raises `MotetError`: (too_large) when it is too long, (invalid) after its end."""
+        self._count(text)
+        self._unread += (text[at : at + CUT_AT_ONCE] for at in range(0, len(text), CUT_AT_ONCE))
+        self._fresh = self._fresh or bool(text)
+        self._came.set()
+
+    def write_pieces(self, document: str, pieces: Sequence[Piece]) -> None:
+        """Appends the pieces of a document, after all text so far. Raises as `write` does."""
+        self._count(document)
+        self.flush()
+        self._unread.append(tuple(pieces))
+        self._came.set()
+
+    def _count(self, text: str) -> None:
         most = self._settings.max_characters
         self._written += len(text)
         if self._ended:
@@ -106,11 +125,8 @@ class ArrivingText:
                 param="text",
                 code="string_above_max_length",
             )
-        self._unread += (text[at : at + CUT_AT_ONCE] for at in range(0, len(text), CUT_AT_ONCE))
-        self._fresh = self._fresh or bool(text)
         if has_words(text):  # spaces alone do not show that somebody writes
             self._came_s = _now_s()
-        self._came.set()
 
     def flush(self) -> None:
         """Lets the text so far be spoken now."""
@@ -123,7 +139,7 @@ class ArrivingText:
         self._ended = True
         self.flush()
 
-    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+    async def take(self, first: int, characters: float) -> tuple[Piece, ...]:
         """See `PieceSource`. Raises `MotetError` (timeout) when no more text comes for `idle_s`."""
         asked_s = _now_s()
         while len(self.pieces) <= first:
@@ -143,7 +159,9 @@ class ArrivingText:
         self._cut()
         while self._unread:
             part = self._unread.popleft()
-            if part is None:
+            if isinstance(part, tuple):
+                self.pieces += part
+            elif part is None:
                 self._cutter.flush()
             else:
                 self._cutter.write(part)
@@ -151,7 +169,7 @@ class ArrivingText:
             await asyncio.sleep(0)
 
     def _cut(self) -> None:
-        self.pieces += self._mark_speakers(list(self._cutter.settled()))
+        self.pieces += self._prepare(list(self._cutter.settled()))
 
     async def _next_text(self, asked_s: float) -> None:
         """Waits for more text. When the writer pauses, the text so far is spoken up to its last whole word."""
@@ -183,10 +201,18 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def group_of(pieces: Sequence[str], first: int, characters: float) -> tuple[str, ...]:
-    """The longest run of pieces from number `first` on whose total length is at most `characters`, but at least one piece."""
+def for_one_voice(piece: Piece, *, script: bool, phonemes: bool) -> Piece:
+    """A piece that names no voice. If it is of a `script` it has no speakers' marks, and for a model that does not read
+    `phonemes` no pronunciations."""
+    text, spoken = without_marks((piece.text, piece.spoken)) if script else (piece.text, piece.spoken)
+    spoken = spoken if phonemes else without_pronunciations(spoken)
+    return replace(piece, text=text, spoken=spoken, voice=None)
+
+
+def group_of(pieces: Sequence[Piece], first: int, characters: float) -> tuple[Piece, ...]:
+    """The longest run of pieces from number `first` on of which at most `characters` are spoken, but at least one piece."""
     end, left = first, characters
-    while end < len(pieces) and (end == first or len(pieces[end]) <= left):
-        left -= len(pieces[end])
+    while end < len(pieces) and (end == first or len(pieces[end].spoken) <= left):
+        left -= len(pieces[end].spoken)
         end += 1
     return tuple(pieces[first:end])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from deployments.errors import fail
+from deployments.text.spoken import FixedReading
 
 MOST_SPEAKERS = 4
 _MARK = re.compile(r"(?:^|(?<=\s))Speaker (\d{1,2}):\s*")
@@ -44,6 +45,11 @@ class Script:
                 marked.append(piece if _MARK.match(piece) or not self._speaker else f"Speaker {self._speaker}: {piece}")
             self._speaker = ([self._speaker] + [mark.group(1) for mark in _MARK.finditer(piece)])[-1]
         return tuple(marked)
+
+
+def marks(text: str) -> Iterator[FixedReading]:
+    """The speakers' marks of a text, which a model reads as they are written."""
+    return (FixedReading(mark.start(), mark.end(), mark[0]) for mark in _MARK.finditer(text))
 
 
 def without_marks(pieces: Sequence[str]) -> tuple[str, ...]:

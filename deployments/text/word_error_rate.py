@@ -52,6 +52,13 @@ def errors(references: Sequence[str], heard: Sequence[str]) -> ErrorCount:
     return ErrorCount(words, wrong)
 
 
+def letter_error_rate(reference: str, heard: str) -> float:
+    """Wrong letters per letter of one utterance. A word that is spelled differently ("Posh" for "Push") has few of them, and
+    other words have many."""
+    left, right = ("".join(normalise(text)) for text in (reference, heard))
+    return float(jiwer.cer(left, right)) if left else float(len(right))
+
+
 def normalise(text: str) -> list[str]:
     """The words of `text` in the notation that this module compares."""
     text = _SAINT.sub("Saint ", unicodedata.normalize("NFKC", text).replace("’", "'"))

@@ -16,7 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.protocols import SpeechEngine, SpeechRequest, StepsConcurrently
+from deployments.engines.limits import StepsConcurrently
+from deployments.engines.protocols import (
+    SpeechEngine,
+    SpeechRequest,
+)
 from deployments.replica.base import load_engine
 from deployments.settings import PieceSettings
 from deployments.text.sample_sentences import LONG_TEXT, SENTENCES

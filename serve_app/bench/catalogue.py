@@ -75,9 +75,22 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "serve_app.bench.serve",
         options=("compare",),
     ),
+    "speaking": Benchmark(
+        "Texts as people write them, spoken and heard back; times of words; spoiled pieces that are found",
+        "serve_app.bench.speaking",
+        replica_threads=1,
+    ),
     "hearing": Benchmark(
         "Transcription beside faster-whisper: speed, word errors, word times, hours, and sound without speech",
         "serve_app.bench.hearing",
+        options=("parts",),
+    ),
+    "separation": Benchmark(
+        "Noise taken out of speech: SI-SDR, what chunks cost, and word errors before and after",
+        "serve_app.bench.separation",
+    ),
+    "live": Benchmark(
+        "Live sessions: text behind the speech, conversations, barge-in, and bad connections", "serve_app.bench.live"
     ),
     "kernels": Benchmark(
         "The kernels that layers choose on this processor, and steps beside those of one precision for all",

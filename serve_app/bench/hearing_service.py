@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.models import Model, find_model
 from deployments.engines import weight_sources
-from serve_app.bench.hearing_voices import SpokenWord
+from deployments.engines.protocols import SpokenWord
 from serve_app.bench.http_client import Answer, connected
 from serve_app.bench.running_service import RunningProgram
 from serve_app.bench.serve_service import service_of
@@ -22,7 +22,7 @@ THREADS = 2
 """Threads of faster-whisper, and replicas with one thread each of the service."""
 BEAM = 5
 TWO_REPLICAS, ONE_REPLICA = "two-replicas", "one-replica"
-"""The default model for transcription, twice in one service."""
+"""The default model for transcription, by the number of its replicas."""
 LONG_TIMEOUT_S = 3600.0
 
 
@@ -47,15 +47,16 @@ def default_model() -> HearingModel:
 
 
 @contextmanager
-def hearing_service(model: HearingModel) -> Iterator[RunningProgram]:
-    """Runs a service with the model on two replicas, and once more on one; each replica has one thread."""
+def hearing_service(model: HearingModel, *, also_one_replica: bool) -> Iterator[RunningProgram]:
+    """Runs a service with the model on two replicas, and perhaps once more on one; each replica has one thread."""
     as_it_is = model.model.model_dump(mode="json") | {"aliases": []}
 
     def on(replicas: int) -> dict[str, Any]:
         hardware = {"kind": "cpu", "cpus": 0.5, "threads": 1}
         return as_it_is | {"placements": [{"hardware": hardware, "replicas": replicas}]}
 
-    with service_of({"models": {TWO_REPLICAS: on(THREADS), ONE_REPLICA: on(1)}}) as service:
+    models = {TWO_REPLICAS: on(THREADS)} | ({ONE_REPLICA: on(1)} if also_one_replica else {})
+    with service_of({"models": models}) as service:
         yield service
 
 

@@ -16,7 +16,6 @@ from serve_app.bench.frame import Figure, Sheet, at_least, at_most, interleaved,
 from serve_app.bench.hearing_corpus import Corpus
 from serve_app.bench.hearing_service import (
     BEAM,
-    ONE_REPLICA,
     THREADS,
     HearingModel,
     at_once,
@@ -25,14 +24,15 @@ from serve_app.bench.hearing_service import (
 from serve_app.bench.running_service import RunningProgram
 
 BATCH = 16
-OURS, ALONE = "the service", "the service, one replica"
+OURS = "the service"
 SEQUENTIAL, BATCHED = "faster-whisper's transcribe", f"faster-whisper's batches of {BATCH}"
 COMPARED = (OURS, SEQUENTIAL, BATCHED)
 SPEED, RATIO, ERRORS = "speed, {}", "speed of the service over {}", "word error rate, {}"
 WORSE = "word error rate above the better of faster-whisper's"
 TOGETHER = "{} clips at once over one by one"
-REPLICAS = "two replicas over one, one recording"
 CLIPS = 8
+Listener = Callable[[bytes], str]
+"""Gives the text of a recording."""
 
 
 def figures() -> list[Figure]:
@@ -44,49 +44,64 @@ def figures() -> list[Figure]:
         *(Figure(ERRORS.format(name), "%") for name in COMPARED),
         Figure(WORSE, "points", at_most(0.2)),
         Figure(TOGETHER.format(CLIPS), "x", at_least(1.5)),
-        Figure(REPLICAS, "x", at_least(1.7)),
     ]
 
 
 def measure_speed(
-    sheet: Sheet, service: RunningProgram, model: HearingModel, corpus: Corpus, rounds: int, clip_s: float
+    sheet: Sheet,
+    service: RunningProgram,
+    model: HearingModel,
+    corpus: Corpus,
+    rounds: int,
+    part_s: float,
+    clip_s: float,
 ) -> None:
-    """Fills the figures in. A clip has at most `clip_s`, so it is one window."""
-    recording = corpus.encoded("flac")
+    """Fills the figures in. Rounds after the first take the first `part_s` of the recording; word errors are counted in the
+    whole. A clip has at most `clip_s`, so it is one window."""
     with sheet.measuring("the service beside faster-whisper"):
-        _beside_faster_whisper(sheet, service, model, corpus, recording, rounds)
+        _beside_faster_whisper(sheet, service, model, corpus, rounds, part_s)
     with sheet.measuring("clips at once"):
         _clips(sheet, service, corpus, rounds, clip_s)
 
 
 def _beside_faster_whisper(
-    sheet: Sheet, service: RunningProgram, model: HearingModel, corpus: Corpus, recording: bytes, rounds: int
+    sheet: Sheet, service: RunningProgram, model: HearingModel, corpus: Corpus, rounds: int, part_s: float
 ) -> None:
     whisper = WhisperModel(model.folder, device="cpu", compute_type="int8", cpu_threads=THREADS, local_files_only=True)
     batches = BatchedInferencePipeline(whisper)
-    texts: dict[str, str] = {}
-
-    def timed(name: str, listen: Callable[[], str]) -> float:
-        started = time.perf_counter()
-        texts[name] = listen()
-        return time.perf_counter() - started
-
-    listeners: Mapping[str, Callable[[], str]] = {
-        OURS: lambda: transcribe(service, recording).body.decode(),
-        ALONE: lambda: transcribe(service, recording, ONE_REPLICA).body.decode(),
-        SEQUENTIAL: lambda: _text(whisper.transcribe, recording),
-        BATCHED: lambda: _text(batches.transcribe, recording, batch_size=BATCH),
+    listeners: Mapping[str, Listener] = {
+        OURS: lambda recording: transcribe(service, recording).body.decode(),
+        SEQUENTIAL: lambda recording: _text(whisper.transcribe, recording),
+        BATCHED: lambda recording: _text(batches.transcribe, recording, batch_size=BATCH),
     }
-    times = interleaved({name: partial(timed, name, listen) for name, listen in listeners.items()}, rounds)
+    texts, times = _listened(listeners, corpus, 1, seed=0)
     rates = {name: errors([corpus.text], [text]).rate * 100 for name, text in texts.items()}
+    if rounds > 1:
+        _, more = _listened(listeners, corpus.of_length(part_s), rounds - 1, seed=1)
+        times = {name: times[name] + more[name] for name in listeners}
     for name in COMPARED:
-        speeds = spread([corpus.seconds / seconds for seconds in times[name]])
+        speeds = spread([1 / seconds for seconds in times[name]])
         sheet.put(SPEED.format(name), speeds.p50, f"{THREADS} threads, beam {BEAM}, {rounds} rounds; {speeds}")
         sheet.put(ERRORS.format(name), rates[name], f"{len(corpus.text.split())} words")
-    for figure, other in (*((RATIO.format(name), name) for name in (SEQUENTIAL, BATCHED)), (REPLICAS, ALONE)):
-        gain = ratio(times[other], times[OURS])
-        sheet.put(figure, gain.p50, str(gain))
+    for name in (SEQUENTIAL, BATCHED):
+        gain = ratio(times[name], times[OURS])
+        sheet.put(RATIO.format(name), gain.p50, str(gain))
     sheet.put(WORSE, rates[OURS] - min(rates[SEQUENTIAL], rates[BATCHED]))
+
+
+def _listened(
+    listeners: Mapping[str, Listener], corpus: Corpus, rounds: int, seed: int
+) -> tuple[dict[str, str], dict[str, list[float]]]:
+    """The last text of each listener, and its times in seconds for a second of the recording, by round."""
+    recording, texts = corpus.encoded("flac"), dict[str, str]()
+
+    def timed(name: str) -> float:
+        started = time.perf_counter()
+        texts[name] = listeners[name](recording)
+        return (time.perf_counter() - started) / corpus.seconds
+
+    times = interleaved({name: partial(timed, name) for name in listeners}, rounds, seed=seed)
+    return texts, times
 
 
 def _text(listen: Callable[..., Any], recording: bytes, **options: int) -> str:

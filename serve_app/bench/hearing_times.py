@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from serve_app.bench.hearing_voices import SpokenWord
+from deployments.engines.protocols import SpokenWord
 
 TOLERANCE_S = 0.2
 """How far a word may reach into a silence before it counts as lying in it: the bound of the error of its ends."""

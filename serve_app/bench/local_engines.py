@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Generator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from deployments.audio.encode import open_encoder
 from deployments.engines.protocols import (
+    AudioChunk,
     RecognitionEngine,
     RecognitionOptions,
     Samples,
@@ -19,14 +21,17 @@ from deployments.engines.protocols import (
 )
 from deployments.replica.base import load_engine
 from deployments.tasks.in_process_speech import speak_here
+from deployments.tasks.piece_preparation import PieceMaker
 from deployments.tasks.separation import SeparationTask, separate_here
 from deployments.tasks.transcription import task_for, text_of, transcribe_here
+from deployments.text.normalization.rules import ReadingRules
+from deployments.text.piece import Piece
 from deployments.text.sample_sentences import LONG_TEXT
-from deployments.text.segmentation import cut_into_pieces
+from deployments.text.sources import WholeText
 from serve_app.bench.bare_server import first_replica_of
 from serve_app.config import AppConfig
 
-SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-base", "nsnet2"
+SPEECH_MODEL, RECOGNITION_MODEL, SEPARATION_MODEL = "hibari", "whisper-base", "deepfilternet"
 WORDS_PER_SECOND = 4
 """More words than a voice says in a second."""
 
@@ -55,11 +60,21 @@ class Engines:
         engine: SeparationEngine = load_engine(first_replica_of(SEPARATION_MODEL, self.config))
         return engine
 
+    def pieces(self, text: str, rules: ReadingRules | None = None) -> tuple[Piece, ...]:
+        """The pieces of a text, read by the rules of the configuration or by others. Raises `MotetError` for no words."""
+        speech, traits = self.config.speech, self.speech.traits
+        maker = PieceMaker(
+            traits, traits.default_voice, (speech.known_words,), speech.normalize if rules is None else rules
+        )
+        return maker.of_text(text, speech.pieces).pieces
+
+    def spoken(self, pieces: Sequence[Piece]) -> Generator[AudioChunk]:
+        """The chunks of some pieces, as they are made."""
+        return speak_here(SpeechRequest((), self.speech.traits.default_voice), self.speech, WholeText(pieces))
+
     def say(self, text: str) -> Samples:
         """The audio of a text, (n,) float32."""
-        pieces = cut_into_pieces(text, self.config.speech.pieces)
-        request = SpeechRequest(pieces, self.speech.traits.default_voice)
-        return np.concatenate([chunk.samples for chunk in speak_here(request, self.speech)])
+        return np.concatenate([chunk.samples for chunk in self.spoken(self.pieces(text))])
 
     def wav(self, text: str) -> bytes:
         """A spoken text as a WAV file."""

@@ -18,6 +18,9 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there as JSON.")
     ] = None,
+    parts: Annotated[
+        str | None, typer.Option(show_default=False, help="hearing: only these parts, such as speed,replicas.")
+    ] = None,
     model: Annotated[str | None, typer.Option(show_default=False, help="voices: which model.")] = None,
     soak_minutes: Annotated[
         float | None, typer.Option(show_default=False, help="voices: load for this long, and how memory grows.")
@@ -46,6 +49,7 @@ def bench(
         return
     given = {
         "compare": compare or None,
+        "parts": tuple(part.strip() for part in parts.split(",")) if parts else None,
         "model": model,
         "soak_minutes": soak_minutes,
         "streams": _counts(streams) if streams else None,

@@ -127,16 +127,20 @@ def _opened(path: Path, mode: Literal["wb", "xb"], wanted: Path) -> BinaryIO:
 class SoundWriter:
     """Encodes one sound into an open file."""
 
-    def __init__(self, to: Output, form: AudioFormat, sample_rate: int, channels: int) -> None:
+    def __init__(
+        self, to: Output, form: AudioFormat, source_rate: int, channels: int, sample_rate: int | None = None
+    ) -> None:
         self._to = to
-        self._layout = (form, sample_rate, channels)
-        self._encoder = open_encoder(form, sample_rate, channels)
+        self._format = form
+        self._channels = channels
+        self._source_rate = source_rate
+        self._encoder = open_encoder(form, source_rate, channels, sample_rate=sample_rate)
         self._samples = 0
 
     @property
     def seconds(self) -> float:
         """Seconds of audio written so far."""
-        return self._samples / self._layout[1]
+        return self._samples / self._source_rate
 
     def write(self, samples: Samples) -> None:
         """Takes the next samples, (n,) or (channels, n)."""
@@ -150,7 +154,8 @@ class SoundWriter:
         self._to.file.write(self._encoder.finish())
         if self._to.rewritable:
             self._to.file.seek(0)
-            self._to.file.write(header_of(*self._layout, self._samples))
+            encoder = self._encoder
+            self._to.file.write(header_of(self._format, encoder.sample_rate, self._channels, encoder.written))
 
     def close(self) -> None:
         """Frees the codec."""
@@ -158,9 +163,11 @@ class SoundWriter:
 
 
 @contextmanager
-def sound_file(path: Path, form: AudioFormat, sample_rate: int, channels: int) -> Iterator[SoundWriter]:
-    """A sound file that is written while the sound is made. See `output`."""
-    with output(path) as to, closing(SoundWriter(to, form, sample_rate, channels)) as writer:
+def sound_file(
+    path: Path, form: AudioFormat, source_rate: int, channels: int, sample_rate: int | None = None
+) -> Iterator[SoundWriter]:
+    """A sound file that is written while sound at `source_rate` Hz is made. See `output` and `open_encoder`."""
+    with output(path) as to, closing(SoundWriter(to, form, source_rate, channels, sample_rate)) as writer:
         yield writer
         writer.finish()
 
@@ -214,7 +221,7 @@ def separate(
     working = time.perf_counter()
     stems = _stems(choices.stems, loaded)
     paths = {stem: folder / f"{stem}.{FORMATS[form].extension}" for stem in stems}
-    size = _size(recording)
+    size = recording_size(recording)
     task = choices.task(app.separation, loaded.engine.traits.sample_rates)
     writers: dict[str, SoundWriter] = {}
     rate = 0
@@ -251,7 +258,7 @@ def _stems(wanted: tuple[str, ...], loaded: LoadedModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted)) or offered
 
 
-def _size(file: BinaryIO) -> int:
+def recording_size(file: BinaryIO) -> int:
     """Bytes in a file; 0 for a pipe."""
     if not file.seekable():
         return 0

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import time
 from codecs import getincrementaldecoder
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 from select import select
 from threading import Thread
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from deployments.audio.formats import AudioFormat
-from deployments.engines.protocols import FinishReason, SpeechRequest, first_reason
+from deployments.engines.protocols import FinishReason, SpeechRequest, SpeechTraits, first_reason
 from deployments.errors import fail
-from deployments.settings import PieceSettings
 from deployments.tasks.in_process_speech import speak_here
-from deployments.tasks.voice_choice import choose_voice, speaker_marker
+from deployments.tasks.piece_checks import PieceChecks
+from deployments.tasks.piece_hearing import EngineHearing
+from deployments.tasks.piece_preparation import PieceMaker, PreparedText
+from deployments.tasks.piece_quality import QualitySummary
+from deployments.tasks.voice_choice import choose_voice
+from deployments.text.lexicon import Lexicon
+from deployments.text.piece import Piece
 from deployments.text.segmentation import Cutter
 from deployments.text.sources import group_of
-from serve_app.cli.local import Progress, load_model, sound_file
+from serve_app.cli.local import STDOUT, Progress, SoundWriter, load_model, sound_file
+from serve_app.cli.spoken_captions import captioned
 from serve_app.config import AppConfig
+from serve_app.gateway.speech.pacing import ListenerClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +51,35 @@ class SpokenFile:
     """Audio made per second of work after the model was loaded: cutting, speaking, encoding and writing."""
     finish_reason: FinishReason
     """Why the first piece that did not end by itself was ended; "stop" where there is none."""
+    ignored: tuple[str, ...]
+    """Attributes of SSML that were ignored, such as `prosody.pitch`."""
+    quality: QualitySummary
+    """How many pieces were checked, were made again, and still have a fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundChoices:
+    """Where the sound goes and how it is encoded. `sample_rate` (Hz) and `loudness_lufs` may be left to the model and to the
+    configuration."""
+
+    path: Path
+    form: AudioFormat
+    sample_rate: int | None = None
+    loudness_lufs: float | None = None
+
+    def loudness(self, app: AppConfig) -> float | None:
+        """The loudness to which speech is brought, in LUFS; None for as loud as the model makes it."""
+        return app.speech.loudness_lufs if self.loudness_lufs is None else self.loudness_lufs
+
+    def open(self, source_rate: int) -> AbstractContextManager[SoundWriter]:
+        """The file for mono sound at `source_rate` Hz."""
+        return sound_file(self.path, self.form, source_rate, 1, self.sample_rate)
 
 
 def say(
     text: str | Iterable[str | None],
     app: AppConfig,
-    path: Path,
-    form: AudioFormat,
+    sound: SoundChoices,
     progress: Progress,
     started: float,
     *,
@@ -57,43 +87,81 @@ def say(
     voice: str | None = None,
     speed: float = 1.0,
     seed: int = 0,
+    ssml: bool = False,
+    lexicon: Mapping[str, str] = MappingProxyType({}),
+    normalize: bool | Mapping[str, bool] | None = None,
+    captions: Path | None = None,
+    verify: bool = False,
 ) -> SpokenFile:
     """Speaks a text into a file, piece by piece.
 
     A text that is still being written comes in parts, with a None where its writer pauses. Without a `model` the first
-    speech model of the configuration speaks, without a `voice` the model's default voice. `started` is the time at which the
-    command started, by `time.perf_counter`.
+    speech model of the configuration speaks, without a `voice` the model's default voice. `started` is when the command did,
+    by `perf_counter`. `captions` is a file for subtitles (`spoken_captions.WRITERS`). With `verify`, each piece is heard.
     """
     loaded = load_model(app, model, "speech")
+    traits, aliases = loaded.engine.traits, loaded.model.voice_aliases
+    voice = choose_voice(voice, traits, aliases)
+    checks, sent = _checks(app, traits, sound.path, verify)
     working = time.perf_counter()
-    traits = loaded.engine.traits
-    voice = choose_voice(voice, traits, loaded.model.voice_aliases)
-    source = WrittenText(text, app.speech.pieces, speaker_marker(traits, voice))
+    words = Lexicon(lexicon), app.speech.known_words
+    maker = PieceMaker(traits, voice, words, app.speech.normalize.changed(normalize))
+    source = _source(text, app, maker, aliases if ssml else None)
     first_sound, spoken_characters = 0.0, 0
     reason: FinishReason = "stop"
-    chunks = speak_here(SpeechRequest((), voice, speed, seed), loaded.engine, source)
-    with sound_file(path, form, traits.sample_rate, channels=1) as writer, closing(chunks):
+    chunks = speak_here(SpeechRequest((), voice, speed, seed), loaded.engine, source, checks, sound.loudness(app))
+    chunks = captioned(chunks, captions, app, traits, voice, source)
+    with sound.open(traits.sample_rate) as writer, closing(chunks):
         for chunk in chunks:
             writer.write(chunk.samples)
-            first_sound = first_sound or time.perf_counter() - started - source.waited_seconds
-            spoken_characters += len(source.pieces[chunk.index]) if chunk.piece_over else 0
+            sent(chunk.seconds)
+            if len(chunk.samples) and not first_sound:
+                first_sound = time.perf_counter() - started - source.waited_seconds
+            spoken_characters += len(source.pieces[chunk.index].text) if chunk.piece_over else 0
             progress(spoken_characters, source.characters)
             reason = first_reason(reason, chunk.finish_reason)
-    working, started = working + source.waited_seconds, started + source.waited_seconds
-    ended = time.perf_counter()
+    ended, waited = time.perf_counter(), source.waited_seconds
     return SpokenFile(
-        output=str(path),
+        output=str(sound.path),
         model=loaded.name,
         voice=voice,
         hardware=loaded.hardware,
         characters=source.characters,
         audio_seconds=writer.seconds,
         load_seconds=loaded.load_seconds,
-        wall_seconds=ended - started,
+        wall_seconds=ended - started - waited,
         first_sound_seconds=first_sound,
-        times_real_time=writer.seconds / (ended - working),
+        times_real_time=writer.seconds / (ended - working - waited),
         finish_reason=reason,
+        ignored=source.ignored,
+        quality=QualitySummary.of(checks.found),
     )
+
+
+def _source(
+    text: str | Iterable[str | None], app: AppConfig, maker: PieceMaker, aliases: Mapping[str, str] | None
+) -> WrittenText:
+    """The text; with aliases of voices, it is a document in SSML."""
+    source = WrittenText(text, maker.cutter(app.speech.pieces), maker)
+    if aliases is not None:
+        source.read_document(lambda document: maker.of_ssml(document, app.speech.pieces, aliases))
+    return source
+
+
+def _checks(
+    app: AppConfig, traits: SpeechTraits, path: Path, verify: bool
+) -> tuple[PieceChecks, Callable[[float], None]]:
+    """The checks of a text, and a function that takes the seconds that were written. A file waits for a piece that is made
+    again; standard output may be played at once."""
+    listener = ListenerClock()
+    played = path == STDOUT and not verify
+    checks = PieceChecks(
+        app.speech.quality,
+        traits,
+        buffered_seconds=(lambda: listener.buffered_seconds(time.monotonic())) if played else None,
+        hearing=EngineHearing(load_model(app, app.speech.verify_model, "transcription").engine) if verify else None,
+    )
+    return checks, lambda seconds: listener.send(seconds, time.monotonic())
 
 
 class WrittenText:
@@ -102,24 +170,34 @@ class WrittenText:
     def __init__(
         self,
         text: str | Iterable[str | None],
-        pieces: PieceSettings,
-        mark_speakers: Callable[[Sequence[str]], tuple[str, ...]],
+        cutter: Cutter,
+        prepare: Callable[[Sequence[str]], tuple[Piece, ...]],
     ) -> None:
-        self.pieces: list[str] = []
+        self.pieces: list[Piece] = []
         self.waited_seconds = 0.0
         """How long it waited for its writer."""
+        self.ignored: tuple[str, ...] = ()
+        """Attributes of SSML that were ignored."""
         self._parts = iter([text] if isinstance(text, str) else text)
         self._whole = isinstance(text, str)
-        self._cutter = Cutter(pieces)
-        self._mark_speakers = mark_speakers
+        self._cutter = cutter
+        self._prepare = prepare
         self._ended = False
+
+    def read_document(self, read: Callable[[str], PreparedText]) -> None:
+        """Reads all of the text as one document. Waits for its end."""
+        asked = time.perf_counter()
+        document = "".join(part for part in self._parts if part)
+        self.waited_seconds += time.perf_counter() - asked
+        found = read(document)
+        self.pieces, self.ignored, self._ended = list(found.pieces), found.ignored, True
 
     @property
     def characters(self) -> int:
         """Characters of all pieces so far."""
-        return sum(map(len, self.pieces))
+        return sum(len(piece.text) for piece in self.pieces)
 
-    async def take(self, first: int, characters: float) -> tuple[str, ...]:
+    async def take(self, first: int, characters: float) -> tuple[Piece, ...]:
         """See `PieceSource`. Raises `MotetError` (invalid) for text that cannot be read."""
         while len(self.pieces) <= first and not self._ended:
             self._read_part()
@@ -145,7 +223,7 @@ class WrittenText:
         else:
             self._cutter.write(part)
         if self._ended or not self._whole:  # a whole text is one request
-            self.pieces += self._mark_speakers(list(self._cutter.settled()))
+            self.pieces += self._prepare(list(self._cutter.settled()))
 
 
 READ_BYTES = 64 * 1024

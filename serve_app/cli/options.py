@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from deployments.audio.formats import MAX_LUFS, MAX_SAMPLE_RATE, MIN_LUFS, MIN_SAMPLE_RATE
 from deployments.errors import MotetError, fail
 from deployments.text.languages import checked_code
+from deployments.text.lexicon import parse_entry
+from deployments.text.normalization.rules import parsed_changes
 
 STDIO = Path("-")
 DEFAULT_CONFIG = Path("serve_config.yaml")
@@ -50,9 +54,49 @@ VoiceName = Annotated[str | None, typer.Option("--voice", "-v", show_default="th
 Speed = Annotated[
     float, typer.Option("--speed", "-s", min=0.25, max=4.0, help="Times the voice's own pace, at the same pitch.")
 ]
+Lexicon = Annotated[
+    list[str],
+    typer.Option(
+        metavar="WORD=READING",
+        help="How to say a word: other words, or IPA as in tomato=/təˈmeɪtoʊ/. May be repeated.",
+    ),
+]
+Normalize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULES",
+        show_default="on",
+        help="How numbers, addresses, Markdown and the like are read: on, off, or such as emoji=off,money=off.",
+    ),
+]
+SampleRate = Annotated[
+    int | None,
+    typer.Option(
+        "--sample-rate",
+        "-r",
+        min=MIN_SAMPLE_RATE,
+        max=MAX_SAMPLE_RATE,
+        show_default="the model's; 8000 for mulaw and alaw",
+        help="Of speech, in Hz.",
+    ),
+]
+Loudness = Annotated[
+    float | None,
+    typer.Option(
+        "--loudness",
+        min=MIN_LUFS,
+        max=MAX_LUFS,
+        metavar="LUFS",
+        show_default="speech.loudness_lufs, or as the model makes it",
+        help="Bring speech to this loudness, such as -23 (broadcast) or -16 (podcasts).",
+    ),
+]
 Language = Annotated[
     str | None,
     typer.Option("--language", "-l", show_default="detected", help="Of recordings: en, en-US, english ..."),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Hear each spoken piece, and make it again if other words were heard.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result's facts to standard output as JSON.")]
 
@@ -79,9 +123,44 @@ def stem_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def lexicon_of(entries: Sequence[str]) -> dict[str, str]:
+    """The words of `--lexicon` and how to say them."""
+    try:
+        return dict(map(parse_entry, entries))
+    except MotetError as error:
+        raise typer.BadParameter(str(error), param_hint="--lexicon") from error
+
+
+def rule_changes(text: str | None) -> bool | dict[str, bool] | None:
+    """The rules that `--normalize` turns on or off."""
+    try:
+        return None if text is None else parsed_changes(text)
+    except MotetError as error:
+        raise typer.BadParameter(str(error), param_hint="--normalize") from error
+
+
 def language_code(language: str | None) -> str | None:
     """The code of a language in any of the ways that requests may write it: `en`, `en-US`, `english`, `eng`."""
     try:
         return checked_code(language)
     except MotetError as error:
-        raise typer.BadParameter(str(error.failure), param_hint="--language") from error
+        raise typer.BadParameter(str(error), param_hint="--language") from error
+
+
+CAPTION_SUFFIXES = (".srt", ".vtt")
+
+
+def _captions_file(path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() not in CAPTION_SUFFIXES:
+        raise typer.BadParameter(f"{path.name!r} ends with neither .srt nor .vtt.")
+    return path
+
+
+Captions = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        callback=_captions_file,
+        help="Write subtitles too: a .srt or .vtt file, with the times of the words.",
+    ),
+]

@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deployments.audio.formats import FORMATS, AudioFormat, format_of
-from serve_app.cli.options import STDIO, AsJson, Config, ModelName, Speed, VoiceName, config_path
+from deployments.audio.formats import AudioFormat
+from serve_app.cli.options import (
+    STDIO,
+    AsJson,
+    Captions,
+    Config,
+    Lexicon,
+    Loudness,
+    ModelName,
+    Normalize,
+    SampleRate,
+    Speed,
+    Verify,
+    VoiceName,
+    config_path,
+    lexicon_of,
+    rule_changes,
+)
+from serve_app.cli.sound_target import sound_target
 from serve_app.cli.terminal import note, pace, progress_bar, report, standard_input
+
+if TYPE_CHECKING:
+    from serve_app.cli.local_speech import SpokenFile
+
+
+Text = Annotated[
+    str | None, typer.Argument(show_default="standard input", help="The text; [bold]-[/bold] reads standard input.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        show_default="speech.wav, or speech.<format>",
+        help="Where the audio goes; its suffix is the format. [bold]-[/bold] is standard output.",
+    ),
+]
+Form = Annotated[
+    AudioFormat | None,
+    typer.Option("--format", "-f", show_default="the suffix of -o, or wav", help="How to encode."),
+]
+Ssml = Annotated[bool, typer.Option("--ssml", help="The text is a document in SSML: <speak> ... </speak>.")]
 
 
 def say(
-    text: Annotated[
-        str | None, typer.Argument(show_default="standard input", help="The text; [bold]-[/bold] reads standard input.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            show_default="speech.wav, or speech.<format>",
-            help="Where the audio goes; its suffix is the format. [bold]-[/bold] is standard output.",
-        ),
-    ] = None,
-    form: Annotated[
-        AudioFormat | None,
-        typer.Option("--format", "-f", show_default="the suffix of -o, or wav", help="How to encode."),
-    ] = None,
+    text: Text = None,
+    out: Output = None,
+    form: Form = None,
+    sample_rate: SampleRate = None,
+    loudness: Loudness = None,
     voice: VoiceName = None,
     model: ModelName = None,
     speed: Speed = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same samples.")] = 0,
+    ssml: Ssml = False,
+    lexicon: Lexicon = [],  # noqa: B006
+    normalize: Normalize = None,
+    captions: Captions = None,
+    verify: Verify = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,45 +79,47 @@ def say(
 
     Example: [bold]motet say "Hello." -o - | aplay[/bold]
 
+    Example: [bold]motet say --ssml "<speak>One. <break time='1s'/> Two.</speak>"[/bold]
+
+    Example: [bold]motet say -o book.mp3 --captions book.srt < book.txt[/bold]
+
+    Example: [bold]motet say "Your call is important." -o call.ulaw[/bold] (for a telephone)
+
     Text on standard input is spoken while it is still being written:
 
     Example: [bold]llm "Tell me a story." | motet say -o - | aplay[/bold]
     """
     started = time.perf_counter()
-    form, path = _target(out, form)
-    if as_json and path == STDIO:
-        raise typer.BadParameter("goes to standard output, and so does -o -. Name a file with -o.", param_hint="--json")
+    form, path = sound_target(out, form, "speech", as_json=as_json)
     from serve_app import config_file
     from serve_app.cli import local_speech
 
     app = config_file.read_app(config_path(config))
     words = _text(text, app.speech.arrival.pause_s)
+    sound = local_speech.SoundChoices(path, form, sample_rate, loudness)
+    manner: dict[str, Any] = {"model": model, "voice": voice, "speed": speed, "seed": seed, "ssml": ssml}
+    manner |= {"lexicon": lexicon_of(lexicon), "normalize": rule_changes(normalize)}
     with progress_bar("Speaking") as progress:
-        done = local_speech.say(
-            words, app, path, form, progress, started, model=model, voice=voice, speed=speed, seed=seed
-        )
+        done = local_speech.say(words, app, sound, progress, started, captions=captions, verify=verify, **manner)
+    _report(done, path, as_json=as_json)
+
+
+def _report(done: SpokenFile, path: Path, *, as_json: bool) -> None:
     target = "standard output" if path == STDIO else path
     first_sound = f"first sound after {done.first_sound_seconds:.2f} s"
     report(f"{target}: {pace(done)}; {first_sound}.", done if as_json else None)
+    if done.ignored:
+        note(f"Warning: these attributes were ignored: {', '.join(done.ignored)}.")
+    if faulty := done.quality.faulty:
+        note(
+            f"Warning: {faulty} of {done.quality.pieces} pieces sound wrong ({', '.join(done.quality.faults)}). Listen to "
+            "them, and try another --seed."
+        )
     if done.finish_reason != "stop":
         note(
             f"Warning: the model did not end by itself ({done.finish_reason}) and was stopped: words may be missing. "
             "Listen to it, and try another --seed."
         )
-
-
-def _target(out: Path | None, form: AudioFormat | None) -> tuple[AudioFormat, Path]:
-    if out is None:
-        return form or "wav", Path(f"speech.{form or 'wav'}")
-    if out == STDIO:
-        if sys.stdout.isatty():
-            raise typer.BadParameter("would write audio to the terminal. Pipe it, or name a file.", param_hint="-o -")
-        return form or "wav", out
-    form = form or format_of(out.suffix)
-    if form is None:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise typer.BadParameter(f"{out.name!r} has none of the suffixes {known}. Add --format.", param_hint="-o")
-    return form, out
 
 
 def _text(text: str | None, pause_s: float) -> str | Iterator[str | None]:

@@ -122,7 +122,7 @@ def _paragraph(text: str | None) -> str:
 def _default(key: str, field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.default
+    value = field.get_default(call_default_factory=True)
     if value is None:
         return "null"
     if key.endswith("_bytes") and value >= MIB:

@@ -134,6 +134,8 @@ class EdgeProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Called by the parser. Another protocol takes over and gets the end of the connection."""
         super().handle_websocket_upgrade()
+        # An earlier request on this connection must not start the timer that closes it when it rests.
+        self.cycle = None  # type: ignore[assignment]
         websocket: Any = self.transport.get_protocol()
         ends = websocket.connection_lost
 

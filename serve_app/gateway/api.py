@@ -19,10 +19,13 @@ from serve_app.gateway.middleware.page_headers import PageHeaders
 from serve_app.gateway.middleware.request_bodies import BodyDeadline, BodyPace
 from serve_app.gateway.middleware.request_log import RequestLog
 from serve_app.gateway.routes import (
+    client_secrets,
     diarizations,
     embeddings,
+    enhancements,
     health,
     models,
+    realtime,
     separations,
     speech,
     speech_sessions,
@@ -44,11 +47,14 @@ def build_api(service: Service) -> ASGIApp:
     for router in (
         speech,
         speech_sessions,
+        realtime,
+        client_secrets,
         transcriptions,
         diarizations,
         voice_activity,
         embeddings,
         separations,
+        enhancements,
         voices,
     ):
         api.include_router(router.router)
@@ -69,6 +75,7 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
         "/v1/audio/speech/timestamps": limits.max_transcription_bytes,
         "/v1/audio/embeddings": limits.max_transcription_bytes,
         "/v1/audio/separations": limits.max_separation_bytes,
+        "/v1/audio/enhancements": limits.max_separation_bytes,
         "/v1/audio/voices": limits.max_voice_bytes,
     }
     pace = BodyPace(

@@ -11,13 +11,22 @@ KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """Browsers cannot set headers on a WebSocket. They send the key as a subprotocol with this prefix, as with OpenAI."""
 
 
+SIGNER_HEADER = "x-motet-signer"
+"""Set by `KeyCheck` alone: the digest of the API key that made the client's secret."""
+
+
 def key_digest(headers: Headers) -> str:
-    """The SHA-256 of the client's key in hexadecimal; the digest of an empty key if the client sent none."""
+    """The SHA-256 of the client's key in hexadecimal, or of the key that made its secret; the digest of an empty key if the
+    client sent none."""
+    return headers.get(SIGNER_HEADER) or hashlib.sha256(key_of(headers).encode()).hexdigest()
+
+
+def key_of(headers: Headers) -> str:
+    """The client's key or secret; empty if it sent none."""
     offered = (
         name.removeprefix(KEY_SUBPROTOCOL) for name in _subprotocols(headers) if name.startswith(KEY_SUBPROTOCOL)
     )
-    key = _bearer(headers.get("authorization", "")) or next(offered, "")
-    return hashlib.sha256(key.encode()).hexdigest()
+    return _bearer(headers.get("authorization", "")) or next(offered, "")
 
 
 def _bearer(authorization: str) -> str:

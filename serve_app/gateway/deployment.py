@@ -3,15 +3,34 @@ configuration as a whole."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from cluster.models import Model, Placement
+from deployments.engines.protocols import RecognitionOptions
+from deployments.text.normalization.normalizer import load_libraries
 from serve_app.config import AppConfig
 from serve_app.gateway.analysis import RecordingAnalysis
+from serve_app.gateway.live.chat import ChatEndpoint
+from serve_app.gateway.live.conversation import Conversation, Emit
+from serve_app.gateway.live.pace import LivePace
+from serve_app.gateway.live.recognition import LiveRecognition
+from serve_app.gateway.live.responses import Responses
+from serve_app.gateway.live.responses_of_session import Responds
+from serve_app.gateway.live.session import Session, SessionParts
+from serve_app.gateway.live.sessions import LiveSessions
+from serve_app.gateway.live.settings import RealtimeSettings
+from serve_app.gateway.live.spoken_answer import SpokenAnswer
+from serve_app.gateway.live.spoken_turn import TurnRecognition
+from serve_app.gateway.live.turns import TurnDetection
+from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.recording import Recordings
@@ -40,11 +59,13 @@ class Gateway:
         build_api: Callable[[Service], ASGIApp],
     ) -> None:
         replace_access_log()
+        load_libraries()
         self._build_api = build_api
         recordings = Recordings(helpers, config.recordings)
+        directory = directory_of(config, models)
         self._service = Service(
             settings_of(config),
-            directory_of(config, models),
+            directory,
             TranscriptionGraph(recordings, config.windows) if helpers else None,
             SeparationGraph(recordings, merger, config.separation) if merger else None,
             RecordingAnalysis(recordings, config.windows) if helpers else None,
@@ -54,11 +75,32 @@ class Gateway:
             VoiceStore(config.voices),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
             EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
+            live_sessions(config.realtime, directory, helpers),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""
         return self._build_api(self._service)
+
+
+def live_sessions(
+    settings: RealtimeSettings, directory: ModelDirectory, helpers: Sequence[DeploymentHandle[Any]]
+) -> LiveSessions:
+    """The live sessions over the models and the audio helpers."""
+    voices, pace = VoiceActivityCalls(helpers), LivePace(settings)
+    key = os.environ.get(settings.chat.api_key_env) if settings.chat and settings.chat.api_key_env else None
+    chat = ChatEndpoint(settings.chat, key) if settings.chat else None
+
+    def recognize(model: str, options: RecognitionOptions, delay_s: float) -> TurnRecognition:
+        return LiveRecognition(directory, model, options, settings, pace, delay_s)
+
+    def respond(service: Service, conversation: Conversation, emit: Emit, headers: Headers) -> Responds:
+        begin_voice = partial(SpokenAnswer.begin, service, headers, time.monotonic)
+        return Responses(settings, chat, conversation, emit, begin_voice)
+
+    parts = SessionParts(pace.admit, recognize, partial(TurnDetection, voices), respond)
+    limit = SessionLimit(settings.max_sessions, settings.max_sessions_per_client, "live")
+    return LiveSessions(settings, limit, partial(Session, parts))
 
 
 def settings_of(config: AppConfig) -> ServiceSettings:

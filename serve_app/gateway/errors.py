@@ -39,6 +39,16 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "timeout": (408, "timeout_error"),
     "engine": (500, "server_error"),
 }
+CLOSE_CODES: Mapping[str, int] = {
+    "too_large": 1009,
+    "overloaded": 1013,
+    "unavailable": 1013,
+    "timeout": 1013,
+    "engine": 1011,
+}
+"""RFC 6455's close codes of WebSockets by kind of failure."""
+CLIENT_ERROR = 1008
+"""The close code of every other failure."""
 MAX_MISTAKES = 5
 """The number of mistakes of one request that an answer lists."""
 MAX_COMPARED = 16
@@ -60,8 +70,13 @@ Schema = TypeVar("Schema", bound=BaseModel)
 def error_body(failure: Failure) -> dict[str, object]:
     """The JSON of an error answer, in OpenAI's format. The request's record gets the kind of the failure."""
     current_request().failure = failure.kind
+    return {"error": error_fields(failure)}
+
+
+def error_fields(failure: Failure) -> dict[str, str | None]:
+    """What a client learns about a failure, in OpenAI's format."""
     kind = STATUS[failure.kind][1]
-    return {"error": {"message": _with_id(failure), "type": kind, "param": failure.param, "code": failure.code}}
+    return {"message": _with_id(failure), "type": kind, "param": failure.param, "code": failure.code}
 
 
 def _with_id(failure: Failure) -> str:
@@ -69,6 +84,11 @@ def _with_id(failure: Failure) -> str:
     return (
         f"{failure.message} Request id: {request_id}." if failure.kind == "engine" and request_id else failure.message
     )
+
+
+def close_code(failure: Failure) -> int:
+    """The code that closes a WebSocket after a failure."""
+    return CLOSE_CODES.get(failure.kind, CLIENT_ERROR)
 
 
 def log_failure(failure: Failure) -> None:
@@ -122,11 +142,7 @@ def validated(schema: type[Schema], fields: object, *, strict: bool) -> Schema:
     """
     values = _json(fields, schema) if isinstance(fields, bytes) else fields
     if isinstance(values, Mapping):
-        values, unknown = _own_names(schema, values)
-        if strict:
-            values |= unknown
-        else:
-            _ignore(unknown, schema)
+        values = own_fields(schema, values, strict=strict)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -135,6 +151,15 @@ def validated(schema: type[Schema], fields: object, *, strict: bool) -> Schema:
             raise _unreadable(schema, plain_message(fault), fault["type"]) from error
         lines = "; ".join(in_words(error, schema, MAX_MISTAKES))
         raise fail("invalid", f"{lines}.", param=clipped(str(fault["loc"][0])), code=fault["type"]) from error
+
+
+def own_fields(schema: type[BaseModel], fields: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+    """The fields that `schema` has, and if `strict` the unknown ones as well: see `validated`."""
+    values, unknown = _own_names(schema, fields)
+    if strict:
+        return values | unknown
+    _ignore(unknown, schema)
+    return values
 
 
 def _json(data: bytes, schema: type[BaseModel]) -> Any:
@@ -203,7 +228,7 @@ def install_error_handlers(api: FastAPI) -> None:
     @api.websocket("/{path:path}")
     async def _no_session(websocket: WebSocket) -> None:
         cause = f"{clipped(websocket.url.path)} does not accept WebSockets."
-        failure = Failure("not_found", cause, "Use /v1/audio/speech/stream.", code="path_not_found")
+        failure = Failure("not_found", cause, "Use /v1/realtime or /v1/audio/speech/stream.", code="path_not_found")
         await websocket.send_denial_response(error_response(failure))
 
     @api.exception_handler(RequestValidationError)

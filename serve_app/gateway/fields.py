@@ -31,6 +31,13 @@ class RequestFields(StrictModel):
     """Names that other servers use for fields of this schema."""
 
 
+def json_schema(fields: type[RequestFields]) -> dict[str, Any]:
+    """The description of a JSON body for `/openapi.json`."""
+    schema = fields.model_json_schema()
+    content = {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def form_schema(
     fields: type[RequestFields], recording: str = "file", files: Sequence[str] = (), lists: Sequence[str] = ()
 ) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray.serve import metrics
 
 from deployments.replica.metrics import MILLISECONDS, counter, histogram
+from deployments.tasks.piece_quality import PieceQuality
 from serve_app.gateway.request_context import RequestRecord
 from serve_app.gateway.speech.pacing_report import PacingReport
 
 STAGE_TAGS: Any = ("model", "stage")  # Ray annotates `tag_keys` as a tuple of one name
 REQUEST_TAGS: Any = ("route", "model", "status")
 FAILURE_TAGS: Any = ("model", "kind")
+FAULT_TAGS: Any = ("model", "fault", "of")
 NO_MODEL = "none"
 """The model of a request that names no known one: Ray refuses empty tags."""
 FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]
@@ -47,6 +50,15 @@ class RequestMetrics:
         )
         self._underruns = counter("motet_underruns", "Times that a client ran out of audio.", "")
         self._concealed = counter("motet_concealed_seconds", "Seconds of audio that no engine made.", "")
+        self._live = metrics.Gauge("motet_live_sessions", "Open sessions of /v1/realtime.")
+        self._final_texts = histogram(
+            "motet_final_text_ms", "From the end of a turn to its whole text, in ms.", MILLISECONDS, ""
+        )
+        self._pieces = counter("motet_speech_pieces", "Pieces of speech that were checked.", "")
+        self._faults = metrics.Counter(
+            "motet_piece_faults", "Faults of pieces when they were first made, and of those that left.", FAULT_TAGS
+        )
+        self._made_again = counter("motet_pieces_made_again", "Pieces of speech that were made again.", "")
         self._fallbacks = counter("motet_fallbacks", "Streams that the fallback voice finished.", "")
 
     def stage(self, model: str, stage: str, seconds: float) -> None:
@@ -74,6 +86,17 @@ class RequestMetrics:
         if report.fallback:
             self._fallbacks.inc(1, tags)
 
+    def pieces_checked(self, model: str, qualities: Sequence[PieceQuality]) -> None:
+        """The pieces of a stream were checked."""
+        if qualities:
+            self._pieces.inc(len(qualities), {"model": model})
+        if again := sum(quality.attempts > 1 for quality in qualities):
+            self._made_again.inc(again, {"model": model})
+        for quality in qualities:
+            for of, faults in (("first", quality.first_faults), ("left", quality.faults)):
+                for fault in faults:
+                    self._faults.inc(1, {"model": model, "fault": fault, "of": of})
+
     def request(self, record: RequestRecord, route: str, status: int) -> None:
         """A request ended, with an HTTP status or a WebSocket close code."""
         model = record.model or NO_MODEL
@@ -82,3 +105,11 @@ class RequestMetrics:
             self._first_results.observe(record.first_result_ms, {"model": model})
         if record.failure:
             self._failures.inc(1, {"model": model, "kind": record.failure})
+
+    def live_sessions(self, count: int) -> None:
+        """So many live sessions are open."""
+        self._live.set(count)
+
+    def final_text(self, model: str, seconds: float) -> None:
+        """The time from the end of a turn to its whole text, in seconds."""
+        self._final_texts.observe(seconds * 1000, {"model": model})

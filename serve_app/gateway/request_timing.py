@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
+from deployments.tasks.piece_quality import PieceQuality
 from serve_app.gateway.request_context import RequestRecord, current_request
 from serve_app.gateway.speech.pacing_report import PacingReport
 
@@ -28,8 +29,17 @@ class Recorder(Protocol):
     def played(self, model: str, report: PacingReport, real_time_factor: float) -> None:
         """A stream of speech ended. `real_time_factor` is seconds of engine steps for a second of audio; 0 without steps."""
 
+    def pieces_checked(self, model: str, qualities: Sequence[PieceQuality]) -> None:
+        """The pieces of a stream were checked."""
+
     def request(self, record: RequestRecord, route: str, status: int) -> None:
         """A request ended."""
+
+    def live_sessions(self, count: int) -> None:
+        """So many live sessions are open."""
+
+    def final_text(self, model: str, seconds: float) -> None:
+        """The time from the end of a turn to its whole text, in seconds."""
 
 
 class RequestTiming:

@@ -51,7 +51,7 @@ class SeparationGraph:
 
             calls = in_order_ahead(
                 session.take,
-                lambda cut: session.send(cut.ticket, "separate"),
+                lambda cut, _: session.send(cut.ticket, "separate"),
                 lambda: self._recordings.width(self._settings.chunks_in_flight),
             )
             async with aclosing(session.kept(separate(calls, joins.join), made)) as parts:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
 from deployments.audio.stated_length import estimated_seconds
 from deployments.errors import fail
@@ -26,6 +27,7 @@ from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
+from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
@@ -123,6 +125,7 @@ class Service:
     voices: VoiceStore
     sessions: SessionLimit
     early: EarlyAnswers
+    live: LiveSessions
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any
@@ -151,6 +154,24 @@ class Service:
         async with aclosing(self.analyses.run(upload, task, self.directory, ticket)) as tickets:
             return [each async for each in tickets]
 
+    async def separated(
+        self,
+        file: UploadedRecording,
+        task: SeparationTask,
+        model: str,
+        headers: Headers,
+        answer: Callable[[AsyncGenerator[Merged]], Awaitable[Response]],
+    ) -> Response:
+        """What `answer` makes of the stems of a recording. Raises `MotetError`: what `admit` and `answer` raise."""
+        ticket = self.admit(model, headers, estimated_seconds(file.head, file.likely_size))
+        try:
+            upload = file.blocks(self.settings.recordings.block_bytes)
+            assert self.separations is not None, "a model separates"
+            return await answer(self.separations.run(upload, task, self.directory, ticket, model))
+        except BaseException:
+            ticket.close()
+            raise
+
     def owner(self, headers: Headers) -> str:
         """Whose uploaded voices a request may use: those of its API key, or everyone's in a service without keys."""
         return key_digest(headers) if self.settings.security.api_key_sha256 else EVERYONE
@@ -167,7 +188,8 @@ class Service:
     @property
     def speech_models(self) -> SpeechModels:
         """The speech models of the service."""
-        return SpeechModels(self.directory, self.settings.speech.fallback_model, self.settings.spillover)
+        speech = self.settings.speech
+        return SpeechModels(self.directory, speech.fallback_model, speech.aligning_model, self.settings.spillover)
 
     @property
     def planner(self) -> SpeechPlanner:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from deployments.audio.formats import AudioFormat
+from deployments.audio.formats import MAX_LUFS, MIN_LUFS, AudioFormat
 from deployments.settings import ArrivalSettings, Count, NonNegative, PieceSettings, Positive, StrictModel
+from deployments.tasks.piece_quality import QualitySettings
+from deployments.text.lexicon import Lexicon, LexiconEntries
+from deployments.text.normalization.rules import ReadingRules
 
 Mark = Annotated[float, Field(gt=0, lt=1)]
 Preset = Literal["low-latency", "balanced", "high-stability"]
@@ -73,6 +77,11 @@ class SpeechSettings(StrictModel):
     """How speech requests are answered."""
 
     pieces: PieceSettings = PieceSettings()
+    normalize: ReadingRules = ReadingRules()
+    """How written texts are read aloud; `false` speaks them as they are written. Requests may change it."""
+    lexicon: LexiconEntries = Field(default_factory=dict)
+    """Words that voices misread, and how to say them: `SQL: sequel`, or IPA between slashes as in `tomato: /təˈmeɪtoʊ/`. A
+    word in small letters is found in any case, any other only as it is written. Requests may add words."""
     arrival: ArrivalSettings = ArrivalSettings()
     pacing: PacingSettings = PacingSettings()
     """These settings, or the name of a preset: low-latency, balanced or high-stability."""
@@ -80,17 +89,35 @@ class SpeechSettings(StrictModel):
     """fast: audio is made as fast as it is read. played: about `look_ahead_ms` ahead, and late audio is concealed."""
     fallback_model: str | None = None
     """The model that takes over from a late one. Without a name it is the first other speech model."""
+    aligning_model: str | None = None
+    """The transcription model that finds the times of words in speech whose model does not know them. Without a name it is
+    the first one that gives times."""
     piece_cache_bytes: Count = 64 * 1024 * 1024
     """Memory for audio of pieces that are spoken again."""
     admission: AdmissionSettings = AdmissionSettings()
     request_seconds_of_audio: Positive = 10.0
     """The most audio of one request to a replica, about. A client that stops reading costs at most this much."""
+    quality: QualitySettings = QualitySettings()
+    """How the sound of each piece is checked, and when it is made again."""
+    verify_model: str | None = None
+    """The model that hears the pieces of requests with `verify`. Without a name it is the first transcription model."""
     first_sound_alarm_ms: Positive = 500.0
     """A first audio that is later than this is counted in `motet_first_sounds_late`."""
     max_input_characters: Count = 100_000
     """The longest `input` of a request."""
     default_format: AudioFormat = "mp3"
     """The format where a request names none."""
+    loudness_lufs: Annotated[float, Field(ge=MIN_LUFS, le=MAX_LUFS)] | None = None
+    """The loudness (ITU-R BS.1770) to which speech is brought where a request names none. Without it, speech is as loud as
+    its model makes it."""
+    whole_flac_seconds_of_audio: NonNegative = 30.0
+    """A FLAC of up to about this much audio is sent when all of it is made, so that its header has its length. A longer one
+    is streamed, and its header has none."""
+
+    @cached_property
+    def known_words(self) -> Lexicon:
+        """The lexicon, which is built once."""
+        return Lexicon(self.lexicon)
 
     @field_validator("pacing", mode="before")
     @classmethod

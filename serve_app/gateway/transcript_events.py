@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from typing import Any
 
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.sentences import joined
@@ -16,6 +17,9 @@ from serve_app.gateway.transcript_formats import (
     spoken_segments,
     token_usage,
 )
+
+MAX_TOKENS = 80
+"""Tokens with their log probabilities in one event: below 24 KiB, so that its line is one that simple clients read."""
 
 
 async def events(windows: AsyncGenerator[TranscriptWindow], contents: TranscriptContents) -> AsyncGenerator[bytes]:
@@ -30,12 +34,23 @@ async def events(windows: AsyncGenerator[TranscriptWindow], contents: Transcript
                 # Only the last letter of what was said decides whether a space follows.
                 delta = joined([said[-1:], text])[len(said[-1:]) :]
                 said += delta
-                logprobs = {"logprobs": log_probabilities(window)} if contents.log_probabilities else {}
-                yield event({"type": "transcript.text.delta", "delta": delta, **logprobs})
+                for part in _deltas(delta, log_probabilities(window) if contents.log_probabilities else None):
+                    yield part
     if contents.form == "diarized_json":
         for number, segment in enumerate(spoken_segments(heard)):
             yield event(diarized_segment(number, segment))
     whole = [token for window in heard for token in log_probabilities(window)]
-    logprobs = {"logprobs": whole} if contents.log_probabilities else {}
+    # A longer list is not repeated: the deltas have all of it.
+    logprobs = {"logprobs": whole} if contents.log_probabilities and len(whole) <= MAX_TOKENS else {}
     done = {"text": said, "languages": languages_json(heard), "usage": token_usage(heard), **logprobs}
     yield event({"type": "transcript.text.done", **done})
+
+
+def _deltas(delta: str, tokens: list[dict[str, Any]] | None) -> Iterator[bytes]:
+    """The events of a window's text. If it has many tokens, the later events have no text, only the other tokens."""
+    if tokens is None:
+        yield event({"type": "transcript.text.delta", "delta": delta})
+        return
+    for start in range(0, max(1, len(tokens)), MAX_TOKENS):
+        text = "" if start else delta
+        yield event({"type": "transcript.text.delta", "delta": text, "logprobs": tokens[start : start + MAX_TOKENS]})

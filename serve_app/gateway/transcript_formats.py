@@ -156,10 +156,11 @@ def languages_json(windows: Sequence[TranscriptWindow]) -> list[dict[str, str]]:
 
 def log_probabilities(window: TranscriptWindow) -> list[dict[str, Any]]:
     """The tokens of a window, as OpenAI's `logprobs`."""
-    return [_log_probability(token) for token in window.transcript.tokens]
+    return [log_probability(token) for token in window.transcript.tokens]
 
 
-def _log_probability(token: Token) -> dict[str, Any]:
+def log_probability(token: Token) -> dict[str, Any]:
+    """A token as one of OpenAI's `logprobs`."""
     return {"token": token.text, "logprob": round(token.log_probability, 6), "bytes": list(token.bytes)}
 
 

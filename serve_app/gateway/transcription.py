@@ -6,7 +6,7 @@ Only transcripts come to the gateway by value.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 
 from deployments.engines.protocols import RecognitionTraits, Transcript
@@ -48,8 +48,13 @@ class TranscriptionGraph:
         most = await self._most_in_flight(directory, model)
         async with self._recordings.session(upload, task, self._settings, directory, ticket, model) as session:
 
-            def start(cut: Cut) -> Call[Transcript | None]:
-                return _started(session, cut) if cut.for_engine else DoneCall(None)
+            def start(cut: Cut, answered: Callable[[], None]) -> Call[Transcript | None]:
+                if not cut.for_engine:
+                    answered()
+                    return DoneCall(None)
+                call = _started(session, cut)
+                call.add_done_callback(lambda _: answered())
+                return call
 
             done_s = 0.0
 

@@ -34,7 +34,7 @@ MOST_KEYWORDS = 100
 Keyword = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 
 
-class ServerVad(StrictModel):
+class VadChunking(StrictModel):
     """OpenAI's settings of voice activity. Without a value the service's own is used."""
 
     type: Literal["server_vad"] = "server_vad"
@@ -48,7 +48,7 @@ def _strategy(value: object) -> str:
 
 
 ChunkingStrategy = Annotated[
-    Annotated[Literal["auto"], Tag("auto")] | Annotated[ServerVad, Tag("server_vad")], Discriminator(_strategy)
+    Annotated[Literal["auto"], Tag("auto")] | Annotated[VadChunking, Tag("server_vad")], Discriminator(_strategy)
 ]
 
 
@@ -235,7 +235,7 @@ class TranscriptionFields(RecognitionFields, SpeakerFields):
     def voice_activity(self, usual: VoiceActivitySettings) -> VoiceActivitySettings:
         """As for translations."""
         settings = super().voice_activity(usual)
-        if not isinstance(strategy := self.chunking_strategy, ServerVad):
+        if not isinstance(strategy := self.chunking_strategy, VadChunking):
             return settings
         values = {
             "threshold": strategy.threshold,

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from deployments.audio.decode import decode_all
+from deployments.audio.pcm import to_float
 from deployments.engines.protocols import Samples, VoiceReference
 from deployments.errors import MotetError, fail, quoted
 from serve_app.gateway.bodies.storage import storing
@@ -225,7 +226,7 @@ def _samples(stored: Any) -> Samples:
     samples: NDArray[np.int16] = stored["samples"]
     if samples.ndim != 1 or samples.dtype != np.int16:
         raise ValueError(f"the samples are {samples.dtype} of shape {samples.shape}")
-    return samples.astype(np.float32) / np.float32(32768)
+    return to_float(samples)
 
 
 def _unknown(id: str) -> MotetError:

@@ -52,6 +52,13 @@ export async function ask(path, { json, form, signal } = {}) {
   throw await refusal(response);
 }
 
+/** Open a WebSocket. A browser cannot set its headers, so the key is offered as a subprotocol. */
+export function openSocket(path) {
+  const url = new URL(path, location.href);
+  url.protocol = url.protocol.replace('http', 'ws');
+  return new WebSocket(url, key ? ['realtime', `openai-insecure-api-key.${key}`] : ['realtime']);
+}
+
 export async function askJson(path, options) {
   const response = await ask(path, options);
   return response.json();

@@ -1,7 +1,9 @@
 // Motet's studio: puts the panels, the key field and the status dot together.
 
 import { hasKey, inWords, useKey, whenKeyWanted } from './api.js';
+import { offerCaptionModels, startCaptions } from './captions.js';
 import { loadModels } from './catalogue.js';
+import { offerConversation, startConverse } from './converse.js';
 import { watchReadiness } from './readiness.js';
 import { offerSeparationModels, startSeparate } from './separate.js';
 import { offerSpeechModels, startSpeak } from './speak.js';
@@ -19,6 +21,8 @@ async function fillPickers(state) {
     const models = await loadModels();
     hideError(catalogueError);
     offerSpeechModels(models);
+    offerCaptionModels(models);
+    offerConversation(models);
     offerTranscriptionModels(models);
     offerSeparationModels(models);
   } catch (error) {
@@ -52,6 +56,8 @@ whenKeyWanted(askForKey);
 keyForm.addEventListener('submit', takeKey);
 showBaseUrl();
 startSpeak();
+startCaptions();
+startConverse();
 startTranscribe();
 startSeparate();
 watchReadiness(fillPickers);

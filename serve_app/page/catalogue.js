@@ -3,6 +3,8 @@
 import { askJson } from './api.js';
 import { byId, fillSelect, option } from './ui.js';
 
+const NAMES_SHOWN = 2;
+
 /** Real models by task: aliases are folded into the model they stand for. */
 export async function loadModels() {
   const { data } = await askJson('/v1/models');
@@ -51,6 +53,11 @@ export class ModelPicker {
 function describe({ motet }) {
   const parts = [];
   if (motet.placements?.length) parts.push(`Runs on ${motet.placements.join(', ')}`);
-  if (motet.aliases?.length) parts.push(`also called ${motet.aliases.join(', ')}`);
+  if (motet.aliases?.length) parts.push(`also called ${inShort(motet.aliases)}`);
   return parts.join('; ');
+}
+
+function inShort(names) {
+  const more = names.length - NAMES_SHOWN;
+  return more > 1 ? `${names.slice(0, NAMES_SHOWN).join(', ')} and ${more} more` : names.join(', ');
 }

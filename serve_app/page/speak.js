@@ -1,9 +1,11 @@
 // The speech panel: text in, audio out while it is still being made.
 
-import { ask, inWords } from './api.js';
+import { ServiceError, ask, inWords } from './api.js';
 import { loadVoices, ModelPicker } from './catalogue.js';
 import { Take } from './pcm.js';
 import { Player } from './player.js';
+import { SpokenWords } from './spoken-words.js';
+import { eventsOf } from './sse.js';
 import { OneAtATime, byId, fillSelect, hideError, option, publish, seconds, showError, withdraw } from './ui.js';
 import { Waveform } from './waveform.js';
 
@@ -27,6 +29,7 @@ const fieldOf = { input: text, voice, speed, model: byId('speak-model') };
 
 const player = new Player();
 const waveform = new Waveform(byId('speak-wave'));
+const words = new SpokenWords(byId('speak-words'));
 const request = new OneAtATime();
 const voiceRequest = new OneAtATime();
 const picker = new ModelPicker('speak', 'speech', offerVoices);
@@ -115,7 +118,7 @@ async function speakOnce(signal) {
   signal.throwIfAborted();
   take = arriving;
   play(take, { start: (soundsAt) => firstSound(soundsAt - clickedAt) });
-  await collect(response.body.getReader(), arriving);
+  await collect(response, arriving);
 }
 
 function speechRequest() {
@@ -125,15 +128,15 @@ function speechRequest() {
     voice: voice.value || undefined,
     speed: Number(speed.value),
     response_format: 'pcm',
+    ...(picker.model.motet.word_timestamps && { stream_format: 'sse', word_timestamps: true }),
   };
 }
 
-async function collect(reader, arriving) {
+async function collect(response, arriving) {
+  const inEvents = response.headers.get('content-type')?.startsWith('text/event-stream');
   try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      arriving.append(value);
+    for await (const sound of inEvents ? soundOf(eventsOf(response), arriving) : bytesOf(response.body.getReader())) {
+      arriving.append(sound);
       if (take === arriving) player.more();
     }
   } finally {
@@ -141,9 +144,27 @@ async function collect(reader, arriving) {
   }
 }
 
+async function* bytesOf(reader) {
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
+}
+
+/** The sound of events; their words are shown. Throws what an error event says. */
+async function* soundOf(events, arriving) {
+  for await (const event of events) {
+    if (event.error) throw new ServiceError(event.error.message ?? String(event.error), event.error);
+    if (event.words && take === arriving) words.add(event.words);
+    if (event.audio) yield Uint8Array.from(atob(event.audio), (letter) => letter.charCodeAt(0));
+  }
+}
+
 function play(played, { start }) {
   player.play(played, { start, progress: showProgress, end: heardAll });
   waveform.follow(played, () => player.heardSeconds);
+  words.follow(() => player.heardSeconds);
 }
 
 function firstSound(delayMs) {
@@ -205,6 +226,7 @@ function beginAnew() {
   player.stop();
   take = null;
   waveform.clear();
+  words.clear();
   keep.hidden = true;
   firstFact.textContent = '–';
   secondsFact.textContent = '–';
@@ -215,12 +237,13 @@ function beginAnew() {
   status.textContent = 'Waiting for the first sound…';
 }
 
-function settle(state, words) {
+function settle(state, message) {
   player.stop();
   waveform.rest();
+  words.rest();
   setActive(false);
   setState(state);
-  status.textContent = words;
+  status.textContent = message;
 }
 
 function setActive(active) {

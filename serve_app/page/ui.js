@@ -1,4 +1,4 @@
-// Small helpers the three panels share.
+// Small helpers that the panels share.
 
 import { inWords, wasCancelled } from './api.js';
 

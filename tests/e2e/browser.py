@@ -106,15 +106,15 @@ class Browser:
 
 
 @contextmanager
-def chromium(folder: Path) -> Iterator[Browser]:
-    """A new browser with one tab; skips the test if none is installed."""
+def chromium(folder: Path, *flags: str) -> Iterator[Browser]:
+    """A new browser with one tab; skips the test if none is installed. `flags` are added to `FLAGS`."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no Chromium here; install it: apt-get install chromium")
     said = folder / "chromium.log"
     profile = folder / "profile"
     with said.open("wb") as log:
-        process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={profile}"], stdout=log, stderr=log)
+        process = subprocess.Popen([program, *FLAGS, *flags, f"--user-data-dir={profile}"], stdout=log, stderr=log)
     try:
         port_file = profile / "DevToolsActivePort"
         wait_for(lambda: port_file.exists() and port_file.read_text().count("\n") == 1, 30, "Chromium")

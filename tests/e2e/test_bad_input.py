@@ -62,7 +62,9 @@ def transcription(status: int, param: str | None, remedy: str, file: bytes, name
 
 def separation(status: int, param: str | None, remedy: str, file: bytes | None = None, **fields: str) -> Bad:
     sound = encoded(LOUD, 16_000, "WAV") if file is None else file
-    return Bad(SEPARATIONS, status, param, remedy, data={"model": "nsnet2", **fields}, files={"file": ("a.wav", sound)})
+    return Bad(
+        SEPARATIONS, status, param, remedy, data={"model": "deepfilternet", **fields}, files={"file": ("a.wav", sound)}
+    )
 
 
 def head_of(kind: str, size: int) -> bytes:
@@ -138,7 +140,7 @@ BAD = {
     "endless chunks": separation(400, "chunk_seconds", "Use 0.5 to 60 s", chunk_seconds="1e9"),
     "tiny chunks": separation(400, "chunk_seconds", "Use 0.5 to 60 s", chunk_seconds="0.0001"),
     "chunks that are no number": separation(400, "chunk_seconds", "greater than 0", chunk_seconds="nan"),
-    "model that speaks": separation(404, "model", "Models for separation: nsnet2", model="tts-1"),
+    "model that speaks": separation(404, "model", "Models for separation: deepfilternet", model="tts-1"),
     "wrong method": Bad(SPEECH, 405, None, "GET /openapi.json", method="GET"),
     "unknown path": Bad("/v1/audio/singing", 404, None, "GET /openapi.json", json=GOOD),
     "path out of the page": Bad("/page/%2e%2e/config.py", 404, None, "GET /openapi.json", method="GET"),

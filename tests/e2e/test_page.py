@@ -82,7 +82,7 @@ def test_the_page_finds_the_service_ready(page: Browser, service: Service) -> No
     assert page.value("document.getElementById('ready').dataset.state") == "ready"
     assert page.value("document.getElementById('base-url').textContent") == f"{service.url}/v1"
     picked = "['speak', 'transcribe', 'separate'].map((name) => document.getElementById(`${name}-model`).value)"
-    assert page.value(picked) == ["hibari", "whisper-base", "nsnet2"]
+    assert page.value(picked) == ["hibari", "whisper-base", "deepfilternet"]
     check_quiet(page, service)
 
 
@@ -93,6 +93,9 @@ def test_a_click_speaks_and_the_sound_is_played_to_its_end(page: Browser, servic
     assert 0.8 < float(page.value("document.body.dataset.playedSeconds")) < 5
     assert page.value("Number(document.body.dataset.firstSoundMs)") > 0
     assert 0.8 < page.value(SECONDS_TO_KEEP) < 5
+    words = page.value("[...document.querySelectorAll('#speak-words span')].map((word) => word.textContent)")
+    assert words == ["Good", "morning", "to", "everyone."]
+    assert page.value("document.body.dataset.spokenWord") in words  # the last one that was highlighted
     page.screenshot(OUT / "page-spoken.png")
     check_quiet(page, service)
 

@@ -39,17 +39,17 @@ def results(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple
             check=False,
         )
         assert run.returncode == 0, f"{text}\n{run.stderr}"
-        printed += run.stdout
+        printed += run.stdout + "\n"
     return folder, printed
 
 
-def test_there_are_seven(results: tuple[Path, str]) -> None:
-    assert len(EXAMPLES) == 7
+def test_there_are_eight(results: tuple[Path, str]) -> None:
+    assert len(EXAMPLES) == 8
 
 
 def test_curl_openai_and_command_line_hear_what_was_said(results: tuple[Path, str]) -> None:
     heard = re.findall(r"Hello from[^\"\n]*", results[1])
-    assert len(heard) >= 7
+    assert len(heard) >= 8
     assert all(word_error_rate("Hello from Motet.", text) <= 1 / 3 for text in heard)
 
 

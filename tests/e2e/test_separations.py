@@ -27,7 +27,7 @@ Sessions = Callable[[], int]
 
 
 def separate(http: httpx.Client, file: bytes, **fields: str) -> httpx.Response:
-    answer = http.post(PATH, data={"model": "nsnet2", **fields}, files={"file": ("mix.wav", file)})
+    answer = http.post(PATH, data={"model": "deepfilternet", **fields}, files={"file": ("mix.wav", file)})
     assert answer.status_code == 200, answer.text
     return answer
 
@@ -87,7 +87,7 @@ def si_sdr(clean: Float, got: Float) -> float:
     return float(10 * np.log10((target @ target) / ((got - target) @ (got - target))))
 
 
-def test_nsnet2_takes_the_noise_away(http: httpx.Client, pangram: Float) -> None:
+def test_deepfilternet_takes_the_noise_away(http: httpx.Client, pangram: Float) -> None:
     clean, mixture = noisy(pangram * 0.5)
     file = encoded(mixture, 24_000, "WAV", "FLOAT")
     answer = separate(http, file, stems="speech", chunk_seconds="2", overlap_seconds="0.5")
@@ -95,6 +95,17 @@ def test_nsnet2_takes_the_noise_away(http: httpx.Client, pangram: Float) -> None
     speech_back = resampled_to(speech[0], rate, 24_000)
     assert len(speech_back) == pytest.approx(len(clean), abs=24)
     assert si_sdr(clean, speech_back) >= si_sdr(clean, mixture) + 4
+
+
+def test_an_enhancement_is_the_speech_without_the_noise(http: httpx.Client, pangram: Float) -> None:
+    clean, mixture = noisy(pangram * 0.5)
+    files = {"file": ("mix.wav", encoded(mixture, 24_000, "WAV", "FLOAT"))}
+    answer = http.post("/v1/audio/enhancements", files=files)
+    assert (answer.status_code, answer.headers["x-motet-model"]) == (200, "deepfilternet")
+    speech, rate = decoded(answer.content)
+    speech_back = resampled_to(speech[0], rate, 24_000)
+    assert len(speech_back) == pytest.approx(len(clean), abs=24)
+    assert si_sdr(clean, speech_back) >= si_sdr(clean, mixture) + 6
 
 
 def resampled_to(samples: Float, rate: int, wanted: int) -> Float:
@@ -203,9 +214,9 @@ def five_minutes() -> dict[str, bytes]:
 def test_five_minutes_leave_before_their_end_is_separated(
     http: httpx.Client, service: Service, sessions: Sessions
 ) -> None:
-    replica = service.replica("nsnet2@cpu")
+    replica = service.replica("deepfilternet@cpu")
     began = cpu_seconds(replica)
-    with http.stream("POST", PATH, data={"model": "nsnet2", "stems": "speech"}, files=five_minutes()) as answer:
+    with http.stream("POST", PATH, data={"model": "deepfilternet", "stems": "speech"}, files=five_minutes()) as answer:
         blocks = answer.iter_raw()
         first = next(blocks)
         until_first = cpu_seconds(replica) - began
@@ -230,8 +241,8 @@ LEAVING = {
 def test_a_client_that_leaves_takes_its_session_along(
     way: str, http: httpx.Client, service: Service, sessions: Sessions
 ) -> None:
-    replica = service.replica("nsnet2@cpu")
-    with http.stream("POST", PATH, data={"model": "nsnet2", **LEAVING[way]}, files=five_minutes()) as answer:
+    replica = service.replica("deepfilternet@cpu")
+    with http.stream("POST", PATH, data={"model": "deepfilternet", **LEAVING[way]}, files=five_minutes()) as answer:
         blocks = answer.iter_raw()
         assert next(blocks)
         assert sessions() == 1
@@ -244,7 +255,7 @@ def test_a_client_that_leaves_takes_its_session_along(
 
 
 def test_a_damaged_upload_leaves_no_session(http: httpx.Client, sessions: Sessions) -> None:
-    answer = http.post(PATH, data={"model": "nsnet2"}, files={"file": ("a.wav", b"\xff\xd8\xff" + bytes(10**6))})
+    answer = http.post(PATH, data={"model": "deepfilternet"}, files={"file": ("a.wav", b"\xff\xd8\xff" + bytes(10**6))})
     assert answer.status_code == 400
     wait_for(lambda: sessions() == 0, 10, "the session to be closed")
 

@@ -98,7 +98,7 @@ def test_what_the_service_has_no_use_for_does_not_run(service: Service) -> None:
 
 
 def test_no_replica_holds_what_only_tables_need(service: Service) -> None:
-    for model in ("gateway", "hibari@cpu", "whisper-base@cpu", "nsnet2@cpu", "audio-helper"):
+    for model in ("gateway", "hibari@cpu", "whisper-base@cpu", "deepfilternet@cpu", "audio-helper"):
         assert not {region.path for region in service.replica(model).memory_maps() if "/pandas/" in region.path}
 
 

@@ -136,7 +136,7 @@ def test_a_voice_goes_by_its_name_alias_or_id(voice: object, client: OpenAI) -> 
 
 def test_models_are_listed_and_found_with_their_aliases(client: OpenAI) -> None:
     ids = {model.id for model in client.models.list()}
-    assert {"hibari", "whisper-base", "nsnet2", "tts-1", "whisper-1", "gpt-4o-mini-tts"} <= ids
+    assert {"hibari", "whisper-base", "deepfilternet", "tts-1", "whisper-1", "gpt-4o-mini-tts"} <= ids
     found = client.models.retrieve("tts-1")
     assert (found.id, found.object, found.owned_by) == ("tts-1", "model", "motet")
 

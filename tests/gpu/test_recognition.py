@@ -12,8 +12,10 @@ pytest.importorskip("transformers", reason="the extra `transformers` is not inst
 
 from deployments.engines import registry
 from deployments.engines.hf_recognition.engine import HfRecognition
+from deployments.engines.hf_recognition.streaming_engine import HfStreamingRecognition
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Transcript, Window
 from tests.unit.hf_recognition_models import WRITERS
+from tests.unit.streaming_engine_properties import Talk, hear
 
 RATE = 16_000
 OPTIONS = RecognitionOptions(language="en")
@@ -51,3 +53,19 @@ def test_a_card_writes_what_a_cpu_writes_alone_and_in_a_batch(folder: Path) -> N
 
 def test_the_default_precision_of_a_card_writes_a_text(folder: Path) -> None:
     assert any(texts(loaded(folder, "cuda", "auto").recognize(windows(), OPTIONS)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_card_streams_what_a_cpu_streams(folder: Path, dtype: str) -> None:
+    """In half precision, a text at all."""
+    here, card = loaded(folder, "cpu", "float32"), loaded(folder, "cuda", dtype)
+    if not isinstance(here, HfStreamingRecognition) or not isinstance(card, HfStreamingRecognition):
+        pytest.skip("The family does not stream.")
+    expected = [Talk(here, window.samples) for window in windows()]
+    made = [Talk(card, window.samples) for window in windows()]
+    hear(here, *expected)
+    hear(card, *made)
+    if dtype == "float32":
+        assert [talk.texts[-1].committed for talk in made] == [talk.texts[-1].committed for talk in expected]
+    else:
+        assert any(talk.texts[-1].committed for talk in made)

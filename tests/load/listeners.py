@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.protocols import AudioChunk, LimitsStepTime, SpeechEngine, SpeechRequest
+from deployments.engines.limits import LimitsStepTime
+from deployments.engines.protocols import (
+    AudioChunk,
+    SpeechEngine,
+    SpeechRequest,
+)
 from deployments.replica.step_scheduling import Candidate, ListenerDeadline, StepRequest, choose
 from deployments.settings import StepSettings
 from serve_app.gateway.settings import PacingSettings

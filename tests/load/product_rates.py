@@ -19,15 +19,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deployments.engines.lm import linear
 from deployments.engines.lm.kernel_timing import HOPELESS, clock_here, random_rows
 from deployments.engines.lm.linear import KERNELS, permitted_kernels
 
+INT8 = "onednn::qlinear_pointwise"
 BY_WEIGHTS: Mapping[str, int] = {
     "aten::mm": 0,
     "aten::addmm": 1,
     "aten::linear": 0,
     "aten::_int_mm": 0,
-    "onednn::qlinear_pointwise": 0,
+    INT8: 0,
     "mkldnn::_linear_pointwise": 0,
 }
 """Products of rows by a weight; which argument the rows are."""
@@ -61,6 +63,8 @@ class ProductCount:
         if name in BY_WEIGHTS:
             rows = args[BY_WEIGHTS[name]]
             count, inputs, outputs = prod(rows.shape[:-1]), rows.shape[-1], made.shape[-1]
+            if name == INT8 and not linear.SUMS_BYTES_EXACTLY:
+                count //= 2  # the layer multiplies each row in two halves
             self.operations["weights", _grain(count), inputs, outputs] += 2 * count * inputs * outputs
         elif name in CONVOLUTIONS:
             each = 2 * prod(args[1].shape[1:])

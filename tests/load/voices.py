@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deployments.engines.graphs import TOLERANCE, Bucket
-from deployments.engines.protocols import (
-    LimitsStreams,
-)
+from deployments.engines.limits import LimitsStreams
 from deployments.errors import fail
 from deployments.replica.malloc_trim import keep_freed_memory
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread

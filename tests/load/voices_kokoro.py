@@ -68,7 +68,7 @@ class KokoroSpeakers:
 
     def one_by_one(self, texts: Sequence[str]) -> list[Samples]:
         """The package's, one after another."""
-        said = [self._phonemes.of(text, "a") for text in texts]
+        said = [self._phonemes.of(text, "a").lines[0].phonemes for text in texts]
         return [self._theirs(phonemes, self._pack[len(phonemes) - 1]).numpy() for phonemes in said]
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deployments.engines.limits import LimitsStreams
 from deployments.engines.protocols import (
-    LimitsStreams,
     SpeechEngine,
 )
 from deployments.replica.malloc_trim import Allocator, MallocTrim, keep_freed_memory

@@ -15,7 +15,7 @@ from deployments.replica.wire import PackedChunk, pack
 from deployments.tasks.separation import Merged
 
 RATE = 8000
-TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("bo", "en-US")), "ada", 0.5, 2.0, exact=True)
+TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("bo", "en-US")), "ada", 0.5, 2.0, exact=True, is_speech=False)
 
 
 @dataclass(slots=True)
@@ -95,6 +95,19 @@ class Answers:
 
 
 @dataclass
+class Answer:
+    """A single answer, which ends with the task that waits for it."""
+
+    pending: Any
+
+    def __await__(self) -> Any:
+        return self.pending.__await__()
+
+    def cancel(self) -> None:
+        """The task is cancelled already."""
+
+
+@dataclass
 class FakeMethod:
     """`handle.method`."""
 
@@ -105,10 +118,11 @@ class FakeMethod:
         """Calls the stand-in."""
         self.handle.calls.append((self.name, arguments))
         answer = _asked(self.handle.target, self.name)(*arguments)
-        if hasattr(answer, "__anext__"):
-            answer = Answers(answer)
-            self.handle.answers.append(answer)
-        return answer
+        if not hasattr(answer, "__anext__"):
+            return Answer(answer)
+        answers = Answers(answer)
+        self.handle.answers.append(answers)
+        return answers
 
 
 def _asked(target: Any, name: str) -> Any:

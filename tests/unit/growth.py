@@ -10,7 +10,8 @@ FLOOR_S = 0.004
 """What any call may take on a busy machine."""
 MOST_TIMES = 8.0
 """Of the time for n, that four times as much may take: it is 4 where the work is linear, and 16 where it is quadratic."""
-ATTEMPTS = 4
+ATTEMPTS = 8
+"""The least time of several counts: on a busy machine one alone says little. The first good one ends the check."""
 
 
 def check_growth(work: Callable[[int], Callable[[], Any]], size: int) -> None:

@@ -16,6 +16,9 @@ from transformers import (
     CanaryProcessor,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
+    MoonshineStreamingConfig,
+    MoonshineStreamingForConditionalGeneration,
+    MoonshineStreamingProcessor,
     Nemotron3_5AsrConfig,
     Nemotron3_5AsrForRNNT,
     Nemotron3_5AsrProcessor,
@@ -39,6 +42,9 @@ from transformers import (
     Qwen3ASRProcessor,
     VoxtralConfig,
     VoxtralForConditionalGeneration,
+    VoxtralRealtimeConfig,
+    VoxtralRealtimeFeatureExtractor,
+    VoxtralRealtimeForConditionalGeneration,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
     WhisperFeatureExtractor,
@@ -267,10 +273,16 @@ def write_voxtral(folder: Path) -> Path:
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 5
     model.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=32).save_pretrained(folder)
-    special = [{"rank": at, "token_str": mark, "is_control": True} for at, mark in enumerate(VOXTRAL_MARKS)]
+    (folder / "tekken.json").write_text(json.dumps(tekken(VOXTRAL_MARKS)))
+    return folder
+
+
+def tekken(marks: tuple[str, ...]) -> dict[str, Any]:
+    """A vocabulary of bytes and syllables in Mistral's own format."""
+    special = [{"rank": at, "token_str": mark, "is_control": True} for at, mark in enumerate(marks)]
     known = [*(bytes([at]) for at in range(256)), *(text.replace("▁", " ").encode() for text in LONG)]
     letters = [{"rank": at, "token_bytes": base64.b64encode(text).decode()} for at, text in enumerate(known)]
-    tekken = {
+    return {
         "config": {
             "pattern": r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|[^\s\p{L}\p{N}]+|\s+",
             "default_vocab_size": len(known) + len(special), "default_num_special_tokens": len(special), "version": "v7",
@@ -278,13 +290,56 @@ def write_voxtral(folder: Path) -> Path:
         "vocab": letters,
         "special_tokens": special,
     }  # fmt: skip
-    (folder / "tekken.json").write_text(json.dumps(tekken))
+
+
+REALTIME_MARKS = ("<unk>", "<s>", "</s>", "[STREAMING_PAD]", "[STREAMING_WORD]")
+
+
+def write_voxtral_realtime(folder: Path) -> Path:
+    """A short window of the encoder, so that streams grow beyond it. The end of the text is as likely as a letter."""
+    size = 256 + len(LONG) + len(REALTIME_MARKS)
+    config = VoxtralRealtimeConfig(
+        audio_config={
+            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16,
+            "num_mel_bins": 32, "sliding_window": 200,
+        },
+        text_config={
+            **LANGUAGE_MODEL, "vocab_size": size, "rms_norm_eps": 1e-5, "sliding_window": 60,
+            "tie_word_embeddings": False,
+        },
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = louder(spread(VoxtralRealtimeForConditionalGeneration(config), 3, 4.0), range(size - len(LONG), size), 3)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 0
+    model.save_pretrained(folder)
+    VoxtralRealtimeFeatureExtractor(feature_size=32).save_pretrained(folder)
+    (folder / "tekken.json").write_text(json.dumps(tekken(REALTIME_MARKS)))
     return folder
+
+
+def write_moonshine_streaming(folder: Path) -> Path:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pieces("<unk>", "<s>", "</s>"), pad_token="</s>", eos_token="</s>", bos_token="<s>"
+    )
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    config = MoonshineStreamingConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        pad_token_id=2, decoder_start_token_id=1, max_position_embeddings=2048,
+        encoder_config={
+            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "sliding_windows": [[16, 4], [16, 0], [16, 4]],
+        },
+    )  # fmt: skip
+    config.num_key_value_heads = 2  # the model reads it, and the class does not declare it
+    model = spread(MoonshineStreamingForConditionalGeneration(config), 1, 3.0)
+    model.generation_config.decoder_start_token_id = 1
+    return saved(folder, model, MoonshineStreamingProcessor(extractor, tokenizer))
 
 
 WRITERS: Mapping[str, Callable[[Path], Path]] = {
     "canary": write_canary,
     "moonshine": write_moonshine,
+    "moonshine_streaming": write_moonshine_streaming,
     "nemotron3_5_asr": write_nemotron3_5,
     "nemotron_asr_streaming": write_nemotron,
     "parakeet_ctc": write_ctc,
@@ -292,5 +347,6 @@ WRITERS: Mapping[str, Callable[[Path], Path]] = {
     "parakeet_tdt": write_tdt,
     "qwen3_asr": write_qwen,
     "voxtral": write_voxtral,
+    "voxtral_realtime": write_voxtral_realtime,
 }
 """By the model type of a checkpoint."""

@@ -30,6 +30,9 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.clock.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """`AtOnce` has no threads. asyncio would wait for another thread, which this clock does not know."""
+
 
 class AtOnce(ThreadPoolExecutor):
     """Does what is asked for on the spot: work on another thread takes time that this clock does not know."""

@@ -71,6 +71,10 @@ class SpeechEngineProperties:
         assert len(samples) == len(others)
         np.testing.assert_allclose(samples, others, rtol=0, atol=tolerance)
 
+    def assert_golden(self, samples: Samples, kept: Samples) -> None:
+        """The audio is that of the golden file within `golden_tolerance`."""
+        self.assert_near(samples, kept, self.golden_tolerance)
+
     def assert_same(self, samples: Samples, others: Samples, path: ForcedPath) -> None:
         """The audio and the scores of the choices are equal within the tolerances."""
         self.assert_near(samples, others, self.tolerance)
@@ -139,7 +143,7 @@ class SpeechEngineProperties:
         path = ForcedPath.of(kept) if "choices" in kept else ForcedPath()
         with self.following(engine, path):
             spoken = joined(speak(engine, self.request(engine)))
-        self.assert_near(spoken, kept["samples"].astype(np.float32), self.golden_tolerance)
+        self.assert_golden(spoken, kept["samples"].astype(np.float32))
         assert path.deviation <= max(self.score_tolerance, HALF_PRECISION)
 
     def test_closing_frees_the_slot(self, engine: SpeechEngine[Any]) -> None:

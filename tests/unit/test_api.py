@@ -8,17 +8,19 @@ import hashlib
 import io
 import json
 import wave
-from collections.abc import AsyncGenerator, AsyncIterator, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import httpx
 import numpy as np
 import pytest
+import soundfile
 
 from cluster.demand import AutoscalingSettings
 from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
+from deployments.audio.loudness import loudness_of
 from deployments.engines.protocols import (
     FinishReason,
     RecognitionOptions,
@@ -31,11 +33,14 @@ from deployments.engines.protocols import (
 )
 from deployments.replica.wire import PackedChunk
 from deployments.settings import SpilloverSettings
+from deployments.tasks.piece_quality import PieceQuality
 from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.config import AppConfig
 from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
 from serve_app.gateway.deployment import directory_of, settings_of
+from serve_app.gateway.live.sessions import LiveSessions
+from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
@@ -51,6 +56,7 @@ from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes
 from tests.unit.fakes import RATE, FakeHandle, SilentGraph, ToneSynthesizer, tone
+from tests.unit.live_fakes import FakeParts
 
 MODELS = {
     "tone": Model(engine="hibari", source="wheel:hibari-tts", aliases=("tts-1",), voice_aliases={"alloy": "bo"}),
@@ -104,6 +110,9 @@ class Recorded:
         self.first_sounds: list[float] = []
         self.streams: list[tuple[PacingReport, float]] = []
         self.requests: list[tuple[str, str | None, int]] = []
+        self.qualities: list[PieceQuality] = []
+        self.live: list[int] = []
+        self.final_texts: list[tuple[str, float]] = []
 
     def stage(self, model: str, stage: str, seconds: float) -> None:
         self.stages.add(stage)
@@ -117,6 +126,15 @@ class Recorded:
     def request(self, record: RequestRecord, route: str, status: int) -> None:
         self.requests.append((route, record.model, status))
 
+    def pieces_checked(self, model: str, qualities: Sequence[PieceQuality]) -> None:
+        self.qualities += qualities
+
+    def live_sessions(self, count: int) -> None:
+        self.live.append(count)
+
+    def final_text(self, model: str, seconds: float) -> None:
+        self.final_texts.append((model, seconds))
+
 
 class Bench:
     """A service over stand-ins, and a client for it."""
@@ -128,6 +146,7 @@ class Bench:
         graph: object = None,
         ear: Ear | None = None,
         analyses: object = None,
+        live: Callable[[RealtimeSettings], LiveSessions] | None = None,
         **settings: Any,
     ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
@@ -150,7 +169,9 @@ class Bench:
             VoiceStore(config.voices),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
             EarlyAnswers(1),
+            (live or FakeParts().parts)(config.realtime),
         )
+        self.service = service
         self.api = build_api(service)
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://motet")
@@ -186,6 +207,57 @@ async def test_a_wav_is_a_wav() -> None:
     with wave.open(io.BytesIO(answer.content)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
     assert decode_all(answer.content, RATE, True, 10.0).shape[1] == len(tone("Hello there."))
+
+
+@pytest.mark.parametrize(
+    ("fields", "rate", "media_type"),
+    [
+        ({"sample_rate": 16_000}, 16_000, "audio/pcm"),
+        ({"response_format": "wav", "sample_rate": 44_100}, 44_100, "audio/wav"),
+        ({"response_format": "mulaw"}, 8000, "audio/pcmu"),
+        ({"response_format": "alaw", "sample_rate": 16_000}, 16_000, "audio/pcma"),
+        ({"response_format": "wav_mulaw"}, 8000, "audio/wav"),
+        ({"response_format": "opus", "sample_rate": 44_100}, 48_000, "audio/ogg"),
+    ],
+)
+async def test_speech_has_the_rate_that_was_asked_for(fields: dict[str, Any], rate: int, media_type: str) -> None:
+    for stream_format in ("audio", "sse"):
+        answer = await Bench().speak(**fields, stream_format=stream_format)
+        assert answer.status_code == 200
+        assert answer.headers["x-sample-rate"] == str(rate)
+    answer = await Bench().speak(**fields)
+    assert answer.headers["content-type"].startswith(media_type)
+    if fields.get("response_format", "").startswith("wav"):
+        assert soundfile.info(io.BytesIO(answer.content)).samplerate == rate
+
+
+async def test_a_short_wav_and_a_short_flac_state_their_length() -> None:
+    """The FLAC of two requests to the model waits for its end, and one that is predicted to be long does not."""
+    answer = await Bench().speak(response_format="wav")
+    with wave.open(io.BytesIO(answer.content)) as file:
+        assert file.getnframes() == len(tone("Hello there."))
+    text = "Hello there. How are you today? I am well."
+    for seconds, stated in ((30.0, True), (1.0, False)):
+        bench = Bench(speech={"request_seconds_of_audio": 0.1, "whole_flac_seconds_of_audio": seconds})
+        flac = (await bench.speak(input=text, response_format="flac")).content
+        frames = int.from_bytes(flac[18:26], "big") % 2**36
+        assert frames == (decode_all(flac, RATE, True, 10.0).shape[1] if stated else 0)
+        if stated:
+            assert soundfile.info(io.BytesIO(flac)).frames == frames > 0
+
+
+async def test_speech_has_the_loudness_of_the_request_or_of_the_configuration() -> None:
+    for configured, asked, loudness in ((None, -30.0, -30.0), (-26.0, None, -26.0), (-26.0, -20.0, -20.0)):
+        fields = {} if asked is None else {"loudness_lufs": asked}
+        bench = Bench(speech={"loudness_lufs": configured})
+        answer = await bench.speak(input="Hello there. " * 8, **fields)
+        assert loudness_of(pcm_of(answer.content), RATE) == pytest.approx(loudness, abs=0.5)
+
+
+async def test_a_book_is_sent_to_motet_bulk() -> None:
+    answer = await Bench().speak(input="word " * 200_000)
+    assert answer.status_code == 413
+    assert "motet bulk" in answer.json()["error"]["message"]
 
 
 async def test_events_carry_the_same_sound_and_its_usage() -> None:
@@ -282,6 +354,11 @@ async def test_an_event_stream_whose_time_is_over_says_so() -> None:
         pytest.param({"response_format": "ogg"}, 400, "response_format", id="format"),
         pytest.param({"speed": 5}, 400, "speed", id="fast"),
         pytest.param({"speed": "quick"}, 400, "speed", id="speed-word"),
+        pytest.param({"sample_rate": 7999}, 400, "sample_rate", id="rate-low"),
+        pytest.param({"sample_rate": 48_001}, 400, "sample_rate", id="rate-high"),
+        pytest.param({"sample_rate": 16_000.5}, 400, "sample_rate", id="rate-fraction"),
+        pytest.param({"loudness_lufs": 0}, 400, "loudness_lufs", id="loud"),
+        pytest.param({"loudness_lufs": -70}, 400, "loudness_lufs", id="quiet"),
         pytest.param({"stream_format": "ws"}, 400, "stream_format", id="stream-format"),
         pytest.param({"voyce": "bo"}, 400, "voyce", id="unknown-field"),
     ],
@@ -473,6 +550,11 @@ async def test_a_separation_model_tells_its_stems() -> None:
     assert answer.json()["motet"]["stems"] == ["speech", "noise"]
 
 
+async def test_a_transcription_model_tells_its_languages() -> None:
+    answer = await Bench().client.get("/v1/models/ear")
+    assert answer.json()["motet"]["languages"] == ["en", "de"]
+
+
 @pytest.mark.parametrize("gone", [NoAnswer("gone"), None], ids=["gone", "silent"])
 async def test_models_are_listed_although_one_does_not_answer(gone: Exception | None) -> None:
     splitter = Splitter()
@@ -482,8 +564,22 @@ async def test_models_are_listed_although_one_does_not_answer(gone: Exception | 
     answer = await splitting(splitter).client.get("/v1/models")
     assert answer.status_code == 200
     entries = {entry["id"]: entry["motet"] for entry in answer.json()["data"]}
-    assert set(entries) == {"tone", "tts-1", "ear", "echo"}
+    assert set(entries) == {"tone", "tts-1", "ear", "echo", "gpt-realtime"}
     assert entries["echo"] == {"task": "separation", "placements": ["cpu"], "aliases": []}
+
+
+@pytest.mark.parametrize(
+    ("realtime", "facts"),
+    [
+        ({"without_chat": "translate"}, {"answers": "translate"}),
+        ({"chat": {"base_url": "http://chat/v1", "model": "m"}}, {"answers": "chat", "chat_model": "m"}),
+    ],
+)
+async def test_the_list_says_what_answers_in_conversations(realtime: dict[str, Any], facts: dict[str, str]) -> None:
+    client = Bench(separator=Splitter(), realtime=realtime).client
+    listed = (await client.get("/v1/models")).json()["data"][-1]
+    assert (listed["id"], listed["motet"]) == ("gpt-realtime", {"task": "conversation", **facts})
+    assert (await client.get("/v1/models/gpt-realtime")).json() == listed
 
 
 async def test_a_list_of_models_wakes_none() -> None:
@@ -513,7 +609,9 @@ async def test_not_ready_while_a_model_does_not_answer() -> None:
     assert not answer.json()["models"]["tone"]["ready"]
 
 
-@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/separations"])
+@pytest.mark.parametrize(
+    "path", ["/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/separations", "/v1/audio/enhancements"]
+)
 async def test_a_form_without_a_recording_is_told_so(path: str) -> None:
     client = Bench().client
     for answer in (
@@ -534,6 +632,38 @@ async def test_a_separation_joins_the_queue_as_every_other_request() -> None:
     assert int(refused.headers["retry-after"]) > 1
     full.close()
     assert (await bench.client.post("/v1/audio/separations", **request)).status_code == 200
+
+
+SOUND_AS_EVENTS = {"response_format": "pcm", "stream_format": "sse"}
+
+
+async def test_an_enhancement_is_the_speech_of_the_first_model_that_separates() -> None:
+    bench = Bench(separator=Splitter(), graph=SilentGraph("speech", "noise"))
+    request: dict[str, Any] = {"data": {"response_format": "pcm"}, "files": {"file": bytes(60 * 16_000)}}
+    full = bench.admission.admit(["echo@cpu"], None, 1e6)
+    refused = await bench.client.post("/v1/audio/enhancements", **request)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    full.close()
+    answer = await bench.client.post("/v1/audio/enhancements", **request)
+    assert (answer.status_code, answer.headers["x-motet-model"]) == (200, "echo")
+    assert (answer.headers["content-type"], answer.content) == ("audio/pcm", bytes(2 * RATE))
+    events = (await bench.client.post("/v1/audio/enhancements", **request | {"data": SOUND_AS_EVENTS})).text
+    *deltas, done = [json.loads(line.removeprefix("data: ")) for line in events.split("\n\n") if line]
+    assert {delta["type"] for delta in deltas} == {"enhancement.audio.delta"}
+    assert b"".join(base64.b64decode(delta["audio"]) for delta in deltas) == answer.content
+    assert done == {"type": "enhancement.audio.done"}
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "says"),
+    [("ear", 404, "does not do separation"), ("none", 404, "does not exist")],
+)
+async def test_an_enhancement_by_another_model_is_refused(model: str, status: int, says: str) -> None:
+    bench = Bench(separator=Splitter(), graph=SilentGraph("speech", "noise"))
+    answer = await bench.client.post("/v1/audio/enhancements", data={"model": model}, files={"file": bytes(16_000)})
+    assert answer.status_code == status
+    assert says in answer.json()["error"]["message"]
+    assert answer.json()["error"]["param"] == "model"
 
 
 LONG = "This is the first sentence. Here is the second one. And this is the third of them. The end is near."

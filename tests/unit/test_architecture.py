@@ -39,7 +39,13 @@ def test_a_named_file_exists(file: str) -> None:
 
 
 def test_each_life_has_eight_steps_that_name_a_function() -> None:
-    assert [title for title, _ in LIVES] == ["a speech", "a transcription", "a separation", "a bulk row"]
+    assert [title for title, _ in LIVES] == [
+        "a speech",
+        "a transcription",
+        "a live session",
+        "a separation",
+        "a bulk row",
+    ]
     for title, text in LIVES:
         steps = re.split(r"^\d\. ", text, flags=re.MULTILINE)[1:]
         assert len(steps) == 8, title

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,28 +11,22 @@ import numpy as np
 import pytest
 
 from deployments.audio.decode import decode_all
-from serve_app.bench import hearing, hearing_corpus, hearing_long, hearing_noise
+from deployments.engines.protocols import RecognitionOptions, SpokenWord, Window
+from deployments.errors import MotetError
+from serve_app.bench import hearing, hearing_corpus, hearing_long, hearing_noise, hearing_replicas
 from serve_app.bench.hearing_corpus import CORPUS_RATE, Corpus
 from serve_app.bench.hearing_times import compare
 from serve_app.bench.hearing_voices import (
-    FRAME_S,
-    LAG_S,
     RATE,
-    SpokenWord,
-    TimedHibari,
+    Voice,
+    hibari_voice,
     sounding,
-    spans_of_words,
-    words_at,
 )
-
-UNVOICED, VOICED = "ptkfsʃθhʧ", "bdɡvzʒðmnŋlɹwjɑæɛɪʊʌəiuAIOWYɔɜ"
-PITCH = 40.0
-"""Hz; the network's pitch is below it where the voice is silent or whispers."""
 
 
 @pytest.fixture(scope="module")
-def hibari() -> TimedHibari:
-    return TimedHibari()
+def hibari() -> Voice:
+    return hibari_voice()
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +37,7 @@ def recording() -> Corpus:
 # --- The voice
 
 
-def test_durations_lie_as_far_behind_the_sound_as_the_constant_says(hibari: TimedHibari) -> None:
-    agreement = dict.fromkeys(range(-12, 1), 0.0)
-    for _, sentence in list(hearing_corpus._sentences())[:25]:
-        for phonemes in hibari._voice.phonemize(sentence):
-            ids = np.asarray([hibari._voice.ids(phonemes)], np.int64)
-            *_, pitch, durations = hibari._network.run(None, {"ids": ids, "speed": np.ones(1, np.float32)})
-            said = [each for each in phonemes if each in hibari._voice.vocab]
-            kinds = [0, *(int(each in VOICED) - int(each in UNVOICED) for each in said), 0]
-            expected = np.repeat(kinds, durations.astype(int) * 2)  # the pitch has two values for each frame
-            for shift in agreement:
-                agreement[shift] += float(np.sum(expected * np.where(np.roll(pitch[0] > PITCH, -shift), 1, -1)))
-    best = max(agreement, key=lambda shift: agreement[shift])
-    assert -best * FRAME_S / 2 == pytest.approx(LAG_S, abs=FRAME_S / 2)
-
-
-def test_words_lie_in_order_within_the_sound(hibari: TimedHibari) -> None:
+def test_words_lie_in_order_within_the_sound(hibari: Voice) -> None:
     sentence = "The old man waited, and then he left the house."
     spoken = hibari(sentence, 0)
     assert [word.text for word in spoken.words] == sentence.split()
@@ -70,20 +50,8 @@ def test_words_lie_in_order_within_the_sound(hibari: TimedHibari) -> None:
     assert np.argmax(gaps) == 3  # the pause is behind the comma
 
 
-def test_a_sentence_with_a_number_has_no_word_times(hibari: TimedHibari) -> None:
-    assert hibari("It is 1984 now.", 0).words == ()
-
-
-def test_a_word_goes_from_its_first_to_its_last_sound() -> None:
-    phonemes = "ðˈə kˈæt, — sˈɪts."
-    starts = [float(number) for number in range(len(phonemes))]
-    assert list(spans_of_words(phonemes, starts, [start + 1 for start in starts])) == [(0, 3), (4, 8), (12, 17)]
-
-
-def test_words_are_given_times_only_if_there_are_as_many() -> None:
-    spans = [(0.0, 1.0), (1.0, 2.0)]
-    assert [word.text for word in words_at("Yes — no!", spans)] == ["Yes", "no!"]
-    assert words_at("Yes, 42 of them.", spans) == ()
+def test_a_number_is_one_word(hibari: Voice) -> None:
+    assert [word.text for word in hibari("It is 1984 now.", 0).words] == ["It", "is", "1984", "now."]
 
 
 def test_the_silence_at_both_ends_is_found() -> None:
@@ -116,7 +84,7 @@ def test_silences_are_silent_and_words_are_not(recording: Corpus) -> None:
 def test_a_recording_is_made_once(recording: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = list[float]()
 
-    def make(seconds: float, *, two_voices: bool) -> Corpus:
+    def make(seconds: float, *, two_voices: bool, longest: int | None) -> Corpus:
         made.append(seconds)
         return recording
 
@@ -199,6 +167,41 @@ def test_the_events_of_a_stream_are_read() -> None:
 
 @pytest.mark.parametrize("plan", [hearing.QUICK, hearing.FULL], ids=["quick", "full"])
 def test_no_two_figures_have_one_name(plan: hearing.HearingPlan) -> None:
-    names = [figure.name for figure in hearing._figures(plan)]
+    names = [figure.name for figure in hearing._figures(plan, plan.parts)]
     assert len(names) == len(set(names))
-    assert sum(figure.target is not None for figure in hearing._figures(plan)) >= 10
+    assert sum(figure.target is not None for figure in hearing._figures(plan, plan.parts)) >= 9
+
+
+def test_every_part_has_figures_of_its_own() -> None:
+    parts = [{figure.name for figure in hearing._figures(hearing.FULL, [part])} for part in hearing.FULL.parts]
+    everything = {figure.name for figure in hearing._figures(hearing.FULL, hearing.FULL.parts)}
+    assert set.union(*parts) == everything
+    assert all(part - {hearing.RECORDING} for part in parts)
+    assert sum(len(part - {hearing.RECORDING}) for part in parts) == len(everything) - 1
+
+
+def test_an_unknown_part_is_refused_with_the_nearest() -> None:
+    with pytest.raises(MotetError, match="replicas"):
+        hearing.run(quick=True, parts=("replica",))
+
+
+def test_a_part_of_a_recording_ends_in_a_silence(recording: Corpus) -> None:
+    part = recording.of_length(15.0)
+    assert 15.0 <= part.seconds < recording.seconds
+    assert any(start < part.seconds < end for start, end in recording.silences)
+    assert all(end <= part.seconds for _, end in part.silences)
+    assert len(recording.of_length(1000.0).samples) == len(recording.samples)
+
+
+def test_windows_are_shared_out_among_processes() -> None:
+    windows = [Window(np.zeros(at, np.float32), RecognitionOptions()) for at in range(5)]
+    heard: list[list[int]] = []
+
+    def process(share: Sequence[Window]) -> Future[int]:
+        heard.append([len(window.samples) for window in share])
+        done: Future[int] = Future()
+        done.set_result(len(share))
+        return done
+
+    assert hearing_replicas._transcribe(windows, [process, process]) == 5
+    assert heard == [[0, 2, 4], [1, 3]]

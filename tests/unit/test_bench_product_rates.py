@@ -6,13 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from deployments.engines.lm import linear
 from deployments.engines.lm.linear import KERNELS, Kernel, permitted_kernels
 from tests.load import product_rates
 from tests.load.product_rates import counting_products, least_seconds
 
 
+@pytest.mark.parametrize("exact", [True, False], ids=["vnni", "no-vnni"])
 @pytest.mark.parametrize("kernel", permitted_kernels("int8"))
-def test_a_layers_product_is_counted_once_whatever_its_kernel(kernel: Kernel) -> None:
+def test_a_layers_product_is_counted_once_whatever_its_kernel(
+    kernel: Kernel, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "SUMS_BYTES_EXACTLY", exact)
     layer = KERNELS[kernel](torch.randn(48, 64), torch.zeros(48))
     with torch.no_grad(), counting_products() as products:
         layer(torch.randn(3, 64))

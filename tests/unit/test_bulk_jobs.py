@@ -41,8 +41,12 @@ from cluster.bulk.store import FOLDER, JobStore, part_bytes
 from cluster.bulk.workers import RenderedBatch, TableWorker, Worker, check_columns, rendered_batch
 from cluster.hardware import CpuClass, CudaClass, HardwareClass, MlxClass
 from cluster.models import Model
-from deployments.audio.encode import open_encoder
+from deployments.audio import g711
+from deployments.audio.encode import encoded_rate, open_encoder
 from deployments.audio.formats import FORMATS, AudioFormat
+from deployments.audio.loudness import loudness_of
+from deployments.audio.pcm import to_float
+from deployments.audio.resample import resampled_length
 from deployments.engines import registry
 from deployments.engines.protocols import (
     AudioChunk,
@@ -164,6 +168,40 @@ def test_timings_cover_the_sound_piece_by_piece() -> None:
     assert timings[0].start == 0
     assert timings[-1].end == outcome[0].seconds
     assert all(one.end == other.start for one, other in itertools.pairwise(timings))
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_rows_have_the_times_of_words_if_the_job_wants_them(timed: bool) -> None:
+    job = speech_job()
+    job = job.model_copy(update={"order": job.order.model_copy(update={"word_times": timed})})
+    text = "This is the first sentence of a few. This is the second one."
+    (outcome,) = renderer_of(job, engine_of(job)).render([item_of(Row("a", text), job)], [None])
+    assert not isinstance(outcome, Failure)
+    words = outcome[0].words
+    assert (words is not None) is timed
+    if words is not None:
+        assert [word.text for word in words] == text.split()
+        edges = [edge for word in words for edge in (word.start, word.end)]
+        assert edges == sorted(edges) and edges[-1] <= outcome[0].seconds
+
+
+@pytest.mark.parametrize("wishes", [{"form": "mulaw"}, {"sample_rate": 16_000}, {"form": "flac", "sample_rate": 8000}])
+def test_a_row_at_another_rate_and_loudness_has_the_same_times(wishes: dict[str, Any]) -> None:
+    text = "This is the first sentence of a few. This is the second one. And a third."
+    results = []
+    for each in ({}, {**wishes, "loudness_lufs": -30.0}):
+        job = speech_job(**each)
+        (outcome,) = renderer_of(job, engine_of(job)).render([item_of(Row("a", text), job)], [None])
+        assert not isinstance(outcome, Failure)
+        results.append(outcome[0])
+    plain, levelled = results
+    rate = wishes.get("sample_rate", 8000)
+    assert (levelled.seconds, levelled.timings) == (plain.seconds, plain.timings)
+    assert (plain.sample_rate, levelled.sample_rate) == (24_000, rate)
+    data = levelled.audio or b""
+    samples = to_float(g711.decode(data, "mu")) if "sample_rate" not in wishes else soundfile.read(io.BytesIO(data))[0]
+    assert len(samples) == resampled_length(round(plain.seconds * 24_000), 24_000, rate)
+    assert loudness_of(np.asarray(samples, np.float32), rate) == pytest.approx(-30.0, abs=1.0)
 
 
 def test_no_more_utterances_are_open_than_the_engine_takes() -> None:
@@ -960,7 +998,8 @@ class Streaming(LiveService):
         piece = {"index": 0, "text": "One.", "start_seconds": 0.0}
         done = {"type": "speech.audio.done", "usage": {"audio_seconds": 1.25}, "finish_reason": "stop"}
         events = event({"type": "speech.audio.delta", "audio": audio, "pieces": [piece]}) + event(done)
-        return httpx.Response(200, content=events, headers={"x-motet-voice": "heart", "x-sample-rate": str(self.rate)})
+        rate = encoded_rate(body["response_format"], self.rate, body.get("sample_rate"))
+        return httpx.Response(200, content=events, headers={"x-motet-voice": "heart", "x-sample-rate": str(rate)})
 
     def _separated(self, content: bytes) -> httpx.Response:
         form: AudioFormat = next(form for form in FORMATS if f"\r\n\r\n{form}\r\n".encode() in content)
@@ -980,12 +1019,28 @@ def test_speech_of_a_service_is_told_as_that_of_a_local_job(form: AudioFormat, t
     (facts,) = served(live, rows_of(["One."]), tmp_path, wishes=BulkOptions(form=form))
     assert facts["audio"] == live.whole(form)
     assert facts["sha256"] == hashlib.sha256(facts["audio"]).hexdigest()
-    assert (facts["voice"], facts["sample_rate"], facts["text"], facts["format"]) == ("heart", live.rate, "One.", form)
+    rate = encoded_rate(form, live.rate)
+    assert (facts["voice"], facts["sample_rate"], facts["text"], facts["format"]) == ("heart", rate, "One.", form)
     assert facts["seconds"] == pytest.approx(30_001 / live.rate, abs=0.0 if form in ("wav", "flac", "pcm") else 0.001)
 
 
+def test_a_service_is_asked_for_the_rate_and_the_loudness(tmp_path: Path) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    class Noting(Streaming):
+        def _answer(self, request: httpx.Request) -> httpx.Response:
+            bodies.append(json.loads(request.content))
+            return super()._answer(request)
+
+    plain, phone = BulkOptions(), BulkOptions(form="wav_alaw", sample_rate=16_000, loudness_lufs=-20.0)
+    for number, wishes in enumerate((plain, phone)):
+        served(Noting(), rows_of(["One."]), tmp_path / str(number), wishes=wishes)
+    asked = [(body.get("sample_rate"), body.get("loudness_lufs")) for body in bodies]
+    assert asked == [(None, None), (16_000, -20.0)]
+
+
 @pytest.mark.parametrize("stems", [(), ("speech",), ("speech", "speech")])
-@pytest.mark.parametrize("form", ["wav", "flac", "pcm", "mp3", "opus"])
+@pytest.mark.parametrize("form", ["wav", "flac", "pcm", "mp3", "opus", "mulaw", "wav_alaw"])
 def test_stems_of_a_service_are_told_as_those_of_a_local_job(
     form: AudioFormat, stems: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -996,8 +1051,9 @@ def test_stems_of_a_service_are_told_as_those_of_a_local_job(
     for facts in found:
         assert (facts["audio"], facts["format"]) == (live.whole(form, 2), form)
         # What a lossy codec got is not told; it is about as long, and opus hides the rate.
-        assert facts["sample_rate"] == (None if form == "opus" else live.rate)
-        assert facts["seconds"] == pytest.approx(30_001 / live.rate, abs=0.1 if form in ("mp3", "opus") else 0.0)
+        assert facts["sample_rate"] == (None if form == "opus" else encoded_rate(form, live.rate))
+        off = {"mp3": 0.1, "opus": 0.1, "wav": 0.0, "flac": 0.0, "pcm": 0.0}.get(form, 0.5 / 8000)
+        assert facts["seconds"] == pytest.approx(30_001 / live.rate, abs=off)
 
 
 def test_a_streamed_wav_that_a_service_made_has_its_true_length(tmp_path: Path) -> None:

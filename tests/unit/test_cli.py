@@ -27,9 +27,12 @@ from typer.testing import CliRunner, Result
 from cluster.bulk.run import JobSummary
 from cluster.hardware import HardwareClass
 from cluster.models import Model, find_model
+from deployments.audio import g711
 from deployments.audio.decode import decode_all
 from deployments.audio.encode import open_encoder
-from deployments.audio.formats import FORMATS, AudioFormat
+from deployments.audio.formats import FORMATS, AudioFormat, format_of
+from deployments.audio.loudness import loudness_of
+from deployments.audio.pcm import to_float
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples
 from deployments.errors import MotetError, fail
 from deployments.tasks import in_process_speech
@@ -171,7 +174,7 @@ def test_transcribing_imports_no_cluster(spoken: Path) -> None:
 # --- say
 
 
-@pytest.mark.parametrize("form", list(FORMATS))
+@pytest.mark.parametrize("form", [form for form in FORMATS if form == format_of(FORMATS[form].extension)])
 def test_the_suffix_is_the_format(form: AudioFormat, spoken: Path, tmp_path: Path) -> None:
     path = tmp_path / f"x.{FORMATS[form].extension}"
     result = motet("say", SENTENCE, "-o", path)
@@ -180,10 +183,35 @@ def test_the_suffix_is_the_format(form: AudioFormat, spoken: Path, tmp_path: Pat
     assert result.stdout == ""
     wanted = sound(spoken)
     data = path.read_bytes()
-    heard = np.frombuffer(data, "<i2").astype(np.float32)[None] / 32768 if form == "pcm" else sound(data)
-    rate = 48_000 if form == "opus" else 24_000
+    match form:
+        case "pcm":
+            heard = to_float(np.frombuffer(data, "<i2"))[None]
+        case "mulaw" | "alaw":
+            heard = to_float(g711.decode(data, "mu" if form == "mulaw" else "a"))[None]
+        case _:
+            heard = sound(data)
+    rate = {"opus": 48_000, "mulaw": 8000, "alaw": 8000}.get(form, 24_000)
     assert heard.shape[1] / rate == pytest.approx(wanted.shape[1] / 24_000, abs=0.1)
     assert np.abs(heard).mean() == pytest.approx(np.abs(wanted).mean(), rel=0.15)
+
+
+def test_a_telephone_prompt_has_its_rate_its_coding_and_its_loudness(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.wav"
+    assert motet("say", SENTENCE, "-o", prompt, "-f", "wav_mulaw", "--loudness", "-19").exit_code == 0
+    info = soundfile.info(prompt)
+    assert (info.samplerate, info.subtype) == (8000, "ULAW")
+    assert loudness_of(sound(prompt.read_bytes())[0], 8000) == pytest.approx(-19.0, abs=1.0)
+    wide = tmp_path / "wide.flac"
+    assert motet("say", SENTENCE, "-o", wide, "-r", "16000", "--json").exit_code == 0
+    assert soundfile.info(wide).samplerate == 16_000
+    assert soundfile.info(wide).duration == pytest.approx(info.duration, abs=1e-3)
+
+
+@pytest.mark.parametrize("options", [("-r", "7999"), ("-r", "48001"), ("--loudness", "-9"), ("--loudness", "-41")])
+def test_a_rate_or_loudness_out_of_range_is_refused(options: tuple[str, str], tmp_path: Path) -> None:
+    result = motet("say", SENTENCE, "-o", tmp_path / "x.wav", *options)
+    assert result.exit_code == 2
+    assert options[0] in result.stderr
 
 
 @pytest.mark.parametrize("form", ["wav", "flac"])
@@ -294,6 +322,14 @@ def test_a_bad_standard_input_is_one_line(redirection: str, says: str) -> None:
     assert ended.stderr.startswith(f"motet: {says}") and ended.stderr.count("\n") == 1
 
 
+def test_captions_are_written_beside_the_sound(tmp_path: Path) -> None:
+    motet("say", SENTENCE, "-o", "a.wav", "--captions", "a.vtt")
+    captions = (tmp_path / "a.vtt").read_text()
+    assert captions.startswith("WEBVTT") and " --> " in captions
+    assert "".join(SENTENCE.split()) in "".join(captions.split())
+    assert motet("say", SENTENCE, "-o", "b.wav", "--captions", "b.txt").exit_code == 2
+
+
 def test_standard_output_carries_the_same_sound(spoken: Path) -> None:
     result = motet("say", SENTENCE, "-o", "-")
     assert result.stdout_bytes[:4] == b"RIFF"
@@ -332,7 +368,7 @@ def test_json_gives_the_facts(tmp_path: Path) -> None:
 
 
 def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def speaks(request: Any, traits: Any, client: Any, text: Any) -> AsyncGenerator[AudioChunk]:
+    async def speaks(request: Any, traits: Any, client: Any, text: Any, **_: Any) -> AsyncGenerator[AudioChunk]:
         assert len(await text.take(0, math.inf)) == 1
         reasons: tuple[FinishReason, ...] = ("stop", "repetition", "length")
         for number, reason in enumerate(reasons):
@@ -372,7 +408,7 @@ def test_a_model_that_is_stopped_before_any_sound_is_told(tmp_path: Path, monkey
 
 
 def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def breaks(request: Any, traits: Any, client: Any, text: Any) -> AsyncGenerator[AudioChunk]:
+    async def breaks(request: Any, traits: Any, client: Any, text: Any, **_: Any) -> AsyncGenerator[AudioChunk]:
         assert len(await text.take(0, math.inf)) == 1
         yield AudioChunk(np.zeros(24_000, np.float32), 24_000, 0, "", last=False)
         raise fail("engine", "The voice broke.")
@@ -407,7 +443,11 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
         (["sya"], 2, "Did you mean 'say'?"),
         (["say", "Hi", "-o", "no/where.wav"], 1, "motet: no/where.wav cannot be written: No such file or directory."),
         (["say", "Hi", "--voice", "nobody"], 1, "motet: There is no voice 'nobody'. Voices: heart"),
-        (["say", "Hi", "--model", "nsnet2"], 1, "motet: There is no speech model 'nsnet2'. Models: hibari."),
+        (
+            ["say", "Hi", "--model", "deepfilternet"],
+            1,
+            "motet: There is no speech model 'deepfilternet'. Models: hibari.",
+        ),
         (["say", "  ...  "], 1, "motet: The input has no words to speak."),
         (["transcribe", "no.wav"], 2, "There is no file 'no.wav'."),
         (["transcribe", "."], 2, "Several recordings need a folder. Add --out FOLDER, or --json."),
@@ -549,6 +589,27 @@ def test_only_the_stems_that_are_asked_for(tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "none").exists()
 
 
+def test_the_enhanced_recording_is_the_stem_of_speech(spoken: Path, tmp_path: Path) -> None:
+    facts = json.loads(motet("enhance", spoken, "-o", tmp_path / "clean.flac", "--json").stdout)
+    assert (facts["model"], facts["sample_rate"], facts["outputs"]) == (
+        "deepfilternet",
+        48_000,
+        [str(tmp_path / "clean.flac")],
+    )
+    motet("separate", spoken, "-o", tmp_path / "stems", "--stems", "speech", "-f", "flac")
+    np.testing.assert_array_equal(sound(tmp_path / "clean.flac"), sound(tmp_path / "stems" / "speech.flac"))
+
+
+def test_a_model_without_speech_does_not_enhance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_sound(tmp_path / "in.wav", noise(1, 16_000), 16_000)
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    options = ("--config", tmp_path / "mine.yaml", "--model", "mute")
+    status, said = ends(capsys, "enhance", source, "-o", tmp_path / "out.wav", *options)
+    assert status == 1
+    assert "does not take noise out: its stems are audio." in said
+    assert not (tmp_path / "out.wav").exists()
+
+
 WITH_IDENTITY = AppConfig(models={"identity": Model(engine="identity")})
 
 
@@ -633,7 +694,7 @@ def test_the_first_placement_that_works_is_used(tmp_path: Path, capsys: pytest.C
 
 def test_every_default_task_has_a_model() -> None:
     found = {task: find_model(DEFAULT_MODELS, None, task)[0] for task in ("speech", "transcription", "separation")}
-    assert found == {"speech": "hibari", "transcription": "whisper-base", "separation": "nsnet2"}
+    assert found == {"speech": "hibari", "transcription": "whisper-base", "separation": "deepfilternet"}
     with pytest.raises(MotetError, match="There is no speech model. Add one"):
         find_model(WITH_IDENTITY.models, None, "speech")
 
@@ -660,7 +721,7 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
 
     def record(inputs: Sequence[Path], task: str, *wishes: Any, **more: Any) -> JobSummary:
         asked.update(more, inputs=inputs, task=task, wishes=wishes)
-        return JobSummary(rows=5, failed=2, stopped=1, seconds=7200.0, made_seconds=3600.0, files=("a", "b"))
+        return JobSummary(rows=5, failed=2, stopped=1, faulty=0, seconds=7200.0, made_seconds=3600.0, files=("a", "b"))
 
     monkeypatch.setattr(bulk, "run", record)
     options = ("--task", "separation", "--stems", "speech, background", "--layout", "folder", "-f", "flac", "--json")
@@ -715,7 +776,7 @@ def test_a_rewritten_header_is_the_streamed_one_with_the_length() -> None:
         writer.finish()
         assert len(file.getvalue()) == len(streamed)
         assert file.getvalue()[64:] == streamed[64:]
-        assert (file.getvalue() == streamed) == (form not in ("wav", "flac"))
+        assert (file.getvalue() == streamed) == (form != "flac" and not form.startswith("wav"))
 
 
 # --- motet quantize

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from openai.types import AudioModel
+from openai.types.audio import SpeechModel
 from pydantic import ValidationError
 
 from cluster.models import Model
@@ -35,7 +37,7 @@ def mistakes(tmp_path: Path, text: str) -> str:
 
 def test_the_file_that_motet_comes_with_is_read(tmp_path: Path) -> None:
     config = read(ROOT / "serve_config.yaml", {})
-    assert set(config.app.models) == {"hibari", "whisper-base", "nsnet2"}
+    assert set(config.app.models) == {"hibari", "whisper-base", "deepfilternet"}
     assert config.http.host == "127.0.0.1"
 
 
@@ -271,3 +273,8 @@ def test_bounds_of_connections_are_read_before_the_rest_of_the_file(tmp_path: Pa
 def test_connections_outnumber_the_requests_that_are_served() -> None:
     with pytest.raises(ValidationError, match="max_connections"):
         AppConfig(gateway_max_ongoing_requests=9000)
+
+
+def test_every_model_name_of_the_openai_package_is_an_alias() -> None:
+    named = {*get_args(AudioModel), *get_args(SpeechModel), "gpt-realtime-whisper", "gpt-live-transcribe"}
+    assert named - {alias for model in DEFAULT_MODELS.values() for alias in model.aliases} == set()

@@ -11,7 +11,12 @@ import yaml
 from serve_app.config import AppConfig
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "docs/clients/README.md",
+]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[\w-]+)?\)")
 SOURCE = re.compile(r"`((?:serve_app|deployments|cluster|tests)/[\w./-]*[\w/])[:`]")
 EXAMPLES = {"deployments/engines/morse/engine.py", "tests/unit/test_morse.py"}
@@ -40,7 +45,7 @@ def test_source_files_that_are_named_exist(page: Path) -> None:
 
 def test_the_readme_links_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert [page.name for page in PAGES[2:] if f"docs/{page.name}" not in readme] == []
+    assert [page.name for page in PAGES[2:] if str(page.relative_to(ROOT)) not in readme] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -48,10 +48,10 @@ def config(folder: Path, models: str, **more: str) -> Path:
 
 def test_the_default_models_work(findings: list[Finding]) -> None:
     models = [item for item in findings if item.area == "models"]
-    assert [item.name for item in models] == ["hibari@cpu", "whisper-base@cpu", "nsnet2@cpu"]
+    assert [item.name for item in models] == ["hibari@cpu", "whisper-base@cpu", "deepfilternet@cpu"]
     assert {item.state for item in models} == {"ok"}
     assert "voices: heart; 24000 Hz; loaded in " in finding(findings, "models", "hibari@cpu").detail
-    assert "stems: speech, background" in finding(findings, "models", "nsnet2@cpu").detail
+    assert "stems: speech, background" in finding(findings, "models", "deepfilternet@cpu").detail
     assert healthy(findings)
 
 

@@ -82,7 +82,9 @@ def served(
     monkeypatch.setattr(protocol, "connections", lambda: everyone)
 
     async def whole() -> None:
-        config = uvicorn.Config(says_hello, log_config=None, lifespan="off", timeout_keep_alive=60)
+        config = uvicorn.Config(
+            says_hello, log_config=None, lifespan="off", timeout_keep_alive=60, ws_ping_interval=None
+        )
         state = ServerState()
 
         def connect(address: str = "192.0.2.1") -> Transport:
@@ -247,17 +249,43 @@ def test_one_address_has_so_many_connections_but_this_machine_any(monkeypatch: p
     served(test, EdgeSettings(max_connections_per_address=2), monkeypatch)
 
 
-def test_a_websocket_counts_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    upgrade = b"GET / HTTP/1.1\r\nhost: m\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
-    key = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nhost: m\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def upgraded(client: Transport, monkeypatch: pytest.MonkeyPatch) -> list[asyncio.BaseProtocol]:
+    """Makes a WebSocket of a connection. Returns its protocols, that of the WebSocket last."""
+    protocols: list[asyncio.BaseProtocol] = [client._protocol]
+    monkeypatch.setattr(client, "set_protocol", protocols.append, raising=False)
+    monkeypatch.setattr(client, "get_protocol", lambda: protocols[-1], raising=False)
+    client.receives(UPGRADE)
+    assert len(protocols) == 2
+    return protocols
+
+
+def test_a_websocket_on_a_connection_that_answered_a_request_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HAProxy sends requests of many clients on one connection, and then a WebSocket."""
 
     async def test(connect: Connect) -> None:
         client = connect()
-        protocols: list[asyncio.BaseProtocol] = [client._protocol]
-        monkeypatch.setattr(client, "set_protocol", protocols.append, raising=False)
-        monkeypatch.setattr(client, "get_protocol", lambda: protocols[-1], raising=False)
-        client.receives(upgrade + key)
-        assert len(protocols) == 2
+        client.receives(WHOLE)
+        await asyncio.sleep(1.0)
+        assert client.sent.endswith(b"hello")
+        protocols = upgraded(client, monkeypatch)
+        await asyncio.sleep(100.0)
+        assert client.closed_at is None
+        websocket: Any = protocols[-1]
+        websocket.connection_lost(None)
+        await asyncio.sleep(0)
+
+    served(test, EdgeSettings(), monkeypatch)
+
+
+def test_a_websocket_counts_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(connect: Connect) -> None:
+        protocols = upgraded(connect(), monkeypatch)
         await asyncio.sleep(15.0)
         assert connect().is_closing()
         websocket: Any = protocols[-1]

@@ -1,4 +1,4 @@
-"""Six formats, each as one continuous stream."""
+"""All formats, each as one continuous stream."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from deployments.audio.encode import Encoder, open_encoder, wav_header
+from deployments.audio import g711
+from deployments.audio.encode import Encoder, encoded_rate, header_of, open_encoder
 from deployments.audio.formats import FORMATS, AudioFormat
+from deployments.audio.resample import resample, resampled_length
+from deployments.audio.sample_encoder import wav_header
 from deployments.errors import MotetError
 
 Float = NDArray[np.float32]
@@ -25,7 +28,8 @@ Float = NDArray[np.float32]
 EXACT: tuple[AudioFormat, ...] = ("wav", "flac", "pcm")
 RATES = (16000, 24000, 44100, 48000)
 # Samples that a codec may add at its own rate: its delay, and the rest of a last frame.
-PADDING = {"mp3": 3 * 1152, "aac": 3 * 1024, "opus": 1, "flac": 0, "wav": 0, "pcm": 0}
+PADDING = dict.fromkeys(FORMATS, 0) | {"mp3": 3 * 1152, "aac": 3 * 1024, "opus": 1}
+LAWS: dict[AudioFormat, g711.Law] = {"mulaw": "mu", "wav_mulaw": "mu", "alaw": "a", "wav_alaw": "a"}
 
 
 def tones(rate: int, channels: int, seconds: float = 0.9) -> Float:
@@ -46,9 +50,11 @@ def encode(format: AudioFormat, rate: int, sound: Float, sizes: tuple[int, ...])
 
 
 def read(format: AudioFormat, data: bytes, channels: int) -> tuple[NDArray[np.float64], int]:
-    """The (channels, n) samples of `data`, and their rate (0 for pcm), without our own decoder."""
+    """The (channels, n) samples of `data`, and their rate (0 for pcm), without our own decoder of files."""
     if format == "pcm":
         return np.frombuffer(data, "<i2").reshape(-1, channels).T / 32768.0, 0
+    if FORMATS[format].wav:
+        return g711.decode(data, LAWS[format]).reshape(-1, channels).T / 32768.0, g711.RATE
     with av.open(io.BytesIO(data), "r") as container:
         frames = list(container.decode(audio=0))
         resampler = av.AudioResampler("fltp")
@@ -77,7 +83,8 @@ def test_a_stream_is_one_file_of_the_same_sound(format: AudioFormat, rate: int, 
     for row, samples in enumerate(out):
         # LAME lowers the level by half a decibel.
         assert abs(loudest_tone(samples, out_rate) - 300 * (row + 1)) < 4
-        assert abs(float(samples[4000:-4000].std()) * 2**0.5 - 0.4) < 0.03
+        margin = out_rate // 6
+        assert abs(float(samples[margin:-margin].std()) * 2**0.5 - 0.4) < 0.03
     if format in EXACT:
         np.testing.assert_array_equal(np.rint(out * 32768).astype(np.int64), int16(sound))
 
@@ -244,6 +251,10 @@ def test_media_types_are_the_ones_browsers_know() -> None:
         "flac": "audio/flac",
         "wav": "audio/wav",
         "pcm": "audio/pcm",
+        "mulaw": "audio/pcmu",
+        "alaw": "audio/pcma",
+        "wav_mulaw": "audio/wav",
+        "wav_alaw": "audio/wav",
     }
 
 
@@ -315,3 +326,94 @@ def test_an_encoder_knows_how_much_of_the_sound_has_left_and_another_goes_on_fro
     assert sound.shape[1] / rate - 1e-3 <= seconds <= sound.shape[1] / rate + padding + 1e-3
     if format in EXACT:
         np.testing.assert_allclose(samples, sound, rtol=0, atol=2**-15)
+
+
+TELEPHONE: tuple[AudioFormat, ...] = ("mulaw", "alaw", "wav_mulaw", "wav_alaw")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("rate", "wanted"), [(24000, 8000), (22050, 16000), (8000, 48000), (24000, 11025)])
+def test_sound_is_resampled_once_to_the_wanted_rate(form: AudioFormat, rate: int, wanted: int) -> None:
+    """The same samples as those of one resampler go to the codec, whatever parts the sound comes in."""
+    sound = tones(rate, 1, 1.3)
+    out_rate = encoded_rate(form, rate, wanted)
+    data = []
+    for sizes in (7, 1000, 100_000):
+        encoder = open_encoder(form, rate, sample_rate=wanted)
+        parts = [encoder.encode(sound[:, at : at + sizes]) for at in range(0, sound.shape[1], sizes)]
+        data.append(b"".join([*parts, encoder.finish()]))
+        assert encoder.sample_rate == out_rate
+        assert encoder.reached == sound.shape[1]
+        assert encoder.written == resampled_length(sound.shape[1], rate, out_rate)
+    assert data[0] == data[1] == data[2]
+    direct = open_encoder(form, out_rate, sample_rate=out_rate)
+    assert direct.encode(resample(sound, rate, out_rate)) + direct.finish() == data[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "wanted", "rate"), [("opus", 44100, 48000), ("mp3", 10000, 11025), ("aac", 8000, 8000)]
+)
+def test_a_wanted_rate_that_a_codec_does_not_have_is_the_next_higher_one(
+    form: AudioFormat, wanted: int, rate: int
+) -> None:
+    assert encoded_rate(form, 24000, wanted) == rate
+
+
+def test_telephone_formats_have_8_khz_unless_another_rate_is_wanted() -> None:
+    assert {encoded_rate(form, 24000) for form in TELEPHONE} == {8000}
+    assert {encoded_rate(form, 24000, 16000) for form in TELEPHONE} == {16000}
+    assert {encoded_rate(form, 24000) for form in ("wav", "pcm", "flac")} == {24000}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("form", ["wav_mulaw", "wav_alaw"])
+def test_other_readers_know_g711_in_a_wav(form: AudioFormat, channels: int, known: bool) -> None:
+    sound = tones(24000, channels, 0.5)
+    encoder = open_encoder(form, 24000, channels, total_samples=4000 if known else None)
+    data = encoder.encode(sound) + encoder.finish()
+    with av.open(io.BytesIO(data), "r") as container:
+        stream = container.streams.audio[0]
+        assert (stream.codec_context.name, stream.rate) == (f"pcm_{form.removeprefix('wav_')}", 8000)
+    samples, rate = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)
+    raw = open_encoder(FORMATS_OF_WAVS[form], 24000, channels)
+    codes = raw.encode(sound) + raw.finish()
+    assert rate == 8000
+    np.testing.assert_array_equal(samples.reshape(-1), g711.decode(codes, LAWS[form]))
+    assert data.endswith(codes)
+    assert len(data) - len(codes) == 58
+    if known:
+        assert int.from_bytes(data[4:8], "little") == len(data) - 8
+        assert int.from_bytes(data[46:50], "little") == 4000, "the fact chunk"
+
+
+FORMATS_OF_WAVS = {info.wav: form for form, info in FORMATS.items() if info.wav}
+
+
+@pytest.mark.parametrize("form", ["wav", "wav_mulaw", "wav_alaw", "flac"])
+def test_the_header_of_a_resampled_file_can_be_written_when_its_length_is_known(form: AudioFormat) -> None:
+    sound = tones(22050, 1, 0.777)
+    encoder = open_encoder(form, 22050, sample_rate=16000)
+    data = encoder.encode(sound) + encoder.finish()
+    header = header_of(form, encoder.sample_rate, 1, encoder.written)
+    told = open_encoder(form, 22050, sample_rate=16000, total_samples=encoder.written)
+    assert header + data[len(header) :] == told.encode(sound) + told.finish()
+    samples, rate = soundfile.read(io.BytesIO(header + data[len(header) :]))
+    assert (len(samples), rate) == (round(len(sound[0]) * 16000 / 22050), 16000)
+
+
+@pytest.mark.parametrize("form", ["pcm", "mulaw", "flac"])
+@pytest.mark.parametrize(("rate", "wanted"), [(24000, 8000), (8000, 48000)])
+def test_a_resampling_encoder_knows_how_much_of_the_sound_has_left(form: AudioFormat, rate: int, wanted: int) -> None:
+    """`reached` counts the samples that it was given. What it holds back is short."""
+    sound = tones(rate, 1, 2.0)
+    encoder, start, size = open_encoder(form, rate, sample_rate=wanted), 0, rate // 5
+    data = b""
+    for start in range(0, sound.shape[1], size):
+        data += encoder.encode(sound[:, start : start + size])
+        assert encoder.reached <= start + size
+        assert start + size - encoder.reached < 0.25 * rate + 4608 * rate / wanted
+        if form != "flac":
+            assert encoder.reached == encoder.written * rate // wanted
+    encoder.finish()
+    assert encoder.reached == sound.shape[1]

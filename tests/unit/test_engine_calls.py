@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import pytest
 
@@ -105,9 +105,10 @@ class Arrivals:
             raise item
         return item
 
-    def start(self, item: int) -> asyncio.Future[int]:
-        self.calls[item] = asyncio.get_running_loop().create_future()
-        return self.calls[item]
+    def start(self, item: int, answered: Callable[[], None]) -> asyncio.Future[int]:
+        call = self.calls[item] = asyncio.get_running_loop().create_future()
+        call.add_done_callback(lambda _: answered())
+        return call
 
 
 async def settle() -> None:
@@ -141,6 +142,23 @@ async def test_items_are_taken_ahead_up_to_a_width_that_may_change() -> None:
     assert set(arrivals.calls) == {0, 1, 2, 3, 4}
     width = 0
     assert [item async for item, _ in calls] == list(range(2, 9))
+
+
+async def test_calls_start_while_the_results_of_others_wait_for_an_earlier_one() -> None:
+    arrivals = Arrivals()
+    arrivals.add(*range(9), None)
+    calls = in_order_ahead(arrivals.take, arrivals.start, lambda: 2)
+    await anext(calls)
+    await settle()
+    assert set(arrivals.calls) == {0, 1}
+    arrivals.calls[1].set_result(1)
+    await settle()
+    assert set(arrivals.calls) == {0, 1, 2}
+    for number in (2, 3):
+        arrivals.calls[number].set_result(number)
+        await settle()
+    assert set(arrivals.calls) == {0, 1, 2, 3}, "at most twice the width is held"
+    assert [item async for item, _ in calls] == list(range(1, 9))
 
 
 async def test_what_taking_raises_comes_after_the_items_before_it() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,11 @@ import pytest
 
 from deployments.errors import MotetError
 from deployments.settings import PieceSettings
+from deployments.tasks.piece_preparation import PieceMaker
 from deployments.text.english import readable
+from deployments.text.lexicon import Lexicon
+from deployments.text.normalization.rules import ReadingRules
+from deployments.text.phonemes import without_pronunciations
 from deployments.text.segmentation import Cutter, cut_into_pieces
 from deployments.text.speakers import turns
 from deployments.validation import in_words
@@ -22,7 +28,7 @@ from serve_app.config import AppConfig
 from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.json_bodies import MAX_VALUES, check_structure, values_in
 from serve_app.gateway.routes.speech_sessions import parsed_input
-from tests.unit.fakes import SilentGraph
+from tests.unit.fakes import TRAITS, SilentGraph
 from tests.unit.growth import check_growth
 from tests.unit.odd_inputs import ODD
 from tests.unit.test_api import JSON, Bench, Splitter
@@ -43,15 +49,19 @@ def test_a_text_is_cut(unit: str) -> None:
     check_growth(lambda n: partial(cut_into_pieces, repeated(unit, n), PIECES), 5_000)
 
 
+SHORT_PIECES = PieceSettings(first_piece_characters=40, piece_characters=80)
+"""Each letter costs more until the text is longer than a piece or two, and after that the same: short pieces end that soon."""
+
+
 @odd
 def test_a_text_is_cut_as_it_is_written_letter_by_letter(unit: str) -> None:
     def written(text: str) -> None:
-        cutter = Cutter(PIECES)
+        cutter = Cutter(SHORT_PIECES)
         for letter in text:
             cutter.write(letter)
             list(cutter.settled())
 
-    check_growth(lambda n: partial(written, repeated(unit, n)), 600)
+    check_growth(lambda n: partial(written, repeated(unit, n)), 400)
 
 
 @odd
@@ -69,6 +79,33 @@ def test_a_text_is_cut_where_it_pauses(unit: str) -> None:
 @odd
 def test_a_script_is_read(unit: str) -> None:
     check_growth(lambda n: partial(turns, repeated(unit, n)), 20_000)
+
+
+MARKUP = (
+    "<break/>a ",
+    "<p>a</p>",
+    "<sub alias='b c'>a. </sub>",
+    "<prosody rate='slow'>a</prosody>",
+    "&amp;",
+    "<!-- a -->",
+)
+
+
+@pytest.mark.parametrize("unit", [*(unit.replace("&", "&amp;").replace("<", "&lt;") for unit in ODD.values()), *MARKUP])
+def test_a_document_is_read_and_cut(unit: str) -> None:
+    lexicon = Lexicon({"a": "b", "a a": "/b/", "aa": "c"})
+    maker = PieceMaker(replace(TRAITS, phonemes=True), "ada", (lexicon,), ReadingRules())
+
+    def read(document: str) -> None:
+        with suppress(MotetError):  # no words, or too many breaks
+            maker.of_ssml(document, PIECES, {})
+
+    check_growth(lambda n: partial(read, f"<speak>{repeated(unit, n)}</speak>"), 4_000)
+
+
+@pytest.mark.parametrize("unit", [*ODD.values(), "[a](/a/)", "[a](/", "[[", "[a]("])
+def test_pronunciations_are_found(unit: str) -> None:
+    check_growth(lambda n: partial(without_pronunciations, repeated(unit, n)), 10_000)
 
 
 @odd
@@ -259,6 +296,7 @@ FORM_FIELDS = {
     "/v1/audio/separations": (
         *("model", "description", "chunk_seconds", "overlap_seconds", "response_format", "stream_format", "stems", "x"),
     ),
+    "/v1/audio/enhancements": ("model", "response_format", "stream_format", "x"),
     "/v1/audio/voices": ("name", "consent", "text", "type", "x"),
 }
 GOOD = {"/v1/audio/separations": {"model": "echo"}, "/v1/audio/voices": {"name": "a", "consent": "I agree to this."}}

@@ -11,13 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hibari import Hibari
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from deployments.engines import registry, weight_sources
 from deployments.engines.hibari.engine import HibariEngine
-from deployments.engines.protocols import AudioChunk, EngineSpec, SpeechRequest
+from deployments.engines.hibari.voice import FRAME_S, LAG_S
+from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest
 from deployments.errors import MotetError
 from deployments.text.english import readable
-from tests.unit.speech_engine_properties import SpeechEngineProperties, good, joined, speak, write_golden
+from deployments.text.sample_sentences import SENTENCES
+from tests.unit.speech_engine_properties import GOLDEN, SpeechEngineProperties, good, joined, speak, write_golden
 
 GROWTH_BYTES = 40_000_000
 """A sentence of 400 phonemes takes more than that while it is spoken, and with an arena keeps it."""
@@ -30,9 +34,90 @@ def load(threads: int = 1, options: Mapping[str, object] | None = None) -> Hibar
     return engine
 
 
+def bands(samples: Samples) -> NDArray[np.float64]:
+    """(frames, 24): the amplitude in each 500 Hz, every 512 samples."""
+    frames = sliding_window_view(samples, 2048)[::512] * np.hanning(2048)
+    power = np.abs(np.fft.rfft(frames)) ** 2
+    amplitudes: NDArray[np.float64] = np.sqrt([band.sum(1) for band in np.array_split(power, 24, axis=1)])
+    return amplitudes.T
+
+
 class TestHibari(SpeechEngineProperties):
+    """The golden file is compared by `bands`, because samples differ between processors.
+
+    The network rounds its activations to int8, so the last bit of a float32 decides some of its numbers, and the voice adds
+    up the pitch to the phase of its pulses. Weights changed by 1e-7 changed the samples by 2 to 110 per cent and the bands by
+    1 to 5; float32 activations changed the bands by 4. On x86 without VNNI, ONNX Runtime also saturates sums of int8
+    products: 4 per cent of the bands, and the distance to float32 grows by a twentieth. Exact products would take 10 per cent
+    longer and leave the other differences. `session.x64quantprecision` cannot give them: ONNX Runtime 1.32 refuses it for
+    weights that several nodes share.
+    """
+
     golden_name = "hibari"
     tolerance = 0.0
+    golden_tolerance = 0.1
+
+    def assert_golden(self, samples: Samples, kept: Samples) -> None:
+        assert len(samples) == len(kept)
+        assert np.linalg.norm(bands(samples) - bands(kept)) <= self.golden_tolerance * np.linalg.norm(bands(kept))
+
+    def test_another_sound_is_not_the_golden_one(self) -> None:
+        kept = np.load(GOLDEN / "hibari.npz")["samples"].astype(np.float32)
+        self.assert_golden(kept, kept)
+        for other in (1.15 * kept, np.roll(kept, 240), np.diff(kept, prepend=0)):
+            with pytest.raises(AssertionError):
+                self.assert_golden(other, kept)
+
+
+UNVOICED, VOICED = "ptkfsʃθhʧ", "bdɡvzʒðmnŋlɹwjɑæɛɪʊʌəiuAIOWYɔɜ"
+PITCH = 40.0
+"""Hz; the network's pitch is below it where the voice is silent or whispers."""
+
+
+@pytest.mark.parametrize("speed", [0.7, 1.0])
+def test_durations_lie_as_far_behind_the_sound_as_the_constant_says(speed: float) -> None:
+    voice = load()._voices["heart"]
+    agreement = dict.fromkeys(range(-12, 1), 0.0)
+    for sentence in SENTENCES:
+        for line in voice.read(sentence).lines:
+            ids = np.asarray([voice._voice.ids(line.phonemes)], np.int64)
+            given = {"ids": ids, "speed": np.asarray([speed], np.float32)}
+            *_, pitch, durations = voice._voice.sess.run(None, given)
+            said = [each for each in line.phonemes if each in voice._voice.vocab]
+            kinds = [0, *(int(each in VOICED) - int(each in UNVOICED) for each in said), 0]
+            expected = np.repeat(kinds, durations.astype(int) * 2)  # the pitch has two values for each frame
+            for shift in agreement:
+                agreement[shift] += float(np.sum(expected * np.where(np.roll(pitch[0] > PITCH, -shift), 1, -1)))
+    best = max(agreement, key=lambda shift: agreement[shift])
+    assert -best * FRAME_S / 2 == pytest.approx(LAG_S, abs=0.016)
+
+
+def test_the_sound_is_that_of_the_package_to_the_bit() -> None:
+    voice, package = load()._voices["heart"], Hibari(threads=1)
+    for sentence in (*SENTENCES, ", ".join(["a rather long clause without an end"] * 30) + "."):
+        lines = voice.read(sentence).lines
+        assert [line.phonemes for line in lines] == package.phonemize(readable(sentence))
+        for line in lines:
+            ours, _ = voice.speak(line.phonemes, 1.0, np.random.default_rng(1))
+            theirs = package.from_phonemes(line.phonemes, seed=1)
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 1.5])
+def test_words_lie_in_order_within_their_piece(speed: float) -> None:
+    text = "Pay $42.50 on May 5 — please! Then leave the house, and wait; it is late. 🙂"
+    chunks = [
+        good(chunk) for chunk in speak(load(options={"step_ms": 1}), SpeechRequest((text, "Yes."), "heart", speed))
+    ]
+    words = [word for chunk in chunks for word in chunk.words if chunk.index == 0]
+    assert [word.text for word in words] == text.split()
+    assert [word.text for word in chunks[-1].words] == ["Yes."]
+    edges = [edge for word in words for edge in (word.start, word.end)]
+    assert edges == sorted(edges) and edges[0] > 0
+    assert edges[-1] <= sum(chunk.seconds for chunk in chunks if chunk.index == 0)
+    lengths = {word.text: word.end - word.start for word in words}
+    assert lengths["—"] == lengths["🙂"] == 0
+    assert lengths["$42.50"] > lengths["Pay"] > 0.05
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["1-thread", "3-threads"])
@@ -145,8 +230,7 @@ def test_a_folder_without_voices_is_refused(tmp_path: Path) -> None:
     ("text", "reading"),
     [
         ("She said no.", "She said no ."),
-        ("No. 5 is here.", "number 5 is here."),
-        ("Version 2.60.0 and 3.14.", "Version 2 point 60 point 0 and 3.14."),
+        ("She has no. 5.", "She has no. 5."),
         ("No. Never.", "No. Never."),
         ("9" * 17, " ".join("9" * 17)),
         ("1,000,000", "1,000,000"),

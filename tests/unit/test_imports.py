@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+import sysconfig
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
 
 ENGINES = {
     "torch",
@@ -46,6 +55,52 @@ def test_a_process_imports_only_what_it_uses(process: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert not left_out & set(done.stdout.split())
+
+
+def _installed_with(requirements: Iterable[str]) -> set[str]:
+    """The distributions that these requirements bring, by their normalised names."""
+    found, waiting = set[str](), [Requirement(each) for each in requirements]
+    while waiting:
+        needed = waiting.pop()
+        name = canonicalize_name(needed.name)
+        environments = [{"extra": extra} for extra in ("", *needed.extras)]
+        if (needed.marker and not needed.marker.evaluate({"extra": ""})) or (name in found and not needed.extras):
+            continue
+        found.add(name)
+        for each in map(Requirement, metadata.requires(name) or ()):
+            if each.marker is None or any(each.marker.evaluate(environment) for environment in environments):
+                each.marker = None
+                waiting.append(each)
+    return found
+
+
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(name)
+
+missing = set(sys.argv[1:])
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def test_the_service_starts_with_what_is_installed_without_extras() -> None:
+    """`make serve` installs no extras. The tests have all of them, so everything else is made impossible to import here."""
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    installed = _installed_with(dependencies) | {"motet", "setuptools"}
+    here = [sysconfig.get_path("purelib")]  # Ray adds a folder of its own to the path, once it is imported
+    missing = [
+        name
+        for name, owners in metadata.packages_distributions().items()
+        if installed.isdisjoint(map(canonicalize_name, owners)) and PathFinder.find_spec(name, here)
+    ]
+    assert {"torch", "pytest", "soundfile"} <= set(missing)
+    program = f"{WITHOUT}\nimport {', '.join(modules for modules, _ in LEFT_OUT.values())}"
+    done = subprocess.run([sys.executable, "-c", program, *missing], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_pandas_can_be_imported_after_ray_serve() -> None:

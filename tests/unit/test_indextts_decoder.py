@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from deployments.engines.indextts.config import IndexDecoderConfig
-from deployments.engines.indextts.decoder import IndexDecoder, penalized
+from deployments.engines.indextts.decoder import IndexDecoder
 from deployments.engines.lm.checkpoint import shape_of
 from deployments.engines.lm.linear import Precision
+from deployments.engines.lm.sampler import penalized
 from tests.load import indextts_package
 from tests.unit.forced_path import ForcedPath
 from tests.unit.indextts_models import TINY

@@ -41,6 +41,13 @@ PROCESSOR = Processor("a processor", "flags", "", "2.13", 1)
 ALL = tuple(KERNELS)
 
 
+@pytest.fixture(autouse=True)
+def every_int8_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The permitted kernels are those of a processor with VNNI, except in tests that compare real products."""
+    if request.node.get_closest_marker("numeric") is None:
+        monkeypatch.setattr(linear_layers, "SUMS_BYTES_EXACTLY", True)
+
+
 def spec(
     precision: AnyPrecision = "int8", usual: Kernel = "int8", rows: Sequence[tuple[int, float]] = ((1, 1.0), (8, 1.0))
 ) -> LinearSpec:
@@ -330,6 +337,7 @@ def test_outside_of_a_model_that_loads_layers_have_their_usual_kernel() -> None:
     assert isinstance(linear(torch.randn(4, 8), None, "int8"), Int8Linear)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("kernel", permitted_kernels("int8"))
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_a_packed_kernel_gives_what_its_kind_gives(kernel: Kernel, with_bias: bool) -> None:
@@ -349,6 +357,7 @@ def test_a_compiled_step_multiplies_with_the_same_kernel(kernel: Kernel) -> None
     assert torch.equal(replay(), layer(x))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("first", permitted_kernels("int8"))
 @pytest.mark.parametrize("second", permitted_kernels("int8"))
 def test_two_layers_of_a_feed_forward_may_have_different_kernels(first: Kernel, second: Kernel) -> None:

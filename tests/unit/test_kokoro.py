@@ -17,11 +17,12 @@ from deployments.audio.resample import resample
 from deployments.engines import registry, weight_sources
 from deployments.engines.kokoro.engine import KokoroEngine, cut
 from deployments.engines.kokoro.int8 import Int8Conv
-from deployments.engines.kokoro.model import KokoroInput, KokoroModel, folded
-from deployments.engines.kokoro.phonemes import LANGUAGES, PhonemizerLanguage, Phonemizers, language_of
+from deployments.engines.kokoro.model import KokoroInput, KokoroModel, KokoroSound, folded
+from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemizer, PhonemizerLanguage, Phonemizers, language_of
 from deployments.engines.kokoro.ragged import Conv, groups
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, SpeechRequest, Window
+from deployments.engines.word_durations import PhonemeLine, PhonemeText
 from deployments.errors import MotetError
 from deployments.text.word_error_rate import word_error_rate
 from tests.load import kokoro_package
@@ -91,9 +92,9 @@ class TestTinyKokoro(SpeechEngineProperties):
         model, forward, predictor = engine._model, engine._model.forward, engine._model.predictor
         places: list[bytes] = []
 
-        def noted(lines: Sequence[KokoroInput], *rest: Any) -> list[torch.Tensor]:
+        def noted(lines: Sequence[KokoroInput], *rest: Any) -> list[KokoroSound]:
             places[:] = [bytes(line.tokens) + line.style.numpy().tobytes() for line in lines]
-            sounds: list[torch.Tensor] = forward(lines, *rest)
+            sounds: list[KokoroSound] = forward(lines, *rest)
             return sounds
 
         def followed(encoded: torch.Tensor, speed: torch.Tensor, rows: Any) -> torch.Tensor:
@@ -149,9 +150,12 @@ def test_a_piece_with_too_many_phonemes_is_spoken_in_parts(engine: KokoroEngine)
 
 
 def test_cutting_loses_nothing_but_spaces() -> None:
-    assert cut("ab cd ef", 5) == ("ab cd", "ef")
-    assert cut("abcdefgh", 3) == ("abc", "def", "gh")
-    assert cut("   ", 3) == ()
+    def parts(phonemes: str, most: int) -> list[str]:
+        return [line.phonemes for line in cut(PhonemeText((PhonemeLine(phonemes),)), most)]
+
+    assert parts("ab cd ef", 5) == ["ab cd", "ef"]
+    assert parts("abcdefgh", 3) == ["abc", "def", "gh"]
+    assert parts("   ", 3) == []
 
 
 def test_rows_go_together_while_little_is_padding() -> None:
@@ -168,17 +172,20 @@ def test_a_voice_tells_its_language(voice: str, language: str) -> None:
 
 
 def test_a_voice_of_another_script_reads_latin_letters_as_english() -> None:
-    japanese = PhonemizerLanguage("ja", (lambda: lambda text: f"ja {text}",), "", LANGUAGES["j"].letters)
-    english = PhonemizerLanguage("en-US", (lambda: lambda text: f"en {text}",), "")
+    def opened(tag: str) -> Phonemizer:
+        return lambda text: PhonemeText((PhonemeLine(f"{tag} {text}"),))
+
+    japanese = PhonemizerLanguage("ja", (lambda: opened("ja"),), "", LANGUAGES["j"].letters)
+    english = PhonemizerLanguage("en-US", (lambda: opened("en"),), "")
     phonemes = Phonemizers({"a": english, "j": japanese})
-    assert phonemes.of("こんにちは Motet", "j") == "ja こんにちは Motet"
-    assert phonemes.of("Hello.", "j") == "en Hello."
+    assert phonemes.of("こんにちは Motet", "j").lines[0].phonemes == "ja こんにちは Motet"
+    assert phonemes.of("Hello.", "j").lines[0].phonemes == "en Hello."
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the library that reads its dictionary
 def test_japanese_is_read_by_what_the_wheel_brings() -> None:
     pytest.importorskip("pyopenjtalk")
-    assert Phonemizers().of("こんにちは、世界。", "j") == "koɲɲiʨiβa, sekai."
+    assert Phonemizers().of("こんにちは、世界。", "j").lines[0].phonemes == "koɲɲiʨiβa, sekai."
 
 
 def test_a_language_that_nothing_reads_says_what_to_install_and_harms_nobody(engine: KokoroEngine) -> None:
@@ -254,7 +261,7 @@ def drawn(row: int, samples: int) -> torch.Tensor:
 
 
 def line_of(engine: KokoroEngine, text: str) -> tuple[str, KokoroInput]:
-    phonemes = LANGUAGES["a"].openers[-1]()(text)
+    phonemes = LANGUAGES["a"].openers[-1]()(text).lines[0].phonemes
     tokens = [engine._model.vocabulary[p] for p in phonemes if p in engine._model.vocabulary]
     return phonemes, KokoroInput(tokens, engine._voices["jf_alpha"][len(phonemes) - 1, 0], 1.0)
 
@@ -272,7 +279,7 @@ def package_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parity_with_the_package(real: KokoroEngine, folder: Path, package_noise: None) -> None:
     phonemes, line = line_of(real, "It is a quarter past nine.")
-    ours = real._model([line], drawn)[0]
+    ours = real._model([line], drawn)[0].samples
     theirs = kokoro_package.load(folder)(phonemes, line.style[None])
     assert ours.shape == theirs.shape
     # Where the angle of a bin of the source lies at pi, rounding turns it to -pi: heard by nobody, seen by the maximum.
@@ -282,9 +289,9 @@ def test_parity_with_the_package(real: KokoroEngine, folder: Path, package_noise
 
 def test_real_rows_of_a_padded_batch_sound_as_alone(real: KokoroEngine) -> None:
     lines = [line_of(real, text)[1] for text in ("Yes.", "Where is it?")]
-    together = real._model(lines, drawn, 1.0)
+    together = [sound.samples for sound in real._model(lines, drawn, 1.0)]
     for row, line in enumerate(lines):
-        alone = real._model([line], lambda _, samples, row=row: drawn(row, samples))[0]
+        alone = real._model([line], lambda _, samples, row=row: drawn(row, samples))[0].samples
         assert alone.shape == together[row].shape
         assert float((alone - together[row]).abs().mean()) < 5e-5
         assert float((alone - together[row]).abs().max()) < 2e-2

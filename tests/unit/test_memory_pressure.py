@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.protocols import LimitsMemory, Memory
+from deployments.engines.limits import LimitsMemory, Memory
 from deployments.errors import Failure, MotetError
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.memory_pressure import MemoryGuard

@@ -8,10 +8,11 @@ pytest.importorskip("mlx")
 
 import psutil
 
+from deployments.engines.limits import LimitsMemory, Memory
 from deployments.engines.mlx import memory
 from deployments.engines.mlx.memory import MlxEngine, UnifiedMemory
 from deployments.engines.mlx.runtime import mx
-from deployments.engines.protocols import EngineSpec, LimitsMemory, Memory
+from deployments.engines.protocols import EngineSpec
 from deployments.errors import MotetError
 
 

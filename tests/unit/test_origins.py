@@ -144,6 +144,20 @@ async def test_a_page_of_an_allowed_origin_is_told_that_it_may_ask() -> None:
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
 
 
+async def test_a_preflight_request_is_answered_for_every_route() -> None:
+    whole, origin = Bench(security=SecuritySettings(**NAMED)), "https://app.example.com"
+    described = (await whole.client.get("/openapi.json")).json()["paths"]
+    asked = [(path, method.upper()) for path, methods in described.items() for method in methods]
+    assert ("/v1/audio/transcriptions", "POST") in asked and len(asked) > 12
+    for path, method in asked:
+        headers = {"origin": origin, "access-control-request-method": method}
+        wanted = {"access-control-request-headers": "authorization, content-type, last-event-id"}
+        answer = await whole.client.options(path, headers={**headers, **wanted})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin), path
+        assert method in answer.headers["access-control-allow-methods"].split(", ") or method == "GET"
+        assert "last-event-id" in answer.headers["access-control-allow-headers"]
+
+
 @pytest.mark.parametrize("origin", ["http://motet", None])
 async def test_nobody_else_is(origin: str | None) -> None:
     headers = {} if origin is None else {"origin": origin}

@@ -12,6 +12,7 @@ import pytest
 
 from deployments.engines.protocols import AudioChunk
 from deployments.settings import ArrivalSettings, PieceSettings
+from deployments.text.segmentation import Cutter
 from deployments.text.sources import ArrivingText
 from serve_app.gateway.speech.playback import Frame, PlaybackBuffer
 from serve_app.gateway.speech.stream import SpeechStream
@@ -29,7 +30,7 @@ async def with_pause(
 
     async def chunks() -> AsyncGenerator[AudioChunk]:
         async for chunk in before.speak():
-            yield chunk
+            yield replace(chunk, last=False)
         with speech.pause():
             await asyncio.sleep(pause_s)
         await asyncio.sleep(start_s)
@@ -111,7 +112,7 @@ def test_a_listener_in_a_pause_is_as_urgent_as_one_who_has_no_sound_yet() -> Non
 
 def arriving() -> ArrivingText:
     pieces = PieceSettings(first_piece_characters=80, piece_characters=250)
-    return ArrivingText(pieces, ArrivalSettings(max_characters=1000, pause_s=60.0, idle_s=600.0))
+    return ArrivingText(Cutter(pieces), ArrivalSettings(max_characters=1000, pause_s=60.0, idle_s=600.0))
 
 
 async def events_of(stream: SpeechStream, text: ArrivingText, pause_s: float) -> list[streams.Event]:

@@ -11,6 +11,7 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
+from cluster import ray_private
 from cluster.demand import AutoscalingSettings
 from cluster.hardware import CpuClass, CudaClass, MlxClass
 from cluster.models import Model, Placement
@@ -19,7 +20,7 @@ from deployments.settings import HealthSettings, SpilloverSettings
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.directory import ModelDirectory
-from serve_app.gateway.routing.placement import MIN_RETRY_S, START_S, NoAnswer, PlacedModel
+from serve_app.gateway.routing.placement import LOST, MIN_RETRY_S, START_S, NoAnswer, PlacedModel
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
@@ -77,6 +78,14 @@ async def test_the_first_placement_answers() -> None:
     models, _ = directory(Replica("mlx"), Replica("cpu"))
     assert await models.call("echo", "ask") == "mlx"
     assert [item async for item in models.stream("echo", "stream")] == ["mlx0", "mlx1", "mlx2"]
+
+
+async def test_a_request_that_is_to_go_elsewhere_does_if_there_is_an_elsewhere() -> None:
+    models, _ = directory(Replica("mlx"), Replica("cpu"))
+    first = models.placements("echo")[0].name
+    assert [item async for item in models.stream("echo", "stream", besides=first)] == ["cpu0", "cpu1", "cpu2"]
+    dead, _ = directory(Replica("mlx"), Replica("cpu", RayActorError()))
+    assert [item async for item in dead.stream("echo", "stream", besides=first)] == ["mlx0", "mlx1", "mlx2"]
 
 
 TROUBLES = pytest.mark.parametrize("trouble", [RayActorError(), BUSY], ids=["dead", "busy"])
@@ -324,6 +333,31 @@ async def test_what_a_stream_waited_for_a_lost_replica_says_nothing_of_the_next_
 
 
 QUICK = SpilloverSettings(silent_s=0.01, life_sign_s=0.01, last_life_sign_s=0.01, ask_again_s=0.01)
+
+
+@pytest.mark.parametrize("lives", [True, False])
+async def test_a_silent_replica_is_waited_for_only_if_it_lives(lives: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other replicas of its placement answer, which says nothing of this one."""
+    answered, reports = asyncio.Event(), 0
+
+    async def answer_of_replica(handle: Any, replica_id: str, method: str) -> str:
+        nonlocal reports
+        reports += method == "report"
+        if reports == 3:
+            answered.set()
+        if method == "ask" or not lives:
+            await answered.wait()
+        return f"{replica_id} {method}"
+
+    monkeypatch.setattr(ray_private, "answer_of_replica", answer_of_replica)
+    placed = PlacedModel("m", "cpu", cast("Any", FakeHandle(Replica("cpu"))), QUICK, HealthSettings())
+    call = placed.call_replica("cpu-2", "ask")
+    if lives:
+        assert await asyncio.wait_for(call, 5) == "cpu-2 ask"
+        assert reports == 3
+    else:
+        with pytest.raises(LOST, match="cpu-2"):
+            await asyncio.wait_for(call, 5)
 
 
 def alone_with(replica: Any) -> tuple[ModelDirectory, PlacedModel]:

@@ -12,6 +12,7 @@ from hibari import SAMPLE_RATE as HIBARI_RATE
 from hibari import Hibari
 
 from deployments.audio import speaker_embedding
+from deployments.audio.mel_filters import mel_filters
 from deployments.audio.speaker_embedding import SAMPLE_RATE, Embeddings, mel_energies, shared_encoder
 from deployments.engines.protocols import Samples
 from deployments.errors import MotetError
@@ -74,7 +75,7 @@ def test_silence_has_a_finite_embedding() -> None:
 
 def test_the_mel_filters_are_those_of_librosa() -> None:
     """The sums and peaks of `librosa.filters.mel(sr=16000, n_fft=512, n_mels=40)`, to which all values are equal to 1e-9."""
-    filters = speaker_embedding._mel_filters()
+    filters = mel_filters(SAMPLE_RATE, 512, 40)
     assert filters.argmax(axis=0)[[0, 10, 20, 39]].tolist() == [2, 26, 56, 237]
     assert filters.sum(axis=0)[:3] == pytest.approx([0.03127547, 0.03163768, 0.03295854], abs=1e-7)
     assert [filters.sum(), np.square(filters).sum()] == pytest.approx([1.2793331, 0.0069933957], rel=1e-5)
@@ -84,18 +85,18 @@ def test_a_tone_is_in_the_filters_around_its_frequency() -> None:
     moments = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     energies = mel_energies(np.sin(2 * np.pi * 1000 * moments).astype(np.float32))
     assert energies.shape == (97, 40)
-    assert set(energies.argmax(axis=1)) == {int(speaker_embedding._mel_filters()[32].argmax())}
+    assert set(energies.argmax(axis=1)) == {int(mel_filters(SAMPLE_RATE, 512, 40)[32].argmax())}
 
 
 def test_a_file_with_other_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speaker_embedding, "SHA256", "0" * 64)
     with pytest.raises(MotetError, match="does not contain the expected file") as caught:
-        speaker_embedding._onnx_file()
+        shared_encoder.__wrapped__()
     assert caught.value.failure.code == "checksum_mismatch"
 
 
 def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speaker_embedding, "WHEEL", "no-such-wheel")
     with pytest.raises(MotetError, match="'no-such-wheel' is not installed") as caught:
-        speaker_embedding._onnx_file()
+        shared_encoder.__wrapped__()
     assert caught.value.failure.code == "wheel_missing"

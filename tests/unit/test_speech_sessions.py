@@ -37,6 +37,7 @@ class Socket:
         headers: Mapping[str, str] | None = None,
         path: str = "/v1/audio/speech/stream",
         address: str = "127.0.0.1",
+        query: str = "",
     ) -> None:
         self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._to_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -44,7 +45,7 @@ class Socket:
             "type": "websocket",
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": [
                 (name.encode(), value.encode()) for name, value in {"host": "motet", **(headers or {})}.items()
             ],
@@ -550,7 +551,7 @@ def test_strangers_are_refused_before_the_socket_opens(headers: dict[str, str], 
     run(test)
 
 
-@pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/realtime", "/", "/v1/" + "p" * 5_000])
+@pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/realtime/calls", "/", "/v1/" + "p" * 5_000])
 def test_other_paths_take_no_websocket(path: str) -> None:
     async def test() -> None:
         socket = Socket(Bench(), path=path)
@@ -564,9 +565,11 @@ def test_other_paths_take_no_websocket(path: str) -> None:
     run(test)
 
 
-def test_the_services_own_page_may_open_one() -> None:
+@pytest.mark.parametrize("origin", ["http://motet", "https://app.example.com"])
+def test_pages_of_the_service_and_of_allowed_origins_may_open_one(origin: str) -> None:
     async def test() -> None:
-        socket = Socket(Bench(), {"origin": "http://motet"})
+        allowed = SecuritySettings(allowed_origins=("https://app.example.com",))
+        socket = Socket(Bench(security=allowed), {"origin": origin})
         assert (await socket.received())["type"] == "websocket.accept"
         socket.leave()
         await socket.over()

@@ -15,11 +15,13 @@ import pytest
 
 from cluster.models import Model
 from deployments.audio.decode import decode_all
-from deployments.audio.encode import PcmEncoder
 from deployments.audio.formats import AudioFormat
+from deployments.audio.sample_encoder import SampleEncoder
 from deployments.engines.protocols import AudioChunk, Samples, SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk, pack
+from deployments.tasks.piece_quality import QualitySettings
+from deployments.text.piece import as_written
 from deployments.text.sources import WholeText
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
@@ -83,6 +85,12 @@ class Recorder:
 
     def played(self, *_: Any) -> None: ...
 
+    def pieces_checked(self, *_: Any) -> None: ...
+
+    def live_sessions(self, *_: Any) -> None: ...
+
+    def final_text(self, *_: Any) -> None: ...
+
 
 class Bench:
     """A late model, a fallback model, and the piece cache."""
@@ -111,14 +119,17 @@ def plan(
 ) -> SpeechPlan:
     return SpeechPlan(
         model="late",
-        request=SpeechRequest(pieces, "ada"),
+        request=SpeechRequest((), "ada"),
         traits=traits,
         audio_format=form,
+        audio_rate=None,
+        loudness_lufs=None,
         pacing=PACING,
-        text=WholeText(pieces),
+        text=WholeText(as_written(pieces)),
         played=played,
         max_request_seconds=1.0,
         fallback=FallbackVoice("other", "bo", TRAITS) if fallback else None,
+        quality=QualitySettings(enabled=False),
     )
 
 
@@ -135,8 +146,8 @@ class Event:
 
 
 def event_of(text: bytes) -> Event:
-    *first, data = text.decode().strip().split("\n")
-    return Event(first[0].removeprefix("id: ") if first else None, json.loads(data.removeprefix("data: ")))
+    data, *rest = text.decode().strip().split("\n")
+    return Event(rest[0].removeprefix("id: ") if rest else None, json.loads(data.removeprefix("data: ")))
 
 
 async def events(stream: SpeechStream) -> list[Event]:
@@ -180,7 +191,7 @@ def test_a_piece_start_names_the_model_and_the_voice() -> None:
 
 
 def test_an_encoder_that_cannot_be_closed_does_not_keep_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unclosable(PcmEncoder):
+    class Unclosable(SampleEncoder):
         def close(self) -> None:
             raise RuntimeError
 
@@ -192,7 +203,9 @@ def test_an_encoder_that_cannot_be_closed_does_not_keep_the_place(monkeypatch: p
                 await anext(encoded)
         assert not bench.tickets[0].open
 
-    monkeypatch.setattr("serve_app.gateway.speech.stream.open_encoder", lambda *_, **__: Unclosable(1))
+    monkeypatch.setattr(
+        "serve_app.gateway.speech.stream.open_encoder", lambda *_, **__: Unclosable("pcm", RATE, RATE, 1)
+    )
     run(test)
 
 

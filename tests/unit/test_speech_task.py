@@ -20,6 +20,8 @@ from deployments.settings import ArrivalSettings, PieceSettings
 from deployments.tasks.in_process_speech import BatchedClient, speak_here
 from deployments.tasks.speech import speak, split_speed
 from deployments.tasks.voice_choice import choose_voice, mark_speakers, speaker_marker
+from deployments.text.piece import Piece, as_written
+from deployments.text.segmentation import Cutter
 from deployments.text.sources import ArrivingText
 from tests.unit.fakes import RATE, TRAITS, ToneEngine, ToneSynthesizer, ToneUtterance, tone
 
@@ -35,10 +37,12 @@ class ReplicaClient:
 
     def __init__(self, synthesizer: ToneSynthesizer | None = None) -> None:
         self.requests: list[SpeechRequest] = []
+        self.tempos: list[float] = []
         self._synthesizer = synthesizer or ToneSynthesizer()
 
-    def open(self, request: SpeechRequest) -> ReplicaCall:
+    def open(self, request: SpeechRequest, tempo: float) -> ReplicaCall:
         self.requests.append(request)
+        self.tempos.append(tempo)
         return ReplicaCall(cast("AsyncGenerator[PackedChunk]", self._synthesizer.speak(request)))
 
 
@@ -218,11 +222,11 @@ class InGroups:
     """A text of which so many pieces are there at each look."""
 
     def __init__(self, *counts: int) -> None:
-        self.pieces: list[str] = []
+        self.pieces: list[Piece] = []
         self._counts = iter(counts)
 
-    async def take(self, first: int, characters: float) -> tuple[str, ...]:
-        self.pieces += PIECES[first : first + next(self._counts, 0)]
+    async def take(self, first: int, characters: float) -> tuple[Piece, ...]:
+        self.pieces += as_written(PIECES[first : first + next(self._counts, 0)])
         return tuple(self.pieces[first:])
 
     def ends_at(self, number: int) -> bool:
@@ -242,7 +246,7 @@ def test_a_text_that_comes_in_groups_is_the_same_sound(speed: float) -> None:
 async def test_the_end_of_a_text_that_is_being_written_is_marked_when_it_is_known(speed: float, known: bool) -> None:
     """At the latest by an empty chunk."""
     pieces = PieceSettings(first_piece_characters=9, piece_characters=99)
-    text = ArrivingText(pieces, ArrivalSettings(max_characters=99, pause_s=60.0, idle_s=60.0))
+    text = ArrivingText(Cutter(pieces), ArrivalSettings(max_characters=99, pause_s=60.0, idle_s=60.0))
     text.write(PIECES[1])
     text.flush()
     chunks = []

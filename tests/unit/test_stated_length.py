@@ -12,7 +12,7 @@ from av.audio.frame import AudioFrame
 
 from deployments.audio import decode
 from deployments.audio.decode import AudioDecoder, decode_all, decode_stream
-from deployments.audio.encode import wav_header
+from deployments.audio.sample_encoder import wav_header
 from deployments.audio.stated_length import MOST_SECONDS_PER_BYTE, estimated_seconds, flac_seconds, xing_seconds
 from deployments.errors import MotetError
 from tests.unit.test_decode import FFMPEG, SOUNDFILE, Float, Pipe, make

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from deployments.errors import MotetError
 from deployments.settings import ArrivalSettings, PieceSettings
-from deployments.text.segmentation import cut_into_pieces
+from deployments.text.piece import Piece, as_written
+from deployments.text.segmentation import Cutter, cut_into_pieces
 from deployments.text.sources import CUT_AT_ONCE, ArrivingText, PieceSource, WholeText
 from tests.unit.jumping_clock import now, run
 
@@ -21,23 +22,23 @@ PROSE = "It rained all day, in town and on the hills. We stayed inside. Dr. Smit
 
 
 def arriving() -> ArrivingText:
-    return ArrivingText(PIECES, ARRIVAL)
+    return ArrivingText(Cutter(PIECES), ARRIVAL)
 
 
 async def all_of(text: PieceSource, characters: float = 1.0) -> list[str]:
-    pieces: list[str] = []
+    pieces: list[Piece] = []
     while group := await text.take(len(pieces), characters):
         pieces += group
-    return pieces
+    return [piece.text for piece in pieces]
 
 
 @pytest.mark.parametrize(("characters", "sizes"), [(1, [1, 1, 1]), (5, [1, 1, 1]), (6, [2, 1]), (99, [3])])
 def test_a_whole_text_is_taken_in_groups_from_any_place(characters: float, sizes: list[int]) -> None:
     async def test() -> None:
-        text = WholeText(("abc", "def", "ghi"))
+        text = WholeText(as_written(("abc", "def", "ghi")))
         taken = [len(await text.take(sum(sizes[:n]), characters)) for n in range(len(sizes))]
         assert taken == sizes
-        assert await text.take(1, 99) == ("def", "ghi")
+        assert await text.take(1, 99) == as_written(("def", "ghi"))
         assert await text.take(3, 99) == ()
 
     run(test)
@@ -54,7 +55,7 @@ def test_the_pieces_are_those_of_the_whole_text(places: list[int], characters: f
             await asyncio.sleep(ARRIVAL.pause_s / 8)  # a few messages without words are no pause
         text.end()
         assert tuple(await reader) == cut_into_pieces(PROSE, PIECES)
-        assert tuple(text.pieces) == cut_into_pieces(PROSE, PIECES)
+        assert tuple(text.pieces) == as_written(cut_into_pieces(PROSE, PIECES))
 
     run(test)
 
@@ -68,7 +69,7 @@ def test_a_piece_leaves_as_soon_as_nothing_can_change_it() -> None:
         await asyncio.sleep(0.5)
         assert not reader.done()
         text.write("inside and")
-        assert await reader == ("It rained all day.",)
+        assert await reader == as_written(("It rained all day.",))
         assert now() == 5.5
 
     run(test)
@@ -78,11 +79,11 @@ def test_what_is_there_is_spoken_when_no_more_text_comes_for_a_while() -> None:
     async def test() -> None:
         text = arriving()
         text.write("We went to the har")
-        assert await text.take(0, 1) == ("We went to the",)
+        assert await text.take(0, 1) == as_written(("We went to the",))
         assert now() == ARRIVAL.pause_s
         text.write("bor.")
         text.end()
-        assert await text.take(1, 1) == ("harbor.",)
+        assert await text.take(1, 1) == as_written(("harbor.",))
         assert await text.take(2, 1) == ()
 
     run(test)
@@ -95,7 +96,7 @@ def test_a_pause_is_counted_from_the_last_letter() -> None:
         for word in ("We ", "went ", "home "):
             text.write(word)
             await asyncio.sleep(0.9)
-        assert await reader == ("We went home",)
+        assert await reader == as_written(("We went home",))
         assert now() == pytest.approx(3 * 0.9 + 0.1)
 
     run(test)
@@ -106,7 +107,7 @@ def test_a_flush_speaks_everything_at_once() -> None:
         text = arriving()
         text.write("We went to the har")
         text.flush()
-        assert await text.take(0, 1) == ("We went to the har",)
+        assert await text.take(0, 1) == as_written(("We went to the har",))
         assert now() == 0
 
     run(test)
@@ -128,14 +129,14 @@ def test_time_in_which_there_was_something_to_say_is_not_idle() -> None:
         text = arriving()
         text.write("We went home.")
         text.flush()
-        assert await text.take(0, 1) == ("We went home.",)
+        assert await text.take(0, 1) == as_written(("We went home.",))
         await asyncio.sleep(100)  # it is being spoken
         reader = asyncio.create_task(text.take(1, 1))
         await asyncio.sleep(ARRIVAL.idle_s - 1)
         text.write("And")
         await asyncio.sleep(ARRIVAL.idle_s - 1)
         text.write(" then we slept, all of us. Nobody knows why")
-        assert await reader == ("And then we slept, all of us.",)
+        assert await reader == as_written(("And then we slept, all of us.",))
 
     run(test)
 
@@ -160,7 +161,7 @@ def test_a_writer_who_sends_no_words_is_not_waited_for(sign: str | None, said: s
 
 def test_a_long_message_lets_others_go_on_while_it_is_cut() -> None:
     async def test() -> None:
-        text = ArrivingText(PIECES, ArrivalSettings(max_characters=10**6, pause_s=1.0, idle_s=30.0))
+        text = ArrivingText(Cutter(PIECES), ArrivalSettings(max_characters=10**6, pause_s=1.0, idle_s=30.0))
         text.write("It rained all day in town. " * 2000)
         text.end()
         reader, turns = asyncio.create_task(text.take(0, 1)), 0
@@ -181,7 +182,7 @@ def test_a_flood_of_flushes_takes_no_memory() -> None:
         assert len(text._unread) == 1
         text.write("We went home")
         text.flush()
-        assert await text.take(0, 1) == ("We went home",)
+        assert await text.take(0, 1) == as_written(("We went home",))
 
     run(test)
 

@@ -199,6 +199,17 @@ async def test_a_form_that_ends_within_its_recording_is_refused() -> None:
     assert exchange.status == 400
 
 
+@pytest.mark.parametrize("early", [True, False])
+async def test_two_recordings_are_refused(early: bool) -> None:
+    exchange = Exchange(as_json)
+    model, second = field("model"), [file_begins(), sound(1), b"\r\n"]
+    exchange.send(*([model] if early else []), file_begins(), sound(0), b"\r\n", *second)
+    await settle()
+    exchange.end(*([] if early else [model]), END)
+    body = await exchange.answered()
+    assert exchange.status == 400 and b"repeated_file" in body
+
+
 async def test_slow_uploads_do_not_take_all_early_answers() -> None:
     early = EarlyAnswers(1)
     first, second = Exchange(as_events, early), Exchange(as_json, early)

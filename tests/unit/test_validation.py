@@ -108,7 +108,7 @@ async def test_every_refusal_has_the_known_form(method: str, path: str, status: 
 SPEECH = {"model": "tone", "input": "Hello.", "response_format": "pcm"}
 FOREIGN = (
     *("lang_code", "stream", "normalization_options", "return_download_link", "volume_multiplier", "download_format"),
-    *("user", "n", "text", "ref_audio", "exaggeration", "sample_rate", "speaker_wav", "top_p", "max_new_tokens"),
+    *("user", "n", "text", "ref_audio", "exaggeration", "speaker_wav", "top_p", "max_new_tokens"),
 )
 """What Kokoro-FastAPI, speaches, vLLM-Omni, Chatterbox and others call things."""
 
@@ -240,7 +240,7 @@ async def test_the_api_describes_every_form_with_its_fields() -> None:
         for path, operations in document["paths"].items()
         if "post" in operations
     }
-    assert set(bodies) == set(FORM_FIELDS) | {"/v1/audio/speech"}
+    assert set(bodies) == set(FORM_FIELDS) | {"/v1/audio/speech", "/v1/realtime/client_secrets"}
     for path, fields in FORM_FIELDS.items():
         schema = bodies[path]["multipart/form-data"]["schema"]
         known = {name.partition("[")[0] for name in fields} - {"x"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from deployments.audio import voice_activity
 from deployments.audio.voice_activity import QUIETEST_SPEECH, has_speech
 from deployments.engines import registry, weight_sources
 from deployments.engines.protocols import EngineSpec, RecognitionOptions, Samples, Transcript, Window
+from deployments.engines.whisper.ctranslate2_model import padded_frames
+from deployments.engines.whisper.decoding import BOUNDED_FALL_BACK, FALL_BACK_TEMPERATURES
 from deployments.engines.whisper.engine import WhisperEngine
 from deployments.errors import MotetError
 from tests.unit.recognition_engine_properties import SENTENCES, RecognitionEngineProperties, good, spoken, write_golden
@@ -171,6 +174,46 @@ def test_sounds_without_speech_give_no_text(base: WhisperEngine) -> None:
     )
     windows = [Window(np.asarray(sound, np.float32), RecognitionOptions()) for sound in sounds]
     assert [good(result).text for result in base.transcribe(windows)] == [""] * len(windows)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames"), [(0.0, 250), (0.5, 250), (0.51, 500), (5.0, 750), (23.0, 2500), (23.1, 3000), (30.0, 3000)]
+)
+def test_a_window_is_padded_to_its_length_and_a_margin(seconds: float, frames: int) -> None:
+    assert padded_frames(int(seconds * 16_000)) == frames
+
+
+def test_windows_of_all_lengths_share_a_call_and_each_is_heard_as_if_alone(engine: WhisperEngine) -> None:
+    pause = np.zeros(16_000, np.float32)
+    long = np.concatenate([part for text in SENTENCES * 3 for part in (spoken(text, 16_000), pause)])[: 29 * 16_000]
+    sounds = [long, spoken(SENTENCES[2], 16_000), long[: 7 * 16_000], spoken(SENTENCES[1], 16_000)]
+    windows = [Window(samples, RecognitionOptions(word_times=True)) for samples in sounds]
+    assert len({padded_frames(len(samples)) for samples in sounds}) > 2
+    together = [good(result) for result in engine.transcribe(windows)]
+    assert [found.text for found in together] == [good(engine.transcribe([window])[0]).text for window in windows]
+    for samples, found in zip(sounds, together, strict=True):
+        assert found.segments[-1].words[-1].end <= len(samples) / 16_000
+
+
+def test_effort_bounds_the_attempts(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    temperatures: list[float] = []
+    attempt = engine._decoder._attempt
+
+    def counted(states: Any, options: Any, seconds: Any, languages: Any, wanted: Any) -> Any:
+        temperatures.extend(wanted)
+        found = attempt(states, options, seconds, languages, wanted)
+        return [replace(text, average_log_probability=-3.0) for text in found]
+
+    monkeypatch.setattr(engine._decoder, "_attempt", counted)
+    samples = spoken(SENTENCES[0], 16_000)
+    heard_by(engine, samples, effort="least")
+    assert temperatures == [0.0]
+    temperatures.clear()
+    heard_by(engine, samples, effort="bounded")
+    assert temperatures == [0.0, *BOUNDED_FALL_BACK]
+    temperatures.clear()
+    heard_by(engine, samples)
+    assert temperatures == [0.0, FALL_BACK_TEMPERATURES[0]]  # both attempts agree
 
 
 def test_another_device_is_refused() -> None:

@@ -12,6 +12,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.audio.pauses import pauses_of
 from deployments.engines import weight_sources
 from deployments.engines.protocols import RecognitionOptions, Segment, Transcript, Window, Word
 from deployments.engines.whisper.common import is_noise
@@ -19,7 +20,7 @@ from deployments.engines.whisper.decoding import CONTEXT_TOKENS, Decoder
 from deployments.engines.whisper.engine import WhisperEngine, halves_of, joined_at
 from deployments.engines.whisper.repetition import repeats_a_phrase, without_repeats
 from deployments.engines.whisper.tokens import tokens_of
-from deployments.engines.whisper.word_times import in_order, pauses_of, placed_words, with_punctuation
+from deployments.engines.whisper.word_times import in_order, placed_words, with_punctuation
 
 RATE = 16_000
 
@@ -35,7 +36,8 @@ class Network:
         self.texts = list(texts)
         self.batches: list[list[float]] = []
 
-    def generate(self, states: Sequence[Any], prompts: Sequence[Sequence[int]], **_: Any) -> list[Any]:
+    def generate(self, states: Sequence[Any], prompts: Sequence[Sequence[int]], max_length: int, **_: Any) -> list[Any]:
+        self.longest = max_length // 2
         self.batches.append([float(each.sum()) for each in states])
         text, probability = self.texts.pop(0)
         tokens = self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -51,7 +53,7 @@ LOOP = " yes" * 60
 
 
 def decoded(network: Any, **options: Any) -> str:
-    return Decoder(network, 5).decode([STATES], [RecognitionOptions(**options)])[0].text
+    return Decoder(network, 5).decode([STATES], [RecognitionOptions(**options)], [30.0])[0].text
 
 
 def test_a_text_that_repeats_itself_is_written_again_with_noise() -> None:
@@ -77,10 +79,21 @@ def test_a_stated_temperature_is_the_only_one() -> None:
     assert network.batches[0] != [float(STATES.sum())]
 
 
+@pytest.mark.parametrize(
+    ("effort", "language", "longest"),
+    [("full", "en", 224), ("bounded", "en", 20), ("least", "en", 20), ("bounded", "ja", 38), ("least", "ja", 38)],
+)
+def test_the_text_of_a_live_window_is_as_long_as_its_sound_allows(effort: Any, language: str, longest: int) -> None:
+    network = Network((" A.", -0.1))
+    options = RecognitionOptions(language, effort=effort)
+    Decoder(network, 5).decode([STATES], [options], [2.0])  # type: ignore[arg-type]
+    assert network.longest == longest
+
+
 def test_a_window_that_is_heard_well_is_not_written_again() -> None:
     network = Network((" A.", -0.1))
     options = [RecognitionOptions("en"), RecognitionOptions("ja", translate=True)]
-    assert len(Decoder(network, 5).decode([STATES, STATES], options)) == 2  # type: ignore[arg-type]
+    assert len(Decoder(network, 5).decode([STATES, STATES], options, [30.0, 30.0])) == 2  # type: ignore[arg-type]
     assert [len(batch) for batch in network.batches] == [2]
 
 
@@ -162,6 +175,25 @@ def test_a_phrase_without_sound_of_its_own_is_dropped() -> None:
     assert without_repeats([*moment, *said], []) == said
 
 
+def test_the_beginning_of_a_phrase_without_sound_of_its_own_is_dropped_at_the_end() -> None:
+    said, copy = phrase("Who has a ticket for us?", 0.5, 0.3), phrase("Who has a", 2.3, 0.05)
+    assert repeats_a_phrase("Who has a ticket for us? Who has a")
+    assert without_repeats([*said, *copy], []) == said
+    again = phrase("Who has a", 2.3, 0.3)
+    assert without_repeats([*said, *again], []) == [*said, *again]
+    assert not repeats_a_phrase("the dog and the cat and the dog")
+
+
+@pytest.mark.parametrize("end", ["Then it", "Then"])
+def test_a_text_that_begins_anew_after_its_end_without_sound_ends_there(end: str) -> None:
+    said = phrase("Then it sleeps under a tree.", 0.5, 0.3)
+    assert repeats_a_phrase(f"Then it sleeps under a tree. {end}")
+    assert without_repeats([*said, *phrase(end, 2.3, 0.05)], []) == said
+    spoken_again = [*said, *phrase(end, 2.9, 0.3)]
+    assert without_repeats(spoken_again, []) == spoken_again
+    assert not repeats_a_phrase(f"Then it sleeps, and {end}")
+
+
 def test_a_phrase_that_is_said_twice_stays() -> None:
     words = [*phrase("row your boat,", 0.0, 0.3), *phrase("Row your boat", 0.9, 0.35), *phrase("gently gently", 2, 0.1)]
     assert without_repeats(words, []) == words
@@ -188,11 +220,11 @@ def test_speech_with_too_little_text_is_halved_in_a_pause() -> None:
 
 
 def transcript_of(text: str, alignment: Any) -> Transcript:
-    """What the engine makes of a text in 4 s of sound without pauses."""
+    """What the engine makes of a text in 4 s of sound without pauses. With the least effort: otherwise it looks for speech in the sound."""
     engine = WhisperEngine.__new__(WhisperEngine)
     engine._decoder = Decoder(cast("Any", Network((text, -0.1))), 5)
-    options = RecognitionOptions(language="en", word_times=True, token_probabilities=True)
-    (heard,) = engine._decoder.decode([STATES], [options])
+    options = RecognitionOptions(language="en", word_times=True, token_probabilities=True, effort="least")
+    (heard,) = engine._decoder.decode([STATES], [options], [4.0])
     return engine._transcript(Window(np.ones(4 * RATE, np.float32), options), heard, alignment)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,6 +13,8 @@ from tokenizers.decoders import DecodeStream
 from deployments.engines.options import Bounds, EngineOptions
 from deployments.engines.protocols import RecognitionOptions, Samples
 
+PREVIEW_TOKENS = 16
+"""Tokens before a text that may decide how it begins, for example with a space."""
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -27,6 +30,11 @@ class HfRecognitionOptions(EngineOptions):
         int | None, Bounds(least=1, most=256), "Windows in one step; by default 4 on a CPU and 16 on CUDA."
     ] = None
     most_tokens: Annotated[int, Bounds(least=1, most=4096), "Tokens of the text of one window, at most."] = 448
+    delay_ms: Annotated[
+        int | None,
+        Bounds(least=80, most=2400),
+        "How far the text of a stream is behind its sound, of the delays that the model knows; by default the checkpoint's.",
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class FamilyAdapter(ABC):
     word_times: ClassVar[bool] = False
     prompts: ClassVar[bool] = False
     translates: ClassVar[bool] = False
+    delays: ClassVar[bool] = False
+    """Whether the option `delay_ms` has an effect."""
     samples_tokens: ClassVar[bool] = False
     """Whether the family draws its tokens at a temperature above 0. Others ignore the temperature."""
 
@@ -92,24 +102,38 @@ class EmittedToken:
     end: float | None = None
 
 
-def text_tokens(tokenizer: Any, emitted: Iterable[EmittedToken], skipped: Iterable[int] = ()) -> tuple[TextToken, ...]:
-    """The emitted tokens with their texts, without special tokens and those in `skipped`.
+class TokenTexts:
+    """Makes texts of tokens as a model emits them, without special tokens and those in `skipped`."""
 
-    Tokens that are parts of one character become one. Parts at the end that make no whole character are left out.
-    """
-    stream = DecodeStream(skip_special_tokens=True)
-    skip = {*tokenizer.all_special_ids, *skipped}
-    made: list[TextToken] = []
-    parts: list[EmittedToken] = []
-    for token in emitted:
-        if token.id in skip:
-            continue
-        parts.append(token)
-        text = stream.step(tokenizer.backend_tokenizer, token.id)
-        if text is not None:
-            ids = tuple(part.id for part in parts)
-            made.append(
-                TextToken(ids, text, sum(part.log_probability for part in parts), parts[0].start, parts[-1].end)
-            )
-            parts = []
-    return tuple(made)
+    def __init__(self, tokenizer: Any, skipped: Iterable[int] = ()) -> None:
+        self._tokenizer, self._stream = tokenizer, DecodeStream(skip_special_tokens=True)
+        self._skip = {*tokenizer.all_special_ids, *skipped}
+        self._parts: list[EmittedToken] = []
+        self._recent: deque[int] = deque(maxlen=PREVIEW_TOKENS)
+
+    def add(self, token: EmittedToken) -> TextToken | None:
+        """The text that the token completes. Tokens that are parts of one character become one; before the last of them the
+        result is None."""
+        if token.id in self._skip:
+            return None
+        self._parts.append(token)
+        self._recent.append(token.id)
+        text = self._stream.step(self._tokenizer.backend_tokenizer, token.id)
+        if text is None:
+            return None
+        parts, self._parts = self._parts, []
+        ids = tuple(part.id for part in parts)
+        return TextToken(ids, text, sum(part.log_probability for part in parts), parts[0].start, parts[-1].end)
+
+    def preview(self, tokens: Iterable[EmittedToken]) -> str:
+        """The text that `tokens` would add."""
+        added = [token.id for token in tokens if token.id not in self._skip]
+        backend, before = self._tokenizer.backend_tokenizer, list(self._recent)
+        text: str = backend.decode([*before, *added], skip_special_tokens=True)
+        return text[len(backend.decode(before, skip_special_tokens=True).rstrip("\ufffd")) :].rstrip("\ufffd")
+
+
+def text_tokens(tokenizer: Any, emitted: Iterable[EmittedToken], skipped: Iterable[int] = ()) -> tuple[TextToken, ...]:
+    """The emitted tokens with their texts. Parts at the end that make no whole character are left out."""
+    texts = TokenTexts(tokenizer, skipped)
+    return tuple(made for token in emitted if (made := texts.add(token)) is not None)

@@ -6,17 +6,13 @@ Supported are the families of `families.py`. A step transcribes its windows as o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from deployments.engines.hf_recognition.adapter import FamilyAdapter, HfRecognitionOptions, Hypothesis
-from deployments.engines.hf_recognition.families import load_adapter
 from deployments.engines.hf_recognition.words import words_of
-from deployments.engines.lm.engine import options_on_this_thread
 from deployments.engines.protocols import (
-    EngineSpec,
     RecognitionOptions,
     RecognitionTraits,
     Samples,
@@ -26,7 +22,6 @@ from deployments.engines.protocols import (
     Window,
 )
 from deployments.engines.recognition import WindowedRecognition
-from deployments.errors import fail
 
 BATCH_WINDOWS: Mapping[str, int] = {"cpu": 4, "cuda": 16}
 """By device. A CPU takes about as long for each window of a batch as for one alone, and a step of 16 would take long."""
@@ -69,7 +64,10 @@ class HfRecognition(WindowedRecognition):
         batches = [[one] for one in samples] if alone else [samples]
         with torch.inference_mode():
             made = [hypothesis for batch in batches for hypothesis in self._adapter.recognize(batch, options)]
-        return [self._transcript(window, one, options) for window, one in zip(windows, made, strict=True)]
+        rate = self.traits.sample_rate
+        return [
+            self.transcript(one, len(window.samples) / rate, options) for window, one in zip(windows, made, strict=True)
+        ]
 
     def warm_up(self) -> None:
         """Runs the whole network on a second of silence, which `transcribe` would skip."""
@@ -77,14 +75,19 @@ class HfRecognition(WindowedRecognition):
         options = RecognitionOptions(language=language)
         self.recognize([Window(np.zeros(self.traits.sample_rate, np.float32), options)], options)
 
-    def _transcript(self, window: Window, made: Hypothesis, options: RecognitionOptions) -> Transcript:
-        own = self._options.languages
-        language = options.language or made.language or (own[0] if len(own) == 1 else UNKNOWN_LANGUAGE)
+    def transcript(self, made: Hypothesis, length_s: float, options: RecognitionOptions) -> Transcript:
+        """The hypothesis for `length_s` seconds of sound as a transcript of one segment at most."""
+        language = self.language(made, options)
         if not made.text.strip():
             return Transcript((), language)
-        segment = _segment(made, len(window.samples) / self.traits.sample_rate, words=options.word_times)
+        segment = _segment(made, length_s, words=options.word_times)
         tokens = (Token(token.text, token.log_probability, token.text.encode()) for token in made.tokens)
         return Transcript((segment,), language, tokens=tuple(tokens) if options.token_probabilities else ())
+
+    def language(self, made: Hypothesis, options: RecognitionOptions) -> str:
+        """That of the request, else that which the model names, else the only one of the configuration."""
+        own = self._options.languages
+        return options.language or made.language or (own[0] if len(own) == 1 else UNKNOWN_LANGUAGE)
 
 
 def _long_enough(samples: Samples, rate: int) -> Samples:
@@ -106,13 +109,3 @@ def _segment(made: Hypothesis, length_s: float, *, words: bool) -> Segment:
         tokens=ids,
         words=spoken if words else (),
     )
-
-
-def load(spec: EngineSpec) -> HfRecognition:
-    """Loads the checkpoint in `spec.folder` and runs it once, so that the first request is not slower."""
-    if spec.device not in BATCH_WINDOWS:
-        raise fail("unsupported", f"hf_recognition does not run on {spec.device!r}.", "Use cpu or cuda.")
-    options = options_on_this_thread(spec, HfRecognitionOptions)
-    engine = HfRecognition(load_adapter(Path(spec.folder), spec.device, options), options)
-    engine.warm_up()
-    return engine

@@ -37,15 +37,20 @@ FAMILIES: Mapping[str, Family] = {
         "transformers:Wav2Vec2Processor",
         f"{HERE}.moonshine:Moonshine",
     ),
+    "moonshine_streaming": Family(
+        "transformers:MoonshineStreamingForConditionalGeneration",
+        "transformers:MoonshineStreamingProcessor",
+        f"{HERE}.moonshine_streaming:MoonshineStreaming",
+    ),
     "nemotron3_5_asr": Family(
         "transformers:Nemotron3_5AsrForRNNT",
         "transformers:Nemotron3_5AsrProcessor",
-        f"{HERE}.transducer:LanguageTransducer",
+        f"{HERE}.nemotron:LanguageNemotron",
     ),
     "nemotron_asr_streaming": Family(
         "transformers:NemotronAsrStreamingForRNNT",
         "transformers:NemotronAsrStreamingProcessor",
-        f"{HERE}.transducer:Transducer",
+        f"{HERE}.nemotron:Nemotron",
     ),
     "parakeet_ctc": Family("transformers:ParakeetForCTC", "transformers:ParakeetProcessor", f"{HERE}.ctc:Ctc"),
     "parakeet_rnnt": Family(
@@ -63,6 +68,11 @@ FAMILIES: Mapping[str, Family] = {
         "transformers:VoxtralForConditionalGeneration",
         f"{HERE}.voxtral:VoxtralProcessor",
         f"{HERE}.voxtral:Voxtral",
+    ),
+    "voxtral_realtime": Family(
+        "transformers:VoxtralRealtimeForConditionalGeneration",
+        f"{HERE}.voxtral_realtime:VoxtralRealtimeProcessor",
+        f"{HERE}.voxtral_realtime:VoxtralRealtime",
     ),
 }
 

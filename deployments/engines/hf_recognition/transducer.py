@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from transformers import LogitsProcessorList
@@ -100,12 +101,18 @@ class LanguageTransducer(Transducer):
             return {"language": options.language or "auto"}
         return {"language": next(name for name in names if name.startswith(f"{options.language}-"))}
 
+    @cached_property
+    def language_tags(self) -> Mapping[int, str]:
+        """Two-letter codes by the token that names them."""
+        found = ((number, LANGUAGE_TAG.match(name)) for name, number in self.tokenizer.get_vocab().items())
+        return {number: tag.group(1) for number, tag in found if tag}
+
     def hypothesis(self, emitted: Sequence[EmittedToken]) -> Hypothesis:
         """Without the tag."""
-        tags = {token.id: LANGUAGE_TAG.match(self.tokenizer.convert_ids_to_tokens(token.id)) for token in emitted}
-        found = [tag.group(1) for tag in tags.values() if tag]
-        made = super().hypothesis([token for token in emitted if not tags[token.id]])
-        return replace(made, language=found[-1] if found else None)
+        tags = self.language_tags
+        made = super().hypothesis([token for token in emitted if token.id not in tags])
+        named = [tags[token.id] for token in emitted if token.id in tags]
+        return replace(made, language=named[-1] if named else None)
 
 
 LANGUAGE_TAG = re.compile(r"^▁?<([a-z]{2,3})-[A-Z]{2}>$")

@@ -27,13 +27,16 @@ class VoxtralProcessor(SimpleNamespace):
     @classmethod
     def from_pretrained(cls, folder: Path, **loading: Any) -> VoxtralProcessor:
         """Reads the files of the checkpoint."""
-        tekken = folder / "tekken.json"
-        tokenizer = (
-            TokenizersBackend(**TokenizersBackend.convert_to_native_format(vocab_file=str(tekken)))
-            if tekken.exists()
-            else TokenizersBackend.from_pretrained(folder, **loading)
-        )
-        return cls(feature_extractor=WhisperFeatureExtractor.from_pretrained(folder, **loading), tokenizer=tokenizer)
+        extractor = WhisperFeatureExtractor.from_pretrained(folder, **loading)
+        return cls(feature_extractor=extractor, tokenizer=mistral_tokenizer(folder, **loading))
+
+
+def mistral_tokenizer(folder: Path, **loading: Any) -> Any:
+    """The tokenizer of a checkpoint, converted from `tekken.json` if it has one."""
+    tekken = folder / "tekken.json"
+    if tekken.exists():
+        return TokenizersBackend(**TokenizersBackend.convert_to_native_format(vocab_file=str(tekken)))
+    return TokenizersBackend.from_pretrained(folder, **loading)
 
 
 class Voxtral(FamilyAdapter):

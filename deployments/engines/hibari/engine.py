@@ -7,21 +7,28 @@ thread. A step speaks the next sentences of a piece, and ends as soon as one utt
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from hibari import SAMPLE_RATE, Hibari
-from hibari.tts import MAX_PHONEMES
+from hibari import SAMPLE_RATE
 from hibari.voices import VOICES
 
 from deployments.engines.hibari.utterance_threads import StepPace, UtteranceThreads
-from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
-from deployments.engines.speech import SILENCE, PieceUtterance, cut_at_spaces, unknown_voice
+from deployments.engines.hibari.voice import TimedVoice
+from deployments.engines.protocols import (
+    AudioChunk,
+    EngineSpec,
+    Samples,
+    SpeechRequest,
+    SpeechTraits,
+    SpokenWord,
+    Voice,
+)
+from deployments.engines.speech import SILENCE, PieceUtterance, unknown_voice
+from deployments.engines.word_durations import PhonemeLine, PieceWords
 from deployments.errors import fail
-from deployments.text.english import readable
 
 STEP_MS = 40.0
 """The target duration of a step, for a piece of several sentences."""
@@ -29,36 +36,41 @@ FIRST_PHONEMES_PER_SECOND = 2000.0
 """The assumed speed before the first measurement: about 120 times real time."""
 
 
+@dataclass(frozen=True, slots=True)
+class _PieceInProgress:
+    """The remaining lines of a piece, one a sentence, its generator, and its words. Only one worker uses it at a time."""
+
+    lines: tuple[PhonemeLine, ...]
+    noise: np.random.Generator
+    words: PieceWords
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class HibariUtterance(PieceUtterance):
-    """The state of a stream and its voice. `parts` are the remaining sentences of the current piece, in phonemes, and `noise`
-    is its generator."""
+    """The state of a stream and its voice. `current` is the piece of which something was spoken already."""
 
     voice: str
-    parts: tuple[str, ...] = ()
-    noise: np.random.Generator | None = None
+    current: _PieceInProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _SpokenSentences:
-    """The samples of some sentences of a piece, and the state to continue the piece with."""
+    """The samples and words of some sentences of a piece, and the rest of the piece."""
 
     samples: Samples
-    rest: tuple[str, ...]
-    noise: np.random.Generator
+    words: tuple[SpokenWord, ...]
+    rest: _PieceInProgress
 
 
 class HibariEngine:
     """Speaks with every hibari voice whose ONNX file is in the folder."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        self._voices = {name: _voice(name, path) for name, path in _voice_files(spec)}
+        self._voices = {name: TimedVoice(name, path) for name, path in _voice_files(spec)}
         if not self._voices:
             raise fail("unavailable", f"{spec.folder} contains no hibari voice.", "Check the model's source.")
         self._threads: UtteranceThreads[_SpokenSentences] = UtteranceThreads(spec.threads, "hibari")
         self._pace = StepPace(_step_ms(spec) / 1000, FIRST_PHONEMES_PER_SECOND)
-        for voice in self._voices.values():
-            _ = voice.g2p  # loads the lexicon now rather than in the first request
 
     @property
     def concurrency(self) -> int:
@@ -72,7 +84,8 @@ class HibariEngine:
             Voice(name, VOICES[name]["language"], f"{VOICES[name]['accent']} {VOICES[name]['gender']}")
             for name in self._voices
         )
-        return SpeechTraits(SAMPLE_RATE, voices, default_voice=voices[0].id, min_speed=0.5, max_speed=1.5, exact=True)
+        timed = all(voice.knows_durations for voice in self._voices.values())
+        return SpeechTraits(SAMPLE_RATE, voices, voices[0].id, 0.5, 1.5, exact=True, phonemes=True, word_times=timed)
 
     def open(self, request: SpeechRequest) -> HibariUtterance:
         """Raises `MotetError` (not_found) for a voice that is not here."""
@@ -86,8 +99,9 @@ class HibariEngine:
 
     def cost(self, utterance: HibariUtterance) -> float:
         """Phonemes in the next step; for a new piece its characters, which are about as many."""
-        if utterance.parts:
-            return float(sum(map(len, utterance.parts[: self._pace.fitting(utterance.parts)])))
+        if utterance.current:
+            lines = _phonemes(utterance.current.lines)
+            return float(sum(map(len, lines[: self._pace.fitting(lines)])))
         return float(len(utterance.pieces[utterance.position]))
 
     def step(self, utterances: Sequence[HibariUtterance]) -> list[AudioChunk | Exception]:
@@ -103,22 +117,28 @@ class HibariEngine:
 
     def _speak(self, utterance: HibariUtterance) -> _SpokenSentences:
         """Runs on a worker thread. It must not change the utterance, which the engine's thread reads meanwhile."""
-        voice, request, parts, noise = (
-            self._voices[utterance.voice],
-            utterance.request,
-            utterance.parts,
-            utterance.noise,
-        )
-        if noise is None:
-            # The noise depends only on the seed and the index of the piece, so a piece sounds the same in any batch.
-            noise = np.random.default_rng([request.seed, utterance.index])
-            parts = tuple(_parts(voice, utterance.pieces[utterance.position]))
-        count = self._pace.fitting(parts)
-        if not count:
-            return _SpokenSentences(SILENCE, (), noise)
-        with self._pace.measured(sum(map(len, parts[:count]))):
-            samples = [voice.from_ids(voice.ids(part), request.speed, noise) for part in parts[:count]]
-        return _SpokenSentences(np.concatenate(samples), parts[count:], noise)
+        voice, speed = self._voices[utterance.voice], utterance.request.speed
+        piece = utterance.current or self._begun(utterance)
+        count = self._pace.fitting(phonemes := _phonemes(piece.lines))
+        sounds, words = [SILENCE], list[SpokenWord]()
+        with self._pace.measured(sum(map(len, phonemes[:count]))):
+            for number, line in enumerate(piece.lines[:count], 1):
+                samples, ends_s = voice.speak(line.phonemes, speed, piece.noise)
+                words += piece.words.spoken(line, ends_s, samples, last=number == len(piece.lines))
+                sounds.append(samples)
+        return _SpokenSentences(np.concatenate(sounds), tuple(words), replace(piece, lines=piece.lines[count:]))
+
+    def _begun(self, utterance: HibariUtterance) -> _PieceInProgress:
+        text = utterance.pieces[utterance.position]
+        voice = self._voices[utterance.voice]
+        read = voice.read(text)
+        # The noise depends only on the seed and the index of the piece, so a piece sounds the same in any batch.
+        noise = np.random.default_rng([utterance.request.seed, utterance.index])
+        return _PieceInProgress(read.lines, noise, PieceWords(text, read.words, SAMPLE_RATE))
+
+
+def _phonemes(lines: Sequence[PhonemeLine]) -> list[str]:
+    return [line.phonemes for line in lines]
 
 
 def _chunk(utterance: HibariUtterance, result: _SpokenSentences | Exception | None) -> AudioChunk | Exception:
@@ -129,29 +149,11 @@ def _chunk(utterance: HibariUtterance, result: _SpokenSentences | Exception | No
     if isinstance(result, Exception):
         utterance.closed = True
         return result
-    over = not result.rest
-    utterance.parts, utterance.noise = result.rest, None if over else result.noise
+    over = not result.rest.lines
+    utterance.current = None if over else result.rest
     utterance.position += over
-    return AudioChunk(result.samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over)
-
-
-def _parts(voice: Hibari, text: str) -> Iterator[str]:
-    """The phonemes of a piece, in parts that the network takes. The package cuts long sentences at clauses; a sentence
-    without clauses, such as a long number, is cut between words here, because time and memory grow with the longest part."""
-    for phonemes in voice.phonemize(readable(text)):
-        yield from cut_at_spaces(phonemes, MAX_PHONEMES)
-
-
-def _voice(name: str, path: Path) -> Hibari:
-    """A voice that returns its memory to the allocator. ONNX Runtime's arena would keep what the longest sentence needed, and
-    its memory patterns one plan for each length; the speed without them is the same."""
-    voice = Hibari(voice=name, model=str(path), threads=1)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    voice.sess = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return voice
+    last = utterance.finished
+    return AudioChunk(result.samples, SAMPLE_RATE, index, text, last, piece_over=over, words=result.words)
 
 
 def _step_ms(spec: EngineSpec) -> float:

@@ -133,11 +133,3 @@ def _whole_blocks(length: int) -> int:
     """Rounds up to whole blocks: attention adds in another order in a partial block, and a row's sum must not depend on the
     length of the other rows."""
     return -(-length // BLOCK_POSITIONS) * BLOCK_POSITIONS
-
-
-def penalized(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
-    """The repetition penalty of CTRL (https://arxiv.org/abs/1909.05858): logits (batch, codes) where `said` is true are
-    divided by the penalty, negative ones multiplied."""
-    if penalty == 1:
-        return logits
-    return torch.where(said, torch.where(logits < 0, logits * penalty, logits / penalty), logits)

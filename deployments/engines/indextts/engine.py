@@ -23,7 +23,7 @@ from deployments.engines.graphs import on_device
 from deployments.engines.indextts import emotions, package_networks
 from deployments.engines.indextts.acoustic import AcousticInput, AcousticNetworks, PieceSynthesis, frames_of
 from deployments.engines.indextts.config import CODES_PER_SECOND, IndexConfig, read
-from deployments.engines.indextts.decoder import IndexDecoder, penalized
+from deployments.engines.indextts.decoder import IndexDecoder
 from deployments.engines.indextts.emotions import EmotionTable
 from deployments.engines.indextts.text import LANGUAGES, IndexTextReader
 from deployments.engines.indextts.voices import ClipEncoder, ClipFeatures, IndexVoice, prepared, voice_of
@@ -38,7 +38,7 @@ from deployments.engines.lm.engine import (
 )
 from deployments.engines.lm.kernel_choice import KernelOptions, choosing_for
 from deployments.engines.lm.linear import Precision
-from deployments.engines.lm.sampler import Sampling, choose, uniforms
+from deployments.engines.lm.sampler import Sampling, choose, penalized, uniforms
 from deployments.engines.options import Bounds
 from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest, SpeechTraits
 from deployments.engines.speech import SILENCE

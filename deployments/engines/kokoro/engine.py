@@ -12,11 +12,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from deployments.engines.kokoro.int8 import with_int8_convolutions
-from deployments.engines.kokoro.model import KokoroInput, KokoroModel, load_model
+from deployments.engines.kokoro.model import FRAMES_PER_SECOND, KokoroInput, KokoroModel, KokoroSound, load_model
 from deployments.engines.kokoro.phonemes import LANGUAGES, Phonemizers, language_of
 from deployments.engines.kokoro.vocoder import HARMONICS, SAMPLE_RATE
-from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.protocols import (
+    AudioChunk,
+    EngineSpec,
+    SpeechRequest,
+    SpeechTraits,
+    SpokenWord,
+    Voice,
+)
 from deployments.engines.speech import SILENCE, PieceUtterance, cut_at_spaces, unknown_voice
+from deployments.engines.word_durations import PhonemeLine, PhonemeText, PieceWords, cut_line
 from deployments.errors import fail
 from deployments.text import voice_mix
 
@@ -25,17 +33,21 @@ PADDING: Mapping[str, float] = {"cpu": 0.0, "cuda": 0.5}
 
 PRECISIONS = ("float32", "int8")
 
+LAG_S = 0.065
+"""The durations place each phoneme this much later than it sounds."""
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class KokoroUtterance(PieceUtterance):
-    """The state of a stream. `lines` are the remaining phonemes of the current piece.
+    """The state of a stream. `lines` are the remaining phonemes of the current piece, and `words` its words.
 
     A piece with more phonemes than the model takes at once is spoken in several steps.
     """
 
     pack: Tensor
     language: str
-    lines: tuple[str, ...] = ()
+    lines: tuple[PhonemeLine, ...] = ()
+    words: PieceWords | None = None
     spoken_lines: int = 0
 
 
@@ -52,7 +64,7 @@ class KokoroEngine:
     def traits(self) -> SpeechTraits:
         """24 kHz."""
         voices = tuple(Voice(name, LANGUAGES[language_of(name)].tag) for name in self._voices)
-        return SpeechTraits(SAMPLE_RATE, voices, voices[0].id, min_speed=0.5, max_speed=2.0, mixes=True)
+        return SpeechTraits(SAMPLE_RATE, voices, voices[0].id, 0.5, 2.0, mixes=True, phonemes=True, word_times=True)
 
     def open(self, request: SpeechRequest) -> KokoroUtterance:
         """Raises `MotetError` (not_found) for an unknown voice."""
@@ -77,7 +89,7 @@ class KokoroEngine:
             self._sounds([u for u, _ in spoken], [line for _, line in spoken if isinstance(line, KokoroInput)])
         )
         return [
-            line if isinstance(line, Exception) else _advance(utterance, next(sounds) if _is_sound(line) else SILENCE)
+            line if isinstance(line, Exception) else self._advance(utterance, next(sounds) if _is_sound(line) else None)
             for utterance, line in zip(utterances, prepared, strict=True)
         ]
 
@@ -95,9 +107,11 @@ class KokoroEngine:
         """The model's input for the utterance's next line; None if the line has no phonemes of the vocabulary."""
         try:
             if not utterance.lines:
-                phonemes = self._phonemes.of(utterance.pieces[utterance.position], utterance.language)
-                utterance.lines = cut(phonemes, self._model.most_tokens)
-            return self._line(utterance, utterance.lines[0]) if utterance.lines else None
+                text = utterance.pieces[utterance.position]
+                read = self._phonemes.of(text, utterance.language)
+                utterance.lines = cut(read, self._model.most_tokens)
+                utterance.words = PieceWords(text, read.words, SAMPLE_RATE)
+            return self._line(utterance, utterance.lines[0].phonemes) if utterance.lines else None
         except Exception as error:
             utterance.closed = True
             return error
@@ -111,7 +125,7 @@ class KokoroEngine:
         style = utterance.pack[min(len(phonemes), len(utterance.pack)) - 1, 0]
         return KokoroInput(tokens, style, utterance.request.speed)
 
-    def _sounds(self, utterances: Sequence[KokoroUtterance], lines: Sequence[KokoroInput]) -> list[Samples]:
+    def _sounds(self, utterances: Sequence[KokoroUtterance], lines: Sequence[KokoroInput]) -> list[KokoroSound]:
         if not lines:
             return []
         seeds = [_seed(utterance) for utterance in utterances]
@@ -120,8 +134,35 @@ class KokoroEngine:
             drawn = np.random.default_rng(seeds[row]).standard_normal((samples, HARMONICS), dtype=np.float32)
             return torch.from_numpy(drawn)
 
-        sounds = self._model(lines, noise, self._padding)
-        return [np.clip(sound.float().cpu().numpy(), -1.0, 1.0) for sound in sounds]
+        sounds: list[KokoroSound] = self._model(lines, noise, self._padding)
+        return sounds
+
+    def _advance(self, utterance: KokoroUtterance, sound: KokoroSound | None) -> AudioChunk:
+        position, samples, words = utterance.position, SILENCE, list[SpokenWord]()
+        line, rest = utterance.lines[:1], utterance.lines[1:]
+        if sound is not None and utterance.words is not None:
+            samples = np.clip(sound.samples.float().cpu().numpy(), -1.0, 1.0)
+            ends_s = self._ends_s(line[0].phonemes, sound.frames)
+            words = utterance.words.spoken(line[0], ends_s, samples, last=not rest)
+        utterance.lines = rest
+        utterance.spoken_lines += 1
+        if not rest:
+            utterance.position, utterance.spoken_lines = position + 1, 0
+        index, text, over = utterance.request.first_index + position, utterance.pieces[position], not rest
+        return AudioChunk(
+            samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over, words=tuple(words)
+        )
+
+    def _ends_s(self, phonemes: str, frames: Tensor) -> list[float]:
+        """Where each phoneme ends, in seconds, after where the first one starts. Phonemes that the model does not know take
+        no time."""
+        said = np.array([phoneme in self._model.vocabulary for phoneme in phonemes])
+        lengths = np.zeros(len(said) + 1)
+        known = frames.cpu().numpy()
+        lengths[0] = known[0]  # the first and the last one are end tokens
+        lengths[1:][said] = known[1:-1]
+        ends: list[float] = (np.cumsum(lengths) / FRAMES_PER_SECOND - LAG_S).tolist()
+        return ends
 
 
 def _is_sound(line: KokoroInput | Exception | None) -> bool:
@@ -133,21 +174,10 @@ def _seed(utterance: KokoroUtterance) -> list[int]:
     return [utterance.request.seed, utterance.index, utterance.spoken_lines]
 
 
-def _advance(utterance: KokoroUtterance, samples: Samples) -> AudioChunk:
-    position = utterance.position
-    text = utterance.pieces[position]
-    utterance.lines = utterance.lines[1:]
-    utterance.spoken_lines += 1
-    if not utterance.lines:
-        utterance.position, utterance.spoken_lines = position + 1, 0
-    index = utterance.request.first_index + position
-    over = not utterance.lines
-    return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over)
-
-
-def cut(phonemes: str, most: int) -> tuple[str, ...]:
-    """Phonemes in parts of at most `most`, cut at spaces where possible."""
-    return tuple(part for part in cut_at_spaces(phonemes, most) if part.strip())
+def cut(text: PhonemeText, most: int) -> tuple[PhonemeLine, ...]:
+    """The lines of a text in parts of at most `most` phonemes, cut at spaces where possible."""
+    parts = (part for line in text.lines for part in cut_line(line, cut_at_spaces(line.phonemes, most)))
+    return tuple(part for part in parts if part.phonemes.strip())
 
 
 def _voices(folder: Path) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ from deployments.engines.kokoro.text import Albert, KokoroTextEncoder, ProsodyPr
 from deployments.engines.kokoro.vocoder import IstftGenerator, KokoroDecoder, Noise
 from deployments.errors import fail
 
+FRAMES_PER_SECOND = 40
+
 
 @dataclass(frozen=True)
 class KokoroInput:
@@ -26,6 +28,15 @@ class KokoroInput:
     tokens: Sequence[int]
     style: Tensor
     speed: float
+
+
+@dataclass(frozen=True)
+class KokoroSound:
+    """One row's output: float32 `samples` (n,) at 24 kHz, and how many of the `FRAMES_PER_SECOND` each token lasts, int64
+    (tokens,), with the end tokens."""
+
+    samples: Tensor
+    frames: Tensor
 
 
 class KokoroModel(nn.Module):
@@ -65,8 +76,8 @@ class KokoroModel(nn.Module):
         self._samples_per_frame = 2 * generator.samples_per_value
 
     @torch.inference_mode()
-    def forward(self, lines: Sequence[KokoroInput], noise: Noise, most_padding: float = 1.0) -> list[Tensor]:
-        """The samples (n,) of each line, float32 at 24 kHz.
+    def forward(self, lines: Sequence[KokoroInput], noise: Noise, most_padding: float = 1.0) -> list[KokoroSound]:
+        """The sound of each line.
 
         Up to the durations all lines are one padded batch. The vocoder then runs on groups in which at most the share
         `most_padding` is padding.
@@ -92,7 +103,7 @@ class KokoroModel(nn.Module):
             samples = self.decoder(text, pitch, loudness, timbre[of], drawn, frames)
             ends = (frames.lengths * self._samples_per_frame).tolist()
             sounds |= {row: sound[:end] for row, sound, end in zip(group, samples, ends, strict=True)}
-        return [sounds[row] for row in range(len(lines))]
+        return [KokoroSound(sounds[row], durations[row, : len(line.tokens) + 2]) for row, line in enumerate(lines)]
 
 
 def _of_group(noise: Noise, group: Sequence[int], position: int, samples: int) -> Tensor:

@@ -12,13 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.engines.word_durations import PhonemeLine, PhonemeText, in_one_line, text_of_tokens
 from deployments.errors import MotetError, fail
 from deployments.text.english import readable
+from deployments.text.phonemes import read_around, without_pronunciations
+from deployments.text.word_mapping import words_in
 
-Phonemizer = Callable[[str], str]
-"""A piece of text to phonemes."""
+Phonemizer = Callable[[str], PhonemeText]
+"""A piece of text to one line of phonemes, or none if it has none."""
 
 ENGLISH = "a"
+READ_IPA = ("a", "b")
+"""Languages whose converters read pronunciations in the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +41,49 @@ def _misaki_english(*, british: bool) -> Phonemizer:
     english, espeak = importlib.import_module("misaki.en"), importlib.import_module("misaki.espeak")
     # Without the espeak fallback misaki omits words that it does not know.
     reader = english.G2P(trf=False, british=british, fallback=espeak.EspeakFallback(british=british), unk="")
-    return lambda text: str(reader(text)[0])
+
+    def read(text: str) -> PhonemeText:
+        phonemes, tokens = reader(read_around(text, str, british=british))
+        timed = text_of_tokens([tokens])
+        return timed if _phonemes_of(timed) == phonemes else PhonemeText((PhonemeLine(phonemes),))
+
+    return read
 
 
 def _hibari(*, british: bool) -> Phonemizer:
     from hibari import Hibari
-    from hibari.g2p import G2P
+    from hibari.g2p import G2P, normalize
 
     reader = G2P(british=british)
-    return lambda text: " ".join(filter(None, map(reader, Hibari.split_sentences(readable(text)))))
+
+    def read(text: str) -> PhonemeText:
+        sentences = map(normalize, Hibari.split_sentences(readable(text, british=british)))
+        return in_one_line(text_of_tokens(reader.phonemize_tokens(reader.tokenize(each)) for each in sentences))
+
+    return read
+
+
+def _phonemes_of(text: PhonemeText) -> str:
+    return " ".join(line.phonemes for line in text.lines)
+
+
+def text_of_groups(phonemes: str, text: str) -> PhonemeText:
+    """The text of a phonemizer that says nothing about words. If it makes as many groups between spaces as the text has
+    words, each is one."""
+    words, groups = words_in(text), phonemes.split()
+    if len(words) != len(groups):
+        return PhonemeText((PhonemeLine(phonemes),))
+    lines = (PhonemeLine(group, (number,) * len(group)) for number, group in enumerate(groups))
+    return in_one_line(PhonemeText(tuple(lines), tuple(words)))
 
 
 def _misaki(module: str, reader: str, **options: Any) -> Callable[[], Phonemizer]:
     def open_reader() -> Phonemizer:
         read = getattr(importlib.import_module(module), reader)(**options)
 
-        def phonemes(text: str) -> str:
+        def phonemes(text: str) -> PhonemeText:
             said = read(text)
-            return str(said[0] if isinstance(said, tuple) else said)
+            return text_of_groups(str(said[0] if isinstance(said, tuple) else said), text)
 
         return phonemes
 
@@ -104,14 +134,16 @@ class Phonemizers:
         self._languages = languages
         self._open: dict[str, Phonemizer] = {}
 
-    def of(self, text: str, language: str) -> str:
-        """The phonemes of a text.
+    def of(self, text: str, language: str) -> PhonemeText:
+        """The phonemes of a text, as one line.
 
-        A voice of a non-Latin script reads a text without a letter of that script as English. Raises `MotetError`
+        A voice of a non-Latin script reads a text without a letter of that script as English. Pronunciations in a text
+        (`text/phonemes.py`) are read in English, and left out in other languages. Raises `MotetError`
         (unsupported), with what to install, if nothing that is installed converts the language.
         """
         letters = self._languages[language].letters
-        return self.reader(language if letters is None or letters.search(text) else ENGLISH)(text)
+        language = language if letters is None or letters.search(text) else ENGLISH
+        return self.reader(language)(text if language in READ_IPA else without_pronunciations(text))
 
     def reader(self, language: str) -> Phonemizer:
         """The phonemizer of a language; raises as `of` does."""

@@ -1,6 +1,6 @@
 """The engine of a voice-cloning model that takes a clip and a text as one prompt and then generates frame after frame.
 
-VibeVoice and Pocket-TTS use it. A model encodes the clip, builds the prompt, and generates frames.
+VibeVoice, Pocket-TTS and Qwen3-TTS use it. A model encodes the clip, builds the prompt, and generates frames.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The decoder of Llama and Qwen2, with the weight names of the Hugging Face layout."""
+"""The decoder of Llama, Qwen2 and Qwen3, with the weight names of the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def _rotary_base(config: Mapping[str, Any]) -> float:
 
 
 class LlamaLayer(nn.Module):
-    """One decoder layer without its attention. Projections have a bias if the weights have one."""
+    """One decoder layer without its attention. Projections have a bias, and the heads of queries and keys a norm, if the
+    weights have one."""
 
     def __init__(
         self, weights: Weights, prefix: str, shape: LlamaShape, precision: AnyPrecision, rows: RowCounts = STEP_ROWS
@@ -79,6 +80,9 @@ class LlamaLayer(nn.Module):
             return nn.Parameter(weights[f"{prefix}.{name}.weight"].float(), requires_grad=False)
 
         self.attention_norm, self.feed_forward_norm = norm("input_layernorm"), norm("post_attention_layernorm")
+        self.has_head_norms = f"{prefix}.self_attn.q_norm.weight" in weights
+        if self.has_head_norms:
+            self.query_norm, self.key_norm = norm("self_attn.q_norm"), norm("self_attn.k_norm")
         self.qkv = stacked("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
         self.out = stacked("self_attn.o_proj")
         self.gate_up = stacked("mlp.gate_proj", "mlp.up_proj")
@@ -90,6 +94,8 @@ class LlamaLayer(nn.Module):
         shape = self.shape
         projected = self.qkv(rms_norm(x, self.attention_norm, shape.eps)).view(x.shape[0], -1, shape.head_dim)
         query, key, value = projected.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
+        if self.has_head_norms:
+            query, key = rms_norm(query, self.query_norm, shape.eps), rms_norm(key, self.key_norm, shape.eps)
         return rotate(query, *places), rotate(key, *places), value
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:

@@ -54,3 +54,11 @@ def forbid(logits: Tensor, token: int, allowed: Tensor) -> Tensor:
     """The logits with `token` forbidden in the rows where `allowed` (batch,) is false."""
     column = torch.arange(logits.shape[-1], device=logits.device) == token
     return torch.where(column[None, :] & ~allowed[:, None], NEVER, logits)
+
+
+def penalized(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
+    """The repetition penalty of CTRL (https://arxiv.org/abs/1909.05858): logits (batch, vocabulary) where `said` is true are
+    divided by the penalty, negative ones multiplied."""
+    if penalty == 1:
+        return logits
+    return torch.where(said, torch.where(logits < 0, logits * penalty, logits / penalty), logits)

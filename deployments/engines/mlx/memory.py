@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import psutil
 
+from deployments.engines.limits import Memory
 from deployments.engines.mlx.runtime import ArrayBridge, check_device, mx
-from deployments.engines.protocols import EngineSpec, Memory
+from deployments.engines.protocols import EngineSpec
 from deployments.errors import fail
 
 SHARE = 0.8

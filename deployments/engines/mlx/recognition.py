@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from deployments.audio.pauses import pauses_of
 from deployments.engines.mlx.convolution import prepare_cpu_backend
 from deployments.engines.mlx.memory import MlxEngine
 from deployments.engines.mlx.runtime import ArrayBridge, dtype_of, loading, mx, on_cpu
@@ -26,7 +27,7 @@ from deployments.engines.protocols import (
 )
 from deployments.engines.recognition import SAMPLE_RATE, WindowedRecognition
 from deployments.engines.whisper.common import LONGEST_TEXT, is_noise
-from deployments.engines.whisper.word_times import pauses_of, placed_words
+from deployments.engines.whisper.word_times import placed_words
 from deployments.errors import fail
 from deployments.weights import convert_whisper
 

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from deployments.engines.onnx_session import open_session
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
 from deployments.engines.separation import in_equal_batches
-from deployments.errors import MotetError, fail
 
 Spectrum = NDArray[np.complex64]
 """Short-time spectra: (channels, frames, bins) complex64."""
 
 SpeechOf = Callable[[Samples], Samples]
 """Extracts the speech from (channels, n) float32, each channel by itself; returns the same shape."""
-
-PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 LEAST_GAIN = 1e-4
 """-80 dB, the published floor of the gain."""
@@ -132,43 +128,10 @@ class NsNet2Engine:
 
 
 def load(spec: EngineSpec) -> NsNet2Engine:
-    """The engine with both models of `spec.folder`, on device "cpu" or "cuda".
-
-    Raises `MotetError`: unsupported for another device, unavailable when ONNX Runtime cannot use the device on this machine,
-    not_found when the folder lacks a model.
-    """
-    if spec.device not in PROVIDERS:
-        raise fail("unsupported", f"NSNet2 does not run on {spec.device!r}.", f"Use one of {', '.join(PROVIDERS)}.")
-    return NsNet2Engine({rate: _network(spec, name, settings) for rate, (name, settings) in MODELS.items()})
-
-
-def session_options(threads: int) -> Any:
-    """ONNX Runtime options for `threads` threads that sleep while they wait, so that they take no time from other
-    processes."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def _network(spec: EngineSpec, name: str, settings: StftSettings) -> NsNet2Model:
-    path = Path(spec.folder) / name
-    if not path.is_file():
-        raise fail("not_found", f"{path} is missing.", "Point the model's source at a folder that has it.")
-    provider = PROVIDERS[spec.device]
-    if provider not in onnxruntime.get_available_providers():
-        raise _unusable(spec.device)
-    session = onnxruntime.InferenceSession(str(path), session_options(spec.threads), providers=[provider])
-    # ONNX Runtime replaces a provider whose libraries do not load with the CPU, without an error.
-    if provider not in session.get_providers():
-        raise _unusable(spec.device)
-    return NsNet2Model(session, settings)
-
-
-def _unusable(device: str) -> MotetError:
-    remedy = "Install the onnxruntime package for this device, or place the model on another."
-    return fail("unavailable", f"ONNX Runtime cannot use {device!r} on this machine.", remedy)
+    """The engine with both models of `spec.folder`, on device "cpu" or "cuda". Raises `MotetError` as `open_session` does."""
+    return NsNet2Engine(
+        {rate: NsNet2Model(open_session(spec, name), transform) for rate, (name, transform) in MODELS.items()}
+    )
 
 
 def _stems(chunk: Chunk, speech: Samples) -> Stems:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest, SpeechTraits, Voice
+from deployments.engines.protocols import (
+    AudioChunk,
+    EngineSpec,
+    Samples,
+    SpeechRequest,
+    SpeechTraits,
+    SpokenWord,
+    Voice,
+)
+from deployments.text.word_mapping import words_in
 
 SAMPLE_RATE = 24_000
 POISON = "poison"
@@ -54,7 +63,7 @@ class SimulatedEngine:
     def traits(self) -> SpeechTraits:
         """One voice, at any speed."""
         voice = Voice("tone", "und", "a tone for each text")
-        return SpeechTraits(SAMPLE_RATE, (voice,), voice.id, 0.25, 4.0, exact=True)
+        return SpeechTraits(SAMPLE_RATE, (voice,), voice.id, 0.25, 4.0, exact=True, word_times=True, is_speech=False)
 
     def open(self, request: SpeechRequest) -> SimulatedUtterance:
         """Any text."""
@@ -86,11 +95,22 @@ class SimulatedEngine:
             return ValueError(f"the text says {POISON!r}")
         length = int(len(text) * self._character / request.speed)
         samples = tone(text, utterance.done, min(length, utterance.done + self._chunk))
+        words = () if utterance.done else tuple(self._words(text, length / SAMPLE_RATE))
         utterance.done += len(samples)
         over = utterance.done >= length
         if over:
             utterance.piece, utterance.done = utterance.piece + 1, 0
-        return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over)
+        return AudioChunk(samples, SAMPLE_RATE, index, text, last=utterance.finished, piece_over=over, words=words)
+
+    @staticmethod
+    def _words(text: str, seconds: float) -> Iterator[SpokenWord]:
+        """The words of a piece: each lies where its characters lie."""
+        at = 0
+        for word in words_in(text):
+            at = text.index(word, at)
+            end = at + len(word)
+            yield SpokenWord(word, at / len(text) * seconds, end / len(text) * seconds)
+            at = end
 
 
 def _stalls(utterance: SimulatedUtterance) -> bool:

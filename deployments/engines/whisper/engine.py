@@ -15,13 +15,13 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from deployments.audio.pauses import pauses_of
 from deployments.audio.voice_activity import has_speech
 from deployments.engines.options import Bounds, EngineOptions, checked
 from deployments.engines.protocols import (
     EngineSpec,
     RecognitionOptions,
     RecognitionTraits,
-    Samples,
     Segment,
     Transcript,
     Window,
@@ -29,10 +29,16 @@ from deployments.engines.protocols import (
 )
 from deployments.engines.recognition import SAMPLE_RATE, CheckedRecognition
 from deployments.engines.whisper.common import NO_SPEECH_PROBABILITY
-from deployments.engines.whisper.ctranslate2_model import BATCHINGS, CTranslate2Whisper, States
+from deployments.engines.whisper.ctranslate2_model import (
+    BATCHINGS,
+    MEL_FRAMES,
+    CTranslate2Whisper,
+    States,
+    padded_frames,
+)
 from deployments.engines.whisper.decoding import Decoded, Decoder
 from deployments.engines.whisper.repetition import of_kept, repeats_a_phrase, without_repeats
-from deployments.engines.whisper.word_times import pauses_of, words_of
+from deployments.engines.whisper.word_times import words_of
 from deployments.errors import fail
 from deployments.text.languages import NAMES
 
@@ -108,7 +114,8 @@ class WhisperEngine(CheckedRecognition):
         )
 
     def _decode(self, windows: Sequence[Window], states: Sequence[States]) -> list[Transcript]:
-        decoded = self._decoder.decode(states, [window.options for window in windows])
+        seconds = [len(window.samples) / SAMPLE_RATE for window in windows]
+        decoded = self._decoder.decode(states, [window.options for window in windows], seconds)
         aligned = self._align(windows, states, decoded)
         return [
             self._transcript(window, text, aligned.get(at))
@@ -133,7 +140,7 @@ class WhisperEngine(CheckedRecognition):
 
     def _transcript(self, window: Window, heard: Decoded, alignment: Any | None) -> Transcript:
         nothing = Transcript((), heard.language, heard.language_probability)
-        if not heard.text.strip() or says_nothing(window.samples, heard):
+        if not heard.text.strip() or says_nothing(window, heard):
             return nothing
         seconds = len(window.samples) / SAMPLE_RATE
         text, tokens, words = heard.text, heard.tokens, list[Word]()
@@ -170,7 +177,12 @@ def halves_of(window: Window, transcript: Transcript) -> tuple[Window, Window] |
     """
     count = len(window.samples)
     text = transcript.text.encode()
-    if not text or count < 2 * LEAST_HALF or len(text) >= LEAST_BYTES_PER_SECOND * count / SAMPLE_RATE:
+    if (
+        window.options.effort != "full"
+        or not text
+        or count < 2 * LEAST_HALF
+        or len(text) >= LEAST_BYTES_PER_SECOND * count / SAMPLE_RATE
+    ):
         return None
     cuts = [round(sum(pause) / 2 * SAMPLE_RATE) for pause in pauses_of(window.samples)]
     cuts = [cut for cut in cuts if LEAST_HALF <= cut <= count - LEAST_HALF]
@@ -188,10 +200,13 @@ def joined_at(seconds: float, first: Transcript, second: Transcript) -> Transcri
     )
 
 
-def says_nothing(samples: Samples, heard: Decoded) -> bool:
+def says_nothing(window: Window, heard: Decoded) -> bool:
     """Whether a text is not believed: the model rates it as noise, or doubts that there is speech and the voice activity
-    network, which costs a thirtieth of a step, hears none."""
-    return heard.is_noise or (heard.no_speech_probability > NO_SPEECH_PROBABILITY and not has_speech(samples))
+    network, which costs a thirtieth of a step, hears none. With a shorter context the model doubts less: it wrote a text for
+    brown noise. Windows that are heard again are known to contain speech."""
+    doubts = heard.no_speech_probability > NO_SPEECH_PROBABILITY
+    is_short = padded_frames(len(window.samples)) < MEL_FRAMES and window.options.effort != "least"
+    return heard.is_noise or ((doubts or is_short) and not has_speech(window.samples))
 
 
 def load(spec: EngineSpec) -> WhisperEngine:

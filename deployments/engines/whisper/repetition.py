@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deployments.audio.pauses import Pause
 from deployments.engines.protocols import Word
-from deployments.engines.whisper.word_times import Pause
 
 LEAST_WORDS = 2
 """Words of a phrase. A single word is often said twice."""
+LEAST_UNFINISHED = 3
+"""Words of the beginning of a phrase, with which a text may end after the whole phrase."""
+MOST_BEGUN = 2
+"""Fewer words count if they begin the text, and stand after a full stop at its end: "The fox sleeps. The"."""
+ENDS = (".", "?", "!", "\u2026")
 LEAST_SHARE = 0.5
 """Of the sound of one copy of a phrase: with less than this, the other copy was not said."""
 
 
 def repeats_a_phrase(text: str) -> bool:
-    """Whether a phrase of the text follows itself."""
-    return _repeat([_plain(word) for word in text.split()], 0) is not None
+    """Whether a phrase of the text follows itself, or its beginning does at the end of the text."""
+    words = text.split()
+    return _repeat([_plain(word) for word in words], 0) is not None or _unfinished(words) is not None
 
 
 def without_repeats(words: Sequence[Word], pauses: Sequence[Pause]) -> list[Word]:
@@ -31,7 +37,16 @@ def without_repeats(words: Sequence[Word], pauses: Sequence[Pause]) -> list[Word
             first = start
         else:
             first = start + length
-    return kept
+    return _without_unfinished(kept, pauses)
+
+
+def _without_unfinished(words: list[Word], pauses: Sequence[Pause]) -> list[Word]:
+    """The words without an unfinished copy of a phrase at the end, if it has no sound of its own."""
+    if (found := _unfinished([word.text.strip() for word in words])) is None:
+        return words
+    start, length = found
+    said, copy = _sound_s(words[start : start + length], pauses), _sound_s(words[-length:], pauses)
+    return words[:-length] if copy < LEAST_SHARE * said else words
 
 
 def of_kept(kept: Sequence[Word], words: Sequence[Word], values: Sequence[float]) -> list[float]:
@@ -63,4 +78,18 @@ def _repeat(words: Sequence[str], first: int) -> tuple[int, int] | None:
         for length in range((len(words) - start) // 2, LEAST_WORDS - 1, -1):
             if words[start : start + length] == words[start + length : start + 2 * length]:
                 return start, length
+    return None
+
+
+def _unfinished(texts: Sequence[str]) -> tuple[int, int] | None:
+    """Start and length of the earlier words that the end of the text repeats; the longest."""
+    words = [_plain(text) for text in texts]
+    count = len(words)
+    for length in range((count - 1) // 2, LEAST_UNFINISHED - 1, -1):
+        for start in range(count - 2 * length - 1, -1, -1):
+            if words[start : start + length] == words[count - length :]:
+                return start, length
+    for length in range(min(MOST_BEGUN, (count - 1) // 2), 0, -1):
+        if words[:length] == words[count - length :] and texts[count - length - 1].endswith(ENDS):
+            return 0, length
     return None

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from faster_whisper.tokenizer import Tokenizer
 
-from deployments.engines.protocols import Samples, Word
-from deployments.engines.recognition import SAMPLE_RATE
+from deployments.audio.pauses import Pause
+from deployments.engines.protocols import Word
 
 STATE_S = 0.02
 """Seconds between two states of the encoder."""
@@ -21,19 +21,10 @@ AFTER_A_WORD = "\"'.。,，!！?？:：”)]}、"
 ATTENTION_LEAD_S = 0.05
 """A token attends to its word this much before the word begins. Measured with Whisper base against the durations of a voice
 (1,025 words): this shift takes the median of the difference at starts to 1 ms."""
-LEAST_PAUSE_S = 0.1
-"""A shorter silence may be inside a word, before a plosive."""
 PAUSE_REACH_S = 0.35
 """A pause belongs to the nearest boundary between words, if that is not farther away."""
 DECAY_S, RISE_S = 0.06, 0.02
 """Sounds are audible below the threshold of a pause: a word begins and ends this far in one."""
-FRAME = SAMPLE_RATE // 100
-# A pause is at most 4 dB louder than the quietest twentieth of the window, or 40 dB quieter than the loudest tenth.
-QUIET_PERCENTILE, LOUD_PERCENTILE = 5, 90
-ABOVE_QUIET_DB, BELOW_LOUD_DB, LEAST_CONTRAST_DB = 4.0, 40.0, 10.0
-
-Pause = tuple[float, float]
-"""Start and end in seconds."""
 
 
 def words_of(
@@ -87,20 +78,6 @@ def with_punctuation(words: Sequence[Word]) -> list[Word]:
 
 def _joined(first: Word, second: Word, times_of: Word) -> Word:
     return replace(times_of, text=first.text + second.text, tokens=first.tokens + second.tokens)
-
-
-def pauses_of(samples: Samples) -> list[Pause]:
-    """The silences of at least `LEAST_PAUSE_S` in mono samples at 16 kHz, from the energy of frames of 10 ms."""
-    count = len(samples) // FRAME
-    if count < 3:
-        return []
-    energy = np.mean(np.square(samples[: count * FRAME].reshape(count, FRAME)), axis=1)
-    levels = np.convolve(10 * np.log10(np.maximum(energy, 1e-10)), np.full(3, 1 / 3), "same")
-    quiet, loud = np.percentile(levels, (QUIET_PERCENTILE, LOUD_PERCENTILE))
-    threshold = min(max(quiet + ABOVE_QUIET_DB, loud - BELOW_LOUD_DB), loud - LEAST_CONTRAST_DB)
-    changes = np.flatnonzero(np.diff(levels < threshold, prepend=False, append=False))
-    pauses = [(start / 100, end / 100) for start, end in zip(changes[::2], changes[1::2], strict=True)]
-    return [(float(start), float(end)) for start, end in pauses if end - start >= LEAST_PAUSE_S]
 
 
 def at_pauses(words: Sequence[Word], pauses: Sequence[Pause]) -> list[Word]:

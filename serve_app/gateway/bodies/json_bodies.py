@@ -50,24 +50,24 @@ def _parsed(schema: type[Schema], data: bytes, strict: bool) -> Schema:
     return validated(schema, data, strict=strict)
 
 
-def check_structure(data: bytes) -> None:
-    """Raises `MotetError` (invalid) for JSON with more than `MAX_VALUES` keys, values and brackets."""
-    if values_in(data) > MAX_VALUES:
-        raise _too_many_values()
+def check_structure(data: bytes, most: int = MAX_VALUES) -> None:
+    """Raises `MotetError` (invalid) for JSON with more than `most` keys, values and brackets."""
+    if values_in(data, most) > most:
+        raise _too_many_values(most)
 
 
-def values_in(data: bytes) -> int:
+def values_in(data: bytes, most: int = MAX_VALUES) -> int:
     """An upper estimate of the keys, values and brackets in some JSON: at least as many as a parser meets before it ends or
     fails. Each step is one pass in C."""
     outside = data.replace(rb"\\", b"").replace(rb"\"", b"")
     strings = outside.count(b'"') // 2
-    if strings > MAX_VALUES:
+    if strings > most:
         return strings
     outside = b"".join(outside.split(b'"')[::2])
     return strings + sum(outside.count(mark) for mark in (b",", b"[", b"{"))
 
 
-def _too_many_values() -> MotetError:
-    cause = f"The JSON has more than {MAX_VALUES} keys and values."
+def _too_many_values(most: int) -> MotetError:
+    cause = f"The JSON has more than {most} keys and values."
     remedy = "Send a JSON object with the request's fields, which GET /openapi.json lists."
     return fail("invalid", cause, remedy, code="json_too_complex")

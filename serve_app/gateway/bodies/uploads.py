@@ -210,7 +210,7 @@ def _arrival(request: Request, fields: FormFields) -> FormArrival:
 
 
 def _form(arrival: FormArrival, wanted: FormFields) -> UploadForm:
-    """What has arrived. Raises `MotetError` if there is no recording."""
+    """What has arrived. Raises `MotetError` if there is no recording, or more than one."""
     parser, early = arrival.parser, not arrival.over
     fields: dict[str, Any] = {}
     for name, value in parser.fields:
@@ -230,6 +230,8 @@ def _form(arrival: FormArrival, wanted: FormFields) -> UploadForm:
         plain, upload = name.removesuffix("[]"), Upload(spool, arrival, check)
         if (listed := name.partition("[")[0]) in wanted.long_texts:
             long_texts[listed].append(upload)
+        elif plain == wanted.recording and plain in uploads:
+            raise _two_recordings(plain)
         elif early or spool.ended:
             uploads[plain] = upload
     file = uploads.pop(wanted.recording, None)
@@ -256,6 +258,11 @@ def _listed(value: Any) -> Any:
     if isinstance(value, dict) and all(map(str.isdecimal, value)):
         return [value[number] for number in sorted(value, key=lambda number: (len(number), number))]
     return value
+
+
+def _two_recordings(recording: str) -> MotetError:
+    cause = f"The form has more than one recording as {recording!r}."
+    return fail("invalid", cause, "Send a request for each.", param=recording, code="repeated_file")
 
 
 def missing_file(recording: str = "file") -> MotetError:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -17,9 +18,7 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from deployments.audio.chunking import plan_chunks
-from deployments.audio.encode import Encoder, open_encoder
 from deployments.audio.formats import FORMATS, AudioFormat
-from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import SeparationSettings
@@ -28,8 +27,9 @@ from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_uplo
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import ModelName, RequestFields, form_schema
 from serve_app.gateway.service import Service, service_of
-from serve_app.gateway.sse import event
+from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
 from serve_app.gateway.stem_archive import StemArchive
+from serve_app.gateway.stem_sounds import encoded, one_stem
 from serve_app.gateway.streaming import event_stream, stream_of
 
 router = APIRouter()
@@ -65,16 +65,9 @@ async def _separated(form: UploadForm, request: Request, service: Service) -> Re
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
     task = await _task(fields, form, traits, service.settings.separation)
-    ticket = service.admit(name, request.headers, estimated_seconds(form.file.head, form.file.likely_size))
-    try:
-        upload = form.file.blocks(service.settings.recordings.block_bytes)
-        assert service.separations is not None, "a model separates"
-        graph = service.separations.run(upload, task, service.directory, ticket, name)
-        headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
-        return await _answer(graph, stems, fields, headers)
-    except BaseException:
-        ticket.close()
-        raise
+    headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
+    answer = partial(_answer, stems=stems, fields=fields, headers=headers)
+    return await service.separated(form.file, task, name, request.headers, answer)
 
 
 async def _answer(
@@ -84,7 +77,7 @@ async def _answer(
     if fields.stream_format == "sse":
         return await event_stream(_events(merged, stems, audio), headers)
     if len(stems) == 1:
-        return await stream_of(_one_stem(merged, stems[0], audio), FORMATS[audio].media_type, headers)
+        return await stream_of(one_stem(merged, stems[0], audio), FORMATS[audio].media_type, headers)
     headers["content-disposition"] = 'attachment; filename="stems.zip"'
     return await stream_of(_archive(merged, stems, audio), "application/zip", headers)
 
@@ -144,41 +137,26 @@ def _cannot(model: str, what: str) -> MotetError:
     )
 
 
-async def _encoded(
-    merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat
-) -> AsyncGenerator[tuple[str, bytes]]:
-    """Each stem's name and next bytes, as they are ready, with one muxer per stem. Encoding runs on a thread."""
-    encoders: dict[str, Encoder] = {}
-    try:
-        async with aclosing(merged):
-            async for part in merged:
-                for stem in stems:
-                    samples = part.stems[stem]
-                    if stem not in encoders:
-                        encoders[stem] = open_encoder(audio, part.sample_rate, len(samples))
-                    yield stem, await asyncio.to_thread(encoders[stem].encode, samples)
-        for stem, encoder in encoders.items():
-            yield stem, await asyncio.to_thread(encoder.finish)
-    finally:
-        for encoder in encoders.values():
-            encoder.close()
-
-
-async def _one_stem(merged: AsyncGenerator[Merged], stem: str, audio: AudioFormat) -> AsyncGenerator[bytes]:
-    async with aclosing(_encoded(merged, (stem,), audio)) as encoded:
-        async for _, data in encoded:
-            if data:
-                yield data
-
-
 async def _events(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
-    """Events with the bytes of all stems, interleaved as they are ready."""
-    async with aclosing(_encoded(merged, stems, audio)) as encoded:
-        async for stem, data in encoded:
-            if data:
-                text = base64.b64encode(data).decode()
-                yield event({"type": "separation.audio.delta", "stem": stem, "audio": text})
+    """Events with the bytes of all stems. They take turns within a chunk too, so that a client can play them side by side."""
+    chunk: dict[str, bytes] = {}
+    async with aclosing(encoded(merged, stems, audio)) as parts:
+        async for stem, data in parts:
+            chunk[stem] = data
+            if len(chunk) == len(stems):
+                for each, piece in _in_turn(chunk):
+                    text = base64.b64encode(piece).decode()
+                    yield event({"type": "separation.audio.delta", "stem": each, "audio": text})
+                chunk.clear()
     yield event({"type": "separation.audio.done", "stems": list(stems)})
+
+
+def _in_turn(chunk: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """The first piece of each stem, then the second of each, and so on. A piece fits into one event."""
+    for start in range(0, max(map(len, chunk.values())), MAX_AUDIO_BYTES):
+        for stem, data in chunk.items():
+            if piece := data[start : start + MAX_AUDIO_BYTES]:
+                yield stem, piece
 
 
 async def _archive(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
@@ -186,8 +164,8 @@ async def _archive(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: 
     names = {stem: f"{stem}.{FORMATS[audio].extension}" for stem in stems}
     archive = StemArchive(names)
     try:
-        async with aclosing(_encoded(merged, stems, audio)) as encoded:
-            async for stem, data in encoded:
+        async with aclosing(encoded(merged, stems, audio)) as parts:
+            async for stem, data in parts:
                 if ready := await asyncio.to_thread(archive.add, stem, data):
                     yield ready
         for block in archive.rest():

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deployments.audio.formats import FORMATS
-from deployments.tasks.speech import predicted_seconds
+from deployments.errors import fail
 from serve_app.gateway.bodies.json_bodies import read_json
+from serve_app.gateway.fields import json_schema
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import service_of
 from serve_app.gateway.speech.fields import SpeechFields
@@ -28,26 +29,27 @@ class SpeechBody(SpeechFields):
     stream_format: Literal["audio", "sse"] = "audio"
 
 
-SCHEMA = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": SpeechBody.model_json_schema()}}}
-}
-
-
-@router.post("/v1/audio/speech", openapi_extra=SCHEMA)
+@router.post("/v1/audio/speech", openapi_extra=json_schema(SpeechBody))
 async def speech(request: Request) -> Response:
     """Speaks a text."""
     service = service_of(request)
     body = await read_json(SpeechBody, request, strict=service.settings.strict)
+    if body.word_timestamps and body.stream_format != "sse":
+        cause = "A file of sound has no place for the times of words."
+        remedy = "Send stream_format 'sse', or leave word_timestamps out."
+        raise fail("invalid", cause, remedy, param="word_timestamps", code="word_timestamps_need_events")
     plan = await service.planner.plan_whole(body, body.input, service.owner(request.headers))
     current_request().ignore(plan.ignored)
     last_event_id = request.headers.get("last-event-id") if body.stream_format == "sse" else None
     resume = resume_point(last_event_id, plan)
-    ticket = service.admit(plan.model, request.headers, predicted_seconds(plan.request))
+    ticket = service.admit(plan.model, request.headers, plan.predicted_seconds)
     try:
         stream = SpeechStream(plan, service.directory, service.cache, ticket, service.recorder, resume)
         if body.stream_format == "sse":
             return await event_stream(stream.events(), _headers(plan))
-        answer = await stream_of(stream.encoded(), FORMATS[plan.audio_format].media_type, _headers(plan))
+        most = _most_seconds_before_the_first_byte(plan, service.settings.speech.whole_flac_seconds_of_audio)
+        encoded = stream.encoded(whole_seconds=most)
+        answer = await stream_of(encoded, FORMATS[plan.audio_format].media_type, _headers(plan))
     except BaseException:
         ticket.close()
         raise
@@ -57,9 +59,16 @@ async def speech(request: Request) -> Response:
     return answer
 
 
+def _most_seconds_before_the_first_byte(plan: SpeechPlan, whole_flac_seconds: float) -> float:
+    """How much sound is made before the answer begins, so that a short FLAC has its length in its header. Predictions may be
+    wrong by a half."""
+    short = plan.audio_format == "flac" and not plan.played and plan.predicted_seconds <= whole_flac_seconds
+    return 2 * whole_flac_seconds if short else 0.0
+
+
 def _headers(plan: SpeechPlan) -> dict[str, str]:
     return {
-        "x-sample-rate": str(plan.traits.sample_rate),
+        "x-sample-rate": str(plan.encoded_rate),
         "x-motet-model": plan.model,
         "x-motet-voice": plan.request.voice,
     }

@@ -25,7 +25,7 @@ from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from deployments.text.sources import ArrivingText
 from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_bodies import check_structure
-from serve_app.gateway.errors import error_body, log_failure, log_unexpected, validated
+from serve_app.gateway.errors import close_code, error_body, log_failure, log_unexpected, validated
 from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import current_request
@@ -37,17 +37,6 @@ from serve_app.gateway.speech.stream import SpeechStream
 
 router = APIRouter()
 
-CLOSE_CODES: Mapping[str, int] = {
-    "too_large": 1009,
-    "overloaded": 1013,
-    "unavailable": 1013,
-    "timeout": 1013,
-    "engine": 1011,
-}
-"""RFC 6455's close codes by kind of failure."""
-CLIENT_ERROR = 1008
-"""The close code of every other failure."""
-
 
 class SessionConfig(SpeechFields):
     """The first message: who speaks, and how."""
@@ -56,7 +45,7 @@ class SessionConfig(SpeechFields):
 
 
 class InputText(RequestFields):
-    """More of the text."""
+    """More of the text; in a session with `input_type: ssml`, a whole document."""
 
     type: Literal["input.text"]
     text: str
@@ -116,7 +105,7 @@ async def _run(websocket: WebSocket) -> None:
     ticket = service.admit(plan.model, websocket.headers, 0.0, reach=plan.max_request_seconds)
     try:
         ticket.stop_waiting()
-        await _while(_listen(websocket, text, ticket, config.speed), _speak(websocket, plan, text, ticket))
+        await _while(_listen(websocket, config, plan, text, ticket), _speak(websocket, plan, text, ticket))
     finally:
         ticket.close()
 
@@ -147,13 +136,19 @@ async def _while(listening: Coroutine[Any, Any, NoReturn], speaking: Coroutine[A
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _listen(websocket: WebSocket, text: ArrivingText, ticket: Ticket, speed: float) -> NoReturn:
+async def _listen(
+    websocket: WebSocket, config: SessionConfig, plan: SpeechPlan, text: ArrivingText, ticket: Ticket
+) -> NoReturn:
     """Takes what the client sends, until it disconnects."""
+    planner = service_of(websocket).planner
     while True:
         match await _next_input(websocket):
             case InputText(text=words):
-                text.write(words)
-                ticket.extend(len(words) / CHARACTERS_PER_SECOND / speed)
+                if config.input_type == "ssml":
+                    text.write_pieces(words, (await planner.read_document(config, plan, words)).pieces)
+                else:
+                    text.write(words)
+                ticket.extend(len(words) / CHARACTERS_PER_SECOND / config.speed)
             case InputFlush():
                 text.flush()
             case InputDone():
@@ -208,6 +203,6 @@ async def _end_with(websocket: WebSocket, failure: Failure) -> None:
     if websocket.application_state is WebSocketState.CONNECTED:
         try:
             await websocket.send_json({"type": "error", **error_body(failure)})
-            await websocket.close(CLOSE_CODES.get(failure.kind, CLIENT_ERROR))
+            await websocket.close(close_code(failure))
         except WebSocketDisconnect:
             pass  # the client has disconnected meanwhile

@@ -299,24 +299,30 @@ def _key_seconds_until(target: float, mine: Iterable[Ticket], limit: float, held
 
 
 class SessionLimit:
-    """Bounds how many speech sessions are open at once: `most` in all, and `most_per_client` of a client. A client holds its
-    session whether or not it sends text."""
+    """Bounds how many sessions of one `kind` are open at once: `most` in all, and `most_per_client` of a client. A client
+    holds its session whether or not it sends anything."""
 
-    def __init__(self, most: int, most_per_client: int | None) -> None:
+    def __init__(self, most: int, most_per_client: int | None, kind: str = "speech") -> None:
+        self._kind = kind
         self._most = most
         self._most_per_client = most_per_client
         self._open = 0
         self._of_client = Counter[str]()
 
+    @property
+    def open(self) -> int:
+        """Open sessions."""
+        return self._open
+
     @contextmanager
     def one(self, client: str | None) -> Iterator[None]:
         """Counts one session, of a client unless it is None. Raises `MotetError` (overloaded) at either limit."""
         if self._open >= self._most:
-            cause = f"{self._open} speech sessions are open, the limit of this service."
+            cause = f"{self._open} {self._kind} sessions are open, the limit of this service."
             raise fail("overloaded", cause, "Try again in a moment.", code="too_many_sessions")
         key, most = client or "", self._most_per_client
         if client is not None and most is not None and self._of_client[key] >= most:
-            cause = f"This client has {self._of_client[key]} speech sessions open, the limit for one client."
+            cause = f"This client has {self._of_client[key]} {self._kind} sessions open, the limit for one client."
             raise fail("overloaded", cause, "Close one of them first.", code="too_many_sessions")
         self._open += 1
         self._of_client[key] += 1

@@ -109,15 +109,21 @@ class ModelDirectory:
         return {each.kind: answer for each, answer in zip(placed, answers, strict=True)}
 
     async def stream(
-        self, name: str, method: str, *arguments: Any, ticket: HasPlacement | None = None
+        self,
+        name: str,
+        method: str,
+        *arguments: Any,
+        ticket: HasPlacement | None = None,
+        besides: str | None = None,
     ) -> AsyncGenerator[Any]:
         """The answers of the first placement that gives one. After its first answer there is no other attempt.
 
-        A `ticket` names the placement to begin with, and gets the one that answers. Raises `MotetError`.
+        A `ticket` names the placement to begin with, and gets the one that answers. The placement `besides` comes after
+        others that run. Raises `MotetError`.
         """
         lost: Exception | None = None
         await self.refresh(name)
-        for placed, last in self._in_turn(name, ticket.placement if ticket else None):
+        for placed, last in self._in_turn(name, ticket.placement if ticket else None, besides):
             if self._skipped(placed, name):
                 continue
             answers = placed.stream(method, *arguments, last=last)
@@ -150,12 +156,15 @@ class ModelDirectory:
         """Whether a request skips a placement: it has no replica, and another placement of the model has one."""
         return placed.sleeps and any(other.alive for other in self._placed[name])
 
-    def _in_turn(self, name: str, preferred: str | None = None) -> Iterator[tuple[PlacedModel, bool]]:
+    def _in_turn(
+        self, name: str, preferred: str | None = None, besides: str | None = None
+    ) -> Iterator[tuple[PlacedModel, bool]]:
         """Each placement once, the best of the rest at that moment, and whether it is the last. Only once: a request that
         crashes its replica must not crash it again and again."""
         tried: list[PlacedModel] = []
         while rest := [placed for placed in self.placements(name) if placed not in tried]:
-            wanted = (placed for placed in rest if placed.alive and placed.name == preferred)
+            alive = (placed for placed in rest if placed.alive)
+            wanted = (placed for placed in alive if (placed.name == preferred if preferred else placed.name != besides))
             tried.append(next(wanted, rest[0]))
             yield tried[-1], len(rest) == 1
 

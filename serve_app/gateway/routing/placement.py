@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from cluster import ray_private
@@ -129,14 +129,43 @@ class PlacedModel:
             self.under_way -= 1
 
     async def call(self, method: str, *arguments: Any, last: bool) -> Any:
-        """One answer. Raises `NoAnswer` if no replica answers; if this is the `last` placement to try, waits for one."""
+        """One answer. Raises `NoAnswer` if no replica answers; if this is the `last` placement to try, waits for one. A call
+        for which nobody waits any more is cancelled at its replica."""
         if last:
             self.ensure_not_frozen()
         asked_s = self._clock()
+        response = getattr(self.handle, method).remote(*arguments)
         with self.request(), self._suspected():
-            answer = await self.while_alive(getattr(self.handle, method).remote(*arguments), last=last)
+            try:
+                answer = await self.while_alive(response, last=last)
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
             self._answered(asked_s)
             return answer
+
+    async def call_replica(self, replica: str, method: str, *arguments: Any) -> Any:
+        """One answer of the replica with this id, however long it takes, as long as that replica lives. Raises one of `LOST`
+        if it is gone, or frozen."""
+        answer = asyncio.ensure_future(self._ask(replica, method, *arguments))
+        try:
+            with self.request(), self._suspected():
+                while not await _done(answer, self._spillover.silent_s):
+                    await self._ensure_lives(replica)
+                return answer.result()
+        finally:
+            answer.add_done_callback(_retrieve)
+            answer.cancel()
+
+    async def _ensure_lives(self, replica: str) -> None:
+        try:
+            async with asyncio.timeout(self._spillover.life_sign_s):
+                await self._ask(replica, "report")
+        except TimeoutError as error:
+            raise ReplicaUnavailableError(replica) from error
+
+    def _ask(self, replica: str, method: str, *arguments: Any) -> Coroutine[Any, Any, Any]:
+        return ray_private.answer_of_replica(self.handle, replica, method, *arguments)
 
     async def report(self) -> Any:
         """A replica's report. Raises `NoAnswer`, at once if it is known that none answers."""

@@ -3,30 +3,73 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
+from deployments.engines.protocols import SpokenWord
 from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.plan import SpeechPlan
+
+MAX_WORDS_BYTES = 1024
+"""Of the words in one server-sent event."""
+MAX_LETTER_BYTES, WORD_BYTES = 6, 48
+"""Of JSON, for a letter as an escape, and for a word beside its letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class PieceStart:
-    """A piece of the text whose sound begins, `start_seconds` into the stream, and who speaks it."""
+    """A piece of the text whose sound begins, `start_seconds` into the stream, and who speaks it. `text` is what was written,
+    `spoken` what the model reads."""
 
     index: int
     text: str
+    spoken: str
     start_seconds: float
     model: str
     voice: str
 
 
-def audio_delta(data: bytes, starts: Sequence[PieceStart]) -> dict[str, object]:
-    """Bytes of encoded sound, and the pieces of the text that begin in it."""
+def audio_delta(data: bytes, starts: Sequence[PieceStart], words: Sequence[SpokenWord] = ()) -> dict[str, object]:
+    """Bytes of encoded sound, the pieces of the text that begin in it, and the words that became known with it."""
     delta: dict[str, object] = {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
-    pieces = [{"index": piece.index, "text": piece.text, "start_seconds": piece.start_seconds} for piece in starts]
-    return delta | ({"pieces": pieces} if pieces else {})
+    pieces = [
+        {"index": piece.index, "text": piece.text, **_spoken(piece), "start_seconds": piece.start_seconds}
+        for piece in starts
+    ]
+    return delta | ({"pieces": pieces} if pieces else {}) | word_times(words)
+
+
+def word_times(words: Sequence[SpokenWord]) -> dict[str, object]:
+    """The field of words with their times in seconds of the stream; none without words."""
+    return {"words": list(map(asdict, words))} if words else {}
+
+
+def next_words(waiting: deque[SpokenWord]) -> list[SpokenWord]:
+    """Takes the words of the next event out of those that wait: as many as keep its line short (`sse.MAX_AUDIO_BYTES`), but
+    at least one."""
+    words, left = list[SpokenWord](), MAX_WORDS_BYTES
+    while waiting and (not words or left >= _bytes_of(waiting[0])):
+        words.append(waiting.popleft())
+        left -= _bytes_of(words[-1])
+    return words
+
+
+def _bytes_of(word: SpokenWord) -> int:
+    return MAX_LETTER_BYTES * len(word.text) + WORD_BYTES
+
+
+def words_of_pieces(words: Iterable[tuple[int, SpokenWord]]) -> Iterator[dict[str, Any]]:
+    """The events of a WebSocket session with words, one for each piece, whose numbers the words come with."""
+    for index, group in groupby(words, lambda found: found[0]):
+        yield {"type": "audio.words", "sentence_index": index, **word_times([word for _, word in group])}
+
+
+def _spoken(piece: PieceStart) -> dict[str, str]:
+    """What the model reads, if it differs from what was written."""
+    return {"spoken": piece.spoken} if piece.spoken != piece.text else {}
 
 
 def concealed(report: PacingReport) -> dict[str, object]:
@@ -69,9 +112,10 @@ class PieceEvents:
             "type": "audio.start",
             "sentence_index": piece.index,
             "sentence_text": piece.text,
+            **_spoken(piece),
             "start_seconds": piece.start_seconds,
             "format": self._plan.audio_format,
-            "sample_rate": self._plan.traits.sample_rate,
+            "sample_rate": self._plan.encoded_rate,
             "model": piece.model,
             "voice": piece.voice,
             **({"ignored": list(self._plan.ignored)} if self._plan.ignored else {}),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from deployments.engines.protocols import SpeechTraits
+from deployments.engines.protocols import RecognitionTraits, SpeechTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import SpilloverSettings
 
@@ -19,6 +19,14 @@ class FallbackVoice:
     model: str
     voice: str
     traits: SpeechTraits
+
+
+@dataclass(frozen=True, slots=True)
+class AligningModel:
+    """The transcription model that finds words in speech."""
+
+    model: str
+    traits: RecognitionTraits
 
 
 class KnownModel(Protocol):
@@ -49,20 +57,32 @@ class Models(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpeechModels:
-    """Asks the models. `fallback` is the model that takes over; without it, the first other one."""
+    """Asks the models. `fallback` is the model that takes over; without it, the first other one. `aligning` is the model that
+    finds the words in speech; without it, the first one that can."""
 
     directory: Models
     fallback: str | None
+    aligning: str | None
     spillover: SpilloverSettings
 
     @property
     def names(self) -> list[str]:
         """All speech models, in the order of the configuration."""
-        return [name for name, model in self.directory.models.items() if model.task == "speech"]
+        return self._names_of("speech")
 
     def resolve(self, wanted: str) -> str:
         """The name of a model that is given by name or alias. Raises `MotetError` (not_found)."""
         return self.directory.resolve(wanted, "speech")
+
+    def verifier(self, wanted: str | None) -> str:
+        """The model that hears what others say: the wanted one, or the first transcription model. Raises `MotetError`:
+        (unsupported) if there is none, (not_found) for an unknown one."""
+        if wanted is not None:
+            return self.directory.resolve(wanted, "transcription")
+        if found := self._names_of("transcription"):
+            return found[0]
+        cause = "This service has no transcription model that could hear the speech."
+        raise fail("unsupported", cause, "Leave verify out, or add such a model.", param="verify")
 
     async def traits(self, name: str) -> SpeechTraits:
         """What a model can do. Waits for a replica."""
@@ -95,6 +115,19 @@ class SpeechModels:
         cause = f"The model {quoted(model)} cannot speak with an uploaded voice."
         return fail("unsupported", cause, remedy, param="voice", code="voice_not_supported")
 
+    async def aligning_model(self) -> AligningModel | None:
+        """The transcription model that finds words in speech. None if there is none, or it does not answer soon."""
+        names = [self.aligning] if self.aligning else self._names_of("transcription")
+        for name in names:
+            try:
+                async with asyncio.timeout(self.spillover.life_sign_s):
+                    traits = await self.directory.traits(name)
+            except (TimeoutError, MotetError):
+                continue
+            if traits.word_times:
+                return AligningModel(name, traits)
+        return None
+
     async def fallback_for(self, name: str) -> FallbackVoice | None:
         """The voice that takes over when a model is late. None if there is no other speech model, or it does not answer
         soon."""
@@ -107,3 +140,6 @@ class SpeechModels:
         except (TimeoutError, MotetError):
             return None
         return FallbackVoice(chosen, traits.default_voice, traits) if traits.default_voice else None
+
+    def _names_of(self, task: str) -> list[str]:
+        return [name for name, model in self.directory.models.items() if model.task == task]

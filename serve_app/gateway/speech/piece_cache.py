@@ -13,8 +13,9 @@ from cachetools import LRUCache
 from deployments.engines.protocols import AudioChunk, SpeechRequest
 
 ENTRY_BYTES = 1024
-"""About what a kept chunk, or the entry that it is in, takes beside its samples and its text. Without it, pieces without
-sound would cost nothing and stay for ever."""
+"""About what a kept chunk, or the entry that it is in, takes beside its samples, its text and its words. Without it, pieces
+without sound would cost nothing and stay for ever."""
+WORD_BYTES = 192
 
 Chunks = tuple[AudioChunk, ...]
 
@@ -67,4 +68,6 @@ class ModelPieces:
 
 
 def _size(chunks: Chunks) -> int:
-    return ENTRY_BYTES + sum(ENTRY_BYTES + chunk.samples.nbytes + 4 * len(chunk.text) for chunk in chunks)
+    return ENTRY_BYTES + sum(
+        ENTRY_BYTES + chunk.samples.nbytes + 4 * len(chunk.text) + WORD_BYTES * len(chunk.words) for chunk in chunks
+    )

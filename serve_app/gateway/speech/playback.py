@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from deployments.audio.resample import Resampler
 from deployments.engines.protocols import AudioChunk, Samples, first_reason
 from serve_app.gateway.settings import PacingSettings
@@ -42,6 +44,7 @@ class PlaybackBuffer:
     """Buffers one stream at `sample_rate` Hz.
 
     The client has its first `resumed_samples` already. `fallback` gives the stream of the fallback voice from a piece on.
+    `watch` gets each chunk that comes, and the piece with which the fallback voice began that speaks it.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class PlaybackBuffer:
         played: bool,
         resumed_samples: int = 0,
         fallback: Callable[[int], ChunkStream] | None = None,
+        watch: Callable[[AudioChunk, int | None], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.report = PacingReport()
@@ -60,6 +64,7 @@ class PlaybackBuffer:
         self._played = played
         self._resumed_left = resumed_samples
         self._fallback = fallback
+        self._watch = watch
         self._clock = clock
         capacity = max(1, int(settings.capacity_ms / 1000 * sample_rate))
         self._buffer: SampleBuffer = RingBuffer(capacity) if played else ChunkQueue(capacity)
@@ -84,6 +89,11 @@ class PlaybackBuffer:
     @property
     def _held_seconds(self) -> float:
         return self._buffer.level / self._rate
+
+    @property
+    def samples_left(self) -> int | None:
+        """Samples that the reader has not taken, if all of the speech was made. None as long as more may come."""
+        return self._buffer.level if self.report.all_made else None
 
     def ends_at(self, position: SourcePosition) -> bool:
         """Whether the sound of a piece of the text is known to end at a position."""
@@ -138,18 +148,20 @@ class PlaybackBuffer:
             resampler: Resampler | None = None
             position = SourcePosition(-1, 0, fallback_from)
             async for chunk in chunks:
+                if self._watch is not None:
+                    self._watch(chunk, fallback_from)
                 resampler = resampler or Resampler(chunk.sample_rate, self._rate)
                 if chunk.index != position.piece:
                     position = SourcePosition(chunk.index, 0, fallback_from)
                 samples = resampler.push(chunk.samples)
+                if chunk.last and len(rest := resampler.finish()):
+                    samples = np.concatenate([samples, rest])
                 if chunk.piece_over:
                     self._ends.add(replace(position, sample=position.sample + len(samples)))
                 position = await self._write_at(position, samples, after)
                 self._next_piece = chunk.index + chunk.piece_over
                 self.report.finish_reason = first_reason(self.report.finish_reason, chunk.finish_reason)
                 self.report.all_made = chunk.last
-            if resampler is not None:
-                await self._write_at(position, resampler.finish(), after)
 
     async def _write_at(
         self, position: SourcePosition, samples: Samples, after: SourcePosition | None
@@ -211,8 +223,9 @@ class PlaybackBuffer:
     @property
     def _enough(self) -> int:
         """Samples that are worth a frame: a whole frame while the listener plays, any number of samples before the first
-        sound and before a pause."""
-        return self._frame if self._played and self._pacer.listener.playing and not self._paused else 1
+        sound, before a pause and before the end."""
+        plays = self._played and self._pacer.listener.playing
+        return self._frame if plays and not self._paused and not self.report.all_made else 1
 
     async def _wait_for_the_listener(self) -> None:
         """Waits until a played stream is no further ahead than the look-ahead."""
@@ -226,8 +239,8 @@ class PlaybackBuffer:
 
     def _patience_s(self) -> float | None:
         """How long the next sound may take. The first sound: until the fallback takes over. Later: until the listener runs
-        dry, plus the budget, which counts once for each gap."""
-        if not self._played or self._resumed_left:
+        dry, plus the budget, which counts once for each gap. When all sound is made, none is late."""
+        if not self._played or self._resumed_left or self.report.all_made:
             return None
         if not self._pacer.listener.playing:
             return self._settings.fallback_after_ms / 1000 if self._can_fall_back else None

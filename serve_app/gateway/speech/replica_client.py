@@ -26,31 +26,37 @@ class ReplicaClient:
     """Calls the replicas of one model for one stream. See `SpeechClient`.
 
     With a `ticket`, admission learns when the stream waits for sound and how much was made. With a `listener`, the replica
-    learns how urgent each request is. `speed` is the one that the client asked for.
+    learns how urgent each request is.
     """
 
     directory: ModelDirectory
     model: str
     timeline: RequestTiming
-    speed: float
     ticket: Ticket | None = None
     listener: Listener | None = None
     placement: str | None = None
     """Where the latest chunk was made."""
 
-    def open(self, request: SpeechRequest) -> ReplicaCall:
+    def open(self, request: SpeechRequest, tempo: float) -> ReplicaCall:
         """See `SpeechClient`."""
-        if self.listener:
-            request = replace(request, buffered_seconds=self.listener.buffered_seconds)
-        return ReplicaCall(self, request, self.directory.stream(self.model, "speak", request, ticket=self.ticket))
+        answers = self.directory.stream(self.model, "speak", self._urgent(request), ticket=self.ticket)
+        return ReplicaCall(self, tempo, answers)
 
-    def count(self, packed: PackedChunk, chunk: AudioChunk, request: SpeechRequest) -> None:
+    def open_elsewhere(self, request: SpeechRequest, tempo: float) -> ReplicaCall:
+        """See `OpensElsewhere`. The rest of the stream stays where it was."""
+        answers = self.directory.stream(self.model, "speak", self._urgent(request), besides=self.placement)
+        return ReplicaCall(self, tempo, answers)
+
+    def _urgent(self, request: SpeechRequest) -> SpeechRequest:
+        return replace(request, buffered_seconds=self.listener.buffered_seconds) if self.listener else request
+
+    def count(self, packed: PackedChunk, chunk: AudioChunk, tempo: float) -> None:
         """A chunk arrived."""
         self.timeline.add("queue", packed.waited_s)
         self.timeline.add("infer", packed.step_s)
         if self.ticket:
             self.placement = self.ticket.placement
-            self.ticket.record_made(chunk.seconds / self.speed * request.speed)  # after the time-stretch
+            self.ticket.record_made(chunk.seconds / tempo)
             self.ticket.stop_waiting()
 
 
@@ -59,7 +65,7 @@ class ReplicaCall:
     """One request at a replica. See `SpeechCall`."""
 
     client: ReplicaClient
-    request: SpeechRequest
+    tempo: float
     answers: AsyncGenerator[PackedChunk]
 
     async def step(self) -> AudioChunk | None:
@@ -70,7 +76,7 @@ class ReplicaCall:
         if packed is None:
             return None
         chunk = unpack(packed)
-        self.client.count(packed, chunk, self.request)
+        self.client.count(packed, chunk, self.tempo)
         return chunk
 
     async def close(self) -> None:

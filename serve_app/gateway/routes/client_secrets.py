@@ -1,0 +1,64 @@
+"""POST /v1/realtime/client_secrets: a key for web pages, which opens live sessions for some minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from deployments.errors import fail
+from serve_app.gateway.api_keys import key_digest
+from serve_app.gateway.bodies.json_bodies import read_json
+from serve_app.gateway.client_secrets import MAX_CHARACTERS, NO_DIGEST, SecretGrant, client_secret
+from serve_app.gateway.fields import RequestFields, json_schema
+from serve_app.gateway.live.answers import responder_of
+from serve_app.gateway.live.items import new_id
+from serve_app.gateway.live.session_settings import SessionConfiguration, SessionSettings
+from serve_app.gateway.service import Service, service_of
+
+router = APIRouter()
+
+
+class SecretExpiry(RequestFields):
+    """How long a secret is valid."""
+
+    anchor: Literal["created_at"] = "created_at"
+    seconds: Annotated[int, Field(ge=10, le=7200)] = 600
+
+
+class SecretBody(RequestFields):
+    """The body: the fields of the sessions that the secret opens."""
+
+    expires_after: SecretExpiry = SecretExpiry()
+    session: Mapping[str, Any] = Field(default_factory=lambda: {"type": "realtime"})
+
+
+@router.post("/v1/realtime/client_secrets", openapi_extra=json_schema(SecretBody))
+async def create_client_secret(request: Request) -> Response:
+    """Makes a client secret."""
+    service = service_of(request)
+    body = await read_json(SecretBody, request, strict=service.settings.strict)
+    settings = SessionConfiguration.granted(body.session, service.settings.strict).settings
+    _check_models(service, settings)
+    digest = key_digest(request.headers) if service.settings.security.api_key_sha256 else NO_DIGEST
+    grant = SecretGrant(expires_at=int(time.time()) + body.expires_after.seconds, session=body.session)
+    secret = client_secret(digest, grant)
+    if len(secret) > MAX_CHARACTERS:
+        cause = f"The secret would have {len(secret):,} characters, and a handshake takes {MAX_CHARACTERS:,}."
+        raise fail("too_large", cause, "Send long instructions and tools with session.update.", param="session")
+    event = settings.event(new_id("sess"))
+    if settings.type == "transcription":
+        event["object"] = "realtime.transcription_session"
+    return JSONResponse({"value": secret, "expires_at": grant.expires_at, "session": event})
+
+
+def _check_models(service: Service, settings: SessionSettings) -> None:
+    hints = settings.audio.input.transcription
+    if settings.type == "realtime" and settings.model is not None:
+        responder_of(settings.model, service.live.settings)
+    if hints is not None and hints.model is not None:
+        service.directory.resolve(hints.model, "transcription")

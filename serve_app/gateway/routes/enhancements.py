@@ -1,0 +1,81 @@
+"""POST /v1/audio/enhancements: a recording in, its speech without the noise out, as a sound or as server-sent events."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from deployments.audio.formats import FORMATS, AudioFormat
+from deployments.engines.protocols import SeparationTraits
+from deployments.errors import fail
+from deployments.tasks.enhancement import SPEECH, ensure_enhances
+from deployments.tasks.separation import Merged, SeparationTask
+from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
+from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import ModelName, RequestFields, form_schema
+from serve_app.gateway.service import Service, service_of
+from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
+from serve_app.gateway.stem_sounds import one_stem
+from serve_app.gateway.streaming import event_stream, stream_of
+
+router = APIRouter()
+
+FORM = FormFields(needed=())
+
+
+class EnhancementFields(RequestFields):
+    """The form's fields, without its file. Without a model, the first of the configuration that separates is used."""
+
+    model: ModelName | None = None
+    response_format: AudioFormat = "wav"
+    stream_format: Literal["audio", "sse"] = "audio"
+
+
+@router.post("/v1/audio/enhancements", openapi_extra=form_schema(EnhancementFields))
+async def enhancements(request: Request) -> Response:
+    """Takes the noise out of a recording."""
+    service = service_of(request)
+    return await answer_upload(request, FORM, lambda form: _enhanced(form, request, service), service.early)
+
+
+async def _enhanced(form: UploadForm, request: Request, service: Service) -> Response:
+    fields = validated(EnhancementFields, form.fields, strict=service.settings.strict)
+    name = service.directory.resolve(fields.model or _default_model(service), "separation")
+    service.directory.ensure_not_frozen(name)
+    traits: SeparationTraits = await service.directory.traits(name)
+    ensure_enhances(name, traits)
+    cut = service.settings.separation
+    task = SeparationTask(traits.sample_rates, cut.chunk_s, cut.overlap_s, size_bytes=form.file.size)
+    answer = partial(_answer, fields=fields, model=name)
+    return await service.separated(form.file, task, name, request.headers, answer)
+
+
+async def _answer(merged: AsyncGenerator[Merged], fields: EnhancementFields, model: str) -> Response:
+    sound, headers = one_stem(merged, SPEECH, fields.response_format), {"x-motet-model": model}
+    if fields.stream_format == "sse":
+        return await event_stream(_events(sound), headers)
+    return await stream_of(sound, FORMATS[fields.response_format].media_type, headers)
+
+
+async def _events(sound: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(sound):
+        async for data in sound:
+            for start in range(0, len(data), MAX_AUDIO_BYTES):
+                text = base64.b64encode(data[start : start + MAX_AUDIO_BYTES]).decode()
+                yield event({"type": "enhancement.audio.delta", "audio": text})
+    yield event({"type": "enhancement.audio.done"})
+
+
+def _default_model(service: Service) -> str:
+    for name, model in service.directory.models.items():
+        if model.task == "separation":
+            return name
+    raise fail(
+        "not_found", "No model separates.", "Add one to the configuration, such as deepfilternet.", param="model"
+    )
