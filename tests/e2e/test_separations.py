@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .conftest import Float, Service, cpu_seconds, decoded, encoded, wait_for
 
 PATH = "/v1/audio/separations"
-RATE = 16_000
+RATE = 48_000
 Sessions = Callable[[], int]
 
 
