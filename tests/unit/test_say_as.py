@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployments.text.ssml.say_as import SAY_AS
@@ -54,6 +54,7 @@ def test_no_other_language_gets_english_words(kind: str) -> None:
     words=st.text(max_size=40) | st.from_regex(r"[\d/.:+$ -]{1,30}", fullmatch=True),
     language=st.sampled_from(["en-US", "en-GB", "und", "fr", ""]),
 )
+@example(kind="currency", form="", words="0\x85", language="en-US")
 def test_nothing_raises(kind: str, form: str, words: str, language: str) -> None:
     said = SAY_AS[kind](words, form, language)
     assert said is None or said == said.strip() or said in words

@@ -112,7 +112,7 @@ def _expletive(words: str, form: str, language: str) -> str | None:
 
 
 def _in_english(read: SayAs) -> SayAs:
-    return lambda words, form, language: read(words, form, language) if is_english(language) else None
+    return lambda words, form, language: read(words.strip(), form, language) if is_english(language) else None
 
 
 SAY_AS: Mapping[str, SayAs] = {
