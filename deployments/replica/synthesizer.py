@@ -82,7 +82,7 @@ class Synthesizer(ModelReplica):
         came = time.monotonic()
         pace = StreamPace(self._metrics)
         try:
-            async with self._under_way(request) as work:
+            async with self._under_way(stream) as work:
                 while not stream.finished:
                     stepped = await self._stepper.step(stream, self._step_request(stream, listener))
                     chunk = stepped.result
@@ -106,17 +106,20 @@ class Synthesizer(ModelReplica):
             self._metrics.opened(-1)
             pace.ended()
             self._metrics.wasted(made - sent)
-            # Without an await: a cancelled stream frees its slot even if it is cancelled again meanwhile.
-            self.thread.submit(self._close, stream)
 
     @asynccontextmanager
-    async def _under_way(self, request: SpeechRequest) -> AsyncIterator[Work]:
-        """The work of a request, once the engine has a place for its stream. Requests that wait for a place do not delay the
-        steps of streams that have one."""
-        with self.load.work(predicted_seconds(request)) as work:
+    async def _under_way(self, stream: Stream) -> AsyncIterator[Work]:
+        """The work of a stream, once the engine has a place for it. Requests that wait for a place do not delay the steps of
+        streams that have one."""
+        with self.load.work(predicted_seconds(stream.request)) as work:
             async with self._places:
-                with self._stepper.gate.stream():
-                    yield work
+                try:
+                    with self._stepper.gate.stream():
+                        yield work
+                finally:
+                    # Before the place is free, so that the next stream opens after this one is closed. Without an await: a
+                    # cancelled stream frees its slot even if it is cancelled again meanwhile.
+                    self.thread.submit(self._close, stream)
 
     def _due_in_s(self, request: SpeechRequest) -> float:
         """How soon the next sound is due. A listener without sound comes after those who are about to run dry, and
