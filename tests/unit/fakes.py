@@ -99,12 +99,14 @@ class Answer:
     """A single answer, which ends with the task that waits for it."""
 
     pending: Any
+    cancelled: bool = False
 
     def __await__(self) -> Any:
         return self.pending.__await__()
 
     def cancel(self) -> None:
-        """The task is cancelled already."""
+        """Remembers that it was called. The task is cancelled already."""
+        self.cancelled = True
 
 
 @dataclass
@@ -119,7 +121,9 @@ class FakeMethod:
         self.handle.calls.append((self.name, arguments))
         answer = _asked(self.handle.target, self.name)(*arguments)
         if not hasattr(answer, "__anext__"):
-            return Answer(answer)
+            single = Answer(answer)
+            self.handle.single_answers.append(single)
+            return single
         answers = Answers(answer)
         self.handle.answers.append(answers)
         return answers
@@ -141,6 +145,7 @@ class FakeHandle:
         self.target = target
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.answers: list[Answers] = []
+        self.single_answers: list[Answer] = []
 
     def options(self, **_: Any) -> FakeHandle:
         """Options change nothing here."""

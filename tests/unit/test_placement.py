@@ -115,6 +115,16 @@ async def test_who_waits_for_a_placement_without_replicas_goes_elsewhere() -> No
     assert [name for name, _ in handles["mlx"].calls] == ["ask", "report"]
 
 
+async def test_a_call_that_went_elsewhere_is_cancelled_where_it_waited() -> None:
+    mlx = Replica("mlx")
+    models, handles = directory(mlx, Replica("cpu"))
+    mlx.gone.set()
+    assert await models.call("echo", "ask") == "cpu"
+    asked, *_ = handles["mlx"].single_answers
+    assert asked.cancelled  # otherwise a replica that is back would work for nobody
+    assert not any(answer.cancelled for answer in handles["cpu"].single_answers)
+
+
 async def test_a_placement_that_is_back_is_used_again_and_what_it_took_before_is_forgotten() -> None:
     mlx = Replica("mlx")
     models, _ = directory(mlx, Replica("cpu"))

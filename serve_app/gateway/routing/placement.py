@@ -130,7 +130,7 @@ class PlacedModel:
 
     async def call(self, method: str, *arguments: Any, last: bool) -> Any:
         """One answer. Raises `NoAnswer` if no replica answers; if this is the `last` placement to try, waits for one. A call
-        for which nobody waits any more is cancelled at its replica."""
+        for which nobody waits any more is cancelled, also one that is still in Ray Serve's router."""
         if last:
             self.ensure_not_frozen()
         asked_s = self._clock()
@@ -138,7 +138,7 @@ class PlacedModel:
         with self.request(), self._suspected():
             try:
                 answer = await self.while_alive(response, last=last)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, NoAnswer):
                 response.cancel()
                 raise
             self._answered(asked_s)
