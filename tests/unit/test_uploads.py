@@ -17,7 +17,7 @@ from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_uplo
 from serve_app.gateway.errors import install_error_handlers
 from serve_app.gateway.middleware.concurrency import ConcurrencyLimit
 from serve_app.gateway.routing.admission import EarlyAnswers
-from serve_app.gateway.streaming import event_stream
+from serve_app.gateway.streaming import event_stream, stream_of
 
 HEADERS = [(b"content-type", b"multipart/form-data; boundary=b"), (b"transfer-encoding", b"chunked")]
 FIELDS = FormFields(repeated=("stems",))
@@ -189,6 +189,29 @@ async def test_a_client_that_leaves_ends_the_answer_and_no_file_stays() -> None:
     await exchange.answered()
     assert b"." not in exchange.body
     assert exchange.form is not None and exchange.form.file._spool.closed
+
+
+async def test_an_answer_that_waits_for_the_end_is_closed_when_the_client_leaves() -> None:
+    sources: list[AsyncGenerator[bytes]] = []  # kept, so that garbage collection closes none
+    closed = asyncio.Event()
+
+    async def sound_of_stem() -> AsyncGenerator[bytes]:
+        try:
+            yield b"RIFF"
+        finally:
+            closed.set()
+
+    async def as_sound(form: UploadForm) -> Response:
+        sources.append(sound_of_stem())
+        return await stream_of(sources[-1], "audio/wav")
+
+    exchange = Exchange(as_sound)
+    exchange.send(field("model"), file_begins(), sound(0))
+    await settle()
+    assert exchange.answers == 1 and not closed.is_set()
+    exchange.leave()
+    await exchange.answered()
+    assert closed.is_set() and exchange.body == b""
 
 
 async def test_a_form_that_ends_within_its_recording_is_refused() -> None:

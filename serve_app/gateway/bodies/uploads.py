@@ -138,21 +138,23 @@ async def _early_answer(
 ) -> Response | None:
     """The answer to a form that is still arriving; None if fields follow the recording. A refusal is sent after
     the end of the form, because a client may read nothing before it has sent everything."""
-    response: Response | None = None
     try:
         response = await answer(_form(arrival, fields))
-        if isinstance(response, EventStream):
-            return response
-        await arrival.until(_never)
     except MotetError:
         await arrival.until(_never)
         if not _late(arrival.parser, fields):
             raise
-    if not _late(arrival.parser, fields):
+        return None
+    if isinstance(response, EventStream):
         return response
-    if isinstance(response, ClosingStream):
-        await response.close()
-    return None
+    used = False
+    try:
+        await arrival.until(_never)
+        used = not _late(arrival.parser, fields)
+    finally:
+        if not used and isinstance(response, ClosingStream):
+            await response.close()
+    return response if used else None
 
 
 def _never() -> bool:
