@@ -45,8 +45,8 @@ class TranscriptionGraph:
         `ticket` is the recording's place in the queue: it learns which placement answers and how far the recording is, and is
         closed at the end.
         """
-        most = await self._most_in_flight(directory, model)
         async with self._recordings.session(upload, task, self._settings, directory, ticket, model) as session:
+            most = await self._most_in_flight(directory, model)
 
             def start(cut: Cut, answered: Callable[[], None]) -> Call[Transcript | None]:
                 if not cut.for_engine:

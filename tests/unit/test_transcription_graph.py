@@ -15,7 +15,7 @@ from ray.serve.exceptions import BackPressureError
 from cluster.models import Model, Placement
 from deployments.audio.file_source import ByteSource
 from deployments.engines.protocols import RecognitionOptions, RecognitionTraits, Segment, Span, Transcript, Window
-from deployments.errors import Failure, MotetError
+from deployments.errors import Failure, MotetError, fail
 from deployments.replica.chunker import Chunker
 from deployments.settings import RecordingSettings, WindowSettings
 from deployments.tasks.transcription import WindowTicket, text_of
@@ -24,6 +24,7 @@ from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.recording import Recordings
 from serve_app.gateway.request_context import REQUEST, RequestRecord
 from serve_app.gateway.routing.admission import Admission
+from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.settings import AdmissionSettings
 from serve_app.gateway.transcription import TranscriptionGraph
@@ -208,6 +209,21 @@ async def test_a_failure_that_no_other_replica_would_mend_is_not_tried_again() -
     with pytest.raises(MotetError, match="Too quiet"):
         await Bench(cuda, cpu).text(b"word\n")
     assert len(cuda.heard) + len(cpu.heard) == 1
+
+
+async def test_a_recording_gives_up_its_place_if_the_model_does_not_say_what_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def no_traits(directory: ModelDirectory, name: str) -> None:
+        raise fail("unavailable", "No replica answers.", "Try again.")
+
+    monkeypatch.setattr(ModelDirectory, "traits", no_traits)
+    bench = Bench(Listener(), Listener())
+    with pytest.raises(MotetError, match="No replica answers"):
+        await bench.text(b"word\n")
+    assert not bench.ticket.open
+    await settle()
+    assert await cast("Chunker", bench.helper).sessions() == 0
 
 
 async def test_a_client_that_leaves_ends_everything() -> None:

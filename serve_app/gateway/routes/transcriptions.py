@@ -69,8 +69,8 @@ async def _answer(form: UploadForm, request: Request, service: Service, schema: 
         voice_activity=fields.voice_activity(windows_settings.voice_activity),
         first_window_s=windows_settings.first_window_s if fields.stream else None,
     )
-    windows = transcribed(form.file, task, service, name, request)
     contents = fields.contents(service.settings.subtitles)
+    windows = transcribed(form.file, task, service, name, request)
     if fields.stream:
         return await event_stream(events(windows, contents))
     async with aclosing(windows):
