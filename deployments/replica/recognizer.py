@@ -15,6 +15,7 @@ from deployments.replica.error_log import logged_failure
 from deployments.replica.live_streams import HeardStream, Hearing, LiveStreams
 from deployments.replica.step_gate import Stepper
 from deployments.replica.step_scheduling import StepRequest, live_deadline, recording_deadline
+from deployments.tasks.engine_calls import one_for_each
 from deployments.tasks.transcription import probe_window
 
 
@@ -99,8 +100,8 @@ class Recognizer(ModelReplica):
         """One step. Windows and hearings come in different steps, unless the step gate is switched off."""
         windows = [item for item in items if isinstance(item, Window)]
         hearings = [item for item in items if isinstance(item, Hearing)]
-        transcripts = iter(self._engine.transcribe(windows) if windows else [])
-        partials = iter(self._live.step(hearings) if hearings else [])
+        transcripts = iter(one_for_each(self._engine.transcribe(windows), windows) if windows else [])
+        partials = iter(one_for_each(self._live.step(hearings), hearings) if hearings else [])
         return [next(transcripts) if isinstance(item, Window) else next(partials) for item in items]
 
     async def _hear(self, window: Window, index: int) -> Transcript:

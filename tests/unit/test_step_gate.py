@@ -7,11 +7,14 @@ from typing import Any, cast
 
 import pytest
 
+from deployments.engines.protocols import Transcript, Window
+from deployments.replica.recognizer import Recognizer
 from deployments.replica.step_gate import StepGate
 from deployments.replica.step_scheduling import Candidate, StepRequest
 from deployments.replica.synthesizer import Stream, Synthesizer
 from deployments.settings import StepSettings
 from deployments.tasks.engine_calls import advance_or_halve
+from deployments.tasks.transcription import probe_window
 
 NEVER_MS = 50.0
 """A settling time that no test here lives to see the end of."""
@@ -175,3 +178,17 @@ def test_a_replica_refuses_a_step_of_speech_without_a_result_for_each_stream() -
     replica._engine = ForgetfulEngine()
     with pytest.raises(RuntimeError, match="1 results for 2 items"):
         replica._advance([Stream(cast("Any", name)) for name in ("a", "b")])
+
+
+class ForgetfulRecognition:
+    """Gives one transcript less than it has windows."""
+
+    def transcribe(self, windows: list[Window]) -> list[Transcript]:
+        return [Transcript((), "en") for _ in windows[1:]]
+
+
+def test_a_replica_refuses_a_step_of_recognition_without_a_result_for_each_window() -> None:
+    replica: Any = Recognizer.__new__(Recognizer)
+    replica._engine = ForgetfulRecognition()
+    with pytest.raises(RuntimeError, match="1 results for 2 items"):
+        replica._advance([probe_window(16_000)] * 2)
