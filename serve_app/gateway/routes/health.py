@@ -29,27 +29,20 @@ REPORT_AGE_S = 0.25
 class ReadinessCheck:
     """Asks all models for their reports, at most once in `REPORT_AGE_S`."""
 
-    def __init__(self, directory: ModelDirectory) -> None:
-        self._directory = directory
+    def __init__(self) -> None:
         self._round: asyncio.Task[list[dict[str, Any]]] | None = None
         self._began_s = 0.0
 
-    async def reports(self) -> list[dict[str, Any]]:
+    async def reports(self, directory: ModelDirectory) -> list[dict[str, Any]]:
         """A report of each model, in the order of the directory."""
         now_s = asyncio.get_running_loop().time()
         if self._round is None or now_s - self._began_s >= REPORT_AGE_S:
-            self._round, self._began_s = asyncio.create_task(self._ask()), now_s
+            self._round, self._began_s = asyncio.create_task(_reports(directory)), now_s
         return await asyncio.shield(self._round)
-
-    async def _ask(self) -> list[dict[str, Any]]:
-        return await asyncio.gather(*(_report(self._directory, name) for name in self._directory.models))
 
 
 _CHECKS: WeakKeyDictionary[ModelDirectory, ReadinessCheck] = WeakKeyDictionary()
-
-
-def _check_of(directory: ModelDirectory) -> ReadinessCheck:
-    return _CHECKS.setdefault(directory, ReadinessCheck(directory))
+"""The check of each service. It does not hold its directory, which would never be freed then."""
 
 
 @router.get("/", include_in_schema=False)
@@ -69,7 +62,7 @@ async def readyz(request: Request) -> Response:
     """Status 200 if every model answers on at least one placement or starts a replica on demand. Replicas answer only after
     their warm-up. The queues and asyncio tasks are those of the gateway replica that answers."""
     directory = service_of(request).directory
-    reports = await _check_of(directory).reports()
+    reports = await _CHECKS.setdefault(directory, ReadinessCheck()).reports(directory)
     ready = all(report["ready"] for report in reports)
     body = {
         "status": "ready" if ready else "not ready",
@@ -78,6 +71,10 @@ async def readyz(request: Request) -> Response:
         "queues": {name: asdict(queue) for name, queue in service_of(request).admission.snapshot().items()},
     }
     return JSONResponse(body, 200 if ready else 503)
+
+
+async def _reports(directory: ModelDirectory) -> list[dict[str, Any]]:
+    return await asyncio.gather(*(_report(directory, name) for name in directory.models))
 
 
 async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
