@@ -30,7 +30,7 @@ HEAD = "node:__internal_head__"
 MIN_RESOURCE = 0.001
 """The smallest share of a resource. It places a replica on a machine that has the resource."""
 
-SHIMS: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
+DEPLOYMENT_OF_TASK: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
 
 def build(config: AppConfig) -> Application:
@@ -67,7 +67,7 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
         user_config=model.steps.model_dump(),
         **_health(placement.health_check),
         **_replicas(name, placement, config),
-    )(SHIMS[model.task])
+    )(DEPLOYMENT_OF_TASK[model.task])
     return versioned(deployment, settings.model_dump_json(exclude={"steps"})).bind(settings)
 
 
@@ -97,7 +97,7 @@ def _helpers(config: AppConfig) -> tuple[list[Application], Application | None]:
     return helpers, _helper(Merger, "merger", config).bind() if "separation" in tasks else None
 
 
-def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
+def _helper(kind: type, name: str, config: AppConfig) -> Deployment:
     """A deployment for recordings that holds no model. Each session feeds, requests, keeps and ends one at a time, and what
     is in flight is fetched and joined. A gateway has one call for all live sessions, and one for each whose turn may be
     over."""
@@ -111,7 +111,7 @@ def _helper(shim: type, name: str, config: AppConfig) -> Deployment:
         ray_actor_options=_front(config),
         logging_config={"enable_access_log": False},  # a line for each of thirty calls a second while a client speaks
         **_health(config.health_check),
-    )(shim)
+    )(kind)
     return versioned(deployment, settings.model_dump_json())
 
 

@@ -1,6 +1,6 @@
 """The deployment that decodes and cuts recordings, for every task, and finds speech in live sessions.
 
-Ray Serve streams have no flow control, so the coordinator asks for one window or chunk at a time. A recording's session lives
+Ray Serve streams have no flow control, so the gateway asks for one window or chunk at a time. A recording's session lives
 in one audio helper; each helper is a deployment of its own with one replica, which pins a session to it. (Ray 2.60's
 consistent-hash router would be the usual way, but of two requests that arrive together it leaves one waiting without an end.)
 A session that is not asked for anything for `session_idle_s` is closed.
@@ -67,12 +67,13 @@ class ChunkingSession:
         cut_settings: Any,
         settings: RecordingSettings,
         used_at_s: float,
-        turns: threading.Semaphore,
+        decoders: threading.Semaphore,
     ) -> None:
+        """`decoders` counts the recordings that may be decoded at the same time."""
         pipe = BytePipe(settings.block_bytes * READ_AHEAD_BLOCKS, settings.session_idle_s)
         self._pipe: BytePipe | None = pipe
-        self._turns = turns
-        self._cuts: Iterator[tuple[CutTicket, Any | None]] = task.cut(_SharedTurns(pipe, turns), cut_settings)
+        self._decoders = decoders
+        self._cuts: Iterator[tuple[CutTicket, Any | None]] = task.cut(_PatientPipe(pipe, decoders), cut_settings)
         self._ready: dict[int, Any] = {}
         self.used_at_s = used_at_s
         self.cutting = False
@@ -91,7 +92,7 @@ class ChunkingSession:
         thread."""
         found = None
         try:
-            with self._turns:
+            with self._decoders:
                 found = next(self._cuts, None)
         finally:
             if found is None and (pipe := self._pipe):
@@ -121,22 +122,22 @@ class ChunkingSession:
         self._ready.clear()
 
 
-class _SharedTurns:
+class _PatientPipe:
     """A pipe whose reader lets other recordings decode while it waits for bytes: uploads may be slow."""
 
-    def __init__(self, pipe: BytePipe, turns: threading.Semaphore) -> None:
+    def __init__(self, pipe: BytePipe, decoders: threading.Semaphore) -> None:
         self._pipe = pipe
-        self._turns = turns
+        self._decoders = decoders
 
     def read(self, size: int = -1) -> bytes:
         """See `BytePipe.read`."""
         if self._pipe.ready:
             return self._pipe.read(size)
-        self._turns.release()
+        self._decoders.release()
         try:
             return self._pipe.read(size)
         finally:
-            self._turns.acquire()
+            self._decoders.acquire()
 
 
 class Chunker:
@@ -149,8 +150,8 @@ class Chunker:
         self._settings = settings
         self._sessions: dict[str, ChunkingSession] = {}
         # A thread for each session, because a decoder that waits for its upload keeps its thread.
-        self._decoders = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
-        self._turns = threading.Semaphore(settings.decoders)
+        self._threads = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
+        self._decoders = threading.Semaphore(settings.decoders)
         self._live = LiveTurns()
 
     async def open(self, name: str, task: CuttingTask, cut_settings: Any) -> Failure | None:
@@ -159,7 +160,7 @@ class Chunker:
             cause = f"{len(self._sessions)} recordings are in progress, as many as this service takes."
             return Failure("overloaded", cause, "Try again later.", code="too_many_recordings")
         now_s = self._timers.time()
-        self._sessions[name] = ChunkingSession(task, cut_settings, self._settings, now_s, self._turns)
+        self._sessions[name] = ChunkingSession(task, cut_settings, self._settings, now_s, self._decoders)
         self._close_when_idle(name)
         return None
 
@@ -178,7 +179,7 @@ class Chunker:
             return _lost()
         session.cutting = True
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, session.cut)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, session.cut)
         except Exception as error:
             return logged_failure(error, "The audio helper")
         finally:
@@ -191,7 +192,7 @@ class Chunker:
         return payload if payload is not None else _lost()
 
     async def keep(self, name: str) -> None:
-        """Counts as use of the session: the coordinator waits for a model, and asks for the next window after that."""
+        """Counts as use of the session: the gateway waits for a model, and asks for the next window after that."""
         self._session(name)
 
     async def close(self, name: str) -> None:

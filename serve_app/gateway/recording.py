@@ -1,7 +1,8 @@
 """Recordings on their way through the service, for every task: an audio helper cuts, and placements of a model do the rest.
 
 Windows and chunks go by object reference: the gateway hands the answer of one deployment to the next and never holds the
-samples of the recording.
+samples of the recording. A window that fails is sent once more here (`RecordingSession.answer`), a chunk in `separation.py`,
+where its join shows the failure.
 """
 
 from __future__ import annotations

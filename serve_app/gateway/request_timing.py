@@ -36,7 +36,7 @@ class Recorder(Protocol):
         """A request ended."""
 
     def live_sessions(self, count: int) -> None:
-        """So many live sessions are open."""
+        """The number of live sessions that are open now."""
 
     def final_text(self, model: str, seconds: float) -> None:
         """The time from the end of a turn to its whole text, in seconds."""

@@ -64,7 +64,7 @@ def _known(changes: bool | dict[str, bool]) -> bool | dict[str, bool]:
         if name not in ReadingRules.model_fields:
             near = get_close_matches(name, ReadingRules.model_fields, n=1)
             hint = f"the nearest is {near[0]!r}" if near else f"rules: {', '.join(ReadingRules.model_fields)}"
-            raise ValueError(f"{name!r} is no rule; {hint}")
+            raise ValueError(f"{name!r} is not a rule; {hint}")
     return changes
 
 

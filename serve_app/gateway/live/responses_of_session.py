@@ -1,4 +1,4 @@
-"""What a live session knows of its responses."""
+"""The protocol of the responses of a live session, as the session calls them."""
 
 from __future__ import annotations
 

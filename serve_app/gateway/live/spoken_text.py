@@ -1,4 +1,4 @@
-"""Which words of an answer a listener has heard after so many milliseconds of its sound."""
+"""Which words of an answer a listener has heard after a number of milliseconds of its sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who speaks when in a live session: its sound goes to an audio helper, and its turns come out."""
+"""When the user of a live session speaks: the sound goes to an audio helper, and turns come out."""
 
 from __future__ import annotations
 

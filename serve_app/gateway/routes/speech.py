@@ -53,7 +53,7 @@ async def speech(request: Request) -> Response:
     except BaseException:
         ticket.close()
         raise
-    answer.headers["server-timing"] = stream.timeline.server_timing()
+    answer.headers["server-timing"] = stream.timing.server_timing()
     late = {"x-motet-placement": stream.placement, "x-motet-finish-reason": stream.finish_reason}
     answer.headers.update({name: value for name, value in late.items() if value})
     return answer

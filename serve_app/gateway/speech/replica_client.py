@@ -31,7 +31,7 @@ class ReplicaClient:
 
     directory: ModelDirectory
     model: str
-    timeline: RequestTiming
+    timing: RequestTiming
     ticket: Ticket | None = None
     listener: Listener | None = None
     placement: str | None = None
@@ -52,8 +52,8 @@ class ReplicaClient:
 
     def count(self, packed: PackedChunk, chunk: AudioChunk, tempo: float) -> None:
         """A chunk arrived."""
-        self.timeline.add("queue", packed.waited_s)
-        self.timeline.add("infer", packed.step_s)
+        self.timing.add("queue", packed.waited_s)
+        self.timing.add("infer", packed.step_s)
         if self.ticket:
             self.placement = self.ticket.placement
             self.ticket.record_made(chunk.seconds / tempo)

@@ -77,7 +77,7 @@ class SpeechStream:
         resume: ResumePoint = START,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.timeline = RequestTiming()
+        self.timing = RequestTiming()
         self._plan = plan
         self._directory = directory
         self._cache = cache
@@ -104,7 +104,7 @@ class SpeechStream:
         self._reported_trouble = self._trouble
         self._text = AwaitedText(plan.text, self._playback, ticket)
         self._quality = StreamQuality(plan, directory, lambda: self._playback.buffered_seconds)
-        self._client = ReplicaClient(directory, plan.model, self.timeline, ticket, self._playback)
+        self._client = ReplicaClient(directory, plan.model, self.timing, ticket, self._playback)
 
     @property
     def placement(self) -> str | None:
@@ -122,7 +122,7 @@ class SpeechStream:
         `max_samples` samples of the model are encoded at once. A header states the length if all sound was made before the
         first byte; the first byte waits for that as long as the sound is not longer than `whole_seconds`."""
         with ExitStack() as held:  # closes each one even if another cannot be closed
-            held.callback(self.timeline.record, self._plan.model, self._playback.report, self._recorder)
+            held.callback(self.timing.record, self._plan.model, self._playback.report, self._recorder)
             held.callback(self._recorder.pieces_checked, self._plan.model, self._quality.found)
             held.callback(self._ticket.close)
             if self._words:
@@ -133,11 +133,11 @@ class SpeechStream:
                 while (frame := await self._next_frame()) is not None:
                     self._follow(frame)
                     for samples in self._slices(frame.samples, max_samples or len(frame.samples)):
-                        with self.timeline.stage("encode"):
+                        with self.timing.stage("encode"):
                             data = await self._beside_the_loop(encoder.encode, samples)
                         if data:
                             self._note_reached(encoder)
-                            with self.timeline.stage("write"):
+                            with self.timing.stage("write"):
                                 yield data
             if data := await self._beside_the_loop(encoder.finish):
                 self._note_reached(encoder)
@@ -225,7 +225,7 @@ class SpeechStream:
         seconds = max(0.0, report.sent_seconds - self._resume.samples / self._plan.traits.sample_rate)
         return {
             "usage": events.usage(sum(len(piece.text) for piece in self._text.pieces), seconds),
-            "timing": self.timeline.milliseconds(),
+            "timing": self.timing.milliseconds(),
             "finish_reason": report.finish_reason,
             **self._quality.summary(),
         }
@@ -265,7 +265,7 @@ class SpeechStream:
         return self._ahead.popleft() if self._ahead else await self._next_made()
 
     async def _next_made(self) -> Frame | None:
-        with self.timeline.stage("buffer" if self._given else "first_step"):
+        with self.timing.stage("buffer" if self._given else "first_step"):
             return await self._playback.next_frame()
 
     def _chunks(self) -> AsyncGenerator[AudioChunk]:
@@ -287,7 +287,7 @@ class SpeechStream:
         """The text from a piece on by the fallback voice, at the same speed; of a script, only the words."""
         plan, other = self._plan, self._plan.fallback
         assert other is not None
-        client = ReplicaClient(self._directory, other.model, self.timeline)
+        client = ReplicaClient(self._directory, other.model, self.timing)
         return speak(
             SpeechRequest((), other.voice, plan.request.speed, plan.request.seed),
             other.traits,
@@ -312,7 +312,7 @@ class SpeechStream:
         if not instant or rate != self._plan.encoded_rate:
             most = min(most, int(SLICE_SECONDS * rate))
         if not instant:
-            first = int(FIRST_SLICE_SECONDS * rate) if self.timeline.first_sound_seconds is None else 0
+            first = int(FIRST_SLICE_SECONDS * rate) if self.timing.first_sound_seconds is None else 0
         borders = [0, *range(min(first, most), len(samples), max(1, most)), len(samples)]
         return [samples[a:b] for a, b in pairwise(borders) if a < b]
 
@@ -329,7 +329,7 @@ class SpeechStream:
         if self._words:
             self._words.passed(self._passed, self._reached)
         if self._given:
-            self.timeline.sounded()
+            self.timing.sounded()
 
     def _start_of(self, span: SourceSpan) -> PieceStart:
         start_seconds = round((span.start - self._resume.samples) / self._plan.traits.sample_rate, 3)

@@ -14,7 +14,7 @@ Source = tuple[int, int | None]
 
 
 @dataclass(slots=True)
-class _Stretch:
+class _PlacedSpan:
     """Sound of a piece from its sample `sample` on, which lies from `start` to `end` in the stream."""
 
     sample: int
@@ -33,7 +33,7 @@ class _StreamedPiece:
     `awaits_words` while a recogniser looks for them."""
 
     words: deque[SpokenWord] = field(default_factory=deque)
-    stretches: list[_Stretch] = field(default_factory=list)
+    placed: list[_PlacedSpan] = field(default_factory=list)
     awaits_words: bool = False
 
 
@@ -59,11 +59,11 @@ class StreamWords:
         for span, end in zip(spans, [*(span.start for span in spans[1:]), reached], strict=False):
             if not span.concealed:
                 self._current = span.position.piece, span.position.fallback_from
-                stretches = self._piece(self._current).stretches
-                if stretches and stretches[-1].place_of(span.position.sample) == span.start == stretches[-1].end:
-                    stretches[-1].end = end
+                placed = self._piece(self._current).placed
+                if placed and placed[-1].place_of(span.position.sample) == span.start == placed[-1].end:
+                    placed[-1].end = end
                 else:
-                    stretches.append(_Stretch(span.position.sample, span.start, end))
+                    placed.append(_PlacedSpan(span.position.sample, span.start, end))
 
     def take(self) -> list[tuple[int, SpokenWord]]:
         """The words that begin in what has left and were not taken before, with their pieces, in seconds of the stream."""
@@ -79,10 +79,10 @@ class StreamWords:
     def _taken(self, piece: _StreamedPiece) -> Iterator[SpokenWord]:
         """The next words of a piece whose beginning has left. What lies before the first sound of a resumed stream is left
         out."""
-        while piece.words and piece.stretches:
-            word, first = piece.words[0], piece.stretches[0]
+        while piece.words and piece.placed:
+            word, first = piece.words[0], piece.placed[0]
             at = round(word.start * self._rate)
-            places = (place for each in piece.stretches if (place := each.place_of(at)) is not None)
+            places = (place for each in piece.placed if (place := each.place_of(at)) is not None)
             place = next(places, -1 if at < first.sample else None)
             if place is None:
                 return
