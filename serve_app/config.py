@@ -26,7 +26,7 @@ from deployments.settings import (
 )
 from serve_app.edge.settings import EdgeSettings, SecuritySettings
 from serve_app.gateway.live.settings import RealtimeSettings
-from serve_app.gateway.settings import LimitSettings, SpeechSettings, VoiceSettings
+from serve_app.gateway.settings import EnhancementSettings, LimitSettings, SpeechSettings, VoiceSettings
 
 OPENAI_VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
@@ -74,6 +74,7 @@ class AppConfig(StrictModel):
     windows: WindowSettings = WindowSettings()
     subtitles: SubtitleSettings = SubtitleSettings()
     separation: SeparationSettings = SeparationSettings()
+    enhancement: EnhancementSettings = EnhancementSettings()
     spillover: SpilloverSettings = SpilloverSettings()
     voices: VoiceSettings = VoiceSettings()
     bulk: BulkSettings = BulkSettings()
@@ -132,6 +133,7 @@ class AppConfig(StrictModel):
         for name, most in (
             ("speech.arrival", self.speech.arrival.max_sessions),
             ("realtime", self.realtime.max_sessions),
+            ("enhancement", self.enhancement.max_sessions),
         ):
             if most >= self.gateway_max_ongoing_requests:
                 raise ValueError(f"{name}.max_sessions must be less than gateway_max_ongoing_requests")

@@ -340,13 +340,30 @@ class Stems:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveBlocks:
+    """How a model enhances a stream: blocks of `block_samples` at `sample_rate` Hz, and an output that is `late_samples`
+    behind the input. The delay of a sample is at most both together."""
+
+    sample_rate: int
+    block_samples: int
+    late_samples: int
+
+    @property
+    def delay_s(self) -> float:
+        """The longest delay of a sample, in seconds."""
+        return (self.block_samples + self.late_samples) / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
 class SeparationTraits:
-    """The abilities of a separation model. It takes each of `sample_rates`, in Hz."""
+    """The abilities of a separation model. It takes each of `sample_rates`, in Hz. `live` is None for a model that does not
+    enhance streams."""
 
     sample_rates: tuple[int, ...]
     stems: tuple[str, ...]
     takes_description: bool
     takes_reference: bool
+    live: LiveBlocks | None = None
 
 
 class SeparationEngine(Protocol):

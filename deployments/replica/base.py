@@ -136,6 +136,14 @@ class ModelReplica:
         self._configure_steps = stepper.configure
         return stepper
 
+    def live_stepper(
+        self, advance: Callable[[Sequence[Item]], list[Result | Exception]], thread: EngineThread, most: int
+    ) -> Stepper[Item, Result]:
+        """The gate and batch in front of a call that runs on a thread of its own, beside the engine's. Its steps do not wait
+        for others. Call `stepper` before."""
+        settings = StepSettings(max_batch_size=most, batch_wait_ms=0.0)
+        return Stepper(advance, thread, settings, self._step_metrics)
+
     def _fitted(self) -> StepSettings:
         """The step settings within what the engine gains from."""
         steps = self._steps if self._lanes is None else on_lanes(self._steps, self._lanes)
@@ -156,6 +164,11 @@ class ModelReplica:
     def model(self) -> str:
         """The model's name."""
         return self._settings.model
+
+    @property
+    def scheduling(self) -> CpuScheduling:
+        """How the replica's threads are scheduled."""
+        return self._settings.scheduling
 
     async def report(self) -> ReplicaReport:
         """This replica's report."""

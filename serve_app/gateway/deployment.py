@@ -31,6 +31,7 @@ from serve_app.gateway.live.spoken_answer import SpokenAnswer
 from serve_app.gateway.live.spoken_turn import TurnRecognition
 from serve_app.gateway.live.turns import TurnDetection
 from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
+from serve_app.gateway.live_enhancement import EnhancementLoad, LiveEnhancements
 from serve_app.gateway.metrics import RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.recording import Recordings
@@ -39,6 +40,7 @@ from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
 from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.service import Service, ServiceSettings
+from serve_app.gateway.settings import EnhancementSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.transcription import TranscriptionGraph
 from serve_app.gateway.voice_store import VoiceStore
@@ -76,6 +78,7 @@ class Gateway:
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
             EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
             live_sessions(config.realtime, directory, helpers),
+            live_enhancements(config.enhancement),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -101,6 +104,12 @@ def live_sessions(
     parts = SessionParts(pace.admit, recognize, partial(TurnDetection, voices), respond)
     limit = SessionLimit(settings.max_sessions, settings.max_sessions_per_client, "live")
     return LiveSessions(settings, limit, partial(Session, parts))
+
+
+def live_enhancements(settings: EnhancementSettings) -> LiveEnhancements:
+    """The sessions of live enhancement."""
+    limit = SessionLimit(settings.max_sessions, settings.max_sessions_per_client, "enhancement")
+    return LiveEnhancements(settings, limit, EnhancementLoad())
 
 
 def settings_of(config: AppConfig) -> ServiceSettings:

@@ -228,7 +228,12 @@ def install_error_handlers(api: FastAPI) -> None:
     @api.websocket("/{path:path}")
     async def _no_session(websocket: WebSocket) -> None:
         cause = f"{clipped(websocket.url.path)} does not accept WebSockets."
-        failure = Failure("not_found", cause, "Use /v1/realtime or /v1/audio/speech/stream.", code="path_not_found")
+        failure = Failure(
+            "not_found",
+            cause,
+            "Use /v1/realtime, /v1/audio/speech/stream or /v1/audio/enhancements/stream.",
+            code="path_not_found",
+        )
         await websocket.send_denial_response(error_response(failure))
 
     @api.exception_handler(RequestValidationError)

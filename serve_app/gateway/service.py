@@ -28,6 +28,7 @@ from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.live.sessions import LiveSessions
+from serve_app.gateway.live_enhancement import LiveEnhancements
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
@@ -126,6 +127,7 @@ class Service:
     sessions: SessionLimit
     early: EarlyAnswers
     live: LiveSessions
+    enhancements: LiveEnhancements
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any

@@ -129,6 +129,22 @@ class SpeechSettings(StrictModel):
         return PRESETS[cast(Preset, pacing)]
 
 
+class EnhancementSettings(StrictModel):
+    """Sessions of `/v1/audio/enhancements/stream` of a gateway replica."""
+
+    max_sessions: Count = 32
+    """Open sessions. It must be less than `gateway_max_ongoing_requests`."""
+    max_sessions_per_client: Count | None = 8
+    """How many of them one client may have open: one API key, or in a service without keys one address. Addresses of this
+    machine are not counted. null: no limit, as behind a proxy that is the only client."""
+    idle_s: Positive = 60.0
+    """A session whose client sent nothing for this long is closed."""
+    max_session_s: Positive = 4 * 3600.0
+    """The longest session."""
+    max_buffered_s: Positive = 10.0
+    """Sound that has not come back. A session whose client sends more is closed."""
+
+
 class VoiceSettings(StrictModel):
     """Uploaded voices."""
 

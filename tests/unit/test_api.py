@@ -38,7 +38,7 @@ from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.config import AppConfig
 from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
-from serve_app.gateway.deployment import directory_of, settings_of
+from serve_app.gateway.deployment import directory_of, live_enhancements, settings_of
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.middleware.deadline import too_late
@@ -170,6 +170,7 @@ class Bench:
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
             EarlyAnswers(1),
             (live or FakeParts().parts)(config.realtime),
+            live_enhancements(config.enhancement),
         )
         self.service = service
         self.api = build_api(service)

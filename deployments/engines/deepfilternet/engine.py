@@ -14,14 +14,13 @@ import numpy as np
 from deployments.engines.deepfilternet.spectra import HOP, SAMPLE_RATE
 from deployments.engines.deepfilternet.stream import DELAY_HOPS, StreamState, advance, apart, initial_state, together
 from deployments.engines.onnx_session import open_session
-from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
+from deployments.engines.protocols import Chunk, EngineSpec, LiveBlocks, Samples, SeparationTraits, Stems
 from deployments.engines.separation import in_equal_batches
 
 GRAPH = "deepfilternet3.onnx"
 
-TRAITS = SeparationTraits(
-    sample_rates=(SAMPLE_RATE,), stems=("speech", "background"), takes_description=False, takes_reference=False
-)
+LIVE = LiveBlocks(SAMPLE_RATE, HOP, DELAY_HOPS * HOP)
+TRAITS = SeparationTraits((SAMPLE_RATE,), ("speech", "background"), False, False, LIVE)
 
 BLOCK_HOPS = 100
 """Hops of a chunk that are enhanced at once. The network's layers take 25 kB a hop and channel, so a long chunk as a whole
@@ -42,24 +41,24 @@ class DeepFilterNetEngine:
         """48 kHz, two stems."""
         return TRAITS
 
+    def initial_state(self, channels: int) -> StreamState:
+        """Silence before the first hop."""
+        return initial_state(channels)
+
     def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
         """The stems of each chunk, or an error in its place. Chunks of one length are one batch."""
         return in_equal_batches(chunks, TRAITS, self._separate_batch)
 
     def enhance(
-        self, hops: Sequence[Samples], states: Sequence[StreamState]
+        self, blocks: Sequence[Samples], states: Sequence[StreamState]
     ) -> list[tuple[Samples, StreamState] | Exception]:
-        """Advances streams together: the enhanced samples of each, and its next state, or an error in its place.
-
-        Each of `hops` is float32 (channels, n) at 48 kHz, n equal for all and a multiple of 480. The output has the input's
-        length and is 1440 samples behind it, so that with the 480 that make a hop the delay is at most 1920 samples, 40 ms. A
-        stream begins with `initial_state(channels)`.
-        """
-        channels = [len(samples) for samples in hops]
+        """Advances streams together: see `StreamingEnhancement`. The output is three hops behind the input, so that with the
+        hop itself the delay is at most 1920 samples, 40 ms."""
+        channels = [len(samples) for samples in blocks]
         try:
-            enhanced, state = advance(self._session, np.concatenate(hops), together(states))
+            enhanced, state = advance(self._session, np.concatenate(blocks), together(states))
         except Exception as error:
-            return [error] * len(hops)
+            return [error] * len(blocks)
         parts = np.split(enhanced, np.cumsum(channels)[:-1])
         return list(zip(parts, apart(state, channels), strict=True))
 

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.engines.protocols import SeparationTraits
-from deployments.errors import fail
 from deployments.tasks.enhancement import SPEECH, ensure_enhances
 from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
@@ -46,7 +45,7 @@ async def enhancements(request: Request) -> Response:
 
 async def _enhanced(form: UploadForm, request: Request, service: Service) -> Response:
     fields = validated(EnhancementFields, form.fields, strict=service.settings.strict)
-    name = service.directory.resolve(fields.model or _default_model(service), "separation")
+    name = service.directory.resolve(fields.model or service.directory.first("separation"), "separation")
     service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     ensure_enhances(name, traits)
@@ -70,12 +69,3 @@ async def _events(sound: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
                 text = base64.b64encode(data[start : start + MAX_AUDIO_BYTES]).decode()
                 yield event({"type": "enhancement.audio.delta", "audio": text})
     yield event({"type": "enhancement.audio.done"})
-
-
-def _default_model(service: Service) -> str:
-    for name, model in service.directory.models.items():
-        if model.task == "separation":
-            return name
-    raise fail(
-        "not_found", "No model separates.", "Add one to the configuration, such as deepfilternet.", param="model"
-    )

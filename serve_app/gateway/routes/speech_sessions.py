@@ -11,21 +11,19 @@ route therefore reads messages as they come, and bounds the text as a whole.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from fastapi import APIRouter, WebSocket
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
-from deployments.errors import Failure, MotetError, clipped, fail
+from deployments.errors import MotetError, fail
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from deployments.text.sources import ArrivingText
 from serve_app.gateway.api_keys import chosen_subprotocol
-from serve_app.gateway.bodies.json_bodies import check_structure
-from serve_app.gateway.errors import close_code, error_body, log_failure, log_unexpected, validated
+from serve_app.gateway.errors import log_failure, log_unexpected
 from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import current_request
@@ -34,6 +32,7 @@ from serve_app.gateway.service import service_of
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
+from serve_app.gateway.websockets import end_with, next_message, parsed_message, run_while
 
 router = APIRouter()
 
@@ -87,12 +86,12 @@ async def speech_session(websocket: WebSocket) -> None:
     except WebSocketDisconnect:
         pass
     except TimeoutError as error:
-        await _end_with(websocket, too_late(deadline_s) if timer.expired() else log_unexpected(error))
+        await end_with(websocket, too_late(deadline_s) if timer.expired() else log_unexpected(error))
     except MotetError as error:
         log_failure(error.failure)
-        await _end_with(websocket, error.failure)
+        await end_with(websocket, error.failure)
     except Exception as error:
-        await _end_with(websocket, log_unexpected(error))
+        await end_with(websocket, log_unexpected(error))
 
 
 async def _run(websocket: WebSocket) -> None:
@@ -105,7 +104,7 @@ async def _run(websocket: WebSocket) -> None:
     ticket = service.admit(plan.model, websocket.headers, 0.0, reach=plan.max_request_seconds)
     try:
         ticket.stop_waiting()
-        await _while(_listen(websocket, config, plan, text, ticket), _speak(websocket, plan, text, ticket))
+        await run_while(_listen(websocket, config, plan, text, ticket), _speak(websocket, plan, text, ticket))
     finally:
         ticket.close()
 
@@ -121,19 +120,6 @@ async def _config(websocket: WebSocket) -> SessionConfig:
         cause = "The first message is not session.config."
         raise fail("invalid", cause, "Send session.config first.", param="type", code="no_config")
     return received
-
-
-async def _while(listening: Coroutine[Any, Any, NoReturn], speaking: Coroutine[Any, Any, None]) -> None:
-    """Runs both until the sound ends or either fails, and cancels both."""
-    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(speaking), asyncio.create_task(listening)]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _listen(
@@ -172,37 +158,8 @@ async def _speak(websocket: WebSocket, plan: SpeechPlan, text: ArrivingText, tic
 
 async def _next_input(websocket: WebSocket) -> SessionInput:
     """The client's next message. Raises `MotetError` that says what is wrong with it."""
-    received = await websocket.receive()
-    if received["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(received["code"])
-    if (data := received.get("text")) is None:
+    message = await next_message(websocket)
+    if isinstance(message, bytes):
         raise fail("invalid", "The message is binary.", "Send JSON objects as text.", code="json_invalid")
     settings = service_of(websocket).settings
-    return parsed_input(data, settings.speech.arrival.max_message_bytes, strict=settings.strict)
-
-
-def parsed_input(data: str, most_bytes: int, *, strict: bool = False) -> SessionInput:
-    """A message of at most `most_bytes` in UTF-8. Raises `MotetError`: (too_large), (invalid)."""
-    if len(data) > most_bytes or len(encoded := data.encode(errors="replace")) > most_bytes:
-        cause = f"The message is over {most_bytes:,} bytes."
-        raise fail("too_large", cause, "Send it in parts.", code="message_too_large")
-    check_structure(encoded)
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        cause = f"The message is not valid JSON: {error}."
-        raise fail("invalid", cause, "Send a JSON object.", code="json_invalid") from error
-    kind = fields.get("type") if isinstance(fields, dict) else None
-    if not (isinstance(kind, str) and kind in INPUTS):
-        cause, remedy = f"The message's type is {clipped(repr(kind))}.", f"Types: {', '.join(INPUTS)}."
-        raise fail("invalid", cause, remedy, param="type", code="unknown_type")
-    return validated(INPUTS[kind], fields, strict=strict)
-
-
-async def _end_with(websocket: WebSocket, failure: Failure) -> None:
-    if websocket.application_state is WebSocketState.CONNECTED:
-        try:
-            await websocket.send_json({"type": "error", **error_body(failure)})
-            await websocket.close(close_code(failure))
-        except WebSocketDisconnect:
-            pass  # the client has disconnected meanwhile
+    return parsed_message(message, INPUTS, settings.speech.arrival.max_message_bytes, strict=settings.strict)

@@ -63,6 +63,13 @@ class ModelDirectory:
         remedy = f"Models for {task}: {', '.join(fitting) or 'none'}."
         raise fail("not_found", cause, remedy, param="model", code="model_not_found")
 
+    def first(self, task: str) -> str:
+        """The first model of the configuration that does the task. Raises `MotetError` (not_found) if there is none."""
+        for name, model in self.models.items():
+            if model.task == task:
+                return name
+        raise fail("not_found", f"No model does {task}.", "Add one to the configuration.", param="model")
+
     def placements(self, name: str) -> list[PlacedModel]:
         """A model's placements. Those with a live replica come first, the one expected to answer first before the others;
         then the rest by cost. Equal ones keep the order of the configuration."""

@@ -1,0 +1,141 @@
+"""One stream that a replica enhances while it is recorded, and continues at another replica if that one is lost."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from deployments.engines.protocols import LiveBlocks, Samples
+from deployments.errors import MotetError, fail
+from deployments.replica.enhancement_streams import Checkpoint, EnhancedAnswer
+from serve_app.gateway.routing.admission import SessionLimit
+from serve_app.gateway.routing.directory import ModelDirectory, unavailable, value_of
+from serve_app.gateway.routing.placement import LOST, PlacedModel
+from serve_app.gateway.settings import EnhancementSettings
+
+MOST_LOST = 3
+"""Replicas that a call may lose: sound that ends its replica must not end all."""
+SMOOTHING = 0.1
+"""Weight of the newest cost in its running mean."""
+MOST_BUSY = 0.8
+"""The share of time in which a model may enhance, so that calls do not queue."""
+
+
+class EnhancementLoad:
+    """The streams of a gateway by model, and what a second of sound costs, in seconds of a replica."""
+
+    def __init__(self) -> None:
+        self._open = Counter[str]()
+        self._cost: dict[str, float] = {}
+
+    @contextmanager
+    def admit(self, model: str, replicas: int) -> Iterator[None]:
+        """Counts a stream. Raises `MotetError` (overloaded) if all streams together would be too much for the replicas. One
+        is always admitted: it measures the cost anew."""
+        streams = self._open[model]
+        if streams and (streams + 1) * self._cost.get(model, 0.0) > MOST_BUSY * replicas:
+            cause = f"The model {model!r} enhances {streams} streams, and cannot do another in time."
+            raise fail("overloaded", cause, "Try again when a stream has ended.", code="model_busy")
+        self._open[model] += 1
+        try:
+            yield
+        finally:
+            self._open[model] -= 1
+
+    def note(self, model: str, share_s: float, seconds: float) -> None:
+        """A stream's share of a step with `seconds` of its sound was `share_s`."""
+        cost = share_s / seconds
+        self._cost[model] = self._cost.get(model, cost) * (1 - SMOOTHING) + cost * SMOOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEnhancements:
+    """What the live enhancements of a gateway replica share."""
+
+    settings: EnhancementSettings
+    limit: SessionLimit
+    load: EnhancementLoad
+
+
+class LiveEnhancement:
+    """A stream of one model. The sound after the latest checkpoint is kept, so that another replica gives the same
+    samples."""
+
+    def __init__(
+        self, directory: ModelDirectory, model: str, blocks: LiveBlocks, channels: int, load: EnhancementLoad
+    ) -> None:
+        self._directory = directory
+        self._model = model
+        self._rate = blocks.sample_rate
+        self._load = load
+        self._checkpoint: Checkpoint | None = None
+        self._kept = np.zeros((channels, 0), np.float32)
+        """The sound after the checkpoint."""
+        self._sent = 0
+        """What the replica has of the stream, in samples."""
+        self._placed: PlacedModel | None = None
+        self._replica: str | None = None
+        self._id = ""
+
+    async def enhance(self, samples: Samples) -> Samples:
+        """The next float32 (channels, n), enhanced; n is a multiple of the model's block. Raises `MotetError`."""
+        self._kept = np.concatenate([self._kept, samples], axis=1)
+        lost: Exception | None = None
+        for _ in range(MOST_LOST):
+            try:
+                enhanced = await self._answer()
+                return enhanced[:, -samples.shape[1] :]  # another replica repeats what came before
+            except LOST as error:
+                await self._open(besides=self._placed)
+                lost = error
+            except MotetError as error:
+                if error.failure.code != "stream_lost":
+                    raise
+                await self._open()
+                lost = error
+        raise unavailable(self._model, lost)
+
+    async def close(self) -> None:
+        """Frees the stream at its replica, if there is one."""
+        placed, self._placed = self._placed, None
+        if placed is not None and self._replica is not None:
+            with suppress(*LOST):
+                await placed.call_replica(self._replica, "close_stream", self._id)
+
+    @property
+    def _start(self) -> int:
+        """Where the sound begins that is kept."""
+        return self._checkpoint.position if self._checkpoint else 0
+
+    async def _answer(self) -> Samples:
+        """Sends what the replica does not have yet."""
+        if self._placed is None:
+            await self._open()
+        assert self._placed is not None
+        samples = self._kept[:, self._sent - self._start :]
+        resume = self._checkpoint if self._replica is None else None
+        answer: EnhancedAnswer = value_of(await self._ask(self._placed, self._id, self._sent, samples, resume))
+        self._load.note(self._model, answer.share_s, samples.shape[1] / self._rate)
+        self._sent += samples.shape[1]
+        self._replica = answer.replica
+        if checkpoint := answer.sound.checkpoint:
+            self._kept = self._kept[:, checkpoint.position - self._start :]
+            self._checkpoint = checkpoint
+        return answer.sound.samples
+
+    async def _ask(self, placed: PlacedModel, *call: object) -> object:
+        if self._replica is not None:
+            return await placed.call_replica(self._replica, "enhance", *call)
+        return await placed.call("enhance", *call, last=len(self._directory.placements(self._model)) == 1)
+
+    async def _open(self, besides: PlacedModel | None = None) -> None:
+        """Chooses a placement. The stream there begins at the checkpoint."""
+        await self._directory.refresh(self._model)
+        self._placed, self._id = self._directory.choose(self._model, besides), uuid.uuid4().hex
+        self._replica = None
+        self._sent = self._start
