@@ -22,14 +22,14 @@ from serve_app.gateway.live.chat import ChatEndpoint
 from serve_app.gateway.live.conversation import Conversation, Emit
 from serve_app.gateway.live.pace import LivePace
 from serve_app.gateway.live.recognition import LiveRecognition
+from serve_app.gateway.live.response_protocol import Responds
 from serve_app.gateway.live.responses import Responses
-from serve_app.gateway.live.responses_of_session import Responds
 from serve_app.gateway.live.session import Session, SessionParts
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.live.spoken_answer import SpokenAnswer
 from serve_app.gateway.live.spoken_turn import TurnRecognition
-from serve_app.gateway.live.turns import TurnDetection
+from serve_app.gateway.live.turn_detection import TurnDetection
 from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
 from serve_app.gateway.live_enhancement import EnhancementLoad, LiveEnhancements
 from serve_app.gateway.metrics import RequestMetrics

@@ -16,8 +16,8 @@ from deployments.engines.protocols import RecognitionOptions, Segment, Token, Tr
 from deployments.engines.streaming import PartialTranscript
 from deployments.errors import MotetError, fail
 from serve_app.gateway.live.conversation import Conversation, Emit
+from serve_app.gateway.live.response_protocol import Responds
 from serve_app.gateway.live.responses import Responses
-from serve_app.gateway.live.responses_of_session import Responds
 from serve_app.gateway.live.session import Session, SessionParts
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings

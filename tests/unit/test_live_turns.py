@@ -25,9 +25,9 @@ from deployments.errors import Failure, MotetError
 from deployments.replica.chunker import Chunker
 from deployments.replica.live_turns import FORGOTTEN_S, LiveFrames, LiveTurns
 from deployments.settings import RecordingSettings
+from serve_app.gateway.live.turn_detection import TurnDetection
 from serve_app.gateway.live.turn_rules import SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
 from serve_app.gateway.live.turn_settings import SemanticVad, ServerVad
-from serve_app.gateway.live.turns import TurnDetection
 from serve_app.gateway.live.voice_activity_calls import EVERY_S, VoiceActivityCalls
 from tests.unit.recognition_engine_properties import spoken
 from tests.unit.test_separation_graph import Remote

@@ -17,7 +17,7 @@ from serve_app.gateway.live.conversation import Conversation, Emit
 from serve_app.gateway.live.items import new_id
 from serve_app.gateway.live.response_events import CallEvents, Ending, MessageEvents, ResponseEvents
 from serve_app.gateway.live.response_fields import CancelReason, ResponseParams, ResponseSettings
-from serve_app.gateway.live.responses_of_session import EndedResponse
+from serve_app.gateway.live.response_protocol import EndedResponse
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.live.spoken_text import SpokenPart, SpokenText
 

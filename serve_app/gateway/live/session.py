@@ -40,7 +40,7 @@ from serve_app.gateway.live.input_turns import Detect, InputTurns, Recognize
 from serve_app.gateway.live.items import new_id
 from serve_app.gateway.live.outbox import Outbox
 from serve_app.gateway.live.response_fields import ResponseSettings
-from serve_app.gateway.live.responses_of_session import Responds
+from serve_app.gateway.live.response_protocol import Responds
 from serve_app.gateway.live.session_settings import (
     DELAY_S,
     LOGPROBS,
