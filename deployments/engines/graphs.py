@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from deployments.engines.captured_graphs import CaptureStats
+from deployments.engines.graph_protocol import CaptureStats
 
 WARM_UPS = 3
 MOST_BUCKETS = 256

@@ -169,7 +169,7 @@ class SpeechEngine(Protocol[UtteranceT]):
     """Text to speech: each step gives one chunk for every utterance.
 
     An engine may also implement `LimitsStreams`, `LimitsStepTime`, `StepsConcurrently`, `LimitsMemory` (`limits.py`) or
-    `CapturesGraphs` (`captured_graphs.py`).
+    `CapturesGraphs` (`graph_protocol.py`).
     """
 
     @property

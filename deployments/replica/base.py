@@ -14,7 +14,7 @@ import ray
 from ray import serve
 
 from deployments.engines import registry, weight_sources
-from deployments.engines.captured_graphs import CaptureStats
+from deployments.engines.graph_protocol import CaptureStats
 from deployments.engines.limits import Memory
 from deployments.engines.protocols import EngineSpec
 from deployments.errors import MotetError

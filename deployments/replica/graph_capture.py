@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from deployments.engines.captured_graphs import CapturesGraphs, CaptureStats
+from deployments.engines.graph_protocol import CapturesGraphs, CaptureStats
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import CaptureMetrics
 from deployments.replica.step_gate import Item, Result, followed_by

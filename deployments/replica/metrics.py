@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.serve import metrics
 
-from deployments.engines.captured_graphs import CaptureStats
+from deployments.engines.graph_protocol import CaptureStats
 from deployments.engines.limits import Memory
 from deployments.engines.protocols import AudioChunk, FinishReason
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from deployments.engines.captured_graphs import CaptureStats
+from deployments.engines.graph_protocol import CaptureStats
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.graph_capture import GraphCapture
 from deployments.replica.load import ReplicaLoad
