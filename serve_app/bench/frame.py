@@ -60,6 +60,13 @@ def at_most(limit: float) -> Target:
     return Target("most", limit)
 
 
+def target_for(target: Target, cases: int) -> Target | None:
+    """The `target` of a percentage, if a sample of so many cases can carry it: one wrong case alone must not miss it.
+    Otherwise None, and the figure is printed without a verdict."""
+    allowed = target.limit if target.at == "most" else 100 - target.limit
+    return target if cases * allowed >= 100 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One result. `value` is in `unit`; None before it is measured."""

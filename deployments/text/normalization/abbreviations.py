@@ -20,7 +20,18 @@ _WORDS = {
     "aka": "also known as", "Bros.": "Brothers", "Apt.": "Apartment", "Hwy.": "Highway", "Univ.": "University",
     "max.": "maximum", "min.": "minimum", "incl.": "including", "excl.": "excluding", "avg.": "average",
     "tel.": "telephone", "Tel.": "Telephone", "govt.": "government", "Govt.": "Government", "ca.": "circa",
-    "Esq.": "Esquire",
+    "Esq.": "Esquire", "exec.": "executive", "Exec.": "Executive", "asst.": "assistant", "Asst.": "Assistant",
+    "Min.": "Minimum", "Approx.": "Approximately", "Incl.": "Including", "Excl.": "Excluding",
+    "Avg.": "Average",
+}  # fmt: skip
+_STATES = {
+    "Ala": "Alabama", "Ariz": "Arizona", "Ark": "Arkansas", "Calif": "California", "Colo": "Colorado",
+    "Conn": "Connecticut", "Del": "Delaware", "Fla": "Florida", "Ga": "Georgia", "Ill": "Illinois", "Ind": "Indiana",
+    "Kan": "Kansas", "Ky": "Kentucky", "La": "Louisiana", "Md": "Maryland", "Mass": "Massachusetts", "Mich": "Michigan",
+    "Minn": "Minnesota", "Miss": "Mississippi", "Mo": "Missouri", "Mont": "Montana", "Neb": "Nebraska", "Nev": "Nevada",
+    "N.C": "North Carolina", "N.H": "New Hampshire", "N.J": "New Jersey", "N.M": "New Mexico", "N.Y": "New York",
+    "Okla": "Oklahoma", "Ore": "Oregon", "Pa": "Pennsylvania", "S.C": "South Carolina", "Tenn": "Tennessee", "Tex": "Texas",
+    "Va": "Virginia", "Vt": "Vermont", "Wash": "Washington", "Wis": "Wisconsin", "Wyo": "Wyoming",
 }  # fmt: skip
 _BEFORE_NUMBERS = {
     "vol": "volume", "fig": "figure", "figs": "figures", "ch": "chapter", "sec": "section", "pp": "pages", "p": "page",
@@ -41,11 +52,17 @@ _STREETS = {
     "Blvd": "Boulevard",
 }
 _HOUSE = re.compile(rf"(\b\d{{1,5}}[A-Za-z]? (?:[A-Z][\w']* ){{1,4}})({'|'.join(_STREETS)})\b\.?(?!\w)")
+_DIRECTIONS = {"N": "North", "S": "South", "E": "East", "W": "West"}
+_DIRECTION = re.compile(
+    rf"(?<=\d )([NSEW])\.? (?=(?:\d{{1,3}}(?:st|nd|rd|th)|[A-Z][a-z]+) (?:{'|'.join((*_STREETS, *_STREETS.values()))})\b)"
+)
+_STATE = re.compile(rf"(?<=[a-z], )({'|'.join(map(re.escape, _STATES))})\.")
 _CIRCA = re.compile(r"\bca?\.\s?(?=\d{3,4}\b)")
 _WORD = re.compile(rf"(?<![\w.])({'|'.join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True))})(?!\w)")
 _NUMBERED = re.compile(rf"\b({'|'.join(_BEFORE_NUMBERS)})\.\s?(?=\d|(?-i:[ivx]+\b|[IVX]{(2,)}\b))", re.I)
 _ANY = re.compile(
-    r"\.(?!$)|\b[A-Z][a-z]{1,3} [A-Z]|\b(?:vs|aka)\b|\b(?:etc|[JS]r|St|Dr|Ave|Rd|Blvd|Inc|Ltd|Co|Corp|al)\.$"
+    r"\.(?!$)|\b[A-Z][a-z]{1,3} [A-Z]|\b(?:vs|aka)\b"
+    r"|\b(?:etc|[JS]r|St|Dr|Ave|Rd|Blvd|Inc|Ltd|Co|Corp|al)\.$|, [A-Z][a-z]{1,4}\.$"
 )
 _AT_END = re.compile(r"[\s\"'”’)]*$")
 
@@ -58,8 +75,14 @@ def read_abbreviations(text: str) -> str:
     text = _HOUSE.sub(lambda match: f"{match[1]}{_STREETS[match[2]]}{_point(match)}", text)
     if "." in text:
         text = _STREET.sub(lambda match: f" {_STREETS[match[1]]}{_point(match)}", text)
+        text = _STATE.sub(lambda match: f"{_STATES[match[1]]}{_point(match)}", text)
     text = _TITLE.sub(_title, text)
     return _WORD.sub(lambda match: _WORDS[match[1]] + (_point(match) if match[1].endswith(".") else ""), text)
+
+
+def read_directions(text: str) -> str:
+    """The text with the directions of streets in words: "220 W. 14th St.". Before units, because W is also a watt."""
+    return _DIRECTION.sub(lambda match: f"{_DIRECTIONS[match[1]]} ", text)
 
 
 def _numbered(match: re.Match[str]) -> str:

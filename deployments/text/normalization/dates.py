@@ -26,22 +26,35 @@ _ANY_DAY = re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)(?:rs|s)?\b")
 _ISO = re.compile(r"(?<![\w.-])(\d{4})-(\d\d)-(\d\d)(?![\w-])(?:T(?=\d))?")
 _ISO_TIME = re.compile(r"(?<![\w.-])(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::\d\d(?:\.\d+)?)?(?:Z|\+00:00)?(?!\w)")
 _SLASHES = re.compile(r"(?<![\w./-])(\d{1,2})/(\d{1,2})/(\d{4}|\d\d)(?![\w/])")
+_DAY_AND_SLASHES = re.compile(rf"\b({'|'.join(set(_WEEKDAYS.values()))}),? (\d{{1,2}})/(\d{{1,2}})(?![\w/]| of\b)")
 _DOTS = re.compile(r"(?<![\w./-])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\w/]|\.\d)")
+_DATES_JOINED = re.compile(
+    rf"(\b{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?)\s?[-–]\s?(?={_MONTH} \d)"
+    rf"|((?<!\d)\d{{1,2}}(?:st|nd|rd|th)? {_MONTH})\s?[-–]\s?(?=\d{{1,2}}(?:st|nd|rd|th)? {_MONTH})"
+)
 _MONTH_DAY = re.compile(rf"\b{_MONTH} (?:the )?{_DAYS}(?![\w:%]|[.,/]\d){_YEAR}")
-_DAY_MONTH = re.compile(rf"(?<![\w.,:/$€£-])(the )?{_DAYS} (of )?{_MONTH}(?!\w){_YEAR}")
+_DAY_MONTH = re.compile(rf"(?<![\w.,:/$€£-])([Tt]he )?{_DAYS} (of )?{_MONTH}(?!\w){_YEAR}")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH},? (\d{{4}})\b(?![:.,]?\d)")
 _SHORT_DAYS = "|".join(sorted(_WEEKDAYS, key=len, reverse=True))
 _WEEKDAY = re.compile(rf"\b({_SHORT_DAYS})\b\.?(?=,? (?:{'|'.join(_MONTHS)}|{'|'.join(_SHORT)}|the |at |\d))")
 _WEEKDAY_RANGE = re.compile(rf"\b({_SHORT_DAYS})\b\.?\s?[-–]\s?({_SHORT_DAYS})\b\.?")
+_MONTH_POINT = rf"(?:{'|'.join(sorted(set(_SHORT) - {'May'}, key=len, reverse=True))})\."
+_MONTHS_NAMED = re.compile(
+    r"\b(?:[Ii]n|[Ss]ince|[Uu]ntil|[Tt]ill?|[Dd]uring|[Ee]arly|[Mm]id|[Ll]ate|[Ll]ast|[Nn]ext|[Tt]his|[Ee]very"
+    rf"|(?:start|end|beginning|rest) of)[ -]{_MONTH_POINT}"
+    rf"(?:(?:,|,? (?:and|or|to|through)|\s?[–-]) ?{_MONTH_POINT}){{0,11}}"
+)
+_ONE_MONTH = re.compile(rf"({_MONTH_POINT[:-2]})\.")
 _DECADE = re.compile(r"(?<![\w.,$€£])(?:(\d\d)(\d0)|['’‘]?(\d0))['’]?s\b")
 _SHORT_YEAR = re.compile(r"(?<![\w\"”])['’](\d\d)(?![\w'’\"”])")
 _ERA = re.compile(r"(?<![\w.,])(\d{1,4}) ?(BCE|BC|CE|AD)\b|\b(AD) (\d{1,4})\b")
 
 _HALF = r"(?:\s?([AaPp])(?:\.[Mm]\.|[Mm]\b))?"
-_CLOCK = re.compile(rf"(?<![\w:.,])(\d{{1,2}}):(\d\d)(?::(\d\d))?{_HALF}(?![:\d])(?!\w)")
+_CLOCK = re.compile(rf"(?<![\w:.,])(\d{{1,2}}):(\d\d)(?::(\d\d))?{_HALF}(?:\s?(?:h|hrs)\b)?(?![:\d])(?!\w)")
 _DASHED = re.compile(
     r"(\d{1,2}(?::\d\d)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s?[-–—]\s?(?=\d{1,2}(?::\d\d)?\s?[AaPp]\.?[Mm]\b|\d{1,2}:\d\d)"
 )
+_POINT_CLOCK = re.compile(r"(?<![\w:.,])(\d{1,2})\.(?=[0-5]\d\s?[AaPp]\.?[Mm]\b)")
 _HOUR = re.compile(r"(?<![\w:.,])(\d{1,2})\s?([AaPp])(?:\.[Mm]\.|[Mm]\b)")
 _YEAR_BEFORE = re.compile(r"(?<![\w.,:/-])(1[1-9]\d\d|20\d\d)[-–](\d\d|\d{4})(?![\w-]|[.,]\d)")
 
@@ -57,9 +70,11 @@ def read_dates(text: str, *, day_first: bool) -> str:
         text = _YEAR_BEFORE.sub(_years, text)
     if "/" in text:
         text = _SLASHES.sub(partial(_numeric, day_first=day_first), text)
+        text = _DAY_AND_SLASHES.sub(partial(_without_year, day_first=day_first), text)
     if "." in text:
         text = _DOTS.sub(partial(_numeric, day_first=True), text)
     if _ANY_MONTH.search(text):
+        text = _DATES_JOINED.sub(lambda match: f"{match[1] or match[4]} to ", text)
         text = _DAY_MONTH.sub(_day_month, text)
         text = _MONTH_DAY.sub(_month_day, text)
         text = _MONTH_YEAR.sub(lambda match: f"{_month(match[1])} {year(int(match[2]))}", text)
@@ -69,8 +84,11 @@ def read_dates(text: str, *, day_first: bool) -> str:
     return _times(text) if _ANY_TIME.search(text) else text
 
 
-def read_weekdays(text: str) -> str:
-    """The text with its short names of weekdays in words, and ranges of them."""
+def read_short_names(text: str) -> str:
+    """The text with its short names of weekdays and months in words, and ranges of weekdays. A month without a day or a year
+    beside it is read after such words as "in", because Jan is also a name."""
+    if "." in text and _ANY_MONTH.search(text):
+        text = _MONTHS_NAMED.sub(_named_months, text)
     if not _ANY_DAY.search(text):
         return text
     text = _WEEKDAY.sub(lambda match: _WEEKDAYS[match[1]], text)
@@ -78,9 +96,14 @@ def read_weekdays(text: str) -> str:
 
 
 def _times(text: str) -> str:
-    text = _DASHED.sub(r"\1 to ", text)
+    text = _DASHED.sub(r"\1 to ", _POINT_CLOCK.sub(r"\1:", text))
     text = _CLOCK.sub(_clock, text)
     return _HOUR.sub(lambda match: _hour(match) if 1 <= int(match[1]) <= 12 else match[0], text)
+
+
+def _named_months(match: re.Match[str]) -> str:
+    ends = not match.string[match.end() :].strip(" \"'”’)")
+    return _ONE_MONTH.sub(lambda short: _month(short[1]), match[0]) + ("." if ends else "")
 
 
 def _month(name: str) -> str:
@@ -101,6 +124,12 @@ def _numeric(match: re.Match[str], day_first: bool) -> str:
     return _date(match[0], day, month, year_digits)
 
 
+def _without_year(match: re.Match[str], day_first: bool) -> str:
+    first, second = int(match[2]), int(match[3])
+    day, month = (first, second) if first > 12 or (day_first and second <= 12) else (second, first)
+    return f"{match[1]}, {_MONTHS[month - 1]} {ordinal(day)}" if 1 <= month <= 12 and 1 <= day <= 31 else match[0]
+
+
 def _ordinals(first: str, last: str | None) -> str:
     return ordinal(int(first)) + (f" to {ordinal(int(last))}" if last else "")
 
@@ -119,7 +148,7 @@ def _day_month(match: re.Match[str]) -> str:
     first, last, month, year_digits = match[2], match[3], match[5], match[6]
     if not _possible(first, last):
         return match[0]
-    said = f"the {_ordinals(first, last)} of {_month(month)}"
+    said = f"{match[1] or 'the '}{_ordinals(first, last)} of {_month(month)}"
     return said + (f", {year(int(year_digits))}" if year_digits else "")
 
 

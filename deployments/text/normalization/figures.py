@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import re
 
-from deployments.text.normalization.numbers import NUMBER, cardinal, digits, ordinal, plural, spoken_number, year
+from deployments.text.normalization.numbers import (
+    AMOUNT,
+    NUMBER,
+    SCALES,
+    cardinal,
+    digits,
+    ordinal,
+    plural,
+    spoken_number,
+    year,
+)
 
 _VULGAR = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5",
@@ -13,10 +23,10 @@ _VULGAR = {
 VULGAR = "".join(_VULGAR)
 """Fractions that are one sign."""
 _VULGAR_SIGN = re.compile(f"(?<=[0-9])?\\s?([{VULGAR}])")
-_FRACTION = re.compile(r"(?<![\w./,])(?:(\d{1,4}) )?(\d{1,3})\s?[/⁄]\s?(\d{1,4})(?![\w/]|[.,]\d)(ths?\b)?")
+_FRACTION = re.compile(r"(?<![\w./,])(?:(\d{1,4})[ -])?(\d{1,3})\s?[/⁄]\s?(\d{1,4})(?![\w/]|[.,]\d)(ths?\b)?")
 _ALWAYS = re.compile(r"(?<![\w./])24/7(?![\w/]|\.\d)")
 _NINE_ELEVEN = re.compile(r"(?<![\w./])9/11(?![\w/]|\.\d)")
-_FIFTY = re.compile(r"(?<![\w./])50/50(?![\w/]|\.\d)")
+_ALIKE = re.compile(r"(?<![\w./])([25]0)/\1(?![\w/]|\.\d)")
 _ORDINAL = re.compile(r"(?<![\w.,])(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I)
 _RANGE = re.compile(rf"(?<![\w.,:/-])({NUMBER})(?:\s?[–-]\s?|\s—\s)({NUMBER})(?!\w|[.,:/-]\w)")
 _RATIO = re.compile(r"(?<![\w:.])(\d{1,4}):(\d{1,4})(?![\w:])")
@@ -26,17 +36,27 @@ _NEGATIVE = re.compile(r"(?<![\w)\]}.,!?%-])[-−](?=\d)")
 _TITLE_NUMBER = re.compile(r"\b([Nn]os?\.|[Nn]º|[Nn]°|№|[Nn]r\.)\s?(?=\d)")
 _SHARP = re.compile(r"(?<![\w&])#\s?(?=\d)")
 _THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?: 000){1,4}(?![\w ]*\d{3})(?!\w)")
+_COUNTED = (
+    "people|persons|users|followers|subscribers|members|viewers|views|visitors|visits|readers|listeners|customers|fans|likes"
+    "|employees|workers|jobs|homes|houses|households|residents|inhabitants|citizens|voters|votes|men|women|children|adults"
+    "|students|patients|cases|deaths|refugees|passengers|troops|copies|downloads|tickets|vehicles|cars|barrels|tons|tonnes"
+    "|acres|shares|years|words|tokens|parameters|requests|messages|samples|stars"
+)
+_SCALE = re.compile(
+    rf"(?<![\w.,$€£¥₹₩₽₿])({AMOUNT})(?:\s?([bt]n)\b"
+    rf"|([kKmMbB])\b(?= (?:(?:more|new|other|active|additional) )?(?:{_COUNTED})\b))"
+)
 _STATE_CODE = re.compile(r"(?<=\b[A-Z]{2} )\d{5}(?:-\d{4})?\b")
 _POINTS = re.compile(
     r"\b([Vv]ersion|Python|Java|Node|iOS|macOS|Android|Ubuntu|CUDA|Debian|Fedora|Windows|Linux|[Rr]elease|[Ss]ection"
     r"|[Cc]hapter|[Ff]igure|[Tt]able|HTTP|TLS|USB|Bluetooth) (\d{1,3}(?:\.\d{1,3})+)(?![\w]|\.\d)"
 )
-_ITEM = re.compile(r"^(\d{1,3})[.)](?= \S)")
+_ITEM = re.compile(r"^(\d{1,3})[.)](?:(?= \S)|(?=[A-Z][a-z]))")
 _AGENT = re.compile(r"(?<![\w.])0{1,2}[1-9]\d?(?![\w.,]\d)(?!\w)")
 _YEAR = re.compile(r"(?<![\w.,$€£+−-])((?<=\b[Ii]n )10\d\d|1[1-9]\d\d|20\d\d)(?![\w%]|[.,:]\d)")
 _JOINED = re.compile(r"(?<=[A-Za-z])-(?=\d)|(?<=\d)-(?=[A-Za-z])")
 _MIXED = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
-_POINT_AFTER_LETTER = re.compile(r"(?<=[A-Za-z])\.(?=\d)")
+_POINT_AT_LETTER = re.compile(r"(?<=[A-Za-z])\.(?=\d)|(?<=\d)\.(?=[xX]\b)")
 _ANY = re.compile(rf"(?<![\d.])({NUMBER})|\.(\d+)(?!\d)")
 _CODE = re.compile(
     r"\b(?:[Rr]oom|[Ff]light|[Ss]uite|[Rr]oute|[Bb]us|[Aa]partment|[Cc]ode|PIN|pin|zip|ZIP)( )(\d{3,5})\b(?![.,]\d)"
@@ -49,6 +69,11 @@ def with_joined_thousands(text: str) -> str:
     return _THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
 
 
+def with_scales(text: str) -> str:
+    """The text with "bn" and "tn" in words, and also "k", "m" and "b" before what is counted: "1.2m people"."""
+    return _SCALE.sub(lambda match: f"{match[1]} {SCALES[(match[2] or match[3]).lower()]}", text)
+
+
 def read_counted(text: str) -> str:
     """The text with its fractions, ordinals and numbers after names and signs in words."""
     text = _STATE_CODE.sub(lambda match: digits(match[0]), text)
@@ -56,7 +81,7 @@ def read_counted(text: str) -> str:
     text = _POINTS.sub(
         lambda match: f"{match[1]} {' point '.join(spoken_number(part) for part in match[2].split('.'))}", text
     )
-    text = _ITEM.sub(lambda match: f"{cardinal(int(match[1]))},", text)
+    text = _ITEM.sub(lambda match: f"{cardinal(int(match[1]))}, ", text)
     text = _TITLE_NUMBER.sub(lambda match: "numbers " if "s" in match[1] else "number ", text)
     text = _SHARP.sub("number ", text)
     text = _ORDINAL.sub(lambda match: ordinal(int(match[1].replace(",", ""))), text)
@@ -65,18 +90,26 @@ def read_counted(text: str) -> str:
 
 def read_numbers(text: str) -> str:
     """The text with all of its remaining numbers in words."""
-    text = _RANGE.sub(lambda match: f"{_year_or_number(match[1])} to {_year_or_number(match[2])}", text)
-    text = _RATIO.sub(lambda match: f"{spoken_number(match[1])} to {spoken_number(match[2])}", text)
     text = _SIZE.sub(r"\1 by ", text)
     text = _TIMES.sub(r"\1 times", text)
+    text = _RANGE.sub(lambda match: f"{_year_or_number(match[1])} to {_year_or_number(match[2])}", text)
+    text = _RATIO.sub(_ratio, text)
     return _plain_numbers(text)
+
+
+def _ratio(match: re.Match[str]) -> str:
+    """A ratio; or minutes and seconds, of which a zero before the seconds is the sign."""
+    first, second = match[1], match[2]
+    if len(second) == 2 and second[0] == "0":
+        return f"{spoken_number(first)} " + ("minutes" if second == "00" else f"oh {cardinal(int(second))}")
+    return f"{spoken_number(first)} to {spoken_number(second)}"
 
 
 def _plain_numbers(text: str) -> str:
     text = _NEGATIVE.sub("minus ", text)
     text = _YEAR.sub(lambda match: year(int(match[1])), text)
     text = _AGENT.sub(lambda match: digits(match[0]), text)
-    text = _POINT_AFTER_LETTER.sub(" point ", text)
+    text = _POINT_AT_LETTER.sub(" point ", text)
     text = _MIXED.sub(" ", _JOINED.sub(" ", text))
     return _ANY.sub(lambda match: spoken_number(match[1]) if match[1] else f"point {digits(match[2])}", text)
 
@@ -84,7 +117,7 @@ def _plain_numbers(text: str) -> str:
 def _fractions(text: str) -> str:
     text = _ALWAYS.sub("twenty-four seven", text)
     text = _NINE_ELEVEN.sub("nine eleven", text)
-    text = _FIFTY.sub("fifty fifty", text)
+    text = _ALIKE.sub(lambda match: f"{cardinal(int(match[1]))} {cardinal(int(match[1]))}", text)
     if not text.isascii():
         text = _VULGAR_SIGN.sub(lambda match: f" {_VULGAR[match[1]]}", text).lstrip()
     return _FRACTION.sub(_fraction, text)
@@ -97,7 +130,7 @@ def _fraction(match: re.Match[str]) -> str:
         return f"{spoken_number(whole)} {said}" if whole else said
     if whole:
         return f"{spoken_number(whole)} and {_part(top, bottom, 'a')}"
-    if top <= bottom and bottom in (10, 100):
+    if top == bottom or (top < bottom and bottom in (10, 100) and not match.string.startswith(" of ", match.end())):
         return f"{cardinal(top)} out of {cardinal(bottom)}"
     if (top > bottom and bottom > 16) or (bottom > 20 and bottom % 10):
         return (

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 
-from deployments.text.normalization.abbreviations import read_abbreviations
+from deployments.text.normalization.abbreviations import read_abbreviations, read_directions
 from deployments.text.normalization.addresses import AddressReader
 from deployments.text.normalization.capitals import read_capitals
-from deployments.text.normalization.dates import read_dates, read_weekdays
+from deployments.text.normalization.dates import read_dates, read_short_names
 from deployments.text.normalization.emoji_names import read_emoji
-from deployments.text.normalization.figures import VULGAR, read_counted, read_numbers, with_joined_thousands
+from deployments.text.normalization.figures import (
+    VULGAR,
+    read_counted,
+    read_numbers,
+    with_joined_thousands,
+    with_scales,
+)
 from deployments.text.normalization.money import read_money
 from deployments.text.normalization.numbers import cardinal
 from deployments.text.normalization.phones import read_phones
@@ -72,7 +78,7 @@ def _is_english(text: str) -> bool:
 
 def _english(text: str, rules: ReadingRules, *, day_first: bool) -> str:
     if rules.dates:
-        text = read_weekdays(text)
+        text = read_short_names(text)
     if _DIGIT.search(text):
         text = _with_digits(text, rules, day_first=day_first)
     if rules.roman:
@@ -87,14 +93,16 @@ def _english(text: str, rules: ReadingRules, *, day_first: bool) -> str:
 
 
 def _with_digits(text: str, rules: ReadingRules, *, day_first: bool) -> str:
-    if rules.numbers and " 000" in text:
-        text = with_joined_thousands(text)
+    if rules.numbers:
+        text = with_scales(with_joined_thousands(text) if " 000" in text else text)
     if rules.phones:
         text = read_phones(text)
     if rules.dates:
         text = read_dates(text, day_first=day_first)
     if rules.money:
         text = read_money(text)
+    if rules.abbreviations:
+        text = read_directions(text)
     if rules.units:
         text = read_units(text)
     return read_counted(text) if rules.numbers else text

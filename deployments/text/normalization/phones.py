@@ -9,7 +9,7 @@ from deployments.text.normalization.numbers import digits
 _END = r"(?![\w-]|[.,]\d)"
 _INTERNATIONAL = rf"\+\d{{1,3}}(?:[ .-]?\(\d{{1,4}}\))?(?:[ .-]?\d{{2,5}}){{2,5}}{_END}"
 _AREA = rf"\(\d{{2,5}}\) ?\d{{3,4}}[ .-]?\d{{3,4}}{_END}"
-_AMERICAN = rf"(?:1[ .-])?\d{{3}}([ .-])\d{{3}}\1\d{{4}}{_END}"
+_AMERICAN = rf"(?:1[ .-])?\d{{3}}(?:([ .-])\d{{3}}\1|/\d{{3}}-)\d{{4}}{_END}"
 _LOCAL = rf"\d{{3}}-\d{{4}}{_END}"
 _TRUNK = rf"0\d{{2,4}}[ -]\d{{3,4}}(?:[ -]?\d{{3,4}})?{_END}"
 _PHONE = re.compile(rf"(?<![\w.,/+$€£-])(?:{_INTERNATIONAL}|{_AREA}|{_AMERICAN}|{_LOCAL}|{_TRUNK})")

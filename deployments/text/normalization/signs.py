@@ -15,7 +15,7 @@ _ALWAYS = {
     "¬": "not", "ª": "", "⁴": "to the fourth", "%": "percent", "¢": "cents",
 }  # fmt: skip
 _ALWAYS_SIGN = re.compile(f" ?([{re.escape(''.join(_ALWAYS))}]) ?")
-_ANY = re.compile(r"[^\w\s.,;:!?'’\"“”()-]|[_²³ªµπ]|--| - |->")
+_ANY = re.compile(r"[^\w\s.,;:!?'’\"“”()-]|[_²³ªµπ]|--| - | -[A-Za-z]\b|->|\b[fghFGHP]\(")
 _ARROW = re.compile(r"\s?(?:-{1,2}>|=>)\s?")
 _COMPARED = re.compile(r"(?<=[\w)\]%])\s?(<=|>=|!=|==|=|<|>)\s?(?=[\w(\[+−$€£√-])")
 _COMPARISONS = {
@@ -30,8 +30,11 @@ _PLUS_SIGN = re.compile(r"(?<![\w+])\+(?=[\d.])")
 _OR_MORE = re.compile(r"(?<=\d)\+(?![\w+])")
 _MINUS = re.compile(r"(?<=[\w)])\s-\s(?=[\w(])")
 _NEGATIVE_LETTER = re.compile(r"(?<=equals )-(?=\w)|(?<=\()-(?=\w)")
-_DIVIDED = re.compile(r"(?<=[\d)])\s/\s(?=[\d(])")
+_DIVIDED = re.compile(r"(?<=[\d)])\s/\s(?=[\d(]|[A-Za-z]\b)")
+_LETTERS_MINUS = re.compile(r"(?<=\([a-z])\s[-−]\s(?=[a-z]\))")
+_OPTION = re.compile(r"(?<=\w )(--?)(?=[B-HJ-Zb-hj-z]\b(?!['’.])|(?<=--)[a-z]{2})")
 _DIVIDED_LETTERS = re.compile(r"(?<=\w)\s/\s(?=\w)")
+_FUNCTION = re.compile(r"(?<![\w.])([fghFGHP])\(([A-Za-z])\)")
 _GRADE = re.compile(r"(?<!\w)([A-F])([+−])(?!\w|\+)")
 _LANGUAGES = re.compile(r"(?<!\w)(?:C\+\+|g\+\+)|(?<!\w)([CFA-H])#(?!\w)")
 _ABOUT = re.compile(r"(?<!\w)~\s?(?=[\d$€£])")
@@ -54,6 +57,7 @@ def read_signs(text: str) -> str:
         return text
     if not text.isascii():
         text = _ALWAYS_SIGN.sub(_always, text)
+    text = _OPTION.sub(lambda match: "dash " * len(match[1]), text)
     text = _LANGUAGES.sub(lambda match: f"{match[1]} sharp" if match[1] else f"{match[0][0]} plus plus", text)
     text = _arithmetic(text)
     if "/" in text:
@@ -68,7 +72,7 @@ def read_signs(text: str) -> str:
 
 
 def _arithmetic(text: str) -> str:
-    text = _ARROW.sub(" to ", text)
+    text = _FUNCTION.sub(r"\1 of \2", _ARROW.sub(" to ", text))
     text = _COMPARED.sub(lambda match: f" {_COMPARISONS[match[1]]} ", text)
     text = _LESS.sub(lambda match: "less than " if match[1] == "<" else "more than ", text)
     text = _ABOUT.sub("about ", text)
@@ -82,7 +86,7 @@ def _arithmetic(text: str) -> str:
     if "equals" in text:
         text = _DIVIDED_LETTERS.sub(" divided by ", text)
         text = _NEGATIVE_LETTER.sub("minus ", _MINUS.sub(" minus ", text))
-    text = _DIVIDED.sub(" divided by ", text)
+    text = _DIVIDED.sub(" divided by ", _LETTERS_MINUS.sub(" minus ", text))
     return _GRADE.sub(lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'}", text)
 
 

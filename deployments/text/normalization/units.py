@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from deployments.text.normalization.numbers import AMOUNT, is_one, spoken_amount
+from deployments.text.normalization.figures import VULGAR
+from deployments.text.normalization.numbers import AMOUNT, NUMBER, is_one, spoken_amount
 
 _ALIKE = (
     "Hz hertz|kHz kilohertz|MHz megahertz|GHz gigahertz|kbps kilobits per second|Mbps megabits per second"
@@ -56,19 +57,35 @@ for _sign in _LENGTHS:
 _NAMES = "|".join(re.escape(sign) for sign in sorted(_UNITS, key=len, reverse=True))
 _SIGN = r"(?<![\w.,/])(?:([-−+])|([~≈]\s?))?"
 _QUANTITY = re.compile(rf"{_SIGN}({AMOUNT})(?:\s|(-))?({_NAMES})(?:(?<=[a-z])\.(?= [a-z]))?(?![\w²³°/]|\.\w)")
+_PART_OF_UNIT = re.compile(
+    rf"(\d)?(\s?[{VULGAR}]|\s\d/\d{{1,2}}|(?<![\w./,])\d/\d{{1,2}})\s?({_NAMES})(?![\w²³°/]|\.\w)"
+)
 _PER_UNIT = re.compile(rf"{_SIGN}({AMOUNT})\s?()({_NAMES})\s?/\s?({_NAMES}|day|week|month|year|person|capita)(?!\w)")
 _PERCENT = re.compile(rf"{_SIGN}({AMOUNT})\s?([%‰])")
 _RANGED = re.compile(r"(?<=\d)\s?([%°])(?=\s?[-–]\s?\d{1,4}(?:\.\d+)?\s?\1)")
 _HEIGHT = re.compile(r"(?<![\w.,])(\d{1,2})\s?(?:'|’|′|ft\.?)\s?(\d{1,2})\s?(?:\"|”|″|'(?!\w)|''|in\b\.?)")
-_INCHES = re.compile(
-    r"(?<![\w.,\"“])(\d{1,3}(?:\.\d+)?)\s?(?:″|in\.(?=\s[a-z]|\s?$))|(?<![\w.,\"“])(\d{1,3}(?:\.\d+)?)\"(?=\s[a-z])"
+_INCHES = re.compile(r"(?<![\w.,\"“])(\d{1,3}(?:\.\d+)?)(?:\s?″|\s?in\.(?=\s[a-z]|\s?$)|in\b(?=\s|[,;:)]|$))")
+_INCH_SIGN = re.compile(r"(?<![\w.,])(\d{1,3}(?:\.\d+)?)\"")
+_QUOTATION = re.compile(r"(?<!\d)\"")
+_OVEN = re.compile(
+    r"\b([Aa]t|[Tt]o|[Oo]f|[Oo]ver|[Uu]nder|[Aa]bout|[Aa]round|[Aa]bove|[Bb]elow|[Bb]ake|[Rr]oast|[Oo]ven) (\d{3})([CF])\b"
+    r"(?![-'’#+&])"
+)
+_MEASURED = re.compile(
+    r"\s(?:wide|tall|long|high|deep|thick|across|by|x|and|or|of|from|to|in|at|on|is|are|was|apart|away|per|for|with|than|the|a)\b"
+)
+_NOUN = re.compile(r"\s[a-z]")
+_ARTICLE = re.compile(r"(?:^|\s)[Aa]n? $")
+_SIZE = re.compile(
+    rf"(?<=[\dm])\s?[x×]\s?(?=(?:(?:{NUMBER})\s?m?\s?[x×]\s?){{0,2}}(?:{NUMBER})\s?-?"
+    r"(?:[ckm]?m|in|ft|inch|inches|feet|foot|centimeters?|meters?|px|pixels)\b)"
 )
 _ADJECTIVE = re.compile(
     r"(?<=\d)-(?=(?:mile|hour|minute|second|day|week|month|year|meter|foot|inch|pound|page|point|person)s?\b)"
 )
 
 _PER = re.compile(rf"\bper ({_NAMES})(?![\w²³/])")
-_ANY = re.compile(r"\d\s?-?[A-Za-zµμΩ°º%‰'’′\"”″℃℉]")
+_ANY = re.compile(rf"[\d{VULGAR}]\s?-?[A-Za-zµμΩ°º%‰'’′\"”″℃℉]")
 
 
 def read_units(text: str) -> str:
@@ -76,12 +93,15 @@ def read_units(text: str) -> str:
     text = _PER.sub(lambda match: f"per {_UNITS[match[1]][0]}", text) if "per " in text else text
     if not _ANY.search(text):
         return text
-    text = _RANGED.sub("", text)
+    text = _OVEN.sub(r"\1 \2°\3", text)
+    text = _SIZE.sub(" by ", _RANGED.sub("", text))
     text = _PERCENT.sub(lambda match: f"{_amount(match)} {'percent' if match[4] == '%' else 'per mille'}", text)
     text = _HEIGHT.sub(lambda match: f"{spoken_amount(match[1])} foot {spoken_amount(match[2])}", text)
     text = _INCHES.sub(_inches, text)
+    if not _QUOTATION.search(text):
+        text = _INCH_SIGN.sub(_inches, text)
     text = _PER_UNIT.sub(lambda match: f"{_quantity(match)} per {_UNITS.get(match[6], (match[6],))[0]}", text)
-    text = _QUANTITY.sub(_quantity, text)
+    text = _QUANTITY.sub(_quantity, _PART_OF_UNIT.sub(_part_of_unit, text))
     return _ADJECTIVE.sub(" ", text)
 
 
@@ -91,9 +111,16 @@ def _amount(match: re.Match[str]) -> str:
 
 
 def _quantity(match: re.Match[str]) -> str:
-    return f"{_amount(match)} {_UNITS[match[5]][not (match[4] or is_one(match[3]))]}"  # "a five kilometer walk"
+    after_article = _ARTICLE.search(match.string[max(0, match.start() - 4) : match.start()])  # "a five kilometer walk"
+    return f"{_amount(match)} {_UNITS[match[5]][not (match[4] or after_article or is_one(match[3]))]}"
+
+
+def _part_of_unit(match: re.Match[str]) -> str:
+    """ "half a teaspoon" needs other words around it, so this is "one half teaspoon", and "one and a half teaspoons"."""
+    return f"{match[1] or ''}{match[2]} {_UNITS[match[3]][match[1] is not None]}"
 
 
 def _inches(match: re.Match[str]) -> str:
-    number = match[1] or match[2]
-    return f"{spoken_amount(number)} {_INCH[not is_one(number)]}"
+    number, end = match[1], match.end()
+    beside_noun = _NOUN.match(match.string, end) and not _MEASURED.match(match.string, end)  # "a fifteen inch screen"
+    return f"{spoken_amount(number)} {_INCH[not (beside_noun or is_one(number))]}"
