@@ -128,17 +128,24 @@ class Recordings:
     async def _opened(
         self, task: CuttingTask, cut_settings: Any, directory: ModelDirectory, ticket: Ticket, model: str
     ) -> RecordingSession:
-        """A session at the first helper that has room, the next one in turn before the others."""
+        """A session at the first helper that lives and has room, the next one in turn before the others."""
         first, keep_every_s = next(self._turns), self._settings.session_idle_s / KEEPS
         refused: list[Failure] = []
+        lost: Exception | None = None
         for helper in [*self._helpers[first:], *self._helpers[:first]]:
             session = RecordingSession(helper, directory, ticket, model, keep_every_s)
-            refusal = await session.open(task, cut_settings)
+            try:
+                refusal = await session.open(task, cut_settings)
+            except LOST as error:
+                lost = error
+                continue
             if refusal is None:
                 return session
             if refusal.kind != "overloaded":
                 raise MotetError(refusal)
             refused.append(refusal)
+        if lost is not None and not refused:
+            raise lost
         raise MotetError(replace(refused[0], retry_after_s=ticket.give_up()))
 
 

@@ -316,7 +316,8 @@ async def test_an_engines_error_ends_the_stream() -> None:
 
 
 def test_streams_that_would_be_too_much_are_refused() -> None:
-    load = EnhancementLoad()
+    now_s = 0.0
+    load = EnhancementLoad(lambda: now_s)
     load.note("a", share_s=0.3, seconds=1.0)
     with load.admit("a", 1), load.admit("a", 1):
         with pytest.raises(MotetError) as refused, load.admit("a", 1):
@@ -326,7 +327,11 @@ def test_streams_that_would_be_too_much_are_refused() -> None:
             pass
     load.note("a", share_s=30.0, seconds=1.0)
     with load.admit("a", 1):
-        pass
+        with pytest.raises(MotetError), load.admit("a", 1):
+            pass
+        now_s = 61.0  # the first one may have sent nothing since
+        with load.admit("a", 1):
+            pass
 
 
 # --- The WebSocket

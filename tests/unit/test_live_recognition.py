@@ -375,6 +375,16 @@ def test_one_session_is_admitted_however_slow_the_last_steps_were() -> None:
         pass
 
 
+def test_a_silent_session_keeps_nobody_out_after_a_slow_moment() -> None:
+    now_s = 0.0
+    pace = LivePace(SETTINGS, lambda: now_s)
+    pace.note("ear", 5.0, 1, 1)
+    with pace.admit("ear"):
+        now_s = 61.0
+        with pace.admit("ear"):
+            pass
+
+
 def test_turns_are_heard_less_often_under_load() -> None:
     pace = LivePace(SETTINGS)
     pace.note("ear", 0.4, 2, 1)

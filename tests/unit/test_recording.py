@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
+from ray.exceptions import RayActorError
 
 from deployments.audio.file_source import ByteSource
 from deployments.errors import Failure, MotetError, fail
@@ -100,6 +101,27 @@ async def test_a_full_helper_leaves_a_recording_to_the_next() -> None:
     assert (failure.kind, failure.code) == ("overloaded", "too_many_recordings")
     assert failure.retry_after_s is not None
     assert all(report.open == 0 for report in bench.admission.snapshot().values())
+
+
+class LostHelper(Chunker):
+    """A helper that is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(RecordingSettings())
+
+    async def open(self, name: str, task: Any, cut_settings: Any) -> Failure | None:
+        raise RayActorError
+
+
+async def test_a_lost_helper_leaves_a_recording_to_the_next() -> None:
+    bench = Bench(LostHelper(), Chunker(RecordingSettings()))
+    for _ in range(2):
+        async with bench.session(text(b"a")) as session:
+            assert len(await tickets(session)) == 1
+    with pytest.raises(MotetError) as ended:
+        async with Bench(LostHelper(), LostHelper()).session(text(b"a")):
+            pass
+    assert ended.value.failure.kind == "unavailable"
 
 
 async def test_an_error_of_the_upload_is_what_the_client_reads() -> None:

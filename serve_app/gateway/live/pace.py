@@ -66,14 +66,11 @@ class LivePace:
             self._turns[model] -= 1
 
     def note(self, model: str, step_s: float, together: int, replicas: int) -> None:
-        """A step of `together` streams took `step_s` on one of `replicas`, of which each hears its share of the sessions.
-        Steps of sizes that did not occur for `FORGOTTEN_AFTER_S` are forgotten."""
-        costs, noted_s, now_s = self._costs[model], self._noted_s[model], self._clock()
-        for size in [size for size, at_s in noted_s.items() if now_s - at_s > FORGOTTEN_AFTER_S]:
-            del costs[size], noted_s[size]
+        """A step of `together` streams took `step_s` on one of `replicas`, of which each hears its share of the sessions."""
         cost_s = step_s / together / replicas
-        costs[together] = costs.get(together, cost_s) * (1 - SMOOTHING) + cost_s * SMOOTHING
-        noted_s[together] = now_s
+        before_s = self._fresh_costs(model).get(together, cost_s)
+        self._costs[model][together] = before_s * (1 - SMOOTHING) + cost_s * SMOOTHING
+        self._noted_s[model][together] = self._clock()
 
     def every_s(self, model: str) -> float:
         """Seconds of new sound after which a turn is heard again."""
@@ -81,5 +78,12 @@ class LivePace:
         return min(max(self._every_s, needed_s), self._at_least_every_s)
 
     def _cost_s(self, model: str) -> float:
-        costs = self._costs[model]
+        costs = self._fresh_costs(model)
         return ALONE * costs[1] if costs.keys() == {1} else min(costs.values(), default=0.0)
+
+    def _fresh_costs(self, model: str) -> dict[int, float]:
+        """The costs by size, without those of sizes that did not occur for `FORGOTTEN_AFTER_S`."""
+        costs, noted_s, now_s = self._costs[model], self._noted_s[model], self._clock()
+        for size in [size for size, at_s in noted_s.items() if now_s - at_s > FORGOTTEN_AFTER_S]:
+            del costs[size], noted_s[size]
+        return costs

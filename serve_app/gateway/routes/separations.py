@@ -168,7 +168,8 @@ async def _archive(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: 
             async for stem, data in parts:
                 if ready := await asyncio.to_thread(archive.add, stem, data):
                     yield ready
-        for block in archive.rest():
+        rest = archive.rest()
+        while (block := await asyncio.to_thread(next, rest, None)) is not None:
             yield block
     finally:
         archive.close()
