@@ -32,8 +32,10 @@ from deployments.text.agreement import agreed, overlap, words_in
 from deployments.text.compression_ratio import compression_ratio
 from deployments.text.sentences import joined
 
-CUT_AFTER_S = 5.0
-"""A window that is longer is cut at the next clear pause."""
+CUT_AFTER_S = 7.0
+"""A window that is longer is cut at the next clear pause. At a cut words are heard twice or not at all: on 42 sentences, with
+Whisper tiny.en, cuts after 5 s gave 4.6 % wrong words, and after 7, 8 and 10 s 2.4 %, as many as without a cut. A hearing
+costs a tenth more with 7 s than with 5."""
 LONGEST_S = 10.0
 """A window that is longer is cut at its longest pause, or at its quietest moment if there is none."""
 LEAST_S, LEAST_REST_S = 2.5, 1.0

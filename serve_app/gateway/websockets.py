@@ -1,39 +1,16 @@
-"""What WebSocket routes share: messages in JSON, two tasks of one session, and the message with which a failure ends it."""
+"""What WebSocket routes share: the next message, two tasks of one session, and the message with which a failure ends it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Coroutine, Mapping
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Coroutine
+from typing import Any, NoReturn
 
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from deployments.errors import Failure, clipped, fail
-from serve_app.gateway.bodies.json_bodies import check_structure
-from serve_app.gateway.errors import close_code, error_body, validated
-from serve_app.gateway.fields import RequestFields
-
-MessageT = TypeVar("MessageT", bound=RequestFields)
-
-
-def parsed_message(data: str, kinds: Mapping[str, type[MessageT]], most_bytes: int, *, strict: bool) -> MessageT:
-    """A message of one of these kinds, of at most `most_bytes` in UTF-8. Raises `MotetError`: (too_large), (invalid)."""
-    if len(data) > most_bytes or len(encoded := data.encode(errors="replace")) > most_bytes:
-        cause = f"The message is over {most_bytes:,} bytes."
-        raise fail("too_large", cause, "Send it in parts.", code="message_too_large")
-    check_structure(encoded)
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        cause = f"The message is not valid JSON: {error}."
-        raise fail("invalid", cause, "Send a JSON object.", code="json_invalid") from error
-    kind = fields.get("type") if isinstance(fields, dict) else None
-    if not (isinstance(kind, str) and kind in kinds):
-        cause, remedy = f"The message's type is {clipped(repr(kind))}.", f"Types: {', '.join(kinds)}."
-        raise fail("invalid", cause, remedy, param="type", code="unknown_type")
-    return validated(kinds[kind], fields, strict=strict)
+from deployments.errors import Failure
+from serve_app.gateway.errors import close_code, error_body
 
 
 async def next_message(websocket: WebSocket) -> str | bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deployments.engines.protocols import Samples
-from serve_app.bench import separation
+from serve_app.bench import separation, separation_live
 from serve_app.bench.catalogue import BENCHMARKS
 from serve_app.bench.frame import Sheet
 
@@ -46,3 +46,15 @@ def test_gains_and_losses_are_put_by_model_and_ratio() -> None:
 
 def test_it_is_in_the_catalogue() -> None:
     assert BENCHMARKS["separation"].load() is separation
+
+
+def test_sound_is_late_by_the_time_from_its_message_to_its_last_byte() -> None:
+    due = [(1.0, 10), (2.0, 20), (3.0, 30)]
+    arrivals = [(1.5, 8), (1.75, 4), (2.5, 8), (3.5, 10)]
+    assert separation_live.late_seconds(due, arrivals) == (0.75, 0.5)
+
+
+def test_live_sessions_are_measured_in_the_full_plan_only() -> None:
+    names = {figure.name for figure in separation_live.figures()}
+    assert names <= {figure.name for figure in separation.figures(separation.FULL)}
+    assert not names & {figure.name for figure in separation.figures(separation.QUICK)}

@@ -27,8 +27,8 @@ from deployments.validation import in_words
 from serve_app.config import AppConfig
 from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.json_bodies import MAX_VALUES, check_structure, values_in
+from serve_app.gateway.bodies.json_messages import fields_of, message_of
 from serve_app.gateway.routes.speech_sessions import INPUTS
-from serve_app.gateway.websockets import parsed_message
 from tests.unit.fakes import TRAITS, SilentGraph
 from tests.unit.growth import check_growth
 from tests.unit.odd_inputs import ODD
@@ -166,7 +166,7 @@ def test_a_message_of_anything(unit: str) -> None:
 def refused(message: str) -> Callable[[], None]:
     def parse() -> None:
         try:
-            parsed_message(message, INPUTS, 1024 * 1024, strict=False)
+            message_of(fields_of(message, 1024 * 1024), INPUTS, strict=False)
         except MotetError as error:
             assert len(str(error)) < 1500
 

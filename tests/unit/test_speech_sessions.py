@@ -427,7 +427,7 @@ def test_a_client_may_hold_all_sessions_without_a_bound_or_on_this_machine(most:
 BAD: dict[str, tuple[list[str], str, int]] = {
     "no JSON": (["hello"], "json_invalid", 1008),
     "deep JSON": (["[" * 15_000], "json_too_complex", 1008),
-    "no object": (["[1]"], "unknown_type", 1008),
+    "no object": (["[1]"], "json_invalid", 1008),
     "text first": ([json.dumps(text("Hello."))], "no_config", 1008),
     "unknown type": ([json.dumps({"type": "input.audio"})], "unknown_type", 1008),
     "unknown field": ([json.dumps({**CONFIG, "vioce": "ada"})], "extra_forbidden", 1008),

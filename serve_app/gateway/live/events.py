@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
 from deployments.errors import Failure, MotetError, clipped, fail
-from serve_app.gateway.bodies.json_bodies import check_structure
-from serve_app.gateway.errors import error_fields, validated
+from serve_app.gateway.errors import error_fields
 from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.live.items import Item, ItemId
 from serve_app.gateway.live.response_fields import ResponseParams
 
-MAX_VALUES = 8192
+MOST_VALUES = 8192
 """The most keys, values and brackets of an event: a session may have many tools."""
 
 
@@ -139,31 +137,6 @@ EVENTS: Mapping[str, type[AnyEvent]] = {
     "response.create": CreateResponse,
     "response.cancel": CancelResponse,
 }
-
-
-def fields_of(text: str, most_bytes: int) -> dict[str, Any]:
-    """The fields of a message of at most `most_bytes` in UTF-8. Raises `MotetError`: (too_large), (invalid)."""
-    if len(text) > most_bytes or len(encoded := text.encode(errors="replace")) > most_bytes:
-        cause = f"The message is over {most_bytes:,} bytes."
-        raise fail("too_large", cause, "Send it in parts.", code="message_too_large")
-    check_structure(encoded, MAX_VALUES)
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        cause = f"The message is not valid JSON: {error}."
-        raise fail("invalid", cause, "Send a JSON object.", code="json_invalid") from error
-    if not isinstance(fields, dict):
-        raise fail("invalid", "The message is not a JSON object.", "Send an event with a type.", code="json_invalid")
-    return fields
-
-
-def event_of(fields: Mapping[str, Any], *, strict: bool) -> AnyEvent:
-    """The event with these fields. Raises `MotetError` (invalid) that names what is wrong."""
-    kind = fields.get("type")
-    if not (isinstance(kind, str) and kind in EVENTS):
-        cause, remedy = f"The event's type is {clipped(repr(kind))}.", f"Types: {', '.join(EVENTS)}."
-        raise fail("invalid", cause, remedy, param="type", code="unknown_type")
-    return validated(EVENTS[kind], fields, strict=strict)
 
 
 def event_id_of(fields: Mapping[str, Any]) -> str | None:

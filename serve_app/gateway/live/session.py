@@ -15,9 +15,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from deployments.engines.protocols import RecognitionOptions, RecognitionTraits
 from deployments.engines.recognition import check_options
 from deployments.errors import Failure, MotetError, fail, quoted
+from serve_app.gateway.bodies.json_messages import fields_of, message_of
 from serve_app.gateway.live.answers import responder_of
 from serve_app.gateway.live.conversation import Conversation, Emit
 from serve_app.gateway.live.events import (
+    EVENTS,
+    MOST_VALUES,
     AnyEvent,
     AppendSound,
     CancelResponse,
@@ -32,8 +35,6 @@ from serve_app.gateway.live.events import (
     TruncateItem,
     error_event,
     event_id_of,
-    event_of,
-    fields_of,
     no_responses,
 )
 from serve_app.gateway.live.input_turns import Detect, InputTurns, Recognize
@@ -204,8 +205,8 @@ class Session:
             text = await self._next_message()
             fields: dict[str, Any] = {}
             try:
-                fields = fields_of(text, self._limits.max_message_bytes)
-                await self._handle(event_of(fields, strict=self._service.settings.strict))
+                fields = fields_of(text, self._limits.max_message_bytes, MOST_VALUES)
+                await self._handle(message_of(fields, EVENTS, strict=self._service.settings.strict))
                 errors = 0
             except MotetError as error:
                 if error.failure.kind in ENDS_SESSION:

@@ -20,13 +20,14 @@ from starlette.websockets import WebSocketDisconnect
 from deployments.engines.protocols import LiveBlocks, SeparationTraits
 from deployments.errors import MotetError, fail, quoted
 from serve_app.gateway.api_keys import chosen_subprotocol
+from serve_app.gateway.bodies.json_messages import fields_of, message_of
 from serve_app.gateway.enhancement_sound import EnhancementSound
 from serve_app.gateway.errors import log_failure, log_unexpected
 from serve_app.gateway.fields import ModelName, RequestFields
 from serve_app.gateway.live_enhancement import LiveEnhancement
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import service_of
-from serve_app.gateway.websockets import end_with, next_message, parsed_message, run_while
+from serve_app.gateway.websockets import end_with, next_message, run_while
 
 router = APIRouter()
 
@@ -168,4 +169,4 @@ async def _next(websocket: WebSocket, *, waits: bool = False) -> EnhancementInpu
         raise fail("timeout", cause, "Open another session.", code="session_idle") from None
     if isinstance(message, bytes):
         return message
-    return parsed_message(message, INPUTS, MAX_MESSAGE_BYTES, strict=service.settings.strict)
+    return message_of(fields_of(message, MAX_MESSAGE_BYTES), INPUTS, strict=service.settings.strict)

@@ -23,6 +23,7 @@ from deployments.errors import MotetError, fail
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from deployments.text.sources import ArrivingText
 from serve_app.gateway.api_keys import chosen_subprotocol
+from serve_app.gateway.bodies.json_messages import fields_of, message_of
 from serve_app.gateway.errors import log_failure, log_unexpected
 from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.middleware.deadline import too_late
@@ -32,7 +33,7 @@ from serve_app.gateway.service import service_of
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
-from serve_app.gateway.websockets import end_with, next_message, parsed_message, run_while
+from serve_app.gateway.websockets import end_with, next_message, run_while
 
 router = APIRouter()
 
@@ -162,4 +163,5 @@ async def _next_input(websocket: WebSocket) -> SessionInput:
     if isinstance(message, bytes):
         raise fail("invalid", "The message is binary.", "Send JSON objects as text.", code="json_invalid")
     settings = service_of(websocket).settings
-    return parsed_message(message, INPUTS, settings.speech.arrival.max_message_bytes, strict=settings.strict)
+    fields = fields_of(message, settings.speech.arrival.max_message_bytes)
+    return message_of(fields, INPUTS, strict=settings.strict)
