@@ -8,8 +8,10 @@ The sentences are of three groups (`written_sentences`), because a sentence that
   numbers with points and slashes; scales before counted things; ranges of prices, factors and dates; sizes; decimal commas;
   mixed fractions with a hyphen, and shares "of" something; units after fractions and articles; inches; temperatures of ovens;
   minutes and seconds; times with a point or "h"; days without a year; months and states in short; directions of streets;
-  functions; options of commands; numbered items without a space.
-* held-out: forms of other public pages. No rule was changed after they were read, so only they say how unseen texts are read.
+  functions; options of commands; numbered items without a space; dates with a month between hyphens, and with slashes after
+  "on"; ranges with mixed fractions and of letters; degrees with a space; paces; versions "or later".
+* held-out: written after the rules, for other kinds of text. No rule was changed after they were read, so only they say how
+  unseen texts are read.
 
 A figure has a target only where its sample can carry one (`target_for`). `quick` reads all sentences, hears one of each kind,
 takes one spoiled piece of each fault, and leaves out the voices that need torch, which alone take half a minute to load.

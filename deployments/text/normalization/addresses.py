@@ -34,7 +34,7 @@ _DRIVE = re.compile(r"(?<!\w)([A-Za-z]):((?:\\[\w.+-]{1,80}){1,12})\\?")
 _VERSION = re.compile(
     r"(?<![\w.])(?!(?:1\.)?\d{3}\.\d{3}\.\d{4}(?!\d))"  # which is a telephone number
     r"(?:[vV]\.?\s?(?=\d)|([Vv]er(?:sion|\.)\s))?"
-    r"(\d{1,5}(?:\.\d{1,5}){2,5}|(?:(?<=[vV])|(?<=[vV]\.))\d{1,5}(?:\.\d{1,5})?)(?![\w.]*\d)"
+    r"(\d{1,5}(?:\.\d{1,5}){2,5}|(?:(?<=[vV])|(?<=[vV]\.))\d{1,5}(?:\.\d{1,5})?)(\+(?!\w))?(?![\w.]*\d)"
 )
 _HASHTAG = re.compile(r"(?<![\w&/#])#(?=\w*[^\W\d_])(\w{2,100})")
 _HANDLE = re.compile(r"(?<![\w@.])@(\w{1,50})(?![@\w]|\.\w)")
@@ -164,5 +164,5 @@ def _network_address(text: str) -> str:
 
 def _version(match: re.Match[str]) -> str:
     named = match[0][0] in "vV" and match[1] is None
-    said = " point ".join(map(spoken_number, match[2].split(".")))
+    said = " point ".join(map(spoken_number, match[2].split("."))) + (" plus" if match[3] else "")
     return f"version {said}" if named else f"{match[1] or ''}{said}"

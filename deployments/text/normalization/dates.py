@@ -20,6 +20,8 @@ _WEEKDAYS = {
 _DAYS = r"(\d{1,2})(?:st|nd|rd|th)?(?:\s?[-–]\s?(\d{1,2})(?:st|nd|rd|th)?)?"
 _YEAR = r"(?:,? (\d{4})\b(?![:.,]?\d))?"
 
+_DISTANCES = {"mi": "mile", "km": "kilometer"}
+
 _ANY_MONTH = re.compile("Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec")
 _ANY_TIME = re.compile(r"\d:\d|\d\s?[AaPp]\.?[Mm]")
 _ANY_DAY = re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)(?:rs|s)?\b")
@@ -27,12 +29,16 @@ _ISO = re.compile(r"(?<![\w.-])(\d{4})-(\d\d)-(\d\d)(?![\w-])(?:T(?=\d))?")
 _ISO_TIME = re.compile(r"(?<![\w.-])(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::\d\d(?:\.\d+)?)?(?:Z|\+00:00)?(?!\w)")
 _SLASHES = re.compile(r"(?<![\w./-])(\d{1,2})/(\d{1,2})/(\d{4}|\d\d)(?![\w/])")
 _DAY_AND_SLASHES = re.compile(rf"\b({'|'.join(set(_WEEKDAYS.values()))}),? (\d{{1,2}})/(\d{{1,2}})(?![\w/]| of\b)")
+_ON_SLASHES = re.compile(r"\b([Oo]n|[Uu]ntil|[Ss]ince|[Dd]ue) (\d{1,2})/(\d{1,2})(?![\w/]|[.,]\d| of\b)")
+_USUAL_PARTS = (2, 3, 4, 8, 16)
+"""Denominators of what is measured in fractions: "on 1/2 acre"."""
+_DASHED_MONTH = re.compile(rf"(?<![\w./-])(\d{{1,2}})-({'|'.join((*_MONTHS, *_SHORT))})-(\d{{4}}|\d\d)(?![\w-])")
 _DOTS = re.compile(r"(?<![\w./-])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\w/]|\.\d)")
 _DATES_JOINED = re.compile(
     rf"(\b{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?)\s?[-–]\s?(?={_MONTH} \d)"
     rf"|((?<!\d)\d{{1,2}}(?:st|nd|rd|th)? {_MONTH})\s?[-–]\s?(?=\d{{1,2}}(?:st|nd|rd|th)? {_MONTH})"
 )
-_MONTH_DAY = re.compile(rf"\b{_MONTH} (?:the )?{_DAYS}(?![\w:%]|[.,/]\d){_YEAR}")
+_MONTH_DAY = re.compile(rf"\b{_MONTH} (?:the )?{_DAYS}(?![\w%]|[.,/:]\d){_YEAR}")
 _DAY_MONTH = re.compile(rf"(?<![\w.,:/$€£-])([Tt]he )?{_DAYS} (of )?{_MONTH}(?!\w){_YEAR}")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH},? (\d{{4}})\b(?![:.,]?\d)")
 _SHORT_DAYS = "|".join(sorted(_WEEKDAYS, key=len, reverse=True))
@@ -51,6 +57,7 @@ _ERA = re.compile(r"(?<![\w.,])(\d{1,4}) ?(BCE|BC|CE|AD)\b|\b(AD) (\d{1,4})\b")
 
 _HALF = r"(?:\s?([AaPp])(?:\.[Mm]\.|[Mm]\b))?"
 _CLOCK = re.compile(rf"(?<![\w:.,])(\d{{1,2}}):(\d\d)(?::(\d\d))?{_HALF}(?:\s?(?:h|hrs)\b)?(?![:\d])(?!\w)")
+_PACE = re.compile(r"(?<=\d:\d\d)\s?/\s?(mile|mi|km|kilometer|lap)\b")
 _DASHED = re.compile(
     r"(\d{1,2}(?::\d\d)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s?[-–—]\s?(?=\d{1,2}(?::\d\d)?\s?[AaPp]\.?[Mm]\b|\d{1,2}:\d\d)"
 )
@@ -63,14 +70,17 @@ def read_dates(text: str, *, day_first: bool) -> str:
     """The text with its dates and times in words. `day_first` says how 5/6/2024 is read where both are possible."""
     if ":" in text:
         text = _ISO_TIME.sub(r"\1 at \2", text)
+        text = _PACE.sub(lambda match: f" per {_DISTANCES.get(match[1], match[1])}", text) if "/" in text else text
     if "-" in text:
         text = _ISO.sub(lambda match: _date(match[0], int(match[3]), int(match[2]), match[1]), text)
+        text = _DASHED_MONTH.sub(_dashed_month, text)
         text = _YEAR_BEFORE.sub(_years, text)
     if "–" in text:
         text = _YEAR_BEFORE.sub(_years, text)
     if "/" in text:
         text = _SLASHES.sub(partial(_numeric, day_first=day_first), text)
         text = _DAY_AND_SLASHES.sub(partial(_without_year, day_first=day_first), text)
+        text = _ON_SLASHES.sub(partial(_on_day, day_first=day_first), text)
     if "." in text:
         text = _DOTS.sub(partial(_numeric, day_first=True), text)
     if _ANY_MONTH.search(text):
@@ -117,17 +127,38 @@ def _date(written: str, day: int, month: int, year_digits: str) -> str:
 
 
 def _numeric(match: re.Match[str], day_first: bool) -> str:
-    first, second, year_digits = int(match[1]), int(match[2]), match[3]
-    if len(year_digits) == 2:
-        year_digits = f"{'19' if int(year_digits) > 50 else '20'}{year_digits}"
+    first, second, year_digits = int(match[1]), int(match[2]), _four_digits(match[3])
     day, month = (first, second) if first > 12 or (day_first and second <= 12) else (second, first)
     return _date(match[0], day, month, year_digits)
 
 
+def _dashed_month(match: re.Match[str]) -> str:
+    month = _MONTHS.index(_month(match[2])) + 1
+    return _date(match[0], int(match[1]), month, _four_digits(match[3]))
+
+
+def _four_digits(year_digits: str) -> str:
+    if len(year_digits) == 4:
+        return year_digits
+    return f"{'19' if int(year_digits) > 50 else '20'}{year_digits}"
+
+
 def _without_year(match: re.Match[str], day_first: bool) -> str:
+    said = _day_of(match, day_first)
+    return f"{match[1]}, {said}" if said else match[0]
+
+
+def _on_day(match: re.Match[str], day_first: bool) -> str:
+    """The day of "on 9/15". A part of something stays: "on 1/2 acre"."""
+    part = int(match[2]) < int(match[3]) and int(match[3]) in _USUAL_PARTS
+    said = None if part else _day_of(match, day_first)
+    return f"{match[1]} {said}" if said else match[0]
+
+
+def _day_of(match: re.Match[str], day_first: bool) -> str | None:
     first, second = int(match[2]), int(match[3])
     day, month = (first, second) if first > 12 or (day_first and second <= 12) else (second, first)
-    return f"{match[1]}, {_MONTHS[month - 1]} {ordinal(day)}" if 1 <= month <= 12 and 1 <= day <= 31 else match[0]
+    return f"{_MONTHS[month - 1]} {ordinal(day)}" if 1 <= month <= 12 and 1 <= day <= 31 else None
 
 
 def _ordinals(first: str, last: str | None) -> str:

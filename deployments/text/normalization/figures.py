@@ -23,6 +23,9 @@ _VULGAR = {
 VULGAR = "".join(_VULGAR)
 """Fractions that are one sign."""
 _VULGAR_SIGN = re.compile(f"(?<=[0-9])?\\s?([{VULGAR}])")
+_MIXED_RANGE = re.compile(
+    f"(?<=[{VULGAR}])\\s?[-–]\\s?(?=[\\d{VULGAR}])|(?<=\\d)\\s?[-–]\\s?(?=\\d{{0,3}}\\s?[{VULGAR}])"
+)
 _FRACTION = re.compile(r"(?<![\w./,])(?:(\d{1,4})[ -])?(\d{1,3})\s?[/⁄]\s?(\d{1,4})(?![\w/]|[.,]\d)(ths?\b)?")
 _ALWAYS = re.compile(r"(?<![\w./])24/7(?![\w/]|\.\d)")
 _NINE_ELEVEN = re.compile(r"(?<![\w./])9/11(?![\w/]|\.\d)")
@@ -40,7 +43,7 @@ _COUNTED = (
     "people|persons|users|followers|subscribers|members|viewers|views|visitors|visits|readers|listeners|customers|fans|likes"
     "|employees|workers|jobs|homes|houses|households|residents|inhabitants|citizens|voters|votes|men|women|children|adults"
     "|students|patients|cases|deaths|refugees|passengers|troops|copies|downloads|tickets|vehicles|cars|barrels|tons|tonnes"
-    "|acres|shares|years|words|tokens|parameters|requests|messages|samples|stars"
+    "|acres|shares|years|words|tokens|parameters|requests|messages|samples|stars|miles|kilometers|steps|feet|dollars|euros|bucks|lines|rows|items|records"
 )
 _SCALE = re.compile(
     rf"(?<![\w.,$€£¥₹₩₽₿])({AMOUNT})(?:\s?([bt]n)\b"
@@ -119,6 +122,7 @@ def _fractions(text: str) -> str:
     text = _NINE_ELEVEN.sub("nine eleven", text)
     text = _ALIKE.sub(lambda match: f"{cardinal(int(match[1]))} {cardinal(int(match[1]))}", text)
     if not text.isascii():
+        text = _MIXED_RANGE.sub(" to ", text)
         text = _VULGAR_SIGN.sub(lambda match: f" {_VULGAR[match[1]]}", text).lstrip()
     return _FRACTION.sub(_fraction, text)
 

@@ -16,6 +16,11 @@ _ALWAYS = {
 }  # fmt: skip
 _ALWAYS_SIGN = re.compile(f" ?([{re.escape(''.join(_ALWAYS))}]) ?")
 _ANY = re.compile(r"[^\w\s.,;:!?'’\"“”()-]|[_²³ªµπ]|--| - | -[A-Za-z]\b|->|\b[fghFGHP]\(")
+_LETTER_RANGE = re.compile(
+    r"(\b(?:[Ff]rom|[Ww]ith|[Ll]etters?|[Nn]ames|[Ss]urnames|[Rr]ows?|[Gg]ates?|[Gg]roups?|[Gg]rades?|[Ss]ections?"
+    r"|[Vv]olumes?) )"
+    r"([A-Z])\s?[-–]\s?([A-Z])(?![\w-])|(?<![\w-])(A)[-–](Z)(?![\w-])"
+)
 _ARROW = re.compile(r"\s?(?:-{1,2}>|=>)\s?")
 _COMPARED = re.compile(r"(?<=[\w)\]%])\s?(<=|>=|!=|==|=|<|>)\s?(?=[\w(\[+−$€£√-])")
 _COMPARISONS = {
@@ -53,6 +58,8 @@ _DASHES = re.compile(r"\s?-{2,3}\s?(?=\w)")
 
 def read_signs(text: str) -> str:
     """The text with its signs in words, and without those that are not read aloud."""
+    if "-" in text or "–" in text:
+        text = _LETTER_RANGE.sub(_letters, text)
     if not _ANY.search(text):
         return text
     if not text.isascii():
@@ -88,6 +95,10 @@ def _arithmetic(text: str) -> str:
         text = _NEGATIVE_LETTER.sub("minus ", _MINUS.sub(" minus ", text))
     text = _DIVIDED.sub(" divided by ", _LETTERS_MINUS.sub(" minus ", text))
     return _GRADE.sub(lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'}", text)
+
+
+def _letters(match: re.Match[str]) -> str:
+    return f"{match[1] or ''}{match[2] or match[4]} to {match[3] or match[5]}"
 
 
 def _always(match: re.Match[str]) -> str:

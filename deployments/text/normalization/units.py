@@ -84,6 +84,7 @@ _ADJECTIVE = re.compile(
     r"(?<=\d)-(?=(?:mile|hour|minute|second|day|week|month|year|meter|foot|inch|pound|page|point|person)s?\b)"
 )
 
+_DEGREES = re.compile(r"(?<=\d)\s?[°º]\s?(?=[CF]\b)")
 _PER = re.compile(rf"\bper ({_NAMES})(?![\w²³/])")
 _ANY = re.compile(rf"[\d{VULGAR}]\s?-?[A-Za-zµμΩ°º%‰'’′\"”″℃℉]")
 
@@ -93,7 +94,7 @@ def read_units(text: str) -> str:
     text = _PER.sub(lambda match: f"per {_UNITS[match[1]][0]}", text) if "per " in text else text
     if not _ANY.search(text):
         return text
-    text = _OVEN.sub(r"\1 \2°\3", text)
+    text = _OVEN.sub(r"\1 \2°\3", _DEGREES.sub("°", text))
     text = _SIZE.sub(" by ", _RANGED.sub("", text))
     text = _PERCENT.sub(lambda match: f"{_amount(match)} {'percent' if match[4] == '%' else 'per mille'}", text)
     text = _HEIGHT.sub(lambda match: f"{spoken_amount(match[1])} foot {spoken_amount(match[2])}", text)
