@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ class Resampler:
 
     `prompt` is for live sound: the filter then holds the same time back after every piece, 10 ms from 24 to 16 kHz and 30 ms
     from 8 to 16 kHz. Otherwise it works in blocks, which hold back up to 38 and 115 ms; that is more exact: a prompt filter
-    shifts the sound by 0.1 ms.
+    shifts the sound by `prompt_shift_s`, some 0.1 ms.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1, *, prompt: bool = False) -> None:
@@ -62,6 +63,23 @@ class Resampler:
             return out if self._flat else out.reshape(1, -1)
         out = stream.resample_chunk(np.ascontiguousarray(rows.T), last=last)
         return np.ascontiguousarray(out.T)
+
+
+SHIFT_TONE_S = 0.5
+"""The length of the tone by which the shift of prompt filters is measured."""
+
+
+@lru_cache(256)
+def prompt_shift_s(source_rate: int, target_rate: int) -> float:
+    """By how many seconds a `prompt` filter between these rates shifts the sound: from the phase of a tone in its output."""
+    hertz = min(source_rate, target_rate) / 40
+    tone = np.sin(2 * np.pi * hertz * np.arange(int(SHIFT_TONE_S * source_rate)) / source_rate).astype(np.float32)
+    resampler = Resampler(source_rate, target_rate, prompt=True)
+    shifted = np.concatenate([resampler.push(tone), resampler.finish()])
+    middle = slice(len(shifted) // 4, 3 * len(shifted) // 4)
+    wave = np.exp(-2j * np.pi * hertz * np.arange(len(shifted)) / target_rate)[middle]
+    # A tone that is late by t is sin(w (x - t)): its component has the phase -w t - pi / 2.
+    return float(-(np.angle(np.sum(shifted[middle] * wave)) + np.pi / 2) / (2 * np.pi * hertz))
 
 
 def resample(samples: Float, source_rate: int, target_rate: int) -> Float:

@@ -22,6 +22,7 @@ from deployments.engines.protocols import (
     RecognitionTraits,
     Samples,
     Segment,
+    Token,
     Transcript,
     Window,
 )
@@ -85,6 +86,8 @@ class GrowingStream:
     """The latest hearing."""
     segments: list[Segment] = field(default_factory=list)
     """What the windows before say, with its times in the stream."""
+    tokens: list[Token] = field(default_factory=list)
+    """The tokens of the windows before, as they were heard last."""
     failure: Exception | None = None
     """What is wrong with the sound that was pushed."""
     finished: bool = False
@@ -242,6 +245,7 @@ def _end_window(stream: GrowingStream, end: int) -> None:
     words = stream.committed + stream.tentative
     if words:
         stream.segments.append(_segment(stream, words, end))
+        stream.tokens += stream.transcript.tokens if stream.transcript else ()
         stream.text = joined([stream.text, *words])
     stream.committed, stream.tentative, stream.has_speech = [], [], False
     stream.start = max(stream.start, end)
@@ -271,7 +275,7 @@ def _partial(stream: GrowingStream) -> PartialTranscript:
     language = stream.language or (stream.transcript.language if stream.transcript else "en")
     committed = joined([stream.text, *stream.committed])
     whole = joined([stream.text, *stream.committed, *stream.tentative])
-    transcript = Transcript(tuple(stream.segments), language) if stream.finished else None
+    transcript = Transcript(tuple(stream.segments), language, tokens=tuple(stream.tokens)) if stream.finished else None
     return PartialTranscript(
         committed,
         whole[len(committed) :],

@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from deployments.audio.pcm import to_int16
 from deployments.engines.protocols import Samples
+from deployments.errors import fail
 from serve_app.bench.frame import Figure, Sheet, at_most
 from serve_app.bench.live_client_processes import ClientProcesses
 from serve_app.bench.live_dictation import cpu_seconds
@@ -50,17 +51,25 @@ def measure_live(sheet: Sheet, samples: Samples, rate: int) -> None:
     """Sends mono (n,) samples, several times at once."""
     settings = {"models": {MODEL: DEFAULT_MODELS[MODEL].model_dump(mode="json")}}
     data = to_int16(samples[: int(SESSION_S * rate)]).tobytes()
-    with ClientProcesses() as clients, service_of(settings) as program:
+    with service_of(settings) as program:
         pids = [process.pid for process in descendants(os.getpid())]
-        for count in SESSIONS:
-            with sheet.measuring(f"{count} live sessions"):
-                before, started = cpu_seconds(pids), time.monotonic()
-                sessions = clients.run(enhance_live, program, count, data, rate)
-                cores = (cpu_seconds(pids) - before) / (time.monotonic() - started)
-                late = [seconds for session in sessions for seconds in session.late_s]
-                note = f"p50 {quantile(late, 0.5) * 1000:.0f} ms, the model's delay in it; {cores:.2f} cores"
-                sheet.put(_late(count), quantile(late, 0.95) * 1000, note)
-        sheet.put(DELAY, sessions[0].delay_ms, "without the 20 ms of a message")
+        with ClientProcesses() as clients:
+            _measure_sessions(sheet, program, clients, pids, data, rate)
+
+
+def _measure_sessions(
+    sheet: Sheet, program: RunningProgram, clients: ClientProcesses, pids: Sequence[int], data: bytes, rate: int
+) -> None:
+    for count in SESSIONS:
+        with sheet.measuring(f"{count} live sessions"):
+            before, started = cpu_seconds(pids), time.monotonic()
+            sessions = clients.run(enhance_live, program, count, data, rate)
+            cores = (cpu_seconds(pids) - before) / (time.monotonic() - started)
+            late = [seconds for session in sessions for seconds in session.late_s]
+            note = f"p50 {quantile(late, 0.5) * 1000:.0f} ms, the model's delay in it; {cores:.2f} cores"
+            sheet.put(_late(count), quantile(late, 0.95) * 1000, note)
+            if count == SESSIONS[0]:
+                sheet.put(DELAY, sessions[0].delay_ms, "without the 20 ms of a message")
 
 
 def enhance_live(program: RunningProgram, count: int, data: bytes, rate: int) -> list[LateSound]:
@@ -76,17 +85,19 @@ async def _session(program: RunningProgram, wait_s: float, data: bytes, rate: in
     await asyncio.sleep(wait_s)
     async with connect(f"ws://{program.host}:{program.port}/v1/audio/enhancements/stream") as socket:
         await socket.send(json.dumps({"type": "session.config", "model": MODEL, "sample_rate": rate}))
-        delay_ms = json.loads(await socket.recv())["delay_ms"]
+        ready = json.loads(await socket.recv())
+        if ready["type"] != "session.ready":
+            raise fail("unavailable", f"The session was not opened: {ready['error']['message']}")
         sending = asyncio.create_task(_send(socket, data, 2 * int(MESSAGE_S * rate)))
         arrivals = [(time.monotonic(), len(message)) async for message in socket if isinstance(message, bytes)]
-        return LateSound(delay_ms, late_seconds(await sending, arrivals))
+        return LateSound(ready["delay_ms"], late_seconds(await sending, arrivals))
 
 
 async def _send(socket: ClientConnection, data: bytes, size: int) -> list[tuple[float, int]]:
     """Sends a message when its last sample would have been recorded. Returns when each was due, and where it ends."""
     started, due = time.monotonic(), list[tuple[float, int]]()
     for number, start in enumerate(range(0, len(data), size), 1):
-        due.append((started + number * MESSAGE_S, start + size))
+        due.append((started + number * MESSAGE_S, min(start + size, len(data))))
         await asyncio.sleep(max(0.0, due[-1][0] - time.monotonic()))
         await socket.send(data[start : start + size])
     await socket.send(json.dumps({"type": "input.done"}))
@@ -95,10 +106,11 @@ async def _send(socket: ClientConnection, data: bytes, size: int) -> list[tuple[
 
 def late_seconds(due: Sequence[tuple[float, int]], arrivals: Sequence[tuple[float, int]]) -> tuple[float, ...]:
     """For each message that was due at a time and ends at a byte: the seconds until as many bytes were back. `arrivals` are
-    times with numbers of bytes. Those after the last message was sent are left out: the end brings out the rest at once."""
+    times with numbers of bytes. Raises `MotetError` if bytes are missing."""
     ends, times = np.cumsum([size for _, size in arrivals]), [at for at, _ in arrivals]
-    found = [(at, int(np.searchsorted(ends, end))) for at, end in due]
-    return tuple(times[place] - at for at, place in found if place < len(times) and times[place] <= due[-1][0])
+    if not len(ends) or ends[-1] < due[-1][1]:
+        raise fail("engine", "A session gave back less sound than it got.")
+    return tuple(times[int(np.searchsorted(ends, end))] - at for at, end in due)
 
 
 def _late(count: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deployments.audio.pcm import to_float, to_int16
-from deployments.audio.resample import Resampler
+from deployments.audio.resample import Resampler, prompt_shift_s
 from deployments.engines.protocols import LiveBlocks, Samples
 
 MOST_BLOCKS_S = 1.0
@@ -14,10 +14,9 @@ MOST_BLOCKS_S = 1.0
 
 class EnhancementSound:
     """Sound in, as blocks to a model, and back. What comes back has as many samples as went in, each in its place: what the
-    model is late by is cut off at the start, and silence after the end brings out the rest.
+    model and the resampling are late by is cut off at the start, and silence after the end brings out the rest.
 
     The client's sound is 16-bit little-endian at `rate` Hz, with its channels interleaved. Messages may be cut anywhere.
-    Other rates than the model's shift it by some 0.1 ms: see `Resampler`.
     """
 
     def __init__(self, rate: int, channels: int, blocks: LiveBlocks) -> None:
@@ -29,7 +28,9 @@ class EnhancementSound:
         self._bytes = b""
         """The beginning of a sample."""
         self._waiting = np.zeros((channels, 0), np.float32)
-        self._late = blocks.late_samples
+        shift_s = prompt_shift_s(rate, blocks.sample_rate) + prompt_shift_s(blocks.sample_rate, rate)
+        self._all_late = blocks.late_samples + round(shift_s * blocks.sample_rate)
+        self._late = self._all_late
         """Samples still to be cut off."""
         self._left: int | None = None
         """The model's samples that are still to come back, once it is known."""
@@ -42,6 +43,10 @@ class EnhancementSound:
     def ahead_s(self) -> float:
         """Sound that was pushed and has not come back, in seconds."""
         return (self._pushed - self._returned) / self._rate
+
+    def seconds_of(self, data: bytes) -> float:
+        """The duration of sound in the client's form."""
+        return len(data) / (2 * self._channels * self._rate)
 
     @property
     def seconds(self) -> float:
@@ -61,8 +66,8 @@ class EnhancementSound:
         """No more sound comes. Half a sample at the end is dropped."""
         self._add(self._to_model.finish())
         self._left = self._model_samples - self._model_returned
-        block, late = self._blocks.block_samples, self._blocks.late_samples
-        whole = -(-(self._model_samples + late) // block) * block
+        block = self._blocks.block_samples
+        whole = -(-(self._model_samples + self._all_late) // block) * block
         self.complete = not whole
         self._add(np.zeros((self._channels, whole - self._model_samples), np.float32))
 

@@ -12,9 +12,13 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from deployments.errors import Failure
 from serve_app.gateway.errors import close_code, error_body
 
+LAST_MESSAGE_S = 2.0
+"""How long a session that ends tries to say why."""
+
 
 async def next_message(websocket: WebSocket) -> str | bytes:
     """The client's next message. Raises `WebSocketDisconnect`."""
+    await asyncio.sleep(0)  # a client that floods the queue must not keep others waiting
     received = await websocket.receive()
     if received["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(received["code"])
@@ -39,7 +43,8 @@ async def end_with(websocket: WebSocket, failure: Failure) -> None:
     """Sends the failure and closes the WebSocket, if it is still open."""
     if websocket.application_state is WebSocketState.CONNECTED:
         try:
-            await websocket.send_json({"type": "error", **error_body(failure)})
-            await websocket.close(close_code(failure))
-        except WebSocketDisconnect:
-            pass  # the client has disconnected meanwhile
+            async with asyncio.timeout(LAST_MESSAGE_S):
+                await websocket.send_json({"type": "error", **error_body(failure)})
+                await websocket.close(close_code(failure))
+        except (WebSocketDisconnect, TimeoutError):
+            pass  # the client has disconnected meanwhile, or does not read

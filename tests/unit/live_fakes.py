@@ -22,7 +22,7 @@ from serve_app.gateway.live.session import Session, SessionParts
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.live.spoken_answer import SpokenAnswer
-from serve_app.gateway.live.turn_rules import SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
+from serve_app.gateway.live.turn_rules import SoundSearched, SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
 from serve_app.gateway.live.turn_settings import SemanticVad, ServerVad
 from serve_app.gateway.routing.admission import SessionLimit
 from serve_app.gateway.service import Service
@@ -101,6 +101,7 @@ class ZeroDetection:
     def push(self, samples: NDArray[np.int16]) -> None:
         for at in range(0, len(samples), 160):
             self._frame(samples[at : at + 160])
+        self._events.put_nowait(SoundSearched(self._at))
 
     def _frame(self, frame: NDArray[np.int16]) -> None:
         if frame.any():

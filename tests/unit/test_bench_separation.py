@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deployments.engines.protocols import Samples
+from deployments.errors import MotetError
 from serve_app.bench import separation, separation_live
 from serve_app.bench.catalogue import BENCHMARKS
 from serve_app.bench.frame import Sheet
@@ -51,7 +52,9 @@ def test_it_is_in_the_catalogue() -> None:
 def test_sound_is_late_by_the_time_from_its_message_to_its_last_byte() -> None:
     due = [(1.0, 10), (2.0, 20), (3.0, 30)]
     arrivals = [(1.5, 8), (1.75, 4), (2.5, 8), (3.5, 10)]
-    assert separation_live.late_seconds(due, arrivals) == (0.75, 0.5)
+    assert separation_live.late_seconds(due, arrivals) == (0.75, 0.5, 0.5)
+    with pytest.raises(MotetError, match="less sound"):
+        separation_live.late_seconds(due, arrivals[:-1])
 
 
 def test_live_sessions_are_measured_in_the_full_plan_only() -> None:

@@ -16,10 +16,12 @@ from deployments.engines.protocols import (
     RecognitionTraits,
     Samples,
     Segment,
+    Token,
     Transcript,
     Window,
 )
 from deployments.engines.recognition import CheckedRecognition
+from deployments.engines.streaming import PartialTranscript
 from deployments.engines.whisper.engine import WhisperEngine
 from tests.unit.recognition_engine_properties import SENTENCES, spoken
 from tests.unit.streaming_engine_properties import (
@@ -83,6 +85,29 @@ def is_loud(samples: Samples, after: int) -> bool:
 
 def windows_over(engine: RecognitionEngine) -> GrowingWindows:
     return GrowingWindows(engine, is_loud)
+
+
+class TokenEngine(NumberEngine):
+    """Its text is also its token."""
+
+    def _transcript(self, window: Window) -> Transcript:
+        heard = super()._transcript(window)
+        return replace(heard, tokens=tuple(Token(word, -0.1, word.encode()) for word in heard.text.split()))
+
+
+def test_the_last_transcript_has_the_tokens_of_all_windows() -> None:
+    engine = windows_over(TokenEngine())
+    stream = engine.open(RecognitionOptions(token_probabilities=True))
+    engine.push(stream, numbers(1, 2, 3))
+    engine.step([stream])
+    engine.push(stream, np.zeros(4 * RATE, np.float32))
+    engine.step([stream])
+    engine.push(stream, numbers(4, 5))
+    engine.finish(stream, stream.pushed)
+    (last,) = engine.step([stream])
+    assert isinstance(last, PartialTranscript)
+    assert last.transcript is not None
+    assert [token.text for token in last.transcript.tokens] == ["1", "2", "3", "4", "5"]
 
 
 class TestNumbers(StreamingEngineProperties):

@@ -26,7 +26,7 @@ from deployments.replica.chunker import Chunker
 from deployments.replica.live_turns import FORGOTTEN_S, LiveFrames, LiveTurns
 from deployments.settings import RecordingSettings
 from serve_app.gateway.live.turn_detection import TurnDetection
-from serve_app.gateway.live.turn_rules import SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
+from serve_app.gateway.live.turn_rules import SoundSearched, SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
 from serve_app.gateway.live.turn_settings import SemanticVad, ServerVad
 from serve_app.gateway.live.voice_activity_calls import EVERY_S, VoiceActivityCalls
 from tests.unit.recognition_engine_properties import spoken
@@ -117,9 +117,10 @@ async def settle(turns: int = 200) -> None:
 
 async def taken(detection: TurnDetection, count: int) -> list[TurnEvent]:
     async with aclosing(detection.events()) as events:
-        found = []
+        found = list[TurnEvent]()
         async for event in events:
-            found.append(event)
+            if not isinstance(event, SoundSearched):
+                found.append(event)
             if len(found) == count:
                 break
         return found
@@ -139,7 +140,11 @@ def turns_of(sound: Pcm, wanted: ServerVad | SemanticVad, blocks: Sequence[int])
         while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(tasks)
         await detection.close()
-        return [event async for event in detection.events()]
+        events = [event async for event in detection.events()]
+        searched = [event.at for event in events if isinstance(event, SoundSearched)]
+        assert searched == sorted(searched)
+        assert searched[-1] == len(sound) // FRAME * FRAME
+        return [event for event in events if not isinstance(event, SoundSearched)]
 
     return asyncio.run(run())
 

@@ -173,6 +173,21 @@ async def test_deltas_are_committed_words_only_and_make_the_transcript() -> None
     await client.leave()
 
 
+@in_time
+async def test_sound_that_comes_all_at_once_is_divided_into_its_turns() -> None:
+    client = Client()
+    form = {"type": "audio/pcm", "rate": 16_000}
+    client.update({"type": "transcription", "audio": {"input": {"format": form}}})
+    first, pause, second = np.full(32_000, 1, "<i2"), np.zeros(16_000, "<i2"), np.full(16_000, 2, "<i2")
+    client.append(np.concatenate([first, pause, second, pause]).tobytes())
+    events = await client.events()
+    texts = [event["transcript"] for event in events if event["type"].endswith(".completed")]
+    assert texts == ["one two three four", "one two"]
+    heard = [np.concatenate(recognition.samples) for _, recognition in client.live.recognitions]
+    assert [set(sound.tolist()) for sound in heard] == [{1}, {2}]
+    await client.leave()
+
+
 @pytest.mark.parametrize("turns", [None, {"type": "server_vad"}])
 def test_a_turn_has_each_sample_once(turns: object) -> None:
     async def test() -> None:

@@ -88,6 +88,17 @@ class InputBuffer:
 
     def since(self, position: int) -> Int16:
         """The samples from a position on, or from `start` if that is later."""
-        if not self._pieces:
+        return self.between(position, self.end)
+
+    def between(self, start: int, end: int) -> Int16:
+        """The samples between two positions, as far as they are kept. Costs as much as there are samples after `start`."""
+        start, end = max(start, self.start), min(end, self.end)
+        found, begin = list[Int16](), self.end
+        for piece in reversed(self._pieces):
+            if begin <= start:
+                break
+            begin -= len(piece)
+            found.append(piece)
+        if end <= start:
             return np.zeros(0, np.int16)
-        return np.concatenate(self._pieces)[max(0, position - self.start) :]
+        return np.concatenate(found[::-1])[start - begin : end - begin]

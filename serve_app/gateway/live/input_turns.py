@@ -20,9 +20,12 @@ from serve_app.gateway.live.audio_input import (
 )
 from serve_app.gateway.live.conversation import Emit
 from serve_app.gateway.live.spoken_turn import SpokenTurn, TurnOptions, TurnRecognition
-from serve_app.gateway.live.turn_rules import SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
+from serve_app.gateway.live.turn_rules import SoundSearched, SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
 from serve_app.gateway.live.turn_settings import TurnSettings
 
+AHEAD_SAMPLES = SAMPLE_RATE // 5
+"""A turn gets sound that is this far ahead of the search for its end: in real time nothing waits for the search. Of sound
+that comes all at once it gets no more, so that its text does not contain the next turn."""
 SHORTEST_TURN_MS = 100
 """A client that commits less has nothing to commit."""
 MOST_UNFINISHED = 32
@@ -94,6 +97,10 @@ class InputTurns:
         self._detection: DetectsTurns | None = None
         self._offset = 0
         """The position at which the detection began."""
+        self._searched = 0
+        """The position up to which the detection knows the turns."""
+        self._given = 0
+        """The position up to which the turn has its sound."""
         self._watchers: dict[DetectsTurns, asyncio.Task[None]] = {}
         self._turn: SpokenTurn | None = None
         self._unfinished: dict[SpokenTurn, asyncio.Task[None]] = {}
@@ -177,11 +184,20 @@ class InputTurns:
     def _take(self, samples: Int16) -> None:
         self._buffer.push(samples)
         if self._turn is not None:
-            self._turn.push(samples)
+            self._give()
         elif self._settings is None and len(samples):
             self._begin(self._buffer.start)
         if self._detection is not None:
             self._detection.push(samples)
+
+    def _give(self, until: int | None = None) -> None:
+        """Gives the turn its new sound, up to a position or as far as the search for its end allows."""
+        if until is None:
+            until = self._buffer.end if self._detection is None else self._searched + AHEAD_SAMPLES
+        until = min(until, self._buffer.end)
+        if self._turn is not None and until > self._given:
+            self._turn.push(self._buffer.between(self._given, until))
+            self._given = until
 
     def _begin(self, start: int) -> SpokenTurn:
         """A turn with the sound from `start` on."""
@@ -197,8 +213,8 @@ class InputTurns:
                 english = replace(hearing.options, translate=True)
                 translation = self._recognize(hearing.model, english, hearing.delay_s)
         turn = SpokenTurn(start, hearing, recognition, translation, self._emit)
-        turn.push(self._buffer.since(start))
-        self._turn = turn
+        self._turn, self._given = turn, start
+        self._give()
         self._unfinished[turn] = self._spawn(self._hear(turn))
         return turn
 
@@ -207,6 +223,7 @@ class InputTurns:
         self._unfinished.pop(turn, None)
 
     def _complete(self, turn: SpokenTurn, end: int, *, detected: bool) -> None:
+        self._give(end)
         self._turn = None
         self._buffer.drop_before(end)
         self._owner.turn_committed(turn.id, detected=detected)
@@ -233,7 +250,7 @@ class InputTurns:
             return
         if self._turn is not None:
             self._abandon()
-        self._offset = self._buffer.start
+        self._offset = self._searched = self._buffer.start
         self._detection = detection or self._detect(self._settings)
         self._detection.push(self._buffer.since(self._offset))
         self._watchers[self._detection] = self._spawn(self._watch(self._detection))
@@ -257,6 +274,9 @@ class InputTurns:
                 self._turn.pause()
             case SpeechStopped(at=at) if self._turn is not None:
                 self._speech_stopped(self._turn, max(at + self._offset, self._turn.start + 1))
+            case SoundSearched(at=at):
+                self._searched = at + self._offset
+                self._give()
 
     def _speech_started(self, start: int) -> None:
         turn = self._begin(start)

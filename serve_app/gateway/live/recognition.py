@@ -66,8 +66,9 @@ class LiveRecognition:
 
     @property
     def waiting_samples(self) -> int:
-        """Samples that were pushed and not sent to a replica yet."""
-        return self._sound.end - self._heard_until
+        """Samples of the turn that were pushed and not sent to a replica yet."""
+        end = self._sound.end if self._end is None else min(self._end, self._sound.end)
+        return max(0, end - self._heard_until)
 
     def push(self, samples: NDArray[np.int16]) -> None:
         """Appends mono int16 samples (n,) at 16 kHz."""

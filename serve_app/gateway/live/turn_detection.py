@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.errors import MotetError
-from serve_app.gateway.live.turn_rules import TurnEvent, TurnRule
+from serve_app.gateway.live.turn_rules import SoundSearched, TurnEvent, TurnRule
 from serve_app.gateway.live.turn_settings import SemanticVad, ServerVad
 from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
 
@@ -67,5 +67,5 @@ class TurnDetection:
             self._judging = None
 
     def _give(self, events: Iterable[TurnEvent]) -> None:
-        for event in events:
+        for event in (*events, SoundSearched(self._rule.searched)):
             self._events.put_nowait(event)

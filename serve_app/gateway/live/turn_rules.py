@@ -55,7 +55,14 @@ class SpeechStopped:
     """Where speech ended."""
 
 
-TurnEvent = SpeechStarted | SpeechPaused | SpeechStopped
+@dataclass(frozen=True, slots=True)
+class SoundSearched:
+    """All events of the sound before a position are known."""
+
+    at: int
+
+
+TurnEvent = SpeechStarted | SpeechPaused | SpeechStopped | SoundSearched
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,11 @@ class TurnRule:
         self._events: list[TurnEvent] = []
         self.question: TurnToJudge | None = None
         """What must be answered before anything else is decided."""
+
+    @property
+    def searched(self) -> int:
+        """The position up to which everything is decided, in samples at 16 kHz."""
+        return self._now
 
     def push(self, probabilities: Iterable[float]) -> list[TurnEvent]:
         """Takes the probabilities of the next frames."""

@@ -120,7 +120,8 @@ def _blocks_of(model: str, traits: SeparationTraits) -> LiveBlocks:
 async def _listen(websocket: WebSocket, sound: EnhancementSound, arrived: asyncio.Event) -> NoReturn:
     """Takes what the client sends, until it disconnects."""
     most_s = service_of(websocket).enhancements.settings.max_buffered_s
-    done = False
+    loop, done = asyncio.get_running_loop(), False
+    began_s = loop.time()
     while True:
         message = await _next(websocket, waits=done)
         if isinstance(message, EnhancementConfig):
@@ -129,15 +130,24 @@ async def _listen(websocket: WebSocket, sound: EnhancementSound, arrived: asynci
         if done:
             raise fail("invalid", "The sound has ended.", "Open another session.", code="input_done")
         if isinstance(message, bytes):
+            new_s = sound.seconds_of(message)
+            if sound.ahead_s + new_s > most_s:
+                raise _too_much(sound, sound.seconds + new_s - (loop.time() - began_s) > most_s)
             sound.push(message)
         else:
             done = True
             sound.end()
-        if sound.ahead_s > most_s:
-            cause = f"The client is {sound.ahead_s:.1f} s ahead of the sound that came back."
-            remedy = "Send sound as it is recorded. For a file, use POST /v1/audio/enhancements."
-            raise fail("invalid", cause, remedy, code="input_audio_buffer_full")
         arrived.set()
+
+
+def _too_much(sound: EnhancementSound, early: bool) -> MotetError:
+    """The error of sound that has waited for too long, because the client sends it `early` or because the service is slow."""
+    if not early:
+        cause = f"The service is {sound.ahead_s:.1f} s behind the sound."
+        return fail("unavailable", cause, "Try again in a moment.", code="too_slow")
+    cause = "The client sends much more sound than was recorded meanwhile."
+    remedy = "Send sound as it is recorded. For a file, use POST /v1/audio/enhancements."
+    return fail("too_large", cause, remedy, code="input_audio_buffer_full")
 
 
 async def _enhance(
