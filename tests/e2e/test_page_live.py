@@ -81,8 +81,9 @@ def test_whoever_speaks_interrupts_the_answer(service: Service, pangram: Float, 
     with live_page(service, tmp_path, AGREE, spoken) as page:
         page.click("#converse-button")
         page.wait_until("document.body.dataset.converseInterruptions", WORDS_S)
+        answers = page.value("document.body.dataset.converseAnswers")
         assert words_of(page, "converse", ".turn:not(.you) span").endswith("—")
-        page.wait_until("document.body.dataset.converseState === 'thinking'", WORDS_S)
+        page.wait_until(f"document.body.dataset.converseAnswers > {answers}", WORDS_S)
         assert page.value("document.getElementById('converse-error').hidden")
         check_quiet(page, service)
 
