@@ -50,9 +50,9 @@ ENGINES: Mapping[str, EngineEntry] = {
     "mlx_speech": EngineEntry("speech", "deployments.engines.mlx.speech", _extra("mlx")),
     "mlx_separation": EngineEntry("separation", "deployments.engines.mlx.separation", _extra("mlx")),
     "deepfilternet": EngineEntry(
-        "separation", "deployments.engines.deepfilternet.engine", "pip install onnxruntime scipy onnx"
+        "separation", "deployments.engines.deepfilternet.engine", "pip install onnxruntime onnx"
     ),
-    "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2.engine", "pip install onnxruntime scipy"),
+    "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2.engine", "pip install onnxruntime"),
     "simulated": EngineEntry("speech", "deployments.engines.simulated.engine", "", without_weights=True),
     "identity": EngineEntry("separation", "deployments.engines.identity.engine", "", without_weights=True),
 }
