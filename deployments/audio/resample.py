@@ -65,7 +65,7 @@ class Resampler:
         return np.ascontiguousarray(out.T)
 
 
-SHIFT_TONE_S = 0.5
+SHIFT_TONE_S = 0.1
 """The length of the tone by which the shift of prompt filters is measured."""
 
 

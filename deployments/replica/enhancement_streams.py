@@ -34,11 +34,10 @@ class Checkpoint:
 
 @dataclass(slots=True, eq=False)
 class EnhancementStream:
-    """A stream. `position` counts the samples that `state` contains, `checked` those of the latest checkpoint."""
+    """A stream: where it is `now`, and the position of the latest checkpoint that was sent, `checked`."""
 
     id: str
-    state: Any
-    position: int
+    now: Checkpoint
     checked: int
     used_s: float
     calls: int = 0
@@ -95,12 +94,12 @@ class EnhancementStreams:
         if resume is not None or at == 0:
             self._open_at(stream_id, resume or Checkpoint(0, self._engine.initial_state(len(samples))))
         stream = self._open.get(stream_id)
-        if stream is None or stream.position != at:
+        if stream is None or stream.now.position != at:
             self.close(stream_id)
             cause = "The replica does not have this stream."
             raise fail("unavailable", cause, "Open the stream again.", code="stream_lost")
         stream.calls += 1
-        return NewSound(stream, samples, Checkpoint(stream.position, stream.state))
+        return NewSound(stream, samples, stream.now)
 
     def answered(self, sound: NewSound) -> None:
         """A call has ended."""
@@ -133,7 +132,7 @@ class EnhancementStreams:
 
     def _taken(self, sound: NewSound, samples: Samples, state: Any) -> EnhancedSound:
         stream, after = sound.stream, Checkpoint(sound.before.position + samples.shape[1], state)
-        stream.position, stream.state = after.position, after.state
+        stream.now = after
         if after.position - stream.checked < self._checkpoint_samples:
             return EnhancedSound(samples, None)
         stream.checked = after.position
@@ -143,4 +142,4 @@ class EnhancementStreams:
         if len(self._open) >= MOST_STREAMS and stream_id not in self._open:
             cause = f"This replica enhances {MOST_STREAMS} streams already."
             raise fail("overloaded", cause, "Try again in a moment.", code="model_busy")
-        self._open[stream_id] = EnhancementStream(stream_id, start.state, start.position, start.position, self._clock())
+        self._open[stream_id] = EnhancementStream(stream_id, start, start.position, self._clock())

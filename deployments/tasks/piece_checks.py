@@ -70,8 +70,8 @@ async def inline(work: Callable[..., Result], *arguments: Any) -> Result:
 class PieceChecks:
     """How the pieces of one text are checked.
 
-    `traits` are those of the model that speaks. `buffered_seconds` says how much sound the listener still has; without it
-    there is no listener. `hearing` verifies each piece. `beside` runs the measurement, on another thread if it is
+    `traits` are those of the model that speaks. `buffered_seconds` says how much sound the listener still has; it is None
+    where nobody listens. `hearing` verifies each piece. `beside` runs the measurement, on another thread if it is
     `asyncio.to_thread`.
     """
 

@@ -61,8 +61,8 @@ def at_most(limit: float) -> Target:
 
 
 def target_for(target: Target, cases: int) -> Target | None:
-    """The `target` of a percentage, if a sample of so many cases can carry it: one wrong case alone must not miss it.
-    Otherwise None, and the figure is printed without a verdict."""
+    """The `target` of a percentage if the sample is large enough: one wrong case among `cases` must still meet it. Otherwise
+    None, and the figure is printed without a verdict."""
     allowed = target.limit if target.at == "most" else 100 - target.limit
     return target if cases * allowed >= 100 else None
 

@@ -27,7 +27,7 @@ SPOILED_OF, QUICK_SPOILED_OF = 10, 1
 """One in this many pieces is spoiled; the kinds of fault take turns."""
 FIRST_SPOILED = 7
 """Pieces are compared with those before them, so the first ones are good."""
-FOUND, FALSE_ALARMS, MENDED, COST = (
+FOUND, FALSE_ALARMS, CORRECTED, COST = (
     "spoiled pieces that were found",
     "false alarms",
     "spoiled pieces without a fault after they were made again",
@@ -115,7 +115,7 @@ def figures(quick: bool) -> list[Figure]:
     return [
         Figure(FOUND, "%", target_for(at_least(90), spoiled)),
         Figure(FALSE_ALARMS, "% of pieces", target_for(at_most(1), pieces)),
-        Figure(MENDED, "%"),
+        Figure(CORRECTED, "%"),
         Figure(UNHEARD, "%"),
         Figure(UNHEARD_ALARMS, "% of pieces", target_for(at_most(1), pieces)),
         Figure(COST, "%", at_most(3)),
@@ -139,8 +139,8 @@ def measure(sheet: Sheet, engines: Engines, quick: bool) -> None:
         checks = PieceChecks(QualitySettings(), engines.speech.traits, hearing=hearing)
         found, _ = _spoken(engines, pieces, spoiled, checks)
         _put(sheet, FOUND, FALSE_ALARMS, found, spoiled, set())
-        mended = [number for number in spoiled if not found[number].faults]
-        sheet.put(MENDED, len(mended) / len(spoiled) * 100, f"{len(mended)} of {len(spoiled)}")
+        corrected = [number for number in spoiled if not found[number].faults]
+        sheet.put(CORRECTED, len(corrected) / len(spoiled) * 100, f"{len(corrected)} of {len(spoiled)}")
 
 
 def _spoken(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from deployments.audio.pcm import to_float, to_int16
@@ -10,6 +12,9 @@ from deployments.engines.protocols import LiveBlocks, Samples
 
 MOST_BLOCKS_S = 1.0
 """The most sound of one call to a model."""
+
+
+PART_S = 0.2
 
 
 class EnhancementSound:
@@ -52,6 +57,11 @@ class EnhancementSound:
     def seconds(self) -> float:
         """Sound that was pushed, in seconds."""
         return self._pushed / self._rate
+
+    def parts(self, data: bytes) -> Iterator[bytes]:
+        """The sound in parts that take under a millisecond to push."""
+        size = int(PART_S * self._rate) * 2 * self._channels
+        return (data[start : start + size] for start in range(0, len(data), size))
 
     def push(self, data: bytes) -> None:
         """Adds the client's next sound."""

@@ -1,16 +1,17 @@
-"""What WebSocket routes share: the next message, two tasks of one session, and the message with which a failure ends it."""
+"""What WebSocket routes share: the next message, two tasks of one session, and how a session ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from deployments.errors import Failure
-from serve_app.gateway.errors import close_code, error_body
+from serve_app.gateway.errors import close_code, error_body, logged
 
 LAST_MESSAGE_S = 2.0
 """How long a session that ends tries to say why."""
@@ -39,7 +40,20 @@ async def run_while(listening: Coroutine[Any, Any, NoReturn], answering: Corouti
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def end_with(websocket: WebSocket, failure: Failure) -> None:
+@asynccontextmanager
+async def reporting(websocket: WebSocket) -> AsyncIterator[None]:
+    """Ends the WebSocket with what the session in the context raises; closes it after one that succeeds. A client that left
+    is no failure."""
+    try:
+        yield
+        await websocket.close()
+    except WebSocketDisconnect:
+        pass
+    except Exception as error:
+        await _end_with(websocket, logged(error))
+
+
+async def _end_with(websocket: WebSocket, failure: Failure) -> None:
     """Sends the failure and closes the WebSocket, if it is still open."""
     if websocket.application_state is WebSocketState.CONNECTED:
         try:

@@ -82,7 +82,7 @@ def together(states: Sequence[StreamState]) -> StreamState:
 
 
 def apart(state: StreamState, channels: Sequence[int]) -> list[StreamState]:
-    """The states that `together` joined, with so many channels each."""
+    """Splits a state that `together` joined. `channels` are the numbers of channels of its parts, in order."""
     ends = np.cumsum(channels)[:-1]
     parts = {name: np.split(getattr(state, name), ends, axis=_channel_axis(name)) for name in _NAMES}
     return [

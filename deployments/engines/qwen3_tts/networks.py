@@ -145,7 +145,7 @@ class Qwen3TtsNetworks(nn.Module):
         logits = self.first_logits(hidden, inputs["said"], inputs["frames"])
         first = self.choose(logits, inputs["draws"][:, 0], self.config.sampling.first)
         codes, embedding = self._other_codes(hidden, first, inputs["draws"], caches.predictor)
-        # The end is no code of the codec; its frame is not heard.
+        # The end token is not a code of the codec, so its frame is not decoded.
         heard = codes.clamp_max(self.codec.codebooks.tables.shape[1] - 1)
         sound, state = self.codec(heard, inputs["frames"], inputs["state"], caches.codec)
         following = embedding + self.text_pad

@@ -54,13 +54,12 @@ from serve_app.gateway.live.spoken_turn import TurnOptions
 from serve_app.gateway.live.turn_settings import ServerVad
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import Service
+from serve_app.gateway.websockets import LAST_MESSAGE_S
 
 ENDS_SESSION = ("overloaded", "too_large", "unavailable", "timeout", "engine")
 """Kinds of failure after which a session does not go on. After others the client gets an error event, and may go on."""
 MOST_ERRORS = 32
 """Wrong events in a row. After that the session ends."""
-LAST_EVENTS_S = 2.0
-"""How long a session that ends tries to send the events that wait."""
 USUAL_MODEL = "gpt-realtime"
 """The model of a conversation that names none."""
 HINTS = "session.audio.input.transcription"
@@ -135,7 +134,7 @@ class Session:
         """Sends what waits and the failure, and closes the WebSocket."""
         self._outbox.emit(error_event(failure))
         try:
-            async with asyncio.timeout(LAST_EVENTS_S):
+            async with asyncio.timeout(LAST_MESSAGE_S):
                 while not self._outbox.empty:
                     await self._websocket.send_text(await self._outbox.next())
                 await self._websocket.close(code)
@@ -343,11 +342,8 @@ class Session:
     async def _recognizer(self, hints: TranscriptionHints | None) -> tuple[str, RecognitionTraits]:
         """The name and the abilities of the model that hears the session."""
         directory = self._service.directory
-        first = next((name for name, model in directory.models.items() if model.task == "transcription"), None)
-        wanted = (hints.model if hints else None) or self._limits.transcription_model or first
-        if wanted is None:
-            raise fail("unsupported", "No model of this service transcribes.", "Add one to the configuration.")
-        name = directory.resolve(wanted, "transcription")
+        wanted = (hints.model if hints else None) or self._limits.transcription_model
+        name = directory.resolve(wanted or directory.first("transcription"), "transcription")
         directory.ensure_not_frozen(name)
         traits: RecognitionTraits = await directory.traits(name)
         return name, traits

@@ -48,7 +48,7 @@ class SpokenAnswer:
             model=model, voice=settings.voice, response_format="pcm", speed=settings.speed, pacing="played"
         )
         plan, text = await service.planner.plan_arriving(fields, service.owner(headers))
-        # Requests to the replica are short, so that an interruption leaves little sound that nobody hears.
+        # Requests to the replica are short, so that an interruption wastes little sound.
         plan = replace(plan, max_request_seconds=plan.pacing.look_ahead_ms / 1000)
         ticket = service.admit(plan.model, headers, 0.0, reach=plan.max_request_seconds)
         ticket.stop_waiting()

@@ -15,19 +15,17 @@ from typing import Annotated, Literal, NoReturn
 
 from fastapi import APIRouter, WebSocket
 from pydantic import Field
-from starlette.websockets import WebSocketDisconnect
 
 from deployments.engines.protocols import LiveBlocks, SeparationTraits
 from deployments.errors import MotetError, fail, quoted
 from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_messages import fields_of, message_of
 from serve_app.gateway.enhancement_sound import EnhancementSound
-from serve_app.gateway.errors import log_failure, log_unexpected
 from serve_app.gateway.fields import ModelName, RequestFields
 from serve_app.gateway.live_enhancement import LiveEnhancement
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import service_of
-from serve_app.gateway.websockets import end_with, next_message, run_while
+from serve_app.gateway.websockets import next_message, reporting, run_while
 
 router = APIRouter()
 
@@ -62,17 +60,9 @@ async def enhancement_session(websocket: WebSocket) -> None:
     """Takes the noise out of a sound while it is recorded."""
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
-    try:
+    async with reporting(websocket):
         with service.enhancements.limit.one(service.client(websocket)):
             await _run(websocket)
-        await websocket.close()
-    except WebSocketDisconnect:
-        pass
-    except MotetError as error:
-        log_failure(error.failure)
-        await end_with(websocket, error.failure)
-    except Exception as error:
-        await end_with(websocket, log_unexpected(error))
 
 
 async def _run(websocket: WebSocket) -> None:
@@ -89,10 +79,13 @@ async def _run(websocket: WebSocket) -> None:
         ready = {"type": "session.ready", "model": name, "delay_ms": round(blocks.delay_s * 1000, 1)}
         await websocket.send_json({**ready, "ignored": current_request().ignored})
         arrived = asyncio.Event()
+        timer = asyncio.timeout(service.enhancements.settings.max_session_s)
         try:
-            async with asyncio.timeout(service.enhancements.settings.max_session_s):
+            async with timer:
                 await run_while(_listen(websocket, sound, arrived), _enhance(websocket, sound, stream, arrived))
         except TimeoutError:
+            if not timer.expired():
+                raise
             cause = f"The session is {service.enhancements.settings.max_session_s:g} s old, the longest allowed."
             raise fail("timeout", cause, "Open another session.", code="session_expired") from None
         finally:
@@ -133,7 +126,9 @@ async def _listen(websocket: WebSocket, sound: EnhancementSound, arrived: asynci
             new_s = sound.seconds_of(message)
             if sound.ahead_s + new_s > most_s:
                 raise _too_much(sound, sound.seconds + new_s - (loop.time() - began_s) > most_s)
-            sound.push(message)
+            for part in sound.parts(message):
+                sound.push(part)
+                await asyncio.sleep(0)  # resampling seconds of sound at once would keep others waiting
         else:
             done = True
             sound.end()

@@ -17,14 +17,12 @@ from dataclasses import replace
 from typing import Literal, NoReturn
 
 from fastapi import APIRouter, WebSocket
-from starlette.websockets import WebSocketDisconnect
 
 from deployments.errors import MotetError, fail
 from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from deployments.text.sources import ArrivingText
 from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_messages import fields_of, message_of
-from serve_app.gateway.errors import log_failure, log_unexpected
 from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import current_request
@@ -33,7 +31,7 @@ from serve_app.gateway.service import service_of
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
-from serve_app.gateway.websockets import end_with, next_message, run_while
+from serve_app.gateway.websockets import next_message, reporting, run_while
 
 router = APIRouter()
 
@@ -79,20 +77,15 @@ async def speech_session(websocket: WebSocket) -> None:
     service = service_of(websocket)
     deadline_s = service.settings.limits.request_deadline_s
     timer = asyncio.timeout(deadline_s)
-    try:
+    async with reporting(websocket):
         with service.sessions.one(service.client(websocket)):
-            async with timer:
-                await _run(websocket)
-        await websocket.close()
-    except WebSocketDisconnect:
-        pass
-    except TimeoutError as error:
-        await end_with(websocket, too_late(deadline_s) if timer.expired() else log_unexpected(error))
-    except MotetError as error:
-        log_failure(error.failure)
-        await end_with(websocket, error.failure)
-    except Exception as error:
-        await end_with(websocket, log_unexpected(error))
+            try:
+                async with timer:
+                    await _run(websocket)
+            except TimeoutError as error:
+                if timer.expired():
+                    raise MotetError(too_late(deadline_s)) from error
+                raise
 
 
 async def _run(websocket: WebSocket) -> None:
