@@ -49,38 +49,15 @@ class QueuedAudioPolicy:
         board: demand.DemandBoard | None = None,
     ) -> None:
         self._model = model
-        self._settings = AutoscalingSettings.model_validate(settings)
         self._request_seconds = request_seconds_of_audio
-        self._board = demand.BOARD if board is None else board
-        self._short_since_s: float | None = None
+        board = demand.BOARD if board is None else board
+        self._scaling = demand.PlacementScaling(AutoscalingSettings.model_validate(settings), board)
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """The number of replicas needed now. Ray Serve applies the delays."""
-        now_s = ctx.current_time or 0.0
-        model = demand.ModelKey(ctx.app_name, self._model)
-        self._board.report(model, self._capacity(ctx, now_s), self._load(ctx), now_s)
-        return demand.replicas_wanted(self._board.placements(model, now_s))[ctx.deployment_name], {}
-
-    def _capacity(self, ctx: AutoscalingContext, now_s: float) -> demand.PlacementCapacity:
-        settings = self._settings
-        if ctx.current_num_replicas >= ctx.target_num_replicas:
-            self._short_since_s = None
-        elif self._short_since_s is None:
-            self._short_since_s = now_s
-        stuck = self._short_since_s is not None and now_s - self._short_since_s >= settings.stuck_after_s
-        return demand.PlacementCapacity(
-            name=ctx.deployment_name,
-            cost=settings.cost,
-            least=settings.min_replicas,
-            most=settings.max_replicas,
-            seconds_each=settings.target_queued_seconds_of_audio,
-            running=ctx.current_num_replicas,
-            stuck=stuck,
-        )
-
-    def _load(self, ctx: AutoscalingContext) -> demand.PlacementLoad:
         reported = ctx.aggregated_metrics or {}
-        queued = sum(reported.get(load.QUEUED, {}).values())
-        late_s = max(reported.get(load.FIRST_SOUND_P95, {}).values(), default=0.0)
-        waiting = ctx.total_queued_requests * self._request_seconds
-        return demand.PlacementLoad(queued + waiting, late_s * 1000 / self._settings.target_first_sound_ms)
+        queued, first_sounds = (reported.get(name, {}).values() for name in (load.QUEUED, load.FIRST_SOUND_P95))
+        now = self._scaling.load(queued, first_sounds, ctx.total_queued_requests * self._request_seconds)
+        model, running = demand.ModelKey(ctx.app_name, self._model), ctx.current_num_replicas
+        now_s = ctx.current_time or 0.0
+        return self._scaling.wanted(model, ctx.deployment_name, running, ctx.target_num_replicas, now, now_s), {}

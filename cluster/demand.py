@@ -7,7 +7,7 @@ the next one takes the rest, and so on. When the demand falls, the most expensiv
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -142,3 +142,39 @@ class DemandBoard:
 
 BOARD = DemandBoard()
 """Ray Serve's controller creates one policy for each deployment and shares nothing between them but imported modules."""
+
+
+class PlacementScaling:
+    """How many replicas one placement of a model needs, from call to call."""
+
+    def __init__(self, settings: AutoscalingSettings, board: DemandBoard) -> None:
+        self._settings = settings
+        self._board = board
+        self._short_since_s: float | None = None
+
+    def load(self, queued_seconds: Iterable[float], first_sounds_s: Iterable[float], waiting: float) -> PlacementLoad:
+        """The load of the placement: what each replica reports, and `waiting` seconds of audio that no replica has seen."""
+        late_s = max(first_sounds_s, default=0.0)
+        return PlacementLoad(sum(queued_seconds) + waiting, late_s * 1000 / self._settings.target_first_sound_ms)
+
+    def wanted(self, model: ModelKey, name: str, running: int, target: int, load: PlacementLoad, now_s: float) -> int:
+        """The replicas needed now of the placement `name`, which has `running` of `target` ones."""
+        self._board.report(model, self._capacity(name, running, target, now_s), load, now_s)
+        return replicas_wanted(self._board.placements(model, now_s))[name]
+
+    def _capacity(self, name: str, running: int, target: int, now_s: float) -> PlacementCapacity:
+        settings = self._settings
+        if running >= target:
+            self._short_since_s = None
+        elif self._short_since_s is None:
+            self._short_since_s = now_s
+        stuck = self._short_since_s is not None and now_s - self._short_since_s >= settings.stuck_after_s
+        return PlacementCapacity(
+            name=name,
+            cost=settings.cost,
+            least=settings.min_replicas,
+            most=settings.max_replicas,
+            seconds_each=settings.target_queued_seconds_of_audio,
+            running=running,
+            stuck=stuck,
+        )

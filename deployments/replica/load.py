@@ -32,7 +32,7 @@ class ReplicaLoad:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._works: set[Work] = set()
+        self._works: dict[Work, None] = {}  # in order, so that the same work gives the same sum
         self._idle_since_s = clock()
         self._firsts: deque[tuple[float, float]] = deque(maxlen=MAX_FIRST_SOUNDS)
 
@@ -40,11 +40,11 @@ class ReplicaLoad:
     def work(self, seconds: float) -> Iterator[Work]:
         """Counts work of about `seconds` of audio while the context lasts."""
         work = Work(seconds)
-        self._works.add(work)
+        self._works[work] = None
         try:
             yield work
         finally:
-            self._works.discard(work)
+            del self._works[work]
             self._idle_since_s = self._clock()
 
     @property

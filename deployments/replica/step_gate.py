@@ -19,7 +19,8 @@ from ray import serve
 
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import StepMetrics
-from deployments.replica.step_scheduling import Candidate, StepRequest, choose, padding_share
+from deployments.replica.step_opening import StepOpening
+from deployments.replica.step_scheduling import Candidate, StepRequest, padding_share
 from deployments.settings import StepSettings
 from deployments.tasks.engine_calls import Advance, advance_or_halve
 
@@ -50,27 +51,20 @@ class StepResult(Generic[Result]):
     together: int = 1
 
 
-class StepGate(Generic[Item]):
-    """Holds callers while a step runs, and lets the chosen ones through when it ends.
-
-    After a step its callers return for the next one within milliseconds. The gate waits for them for `batch_wait_ms`, or
-    until all open streams are back. `clock` is monotonic, in seconds.
-    """
+class StepGate(StepOpening[Item]):
+    """Holds callers while a step runs, and lets the chosen ones through when it ends. See `StepOpening`."""
 
     def __init__(self, settings: StepSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self.settings = settings
-        self.streams = 0
-        self.most_beside_live: int | None = None
-        """The most items of a step that are not of live streams; None for no limit but that of the settings."""
-        self._clock = clock
-        self._waiting: dict[Candidate[Item], asyncio.Future[int]] = {}
-        self._expected = 0
-        self._settling: asyncio.TimerHandle | None = None
+        super().__init__(settings, clock, _later)
+        self._turns: dict[Candidate[Item], asyncio.Future[int]] = {}
 
-    @property
-    def waiting(self) -> int:
-        """The number of callers at the gate."""
-        return len(self._waiting)
+    def let_in(self, candidate: Candidate[Item], together: int) -> None:
+        """See `StepOpening`."""
+        self._turns[candidate].set_result(together)
+
+    def pending(self) -> Sequence[Candidate[Item]]:
+        """Callers that were not let through. One that was cancelled leaves in the next iteration of the event loop."""
+        return [candidate for candidate in self._waiting if not self._turns[candidate].done()]
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -79,54 +73,30 @@ class StepGate(Generic[Item]):
         try:
             yield
         finally:
-            self.streams -= 1
-            if self._waiting:
-                self._open_if_due()  # all others may be back
+            self.end_stream()
 
     @asynccontextmanager
     async def turn(self, candidate: Candidate[Item]) -> AsyncIterator[int]:
         """Waits for this candidate's turn, which lasts as long as the context. Yields the size of the step."""
-        turn = self._waiting[candidate] = asyncio.get_running_loop().create_future()
-        self._open_if_due()
+        turn = self._turns[candidate] = asyncio.get_running_loop().create_future()
+        self.wait(candidate)
         try:
             together = await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._end_one()  # chosen and cancelled in the same iteration of the event loop
+                self.end_one()  # chosen and cancelled in the same iteration of the event loop
             raise
         finally:
-            del self._waiting[candidate]
+            self.forget(candidate)
+            del self._turns[candidate]
         try:
             yield together
         finally:
-            self._end_one()
+            self.end_one()
 
-    def _end_one(self) -> None:
-        self._expected -= 1
-        if self._expected == 0:
-            wait_s = self.settings.batch_wait_ms / 1000
-            self._settling = asyncio.get_running_loop().call_later(wait_s, self._settled)
 
-    def _settled(self) -> None:
-        self._settling = None
-        self._open()
-
-    def _open_if_due(self) -> None:
-        """Opens at once if the engine has been idle; after a step, when all streams are back."""
-        if self._expected > 0:
-            return
-        if self._settling is None:
-            self._open()
-        elif len(self._waiting) >= min(max(self.streams, 1), self.settings.max_batch_size):
-            self._settling.cancel()
-            self._settled()
-
-    def _open(self) -> None:
-        pending = [candidate for candidate, turn in self._waiting.items() if not turn.done()]
-        chosen = choose(pending, self.settings, self._clock(), self.most_beside_live)
-        self._expected = len(chosen)
-        for candidate in chosen:
-            self._waiting[candidate].set_result(len(chosen))
+def _later(delay_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(delay_s, call)
 
 
 class Stepper(Generic[Item, Result]):

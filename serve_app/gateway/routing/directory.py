@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from ray.serve.exceptions import BackPressureError
 from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.placement import LOST, PlacedModel
+from serve_app.gateway.routing.placement_state import in_order, in_turn, is_skipped
 
 
 class HasPlacement(Protocol):
@@ -73,16 +74,13 @@ class ModelDirectory:
     def placements(self, name: str) -> list[PlacedModel]:
         """A model's placements. Those with a live replica come first, the one expected to answer first before the others;
         then the rest by cost. Equal ones keep the order of the configuration."""
-        placed = self._placed[name]
-        known = [p.first_answer_s for p in placed if p.first_answer_s is not None]
-        typical_s = min(known, default=1.0)
-        return sorted(placed, key=lambda p: (not p.alive, p.expected_s(typical_s) if p.alive else p.cost))
+        return in_order(self._placed[name])
 
     def choose(self, name: str, besides: PlacedModel | None = None) -> PlacedModel:
         """The placement that is expected to answer first, other than `besides` if there is another. One without replicas is
         chosen only if no other one has any. Call `refresh` before."""
-        in_turn = [placed for placed in self.placements(name) if not self._skipped(placed, name)]
-        return next((placed for placed in in_turn if placed is not besides), in_turn[0])
+        ready = [placed for placed in self.placements(name) if not self._skipped(placed, name)]
+        return next((placed for placed in ready if placed is not besides), ready[0])
 
     def ensure_not_frozen(self, name: str) -> None:
         """Raises `MotetError` (unavailable) if all replicas of a model are frozen."""
@@ -100,7 +98,7 @@ class ModelDirectory:
         """One answer, from the first placement that gives one. Raises `MotetError`."""
         lost: Exception | None = None
         await self.refresh(name)
-        for placed, last in self._in_turn(name):
+        for placed, last in in_turn(self._placed[name]):
             if self._skipped(placed, name):
                 continue
             try:
@@ -130,7 +128,7 @@ class ModelDirectory:
         """
         lost: Exception | None = None
         await self.refresh(name)
-        for placed, last in self._in_turn(name, ticket.placement if ticket else None, besides):
+        for placed, last in in_turn(self._placed[name], ticket.placement if ticket else None, besides):
             if self._skipped(placed, name):
                 continue
             answers = placed.stream(method, *arguments, last=last)
@@ -160,20 +158,7 @@ class ModelDirectory:
             await placed.refresh()
 
     def _skipped(self, placed: PlacedModel, name: str) -> bool:
-        """Whether a request skips a placement: it has no replica, and another placement of the model has one."""
-        return placed.sleeps and any(other.alive for other in self._placed[name])
-
-    def _in_turn(
-        self, name: str, preferred: str | None = None, besides: str | None = None
-    ) -> Iterator[tuple[PlacedModel, bool]]:
-        """Each placement once, the best of the rest at that moment, and whether it is the last. Only once: a request that
-        crashes its replica must not crash it again and again."""
-        tried: list[PlacedModel] = []
-        while rest := [placed for placed in self.placements(name) if placed not in tried]:
-            alive = (placed for placed in rest if placed.alive)
-            wanted = (placed for placed in alive if (placed.name == preferred if preferred else placed.name != besides))
-            tried.append(next(wanted, rest[0]))
-            yield tried[-1], len(rest) == 1
+        return is_skipped(placed, self._placed[name])
 
 
 def unavailable(name: str, lost: Exception | None) -> MotetError:

@@ -28,14 +28,12 @@ from cluster import ray_private
 from deployments.errors import fail
 from deployments.replica.base import ReplicaReport
 from deployments.settings import HealthSettings, SpilloverSettings
+from serve_app.gateway.routing.placement_state import PlacementState
 
 Answer = TypeVar("Answer")
 
 LOST = (RayError, RayServeException)
 """What Ray raises if a replica is gone or takes no more calls."""
-
-SMOOTHING = 0.2
-"""Weight of the newest time to first answer in its running mean."""
 
 START_S = 5.0
 """From the end of a frozen replica to the process of its successor, without the time to load the model."""
@@ -57,11 +55,8 @@ class FrozenReplicas(NoAnswer):
     """A placement has replicas, and none of them answers."""
 
 
-class PlacedModel:
-    """One model on one hardware class. Several requests share its state; it belongs to one event loop.
-
-    `elastic` placements may have no replica. Unused placements are tried in the order of `cost`.
-    """
+class PlacedModel(PlacementState):
+    """One model on one hardware class, and calls to it. It belongs to one event loop."""
 
     def __init__(
         self,
@@ -75,30 +70,16 @@ class PlacedModel:
         cost: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = f"{model}@{kind}"
-        self.model = model
-        self.kind = kind
-        self.elastic = elastic
-        self.cost = cost
+        super().__init__(model, kind, elastic=elastic, cost=cost, clock=clock)
         self.handle = handle
-        self.under_way = 0
-        self.alive = True
-        self.first_answer_s: float | None = None
         self._streaming = handle.options(stream=True)
         self._spillover = spillover
         self._health = health
-        self._clock = clock
         self._check: asyncio.Task[None] | None = None
         self._checked_s = -math.inf
-        self._suspected_s = -math.inf
         self._load_s = 0.0
         self._frozen_since_s: float | None = None
         self._frozen_check: asyncio.Task[None] | None = None
-
-    @property
-    def sleeps(self) -> bool:
-        """Whether it has no replica, and starts one on demand."""
-        return self.elastic and not self.alive
 
     async def refresh(self) -> None:
         """Notices that the last replica of an elastic placement was removed for lack of load."""
@@ -110,23 +91,6 @@ class PlacedModel:
                 pass  # it has replicas, and they are busy
             except DeploymentUnavailableError:
                 self.suspect()
-
-    def expected_s(self, typical_s: float) -> float:
-        """Expected time to the first answer, in seconds: the recent mean, for each request ahead and for this one.
-
-        A placement that has not answered yet counts as fast as a typical one.
-        """
-        own_s = typical_s if self.first_answer_s is None else self.first_answer_s
-        return own_s * (self.under_way + 1)
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Counts a request as under way."""
-        self.under_way += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
 
     async def call(self, method: str, *arguments: Any, last: bool) -> Any:
         """One answer. Raises `NoAnswer` if no replica answers; if this is the `last` placement to try, waits for one. A call
@@ -141,7 +105,7 @@ class PlacedModel:
             except (asyncio.CancelledError, NoAnswer):
                 response.cancel()
                 raise
-            self._answered(asked_s)
+            self.note_life(asked_s)
             return answer
 
     async def call_replica(self, replica: str, method: str, *arguments: Any) -> Any:
@@ -234,7 +198,7 @@ class PlacedModel:
         except LOST:
             pass  # there are no replicas, or they ended just now: others are starting
         else:
-            self._recover()
+            self.recover()
 
     @property
     def frozen(self) -> bool:
@@ -258,23 +222,12 @@ class PlacedModel:
 
     def suspect(self) -> None:
         """A replica is lost: requests go to other placements until one answers."""
-        self.alive, self._suspected_s = False, self._clock()
+        super().suspect()
         self._start_check()
 
-    def note_answer(self, asked_s: float, place_in_line: int) -> None:
-        """Learns from the first answer to a request that was sent at `asked_s` (monotonic) as the `place_in_line`-th of those
-        under way then."""
-        if self.alive:
-            self._learn((self._clock() - asked_s) / place_in_line)
-        self._answered(asked_s)  # after learning: the time to start a replica does not predict the next answer
-
-    def _answered(self, asked_s: float) -> None:
-        # An answer to a question from before the last loss proves nothing.
-        if not self.alive and asked_s >= self._suspected_s:
-            self._recover()
-
-    def _recover(self) -> None:
-        self.alive, self.first_answer_s = True, None  # a new replica: the old one's times do not predict its own
+    def recover(self) -> None:
+        """See `PlacementState`."""
+        super().recover()
         self._frozen_since_s = None
 
     @contextmanager
@@ -299,7 +252,7 @@ class PlacedModel:
             except LOST:
                 await asyncio.sleep(self._spillover.ask_again_s)
         if not self.alive:
-            self._recover()
+            self.recover()
 
     async def _first_report(self, timeout_s: float | None = None) -> Any:
         """The first report of any replica, without the router. Raises `NoAnswer`, `FrozenReplicas` if there are replicas and
@@ -325,10 +278,6 @@ class PlacedModel:
         if isinstance(report, ReplicaReport):
             self._load_s = report.load_seconds + report.warm_up_seconds
         return report
-
-    def _learn(self, seconds: float) -> None:
-        known_s = self.first_answer_s
-        self.first_answer_s = seconds if known_s is None else known_s + SMOOTHING * (seconds - known_s)
 
 
 def _retrieve(awaited: asyncio.Future[Any]) -> None:
