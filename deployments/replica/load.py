@@ -39,13 +39,22 @@ class ReplicaLoad:
     @contextmanager
     def work(self, seconds: float) -> Iterator[Work]:
         """Counts work of about `seconds` of audio while the context lasts."""
-        work = Work(seconds)
-        self._works[work] = None
+        work = self.begin(seconds)
         try:
             yield work
         finally:
-            del self._works[work]
-            self._idle_since_s = self._clock()
+            self.end(work)
+
+    def begin(self, seconds: float) -> Work:
+        """Counts work of about `seconds` of audio until its `end`."""
+        work = Work(seconds)
+        self._works[work] = None
+        return work
+
+    def end(self, work: Work) -> None:
+        """The work is no longer counted."""
+        del self._works[work]
+        self._idle_since_s = self._clock()
 
     @property
     def idle_seconds(self) -> float:

@@ -75,6 +75,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "serve_app.bench.serve",
         options=("compare",),
     ),
+    "plan": Benchmark(
+        "What motet plan predicts for this machine, beside what the real service does", "serve_app.bench.plan"
+    ),
     "speaking": Benchmark(
         "Texts as people write them, spoken and heard back; times of words; spoiled pieces that are found",
         "serve_app.bench.speaking",

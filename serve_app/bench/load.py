@@ -197,15 +197,21 @@ async def all_at_once(
     return list(await asyncio.gather(*(one(position, ask) for position, ask in enumerate(asks))))
 
 
+def arrival_times(count: int, per_second: float, seed: int) -> list[float]:
+    """When requests of independent clients (Poisson) arrive, in seconds from the start."""
+    waits = np.random.default_rng(seed).exponential(1 / per_second, count)
+    times: list[float] = np.cumsum(waits).tolist()
+    return times
+
+
 async def open_loop(
     service: RunningProgram, asks: Sequence[StreamRequest], per_second: float, seed: int
 ) -> list[StreamResult]:
     """The results of requests that arrive at random (Poisson), independent of earlier answers."""
-    waits = np.random.default_rng(seed).exponential(1 / per_second, len(asks))
-    due = time.monotonic()
+    began = time.monotonic()
     tasks = []
-    for wait, ask in zip(waits, asks, strict=True):
-        due += float(wait)
+    for at_s, ask in zip(arrival_times(len(asks), per_second, seed), asks, strict=True):
+        due = began + at_s
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         tasks.append(asyncio.create_task(listen(service, ask, due_s=due)))
     return list(await asyncio.gather(*tasks))

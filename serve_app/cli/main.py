@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "deploy": "Put the service on the cluster at RAY_ADDRESS, or update the one there, and leave it running.",
     "join": "Make this machine part of a cluster, until Ctrl-C.",
     "config": "Print every setting, its default, unit and meaning; or check a file and print its values.",
+    "plan": "Simulate a service with its own policies: first sound, refusals, replicas, machines and cost.",
     "doctor": "Check what works on this machine, and print what to run for what does not.",
     "quantize": "Make a model smaller, and measure what that costs: size, memory, speed and word errors.",
     "bench": "Measure this machine.",

@@ -1,0 +1,127 @@
+"""`motet plan`: how many of which machines a service needs, what they cost, and what happens when some are lost."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.errors import fail
+
+if TYPE_CHECKING:
+    from serve_app.planning.settings import PlanSettings
+
+
+def plan(
+    file: Annotated[
+        str | None,
+        typer.Argument(show_default=False, help="A YAML file, or a scenario; without one, scenarios are listed."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the result and its curves there as JSON.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw the curves (needs matplotlib).")
+    ] = None,
+    find: Annotated[
+        bool, typer.Option("--find", help="Search for the cheapest fleet that keeps the promise at the busiest moment.")
+    ] = False,
+    at_once: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False, help="Find the cheapest fleet for each of these numbers of streams, such as 100,1000."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, show_default="the plan's", help="Of the random traffic.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the plan with all defaults, to begin your own.")] = False,
+) -> None:
+    """Simulate a service with its own policies: first sound, refusals, replicas, machines and cost.
+
+    Example: [bold]motet plan one-class[/bold]
+
+    Example: [bold]motet plan one-class --show > mine.yaml; motet plan mine.yaml --find[/bold]
+    """
+    from serve_app.planning import plan_file
+
+    if file is None:
+        print("\n".join(plan_file.summaries()))
+        return
+    settings = plan_file.read(file)
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    if show:
+        _print_settings(settings)
+    elif at_once is not None:
+        _print_sizes(settings, _sizes(at_once))
+    elif find:
+        _print_found(settings)
+    else:
+        _simulate(settings, file, json_file, picture)
+
+
+def _simulate(settings: PlanSettings, name: str, json_file: Path | None, picture: Path | None) -> None:
+    from serve_app.planning import picture as pictures
+    from serve_app.planning import report
+    from serve_app.planning.simulation import simulate
+
+    started = time.perf_counter()
+    result = simulate(settings)
+    took_s = time.perf_counter() - started
+    print(report.in_text(result, settings))
+    print(f"{settings.duration_s:,.0f} s were simulated in {took_s:.1f} s. {_origin()}")
+    if json_file is not None:
+        document = report.as_json(result, settings, {"plan": name, "took_s": round(took_s, 3), "origin": _origin()})
+        json_file.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    if picture is not None:
+        pictures.draw(result, picture, name)
+
+
+def _print_settings(settings: PlanSettings) -> None:
+    import yaml
+
+    print(yaml.safe_dump(settings.model_dump(mode="json", exclude_none=True), sort_keys=False), end="")
+
+
+def _print_found(settings: PlanSettings) -> None:
+    from serve_app.planning.report import fleets_in_text
+    from serve_app.planning.search import find
+    from serve_app.planning.simulation import simulate
+
+    found = find(settings, simulate, lambda line: print(line, file=sys.stderr, flush=True))
+    if not found:
+        raise fail("unavailable", "No fleet that was tried keeps the promise.", "Use faster machines, or promise less.")
+    print(fleets_in_text(found))
+    print(_origin())
+
+
+def _print_sizes(settings: PlanSettings, sizes: tuple[int, ...]) -> None:
+    from serve_app.planning.report import sizes_in_text
+    from serve_app.planning.search import find, for_streams
+    from serve_app.planning.simulation import simulate
+
+    rows = [(size, find(for_streams(settings, size), simulate)) for size in sizes]
+    print(sizes_in_text(rows))
+    print(_origin())
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1 or max(sizes) > 1_000_000 or len(sizes) > 20:
+        cause = f"{text!r} is not a list of numbers of streams from 1 to 1,000,000."
+        raise fail("invalid", cause, "Write such as 100,1000,10000.", param="at_once")
+    return sizes
+
+
+def _origin() -> str:
+    """Which code on which machine."""
+    from serve_app.bench.frame import this_machine
+
+    machine = this_machine()
+    return f"Commit {machine.commit}, {machine.cores} cores of {machine.cpu}."

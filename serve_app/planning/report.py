@@ -1,0 +1,141 @@
+"""A plan's result as a table, and as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from serve_app.planning.outcome import FoundFleet, PlanResult, TrafficCounts
+from serve_app.planning.settings import PlanSettings
+
+Rows = list[tuple[str, ...]]
+
+
+def in_text(result: PlanResult, settings: PlanSettings) -> str:
+    """The result as plain text."""
+    lines = [
+        _table([TRAFFIC_HEAD, *(_traffic_row(name, counts) for name, counts in result.traffic.items())]),
+        "",
+        _table([FLEET_HEAD, *_fleet_rows(result)]),
+        "",
+        f"{_money(result.cost_per_hour)} an hour, {_money(result.cost_per_hour_of_audio)} an hour of audio, "
+        f"{_money(result.cost)} for {result.hours:g} h",
+        *(f"{name}: {_money(cost)} of it" for name, cost in result.bulk.items()),
+        _verdict(result, settings),
+    ]
+    if result.unmeasured:
+        lines.append(f"Engine figures never measured by us: {', '.join(result.unmeasured)}.")
+    if result.cells > 1:
+        lines.append(f"One of {result.cells} equal cells was simulated.")
+    return "\n".join(lines)
+
+
+TRAFFIC_HEAD = ("traffic", "asked", "heard", "without a gap", "refused", "failed", "first sound p50", "p95", "p99 (ms)")
+FLEET_HEAD = ("placement or machines", "at the start", "most", "at the end", "engines busy")
+
+
+def _traffic_row(name: str, counts: TrafficCounts) -> tuple[str, ...]:
+    quantiles = (counts.first.quantile_ms(share) for share in (0.5, 0.95, 0.99))
+    good = f"{100 * counts.good / counts.complete:.1f} %" if counts.complete else "-"
+    refused = f"{counts.refused_percent:.1f} %"
+    firsts = ("-" if each is None else f"{each:,.0f}" for each in quantiles)
+    return (name, f"{counts.asked:,}", f"{counts.complete:,}", good, refused, f"{counts.failed:,}", *firsts)
+
+
+def _fleet_rows(result: PlanResult) -> Rows:
+    points = result.points
+    if not points:
+        return []
+    rows = [
+        (
+            name,
+            str(points[0].replicas[name]),
+            str(result.most_replicas(name)),
+            str(points[-1].replicas[name]),
+            f"{busy:.0f} %",
+        )
+        for name, busy in result.busy_percent.items()
+    ]
+    for kind in points[0].machines:
+        each = (points[0].machines[kind], result.most_machines(kind), points[-1].machines[kind])
+        rows.append((kind, *map(str, each), ""))
+    return rows
+
+
+def fleets_in_text(found: Sequence[FoundFleet]) -> str:
+    """Fleets that keep a promise, the cheapest first."""
+    return _table([("fleet", "replicas", "cost an hour", *FIRST_HEAD), *(_fleet_row(each) for each in found)])
+
+
+def sizes_in_text(rows: Sequence[tuple[int, Sequence[FoundFleet]]]) -> str:
+    """The cheapest fleet for each number of streams."""
+    head = ("streams at once", "fleet", "replicas", "cost an hour", *FIRST_HEAD)
+    none = ("none keeps the promise", "-", "-", "-", "-", "-")
+    return _table([head, *((f"{size:,}", *(_fleet_row(found[0]) if found else none)) for size, found in rows)])
+
+
+FIRST_HEAD = ("an hour of audio", "first sound p95", "refused")
+
+
+def _fleet_row(fleet: FoundFleet) -> tuple[str, ...]:
+    replicas = " + ".join(f"{count:,} {name}" for name, count in fleet.replicas.items())
+    total = fleet.result.total
+    first_ms = total.first.quantile_ms(0.95)
+    costs = (_money(fleet.cost_per_hour), _money(fleet.result.cost_per_hour_of_audio))
+    return (fleet.shape, replicas, *costs, f"{first_ms or 0:,.0f} ms", f"{total.refused_percent:.2f} %")
+
+
+def _verdict(result: PlanResult, settings: PlanSettings) -> str:
+    promise, total = settings.promise, result.total
+    first_ms = total.first.quantile_ms(0.95)
+    verb = "is kept" if result.keeps(promise) else "is broken"
+    found = "no sound" if first_ms is None else f"first sound p95 {first_ms:,.0f} ms"
+    limits = f"{promise.first_sound_p95_ms:,.0f} ms and {promise.refused_percent:g} %"
+    return f"The promise {verb}: {found} and {total.refused_percent:.2f} % refused, of at most {limits}."
+
+
+def as_json(result: PlanResult, settings: PlanSettings, facts: Mapping[str, object]) -> dict[str, Any]:
+    """The result as JSON values. `facts` say what made it."""
+    traffic = {
+        name: {
+            "asked": counts.asked,
+            "complete": counts.complete,
+            "good": counts.good,
+            "refused": counts.refused,
+            "refused_percent": counts.refused_percent,
+            "failed": counts.failed,
+            "underruns": counts.underruns,
+            "audio_hours": counts.audio_seconds / 3600,
+            **{f"first_sound_p{share}_ms": counts.first.quantile_ms(share / 100) for share in (50, 95, 99)},
+        }
+        for name, counts in {**result.traffic, "total": result.total}.items()
+    }
+    return {
+        "facts": dict(facts),
+        "traffic_of_one_cell": traffic,
+        "cells": result.cells,
+        "cost": result.cost,
+        "cost_per_hour": result.cost_per_hour,
+        "cost_per_hour_of_audio": result.cost_per_hour_of_audio,
+        "promise_kept": result.keeps(settings.promise),
+        "engines_busy_percent": dict(result.busy_percent),
+        "never_measured": list(result.unmeasured),
+        "points": [asdict(point) for point in result.points],
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _money(amount: float | None) -> str:
+    return "-" if amount is None else f"${amount:,.4f}" if amount < 1 else f"${amount:,.2f}"
+
+
+def _table(rows: Rows) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if not number else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

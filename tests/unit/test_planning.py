@@ -1,0 +1,221 @@
+"""The simulation of `motet plan`: against queueing theory, Ray Serve's own delays, and itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.serve import autoscaling_policy
+
+from cluster.planning.engine_times import StepTimes
+from cluster.planning.fleet import ScalingDelays
+from cluster.planning.settings import EngineTimes
+from deployments.errors import MotetError
+from deployments.settings import PieceSettings
+from serve_app.planning import bulk_share, report
+from serve_app.planning.outcome import WaitHistogram
+from serve_app.planning.requests import PlannedText
+from serve_app.planning.search import find, for_streams
+from serve_app.planning.settings import PlanSettings
+from serve_app.planning.simulation import Simulation, simulate
+from serve_app.planning.speech_run import pieces_of, requests_of
+from serve_app.planning.traffic import share_at
+from tests.unit.planning_plans import plan
+
+
+def test_texts_become_pieces_and_requests_as_the_service_makes_them() -> None:
+    pieces = pieces_of(600, PieceSettings())
+    assert pieces == [80, *[pytest.approx(520 / 3)] * 3]
+    assert pieces_of(40, PieceSettings()) == [40]
+    assert requests_of([80, 60, 100, 300], 150) == [[80, 60], [100], [300]]
+
+
+def test_the_time_of_a_step_grows_with_its_batch_and_its_longest_item() -> None:
+    times = StepTimes(EngineTimes(step_ms={1: 100, 4: 160}, ms_per_second_of_audio=10, first_step_ms=5))
+    assert times.of([1.0], first=False) == pytest.approx(0.110)
+    assert times.of([1.0], first=True) == pytest.approx(0.115)
+    assert times.of([1.0, 3.0], first=False) == pytest.approx(0.120 + 0.060)
+    assert times.of([0.0] * 8, first=False) == pytest.approx(0.240)
+
+
+def test_the_times_of_steps_are_read_from_a_benchmark(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    figures = [{"name": "step, batch 1", "value": 50.0}, {"name": "step, batch 8", "value": 80.0}]
+    file.write_text(json.dumps({"figures": [*figures, {"name": "other", "value": 1.0}]}))
+    assert StepTimes(EngineTimes(benchmark=str(file))).of([1.0] * 8, first=False) == pytest.approx(0.080)
+    file.write_text("{}")
+    with pytest.raises(MotetError, match="cannot be read"):
+        StepTimes(EngineTimes(benchmark=str(file)))
+
+
+@given(st.lists(st.floats(0.002, 1000.0), min_size=1, max_size=200), st.sampled_from([0.5, 0.95, 0.99]))
+def test_a_quantile_of_the_histogram_is_within_a_percent(waits: list[float], share: float) -> None:
+    histogram = WaitHistogram()
+    for wait_s in waits:
+        histogram.add(wait_s)
+    exact = sorted(waits)[max(0, -(-int(share * 100) * len(waits) // 100) - 1)]
+    assert histogram.quantile_ms(share) == pytest.approx(exact * 1000, rel=0.011)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
+def test_the_delays_are_those_of_ray_serve(wanted_and_running: list[tuple[int, int]]) -> None:
+    config = SimpleNamespace(upscale_delay_s=5.0, downscale_delay_s=20.0, downscale_to_zero_delay_s=40.0)
+    delays, state, target, rays = ScalingDelays(5.0, 20.0, 40.0), dict[str, Any](), 1, 1
+    for number, (wanted, running) in enumerate(wanted_and_running):
+        now_s = number * 2.0
+        if running == 0 and wanted > 0:
+            target = delays.decide(wanted, target, running, now_s)
+            assert target >= wanted
+            rays, state = target, {}
+            delays = ScalingDelays(5.0, 20.0, 40.0)
+            continue
+        target = delays.decide(wanted, target, running, now_s)
+        apply: Any = autoscaling_policy._apply_delay_logic
+        rays, state = apply(wanted, rays, config, state, _now=now_s)
+        assert target == rays
+
+
+def test_a_single_server_waits_as_long_as_queueing_theory_says() -> None:
+    """An M/D/1 queue: the mean wait is s * load / 2 / (1 - load)."""
+    service_s, load = 0.1, 0.7
+    settings = plan(
+        duration_s=20_000.0,
+        interval_s=10_000.0,
+        engine={"chunk_seconds_of_audio": None},
+        steps={"max_batch_size": 1, "batch_wait_ms": 0.0},
+        model={"max_wait_s": 1000.0},
+        placement={"max_ongoing_requests": 10_000},
+        speech={"streams_at_once": load / service_s * 2.0, "text": {"mean_characters": 30, "spread": 0}},
+    )
+    first = simulate(settings).total.first
+    mean_s = sum(count * 0.001 * 1.01 ** (position + 0.5) for position, count in first._bins.items()) / first.count
+    assert mean_s == pytest.approx(service_s + service_s * load / 2 / (1 - load), rel=0.05)
+
+
+def test_streams_share_steps_as_the_gate_lets_them() -> None:
+    """Eight streams at once are spoken in the time of one, by steps of eight."""
+    simulation = Simulation(plan(engine={"step_ms": {1: 100, 8: 100}}, traffic={}))
+    simulation.replay("eight", [(1.0, PlannedText("voice", 60.0, 15.0))] * 8)
+    result = simulation.run()
+    assert result.total.complete == 8
+    replica = simulation.placed["voice"][0].running[0]
+    assert replica.busy_s == pytest.approx(0.1 * 9)  # the first goes alone, and the others wait for it
+
+
+def test_the_same_seed_gives_the_same_result() -> None:
+    settings = plan(speech={"streams_at_once": 8.0, "retries": 2}, machines={"cpu": {"lost_per_hour": 20}})
+    one, other = (report.as_json(simulate(settings), settings, {}) for _ in range(2))
+    assert one == other
+    third = settings.model_copy(update={"seed": 2})
+    assert report.as_json(simulate(third), third, {})["traffic_of_one_cell"] != one["traffic_of_one_cell"]
+
+
+def test_overload_is_refused_and_underruns_are_counted() -> None:
+    result = simulate(plan(speech={"streams_at_once": 40.0}, model={"max_wait_s": 1.0}))
+    assert result.total.refused > 0
+    assert result.total.complete + result.total.refused + result.total.failed == pytest.approx(
+        result.total.asked, abs=60
+    )
+
+
+def test_machines_start_in_parts_and_are_paid_from_their_request() -> None:
+    machines = {"cpu": {"price_per_hour": 3.6, "provision_s": 60, "image_s": 30, "join_s": 10, "idle_s": 50}}
+    placement = {"autoscaling": {"min_replicas": 0, "max_replicas": 1, "zero_after_s": 30}, "load_s": 20.0}
+    simulation = Simulation(plan(machines=machines, placement=placement, traffic={}, interval_s=10.0))
+    simulation.replay("one", [(5.0, PlannedText("voice", 30.0, 15.0))])
+    result = simulation.run()
+    assert result.total.complete == 1
+    first_ms = result.total.first.quantile_ms(0.5)
+    assert first_ms is not None and 120_000 < first_ms < 126_000
+    assert result.points[-1].machines == {"cpu": 0}
+    assert 0.18 < result.cost < 0.25  # 120 s to start, 30 s until it is not wanted, 50 s until it is given back
+
+
+def test_a_lost_zone_breaks_its_streams_and_others_take_over() -> None:
+    machines = {"cpu": {"zones": 2, "most": 2}}
+    settings = plan(
+        machines=machines,
+        placement={"replicas": 2},
+        speech={"streams_at_once": 4.0, "pacing": "played", "retries": 5},
+        zone_losses=[{"at_s": 200, "machines": "cpu", "zone": 0, "lasts_s": 1000}],
+    )
+    result = simulate(settings)
+    assert result.total.failed > 0
+    assert [point.replicas["voice@cpu"] for point in result.points][2:5] == [2, 1, 1]
+    assert result.total.complete > 50
+
+
+def test_conversations_and_recordings_share_the_fleet() -> None:
+    ear = {"task": "transcription", "placements": [{"machines": "cpu", "engine": {"step_ms": {1: 300, 16: 900}}}]}
+    voice = {"placements": [{"machines": "cpu", "engine": {"step_ms": {1: 50}, "chunk_seconds_of_audio": 0.5}}]}
+    settings = PlanSettings.model_validate(
+        {
+            "duration_s": 600,
+            "traffic": {
+                "live": [{"sessions_at_once": 3, "speaks_with": "voice", "hears_with": "ear"}],
+                "recordings": [{"model": "ear", "per_hour": 30, "minutes": 5}],
+            },
+            "models": {"voice": voice, "ear": ear},
+            "machines": {"cpu": {"replicas_each": 2}},
+        }
+    )
+    result = simulate(settings)
+    assert result.traffic["live voice"].complete > 20
+    assert result.traffic["recordings ear"].complete > 2
+    assert not result.total.failed
+
+
+def test_a_bulk_job_gets_the_machines_of_its_deadline() -> None:
+    bulk = [{"model": "voice", "machines": "cpu", "hours_of_audio": 100, "deadline_hours": 4}]
+    settings = plan(
+        traffic={"bulk": bulk},
+        engine={"step_ms": {8: 400}},
+        machines={"cpu": {"price_per_hour": 1.0, "provision_s": 3600, "image_s": 0, "join_s": 0}},
+        placement={"load_s": 0.0},
+    )
+    needed = bulk_share.needs(settings, settings.traffic.bulk[0])
+    assert bulk_share.speed(settings, settings.traffic.bulk[0]) == pytest.approx(10.0)
+    assert needed.machines == 4  # 100 h at 10 h an hour, in three hours
+    assert simulate(settings).cost == pytest.approx(needed.cost + settings.duration_s / 3600)
+
+
+def test_a_day_curve_is_interpolated() -> None:
+    assert [share_at((0.0, 1.0, 0.5), at, 10.0) for at in (0, 2.5, 5, 7.5, 10, 11)] == [0, 0.5, 1, 0.75, 0.5, 0.5]
+
+
+def test_the_smallest_fleet_that_keeps_a_promise_is_found() -> None:
+    settings = plan(
+        speech={"streams_at_once": 30.0},
+        engine={"step_ms": {1: 100, 8: 200}},
+        machines={"cpu": {"price_per_hour": 2.0}},
+        promise={"first_sound_p95_ms": 1000},
+    )
+    (best,) = find(settings, simulate)
+    assert best.shape == "only cpu"
+    assert best.result.keeps(settings.promise)
+    replicas = best.replicas["voice@cpu"]
+    assert 2 <= replicas <= 8
+    assert best.cost_per_hour == pytest.approx(2.0 * replicas)
+    fewer = for_streams(settings, 3)
+    assert find(fewer, simulate)[0].replicas["voice@cpu"] < replicas
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        ({"speech": {"model": "other"}}, "there is no model 'other'"),
+        ({"placement": {"machines": "gpu"}}, "there are no machines 'gpu'"),
+        ({"placement": {"replicas": 1, "autoscaling": {}}}, "exclude each other"),
+        ({"interval_s": 0.001}, "more than 10000 times"),
+        ({"model": {"task": "transcription"}}, "does transcription, not speech"),
+        ({"nonsense": 1}, "Extra inputs"),
+    ],
+)
+def test_mistakes_of_a_plan_are_refused(changes: dict[str, Any], mistake: str) -> None:
+    with pytest.raises(ValueError, match=mistake):
+        plan(**changes)

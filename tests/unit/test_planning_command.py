@@ -1,0 +1,96 @@
+"""`motet plan`: files, scenarios, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deployments.errors import MotetError
+from serve_app.cli.main import command_of
+from serve_app.planning import plan_file
+from serve_app.planning.settings import PlanSettings
+
+SMALL = """
+duration_s: 120
+interval_s: 30
+traffic: {speech: [{model: voice, streams_at_once: 2}]}
+models: {voice: {placements: [{machines: cpu, engine: {step_ms: {1: 50}, chunk_seconds_of_audio: 0.5}}]}}
+machines: {cpu: {card: aws-c5-2xlarge, price_per_hour: 1}}
+"""
+
+
+def motet_plan(*arguments: str) -> str:
+    done = CliRunner().invoke(command_of("plan"), list(arguments), catch_exceptions=False)
+    return done.stdout
+
+
+def test_scenarios_are_listed_and_valid() -> None:
+    listed = motet_plan().splitlines()
+    assert [line.split()[0] for line in listed] == plan_file.scenarios()
+    for name in plan_file.scenarios():
+        assert isinstance(plan_file.read(name), PlanSettings)
+
+
+def test_cards_fill_in_what_a_plan_leaves_out() -> None:
+    machine = plan_file.parsed(SMALL, "small").machines["cpu"]
+    assert (machine.price_per_hour, machine.replicas_each) == (1.0, 8)
+    assert not machine.measured and machine.source
+
+
+def test_every_card_says_where_its_price_is_from() -> None:
+    assert all(card["source"] and not card.get("measured") for card in plan_file.cards().values())
+
+
+def test_a_plan_is_printed_and_written(tmp_path: Path) -> None:
+    file, out = tmp_path / "small.yaml", tmp_path / "small.json"
+    file.write_text(SMALL)
+    printed = motet_plan(str(file), "--json", str(out))
+    assert "speech voice" in printed
+    assert "never measured by us: cpu" in printed
+    document = json.loads(out.read_text())
+    assert document["traffic_of_one_cell"]["total"]["complete"] > 0
+    assert len(document["points"]) == 3
+    assert document["settings"]["machines"]["cpu"]["price_per_hour"] == 1.0
+
+
+def test_a_plan_with_its_defaults_is_a_plan(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    shown = motet_plan(str(file), "--show")
+    assert plan_file.parsed(shown, "shown") == plan_file.parsed(SMALL, "small")
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("a: [", "not valid YAML"),
+        ("3", "has mistakes"),
+        (SMALL.replace("streams_at_once", "streams_at_onze"), "streams_at_onze: unknown key"),
+        (SMALL.replace("aws-c5-2xlarge", "abacus"), "no card 'abacus'"),
+    ],
+)
+def test_mistakes_of_a_file_are_named(text: str, mistake: str) -> None:
+    with pytest.raises(MotetError, match=mistake):
+        plan_file.parsed(text, "plan")
+
+
+def test_an_unknown_plan_names_the_scenarios() -> None:
+    with pytest.raises(MotetError, match="one-class"):
+        plan_file.read("nothing")
+
+
+@pytest.mark.parametrize("sizes", ["", "x", "0", "1,2000000"])
+def test_numbers_of_streams_are_checked(sizes: str) -> None:
+    with pytest.raises(MotetError, match="list of numbers"):
+        motet_plan("one-class", "--at-once", sizes)
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file, out = tmp_path / "small.yaml", tmp_path / "small.png"
+    file.write_text(SMALL)
+    motet_plan(str(file), "--picture", str(out))
+    assert out.read_bytes()[:4] == b"\x89PNG"
