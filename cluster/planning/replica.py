@@ -107,6 +107,7 @@ class SimulatedReplica(StepOpening[EngineCall]):
         """The replica is gone, with all its calls."""
         self.ended = True
         calls, self.calls = list(self.calls), {}
+        self._waiting.clear()
         for call in calls:
             call.on_lost()
 

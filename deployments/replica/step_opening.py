@@ -6,19 +6,13 @@ The replica runs them on its event loop (`step_gate.py`), and `motet plan` on a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from deployments.replica.step_scheduling import Candidate, choose
 from deployments.settings import StepSettings
+from deployments.tasks.engine_calls import Cancellable
 
 Item = TypeVar("Item")
-
-
-class Cancellable(Protocol):
-    """A call that is due later."""
-
-    def cancel(self) -> None:
-        """The call does not happen."""
 
 
 Later = Callable[[float, Callable[[], None]], Cancellable]

@@ -1,8 +1,8 @@
 """What `motet plan` predicts for this machine, beside what the real service does with the same requests.
 
 One real service runs a simulated engine. First it is calibrated: the time of a step for each size of a batch, and of
-everything else before a first sound. Then the same requests go to the service and to the simulation at the same times, at several
-shares of the capacity that the calibration predicts.
+everything else before a first sound. Then the same requests go to the service and to the simulation at the same times, at
+several shares of the capacity that the calibration predicts.
 """
 
 from __future__ import annotations

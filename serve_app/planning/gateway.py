@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from cluster.placement_state import PlacementState, in_order, in_turn, is_skipped
 from cluster.planning.clock import DueCall, SimulatedTime
 from cluster.planning.placement import SimulatedPlacement
 from cluster.planning.replica import EngineCall
 from serve_app.gateway.routing.admission import Admission
-from serve_app.gateway.routing.placement_state import PlacementState, in_order, in_turn, is_skipped
 from serve_app.planning.settings import GatewaySettings, ServiceRules
 
 Placed = Mapping[str, Sequence[SimulatedPlacement]]

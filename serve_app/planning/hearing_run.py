@@ -60,10 +60,21 @@ class RecordingRun:
             self._send()
 
     def _send(self) -> None:
-        number, self._sent = self._sent, self._sent + 1
+        self._sent += 1
+        self._send_window(self._sent - 1, again=True)
+
+    def _send_window(self, number: int, *, again: bool) -> None:
+        """Sends a window; `again` if it is sent once more after a failure."""
         seconds = min(WINDOW_S, self._seconds - number * WINDOW_S)
-        call = EngineCall([seconds], seconds, lambda made, _: self._window(made, sent), self._failed, window=number)
-        sent = PlacedCall(self._gateway, self._model, call, self._failed, learns=False)
+
+        def failed() -> None:
+            if again and not self._over:
+                self._send_window(number, again=False)
+            else:
+                self._failed()
+
+        call = EngineCall([seconds], seconds, lambda made, _: self._window(made, sent), failed, window=number)
+        sent = PlacedCall(self._gateway, self._model, call, failed, learns=False)
         sent.send()
 
     def _window(self, seconds: float, sent: PlacedCall) -> None:

@@ -40,7 +40,7 @@ class WaitHistogram:
         for position in sorted(self._bins):
             left -= self._bins[position]
             if left <= 0:
-                return LEAST_S * STEP ** (position + 0.5) * 1000
+                return LEAST_S * math.pow(STEP, position + 0.5) * 1000
         return None
 
 

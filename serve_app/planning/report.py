@@ -47,7 +47,7 @@ def _fleet_rows(result: PlanResult) -> Rows:
     points = result.points
     if not points:
         return []
-    rows = [
+    rows: Rows = [
         (
             name,
             str(points[0].replicas[name]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve_app.gateway.routing.placement_state import PlacementState, in_order, in_turn, is_skipped
+from cluster.placement_state import PlacementState, in_order, in_turn, is_skipped
 
 
 class Clock:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.errors import MotetError
-from serve_app.cli.main import command_of
+from serve_app.cli import main
 from serve_app.planning import plan_file
 from serve_app.planning.settings import PlanSettings
 
@@ -23,7 +23,7 @@ machines: {cpu: {card: aws-c5-2xlarge, price_per_hour: 1}}
 
 
 def motet_plan(*arguments: str) -> str:
-    done = CliRunner().invoke(command_of("plan"), list(arguments), catch_exceptions=False)
+    done = CliRunner().invoke(main.app, ["plan", *arguments], catch_exceptions=False, color=False)
     return done.stdout
 
 

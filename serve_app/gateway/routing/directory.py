@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from ray.serve.exceptions import BackPressureError
 
+from cluster.placement_state import in_order, in_turn, is_skipped
 from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.placement import LOST, PlacedModel
-from serve_app.gateway.routing.placement_state import in_order, in_turn, is_skipped
 
 
 class HasPlacement(Protocol):

@@ -25,10 +25,10 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, 
 from ray.serve.handle import DeploymentHandle
 
 from cluster import ray_private
+from cluster.placement_state import PlacementState
 from deployments.errors import fail
 from deployments.replica.base import ReplicaReport
 from deployments.settings import HealthSettings, SpilloverSettings
-from serve_app.gateway.routing.placement_state import PlacementState
 
 Answer = TypeVar("Answer")
 
