@@ -179,6 +179,22 @@ class WindowSettings(StrictModel):
         return self
 
 
+class RevoicingSettings(StrictModel):
+    """How the words of a recording are spoken by another voice, phrase by phrase."""
+
+    pause_s: Positive = 0.3
+    """A pause of at least this long ends a phrase."""
+    max_phrase_s: Positive = 12.0
+    """Sentences without a pause between them are one phrase of at most this length in the recording. A longer sentence is a
+    phrase of its own."""
+    max_speed: Annotated[float, Field(ge=1, le=2)] = 1.4
+    """How much faster a phrase may be spoken to end before the next one, where the request does not say."""
+    min_gap_s: NonNegative = 0.1
+    """A pause of the recording is shortened to no less than this."""
+    phrases_in_flight: Count = 4
+    """Phrases of one recording that are spoken at the same time."""
+
+
 class SubtitleSettings(StrictModel):
     """How transcripts become subtitles (SRT, VTT). A wide letter, such as a Chinese one, counts as two characters."""
 

@@ -18,6 +18,7 @@ from deployments.settings import (
     HealthSettings,
     Positive,
     RecordingSettings,
+    RevoicingSettings,
     SeparationSettings,
     SpilloverSettings,
     StrictModel,
@@ -75,6 +76,7 @@ class AppConfig(StrictModel):
     subtitles: SubtitleSettings = SubtitleSettings()
     separation: SeparationSettings = SeparationSettings()
     enhancement: EnhancementSettings = EnhancementSettings()
+    revoicing: RevoicingSettings = RevoicingSettings()
     spillover: SpilloverSettings = SpilloverSettings()
     voices: VoiceSettings = VoiceSettings()
     bulk: BulkSettings = BulkSettings()

@@ -81,6 +81,17 @@ def measured(samples: Samples, sample_rate: int, *, in_a_hurry: bool = False) ->
     )
 
 
+def without_outer_pauses(samples: Samples, sample_rate: int) -> Samples:
+    """Mono samples (n,) from the first sound to the last, with a frame on either side; empty if there is only a pause."""
+    sounds = _sounding(frame_levels(samples, sample_rate)) if len(samples) else ()
+    if not len(sounds):
+        return samples[:0]
+    size = max(1, int(FRAME_S * sample_rate))
+    before = len(samples) % size if len(samples) >= size else 0
+    start, end = before + (int(sounds[0]) - 1) * size, before + (int(sounds[-1]) + 2) * size
+    return samples[max(0, start) : end]
+
+
 def frame_levels(samples: Samples, sample_rate: int) -> Floats:
     """The level of each 20 ms in dB below full scale, (frames,). The last frame ends with the last sample; up to 20 ms before
     the first frame are left out."""

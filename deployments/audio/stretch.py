@@ -93,6 +93,12 @@ class Stretcher:
         return frame
 
 
+def stretched(samples: Float, sample_rate: int, tempo: float) -> Float:
+    """A whole sound, float32 (n,), `tempo` times as fast. See `Stretcher`."""
+    stretcher = Stretcher(sample_rate, tempo)
+    return np.concatenate([stretcher.push(samples), stretcher.finish()])
+
+
 def _graph(sample_rate: int, tempo: float) -> Graph:
     graph = Graph()
     source = graph.add_abuffer(sample_rate=sample_rate, format="flt", layout="mono", time_base=Fraction(1, sample_rate))

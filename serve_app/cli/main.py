@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "say": "Speak a text into a file, or to standard output.",
     "transcribe": "Write down what is said in recordings.",
     "separate": "Separate a recording into one file for each stem, in constant memory.",
+    "revoice": "Speak the words of a recording with another voice, at its pauses.",
     "enhance": "Take the noise out of a recording, in constant memory.",
     "bulk": "Render a whole data set.",
     "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",

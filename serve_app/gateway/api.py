@@ -27,6 +27,7 @@ from serve_app.gateway.routes import (
     health,
     models,
     realtime,
+    revoice,
     separations,
     speech,
     speech_sessions,
@@ -57,6 +58,7 @@ def build_api(service: Service) -> ASGIApp:
         enhancement_sessions,
         separations,
         enhancements,
+        revoice,
         voices,
     ):
         api.include_router(router.router)
@@ -78,6 +80,7 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
         "/v1/audio/embeddings": limits.max_transcription_bytes,
         "/v1/audio/separations": limits.max_separation_bytes,
         "/v1/audio/enhancements": limits.max_separation_bytes,
+        "/v1/audio/revoice": limits.max_transcription_bytes,
         "/v1/audio/voices": limits.max_voice_bytes,
     }
     pace = BodyPace(

@@ -120,6 +120,7 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.windows,
         config.subtitles,
         config.separation,
+        config.revoicing,
         config.spillover,
         config.limits,
         config.security,

@@ -280,28 +280,42 @@ class RecordingSession:
             self._measured.add(self.answered_by)
             item.placement.note_answer(item.sent_at_s, item.place_in_line)
 
-    async def kept(self, parts: AsyncGenerator[Part], made: Callable[[Part], None]) -> AsyncGenerator[Part]:
+    async def kept(
+        self,
+        parts: AsyncGenerator[Part],
+        made: Callable[[Part], None],
+        needed: Callable[[], bool] = lambda: False,
+    ) -> AsyncGenerator[Part]:
         """The same parts, each given to `made`. The session is kept while one is awaited, because a busy model may take
-        longer than an idle session lasts. A client that does not read is not kept."""
+        longer than an idle session lasts. A client that does not read is not kept, unless the next part is `needed` once
+        another model has answered."""
         async with aclosing(parts):
             while True:
-                keeping = asyncio.create_task(self._keep())
-                try:
+                async with self._keeping(lambda: True):
                     part: Any = await anext(parts, _END)
-                finally:
-                    keeping.cancel()
                 if part is _END:
                     return
                 made(part)
                 if not self.busy:
                     self._ticket.stop_waiting()
-                yield part
+                async with self._keeping(needed):
+                    yield part
 
-    async def _keep(self) -> None:
+    @asynccontextmanager
+    async def _keeping(self, needed: Callable[[], bool]) -> AsyncIterator[None]:
+        """Keeps the session as long as it is needed."""
+        keeping = asyncio.create_task(self._keep(needed))
+        try:
+            yield
+        finally:
+            keeping.cancel()
+
+    async def _keep(self, needed: Callable[[], bool]) -> None:
         while True:
             await asyncio.sleep(self._keep_every_s)
-            with contextlib.suppress(*LOST):  # a helper that is gone shows at the next window
-                await self._helper.keep.remote(self._name)
+            if needed():
+                with contextlib.suppress(*LOST):  # a helper that is gone shows at the next window
+                    await self._helper.keep.remote(self._name)
 
 
 def _seen(feeding: asyncio.Task[None]) -> None:

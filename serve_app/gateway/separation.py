@@ -5,7 +5,7 @@ Only the merged samples come to the gateway by value, on their way to the client
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -33,12 +33,18 @@ class SeparationGraph:
         self._settings = settings
 
     async def run(
-        self, upload: AsyncIterable[bytes], task: SeparationTask, directory: ModelDirectory, ticket: Ticket, model: str
+        self,
+        upload: AsyncIterable[bytes],
+        task: SeparationTask,
+        directory: ModelDirectory,
+        ticket: Ticket,
+        model: str,
+        needed: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Merged]:
         """The separated recording, in order. Raises `MotetError`.
 
         `ticket` is the recording's place in the queue: it learns which placement answers and how far the recording is, and is
-        closed at the end.
+        closed at the end. For `needed` see `RecordingSession.kept`.
         """
         limit_s = self._settings.max_audio_s
         async with self._recordings.session(upload, task, limit_s, directory, ticket, model) as session:
@@ -54,7 +60,7 @@ class SeparationGraph:
                 lambda cut, _: session.send(cut.ticket, "separate"),
                 lambda: self._recordings.width(self._settings.chunks_in_flight),
             )
-            async with aclosing(session.kept(separate(calls, joins.join), made)) as parts:
+            async with aclosing(session.kept(separate(calls, joins.join), made, needed)) as parts:
                 async for merged in parts:
                     yield merged
 

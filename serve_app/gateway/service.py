@@ -17,6 +17,7 @@ from deployments.errors import fail
 from deployments.replica.chunker import CuttingTask
 from deployments.settings import (
     RecordingSettings,
+    RevoicingSettings,
     SeparationSettings,
     SpilloverSettings,
     SubtitleSettings,
@@ -63,9 +64,15 @@ class Separates(Protocol):
     """Separates recordings: see `SeparationGraph`."""
 
     def run(
-        self, upload: AsyncIterable[bytes], task: SeparationTask, directory: ModelDirectory, ticket: Ticket, model: str
+        self,
+        upload: AsyncIterable[bytes],
+        task: SeparationTask,
+        directory: ModelDirectory,
+        ticket: Ticket,
+        model: str,
+        needed: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Merged]:
-        """The separated recording, in order."""
+        """The separated recording, in order. Its session is kept while the next part is `needed` later."""
 
 
 class Transcribes(Protocol):
@@ -100,6 +107,7 @@ class ServiceSettings:
     windows: WindowSettings
     subtitles: SubtitleSettings
     separation: SeparationSettings
+    revoicing: RevoicingSettings
     spillover: SpilloverSettings
     limits: LimitSettings
     security: SecuritySettings

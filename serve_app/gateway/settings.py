@@ -166,7 +166,7 @@ class LimitSettings(StrictModel):
     max_body_bytes: Count = 1024 * 1024
     """The longest body of a route that has no limit of its own."""
     max_transcription_bytes: Count = 1024 * 1024 * 1024
-    """The longest body of a transcription or a translation."""
+    """The longest body of a transcription, a translation, or a recording that gets another voice."""
     max_separation_bytes: Count = 1024 * 1024 * 1024
     """The longest body of a separation."""
     max_voice_bytes: Count = 10 * 1024 * 1024

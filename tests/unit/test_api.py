@@ -611,7 +611,11 @@ async def test_not_ready_while_a_model_does_not_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/separations", "/v1/audio/enhancements"]
+    "path",
+    [
+        *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/separations", "/v1/audio/enhancements"),
+        "/v1/audio/revoice",
+    ],
 )
 async def test_a_form_without_a_recording_is_told_so(path: str) -> None:
     client = Bench().client

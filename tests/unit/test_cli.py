@@ -37,6 +37,7 @@ from deployments.engines.protocols import AudioChunk, FinishReason, Samples
 from deployments.errors import MotetError, fail
 from deployments.tasks import in_process_speech
 from deployments.text.sample_sentences import LONG_TEXT
+from deployments.text.word_error_rate import word_error_rate
 from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrder, QuantizedModel
 from serve_app import bulk, profiles
 from serve_app.bench import catalogue
@@ -608,6 +609,39 @@ def test_a_model_without_speech_does_not_enhance(tmp_path: Path, capsys: pytest.
     assert status == 1
     assert "does not take noise out: its stems are audio." in said
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize("background", ["drop", "keep"])
+def test_a_recording_gets_another_voice(background: str, tmp_path: Path) -> None:
+    """The same words at the same places: two sentences, with a second of silence before and two between them."""
+    once = tmp_path / "once.wav"
+    motet("say", SENTENCE, "-o", once)
+    said, rate = sound(once), 24_000
+    silence = np.zeros((1, rate), np.float32)
+    talk = np.concatenate([silence, said, silence, silence, said, silence], axis=1)
+    source = write_sound(tmp_path / "talk.wav", talk, rate)
+    out = tmp_path / "other.flac"
+    result = motet("revoice", source, "-v", "heart", "-o", out, "--background", background, "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["voice"], facts["phrases"], facts["unspoken_phrases"]) == ("heart", 2, 0)
+    assert facts["recording_seconds"] == pytest.approx(talk.shape[1] / rate, abs=0.01)
+    assert facts["audio_seconds"] == pytest.approx(talk.shape[1] / rate, abs=0.01)
+    assert facts["sample_rate"] == (48_000 if background == "keep" else rate)
+    other = sound(out)
+    assert other.shape[1] == round(facts["audio_seconds"] * facts["sample_rate"])
+    if background == "drop":
+        assert not other[:, : rate // 2].any()
+    heard = text(motet("transcribe", out).stdout)
+    assert word_error_rate(f"{text(SENTENCE)} {text(SENTENCE)}", heard) < 0.15
+
+
+def test_a_recording_without_speech_gets_no_voice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_sound(tmp_path / "in.wav", np.zeros((1, 32_000), np.float32), 16_000)
+    status, said = ends(capsys, "revoice", source, "-o", tmp_path / "out.wav")
+    assert (status, "Nobody speaks in the recording." in said) == (1, True)
+    assert not (tmp_path / "out.wav").exists()
+    status, said = ends(capsys, "revoice", "-", "--background", "keep")
+    assert (status, "Name a file." in said) == (2, True)
 
 
 WITH_IDENTITY = AppConfig(models={"identity": Model(engine="identity")})

@@ -298,9 +298,17 @@ FORM_FIELDS = {
         *("model", "description", "chunk_seconds", "overlap_seconds", "response_format", "stream_format", "stems", "x"),
     ),
     "/v1/audio/enhancements": ("model", "response_format", "stream_format", "x"),
+    "/v1/audio/revoice": (
+        *("model", "voice", "transcription_model", "separation_model", "language", "translate", "background"),
+        *("max_speed", "instructions", "seed", "loudness_lufs", "sample_rate", "response_format", "stream_format", "x"),
+    ),
     "/v1/audio/voices": ("name", "consent", "text", "type", "x"),
 }
-GOOD = {"/v1/audio/separations": {"model": "echo"}, "/v1/audio/voices": {"name": "a", "consent": "I agree to this."}}
+GOOD = {
+    "/v1/audio/separations": {"model": "echo"},
+    "/v1/audio/revoice": {"model": "tone"},
+    "/v1/audio/voices": {"name": "a", "consent": "I agree to this."},
+}
 HEADERS = ("host", "origin", "authorization", "last-event-id", "content-type", "accept", "x-request-id")
 
 

@@ -1,0 +1,140 @@
+"""POST /v1/audio/revoice: a recording in, the same words in another voice out, at the pauses of the recording."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from deployments.audio.encode import Encoder, open_encoder
+from deployments.audio.formats import FORMATS
+from deployments.tasks.revoicing import RevoicedPart, RevoicedPhrase, RevoicingSummary
+from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
+from serve_app.gateway.errors import validated
+from serve_app.gateway.fields import form_schema
+from serve_app.gateway.request_context import current_request
+from serve_app.gateway.revoice_fields import RevoiceFields
+from serve_app.gateway.revoicing import Revoicing, plan_revoicing
+from serve_app.gateway.service import Service, service_of
+from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
+from serve_app.gateway.streaming import event_stream, stream_of
+
+router = APIRouter()
+
+FORM = FormFields(needed=())
+
+
+@router.post("/v1/audio/revoice", openapi_extra=form_schema(RevoiceFields))
+async def revoice(request: Request) -> Response:
+    """Speaks the words of a recording with another voice."""
+    service = service_of(request)
+    return await answer_upload(request, FORM, lambda form: _revoiced(form, request, service), service.early)
+
+
+async def _revoiced(form: UploadForm, request: Request, service: Service) -> Response:
+    fields = validated(RevoiceFields, form.fields, strict=service.settings.strict)
+    plan = await plan_revoicing(fields, service, form.file, service.owner(request.headers))
+    answer = _Answer(Revoicing(plan, service, form.file, request.headers), fields)
+    if fields.stream_format == "sse":
+        response: Response = await event_stream(answer.events())
+    else:
+        response = await stream_of(answer.sound(), FORMATS[fields.response_format].media_type)
+    response.headers.update(
+        {
+            "x-motet-model": plan.speech.model,
+            "x-motet-voice": plan.speech.request.voice,
+            "x-sample-rate": str(answer.sample_rate),
+            "server-timing": answer.revoicing.timing.server_timing(),
+        }
+    )
+    if placement := answer.revoicing.placement:
+        response.headers["x-motet-placement"] = placement
+    return response
+
+
+@dataclass(slots=True)
+class _Answer:
+    """The bytes of one answer, and what its last event says."""
+
+    revoicing: Revoicing
+    fields: RevoiceFields
+    sample_rate: int = 0
+    """Of the encoded sound, in Hz; known with the first bytes."""
+    done: RevoicingSummary = field(default_factory=RevoicingSummary)
+    _encoder: Encoder | None = field(default=None, repr=False)
+
+    async def sound(self) -> AsyncGenerator[bytes]:
+        """The encoded sound."""
+        async with aclosing(self._encoded()) as parts:
+            async for _, data in parts:
+                if data:
+                    yield data
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """The same as server-sent events: each phrase before the sound in which it begins."""
+        async with aclosing(self._encoded()) as parts:
+            async for phrases, data in parts:
+                for phrase in phrases:
+                    yield event({"type": "revoice.phrase", **_facts(phrase)})
+                for start in range(0, len(data), MAX_AUDIO_BYTES):
+                    text = base64.b64encode(data[start : start + MAX_AUDIO_BYTES]).decode()
+                    yield event({"type": "revoice.audio.delta", "audio": text})
+        yield event({"type": "revoice.audio.done", **self._summary()})
+
+    async def _encoded(self) -> AsyncGenerator[tuple[tuple[RevoicedPhrase, ...], bytes]]:
+        try:
+            async with aclosing(self.revoicing.parts()) as parts:
+                async for part in parts:
+                    self._note(part)
+                    encoder = self._open(part)
+                    yield part.phrases, await asyncio.to_thread(encoder.encode, part.samples)
+            if self._encoder:
+                yield (), await asyncio.to_thread(self._encoder.finish)
+        finally:
+            if self._encoder:
+                self._encoder.close()
+
+    def _open(self, part: RevoicedPart) -> Encoder:
+        if self._encoder is None:
+            form, rate, channels = self.fields.response_format, part.sample_rate, len(part.samples)
+            self._encoder = open_encoder(form, rate, channels, sample_rate=self.fields.sample_rate)
+            self.sample_rate = self._encoder.sample_rate
+        return self._encoder
+
+    def _note(self, part: RevoicedPart) -> None:
+        self.done.note(part)
+        self.revoicing.timing.sounded()
+        current_request().seconds_of_audio = round(self.done.seconds, 3)
+
+    def _summary(self) -> dict[str, object]:
+        done = self.done
+        return {
+            "duration": round(done.seconds, 3),
+            "recording_duration": round(self.revoicing.recording_s, 3),
+            "phrases": done.phrases,
+            "unspoken_phrases": done.unspoken_phrases,
+            "max_speed": round(done.max_speed, 3),
+            "max_drift": round(done.max_drift_s, 3),
+            "timing": self.revoicing.timing.milliseconds(),
+        }
+
+
+def _facts(phrase: RevoicedPhrase) -> dict[str, object]:
+    """Seconds of the recording, and of the new sound."""
+    heard, fit = phrase.phrase, phrase.fit
+    return {
+        "index": heard.index,
+        "text": heard.text,
+        "start": round(heard.start_s, 3),
+        "end": round(heard.end_s, 3),
+        "spoken": phrase.spoken,
+        "spoken_start": round(fit.start_s, 3),
+        "spoken_end": round(fit.end_s, 3),
+        "speed": round(fit.speed, 3),
+        "drift": round(fit.drift_s, 3),
+    }
