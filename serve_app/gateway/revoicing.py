@@ -10,18 +10,16 @@ a little ahead of what the client has read.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 
-from starlette.datastructures import Headers
-
-from deployments.audio.stated_length import estimated_seconds
-from deployments.engines.protocols import AudioChunk, RecognitionTraits, Samples, SeparationTraits
-from deployments.engines.recognition import check_options
-from deployments.errors import MotetError, quoted
+from deployments.engines.protocols import AudioChunk, Samples
+from deployments.errors import MotetError
+from deployments.settings import RevoicingSettings
 from deployments.tasks.engine_calls import forget, in_order_ahead
 from deployments.tasks.phrase_fitting import PhraseFitter
 from deployments.tasks.phrases import Phrase, PhraseCutter
@@ -29,26 +27,25 @@ from deployments.tasks.piece_checks import PieceChecks
 from deployments.tasks.revoicing import (
     RevoicedPart,
     VoiceTrack,
-    ensure_leaves_background,
     no_speech,
     revoice,
     sound_of_phrase,
 )
 from deployments.tasks.separation import Merged, SeparationTask
 from deployments.tasks.speech import speak
-from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow, task_for
+from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from deployments.tasks.voice_language import ensure_speaks
 from deployments.text.sources import WholeText
-from serve_app.gateway.bodies.uploads import Upload
 from serve_app.gateway.recording import ATTEMPTS, WORTH_A_RETRY
 from serve_app.gateway.request_context import current_request
-from serve_app.gateway.request_timing import RequestTiming
-from serve_app.gateway.revoice_fields import RevoiceFields
+from serve_app.gateway.request_timing import Recorder, RequestTiming
 from serve_app.gateway.routing.admission import Ticket
-from serve_app.gateway.service import Service
+from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.pacing import ListenerClock
+from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.plan import SpeechPlan
+from serve_app.gateway.speech.planner import SpeechPlanner
 from serve_app.gateway.speech.replica_client import ReplicaClient
 
 
@@ -67,57 +64,15 @@ class RevoicingPlan:
     cutting: SeparationTask | None = None
 
 
-async def plan_revoicing(fields: RevoiceFields, service: Service, file: Upload, owner: str) -> RevoicingPlan:
-    """The plan for a recording. `owner` names whose uploaded voices it may use. Raises `MotetError`: (not_found) for an
-    unknown model or voice, (unsupported) for what a model cannot do."""
-    directory = service.directory
-    with _naming("transcription_model"):
-        recognizer = _model(service, fields.transcription_model, "transcription")
-        hearing: RecognitionTraits = await directory.traits(recognizer)
-        options = fields.options(hearing)
-        check_options(options, hearing, f"The model {quoted(recognizer)}")
-    separator = cutting = None
-    if fields.background == "keep":
-        with _naming("separation_model"):
-            separator = _model(service, fields.separation_model, "separation")
-            able: SeparationTraits = await directory.traits(separator)
-            ensure_leaves_background(separator, able)
-        cut = service.settings.separation
-        cutting = SeparationTask(able.sample_rates, cut.chunk_s, cut.overlap_s, size_bytes=file.size)
-    speech_fields = fields.speech(_model(service, fields.model, "speech"))
-    speech, _ = await service.planner.plan_arriving(speech_fields, owner)
-    current_request().ignore(speech.ignored)
-    ensure_speaks(speech.model, speech.traits, speech.request.voice, fields.known_language)
-    return RevoicingPlan(
-        recognizer,
-        replace(
-            task_for(hearing, options), size_bytes=file.size, first_window_s=service.settings.windows.first_window_s
-        ),
-        speech,
-        speech_fields,
-        fields.max_speed or service.settings.revoicing.max_speed,
-        "en" if fields.translate else None,
-        separator,
-        cutting,
-    )
+@dataclass(frozen=True, slots=True)
+class RevoicingInputs:
+    """How a recording reaches the other graphs. `admit` takes a place in a model's queue, with the most seconds of audio that
+    are queued at once. `transcribed` and `separated` begin to read the recording; the latter takes whether its next part is
+    needed once another model has answered."""
 
-
-def _model(service: Service, wanted: str | None, task: str) -> str:
-    """The wanted model, or the first for the task. Raises `MotetError` (not_found; unavailable if it is frozen)."""
-    name = service.directory.resolve(wanted or service.directory.first(task), task)
-    service.directory.ensure_not_frozen(name)
-    return name
-
-
-@contextmanager
-def _naming(param: str) -> Iterator[None]:
-    """Errors about a `model` name the field of this request that the model came from."""
-    try:
-        yield
-    except MotetError as error:
-        if error.failure.param != "model":
-            raise
-        raise MotetError(replace(error.failure, param=param)) from error
+    admit: Callable[[str, float], Ticket]
+    transcribed: Callable[[Ticket], AsyncGenerator[TranscriptWindow]]
+    separated: Callable[[Ticket, Callable[[], bool]], AsyncGenerator[Merged]]
 
 
 class HeardPhrases:
@@ -169,87 +124,79 @@ class HeardPhrases:
 class Revoicing:
     """One recording on its way to another voice. It frees everything that it holds when `parts` ends or is closed."""
 
-    def __init__(self, plan: RevoicingPlan, service: Service, file: Upload, headers: Headers) -> None:
+    def __init__(
+        self,
+        plan: RevoicingPlan,
+        inputs: RevoicingInputs,
+        planner: SpeechPlanner,
+        settings: RevoicingSettings,
+        directory: ModelDirectory,
+        cache: PieceCache,
+        recorder: Recorder,
+    ) -> None:
         self.timing = RequestTiming()
         self.placement: str | None = None
         """The placement that speaks."""
-        self.recording_s = 0.0
-        """The recording's length, once all of it was heard."""
         self._plan = plan
-        self._service = service
-        self._file = file
-        self._headers = headers
+        self._inputs = inputs
+        self._planner = planner
+        self._settings = settings
+        self._directory = directory
+        self._cache = cache
+        self._recorder = recorder
+        self._cutter = PhraseCutter(settings)
         self._speaking = False
         self._listener = ListenerClock()
-        self._checks = PieceChecks(service.settings.speech.quality, plan.speech.traits, beside=asyncio.to_thread)
+        self._checks = PieceChecks(planner.settings.quality, plan.speech.traits, beside=asyncio.to_thread)
 
-    async def parts(self) -> AsyncGenerator[RevoicedPart]:
-        """The new sound, in order. Raises `MotetError`: (invalid, `no_speech`) if nobody speaks, (unsupported) if the voice
-        does not speak the language, (overloaded), and what the three graphs raise."""
-        plan, service = self._plan, self._service
-        with ExitStack() as held:
-            held.callback(service.recorder.pieces_checked, plan.speech.model, self._checks.found)
-            heard = self._admitted(plan.recognizer, held)
-            behind = self._admitted(plan.separator, held) if plan.separator else None
-            voice = self._admitted(plan.speech.model, held, self._speech_ahead_s)
-            cutter = PhraseCutter(service.settings.revoicing)
-            async with self._heard(heard, cutter) as phrases:
-                first = await phrases.first()
-                ensure_speaks(
-                    plan.speech.model, plan.speech.traits, plan.speech.request.voice, plan.language or first.language
-                )
-                merged = self._separated(behind) if behind else None
-                async with aclosing(self._revoiced(phrases, voice, merged, cutter)) as parts:
-                    async for part in parts:
-                        current_request().note_first_result()
-                        self._listener.send(part.seconds, time.monotonic())
-                        yield part
-            self.recording_s = cutter.recording_s
+    @property
+    def recording_s(self) -> float:
+        """How much of the recording was heard, and its length in the end."""
+        return self._cutter.recording_s
 
     @property
     def buffered_seconds(self) -> float:
         """Sound that the client has not played yet: with more of it, phrases let streams go first that have less."""
         return self._listener.buffered_seconds(time.monotonic())
 
-    @property
-    def _speech_ahead_s(self) -> float:
-        """The most speech that is queued for the request at once."""
-        settings = self._service.settings
-        return settings.revoicing.phrases_in_flight * settings.revoicing.max_phrase_s
+    async def parts(self) -> AsyncGenerator[RevoicedPart]:
+        """The new sound, in order. Raises `MotetError`: (invalid, `no_speech`) if nobody speaks, (unsupported) if the voice
+        does not speak the language, (overloaded), and what the three graphs raise."""
+        plan, speech = self._plan, self._plan.speech
+        with ExitStack() as held:
+            held.callback(self._recorder.pieces_checked, speech.model, self._checks.found)
+            heard = self._admitted(plan.recognizer, held)
+            behind = self._admitted(plan.separator, held) if plan.separator else None
+            voice = self._admitted(speech.model, held, self._settings.phrases_in_flight * self._settings.max_phrase_s)
+            async with self._heard(heard) as phrases:
+                first = await phrases.first()
+                ensure_speaks(speech.model, speech.traits, speech.request.voice, plan.language or first.language)
+                merged = self._inputs.separated(behind, lambda: self._speaking) if behind else None
+                async with aclosing(self._revoiced(phrases, voice, merged)) as parts:
+                    async for part in parts:
+                        current_request().note_first_result()
+                        self._listener.send(part.seconds, time.monotonic())
+                        yield part
 
-    def _admitted(self, model: str, held: ExitStack, reach: float | None = None) -> Ticket:
+    def _admitted(self, model: str, held: ExitStack, reach: float = math.inf) -> Ticket:
         """A place in a model's queue, which does not wait for anything yet. Raises `MotetError` (overloaded)."""
-        seconds = estimated_seconds(self._file.head, self._file.likely_size)
-        bound = {} if reach is None else {"reach": reach}
-        ticket = self._service.admit(model, self._headers, seconds, **bound)
+        ticket = self._inputs.admit(model, reach)
         held.callback(ticket.close)
         ticket.stop_waiting()
         return ticket
 
     @asynccontextmanager
-    async def _heard(self, ticket: Ticket, cutter: PhraseCutter) -> AsyncIterator[HeardPhrases]:
-        plan, service = self._plan, self._service
-        assert service.transcripts is not None, "a model transcribes"
-        upload = self._file.blocks(service.settings.recordings.block_bytes)
-        windows = service.transcripts.run(upload, plan.hearing, service.directory, ticket, plan.recognizer)
-        phrases = HeardPhrases(windows, cutter)
+    async def _heard(self, ticket: Ticket) -> AsyncIterator[HeardPhrases]:
+        phrases = HeardPhrases(self._inputs.transcribed(ticket), self._cutter)
         try:
             yield phrases
         finally:
             await phrases.close()
 
-    def _separated(self, ticket: Ticket) -> AsyncGenerator[Merged]:
-        plan, service = self._plan, self._service
-        assert service.separations is not None and plan.separator and plan.cutting, "a model separates"
-        upload = self._file.blocks(service.settings.recordings.block_bytes)
-        return service.separations.run(
-            upload, plan.cutting, service.directory, ticket, plan.separator, lambda: self._speaking
-        )
-
     def _revoiced(
-        self, phrases: HeardPhrases, ticket: Ticket, merged: AsyncGenerator[Merged] | None, cutter: PhraseCutter
+        self, phrases: HeardPhrases, ticket: Ticket, merged: AsyncGenerator[Merged] | None
     ) -> AsyncGenerator[RevoicedPart]:
-        settings, traits = self._service.settings.revoicing, self._plan.speech.traits
+        settings = self._settings
 
         def start(phrase: Phrase, answered: Callable[[], None]) -> asyncio.Task[Samples]:
             call = asyncio.create_task(self._spoken(phrase, ticket))
@@ -259,8 +206,8 @@ class Revoicing:
 
         track = VoiceTrack(
             PhraseFitter(self._plan.max_speed, settings.min_gap_s),
-            traits.sample_rate,
-            lambda: cutter.recording_s,
+            self._plan.speech.traits.sample_rate,
+            lambda: self.recording_s,
             asyncio.to_thread,
         )
         calls = in_order_ahead(phrases.take, start, lambda: settings.phrases_in_flight)
@@ -277,7 +224,7 @@ class Revoicing:
     async def _spoken(self, phrase: Phrase, ticket: Ticket) -> Samples:
         """The sound of a phrase. It is made once more if a replica was lost while it spoke."""
         for attempt in range(ATTEMPTS):
-            client = ReplicaClient(self._service.directory, self._plan.speech.model, self.timing, ticket, self)
+            client = ReplicaClient(self._directory, self._plan.speech.model, self.timing, ticket, self)
             try:
                 sound = await sound_of_phrase(self._chunks(phrase, client), self._plan.speech.traits.sample_rate)
                 self.placement = client.placement or self.placement
@@ -288,15 +235,15 @@ class Revoicing:
         raise AssertionError("the last attempt answers or raises")
 
     async def _chunks(self, phrase: Phrase, client: ReplicaClient) -> AsyncGenerator[AudioChunk]:
-        plan, service = self._plan.speech, self._service
-        found = await service.planner.read_document(self._plan.speech_fields, plan, phrase.text)
+        plan = self._plan.speech
+        found = await self._planner.read_document(self._plan.speech_fields, plan, phrase.text)
         chunks = speak(
             plan.request,
             plan.traits,
             self._checks.around(client),
             text=WholeText(found.pieces),
             max_request_seconds=plan.max_request_seconds,
-            store=service.cache.of_model(plan.model),
+            store=self._cache.of_model(plan.model),
             loudness_lufs=plan.loudness_lufs,
         )
         async with aclosing(chunks):

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
 
 from fastapi import APIRouter, Request
+from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from deployments.audio.encode import Encoder, open_encoder
 from deployments.audio.formats import FORMATS
-from deployments.tasks.revoicing import RevoicedPart, RevoicedPhrase, RevoicingSummary
-from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
+from deployments.audio.stated_length import estimated_seconds
+from deployments.engines.protocols import RecognitionTraits, SeparationTraits
+from deployments.engines.recognition import check_options
+from deployments.errors import MotetError, quoted
+from deployments.tasks.revoicing import RevoicedPart, RevoicedPhrase, RevoicingSummary, ensure_leaves_background
+from deployments.tasks.separation import Merged, SeparationTask
+from deployments.tasks.transcription import TranscriptWindow, task_for
+from deployments.tasks.voice_language import ensure_speaks
+from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import form_schema
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.revoice_fields import RevoiceFields
-from serve_app.gateway.revoicing import Revoicing, plan_revoicing
+from serve_app.gateway.revoicing import Revoicing, RevoicingInputs, RevoicingPlan
+from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
 from serve_app.gateway.streaming import event_stream, stream_of
@@ -38,8 +47,10 @@ async def revoice(request: Request) -> Response:
 
 async def _revoiced(form: UploadForm, request: Request, service: Service) -> Response:
     fields = validated(RevoiceFields, form.fields, strict=service.settings.strict)
-    plan = await plan_revoicing(fields, service, form.file, service.owner(request.headers))
-    answer = _Answer(Revoicing(plan, service, form.file, request.headers), fields)
+    plan = await _plan(fields, service, form.file, service.owner(request.headers))
+    inputs, settings = _inputs(plan, service, form.file, request.headers), service.settings.revoicing
+    revoicing = Revoicing(plan, inputs, service.planner, settings, service.directory, service.cache, service.recorder)
+    answer = _Answer(revoicing, fields)
     if fields.stream_format == "sse":
         response: Response = await event_stream(answer.events())
     else:
@@ -55,6 +66,79 @@ async def _revoiced(form: UploadForm, request: Request, service: Service) -> Res
     if placement := answer.revoicing.placement:
         response.headers["x-motet-placement"] = placement
     return response
+
+
+async def _plan(fields: RevoiceFields, service: Service, file: Upload, owner: str) -> RevoicingPlan:
+    """Who hears, speaks and separates. `owner` names whose uploaded voices may be used. Raises `MotetError`: (not_found) for
+    an unknown model or voice, (unsupported) for what a model cannot do."""
+    directory = service.directory
+    with _naming("transcription_model"):
+        recognizer = _model(service, fields.transcription_model, "transcription")
+        hearing: RecognitionTraits = await directory.traits(recognizer)
+        options = fields.options(hearing)
+        check_options(options, hearing, f"The model {quoted(recognizer)}")
+    separator = cutting = None
+    if fields.background == "keep":
+        with _naming("separation_model"):
+            separator = _model(service, fields.separation_model, "separation")
+            able: SeparationTraits = await directory.traits(separator)
+            ensure_leaves_background(separator, able)
+        cut = service.settings.separation
+        cutting = SeparationTask(able.sample_rates, cut.chunk_s, cut.overlap_s, size_bytes=file.size)
+    speech_fields = fields.speech(_model(service, fields.model, "speech"))
+    speech, _ = await service.planner.plan_arriving(speech_fields, owner)
+    current_request().ignore(speech.ignored)
+    ensure_speaks(speech.model, speech.traits, speech.request.voice, fields.known_language)
+    return RevoicingPlan(
+        recognizer,
+        replace(
+            task_for(hearing, options), size_bytes=file.size, first_window_s=service.settings.windows.first_window_s
+        ),
+        speech,
+        speech_fields,
+        fields.max_speed or service.settings.revoicing.max_speed,
+        "en" if fields.translate else None,
+        separator,
+        cutting,
+    )
+
+
+def _model(service: Service, wanted: str | None, task: str) -> str:
+    """The wanted model, or the first for the task. Raises `MotetError` (not_found; unavailable if it is frozen)."""
+    name = service.directory.resolve(wanted or service.directory.first(task), task)
+    service.directory.ensure_not_frozen(name)
+    return name
+
+
+@contextmanager
+def _naming(param: str) -> Iterator[None]:
+    """Errors about a `model` name the field of this request that the model came from."""
+    try:
+        yield
+    except MotetError as error:
+        if error.failure.param != "model":
+            raise
+        raise MotetError(replace(error.failure, param=param)) from error
+
+
+def _inputs(plan: RevoicingPlan, service: Service, file: Upload, headers: Headers) -> RevoicingInputs:
+    """How the recording reaches the graphs of the other tasks."""
+    block_bytes = service.settings.recordings.block_bytes
+
+    def admit(model: str, reach: float) -> Ticket:
+        return service.admit(model, headers, estimated_seconds(file.head, file.likely_size), reach)
+
+    def transcribed(ticket: Ticket) -> AsyncGenerator[TranscriptWindow]:
+        assert service.transcripts is not None, "a model transcribes"
+        upload = file.blocks(block_bytes)
+        return service.transcripts.run(upload, plan.hearing, service.directory, ticket, plan.recognizer)
+
+    def separated(ticket: Ticket, needed: Callable[[], bool]) -> AsyncGenerator[Merged]:
+        assert service.separations is not None and plan.separator and plan.cutting, "a model separates"
+        upload = file.blocks(block_bytes)
+        return service.separations.run(upload, plan.cutting, service.directory, ticket, plan.separator, needed)
+
+    return RevoicingInputs(admit, transcribed, separated)
 
 
 @dataclass(slots=True)
