@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from deployments.engines.protocols import Segment, Word
+from deployments.engines.protocols import Segment, Transcript, Word
 from deployments.settings import RevoicingSettings
-from deployments.tasks.transcription import TranscriptWindow
+from deployments.tasks.diarization import with_speakers
+from deployments.tasks.transcription import TranscriptWindow, language_of, segments_of, turns_of
 from deployments.text.segmentation import has_words
 from deployments.text.sentences import joined
 
@@ -15,7 +16,8 @@ from deployments.text.sentences import joined
 @dataclass(frozen=True, slots=True)
 class Phrase:
     """Words of a recording, spoken from `start_s` to `end_s`. Nothing else is said before `next_s`: there the next phrase
-    begins, or the recording ends. `language` is a two-letter code, if known. Seconds are of the recording."""
+    begins, or the recording ends. `language` is a two-letter code and `speaker` a name, if known. Seconds are of the
+    recording."""
 
     index: int
     text: str
@@ -23,13 +25,14 @@ class Phrase:
     end_s: float
     next_s: float
     language: str | None = None
+    speaker: str | None = None
 
 
 class PhraseCutter:
     """Cuts one transcript, window by window.
 
-    A phrase ends at a pause of `pause_s`, and where a sentence ends if the next one would make it longer than `max_phrase_s`.
-    It is returned when it is known what follows: the next phrase, or a long silence.
+    A phrase ends at a pause of `pause_s`, where another speaker begins, and where a sentence ends if the next one would make
+    it longer than `max_phrase_s`. It is returned when it is known what follows: the next phrase, or a long silence.
     """
 
     def __init__(self, settings: RevoicingSettings) -> None:
@@ -43,10 +46,9 @@ class PhraseCutter:
         """The phrases that a window completes."""
         found: list[Phrase] = []
         for segment in window.transcript.segments:
-            language = segment.language or window.transcript.language or None
-            for text, start_s, end_s in _between_pauses(segment, self._settings.pause_s):
-                if has_words(text):
-                    found += self._add(text, start_s, end_s, language)
+            for phrase in _between_pauses(segment, window.transcript.language, self._settings.pause_s):
+                if has_words(phrase.text):
+                    found += self._add(phrase)
         self.recording_s = max(self.recording_s, window.until_seconds)
         if self._held and self.recording_s - self._held.end_s >= self._settings.max_phrase_s:
             found += self._release(self.recording_s)
@@ -56,35 +58,57 @@ class PhraseCutter:
         """The last phrase, after the last window."""
         return self._release(max(self.recording_s, self._held.end_s)) if self._held else []
 
-    def _add(self, text: str, start_s: float, end_s: float, language: str | None) -> list[Phrase]:
-        held, settings = self._held, self._settings
-        if held and start_s - held.end_s < settings.pause_s and end_s - held.start_s <= settings.max_phrase_s:
-            self._held = replace(held, text=joined([held.text, text]), end_s=max(end_s, held.end_s))
+    def _add(self, phrase: Phrase) -> list[Phrase]:
+        if (held := self._held) and self._continues(held, phrase):
+            text = joined([held.text, phrase.text])
+            self._held = replace(held, text=text, end_s=max(phrase.end_s, held.end_s))
             return []
-        start_s = max(start_s, held.end_s) if held else start_s
+        start_s = max(phrase.start_s, held.end_s) if held else phrase.start_s
         ready = self._release(start_s)
-        self._held = Phrase(self._count, text, start_s, max(start_s, end_s), start_s, language)
+        self._held = replace(phrase, index=self._count, start_s=start_s, end_s=max(start_s, phrase.end_s))
         self._count += 1
         return ready
+
+    def _continues(self, held: Phrase, phrase: Phrase) -> bool:
+        settings = self._settings
+        near = phrase.start_s - held.end_s < settings.pause_s
+        return near and phrase.end_s - held.start_s <= settings.max_phrase_s and phrase.speaker == held.speaker
 
     def _release(self, next_s: float) -> list[Phrase]:
         held, self._held = self._held, None
         return [replace(held, next_s=next_s)] if held else []
 
 
-def _between_pauses(segment: Segment, pause_s: float) -> Iterator[tuple[str, float, float]]:
-    """The parts of a segment between its pauses: text, start and end. Without the times of words it is one part."""
+def with_speakers_found(windows: Sequence[TranscriptWindow]) -> TranscriptWindow:
+    """A whole transcript as one window, in which each segment has its speaker: only the last window knows the speakers."""
+    segments = with_speakers(segments_of(windows), turns_of(windows))
+    until_s = windows[-1].until_seconds if windows else 0.0
+    return TranscriptWindow(Transcript(segments, language_of(windows) or ""), until_s)
+
+
+def _between_pauses(segment: Segment, language: str, pause_s: float) -> Iterator[Phrase]:
+    """The parts of a segment between its pauses, without numbers. Without the times of words it is one part."""
+    whole = Phrase(
+        0,
+        segment.text.strip(),
+        segment.start,
+        segment.end,
+        segment.end,
+        segment.language or language or None,
+        segment.speaker,
+    )
     if not segment.words:
-        yield segment.text.strip(), segment.start, segment.end
+        yield whole
         return
     group: list[Word] = []
     for word in segment.words:
         if group and word.start - group[-1].end >= pause_s:
-            yield _part(group)
+            yield _part(whole, group)
             group = []
         group.append(word)
-    yield _part(group)
+    yield _part(whole, group)
 
 
-def _part(words: list[Word]) -> tuple[str, float, float]:
-    return "".join(word.text for word in words).strip(), words[0].start, words[-1].end
+def _part(whole: Phrase, words: list[Word]) -> Phrase:
+    text, start_s, end_s = "".join(word.text for word in words).strip(), words[0].start, words[-1].end
+    return replace(whole, text=text, start_s=start_s, end_s=end_s, next_s=end_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -29,6 +30,17 @@ class RequestFields(StrictModel):
 
     foreign: ClassVar[Mapping[str, str]] = {}
     """Names that other servers use for fields of this schema."""
+
+
+def object_in(value: object, example: str) -> object:
+    """The object of a form's field that is JSON; anything else is returned as it is. Raises ValueError, which says what to
+    send: such as `example`."""
+    if not (isinstance(value, str) and value.lstrip().startswith("{")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON; send {example}") from error
 
 
 def json_schema(fields: type[RequestFields]) -> dict[str, Any]:

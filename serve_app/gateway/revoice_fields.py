@@ -8,23 +8,31 @@ from pydantic import Field, StringConstraints, field_validator
 
 from deployments.audio.formats import MAX_LUFS, MAX_SAMPLE_RATE, MIN_LUFS, MIN_SAMPLE_RATE, AudioFormat
 from deployments.engines.protocols import RecognitionOptions, RecognitionTraits
+from deployments.tasks.diarization import MOST_SPEAKERS
 from deployments.text.languages import checked_code
-from serve_app.gateway.fields import ModelName, RequestFields
+from serve_app.gateway.fields import ModelName, RequestFields, object_in
+from serve_app.gateway.speaker_fields import SpeakerName
 from serve_app.gateway.speech.fields import SpeechFields
+
+VoiceName = Annotated[str, StringConstraints(max_length=1000)]
 
 
 class RevoiceFields(RequestFields):
     """The form's fields, without its file. Each model that is not named is the first of the configuration for its task.
 
     `model` and `voice` say who speaks; `seed`, `instructions`, `loudness_lufs` and `sample_rate` are those of speech.
-    `translate` speaks English, whatever is said. `background` says whether what is behind the speech stays. A phrase is
-    spoken at most `max_speed` times as fast as the voice speaks by itself.
+    `speaker_voices` are voices of some of the speakers, "A", "B" and so on in order of appearance; all others have the
+    `voice`. `translate` speaks English, whatever is said. `background` says whether what is behind the speech stays. A phrase
+    is spoken at most `max_speed` times as fast as the voice speaks by itself.
     """
 
     model: ModelName | None = None
-    voice: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    voice: VoiceName | None = None
     transcription_model: ModelName | None = None
     separation_model: ModelName | None = None
+    speaker_voices: Annotated[dict[SpeakerName, VoiceName], Field(max_length=MOST_SPEAKERS)] = Field(
+        default_factory=dict
+    )
     language: Annotated[str, StringConstraints(max_length=256)] | None = None
     translate: bool = False
     background: Literal["keep", "drop"] = "drop"
@@ -35,6 +43,12 @@ class RevoiceFields(RequestFields):
     sample_rate: Annotated[int, Field(ge=MIN_SAMPLE_RATE, le=MAX_SAMPLE_RATE)] | None = None
     response_format: AudioFormat = "wav"
     stream_format: Literal["audio", "sse"] = "audio"
+
+    @field_validator("speaker_voices", mode="before")
+    @classmethod
+    def _from_json(cls, voices: object) -> object:
+        """A form has the object as JSON, or as fields such as `speaker_voices[A]`."""
+        return object_in(voices, 'an object such as {"A": "heart"}')
 
     @field_validator("language")
     @classmethod

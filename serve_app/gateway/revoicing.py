@@ -13,16 +13,16 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployments.engines.protocols import AudioChunk, Samples
 from deployments.errors import MotetError
 from deployments.settings import RevoicingSettings
 from deployments.tasks.engine_calls import forget, in_order_ahead
 from deployments.tasks.phrase_fitting import PhraseFitter
-from deployments.tasks.phrases import Phrase, PhraseCutter
+from deployments.tasks.phrases import Phrase, PhraseCutter, with_speakers_found
 from deployments.tasks.piece_checks import PieceChecks
 from deployments.tasks.revoicing import (
     RevoicedPart,
@@ -52,7 +52,8 @@ from serve_app.gateway.speech.replica_client import ReplicaClient
 @dataclass(frozen=True, slots=True)
 class RevoicingPlan:
     """What the gateway decided for one request: who hears, who speaks how, and who tells speech from its background. Without
-    a `separator` the background is dropped. `language` is that of the new speech, None if it has to be detected."""
+    a `separator` the background is dropped. `language` is that of the new speech, None if it has to be detected. Phrases of
+    the `speakers` have voices of their own."""
 
     recognizer: str
     hearing: TranscriptionTask
@@ -62,6 +63,16 @@ class RevoicingPlan:
     language: str | None
     separator: str | None = None
     cutting: SeparationTask | None = None
+    speakers: Mapping[str, SpeechPlan] = field(default_factory=dict)
+
+    def speech_of(self, speaker: str | None) -> SpeechPlan:
+        """How a speaker's phrases are spoken."""
+        return self.speakers.get(speaker, self.speech) if speaker else self.speech
+
+    def ensure_speaks(self, language: str | None) -> None:
+        """Raises `MotetError` (unsupported) if one of the voices does not speak a language."""
+        for speech in (self.speech, *self.speakers.values()):
+            ensure_speaks(speech.model, speech.traits, speech.request.voice, language)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +88,12 @@ class RevoicingInputs:
 
 class HeardPhrases:
     """The phrases of a recording, read in a task of its own. Only their text is held: hours have less than a megabyte. So the
-    recogniser never waits for the voice, nor a session of an audio helper for the client."""
+    recogniser never waits for the voice, nor a session of an audio helper for the client. With `speakers`, which are only
+    known at the end, the first phrase comes then."""
 
-    def __init__(self, windows: AsyncGenerator[TranscriptWindow], cutter: PhraseCutter) -> None:
+    def __init__(self, windows: AsyncGenerator[TranscriptWindow], cutter: PhraseCutter, *, speakers: bool) -> None:
         self._windows = windows
+        self._speakers = speakers
         self._cutter = cutter
         self._found: asyncio.Queue[Phrase | None] = asyncio.Queue()
         self._returned = deque[Phrase]()
@@ -112,8 +125,12 @@ class HeardPhrases:
 
     async def _read(self) -> None:
         async with aclosing(self._windows) as windows:
-            async for window in windows:
-                self._put(self._cutter.push(window))
+            if self._speakers:
+                everything = [window async for window in windows]
+                self._put(await asyncio.to_thread(lambda: self._cutter.push(with_speakers_found(everything))))
+            else:
+                async for window in windows:
+                    self._put(self._cutter.push(window))
         self._put(self._cutter.finish())
 
     def _put(self, phrases: list[Phrase]) -> None:
@@ -170,7 +187,7 @@ class Revoicing:
             voice = self._admitted(speech.model, held, self._settings.phrases_in_flight * self._settings.max_phrase_s)
             async with self._heard(heard) as phrases:
                 first = await phrases.first()
-                ensure_speaks(speech.model, speech.traits, speech.request.voice, plan.language or first.language)
+                plan.ensure_speaks(plan.language or first.language)
                 merged = self._inputs.separated(behind, lambda: self._speaking) if behind else None
                 async with aclosing(self._revoiced(phrases, voice, merged)) as parts:
                     async for part in parts:
@@ -187,7 +204,7 @@ class Revoicing:
 
     @asynccontextmanager
     async def _heard(self, ticket: Ticket) -> AsyncIterator[HeardPhrases]:
-        phrases = HeardPhrases(self._inputs.transcribed(ticket), self._cutter)
+        phrases = HeardPhrases(self._inputs.transcribed(ticket), self._cutter, speakers=bool(self._plan.speakers))
         try:
             yield phrases
         finally:
@@ -235,7 +252,7 @@ class Revoicing:
         raise AssertionError("the last attempt answers or raises")
 
     async def _chunks(self, phrase: Phrase, client: ReplicaClient) -> AsyncGenerator[AudioChunk]:
-        plan = self._plan.speech
+        plan = self._plan.speech_of(phrase.speaker)
         found = await self._planner.read_document(self._plan.speech_fields, plan, phrase.text)
         chunks = speak(
             plan.request,

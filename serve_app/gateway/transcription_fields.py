@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
@@ -15,7 +14,7 @@ from deployments.engines.recognition import check_options
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import StrictModel, SubtitleSettings, VoiceActivitySettings
 from deployments.text.languages import checked_code
-from serve_app.gateway.fields import ModelName, RequestFields
+from serve_app.gateway.fields import ModelName, RequestFields, object_in
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.speaker_fields import SpeakerFields
 from serve_app.gateway.transcript_formats import (
@@ -149,12 +148,7 @@ class TranscriptionFields(RecognitionFields, SpeakerFields):
     @classmethod
     def _from_json(cls, strategy: object) -> object:
         """A form has the object as JSON, or as fields such as `chunking_strategy[type]`."""
-        if not (isinstance(strategy, str) and strategy.lstrip().startswith("{")):
-            return strategy
-        try:
-            return json.loads(strategy)
-        except (ValueError, RecursionError) as error:
-            raise ValueError("not valid JSON; send auto, or an object with the type server_vad") from error
+        return object_in(strategy, "auto, or an object with the type server_vad")
 
     @field_validator("language")
     @classmethod

@@ -300,7 +300,18 @@ FORM_FIELDS = {
     "/v1/audio/enhancements": ("model", "response_format", "stream_format", "x"),
     "/v1/audio/revoice": (
         *("model", "voice", "transcription_model", "separation_model", "language", "translate", "background"),
-        *("max_speed", "instructions", "seed", "loudness_lufs", "sample_rate", "response_format", "stream_format", "x"),
+        *(
+            "speaker_voices",
+            "speaker_voices[A]",
+            "max_speed",
+            "instructions",
+            "seed",
+            "loudness_lufs",
+            "sample_rate",
+            "response_format",
+            "stream_format",
+            "x",
+        ),
     ),
     "/v1/audio/voices": ("name", "consent", "text", "type", "x"),
 }

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from deployments.engines.protocols import Segment, Transcript, Word
 from deployments.settings import RevoicingSettings
-from deployments.tasks.phrases import Phrase, PhraseCutter
+from deployments.tasks.diarization import SpeakerTurn
+from deployments.tasks.phrases import Phrase, PhraseCutter, with_speakers_found
 from deployments.tasks.transcription import TranscriptWindow
 
 SETTINGS = RevoicingSettings(pause_s=0.3, max_phrase_s=10.0)
@@ -54,6 +55,16 @@ def test_a_phrase_continues_over_the_border_of_two_windows() -> None:
 def test_a_segment_without_the_times_of_words_is_a_phrase() -> None:
     segments = [Segment("One.", 0.0, 1.0, 0.0, 0.0), Segment("Two.", 2.0, 3.0, 0.0, 0.0, language="de")]
     assert [(each.text, each.language) for each in cut(window(3.0, *segments))] == [("One.", "en"), ("Two.", "de")]
+
+
+def test_another_speaker_begins_a_phrase() -> None:
+    talk = words(("one", 0.0, 0.4), ("two", 0.5, 0.9), ("three", 1.0, 1.4))
+    turns = (SpeakerTurn(0.0, 0.95, "A"), SpeakerTurn(0.95, 1.4, "B"))
+    whole = with_speakers_found([window(1.0, talk), TranscriptWindow(Transcript((), "en"), 2.0, turns=turns)])
+    assert [(each.text, each.speaker, each.language, each.next_s) for each in cut(whole)] == [
+        ("one two", "A", "en", 1.0),
+        ("three", "B", "en", 2.0),
+    ]
 
 
 def test_a_phrase_before_a_long_silence_is_known_before_the_next_one() -> None:

@@ -15,6 +15,7 @@ import pytest
 from deployments.engines.protocols import Samples, Segment, SeparationTraits, SpeechRequest, Transcript, Word
 from deployments.errors import fail
 from deployments.replica.wire import PackedChunk
+from deployments.tasks.diarization import SpeakerTurn
 from deployments.tasks.separation import Merged
 from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.gateway.routing.admission import Ticket
@@ -26,6 +27,7 @@ SENTENCES = ["Hello there, this is one.", "And here comes the second.", "The end
 STARTS_S = (1.0, 3.0, 40.0)
 RECORDING_S = 45.0
 LEVEL = 0.01
+TURNS = (SpeakerTurn(1.0, 2.0, "A"), SpeakerTurn(3.0, 4.0, "B"), SpeakerTurn(40.0, 41.0, "A"))
 
 
 class TalkingEar(Ear):
@@ -49,7 +51,9 @@ class TalkingEar(Ear):
                 if number == self.fails_after:
                     raise fail("engine", "The ear broke.")
                 found = [self._segment(at) for at, start in enumerate(STARTS_S) if until_s - 15 <= start < until_s]
-                yield TranscriptWindow(Transcript(tuple(found) if self.speaks else (), self.language), until_s)
+                transcript = Transcript(tuple(found) if self.speaks else (), self.language)
+                turns = TURNS if task.speakers and until_s == RECORDING_S else ()
+                yield TranscriptWindow(transcript, until_s, turns=turns)
             ticket.complete()
         finally:
             self.ended += 1
@@ -182,6 +186,17 @@ async def test_the_background_stays_if_it_is_asked_for() -> None:
     assert graph.ended == 1
 
 
+@pytest.mark.parametrize("voices", [{"speaker_voices": '{"B": "bo"}'}, {"speaker_voices[B]": "bo"}])
+async def test_each_speaker_has_a_voice(voices: dict[str, str]) -> None:
+    bench = Bench(ear=TalkingEar())
+    found = events_in((await sent(bench, stream_format="sse", **voices)).text)
+    assert [each["speaker"] for each in found if each["type"] == "revoice.phrase"] == ["A", "B", "A"]
+    asked = [arguments[0] for name, arguments in bench.handle.calls if name == "speak"]
+    assert [(request.voice, request.pieces) for request in asked] == [
+        (voice, (text,)) for voice, text in zip(("ada", "bo", "ada"), SENTENCES, strict=True)
+    ]
+
+
 async def test_the_recogniser_is_asked_for_english() -> None:
     ear = TalkingEar("de")
     answer = await sent(Bench(ear=ear), translate="true", language="german")
@@ -200,6 +215,9 @@ async def test_the_recogniser_is_asked_for_english() -> None:
         (TalkingEar(), {"language": "klingon"}, 400, "language", "unknown_language"),
         (TalkingEar(), {"voice": "eve"}, 404, "voice", "voice_not_found"),
         (TalkingEar(), {"voice": "voice_" + "0" * 32}, 400, "voice", "voice_not_supported"),
+        (TalkingEar(), {"speaker_voices": '{"A": "eve"}'}, 404, "voice", "voice_not_found"),
+        (TalkingEar(), {"speaker_voices": '{"A": '}, 400, "speaker_voices", None),
+        (TalkingEar(), {"speaker_voices": "ada"}, 400, "speaker_voices", None),
         (TalkingEar(), {"model": "ear"}, 404, "model", "model_not_found"),
         (TalkingEar(), {"transcription_model": "tone"}, 404, "transcription_model", "model_not_found"),
         (TalkingEar(), {"background": "keep", "separation_model": "x"}, 404, "separation_model", "model_not_found"),

@@ -18,10 +18,10 @@ from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import RecognitionTraits, SeparationTraits
 from deployments.engines.recognition import check_options
 from deployments.errors import MotetError, quoted
+from deployments.tasks.diarization import SpeakerTask
 from deployments.tasks.revoicing import RevoicedPart, RevoicedPhrase, RevoicingSummary, ensure_leaves_background
 from deployments.tasks.separation import Merged, SeparationTask
 from deployments.tasks.transcription import TranscriptWindow, task_for
-from deployments.tasks.voice_language import ensure_speaks
 from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import form_schema
@@ -30,6 +30,8 @@ from serve_app.gateway.revoice_fields import RevoiceFields
 from serve_app.gateway.revoicing import Revoicing, RevoicingInputs, RevoicingPlan
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import Service, service_of
+from serve_app.gateway.speech.fields import SpeechFields
+from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
 from serve_app.gateway.streaming import event_stream, stream_of
 
@@ -88,11 +90,13 @@ async def _plan(fields: RevoiceFields, service: Service, file: Upload, owner: st
     speech_fields = fields.speech(_model(service, fields.model, "speech"))
     speech, _ = await service.planner.plan_arriving(speech_fields, owner)
     current_request().ignore(speech.ignored)
-    ensure_speaks(speech.model, speech.traits, speech.request.voice, fields.known_language)
-    return RevoicingPlan(
+    plan = RevoicingPlan(
         recognizer,
         replace(
-            task_for(hearing, options), size_bytes=file.size, first_window_s=service.settings.windows.first_window_s
+            task_for(hearing, options),
+            size_bytes=file.size,
+            first_window_s=service.settings.windows.first_window_s,
+            speakers=SpeakerTask() if fields.speaker_voices else None,
         ),
         speech,
         speech_fields,
@@ -100,7 +104,18 @@ async def _plan(fields: RevoiceFields, service: Service, file: Upload, owner: st
         "en" if fields.translate else None,
         separator,
         cutting,
+        await _speakers(fields, speech_fields, service, owner),
     )
+    plan.ensure_speaks(fields.known_language)
+    return plan
+
+
+async def _speakers(fields: RevoiceFields, speech: SpeechFields, service: Service, owner: str) -> dict[str, SpeechPlan]:
+    """The voices of the speakers that the request names. Raises `MotetError` (not_found) for an unknown one."""
+    plans: dict[str, SpeechPlan] = {}
+    for speaker, voice in fields.speaker_voices.items():
+        plans[speaker], _ = await service.planner.plan_arriving(speech.model_copy(update={"voice": voice}), owner)
+    return plans
 
 
 def _model(service: Service, wanted: str | None, task: str) -> str:
@@ -213,6 +228,7 @@ def _facts(phrase: RevoicedPhrase) -> dict[str, object]:
     heard, fit = phrase.phrase, phrase.fit
     return {
         "index": heard.index,
+        **({"speaker": heard.speaker} if heard.speaker else {}),
         "text": heard.text,
         "start": round(heard.start_s, 3),
         "end": round(heard.end_s, 3),
