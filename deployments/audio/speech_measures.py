@@ -83,7 +83,7 @@ def measured(samples: Samples, sample_rate: int, *, in_a_hurry: bool = False) ->
 
 def without_outer_pauses(samples: Samples, sample_rate: int) -> Samples:
     """Mono samples (n,) from the first sound to the last, with a frame on either side; empty if there is only a pause."""
-    sounds = _sounding(frame_levels(samples, sample_rate)) if len(samples) else ()
+    sounds = _sounding(frame_levels(samples, sample_rate)) if len(samples) else np.zeros(0, np.intp)
     if not len(sounds):
         return samples[:0]
     size = max(1, int(FRAME_S * sample_rate))

@@ -71,8 +71,8 @@ class PhraseCutter:
 
     def _continues(self, held: Phrase, phrase: Phrase) -> bool:
         settings = self._settings
-        near = phrase.start_s - held.end_s < settings.pause_s
-        return near and phrase.end_s - held.start_s <= settings.max_phrase_s and phrase.speaker == held.speaker
+        paused = _is_pause(held.end_s, phrase.start_s, settings.pause_s)
+        return not paused and phrase.end_s - held.start_s <= settings.max_phrase_s and phrase.speaker == held.speaker
 
     def _release(self, next_s: float) -> list[Phrase]:
         held, self._held = self._held, None
@@ -102,7 +102,7 @@ def _between_pauses(segment: Segment, language: str, pause_s: float) -> Iterator
         return
     group: list[Word] = []
     for word in segment.words:
-        if group and word.start - group[-1].end >= pause_s:
+        if group and _is_pause(group[-1].end, word.start, pause_s):
             yield _part(whole, group)
             group = []
         group.append(word)
@@ -112,3 +112,7 @@ def _between_pauses(segment: Segment, language: str, pause_s: float) -> Iterator
 def _part(whole: Phrase, words: list[Word]) -> Phrase:
     text, start_s, end_s = "".join(word.text for word in words).strip(), words[0].start, words[-1].end
     return replace(whole, text=text, start_s=start_s, end_s=end_s, next_s=end_s)
+
+
+def _is_pause(start_s: float, end_s: float, pause_s: float) -> bool:
+    return round(end_s - start_s, 3) >= pause_s  # 1.2 - 0.9 is a little less than 0.3

@@ -52,7 +52,7 @@ class RevoicedPart:
     @property
     def seconds(self) -> float:
         """Duration."""
-        return self.samples.shape[1] / self.sample_rate
+        return len(self.samples[0]) / self.sample_rate
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ def ensure_speaks(model: str, traits: SpeechTraits, voice: str, language: str | 
     """Raises `MotetError` (unsupported) if a voice of a model is known not to speak a language, a two-letter code. Voices of
     unknown language, such as clips, speak any."""
     own = code_of(language_of(traits, voice))
-    if language not in NAMES or own not in NAMES or own == language:
+    if language is None or language not in NAMES or own not in NAMES or own == language:
         return
     able = [each.id for each in traits.voices if code_of(each.language) == language][:MOST_LISTED]
     remedies = [f"Voices that do: {', '.join(able)}." if able else "Choose another model."]

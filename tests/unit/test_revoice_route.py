@@ -99,7 +99,7 @@ async def sent(bench: Bench, /, **fields: Any) -> httpx.Response:
 
 
 def heard(data: bytes, channels: int = 1) -> Samples:
-    rows: Samples = np.frombuffer(data, "<i2").reshape(-1, channels).T.astype(np.float32) / 32767
+    rows: Samples = np.frombuffer(data, "<i2").reshape(-1, channels).T.astype(np.float32) / np.float32(32767)
     return rows
 
 

@@ -52,7 +52,7 @@ async def _revoiced(form: UploadForm, request: Request, service: Service) -> Res
     plan = await _plan(fields, service, form.file, service.owner(request.headers))
     inputs, settings = _inputs(plan, service, form.file, request.headers), service.settings.revoicing
     revoicing = Revoicing(plan, inputs, service.planner, settings, service.directory, service.cache, service.recorder)
-    answer = _Answer(revoicing, fields)
+    answer = _RevoicedAnswer(revoicing, fields)
     if fields.stream_format == "sse":
         response: Response = await event_stream(answer.events())
     else:
@@ -157,7 +157,7 @@ def _inputs(plan: RevoicingPlan, service: Service, file: Upload, headers: Header
 
 
 @dataclass(slots=True)
-class _Answer:
+class _RevoicedAnswer:
     """The bytes of one answer, and what its last event says."""
 
     revoicing: Revoicing
