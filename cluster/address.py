@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from contextlib import closing
 from typing import Any
 
-from cluster import ray_private
+from cluster import ray_private, ray_sessions
 from deployments.errors import MotetError, fail
 
 OWN_CLUSTER = "local"
@@ -34,6 +35,9 @@ def connect(address: str, *, logging_level: int = logging.ERROR, **settings: Any
         if address == OWN_CLUSTER:
             raise
         raise _no_cluster(address, next(iter(str(error).splitlines()), type(error).__name__)) from error
+    if address == OWN_CLUSTER:  # which begins a session
+        folder = ray_sessions.sessions_folder()
+        threading.Thread(target=ray_sessions.remove_old, args=(folder,), daemon=True).start()
 
 
 def probe(address: str) -> None:

@@ -34,6 +34,19 @@ def end_unused_processes() -> None:
     node.kill_log_monitor(check_alive=False)
 
 
+def metrics_port(port: int) -> dict[str, Any]:
+    """The argument of `ray.init` for the port of this machine's metrics. Without one Ray chooses another at each start."""
+    return {"_metrics_export_port": port}
+
+
+def metrics_port_of_this_machine() -> int | None:
+    """The port at which the machine that this process started shows its metrics; None if it joined another's cluster."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    return int(node.metrics_export_port) if node is not None and node.is_head() else None
+
+
 def serve_client() -> Any:
     """The client of Ray Serve in the connected cluster, or None if Ray Serve does not run there. The public `serve.status()`
     has neither its HTTP address nor the route prefixes of its applications."""

@@ -1,4 +1,4 @@
-"""`build(AppConfig) -> Application`: the only place that binds the deployment graph."""
+"""`build(AppArguments) -> Application`: the only place that binds the deployment graph."""
 
 # No `from __future__ import annotations`: Ray Serve reads the annotation of `build` to validate its argument.
 
@@ -19,7 +19,7 @@ from deployments.replica.recognizer import Recognizer
 from deployments.replica.separator import Separator
 from deployments.replica.synthesizer import Synthesizer
 from deployments.settings import HealthSettings
-from serve_app.config import AppConfig
+from serve_app.config import AppArguments, AppConfig
 from serve_app.gateway.api import build_api
 from serve_app.gateway.deployment import Gateway
 from serve_app.replica_settings import replica_settings
@@ -33,7 +33,12 @@ MIN_RESOURCE = 0.001
 DEPLOYMENT_OF_TASK: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
 
-def build(config: AppConfig) -> Application:
+def build(config: AppArguments) -> Application:
+    """The service of a file. Ray Serve calls it by the file's `import_path`."""
+    return application_of(config)
+
+
+def application_of(config: AppConfig) -> Application:
     """The whole service as one Ray Serve application."""
     models = {
         name: {placement.hardware.kind: _bind(name, model, placement, config) for placement in model.placements}

@@ -33,6 +33,7 @@ from cluster.bulk.output import Layout, refuse_inputs_in_output
 from cluster.bulk.plan import Batch
 from cluster.bulk.run import JobProgress, JobSummary, run_job
 from cluster.bulk.service_rendering import ServiceClient, render_on_service
+from cluster.bulk.transcripts import WITH_WORDS, TranscriptForm
 from cluster.bulk.workers import RenderedBatch, TableWorker, check_columns, map_with_workers, render_on_cluster
 from cluster.hardware import HardwareClass
 from cluster.models import Model, Placement, find_model
@@ -63,6 +64,7 @@ class BulkOptions:
     verify: bool = False
     sample_rate: int | None = None
     loudness_lufs: float | None = None
+    written: TranscriptForm = "txt"
 
 
 # --- In a notebook
@@ -241,7 +243,12 @@ def _order(task: Task, model: Model, options: BulkOptions, app: AppConfig) -> Bu
         )
     if task == "transcription":
         return BulkTranscriptionOrder(
-            language=options.language, prompt=options.prompt, word_times=options.word_times, windows=app.windows
+            language=options.language,
+            prompt=options.prompt,
+            word_times=options.word_times or options.written in WITH_WORDS,
+            windows=app.windows,
+            written=options.written,
+            subtitles=app.subtitles,
         )
     given = {"chunk_s": options.chunk_seconds, "overlap_s": options.overlap_seconds}
     asked = {name: value for name, value in given.items() if value is not None}

@@ -6,7 +6,7 @@ All settings are strict and frozen. `serve_app/config_file.py` reads them from a
 # No `from __future__ import annotations`: Ray Serve reads the annotation of the builder in `app.py`.
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -68,7 +68,8 @@ class AppConfig(StrictModel):
     """The whole service."""
 
     models: Mapping[str, Model] = Field(default_factory=lambda: dict(DEFAULT_MODELS), min_length=1)
-    """The models by name. Without this key: hibari, whisper-base and deepfilternet."""
+    """The models by name. The default ones, hibari, whisper-base and deepfilternet, come after them unless `defaults` is
+    false."""
     speech: SpeechSettings = SpeechSettings()
     realtime: RealtimeSettings = RealtimeSettings()
     recordings: RecordingSettings = RecordingSettings()
@@ -147,3 +148,38 @@ class AppConfig(StrictModel):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"these names stand for more than one model: {', '.join(twice)}")
         return self
+
+
+class AppArguments(AppConfig):
+    """The whole service, as a file describes it."""
+
+    defaults: bool = True
+    """Whether the default models are served beside those of `models`. A model of the same name replaces a default one, and a
+    name or alias of these models is no longer one of a default model."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beside_the_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        models = given.get("models")
+        if given.get("defaults") is False and models is None:
+            raise ValueError("defaults: false leaves no model; name some in models")
+        if given.get("defaults", True) is not True or not isinstance(models, Mapping):
+            return given
+        return {**given, "models": {**models, **_defaults_beside(models)}}
+
+
+def _defaults_beside(models: Mapping[str, Any]) -> dict[str, Model]:
+    """The default models without the names that a file's models have. These may still have mistakes."""
+    taken = {*models, *(alias for model in models.values() for alias in _aliases(model))}
+    free = {name: model for name, model in DEFAULT_MODELS.items() if name not in taken}
+    return {
+        name: model.model_copy(update={"aliases": tuple(alias for alias in model.aliases if alias not in taken)})
+        for name, model in free.items()
+    }
+
+
+def _aliases(model: Any) -> list[str]:
+    aliases = model.get("aliases") if isinstance(model, Mapping) else getattr(model, "aliases", ())
+    return [alias for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list | tuple) else []

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from deployments.errors import MotetError, fail
 from deployments.settings import StrictModel
 from deployments.validation import in_words, model_inside, nearest
-from serve_app.config import AppConfig
+from serve_app.config import AppArguments, AppConfig
 from serve_app.edge.settings import EdgeSettings
 
 USED_KEYS = ("proxy_location", "http_options", "applications")
@@ -53,10 +53,10 @@ def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:
     document = document_of(path)
     mistakes = unknown_keys(document, ServeDeploySchema) + ignored_keys(document)
     try:
-        app = AppConfig.model_validate(_arguments(document))
+        app = AppArguments.model_validate(_arguments(document))
         http = HttpAddress.model_validate(_address(document, environment))
     except ValidationError as error:
-        mistakes += in_words(error, AppConfig)
+        mistakes += in_words(error, AppArguments)
     if mistakes:
         raise _has_mistakes(path, mistakes)
     return ConfigFile(http=http, app=app, serve=document)
@@ -71,9 +71,9 @@ def read_app(path: Path | None) -> AppConfig:
     if path is None:
         return AppConfig()
     try:
-        return AppConfig.model_validate(_arguments(document_of(path)))
+        return AppArguments.model_validate(_arguments(document_of(path)))
     except ValidationError as error:
-        raise _has_mistakes(path, in_words(error, AppConfig)) from error
+        raise _has_mistakes(path, in_words(error, AppArguments)) from error
 
 
 def address_of(path: Path, environment: Mapping[str, str] = os.environ) -> HttpAddress:

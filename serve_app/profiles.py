@@ -23,7 +23,9 @@ Profile = Literal["throughput", "plain"]
 
 STATS_OFFSET = 404
 METRICS_OFFSET = 1101
-"""HAProxy's own ports, counted from the service's: 8404 and 9101 beside 8000, where Ray Serve puts them too."""
+ALL_METRICS_OFFSET = 80
+"""HAProxy's own ports and that of Ray's metrics, counted from the service's: 8404, 9101 and 8080 beside 8000, where Ray
+Serve and the manifests put them too."""
 
 GATEWAY_PORTS = (20_000, 32_000)
 BLOCK_PORTS = 20
@@ -171,6 +173,11 @@ def _haproxy(folder: Path, port: int, edge: EdgeSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(port + STATS_OFFSET)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(port + METRICS_OFFSET)),
     }
+
+
+def metrics_port(port: int) -> int:
+    """The port of all metrics of a service on one machine: 8080 beside 8000, or another one if that is taken."""
+    return free_port(port + ALL_METRICS_OFFSET)
 
 
 def _own_gateway_ports() -> dict[str, str]:

@@ -18,6 +18,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+from cluster.bulk.raised_text import subscript, superscript
 from deployments.errors import fail
 
 CONTAINER = "META-INF/container.xml"
@@ -29,7 +30,13 @@ PARTING = (
 )
 BLOCKS = frozenset(PARTING.split())
 """Elements that begin and end a paragraph."""
-HEADINGS = frozenset(("h1", "h2", "h3"))
+HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+TITLES = frozenset(("h1", "h2", "h3"))
+HEADING_ENDS = "\v"
+"""Stands in the collected text behind a heading."""
+SCRIPTS = {"sup": superscript, "sub": subscript}
+PARTS_BEFORE = 8
+"""Parts before a superscript that decide how it is read."""
 MARKS = frozenset(("noteref", "doc-noteref"))
 """`epub:type` or `role` of a footnote's mark."""
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -41,7 +48,8 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, LookupError, V
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One document of the spine: its first heading, or its file name, and its text, one paragraph a line.
+    """One document of the spine: its first heading, or its file name, and its text, one paragraph a line. An empty line
+    follows a heading, so that a voice pauses there.
 
     If the book does not have the document, `text` is empty and `fault` says why.
     """
@@ -144,12 +152,14 @@ class _Text(HTMLParser):
         """The index in `parts` where the open heading begins; likewise the next ones."""
         self._hidden: list[str] = []
         self._marks = _Marks()
+        self._scripts: list[int] = []
+        """The indices in `parts` where the open superscripts and subscripts begin."""
 
     @property
     def text(self) -> str:
-        """The text with one paragraph a line, and single spaces."""
-        lines = ("".join(self._parts)).split("\n")
-        return "\n".join(line for line in (re.sub(r"\s+", " ", line).strip() for line in lines) if line)
+        """The text with one paragraph a line, single spaces, and an empty line after each heading."""
+        blocks = ("".join(self._parts)).split(HEADING_ENDS)
+        return "\n\n".join(text for text in map(_paragraphs, blocks) if text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "body":  # anything before is not text, and may be a document type that HTML does not know
@@ -160,7 +170,9 @@ class _Text(HTMLParser):
         self._marks.start(tag, any(name == "href" for name, _ in attrs), self._parts)
         if tag in BLOCKS:
             self._parts.append("\n")
-        if tag in HEADINGS and not self.title:
+        if tag in SCRIPTS:
+            self._scripts.append(len(self._parts))
+        if tag in TITLES and not self.title:
             self._heading = len(self._parts)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -171,15 +183,28 @@ class _Text(HTMLParser):
         if self._hidden and tag == self._hidden[-1]:
             self._hidden.pop()
         self._marks.end(tag, self._parts)
-        if tag in HEADINGS and self._heading is not None:
+        if tag in SCRIPTS and self._scripts:
+            self._end_script(tag, self._scripts.pop())
+        if tag in TITLES and self._heading is not None:
             self.title = " ".join("".join(self._parts[self._heading :]).split())
             self._heading = None
         if tag in BLOCKS:
-            self._parts.append("\n")
+            self._parts.append(HEADING_ENDS if tag in HEADINGS else "\n")
+
+    def _end_script(self, tag: str, begin: int) -> None:
+        """Rewrites the parts of a superscript or subscript. Their number stays, since marks are known by their places."""
+        if inside := self._parts[begin:]:
+            before = "".join(self._parts[max(0, begin - PARTS_BEFORE) : begin])
+            self._parts[begin:] = [SCRIPTS[tag]("".join(inside), before), *[""] * (len(inside) - 1)]
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
             self._parts.append(re.sub(r"\s+", " ", data))
+
+
+def _paragraphs(text: str) -> str:
+    lines = (re.sub(r"\s+", " ", line).strip() for line in text.split("\n"))
+    return "\n".join(line for line in lines if line)
 
 
 def _is_mark(attrs: list[tuple[str, str | None]]) -> bool:

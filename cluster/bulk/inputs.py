@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,8 @@ Split = Literal["line", "paragraph"]
 
 TEXTS = (".txt", ".epub")
 LONGEST_ID = 200
+SHOWN_IDS, SHOWN_PLACES = 10, 20
+"""Of an error about equal ids."""
 
 
 def read_rows(paths: Sequence[Path], task: Task, split: Split) -> Iterator[Row]:
@@ -30,11 +32,8 @@ def read_rows(paths: Sequence[Path], task: Task, split: Split) -> Iterator[Row]:
     Raises `MotetError` for an input that cannot be read, and for two rows with the same id.
     """
     rows = [_with_a_fit_id(row) for path in paths for row in _whole(path, task, split)]
-    taken: set[str] = set()
-    for row in rows:
-        if row.id and row.id in taken:
-            raise fail("invalid", f"Two rows have the id {row.id!r}.", "Give each row a different `id`, or none.")
-        taken.add(row.id)
+    _refuse_equal_ids(rows)
+    taken = {row.id for row in rows}
     # Given ids come first, wherever they are: a made-up one can still be changed.
     for number, row in enumerate(rows):
         name = row.id or next(name for name in _names_of(row, number) if name not in taken)
@@ -42,10 +41,32 @@ def read_rows(paths: Sequence[Path], task: Task, split: Split) -> Iterator[Row]:
         yield replace(row, id=name, fault=as_utf8(row.fault), names=())
 
 
+def _refuse_equal_ids(rows: Sequence[Row]) -> None:
+    """Raises `MotetError` (invalid) with each id that several rows have, and where they are."""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        if row.id:
+            places.setdefault(row.id, []).append(row.place)
+    equal = {id: there for id, there in places.items() if len(there) > 1}
+    if equal:
+        listed = [f"\n  {id!r}: {_some(there)}" for id, there in islice(equal.items(), SHOWN_IDS)]
+        more = f"\n  and {len(equal) - SHOWN_IDS} more ids" if len(equal) > SHOWN_IDS else ""
+        cause = f"Several rows have the same id:{''.join(listed)}{more}\n"
+        raise fail("invalid", cause, "Give each row a different `id`, or none.", code="equal_ids")
+
+
+def _some(places: Sequence[str]) -> str:
+    more = f" and {len(places) - SHOWN_PLACES} more" if len(places) > SHOWN_PLACES else ""
+    return ", ".join(places[:SHOWN_PLACES]) + more
+
+
 def _with_a_fit_id(row: Row) -> Row:
+    fault = ""
     if len(row.id) > LONGEST_ID:
-        return Row("", fault="The row's id is too long.")
-    return row if is_text(row.id) else Row("", fault="The row's id is not text: it holds half of a UTF-16 pair.")
+        fault = "The row's id is too long."
+    elif not is_text(row.id):
+        fault = "The row's id is not text: it holds half of a UTF-16 pair."
+    return replace(row, id="", fault=fault, recording=None) if fault else row
 
 
 def _names_of(row: Row, number: int) -> Iterator[str]:
@@ -77,13 +98,27 @@ def _rows_of(path: Path, task: Task, split: Split) -> Iterator[Row]:
         return _epub(path) if suffix == ".epub" else _plain(path, split)
     if suffix in TEXTS:
         raise fail("invalid", f"{path} holds no recordings.", f"Known inputs: {', '.join(TABLES)} and sound files.")
+    if task == "speech" and _holds_recordings(path):
+        cause = (
+            f"{path} is {'a folder of recordings' if path.is_dir() else 'a recording'}, and speech is made of texts."
+        )
+        raise fail("invalid", cause, "Add --task transcription, or --task separation.", code="recordings_need_task")
     speech, others = (*TABLES, *TEXTS), ("a folder", *sorted(SOUND_SUFFIXES), *TABLES)
     known = ", ".join(speech if task == "speech" else others)
     raise fail("invalid", f"{path} is not an input for {task}.", f"Known inputs: {known}.")
 
 
+def _holds_recordings(path: Path) -> bool:
+    """Whether it is a recording or a folder with one."""
+    return any(True for _ in _sounds_in(path)) if path.is_dir() else path.suffix.lower() in SOUND_SUFFIXES
+
+
+def _sounds_in(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.rglob("*") if file.suffix.lower() in SOUND_SUFFIXES and file.is_file())
+
+
 def _folder(folder: Path) -> Iterator[Row]:
-    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SOUND_SUFFIXES and file.is_file())
+    found = sorted(_sounds_in(folder))
     if not found:
         raise fail(
             "invalid", f"The folder {folder} holds no recordings.", f"Accepted: {', '.join(sorted(SOUND_SUFFIXES))}."

@@ -11,10 +11,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cluster.bulk.settings import BulkSettings
+from cluster.bulk.transcripts import TranscriptForm
 from deployments.audio.formats import AudioFormat
 from deployments.engines import weight_sources
 from deployments.replica.base import ReplicaSettings
-from deployments.settings import InputType, PieceSettings, SeparationSettings, StrictModel, WindowSettings
+from deployments.settings import (
+    InputType,
+    PieceSettings,
+    SeparationSettings,
+    StrictModel,
+    SubtitleSettings,
+    WindowSettings,
+)
 from deployments.tasks.piece_quality import QualitySettings
 from deployments.text.lexicon import LexiconEntries
 from deployments.text.normalization.rules import ReadingRules
@@ -44,13 +52,15 @@ class BulkSpeechOrder(StrictModel):
 
 
 class BulkTranscriptionOrder(StrictModel):
-    """Recordings to text. If `language` is None, it is detected."""
+    """Recordings to text. If `language` is None, it is detected. `written` is the format of the transcripts in a folder."""
 
     task: Literal["transcription"] = "transcription"
     language: str | None
     prompt: str | None
     word_times: bool
     windows: WindowSettings
+    written: TranscriptForm = "txt"
+    subtitles: SubtitleSettings = SubtitleSettings()
 
 
 class BulkSeparationOrder(StrictModel):
@@ -64,6 +74,9 @@ class BulkSeparationOrder(StrictModel):
 
 BulkOrder = Annotated[BulkSpeechOrder | BulkTranscriptionOrder | BulkSeparationOrder, Field(discriminator="task")]
 
+
+WRITTEN = {"written", "subtitles"}
+"""Settings of orders that decide only how results are written."""
 
 Way = Literal["engines", "service"]
 """What renders the rows: engines of the job, or a live service."""
@@ -84,10 +97,15 @@ class BulkJob(StrictModel):
         same seed in either way; `run_job` refuses to resume a job with another way or version."""
         content = {"model", "engine", "source", "sha256", "options", "device"}
         model = self.model.model_dump(mode="json", include=content)
-        order = self.order.model_dump(mode="json", exclude={"verifier"})
+        order = self.order.model_dump(mode="json", exclude={"verifier", *WRITTEN})
         if isinstance(self.order, BulkSpeechOrder) and self.order.verifier:
             order["verifier"] = self.order.verifier.model_dump(mode="json", include=content)
         return _canonical({"model": model, "order": order})
+
+    @property
+    def written(self) -> str:
+        """The part that decides only how results are written, as canonical JSON."""
+        return _canonical(self.order.model_dump(mode="json", include=WRITTEN))
 
     @property
     def weights(self) -> str:

@@ -1,14 +1,14 @@
-"""Writes the finished job: Parquet files with the sound inside, or a folder of files with a manifest.
+"""Writes the finished job: a folder of files with a manifest, or Parquet files with the sound inside.
 
 Both have the order of the input. Nothing in them depends on when or where a row was made.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,12 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.bulk import failed_rows
+from cluster.bulk.job import BulkOrder, BulkTranscriptionOrder
+from cluster.bulk.other_columns import as_json, columns_of, with_columns
 from cluster.bulk.results import OUTPUT
 from cluster.bulk.store import FOLDER, cut_to_bytes, replacing, write_whole
+from cluster.bulk.transcripts import transcript_file
 from deployments.audio.formats import FORMATS
 from deployments.engines.registry import Task
 from deployments.errors import fail
@@ -32,6 +36,7 @@ LONGEST_NAME_BYTES = 120
 PARTS = "part-*.parquet"
 MANIFEST = "manifest.jsonl"
 SOUNDS = "audio"
+TRANSCRIPTS = "transcripts"
 
 Facts = dict[str, Any]
 
@@ -41,15 +46,21 @@ def refuse_to_overwrite(output: Path, layout: Layout, task: Task) -> None:
     if layout == "parquet":
         there = sorted(output.glob(PARTS))
     else:
-        there = [path for path in (output / MANIFEST, output / SOUNDS) if path.exists() and _is_written(path, task)]
+        there = [path for path in (output / MANIFEST, output / _files_of(task)) if path.exists() and _is_written(path)]
+    there += [path for path in (output / failed_rows.FILE,) if path.exists()]
     if there:
         cause = f"{there[0]} exists already, and it does not belong to a Motet job in {output}."
         raise fail("invalid", cause, "Name another folder, or move the file away.", code="would_overwrite")
 
 
-def _is_written(path: Path, task: Task) -> bool:
-    """Whether a job writes the path. A transcription writes no sound, and an empty folder has nothing to lose."""
-    return path.name == MANIFEST or (task != "transcription" and (not path.is_dir() or any(path.iterdir())))
+def _files_of(task: Task) -> str:
+    """The folder of a job's files, of sound or of text."""
+    return TRANSCRIPTS if task == "transcription" else SOUNDS
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a job would change the path. An empty folder has nothing to lose."""
+    return not path.is_dir() or any(path.iterdir())
 
 
 def refuse_inputs_in_output(inputs: Sequence[Path], output: Path, layout: Layout, task: Task) -> None:
@@ -63,6 +74,7 @@ def refuse_inputs_in_output(inputs: Sequence[Path], output: Path, layout: Layout
             sounds = folder / SOUNDS
             beside = path.is_relative_to(sounds) or (path.is_dir() and sounds.is_relative_to(path))
             clash = path == folder / MANIFEST or (beside and task != "transcription")
+        clash = clash or path == folder / failed_rows.FILE
         if clash or path.is_relative_to(folder / FOLDER):
             cause = f"The input {given} is where output is written."
             raise fail("invalid", cause, f"Name an output folder other than {output}.", code="would_overwrite")
@@ -80,14 +92,19 @@ def results_of(
         yield table.add_column(0, OUTPUT.field(0), pa.array([name] * count, pa.string())).cast(OUTPUT)
 
 
-def write_parquet(results: Iterator[pa.Table], output: Path, shard_bytes: int) -> list[Path]:
-    """Writes `part-00000.parquet` and so on. Each is closed once it has `shard_bytes`."""
+def write_parquet(
+    results: Iterator[pa.Table], others: Sequence[Mapping[str, Any]], output: Path, shard_bytes: int
+) -> list[Path]:
+    """Writes `part-00000.parquet` and so on, with the `others` of each row as columns. Each file is closed once it has
+    `shard_bytes`."""
     written: list[Path] = []
-    groups = _grouped(results)
+    columns = columns_of(others)
+    schema = pa.schema([*OUTPUT, *columns.schema])
+    groups = _grouped(with_columns(results, columns))
     group = next(groups, None)
     while group is not None or not written:
         path = output / f"part-{len(written):05d}.parquet"
-        with replacing(path) as half, pq.ParquetWriter(half, OUTPUT, compression="zstd") as writer:
+        with replacing(path) as half, pq.ParquetWriter(half, schema, compression="zstd") as writer:
             size = 0
             while group is not None and size < shard_bytes:
                 size += group.nbytes
@@ -110,27 +127,47 @@ def _grouped(results: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-def write_folder(results: Iterator[pa.Table], output: Path) -> list[Path]:
-    """Writes `audio/<id>.<format>` for every sound, and `manifest.jsonl` with everything else, one row a line."""
-    sounds = output / SOUNDS
+def write_folder(
+    results: Iterator[pa.Table], others: Sequence[Mapping[str, Any]], output: Path, order: BulkOrder
+) -> list[Path]:
+    """Writes `audio/<id>.<format>` for every sound, or `transcripts/<id>.<format>` for every transcript, and
+    `manifest.jsonl` with everything else and the `others` of each row, one row a line."""
     manifest = output / MANIFEST
+    folder = output / _files_of(order.task)
     taken: set[str] = set()
     written = [manifest]
     with replacing(manifest) as half, half.open("w", encoding="utf-8") as lines:
-        for table in results:
+        for table, given in zip(results, others, strict=True):
             for facts in table.to_pylist():
-                data = facts.pop("audio")
-                if data is not None:
-                    path = sounds / _file_name(facts, taken)
+                if content := _content(facts, order):
+                    path = folder / f"{_file_stem(facts, taken)}.{content.extension}"
                     path.parent.mkdir(exist_ok=True)
-                    write_whole(path, data)
+                    write_whole(path, content.data)
                     written.append(path)
                     facts["file"] = str(path.relative_to(output))
-                lines.write(json.dumps(_plain(facts), ensure_ascii=False) + "\n")
+                lines.write(as_json({**_plain(facts), **given}) + "\n")
     return written
 
 
-def _file_name(facts: Facts, taken: set[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What is in the file of a result."""
+
+    extension: str
+    data: bytes
+
+
+def _content(facts: Facts, order: BulkOrder) -> _Content | None:
+    """The sound or the transcript of a result, which loses its sound; None if it failed."""
+    sound = facts.pop("audio")
+    if facts["error"] is not None:
+        return None
+    if isinstance(order, BulkTranscriptionOrder):
+        return _Content(order.written, transcript_file(facts, order.written, order.subtitles))
+    return _Content(FORMATS[facts["format"]].extension, sound)
+
+
+def _file_stem(facts: Facts, taken: set[str]) -> str:
     """The row's id, shortened to what a file name can hold, with its key if the name is taken."""
     stem = f".{facts['stem']}" if facts["stem"] else ""
     safe = cut_to_bytes(UNSAFE.sub("_", facts["id"]).strip("."), LONGEST_NAME_BYTES) or "row"
@@ -140,7 +177,7 @@ def _file_name(facts: Facts, taken: set[str]) -> str:
         name = f"{safe}-{facts['key'][:12]}-{number}{stem}"
         number += 1
     taken.add(_folded(name))
-    return f"{name}.{FORMATS[facts['format']].extension}"
+    return name
 
 
 def _folded(name: str) -> str:

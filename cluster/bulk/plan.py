@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, repeat
 
 from cluster.bulk.job import BulkJob
 from cluster.bulk.row import RecordingSource, Row
@@ -14,6 +14,8 @@ from cluster.bulk.settings import BulkSettings
 from deployments.settings import InputType
 
 NAME_CHARACTERS = 32
+BATCHES_OF_A_SIZE = 2
+"""The first batches have this many of each size, then twice as many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class Batch:
         return [Batch((item,)) for item in self.items]
 
 
+def given_of(items: Iterable[WorkItem]) -> dict[str, dict[str, str | None]]:
+    """The text and the voice of items by their keys: a result that failed has none of its own."""
+    return {item.key: {"text": item.text, "voice": item.voice} for item in items if item.text}
+
+
 def item_of(row: Row, job: BulkJob) -> WorkItem:
     """The work item of a row without a fault."""
     if row.recording is not None:
@@ -59,22 +66,32 @@ def item_of(row: Row, job: BulkJob) -> WorkItem:
 
 
 def cut_into_batches(items: Iterable[WorkItem], settings: BulkSettings) -> Iterator[Batch]:
-    """Cuts items into batches of similar size. The items of each `sort_rows` are sorted, longest first. Every key occurs
-    once."""
+    """Cuts items into batches of similar size; the first ones are smaller. The items of each `sort_rows` are sorted, longest
+    first. Every key occurs once."""
     once = {item.key: item for item in items}
-    waiting = iter(once.values())
+    waiting, shares = iter(once.values()), _shares(settings)
     while group := list(islice(waiting, settings.sort_rows)):
         group.sort(key=lambda item: (-item.size, item.key))
-        yield from _cut(group, settings)
+        yield from _cut(group, settings, shares)
 
 
-def _cut(items: Sequence[WorkItem], settings: BulkSettings) -> Iterator[Batch]:
+def _shares(settings: BulkSettings) -> Iterator[float]:
+    """How full each batch may be, in order. The first results come soon, so that a job that is stopped early keeps them."""
+    rows = settings.first_batch_rows
+    while rows < settings.batch_rows:
+        yield from repeat(rows / settings.batch_rows, BATCHES_OF_A_SIZE)
+        rows *= 2
+    yield from repeat(1.0)
+
+
+def _cut(items: Sequence[WorkItem], settings: BulkSettings, shares: Iterator[float]) -> Iterator[Batch]:
     held: list[WorkItem] = []
+    share = next(shares)
     for item in items:
-        room = settings.batch_characters if item.recording is None else settings.batch_bytes
-        if held and (len(held) == settings.batch_rows or sum(h.size for h in held) + item.size > room):
+        room = share * (settings.batch_characters if item.recording is None else settings.batch_bytes)
+        if held and (len(held) >= share * settings.batch_rows or sum(h.size for h in held) + item.size > room):
             yield Batch(tuple(held))
-            held = []
+            held, share = [], next(shares)
         held.append(item)
     if held:
         yield Batch(tuple(held))

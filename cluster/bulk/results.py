@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -103,15 +104,17 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def table_of(outcomes: Sequence[tuple[str, Outcome]], model: str) -> pa.Table:
-    """Converts keys and outcomes to a `RESULT` table."""
-    rows = [row for key, outcome in outcomes for row in _rows(key, outcome, model)]
+def table_of(
+    outcomes: Sequence[tuple[str, Outcome]], model: str, given: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> pa.Table:
+    """Converts keys and outcomes to a `RESULT` table. `given` has the columns of results that failed, by key."""
+    rows = [row for key, outcome in outcomes for row in _rows(key, outcome, model, given.get(key, {}))]
     return pa.Table.from_pylist(rows, schema=RESULT)
 
 
-def _rows(key: str, outcome: Outcome, model: str) -> list[Mapping[str, Any]]:
+def _rows(key: str, outcome: Outcome, model: str, given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if isinstance(outcome, Failure):
-        return [{"key": key, "model": model, "error_kind": outcome.kind, "error": outcome.explained}]
+        return [{**given, "key": key, "model": model, "error_kind": outcome.kind, "error": outcome.explained}]
     return [_row(key, result, model) for result in outcome]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +32,8 @@ class Row:
     """One row: `text` to speak, perhaps with a `voice` of its own, or a recording. `fault` says why there is neither.
     `input_type` says whether the text is a document in SSML.
 
-    A row without an id takes the first of `names` that no other row has.
+    A row without an id takes the first of `names` that no other row has. `place` says where it is, such as "line 3 of
+    a.jsonl", and `others` are the columns of its table that no task reads.
     """
 
     id: str
@@ -40,6 +43,8 @@ class Row:
     recording: RecordingSource | None = None
     fault: str = ""
     names: tuple[str, ...] = ()
+    place: str = ""
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_text(text: str) -> bool:

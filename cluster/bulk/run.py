@@ -9,15 +9,17 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from cluster.bulk.failed_rows import FailedRow, FailedRows
 from cluster.bulk.job import BulkJob
+from cluster.bulk.other_columns import as_json
 from cluster.bulk.output import Layout, refuse_to_overwrite, results_of, write_folder, write_parquet
-from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, item_of
+from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, given_of, item_of
 from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.row import Row
 from cluster.bulk.store import JobStore, part_bytes
@@ -65,6 +67,8 @@ class JobSummary:
     seconds: float
     made_seconds: float
     files: tuple[str, ...]
+    failures: tuple[FailedRow, ...] = ()
+    """The first rows that failed; all of them are in `failed.jsonl`."""
 
 
 def run_job(
@@ -105,6 +109,10 @@ class _Plan:
     rows: tuple[tuple[str, str], ...]
     batches: tuple[Batch, ...]
     faults: Mapping[str, str]
+    given: Mapping[str, Mapping[str, Any]]
+    """The text and the voice of what failed, by key."""
+    others: tuple[Mapping[str, Any], ...]
+    """The other columns of each row."""
     model: str
 
     @classmethod
@@ -112,24 +120,29 @@ class _Plan:
         named: list[tuple[str, str]] = []
         items: dict[str, WorkItem] = {}
         faults: dict[str, str] = {}
+        given: dict[str, Mapping[str, Any]] = {}
+        others: list[Mapping[str, Any]] = []
         for row in rows:
             if row.fault:
                 key = job.key(f"fault of {row.id}: {row.fault}")
                 faults[key] = row.fault
+                given[key] = {"text": row.text or None, "voice": row.voice}
             else:
                 item = item_of(row, job)
                 key = item.key
                 items.setdefault(key, item)
             named.append((row.id, key))
-        return cls(tuple(named), tuple(cut_into_batches(items.values(), job.bulk)), faults, job.model.model)
+            others.append(row.others)
+        batches = tuple(cut_into_batches(items.values(), job.bulk))
+        return cls(tuple(named), batches, faults, given, tuple(others), job.model.model)
 
     def fingerprint(self, job: BulkJob, layout: Layout) -> str:
         digest = hashlib.sha256(f"{job.identity}\0{job.way}\0{job.version}\0{job.weights}\0".encode())
-        for name, key in self.rows:
-            digest.update(f"{name}\0{key}\0".encode())
+        for (name, key), others in zip(self.rows, self.others, strict=True):
+            digest.update(f"{name}\0{key}\0{as_json(others)}\0".encode())
         for batch in self.batches:
             digest.update(batch.name.encode())
-        digest.update(f"{layout} {job.bulk.shard_bytes} {' '.join(RESULT.names)}".encode())
+        digest.update(f"{layout} {job.written} {job.bulk.shard_bytes} {' '.join(RESULT.names)}".encode())
         return digest.hexdigest()
 
 
@@ -138,7 +151,7 @@ def _make(plan: _Plan, store: JobStore, execute: Execute, progress: Callable[[Jo
     done = store.done()
     if plan.faults and FAULTS not in done:
         outcomes: list[tuple[str, Outcome]] = [(k, Failure("invalid", fault)) for k, fault in plan.faults.items()]
-        store.put(FAULTS, part_bytes(table_of(outcomes, plan.model)))
+        store.put(FAULTS, part_bytes(table_of(outcomes, plan.model, plan.given)))
     tally = _ProgressCounter(plan, done, progress)
     missing = [batch for batch in plan.batches if batch.name not in done]
     for made in _passes(missing, execute, plan.model):
@@ -175,7 +188,7 @@ def _joined(batch: Batch, alone: Mapping[str, RenderedBatch], model: str) -> Ren
     """The batch as one part, from items that ran alone. An item without a part has killed its worker again."""
     found = [alone.get(single.name) for single in batch.singles()]
     tables = [
-        table_of([(item.key, DIED)], model) if made is None else _table(made)
+        table_of([(item.key, DIED)], model, given_of([item])) if made is None else _table(made)
         for item, made in zip(batch.items, found, strict=True)
     ]
     failed = sum(1 if made is None else made.failed for made in found)
@@ -232,12 +245,14 @@ def _write(
     plan: _Plan, store: JobStore, job: BulkJob, layout: Layout, made_seconds: float, fingerprint: str
 ) -> JobSummary:
     places, outcomes = _places(plan, store)
-    results = results_of(plan.rows, places, store.part)
+    failed = FailedRows()
+    results = failed.watched(results_of(plan.rows, places, store.part), plan.others)
     written = (
-        write_parquet(results, store.output, job.bulk.shard_bytes)
+        write_parquet(results, plan.others, store.output, job.bulk.shard_bytes)
         if layout == "parquet"
-        else write_folder(results, store.output)
+        else write_folder(results, plan.others, store.output, job.order)
     )
+    written += failed.write(store.output)
     keys = [key for _, key in plan.rows]
     files = {str(path.relative_to(store.output)): path.stat().st_size for path in written}
     found = [outcomes[key] for key in keys]
@@ -249,8 +264,10 @@ def _write(
         seconds=math.fsum(outcome.seconds for outcome in found),
         made_seconds=made_seconds,
         files=tuple(files),
+        failures=failed.named,
     )
     totals = {name: getattr(summary, name) for name in ("rows", "failed", "stopped", "faulty", "seconds")}
+    totals["failures"] = [asdict(failure) for failure in summary.failures]
     store.write_record({"fingerprint": fingerprint, "finished": totals, "files": files})
     store.forget(store.done())
     return summary
@@ -289,4 +306,6 @@ def _finished(record: Mapping[str, Any], output: Path) -> JobSummary | None:
     whole = all((output / name).is_file() and (output / name).stat().st_size == size for name, size in files.items())
     if "finished" not in record or not whole:
         return None
-    return JobSummary(**record["finished"], made_seconds=0.0, files=tuple(files))
+    totals = dict(record["finished"])
+    failures = tuple(FailedRow(**failure) for failure in totals.pop("failures"))
+    return JobSummary(**totals, made_seconds=0.0, files=tuple(files), failures=failures)

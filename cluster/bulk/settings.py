@@ -14,6 +14,9 @@ class BulkSettings(StrictModel):
 
     batch_rows: Count = 32
     """The most rows of a batch, which one worker gets at once."""
+    first_batch_rows: Count = 4
+    """The most rows of the first batches, so that a job that is stopped soon keeps something. They grow to `batch_rows`, and
+    their text and bytes in proportion."""
     batch_characters: Count = 3000
     """The most text of a batch. Its first row may be longer."""
     batch_bytes: Count = 16 * 1024 * 1024
@@ -29,7 +32,7 @@ class BulkSettings(StrictModel):
     object_store_bytes: Count = 1024 * 1024 * 1024
     """Ray's object store of a job that runs on this machine alone."""
     served_in_flight: Count = 4
-    """Requests to a live service at the same time (`--via-serve`)."""
+    """Requests to a live service at the same time (`--service`)."""
     served_timeout_s: Positive = 600.0
     """How long such a request may take."""
     served_patience_s: Positive = 600.0

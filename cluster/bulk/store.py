@@ -25,7 +25,7 @@ FOLDER = ".motet-bulk"
 PART = ".arrow"
 HALF = ".half"
 OUR_HALF = re.compile(r"\..+\.[0-9a-f]{8}\.half")
-OUTPUT_HALVES = (".part-*", ".manifest.jsonl.*", "audio/.*")
+OUTPUT_HALVES = (".part-*", ".manifest.jsonl.*", ".failed.jsonl.*", "audio/.*", "transcripts/.*")
 LONGEST_HALF_BYTES = 100
 
 

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Protocol, TextIO, cast, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.bulk.other_columns import other_columns
 from cluster.bulk.row import RecordingSource, Row, as_utf8, is_text, not_utf8, row_of_file
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
@@ -159,7 +161,11 @@ def _from_fields(header: Sequence[str], fields: Sequence[str], path: Path, task:
     facts = dict(zip(header, fields, strict=False))
     if any(fields[len(header) :]):  # empty fields, as spreadsheets add them, are ignored
         cause = f"{place} of {path.name} has {len(fields)} fields, and the header {len(header)}."
-        return Row(facts.get("id", ""), fault=f"{cause} Quote texts that contain commas (CSV), or use JSONL.")
+        return Row(
+            facts.get("id", ""),
+            place=_place(place, path),
+            fault=f"{cause} Quote texts that contain commas (CSV), or use JSONL.",
+        )
     return _from_facts(facts, path, task, place, path.parent)
 
 
@@ -167,12 +173,16 @@ def _parquet(path: Path, task: Task) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         _check_names(names, task, path.name, "audio")
-        columns = sorted(set(names) & {*OPTIONAL[task], *NEEDED[task], "audio"})
+        columns = [field.name for field in file.schema_arrow if field.name == "audio" or not _is_binary(field.type)]
         number = 0
         for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
             for at in range(batch.num_rows):
                 yield _from_parquet(batch.slice(at, 1), path, task, number)
                 number += 1
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def _from_parquet(row: pa.RecordBatch, path: Path, task: Task, number: int) -> Row:
@@ -196,13 +206,23 @@ TABLES: Mapping[str, Callable[[Path, Task], Iterator[Row]]] = {
 
 def row_of(facts: Mapping[str, Any], task: Task) -> Row:
     """A row of a user's table, which has `text`, `audio` (bytes), `path` or `file`."""
-    return _from_facts(facts, Path("the table"), task, "A row", Path(), 0)
+    return _read(facts, Path("the table"), task, "A row", Path(), 0)
 
 
 def _from_facts(
     facts: Mapping[str, Any], path: Path, task: Task, place: str, folder: Path, row: int | None = None
 ) -> Row:
     """Relative paths begin at `folder`. `row` is the index of `audio` in a Parquet file."""
+    found = _read(facts, path, task, place, folder, row)
+    return replace(found, place=_place(place, path), others=other_columns(facts, task))
+
+
+def _place(place: str, path: Path) -> str:
+    return as_utf8(f"{place[0].lower()}{place[1:]} of {path.name}")
+
+
+def _read(facts: Mapping[str, Any], path: Path, task: Task, place: str, folder: Path, row: int | None) -> Row:
+    """The row without its other columns."""
     name = _id_in(facts, task)
     if task == "speech":
         text, voice = facts.get("text"), facts.get("voice") or None
@@ -215,7 +235,10 @@ def _from_facts(
         if form not in get_args(InputType):
             wanted = " or ".join(get_args(InputType))
             return Row(
-                name, fault=f"{place} of {path.name} has the `input_type` {as_utf8(repr(form))}. Write {wanted}."
+                name,
+                text,
+                voice,
+                fault=f"{place} of {path.name} has the `input_type` {as_utf8(repr(form))}. Write {wanted}.",
             )
         return Row(name, text=text, voice=voice, input_type=cast("InputType", form))
     sound = facts.get("audio")

@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from cluster.bulk.job import BulkJob
-from cluster.bulk.plan import Batch, WorkItem, from_json, item_of, to_json
+from cluster.bulk.plan import Batch, WorkItem, from_json, given_of, item_of, to_json
 from cluster.bulk.rendering import Renderer, renderer_of
 from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.row import RecordingSource, read_recording
@@ -80,7 +80,7 @@ def rendered_batch(name: str, items: Sequence[WorkItem], outcomes: Sequence[Outc
     # The stems of a recording are as long as it is, and count once.
     seconds = sum(outcome[0].seconds for outcome in outcomes if isinstance(outcome, Sequence) and outcome)
     size = sum(item.size for item in items)
-    return RenderedBatch(name, part_bytes(table_of(keyed, model)), len(failed), seconds, size)
+    return RenderedBatch(name, part_bytes(table_of(keyed, model, given_of(items))), len(failed), seconds, size)
 
 
 class Worker:

@@ -70,6 +70,18 @@ def _parse_hub(text: str, rest: str) -> WeightSource:
     return WeightSource(kind="hf", name=name, revision=revision)
 
 
+def is_downloaded(source: WeightSource) -> bool:
+    """Whether a hub model is on this disk."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot_download(source.name, revision=source.revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return False
+    return True
+
+
 def folder_of(source: WeightSource, checksums: Mapping[str, str]) -> Path:
     """The folder with the weights, downloaded if necessary, and checked.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ray.serve import metrics
 
@@ -81,6 +81,12 @@ class SpeechMetrics:
         self._runaways.set_default_tags({"model": model})
         self._open = metrics.Gauge("motet_open_streams", "Utterances under way.", tag_keys=("model",))
         self._open.set_default_tags({"model": model})
+        self._open.set(0)
+        for metric in (self._made, self._wasted):
+            start_at_zero(metric)
+        for reason in get_args(FinishReason):
+            if reason != "stop":
+                start_at_zero(self._runaways, reason=reason)
 
     def first_sound(self, seconds: float) -> None:
         """The time from a request to its first audio, in seconds."""
@@ -172,6 +178,11 @@ class CaptureMetrics:
         """Sets the metrics to the stats so far."""
         self._share.set(stats.hit_rate)
         self._seconds.set(stats.capture_seconds)
+
+
+def start_at_zero(metric: metrics.Counter, **tags: str) -> None:
+    """Exports a counter before its first event: a series that is not there is neither 0 nor an alert."""
+    metric._record(0, tags or None)  # `inc` of Ray 2.60 refuses 0
 
 
 def histogram(name: str, description: str, boundaries: list[float], model: str) -> metrics.Histogram:

@@ -16,7 +16,9 @@ from deployments.text.lexicon import Lexicon
 from deployments.text.normalization.cutter import WrittenTextCutter, cut_written_text
 from deployments.text.normalization.normalizer import normalized
 from deployments.text.normalization.rules import ReadingRules
+from deployments.text.phonemes import without_pronounced_words
 from deployments.text.piece import Piece
+from deployments.text.scripts import ReadableLetters
 from deployments.text.segmentation import Cutter, cut_into_pieces
 from deployments.text.speakers import marks
 from deployments.text.spoken import FixedReading, spoken_of, with_gaps_filled
@@ -27,12 +29,18 @@ _ENDS_PHRASE = re.compile(r"[^\w\s][\"'”’»)\]]*$")
 """A text after which a voice pauses anyway."""
 
 
+MOST_UNREAD = 0.5
+"""The share of letters that may be in a script that the voice does not read."""
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedText:
-    """The pieces of a whole text, and the attributes of its SSML that were ignored, such as `prosody.pitch`."""
+    """The pieces of a whole text, the attributes of its SSML that were ignored, such as `prosody.pitch`, and the scripts of
+    which the voice reads nothing."""
 
     pieces: tuple[Piece, ...]
     ignored: tuple[str, ...] = ()
+    unread_scripts: str = ""
 
 
 class PieceMaker:
@@ -50,6 +58,15 @@ class PieceMaker:
         self._lexicons = lexicons
         self._language = language_of(traits, voice)
         self._rules = rules
+        self.readable = ReadableLetters()
+        """The letters of all pieces so far."""
+
+    def refuse_unreadable(self) -> None:
+        """Raises `MotetError` (invalid) if the voice cannot read most of the text so far."""
+        if self.readable.unread_share > MOST_UNREAD:
+            cause = f"The voice {self._voice!r} of the language {self._language} does not read {self.readable.scripts}."
+            remedy = "Send a text in its script, or choose a voice or a model of the text's language."
+            raise fail("invalid", cause, remedy, param="input", code="script_not_supported")
 
     def __call__(self, parts: Sequence[str]) -> tuple[Piece, ...]:
         """The pieces of the next parts of a text, as they were cut. Raises `MotetError` (invalid) when a speaker of a script
@@ -62,7 +79,8 @@ class PieceMaker:
 
     def of_text(self, text: str, settings: PieceSettings) -> PreparedText:
         """A whole text. Raises `MotetError` (invalid) also for one without words."""
-        return PreparedText(self._checked(text, self(cut_written_text(text, settings, self._rules))))
+        pieces = self._checked(text, self(cut_written_text(text, settings, self._rules)))
+        return PreparedText(pieces, unread_scripts=self.readable.scripts)
 
     def of_ssml(self, document: str, settings: PieceSettings, aliases: Mapping[str, str]) -> PreparedText:
         """A document in SSML. `aliases` are other names of voices.
@@ -80,7 +98,7 @@ class PieceMaker:
             if passage.pause_s:
                 pieces = pieces or [Piece("", "")]
                 pieces[-1] = replace(pieces[-1], pause_s=pieces[-1].pause_s + passage.pause_s)
-        return PreparedText(self._checked(document, tuple(pieces)), found.ignored)
+        return PreparedText(self._checked(document, tuple(pieces)), found.ignored, self.readable.scripts)
 
     def _of_passage(self, passage: Passage, settings: PieceSettings, *, first: bool) -> list[Piece]:
         """The pieces of a passage, without its pause. Only the first words of a text are cut short."""
@@ -98,6 +116,8 @@ class PieceMaker:
         """The piece of a part of the text; none for one that only names a speaker."""
         for marked in self._mark((text,)):
             spoken = spoken_of(text, self._fixed(text, readings), lambda part: normalized(part, language, self._rules))
+            if self._traits.phonemes:  # other models learned to read from texts of many languages
+                self.readable.add(without_pronounced_words(spoken), language)
             yield Piece(marked, marked.removesuffix(text) + spoken)
 
     def _fixed(self, text: str, readings: Iterable[FixedReading]) -> Iterator[FixedReading]:
@@ -114,6 +134,7 @@ class PieceMaker:
 
     def _checked(self, text: str, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
         if any(map(is_spoken, pieces)):
+            self.refuse_unreadable()
             return pieces
         if self._script and any(True for _ in marks(text)):
             cause = "The script has no words to speak."

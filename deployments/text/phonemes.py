@@ -40,6 +40,11 @@ def without_pronunciations(text: str) -> str:
     return _LINK.sub(lambda link: link[1], text)
 
 
+def without_pronounced_words(text: str) -> str:
+    """A text without the words that have a pronunciation."""
+    return _LINK.sub("", text)
+
+
 def read_around(text: str, plain: Callable[[str], str], *, british: bool = False) -> str:
     """A text for misaki or hibari: what stands between pronunciations as `plain` returns it, and pronunciations in their
     alphabet."""

@@ -170,7 +170,7 @@ def check(order: QuantizationOrder) -> Strategy:
         sizes = ", ".join(map(str, strategy.group_sizes))
         raise fail("unsupported", f"{order.strategy} has no group size {order.group_size}.", f"Group sizes: {sizes}.")
     if order.out.exists():
-        raise fail("invalid", f"{order.out} already exists.", "Name a new folder with --out.")
+        raise fail("invalid", f"{order.out} already exists.", "Name a new folder with -o.")
     return strategy
 
 

@@ -95,10 +95,14 @@ def write_job(folder: Path, rows: int, model: Mapping[str, Any]) -> list[str]:
     """Writes an input and a configuration with one model and small batches; returns the command for them, without `-o`."""
     lines = [json.dumps({"id": f"row-{number}", "text": text}) for number, text in enumerate(numbered_sentences(rows))]
     (folder / ROWS).write_text("\n".join(lines) + "\n")
-    settings = {"models": {MODEL: dict(model)}, "bulk": {"batch_rows": KILLED_BATCH_ROWS, "retries": 5}}
+    settings = {
+        "defaults": False,
+        "models": {MODEL: dict(model)},
+        "bulk": {"batch_rows": KILLED_BATCH_ROWS, "retries": 5},
+    }
     (folder / CONFIG).write_text(yaml.safe_dump({"applications": [{"args": settings}]}))
     program = [sys.executable, "-m", "serve_app.cli.main", "bulk", str(folder / ROWS)]
-    return [*program, "--config", str(folder / CONFIG)]
+    return [*program, "--layout", "parquet", "--config", str(folder / CONFIG)]
 
 
 def render_here(folder: Path, output: Path) -> None:

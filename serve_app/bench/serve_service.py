@@ -93,13 +93,12 @@ def _simulated(**steps: object) -> dict[str, Any]:
 
 @contextmanager
 def service_of(arguments: Mapping[str, Any]) -> Iterator[RunningProgram]:
-    """Runs the real service with these arguments, for as long as the context."""
+    """Runs the real service with these arguments, for as long as the context. Without `models` it has the default ones."""
+    own = {"defaults": "models" not in arguments, **arguments}
     document = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": 8000},
-        "applications": [
-            {"name": "motet", "route_prefix": "/", "import_path": "serve_app.app:build", "args": dict(arguments)}
-        ],
+        "applications": [{"name": "motet", "route_prefix": "/", "import_path": "serve_app.app:build", "args": own}],
     }
     with tempfile.TemporaryDirectory(prefix="motet-bench-") as folder:
         file = Path(folder) / "serve_config.yaml"

@@ -20,8 +20,11 @@ LEAST_MEASURED_S = 1.0
 
 
 @contextmanager
-def bulk_progress() -> Iterator[Callable[[JobProgress], None]]:
-    """Gives a function that takes the progress of a job and writes it to standard error."""
+def bulk_progress(*, quiet: bool = False) -> Iterator[Callable[[JobProgress], None]]:
+    """Gives a function that takes the progress of a job and writes it to standard error, unless it is `quiet`."""
+    if quiet:
+        yield lambda now: None
+        return
     if not sys.stderr.isatty():
         yield ProgressLog(lambda line: Console(stderr=True).print(line, highlight=False, soft_wrap=True))
         return

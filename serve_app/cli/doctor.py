@@ -19,7 +19,7 @@ from serve_app.cli.doctor_cores import auto_threads
 from serve_app.cli.doctor_hardware import hardware
 from serve_app.cli.doctor_libraries import extras, libraries
 from serve_app.cli.doctor_models import model_findings
-from serve_app.cli.doctor_service import ffmpeg, haproxy, port, running, scheduling, threads
+from serve_app.cli.doctor_service import ffmpeg, haproxy, keys, port, running, scheduling, threads
 from serve_app.cli.findings import Finding, healthy, show
 from serve_app.cli.options import Config, config_path
 from serve_app.config import AppConfig
@@ -58,6 +58,7 @@ def examine(file: Path | None, environment: Mapping[str, str] = os.environ) -> l
         *extras(),
         found,
         port(http),
+        keys(http, app.security),
         running(http),
         *haproxy(),
         threads(environment),

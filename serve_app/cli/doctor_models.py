@@ -52,21 +52,10 @@ def _placed(label: str, name: str, model: Model, placement: Placement, present: 
 def _to_download(model: Model) -> str:
     """The line that fetches a hub model which is not on this disk; nothing for others."""
     source = weight_sources.parse(model.source) if model.source else None
-    if source is None or source.kind != "hf" or _in_cache(source):
+    if source is None or source.kind != "hf" or weight_sources.is_downloaded(source):
         return ""
     files = " ".join(f"--include '{pattern}'" for pattern in weight_sources.SAFE_FILES)
     return f"hf download {source.name} --revision {source.revision} {files}"
-
-
-def _in_cache(source: weight_sources.WeightSource) -> bool:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        snapshot_download(source.name, revision=source.revision, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return False
-    return True
 
 
 def _try_speech(engine: Any) -> str:

@@ -10,6 +10,8 @@ from serve_app.cli import footprint, local
 from serve_app.cli.doctor_libraries import version_of
 from serve_app.cli.findings import Finding
 from serve_app.config_file import HttpAddress
+from serve_app.edge.addresses import is_own_address
+from serve_app.edge.settings import SecuritySettings
 from serve_app.profiles import default_profile
 
 WATCHED_S = 5.0
@@ -27,6 +29,17 @@ def port(http: HttpAddress) -> Finding:
             remedy = "Stop what listens there (perhaps Motet itself), or set MOTET_PORT."
             return Finding("service", "port", "absent", f"{place} is not available: {error.strerror}", remedy)
     return Finding("service", "port", "ok", f"{place} is free")
+
+
+def keys(http: HttpAddress, security: SecuritySettings) -> Finding:
+    """Whether others than this machine's users may use the service, and without a key."""
+    number = len(security.api_key_sha256)
+    if number or is_own_address(http.host):
+        detail = f"{number} keys are accepted" if number else f"no key is needed; only this machine reaches {http.host}"
+        return Finding("service", "keys", "ok", detail)
+    detail = f"everyone who reaches {http.host}:{http.port} may use the service: there is no key"
+    remedy = 'Add to args: security: {api_key_sha256: [<digest>]}, from: printf %s "$KEY" | sha256sum'
+    return Finding("service", "keys", "broken", detail, remedy)
 
 
 def running(http: HttpAddress) -> Finding:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deployments.audio.formats import AudioFormat
-from serve_app.cli.options import AsJson, Config, ModelName, Recording, config_path
+from serve_app.cli.options import AsJson, Config, ModelName, Quiet, Recording, config_path
 from serve_app.cli.sound_target import sound_target
 from serve_app.cli.terminal import opened, pace, progress_bar, report
 
@@ -32,6 +32,7 @@ def enhance(
     model: ModelName = None,
     config: Config = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Take the noise out of a recording, in constant memory.
 
@@ -43,6 +44,6 @@ def enhance(
     from serve_app.cli import local_enhancement
 
     settings = config_file.read_app(config_path(config))
-    with progress_bar("Enhancing") as progress, opened(file) as source:
+    with progress_bar("Enhancing", quiet=quiet) as progress, opened(file) as source:
         done = local_enhancement.enhance(source, settings, model, path, form, progress, started)
-    report(f"{done.outputs[0]} ({done.sample_rate} Hz): {pace(done)}.", done if as_json else None)
+    report(f"{done.outputs[0]} ({done.sample_rate} Hz): {pace(done)}.", done if as_json else None, quiet=quiet)

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,13 +214,17 @@ def separate(
     form: AudioFormat,
     progress: Progress,
     started: float,
+    *,
+    overwrite: bool = False,
 ) -> SeparationReport:
     """Writes each stem to `folder`, chunk by chunk, in the memory of a few chunks. `started` is when the command did, by
-    `time.perf_counter`."""
+    `time.perf_counter`. Raises `MotetError` (invalid) if a stem is there already, unless they are to `overwrite`."""
     loaded = load_model(app, wanted, "separation")
     working = time.perf_counter()
     stems = _stems(choices.stems, loaded)
     paths = {stem: folder / f"{stem}.{FORMATS[form].extension}" for stem in stems}
+    if not overwrite:
+        _refuse_existing(paths.values())
     size = recording_size(recording)
     task = choices.task(app.separation, loaded.engine.traits.sample_rates)
     writers: dict[str, SoundWriter] = {}
@@ -248,6 +252,12 @@ def separate(
         wall_seconds=ended - started,
         times_real_time=seconds / (ended - working),
     )
+
+
+def _refuse_existing(paths: Iterable[Path]) -> None:
+    if there := next((path for path in paths if path.exists()), None):
+        remedy = "Name another folder with -o, or add --overwrite."
+        raise fail("invalid", f"{there} is there already.", remedy, code="would_overwrite")
 
 
 def _stems(wanted: tuple[str, ...], loaded: LoadedModel) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from deployments.audio.formats import AudioFormat
-from deployments.engines.protocols import FinishReason, SpeechRequest, SpeechTraits, first_reason
+from deployments.engines.protocols import FinishReason, SpeechRequest, SpeechTraits, VoiceReference, first_reason
 from deployments.errors import fail
 from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.piece_checks import PieceChecks
@@ -27,10 +27,15 @@ from deployments.text.lexicon import Lexicon
 from deployments.text.piece import Piece
 from deployments.text.segmentation import Cutter
 from deployments.text.sources import group_of
-from serve_app.cli.local import STDOUT, Progress, SoundWriter, load_model, sound_file
+from serve_app.cli.local import STDOUT, LoadedModel, Progress, SoundWriter, load_model, sound_file
 from serve_app.cli.spoken_captions import captioned
 from serve_app.config import AppConfig
 from serve_app.gateway.speech.pacing import ListenerClock
+
+BY_ITSELF: FinishReason = "stop"
+"""How a text ends whose pieces all ended by themselves."""
+CLIPS = "voice_"
+"""Begins the id of a clip that is stored as a voice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class SpokenFile:
     """Attributes of SSML that were ignored, such as `prosody.pitch`."""
     quality: QualitySummary
     """How many pieces were checked, were made again, and still have a fault."""
+    unread_scripts: str = ""
+    """Scripts in the text of which the voice reads nothing, such as "Cyrillic"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +104,18 @@ def say(
 
     A text that is still being written comes in parts, with a None where its writer pauses. Without a `model` the first
     speech model of the configuration speaks, without a `voice` the model's default voice. `started` is when the command did,
-    by `perf_counter`. `captions` is a file for subtitles (`spoken_captions.WRITERS`). With `verify`, each piece is heard.
+    by `perf_counter`. `captions` is a file for subtitles (`spoken_captions.WRITERS`).
     """
     loaded = load_model(app, model, "speech")
     traits, aliases = loaded.engine.traits, loaded.model.voice_aliases
-    voice = choose_voice(voice, traits, aliases)
+    voice, reference = _chosen(voice, loaded, app)
     checks, sent = _checks(app, traits, sound.path, verify)
     working = time.perf_counter()
-    words = Lexicon(lexicon), app.speech.known_words
-    maker = PieceMaker(traits, voice, words, app.speech.normalize.changed(normalize))
+    maker = _maker(traits, voice, app, lexicon, normalize)
     source = _source(text, app, maker, aliases if ssml else None)
-    first_sound, spoken_characters = 0.0, 0
-    reason: FinishReason = "stop"
-    chunks = speak_here(SpeechRequest((), voice, speed, seed), loaded.engine, source, checks, sound.loudness(app))
+    first_sound, spoken_characters, reason = 0.0, 0, BY_ITSELF
+    request = SpeechRequest((), voice, speed, seed, reference=reference)
+    chunks = speak_here(request, loaded.engine, source, checks, sound.loudness(app))
     chunks = captioned(chunks, captions, app, traits, voice, source)
     with sound.open(traits.sample_rate) as writer, closing(chunks):
         for chunk in chunks:
@@ -135,14 +141,46 @@ def say(
         finish_reason=reason,
         ignored=source.ignored,
         quality=QualitySummary.of(checks.found),
+        unread_scripts=maker.readable.scripts,
     )
+
+
+def _maker(
+    traits: SpeechTraits,
+    voice: str,
+    app: AppConfig,
+    lexicon: Mapping[str, str],
+    normalize: bool | Mapping[str, bool] | None,
+) -> PieceMaker:
+    """What cuts the text and says what is spoken of it, with the configuration's lexicon and rules."""
+    words = (Lexicon(lexicon), app.speech.known_words)
+    return PieceMaker(traits, voice, words, app.speech.normalize.changed(normalize))
+
+
+def _chosen(wanted: str | None, loaded: LoadedModel, app: AppConfig) -> tuple[str, VoiceReference | None]:
+    """One of the model's voices, or a clip that `motet voices` stored. Raises `MotetError`."""
+    traits: SpeechTraits = loaded.engine.traits
+    if wanted is not None and wanted.startswith(CLIPS):
+        from serve_app.gateway.voice_store import EVERYONE, VoiceStore  # which imports a decoder
+
+        if not traits.clones:
+            cause = f"The model {loaded.name!r} does not speak like a clip."
+            raise fail("unsupported", cause, "Name one of its own voices: motet voices.", param="voice")
+        return wanted, VoiceStore(app.voices).reference(EVERYONE, wanted)
+    return choose_voice(wanted, traits, loaded.model.voice_aliases), None
 
 
 def _source(
     text: str | Iterable[str | None], app: AppConfig, maker: PieceMaker, aliases: Mapping[str, str] | None
 ) -> WrittenText:
     """The text; with aliases of voices, it is a document in SSML."""
-    source = WrittenText(text, maker.cutter(app.speech.pieces), maker)
+
+    def prepared(parts: Sequence[str]) -> tuple[Piece, ...]:
+        pieces = maker(parts)
+        maker.refuse_unreadable()
+        return pieces
+
+    source = WrittenText(text, maker.cutter(app.speech.pieces), prepared)
     if aliases is not None:
         source.read_document(lambda document: maker.of_ssml(document, app.speech.pieces, aliases))
     return source

@@ -21,6 +21,8 @@ COMMANDS: Mapping[str, str] = {
     "separate": "Separate a recording into one file for each stem, in constant memory.",
     "revoice": "Speak the words of a recording with another voice, at its pauses.",
     "enhance": "Take the noise out of a recording, in constant memory.",
+    "voices": "List voices, store a clip as a voice, or delete one.",
+    "models": "List the models of the configuration or of a service, by task, and their state.",
     "bulk": "Render a whole data set.",
     "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",
     "wyoming": "Offer a running service to Home Assistant, over the Wyoming protocol, until Ctrl-C.",

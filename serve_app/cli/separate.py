@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deployments.audio.formats import AudioFormat
-from serve_app.cli.options import AsJson, Config, ModelName, Recording, config_path, stem_names
+from serve_app.cli.options import AsJson, Config, ModelName, Overwrite, Quiet, Recording, config_path, stem_names
 from serve_app.cli.terminal import opened, pace, progress_bar, report
 
 
@@ -29,8 +29,10 @@ def separate(
     overlap_seconds: Annotated[
         float | None, typer.Option(min=0.0, show_default="30 % of a chunk", help="Seconds faded into the next chunk.")
     ] = None,
+    overwrite: Overwrite = False,
     config: Config = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Separate a recording into one file for each stem, in constant memory.
 
@@ -42,6 +44,6 @@ def separate(
 
     choices = local.SeparationChoices(stem_names(",".join(stems or ())), chunk_seconds, overlap_seconds)
     settings = config_file.read_app(config_path(config))
-    with progress_bar("Separating") as progress, opened(file) as source:
-        done = local.separate(source, choices, settings, model, out, form, progress, started)
-    report(f"{', '.join(done.outputs)} ({done.sample_rate} Hz): {pace(done)}.", done if as_json else None)
+    with progress_bar("Separating", quiet=quiet) as progress, opened(file) as source:
+        done = local.separate(source, choices, settings, model, out, form, progress, started, overwrite=overwrite)
+    report(f"{', '.join(done.outputs)} ({done.sample_rate} Hz): {pace(done)}.", done if as_json else None, quiet=quiet)

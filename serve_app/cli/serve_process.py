@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from cluster import address as cluster_address
 from cluster import ray_private
 from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
-from serve_app import config_file
+from serve_app import config_file, profiles
 from serve_app.cli import application, deploy_failures
 from serve_app.cli.processes import command_line, descendants, kill
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
+from serve_app.edge.addresses import is_own_address
 
 POLL_S = 0.1
 TELL_AFTER_S = 20.0
@@ -38,6 +39,8 @@ LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks the service itself, whatever proxy the environment names."""
 SHUTDOWN_S = 15.0
 LEAVE_S = 5.0
+SHOWN_NAMES = 3
+"""Aliases of a model that are printed."""
 
 
 def end_processes_of(folder: str) -> None:
@@ -93,7 +96,7 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     cluster = os.environ.get("RAY_ADDRESS")
     try:
-        how = {"address": cluster} if cluster else _own_machine(settings.app)
+        how = {"address": cluster} if cluster else _own_machine(settings)
         cluster_address.connect(**how, logging_level=logging.WARNING)
         if not cluster:
             ray_private.end_unused_processes()
@@ -106,11 +109,12 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
         _stop_everything(settings.application if cluster else None)
 
 
-def _own_machine(app: AppConfig) -> dict[str, Any]:
+def _own_machine(settings: ConfigFile) -> dict[str, Any]:
     """Arguments of `ray.init` without a cluster: this machine takes replicas of all classes. Without an address Ray would
     join the cluster that was last started here, even if it has ended."""
-    kinds = {placement.hardware.kind for model in app.models.values() for placement in model.placements}
-    return {"address": cluster_address.OWN_CLUSTER, "include_dashboard": False, **node_offer(kinds)}
+    kinds = {placement.hardware.kind for model in settings.app.models.values() for placement in model.placements}
+    port = ray_private.metrics_port(profiles.metrics_port(settings.http.port))
+    return {"address": cluster_address.OWN_CLUSTER, "include_dashboard": False, **port, **node_offer(kinds)}
 
 
 def _stop_everything(name: str | None) -> None:
@@ -179,12 +183,24 @@ def url_of(host: str, port: int) -> str:
     return f"http://{reachable}:{port}"
 
 
+def served_models(app: AppConfig) -> list[str]:
+    """A line for each model: its task, its name, and other names for it."""
+    return [f"{model.task:<14} {name}{_other_names(model.aliases)}" for name, model in app.models.items()]
+
+
+def _other_names(aliases: Sequence[str]) -> str:
+    more = f" and {len(aliases) - SHOWN_NAMES} more" if len(aliases) > SHOWN_NAMES else ""
+    return f" ({', '.join(aliases[:SHOWN_NAMES])}{more})" if aliases else ""
+
+
 def _announce(settings: ConfigFile) -> None:
     address = url_of(settings.http.host, settings.http.port)
+    print("\n".join(served_models(settings.app)))
     print(f"Motet is ready: {address}/v1 (OpenAI API), {address}/ (web page). Ctrl-C stops it.", flush=True)
+    if port := ray_private.metrics_port_of_this_machine():
+        print(f"Metrics for Prometheus: http://127.0.0.1:{port}/metrics", flush=True)
     _tell_what_waits(settings.app)
-    open_to_others = settings.http.host not in ("127.0.0.1", "localhost", "::1")
-    if open_to_others and not settings.app.security.api_key_sha256:
+    if not is_own_address(settings.http.host) and not settings.app.security.api_key_sha256:
         print("Warning: this port is open to the network and no key is asked for. Set security.api_key_sha256.")
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deployments.validation import models_inside
-from serve_app.config import AppConfig
+from serve_app.config import AppArguments
 from serve_app.config_file import HttpAddress
 
 UNITS = {
@@ -60,7 +60,7 @@ class Section:
 
 def sections() -> Iterator[Section]:
     """All sections, each before those inside it, and once where several classes share it."""
-    found = [*_sections(HttpAddress, "http_options"), *_sections(AppConfig, "args")]
+    found = [*_sections(HttpAddress, "http_options"), *_sections(AppArguments, "args")]
     yield from {section.path: section for section in found}.values()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -23,11 +23,29 @@ def note(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def report(line: str, facts: Any) -> None:
-    """Writes a message to standard error, and a dataclass of `facts`, if not None, to standard output as JSON."""
-    note(line)
+def report(line: str, facts: Any, *, quiet: bool = False) -> None:
+    """Writes a message to standard error unless `quiet`, and a dataclass of `facts`, if not None, to standard output as
+    JSON."""
+    if not quiet:
+        note(line)
     if facts is not None:
         print(json.dumps(asdict(facts), default=str))
+
+
+def show_facts(facts: Any) -> None:
+    """Writes facts to standard output as JSON."""
+    print(json.dumps(facts, default=str, ensure_ascii=False))
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], facts: Sequence[Any] | None) -> None:
+    """Writes a table to standard output; dataclasses of `facts`, if not None, as JSON instead, one a line."""
+    if facts is not None:
+        for each in facts:
+            show_facts(asdict(each))
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def pace(facts: Any) -> str:
@@ -51,9 +69,10 @@ def opened(file: Path) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function that takes how much is done, and of how much. It draws a bar on a terminal, after a while."""
-    if not sys.stderr.isatty():
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that takes how much is done, and of how much. It draws a bar on a terminal, after a while, unless it
+    is `quiet`."""
+    if quiet or not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console

@@ -29,6 +29,21 @@ SOURCES = ".motet-transcripts.jsonl"
 """The file in an output folder that says from which recording each transcript was made."""
 
 
+def written_format(form: WrittenFormat | None, output: Path) -> TranscriptFormat:
+    """The format that was named, else that of the file's suffix, else text. Raises `MotetError` (invalid) for a suffix that
+    no format has."""
+    if form is not None:
+        return "text" if form == "txt" else form
+    name = output.name.lower()
+    if not output.suffix or (output.exists() and not output.is_file()):  # standard output, a pipe or a device
+        return "text"
+    ending = [found for found, suffix in SUFFIXES.items() if name.endswith(suffix)]
+    if not ending:
+        known = ", ".join(SUFFIXES.values())
+        raise fail("invalid", f"{output.name!r} has none of the suffixes {known}.", "Add --format.")
+    return max(ending, key=lambda found: len(SUFFIXES[found]))
+
+
 @dataclass(frozen=True, slots=True)
 class RecordingFile:
     """A recording, and its transcript's path in the output folder."""

@@ -111,6 +111,8 @@ class FileResults:
     contents: TranscriptContents
     folder: Path | None
     to_lines: bool
+    quiet: bool = False
+    """Whether only errors are reported."""
     seconds: float = 0.0
     """Length of the recordings that were transcribed."""
     written: int = 0
@@ -148,7 +150,8 @@ class FileResults:
             with local.output(recording.output) as to:
                 to.file.write(file_of(windows, self.contents, recording.path.stem))
             TranscriptSources.note(self.folder, recording)
-            note(f"{recording.output}: {seconds:.2f} s of audio.")
+            if not self.quiet:
+                note(f"{recording.output}: {seconds:.2f} s of audio.")
         output = {"output": str(recording.output)} if self.folder else {}
         self._line(recording, output | verbose(windows, self.contents))
 

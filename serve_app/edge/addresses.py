@@ -29,3 +29,8 @@ def is_loopback(address: str) -> bool:
         return False
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return (mapped or ip).is_loopback
+
+
+def is_own_address(host: str) -> bool:
+    """Whether only this machine reaches what listens at a host: localhost, or an address of this machine alone."""
+    return host.lower() == "localhost" or is_loopback(host)

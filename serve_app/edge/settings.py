@@ -64,6 +64,7 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*"
 _HOST = re.compile(rf"\*|{_NAME}")
 _ORIGIN = re.compile(rf"https?://(?:{_NAME}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _USUAL_PORT = re.compile(r"http:.*:80|https:.*:443")
 
 
@@ -90,6 +91,20 @@ Origin = Annotated[str, AfterValidator(_origin)]
 """A scheme, a name or an address, and a port if it is not the default of the scheme."""
 
 
+def _key_digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        # Not the text itself: it may be a key.
+        raise ValueError(
+            f"this is not the SHA-256 of a key, which has 64 digits 0-9 and a-f ({len(text)} characters were given); "
+            'print it with: printf %s "$KEY" | sha256sum'
+        )
+    return text
+
+
+KeyDigest = Annotated[str, AfterValidator(_key_digest)]
+"""The SHA-256 of a key, as hexadecimal digits in lower case."""
+
+
 class SecuritySettings(StrictModel):
     """Who may send requests."""
 
@@ -99,5 +114,5 @@ class SecuritySettings(StrictModel):
     in `http_options` are always allowed."""
     allowed_origins: tuple[Origin, ...] = ()
     """Other origins whose web pages may use the service, such as `https://app.example.com`."""
-    api_key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    api_key_sha256: tuple[KeyDigest, ...] = ()
     """SHA-256 digests of the API keys. Without any, everyone who reaches the port may use the service."""

@@ -18,6 +18,7 @@ from serve_app.gateway.middleware.origins import PageCheck
 from serve_app.gateway.middleware.page_headers import PageHeaders
 from serve_app.gateway.middleware.request_bodies import BodyDeadline, BodyPace
 from serve_app.gateway.middleware.request_log import RequestLog
+from serve_app.gateway.middleware.server_timing import ServerTiming
 from serve_app.gateway.routes import (
     client_secrets,
     diarizations,
@@ -93,4 +94,4 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     app = Deadline(app, limits.request_deadline_s)
     app = KeyCheck(app, security.api_key_sha256)
     app = PageCheck(app, security.allowed_hosts, security.allowed_origins)
-    return RequestLog(PageHeaders(app), service.recorder.request)
+    return RequestLog(PageHeaders(ServerTiming(app)), service.recorder.request)

@@ -32,7 +32,7 @@ from serve_app.gateway.live.spoken_turn import TurnRecognition
 from serve_app.gateway.live.turn_detection import TurnDetection
 from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
 from serve_app.gateway.live_enhancement import EnhancementLoad, LiveEnhancements
-from serve_app.gateway.metrics import RequestMetrics
+from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.recording import Recordings
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
@@ -71,9 +71,9 @@ class Gateway:
             TranscriptionGraph(recordings, config.windows) if helpers else None,
             SeparationGraph(recordings, merger, config.separation) if merger else None,
             RecordingAnalysis(recordings, config.windows) if helpers else None,
-            Admission(config.speech.admission),
+            Admission(config.speech.admission, changed=QueueMetrics(_placements(models)).changed),
             PieceCache(config.speech.piece_cache_bytes),
-            RequestMetrics(config.speech.first_sound_alarm_ms),
+            RequestMetrics(config.speech.first_sound_alarm_ms, {n: m.task for n, m in config.models.items()}),
             VoiceStore(config.voices),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
             EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
@@ -84,6 +84,11 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""
         return self._build_api(self._service)
+
+
+def _placements(models: Handles) -> list[str]:
+    """Placements as queues name them."""
+    return [f"{name}@{kind}" for name, kinds in models.items() for kind in kinds]
 
 
 def live_sessions(

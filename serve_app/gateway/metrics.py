@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, get_args
 
 from ray.serve import metrics
 
-from deployments.replica.metrics import MILLISECONDS, counter, histogram
-from deployments.tasks.piece_quality import PieceQuality
+from deployments.engines.registry import Task
+from deployments.errors import Kind
+from deployments.replica.metrics import MILLISECONDS, counter, histogram, start_at_zero
+from deployments.tasks.piece_quality import Fault, PieceQuality
 from serve_app.gateway.request_context import RequestRecord
 from serve_app.gateway.speech.pacing_report import PacingReport
 
@@ -16,16 +19,27 @@ STAGE_TAGS: Any = ("model", "stage")  # Ray annotates `tag_keys` as a tuple of o
 REQUEST_TAGS: Any = ("route", "model", "status")
 FAILURE_TAGS: Any = ("model", "kind")
 FAULT_TAGS: Any = ("model", "fault", "of")
+QUEUE_TAGS: Any = ("model", "placement")
 NO_MODEL = "none"
 """The model of a request that names no known one: Ray refuses empty tags."""
 FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]
 LEADS = [1.0, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000]
 
 
-class RequestMetrics:
-    """Implements `Recorder`. First audio later than `first_sound_alarm_ms` is counted separately."""
+FIRST_STATUSES = ("200", "400", "429", "500", "503")
+"""Statuses of requests that are exported before the first one."""
+ROUTES: Mapping[Task, str] = {
+    "speech": "/v1/audio/speech",
+    "transcription": "/v1/audio/transcriptions",
+    "separation": "/v1/audio/separations",
+}
 
-    def __init__(self, first_sound_alarm_ms: float) -> None:
+
+class RequestMetrics:
+    """Implements `Recorder`. First audio later than `first_sound_alarm_ms` is counted separately. Counters of the `models`,
+    by their tasks, are exported from the start."""
+
+    def __init__(self, first_sound_alarm_ms: float, models: Mapping[str, Task] = MappingProxyType({})) -> None:
         self._alarm_s = first_sound_alarm_ms / 1000
         line = metrics.Gauge("motet_first_sound_alarm_ms", "First audio later than this is late, in ms.")
         line.set(first_sound_alarm_ms)
@@ -60,6 +74,22 @@ class RequestMetrics:
         )
         self._made_again = counter("motet_pieces_made_again", "Pieces of speech that were made again.", "")
         self._fallbacks = counter("motet_fallbacks", "Streams that the fallback voice finished.", "")
+        self._live.set(0)
+        for model, task in models.items():
+            self._start(model, task)
+
+    def _start(self, model: str, task: Task) -> None:
+        for status in FIRST_STATUSES:
+            start_at_zero(self._requests, route=ROUTES[task], model=model, status=status)
+        for kind in get_args(Kind):
+            start_at_zero(self._failures, model=model, kind=kind)
+        if task != "speech":
+            return
+        for metric in (self._late, self._underruns, self._concealed, self._pieces, self._made_again, self._fallbacks):
+            start_at_zero(metric, model=model)
+        for fault in get_args(Fault):
+            for of in ("first", "left"):
+                start_at_zero(self._faults, model=model, fault=fault, of=of)
 
     def stage(self, model: str, stage: str, seconds: float) -> None:
         """The time of one stage of a request, in seconds."""
@@ -113,3 +143,19 @@ class RequestMetrics:
     def final_text(self, model: str, seconds: float) -> None:
         """The time from the end of a turn to its whole text, in seconds."""
         self._final_texts.observe(seconds * 1000, {"model": model})
+
+
+class QueueMetrics:
+    """How much waits in front of each placement, in this gateway."""
+
+    def __init__(self, placements: Sequence[str] = ()) -> None:
+        self._requests = metrics.Gauge("motet_queued_requests", "Requests that are open.", QUEUE_TAGS)
+        self._seconds = metrics.Gauge("motet_queued_seconds_of_audio", "Audio that waits to be made, in s.", QUEUE_TAGS)
+        for placement in placements:
+            self.changed(placement, 0, 0.0)
+
+    def changed(self, placement: str, requests: int, seconds: float) -> None:
+        """A request began or ended. `seconds` of audio wait."""
+        tags = {"model": placement.partition("@")[0], "placement": placement}
+        self._requests.set(requests, tags)
+        self._seconds.set(seconds, tags)

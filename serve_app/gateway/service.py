@@ -37,11 +37,7 @@ from serve_app.gateway.settings import LimitSettings, SpeechSettings
 from serve_app.gateway.speech.models import SpeechModels
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.planner import SpeechPlanner
-from serve_app.gateway.voice_store import VoiceStore
-
-EVERYONE = "everyone"
-"""The owner of the uploaded voices of a service without API keys."""
-
+from serve_app.gateway.voice_store import EVERYONE, VoiceStore
 
 AUDIO_HELPERS = "audio-helper"
 """The queue of recordings that need no model; those of models have the names of placements."""

@@ -32,6 +32,8 @@ from serve_app.gateway.settings import VoiceSettings
 
 logger = logging.getLogger("ray.serve")
 
+EVERYONE = "everyone"
+"""The owner of the uploaded voices of a service without API keys."""
 SAMPLE_RATE = 24_000
 """Hz; the rate of most models that clone."""
 

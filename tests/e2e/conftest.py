@@ -225,6 +225,7 @@ def keyed_service(keyed_services: list[Service], tmp_path: Path) -> Service:
         config = tmp_path / "serve_config.yaml"
         digests = [hashlib.sha256(key.encode()).hexdigest() for key in KEYS]
         settings = {
+            "defaults": False,
             "models": {"identity": {"engine": "identity"}},
             "security": {"api_key_sha256": digests},
             "voices": {"folder": str(tmp_path / "voices")},

@@ -39,7 +39,11 @@ MODEL = {
 def elastic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("elastic")
     config = folder / "serve_config.yaml"
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"models": {"tone": MODEL}}}
+    application = {
+        "name": "motet",
+        "import_path": "serve_app.app:build",
+        "args": {"defaults": False, "models": {"tone": MODEL}},
+    }
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
     running = Service.start(config, folder)
     yield running

@@ -24,7 +24,7 @@ def bulk(folder: Path, *arguments: str, status: int = 0) -> list[dict[str, Any]]
 def test_speech_and_its_transcripts_through_the_service(service: Service, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("\n".join(LINES))
     spoken, heard = tmp_path / "spoken", tmp_path / "heard"
-    through = ("--via-serve", service.url)
+    through = ("--service", service.url)
     rows = bulk(spoken, str(tmp_path / "lines.txt"), "-o", str(spoken), *through, status=3)
     assert [row.get("error_kind") for row in rows] == [None, None, "invalid"]
     assert all(1 < row["seconds"] < 4 for row in rows[:2])

@@ -75,7 +75,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def config_in(folder: Path) -> Path:
     config = folder / "serve_config.yaml"
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"models": MODELS}}
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"defaults": False, "models": MODELS}}
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
     return config
 

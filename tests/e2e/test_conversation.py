@@ -52,7 +52,7 @@ def talking(chat: tuple[StubChatModel, str], tmp_path_factory: pytest.TempPathFa
     application = {
         "name": "motet",
         "import_path": "serve_app.app:build",
-        "args": {"models": models, "realtime": realtime},
+        "args": {"defaults": False, "models": models, "realtime": realtime},
     }
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))

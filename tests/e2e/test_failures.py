@@ -25,7 +25,11 @@ POISONED = GOOD + "This one is poison to the engine."
 def tone_service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose engine fails on a text with the word "poison" in it."""
     folder = tmp_path_factory.mktemp(f"failures-{request.param}")
-    settings = {"models": {"tone": {"engine": "simulated"}}, "voices": {"folder": str(folder / "voices")}}
+    settings = {
+        "defaults": False,
+        "models": {"tone": {"engine": "simulated"}},
+        "voices": {"folder": str(folder / "voices")},
+    }
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))

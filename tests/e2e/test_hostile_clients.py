@@ -188,7 +188,7 @@ def cramped(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A service that keeps voices on the small disk."""
     folder = tmp_path_factory.mktemp("cramped")
     settings = {
-        "models": {"hibari": {"engine": "hibari", "source": "wheel:hibari-tts", "aliases": ["tts-1"], "voice_aliases": {"alloy": "heart"}}},
+        "defaults": False, "models": {"hibari": {"engine": "hibari", "source": "wheel:hibari-tts", "aliases": ["tts-1"], "voice_aliases": {"alloy": "heart"}}},
         "voices": {"folder": str(small_disk)},
     }  # fmt: skip
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}

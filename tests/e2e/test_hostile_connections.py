@@ -61,6 +61,7 @@ def edge_service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """A small service of each profile, with short deadlines."""
     folder = tmp_path_factory.mktemp(f"edge-{request.param}")
     settings = {
+        "defaults": False,
         "models": {"tone": {"engine": "simulated", "aliases": ["tts-1"]}},
         "limits": {"body_grace_s": GRACE_S},
         "edge": {"header_s": GRACE_S},

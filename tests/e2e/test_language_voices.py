@@ -31,6 +31,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     shutil.rmtree(model / "voices")
     own = {"engine": "pocket_tts", "source": f"path:{model}", "options": {"slots": SLOTS, "most_seconds": 0.4}}
     settings = {
+        "defaults": False,
         "models": {"pocket": own},
         "voices": {"folder": str(folder / "uploaded")},
         "speech": {"pieces": {"first_piece_characters": 20, "piece_characters": 30}},

@@ -38,7 +38,11 @@ def mlx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         "options": {"ode_opt": {"method": "euler", "step_size": 0.5}},
         "placements": placements,
     }
-    settings = {"models": {"tiny-tts": speech, "tiny-sam": separation}, "speech": {"piece_cache_bytes": 1}}
+    settings = {
+        "defaults": False,
+        "models": {"tiny-tts": speech, "tiny-sam": separation},
+        "speech": {"piece_cache_bytes": 1},
+    }
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))

@@ -37,7 +37,11 @@ class Deployed:
 
     def deploy(self, models: dict[str, Any]) -> None:
         """`motet deploy`, with these models in the file."""
-        application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"models": models}}
+        application = {
+            "name": "motet",
+            "import_path": "serve_app.app:build",
+            "args": {"defaults": False, "models": models},
+        }
         config = self.cluster.folder / "serve_config.yaml"
         config.write_text(yaml.safe_dump({"http_options": {"port": self.port}, "applications": [application]}))
         done = subprocess.run(

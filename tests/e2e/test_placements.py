@@ -42,7 +42,11 @@ BACK_S = 60.0
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("placements")
     config = folder / "serve_config.yaml"
-    settings = {"models": MODELS, "speech": {"piece_cache_bytes": 1}}  # every request is to reach a replica
+    settings = {
+        "defaults": False,
+        "models": MODELS,
+        "speech": {"piece_cache_bytes": 1},
+    }  # every request is to reach a replica
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
     running = Service.start(config, folder)

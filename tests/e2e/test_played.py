@@ -33,7 +33,7 @@ def late_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "late": {"engine": "simulated", "options": options},
         "hibari": {"engine": "hibari", "source": "wheel:hibari-tts"},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"models": models}}
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"defaults": False, "models": models}}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
     running = Service.start(config, folder)

@@ -44,7 +44,7 @@ MODELS = {
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with one voice and one ear."""
     folder = tmp_path_factory.mktemp("realtime")
-    settings = {"models": MODELS, "realtime": {"hear_at_least_every_ms": 20_000}}
+    settings = {"defaults": False, "models": MODELS, "realtime": {"hear_at_least_every_ms": 20_000}}
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))

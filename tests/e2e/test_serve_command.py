@@ -56,7 +56,7 @@ def test_a_key_of_ray_serve_is_checked_too(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_loaded_stops_the_start_with_its_cause(tmp_path: Path) -> None:
     config = tmp_path / "serve_config.yaml"
-    models = "models: {lost: {engine: hibari, source: 'path:/nowhere'}}"
+    models = "defaults: false, models: {lost: {engine: hibari, source: 'path:/nowhere'}}"
     config.write_text(f"applications: [{{import_path: serve_app.app:build, args: {{{models}}}}}]\n")
     said = refused(config, tmp_path, MOTET_PORT=str(free_loopback_port()))
     assert "lost@cpu: RuntimeError: Model 'lost' cannot be loaded." in said

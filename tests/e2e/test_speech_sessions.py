@@ -41,6 +41,7 @@ def toned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(profile)
     options = {"step_ms": 20, "character_ms": CHARACTER_MS}
     settings = {
+        "defaults": False,
         "models": {"tone": {"engine": "simulated", "options": options}},
         "speech": {"arrival": {"idle_s": IDLE_S, "max_characters": 2000, "max_message_bytes": 4000}},
         "security": {"api_key_sha256": [hashlib.sha256(key.encode()).hexdigest() for key in KEYS]},

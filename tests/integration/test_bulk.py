@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,5 +147,7 @@ def test_the_notebook() -> None:
     notebook = executed(path)
     text = outputs_of(notebook).lower()
     assert "two boats" in text
+    assert re.search(r"^1 \d\.\d\d s good morning", text, re.MULTILINE)
+    assert re.search(r"^3 .*no `text`", text, re.MULTILINE)
     assert "no error" in text
     assert pictures_of(notebook) == 1

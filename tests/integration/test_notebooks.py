@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,15 @@ def test_kept_without_outputs(path: Path) -> None:
     assert outputs_of(read(path)) == ""
 
 
-def test_first_sound() -> None:
+def test_first_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        monkeypatch.setenv("MOTET_PORT", str(probe.getsockname()[1]))  # of a service of its own
     notebook = executed(NOTEBOOKS[0])
     text = outputs_of(notebook)
     heard = re.findall(r"\d - +[\d.]+  (.*)", text)
     assert "many streams" in " ".join(heard).lower()
     before, after = map(float, re.findall(r"(-?[\d.]+) dB", text))
     assert after > before + 4
+    assert re.search(r"first sound after \d\.\d\d s", text)
+    assert "transcription  whisper-base" in text
     assert pictures_of(notebook) == 3

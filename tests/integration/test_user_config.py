@@ -38,7 +38,7 @@ def apply(*deployments: dict[str, Any]) -> Any:
     application = {
         "name": "motet",
         "import_path": "serve_app.app:build",
-        "args": {"models": {"tone": MODEL}},
+        "args": {"defaults": False, "models": {"tone": MODEL}},
         "deployments": list(deployments),
     }
     client: Any = _get_global_client()

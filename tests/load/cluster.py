@@ -200,7 +200,9 @@ def deployed_on(cluster: LocalCluster) -> RunningProgram:
     placement = Placement(hardware=CpuClass(cpus=0.25), replicas=REPLICAS)
     voice = DEFAULT_MODELS[VOICE].model_copy(update={"placements": (placement,)}).model_dump(mode="json")
     port = free_loopback_port()
-    config = _config(cluster, {"models": {VOICE: voice}, "gateway_on": "any"}, port, proxy_location="EveryNode")
+    config = _config(
+        cluster, {"defaults": False, "models": {VOICE: voice}, "gateway_on": "any"}, port, proxy_location="EveryNode"
+    )
     started = time.perf_counter()
     command = [sys.executable, "-m", "serve_app.cli.main", "deploy", "--config", str(config)]
     done = subprocess.run(command, env=cluster.service_environment, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -318,7 +320,7 @@ def service_on(
     """Runs `motet serve` on the cluster with one simulated model, for as long as the context."""
     model = {"engine": "simulated", "options": options, "placements": list(placements)}
     port = free_loopback_port()
-    config = _config(cluster, {"models": {MODEL: model}}, port)
+    config = _config(cluster, {"defaults": False, "models": {MODEL: model}}, port)
     command = [sys.executable, "-m", "serve_app.cli.main", "serve", "--config", str(config)]
     with running_program(command, READY, cluster.service_environment) as (_, seconds):
         yield RunningProgram("127.0.0.1", port, seconds)

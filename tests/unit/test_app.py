@@ -9,7 +9,7 @@ from ray.serve._private.build_app import build_app
 
 from cluster.models import Model, Placement
 from deployments.settings import HealthSettings, RecordingSettings
-from serve_app.app import HEAD, build
+from serve_app.app import HEAD, application_of
 from serve_app.config import AppConfig
 
 WITHOUT_A_MODEL = {"gateway", "audio-helper"}
@@ -27,7 +27,7 @@ WITHOUT_A_MODEL = {"gateway", "audio-helper"}
 def test_gateways_are_on_the_first_machine_or_on_those_with_cpus(
     gateway_on: Literal["head", "any"], first: dict[str, float], has_room: bool
 ) -> None:
-    built: Any = build_app(build(AppConfig(gateway_on=gateway_on)), name="motet", default_runtime_env={})
+    built: Any = build_app(application_of(AppConfig(gateway_on=gateway_on)), name="motet", default_runtime_env={})
     options = {each.name: each.ray_actor_options for each in built.deployments if each.name in WITHOUT_A_MODEL}
     assert set(options) == WITHOUT_A_MODEL
     for asked in options.values():
@@ -39,7 +39,7 @@ def test_each_deployment_is_asked_for_its_health_as_the_configuration_says() -> 
     slow = Placement(health_check=HealthSettings(period_s=20, timeout_s=60))
     models = {"quick": Model(engine="identity"), "slow": Model(engine="identity", placements=(slow,))}
     config = AppConfig(models=models, health_check=HealthSettings(period_s=5, timeout_s=7))
-    built: Any = build_app(build(config), name="motet", default_runtime_env={})
+    built: Any = build_app(application_of(config), name="motet", default_runtime_env={})
     found = {
         each.name: (each._deployment_config.health_check_period_s, each._deployment_config.health_check_timeout_s)
         for each in built.deployments
@@ -58,7 +58,7 @@ def test_each_deployment_is_asked_for_its_health_as_the_configuration_says() -> 
 )
 def test_one_helper_cuts_and_merges(count: int, helpers: set[str]) -> None:
     config = AppConfig(recordings=RecordingSettings(helpers=count))
-    built: Any = build_app(build(config), name="motet", default_runtime_env={})
+    built: Any = build_app(application_of(config), name="motet", default_runtime_env={})
     names = {each.name for each in built.deployments}
     assert names == helpers | {"gateway", *(f"{model}@cpu" for model in config.models)}
 
@@ -68,6 +68,6 @@ def test_one_helper_cuts_and_merges(count: int, helpers: set[str]) -> None:
 )
 def test_a_service_that_only_speaks_has_no_audio_helper(engine: str, source: str) -> None:
     config = AppConfig(models={"only": Model(engine=engine, source=source)})
-    built: Any = build_app(build(config), name="motet", default_runtime_env={})
+    built: Any = build_app(application_of(config), name="motet", default_runtime_env={})
     names = {each.name for each in built.deployments}
     assert names == {"gateway", "only@cpu"} | ({"audio-helper"} if engine == "whisper" else set())

@@ -13,7 +13,7 @@ from cluster.demand import AutoscalingSettings, DemandBoard
 from cluster.hardware import CudaClass
 from cluster.models import Model, Placement
 from deployments.replica.load import FIRST_SOUND_P95, QUEUED
-from serve_app.app import build
+from serve_app.app import application_of
 from serve_app.config import AppConfig
 
 CHEAP = AutoscalingSettings(min_replicas=1, max_replicas=2, target_queued_seconds_of_audio=10, cost=1, stuck_after_s=60)
@@ -115,7 +115,7 @@ def test_replicas_that_do_not_come_up_send_the_load_to_the_next_class(placed: tu
 def test_a_placement_with_autoscaling_is_bound_with_our_policy() -> None:
     placements = (Placement(autoscaling=CHEAP), Placement(hardware=CudaClass(), replicas=3))
     config = AppConfig(models={"m": Model(engine="simulated", placements=placements)})
-    gateway: Any = build(config)
+    gateway: Any = application_of(config)
     bound = gateway._bound_deployment.init_args[1]["m"]
     scaled = bound["cpu"]._bound_deployment._deployment_config.autoscaling_config
     assert isinstance(scaled, AutoscalingConfig)

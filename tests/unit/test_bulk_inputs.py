@@ -236,10 +236,47 @@ def test_plain_text_by_line_and_by_paragraph(tmp_path: Path) -> None:
     assert [row.text for row in rows_of(path, split="paragraph")] == ["One two.", "Three."]
 
 
-def test_two_rows_with_one_id_are_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "rows.jsonl", '{"id": "a", "text": "One."}\n{"id": "a", "text": "Two."}\n')
-    with pytest.raises(MotetError, match="'a'"):
-        rows_of(path)
+def test_rows_with_one_id_are_refused_with_all_their_lines(tmp_path: Path) -> None:
+    texts = [f'{{"id": "{id}", "text": "One."}}' for id in ("a", "b", "a", "c", "b", "a")]
+    first = written(tmp_path / "rows.jsonl", "\n".join(texts))
+    second = written(tmp_path / "more.csv", "id,text\nd,Two.\na,Three.\n")
+    with pytest.raises(MotetError) as caught:
+        list(read_rows([first, second], "speech", "line"))
+    assert "'a': line 1 of rows.jsonl, line 3 of rows.jsonl, line 6 of rows.jsonl, row 3 of more.csv" in str(
+        caught.value
+    )
+    assert "'b': line 2 of rows.jsonl, line 5 of rows.jsonl" in str(caught.value)
+    assert "'c'" not in str(caught.value)
+
+
+def test_an_error_about_equal_ids_is_bounded(tmp_path: Path) -> None:
+    rows = [f'{{"id": "{number % 50}", "text": "One."}}' for number in range(5000)]
+    with pytest.raises(MotetError, match=r"(?s)and 80 more\n  '1'.*and 40 more ids") as caught:
+        rows_of(written(tmp_path / "rows.jsonl", "\n".join(rows)))
+    assert len(str(caught.value)) < 10_000
+
+
+@pytest.mark.parametrize("name", ["sounds", "sounds/a.wav"])
+def test_recordings_without_a_task_get_a_hint(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(b"sound")
+    with pytest.raises(MotetError, match="--task transcription"):
+        rows_of(tmp_path / name)
+
+
+def test_the_other_columns_of_a_table_are_kept(tmp_path: Path) -> None:
+    table = written(tmp_path / "rows.csv", "id,text,seconds,scene\na,One.,5,bar\nb,,6,street\n")
+    assert [row.others for row in rows_of(table)] == [
+        {"input_seconds": "5", "scene": "bar"},
+        {"input_seconds": "6", "scene": "street"},
+    ]
+    lines = written(tmp_path / "rows.jsonl", '{"text": "One.", "tags": ["a", "\\ud800"], "take": 2, "none": null}\n')
+    assert rows_of(lines)[0].others == {"tags": '["a", "\\ud800"]', "take": 2}
+    parquet = tmp_path / "rows.parquet"
+    pq.write_table(
+        pa.table({"text": ["What was said."], "audio": [b"sound"], "other": [b"bytes"], "take": [2]}), parquet
+    )
+    assert rows_of(parquet, "transcription")[0].others == {"input_text": "What was said.", "take": 2}
 
 
 @pytest.mark.parametrize(
@@ -313,7 +350,7 @@ def book(path: Path, **more: str | bytes) -> Path:
 def test_chapters_in_reading_order_as_they_are_read_aloud(tmp_path: Path) -> None:
     found = list(chapters(book(tmp_path / "book.epub")))
     assert [(chapter.title, chapter.text) for chapter in found] == [
-        ("The first one", "The first one\nIt was dark & cold.\nReally\nso."),
+        ("The first one", "The first one\n\nIt was dark & cold.\nReally\nso."),
         ("ch 2.xhtml", "No heading here — 漢."),
     ]
     rows = rows_of(tmp_path / "book.epub")
@@ -350,8 +387,12 @@ def test_a_chapter_that_is_not_in_the_book_is_a_fault_of_its_row(tmp_path: Path)
         ("<table><tr><th>Alpha</th><td>Beta</td></tr></table><pre>Gamma</pre>Delta", "Alpha\nBeta\nGamma\nDelta"),
         ("One<aside>Two</aside><figure><figcaption>Three</figcaption></figure>Four", "One\nTwo\nThree\nFour"),
         ("<p><![CDATA[Fish & <chips>]]></p>", "Fish & <chips>"),
-        ("<p>night<sup><a href='#n1'>1</a></sup>. E = mc<sup>2</sup></p>", "night. E = mc2"),
-        ("<p>night<a href='#n1'><sup>1</sup></a>. <a href='#e'>E = mc<sup>2</sup></a></p>", "night. E = mc2"),
+        ("<h4>One</h4><h5>Two</h5>Three<h2/>Four", "One\n\nTwo\n\nThree\nFour"),
+        ("<p>night<sup><a href='#n1'>1</a></sup>. E = mc<sup>2</sup></p>", "night. E = mc²"),
+        ("<p>night<a href='#n1'><sup>1</sup></a>. <a href='#e'>E = mc<sup>2</sup></a></p>", "night. E = mc²"),
+        ("<p>night<sup>1</sup> and day.<sup>12</sup> (x+y)<sup>3</sup></p>", "night and day. (x+y)³"),
+        ("<p>10<sup>-3</sup> m<sup><i>2</i></sup>, x<sup>n</sup></p>", "10⁻³ m², xⁿ"),
+        ("<p>H<sub>2</sub>O, x<sub>i</sub>, the 1<sup>st</sup></p>", "H₂O, x i, the 1st"),
         ("<p>night<a href='#n1' epub:type='noteref'>1</a>. <sup><a id='x'/>th</sup></p>", "night. th"),
         ("<p>a<span role='doc-noteref'><span>1</span>2</span>b<sup>3<a href='#'>4</a><br/></sup></p>", "ab"),
     ],
@@ -411,6 +452,13 @@ def settings(**values: int) -> BulkSettings:
 def test_batches_hold_alike_lengths_within_their_limits() -> None:
     batches = list(cut_into_batches(items(5, 90, 60, 30, 4, 6, 3, 150), settings()))
     assert [[item.size for item in batch.items] for batch in batches] == [[150], [90], [60, 30, 6], [5, 4, 3]]
+
+
+def test_the_first_batches_are_small() -> None:
+    wanted = settings(first_batch_rows=4, batch_rows=16, batch_characters=16_000)
+    batches = list(cut_into_batches(items(*range(100, 164)), wanted))
+    assert [len(batch.items) for batch in batches] == [4, 4, 8, 8, 16, 16, 8]
+    assert [len(batch.items) for batch in cut_into_batches(items(*range(1000, 1008)), wanted)][:3] == [3, 3, 2]
 
 
 def test_sorting_stays_within_its_stretch() -> None:

@@ -38,6 +38,7 @@ from cluster.bulk.service_rendering import ServiceClient, render_on_service
 from cluster.bulk.settings import BulkSettings
 from cluster.bulk.sound import SoundBytes
 from cluster.bulk.store import FOLDER, JobStore, part_bytes
+from cluster.bulk.transcripts import TranscriptForm, transcript_file
 from cluster.bulk.workers import RenderedBatch, TableWorker, Worker, check_columns, rendered_batch
 from cluster.hardware import CpuClass, CudaClass, HardwareClass, MlxClass
 from cluster.models import Model
@@ -62,7 +63,7 @@ from deployments.engines.protocols import (
 )
 from deployments.engines.registry import Task
 from deployments.errors import Failure, MotetError
-from deployments.settings import PieceSettings, StepSettings
+from deployments.settings import PieceSettings, StepSettings, SubtitleSettings
 from deployments.tasks.in_process_speech import speak_here
 from deployments.tasks.speech import no_sound, no_words
 from deployments.tasks.transcription import TranscriptWindow
@@ -131,6 +132,10 @@ def run(
 def contents(folder: Path) -> Mapping[str, bytes]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and FOLDER not in path.parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def manifest_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
 
 
 def output_of(folder: Path) -> list[dict[str, Any]]:
@@ -436,6 +441,76 @@ def test_a_folder_has_a_file_for_each_row_and_a_manifest(tmp_path: Path) -> None
         assert (tmp_path / name).resolve().parent == (tmp_path / "audio").resolve()
         assert soundfile.info(tmp_path / name).format == "FLAC"
     assert "error" in facts[-1]
+
+
+@pytest.mark.parametrize("layout", ["parquet", "folder"])
+def test_rows_keep_their_other_columns_and_what_failed_keeps_its_text(tmp_path: Path, layout: Layout) -> None:
+    job = speech_job()
+    others: list[dict[str, Any]] = [{"scene": "bar", "take": 1}, {"take": "two"}, {}, {"scene": "street"}]
+    texts = ["One.", "poison", "...", "One."]
+    rows = [Row(f"{n}", text, others=given) for n, (text, given) in enumerate(zip(texts, others, strict=True))]
+    rows.append(Row("bad", "Unread.", "amy", fault="Nothing.", others={"take": 5}))
+    summary = run(job, tmp_path, Here(job), rows, layout)
+    found = output_of(tmp_path) or manifest_of(tmp_path)
+    assert [facts.get("scene") for facts in found] == ["bar", None, None, "street", None]
+    one = "1" if layout == "parquet" else 1  # a column of a table has one type
+    assert [facts.get("take") for facts in found] == [one, "two", None, None, "5" if layout == "parquet" else 5]
+    assert [facts["text"] for facts in found] == [*texts, "Unread."]
+    failed = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
+    assert [(facts["id"], facts["text"], facts.get("take")) for facts in failed] == [
+        ("1", "poison", "two"),
+        ("2", "...", None),
+        ("bad", "Unread.", 5),
+    ]
+    assert [failure.id for failure in summary.failures] == ["1", "2", "bad"]
+    assert summary.failures[2].error == "Nothing."
+    assert run(job, tmp_path, Here(job), rows, layout).failures == summary.failures
+    again = list(read_rows([tmp_path / "failed.jsonl"], "speech", "line"))
+    assert [(row.id, row.text) for row in again] == [("1", "poison"), ("2", "..."), ("bad", "Unread.")]
+
+
+def test_a_job_without_failures_writes_no_list_of_them(tmp_path: Path) -> None:
+    run(speech_job(), tmp_path, Here(speech_job()), rows_of(["One."]))
+    assert not (tmp_path / "failed.jsonl").exists()
+
+
+TRANSCRIPTS: dict[TranscriptForm, str] = {
+    "txt": "3\n",
+    "srt": "1\n00:00:00,000 --> 00:00:03,000\n3\n\n",
+    "vtt": "WEBVTT\n\n00:00:00.000 --> 00:00:03.000\n3\n\n",
+    "json": '{"text": "3", "language": "en", "seconds": 3.0, "timings": [{"start": 0.0, "end": 3.0, "text": "3"}]}\n',
+}
+
+
+@pytest.mark.parametrize("form", TRANSCRIPTS)
+def test_a_folder_of_transcripts(tmp_path: Path, form: TranscriptForm) -> None:
+    job = job_of(HEARS_ALL, "transcription", None, BulkOptions(written=form), None)[0]
+    sounds = [wav(3), b"no sound"]
+
+    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
+        for batch in batches:
+            outcomes = renderer_of(job, Ear()).render(batch.items, sounds)
+            yield rendered_batch(batch.name, batch.items, outcomes, job.model.model)
+
+    recordings = [RecordingSource("x", None, f"{number:064x}", 10 - number) for number in range(2)]
+    rows = [Row(f"talk {number}", recording=one) for number, one in enumerate(recordings)]
+    run(job, tmp_path, execute, rows, "folder")
+    good, bad = manifest_of(tmp_path)
+    assert (tmp_path / good["file"]).read_text() == TRANSCRIPTS[form]
+    assert good["file"] == f"transcripts/talk_0.{form}"
+    assert "file" not in bad
+
+
+def test_words_without_spaces_between_them_stay_attached() -> None:
+    words = [{"text": text, "start": n / 2, "end": (n + 1) / 2} for n, text in enumerate(("你", "好", "ok"))]
+    facts = {"text": "你好 ok", "timings": words, "seconds": 1.5}
+    assert "你好 ok" in transcript_file(facts, "srt", SubtitleSettings()).decode()
+
+
+def test_another_format_of_transcripts_is_another_job_with_the_same_rows(tmp_path: Path) -> None:
+    jobs = [job_of(HEARS_ALL, "transcription", None, BulkOptions(written=form), None)[0] for form in ("srt", "vtt")]
+    assert jobs[0].identity == jobs[1].identity
+    assert jobs[0].written != jobs[1].written
 
 
 @pytest.mark.parametrize("layout", ["parquet", "folder"])

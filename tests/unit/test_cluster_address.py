@@ -13,6 +13,7 @@ import ray
 from ray._private import services
 
 from cluster import address as cluster_address
+from cluster import ray_sessions
 from deployments.errors import MotetError
 from serve_app import bulk
 from serve_app.bulk import BulkOptions
@@ -24,6 +25,7 @@ from serve_app.config import AppConfig
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Addresses at which Ray was asked to connect."""
     addresses: list[Any] = []
+    monkeypatch.setattr(ray_sessions, "remove_old", lambda folder: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **settings: addresses.append(address))
     monkeypatch.setattr(ray, "shutdown", lambda: None)

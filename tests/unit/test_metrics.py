@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from deployments.engines.protocols import AudioChunk
-from deployments.replica.metrics import StreamPace
-from serve_app.gateway.metrics import RequestMetrics
+from deployments.replica.metrics import SpeechMetrics, StreamPace
+from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.request_context import RequestRecord
+from tests.unit.test_launch import declared_metrics
 
 
 class Written:
@@ -79,9 +80,12 @@ def test_a_piece_that_ran_away_is_counted_by_its_reason() -> None:
 class Kept:
     """Stands for any of Ray's metrics."""
 
-    every: dict[str, list[float]]
+    every: ClassVar[dict[str, list[float]]] = {}
+    started: ClassVar[list[tuple[str, dict[str, str]]]] = []
+    """Counters that were exported before their first event."""
 
     def __init__(self, name: str, *_: Any, **__: Any) -> None:
+        self._name = name
         self._values = Kept.every.setdefault(name, [])
 
     def set_default_tags(self, tags: dict[str, str]) -> None:
@@ -91,6 +95,30 @@ class Kept:
         self._values.append(value)
 
     inc = set = observe
+
+    def _record(self, value: float, tags: dict[str, str] | None = None) -> None:
+        assert value == 0
+        Kept.started.append((self._name, tags or {}))
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> type[Kept]:
+    Kept.every, Kept.started = {}, []
+    for kind in ("Histogram", "Counter", "Gauge"):
+        monkeypatch.setattr(f"ray.serve.metrics.{kind}", Kept)
+    return Kept
+
+
+def test_every_counter_is_exported_before_its_first_event(kept: type[Kept]) -> None:
+    RequestMetrics(500, {"voice": "speech", "ear": "transcription"})
+    SpeechMetrics("voice")
+    QueueMetrics(["voice@cpu"])
+    counters = {name for name, kind in declared_metrics().items() if kind.lower() == "counter"}
+    assert {name for name, _ in kept.started} == counters
+    refused = {"route": "/v1/audio/transcriptions", "model": "ear", "status": "429"}
+    assert ("motet_requests", refused) in kept.started
+    assert kept.every["motet_queued_requests"] == kept.every["motet_queued_seconds_of_audio"] == [0]
+    assert kept.every["motet_live_sessions"] == kept.every["motet_open_streams"] == [0]
 
 
 def test_first_sounds_past_the_line_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,10 +137,6 @@ def test_requests_and_failures_are_counted_by_model_and_outcome(monkeypatch: pyt
     counted: list[tuple[str, dict[str, str]]] = []
 
     class Counter(Kept):
-        def __init__(self, name: str, *arguments: Any, **options: Any) -> None:
-            super().__init__(name, *arguments, **options)
-            self._name = name
-
         def inc(self, value: float, tags: dict[str, str]) -> None:  # type: ignore[override]
             counted.append((self._name, tags))
 

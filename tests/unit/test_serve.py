@@ -54,8 +54,16 @@ def test_what_the_service_takes_with_it(
 def test_without_a_cluster_this_machine_takes_every_class() -> None:
     placements = (Placement(hardware=MlxClass()), Placement())
     app = AppConfig(models={"tone": Model(engine="simulated", placements=placements)})
-    assert serve_process._own_machine(app)["resources"] == {"mlx": 1.0}
-    assert serve_process._own_machine(AppConfig())["resources"] == {}
+    assert serve_process._own_machine(ConfigFile(http=HttpAddress(), app=app, serve={}))["resources"] == {"mlx": 1.0}
+    assert serve_process._own_machine(ConfigFile(http=HttpAddress(), app=AppConfig(), serve={}))["resources"] == {}
+
+
+def test_the_start_names_every_model() -> None:
+    assert serve_process.served_models(AppConfig()) == [
+        "speech         hibari (tts-1, tts-1-hd, gpt-4o-mini-tts and 1 more)",
+        "transcription  whisper-base (whisper-1, gpt-4o-transcribe, gpt-4o-mini-transcribe and 5 more)",
+        "separation     deepfilternet",
+    ]
 
 
 def test_bounds_of_connections_that_a_cluster_has_not_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

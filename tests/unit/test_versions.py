@@ -9,7 +9,7 @@ from ray.serve._private.build_app import build_app
 from cluster.demand import AutoscalingSettings
 from cluster.models import Model, Placement
 from deployments.settings import StepSettings
-from serve_app.app import build
+from serve_app.app import application_of
 from serve_app.config import AppConfig
 
 TONE = Model(engine="simulated")
@@ -19,7 +19,7 @@ NOISE = Model(engine="identity")
 def versions(start_timeout_s: float = 300.0, **models: Model) -> dict[str, str]:
     """The version of every deployment, by name."""
     config = AppConfig(models=models, start_timeout_s=start_timeout_s)
-    built: Any = build_app(build(config), name="motet", default_runtime_env={})
+    built: Any = build_app(application_of(config), name="motet", default_runtime_env={})
     found = {deployment.name: deployment.version for deployment in built.deployments}
     assert all(found.values())
     return found

@@ -21,9 +21,8 @@ from deployments.engines.protocols import SpeechRequest, SpeechTraits
 from deployments.errors import MotetError
 from deployments.replica.wire import PackedChunk
 from serve_app.edge.settings import SecuritySettings
-from serve_app.gateway.service import EVERYONE
 from serve_app.gateway.settings import LimitSettings, VoiceSettings
-from serve_app.gateway.voice_store import SAMPLE_RATE, VoiceStore
+from serve_app.gateway.voice_store import EVERYONE, SAMPLE_RATE, VoiceStore
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.test_api import Bench
 

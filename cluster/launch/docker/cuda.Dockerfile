@@ -19,7 +19,8 @@ FROM python:3.11.11-slim-bookworm
 # `ray up` copies files with rsync, and starts Ray in a login shell, for which Debian sets PATH anew.
 RUN apt-get update && apt-get install --yes --no-install-recommends rsync && rm -rf /var/lib/apt/lists/* \
   && echo 'PATH=/opt/motet/bin:$PATH' > /etc/profile.d/motet.sh \
-  && useradd --uid 1000 --create-home motet
+  && useradd --uid 1000 --create-home motet \
+  && mkdir -p /home/motet/.local/share/motet/voices && chown -R motet:motet /home/motet/.local
 COPY --from=build /opt/motet /opt/motet
 COPY --chown=1000:1000 serve_config.yaml /home/motet/serve_config.yaml
 ENV PATH=/opt/motet/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE

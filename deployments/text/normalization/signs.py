@@ -15,7 +15,7 @@ _ALWAYS = {
     "¬": "not", "ª": "", "⁴": "to the fourth", "%": "percent", "¢": "cents",
 }  # fmt: skip
 _ALWAYS_SIGN = re.compile(f" ?([{re.escape(''.join(_ALWAYS))}]) ?")
-_ANY = re.compile(r"[^\w\s.,;:!?'’\"“”()-]|[_²³ªµπ]|--| - | -[A-Za-z]\b|->|\b[fghFGHP]\(")
+_ANY = re.compile(r"[^\w\s.,;:!?'’\"“”()-]|[_²³ªµπ⁰¹⁴-⁹ⁿ₀-₉]|--| - | -[A-Za-z]\b|->|\b[fghFGHP]\(")
 _LETTER_RANGE = re.compile(
     r"(\b(?:[Ff]rom|[Ww]ith|[Ll]etters?|[Nn]ames|[Ss]urnames|[Rr]ows?|[Gg]ates?|[Gg]roups?|[Gg]rades?|[Ss]ections?"
     r"|[Vv]olumes?) )"
@@ -28,6 +28,11 @@ _COMPARISONS = {
     "=": "equals", "<": "is less than", ">": "is greater than",
 }  # fmt: skip
 _POWER = re.compile(r"(?<=[\w)\]])\s?(?:\^|\*\*)\s?\(?(-?\w+)\)?")
+_RAISED = re.compile("[⁰¹²³⁴-⁹⁺⁻ⁿ]+")
+_OWN_WORDS = ("²", "³", "⁴")
+"""Superscripts of `_ALWAYS`."""
+_LOWERED = re.compile("[₀-₉₊₋]+")
+_LEVEL = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-n0123456789+-")
 _POWERS = {"2": "squared", "two": "squared", "3": "cubed", "three": "cubed"}
 _TIMES = re.compile(r"(?<=[\d)])\s?\*\s?(?=[\w(])|(?<=\w)\s\*\s(?=\w)")
 _PLUS = re.compile(r"(?<=[\w)\]²³])\s\+\s(?=[\w(])|(?<=\d)\+(?=\d)")
@@ -63,6 +68,7 @@ def read_signs(text: str) -> str:
     if not _ANY.search(text):
         return text
     if not text.isascii():
+        text = _LOWERED.sub(lambda match: f" {match[0].translate(_LEVEL)} ", _RAISED.sub(_power, text))
         text = _ALWAYS_SIGN.sub(_always, text)
     text = _OPTION.sub(lambda match: "dash " * len(match[1]), text)
     text = _LANGUAGES.sub(lambda match: f"{match[1]} sharp" if match[1] else f"{match[0][0]} plus plus", text)
@@ -99,6 +105,10 @@ def _arithmetic(text: str) -> str:
 
 def _letters(match: re.Match[str]) -> str:
     return f"{match[1] or ''}{match[2] or match[4]} to {match[3] or match[5]}"
+
+
+def _power(match: re.Match[str]) -> str:
+    return match[0] if match[0] in _OWN_WORDS else f"^({match[0].translate(_LEVEL).lstrip('+')})"
 
 
 def _always(match: re.Match[str]) -> str:

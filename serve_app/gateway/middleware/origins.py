@@ -33,6 +33,7 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 EXPOSED = (
     "x-request-id", "retry-after", "server-timing", "content-disposition", "x-sample-rate", "x-motet-model", "x-motet-voice",
     "x-motet-placement", "x-motet-finish-reason", "x-motet-ignored", "x-motet-stems",
+    "x-motet-unread-scripts",
 )  # fmt: skip
 """Headers of answers that pages of allowed origins may read."""
 

@@ -71,4 +71,5 @@ def _headers(plan: SpeechPlan) -> dict[str, str]:
         "x-sample-rate": str(plan.encoded_rate),
         "x-motet-model": plan.model,
         "x-motet-voice": plan.request.voice,
+        **({"x-motet-unread-scripts": plan.unread_scripts} if plan.unread_scripts else {}),
     }

@@ -25,6 +25,10 @@ ROUNDING = 1e-6
 """Seconds of audio, far below a sample, by which sums of floats may be off."""
 
 
+QueueChanged = Callable[[str, int, float], None]
+"""Called with a placement, its open requests, and the seconds of audio that wait, when a request begins or ends."""
+
+
 class Ticket:
     """One admitted request's place in a queue. Its holder must `close` it.
 
@@ -143,9 +147,15 @@ class Ticket:
 class Admission:
     """The queues of all placements, and what each key holds of them."""
 
-    def __init__(self, settings: AdmissionSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: AdmissionSettings,
+        clock: Callable[[], float] = time.monotonic,
+        changed: QueueChanged = lambda placement, requests, seconds: None,
+    ) -> None:
         self.settings = settings
         self.clock = clock
+        self._changed = changed
         self._queues: dict[str, PlacementQueue[Ticket]] = {}
         self._keys: dict[str, dict[Ticket, None]] = {}
 
@@ -190,8 +200,13 @@ class Admission:
         """Moves an open ticket to the queue of the placement that answers its request."""
         ticket.queue.tick(self.clock())
         del ticket.queue.tickets[ticket]
+        self._report(ticket.queue)
         ticket.queue = self._queue(placement)
         ticket.queue.tickets[ticket] = None
+        self._report(ticket.queue)
+
+    def _report(self, queue: PlacementQueue[Ticket]) -> None:
+        self._changed(queue.placement, len(queue.tickets), queue.queued_seconds)
 
     def _queue(self, placement: str) -> PlacementQueue[Ticket]:
         queue = self._queues.get(placement)
@@ -215,6 +230,7 @@ class Admission:
 
     def _join(self, ticket: Ticket) -> Ticket:
         ticket.queue.tickets[ticket] = None
+        self._report(ticket.queue)
         if ticket.key is not None:
             self._keys.setdefault(ticket.key, {})[ticket] = None
         return ticket
@@ -223,6 +239,7 @@ class Admission:
         """Removes an open ticket from its queue and its key."""
         ticket.queue.tick(self.clock())
         del ticket.queue.tickets[ticket]
+        self._report(ticket.queue)
         if ticket.key is None:
             return
         del self._keys[ticket.key][ticket]

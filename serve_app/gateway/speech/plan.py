@@ -47,6 +47,8 @@ class SpeechPlan:
     verifier: str | None = None
     """The recognition model that hears each piece."""
     ignored: tuple[str, ...] = ()
+    unread_scripts: str = ""
+    """Scripts in the text of which the voice reads nothing, such as "Cyrillic"."""
 
     @property
     def encoded_rate(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deployments.engines.protocols import SpeechRequest, SpeechTraits, VoiceReference
 from deployments.errors import fail, quoted
@@ -43,7 +43,8 @@ class SpeechPlanner:
 
     async def plan_whole(self, fields: SpeechFields, text: str, owner: str) -> SpeechPlan:
         """The plan for a whole text. Raises `MotetError`: (not_found) for an unknown model or voice, (unsupported) for a clip
-        that the model cannot use, (too_large), and (invalid) for a text without words."""
+        that the model cannot use, (too_large), and (invalid) for a text without words or in a script that the voice does not
+        read."""
         chosen = await self._chosen(fields, owner)
         most = self.settings.max_input_characters
         if len(text) > most:
@@ -56,7 +57,8 @@ class SpeechPlanner:
             )
         large = len(text) > LONG_TEXT_CHARACTERS
         found = await in_input_thread(large, self._prepared, text, fields, chosen)
-        return await self._plan(fields, chosen, WholeText(found.pieces), found.ignored)
+        plan = await self._plan(fields, chosen, WholeText(found.pieces), found.ignored)
+        return replace(plan, unread_scripts=found.unread_scripts)
 
     async def plan_arriving(self, fields: SpeechFields, owner: str) -> tuple[SpeechPlan, ArrivingText]:
         """The plan for a text that is still being written, and that text. Raises as `plan_whole` does."""

@@ -1,0 +1,68 @@
+"""A running service, as commands use it: JSON over HTTP."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from deployments.errors import Failure, Kind, MotetError, fail
+
+ANSWER_S = 60.0
+KINDS: dict[int, Kind] = {
+    400: "invalid",
+    401: "unauthorized",
+    403: "unauthorized",
+    404: "not_found",
+    413: "too_large",
+    429: "overloaded",
+}
+"""The kind of failure of a status; any other one is `unavailable`."""
+KEY_VARIABLE = "MOTET_API_KEY"
+
+
+class ServiceApi:
+    """The service at `url`, such as http://127.0.0.1:8000, with the key of `MOTET_API_KEY`."""
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._url = url.rstrip("/").removesuffix("/v1").rstrip("/")
+        if not self._url.startswith(("http://", "https://")):
+            raise fail("invalid", f"{url!r} is not a URL.", "Give one such as http://127.0.0.1:8000.")
+        self._http = httpx.Client(base_url=self._url, headers=headers, timeout=ANSWER_S, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._http.close()
+
+    def ask(self, method: str, path: str, *, also: tuple[int, ...] = (), **content: Any) -> dict[str, Any]:
+        """The JSON object of an answer. Raises `MotetError` if the service does not answer, or refuses with a status that is
+        not one of `also`."""
+        try:
+            answer = self._http.request(method, path, **content)
+            if answer.is_success or answer.status_code in also:
+                return dict(answer.json())
+        except httpx.HTTPError as error:
+            cause = f"The service at {self._url} does not answer: {error}"
+            raise fail("unavailable", cause, "Start it with motet serve, or correct --service.") from error
+        except (ValueError, TypeError) as error:
+            cause = f"What answers at {self._url} is not a Motet service."
+            raise fail("unavailable", cause, "Correct --service.") from error
+        raise refusal(answer)
+
+
+def refusal(answer: httpx.Response) -> MotetError:
+    """The error of an answer: in the service's words, if it is one of Motet."""
+    kind = KINDS.get(answer.status_code, "unavailable")
+    remedy = f"Set {KEY_VARIABLE} to a key of the service." if answer.status_code == 401 else ""
+    try:
+        error = answer.json()["error"]
+        return MotetError(Failure(kind, str(error["message"]), remedy, error.get("param"), error.get("code")))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        cause = f"The service answered {answer.status_code} {answer.reason_phrase}."
+        return MotetError(Failure(kind, cause, remedy or "Correct --service."))
