@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.cli.options import AsJson, Config, ServiceUrl, config_path
-from serve_app.cli.terminal import show_rows
+from serve_app.cli.terminal import show_rows, some_of
 
 COLUMNS = ("task", "model", "other names", "runs on", "state")
 NOT_READY = 503
@@ -29,7 +29,7 @@ class ListedModel:
     @property
     def row(self) -> tuple[str, ...]:
         """The cells of a table."""
-        return self.task, self.model, " ".join(self.aliases), " ".join(self.placements), self.state
+        return self.task, self.model, some_of(self.aliases), " ".join(self.placements), self.state
 
 
 def models(service: ServiceUrl = None, config: Config = None, as_json: AsJson = False) -> None:

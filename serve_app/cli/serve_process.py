@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from deployments.errors import MotetError, fail
 from serve_app import config_file, profiles
 from serve_app.cli import application, deploy_failures
 from serve_app.cli.processes import command_line, descendants, kill
+from serve_app.cli.terminal import some_of
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge.addresses import is_own_address
@@ -39,8 +40,6 @@ LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks the service itself, whatever proxy the environment names."""
 SHUTDOWN_S = 15.0
 LEAVE_S = 5.0
-SHOWN_NAMES = 3
-"""Aliases of a model that are printed."""
 
 
 def end_processes_of(folder: str) -> None:
@@ -185,12 +184,10 @@ def url_of(host: str, port: int) -> str:
 
 def served_models(app: AppConfig) -> list[str]:
     """A line for each model: its task, its name, and other names for it."""
-    return [f"{model.task:<14} {name}{_other_names(model.aliases)}" for name, model in app.models.items()]
-
-
-def _other_names(aliases: Sequence[str]) -> str:
-    more = f" and {len(aliases) - SHOWN_NAMES} more" if len(aliases) > SHOWN_NAMES else ""
-    return f" ({', '.join(aliases[:SHOWN_NAMES])}{more})" if aliases else ""
+    return [
+        f"{model.task:<14} {name}{f' ({some_of(model.aliases)})' if model.aliases else ''}"
+        for name, model in app.models.items()
+    ]
 
 
 def _announce(settings: ConfigFile) -> None:

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 from deployments.errors import fail
 from serve_app.cli.options import STDIO
 
+SHOWN_NAMES = 3
+"""Of a longer list."""
 BAR_AFTER_S = 2.0
 """Work that takes less, loading included, needs no progress bar."""
 
@@ -30,6 +32,12 @@ def report(line: str, facts: Any, *, quiet: bool = False) -> None:
         note(line)
     if facts is not None:
         print(json.dumps(asdict(facts), default=str))
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
 
 
 def show_facts(facts: Any) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from deployments.errors import MotetError, fail
 from serve_app.cli.options import AsJson, Config, ModelName, Quiet, ServiceUrl, config_path
-from serve_app.cli.terminal import note, show_facts, show_rows
+from serve_app.cli.terminal import note, show_facts, show_rows, some_of
 
 Action = Literal["list", "add", "delete"]
 COLUMNS = ("voice", "models", "language", "about")
@@ -139,7 +139,7 @@ def _listed(entry: dict[str, Any]) -> ListedVoice:
 
 
 def _about(description: str, aliases: list[str]) -> str:
-    return "; ".join(filter(None, (description, f"also {' '.join(aliases)}" if aliases else "")))
+    return "; ".join(filter(None, (description, f"also {some_of(aliases)}" if aliases else "")))
 
 
 class LocalVoices:
