@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from deployments.engines.protocols import LiveBlocks, Samples
-from deployments.errors import MotetError, fail
+from deployments.errors import fail
 from deployments.replica.enhancement_streams import Checkpoint, EnhancedAnswer
 from serve_app.gateway.routing.admission import SessionLimit
-from serve_app.gateway.routing.directory import ModelDirectory, unavailable, value_of
-from serve_app.gateway.routing.placement import LOST, PlacedModel
+from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.routing.pinned_stream import PinnedStream
 from serve_app.gateway.settings import EnhancementSettings
 
-MOST_LOST = 3
-"""Replicas that a call may lose: sound that ends its replica must not end all."""
 SMOOTHING = 0.1
 """Weight of the newest cost in its running mean."""
 FORGOTTEN_AFTER_S = 60.0
@@ -81,7 +78,6 @@ class LiveEnhancement:
     def __init__(
         self, directory: ModelDirectory, model: str, blocks: LiveBlocks, channels: int, load: EnhancementLoad
     ) -> None:
-        self._directory = directory
         self._model = model
         self._rate = blocks.sample_rate
         self._load = load
@@ -90,34 +86,17 @@ class LiveEnhancement:
         """The sound after the checkpoint."""
         self._sent = 0
         """What the replica has of the stream, in samples."""
-        self._placed: PlacedModel | None = None
-        self._replica: str | None = None
-        self._id = ""
+        self._stream = PinnedStream(directory, model, "enhance", self._begin_again)
 
     async def enhance(self, samples: Samples) -> Samples:
         """The next float32 (channels, n), enhanced; n is a multiple of the model's block. Raises `MotetError`."""
         self._kept = np.concatenate([self._kept, samples], axis=1)
-        lost: Exception | None = None
-        for _ in range(MOST_LOST):
-            try:
-                enhanced = await self._answer()
-                return enhanced[:, -samples.shape[1] :]  # another replica repeats what came before
-            except LOST as error:
-                await self._open(besides=self._placed)
-                lost = error
-            except MotetError as error:
-                if error.failure.code != "stream_lost":
-                    raise
-                await self._open()
-                lost = error
-        raise unavailable(self._model, lost)
+        enhanced = await self._stream.attempt(self._answer)
+        return enhanced[:, -samples.shape[1] :]  # another replica repeats what came before
 
     async def close(self) -> None:
         """Frees the stream at its replica, if there is one."""
-        placed, self._placed = self._placed, None
-        if placed is not None and self._replica is not None:
-            with suppress(*LOST):
-                await placed.call_replica(self._replica, "close_stream", self._id)
+        await self._stream.close()
 
     @property
     def _start(self) -> int:
@@ -126,28 +105,16 @@ class LiveEnhancement:
 
     async def _answer(self) -> Samples:
         """Sends what the replica does not have yet."""
-        if self._placed is None:
-            await self._open()
-        assert self._placed is not None
         samples = self._kept[:, self._sent - self._start :]
-        resume = self._checkpoint if self._replica is None else None
-        answer: EnhancedAnswer = value_of(await self._ask(self._placed, self._id, self._sent, samples, resume))
+        resume = None if self._stream.is_open else self._checkpoint
+        answer: EnhancedAnswer = await self._stream.ask(self._sent, samples, resume)
         self._load.note(self._model, answer.share_s, samples.shape[1] / self._rate)
         self._sent += samples.shape[1]
-        self._replica = answer.replica
         if checkpoint := answer.sound.checkpoint:
             self._kept = self._kept[:, checkpoint.position - self._start :]
             self._checkpoint = checkpoint
         return answer.sound.samples
 
-    async def _ask(self, placed: PlacedModel, *call: object) -> object:
-        if self._replica is not None:
-            return await placed.call_replica(self._replica, "enhance", *call)
-        return await placed.call("enhance", *call, last=len(self._directory.placements(self._model)) == 1)
-
-    async def _open(self, besides: PlacedModel | None = None) -> None:
-        """Chooses a placement. The stream there begins at the checkpoint."""
-        await self._directory.refresh(self._model)
-        self._placed, self._id = self._directory.choose(self._model, besides), uuid.uuid4().hex
-        self._replica = None
+    def _begin_again(self) -> None:
+        """A replica gets the sound after the checkpoint."""
         self._sent = self._start

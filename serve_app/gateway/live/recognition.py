@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.engines.protocols import RecognitionOptions, Segment, Transcript
 from deployments.engines.streaming import PartialTranscript
-from deployments.errors import MotetError, fail
+from deployments.errors import fail
 from deployments.replica.live_streams import HeardStream
 from deployments.text.sentences import joined
 from serve_app.gateway.live.continuation import Continuation
 from serve_app.gateway.live.pace import LivePace
 from serve_app.gateway.live.settings import RealtimeSettings
-from serve_app.gateway.routing.directory import ModelDirectory, unavailable, value_of
-from serve_app.gateway.routing.placement import LOST, PlacedModel
+from serve_app.gateway.routing.directory import ModelDirectory
+from serve_app.gateway.routing.pinned_stream import PinnedStream
 
 RATE = 16_000
-MOST_LOST = 3
-"""Replicas that a turn may lose without an answer in between: sound that ends its replica must not end all."""
 MOST_KEPT_S = 120.0
 """Sound of a turn that is kept to be heard again. A replica that settles nothing for longer cannot be replaced."""
 
@@ -57,10 +52,7 @@ class LiveRecognition:
         self._changed = asyncio.Event()
         self._call: asyncio.Task[PartialTranscript] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        self._placed: PlacedModel | None = None
-        """Where the stream is open, and which of the replicas there has it, once that is known."""
-        self._replica: str | None = None
-        self._id = ""
+        self._stream = PinnedStream(directory, model, "listen", self._begin_again)
         self._before = Continuation()
         self._latest: PartialTranscript | None = None
 
@@ -93,7 +85,7 @@ class LiveRecognition:
         with self._pace.turn(self._model):
             while not self._closed:
                 if self._is_known():
-                    self._leaving = asyncio.create_task(self._leave())
+                    self._leaving = asyncio.create_task(self._stream.close())
                     yield self._known()
                     return
                 if not self._is_due():
@@ -113,7 +105,7 @@ class LiveRecognition:
         self._changed.set()
         if self._call is not None:
             self._call.cancel()
-        await self._leave()
+        await self._stream.close()
         if self._leaving is not None:
             await self._leaving
 
@@ -157,59 +149,27 @@ class LiveRecognition:
 
     async def _hear(self) -> PartialTranscript:
         """Sends what came, and opens the stream again elsewhere if its replica is gone."""
-        lost: Exception | None = None
         self._hurry = False
-        for _ in range(MOST_LOST):
-            try:
-                return await self._listen()
-            except LOST as error:
-                await self._open_again(besides=self._placed)
-                lost = error
-            except MotetError as error:
-                if error.failure.code != "stream_lost":
-                    self._placed = None
-                    raise
-                await self._open_again()
-                lost = error
-        raise unavailable(self._model, lost)
+        return await self._stream.attempt(self._listen)
 
     async def _listen(self) -> PartialTranscript:
-        if self._placed is None:
-            await self._open_again()
-        placed, until = self._placed, self._sound.end
-        assert placed is not None
-        base = self._before.samples
+        base, until = self._before.samples, self._sound.end
         samples = self._sound.between(self._heard_until, until)
         end = None if self._end is None else max(0, self._end - base)
-        call = self._id, self._options, self._heard_until - base, samples.tobytes(), end
-        answer: HeardStream = value_of(await self._ask(placed, *call))
-        self._heard_until, self._replica = until, answer.replica
+        call = self._options, self._heard_until - base, samples.tobytes(), end
+        answer: HeardStream = await self._stream.ask(*call)
+        self._heard_until = until
         self._pace.note(self._model, answer.step_s, answer.together, self._directory.models[self._model].replicas)
         if answer.partial.last:
-            self._placed = None
+            self._stream.ended()
         return self._before.applied(answer.partial)
 
-    async def _ask(self, placed: PlacedModel, *call: Any) -> Any:
-        if self._replica is not None:
-            return await placed.call_replica(self._replica, "listen", *call)
-        return await placed.call("listen", *call, last=len(self._directory.placements(self._model)) == 1)
-
-    async def _open_again(self, besides: PlacedModel | None = None) -> None:
-        """Chooses a placement. The stream there begins with the sound after what is settled."""
-        await self._directory.refresh(self._model)
-        self._placed, self._id = self._directory.choose(self._model, besides), uuid.uuid4().hex
-        self._replica = None
+    def _begin_again(self) -> None:
+        """A replica gets the sound after what is settled."""
         self._before = Continuation.after(self._latest)
         self._heard_until = self._before.samples
         if self._heard_until < self._sound.start:
             raise fail("unavailable", f"The model {self._model!r} was lost in a long turn.", "Speak again.")
-
-    async def _leave(self) -> None:
-        """Frees the stream at its replica, if there is one."""
-        placed, self._placed = self._placed, None
-        if placed is not None and self._replica is not None:
-            with suppress(*LOST):
-                await placed.call_replica(self._replica, "close_stream", self._id)
 
 
 class _KeptSound:

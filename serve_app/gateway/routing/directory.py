@@ -148,6 +148,10 @@ class ModelDirectory:
                 await answers.aclose()
         raise unavailable(name, lost)
 
+    def sleeps(self, name: str) -> bool:
+        """Whether a model has no replica now, and starts one on demand."""
+        return all(placed.sleeps for placed in self._placed[name])
+
     def asleep(self, name: str) -> list[str]:
         """The hardware classes on which a model has no replica now and starts one on demand."""
         return [placed.kind for placed in self._placed[name] if placed.sleeps]

@@ -51,6 +51,9 @@ class Models(Protocol):
     def resolve(self, wanted: str, task: str) -> str:
         """The name of a model that is given by name or alias. Raises `MotetError` (not_found)."""
 
+    def sleeps(self, name: str) -> bool:
+        """Whether a model has no replica now, and starts one on demand."""
+
     async def traits(self, name: str) -> Any:
         """What a model can do."""
 
@@ -129,10 +132,10 @@ class SpeechModels:
         return None
 
     async def fallback_for(self, name: str) -> FallbackVoice | None:
-        """The voice that takes over when a model is late. None if there is no other speech model, or it does not answer
-        soon."""
+        """The voice that takes over when a model is late. None if there is no other speech model, or it has no replica now,
+        or does not answer soon."""
         chosen = self.fallback or next((other for other in self.names if other != name), None)
-        if chosen is None or chosen == name:
+        if chosen is None or chosen == name or self.directory.sleeps(chosen):
             return None
         try:
             async with asyncio.timeout(self.spillover.life_sign_s):
