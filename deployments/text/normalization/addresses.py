@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from deployments.text.normalization.numbers import cardinal, digits, spoken_number
+from deployments.text.normalization.number_words import cardinal, digits, spoken_number
 from deployments.text.normalization.sign_words import SignWords
 
 _TOP_DOMAINS = (

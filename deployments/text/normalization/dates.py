@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from deployments.text.normalization.numbers import cardinal, ordinal, plural, year
+from deployments.text.normalization.number_words import cardinal, ordinal, plural, year
 
 _MONTHS = (
     "January", "February", "March", "April", "May", "June",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from deployments.text.normalization.numbers import AMOUNT, NUMBER, SCALES, cardinal, is_one, spoken_amount
+from deployments.text.normalization.number_words import AMOUNT, NUMBER, SCALES, cardinal, is_one, spoken_amount
 
 Coins = tuple[str, str, str, str]
 """One and many of a currency, and one and many of its hundredth part, if that is spoken."""

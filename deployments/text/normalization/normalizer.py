@@ -9,21 +9,21 @@ from deployments.text.normalization.addresses import AddressReader
 from deployments.text.normalization.capitals import read_capitals
 from deployments.text.normalization.dates import read_dates, read_short_names
 from deployments.text.normalization.emoji_names import read_emoji
-from deployments.text.normalization.figures import (
-    VULGAR,
-    read_counted,
-    read_numbers,
-    with_joined_thousands,
-    with_scales,
-)
 from deployments.text.normalization.money import read_money
-from deployments.text.normalization.numbers import cardinal
+from deployments.text.normalization.number_words import cardinal
 from deployments.text.normalization.phones import read_phones
 from deployments.text.normalization.roman import read_roman
 from deployments.text.normalization.rules import ReadingRules
 from deployments.text.normalization.sign_words import SIGN_WORDS
 from deployments.text.normalization.signs import read_signs
 from deployments.text.normalization.units import read_units
+from deployments.text.normalization.written_numbers import (
+    VULGAR,
+    read_counted,
+    read_numbers,
+    with_joined_thousands,
+    with_scales,
+)
 
 _OTHER_SCRIPTS = frozenset({"ja", "zh", "hi", "ko"})
 _LATIN_WORD = re.compile("[A-Za-z]{3}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from deployments.text.normalization.numbers import digits
+from deployments.text.normalization.number_words import digits
 
 _END = r"(?![\w-]|[.,]\d)"
 _INTERNATIONAL = rf"\+\d{{1,3}}(?:[ .-]?\(\d{{1,4}}\))?(?:[ .-]?\d{{2,5}}){{2,5}}{_END}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from deployments.text.normalization.numbers import cardinal, ordinal
+from deployments.text.normalization.number_words import cardinal, ordinal
 
 _COUNTED = (
     "Chapter|Part|Act|Scene|Section|Book|Volume|Vol\\.|Article|Appendix|Phase|Type|War|Level|Figure|Fig\\.|Table"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from deployments.text.normalization.figures import VULGAR
-from deployments.text.normalization.numbers import AMOUNT, NUMBER, is_one, spoken_amount
+from deployments.text.normalization.number_words import AMOUNT, NUMBER, is_one, spoken_amount
+from deployments.text.normalization.written_numbers import VULGAR
 
 _ALIKE = (
     "Hz hertz|kHz kilohertz|MHz megahertz|GHz gigahertz|kbps kilobits per second|Mbps megabits per second"

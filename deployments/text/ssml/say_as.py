@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Mapping
 
 from deployments.text.normalization.dates import read_dates
-from deployments.text.normalization.figures import read_counted, read_numbers
 from deployments.text.normalization.money import read_money
-from deployments.text.normalization.numbers import cardinal, digits, ordinal, spoken_number, year
+from deployments.text.normalization.number_words import cardinal, digits, ordinal, spoken_number, year
 from deployments.text.normalization.phones import read_phones
 from deployments.text.normalization.units import read_units
+from deployments.text.normalization.written_numbers import read_counted, read_numbers
 
 _NUMBER = re.compile(r"([+−-]?)((?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})(?:\.\d{1,15})?)", re.ASCII)
 _MONTHS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from deployments.text.normalization.numbers import (
+from deployments.text.normalization.number_words import (
     AMOUNT,
     NUMBER,
     SCALES,
