@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from deployments.audio.chunking import ChunkPlan
-from deployments.engines.protocols import Stems
+from deployments.engines.protocols import Chunk, Stems
 from deployments.errors import Failure
 from deployments.replica.chunker import Chunker
 from deployments.replica.error_log import logged_failure
 from deployments.replica.malloc_trim import return_freed_memory
-from deployments.tasks.separation import Merged, join_stems
+from deployments.tasks.separation import Merged, join_stems, silent_stems
 
 
 class Merger:
@@ -31,6 +32,10 @@ class Merger:
             return await asyncio.to_thread(join_stems, previous, current, plan, last)
         except Exception as error:
             return logged_failure(error, "The merger")
+
+    async def silence(self, chunk: Chunk | Failure, names: Sequence[str]) -> Stems | Failure:
+        """Silent stems in place of those of a chunk; a failure upstream is returned as it is."""
+        return chunk if isinstance(chunk, Failure) else silent_stems(chunk, names)
 
 
 class AudioHelper(Chunker, Merger):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 
@@ -57,11 +57,22 @@ class ChunkTicket:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A chunk that no replica could separate, from `start` to `end` in seconds of the recording. Its stems are silent, and
+    its neighbours fade into it."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class Merged:
-    """The next finished samples of every stem, each (channels, n) float32 at `sample_rate` Hz."""
+    """The next finished samples of every stem, each (channels, n) float32 at `sample_rate` Hz, and the gap that the newest of
+    their chunks left, if it did."""
 
     stems: dict[str, Samples]
     sample_rate: int
+    gap: Gap | None = None
 
     @property
     def seconds(self) -> float:
@@ -123,6 +134,11 @@ def separate_here(
     with closing(chunks):
         calls = in_order(lambda: next_here(chunks), lambda cut: batch.start(cut[1]), width)
         yield from run_here(separate(calls, join_next))
+
+
+def silent_stems(chunk: Chunk, names: Sequence[str]) -> Stems:
+    """Stems of silence in place of those of a chunk."""
+    return Stems({name: np.zeros_like(chunk.samples) for name in names}, chunk.sample_rate, chunk.index)
 
 
 def join_stems(previous: Stems | None, current: Stems, plan: ChunkPlan, last: bool) -> Merged:

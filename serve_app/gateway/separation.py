@@ -5,23 +5,30 @@ Only the merged samples come to the gateway by value, on their way to the client
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from cluster.ray_private import by_reference
-from deployments.errors import Failure, MotetError
+from deployments.errors import Failure, MotetError, in_one_line
 from deployments.replica.chunker import Cut
 from deployments.settings import SeparationSettings
 from deployments.tasks.engine_calls import in_order_ahead
-from deployments.tasks.separation import Merged, SeparationTask, separate
+from deployments.tasks.separation import ChunkTicket, Gap, Merged, SeparationTask, separate
 from serve_app.gateway.recording import ATTEMPTS, WORTH_A_RETRY, ItemInFlight, Recordings, RecordingSession
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory, value_of
-from serve_app.gateway.routing.placement import NoAnswer
+from serve_app.gateway.routing.placement import LOST, NoAnswer
+
+_LOG = logging.getLogger(__name__)
+
+MOST_GAPS_IN_A_ROW = 2
+"""More chunks that fail one after another are no accident: the recording fails."""
 
 
 class SeparationGraph:
@@ -40,15 +47,18 @@ class SeparationGraph:
         ticket: Ticket,
         model: str,
         needed: Callable[[], bool] = lambda: False,
+        silent_gaps: Sequence[str] = (),
     ) -> AsyncGenerator[Merged]:
         """The separated recording, in order. Raises `MotetError`.
 
         `ticket` is the recording's place in the queue: it learns which placement answers and how far the recording is, and is
-        closed at the end. For `needed` see `RecordingSession.kept`.
+        closed at the end. With `silent_gaps`, the names of all stems, a chunk that fails again is a gap instead of the end,
+        unless it is the first one or one of several in a row. For `needed` see
+        `RecordingSession.kept`.
         """
         limit_s = self._settings.max_audio_s
         async with self._recordings.session(upload, task, limit_s, directory, ticket, model) as session:
-            joins = _Joins(session, self._merger)
+            joins = _Joins(session, self._merger, silent_gaps)
 
             def made(merged: Merged) -> None:
                 ticket.placement = session.answered_by
@@ -68,11 +78,38 @@ class SeparationGraph:
 class _Joins:
     """Joins the chunks of one recording."""
 
-    def __init__(self, session: RecordingSession, merger: DeploymentHandle[Any]) -> None:
+    def __init__(self, session: RecordingSession, merger: DeploymentHandle[Any], silent_gaps: Sequence[str]) -> None:
         self._session = session
         self._merger = merger
+        self._silent_gaps = silent_gaps
+        self._gaps_in_a_row = 0
 
     async def join(self, previous: ItemInFlight | None, _: Cut, item: ItemInFlight) -> Merged:
+        """The samples that a chunk completes: a gap if they cannot be had. Raises what went wrong where gaps are not
+        allowed."""
+        try:
+            merged = await self._separated(previous, item)
+        except (MotetError, *LOST) as error:
+            self._gaps_in_a_row += 1
+            if previous is None or not self._may_be_a_gap(error):
+                raise
+            _LOG.warning("A chunk of a recording is silent: %s", in_one_line(error))
+            return await self._gap(previous, item)
+        self._gaps_in_a_row = 0
+        return merged
+
+    def _may_be_a_gap(self, error: Exception) -> bool:
+        replica_failed = not isinstance(error, MotetError) or error.failure.kind in WORTH_A_RETRY
+        return replica_failed and bool(self._silent_gaps) and self._gaps_in_a_row <= MOST_GAPS_IN_A_ROW
+
+    async def _gap(self, previous: ItemInFlight, item: ItemInFlight) -> Merged:
+        """Raises what was wrong with the recording, if that was why the chunk failed."""
+        item.cancel()
+        item.answer = self._merger.silence.remote(item.payload, self._silent_gaps)
+        merged: Merged = value_of(await self._try_join(previous, item, patient=True))
+        return replace(merged, gap=_gap_of(item.ticket))
+
+    async def _separated(self, previous: ItemInFlight | None, item: ItemInFlight) -> Merged:
         """The samples that a chunk completes. If its separation failed, it is sent once more, to another placement if there
         is one; if only the merger failed, the same stems are joined again."""
         session = self._session
@@ -109,3 +146,9 @@ class _Joins:
             item.placement.suspect()
             raise
         return merged
+
+
+def _gap_of(ticket: ChunkTicket) -> Gap:
+    """The sound of a chunk. The last one may end earlier than planned."""
+    start = ticket.index * ticket.plan.hop
+    return Gap(start / ticket.sample_rate, (start + ticket.plan.chunk_samples) / ticket.sample_rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -67,6 +67,7 @@ class Separates(Protocol):
         ticket: Ticket,
         model: str,
         needed: Callable[[], bool] = lambda: False,
+        silent_gaps: Sequence[str] = (),
     ) -> AsyncGenerator[Merged]:
         """The separated recording, in order. Its session is kept while the next part is `needed` later."""
 
@@ -167,13 +168,15 @@ class Service:
         model: str,
         headers: Headers,
         answer: Callable[[AsyncGenerator[Merged]], Awaitable[Response]],
+        silent_gaps: Sequence[str] = (),
     ) -> Response:
-        """What `answer` makes of the stems of a recording. Raises `MotetError`: what `admit` and `answer` raise."""
+        """What `answer` makes of the stems of a recording. With `silent_gaps`, the names of all stems, chunks that fail may
+        be silent (`SeparationGraph.run`). Raises `MotetError`: what `admit` and `answer` raise."""
         ticket = self.admit(model, headers, estimated_seconds(file.head, file.likely_size))
         try:
             upload = file.blocks(self.settings.recordings.block_bytes)
             assert self.separations is not None, "a model separates"
-            return await answer(self.separations.run(upload, task, self.directory, ticket, model))
+            return await answer(self.separations.run(upload, task, self.directory, ticket, model, silent_gaps=silent_gaps))
         except BaseException:
             ticket.close()
             raise

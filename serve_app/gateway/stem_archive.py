@@ -57,8 +57,8 @@ class StemArchive:
             self._member.write(data)
         return self._written.take()
 
-    def rest(self) -> Iterator[bytes]:
-        """The rest of the archive, in blocks."""
+    def rest(self, beside: Mapping[str, str]) -> Iterator[bytes]:
+        """The rest of the archive, in blocks; `beside` are texts of further members by their file names."""
         self._end_member()
         for stem, file in self._waiting.items():
             with storing("stems"):
@@ -68,6 +68,8 @@ class StemArchive:
                 self._member.write(block)
                 yield self._written.take()
             self._end_member()
+        for name, text in beside.items():
+            self._zip.writestr(name, text)
         self._zip.close()
         yield self._written.take()
 

@@ -653,8 +653,10 @@ async def test_an_enhancement_is_the_speech_of_the_first_model_that_separates() 
     assert (answer.status_code, answer.headers["x-motet-model"]) == (200, "echo")
     assert (answer.headers["content-type"], answer.content) == ("audio/pcm", bytes(2 * RATE))
     events = (await bench.client.post("/v1/audio/enhancements", **request | {"data": SOUND_AS_EVENTS})).text
-    *deltas, done = [json.loads(line.removeprefix("data: ")) for line in events.split("\n\n") if line]
-    assert {delta["type"] for delta in deltas} == {"enhancement.audio.delta"}
+    *told, done = [json.loads(line.removeprefix("data: ")) for line in events.split("\n\n") if line]
+    deltas = [each for each in told if each["type"] == "enhancement.audio.delta"]
+    assert {each["type"] for each in told} == {"enhancement.audio.delta", "enhancement.progress"}
+    assert [each["seconds"] for each in told if each["type"] == "enhancement.progress"][-1] == 1.0
     assert b"".join(base64.b64decode(delta["audio"]) for delta in deltas) == answer.content
     assert done == {"type": "enhancement.audio.done"}
 

@@ -17,11 +17,11 @@ from ray.serve.exceptions import BackPressureError
 from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
 from deployments.engines.protocols import Chunk, Stems
-from deployments.errors import Failure, MotetError
+from deployments.errors import Failure, Kind, MotetError
 from deployments.replica.chunker import Chunker, Cut
 from deployments.replica.merger import Merger
 from deployments.settings import RecordingSettings, SeparationSettings
-from deployments.tasks.separation import Merged, SeparationTask
+from deployments.tasks.separation import Gap, Merged, SeparationTask
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.recording import Recordings
@@ -99,8 +99,8 @@ class Bench:
         self.admission = Admission(AdmissionSettings(), clock=lambda: 0.0)
         self.ticket: Ticket = self.admission.admit(["echo@cuda", "echo@cpu"], None, 3.0)
 
-    async def separate(self, recording: bytes) -> list[Merged]:
-        run = self.graph.run(blocks(recording), TASK, self.directory, self.ticket, "echo")
+    async def separate(self, recording: bytes, gaps: tuple[str, ...] = ()) -> list[Merged]:
+        run = self.graph.run(blocks(recording), TASK, self.directory, self.ticket, "echo", gaps)
         return [merged async for merged in run]
 
 
@@ -172,6 +172,48 @@ async def test_a_refusal_of_every_placement_keeps_its_retry_after() -> None:
     assert caught.value.failure == BUSY
     assert not bench.ticket.open
     assert all(placed.under_way == 0 for placed in bench.directory.placements("echo"))
+
+
+class Poisoned(Echo):
+    """A separator that fails on some chunks."""
+
+    def __init__(self, *poison: int, kind: Kind = "engine") -> None:
+        super().__init__()
+        self.poison = poison
+        self.kind: Kind = kind
+
+    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+        stems = await super().separate(chunk, index)
+        return Failure(self.kind, "The model failed on this chunk.") if index in self.poison else stems
+
+
+async def test_a_chunk_that_no_placement_separates_is_a_gap_with_a_name() -> None:
+    bench = Bench(Poisoned(2), Poisoned(2))
+    recording = make("wav16", seconds=5)
+    parts = await bench.separate(recording, gaps=("audio",))
+    assert [part.gap for part in parts if part.gap] == [Gap(pytest.approx(1.6), pytest.approx(2.6))]
+    sound = sound_in(parts)[0]
+    expected = decode_all(recording, sample_rate=RATE, mono=False, max_seconds=60)[0]
+    assert len(sound) == len(expected)
+    inside, outside = slice(int(1.8 * RATE), int(2.4 * RATE)), np.r_[: int(1.6 * RATE), int(2.6 * RATE) : len(sound)]
+    assert not sound[inside].any()
+    np.testing.assert_allclose(sound[outside], expected[outside], atol=1e-6)
+    assert all(placed.under_way == 0 for placed in bench.directory.placements("echo"))
+
+
+@pytest.mark.parametrize(
+    ("poison", "kind", "gaps"),
+    [
+        pytest.param((2,), "engine", (), id="the answer cannot tell of gaps"),
+        pytest.param((0,), "engine", ("audio",), id="nothing was separated before"),
+        pytest.param((1, 2, 3), "engine", ("audio",), id="several in a row"),
+        pytest.param((2,), "invalid", ("audio",), id="the recording is at fault"),
+    ],
+)
+async def test_other_failures_end_the_recording(poison: tuple[int, ...], kind: Kind, gaps: tuple[str, ...]) -> None:
+    bench = Bench(Poisoned(*poison, kind=kind), Poisoned(*poison, kind=kind))
+    with pytest.raises(MotetError, match="failed on this chunk"):
+        await bench.separate(make("wav16", seconds=5), gaps)
 
 
 async def test_too_many_recordings_are_refused_until_the_first_is_predicted_to_end() -> None:

@@ -16,11 +16,12 @@ def test_every_stem_is_whole() -> None:
     for number in range(50):
         for stem in NAMES:
             out += archive.add(stem, f"{stem}{number};".encode())
-    out += b"".join(archive.rest())
+    out += b"".join(archive.rest({"gaps.json": "[]"}))
     archive.close()
     with zipfile.ZipFile(io.BytesIO(out)) as read:
         assert read.testzip() is None
-        assert read.namelist() == list(NAMES.values())
+        assert read.namelist() == [*NAMES.values(), "gaps.json"]
+        assert read.read("gaps.json") == b"[]"
         for stem, name in NAMES.items():
             assert read.read(name).decode() == "".join(f"{stem}{number};" for number in range(50))
 

@@ -12,12 +12,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deployments.audio.formats import FORMATS, AudioFormat
+from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
 from deployments.tasks.enhancement import SPEECH, ensure_enhances
 from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import ModelName, RequestFields, form_schema
+from serve_app.gateway.separation_progress import SeparationProgress
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
 from serve_app.gateway.stem_sounds import one_stem
@@ -51,21 +53,29 @@ async def _enhanced(form: UploadForm, request: Request, service: Service) -> Res
     ensure_enhances(name, traits)
     cut = service.settings.separation
     task = SeparationTask(traits.sample_rates, cut.chunk_s, cut.overlap_s, size_bytes=form.file.size)
-    answer = partial(_answer, fields=fields, model=name)
-    return await service.separated(form.file, task, name, request.headers, answer)
+    progress = SeparationProgress(estimated_seconds(form.file.head, form.file.likely_size))
+    answer = partial(_answer, fields=fields, model=name, progress=progress)
+    # A sound cannot tell where it has a gap.
+    gaps = traits.stems if fields.stream_format == "sse" else ()
+    return await service.separated(form.file, task, name, request.headers, answer, gaps)
 
 
-async def _answer(merged: AsyncGenerator[Merged], fields: EnhancementFields, model: str) -> Response:
-    sound, headers = one_stem(merged, SPEECH, fields.response_format), {"x-motet-model": model}
+async def _answer(
+    merged: AsyncGenerator[Merged], fields: EnhancementFields, model: str, progress: SeparationProgress
+) -> Response:
+    sound = one_stem(progress.follow(merged), SPEECH, fields.response_format)
+    headers = {"x-motet-model": model}
     if fields.stream_format == "sse":
-        return await event_stream(_events(sound), headers)
+        return await event_stream(_events(sound, progress), headers)
     return await stream_of(sound, FORMATS[fields.response_format].media_type, headers)
 
 
-async def _events(sound: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def _events(sound: AsyncGenerator[bytes], progress: SeparationProgress) -> AsyncGenerator[bytes]:
     async with aclosing(sound):
         async for data in sound:
             for start in range(0, len(data), MAX_AUDIO_BYTES):
                 text = base64.b64encode(data[start : start + MAX_AUDIO_BYTES]).decode()
                 yield event({"type": "enhancement.audio.delta", "audio": text})
+            for facts in progress.events("enhancement"):
+                yield event(facts)
     yield event({"type": "enhancement.audio.done"})

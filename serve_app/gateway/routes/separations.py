@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from deployments.audio.chunking import plan_chunks
 from deployments.audio.formats import FORMATS, AudioFormat
+from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import SeparationSettings
@@ -26,6 +27,7 @@ from deployments.tasks.separation import Merged, SeparationTask, default_overlap
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import ModelName, RequestFields, form_schema
+from serve_app.gateway.separation_progress import SeparationProgress
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
 from serve_app.gateway.stem_archive import StemArchive
@@ -66,20 +68,27 @@ async def _separated(form: UploadForm, request: Request, service: Service) -> Re
     stems = _stems(fields, traits)
     task = await _task(fields, form, traits, service.settings.separation)
     headers = {"x-motet-model": name, "x-motet-stems": ",".join(stems)}
-    answer = partial(_answer, stems=stems, fields=fields, headers=headers)
-    return await service.separated(form.file, task, name, request.headers, answer)
+    progress = SeparationProgress(estimated_seconds(form.file.head, form.file.likely_size))
+    answer = partial(_answer, stems=stems, fields=fields, headers=headers, progress=progress)
+    # The sound of one stem cannot tell where it has a gap.
+    gaps = traits.stems if fields.stream_format == "sse" or len(stems) > 1 else ()
+    return await service.separated(form.file, task, name, request.headers, answer, gaps)
 
 
 async def _answer(
-    merged: AsyncGenerator[Merged], stems: Sequence[str], fields: SeparationFields, headers: dict[str, str]
+    merged: AsyncGenerator[Merged],
+    stems: Sequence[str],
+    fields: SeparationFields,
+    headers: dict[str, str],
+    progress: SeparationProgress,
 ) -> Response:
     audio = fields.response_format
     if fields.stream_format == "sse":
-        return await event_stream(_events(merged, stems, audio), headers)
+        return await event_stream(_events(merged, stems, audio, progress), headers)
     if len(stems) == 1:
         return await stream_of(one_stem(merged, stems[0], audio), FORMATS[audio].media_type, headers)
     headers["content-disposition"] = 'attachment; filename="stems.zip"'
-    return await stream_of(_archive(merged, stems, audio), "application/zip", headers)
+    return await stream_of(_archive(merged, stems, audio, progress), "application/zip", headers)
 
 
 def _split_stems(fields: dict[str, Any]) -> dict[str, Any]:
@@ -137,10 +146,13 @@ def _cannot(model: str, what: str) -> MotetError:
     )
 
 
-async def _events(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
-    """Events with the bytes of all stems. They take turns within a chunk too, so that a client can play them side by side."""
+async def _events(
+    merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat, progress: SeparationProgress
+) -> AsyncGenerator[bytes]:
+    """Events with the bytes of all stems, and after each chunk how far the separation is. The stems take turns within a chunk
+    too, so that a client can play them side by side."""
     chunk: dict[str, bytes] = {}
-    async with aclosing(encoded(merged, stems, audio)) as parts:
+    async with aclosing(encoded(progress.follow(merged), stems, audio)) as parts:
         async for stem, data in parts:
             chunk[stem] = data
             if len(chunk) == len(stems):
@@ -148,6 +160,8 @@ async def _events(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: A
                     text = base64.b64encode(piece).decode()
                     yield event({"type": "separation.audio.delta", "stem": each, "audio": text})
                 chunk.clear()
+                for facts in progress.events("separation"):
+                    yield event(facts)
     yield event({"type": "separation.audio.done", "stems": list(stems)})
 
 
@@ -159,16 +173,18 @@ def _in_turn(chunk: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
                 yield stem, piece
 
 
-async def _archive(merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat) -> AsyncGenerator[bytes]:
-    """A ZIP file. Its first stem is sent as it is ready; the others wait on disk."""
+async def _archive(
+    merged: AsyncGenerator[Merged], stems: Sequence[str], audio: AudioFormat, progress: SeparationProgress
+) -> AsyncGenerator[bytes]:
+    """A ZIP file. Its first stem is sent as it is ready; the others wait on disk. Gaps are listed in a file beside them."""
     names = {stem: f"{stem}.{FORMATS[audio].extension}" for stem in stems}
     archive = StemArchive(names)
     try:
-        async with aclosing(encoded(merged, stems, audio)) as parts:
+        async with aclosing(encoded(progress.follow(merged), stems, audio)) as parts:
             async for stem, data in parts:
                 if ready := await asyncio.to_thread(archive.add, stem, data):
                     yield ready
-        rest = archive.rest()
+        rest = archive.rest(progress.report())
         while (block := await asyncio.to_thread(next, rest, None)) is not None:
             yield block
     finally:
