@@ -40,6 +40,11 @@ class PlacementState:
         """Whether it has no replica, and starts one on demand."""
         return self.elastic and not self.alive
 
+    @property
+    def is_unproven(self) -> bool:
+        """Whether it has work, and has not answered since it started."""
+        return self.first_answer_s is None and self.under_way > 0
+
     def expected_s(self, typical_s: float) -> float:
         """Expected time to the first answer, in seconds: the recent mean, for each request ahead and for this one.
 
@@ -96,6 +101,19 @@ def in_order(placed: Sequence[State]) -> list[State]:
 def is_skipped(one: PlacementState, placed: Sequence[PlacementState]) -> bool:
     """Whether a request skips a placement: it has no replica, and another placement of the model has one."""
     return one.sleeps and any(other.alive for other in placed)
+
+
+def best_of(placed: Sequence[State], besides: State | None = None) -> State:
+    """The placement that is expected to answer first, other than `besides` if there is another. One without replicas is chosen
+    only if no other one has any. One that has never answered gets a first request, and no others until it has answered: it may
+    be many times slower than its neighbours."""
+    ready = [each for each in in_order(placed) if not is_skipped(each, placed)]
+    others = [each for each in ready if each is not besides] or ready
+    living = [each for each in others if each.alive]
+    if not living:
+        return others[0]
+    first = next(each for each in placed if each in living)
+    return next((each for each in living if not each.is_unproven), first)
 
 
 def in_turn(

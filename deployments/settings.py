@@ -220,7 +220,8 @@ class SeparationSettings(StrictModel):
     overlap_s: NonNegative = 3.0
     """How much of a chunk is faded into the next one. At most half of `chunk_s`."""
     chunks_in_flight: Count = 4
-    """Chunks of one recording that are separated at the same time."""
+    """Chunks of one recording that are separated at the same time, for each hardware class on which the model runs now. A
+    slow class gets a chunk when the others need longer for the chunks that they have."""
     max_audio_s: Positive = 4 * 3600.0
     """The longest recording."""
     # Each chunk costs a round trip through the graph: very short chunks would occupy it for minutes.

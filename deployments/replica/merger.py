@@ -33,6 +33,10 @@ class Merger:
         except Exception as error:
             return logged_failure(error, "The merger")
 
+    async def arrived(self, stems: Stems | Failure) -> Failure | None:
+        """Answers when a chunk's stems are there, so that the gateway knows without fetching them."""
+        return stems if isinstance(stems, Failure) else None
+
     async def silence(self, chunk: Chunk | Failure, names: Sequence[str]) -> Stems | Failure:
         """Silent stems in place of those of a chunk; a failure upstream is returned as it is."""
         return chunk if isinstance(chunk, Failure) else silent_stems(chunk, names)

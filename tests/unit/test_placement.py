@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
 
@@ -511,6 +512,23 @@ class Sleeper(Replica):
 def elastic(cuda: Sleeper, cpu: Sleeper) -> ModelDirectory:
     handles = {"cuda": FakeHandle(cuda), "cpu": FakeHandle(cpu)}
     return directory_of(ELASTIC, {"echo": cast("dict[str, Any]", handles)})
+
+
+def test_a_placement_that_never_answered_gets_one_request_at_a_time() -> None:
+    models = directory_of(ELASTIC, {"echo": cast("Any", {kind: FakeHandle(Replica(kind)) for kind in ("cuda", "cpu")})})
+    with ExitStack() as under_way:
+        chosen = []
+        for _ in range(4):
+            placed = models.choose("echo")
+            under_way.enter_context(placed.request())
+            chosen.append(placed.kind)
+        first, second = chosen[:2]
+        assert {first, second} == {"cuda", "cpu"}
+        assert chosen[2:] == ["cuda", "cuda"]  # the first of the configuration
+        cpu = next(placed for placed in models.placements("echo") if placed.kind == "cpu")
+        cpu.first_answer_s = 1.0
+        assert models.choose("echo") is cpu
+        assert models.choose("echo", besides=cpu).kind == "cuda"
 
 
 async def test_a_placement_without_replicas_sleeps_on_while_another_lives() -> None:

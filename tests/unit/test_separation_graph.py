@@ -174,6 +174,40 @@ async def test_a_refusal_of_every_placement_keeps_its_retry_after() -> None:
     assert all(placed.under_way == 0 for placed in bench.directory.placements("echo"))
 
 
+class Counting(Echo):
+    """A separator that says when it has separated some chunks."""
+
+    def __init__(self, chunks: int) -> None:
+        super().__init__()
+        self.least, self.reached = chunks, asyncio.Event()
+
+    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+        if len(self.chunks) + 1 >= self.least:
+            self.reached.set()
+        return await super().separate(chunk, index)
+
+
+class Waiting(Echo):
+    """A separator that answers when another one has separated some chunks."""
+
+    def __init__(self, other: Counting) -> None:
+        super().__init__()
+        self.other = other
+
+    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+        await self.other.reached.wait()
+        return await super().separate(chunk, index)
+
+
+async def test_a_slow_placement_holds_no_fast_one_back() -> None:
+    fast = Counting(chunks=12)
+    slow = Waiting(fast)
+    bench = Bench(slow, fast)
+    parts = await asyncio.wait_for(bench.separate(make("wav16", seconds=12)), 30)
+    assert sound_in(parts).shape[1] == 12 * RATE
+    assert slow.chunks and len(fast.chunks) >= 12
+
+
 class Poisoned(Echo):
     """A separator that fails on some chunks."""
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ray.serve.exceptions import BackPressureError
 
-from cluster.placement_state import in_order, in_turn, is_skipped
+from cluster.placement_state import best_of, in_order, in_turn, is_skipped
 from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.placement import LOST, PlacedModel
@@ -77,10 +77,13 @@ class ModelDirectory:
         return in_order(self._placed[name])
 
     def choose(self, name: str, besides: PlacedModel | None = None) -> PlacedModel:
-        """The placement that is expected to answer first, other than `besides` if there is another. One without replicas is
-        chosen only if no other one has any. Call `refresh` before."""
-        ready = [placed for placed in self.placements(name) if not self._skipped(placed, name)]
-        return next((placed for placed in ready if placed is not besides), ready[0])
+        """The placement for a window, a chunk or a live stream (`best_of`), other than `besides` if there is another. Call
+        `refresh` before."""
+        return best_of(self._placed[name], besides)
+
+    def living(self, name: str) -> int:
+        """How many placements of a model have a live replica; at least 1."""
+        return max(1, sum(placed.alive for placed in self._placed[name]))
 
     def ensure_not_frozen(self, name: str) -> None:
         """Raises `MotetError` (unavailable) if all replicas of a model are frozen."""
