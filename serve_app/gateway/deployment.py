@@ -18,6 +18,7 @@ from deployments.engines.protocols import RecognitionOptions
 from deployments.text.normalization.normalizer import load_libraries
 from serve_app.config import AppConfig
 from serve_app.gateway.analysis import RecordingAnalysis
+from serve_app.gateway.enhancement_load import EnhancementLoad, LiveEnhancements
 from serve_app.gateway.live.chat import ChatEndpoint
 from serve_app.gateway.live.conversation import Conversation, Emit
 from serve_app.gateway.live.pace import LivePace
@@ -31,7 +32,6 @@ from serve_app.gateway.live.spoken_answer import SpokenAnswer
 from serve_app.gateway.live.spoken_turn import TurnRecognition
 from serve_app.gateway.live.turn_detection import TurnDetection
 from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
-from serve_app.gateway.live_enhancement import EnhancementLoad, LiveEnhancements
 from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.recording import Recordings

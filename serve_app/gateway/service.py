@@ -28,8 +28,8 @@ from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
+from serve_app.gateway.enhancement_load import LiveEnhancements
 from serve_app.gateway.live.sessions import LiveSessions
-from serve_app.gateway.live_enhancement import LiveEnhancements
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory

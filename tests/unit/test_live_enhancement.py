@@ -27,8 +27,9 @@ from deployments.replica.enhancement_streams import (
     EnhancementStreams,
 )
 from serve_app.gateway.deployment import live_enhancements
+from serve_app.gateway.enhancement_load import EnhancementLoad
 from serve_app.gateway.enhancement_sound import EnhancementSound
-from serve_app.gateway.live_enhancement import EnhancementLoad, LiveEnhancement
+from serve_app.gateway.live_enhancement import LiveEnhancement
 from serve_app.gateway.settings import EnhancementSettings
 from tests.unit.fakes import FakeHandle
 from tests.unit.test_api import Bench

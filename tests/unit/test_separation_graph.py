@@ -82,6 +82,31 @@ class Echo:
         return self.instead or Stems({"audio": chunk.samples}, chunk.sample_rate, chunk.index)
 
 
+class Counting(Echo):
+    """A separator that says when it has separated some chunks."""
+
+    def __init__(self, chunks: int) -> None:
+        super().__init__()
+        self.least, self.reached = chunks, asyncio.Event()
+
+    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+        if len(self.chunks) + 1 >= self.least:
+            self.reached.set()
+        return await super().separate(chunk, index)
+
+
+class Waiting(Echo):
+    """A separator that answers when another one has separated some chunks."""
+
+    def __init__(self, other: Counting) -> None:
+        super().__init__()
+        self.other = other
+
+    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+        await self.other.reached.wait()
+        return await super().separate(chunk, index)
+
+
 def graph(chunker: object, merger: object, settings: RecordingSettings | None = None) -> SeparationGraph:
     recordings = Recordings([cast("Any", Remote(chunker))], settings or RecordingSettings())
     return SeparationGraph(recordings, cast("Any", Remote(merger)), SeparationSettings())
@@ -114,7 +139,8 @@ def sound_in(parts: list[Merged]) -> Any:
 
 
 async def test_a_recording_comes_back_whole_and_is_shared_by_the_placements() -> None:
-    cuda, cpu = Echo(), Echo()
+    cpu = Counting(chunks=1)
+    cuda = Waiting(cpu)
     bench = Bench(cuda, cpu)
     recording = make("wav16", seconds=5)
     parts = await bench.separate(recording)
@@ -172,31 +198,6 @@ async def test_a_refusal_of_every_placement_keeps_its_retry_after() -> None:
     assert caught.value.failure == BUSY
     assert not bench.ticket.open
     assert all(placed.under_way == 0 for placed in bench.directory.placements("echo"))
-
-
-class Counting(Echo):
-    """A separator that says when it has separated some chunks."""
-
-    def __init__(self, chunks: int) -> None:
-        super().__init__()
-        self.least, self.reached = chunks, asyncio.Event()
-
-    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
-        if len(self.chunks) + 1 >= self.least:
-            self.reached.set()
-        return await super().separate(chunk, index)
-
-
-class Waiting(Echo):
-    """A separator that answers when another one has separated some chunks."""
-
-    def __init__(self, other: Counting) -> None:
-        super().__init__()
-        self.other = other
-
-    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
-        await self.other.reached.wait()
-        return await super().separate(chunk, index)
 
 
 async def test_a_slow_placement_holds_no_fast_one_back() -> None:
