@@ -15,6 +15,7 @@ from deployments.replica.wire import PackedChunk, pack
 from deployments.tasks.separation import Merged
 from deployments.tasks.transcription import TranscriptWindow
 from serve_app.gateway.routes import separations
+from serve_app.gateway.separation_progress import SeparationProgress
 from serve_app.gateway.sse import event
 from serve_app.gateway.stem_sounds import encoded
 from serve_app.gateway.transcript_events import events as transcript_events
@@ -104,7 +105,8 @@ async def test_no_line_of_a_separation_is_long(form: AudioFormat) -> None:
         for _ in range(2):
             yield Merged({"voice": np.stack([NOISE, -NOISE]), "rest": np.stack([NOISE, NOISE])}, 48_000)
 
-    sent = [item async for item in separations._events(merged(), ("voice", "rest"), form)]
+    progress = SeparationProgress(1.0)
+    sent = [item async for item in separations._events(merged(), ("voice", "rest"), form, progress)]
     assert longest_line(sent) < MAX_LINE
     whole = [part async for part in encoded(merged(), ("voice", "rest"), form)]
     for stem in ("voice", "rest"):
