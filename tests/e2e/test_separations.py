@@ -156,8 +156,13 @@ def test_sse_interleaves_the_stems_and_ends_with_done(http: httpx.Client, pangra
     answer = separate(http, file, stream_format="sse", **fields)
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
-    *deltas, done = events
+    *told, done = events
     assert done == {"type": "separation.audio.done", "stems": ["speech", "background"]}
+    deltas = [event for event in told if event["type"] == "separation.audio.delta"]
+    progress = [event for event in told if event["type"] == "separation.progress"]
+    assert len(deltas) + len(progress) == len(told)
+    assert progress[-1]["seconds"] == pytest.approx(4 * len(pangram) / 24_000, abs=0.01)
+    assert progress[-1]["remaining_seconds"] == pytest.approx(0, abs=0.1)
     order = [event["stem"] for event in deltas]
     assert order[:4] == ["speech", "background"] * 2
     files = stems_in(separate(http, file, **fields).content)
