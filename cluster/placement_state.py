@@ -104,9 +104,9 @@ def is_skipped(one: PlacementState, placed: Sequence[PlacementState]) -> bool:
 
 
 def best_of(placed: Sequence[State], besides: State | None = None) -> State:
-    """The placement that is expected to answer first, other than `besides` if there is another. One without replicas is chosen
-    only if no other one has any. One that has never answered gets a first request, and no others until it has answered: it may
-    be many times slower than its neighbours."""
+    """The placement that is expected to answer first, other than `besides` if there is another. One without replicas is
+    chosen only if no other one has any. One that has never answered gets a first request, and no others until it has
+    answered: it may be many times slower than its neighbours."""
     ready = [each for each in in_order(placed) if not is_skipped(each, placed)]
     others = [each for each in ready if each is not besides] or ready
     living = [each for each in others if each.alive]
