@@ -220,7 +220,7 @@ class SilentGraph:
     def __init__(self, *stems: str) -> None:
         self.stems = stems
 
-    async def run(self, upload: AsyncIterator[bytes], *_: object) -> AsyncIterator[Merged]:
+    async def run(self, upload: AsyncIterator[bytes], *_: object, **__: object) -> AsyncIterator[Merged]:
         """One part."""
         async for _block in upload:
             pass

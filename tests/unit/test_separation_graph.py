@@ -125,7 +125,7 @@ class Bench:
         self.ticket: Ticket = self.admission.admit(["echo@cuda", "echo@cpu"], None, 3.0)
 
     async def separate(self, recording: bytes, gaps: tuple[str, ...] = ()) -> list[Merged]:
-        run = self.graph.run(blocks(recording), TASK, self.directory, self.ticket, "echo", gaps)
+        run = self.graph.run(blocks(recording), TASK, self.directory, self.ticket, "echo", silent_gaps=gaps)
         return [merged async for merged in run]
 
 
