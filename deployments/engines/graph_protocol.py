@@ -26,9 +26,11 @@ class CaptureStats:
 
 
 class CapturedGraphs(Protocol):
-    """A step that is captured as one graph for each size (`engines/graphs.py`)."""
+    """A step that is captured as one graph for each size, or several of them (`engines/graphs.py`)."""
 
-    counts: CaptureStats
+    @property
+    def counts(self) -> CaptureStats:
+        """What was replayed and captured so far."""
 
     def capture_one_wanted(self) -> bool:
         """Captures one size that steps asked for and did not find; False if there is none. Called while the engine is

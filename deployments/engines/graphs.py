@@ -234,6 +234,30 @@ class CapturedStep:
             self._wanted.append(bucket)
 
 
+@dataclass(frozen=True, slots=True)
+class CapturedSteps:
+    """The captured steps of an engine that has several, counted together."""
+
+    steps: Sequence[CapturedStep]
+
+    @property
+    def counts(self) -> CaptureStats:
+        """The sums of the counts, and the latest failure of the last step that has one."""
+        parts = [step.counts for step in self.steps]
+        return CaptureStats(
+            replayed=sum(part.replayed for part in parts),
+            plain=sum(part.plain for part in parts),
+            captures=sum(part.captures for part in parts),
+            failures=sum(part.failures for part in parts),
+            capture_seconds=sum(part.capture_seconds for part in parts),
+            last_failure=next((part.last_failure for part in reversed(parts) if part.last_failure), ""),
+        )
+
+    def capture_one_wanted(self) -> bool:
+        """Captures one size that one of the steps asked for and did not find; False if there is none."""
+        return any(step.capture_one_wanted() for step in self.steps)
+
+
 def relative_error(made: Tensor, plain: Tensor) -> float:
     """The distance of `made` (..., n) from `plain`, as a share of the spread of `plain` (root mean square around each row's
     mean). Values below -1e8, which are ruled out as choices, do not count."""

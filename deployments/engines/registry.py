@@ -40,6 +40,7 @@ ENGINES: Mapping[str, EngineEntry] = {
         "speech", "deployments.engines.indextts.engine", f"{_extra('indextts')} (NOTICE has its licence)"
     ),
     "vibevoice": EngineEntry("speech", "deployments.engines.vibevoice.engine", _extra("torch")),
+    "vibevoice_realtime": EngineEntry("speech", "deployments.engines.vibevoice_realtime.engine", _extra("torch")),
     "qwen3_tts": EngineEntry("speech", "deployments.engines.qwen3_tts.engine", _extra("torch")),
     "pocket_tts": EngineEntry("speech", "deployments.engines.pocket_tts.engine", _extra("transformers")),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper.engine", "pip install faster-whisper"),

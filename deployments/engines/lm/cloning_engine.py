@@ -40,9 +40,9 @@ VOICES_SHARE = 0.75
 
 @dataclass(frozen=True, kw_only=True)
 class ClonerOptions(LanguageVoiceOptions):
-    """`engine_options` of a model that takes a clip and a text as one prompt."""
+    """`engine_options` of a model that takes a voice and a text as one prompt."""
 
-    longest_prompt: Annotated[int, Bounds(least=64), "Positions of clip and text together, for one piece."] = 1024
+    longest_prompt: Annotated[int, Bounds(least=64), "Positions of voice and text together, for one piece."] = 1024
     most_seconds: Annotated[float, Bounds(above=0), "Seconds of audio for one piece."] = 60.0
 
     def most_frames(self, rate: float) -> int:
@@ -76,6 +76,18 @@ class LanguageDecoder(Protocol):
 
 
 PieceT = TypeVar("PieceT", bound=PromptedPiece)
+
+
+def check_prompt_length(length: int, longest: int) -> None:
+    """Raises `MotetError` (invalid) for voices and a piece of text that are longer than `longest` positions together."""
+    if length > longest:
+        raise fail(
+            "invalid",
+            f"The voices and a piece of the text take {length} positions; the model allows {longest}.",
+            "Send shorter clips, fewer speakers or shorter sentences, or raise the model's longest_prompt.",
+            param="input",
+            code="prompt_too_long",
+        )
 
 
 class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
@@ -124,14 +136,7 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
         """Raises `MotetError`: not_found for an unknown voice, invalid for a piece of text that is too long."""
         utterance = super().open(request)
         for text in request.pieces:
-            if (length := self.prompt_length(text, utterance.voice)) > self._longest_prompt:
-                raise fail(
-                    "invalid",
-                    f"The voices and a piece of the text take {length} positions; the model allows {self._longest_prompt}.",
-                    "Send shorter clips, fewer speakers or shorter sentences, or raise the model's longest_prompt.",
-                    param="input",
-                    code="prompt_too_long",
-                )
+            check_prompt_length(self.prompt_length(text, utterance.voice), self._longest_prompt)
         return utterance
 
     def join(self) -> Slot:

@@ -38,7 +38,7 @@ class LanguageVoiceOptions(EngineOptions):
     """`engine_options` of every language-model voice."""
 
     slots: Annotated[int, Bounds(least=1, most=256), "Utterances that may be open at once."] = 32
-    voices_kept: Annotated[int, Bounds(least=1, most=1024), "Clips whose voice is cached."] = 16
+    voices_kept: Annotated[int, Bounds(least=1, most=1024), "Voices that are cached."] = 16
     prefill_ms: Annotated[
         float,
         Bounds(above=0),

@@ -118,6 +118,15 @@ def write_step(cache: Tensor, positions: Tensor, new: Tensor) -> None:
     cache.index_put_((rows[:, None], _heads(new)[None, :], positions[:, None]), new.to(cache.dtype))
 
 
+def write_window(cache: Tensor, rows: Tensor, positions: Tensor, new: Tensor) -> None:
+    """Writes several positions' (batch, n, heads, head_dim) into a (slots, heads, capacity, head_dim) cache.
+
+    `rows` (batch,) int64 are the rows, and `positions` (batch, n) int64 the positions in each.
+    """
+    heads = torch.arange(new.shape[2], device=new.device)
+    cache.index_put_((rows[:, None, None], heads, positions[:, :, None]), new.to(cache.dtype))
+
+
 def _heads(new: Tensor) -> Tensor:
     return torch.arange(new.shape[1], device=new.device)
 

@@ -107,7 +107,7 @@ class LlamaLayer(nn.Module):
 
 
 class LlamaStack(nn.Module):
-    """All layers and the final norm, with the prefill and step passes. Embeddings and heads belong to the model."""
+    """All layers and the final norm, with the prefill, step and window passes. Embeddings and heads belong to the model."""
 
     def __init__(
         self,
@@ -117,21 +117,24 @@ class LlamaStack(nn.Module):
         precision: AnyPrecision,
         capacity: int,
         rows: RowCounts = STEP_ROWS,
+        *,
+        is_normed: bool = True,
     ) -> None:
-        """`capacity` is the most positions of a stream; `rows` are the numbers of rows that the layers are called with."""
+        """`capacity` is the most positions of a stream; `rows` are the numbers of rows that the layers are called with. The
+        lower part of a decoder that was cut in two is not normed."""
         super().__init__()
         self.shape = shape
         self.layers = nn.ModuleList(
             [LlamaLayer(weights, f"{prefix}.layers.{number}", shape, precision, rows) for number in range(shape.layers)]
         )
-        self.norm = nn.Parameter(weights[f"{prefix}.norm.weight"].float(), requires_grad=False)
+        self.norm = nn.Parameter(weights[f"{prefix}.norm.weight"].float(), requires_grad=False) if is_normed else None
         self.stack = RotaryStack(
             stack(self.layers),
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
             capacity=capacity,
             base=shape.base,
-            dtype=cache_dtype(precision, self.norm.device.type),
+            dtype=cache_dtype(precision, next(self.layers.parameters()).device.type),
         )
 
     def new_cache(self, slots: int) -> KvCache:
@@ -140,8 +143,15 @@ class LlamaStack(nn.Module):
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[Slot], cache: KvCache) -> Tensor:
         """Prefills the next parts (n_i, dim) of prompts, packed; gives the normed (streams, dim) at their ends."""
-        return rms_norm(self.stack.prefill(prompts, slots, cache), self.norm, self.shape.eps)
+        return self._normed(self.stack.prefill(prompts, slots, cache))
 
     def step(self, x: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
         """One more position of the cache's first rows: (batch, dim) to (batch, dim), normed."""
-        return rms_norm(self.stack.step(x, positions, cache, length), self.norm, self.shape.eps)
+        return self._normed(self.stack.step(x, positions, cache, length))
+
+    def window(self, x: Tensor, rows: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
+        """Several more positions (batch, n) of some `rows` of the cache: (batch, n, dim) to (batch, n, dim), normed."""
+        return self._normed(self.stack.window(x, rows, positions, cache, length))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return x if self.norm is None else rms_norm(x, self.norm, self.shape.eps)

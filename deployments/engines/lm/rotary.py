@@ -33,7 +33,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class RotaryStack(nn.Module):
-    """Layers with rotary positions: the prefill and step passes over a key-value cache. Embeddings and heads belong to the
+    """Layers with rotary positions: the passes of a decoder over a key-value cache. Embeddings and heads belong to the
     model."""
 
     cos: Tensor
@@ -79,6 +79,10 @@ class RotaryStack(nn.Module):
     def step(self, x: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
         """One more position of the cache's first rows: (batch, dim) to (batch, dim), attending to `length` positions."""
         return transformer.step(self.layers, x, positions, cache, length, *self._turns(positions))
+
+    def window(self, x: Tensor, rows: Tensor, positions: Tensor, cache: KvCache, length: int) -> Tensor:
+        """Several more positions (batch, n) of some `rows` of the cache: (batch, n, dim) to (batch, n, dim)."""
+        return transformer.window(self.layers, x, rows, positions, cache, length, *self._turns(positions.flatten()))
 
     def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         return self.cos[positions, None], self.sin[positions, None]

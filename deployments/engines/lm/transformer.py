@@ -1,4 +1,5 @@
-"""The two passes of a decoder over its key-value cache: prefill of packed prompts, and one step of every row.
+"""The passes of a decoder over its key-value cache: prefill of packed prompts, one step of every row, and windows of several
+positions of some rows.
 
 A layer gives all but the attention: norms, projections, rotary or learned positions, feed-forward. So the passes work for any
 decoder, with any number of heads for keys and values.
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deployments.engines.lm.kv_cache import KvCache, Slot, length_mask, write_step
+from deployments.engines.lm.kv_cache import KvCache, Slot, length_mask, write_step, write_window
 from deployments.engines.lm.linear import in_blocks
 
 PROMPT_BLOCK = 64
@@ -146,3 +147,37 @@ def attend(
         attn_mask=mask,
     )
     return y.to(query.dtype).reshape(batch, heads * dim)
+
+
+def window(
+    layers: Iterable[DecoderLayer],
+    x: Tensor,
+    rows: Tensor,
+    positions: Tensor,
+    cache: KvCache,
+    length: int,
+    *places: Tensor,
+) -> Tensor:
+    """Several more positions of some rows of the cache: (batch, n, dim) to (batch, n, dim) after the last layer.
+
+    `rows` (batch,) int64 are rows of the cache, and `positions` (batch, n) int64 the positions in each. A window that has
+    fewer than n positions has the scratch position in their place. The shapes are fixed, so this pass can be captured. It
+    copies the `length` positions that attention covers at most, of these rows alone.
+    """
+    batch, count = positions.shape
+    mask = (torch.arange(length, device=x.device) <= positions[:, :, None])[:, None]
+    x = x.flatten(0, 1)
+    for number, layer in enumerate(layers):
+        query, key, value = (part.view(batch, count, *part.shape[1:]) for part in layer.attention_input(x, *places))
+        past = []
+        for kept, new in ((cache.keys[number], key), (cache.values[number], value)):
+            write_window(kept, rows, positions, new)
+            past.append(kept[:, :, :length].index_select(0, rows))
+        y = F.scaled_dot_product_attention(
+            query.transpose(1, 2).to(cache.keys[number].dtype),
+            *past,
+            attn_mask=mask,
+            enable_gqa=query.shape[2] != key.shape[2],
+        )
+        x = layer.rest(x, y.to(query.dtype).transpose(1, 2).reshape(batch * count, -1))
+    return x.view(batch, count, -1)

@@ -11,33 +11,15 @@ from torch import Tensor, nn
 from deployments.engines.graphs import StepInput
 from deployments.engines.lm.checkpoint import Weights
 from deployments.engines.lm.kv_cache import KvCache
-from deployments.engines.lm.linear import AnyPrecision, RowCounts, linear
+from deployments.engines.lm.linear import AnyPrecision, RowCounts
 from deployments.engines.lm.llama import LlamaStack
-from deployments.engines.lm.rotary import rms_norm
 from deployments.engines.vibevoice.codec import decoder, encode, encoder
 from deployments.engines.vibevoice.config import VibeVoiceConfig
+from deployments.engines.vibevoice.connector import Connector
 from deployments.engines.vibevoice.diffusion import DiffusionHead
 
 STEP_ROWS: RowCounts = {2: 1.0, 16: 1.0, 128: 0.25}
 """Rows of the language model: a stream has two, with its text and without."""
-
-
-class _Connector(nn.Module):
-    """Latents to embeddings of the language model."""
-
-    def __init__(self, weights: Weights, name: str) -> None:
-        super().__init__()
-        first, second = (
-            linear(weights[f"{name}.linear_{n}.weight"].float(), weights[f"{name}.linear_{n}.bias"].float(), "float32")
-            for n in (1, 2)
-        )
-        self.first, self.second = first, second
-        self.norm = nn.Parameter(weights[f"{name}.act.weight"].float(), requires_grad=False)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """(n, latent) to (n, dim)."""
-        made: Tensor = self.second(rms_norm(self.first(latents), self.norm))
-        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +65,8 @@ class VibeVoiceNetworks(nn.Module):
         self.decoder = decoder(weights, "model.audio_tower.decoder", config.acoustic, precision)
         self.semantic_encoder = encoder(weights, "model.semantic_tokenizer_encoder", config.semantic, precision)
         self.acoustic_encoder = encoder(weights, "model.audio_tower.encoder", config.acoustic, precision)
-        self.acoustic_connector = _Connector(weights, "model.multi_modal_projector")
-        self.semantic_connector = _Connector(weights, "model.semantic_connector")
+        self.acoustic_connector = Connector(weights, "model.multi_modal_projector")
+        self.semantic_connector = Connector(weights, "model.semantic_connector")
         self.scale = float(weights["model.latent_scaling_factor"])
         self.bias = float(weights["model.latent_bias_factor"])
 
