@@ -26,15 +26,15 @@ def bench(
         float | None, typer.Option(show_default=False, help="voices: load for this long, and how memory grows.")
     ] = None,
     streams: Annotated[
-        str | None, typer.Option(show_default=False, help="voices, sopro and vibevoice: how many, such as 1,8,32.")
+        str | None, typer.Option(show_default=False, help="voices: how many, such as 1,8,32 (not every model).")
     ] = None,
     captured: Annotated[
         Literal["on", "off"] | None,
-        typer.Option(show_default=False, help="voices, sopro and vibevoice: captured steps."),
+        typer.Option(show_default=False, help="voices: captured steps (not every model)."),
     ] = None,
     device: Annotated[
         Literal["cpu", "cuda"] | None,
-        typer.Option(show_default=False, help="voices, sopro and vibevoice: where it runs."),
+        typer.Option(show_default=False, help="voices: where it runs (not every model)."),
     ] = None,
 ) -> None:
     """Measure this machine.

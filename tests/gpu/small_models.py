@@ -12,6 +12,8 @@ from deployments.engines.sopro.config import SoproConfig
 from tests.load.shapes import Shapes, read
 from tests.load.voices_sopro_card import SoproCardContest
 from tests.load.voices_vibevoice import QUICK, VibeVoiceContest
+from tests.load.voices_vibevoice_realtime import QUICK as QUICK_REALTIME
+from tests.load.voices_vibevoice_realtime import VibeVoiceRealtimeContest
 
 SECONDS = 0.9
 LAYERS = 2
@@ -29,3 +31,9 @@ def vibevoice(folder: Path, device: str) -> VibeVoiceContest:
     plan = replace(QUICK, layers=1, seconds=0.4)
     shapes: Shapes = read("vibevoice")[plan.shapes]
     return VibeVoiceContest(folder, plan, "float32", device, shapes)
+
+
+def vibevoice_realtime(folder: Path, device: str) -> VibeVoiceRealtimeContest:
+    """VibeVoice-Realtime with one lower and two upper layers, in float32."""
+    plan = replace(QUICK_REALTIME, upper_layers=LAYERS, seconds=0.4)
+    return VibeVoiceRealtimeContest(folder, plan, "float32", device)

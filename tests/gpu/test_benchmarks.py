@@ -7,7 +7,7 @@ import pytest
 from tests.load import voices
 
 
-@pytest.mark.parametrize("model", ["sopro", "vibevoice"])
+@pytest.mark.parametrize("model", ["sopro", "vibevoice", "vibevoice-realtime"])
 def test_the_table(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     report = voices.run(False, model=model, device="cuda", streams=(1, 4, 8, 16, 32))
     with capsys.disabled():

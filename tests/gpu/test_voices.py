@@ -15,7 +15,11 @@ from tests.gpu import small_models
 from tests.gpu.speaking import speak_together
 from tests.load.voices_steps import SteppedContest
 
-MODELS: dict[str, Callable[[Path, str], Any]] = {"sopro": small_models.sopro, "vibevoice": small_models.vibevoice}
+MODELS: dict[str, Callable[[Path, str], Any]] = {
+    "sopro": small_models.sopro,
+    "vibevoice": small_models.vibevoice,
+    "vibevoice-realtime": small_models.vibevoice_realtime,
+}
 TOLERANCE = 1e-2
 """Allowed difference, of full scale, between devices and batch sizes: the order of sums differs in every layer."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 20
-ONES = ("norm.weight", "act.weight", "latent_scaling_factor", "running_var")
+ONES = ("norm.weight", "act.weight", "scaling_factor", "running_var")
 FILTERS = ("mel_scale.fb",)
 SCALES = ("gamma", "_scale.scale")
 LETTERS = 4

@@ -48,6 +48,7 @@ OWN_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "kokoro": ("tests.load.voices_kokoro", ()),
     "pocket-tts": ("tests.load.voices_pocket", ()),
     "vibevoice": ("tests.load.voices_vibevoice", ("streams", "captured", "device")),
+    "vibevoice-realtime": ("tests.load.voices_vibevoice_realtime", ("streams", "captured", "device")),
 }
 """Models that are measured in another way: modules with `run(quick, soak_minutes, ...)`, and their further options."""
 CARD_CONTESTS: Mapping[str, tuple[str, tuple[str, ...]]] = {

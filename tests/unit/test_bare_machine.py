@@ -77,13 +77,13 @@ def test_the_benchmarks_are_found_without_the_command_line() -> None:
     assert "--device {cpu,cuda}" in said
 
 
-def test_small_models_of_both_voices_speak() -> None:
+def test_small_models_of_all_voices_speak() -> None:
     said = bare(
         "import tempfile, pathlib, torch, numpy as np\n"
         "torch.set_num_threads(1)\n"
         "from tests.gpu import small_models\n"
         "from tests.gpu.speaking import speak_together\n"
-        "for make in (small_models.sopro, small_models.vibevoice):\n"
+        "for make in (small_models.sopro, small_models.vibevoice, small_models.vibevoice_realtime):\n"
         "    with tempfile.TemporaryDirectory() as folder:\n"
         "        contest = make(pathlib.Path(folder), 'cpu')\n"
         "        requests = [contest.request(0), contest.request(1)]\n"
@@ -93,4 +93,4 @@ def test_small_models_of_both_voices_speak() -> None:
         "        assert all(np.abs(sound).max() > 0.01 and len(sound) > 8000 for sound in sounds)\n"
         "        print(make.__name__, 'spoke')\n"
     )
-    assert said.split("\n")[:2] == ["sopro spoke", "vibevoice spoke"]
+    assert said.split("\n")[:3] == ["sopro spoke", "vibevoice spoke", "vibevoice_realtime spoke"]

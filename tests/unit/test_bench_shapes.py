@@ -9,9 +9,10 @@ import pytest
 from safetensors import safe_open
 
 from deployments.text.sample_sentences import SENTENCES
-from tests.load import voices_vibevoice
+from tests.load import voices_vibevoice, voices_vibevoice_realtime
 from tests.load.shapes import FOLDER, Shapes, collapse, expand, in_text, read
 from tests.load.sopro_package import write_random_model
+from tests.unit.vibevoice_realtime_models import CONFIG
 
 
 def shapes_of_vibevoice() -> dict[str, Shapes]:
@@ -30,7 +31,18 @@ def shapes_of_sopro() -> dict[str, Shapes]:
     return shapes
 
 
-PUBLISHED = {"vibevoice": shapes_of_vibevoice, "sopro": shapes_of_sopro}
+def shapes_of_vibevoice_realtime() -> dict[str, Shapes]:
+    pytest.importorskip("mlx_audio")
+    bench = voices_vibevoice_realtime
+    configs = {"tiny": CONFIG, "quick": bench.sizes(bench.QUICK), "full": bench.sizes(bench.FULL)}
+    return {name: bench.package_shapes(config) for name, config in configs.items()}
+
+
+PUBLISHED = {
+    "vibevoice": shapes_of_vibevoice,
+    "vibevoice_realtime": shapes_of_vibevoice_realtime,
+    "sopro": shapes_of_sopro,
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

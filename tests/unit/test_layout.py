@@ -37,6 +37,8 @@ ONLY_FROM: Mapping[str, tuple[str, ...]] = {
 """A folder to the only ones that may import it."""
 
 WITHOUT_RAY = ("deployments.engines", "deployments.audio", "deployments.text", "deployments.weights")
+READS_TENSORS_OF_PICKLES = ("deployments/weights/convert_vibevoice_voices.py",)
+"""A program that an operator runs once, before a service has the result; torch builds tensors and nothing else."""
 RUNS_CODE = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 MOST_LEVELS = 7
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
@@ -115,7 +117,9 @@ def test_engines_audio_text_and_weights_do_not_import_ray(module: Module) -> Non
 def test_nothing_that_runs_code_from_a_file_is_imported(module: Module) -> None:
     assert not [name for name in structure.imports_of(module) if name.split(".")[0] in RUNS_CODE]
     assert "trust_remote_code=True" not in module.text
-    assert "torch.load(" not in module.text
+    loads = re.findall(r"torch\.load\(.*", module.text)
+    assert all("weights_only=True" in load for load in loads)
+    assert not loads or module.path in READS_TENSORS_OF_PICKLES
 
 
 def test_the_folders_that_were_agreed_exist() -> None:
