@@ -31,10 +31,7 @@ def published(seed: int = 0) -> dict[str, Any]:
     for name, layers in LAYERS.items():
         count, cache = POSITIONS[name], DynamicCache.__new__(DynamicCache)
         keys, values = (
-            [
-                torch.randn(1, count, 2, 16, generator=random).to(torch.bfloat16).transpose(1, 2)
-                for _ in range(layers)
-            ]
+            [torch.randn(1, count, 2, 16, generator=random).to(torch.bfloat16).transpose(1, 2) for _ in range(layers)]
             for _ in range(2)
         )
         vars(cache).update(_seen_tokens=count, key_cache=keys, value_cache=values)
@@ -52,7 +49,10 @@ def test_the_engine_reads_what_is_written(tmp_path: Path) -> None:
     outputs = published()
     write(tmp_path / "en-Ada_woman.pt", outputs)
     write(tmp_path / "ben.pt", published(1))
-    assert [file.name for file in convert(tmp_path, tmp_path / "voices")] == ["ben.safetensors", "en-Ada_woman.safetensors"]
+    assert [file.name for file in convert(tmp_path, tmp_path / "voices")] == [
+        "ben.safetensors",
+        "en-Ada_woman.safetensors",
+    ]
     voices = PromptVoices(tmp_path, config_of(CONFIG), most=2, device="cpu")
     voice = voices.get("en-Ada_woman")
     assert (len(voice.lower), len(voice.upper), len(voice.free)) == (5, 8, 1)
