@@ -64,7 +64,7 @@ class RealtimePlan:
 
 
 QUICK = RealtimePlan(1, 4, 1, 3, 64, (80, 40), "1-1-1", 1.6, 8, (1, 8), (8,), "quick")
-FULL = RealtimePlan(4, 20, 4, 5, 32, (8, 5, 5, 4, 2, 2), "3-3-3-3-3-3-8", 3.2, 5, (1, 8), (1, 8), "full")
+FULL = RealtimePlan(4, 20, 4, 5, 32, (8, 5, 5, 4, 2, 2), "3-3-3-3-3-3-8", 3.2, 5, (1, 8, 16, 32), (1, 8), "full")
 
 
 def sizes(plan: RealtimePlan) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def run(
     precision is the one that suits the device, unless it is given."""
     precision = precision or ("int8" if device == "cpu" else "bfloat16")
     plan = QUICK if quick else FULL
-    steps = step_plan(plan, streams or plan.streams, captured)
+    steps = step_plan(plan, streams, captured)
 
     def carry(sheet: Sheet) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -255,9 +255,10 @@ def run(
     return carry_out("voices of vibevoice-realtime", SOAK if soak_minutes else wanted(steps), carry, quick=quick)
 
 
-def step_plan(plan: RealtimePlan, streams: tuple[int, ...], captured: bool) -> StepPlan:
-    """Steps of 1, of 8 and of every number of streams; recorded are the plan's, and every batch that was asked for."""
-    recorded = sorted({*plan.recorded, *(count for count in streams if count > 1)}) if captured else ()
+def step_plan(plan: RealtimePlan, asked: tuple[int, ...] | None, captured: bool) -> StepPlan:
+    """Steps of 1, of 8 and of every number of streams; recorded are the plan's, and every batch that was `asked` for."""
+    streams = asked or plan.streams
+    recorded = sorted({*plan.recorded, *(count for count in asked or () if count > 1)}) if captured else ()
     return StepPlan(
         rounds=plan.rounds,
         steps=tuple(sorted({1, 8, *streams})),

@@ -13,6 +13,7 @@ from deployments.engines.graphs import (
     Bucket,
     Buffers,
     CapturedStep,
+    CapturedSteps,
     CompiledBackend,
     Replay,
     Step,
@@ -179,3 +180,16 @@ def test_a_compiled_step_equals_the_plain_one_and_writes_where_it_does() -> None
         torch.testing.assert_close(compiled(taken, 2), step("plain")(taken, 2))
     assert compiled.counts.replayed == 2
     torch.testing.assert_close(memory["compiled"][:3], memory["plain"][:3])
+
+
+def test_several_steps_are_counted_and_captured_together() -> None:
+    first, second = runner(Remembering()), runner(Remembering(fails=True))
+    both = CapturedSteps((first, second))
+    assert not both.capture_one_wanted()
+    first(rows(2), 8)
+    second(rows(2), 8)
+    assert both.capture_one_wanted() and both.capture_one_wanted() and not both.capture_one_wanted()
+    first(rows(2), 8)
+    counts = both.counts
+    assert (counts.replayed, counts.plain, counts.captures, counts.failures) == (1, 2, 1, 1)
+    assert counts.last_failure == "RuntimeError: no room" and counts.hit_rate == pytest.approx(1 / 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from deployments.engines.graphs import CompiledBackend
 from deployments.engines.lm import linear as linear_layers
 from deployments.engines.lm.kv_cache import KvCache, length_mask, write_step
 from deployments.engines.lm.linear import AnyPrecision, BFloat16Linear, Int8Linear, linear
-from deployments.engines.lm.llama import LlamaShape
+from deployments.engines.lm.llama import LlamaShape, LlamaStack
 from deployments.engines.lm.sampler import Sampling, choose, forbid, uniforms
 from deployments.errors import MotetError
 
@@ -239,3 +240,64 @@ def test_a_decoder_that_would_be_read_wrong_is_refused(told: dict[str, Any], say
     with pytest.raises(MotetError, match=says) as refused:
         LlamaShape.of(SIZES | told)
     assert refused.value.failure.kind == "unsupported" and refused.value.failure.remedy
+
+
+def small_stack(*, is_normed: bool = True) -> LlamaStack:
+    """Two layers of random weights, four heads that share two of keys and values."""
+    shape, random = LlamaShape(16, 2, 4, 2, 4, 1e-6, 1e4), torch.Generator().manual_seed(3)
+    sizes = {"q_proj": (16, 16), "k_proj": (8, 16), "v_proj": (8, 16), "o_proj": (16, 16)}
+    names = {f"self_attn.{name}": size for name, size in sizes.items()}
+    names |= {"mlp.gate_proj": (24, 16), "mlp.up_proj": (24, 16), "mlp.down_proj": (16, 24)}
+    weights = {
+        f"x.layers.{layer}.{name}.weight": torch.randn(size, generator=random) * 0.3
+        for layer in range(2)
+        for name, size in names.items()
+    }
+    norms = [f"layers.{layer}.{kind}" for layer in range(2) for kind in ("input_layernorm", "post_attention_layernorm")]
+    weights |= {f"x.{name}.weight": torch.rand(16, generator=random) for name in (*norms, *(["norm"] * is_normed))}
+    return LlamaStack(weights, "x", shape, "float32", capacity=12, is_normed=is_normed)
+
+
+@pytest.mark.parametrize("is_normed", [True, False])
+def test_a_window_gives_what_its_positions_give_one_after_another(is_normed: bool) -> None:
+    """Of rows in any order, windows of different lengths; another row keeps all that it has."""
+    stack, random = small_stack(is_normed=is_normed), torch.Generator().manual_seed(4)
+    prompts = [torch.randn(count, 16, generator=random) for count in (2, 4, 3)]
+    inputs, counts, rows = torch.randn(2, 3, 16, generator=random), (3, 2), (2, 0)
+    by_window, by_steps = stack.new_cache(3), stack.new_cache(3)
+    for kept in (by_window, by_steps):
+        stack.prefill(prompts, [kept.join() for _ in prompts], kept)
+    starts = torch.tensor([len(prompts[row]) for row in rows])[:, None]
+    ahead = torch.arange(3)
+    positions = torch.where(ahead < torch.tensor(counts)[:, None], starts + ahead, by_window.scratch)
+    made = stack.window(inputs, torch.tensor(rows), positions, by_window, 8)
+    untouched = by_window.keys[0][1, :, :12], by_steps.keys[0][1, :, :12]
+    torch.testing.assert_close(*untouched, rtol=0, atol=0)
+    for number in range(3):
+        x, at = torch.zeros(3, 16), torch.full((3,), by_steps.scratch)
+        for column, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            if number < count:
+                x[row], at[row] = inputs[column, number], int(starts[column]) + number
+        expected = stack.step(x, at, by_steps, 8)
+        for column, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            if number < count:
+                torch.testing.assert_close(made[column, number], expected[row], rtol=0, atol=1e-5)
+
+
+def test_a_window_can_be_compiled() -> None:
+    stack, random = small_stack(), torch.Generator().manual_seed(5)
+    kept = stack.new_cache(2)
+
+    def step(inputs: Mapping[str, torch.Tensor], length: int) -> torch.Tensor:
+        return stack.window(inputs["x"], inputs["rows"], inputs["positions"], kept, length)
+
+    buffers = {
+        "x": torch.randn(2, 3, 16, generator=random),
+        "rows": torch.tensor([1, 0]),
+        "positions": torch.tensor([[0, 1, 2], [0, 12, 12]]),
+    }
+    with torch.no_grad():
+        plain = step(buffers, 8)
+        compiled = CompiledBackend().capture(step, buffers, 8)()
+    torch.testing.assert_close(compiled[0], plain[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(compiled[1, :1], plain[1, :1], rtol=0, atol=1e-5)

@@ -206,7 +206,7 @@ class TestVoices:
     def test_they_are_named_after_files_and_languages(self, folder: Path) -> None:
         traits = loaded(folder).traits
         assert {voice.id: voice.language for voice in traits.voices} == {ADA: "en", BEN: "und"}
-        assert (traits.default_voice, traits.clones, traits.most_speakers) == (BEN, False, 1)
+        assert (traits.default_voice, traits.clones, traits.most_speakers) == (ADA, False, 1)
 
     def test_each_has_its_own_sound(self, folder: Path) -> None:
         engine = loaded(folder)

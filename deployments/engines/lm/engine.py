@@ -3,7 +3,7 @@ stream.
 
 A model defines how a piece of text begins, continues and ends; this module has all that such models share. While streams are
 speaking, a step prefills a bounded part of new prompts, so that no stream waits for the whole prompt of another. Sopro,
-VibeVoice, Qwen3-TTS, Pocket-TTS and IndexTTS use it.
+VibeVoice, VibeVoice-Realtime, Qwen3-TTS, Pocket-TTS and IndexTTS use it.
 """
 
 from __future__ import annotations

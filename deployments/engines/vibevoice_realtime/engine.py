@@ -109,9 +109,11 @@ class VibeVoiceRealtimeEngine(LanguageVoiceEngine[PromptVoice, RealtimePiece]):
 
     @property
     def traits(self) -> SpeechTraits:
-        """The voices are those of the folder, at their own pace."""
+        """The voices are those of the folder, at their own pace. The default is the first English one, if there is any: the
+        model is meant for English."""
         voices = self._voices.all
-        return SpeechTraits(SAMPLE_RATE, voices, voices[0].id, 1.0, 1.0)
+        default = next((voice for voice in voices if voice.language == "en"), voices[0])
+        return SpeechTraits(SAMPLE_RATE, voices, default.id, 1.0, 1.0)
 
     def voice_of(self, request: SpeechRequest) -> tuple[PromptVoice, str]:
         """The prompt of the request's voice."""
