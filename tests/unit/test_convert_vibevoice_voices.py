@@ -21,10 +21,23 @@ LAYERS = {"lm": 2, "tts_lm": 3, "neg_lm": 2, "neg_tts_lm": 3}
 POSITIONS = {"lm": 5, "tts_lm": 8, "neg_lm": 1, "neg_tts_lm": 1}
 
 
+class Output:
+    """Is pickled as an output of transformers 4.51: made of its fields, which come again as items and attributes."""
+
+    def __init__(self, last_hidden_state: torch.Tensor, past_key_values: Any) -> None:
+        self.last_hidden_state, self.past_key_values = last_hidden_state, past_key_values
+
+    def __reduce__(self) -> Any:
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        items = vars(self)
+        attributes = {**items, "hidden_states": None, "attentions": None}
+        return BaseModelOutputWithPast, (*items.values(), None, None), attributes, None, iter(items.items())
+
+
 def published(seed: int = 0) -> dict[str, Any]:
     """The content of a published file: outputs with a cache as transformers 4.51 had it, whose tensors are views of others."""
     from transformers.cache_utils import DynamicCache
-    from transformers.modeling_outputs import BaseModelOutputWithPast
 
     random = torch.Generator().manual_seed(seed)
     outputs = {}
@@ -36,7 +49,7 @@ def published(seed: int = 0) -> dict[str, Any]:
         )
         vars(cache).update(_seen_tokens=count, key_cache=keys, value_cache=values)
         hidden = torch.randn(1, count, 64, generator=random).to(torch.bfloat16)
-        outputs[name] = BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache)
+        outputs[name] = Output(hidden, cache)
     return outputs
 
 
