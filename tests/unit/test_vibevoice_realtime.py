@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.engines.protocols import EngineSpec, Samples, SpeechRequest
+from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, SpeechRequest
 from deployments.engines.vibevoice_realtime.config import config_of, read
 from deployments.engines.vibevoice_realtime.engine import RealtimePiece, VibeVoiceRealtimeEngine, load
 from deployments.errors import MotetError
@@ -43,6 +43,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loaded(folder: Path, *, frames: int = MOST_FRAMES, **options: object) -> VibeVoiceRealtimeEngine:
     given = {"most_seconds": frames * tiny.HOP / RATE, "longest_prompt": 200, "kernels": "default"} | options
     return load(EngineSpec("vibevoice_realtime", str(folder), "cpu", 1, given))
+
+
+def endless(engine: VibeVoiceRealtimeEngine) -> VibeVoiceRealtimeEngine:
+    """No frame is the last one."""
+    engine.networks.end.second.bias.fill_(-100)  # type: ignore[operator, union-attr]
+    return engine
 
 
 @contextmanager
@@ -88,7 +94,7 @@ class TestFloat32(Followed, SpeechEngineProperties):
 
 class TestInt8(Followed, Int8Properties):
     golden_name = "vibevoice_realtime_int8"
-    error, score_error = 0.06, 0.2
+    error, score_error = 0.009, 0.13  # 0.0060 and 0.087 were measured
 
     @pytest.fixture
     def engine(self, folder: Path) -> VibeVoiceRealtimeEngine:
@@ -170,7 +176,7 @@ def test_chunks_of_any_size_give_the_same_sound(folder: Path) -> None:
 
 
 def test_text_is_read_window_by_window_while_sound_leaves(folder: Path) -> None:
-    engine = loaded(folder, chunk_frames=6)
+    engine = endless(loaded(folder, chunk_frames=6))
     utterance = engine.open(SpeechRequest(("A piece of text of many windows.",), ADA))
     left = []
     for _ in range(3):
@@ -183,7 +189,7 @@ def test_text_is_read_window_by_window_while_sound_leaves(folder: Path) -> None:
 def test_the_end_of_a_text_does_not_change_what_was_said_before(folder: Path) -> None:
     """Of two texts that begin alike, the first windows sound alike: text may arrive later than sound leaves."""
     first, other = (
-        joined(speak(loaded(folder), SpeechRequest((f"0123456789{end}",), BEN, seed=1)))
+        joined(speak(endless(loaded(folder)), SpeechRequest((f"0123456789{end}",), BEN, seed=1)))
         for end in ("abcdef", " and more.")
     )
     same = 2 * 6 * tiny.HOP
@@ -326,12 +332,23 @@ def test_captured_steps_speak_as_plain_ones_do(folder: Path) -> None:
 
 def test_thirty_two_streams_join_leave_and_are_cancelled_without_a_trace(folder: Path) -> None:
     """Some are closed in the middle; what the others say is what they say alone, and nothing is held afterwards."""
-    engine = loaded(folder)
+    engine, path = loaded(folder), ForcedPath()
     requests = [SpeechRequest((PIECES[n % len(PIECES)],), (ADA, BEN)[n % 2], seed=n) for n in range(48)]
-    alone = {n: joined(speak(engine, requests[n])) for n in range(0, 48, 7)}
-    random = np.random.default_rng(0)
-    waiting, here, heard = list(range(48)), {}, {n: [] for n in range(48)}  # type: ignore[var-annotated]
-    most = 0
+    with following(engine, path):
+        alone = {n: joined(speak(engine, requests[n])) for n in range(0, 48, 7)}
+        heard = _with_leavers(engine, requests, stays=alone)
+    assert _free(engine) == (32, 64) and path.deviation <= 1e-4
+    for number, samples in alone.items():
+        np.testing.assert_allclose(joined(heard[number]), samples, rtol=0, atol=1e-4)
+
+
+def _with_leavers(
+    engine: VibeVoiceRealtimeEngine, requests: list[SpeechRequest], stays: Collection[int]
+) -> dict[int, list[AudioChunk]]:
+    """Speaks all requests, 32 at a time; any but those that stay are closed at random."""
+    random, most = np.random.default_rng(0), 0
+    waiting, here = list(range(len(requests))), dict[int, Any]()
+    heard: dict[int, list[AudioChunk]] = {number: [] for number in waiting}
     while waiting or here:
         while waiting and len(here) < 32:
             number = waiting.pop(0)
@@ -339,17 +356,16 @@ def test_thirty_two_streams_join_leave_and_are_cancelled_without_a_trace(folder:
         most = max(most, len(here))
         for number, result in zip(here, engine.step(list(here.values())), strict=True):
             heard[number].append(good(result))
-        leaver = next((n for n in here if n % 7 and random.random() < 0.2), None)
+        leaver = next((n for n in here if n not in stays and random.random() < 0.2), None)
         if leaver is not None:
             engine.close(here[leaver])
         here = {number: utterance for number, utterance in here.items() if not utterance.finished}
-    assert most == 32 and _free(engine) == (32, 64)
-    for number, samples in alone.items():
-        np.testing.assert_allclose(joined(heard[number]), samples, rtol=0, atol=1e-4)
+    assert most == 32
+    return heard
 
 
 def test_a_long_text_holds_one_piece_at_a_time(folder: Path) -> None:
-    engine = loaded(folder, frames=8)
+    engine = endless(loaded(folder, frames=8))
     pieces = tuple(PIECES[n % len(PIECES)] for n in range(80))
     utterance, alive = engine.open(SpeechRequest(pieces, ADA)), dict[int, tuple[int, int]]()
     while not utterance.finished:
