@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,7 +38,7 @@ class _KeyValueCache:
     value_cache: list[Tensor]
 
 
-_STAND_INS = [
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_model_output, "transformers.modeling_outputs.BaseModelOutputWithPast"),
     (_KeyValueCache, "transformers.cache_utils.DynamicCache"),
 ]

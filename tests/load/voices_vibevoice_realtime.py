@@ -28,6 +28,7 @@ from deployments.engines.vibevoice_realtime.engine import (
     VibeVoiceRealtimeOptions,
     networks_of,
 )
+from deployments.engines.vibevoice_realtime.networks import VibeVoiceRealtimeNetworks
 from deployments.engines.vibevoice_realtime.text import PieceTokenizer
 from deployments.engines.vibevoice_realtime.voices import FREE, LOWER, UPPER, PromptVoices
 from deployments.text.sample_sentences import SENTENCES
@@ -153,6 +154,11 @@ def write_voice(
     save_file(tensors, file)
 
 
+def never_ending(networks: VibeVoiceRealtimeNetworks) -> None:
+    """Changes the classifier of ends: no frame is the last one."""
+    networks.end.second.get_parameter("bias").fill_(-1e6)
+
+
 class VibeVoiceRealtimeContest:
     """Our engine at the plan's size; a stream ends when its time is over."""
 
@@ -182,8 +188,7 @@ class VibeVoiceRealtimeContest:
         weights = RandomWeights(shapes or read("vibevoice_realtime")[plan.shapes], device=device)
         with on_device(device), choosing_for(spec, options) as self.choice:
             networks = networks_of(weights, config, options)
-        networks.end.second.weight.zero_()
-        networks.end.second.bias.fill_(-1.0)  # no frame is the last one
+        never_ending(networks)
         write_voice(folder / "voices" / "bench.safetensors", config)
         voices = PromptVoices(folder, config, most=1, device=device)
         tokenizer = PieceTokenizer(LetterTokenizer())

@@ -18,6 +18,7 @@ from deployments.engines.protocols import AudioChunk, EngineSpec, Samples, Speec
 from deployments.engines.vibevoice_realtime.config import config_of, read
 from deployments.engines.vibevoice_realtime.engine import RealtimePiece, VibeVoiceRealtimeEngine, load
 from deployments.errors import MotetError
+from tests.load.voices_vibevoice_realtime import never_ending
 from tests.unit import vibevoice_realtime_models as tiny
 from tests.unit.cloning_engine_properties import PIECES, joining_one_by_one
 from tests.unit.forced_path import ForcedPath
@@ -29,6 +30,7 @@ from tests.unit.speech_engine_properties import (
     speak,
     write_golden,
 )
+from tests.unit.vibevoice_models import tokenizer
 
 RATE = 24_000
 MOST_FRAMES = 30
@@ -47,7 +49,7 @@ def loaded(folder: Path, *, frames: int = MOST_FRAMES, **options: object) -> Vib
 
 def endless(engine: VibeVoiceRealtimeEngine) -> VibeVoiceRealtimeEngine:
     """No frame is the last one."""
-    engine.networks.end.second.bias.fill_(-100)  # type: ignore[operator, union-attr]
+    never_ending(engine.networks)
     return engine
 
 
@@ -142,7 +144,7 @@ def _port(folder: Path) -> Any:
     absent = {name for name, _ in tree_flatten(model.parameters())} - {*known}
     assert absent == {"tts_language_model.embed_tokens.weight"}  # nothing reads it
     model.load_weights(list(known.items()), strict=False)
-    model.tokenizer = _Words(tiny.tokenizer())
+    model.tokenizer = _Words(tokenizer())
     return model
 
 

@@ -169,13 +169,13 @@ def window(
     x = x.flatten(0, 1)
     for number, layer in enumerate(layers):
         query, key, value = (part.view(batch, count, *part.shape[1:]) for part in layer.attention_input(x, *places))
-        past = []
-        for kept, new in ((cache.keys[number], key), (cache.values[number], value)):
-            write_window(kept, rows, positions, new)
-            past.append(kept[:, :, :length].index_select(0, rows))
+        keys, values = cache.keys[number], cache.values[number]
+        write_window(keys, rows, positions, key)
+        write_window(values, rows, positions, value)
         y = F.scaled_dot_product_attention(
-            query.transpose(1, 2).to(cache.keys[number].dtype),
-            *past,
+            query.transpose(1, 2).to(keys.dtype),
+            keys[:, :, :length].index_select(0, rows),
+            values[:, :, :length].index_select(0, rows),
             attn_mask=mask,
             enable_gqa=query.shape[2] != key.shape[2],
         )
