@@ -11,7 +11,7 @@ COMMA := ,
 PLATFORM := $(shell uname -sm)
 EXTRAS := $(if $(filter Darwin arm64,$(PLATFORM)),mlx,)$(if $(shell command -v nvidia-smi 2>/dev/null),cuda$(COMMA)torch,)
 # The tests run every engine, on the CPU where there is nothing else.
-TEST_EXTRAS := test,torch,transformers,kokoro,mlx
+TEST_EXTRAS := test,torch,transformers,kokoro,stems,mlx
 
 # Packages whose licence restricts their use are installed for the tests when RESTRICTED is set; without them their tests are
 # skipped. See NOTICE.

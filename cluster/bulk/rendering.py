@@ -125,8 +125,7 @@ class SeparationRenderer:
         self._order = order
         self._width = width
         self._stems = tuple(dict.fromkeys(order.stems)) or offered
-        cut = order.separation
-        self._task = SeparationTask(engine.traits.sample_rates, cut.chunk_s, cut.overlap_s)
+        self._task = SeparationTask.for_model(engine.traits, order.separation)
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
         """See `Renderer`."""

@@ -320,7 +320,8 @@ class RecognitionEngine(Protocol):
 class Chunk:
     """A part of a recording to separate: float32 `samples` (channels, n) at `sample_rate` Hz.
 
-    `description` and `reference` (mono, same rate) say what to extract, for a model that takes them.
+    `description` and `reference` (mono, same rate) say what to extract. `ode_method` and `ode_step_size` say how a model
+    solves its differential equation, in 1 / `ode_step_size` steps. Each is for a model that takes it.
     """
 
     samples: Samples
@@ -328,6 +329,8 @@ class Chunk:
     index: int
     description: str | None = None
     reference: Samples | None = None
+    ode_method: Literal["midpoint", "euler"] | None = None
+    ode_step_size: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,13 +360,16 @@ class LiveBlocks:
 @dataclass(frozen=True, slots=True)
 class SeparationTraits:
     """The abilities of a separation model. It takes each of `sample_rates`, in Hz. `live` is None for a model that does not
-    enhance streams."""
+    enhance streams. A chunk has at most `most_channels` and lasts at most `most_chunk_seconds`, if they are set."""
 
     sample_rates: tuple[int, ...]
     stems: tuple[str, ...]
     takes_description: bool
     takes_reference: bool
     live: LiveBlocks | None = None
+    takes_ode_options: bool = False
+    most_channels: int | None = None
+    most_chunk_seconds: float | None = None
 
 
 class SeparationEngine(Protocol):

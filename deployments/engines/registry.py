@@ -53,6 +53,8 @@ ENGINES: Mapping[str, EngineEntry] = {
     "deepfilternet": EngineEntry(
         "separation", "deployments.engines.deepfilternet.engine", "pip install onnxruntime onnx"
     ),
+    "htdemucs": EngineEntry("separation", "deployments.engines.htdemucs.engine", _extra("stems")),
+    "roformer": EngineEntry("separation", "deployments.engines.roformer.engine", _extra("stems")),
     "nsnet2": EngineEntry("separation", "deployments.engines.nsnet2.engine", "pip install onnxruntime"),
     "simulated": EngineEntry("speech", "deployments.engines.simulated.engine", "", without_weights=True),
     "identity": EngineEntry("separation", "deployments.engines.identity.engine", "", without_weights=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,17 +14,24 @@ from deployments.audio.decode import AudioDecoder, decode_all
 from deployments.audio.file_source import ByteSource
 from deployments.audio.overlap_add import join
 from deployments.audio.resample import Resampler, rate_for
-from deployments.engines.protocols import Chunk, Samples, SeparationEngine, Stems
+from deployments.engines.protocols import Chunk, Samples, SeparationEngine, SeparationTraits, Stems
+from deployments.errors import fail, quoted
 from deployments.settings import SeparationSettings
 from deployments.tasks.engine_calls import Item, LocalBatch, LocalCall, Started, in_order, next_here, run_here
+
+OdeMethod = Literal["midpoint", "euler"]
+"""Two evaluations of the network for each step of the solver, or one."""
+
+LEAST_ODE_STEP, MOST_ODE_STEP = 1 / 64, 1 / 2
+"""The step sizes that a request may choose, so that a chunk takes at most 64 steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeparationTask:
     """How to separate a recording. `sample_rates` are those the model takes, in Hz; seconds are of audio.
 
-    `description` and `reference` (an encoded recording) say what to take out, to a model that takes them. `size_bytes` is the
-    recording's, where it is known.
+    `description` and `reference` (an encoded recording) say what to take out, and `ode_method` and `ode_step_size` how (see
+    `Chunk`), to a model that takes them. `size_bytes` is the recording's, where it is known.
     """
 
     sample_rates: tuple[int, ...]
@@ -31,7 +39,24 @@ class SeparationTask:
     overlap_seconds: float
     description: str | None = None
     reference: bytes | None = None
+    ode_method: OdeMethod | None = None
+    ode_step_size: float | None = None
     size_bytes: int | None = None
+
+    @classmethod
+    def for_model(
+        cls,
+        traits: SeparationTraits,
+        settings: SeparationSettings,
+        chunk_seconds: float | None = None,
+        overlap_seconds: float | None = None,
+    ) -> SeparationTask:
+        """The task for a model. For None the settings' values are used. A chunk is at most as long as the model takes, and
+        the default overlap is the settings' share of a chunk, at most their overlap."""
+        wanted = settings.chunk_s if chunk_seconds is None else chunk_seconds
+        chunk = wanted if traits.most_chunk_seconds is None else min(wanted, traits.most_chunk_seconds)
+        overlap = min(settings.overlap_s, chunk * settings.overlap_s / settings.chunk_s)
+        return cls(traits.sample_rates, chunk, overlap if overlap_seconds is None else overlap_seconds)
 
     def cut(self, file: ByteSource, max_audio_s: float) -> Generator[tuple[ChunkTicket, Chunk]]:
         """Decodes, resamples and cuts as it is asked. Raises what `AudioDecoder` and `plan_chunks` raise."""
@@ -42,7 +67,8 @@ class SeparationTask:
             reference = _reference(self, rate, max_audio_s)
             for chunk in _planned_chunks(decoder, plan, rate):
                 ticket = ChunkTicket(chunk.index, chunk.last, rate, channels, plan)
-                yield ticket, Chunk(chunk.samples, rate, chunk.index, self.description, reference)
+                ode = (self.ode_method, self.ode_step_size)
+                yield ticket, Chunk(chunk.samples, rate, chunk.index, self.description, reference, *ode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +106,19 @@ class Merged:
         return max((samples.shape[-1] for samples in self.stems.values()), default=0) / self.sample_rate
 
 
-def default_overlap_seconds(settings: SeparationSettings, chunk_seconds: float) -> float:
-    """The overlap of chunks of a length that a caller chose: the settings' share of a chunk, at most their overlap."""
-    return min(settings.overlap_s, chunk_seconds * settings.overlap_s / settings.chunk_s)
+def ensure_takes(task: SeparationTask, traits: SeparationTraits, model: str) -> None:
+    """Raises `MotetError` (unsupported) for a description, a reference or options of the solver that the model does not
+    take."""
+    given = {
+        "description": (task.description, traits.takes_description, "a description"),
+        "reference": (task.reference, traits.takes_reference, "a reference"),
+        "ode_method": (task.ode_method, traits.takes_ode_options, "options of a solver"),
+        "ode_step_size": (task.ode_step_size, traits.takes_ode_options, "options of a solver"),
+    }
+    for param, (value, taken, what) in given.items():
+        if value is not None and not taken:
+            cause = f"The model {quoted(model)} does not take {what}."
+            raise fail("unsupported", cause, "Leave it out.", param=param)
 
 
 def _planned_chunks(decoder: AudioDecoder, plan: ChunkPlan, sample_rate: int) -> Iterator[PlannedChunk]:

@@ -95,7 +95,7 @@ class Engines:
     def separate(self, recording: bytes) -> bytes:
         """The first stem of a recording as a WAV file."""
         settings, traits = self.config.separation, self.separation.traits
-        task = SeparationTask(traits.sample_rates, settings.chunk_s, settings.overlap_s)
+        task = SeparationTask.for_model(traits, settings)
         parts = list(separate_here(io.BytesIO(recording), task, self.separation, settings.max_audio_s))
         stem = np.concatenate([part.stems[traits.stems[0]] for part in parts], axis=-1)
         return wav_of(stem, parts[0].sample_rate)

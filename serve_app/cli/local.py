@@ -6,8 +6,8 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal
 from cluster.hardware import HardwareClass
 from cluster.models import Model, find_model
 from deployments.audio.encode import header_of, open_encoder
-from deployments.audio.formats import FORMATS, AudioFormat
+from deployments.audio.formats import AudioFormat
 from deployments.engines import registry, weight_sources
 from deployments.engines.protocols import (
     EngineSpec,
@@ -24,8 +24,6 @@ from deployments.engines.protocols import (
 from deployments.engines.registry import Task
 from deployments.errors import MotetError, fail
 from deployments.replica.malloc_trim import keep_freed_memory
-from deployments.settings import SeparationSettings
-from deployments.tasks.separation import SeparationTask, default_overlap_seconds, separate_here
 from serve_app.config import AppConfig
 
 STDOUT = Path("-")
@@ -170,102 +168,6 @@ def sound_file(
     with output(path) as to, closing(SoundWriter(to, form, source_rate, channels, sample_rate)) as writer:
         yield writer
         writer.finish()
-
-
-# --- Separation
-
-
-@dataclass(frozen=True, slots=True)
-class SeparationChoices:
-    """How to separate a recording. For None the configuration's value is used; empty `stems` means all of them."""
-
-    stems: tuple[str, ...]
-    chunk_seconds: float | None
-    overlap_seconds: float | None
-
-    def task(self, settings: SeparationSettings, sample_rates: tuple[int, ...]) -> SeparationTask:
-        """The task for the driver, with the configuration's values."""
-        chunk = settings.chunk_s if self.chunk_seconds is None else self.chunk_seconds
-        default = default_overlap_seconds(settings, chunk)
-        return SeparationTask(sample_rates, chunk, default if self.overlap_seconds is None else self.overlap_seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class SeparationReport:
-    """What was written, and how long it took. Wall time counts from the start of the command."""
-
-    outputs: tuple[str, ...]
-    model: str
-    hardware: str
-    sample_rate: int
-    audio_seconds: float
-    load_seconds: float
-    wall_seconds: float
-    times_real_time: float
-    """Seconds of audio separated per second of work after the model was loaded."""
-
-
-def separate(
-    recording: BinaryIO,
-    choices: SeparationChoices,
-    app: AppConfig,
-    wanted: str | None,
-    folder: Path,
-    form: AudioFormat,
-    progress: Progress,
-    started: float,
-    *,
-    overwrite: bool = False,
-) -> SeparationReport:
-    """Writes each stem to `folder`, chunk by chunk, in the memory of a few chunks. `started` is when the command did, by
-    `time.perf_counter`. Raises `MotetError` (invalid) if a stem is there already, unless they are to `overwrite`."""
-    loaded = load_model(app, wanted, "separation")
-    working = time.perf_counter()
-    stems = _stems(choices.stems, loaded)
-    paths = {stem: folder / f"{stem}.{FORMATS[form].extension}" for stem in stems}
-    if not overwrite:
-        _refuse_existing(paths.values())
-    size = recording_size(recording)
-    task = choices.task(app.separation, loaded.engine.traits.sample_rates)
-    writers: dict[str, SoundWriter] = {}
-    rate = 0
-    with ExitStack() as opened:
-        for merged in separate_here(recording, task, loaded.engine, app.separation.max_audio_s):
-            for stem, path in paths.items():
-                samples = merged.stems[stem]
-                if stem not in writers:
-                    make_folder(folder)
-                    rate = merged.sample_rate
-                    writers[stem] = opened.enter_context(sound_file(path, form, rate, len(samples)))
-                writers[stem].write(samples)
-            if size:
-                progress(recording.tell(), size)
-    ended = time.perf_counter()
-    seconds = writers[stems[0]].seconds
-    return SeparationReport(
-        outputs=tuple(map(str, paths.values())),
-        model=loaded.name,
-        hardware=loaded.hardware,
-        sample_rate=rate,
-        audio_seconds=seconds,
-        load_seconds=loaded.load_seconds,
-        wall_seconds=ended - started,
-        times_real_time=seconds / (ended - working),
-    )
-
-
-def _refuse_existing(paths: Iterable[Path]) -> None:
-    if there := next((path for path in paths if path.exists()), None):
-        remedy = "Name another folder with -o, or add --overwrite."
-        raise fail("invalid", f"{there} is there already.", remedy, code="would_overwrite")
-
-
-def _stems(wanted: tuple[str, ...], loaded: LoadedModel) -> tuple[str, ...]:
-    offered: tuple[str, ...] = loaded.engine.traits.stems
-    if unknown := [stem for stem in wanted if stem not in offered]:
-        cause = f"The model {loaded.name!r} has no stem {unknown[0]!r}."
-        raise fail("invalid", cause, f"Its stems: {', '.join(offered)}.", param="stems")
-    return tuple(dict.fromkeys(wanted)) or offered
 
 
 def recording_size(file: BinaryIO) -> int:

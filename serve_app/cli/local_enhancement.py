@@ -11,7 +11,8 @@ from deployments.audio.formats import AudioFormat
 from deployments.errors import fail
 from deployments.tasks.enhancement import SPEECH, ensure_enhances
 from deployments.tasks.separation import SeparationTask, separate_here
-from serve_app.cli.local import Progress, SeparationReport, SoundWriter, load_model, recording_size, sound_file
+from serve_app.cli.local import Progress, SoundWriter, load_model, recording_size, sound_file
+from serve_app.cli.local_separation import SeparationReport
 from serve_app.config import AppConfig
 
 
@@ -29,12 +30,11 @@ def enhance(
     loaded = load_model(app, wanted, "separation")
     ensure_enhances(loaded.name, loaded.engine.traits)
     working, size = time.perf_counter(), recording_size(recording)
-    cut = app.separation
-    task = SeparationTask(loaded.engine.traits.sample_rates, cut.chunk_s, cut.overlap_s)
+    task = SeparationTask.for_model(loaded.engine.traits, app.separation)
     writer: SoundWriter | None = None
     rate = 0
     with ExitStack() as opened:
-        for merged in separate_here(recording, task, loaded.engine, cut.max_audio_s):
+        for merged in separate_here(recording, task, loaded.engine, app.separation.max_audio_s):
             samples, rate = merged.stems[SPEECH], merged.sample_rate
             if writer is None:
                 writer = opened.enter_context(sound_file(path, form, rate, len(samples)))

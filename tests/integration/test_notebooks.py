@@ -50,4 +50,4 @@ def test_first_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert after > before + 4
     assert re.search(r"first sound after \d\.\d\d s", text)
     assert "transcription  whisper-base" in text
-    assert pictures_of(notebook) == 3
+    assert pictures_of(notebook) == 4

@@ -43,7 +43,7 @@ from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrd
 from serve_app import bulk, profiles
 from serve_app.bench import catalogue
 from serve_app.cli import bulk as bulk_command
-from serve_app.cli import local, local_speech, main, quantize, round_trip, serve, terminal
+from serve_app.cli import local, local_separation, local_speech, main, quantize, round_trip, serve, terminal
 from serve_app.config import DEFAULT_MODELS, AppConfig
 
 SENTENCE = "Please turn left at the second traffic light."
@@ -603,6 +603,26 @@ def test_stems_that_are_there_stay(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "stems" / "background.wav").read_bytes() != before
 
 
+def test_a_picture_of_the_stems(spoken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "stems.png"
+    facts = json.loads(motet("separate", spoken, "-o", tmp_path / "stems", "--picture", picture, "--json").stdout)
+    assert facts["outputs"][-1] == str(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    status, said = ends(capsys, "separate", spoken, "-o", tmp_path / "none", "--picture", tmp_path / "no" / "x.png")
+    assert status == 1
+    assert "cannot be written" in said
+
+
+def test_what_the_model_does_not_take_is_refused(
+    spoken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, value in (("--description", "a dog"), ("--ode-method", "euler"), ("--ode-step-size", "0.25")):
+        status, said = ends(capsys, "separate", spoken, "-o", tmp_path / "none", option, value)
+        assert status == 1
+        assert "does not take" in said and "Leave it out." in said
+    assert not (tmp_path / "none").exists()
+
+
 def test_only_the_stems_that_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_sound(tmp_path / "in.wav", noise(1, 16_000), 16_000)
     data = source.read_bytes()
@@ -679,13 +699,15 @@ WITH_IDENTITY = AppConfig(models={"identity": Model(engine="identity")})
 def test_a_long_recording_takes_no_more_memory(tmp_path: Path) -> None:
     """Ten minutes are 19 MB as float32 samples; chunks of one second are 32 KB each."""
     source = write_sound(tmp_path / "in.wav", np.zeros((1, 600 * 8000), np.float32), 8000)
-    order = local.SeparationChoices((), chunk_seconds=1, overlap_seconds=0.2)
+    order = local_separation.SeparationChoices((), chunk_seconds=1, overlap_seconds=0.2)
     seen: list[tuple[int, int]] = []
     with source.open("rb") as recording:
         tracemalloc.start()
         try:
             progress = lambda done, total: seen.append((done, total))  # noqa: E731
-            done = local.separate(recording, order, WITH_IDENTITY, "identity", tmp_path / "out", "wav", progress, 0.0)
+            done = local_separation.separate(
+                recording, order, WITH_IDENTITY, "identity", tmp_path / "out", "wav", progress, 0.0
+            )
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -37,8 +37,11 @@ ONLY_FROM: Mapping[str, tuple[str, ...]] = {
 """A folder to the only ones that may import it."""
 
 WITHOUT_RAY = ("deployments.engines", "deployments.audio", "deployments.text", "deployments.weights")
-READS_TENSORS_OF_PICKLES = ("deployments/weights/convert_vibevoice_voices.py",)
-"""A program that an operator runs once, before a service has the result; torch builds tensors and nothing else."""
+READS_TENSORS_OF_PICKLES = (
+    "deployments/weights/convert_vibevoice_voices.py",
+    "deployments/weights/torch_checkpoints.py",
+)
+"""Of programs that an operator runs once, before a service has the result; torch builds tensors and nothing else."""
 RUNS_CODE = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 MOST_LEVELS = 7
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60

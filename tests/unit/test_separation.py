@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from deployments.audio.decode import decode_all
 from deployments.engines.protocols import Chunk, SeparationTraits, Stems
 from deployments.errors import MotetError
-from deployments.tasks.separation import SeparationTask, separate_here
+from deployments.settings import SeparationSettings
+from deployments.tasks.separation import SeparationTask, ensure_takes, separate_here
 from tests.unit.test_decode import make
 
 RATE = 16_000
@@ -61,3 +64,38 @@ def test_a_chunk_that_fails_ends_the_recording() -> None:
 def test_what_is_not_a_recording_is_refused() -> None:
     with pytest.raises(MotetError):
         next(separate_here(io.BytesIO(b"no sound"), TASK, Halves(), 60.0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "chunk", "overlap"),
+    [((), 7.8, 2.34), ((20.0,), 7.8, 2.34), ((4.0,), 4.0, 1.2), ((4.0, 0.5), 4.0, 0.5), ((None, 1.0), 7.8, 1.0)],
+)
+def test_a_chunk_is_no_longer_than_the_model_takes(asked: tuple[Any, ...], chunk: float, overlap: float) -> None:
+    traits = replace(Halves.traits, most_chunk_seconds=7.8)
+    task = SeparationTask.for_model(traits, SeparationSettings(chunk_s=10, overlap_s=3), *asked)
+    assert task.chunk_seconds == chunk
+    assert task.overlap_seconds == pytest.approx(overlap)
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"description": "a dog"}, "description"),
+        ({"reference": b"RIFF"}, "reference"),
+        ({"ode_method": "euler"}, "ode_method"),
+        ({"ode_step_size": 0.25}, "ode_step_size"),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(MotetError, match="'halves' does not take") as caught:
+        ensure_takes(replace(TASK, **given), Halves.traits, "halves")
+    assert (caught.value.failure.kind, caught.value.failure.param) == ("unsupported", param)
+    taking = replace(Halves.traits, takes_description=True, takes_reference=True, takes_ode_options=True)
+    ensure_takes(replace(TASK, **given), taking, "halves")
+
+
+def test_options_of_the_solver_reach_the_chunks() -> None:
+    task = replace(TASK, ode_method="euler", ode_step_size=0.25, description="a dog")
+    chunks = [chunk for _, chunk in task.cut(io.BytesIO(make("wav16", seconds=2)), 60)]
+    found = {(chunk.description, chunk.ode_method, chunk.ode_step_size) for chunk in chunks}
+    assert len(chunks) > 1 and found == {("a dog", "euler", 0.25)}

@@ -15,7 +15,7 @@ from deployments.engines.deepfilternet.spectra import HOP, SAMPLE_RATE
 from deployments.engines.deepfilternet.stream import DELAY_HOPS, StreamState, advance, apart, initial_state, together
 from deployments.engines.onnx_session import open_session
 from deployments.engines.protocols import Chunk, EngineSpec, LiveBlocks, Samples, SeparationTraits, Stems
-from deployments.engines.separation import in_equal_batches
+from deployments.engines.separation import channel_by_channel, in_equal_batches, speech_and_background
 
 GRAPH = "deepfilternet3.onnx"
 
@@ -62,13 +62,8 @@ class DeepFilterNetEngine:
         parts = np.split(enhanced, np.cumsum(channels)[:-1])
         return list(zip(parts, apart(state, channels), strict=True))
 
-    def _separate_batch(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
-        try:
-            speech = self._whole(np.concatenate([chunk.samples for chunk in chunks]))
-        except Exception as error:
-            return [error] * len(chunks)
-        ends = np.cumsum([len(chunk.samples) for chunk in chunks])
-        return [_stems(chunk, part) for chunk, part in zip(chunks, np.split(speech, ends[:-1]), strict=True)]
+    def _separate_batch(self, chunks: Sequence[Chunk]) -> list[Stems]:
+        return list(map(speech_and_background, chunks, channel_by_channel(chunks, self._whole)))
 
     def _whole(self, samples: Samples) -> Samples:
         """The speech in a recording (channels, n), of the same shape."""
@@ -86,7 +81,3 @@ class DeepFilterNetEngine:
 def load(spec: EngineSpec) -> DeepFilterNetEngine:
     """The engine with the graph in `spec.folder`, on device "cpu" or "cuda". Raises `MotetError` as `open_session` does."""
     return DeepFilterNetEngine(open_session(spec, GRAPH))
-
-
-def _stems(chunk: Chunk, speech: Samples) -> Stems:
-    return Stems({"speech": speech, "background": chunk.samples - speech}, chunk.sample_rate, chunk.index)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deployments.engines.onnx_session import open_session
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
-from deployments.engines.separation import in_equal_batches
+from deployments.engines.separation import channel_by_channel, in_equal_batches, speech_and_background
 
 Spectrum = NDArray[np.complex64]
 """Short-time spectra: (channels, frames, bins) complex64."""
@@ -118,13 +118,9 @@ class NsNet2Engine:
         """The stems of each chunk, or an error in its place. Chunks of one rate and length are one batch."""
         return in_equal_batches(chunks, TRAITS, self._separate_batch)
 
-    def _separate_batch(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
-        try:
-            speech = self._networks[chunks[0].sample_rate](np.concatenate([chunk.samples for chunk in chunks]))
-        except Exception as error:
-            return [error] * len(chunks)
-        ends = np.cumsum([len(chunk.samples) for chunk in chunks])
-        return [_stems(chunk, part) for chunk, part in zip(chunks, np.split(speech, ends[:-1]), strict=True)]
+    def _separate_batch(self, chunks: Sequence[Chunk]) -> list[Stems]:
+        speech = channel_by_channel(chunks, self._networks[chunks[0].sample_rate])
+        return list(map(speech_and_background, chunks, speech))
 
 
 def load(spec: EngineSpec) -> NsNet2Engine:
@@ -132,7 +128,3 @@ def load(spec: EngineSpec) -> NsNet2Engine:
     return NsNet2Engine(
         {rate: NsNet2Model(open_session(spec, name), transform) for rate, (name, transform) in MODELS.items()}
     )
-
-
-def _stems(chunk: Chunk, speech: Samples) -> Stems:
-    return Stems({"speech": speech, "background": chunk.samples - speech}, chunk.sample_rate, chunk.index)

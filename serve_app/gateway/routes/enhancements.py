@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -51,8 +52,7 @@ async def _enhanced(form: UploadForm, request: Request, service: Service) -> Res
     service.directory.ensure_not_frozen(name)
     traits: SeparationTraits = await service.directory.traits(name)
     ensure_enhances(name, traits)
-    cut = service.settings.separation
-    task = SeparationTask(traits.sample_rates, cut.chunk_s, cut.overlap_s, size_bytes=form.file.size)
+    task = replace(SeparationTask.for_model(traits, service.settings.separation), size_bytes=form.file.size)
     progress = SeparationProgress(estimated_seconds(form.file.head, form.file.likely_size))
     answer = partial(_answer, fields=fields, model=name, progress=progress)
     # A sound cannot tell where it has a gap.

@@ -10,6 +10,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -21,9 +22,9 @@ from deployments.audio.chunking import plan_chunks
 from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.audio.stated_length import estimated_seconds
 from deployments.engines.protocols import SeparationTraits
-from deployments.errors import MotetError, fail, quoted
+from deployments.errors import fail, quoted
 from deployments.settings import SeparationSettings
-from deployments.tasks.separation import Merged, SeparationTask, default_overlap_seconds
+from deployments.tasks.separation import LEAST_ODE_STEP, MOST_ODE_STEP, Merged, OdeMethod, SeparationTask, ensure_takes
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import ModelName, RequestFields, form_schema
@@ -46,6 +47,8 @@ class SeparationFields(RequestFields):
 
     model: ModelName
     description: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    ode_method: OdeMethod | None = None
+    ode_step_size: Annotated[float, Field(ge=LEAST_ODE_STEP, le=MOST_ODE_STEP)] | None = None
     chunk_seconds: Annotated[float, Field(gt=0)] | None = None
     overlap_seconds: Annotated[float, Field(ge=0)] | None = None
     response_format: AudioFormat = "wav"
@@ -115,11 +118,7 @@ def _stems(fields: SeparationFields, traits: SeparationTraits) -> tuple[str, ...
 async def _task(
     fields: SeparationFields, form: UploadForm, traits: SeparationTraits, settings: SeparationSettings
 ) -> SeparationTask:
-    if fields.description and not traits.takes_description:
-        raise _cannot(fields.model, "a description")
     reference = form.files.get("reference")
-    if reference is not None and not traits.takes_reference:
-        raise _cannot(fields.model, "a reference")
     chunk = fields.chunk_seconds or settings.chunk_s
     if not settings.min_chunk_s <= chunk <= settings.max_chunk_s:
         raise fail(
@@ -128,22 +127,19 @@ async def _task(
             f"Use {settings.min_chunk_s:g} to {settings.max_chunk_s:g} s.",
             param="chunk_seconds",
         )
-    overlap = default_overlap_seconds(settings, chunk) if fields.overlap_seconds is None else fields.overlap_seconds
-    plan_chunks(chunk, overlap, min(traits.sample_rates))  # raises for an invalid overlap before anything is decoded
-    return SeparationTask(
-        sample_rates=traits.sample_rates,
-        chunk_seconds=chunk,
-        overlap_seconds=overlap,
-        description=fields.description,
+    task = SeparationTask.for_model(traits, settings, chunk, fields.overlap_seconds)
+    # Raises for an invalid overlap before anything is decoded.
+    plan_chunks(task.chunk_seconds, task.overlap_seconds, min(traits.sample_rates))
+    task = replace(
+        task,
+        description=fields.description or None,
         reference=await reference.read() if reference is not None else None,
+        ode_method=fields.ode_method,
+        ode_step_size=fields.ode_step_size,
         size_bytes=form.file.size,
     )
-
-
-def _cannot(model: str, what: str) -> MotetError:
-    return fail(
-        "unsupported", f"The model {quoted(model)} does not take {what}.", "Leave it out.", param=what.split()[-1]
-    )
+    ensure_takes(task, traits, fields.model)
+    return task
 
 
 async def _events(
