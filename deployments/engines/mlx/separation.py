@@ -1,155 +1,61 @@
-"""Separation by description on MLX, with mlx-audio's SAM-Audio: the described sound, and everything else.
-
-The separation graph cuts a recording into chunks and merges the stems. A chunk's noise depends only on the seed, the chunk's
-index and its channel, so a chunk sounds the same in any batch.
-"""
+"""The separators and enhancers of mlx-audio, by the type of the model in the folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deployments.engines.mlx.convolution import prepare_cpu_backend
-from deployments.engines.mlx.memory import MlxEngine
-from deployments.engines.mlx.runtime import loading, mx, on_cpu
-from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
-from deployments.engines.separation import in_equal_batches
+from deployments.engines.mlx.enhancers import load_deepfilternet, load_mossformer
+from deployments.engines.mlx.mel_roformer import MlxMelRoFormer
+from deployments.engines.mlx.runtime import check_device
+from deployments.engines.mlx.sam_audio import SamAudio
+from deployments.engines.protocols import EngineSpec, SeparationEngine
 from deployments.errors import fail
 
-STEMS = ("target", "residual")
-DESCRIPTION = "speech"
-"""The default description, unless the option `description` sets another."""
-TEXT_ENCODER = "text_encoder"
-"""The folder with the model's T5, beside its weights: `config.json`, `model.safetensors` and a tokenizer."""
-METHODS = ("midpoint", "euler")
+FAMILIES: Mapping[str, Callable[[EngineSpec], SeparationEngine]] = {
+    "sam_audio": SamAudio,
+    "mel_roformer": MlxMelRoFormer,
+    "deepfilternet": load_deepfilternet,
+    "mossformer2_se": load_mossformer,
+}
+"""mlx-audio's types. Its other models that separate do not fit chunks: DialogueSidon's two speakers may change places from
+one chunk to the next."""
 
 
-class MlxSeparation(MlxEngine):
-    """SAM-Audio. The channels of a chunk are separated independently."""
+def load(spec: EngineSpec) -> SeparationEngine:
+    """Loads the model in `spec.folder`.
 
-    def __init__(self, spec: EngineSpec) -> None:
-        super().__init__(spec)
-        prepare_cpu_backend()
-        self._ode = ode_options(spec.options.get("ode_opt"))
-        self._seed = int(str(spec.options.get("seed", 42)))
-        self._description = str(spec.options.get("description", DESCRIPTION))
-        frames = spec.options.get("decode_frames")
-        self._decode_frames = None if frames is None else int(str(frames))
-        self._model = _model_in(Path(spec.folder))
-
-    @property
-    def traits(self) -> SeparationTraits:
-        """The model's sample rate, usually 48 kHz."""
-        return SeparationTraits((int(self._model.sample_rate),), STEMS, takes_description=True, takes_reference=False)
-
-    def separate(self, chunks: Sequence[Chunk]) -> list[Stems | Exception]:
-        """The stems of each chunk, or an error in its place. Chunks of one length are one batch."""
-        return in_equal_batches(chunks, self.traits, self._separate_batch)
-
-    def _separate_batch(self, chunks: Sequence[Chunk]) -> Sequence[Stems | Exception]:
-        try:
-            return self._separated(chunks)
-        except Exception as error:
-            if len(chunks) == 1:
-                return [error]
-            return [self._separate_batch([chunk])[0] for chunk in chunks]
-
-    def _separated(self, chunks: Sequence[Chunk]) -> Sequence[Stems]:
-        rows = np.concatenate([chunk.samples for chunk in chunks])
-        with on_cpu():
-            audios = self.edge.to_mlx(rows)[:, None]
-            noise = mx.concatenate([self._noise(chunk) for chunk in chunks])
-        result = self._model.separate(
-            audios,
-            descriptions=[chunk.description or self._description for chunk in chunks for _ in chunk.samples],
-            noise=noise,
-            ode_opt=dict(self._ode),
-            ode_decode_chunk_size=self._decode_frames,
-        )
-        with on_cpu():
-            both = [self._rows(parts, rows.shape[1]) for parts in (result.target, result.residual)]
-        bounds = np.cumsum([len(chunk.samples) for chunk in chunks])[:-1]
-        split = [np.split(stem, bounds) for stem in both]
-        return [
-            Stems(dict(zip(STEMS, parts, strict=True)), chunk.sample_rate, chunk.index)
-            for chunk, *parts in zip(chunks, *split, strict=True)
-        ]
-
-    def _noise(self, chunk: Chunk) -> Any:
-        """The flow's starting noise, (channels, frames, features)."""
-        codec = self._model.audio_codec
-        frames = -(-chunk.samples.shape[1] // codec.hop_length)
-        shape = (frames, 2 * codec.config.codebook_dim)
-        seeds = ((self._seed * 1_000_003 + chunk.index) * 64 + channel for channel in range(len(chunk.samples)))
-        return mx.stack([mx.random.normal(shape, key=mx.random.key(seed)) for seed in seeds])
-
-    def _rows(self, parts: Sequence[Any], length: int) -> Samples:
-        """One stem of every row, (rows, length): the codec's last frame is cut or padded with silence."""
-        stem = mx.stack([part.reshape(-1) for part in parts])[:, :length]
-        return self.edge.to_numpy(mx.pad(stem, [(0, 0), (0, length - stem.shape[1])]))
-
-
-def ode_options(wanted: object) -> Mapping[str, Any]:
-    """The solver's `method` and `step_size`. `euler` evaluates the network once for each step, `midpoint` twice.
-
-    Raises `MotetError` (invalid) for a key or a value that the solver does not have.
+    Option of all: `memory_share`. Options of SAM-Audio: `ode_opt` ({method, step_size}), `description`, `seed`, and
+    `decode_frames`, the frames that the codec decodes at once, which bounds its memory. Raises `MotetError` (unsupported) for
+    a model that is not in `FAMILIES`.
     """
-    chosen: dict[str, Any] = {"method": "midpoint", "step_size": 2 / 32}
-    if wanted is not None and not isinstance(wanted, Mapping):
-        raise fail(
-            "invalid", "ode_opt is not a mapping.", "Write {method: midpoint, step_size: 0.0625}.", param="options"
-        )
-    chosen |= dict(wanted or {})
-    if unknown := sorted(set(chosen) - {"method", "step_size"}):
-        raise fail(
-            "invalid",
-            f"ode_opt has unknown keys: {', '.join(unknown)}.",
-            "Its keys are method and step_size.",
-            param="options",
-        )
-    if chosen["method"] not in METHODS or not 0 < float(chosen["step_size"]) < 1:
-        remedy = f"A method is one of {', '.join(METHODS)}; a step_size lies between 0 and 1."
-        raise fail("invalid", f"ode_opt is {chosen}.", remedy, param="options")
-    return chosen
+    check_device(spec)
+    prepare_cpu_backend()
+    kind = kind_of(Path(spec.folder))
+    if kind is None or kind not in FAMILIES:
+        cause = f"mlx_separation has no model of the type {kind!r}."
+        raise fail("unsupported", cause, f"It has {', '.join(FAMILIES)}.", param="source")
+    return FAMILIES[kind](spec)
 
 
-def _model_in(folder: Path) -> Any:
-    from mlx_audio.sts.utils import load_model
+def kind_of(folder: Path) -> str | None:
+    """mlx-audio's type of the model in a folder; None for one that it does not know."""
+    from mlx_audio.sts.utils import infer_model_type_from_config
 
-    with loading():
-        model = load_model(folder)
-    if not hasattr(model, "separate") or not hasattr(model, "text_encoder"):
-        raise fail("unsupported", f"The model in {folder} does not separate by description.", "Use a SAM-Audio.")
-    _load_text_encoder(model, folder / TEXT_ENCODER)
-    return model
-
-
-def _load_text_encoder(model: Any, folder: Path) -> None:
-    """Loads T5 from the model's own folder: the library would download one by name, without a pinned revision."""
-    from mlx_audio.sts.models.sam_audio.text_encoder import T5Config, T5Encoder
-    from transformers import AutoTokenizer
-
-    if not (folder / "model.safetensors").is_file():
-        cause = f"{folder.parent} has no folder {TEXT_ENCODER}/ with the T5 text encoder."
-        raise fail("unavailable", cause, "Copy its config.json, model.safetensors and tokenizer there.", param="source")
-    config = json.loads((folder / "config.json").read_text())
-    known = {name: config[name] for name in T5Config.__dataclass_fields__ if name in config}
-    encoder = T5Encoder(T5Config(**known))
-    encoder.load_weights(list(T5Encoder.sanitize(mx.load(str(folder / "model.safetensors"))).items()))
-    encoder.eval()
-    mx.eval(encoder.parameters())
-    model.text_encoder.model = encoder
-    model.text_encoder.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    config = _config_in(folder)
+    if {"num_bands", "mask_estimator_depth"} <= config.keys():  # mlx-audio's converter writes no type
+        return "mel_roformer"
+    kind: str | None = infer_model_type_from_config(config)
+    return kind
 
 
-def load(spec: EngineSpec) -> MlxSeparation:
-    """Loads the SAM-Audio in `spec.folder`.
-
-    Options: `ode_opt` ({method, step_size}), `description`, `seed`, `memory_share`, and `decode_frames`, the frames that the
-    codec decodes at once, which bounds its memory.
-    """
-    return MlxSeparation(spec)
+def _config_in(folder: Path) -> dict[str, Any]:
+    files = [folder / "config.json", folder / "v3" / "config.json", *sorted(folder.glob("*.config.json"))]
+    for file in files:
+        if file.is_file():
+            config: dict[str, Any] = json.loads(file.read_text())
+            return config
+    raise fail("not_found", f"{folder} has no config.json.", "Check the model's source.", param="source")
