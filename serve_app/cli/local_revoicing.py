@@ -148,7 +148,7 @@ class LocalRevoicing:
 async def _separated(
     recording: BinaryIO, separator: LoadedModel, settings: SeparationSettings
 ) -> AsyncGenerator[Merged]:
-    task = SeparationTask(separator.engine.traits.sample_rates, settings.chunk_s, settings.overlap_s)
+    task = SeparationTask.for_model(separator.engine.traits, settings)
     for merged in separate_here(recording, task, separator.engine, settings.max_audio_s):
         yield merged
 

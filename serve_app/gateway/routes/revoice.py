@@ -85,8 +85,7 @@ async def _plan(fields: RevoiceFields, service: Service, file: Upload, owner: st
             separator = _model(service, fields.separation_model, "separation")
             able: SeparationTraits = await directory.traits(separator)
             ensure_leaves_background(separator, able)
-        cut = service.settings.separation
-        cutting = SeparationTask(able.sample_rates, cut.chunk_s, cut.overlap_s, size_bytes=file.size)
+        cutting = replace(SeparationTask.for_model(able, service.settings.separation), size_bytes=file.size)
     speech_fields = fields.speech(_model(service, fields.model, "speech"))
     speech, _ = await service.planner.plan_arriving(speech_fields, owner)
     current_request().ignore(speech.ignored)
