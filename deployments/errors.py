@@ -14,6 +14,7 @@ Kind = Literal[
     "unauthorized",  # no API key, or an unknown one
     "forbidden",  # this host or origin may not send the request
     "not_found",  # a model, voice or session that does not exist
+    "conflict",  # it does not fit what was requested before
     "unsupported",  # valid, but this model cannot do it
     "wrong_media_type",  # the route does not accept the content type of the body
     "too_large",  # over a configured limit

@@ -26,6 +26,7 @@ from deployments.settings import (
     WindowSettings,
 )
 from serve_app.edge.settings import EdgeSettings, SecuritySettings
+from serve_app.gateway.jobs.settings import JobSettings
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.settings import EnhancementSettings, LimitSettings, SpeechSettings, VoiceSettings
 
@@ -81,6 +82,7 @@ class AppConfig(StrictModel):
     spillover: SpilloverSettings = SpilloverSettings()
     voices: VoiceSettings = VoiceSettings()
     bulk: BulkSettings = BulkSettings()
+    jobs: JobSettings = JobSettings()
     limits: LimitSettings = LimitSettings()
     edge: EdgeSettings = EdgeSettings()
     security: SecuritySettings = SecuritySettings()
@@ -140,6 +142,12 @@ class AppConfig(StrictModel):
         ):
             if most >= self.gateway_max_ongoing_requests:
                 raise ValueError(f"{name}.max_sessions must be less than gateway_max_ongoing_requests")
+        return self
+
+    @model_validator(mode="after")
+    def _jobs_leave_room(self) -> "AppConfig":
+        if self.jobs.running_at_once >= self.recordings.max_sessions:
+            raise ValueError("jobs.running_at_once must be less than recordings.max_sessions")
         return self
 
     @model_validator(mode="after")

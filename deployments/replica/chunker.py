@@ -191,6 +191,11 @@ class Chunker:
         payload = session.fetch(index) if session else None
         return payload if payload is not None else _lost()
 
+    async def drop(self, name: str, index: int) -> None:
+        """Frees the window or chunk of a ticket that is not fetched."""
+        if session := self._session(name):
+            session.fetch(index)
+
     async def keep(self, name: str) -> None:
         """Counts as use of the session: the gateway waits for a model, and asks for the next window after that."""
         self._session(name)

@@ -38,15 +38,15 @@ class Recognizer(ModelReplica):
         """The number of live streams."""
         return len(self._live)
 
-    async def transcribe(self, window: Window | Failure, index: int) -> Transcript | Failure:
-        """The transcript of the `index`-th window of a recording, with times from its start. A failure upstream is returned
-        as it is."""
+    async def transcribe(self, window: Window | Failure, index: int, late_s: float = 0.0) -> Transcript | Failure:
+        """The transcript of the `index`-th window of a recording, with times from its start; `late_s` see
+        `recording_deadline`. A failure upstream is returned as it is."""
         if isinstance(window, Failure):
             return window
         try:
             await self.memory_guard.ensure()
             with self.load.work(len(window.samples) / self._engine.traits.sample_rate):
-                return await self._hear(window, index)
+                return await self._hear(window, index, late_s)
         except Exception as error:
             return logged_failure(error, self.model)
 
@@ -104,9 +104,9 @@ class Recognizer(ModelReplica):
         partials = iter(one_for_each(self._live.step(hearings), hearings) if hearings else [])
         return [next(transcripts) if isinstance(item, Window) else next(partials) for item in items]
 
-    async def _hear(self, window: Window, index: int) -> Transcript:
+    async def _hear(self, window: Window, index: int, late_s: float = 0.0) -> Transcript:
         """All windows count as equally expensive: those of recordings are about as long as the model takes."""
-        request = StepRequest(recording_deadline(index, time.monotonic()))
+        request = StepRequest(recording_deadline(index, time.monotonic(), late_s))
         transcript: Transcript = (await self._stepper.step(window, request)).result
         return transcript
 

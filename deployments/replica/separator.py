@@ -35,14 +35,15 @@ class Separator(ModelReplica):
         """The number of streams that are enhanced."""
         return len(self._live.streams) if self._live else 0
 
-    async def separate(self, chunk: Chunk | Failure, index: int) -> Stems | Failure:
-        """The chunk's stems; it is the `index`-th of its recording. A failure upstream is returned as it is."""
+    async def separate(self, chunk: Chunk | Failure, index: int, late_s: float = 0.0) -> Stems | Failure:
+        """The chunk's stems; it is the `index`-th of its recording, and for `late_s` see `recording_deadline`. A failure
+        upstream is returned as it is."""
         if isinstance(chunk, Failure):
             return chunk
         try:
             await self.memory_guard.ensure()
             with self.load.work(chunk.samples.shape[-1] / chunk.sample_rate):
-                return (await self._stepper.step(chunk, _request(chunk, index))).result
+                return (await self._stepper.step(chunk, _request(chunk, index, late_s))).result
         except Exception as error:
             return logged_failure(error, self.model)
 
@@ -78,6 +79,6 @@ class Separator(ModelReplica):
         await self._stepper.step(chunk, _request(chunk, 0))
 
 
-def _request(chunk: Chunk, index: int) -> StepRequest:
+def _request(chunk: Chunk, index: int, late_s: float = 0.0) -> StepRequest:
     """A chunk's cost is its number of samples."""
-    return StepRequest(recording_deadline(index, time.monotonic()), float(chunk.samples.size))
+    return StepRequest(recording_deadline(index, time.monotonic(), late_s), float(chunk.samples.size))

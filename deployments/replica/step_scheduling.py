@@ -62,10 +62,11 @@ class ListenerDeadline:
             self.plays = True
 
 
-def recording_deadline(index: int, now_s: float) -> float:
+def recording_deadline(index: int, now_s: float, late_s: float = 0.0) -> float:
     """The deadline of the `index`-th window or chunk of a recording that arrived at `now_s`. The first ones count as if they
-    had waited for longer, so a new recording does not wait behind all windows of a book, and a book goes on."""
-    return now_s - HEAD_START_S / (1 + index)
+    had waited for longer, so a new recording does not wait behind all windows of a book, and a book goes on. What nobody
+    waits for counts as if it arrived `late_s` later, and has no head start."""
+    return now_s + late_s if late_s else now_s - HEAD_START_S / (1 + index)
 
 
 def live_deadline(now_s: float, *, last: bool) -> float:

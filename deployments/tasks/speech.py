@@ -51,10 +51,10 @@ class SpeechClient(Protocol):
 class PieceStore(Protocol):
     """Keeps the sound of pieces, before it is stretched. A piece is the one with number `index` of a request."""
 
-    def get(self, request: SpeechRequest, index: int) -> Sequence[AudioChunk] | None:
+    async def get(self, request: SpeechRequest, index: int) -> Sequence[AudioChunk] | None:
         """The chunks of a piece; None if they are not kept."""
 
-    def keep(self, request: SpeechRequest, index: int, chunks: Sequence[AudioChunk]) -> None:
+    async def keep(self, request: SpeechRequest, index: int, chunks: Sequence[AudioChunk]) -> None:
         """Keeps the chunks of a whole piece."""
 
 
@@ -98,7 +98,7 @@ async def speak(
         for part in _parts(pieces, request, after, traits):
             after = part.end
             progress.begin(part)
-            kept, rest = part.divided(store)
+            kept, rest = await part.divided(store)
             for chunk in kept:
                 yield progress.pass_on(chunk, text.ends_at(after))
             if not rest.pieces:
@@ -110,7 +110,7 @@ async def speak(
                     if store:
                         piece.append(made)
                         if made.piece_over:
-                            store.keep(rest, made.index, piece)
+                            await store.keep(rest, made.index, piece)
                             piece = []
                     yield progress.pass_on(made, text.ends_at(after))
             finally:
@@ -150,14 +150,14 @@ class _Part:
         """The piece with a number of the whole text."""
         return self.pieces[number - self.first]
 
-    def divided(self, store: PieceStore | None) -> tuple[list[AudioChunk], SpeechRequest]:
+    async def divided(self, store: PieceStore | None) -> tuple[list[AudioChunk], SpeechRequest]:
         """The chunks of the first pieces, as far as they need no engine, and a request for the other pieces."""
         request, ahead, kept = self.request, self.first, list[AudioChunk]()
         if not request.pieces:
             nothing = np.zeros(0, np.float32)
             numbers = range(self.first, self.end)
             return [AudioChunk(nothing, self.sample_rate, n, "", last=n + 1 == self.end) for n in numbers], request
-        while store and ahead < self.end and (chunks := store.get(request, ahead)) is not None:
+        while store and ahead < self.end and (chunks := await store.get(request, ahead)) is not None:
             ahead += 1
             kept += (replace(chunk, last=chunk.last and ahead == self.end) for chunk in chunks)
         return kept, replace(request, pieces=request.pieces[ahead - self.first :], first_index=ahead)

@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "models": "List the models of the configuration or of a service, by task, and their state.",
     "bulk": "Render a whole data set.",
     "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",
+    "jobs": "List the jobs of a running service, wait for one, and fetch its result.",
     "wyoming": "Offer a running service to Home Assistant, over the Wyoming protocol, until Ctrl-C.",
     "deploy": "Put the service on the cluster at RAY_ADDRESS, or update the one there, and leave it running.",
     "join": "Make this machine part of a cluster, until Ctrl-C.",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -9,6 +12,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from serve_app.gateway.errors import install_error_handlers
+from serve_app.gateway.jobs.batch_runner import BatchRunner
+from serve_app.gateway.jobs.batches import Batches
+from serve_app.gateway.jobs.files import Files
+from serve_app.gateway.jobs.jobs import Jobs
+from serve_app.gateway.jobs.runner import JobRunner
 from serve_app.gateway.middleware.body_length import BodyLimit
 from serve_app.gateway.middleware.concurrency import ConcurrencyLimit
 from serve_app.gateway.middleware.deadline import Deadline
@@ -20,12 +28,15 @@ from serve_app.gateway.middleware.request_bodies import BodyDeadline, BodyPace
 from serve_app.gateway.middleware.request_log import RequestLog
 from serve_app.gateway.middleware.server_timing import ServerTiming
 from serve_app.gateway.routes import (
+    batches,
     client_secrets,
     diarizations,
     embeddings,
     enhancement_sessions,
     enhancements,
+    files,
     health,
+    jobs,
     models,
     realtime,
     revoice,
@@ -43,10 +54,13 @@ PAGE = Path(__file__).parents[1] / "page"
 
 
 def build_api(service: Service) -> ASGIApp:
-    """The application of a service, with its middleware."""
+    """The application of a service, with its middleware. While its lifespan lasts, it runs jobs."""
     # FastAPI's documentation pages load scripts from other hosts; the description itself is at /openapi.json.
-    api = FastAPI(title="Motet", description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False)
+    api = FastAPI(
+        title="Motet", description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_running_jobs
+    )
     api.state.service = service
+    _add_jobs(api, service)
     for router in (
         speech,
         speech_sessions,
@@ -61,6 +75,9 @@ def build_api(service: Service) -> ASGIApp:
         enhancements,
         revoice,
         voices,
+        jobs,
+        files,
+        batches,
     ):
         api.include_router(router.router)
     for router in (models, health):
@@ -68,6 +85,26 @@ def build_api(service: Service) -> ASGIApp:
     api.mount("/page", StaticFiles(directory=PAGE), name="page")
     install_error_handlers(api)
     return _with_middleware(api, service)
+
+
+def _add_jobs(api: FastAPI, service: Service) -> None:
+    """The jobs, files and batches, and what runs them: through the routes, without the limits of connections and clients."""
+    own = Jobs(service.settings.jobs)
+    parts = own.settings, own.database, own.blobs, own.clock
+    api.state.jobs, api.state.files, api.state.batches = own, Files(*parts), Batches(own.database, own.clock)
+    app = RequestLog(IgnoredFieldsHeader(api), service.recorder.request)
+    keyed = bool(service.settings.security.api_key_sha256)
+    api.state.job_runner = JobRunner(own, app, BatchRunner(*parts), signs=keyed)
+
+
+@asynccontextmanager
+async def _running_jobs(api: FastAPI) -> AsyncGenerator[None]:
+    running = asyncio.create_task(api.state.job_runner.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
@@ -83,6 +120,8 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
         "/v1/audio/enhancements": limits.max_separation_bytes,
         "/v1/audio/revoice": limits.max_transcription_bytes,
         "/v1/audio/voices": limits.max_voice_bytes,
+        "/v1/jobs": service.settings.jobs.max_upload_bytes,
+        "/v1/files": service.settings.jobs.max_upload_bytes,
     }
     pace = BodyPace(
         limits.body_grace_s, limits.body_min_bytes_per_s, limits.max_unfinished_bodies, limits.max_unfinished_bytes

@@ -129,6 +129,7 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.spillover,
         config.limits,
         config.security,
+        config.jobs,
         config.gateway_max_ongoing_requests,
         config.strict,
     )
@@ -147,8 +148,8 @@ def _entry(model: Model) -> ModelEntry:
         placement.autoscaling.max_replicas if placement.autoscaling else placement.least_replicas
         for placement in model.placements
     )
-    batch = model.steps.max_batch_size
-    return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds, replicas, batch)
+    batch, weights = model.steps.max_batch_size, repr((model.engine, model.source, model.sha256, model.options))
+    return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds, replicas, batch, weights)
 
 
 def _placed(name: str, config: AppConfig, handles: Mapping[str, DeploymentHandle[Any]]) -> list[PlacedModel]:

@@ -30,6 +30,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "unauthorized": (401, "authentication_error"),
     "forbidden": (403, "permission_error"),
     "not_found": (404, "invalid_request_error"),
+    "conflict": (409, "invalid_request_error"),
     "unsupported": (400, "invalid_request_error"),
     "too_large": (413, "invalid_request_error"),
     "wrong_media_type": (415, "invalid_request_error"),

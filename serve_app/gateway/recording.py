@@ -24,6 +24,7 @@ from cluster.ray_private import by_reference
 from deployments.errors import Failure, MotetError, fail, in_one_line
 from deployments.replica.chunker import Cut, CuttingTask
 from deployments.settings import RecordingSettings
+from serve_app.gateway.jobs.context import JOB, LATE_S
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory, refusal_of, value_of
 from serve_app.gateway.routing.placement import LOST, NoAnswer, PlacedModel
@@ -66,12 +67,13 @@ class ItemInFlight:
         self.leave()
 
     def send(self, placement: PlacedModel) -> None:
-        """Sends it to a placement."""
+        """Sends it to a placement. Parts of jobs come after those of requests."""
         self.placement, self.answered = placement, False
         self.sent_at_s, self.place_in_line = time.monotonic(), placement.under_way + 1
         self.counted.enter_context(placement.request())
         method = getattr(by_reference(placement.handle), self.method)
-        self.answer = method.remote(self.payload, self.ticket.index)
+        late = (LATE_S,) if JOB.get() is not None else ()
+        self.answer = method.remote(self.payload, self.ticket.index, *late)
 
 
 class Recordings:
@@ -85,7 +87,10 @@ class Recordings:
 
     def width(self, most: int) -> int:
         """How many windows or chunks of one recording may be under way now: at most `most`, and a share equal to that of
-        others that have some. Recordings that wait for their clients have none."""
+        others that have some. Recordings that wait for their clients have none. A job has one beside others that are not
+        jobs."""
+        if JOB.get() is not None and any(session.busy and not session.of_job for session in self._sessions):
+            return 1
         sharing = sum(session.busy for session in self._sessions)
         return max(1, min(most, self._settings.max_in_flight // max(1, sharing)))
 
@@ -169,6 +174,7 @@ class RecordingSession:
         self._model = model
         self._keep_every_s = keep_every_s
         self._under_way: set[ItemInFlight] = set()
+        self.of_job = JOB.get() is not None
         self.upload_error: Exception | None = None
         """What went wrong with the upload, kept before the helper is asked to close."""
         self.answered_by = ""
@@ -222,6 +228,10 @@ class RecordingSession:
         item = ItemInFlight(ticket, payload, method, placement, None, ExitStack(), 0.0, 0)
         self._send(item, placement)
         return item
+
+    def skip(self, ticket: Any) -> None:
+        """Drops a window or chunk that no placement is asked for, without waiting."""
+        self._helper.drop.remote(self._name, ticket.index)
 
     def send_again(self, item: ItemInFlight) -> None:
         """Sends it to another placement, or to the same one if there is no other."""

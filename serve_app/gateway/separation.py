@@ -18,8 +18,10 @@ from cluster.ray_private import by_reference
 from deployments.errors import Failure, MotetError, in_one_line
 from deployments.replica.chunker import Cut
 from deployments.settings import SeparationSettings
-from deployments.tasks.engine_calls import in_order_ahead
+from deployments.tasks.engine_calls import DoneCall, in_order_ahead
 from deployments.tasks.separation import ChunkTicket, Gap, Merged, SeparationTask, separate
+from serve_app.gateway import kept_stems
+from serve_app.gateway.jobs.context import JOB, KeepsParts, address_of, part_lost
 from serve_app.gateway.recording import ATTEMPTS, WORTH_A_RETRY, ItemInFlight, Recordings, RecordingSession
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
@@ -59,23 +61,26 @@ class SeparationGraph:
         limit_s = self._settings.max_audio_s
         async with self._recordings.session(upload, task, limit_s, directory, ticket, model) as session:
             joins = _Joins(session, self._merger, silent_gaps)
+            if job := JOB.get():
+                decisive = (task, limit_s, model, directory.models[model].weights)
+                joins = _KeptJoins(session, self._merger, silent_gaps, job.parts, decisive)
 
             def made(merged: Merged) -> None:
-                ticket.placement = session.answered_by
+                ticket.placement = session.answered_by or ticket.placement
                 ticket.record_made(merged.seconds)
                 current_request().note_first_result()
-
-            def start(cut: Cut, answered: Callable[[], None]) -> ItemInFlight:
-                joins.watch(item := session.send(cut.ticket, "separate"), answered)
-                return item
 
             def width() -> int:
                 return self._recordings.width(self._settings.chunks_in_flight * directory.living(model))
 
-            calls = in_order_ahead(session.take, start, width)
+            calls = in_order_ahead(session.take, joins.start, width)
             async with aclosing(joins), aclosing(session.kept(separate(calls, joins.join), made, needed)) as parts:
                 async for merged in parts:
                     yield merged
+
+
+Sent = ItemInFlight | DoneCall[None]
+"""A chunk on its way, or one that no placement is asked for."""
 
 
 class _Joins:
@@ -88,9 +93,15 @@ class _Joins:
         self._gaps_in_a_row = 0
         self._watches: set[asyncio.Task[None]] = set()
 
-    async def join(self, previous: ItemInFlight | None, _: Cut, item: ItemInFlight) -> Merged:
+    def start(self, cut: Cut, answered: Callable[[], None]) -> Sent:
+        """Sends a chunk. `answered` see `watch`."""
+        self.watch(item := self._session.send(cut.ticket, "separate"), answered)
+        return item
+
+    async def join(self, previous: Sent | None, cut: Cut, item: Sent) -> Merged:
         """The samples that a chunk completes: a gap if they cannot be had. Raises what went wrong where gaps are not
         allowed."""
+        assert isinstance(item, ItemInFlight) and not isinstance(previous, DoneCall), "both were sent"
         try:
             merged = await self._separated(previous, item)
         except (MotetError, *LOST) as error:
@@ -175,3 +186,47 @@ def _gap_of(ticket: ChunkTicket) -> Gap:
     """The sound of a chunk. The last one may end earlier than planned."""
     start = ticket.index * ticket.plan.hop
     return Gap(start / ticket.sample_rate, (start + ticket.plan.chunk_samples) / ticket.sample_rate)
+
+
+class _KeptJoins(_Joins):
+    """Joins the chunks of a job, and keeps what they complete. What was completed before is taken from its finished parts: a
+    chunk is separated again only if the next one is joined with it."""
+
+    def __init__(
+        self,
+        session: RecordingSession,
+        merger: DeploymentHandle[Any],
+        silent_gaps: Sequence[str],
+        parts: KeepsParts,
+        decisive: Sequence[object],
+    ) -> None:
+        super().__init__(session, merger, silent_gaps)
+        self._parts = parts
+        self._decisive = decisive
+        self._done = 0
+        while parts.has(self._address(self._done)):
+            self._done += 1
+
+    def _address(self, index: int) -> str:
+        return address_of("joined", index, *self._decisive)
+
+    def start(self, cut: Cut, answered: Callable[[], None]) -> Sent:
+        """Sends a chunk, if it is needed."""
+        ticket = cut.ticket
+        if ticket.index >= self._done or (ticket.index == self._done - 1 and not ticket.last):
+            return super().start(cut, answered)
+        self._session.skip(ticket)
+        answered()
+        return DoneCall(None)
+
+    async def join(self, previous: Sent | None, cut: Cut, item: Sent) -> Merged:
+        """See `_Joins.join`."""
+        address = self._address(cut.ticket.index)
+        if cut.ticket.index < self._done:
+            if (data := await self._parts.get(address)) is None:
+                raise part_lost()
+            return await asyncio.to_thread(kept_stems.from_npz, data)
+        merged = await super().join(previous, cut, item)
+        if merged.gap is None:  # the next attempt may have no gap
+            await self._parts.keep(address, await asyncio.to_thread(kept_stems.to_npz, merged))
+        return merged

@@ -29,6 +29,9 @@ from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.enhancement_load import LiveEnhancements
+from serve_app.gateway.jobs.context import JOB
+from serve_app.gateway.jobs.records import Viewer
+from serve_app.gateway.jobs.settings import JobSettings
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
@@ -38,6 +41,10 @@ from serve_app.gateway.speech.models import SpeechModels
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.planner import SpeechPlanner
 from serve_app.gateway.voice_store import EVERYONE, VoiceStore
+
+THIS_MACHINE = "this machine"
+"""The owner of jobs that this machine made, in a service without API keys."""
+
 
 AUDIO_HELPERS = "audio-helper"
 """The queue of recordings that need no model; those of models have the names of placements."""
@@ -108,6 +115,7 @@ class ServiceSettings:
     spillover: SpilloverSettings
     limits: LimitSettings
     security: SecuritySettings
+    jobs: JobSettings
     max_ongoing_requests: int
     strict: bool
 
@@ -146,6 +154,9 @@ class Service:
         }[model.task]
         key = key_digest(headers) if self.settings.security.api_key_sha256 else None
         placements = [placed.name for placed in self.directory.placements(name)]
+        if job := JOB.get():
+            ticket = job.progress = self.admission.admit_job(placements[0], seconds)
+            return ticket
         return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
 
     async def analysed(self, file: UploadedRecording, task: CuttingTask, headers: Headers) -> list[Any]:
@@ -187,6 +198,10 @@ class Service:
         """Whose uploaded voices a request may use: those of its API key, or everyone's in a service without keys."""
         return key_digest(headers) if self.settings.security.api_key_sha256 else EVERYONE
 
+    def viewer(self, connection: HTTPConnection) -> Viewer:
+        """Whose jobs and files a request may see."""
+        return Viewer(self.client(connection) or THIS_MACHINE, bool(self.settings.security.api_key_sha256))
+
     def client(self, connection: HTTPConnection) -> str | None:
         """The client of a request: its API key, or in a service without keys its network. None for this machine."""
         if self.settings.security.api_key_sha256:
@@ -204,8 +219,11 @@ class Service:
 
     @property
     def planner(self) -> SpeechPlanner:
-        """Plans speech requests."""
-        return SpeechPlanner(self.speech_models, self.voices, self.settings.speech)
+        """Plans speech requests. A job may have a longer text."""
+        speech = self.settings.speech
+        if JOB.get():
+            speech = speech.model_copy(update={"max_input_characters": self.settings.jobs.max_input_characters})
+        return SpeechPlanner(self.speech_models, self.voices, speech)
 
 
 def service_of(connection: HTTPConnection) -> Service:

@@ -6,7 +6,7 @@ Only transcripts come to the gateway by value.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 
 from deployments.engines.protocols import RecognitionTraits, Transcript
@@ -14,6 +14,8 @@ from deployments.replica.chunker import Cut
 from deployments.settings import WindowSettings
 from deployments.tasks.engine_calls import Call, DoneCall, forget, in_order_ahead
 from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow, transcribe
+from serve_app.gateway import kept_transcripts
+from serve_app.gateway.jobs.context import JOB, KeepsParts, address_of, part_lost
 from serve_app.gateway.recording import Recordings, RecordingSession
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
@@ -47,12 +49,14 @@ class TranscriptionGraph:
         """
         async with self._recordings.session(upload, task, self._settings, directory, ticket, model) as session:
             most = await self._most_in_flight(directory, model)
+            decisive = (task, self._settings, model, directory.models[model].weights)
+            kept = _KeptWindows(session, job.parts, decisive) if (job := JOB.get()) else None
 
             def start(cut: Cut, answered: Callable[[], None]) -> Call[Transcript | None]:
                 if not cut.for_engine:
                     answered()
                     return DoneCall(None)
-                call = _started(session, cut)
+                call = _started(session, cut) if kept is None else kept.started(cut)
                 call.add_done_callback(lambda _: answered())
                 return call
 
@@ -87,6 +91,40 @@ def _started(session: RecordingSession, cut: Cut) -> asyncio.Task[Transcript | N
     call.add_done_callback(lambda done: item.cancel() if done.cancelled() else item.leave())
     call.add_done_callback(forget)
     return call
+
+
+class _KeptWindows:
+    """The windows of a job. Those that were transcribed before are taken from its finished parts."""
+
+    def __init__(self, session: RecordingSession, parts: KeepsParts, decisive: Sequence[object]) -> None:
+        self._session = session
+        self._parts = parts
+        self._decisive = decisive
+
+    def started(self, cut: Cut) -> asyncio.Task[Transcript | None]:
+        """A window on its way, or from the store."""
+        address = address_of("window", cut.ticket.index, *self._decisive)
+        if self._parts.has(address):
+            self._session.skip(cut.ticket)
+            call = asyncio.create_task(self._stored(address))
+        else:
+            window = _started(self._session, cut)
+            call = asyncio.create_task(self._kept(address, window))
+            call.add_done_callback(lambda _: window.cancel())
+        call.add_done_callback(forget)
+        return call
+
+    async def _stored(self, address: str) -> Transcript | None:
+        data = await self._parts.get(address)
+        if data is None:
+            raise part_lost()
+        return kept_transcripts.from_json(data)
+
+    async def _kept(self, address: str, call: asyncio.Task[Transcript | None]) -> Transcript | None:
+        transcript = await call
+        if transcript is not None:
+            await self._parts.keep(address, kept_transcripts.to_json(transcript))
+        return transcript
 
 
 async def _awaited(call: Call[Transcript | None]) -> Transcript | None:

@@ -192,7 +192,9 @@ def with_identity(folder: Path) -> Path:
     """`serve_config.yaml` with the default models and `identity`."""
     document = yaml.safe_load(CONFIG.read_text())
     models = {name: model.model_dump(mode="json") for name, model in DEFAULT_MODELS.items()}
-    document["applications"][0]["args"]["models"] = {**models, "identity": {"engine": "identity"}}
+    arguments = document["applications"][0]["args"]
+    arguments["models"] = {**models, "identity": {"engine": "identity"}}
+    arguments["jobs"] = {"folder": str(folder / "jobs")}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump(document, sort_keys=False))  # the page picks the first model of a task
     return config

@@ -44,6 +44,7 @@ def test_each_life_has_eight_steps_that_name_a_function() -> None:
         "a transcription",
         "a live session",
         "a separation",
+        "a job",
         "a bulk row",
     ]
     for title, text in LIVES:

@@ -21,6 +21,8 @@ MAX_FIELDS = 128
 MAX_FIELD_BYTES = 64 * 1024
 MAX_NAME_CHARACTERS = 64
 """Characters of a field's name. The rest is cut off: no known field has so long a name."""
+MAX_FILE_NAME_CHARACTERS = 255
+"""Characters of a file's name. The rest is cut off."""
 
 
 class FormParser:
@@ -96,7 +98,7 @@ class FormParser:
         if b"filename" in options or self._name.partition("[")[0] in self._long_texts:
             if len(self.files) == self._most_files:
                 raise _unreadable(f"It has more than {self._most_files} files.")
-            self._file = Spool()
+            self._file = Spool(_text(options.get(b"filename", b""))[:MAX_FILE_NAME_CHARACTERS])
             self.files.append((self._name, self._file))
         elif len(self.begun) - len(self.files) == MAX_FIELDS:
             raise _unreadable(f"It has more than {MAX_FIELDS} fields.")

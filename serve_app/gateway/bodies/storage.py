@@ -37,7 +37,9 @@ def storing(what: str) -> Iterator[None]:
 class Spool:
     """A temporary file, to which one thread appends while others read. Calls block on the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        """Its name on the client's disk, as the client says."""
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)
         self._lock = threading.Lock()
         self.size = 0

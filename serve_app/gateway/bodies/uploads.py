@@ -28,6 +28,8 @@ class Upload:
         self._arrival = arrival
         self._check = check
         self.head = spool.head
+        self.name = spool.name
+        """The file's name on the client's disk, as the client says."""
         self.size = spool.size if arrival.over else arrival.announced_bytes
         """Bytes; of a file that is still arriving those of the whole form, or None if the client did not say."""
 

@@ -44,8 +44,11 @@ class Ticket:
         asked: float,
         left: float,
         reach: float,
+        *,
+        of_job: bool = False,
     ) -> None:
         self.key = key
+        self.of_job = of_job
         self.asked = asked
         self.left = left
         self.reach = reach
@@ -157,6 +160,7 @@ class Admission:
         self.clock = clock
         self._changed = changed
         self._queues: dict[str, PlacementQueue[Ticket]] = {}
+        self._job_queues: dict[str, PlacementQueue[Ticket]] = {}
         self._keys: dict[str, dict[Ticket, None]] = {}
 
     def admit(
@@ -184,6 +188,11 @@ class Admission:
             refusals.append(refusal)
         raise self._refused(min(refusals, key=lambda refusal: refusal.seconds))
 
+    def admit_job(self, placement: str, seconds: float) -> Ticket:
+        """A place for a job, of which only a few run. Jobs have queues of their own: no request is refused for them."""
+        queue = self._queue(placement, of_job=True)
+        return self._join(Ticket(self, queue, None, seconds, queue.expected(seconds), math.inf, of_job=True))
+
     def add(self, ticket: Ticket, seconds: float) -> None:
         """The text of an open ticket grew. See `Ticket.extend`."""
         queue = ticket.queue
@@ -201,19 +210,21 @@ class Admission:
         ticket.queue.tick(self.clock())
         del ticket.queue.tickets[ticket]
         self._report(ticket.queue)
-        ticket.queue = self._queue(placement)
+        ticket.queue = self._queue(placement, of_job=ticket.of_job)
         ticket.queue.tickets[ticket] = None
         self._report(ticket.queue)
 
     def _report(self, queue: PlacementQueue[Ticket]) -> None:
-        self._changed(queue.placement, len(queue.tickets), queue.queued_seconds)
+        if self._queues.get(queue.placement) is queue:  # a queue of jobs is not that of the placement
+            self._changed(queue.placement, len(queue.tickets), queue.queued_seconds)
 
-    def _queue(self, placement: str) -> PlacementQueue[Ticket]:
-        queue = self._queues.get(placement)
+    def _queue(self, placement: str, *, of_job: bool = False) -> PlacementQueue[Ticket]:
+        queues = self._job_queues if of_job else self._queues
+        queue = queues.get(placement)
         if queue is None:
             settings = self.settings
             queue = PlacementQueue(placement, settings.first_speed, settings.speed_memory_s, self.clock())
-            self._queues[placement] = queue
+            queues[placement] = queue
         queue.tick(self.clock())
         return queue
 
@@ -247,7 +258,7 @@ class Admission:
             del self._keys[ticket.key]
 
     def snapshot(self) -> dict[str, QueueReport]:
-        """A report of every placement that was requested so far."""
+        """A report of every placement that was requested so far, without its jobs."""
         return {name: queue.report(self.clock()) for name, queue in self._queues.items()}
 
     def queued_seconds_of(self, key: str) -> float:

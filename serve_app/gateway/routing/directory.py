@@ -24,7 +24,8 @@ class HasPlacement(Protocol):
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
     """What the gateway knows of a model. `kinds` are the hardware classes of its placements; `max_wait_s` overrides the
-    setting of its task. At most `replicas` of it run, each with up to `max_batch_size` items in a step."""
+    setting of its task. At most `replicas` of it run, each with up to `max_batch_size` items in a step. `weights` says what
+    decides its results: engine, source and options."""
 
     task: str
     aliases: Sequence[str]
@@ -33,6 +34,7 @@ class ModelEntry:
     kinds: Sequence[str]
     replicas: int = 1
     max_batch_size: int = 1
+    weights: str = ""
 
 
 class ModelDirectory:

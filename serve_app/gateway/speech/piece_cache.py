@@ -52,11 +52,11 @@ class ModelPieces:
     cache: PieceCache
     model: str
 
-    def get(self, request: SpeechRequest, index: int) -> Chunks | None:
+    async def get(self, request: SpeechRequest, index: int) -> Chunks | None:
         """See `PieceStore`."""
         return self.cache.get(self._key(request, index))
 
-    def keep(self, request: SpeechRequest, index: int, chunks: Sequence[AudioChunk]) -> None:
+    async def keep(self, request: SpeechRequest, index: int, chunks: Sequence[AudioChunk]) -> None:
         """See `PieceStore`."""
         self.cache.put(self._key(request, index), tuple(chunks))
 

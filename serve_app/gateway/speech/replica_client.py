@@ -8,6 +8,7 @@ from typing import Protocol
 
 from deployments.engines.protocols import AudioChunk, SpeechRequest
 from deployments.replica.wire import PackedChunk, unpack
+from serve_app.gateway.jobs.context import JOB, LATE_S
 from serve_app.gateway.request_timing import RequestTiming
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
@@ -48,6 +49,8 @@ class ReplicaClient:
         return ReplicaCall(self, tempo, answers)
 
     def _urgent(self, request: SpeechRequest) -> SpeechRequest:
+        if JOB.get() is not None:  # it counts as a listener who has sound for a while
+            return replace(request, buffered_seconds=LATE_S)
         return replace(request, buffered_seconds=self.listener.buffered_seconds) if self.listener else request
 
     def count(self, packed: PackedChunk, chunk: AudioChunk, tempo: float) -> None:

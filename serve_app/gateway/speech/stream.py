@@ -30,14 +30,16 @@ from deployments.audio.encode import Encoder, open_encoder
 from deployments.audio.formats import FORMATS
 from deployments.audio.resample import resampled_length
 from deployments.engines.protocols import AudioChunk, FinishReason, Samples, SpeechRequest, SpokenWord
-from deployments.tasks.speech import speak
+from deployments.tasks.speech import PieceStore, speak
 from deployments.text.piece import Piece
 from deployments.text.sources import ForOneVoice, PieceSource
+from serve_app.gateway.jobs.context import JOB
 from serve_app.gateway.request_timing import Recorder, RequestTiming
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.speech import events
 from serve_app.gateway.speech.events import PieceEvents, PieceStart
+from serve_app.gateway.speech.finished_pieces import FinishedPieces
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.playback import Frame, PlaybackBuffer
@@ -279,7 +281,7 @@ class SpeechStream:
             self._quality.checks(plan.traits).around(self._client),
             text=self._text,
             max_request_seconds=plan.max_request_seconds,
-            store=None if plan.verifier else self._cache.of_model(plan.model),  # what is kept was not heard
+            store=None if plan.verifier else self._store(plan.model),  # what is kept was not heard
             loudness_lufs=plan.loudness_lufs,
         )
 
@@ -295,9 +297,15 @@ class SpeechStream:
             text=ForOneVoice(self._text, script=plan.traits.most_speakers > 1, phonemes=other.traits.phonemes),
             max_request_seconds=plan.max_request_seconds,
             first=piece,
-            store=self._cache.of_model(other.model),
+            store=self._store(other.model),
             loudness_lufs=plan.loudness_lufs,
         )
+
+    def _store(self, model: str) -> PieceStore:
+        """The pieces of a model that are there already."""
+        if job := JOB.get():
+            return FinishedPieces(job.parts, model, self._directory.models[model].weights)
+        return self._cache.of_model(model)
 
     async def _beside_the_loop(self, work: Callable[..., bytes], *arguments: Samples) -> bytes:
         if FORMATS[self._plan.audio_format].instant:

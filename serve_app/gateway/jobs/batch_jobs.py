@@ -1,0 +1,42 @@
+"""The jobs of a batch, and its end. Everything here is part of a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from sqlite3 import Connection
+
+from serve_app.gateway.jobs import batch_table, blob_table, file_table, job_table
+from serve_app.gateway.jobs.job_table import Line
+from serve_app.gateway.jobs.records import Blob, Job, JobBatch, StoredFile
+from serve_app.gateway.jobs.settings import JobSettings
+
+QueuedLine = tuple[Job, Line, Sequence[Blob]]
+
+
+def begin(
+    connection: Connection, batch: JobBatch, jobs: Sequence[QueuedLine], settings: JobSettings, now_s: float
+) -> None:
+    """Queues the jobs of a batch whose input was read. Raises `MotetError` (overloaded) if they are too many."""
+    if batch_table.is_still(connection, batch):
+        job_table.add_lines(connection, jobs, settings)
+        times = {**batch.times, "in_progress_at": now_s}
+        batch_table.write(connection, replace(batch, status="in_progress", total=len(jobs), times=times))
+
+
+def delete_open(connection: Connection, batch: JobBatch, now_s: float) -> None:
+    """Deletes the jobs that have not ended."""
+    rows = connection.execute("SELECT id FROM jobs WHERE batch = ? AND finished_at IS NULL", (batch.id,)).fetchall()
+    for row in rows:
+        job_table.delete(connection, row["id"], now_s)
+
+
+def end(connection: Connection, before: JobBatch, ended: JobBatch, files: Sequence[StoredFile], now_s: float) -> None:
+    """Ends a batch with its files and deletes its jobs, unless another gateway has done it."""
+    if not batch_table.is_still(connection, before):
+        return
+    file_table.add(connection, files)
+    for row in connection.execute("SELECT id FROM jobs WHERE batch = ?", (before.id,)).fetchall():
+        job_table.delete(connection, row["id"], now_s)
+    blob_table.unlink(connection, before.id, now_s)
+    batch_table.write(connection, ended)

@@ -1,0 +1,95 @@
+"""The batches. Everything here is part of a transaction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from sqlite3 import Connection, Row
+
+from deployments.errors import fail, quoted
+from serve_app.gateway.jobs import blob_table
+from serve_app.gateway.jobs.records import LATEST, Blob, JobBatch, Viewer
+from serve_app.gateway.jobs.settings import JobSettings
+
+
+def add(connection: Connection, batch: JobBatch, blob: Blob) -> None:
+    """Adds a batch, which holds its input until it ends."""
+    blob_table.link(connection, batch.id, blob, batch.created_at)
+    connection.execute(
+        "INSERT INTO batches VALUES (?, ?, ?, ?, '')", (batch.id, batch.owner, batch.status, batch.created_at)
+    )
+    write(connection, batch)
+
+
+def get(connection: Connection, viewer: Viewer, id: str) -> JobBatch:
+    """A batch, with the counts of its jobs. Raises `MotetError` (not_found), also for those of others."""
+    row = connection.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()
+    if row is None or not viewer.may_see(row["owner"]):
+        remedy = "GET /v1/batches lists yours."
+        raise fail("not_found", f"There is no batch {quoted(id)}.", remedy, code="batch_not_found")
+    return _counted(connection, _batch(row))
+
+
+def listed(connection: Connection, owner: str, after: str | None, limit: int) -> list[JobBatch]:
+    """Batches of an owner, the newest first, beginning after a batch."""
+    begin = connection.execute("SELECT created_at, id FROM batches WHERE id = ?", (after or "",)).fetchone()
+    rows = connection.execute(
+        "SELECT * FROM batches WHERE owner = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC LIMIT ?",
+        (owner, *(begin or LATEST), limit),
+    )
+    return [_counted(connection, _batch(row)) for row in rows.fetchall()]
+
+
+def open_ones(connection: Connection) -> list[JobBatch]:
+    """Batches for which something is to be done, the oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM batches WHERE status IN ('validating', 'in_progress', 'cancelling') ORDER BY created_at"
+    ).fetchall()
+    return [_counted(connection, _batch(row)) for row in rows]
+
+
+def refuse(connection: Connection, batch: JobBatch, now_s: float) -> None:
+    """A batch whose input has mistakes has failed."""
+    if is_still(connection, batch):
+        blob_table.unlink(connection, batch.id, now_s)
+        write(connection, replace(batch, status="failed", times={**batch.times, "failed_at": now_s}))
+
+
+def cancel(connection: Connection, batch: JobBatch, now_s: float) -> None:
+    """A batch is to be cancelled. The gateways delete its jobs that have not ended; what has ended will be in its files."""
+    if is_still(connection, batch):
+        write(connection, replace(batch, status="cancelling", times={**batch.times, "cancelling_at": now_s}))
+
+
+def delete_old(connection: Connection, settings: JobSettings, now_s: float) -> None:
+    """Deletes batches that ended and whose files are over their age."""
+    connection.execute(
+        "DELETE FROM batches WHERE created_at <= ? AND status NOT IN ('validating', 'in_progress', 'cancelling')",
+        (now_s - settings.keep_files_s - settings.max_wait_s,),
+    )
+
+
+def is_still(connection: Connection, batch: JobBatch) -> bool:
+    """Whether no other gateway has changed its status since."""
+    row = connection.execute("SELECT status FROM batches WHERE id = ?", (batch.id,)).fetchone()
+    return row is not None and row["status"] == batch.status
+
+
+def write(connection: Connection, batch: JobBatch) -> None:
+    """Replaces what is known of a batch."""
+    connection.execute(
+        "UPDATE batches SET status = ?, data = ? WHERE id = ?", (batch.status, json.dumps(asdict(batch)), batch.id)
+    )
+
+
+def _counted(connection: Connection, batch: JobBatch) -> JobBatch:
+    if batch.status not in ("in_progress", "cancelling"):
+        return batch
+    rows = connection.execute("SELECT status, COUNT(*) FROM jobs WHERE batch = ? GROUP BY status", (batch.id,))
+    counts = dict(map(tuple, rows))
+    return replace(batch, completed=counts.get("completed", 0), failed=counts.get("failed", 0))
+
+
+def _batch(row: Row) -> JobBatch:
+    values = json.loads(row["data"])
+    return JobBatch(**{**values, "mistakes": tuple(values["mistakes"])})

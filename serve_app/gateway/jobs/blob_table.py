@@ -1,0 +1,124 @@
+"""Which bytes are in the store, and who holds them. Bytes that nobody holds are listed for removal.
+
+Everything here is part of a transaction: see `JobDatabase`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+
+from deployments.errors import MotetError, fail
+from serve_app.gateway.jobs.records import Blob
+
+UNLINKED_AFTER_S = 3600.0
+"""A file of the store that nobody holds by then is of an upload that was interrupted."""
+
+
+def expect(connection: Connection, path: str, size: int, most_bytes: int, now_s: float) -> None:
+    """Notes a path before its file is written, so that an interruption leaves nothing behind. Raises `MotetError`
+    (storage_full) if `size` bytes more are too many."""
+    if total_bytes(connection) + size > most_bytes:
+        raise too_full(most_bytes)
+    _remove_at(connection, path, size, now_s + UNLINKED_AFTER_S)
+
+
+def total_bytes(connection: Connection) -> int:
+    """Bytes of all files in the store."""
+    (held,) = connection.execute(
+        "SELECT SUM(bytes) FROM"
+        " (SELECT 0 AS bytes UNION ALL SELECT bytes FROM blobs UNION ALL SELECT bytes FROM parts"
+        " UNION ALL SELECT bytes FROM unlinked)"
+    ).fetchone()
+    return int(held)
+
+
+def link(connection: Connection, holder: str, blob: Blob, now_s: float) -> None:
+    """The holder has the blob. Of equal contents the file that was there first stays."""
+    row = connection.execute("SELECT path FROM blobs WHERE digest = ?", (blob.digest,)).fetchone()
+    if row is None:
+        connection.execute("INSERT INTO blobs VALUES (?, ?, ?)", (blob.digest, blob.path, blob.bytes))
+        connection.execute("DELETE FROM unlinked WHERE path = ?", (blob.path,))
+    elif row["path"] != blob.path:
+        _remove_at(connection, blob.path, blob.bytes, now_s)
+    connection.execute("INSERT OR IGNORE INTO links VALUES (?, ?)", (holder, blob.digest))
+
+
+def release(connection: Connection, blobs: Sequence[Blob], now_s: float) -> None:
+    """Files that were written are removed soon, unless somebody holds them."""
+    connection.executemany("UPDATE unlinked SET remove_at = ? WHERE path = ?", [(now_s, blob.path) for blob in blobs])
+
+
+def unlink(connection: Connection, holder: str, now_s: float) -> None:
+    """The holder has no blob any more. Those that nobody else holds will be removed."""
+    digests = [row["digest"] for row in connection.execute("SELECT digest FROM links WHERE holder = ?", (holder,))]
+    connection.execute("DELETE FROM links WHERE holder = ?", (holder,))
+    for digest in digests:
+        if connection.execute("SELECT 1 FROM links WHERE digest = ?", (digest,)).fetchone():
+            continue
+        blob = blob_of(connection, digest)
+        _remove_at(connection, blob.path, blob.bytes, now_s)
+        connection.execute("DELETE FROM blobs WHERE digest = ?", (digest,))
+
+
+def blob_of(connection: Connection, digest: str) -> Blob:
+    """A blob that somebody holds. Raises `MotetError` (not_found)."""
+    row = connection.execute("SELECT path, bytes FROM blobs WHERE digest = ?", (digest,)).fetchone()
+    if row is None:
+        raise gone()
+    return Blob(digest, row["path"], row["bytes"])
+
+
+def blobs_of(connection: Connection, digests: Sequence[str]) -> list[Blob]:
+    """The same for several."""
+    return [blob_of(connection, digest) for digest in digests]
+
+
+def removable(connection: Connection, now_s: float, most: int) -> list[str]:
+    """Paths whose files are to be removed now."""
+    rows = connection.execute("SELECT path FROM unlinked WHERE remove_at <= ? LIMIT ?", (now_s, most))
+    return [row["path"] for row in rows]
+
+
+def removed(connection: Connection, paths: Sequence[str]) -> None:
+    """Their files are removed."""
+    connection.executemany("DELETE FROM unlinked WHERE path = ?", [(path,) for path in paths])
+
+
+def keep_part(connection: Connection, job: str, address: str, path: str, size: int) -> None:
+    """A finished part of a job is in the store."""
+    connection.execute("DELETE FROM unlinked WHERE path = ?", (path,))
+    connection.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", (job, address, path, size))
+
+
+def parts_of(connection: Connection, job: str) -> dict[str, str]:
+    """The paths of a job's finished parts, by address."""
+    rows = connection.execute("SELECT address, path FROM parts WHERE job = ?", (job,))
+    return {row["address"]: row["path"] for row in rows}
+
+
+def drop_part(connection: Connection, job: str, address: str) -> None:
+    """A part is lost."""
+    connection.execute("DELETE FROM parts WHERE job = ? AND address = ?", (job, address))
+
+
+def drop_parts(connection: Connection, job: str, now_s: float) -> None:
+    """The job's parts are not needed any more."""
+    connection.execute("INSERT OR REPLACE INTO unlinked SELECT path, bytes, ? FROM parts WHERE job = ?", (now_s, job))
+    connection.execute("DELETE FROM parts WHERE job = ?", (job,))
+
+
+def _remove_at(connection: Connection, path: str, size: int, at_s: float) -> None:
+    connection.execute("INSERT OR REPLACE INTO unlinked VALUES (?, ?, ?)", (path, size, at_s))
+
+
+def gone() -> MotetError:
+    """The error for bytes that are not in the store any more."""
+    return fail("not_found", "The content is not there any more.", "Make the job again.", code="content_gone")
+
+
+def too_full(most_bytes: int) -> MotetError:
+    """The error for bytes for which there is no room."""
+    cause = f"Jobs and files would have over {most_bytes:,} bytes, the limit of this service."
+    remedy = "Delete jobs and files that you no longer need."
+    return fail("storage_full", cause, remedy, code="jobs_full")

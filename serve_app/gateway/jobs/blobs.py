@@ -1,0 +1,159 @@
+"""Blobs for the gateway: written, read and removed beside the event loop, with their entries in the database."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
+from pathlib import Path
+
+from deployments.errors import fail
+from serve_app.gateway.jobs import blob_table
+from serve_app.gateway.jobs.blob_store import BlobStore, BlobWriter
+from serve_app.gateway.jobs.database import JobDatabase
+from serve_app.gateway.jobs.records import Blob
+from serve_app.gateway.jobs.settings import JobSettings
+
+BLOCK_BYTES = 256 * 1024
+REMOVED_AT_ONCE = 500
+
+
+class Blobs:
+    """The store with its table."""
+
+    def __init__(
+        self, settings: JobSettings, database: JobDatabase, folder: Path, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._folder = folder
+        self._clock = clock
+
+    @cached_property
+    def store(self) -> BlobStore:
+        """The files, opened at their first use. Raises `MotetError` (unavailable)."""
+        return BlobStore(self._folder, self._settings.store)
+
+    async def write(self, blocks: AsyncIterable[bytes]) -> Blob:
+        """A blob of some blocks. It is removed later unless a holder is linked to it. Raises `MotetError` (storage_full)."""
+        async with self.writing() as sink:
+            async for block in blocks:
+                await sink.write(block)
+            return await sink.close()
+
+    async def write_bytes(self, data: bytes) -> Blob:
+        """The same, of bytes."""
+        async with self.writing() as sink:
+            await sink.write(data)
+            return await sink.close()
+
+    @asynccontextmanager
+    async def uploads(self) -> AsyncGenerator[Uploads]:
+        """Writes blobs, and has them removed soon if the context fails."""
+        found = Uploads(self)
+        try:
+            yield found
+        except BaseException:
+            releasing = self._database.run(blob_table.release, found.written, self._clock())
+            await asyncio.shield(releasing)
+            raise
+
+    def writing(self) -> AbstractAsyncContextManager[BlobSink]:
+        """A blob that is written piece by piece; it is discarded unless it is closed."""
+        return self._writing()
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncGenerator[BlobSink]:
+        writer = await asyncio.to_thread(lambda: self.store.writer())
+        try:
+            yield BlobSink(self, writer)
+        finally:
+            await asyncio.shield(asyncio.to_thread(writer.discard))
+
+    async def put(self, writer: BlobWriter) -> Blob:
+        """Moves a written file into the store."""
+        blob = await asyncio.to_thread(writer.close)
+        most = self._settings.max_bytes
+        await self._database.run(blob_table.expect, blob.path, blob.bytes, most, self._clock())
+        await asyncio.to_thread(self.store.put, writer, blob.path)
+        return blob
+
+    async def blob(self, digest: str) -> Blob:
+        """A blob that somebody holds. Raises `MotetError` (not_found)."""
+        return await self._database.run(blob_table.blob_of, digest)
+
+    async def blocks(self, digest: str) -> AsyncGenerator[bytes]:
+        """The content of a blob. Raises `MotetError` (not_found) before the first block if it is gone."""
+        blob = await self.blob(digest)
+        try:
+            file = await asyncio.to_thread(self.store.open, blob.path)
+        except FileNotFoundError as error:
+            raise blob_table.gone() from error
+        try:
+            while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
+                yield block
+        finally:
+            await asyncio.shield(asyncio.to_thread(file.close))
+
+    async def read(self, digest: str, most: int) -> bytes:
+        """The content of a blob of at most `most` bytes. Raises `MotetError` (not_found, too_large)."""
+        blob = await self.blob(digest)
+        if blob.bytes > most:
+            raise fail("too_large", f"The file has {blob.bytes:,} bytes; the limit is {most:,}.", "Send less.")
+        return b"".join([block async for block in self.blocks(digest)])
+
+    async def remove_unlinked(self) -> None:
+        """Removes the files that nobody holds."""
+        while paths := await self._database.run(blob_table.removable, self._clock(), REMOVED_AT_ONCE):
+            await asyncio.to_thread(self.store.remove, paths)
+            await self._database.run(blob_table.removed, paths)
+        await asyncio.to_thread(lambda: self.store.sweep())
+
+
+class Uploads:
+    """Blobs that one request wrote."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.written: list[Blob] = []
+
+    async def write(self, blocks: AsyncIterable[bytes]) -> Blob:
+        """See `Blobs.write`."""
+        self.written.append(await self._blobs.write(blocks))
+        return self.written[-1]
+
+    async def write_bytes(self, data: bytes) -> Blob:
+        """See `Blobs.write_bytes`."""
+        self.written.append(await self._blobs.write_bytes(data))
+        return self.written[-1]
+
+
+class BlobSink:
+    """A blob that is being written. Small writes are joined."""
+
+    def __init__(self, blobs: Blobs, writer: BlobWriter) -> None:
+        self._blobs = blobs
+        self._writer = writer
+        self._waiting = bytearray()
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._writer.size + len(self._waiting)
+
+    async def write(self, data: bytes) -> None:
+        """Adds bytes. Raises `MotetError` (storage_full)."""
+        self._waiting += data
+        if len(self._waiting) >= BLOCK_BYTES:
+            await self._flush()
+
+    async def close(self) -> Blob:
+        """Ends the blob, which is in the store then."""
+        await self._flush()
+        return await self._blobs.put(self._writer)
+
+    async def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, bytearray()
+        await asyncio.to_thread(self._writer.write, waiting)

@@ -1,0 +1,60 @@
+"""The job that the current task runs, for the parts of the gateway that treat one in another way than a request.
+
+A job is the lowest class. Its audio is queued apart from that of requests (`routing/admission.py`), its windows, chunks and
+pieces come after theirs in a step, and while others use the replicas it has one part under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+from deployments.errors import MotetError, fail
+
+LATE_S = 60.0
+"""How long a part of a job counts as having waited less than that of a request. It still comes, after that time."""
+
+
+class KeepsParts(Protocol):
+    """Keeps finished parts of a job by their content address: see `FinishedParts`."""
+
+    def has(self, address: str) -> bool:
+        """Whether the part is there."""
+
+    def get(self, address: str) -> Awaitable[bytes | None]:
+        """The part; None if it is not there."""
+
+    def keep(self, address: str, data: bytes) -> Awaitable[None]:
+        """Keeps a part."""
+
+
+class HasProgress(Protocol):
+    """How far a job is, in seconds of audio: see `Ticket`."""
+
+    made_seconds: float
+    asked: float
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """What the gateway knows of a job that runs. `progress` is its place in a queue, once it has one."""
+
+    parts: KeepsParts
+    progress: HasProgress | None = None
+
+
+def address_of(*decisive: object) -> str:
+    """The content address of a part: equal for equal values of everything that decides its content within its job."""
+    return hashlib.sha256("\0".join(map(repr, decisive)).encode()).hexdigest()
+
+
+def part_lost() -> MotetError:
+    """The error for a finished part that cannot be read any more. The job begins again without it."""
+    return fail("unavailable", "A finished part of the job is lost.", "Try again.", code="part_lost")
+
+
+JOB: ContextVar[RunningJob | None] = ContextVar("JOB", default=None)
+"""The job of this task; None for a request."""

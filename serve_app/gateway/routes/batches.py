@@ -1,0 +1,72 @@
+"""/v1/batches: many requests in one file, in OpenAI's format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field, StringConstraints
+
+from serve_app.gateway.bodies.json_bodies import read_json
+from serve_app.gateway.fields import RequestFields, json_schema
+from serve_app.gateway.jobs.batches import batches_of
+from serve_app.gateway.jobs.endpoints import endpoint_of
+from serve_app.gateway.jobs.files import files_of
+from serve_app.gateway.jobs.jobs import jobs_of
+from serve_app.gateway.service import service_of
+
+router = APIRouter()
+
+MetadataKey = Annotated[str, StringConstraints(max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+class BatchBody(RequestFields):
+    """The body of a new batch."""
+
+    input_file_id: Annotated[str, StringConstraints(max_length=64)]
+    endpoint: Annotated[str, StringConstraints(max_length=64)]
+    completion_window: Literal["24h"] = "24h"
+    metadata: Annotated[Mapping[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+
+
+@router.post("/v1/batches", openapi_extra=json_schema(BatchBody))
+async def create_batch(request: Request) -> dict[str, Any]:
+    """Makes a batch of the requests in an uploaded file."""
+    service = service_of(request)
+    body = await read_json(BatchBody, request, strict=service.settings.strict)
+    viewer, endpoint = service.viewer(request), endpoint_of(body.endpoint)
+    file = await files_of(request).get(viewer, body.input_file_id)
+    batch = await batches_of(request).add(viewer, file, endpoint, body.metadata)
+    jobs_of(request).added.set()
+    return batch.as_json(service.settings.jobs.max_wait_s)
+
+
+@router.get("/v1/batches")
+async def batches(
+    request: Request, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+) -> dict[str, Any]:
+    """The client's own batches, the newest first."""
+    service = service_of(request)
+    found, more = await batches_of(request).listed(service.viewer(request), after, limit)
+    data = [batch.as_json(service.settings.jobs.max_wait_s) for batch in found]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
+
+
+@router.get("/v1/batches/{batch_id}")
+async def batch_of_id(request: Request, batch_id: str) -> dict[str, Any]:
+    """One batch."""
+    service = service_of(request)
+    batch = await batches_of(request).get(service.viewer(request), batch_id)
+    return batch.as_json(service.settings.jobs.max_wait_s)
+
+
+@router.post("/v1/batches/{batch_id}/cancel")
+async def cancel_batch(request: Request, batch_id: str) -> dict[str, Any]:
+    """Cancels a batch. What was answered by then will be in its files."""
+    service = service_of(request)
+    batch = await batches_of(request).cancel(service.viewer(request), batch_id)
+    jobs_of(request).added.set()
+    return batch.as_json(service.settings.jobs.max_wait_s)
