@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator, with_config
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -23,6 +23,10 @@ class StrictModel(BaseModel):
     """Refuses unknown keys and changes after construction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+documented = with_config(ConfigDict(use_attribute_docstrings=True))
+"""Of a `TypedDict`: the text under a field describes it, as in a `StrictModel`."""
 
 
 class StepSettings(StrictModel):

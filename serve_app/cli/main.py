@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "wyoming": "Offer a running service to Home Assistant, over the Wyoming protocol, until Ctrl-C.",
     "deploy": "Put the service on the cluster at RAY_ADDRESS, or update the one there, and leave it running.",
     "join": "Make this machine part of a cluster, until Ctrl-C.",
+    "api": "Print the description of the API as OpenAPI, which a running service answers at /openapi.json.",
     "config": "Print every setting, its default, unit and meaning; or check a file and print its values.",
     "plan": "Simulate a service with its own policies: first sound, refusals, replicas, machines and cost.",
     "doctor": "Check what works on this machine, and print what to run for what does not.",

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from serve_app.gateway.description.asyncapi import asyncapi_document
+from serve_app.gateway.description.documents import ApiDocument, ApiDocuments
+from serve_app.gateway.description.openapi import openapi_document
 from serve_app.gateway.errors import install_error_handlers
 from serve_app.gateway.jobs.batch_runner import BatchRunner
 from serve_app.gateway.jobs.batches import Batches
@@ -39,6 +43,7 @@ from serve_app.gateway.routes import (
     jobs,
     models,
     realtime,
+    reference,
     revoice,
     separations,
     speech,
@@ -49,19 +54,9 @@ from serve_app.gateway.routes import (
 )
 from serve_app.gateway.service import Service
 
-ABOUT = "One speech service over whatever hardware you have."
-PAGE = Path(__file__).parents[1] / "page"
-
-
-def build_api(service: Service) -> ASGIApp:
-    """The application of a service, with its middleware. While its lifespan lasts, it runs jobs."""
-    # FastAPI's documentation pages load scripts from other hosts; the description itself is at /openapi.json.
-    api = FastAPI(
-        title="Motet", description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_running_jobs
-    )
-    api.state.service = service
-    _add_jobs(api, service)
-    for router in (
+ROUTERS = tuple(
+    module.router
+    for module in (
         speech,
         speech_sessions,
         realtime,
@@ -78,10 +73,29 @@ def build_api(service: Service) -> ASGIApp:
         jobs,
         files,
         batches,
-    ):
-        api.include_router(router.router)
-    for router in (models, health):
-        api.include_router(router.router)
+        models,
+        health,
+        reference,
+    )
+)
+ROUTES = tuple(route for router in ROUTERS for route in router.routes)
+"""All of them, which `/openapi.json` and `/asyncapi.json` describe."""
+PAGE = Path(__file__).parents[1] / "page"
+
+
+def build_api(service: Service) -> ASGIApp:
+    """The application of a service, with its middleware. While its lifespan lasts, it runs jobs."""
+    # `routes/reference.py` answers the documents, which FastAPI would make without forms, sounds, errors and events.
+    api = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_running_jobs)
+    api.state.service = service
+    keyed = bool(service.settings.security.api_key_sha256)
+    api.state.documents = ApiDocuments(
+        ApiDocument(partial(openapi_document, ROUTES, keyed=keyed)),
+        ApiDocument(partial(asyncapi_document, ROUTES, keyed=keyed)),
+    )
+    _add_jobs(api, service)
+    for router in ROUTERS:
+        api.include_router(router)
     api.mount("/page", StaticFiles(directory=PAGE), name="page")
     install_error_handlers(api)
     return _with_middleware(api, service)

@@ -7,7 +7,7 @@ import math
 import traceback
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
@@ -17,15 +17,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import TypedDict
 
 from deployments.errors import REPORT_IT, Failure, Kind, MotetError, clipped, fail, in_one_line, quoted
+from deployments.settings import documented
 from deployments.validation import in_words, misspelt, plain_message
 from serve_app.gateway.fields import NOT_HERE
 from serve_app.gateway.request_context import current_request
 
 logger = logging.getLogger("ray.serve")
 
-STATUS: Mapping[str, tuple[int, str]] = {
+ErrorType = Literal[
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "rate_limit_error",
+    "service_unavailable",
+    "timeout_error",
+    "server_error",
+]
+STATUS: Mapping[str, tuple[int, ErrorType]] = {
     "invalid": (400, "invalid_request_error"),
     "unauthorized": (401, "authentication_error"),
     "forbidden": (403, "permission_error"),
@@ -68,13 +79,39 @@ LOGGED: Mapping[str, int] = {"engine": logging.ERROR, "unavailable": logging.WAR
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def error_body(failure: Failure) -> dict[str, object]:
+@documented
+class ErrorObject(TypedDict):
+    """What is wrong, and what to do, in OpenAI's format."""
+
+    message: str
+    """The cause, and what to do about it."""
+    type: ErrorType
+    param: str | None
+    """The field of the request at fault."""
+    code: str | None
+    """A stable word for programs."""
+
+
+class ErrorAnswer(TypedDict):
+    """The body of every error."""
+
+    error: ErrorObject
+
+
+class ErrorEvent(TypedDict):
+    """The event with which a stream ends that fails after its beginning. What was sent before it is valid."""
+
+    type: Literal["error"]
+    error: ErrorObject
+
+
+def error_body(failure: Failure) -> ErrorAnswer:
     """The JSON of an error answer, in OpenAI's format. The request's record gets the kind of the failure."""
     current_request().failure = failure.kind
     return {"error": error_fields(failure)}
 
 
-def error_fields(failure: Failure) -> dict[str, str | None]:
+def error_fields(failure: Failure) -> ErrorObject:
     """What a client learns about a failure, in OpenAI's format."""
     kind = STATUS[failure.kind][1]
     return {"message": _with_id(failure), "type": kind, "param": failure.param, "code": failure.code}

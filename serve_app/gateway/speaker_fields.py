@@ -27,9 +27,13 @@ class SpeakerFields(RequestFields):
     foreign: ClassVar[Mapping[str, str]] = {"num_speakers": "speakers"}
 
     speakers: SpeakerCount | None = None
+    """How many there are, if known."""
     min_speakers: SpeakerCount | None = None
+    """How many there are at least."""
     max_speakers: SpeakerCount | None = None
+    """How many there are at most."""
     known_speaker_names: Annotated[tuple[SpeakerName, ...], Field(max_length=MOST_KNOWN_SPEAKERS)] = ()
+    """Names of speakers whose voices are in `known_speaker_references`, in the same order."""
 
     @property
     def speaker_settings(self) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any
 
 from deployments.tasks.transcription import TranscriptWindow
 from deployments.text.sentences import joined
 from serve_app.gateway.sse import event
+from serve_app.gateway.transcript_answers import TokenLogprob, TranscriptDone
 from serve_app.gateway.transcript_formats import (
     TranscriptContents,
     diarized_segment,
@@ -40,13 +40,18 @@ async def events(windows: AsyncGenerator[TranscriptWindow], contents: Transcript
         for number, segment in enumerate(spoken_segments(heard)):
             yield event(diarized_segment(number, segment))
     whole = [token for window in heard for token in log_probabilities(window)]
-    # A longer list is not repeated: the deltas have all of it.
-    logprobs = {"logprobs": whole} if contents.log_probabilities and len(whole) <= MAX_TOKENS else {}
-    done = {"text": said, "languages": languages_json(heard), "usage": token_usage(heard), **logprobs}
-    yield event({"type": "transcript.text.done", **done})
+    facts: TranscriptDone = {
+        "type": "transcript.text.done",
+        "text": said,
+        "languages": languages_json(heard),
+        "usage": token_usage(heard),
+    }
+    if contents.log_probabilities and len(whole) <= MAX_TOKENS:
+        facts["logprobs"] = whole  # a longer list is not repeated: the deltas have all of it
+    yield event(facts)
 
 
-def _deltas(delta: str, tokens: list[dict[str, Any]] | None) -> Iterator[bytes]:
+def _deltas(delta: str, tokens: list[TokenLogprob] | None) -> Iterator[bytes]:
     """The events of a window's text. If it has many tokens, the later events have no text, only the other tokens."""
     if tokens is None:
         yield event({"type": "transcript.text.delta", "delta": delta})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -19,6 +19,18 @@ from deployments.text.compression_ratio import compression_ratio
 from deployments.text.languages import NAMES
 from deployments.text.sentences import pieces
 from deployments.text.subtitles import TimedWord
+from serve_app.gateway.transcript_answers import (
+    DiarizedSegment,
+    DiarizedTranscript,
+    DurationUsage,
+    PlainTranscript,
+    SpokenLanguage,
+    TokenLogprob,
+    TranscriptSegment,
+    TranscriptTokens,
+    TranscriptWord,
+    VerboseTranscript,
+)
 
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json", "rttm"]
 SPEAKER_FORMATS = ("diarized_json", "rttm")
@@ -54,20 +66,20 @@ def rendered(windows: Sequence[TranscriptWindow], contents: TranscriptContents) 
     return PlainTextResponse(_TEXT[contents.form](windows, contents), media_type=media_type)
 
 
-def plain_json(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> dict[str, Any]:
+def plain_json(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> PlainTranscript:
     """The body of the format `json`."""
-    answer = {"text": text_of(windows), "languages": languages_json(windows), "usage": usage(windows)}
+    answer: PlainTranscript = {"text": text_of(windows), "languages": languages_json(windows), "usage": usage(windows)}
     if contents.log_probabilities:
         answer["logprobs"] = [token for window in windows for token in log_probabilities(window)]
     return answer
 
 
-def verbose(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> dict[str, Any]:
+def verbose(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> VerboseTranscript:
     """The body of the format `verbose_json`. Its `language` is that of most of the speech, as a name; of a translation it is
     English."""
     segments = spoken_segments(windows)
     language = "en" if contents.task == "translate" else language_of(windows) or ""
-    answer: dict[str, Any] = {
+    answer: VerboseTranscript = {
         "task": contents.task,
         "language": NAMES.get(language, language),
         "duration": seconds_of(windows),
@@ -81,9 +93,8 @@ def verbose(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -
     return answer
 
 
-def _segment(number: int, segment: Segment, temperature: float) -> dict[str, Any]:
-    facts = {"language": segment.language, "speaker": segment.speaker}
-    return {
+def _segment(number: int, segment: Segment, temperature: float) -> TranscriptSegment:
+    answer: TranscriptSegment = {
         "id": number,
         "seek": int(segment.start * 100),
         "start": round(segment.start, 3),
@@ -94,16 +105,22 @@ def _segment(number: int, segment: Segment, temperature: float) -> dict[str, Any
         "avg_logprob": segment.average_log_probability,
         "compression_ratio": compression_ratio(segment.text),
         "no_speech_prob": segment.no_speech_probability,
-        **{name: value for name, value in facts.items() if value is not None},
     }
+    if segment.language is not None:
+        answer["language"] = segment.language
+    if segment.speaker is not None:
+        answer["speaker"] = segment.speaker
+    return answer
 
 
-def _word(word: TimedWord) -> dict[str, Any]:
-    speaker = {"speaker": word.speaker} if word.speaker else {}
-    return {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3), **speaker}
+def _word(word: TimedWord) -> TranscriptWord:
+    answer: TranscriptWord = {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3)}
+    if word.speaker:
+        answer["speaker"] = word.speaker
+    return answer
 
 
-def diarized(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> dict[str, Any]:
+def diarized(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> DiarizedTranscript:
     """The body of the format `diarized_json`."""
     return {
         "task": contents.task,
@@ -114,7 +131,7 @@ def diarized(windows: Sequence[TranscriptWindow], contents: TranscriptContents) 
     }
 
 
-def diarized_segment(number: int, segment: Segment) -> dict[str, Any]:
+def diarized_segment(number: int, segment: Segment) -> DiarizedSegment:
     """A segment of `diarized_json`, which is also OpenAI's event."""
     return {
         "type": "transcript.text.segment",
@@ -126,12 +143,12 @@ def diarized_segment(number: int, segment: Segment) -> dict[str, Any]:
     }
 
 
-def usage(windows: Sequence[TranscriptWindow]) -> dict[str, Any]:
+def usage(windows: Sequence[TranscriptWindow]) -> DurationUsage:
     """The length of the recording, as OpenAI's answers have it."""
     return {"type": "duration", "seconds": seconds_of(windows)}
 
 
-def token_usage(windows: Sequence[TranscriptWindow]) -> dict[str, Any]:
+def token_usage(windows: Sequence[TranscriptWindow]) -> TranscriptTokens:
     """The same in tokens, as OpenAI's events have it, with the seconds."""
     seconds = seconds_of(windows)
     heard = round(seconds * AUDIO_TOKENS_PER_SECOND)
@@ -146,7 +163,7 @@ def token_usage(windows: Sequence[TranscriptWindow]) -> dict[str, Any]:
     }
 
 
-def languages_json(windows: Sequence[TranscriptWindow]) -> list[dict[str, str]]:
+def languages_json(windows: Sequence[TranscriptWindow]) -> list[SpokenLanguage]:
     """The languages that were spoken, in order, as OpenAI's `languages`."""
     spoken = (
         segment.language or window.transcript.language for window in windows for segment in window.transcript.segments
@@ -154,12 +171,12 @@ def languages_json(windows: Sequence[TranscriptWindow]) -> list[dict[str, str]]:
     return [{"code": language} for language in dict.fromkeys(spoken)]
 
 
-def log_probabilities(window: TranscriptWindow) -> list[dict[str, Any]]:
+def log_probabilities(window: TranscriptWindow) -> list[TokenLogprob]:
     """The tokens of a window, as OpenAI's `logprobs`."""
     return [log_probability(token) for token in window.transcript.tokens]
 
 
-def log_probability(token: Token) -> dict[str, Any]:
+def log_probability(token: Token) -> TokenLogprob:
     """A token as one of OpenAI's `logprobs`."""
     return {"token": token.text, "logprob": round(token.log_probability, 6), "bytes": list(token.bytes)}
 
@@ -218,7 +235,7 @@ def _words(windows: Sequence[TranscriptWindow]) -> list[TimedWord]:
     return [word for segment in spoken_segments(windows) for word in timed_words(segment)]
 
 
-_JSON: Mapping[str, Callable[[Sequence[TranscriptWindow], TranscriptContents], dict[str, Any]]] = {
+_JSON: Mapping[str, Callable[[Sequence[TranscriptWindow], TranscriptContents], Mapping[str, object]]] = {
     "json": plain_json,
     "verbose_json": verbose,
     "diarized_json": diarized,

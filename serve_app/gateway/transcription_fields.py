@@ -38,8 +38,11 @@ class VadChunking(StrictModel):
 
     type: Literal["server_vad"] = "server_vad"
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The probability of speech at which speech begins."""
     prefix_padding_ms: Annotated[float, Field(ge=0, le=2000)] | None = None
+    """Sound around speech that is kept."""
     silence_duration_ms: Annotated[float, Field(ge=0, le=10_000)] | None = None
+    """A silence of this length divides speech."""
 
 
 def _strategy(value: object) -> str:
@@ -61,15 +64,25 @@ class RecognitionFields(RequestFields):
     }
 
     model: ModelName
+    """The name or alias of a model that transcribes: see `GET /v1/models`."""
     prompt: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    """A text that the recording might follow: its style and its words are expected."""
     response_format: TranscriptFormat = "json"
+    """The format of the answer."""
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """0 takes the likeliest words; above it, words are drawn at random."""
     stream: bool = False
+    """Whether the answer is server-sent events, the first of them while the recording arrives."""
     channels: Channels = "mix"
+    """`mix`: all channels as one. `separate`: each channel is a speaker."""
     vad_filter: bool = True
+    """Whether only speech is heard. Without it, silences are heard as well."""
     max_line_characters: Annotated[int, Field(ge=10, le=200)] | None = None
+    """The longest line of a subtitle."""
     max_lines: Annotated[int, Field(ge=1, le=4)] | None = None
+    """The most lines of a subtitle."""
     max_characters_per_second: Annotated[float, Field(ge=5, le=60)] | None = None
+    """How fast a subtitle may be to read."""
 
     def check(self, traits: RecognitionTraits) -> None:
         """Raises `MotetError` (unsupported) for what the model cannot do. Hints that it does not follow are noted as
@@ -114,6 +127,7 @@ class TranslationFields(RecognitionFields):
     """The fields of a translation."""
 
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
+    """The format of the answer."""
 
 
 class TranscriptionFields(RecognitionFields, SpeakerFields):
@@ -128,13 +142,21 @@ class TranscriptionFields(RecognitionFields, SpeakerFields):
     }
 
     language: Annotated[str, StringConstraints(max_length=256)] | None = None
+    """The language of the recording: ISO 639-1, a tag such as de-CH, or a name. Without one it is detected."""
     languages: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    """Languages that may be spoken."""
     keywords: Annotated[tuple[Keyword, ...], Field(max_length=MOST_KEYWORDS)] = ()
+    """Words and names that may be said."""
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = ()
+    """Which times `verbose_json` has. Without a value it has segments."""
     word_timestamps: bool = False
+    """The same as `word` in `timestamp_granularities`, as other servers name it."""
     include: tuple[Literal["logprobs"], ...] = ()
+    """`logprobs`: the log probability of each token, in the format `json`."""
     chunking_strategy: ChunkingStrategy | None = None
+    """How speech is found: `auto`, or an object as JSON."""
     diarize: bool = False
+    """Whether the answer says who speaks."""
 
     @field_validator("keywords", mode="before")
     @classmethod

@@ -59,6 +59,10 @@ class VoiceFields(RequestFields):
     name: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_one_line)
     ]
+    """The name of the voice, on one line."""
     consent: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4096), AfterValidator(_in_words)]
+    """The text that the speaker agreed to, in words."""
     text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4096)] | None = None
+    """What the clip says, which some models use. Motet's own field."""
     type: Literal["audio_sample"] = "audio_sample"
+    """The kind of voice."""

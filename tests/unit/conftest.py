@@ -33,6 +33,17 @@ def _torch_settings() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+@pytest.fixture(autouse=True)
+def _described_answers() -> Iterator[None]:
+    """Every answer of the service is as its description says: see `api_conformance.py`."""
+    if (conformance := sys.modules.get("tests.unit.api_conformance")) is None:
+        yield
+    else:
+        conformance.DIFFERENCES.clear()
+        yield
+        assert conformance.DIFFERENCES == []
+
+
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What the service's logger is told, which Ray Serve may have cut off from the rest."""

@@ -55,6 +55,7 @@ from serve_app.gateway.speech.stream import SpeechStream
 from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.voice_store import VoiceStore
 from tests.unit import fakes
+from tests.unit.api_conformance import Conformance
 from tests.unit.fakes import RATE, FakeHandle, SilentGraph, ToneSynthesizer, tone
 from tests.unit.live_fakes import FakeParts
 
@@ -173,7 +174,7 @@ class Bench:
             live_enhancements(config.enhancement),
         )
         self.service = service
-        self.api = build_api(service)
+        self.api = Conformance(build_api(service))
         transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://motet")
 

@@ -683,7 +683,7 @@ async def test_a_client_that_does_not_read_is_disconnected() -> None:
         "subprotocols": [],
         "client": ("127.0.0.1", 40000),
     }
-    app: asyncio.Task[None] = asyncio.create_task(client.bench.api(scope, stuck._to_server.get, send))  # type: ignore[arg-type]
+    app: asyncio.Task[None] = asyncio.create_task(client.bench.api(scope, stuck._to_server.get, send))
     for _ in range(200):
         stuck.send(type="session.update", session={"type": "transcription"})
     await app

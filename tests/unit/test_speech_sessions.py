@@ -55,7 +55,7 @@ class Socket:
         }
         self._to_server.put_nowait({"type": "websocket.connect"})
         app = bench.api(scope, self._to_server.get, self._to_client.put)  # type: ignore[arg-type]
-        self._task: asyncio.Task[None] = asyncio.create_task(app)  # type: ignore[arg-type]
+        self._task: asyncio.Task[None] = asyncio.create_task(app)
 
     async def received(self) -> dict[str, Any]:
         return await self._to_client.get()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar
 
 import pytest
@@ -20,7 +19,6 @@ from serve_app.gateway.routes.speech import SpeechBody
 from serve_app.gateway.transcription_fields import TranscriptionFields
 from tests.unit.growth import check_growth
 from tests.unit.test_api import JSON, Bench
-from tests.unit.test_growth import FORM_FIELDS
 
 
 class Inner(StrictModel):
@@ -228,23 +226,3 @@ def test_a_field_under_the_name_of_another_server() -> None:
     assert validated(Fields, {"lang_code": "en"}, strict=True).language == "en"
     with pytest.raises(MotetError):
         validated(Fields, {"lang_code": "en", "language": "de"}, strict=True)
-
-
-# --- The description of the API
-
-
-async def test_the_api_describes_every_form_with_its_fields() -> None:
-    document = (await Bench().client.get("/openapi.json")).json()
-    bodies = {
-        path: operations["post"]["requestBody"]["content"]
-        for path, operations in document["paths"].items()
-        if "post" in operations
-    }
-    assert set(bodies) == set(FORM_FIELDS) | {"/v1/audio/speech", "/v1/realtime/client_secrets"}
-    for path, fields in FORM_FIELDS.items():
-        schema = bodies[path]["multipart/form-data"]["schema"]
-        known = {name.partition("[")[0] for name in fields} - {"x"}
-        unknown = {"num_speakers"} | ({"language"} if path.endswith("translations") else set())
-        assert known - unknown <= set(schema["properties"]), path
-        assert schema["required"]
-    assert "$ref" not in json.dumps(bodies)

@@ -24,18 +24,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.errors import Failure, quoted
+from serve_app.gateway.description.headers import ANSWER_HEADERS
 from serve_app.gateway.errors import error_response
 
 ALWAYS_ANSWERED = ("/livez",)
 """Paths without a check of the host: they reveal nothing, and load balancers use any name."""
 GUARDED = "/v1"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-EXPOSED = (
-    "x-request-id", "retry-after", "server-timing", "content-disposition", "x-sample-rate", "x-motet-model", "x-motet-voice",
-    "x-motet-placement", "x-motet-finish-reason", "x-motet-ignored", "x-motet-stems",
-    "x-motet-unread-scripts",
-)  # fmt: skip
-"""Headers of answers that pages of allowed origins may read."""
 
 
 class PageCheck:
@@ -100,7 +95,7 @@ def _with_cors(app: ASGIApp, origins: re.Pattern[str]) -> ASGIApp:
         allow_origin_regex=origins.pattern,
         allow_methods=("*",),
         allow_headers=("*",),
-        expose_headers=EXPOSED,
+        expose_headers=tuple(ANSWER_HEADERS),
         allow_private_network=True,
     )
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+POLICY = "default-src 'self'; media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'"
 PAGE_HEADERS = {
-    "content-security-policy": "default-src 'self'; media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'",
+    "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+REFERENCE_HEADERS = {**PAGE_HEADERS, "content-security-policy": f"{POLICY}; img-src 'self' data:"}
+"""Of `/docs`. The style sheet of Swagger UI has its icons inside."""
 
 
 class PageHeaders:
@@ -20,13 +25,17 @@ class PageHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        page = scope["type"] == "http" and (scope["path"] == "/" or scope["path"].startswith("/page"))
+        added = _headers_of(scope["path"]) if scope["type"] == "http" else {}
 
         async def with_headers(message: Message) -> None:
-            if page and message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in PAGE_HEADERS.items():
-                    headers[name] = value
+            if added and message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(added)
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+def _headers_of(path: str) -> Mapping[str, str]:
+    if path == "/docs" or path.startswith("/docs/"):
+        return REFERENCE_HEADERS
+    return PAGE_HEADERS if path == "/" or path.startswith("/page") else {}

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, StringConstraints
 
 from serve_app.gateway.bodies.json_bodies import read_json
-from serve_app.gateway.fields import RequestFields, json_schema
+from serve_app.gateway.description.operation import JsonBody, Operation, json_answer
+from serve_app.gateway.fields import RequestFields
+from serve_app.gateway.jobs.answers import BatchList, BatchObject
 from serve_app.gateway.jobs.batches import batches_of
 from serve_app.gateway.jobs.endpoints import endpoint_of
 from serve_app.gateway.jobs.files import files_of
@@ -26,12 +28,29 @@ class BatchBody(RequestFields):
     """The body of a new batch."""
 
     input_file_id: Annotated[str, StringConstraints(max_length=64)]
+    """An uploaded file with a request a line."""
     endpoint: Annotated[str, StringConstraints(max_length=64)]
+    """The path of the endpoint that answers the requests."""
     completion_window: Literal["24h"] = "24h"
+    """Accepted as OpenAI's clients send it."""
     metadata: Annotated[Mapping[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    """Texts of your own."""
 
 
-@router.post("/v1/batches", openapi_extra=json_schema(BatchBody))
+CREATE = Operation(
+    id="create_batch",
+    tag="Jobs",
+    body=JsonBody(BatchBody),
+    answers=(json_answer(BatchObject, "The batch."),),
+    errors=(404, 507),
+    example={"input_file_id": "file-0123456789abcdef0123456789abcdef", "endpoint": "/v1/audio/speech"},
+)
+LIST = Operation(id="list_batches", tag="Jobs", answers=(json_answer(BatchList, "The batches."),))
+GET = Operation(id="get_batch", tag="Jobs", answers=(json_answer(BatchObject, "The batch."),))
+CANCEL = Operation(id="cancel_batch", tag="Jobs", answers=(json_answer(BatchObject, "The batch."),), errors=(409,))
+
+
+@router.post("/v1/batches", openapi_extra=CREATE.extra)
 async def create_batch(request: Request) -> dict[str, Any]:
     """Makes a batch of the requests in an uploaded file."""
     service = service_of(request)
@@ -43,9 +62,11 @@ async def create_batch(request: Request) -> dict[str, Any]:
     return batch.as_json(service.settings.jobs.max_wait_s)
 
 
-@router.get("/v1/batches")
+@router.get("/v1/batches", openapi_extra=LIST.extra)
 async def batches(
-    request: Request, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    request: Request,
+    after: Annotated[str | None, Query(description="The last batch of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="The most batches of a page.")] = 20,
 ) -> dict[str, Any]:
     """The client's own batches, the newest first."""
     service = service_of(request)
@@ -55,7 +76,7 @@ async def batches(
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
 
 
-@router.get("/v1/batches/{batch_id}")
+@router.get("/v1/batches/{batch_id}", openapi_extra=GET.extra)
 async def batch_of_id(request: Request, batch_id: str) -> dict[str, Any]:
     """One batch."""
     service = service_of(request)
@@ -63,7 +84,7 @@ async def batch_of_id(request: Request, batch_id: str) -> dict[str, Any]:
     return batch.as_json(service.settings.jobs.max_wait_s)
 
 
-@router.post("/v1/batches/{batch_id}/cancel")
+@router.post("/v1/batches/{batch_id}/cancel", openapi_extra=CANCEL.extra)
 async def cancel_batch(request: Request, batch_id: str) -> dict[str, Any]:
     """Cancels a batch. What was answered by then will be in its files."""
     service = service_of(request)

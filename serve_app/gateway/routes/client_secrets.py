@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict
 
 from deployments.errors import fail
+from deployments.settings import documented
 from serve_app.gateway.api_keys import key_digest
 from serve_app.gateway.bodies.json_bodies import read_json
 from serve_app.gateway.client_secrets import MAX_CHARACTERS, NO_DIGEST, SecretGrant, client_secret
-from serve_app.gateway.fields import RequestFields, json_schema
+from serve_app.gateway.description.operation import JsonBody, Operation, json_answer
+from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.live.answers import responder_of
 from serve_app.gateway.live.items import new_id
 from serve_app.gateway.live.session_settings import SessionConfiguration, SessionSettings
@@ -27,17 +30,43 @@ class SecretExpiry(RequestFields):
     """How long a secret is valid."""
 
     anchor: Literal["created_at"] = "created_at"
+    """From when the time counts."""
     seconds: Annotated[int, Field(ge=10, le=7200)] = 600
+    """How long new sessions may be opened."""
 
 
 class SecretBody(RequestFields):
     """The body: the fields of the sessions that the secret opens."""
 
     expires_after: SecretExpiry = SecretExpiry()
+    """How long the secret is valid."""
     session: Mapping[str, Any] = Field(default_factory=lambda: {"type": "realtime"})
+    """The session object, as in `session.update`: see `/asyncapi.json`."""
 
 
-@router.post("/v1/realtime/client_secrets", openapi_extra=json_schema(SecretBody))
+@documented
+class ClientSecretAnswer(TypedDict):
+    """A secret and the session that it opens."""
+
+    value: str
+    """The secret, which is used like a key."""
+    expires_at: int
+    """Unix time in seconds."""
+    session: dict[str, Any]
+    """The session object."""
+
+
+CLIENT_SECRET = Operation(
+    id="create_client_secret",
+    tag="Live sessions",
+    body=JsonBody(SecretBody),
+    answers=(json_answer(ClientSecretAnswer, "The secret."),),
+    errors=(404,),
+    example={"session": {"type": "realtime"}},
+)
+
+
+@router.post("/v1/realtime/client_secrets", openapi_extra=CLIENT_SECRET.extra)
 async def create_client_secret(request: Request) -> Response:
     """Makes a client secret."""
     service = service_of(request)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from typing_extensions import TypedDict
 
 from deployments.tasks.diarization import rttm
 from deployments.tasks.voice_activity import SpeechTicket, VoiceActivityTask
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
+from serve_app.gateway.description.operation import AnswerContent, DescribedAnswer, FormBody, Operation
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import form_schema
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.speaker_fields import REFERENCES, SpeakerFields, speaker_task
+from serve_app.gateway.transcript_answers import DurationUsage
 from serve_app.gateway.transcript_formats import RECORDING
 
 router = APIRouter()
@@ -25,9 +27,39 @@ class DiarizationFields(SpeakerFields):
     """The form's fields, without its files."""
 
     response_format: Literal["json", "rttm"] = "json"
+    """The format of the answer."""
 
 
-@router.post("/v1/audio/diarizations", openapi_extra=form_schema(DiarizationFields, lists=(REFERENCES,)))
+class SpokenTurnTimes(TypedDict):
+    """Somebody speaks. Times are in seconds of the recording."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+class DiarizationAnswer(TypedDict):
+    """Who speaks when. `duration` is the length of the recording in seconds."""
+
+    duration: float
+    segments: list[SpokenTurnTimes]
+    usage: DurationUsage
+
+
+DIARIZATION = Operation(
+    id="create_diarization",
+    tag="Transcription",
+    body=FormBody(DiarizationFields, FORM),
+    answers=(
+        DescribedAnswer(
+            "Who speaks when.",
+            (AnswerContent("application/json", DiarizationAnswer), AnswerContent("text/plain", str, "With `rttm`.")),
+        ),
+    ),
+)
+
+
+@router.post("/v1/audio/diarizations", openapi_extra=DIARIZATION.extra)
 async def diarizations(request: Request) -> Response:
     """Says who speaks when in a recording."""
     service = service_of(request)
@@ -42,7 +74,12 @@ async def _diarized(form: UploadForm, request: Request, service: Service) -> Res
     if fields.response_format == "rttm":
         return PlainTextResponse(rttm(turns, RECORDING))
     seconds = round(tickets[-1].until_s, 3)
-    segments: list[dict[str, Any]] = [
+    segments: list[SpokenTurnTimes] = [
         {"start": round(turn.start_s, 3), "end": round(turn.end_s, 3), "speaker": turn.speaker} for turn in turns
     ]
-    return JSONResponse({"duration": seconds, "segments": segments, "usage": {"type": "duration", "seconds": seconds}})
+    answer: DiarizationAnswer = {
+        "duration": seconds,
+        "segments": segments,
+        "usage": {"type": "duration", "seconds": seconds},
+    }
+    return JSONResponse(answer)

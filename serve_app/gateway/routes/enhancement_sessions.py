@@ -15,12 +15,16 @@ from typing import Annotated, Literal, NoReturn
 
 from fastapi import APIRouter, WebSocket
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from deployments.engines.protocols import LiveBlocks, SeparationTraits
 from deployments.errors import MotetError, fail, quoted
+from deployments.settings import documented
 from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_messages import fields_of, message_of
+from serve_app.gateway.description.channel import Channel, channel
 from serve_app.gateway.enhancement_sound import EnhancementSound
+from serve_app.gateway.errors import ErrorEvent
 from serve_app.gateway.fields import ModelName, RequestFields
 from serve_app.gateway.live_enhancement import LiveEnhancement
 from serve_app.gateway.request_context import current_request
@@ -41,8 +45,11 @@ class EnhancementConfig(RequestFields):
 
     type: Literal["session.config"]
     model: ModelName | None = None
+    """The name or alias of a model that enhances streams."""
     sample_rate: Annotated[int, Field(ge=8000, le=48_000)] = 48_000
+    """Hz."""
     channels: Annotated[int, Field(ge=1, le=2)] = 1
+    """1, or 2 with their samples in turn."""
 
 
 class EnhancementDone(RequestFields):
@@ -55,9 +62,44 @@ EnhancementInput = EnhancementConfig | EnhancementDone
 INPUTS: Mapping[str, type[EnhancementInput]] = {"session.config": EnhancementConfig, "input.done": EnhancementDone}
 
 
+@documented
+class EnhancementReady(TypedDict):
+    """The session is configured."""
+
+    type: Literal["session.ready"]
+    model: str
+    delay_ms: float
+    """How late the sound comes back."""
+    ignored: list[str]
+    """Fields of `session.config` that the service does not use."""
+
+
+class EnhancementSessionDone(TypedDict):
+    """All sound has come back. The service closes the session with 1000."""
+
+    type: Literal["session.done"]
+    seconds: float
+
+
+SOUND = "16-bit PCM, little-endian, of the rate and channels of `session.config`."
+CHANNEL = Channel(
+    id="enhancement_session",
+    tag="Separation",
+    received=tuple(INPUTS.values()),
+    sent=(EnhancementReady, EnhancementSessionDone, ErrorEvent),
+    received_bytes=SOUND,
+    sent_bytes=SOUND,
+    example=({"type": "session.config", "sample_rate": 48_000}, "sound as it is recorded", {"type": "input.done"}),
+)
+
+
 @router.websocket("/v1/audio/enhancements/stream")
+@channel(CHANNEL)
 async def enhancement_session(websocket: WebSocket) -> None:
-    """Takes the noise out of a sound while it is recorded."""
+    """Takes the noise out of a sound while it is recorded.
+
+    `session.config` comes first, then sound in binary messages, and `input.done`.
+    """
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
     async with reporting(websocket):

@@ -18,8 +18,10 @@ from deployments.engines.protocols import SeparationTraits
 from deployments.tasks.enhancement import SPEECH, ensure_enhances
 from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
-from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import ModelName, RequestFields, form_schema
+from serve_app.gateway.description.operation import DescribedAnswer, FormBody, Operation, events_content, sounds
+from serve_app.gateway.errors import ErrorEvent, validated
+from serve_app.gateway.fields import ModelName, RequestFields
+from serve_app.gateway.separation_answers import EnhancementEvent
 from serve_app.gateway.separation_progress import SeparationProgress
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
@@ -35,11 +37,29 @@ class EnhancementFields(RequestFields):
     """The form's fields, without its file. Without a model, the first of the configuration that separates is used."""
 
     model: ModelName | None = None
+    """The name or alias of a model that separates."""
     response_format: AudioFormat = "wav"
+    """The format of the sound."""
     stream_format: Literal["audio", "sse"] = "audio"
+    """Whether the answer is the sound itself, or server-sent events."""
 
 
-@router.post("/v1/audio/enhancements", openapi_extra=form_schema(EnhancementFields))
+ENHANCEMENT = Operation(
+    id="create_enhancement",
+    tag="Separation",
+    body=FormBody(EnhancementFields, FORM),
+    answers=(
+        DescribedAnswer(
+            "The speech without the noise, streamed as it is made; with `stream_format: sse`, events.",
+            (*sounds(FORMATS), events_content(EnhancementEvent | ErrorEvent)),
+            headers=("x-motet-model",),
+        ),
+    ),
+    output="enhanced.wav",
+)
+
+
+@router.post("/v1/audio/enhancements", openapi_extra=ENHANCEMENT.extra)
 async def enhancements(request: Request) -> Response:
     """Takes the noise out of a recording."""
     service = service_of(request)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
 from weakref import WeakKeyDictionary
 
 import psutil
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, JSONResponse, Response
+from typing_extensions import TypedDict
 
 from deployments.errors import MotetError
 from deployments.replica.base import ReplicaReport
+from deployments.settings import documented
+from serve_app.gateway.description.operation import Operation, json_answer
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import service_of
@@ -24,6 +27,64 @@ INDEX = Path(__file__).parents[2] / "page" / "index.html"
 READY_TIMEOUT_S = 5.0
 REPORT_AGE_S = 0.25
 """Requests within this time share one round of questions to the replicas, since anybody may send any number of them."""
+
+
+class Liveness(TypedDict):
+    """The gateway runs."""
+
+    status: Literal["alive"]
+
+
+@documented
+class ModelReadiness(TypedDict):
+    """Whether a model takes work, and the facts of a replica that does."""
+
+    ready: bool
+    cause: NotRequired[str]
+    """Why it takes no work."""
+    placements: NotRequired[dict[str, bool]]
+    """Whether each placement takes work."""
+    asleep: NotRequired[list[str]]
+    """Placements that start a replica on demand."""
+    device: NotRequired[str]
+    load_seconds: NotRequired[float]
+    warm_up_seconds: NotRequired[float]
+    memory_bytes: NotRequired[int]
+    engine_memory: NotRequired[dict[str, Any] | None]
+    heavy_libraries: NotRequired[list[str]]
+    scheduling: NotRequired[str]
+    open_streams: NotRequired[int]
+    steps: NotRequired[dict[str, Any]]
+    captured_steps: NotRequired[dict[str, Any] | None]
+
+
+class GatewayFacts(TypedDict):
+    """The gateway replica that answers."""
+
+    tasks: int
+    memory_bytes: int
+
+
+@documented
+class Readiness(TypedDict):
+    """Whether every model takes work."""
+
+    status: Literal["ready", "not ready"]
+    models: dict[str, ModelReadiness]
+    gateway: GatewayFacts
+    queues: dict[str, dict[str, Any]]
+    """The queue of each placement that was requested so far."""
+
+
+LIVEZ = Operation(id="get_liveness", tag="Health", answers=(json_answer(Liveness, "The gateway runs."),))
+READYZ = Operation(
+    id="get_readiness",
+    tag="Health",
+    answers=(
+        json_answer(Readiness, "Every model takes work."),
+        json_answer(Readiness, "A model takes no work, or the service is not ready.", status=503),
+    ),
+)
 
 
 class ReadinessCheck:
@@ -51,13 +112,13 @@ async def page() -> Response:
     return FileResponse(INDEX, media_type="text/html")
 
 
-@router.get("/livez")
-async def livez() -> dict[str, str]:
+@router.get("/livez", openapi_extra=LIVEZ.extra, response_model=None)
+async def livez() -> Liveness:
     """Answers as long as the gateway runs."""
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", openapi_extra=READYZ.extra)
 async def readyz(request: Request) -> Response:
     """Status 200 if every model answers on at least one placement or starts a replica on demand. Replicas answer only after
     their warm-up. The queues and asyncio tasks are those of the gateway replica that answers."""

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from pydantic import ConfigDict, Field
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from deployments.audio.formats import FORMATS
 from deployments.errors import fail, quoted
+from serve_app.gateway.bodies.uploads import FormFields
+from serve_app.gateway.description.headers import ANSWER_HEADERS
+from serve_app.gateway.description.operation import (
+    AnswerContent,
+    DescribedAnswer,
+    FormBody,
+    JsonBody,
+    Operation,
+    events_content,
+    json_answer,
+    sounds,
+)
+from serve_app.gateway.errors import ErrorEvent
+from serve_app.gateway.fields import RequestFields
+from serve_app.gateway.jobs.answers import JobDeleted, JobList, JobNews, JobObject
 from serve_app.gateway.jobs.endpoints import ENDPOINTS, endpoint_of
 from serve_app.gateway.jobs.files import files_of
 from serve_app.gateway.jobs.jobs import LOOK_EVERY_S, Jobs, jobs_of
@@ -26,43 +43,77 @@ MAX_KEY_CHARACTERS = 255
 SIGN_OF_LIFE_S = 15.0
 """How often a stream without news sends a comment, so that no proxy takes it for dead."""
 
-JOB_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["endpoint", "body"],
-                    "properties": {
-                        "endpoint": {"type": "string", "enum": list(ENDPOINTS)},
-                        "body": {
-                            "type": "object",
-                            "description": "The endpoint's own fields; files are ids of /v1/files.",
-                        },
-                    },
-                }
-            },
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["endpoint"],
-                    "description": "The endpoint's own form, with its path in the field endpoint.",
-                    "properties": {
-                        "endpoint": {
-                            "type": "string",
-                            "enum": [path for path, each in ENDPOINTS.items() if each.files],
-                        },
-                        "file": {"type": "string", "format": "binary"},
-                    },
-                }
-            },
-        },
-    }
-}
+PATHS = list(ENDPOINTS)
+FORM_PATHS = [path for path, endpoint in ENDPOINTS.items() if endpoint.files]
+ANY_JSON = dict[str, Any]
 
 
-@router.post("/v1/jobs", status_code=202, openapi_extra=JOB_BODY)
+class JobBody(RequestFields):
+    """A request of an endpoint. `submission.py` reads it."""
+
+    endpoint: Annotated[str, Field(json_schema_extra={"enum": PATHS})]
+    """The path of the endpoint that answers it."""
+    body: Mapping[str, Any]
+    """The endpoint's own fields. Files are ids of `/v1/files`."""
+
+
+class JobFields(RequestFields):
+    """The endpoint's own form, with its path in the field `endpoint`. `submission.py` reads it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    endpoint: Annotated[str, Field(json_schema_extra={"enum": FORM_PATHS})]
+    """The path of the endpoint that answers it."""
+
+
+CREATE = Operation(
+    id="create_job",
+    tag="Jobs",
+    body=JsonBody(JobBody),
+    form=FormBody(JobFields, FormFields()),
+    headers=("Idempotency-Key",),
+    answers=(
+        DescribedAnswer(
+            "The job is queued.",
+            (AnswerContent("application/json", JobObject),),
+            status=202,
+            headers=("location", "idempotent-replayed"),
+        ),
+    ),
+    errors=(404, 409),
+    example={"endpoint": "/v1/audio/speech", "body": {"model": "tts-1", "voice": "alloy", "input": "Hello there."}},
+)
+LIST = Operation(id="list_jobs", tag="Jobs", answers=(json_answer(JobList, "The jobs."),))
+GET = Operation(id="get_job", tag="Jobs", answers=(json_answer(JobObject, "The job."),))
+DELETE = Operation(id="delete_job", tag="Jobs", answers=(json_answer(JobDeleted, "The job is deleted."),))
+EVENTS = Operation(
+    id="get_job_events",
+    tag="Jobs",
+    headers=("Last-Event-ID",),
+    answers=(DescribedAnswer("The events, until the job ends.", (events_content(JobNews | ErrorEvent),)),),
+)
+RESULT = Operation(
+    id="get_job_result",
+    tag="Jobs",
+    answers=(
+        DescribedAnswer(
+            "What the endpoint answered.",
+            (
+                *sounds(FORMATS),
+                AnswerContent("application/zip"),
+                AnswerContent("application/json", ANY_JSON),
+                AnswerContent("text/plain", str),
+                AnswerContent("text/vtt", str),
+            ),
+            headers=tuple(ANSWER_HEADERS),
+        ),
+    ),
+    errors=(409, 413, 507),
+    output="result",
+)
+
+
+@router.post("/v1/jobs", status_code=202, openapi_extra=CREATE.extra)
 async def create_job(request: Request) -> Response:
     """Makes a job of a request; with an `Idempotency-Key` once."""
     service, jobs, files = service_of(request), jobs_of(request), files_of(request)
@@ -87,12 +138,12 @@ async def create_job(request: Request) -> Response:
     return JSONResponse(job.as_json(jobs.settings.keep_s), 202, headers)
 
 
-@router.get("/v1/jobs")
+@router.get("/v1/jobs", openapi_extra=LIST.extra)
 async def jobs(
     request: Request,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Literal["asc", "desc"] = "desc",
+    after: Annotated[str | None, Query(description="The last job of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="The most jobs of a page.")] = 20,
+    order: Annotated[Literal["asc", "desc"], Query(description="By time: `desc` for the newest first.")] = "desc",
 ) -> dict[str, Any]:
     """The client's own jobs, without those of batches."""
     own = jobs_of(request)
@@ -103,14 +154,14 @@ async def jobs(
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": page.more}
 
 
-@router.get("/v1/jobs/{job_id}")
+@router.get("/v1/jobs/{job_id}", openapi_extra=GET.extra)
 async def job_of_id(request: Request, job_id: str) -> dict[str, Any]:
     """One job."""
     own = jobs_of(request)
     return (await own.get(service_of(request).viewer(request), job_id)).as_json(own.settings.keep_s)
 
 
-@router.get("/v1/jobs/{job_id}/events")
+@router.get("/v1/jobs/{job_id}/events", openapi_extra=EVENTS.extra)
 async def job_events(request: Request, job_id: str) -> Response:
     """What happens to a job, as server-sent events until it ends."""
     own, viewer = jobs_of(request), service_of(request).viewer(request)
@@ -133,7 +184,7 @@ async def _events(jobs: Jobs, found: AsyncGenerator[JobEvent | None]) -> AsyncGe
             silent_s += LOOK_EVERY_S
 
 
-@router.get("/v1/jobs/{job_id}/result")
+@router.get("/v1/jobs/{job_id}/result", openapi_extra=RESULT.extra)
 async def job_result(request: Request, job_id: str) -> Response:
     """What the endpoint answered: the body of a success with its content type, or the error with its status."""
     own = jobs_of(request)
@@ -149,7 +200,7 @@ async def job_result(request: Request, job_id: str) -> Response:
     return StreamingResponse(own.blobs.blocks(job.answer.body.digest), headers=headers)
 
 
-@router.delete("/v1/jobs/{job_id}")
+@router.delete("/v1/jobs/{job_id}", openapi_extra=DELETE.extra)
 async def delete_job(request: Request, job_id: str) -> dict[str, Any]:
     """Cancels a job, and deletes it with its result."""
     await jobs_of(request).delete(service_of(request).viewer(request), job_id)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal, NotRequired
 
 from fastapi import APIRouter, Request
+from typing_extensions import TypedDict
 
 from deployments.engines.protocols import RecognitionTraits, SpeechTraits
 from deployments.errors import MotetError, fail, quoted
+from deployments.settings import documented
+from serve_app.gateway.description.operation import Operation, json_answer
 from serve_app.gateway.service import Service, service_of
 
 router = APIRouter()
@@ -18,8 +21,53 @@ CONVERSATION_MODEL = "gpt-realtime"
 """OpenAI's name of the model of `/v1/realtime` that converses."""
 
 
-@router.get("/v1/models")
-async def models(request: Request) -> dict[str, Any]:
+@documented
+class ModelFacts(TypedDict):
+    """What a model does. Abilities are missing while no replica answers."""
+
+    task: str
+    placements: NotRequired[list[str]]
+    """Its classes of hardware, in order of preference."""
+    alias_of: NotRequired[str]
+    """The model that an alias names."""
+    aliases: NotRequired[list[str]]
+    """Other names of the model."""
+    word_timestamps: NotRequired[bool]
+    """Whether a speech model knows when it speaks each word."""
+    phonemes: NotRequired[bool]
+    """Whether a speech model reads IPA."""
+    languages: NotRequired[list[str]]
+    """The languages of a transcription model; empty for any language."""
+    stems: NotRequired[list[str]]
+    """The stems of a separation model."""
+    answers: NotRequired[str]
+    """What answers in conversations."""
+    chat_model: NotRequired[str]
+
+
+class ModelOrAlias(TypedDict):
+    """A model or an alias, in the shape of OpenAI's models. `motet` has Motet's own facts."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    motet: ModelFacts
+
+
+class ModelList(TypedDict):
+    """Every model and alias."""
+
+    object: Literal["list"]
+    data: list[ModelOrAlias]
+
+
+LIST = Operation(id="list_models", tag="Models", answers=(json_answer(ModelList, "The models."),))
+GET = Operation(id="get_model", tag="Models", answers=(json_answer(ModelOrAlias, "The model."),))
+
+
+@router.get("/v1/models", openapi_extra=LIST.extra, response_model=None)
+async def models(request: Request) -> ModelList:
     """Every model and alias, whether or not it answers now. All are asked at the same time."""
     directory = service_of(request).directory
     names = [*directory.models, *directory.aliases]
@@ -27,8 +75,8 @@ async def models(request: Request) -> dict[str, Any]:
     return {"object": "list", "data": [*entries, *_conversation(service_of(request))]}
 
 
-@router.get("/v1/models/{name:path}")
-async def model(name: str, request: Request) -> dict[str, Any]:
+@router.get("/v1/models/{name:path}", openapi_extra=GET.extra, response_model=None)
+async def model(name: str, request: Request) -> ModelOrAlias:
     """One model or alias."""
     directory = service_of(request).directory
     for entry in _conversation(service_of(request)):
@@ -46,43 +94,42 @@ async def model(name: str, request: Request) -> dict[str, Any]:
     return await _entry(name, request)
 
 
-def _conversation(service: Service) -> Iterator[dict[str, Any]]:
+def _conversation(service: Service) -> Iterator[ModelOrAlias]:
     """The model that holds conversations, if there are models that transcribe and speak: what answers there."""
     directory, settings = service.directory, service.live.settings
     tasks = {entry.task for entry in directory.models.values()}
     if {"transcription", "speech"} <= tasks and CONVERSATION_MODEL not in (*directory.models, *directory.aliases):
-        facts: dict[str, Any] = {"task": "conversation", "answers": "chat" if settings.chat else settings.without_chat}
+        facts: ModelFacts = {"task": "conversation", "answers": "chat" if settings.chat else settings.without_chat}
         if settings.chat:
             facts["chat_model"] = settings.chat.model
         yield _listed(CONVERSATION_MODEL, facts)
 
 
-def _listed(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _listed(name: str, facts: ModelFacts) -> ModelOrAlias:
     return {"id": name, "object": "model", "created": 0, "owned_by": "motet", "motet": facts}
 
 
-async def _entry(name: str, request: Request) -> dict[str, Any]:
+async def _entry(name: str, request: Request) -> ModelOrAlias:
     directory = service_of(request).directory
     own = directory.aliases.get(name, name)
     entry = directory.models[own]
-    facts: dict[str, Any] = {"task": entry.task, "placements": list(entry.kinds)}
+    facts: ModelFacts = {"task": entry.task, "placements": list(entry.kinds)}
     if own != name:
         facts["alias_of"] = own
     else:
         facts["aliases"] = list(entry.aliases)
     if traits := await _traits(own, request):
-        facts |= _abilities(traits)
+        _add_abilities(facts, traits)
     return _listed(name, facts)
 
 
-def _abilities(traits: Any) -> dict[str, Any]:
-    """Whether a speech model knows when it speaks each word, and whether it reads IPA; the languages of a transcription
-    model, an empty list for any language; the stems of a separation model."""
+def _add_abilities(facts: ModelFacts, traits: Any) -> None:
     if isinstance(traits, SpeechTraits):
-        return {"word_timestamps": traits.word_times, "phonemes": traits.phonemes}
-    if isinstance(traits, RecognitionTraits):
-        return {"languages": list(traits.languages)}
-    return {"stems": list(traits.stems)}
+        facts["word_timestamps"], facts["phonemes"] = traits.word_times, traits.phonemes
+    elif isinstance(traits, RecognitionTraits):
+        facts["languages"] = list(traits.languages)
+    else:
+        facts["stems"] = list(traits.stems)
 
 
 async def _traits(name: str, request: Request) -> Any:

@@ -15,10 +15,12 @@ from starlette.websockets import WebSocketDisconnect
 from deployments.errors import Failure, MotetError, fail, quoted
 from serve_app.gateway.api_keys import chosen_subprotocol, key_of
 from serve_app.gateway.client_secrets import PREFIX, granted_by
+from serve_app.gateway.description.channel import Channel, channel
 from serve_app.gateway.errors import close_code, log_failure, log_unexpected
 from serve_app.gateway.live.answers import responder_of
-from serve_app.gateway.live.events import error_event
+from serve_app.gateway.live.events import EVENTS, error_event
 from serve_app.gateway.live.items import new_id
+from serve_app.gateway.live.server_events import SERVER_EVENTS
 from serve_app.gateway.live.session_settings import SessionConfiguration
 from serve_app.gateway.service import Service, service_of
 
@@ -27,9 +29,29 @@ router = APIRouter()
 LONGEST_NAME = 256
 
 
+CHANNEL = Channel(
+    id="realtime",
+    tag="Live sessions",
+    received=tuple(EVENTS.values()),
+    sent=SERVER_EVENTS,
+    query={
+        "intent": "`transcription` opens a session of type transcription.",
+        "model": "A model that transcribes opens a session of type transcription; any other name a conversation.",
+    },
+    example=(
+        {"type": "session.update", "session": {"type": "realtime", "instructions": "Be brief."}},
+        {"type": "input_audio_buffer.append", "audio": "AAAA"},
+    ),
+)
+
+
 @router.websocket("/v1/realtime")
+@channel(CHANNEL)
 async def realtime(websocket: WebSocket) -> None:
-    """A live session."""
+    """Hears somebody speak, and answers if the session is a conversation.
+
+    The events have OpenAI's names. Sound is 16-bit PCM at 24 or 16 kHz, or G.711 at 8 kHz, in base64.
+    """
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
     try:

@@ -23,9 +23,10 @@ from deployments.tasks.revoicing import RevoicedPart, RevoicedPhrase, RevoicingS
 from deployments.tasks.separation import Merged, SeparationTask
 from deployments.tasks.transcription import TranscriptWindow, task_for
 from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
-from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import form_schema
+from serve_app.gateway.description.operation import DescribedAnswer, FormBody, Operation, events_content, sounds
+from serve_app.gateway.errors import ErrorEvent, validated
 from serve_app.gateway.request_context import current_request
+from serve_app.gateway.revoice_answers import RevoiceDelta, RevoiceDone, RevoicedPhraseEvent
 from serve_app.gateway.revoice_fields import RevoiceFields
 from serve_app.gateway.revoicing import Revoicing, RevoicingInputs, RevoicingPlan
 from serve_app.gateway.routing.admission import Ticket
@@ -39,8 +40,24 @@ router = APIRouter()
 
 FORM = FormFields(needed=())
 
+REVOICING = Operation(
+    id="create_revoicing",
+    tag="Revoicing",
+    body=FormBody(RevoiceFields, FORM),
+    answers=(
+        DescribedAnswer(
+            "The same words in another voice, streamed as they are spoken; with `stream_format: sse`, events.",
+            (*sounds(FORMATS), events_content(RevoicedPhraseEvent | RevoiceDelta | RevoiceDone | ErrorEvent)),
+            headers=("x-sample-rate", "x-motet-model", "x-motet-voice", "x-motet-placement", "server-timing"),
+        ),
+    ),
+    errors=(404,),
+    example={"voice": "alloy"},
+    output="revoiced.wav",
+)
 
-@router.post("/v1/audio/revoice", openapi_extra=form_schema(RevoiceFields))
+
+@router.post("/v1/audio/revoice", openapi_extra=REVOICING.extra)
 async def revoice(request: Request) -> Response:
     """Speaks the words of a recording with another voice."""
     service = service_of(request)

@@ -26,8 +26,17 @@ from deployments.errors import fail, quoted
 from deployments.settings import SeparationSettings
 from deployments.tasks.separation import LEAST_ODE_STEP, MOST_ODE_STEP, Merged, OdeMethod, SeparationTask, ensure_takes
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
-from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import ModelName, RequestFields, form_schema
+from serve_app.gateway.description.operation import (
+    AnswerContent,
+    DescribedAnswer,
+    FormBody,
+    Operation,
+    events_content,
+    sounds,
+)
+from serve_app.gateway.errors import ErrorEvent, validated
+from serve_app.gateway.fields import ModelName, RequestFields
+from serve_app.gateway.separation_answers import SeparationEvent
 from serve_app.gateway.separation_progress import SeparationProgress
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.sse import MAX_AUDIO_BYTES, event
@@ -46,17 +55,46 @@ class SeparationFields(RequestFields):
     """The form's fields, without its files. Seconds are of audio."""
 
     model: ModelName
+    """The name or alias of a model that separates: see `GET /v1/models`."""
     description: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    """What to separate, in words, for a model that takes that."""
     ode_method: OdeMethod | None = None
+    """How a model that solves an equation does it: `midpoint`, or `euler`, which is twice as fast and less exact."""
     ode_step_size: Annotated[float, Field(ge=LEAST_ODE_STEP, le=MOST_ODE_STEP)] | None = None
+    """The size of its steps. A chunk takes 1 / `ode_step_size` steps."""
     chunk_seconds: Annotated[float, Field(gt=0)] | None = None
+    """The length of a chunk."""
     overlap_seconds: Annotated[float, Field(ge=0)] | None = None
+    """How much two chunks have in common."""
     response_format: AudioFormat = "wav"
+    """The format of the stems."""
     stream_format: Literal["audio", "sse"] = "audio"
+    """Whether the answer is the sound itself, or server-sent events."""
     stems: Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=MOST_STEMS)] = ()
+    """The wanted stems, one or several. Without any, all of the model's."""
 
 
-@router.post("/v1/audio/separations", openapi_extra=form_schema(SeparationFields, files=("reference",)))
+SEPARATION = Operation(
+    id="create_separation",
+    tag="Separation",
+    body=FormBody(SeparationFields, FORM),
+    answers=(
+        DescribedAnswer(
+            "The stems: one as a sound, several as a ZIP file; with `stream_format: sse`, events.",
+            (
+                *sounds(FORMATS),
+                AnswerContent("application/zip", bytes, "A file for each stem."),
+                events_content(SeparationEvent | ErrorEvent),
+            ),
+            headers=("x-motet-model", "x-motet-stems", "content-disposition"),
+        ),
+    ),
+    example={"model": "deepfilternet"},
+    output="stems.zip",
+)
+
+
+@router.post("/v1/audio/separations", openapi_extra=SEPARATION.extra)
 async def separations(request: Request) -> Response:
     """Separates a recording into stems."""
     service = service_of(request)

@@ -10,9 +10,11 @@ from starlette.responses import Response
 from deployments.audio.formats import FORMATS
 from deployments.errors import fail
 from serve_app.gateway.bodies.json_bodies import read_json
-from serve_app.gateway.fields import json_schema
+from serve_app.gateway.description.operation import DescribedAnswer, JsonBody, Operation, events_content, sounds
+from serve_app.gateway.errors import ErrorEvent
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import service_of
+from serve_app.gateway.speech.answers import SpeechEvent
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.resume import resume_point
@@ -26,12 +28,37 @@ class SpeechBody(SpeechFields):
     """The body of a speech request: the text, who speaks it, and how its sound is sent."""
 
     input: str
+    """The text, or a document in SSML."""
     stream_format: Literal["audio", "sse"] = "audio"
+    """Whether the answer is the sound itself, or server-sent events with sound and what is known about it."""
 
 
-@router.post("/v1/audio/speech", openapi_extra=json_schema(SpeechBody))
+SPEECH = Operation(
+    id="create_speech",
+    tag="Speech",
+    body=JsonBody(SpeechBody),
+    headers=("Last-Event-ID",),
+    answers=(
+        DescribedAnswer(
+            "The sound, streamed as it is made; with `stream_format: sse`, events.",
+            (*sounds(FORMATS), events_content(SpeechEvent | ErrorEvent)),
+            headers=(
+                *("x-sample-rate", "x-motet-model", "x-motet-voice"),
+                *("x-motet-placement", "x-motet-finish-reason", "x-motet-unread-scripts", "server-timing"),
+            ),
+        ),
+    ),
+    example={"model": "tts-1", "voice": "alloy", "input": "Hello there.", "response_format": "wav"},
+    output="hello.wav",
+)
+
+
+@router.post("/v1/audio/speech", openapi_extra=SPEECH.extra)
 async def speech(request: Request) -> Response:
-    """Speaks a text."""
+    """Speaks a text.
+
+    A client that lost its connection sends the same request with `Last-Event-ID`, and gets the rest of the events.
+    """
     service = service_of(request)
     body = await read_json(SpeechBody, request, strict=service.settings.strict)
     if body.word_timestamps and body.stream_format != "sse":

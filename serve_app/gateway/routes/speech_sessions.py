@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, get_args
 
 from fastapi import APIRouter, WebSocket
 
@@ -23,11 +23,14 @@ from deployments.tasks.speech import CHARACTERS_PER_SECOND
 from deployments.text.sources import ArrivingText
 from serve_app.gateway.api_keys import chosen_subprotocol
 from serve_app.gateway.bodies.json_messages import fields_of, message_of
+from serve_app.gateway.description.channel import Channel, channel
+from serve_app.gateway.errors import ErrorEvent
 from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import service_of
+from serve_app.gateway.speech.answers import SpeechSessionEvent
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
@@ -47,6 +50,7 @@ class InputText(RequestFields):
 
     type: Literal["input.text"]
     text: str
+    """The next letters, words or sentences."""
 
 
 class InputFlush(RequestFields):
@@ -70,9 +74,27 @@ INPUTS: Mapping[str, type[SessionInput]] = {
 }
 
 
+CHANNEL = Channel(
+    id="speech_session",
+    tag="Speech",
+    received=tuple(INPUTS.values()),
+    sent=(*get_args(SpeechSessionEvent), ErrorEvent),
+    sent_bytes="Sound. All binary messages together are one file of the requested format.",
+    example=(
+        {"type": "session.config", "model": "tts-1", "voice": "alloy", "response_format": "wav"},
+        {"type": "input.text", "text": "Hello there. "},
+        {"type": "input.done"},
+    ),
+)
+
+
 @router.websocket("/v1/audio/speech/stream")
+@channel(CHANNEL)
 async def speech_session(websocket: WebSocket) -> None:
-    """Speaks a text while it is being written."""
+    """Speaks a text while it is being written.
+
+    `session.config` comes first, then any number of `input.text` and `input.flush`, and `input.done`.
+    """
     await websocket.accept(chosen_subprotocol(websocket.headers))
     service = service_of(websocket)
     deadline_s = service.settings.limits.request_deadline_s

@@ -15,12 +15,20 @@ from deployments.engines.protocols import RecognitionTraits
 from deployments.tasks.diarization import SpeakerTask
 from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow, task_for
 from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
-from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import form_schema
+from serve_app.gateway.description.operation import AnswerContent, DescribedAnswer, FormBody, Operation, events_content
+from serve_app.gateway.errors import ErrorEvent, validated
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.service import Service, service_of
 from serve_app.gateway.speaker_fields import REFERENCES, speaker_task
 from serve_app.gateway.streaming import event_stream
+from serve_app.gateway.transcript_answers import (
+    DiarizedTranscript,
+    PlainTranscript,
+    TranscriptDelta,
+    TranscriptDone,
+    TranscriptEvent,
+    VerboseTranscript,
+)
 from serve_app.gateway.transcript_events import events
 from serve_app.gateway.transcript_formats import rendered
 from serve_app.gateway.transcription_fields import REPEATED, RecognitionFields, TranscriptionFields, TranslationFields
@@ -29,14 +37,52 @@ router = APIRouter()
 
 FORM = FormFields(repeated=REPEATED, long_texts=(REFERENCES,))
 
+TEXTS = (
+    AnswerContent("text/plain", str, "With `text`, `srt` or `rttm`: the words, subtitles, or who speaks when."),
+    AnswerContent("text/vtt", str, "With `vtt`: subtitles."),
+)
+EXAMPLE = {"model": "whisper-1"}
+TRANSCRIPTION = Operation(
+    id="create_transcription",
+    tag="Transcription",
+    body=FormBody(TranscriptionFields, FORM),
+    answers=(
+        DescribedAnswer(
+            "The transcript in the requested format; with `stream`, events.",
+            (
+                AnswerContent("application/json", PlainTranscript | VerboseTranscript | DiarizedTranscript),
+                *TEXTS,
+                events_content(TranscriptEvent | ErrorEvent),
+            ),
+        ),
+    ),
+    example=EXAMPLE,
+)
+TRANSLATION = Operation(
+    id="create_translation",
+    tag="Transcription",
+    body=FormBody(TranslationFields, replace(FORM, long_texts=())),
+    answers=(
+        DescribedAnswer(
+            "The transcript in English, in the requested format; with `stream`, events.",
+            (
+                AnswerContent("application/json", PlainTranscript | VerboseTranscript),
+                *TEXTS,
+                events_content(TranscriptDelta | TranscriptDone | ErrorEvent),
+            ),
+        ),
+    ),
+    example=EXAMPLE,
+)
 
-@router.post("/v1/audio/transcriptions", openapi_extra=form_schema(TranscriptionFields, lists=(REFERENCES,)))
+
+@router.post("/v1/audio/transcriptions", openapi_extra=TRANSCRIPTION.extra)
 async def transcriptions(request: Request) -> Response:
     """Transcribes a recording in its own language."""
     return await _recognized(request, TranscriptionFields)
 
 
-@router.post("/v1/audio/translations", openapi_extra=form_schema(TranslationFields))
+@router.post("/v1/audio/translations", openapi_extra=TRANSLATION.extra)
 async def translations(request: Request) -> Response:
     """Transcribes a recording in any language into English, with a model that can."""
     return await _recognized(request, TranslationFields)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Literal, NotRequired
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
+from typing_extensions import TypedDict
 
+from deployments.engines.protocols import Voice
 from deployments.errors import MotetError
-from serve_app.gateway.bodies.uploads import read_form
+from deployments.settings import documented
+from serve_app.gateway.bodies.uploads import FormFields, read_form
+from serve_app.gateway.description.operation import FormBody, Operation, json_answer
 from serve_app.gateway.errors import validated
-from serve_app.gateway.fields import form_schema
 from serve_app.gateway.service import service_of
 from serve_app.gateway.voice_fields import VoiceFields
 from serve_app.gateway.voice_store import StoredVoice
@@ -18,10 +21,81 @@ from serve_app.gateway.voice_store import StoredVoice
 router = APIRouter()
 
 
-@router.post("/v1/audio/voices", openapi_extra=form_schema(VoiceFields, recording="audio_sample"))
-async def create_voice(request: Request) -> dict[str, Any]:
+@documented
+class ModelVoice(TypedDict):
+    """A voice of a model."""
+
+    id: str
+    object: Literal["voice"]
+    model: str
+    language: str
+    description: str
+    aliases: list[str]
+    """Other names of this voice."""
+    note: NotRequired[str]
+    """What a client should know about the aliases."""
+
+
+@documented
+class UploadedVoice(TypedDict):
+    """One of the client's own voices."""
+
+    id: str
+    object: Literal["audio.voice"]
+    type: Literal["audio_sample"]
+    name: str
+    created_at: int
+    """Unix time in seconds."""
+    seconds: float
+    """The length of the clip."""
+    models: list[str]
+    """The models that can use it."""
+
+
+class UploadedVoiceDetails(UploadedVoice):
+    """One of the client's own voices, with the texts that came with it."""
+
+    consent: str
+    text: str | None
+
+
+class VoiceList(TypedDict):
+    """The voices of the models, then the client's own."""
+
+    object: Literal["list"]
+    data: list[ModelVoice | UploadedVoice]
+
+
+class VoiceDeleted(TypedDict):
+    """The voice is deleted."""
+
+    id: str
+    object: Literal["audio.voice.deleted"]
+    deleted: Literal[True]
+
+
+FORM = FormFields(recording="audio_sample", needed=())
+
+CREATE = Operation(
+    id="create_voice",
+    tag="Voices",
+    body=FormBody(VoiceFields, FORM),
+    answers=(json_answer(UploadedVoice, "The voice."),),
+    example={
+        "name": "Ada",
+        "consent": "I agree that my voice is used for our audiobook.",
+        "text": "What the clip says.",
+    },
+)
+LIST = Operation(id="list_voices", tag="Voices", answers=(json_answer(VoiceList, "The voices."),))
+GET = Operation(id="get_voice", tag="Voices", answers=(json_answer(UploadedVoiceDetails, "The voice."),))
+DELETE = Operation(id="delete_voice", tag="Voices", answers=(json_answer(VoiceDeleted, "The voice is deleted."),))
+
+
+@router.post("/v1/audio/voices", openapi_extra=CREATE.extra, response_model=None)
+async def create_voice(request: Request) -> UploadedVoice:
     """Stores a clip as a voice. Uploading the same clip again returns the voice that is stored already."""
-    form = await read_form(request, recording="audio_sample")
+    form = await read_form(request, recording=FORM.recording)
     try:
         fields = validated(VoiceFields, form.fields, strict=service_of(request).settings.strict)
         recording = await form.file.read()
@@ -39,12 +113,18 @@ async def create_voice(request: Request) -> dict[str, Any]:
     return _uploaded(voice, await service_of(request).speech_models.cloning())
 
 
-@router.get("/v1/audio/voices")
-async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
-    """The voices of one speech model or of all, and the client's uploaded voices if a listed model can use them."""
+@router.get("/v1/audio/voices", openapi_extra=LIST.extra, response_model=None)
+async def voices(
+    request: Request, model: Annotated[str | None, Query(description="The name or alias of one model.")] = None
+) -> VoiceList:
+    """The voices of one speech model or of all, and the client's uploaded voices if a listed model can use them.
+
+    All of OpenAI's names (`alloy`, `ash`, ...) are aliases of one voice, unless the configuration says otherwise: see the
+    `aliases` and the `note` of each voice.
+    """
     directory = service_of(request).directory
     names = [directory.resolve(model, "speech")] if model else service_of(request).speech_models.names
-    listed = []
+    listed: list[ModelVoice | UploadedVoice] = []
     for name in names:
         try:
             listed += await _models_own(name, request)
@@ -58,42 +138,47 @@ async def voices(request: Request, model: str | None = None) -> dict[str, Any]:
     return {"object": "list", "data": listed}
 
 
-@router.get("/v1/audio/voices/{voice_id}")
-async def voice_of_id(request: Request, voice_id: str) -> dict[str, Any]:
+@router.get("/v1/audio/voices/{voice_id}", openapi_extra=GET.extra, response_model=None)
+async def voice_of_id(request: Request, voice_id: str) -> UploadedVoiceDetails:
     """One of the client's uploaded voices."""
     voice = await asyncio.to_thread(
         service_of(request).voices.get, service_of(request).owner(request.headers), voice_id
     )
-    return _uploaded(voice, await service_of(request).speech_models.cloning()) | {
-        "consent": voice.consent,
-        "text": voice.text,
-    }
+    found = _uploaded(voice, await service_of(request).speech_models.cloning())
+    return {**found, "consent": voice.consent, "text": voice.text}
 
 
-@router.delete("/v1/audio/voices/{voice_id}")
-async def delete_voice(request: Request, voice_id: str) -> dict[str, Any]:
+@router.delete("/v1/audio/voices/{voice_id}", openapi_extra=DELETE.extra, response_model=None)
+async def delete_voice(request: Request, voice_id: str) -> VoiceDeleted:
     """Deletes one of the client's uploaded voices."""
     await asyncio.to_thread(service_of(request).voices.delete, service_of(request).owner(request.headers), voice_id)
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
 
 
-async def _models_own(name: str, request: Request) -> list[dict[str, Any]]:
+async def _models_own(name: str, request: Request) -> list[ModelVoice]:
     traits = await service_of(request).speech_models.traits_now(name)
     aliases = service_of(request).directory.models[name].voice_aliases
     return [
-        {
-            "id": voice.id,
-            "object": "voice",
-            "model": name,
-            "language": voice.language,
-            "description": voice.description,
-            "aliases": sorted(alias for alias, own in aliases.items() if own == voice.id),
-        }
+        _listed(name, voice, sorted(alias for alias, own in aliases.items() if own == voice.id))
         for voice in traits.voices
     ]
 
 
-def _uploaded(voice: StoredVoice, models: list[str]) -> dict[str, Any]:
+def _listed(model: str, voice: Voice, aliases: list[str]) -> ModelVoice:
+    answer: ModelVoice = {
+        "id": voice.id,
+        "object": "voice",
+        "model": model,
+        "language": voice.language,
+        "description": voice.description,
+        "aliases": aliases,
+    }
+    if len(aliases) > 1:
+        answer["note"] = f"{', '.join(aliases[:-1])} and {aliases[-1]} are all this one voice."
+    return answer
+
+
+def _uploaded(voice: StoredVoice, models: list[str]) -> UploadedVoice:
     """The JSON of an uploaded voice. `models` are those that can use it."""
     return {
         "id": voice.id,

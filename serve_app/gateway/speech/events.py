@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from deployments.engines.protocols import SpokenWord
+from serve_app.gateway.speech.answers import SpeechAudioConcealed, SpeechUsage
 from serve_app.gateway.speech.pacing_report import PacingReport
 from serve_app.gateway.speech.plan import SpeechPlan
 
@@ -72,7 +73,7 @@ def _spoken(piece: PieceStart) -> dict[str, str]:
     return {"spoken": piece.spoken} if piece.spoken != piece.text else {}
 
 
-def concealed(report: PacingReport) -> dict[str, object]:
+def concealed(report: PacingReport) -> SpeechAudioConcealed:
     """The gaps so far, and whether the fallback voice has taken over."""
     return {
         "type": "speech.audio.concealed",
@@ -82,7 +83,7 @@ def concealed(report: PacingReport) -> dict[str, object]:
     }
 
 
-def usage(characters: int, seconds: float) -> dict[str, object]:
+def usage(characters: int, seconds: float) -> SpeechUsage:
     """OpenAI's usage of a text and `seconds` of sound. Speech models here have no tokens: a character counts as one input
     token, a tenth of a second as one output token."""
     tenths = round(seconds * 10)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from itertools import pairwise
@@ -38,6 +38,7 @@ from serve_app.gateway.request_timing import Recorder, RequestTiming
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.speech import events
+from serve_app.gateway.speech.answers import SpeechAudioConcealed
 from serve_app.gateway.speech.events import PieceEvents, PieceStart
 from serve_app.gateway.speech.finished_pieces import FinishedPieces
 from serve_app.gateway.speech.piece_cache import PieceCache
@@ -170,7 +171,7 @@ class SpeechStream:
             yield event(events.audio_delta(b"", (), events.next_words(words)))
         yield event({"type": "speech.audio.done", **self.summary()})
 
-    async def messages(self) -> AsyncGenerator[dict[str, Any] | bytes]:
+    async def messages(self) -> AsyncGenerator[Mapping[str, Any] | bytes]:
         """The stream as messages of a WebSocket session: sound as bytes, and events around the sound of each piece."""
         pieces = PieceEvents(self._plan)
         async with aclosing(self.encoded()) as encoded:
@@ -214,7 +215,7 @@ class SpeechStream:
         only the start of the next piece shows it."""
         return self._given > 0 and self._playback.ends_at(self._source_map.position)
 
-    def new_trouble(self) -> dict[str, object] | None:
+    def new_trouble(self) -> SpeechAudioConcealed | None:
         """The event for gaps or a fallback voice since the last call; None if there were none."""
         if self._reported_trouble == self._trouble:
             return None
