@@ -17,6 +17,7 @@ from serve_app.cli.options import (
     Language,
     Loudness,
     ModelName,
+    Quiet,
     Recording,
     SampleRate,
     VoiceName,
@@ -67,6 +68,7 @@ def revoice(
     separation_model: Separator = None,
     config: Config = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Speak the words of a recording with another voice, at its pauses.
 
@@ -89,12 +91,12 @@ def revoice(
     settings = config_file.read_app(config_path(config))
     sound = SoundChoices(path, form, sample_rate, loudness)
     with (
-        progress_bar("Revoicing") as progress,
+        progress_bar("Revoicing", quiet=quiet) as progress,
         opened(file) as source,
         opened(file) if choices.keep_background else nullcontext() as again,
     ):
         done = revoice_recording(source, again, settings, choices, sound, progress, started)
     fit = f"{done.phrases} phrases, at most {done.max_speed:.2f} times as fast and {done.max_drift_seconds:.2f} s late"
-    report(f"{done.output} ({done.sample_rate} Hz): {pace(done)}; {fit}.", done if as_json else None)
+    report(f"{done.output} ({done.sample_rate} Hz): {pace(done)}; {fit}.", done if as_json else None, quiet=quiet)
     if done.unspoken_phrases:
         note(f"Warning: the voice could not say {done.unspoken_phrases} of them. They are silent.")

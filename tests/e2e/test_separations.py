@@ -102,6 +102,7 @@ def test_an_enhancement_is_the_speech_without_the_noise(http: httpx.Client, pang
     files = {"file": ("mix.wav", encoded(mixture, 24_000, "WAV", "FLOAT"))}
     answer = http.post("/v1/audio/enhancements", files=files)
     assert (answer.status_code, answer.headers["x-motet-model"]) == (200, "deepfilternet")
+    assert answer.headers["server-timing"].startswith("first_result;dur=")
     speech, rate = decoded(answer.content)
     speech_back = resampled_to(speech[0], rate, 24_000)
     assert len(speech_back) == pytest.approx(len(clean), abs=24)

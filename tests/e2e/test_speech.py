@@ -77,6 +77,14 @@ def test_the_answer_says_what_it_is(form: str, http: httpx.Client) -> None:
     assert answer.content
 
 
+def test_a_text_in_another_script_is_refused_and_a_word_is_named(http: httpx.Client) -> None:
+    refused = http.post("/v1/audio/speech", json={"model": "tts-1", "input": "Привет, как дела?", "voice": "alloy"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "script_not_supported")
+    assert "does not read Cyrillic. Send a text in its script" in refused.json()["error"]["message"]
+    partly = http.post("/v1/audio/speech", json={"model": "tts-1", "input": "The word is мир.", "voice": "alloy"})
+    assert (partly.status_code, partly.headers["x-motet-unread-scripts"]) == (200, "Cyrillic")
+
+
 def test_pcm_is_the_body_of_the_wav(client: OpenAI, pangram: Float) -> None:
     samples, _ = soundfile.read(io.BytesIO(said(client)), dtype="float32")
     np.testing.assert_array_equal(samples, pangram)

@@ -74,6 +74,11 @@ def test_json_is_text_and_usage(recording: tuple[str, bytes], client: OpenAI, pa
     assert answer.usage.seconds == pytest.approx(len(pangram) / RATE, abs=0.01)
 
 
+def test_the_answer_says_where_the_time_went(recording: tuple[str, bytes], http: httpx.Client) -> None:
+    answer = http.post("/v1/audio/transcriptions", data={"model": "whisper-1"}, files={"file": recording})
+    assert re.fullmatch(r"first_result;dur=[\d.]+, total;dur=[\d.]+", answer.headers["server-timing"])
+
+
 def test_text_is_the_words_and_a_line_end(recording: tuple[str, bytes], client: OpenAI) -> None:
     answer = client.audio.transcriptions.create(model="whisper-1", file=recording, response_format="text")
     assert word_errors(answer, PANGRAM) < 0.1
