@@ -29,10 +29,11 @@ from ray.data import ActorPoolStrategy, Dataset
 from cluster import address as cluster_address
 from cluster.bulk.inputs import Split, read_rows
 from cluster.bulk.job import BulkJob, BulkOrder, BulkSeparationOrder, BulkSpeechOrder, BulkTranscriptionOrder, Way
-from cluster.bulk.output import Layout, refuse_inputs_in_output
+from cluster.bulk.output import refuse_inputs_in_output
 from cluster.bulk.plan import Batch
 from cluster.bulk.run import JobProgress, JobSummary, run_job
 from cluster.bulk.service_rendering import ServiceClient, render_on_service
+from cluster.bulk.settings import Layout
 from cluster.bulk.transcripts import WITH_WORDS, TranscriptForm
 from cluster.bulk.workers import RenderedBatch, TableWorker, check_columns, map_with_workers, render_on_cluster
 from cluster.hardware import HardwareClass

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,13 +20,12 @@ from cluster.bulk import failed_rows
 from cluster.bulk.job import BulkOrder, BulkTranscriptionOrder
 from cluster.bulk.other_columns import as_json, columns_of, with_columns
 from cluster.bulk.results import OUTPUT
+from cluster.bulk.settings import Layout
 from cluster.bulk.store import FOLDER, cut_to_bytes, replacing, write_whole
 from cluster.bulk.transcripts import transcript_file
 from deployments.audio.formats import FORMATS
 from deployments.engines.registry import Task
 from deployments.errors import fail
-
-Layout = Literal["parquet", "folder"]
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 OPEN_PARTS = 128

@@ -18,10 +18,11 @@ import pyarrow as pa
 from cluster.bulk.failed_rows import FailedRow, FailedRows
 from cluster.bulk.job import BulkJob
 from cluster.bulk.other_columns import as_json
-from cluster.bulk.output import Layout, refuse_to_overwrite, results_of, write_folder, write_parquet
+from cluster.bulk.output import refuse_to_overwrite, results_of, write_folder, write_parquet
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, given_of, item_of
 from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.row import Row
+from cluster.bulk.settings import Layout
 from cluster.bulk.store import JobStore, part_bytes
 from cluster.bulk.workers import RenderedBatch
 from deployments.errors import Failure, fail

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from deployments.settings import Count, Positive, StrictModel
+
+Layout = Literal["folder", "parquet"]
+"""How a job is written: a file for each row and a manifest, or tables with the sound inside."""
 
 
 class BulkSettings(StrictModel):

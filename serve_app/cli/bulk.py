@@ -10,7 +10,7 @@ import typer
 
 from cluster.bulk.failed_rows import FILE as FAILED_FILE
 from cluster.bulk.inputs import Split
-from cluster.bulk.output import Layout
+from cluster.bulk.settings import Layout
 from cluster.bulk.transcripts import TranscriptForm
 from cluster.hardware import Kind
 from deployments.audio.formats import AudioFormat

@@ -28,14 +28,14 @@ import soundfile
 
 from cluster.bulk.inputs import read_rows
 from cluster.bulk.job import BulkJob, seed_of
-from cluster.bulk.output import Layout, refuse_inputs_in_output
+from cluster.bulk.output import refuse_inputs_in_output
 from cluster.bulk.plan import Batch, WorkItem, item_of
 from cluster.bulk.rendering import renderer_of
 from cluster.bulk.results import RESULT, Outcome, RowResult, Timing, table_of
 from cluster.bulk.row import RecordingSource, Row, read_recording
 from cluster.bulk.run import JobProgress, JobSummary, run_job
 from cluster.bulk.service_rendering import ServiceClient, render_on_service
-from cluster.bulk.settings import BulkSettings
+from cluster.bulk.settings import BulkSettings, Layout
 from cluster.bulk.sound import SoundBytes
 from cluster.bulk.store import FOLDER, JobStore, part_bytes
 from cluster.bulk.transcripts import TranscriptForm, transcript_file

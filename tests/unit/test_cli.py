@@ -147,6 +147,12 @@ def test_help_names_every_command_and_version_the_version() -> None:
     assert re.fullmatch(r"motet \d+\.\d+\.\d+\n", motet("--version").stdout)
 
 
+def test_bulk_reads_its_options_before_ray_is_imported() -> None:
+    """Ray reads its environment when it is imported."""
+    script = "import serve_app.cli.bulk, sys; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def imported_by(*arguments: str) -> set[str]:
     """The packages that a new program has imported when the command ends."""
     script = (
