@@ -6,6 +6,7 @@ Ray is imported when a function is called, so this module costs nothing where Ra
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -102,3 +103,37 @@ async def answer_of_replica(handle: DeploymentHandle[Any], replica_id: str, meth
     except asyncio.CancelledError:
         sent.cancel()
         raise
+
+
+def deployment_calls(application: str, deployment: str) -> Callable[[str, float], list[Any]]:
+    """A function that calls a method of all replicas of a deployment, and returns their answers within some seconds. It
+    raises what Ray raises for a replica that does not answer. In the throughput profile a public handle works only on an
+    event loop; this one has a thread."""
+    from ray import serve
+
+    handle: Any = serve.get_deployment_handle(deployment, application)
+    handle._init(_run_router_in_separate_loop=True)
+    return lambda method, timeout_s: list(handle.broadcast(method).results(timeout_s=timeout_s))
+
+
+def undrained_proxies(timeout_s: float) -> int:
+    """The number of Ray Serve's HTTP proxies that have not sent all their answers. They report themselves as draining from
+    now on; Ray Serve has no public call for it. Raises what Ray raises for one that does not answer."""
+    import ray
+    from ray.serve._private.constants import SERVE_NAMESPACE, SERVE_PROXY_NAME
+
+    named = ray.util.list_named_actors(all_namespaces=True)
+    names = [each["name"] for each in named if each["namespace"] == SERVE_NAMESPACE]
+    proxies: list[Any] = [ray.get_actor(name, SERVE_NAMESPACE) for name in names if name.startswith(SERVE_PROXY_NAME)]
+    ray.get([proxy.update_draining.remote(True) for proxy in proxies], timeout=timeout_s)
+    return ray.get([proxy.is_drained.remote() for proxy in proxies], timeout=timeout_s).count(False)
+
+
+def replicas_listen_on_loopback() -> None:
+    """Makes the gRPC servers of this process's replicas listen at loopback, for a service on one machine. Ray Serve binds
+    them to all addresses and has no setting for it; each of Ray's other servers listens at the address of its node."""
+    from ray.serve._private import replica
+
+    module: Any = replica
+    add = module.add_port_to_grpc_server
+    module.add_port_to_grpc_server = lambda server, address: add(server, address.replace("[::]", "127.0.0.1"))

@@ -84,8 +84,11 @@ class SpilloverSettings(StrictModel):
     """A placement without an answer for this long gets a health check."""
     life_sign_s: Positive = 1.0
     """How long that check may take. Replicas answer it beside their engine, however busy the engine is."""
-    last_life_sign_s: Positive = 5.0
+    last_life_sign_s: Positive = 3.0
     """How much longer it may take on the last placement. After that, requests for the model get 503 at once."""
+    restart_wait_s: Positive = 5.0
+    """How long a request waits for the replica that replaces the last one of its model. If it is expected to take longer, the
+    request gets 503 at once, with the time in `Retry-After`."""
     ask_again_s: Positive = 0.5
     """Time until the check is repeated when the replica that received it is gone."""
     wake_s: Positive = 60.0

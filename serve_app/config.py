@@ -100,7 +100,8 @@ class AppConfig(StrictModel):
     health_check: HealthSettings = HealthSettings()
     """For replicas that hold no model: gateways, audio helpers and the merger."""
     drain_s: Positive = 600.0
-    """How long a replica that ends may take for its open requests."""
+    """How long a replica that ends may take for its open requests, and `motet serve` for those that are open when it gets a
+    signal."""
     start_timeout_s: Positive = 300.0
     """A start or an update whose replicas take longer has failed. It counts from when Ray Serve knows of them, so the time
     to start Ray comes on top."""
@@ -125,6 +126,15 @@ class AppConfig(StrictModel):
         for task, name in wanted.items():
             if name is not None and (name not in self.models or self.models[name].task != task):
                 raise ValueError(f"realtime.{task}_model: there is no {task} model {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_name_models(self) -> "AppConfig":
+        for name, key in self.security.keys.items():
+            if unknown := sorted(set(key.models or ()) - set(self.models)):
+                raise ValueError(
+                    f"security.keys.{name}.models: there is no model {unknown[0]!r}; write names, not aliases"
+                )
         return self
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ class HttpAddress(StrictModel):
     """Where the service listens."""
 
     host: str = "127.0.0.1"
-    """A name or an IP address. 0.0.0.0 opens the service to the network: set `security.api_key_sha256` as well."""
+    """A name or an IP address. 0.0.0.0 opens the service to the network: configure API keys (`security`) as well."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """The TCP port."""
 

@@ -17,7 +17,8 @@ from typing import Literal
 
 from cluster.demand import METRICS_EVERY_S
 from deployments.errors import fail
-from serve_app.edge.settings import OWN_PAGES, VARIABLE, EdgeSettings
+from serve_app.edge.haproxy_sessions import ADMIN_SOCKET
+from serve_app.edge.settings import FRONT_HOST, LOOPBACK, OWN_PAGES, VARIABLE, EdgeSettings
 
 Profile = Literal["throughput", "plain"]
 
@@ -37,6 +38,7 @@ HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0", "::")
 LARGEST_MESSAGE = str(2**31 - 1)
 """Bytes of a call between deployments. gRPC's own limit is 4 MB, and a recording may be longer."""
 TOKEN_BYTES = 32
+LONGEST_STREAM_S = 24 * 3600
 
 DEFAULT_EDGE = EdgeSettings()
 
@@ -45,6 +47,9 @@ PROXY_HEALTH_EVERY_S = 1.0
 
 MIDDLEWARES = "serve_app.edge.middleware:middlewares"
 """Middleware of each HTTP server of Ray Serve."""
+
+HAPROXY_FOLDER = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
+"""The variable with the folder of this service's HAProxy."""
 
 HAPROXY_PROGRAM = "haproxy"
 """The program that Ray Serve starts instead of HAProxy, in the folder of the service."""
@@ -91,6 +96,8 @@ ONE_MACHINE = {
     # Ray passes metrics on every 10 s. Ray Serve would gather its own in each process every 0.1 s.
     "REPORTER_UPDATE_INTERVAL_MS": "15000",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
+    # `motet serve` asks the proxies of a service that stops whether they have sent everything (`serve_app/cli/draining.py`).
+    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
     # The controller looks at every replica; 0.1 s would find a lost one little earlier.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
 }
@@ -98,6 +105,10 @@ ONE_MACHINE = {
 
 A cluster keeps Ray's defaults: its machines run other work too.
 """
+
+
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""With it Ray takes 127.0.0.1 for this machine's address, as on a Mac, and its servers listen there only."""
 
 
 def default_profile(present: Mapping[str, str] = os.environ) -> Profile:
@@ -111,17 +122,25 @@ def fitting(profile: Profile, host: str) -> Profile:
 
 
 def environment(
-    profile: Profile, folder: Path, port: int, present: Mapping[str, str], edge: EdgeSettings = DEFAULT_EDGE
+    profile: Profile,
+    folder: Path,
+    port: int,
+    present: Mapping[str, str],
+    edge: EdgeSettings = DEFAULT_EDGE,
+    host: str = LOOPBACK,
 ) -> dict[str, str]:
     """Variables to set before Ray starts. What the caller has set already wins.
 
-    `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet.
+    `folder` is this service's own place for HAProxy's files, so that two services on one machine do not meet. The service
+    listens at `host` and `port`.
     """
     wanted = EVERYWHERE | ray_environment(present) | {VARIABLE: edge.model_dump_json()}
     if "RAY_ADDRESS" not in present:
-        wanted |= ONE_MACHINE
+        wanted |= ONE_MACHINE | LOOPBACK_ONLY
     if profile == "throughput":
         wanted |= _haproxy(folder, port, edge)
+        if "RAY_ADDRESS" not in present:
+            wanted[FRONT_HOST] = host
     return {name: value for name, value in wanted.items() if name not in present}
 
 
@@ -165,10 +184,12 @@ def _haproxy(folder: Path, port: int, edge: EdgeSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / HAPROXY_PROGRAM),
         "RAY_SERVE_HAPROXY_MAXCONN": str(edge.connections + 2 * OWN_PAGES),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(edge.unread_s),
+        # An HAProxy that is replaced would cut its streams after two minutes. The gateway bounds every request.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_STREAM_S),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / ADMIN_SOCKET),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        HAPROXY_FOLDER: str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(port + STATS_OFFSET)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(port + METRICS_OFFSET)),

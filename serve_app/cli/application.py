@@ -12,7 +12,7 @@ from cluster import ray_private
 from deployments.errors import fail
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
-from serve_app.edge.settings import VARIABLE, EdgeSettings, edge_of
+from serve_app.edge.settings import FRONT_HOST, LOOPBACK, VARIABLE, EdgeSettings, edge_of
 
 BUILDER = "serve_app.app:build"
 """Imported when it is called, by the import path that Ray Serve has in the file: commands do not need the whole service."""
@@ -32,7 +32,8 @@ def deploy(settings: ConfigFile) -> None:
     serve.start(
         proxy_location=settings.serve.get("proxy_location", "HeadOnly"),
         http_options={
-            "host": settings.http.host,
+            # HAProxy listens where the service does; the gateways behind it need not.
+            "host": LOOPBACK if FRONT_HOST in os.environ else settings.http.host,
             "port": settings.http.port,
             "keep_alive_timeout_s": settings.app.edge.idle_s,
         },

@@ -33,12 +33,13 @@ def port(http: HttpAddress) -> Finding:
 
 def keys(http: HttpAddress, security: SecuritySettings) -> Finding:
     """Whether others than this machine's users may use the service, and without a key."""
-    number = len(security.api_key_sha256)
-    if number or is_own_address(http.host):
-        detail = f"{number} keys are accepted" if number else f"no key is needed; only this machine reaches {http.host}"
+    if security.needs_key or is_own_address(http.host):
+        number = len(security.api_key_sha256) + len(security.keys)
+        accepted = f"{number} keys are accepted{f', and those of {security.keys_file}' if security.keys_file else ''}"
+        detail = accepted if security.needs_key else f"no key is needed; only this machine reaches {http.host}"
         return Finding("service", "keys", "ok", detail)
     detail = f"everyone who reaches {http.host}:{http.port} may use the service: there is no key"
-    remedy = 'Add to args: security: {api_key_sha256: [<digest>]}, from: printf %s "$KEY" | sha256sum'
+    remedy = "Make a key with: motet keys new NAME >> keys.yaml, and add to args: security: {keys_file: keys.yaml}"
     return Finding("service", "keys", "broken", detail, remedy)
 
 

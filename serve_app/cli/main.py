@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",
     "jobs": "List the jobs of a running service, wait for one, and fetch its result.",
     "wyoming": "Offer a running service to Home Assistant, over the Wyoming protocol, until Ctrl-C.",
+    "keys": "Make an API key: print it once, and the lines of the configuration that make it known.",
     "deploy": "Put the service on the cluster at RAY_ADDRESS, or update the one there, and leave it running.",
     "join": "Make this machine part of a cluster, until Ctrl-C.",
     "api": "Print the description of the API as OpenAPI, which a running service answers at /openapi.json.",

@@ -48,7 +48,8 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
         address = config_file.address_of(path)
         profile = profiles.fitting(profile, address.host)
         profiles.write_haproxy_program(Path(folder))
-        wanted = profiles.environment(profile, Path(folder), address.port, os.environ, config_file.edge_of_file(path))
+        edge = config_file.edge_of_file(path)
+        wanted = profiles.environment(profile, Path(folder), address.port, os.environ, edge, address.host)
         environment = {**os.environ, **wanted}
         # In a session of its own: Ctrl-C in a terminal would end Ray's processes before we can ask them to leave.
         program = subprocess.Popen(

@@ -25,11 +25,13 @@ from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
 from serve_app import config_file, profiles
 from serve_app.cli import application, deploy_failures
-from serve_app.cli.processes import command_line, descendants, kill
+from serve_app.cli.draining import drain, haproxy_processes
+from serve_app.cli.processes import descendants, kill
 from serve_app.cli.terminal import some_of
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge.addresses import is_own_address
+from serve_app.profiles import HAPROXY_FOLDER
 
 POLL_S = 0.1
 TELL_AFTER_S = 20.0
@@ -44,22 +46,21 @@ LEAVE_S = 5.0
 
 def end_processes_of(folder: str) -> None:
     """HAProxy outlives its manager after a reload; it is known by the folder of its files, which is ours alone."""
-    left = [p for p in psutil.process_iter() if any(part.startswith(folder) for part in command_line(p))]
-    kill(left, LEAVE_S)
+    kill(haproxy_processes(folder), LEAVE_S)
 
 
 def main(config_path: Path) -> int:
-    """Serves until a signal comes. Returns the exit status."""
-    stopped = threading.Event()
-    ready = threading.Event()
-    _stop_on_signals(stopped, ready)
+    """Serves until a signal comes, and then until open requests have ended. Returns the exit status."""
+    stop = StopSignals()
+    stop.catch()
     try:
         settings = config_file.read(config_path)
         _check_port(settings.http)
-        with running(settings, stopped, ready):
-            if not stopped.is_set():
+        with running(settings, stop):
+            if not stop.asked.is_set():
                 _announce(settings)
-            _wait_for_the_end(stopped)
+            if _wait_for_signal(stop.asked):
+                drain(settings.application, settings.app.drain_s, stop.at_once)
     except KeyboardInterrupt:
         return 0
     except MotetError as error:
@@ -68,29 +69,41 @@ def main(config_path: Path) -> int:
     return 0
 
 
-def _wait_for_the_end(stopped: threading.Event) -> None:
-    """Until a signal comes, or the process that started this one is gone."""
+def _wait_for_signal(asked: threading.Event) -> bool:
+    """Waits for a signal. False if the process that started this one is gone: then nobody can send another one."""
     parent = os.getppid()
-    while not stopped.wait(PARENT_POLL_S) and os.getppid() == parent:
-        pass
+    while not asked.wait(PARENT_POLL_S):
+        if os.getppid() != parent:
+            return False
+    return True
 
 
-def _stop_on_signals(stopped: threading.Event, ready: threading.Event) -> None:
-    """Before the service is ready a signal breaks off whatever is being waited for."""
+class StopSignals:
+    """The signals that end the service: the first one asks it to end, the second one to end without waiting."""
 
-    def stop(*_: object) -> None:
-        if not stopped.is_set():
-            stopped.set()
-            if not ready.is_set():
-                print("Stopping ...", flush=True)
-                raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        """The service is ready. Before that the first signal breaks off whatever is being waited for."""
+        self.asked = threading.Event()
+        self.at_once = threading.Event()
 
-    for number in END_SIGNALS:
-        signal.signal(number, stop)
+    def catch(self) -> None:
+        """Takes over the signals of this process."""
+        for number in END_SIGNALS:
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        if self.asked.is_set():
+            self.at_once.set()
+            return
+        self.asked.set()
+        if not self.ready.is_set():
+            print("Stopping ...", flush=True)
+            raise KeyboardInterrupt
 
 
 @contextmanager
-def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Event) -> Iterator[None]:
+def running(settings: ConfigFile, stop: StopSignals) -> Iterator[None]:
     """The service, from the first process to the last."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     cluster = os.environ.get("RAY_ADDRESS")
@@ -99,10 +112,10 @@ def running(settings: ConfigFile, stopped: threading.Event, ready: threading.Eve
         cluster_address.connect(**how, logging_level=logging.WARNING)
         if not cluster:
             ray_private.end_unused_processes()
-        _stop_on_signals(stopped, ready)  # Ray has put its own handler of SIGTERM in place
+        stop.catch()  # Ray has put its own handler of SIGTERM in place
         application.deploy(settings)
-        _wait_until_ready(settings, stopped)
-        ready.set()
+        _wait_until_ready(settings, stop.asked)
+        stop.ready.set()
         yield
     finally:
         _stop_everything(settings.application if cluster else None)
@@ -124,7 +137,7 @@ def _stop_everything(name: str | None) -> None:
     leaving.join(SHUTDOWN_S)
     _, alive = psutil.wait_procs(children, timeout=LEAVE_S)
     kill(alive, LEAVE_S)
-    if folder := os.environ.get("RAY_SERVE_HAPROXY_SERVER_STATE_BASE"):
+    if folder := os.environ.get(HAPROXY_FOLDER):
         end_processes_of(folder)  # in case the process that would do it is gone
 
 
@@ -197,8 +210,8 @@ def _announce(settings: ConfigFile) -> None:
     if port := ray_private.metrics_port_of_this_machine():
         print(f"Metrics for Prometheus: http://127.0.0.1:{port}/metrics", flush=True)
     _tell_what_waits(settings.app)
-    if not is_own_address(settings.http.host) and not settings.app.security.api_key_sha256:
-        print("Warning: this port is open to the network and no key is asked for. Set security.api_key_sha256.")
+    if not is_own_address(settings.http.host) and not settings.app.security.needs_key:
+        print("Warning: this port is open to the network and no key is asked for. Make one with motet keys new.")
 
 
 if __name__ == "__main__":

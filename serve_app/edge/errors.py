@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from serve_app.edge.security_headers import secured
+
 RETRY_AFTER_S = 1
 """`Retry-After` of the statuses that ask a client to retry."""
 RETRIED = (429, 503)
@@ -82,4 +84,4 @@ def edge_error_headers(status: int) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
     if status == 408:
         headers.append((b"connection", b"close"))  # the rest of the body would be taken for the next request
-    return headers
+    return secured(headers)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from serve_app.edge.addresses import IPV6_PREFIX
 from serve_app.edge.errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRIED, RETRY_AFTER_S, edge_error_body
-from serve_app.edge.settings import CLIENT_HEADER, OWN_PAGES, EdgeSettings, edge_of
+from serve_app.edge.security_headers import SECURITY_HEADERS
+from serve_app.edge.settings import CLIENT_HEADER, FRONT_HOST, OWN_PAGES, EdgeSettings, edge_of
 
 MARK = "# Amended by Motet."
 BY_HAPROXY = (403, 405, 413, 429, 500, 502, 503, 504)
@@ -31,7 +32,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # which names this program
     path = Path(arguments[arguments.index("-f") + 1])
-    path.write_text(amended(path.read_text(), edge_of(os.environ)))
+    path.write_text(amended(path.read_text(), edge_of(os.environ), os.environ.get(FRONT_HOST)))
     binary = get_haproxy_binary()
     os.execv(binary, [binary, *arguments, *_takes_over(arguments, path, binary)])  # noqa: S606  (Ray Serve knows it by its number)
 
@@ -54,20 +55,23 @@ def _programs() -> Iterator[tuple[int, list[str]]]:
         yield int(folder.name), [word.decode(errors="replace") for word in words]
 
 
-def amended(config: str, edge: EdgeSettings) -> str:
-    """The configuration with Motet's limits and errors. Raises `ValueError` if Ray Serve's lacks the expected lines."""
+def amended(config: str, edge: EdgeSettings, host: str | None = None) -> str:
+    """The configuration with Motet's limits and errors, and `host` as the address of the service if it is not where Ray
+    Serve's own servers listen. Raises `ValueError` if Ray Serve's lacks the expected lines."""
     if MARK in config:
         return config
-    host = _the_match(r"^frontend http_frontend\n    bind (?P<host>.*):\d+$", config)["host"]
     known = re.search(r"^    use_backend ", config, re.MULTILINE) is not None
     config = _replaced(r"^    errorfile 50[234] .*\n", "", config, 3)
-    for pattern, replacement in _changes(edge, host, 404 if known else 503).items():
+    for pattern, replacement in _changes(edge, 404 if known else 503).items():
         config = _replaced(pattern, replacement, config)
+    if host is not None:
+        config = _replaced(r"^(frontend http_frontend\n    bind ).*:(\d+)$", rf"\g<1>{_bound(host)}:\2", config)
     return f"{MARK}\n{config}"
 
 
-def _changes(edge: EdgeSettings, host: str, status: int) -> Mapping[str, str]:
+def _changes(edge: EdgeSettings, status: int) -> Mapping[str, str]:
     """The replacement of each pattern, which matches one line. `status` is the answer for paths of no application."""
+    host = _bound(edge.metrics_host)
     return {
         r"^(    stats socket .*) mode 666 ": r"\1 mode 600 ",  # it gives administrative access
         r"^defaults\n    mode http$": "\n".join((r"\g<0>", *map(_indented, _defaults(edge)))),
@@ -76,6 +80,11 @@ def _changes(edge: EdgeSettings, host: str, status: int) -> Mapping[str, str]:
         r"^frontend http_frontend\n    bind .*$": "\n".join((r"\g<0>", *map(_indented, _frontend(edge)))),
         r"^    http-request return status 404 .*$": _indented(f"http-request return {_answer(status)}"),
     }
+
+
+def _bound(host: str) -> str:
+    """An address in the syntax of HAProxy's `bind`."""
+    return "*" if host in ("0.0.0.0", "::") else host
 
 
 def _defaults(edge: EdgeSettings) -> Iterator[str]:
@@ -90,6 +99,10 @@ def _defaults(edge: EdgeSettings) -> Iterator[str]:
 def _frontend(edge: EdgeSettings) -> Iterator[str]:
     yield f"maxconn {edge.connections}"
     yield f"http-request set-header {CLIENT_HEADER} %[src]"
+    for name, value in SECURITY_HEADERS.items():  # its own answers, too
+        yield f"http-after-response set-header {name} {shlex.quote(value)} if !{{ res.hdr({name}) -m found }}"
+    # HAProxy removes the gateway's own `Connection: close`. A client that is told to come back must find another instance.
+    yield "http-after-response set-header connection close if { status 503 }"
     yield from _early_errors()
     if (most := edge.max_connections_per_address) is not None:
         yield "stick-table type ipv6 size 100k expire 1m store conn_cur"

@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.edge.errors import EARLY_HEADER, EARLY_STATUSES, edge_error_body, edge_error_headers
+from serve_app.edge.security_headers import secured
 from serve_app.edge.settings import edge_of
 
 logger = logging.getLogger("ray.serve")
@@ -94,8 +95,9 @@ def announces_too_much(headers: Headers) -> bool:
 
 
 class EdgeMiddleware:
-    """Removes harmful headers, waits for the first part of a body, and gives Ray Serve's own errors OpenAI's format. Behind
-    HAProxy it also marks errors that are sent before the end of a body (`EarlyErrors`)."""
+    """Removes harmful headers, waits for the first part of a body, gives Ray Serve's own errors OpenAI's format, and every
+    answer its security headers. Behind HAProxy it also marks errors that are sent before the end of a body
+    (`EarlyErrors`)."""
 
     def __init__(self, app: ASGIApp, seconds: float, behind_haproxy: bool) -> None:
         self._app = app
@@ -110,6 +112,7 @@ class EdgeMiddleware:
         if scope["type"] == "websocket":
             await self._open(scope, receive, send)
             return
+        send = _secured(send)
         if scope["type"] != "http" or scope["path"].startswith(RAYS_OWN):
             await self._app(scope, receive, send)
             return
@@ -186,6 +189,17 @@ async def first_part(receive: Receive, seconds: float) -> deque[Message] | None:
     except TimeoutError:
         return None
     return parts
+
+
+def _secured(send: Send) -> Send:
+    """Adds the security headers that an answer lacks."""
+
+    async def with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": secured(message.get("headers", ()))}
+        await send(message)
+
+    return with_headers
 
 
 def _again(parts: deque[Message], receive: Receive) -> Receive:

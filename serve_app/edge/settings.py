@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 import resource
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from deployments.settings import Count, StrictModel
+from deployments.settings import Count, Positive, StrictModel
 
 VARIABLE = "MOTET_EDGE"
 """The environment variable with the settings, as JSON."""
 FILES_A_CONNECTION = 2.5
 """Open files of HAProxy for a connection: one to the client, one to the gateway, and a pipe (two) for every fourth."""
+FRONT_HOST = "MOTET_FRONT_HOST"
+"""The environment variable with the address at which HAProxy listens, if the gateways behind it listen at loopback."""
+LOOPBACK = "127.0.0.1"
 CLIENT_HEADER = "x-motet-client"
 """The header in which HAProxy passes the client's address to the gateway. It replaces one that the client sent."""
 OTHER_FILES = 512
@@ -45,6 +49,9 @@ class EdgeSettings(StrictModel):
     max_connections_per_address: Count | None = 1024
     """Open connections of one client address, except this machine's own. `null` for no limit: behind a proxy, a load
     balancer or an ingress all clients share its address."""
+    metrics_host: str = "127.0.0.1"
+    """The address at which HAProxy's metrics and statistics listen. They need no key: open them to a network only if it is
+    the monitoring's own."""
 
     @property
     def connections(self) -> int:
@@ -103,6 +110,39 @@ def _key_digest(text: str) -> str:
 
 KeyDigest = Annotated[str, AfterValidator(_key_digest)]
 """The SHA-256 of a key, as hexadecimal digits in lower case."""
+KeyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class KeySettings(StrictModel):
+    """An API key with a name. `motet keys new` makes one. Its quotas hold for each gateway replica."""
+
+    sha256: Annotated[tuple[KeyDigest, ...], Field(min_length=1, max_length=4)]
+    """SHA-256 digests of the key. Two while clients change from an old key to a new one: both have the same quotas and
+    uploaded voices."""
+    models: tuple[str, ...] | None = None
+    """Names of the models that it may use. `null` for all."""
+    requests_per_minute: Count | None = None
+    """How many requests and sessions it may begin in a minute. `null` for no limit."""
+    seconds_of_audio_per_minute: Positive | None = None
+    """How much audio models may make of its texts, or read of its recordings, in a minute. A request begins while there is
+    something left; one that takes more is paid back by waiting. `null` for no limit."""
+    expires: date | None = None
+    """The first day, in UTC, on which it is refused."""
+    admin: bool = False
+    """Whether it opens `/v1/admin`, and nothing else. Other keys do not open that."""
+
+
+Keys = Annotated[Mapping[KeyName, KeySettings], AfterValidator(lambda keys: _with_distinct_digests(keys))]
+"""API keys by name."""
+
+
+def _with_distinct_digests(keys: Mapping[str, KeySettings]) -> Mapping[str, KeySettings]:
+    owners: dict[str, str] = {}
+    for name, key in keys.items():
+        for digest in key.sha256:
+            if owners.setdefault(digest, name) != name:
+                raise ValueError(f"{owners[digest]} and {name} have the same sha256")
+    return keys
 
 
 class SecuritySettings(StrictModel):
@@ -115,4 +155,16 @@ class SecuritySettings(StrictModel):
     allowed_origins: tuple[Origin, ...] = ()
     """Other origins whose web pages may use the service, such as `https://app.example.com`."""
     api_key_sha256: tuple[KeyDigest, ...] = ()
-    """SHA-256 digests of the API keys. Without any, everyone who reaches the port may use the service."""
+    """SHA-256 digests of API keys without a name, for all models and without quotas. Without any key here, in `keys` or in
+    `keys_file`, everyone who reaches the port may use the service."""
+    keys: Keys = Field(default_factory=dict)
+    """API keys by name."""
+    keys_file: str | None = None
+    """A YAML file with more keys, written as `keys` is. It is read again when it has changed, without a restart."""
+    keys_file_check_s: Positive = 2.0
+    """How often requests look whether that file has changed."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether requests need a key. A file without keys lets nobody in."""
+        return bool(self.api_key_sha256 or self.keys or self.keys_file)

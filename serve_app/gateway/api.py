@@ -24,14 +24,16 @@ from serve_app.gateway.jobs.runner import JobRunner
 from serve_app.gateway.middleware.body_length import BodyLimit
 from serve_app.gateway.middleware.concurrency import ConcurrencyLimit
 from serve_app.gateway.middleware.deadline import Deadline
+from serve_app.gateway.middleware.draining import DrainCheck
 from serve_app.gateway.middleware.ignored_fields import IgnoredFieldsHeader
-from serve_app.gateway.middleware.keys import KeyCheck
+from serve_app.gateway.middleware.keys import KeyCheck, OwnerRights
 from serve_app.gateway.middleware.origins import PageCheck
 from serve_app.gateway.middleware.page_headers import PageHeaders
 from serve_app.gateway.middleware.request_bodies import BodyDeadline, BodyPace
 from serve_app.gateway.middleware.request_log import RequestLog
 from serve_app.gateway.middleware.server_timing import ServerTiming
 from serve_app.gateway.routes import (
+    admin,
     batches,
     client_secrets,
     diarizations,
@@ -75,6 +77,7 @@ ROUTERS = tuple(
         batches,
         models,
         health,
+        admin,
         reference,
     )
 )
@@ -88,7 +91,7 @@ def build_api(service: Service) -> ASGIApp:
     # `routes/reference.py` answers the documents, which FastAPI would make without forms, sounds, errors and events.
     api = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_running_jobs)
     api.state.service = service
-    keyed = bool(service.settings.security.api_key_sha256)
+    keyed = service.keys.needed
     api.state.documents = ApiDocuments(
         ApiDocument(partial(openapi_document, ROUTES, keyed=keyed)),
         ApiDocument(partial(asyncapi_document, ROUTES, keyed=keyed)),
@@ -106,9 +109,11 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
     own = Jobs(service.settings.jobs)
     parts = own.settings, own.database, own.blobs, own.clock
     api.state.jobs, api.state.files, api.state.batches = own, Files(*parts), Batches(own.database, own.clock)
-    app = RequestLog(IgnoredFieldsHeader(api), service.recorder.request)
-    keyed = bool(service.settings.security.api_key_sha256)
-    api.state.job_runner = JobRunner(own, app, BatchRunner(*parts), signs=keyed)
+    app: ASGIApp = IgnoredFieldsHeader(api)
+    if service.keys.needed:
+        app = OwnerRights(app, service.keys)
+    app = RequestLog(app, service.recorder.request)
+    api.state.job_runner = JobRunner(own, app, BatchRunner(*parts), signs=service.keys.needed)
 
 
 @asynccontextmanager
@@ -145,6 +150,7 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     app = ConcurrencyLimit(app, service.settings.max_ongoing_requests)
     app = BodyDeadline(app, pace)
     app = Deadline(app, limits.request_deadline_s)
-    app = KeyCheck(app, security.api_key_sha256)
+    app = KeyCheck(app, service.keys)
     app = PageCheck(app, security.allowed_hosts, security.allowed_origins)
+    app = DrainCheck(app, service.drain)
     return RequestLog(PageHeaders(ServerTiming(app)), service.recorder.request)

@@ -18,7 +18,9 @@ from deployments.engines.protocols import RecognitionOptions
 from deployments.text.normalization.normalizer import load_libraries
 from serve_app.config import AppConfig
 from serve_app.gateway.analysis import RecordingAnalysis
+from serve_app.gateway.audit import audit
 from serve_app.gateway.enhancement_load import EnhancementLoad, LiveEnhancements
+from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.chat import ChatEndpoint
 from serve_app.gateway.live.conversation import Conversation, Emit
 from serve_app.gateway.live.pace import LivePace
@@ -79,11 +81,18 @@ class Gateway:
             EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
             live_sessions(config.realtime, directory, helpers),
             live_enhancements(config.enhancement),
+            KeyRing(config.security),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""
         return self._build_api(self._service)
+
+    async def drain(self) -> int:
+        """Refuses new requests from now on. Returns the number of open ones. Safe to call again."""
+        if not self._service.drain.begun:
+            audit("drain_begun")
+        return self._service.drain.begin()
 
 
 def _placements(models: Handles) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 from deployments.engines.protocols import LiveBlocks, Samples
 from deployments.replica.enhancement_streams import Checkpoint, EnhancedAnswer
 from serve_app.gateway.enhancement_load import EnhancementLoad
+from serve_app.gateway.request_context import current_key
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.routing.pinned_stream import PinnedStream
 
@@ -30,6 +31,8 @@ class LiveEnhancement:
 
     async def enhance(self, samples: Samples) -> Samples:
         """The next float32 (channels, n), enhanced; n is a multiple of the model's block. Raises `MotetError`."""
+        current_key().ensure_audio()
+        current_key().take_audio(samples.shape[1] / self._rate)
         self._kept = np.concatenate([self._kept, samples], axis=1)
         enhanced = await self._stream.attempt(self._answer)
         return enhanced[:, -samples.shape[1] :]  # another replica repeats what came before

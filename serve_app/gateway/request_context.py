@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import quote
 
 from deployments.errors import Failure, clipped
@@ -71,6 +72,54 @@ class RequestDeadline:
 
     at: float
     failure: Failure
+
+
+class KeyRights(Protocol):
+    """What the API key of a request may do: see `ApiKey`."""
+
+    @property
+    def title(self) -> str:
+        """How messages and the audit log call it."""
+
+    def may_use(self, model: str) -> bool:
+        """Whether it may use a model."""
+
+    def ensure_may_use(self, model: str) -> None:
+        """Raises `MotetError` (forbidden) for a model that it may not use."""
+
+    def ensure_audio(self) -> None:
+        """Raises `MotetError` (overloaded) if its quota of audio is used up."""
+
+    def take_audio(self, seconds: float) -> None:
+        """Models made or read so much audio for it."""
+
+
+class NoKey:
+    """The rights of a request in a service without keys."""
+
+    title = "none"
+
+    def may_use(self, model: str) -> bool:
+        """Every model."""
+        return True
+
+    def ensure_may_use(self, model: str) -> None:
+        """Raises nothing."""
+
+    def ensure_audio(self) -> None:
+        """Raises nothing."""
+
+    def take_audio(self, seconds: float) -> None:
+        """Counts nothing."""
+
+
+KEY: ContextVar[KeyRights] = ContextVar("KEY", default=NoKey())  # noqa: B039  (it has no state)
+"""The key of the request that this task serves."""
+
+
+def current_key() -> KeyRights:
+    """What the key of the request that this task serves may do."""
+    return KEY.get()
 
 
 SERVE_NOW: ContextVar[Callable[[], None]] = ContextVar("SERVE_NOW", default=lambda: None)

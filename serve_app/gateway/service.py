@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from starlette.datastructures import Headers
@@ -28,10 +28,12 @@ from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
+from serve_app.gateway.draining import Drain
 from serve_app.gateway.enhancement_load import LiveEnhancements
 from serve_app.gateway.jobs.context import JOB
 from serve_app.gateway.jobs.records import Viewer
 from serve_app.gateway.jobs.settings import JobSettings
+from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
@@ -141,18 +143,20 @@ class Service:
     early: EarlyAnswers
     live: LiveSessions
     enhancements: LiveEnhancements
+    keys: KeyRing
+    drain: Drain = field(default_factory=Drain)
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any
         time. Raises `MotetError` (overloaded; unavailable if the model is frozen)."""
-        self.directory.ensure_not_frozen(name)
+        self.directory.ensure_answers_soon(name)
         model, settings = self.directory.models[name], self.settings.speech.admission
         task_wait_s = {
             "speech": settings.max_wait_s,
             "transcription": self.settings.windows.max_wait_s,
             "separation": self.settings.separation.max_wait_s,
         }[model.task]
-        key = key_digest(headers) if self.settings.security.api_key_sha256 else None
+        key = self._owner(headers)
         placements = [placed.name for placed in self.directory.placements(name)]
         if job := JOB.get():
             ticket = job.progress = self.admission.admit_job(placements[0], seconds)
@@ -165,7 +169,7 @@ class Service:
         if self.analyses is None:
             cause = "No model of this service takes recordings, so it does not read them."
             raise fail("unsupported", cause, "Add a model for transcription or separation to the configuration.")
-        key = key_digest(headers) if self.settings.security.api_key_sha256 else None
+        key = self._owner(headers)
         seconds = estimated_seconds(file.head, file.likely_size)
         ticket = self.admission.admit([AUDIO_HELPERS], key, seconds, self.settings.windows.max_wait_s)
         upload = file.blocks(self.settings.recordings.block_bytes)
@@ -196,16 +200,20 @@ class Service:
 
     def owner(self, headers: Headers) -> str:
         """Whose uploaded voices a request may use: those of its API key, or everyone's in a service without keys."""
-        return key_digest(headers) if self.settings.security.api_key_sha256 else EVERYONE
+        return self._owner(headers) or EVERYONE
+
+    def _owner(self, headers: Headers) -> str | None:
+        """Whose quotas a request has; None in a service without keys."""
+        return self.keys.owner(key_digest(headers)) if self.keys.needed else None
 
     def viewer(self, connection: HTTPConnection) -> Viewer:
         """Whose jobs and files a request may see."""
-        return Viewer(self.client(connection) or THIS_MACHINE, bool(self.settings.security.api_key_sha256))
+        return Viewer(self.client(connection) or THIS_MACHINE, self.keys.needed)
 
     def client(self, connection: HTTPConnection) -> str | None:
         """The client of a request: its API key, or in a service without keys its network. None for this machine."""
-        if self.settings.security.api_key_sha256:
-            return key_digest(connection.headers)
+        if (owner := self._owner(connection.headers)) is not None:
+            return owner
         address = connection.client.host if connection.client else ""
         if is_loopback(address):  # HAProxy runs on this machine
             address = connection.headers.get(CLIENT_HEADER, "")

@@ -1,12 +1,9 @@
-"""Which routes and ports are open, and to which clients."""
+"""Which routes are open, and to which clients."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
-from ipaddress import ip_address
-from itertools import chain
 
 import grpc  # type: ignore[import-untyped]
 import httpx
@@ -15,78 +12,10 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from serve_app.cli.processes import command_line
 from serve_app.edge.middleware import FIRST_BYTES
 
 from .conftest import KEYS, Service, answers
-
-# A call that each of Ray's own servers knows; none of them answers without the token.
-CALLS = (
-    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
-    "/ray.rpc.NodeManagerService/GetNodeStats",
-    "/ray.rpc.ObjectManagerService/Pull",
-    "/ray.rpc.CoreWorkerService/PushTask",
-    "/ray.serve.ASGIService/HandleRequest",
-)
-
-
-def listeners(service: Service) -> Iterator[tuple[str, str, int]]:
-    """(title, address, port) of every TCP port that the service's processes listen on."""
-    for process in service.processes():
-        title = " ".join(command_line(process))[:100]
-        for connection in chain.from_iterable(answers([process], lambda asked: asked.net_connections("tcp"))):
-            if connection.status == psutil.CONN_LISTEN:
-                yield title, connection.laddr.ip, connection.laddr.port
-
-
-def test_the_service_listens_on_loopback_only(service: Service) -> None:
-    assert {address for _, address, port in listeners(service) if port == service.port} == {"127.0.0.1"}
-
-
-def test_the_way_round_the_front_is_on_loopback_too(service: Service) -> None:
-    """No port that is open to the network answers like the service itself."""
-    open_to_all = [(t, port) for t, address, port in listeners(service) if not ip_address(address).is_loopback]
-    assert [(title, port) for title, port in open_to_all if answers_as_motet(port)] == []
-    assert any(answers_as_motet(port) for _, _, port in listeners(service))
-
-
-def answers_as_motet(port: int) -> bool:
-    try:
-        return "alive" in httpx.get(f"http://127.0.0.1:{port}/livez", timeout=5).text
-    except httpx.HTTPError:
-        return False
-
-
-def test_every_port_open_to_the_network_asks_for_the_token_or_only_shows_metrics(service: Service) -> None:
-    open_to_all = {port: t for t, address, port in listeners(service) if not ip_address(address).is_loopback}
-    unguarded = {port: title for port, title in open_to_all.items() if not asks_for_token(port)}
-    assert len(open_to_all) - len(unguarded) >= 10
-    assert {port: title for port, title in unguarded.items() if not only_shows_metrics(port)} == {}
-
-
-def asks_for_token(port: int) -> bool:
-    """Whether a server refuses a call that it implements. A server that answers one is open."""
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        codes = [code_of(channel.unary_unary(call)) for call in CALLS]
-    assert grpc.StatusCode.OK not in codes
-    return grpc.StatusCode.UNAUTHENTICATED in codes
-
-
-def code_of(call: Callable[..., bytes], token: str | None = None) -> grpc.StatusCode:
-    headers = [] if token is None else [("authorization", f"Bearer {token}")]
-    try:
-        call(b"", timeout=5, metadata=headers)
-    except grpc.RpcError as error:
-        code: grpc.StatusCode = error.code()
-        return code
-    return grpc.StatusCode.OK
-
-
-def only_shows_metrics(port: int) -> bool:
-    shown = [httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5).text for path in ("/metrics", "/stats")]
-    changed = httpx.post(f"http://127.0.0.1:{port}/stats", timeout=5, content=b"s=x&action=drain&b=x")
-    denied = changed.status_code >= 400 or changed.headers.get("location", "").endswith("st=DENY")
-    return denied and any("# HELP" in text or "Statistics Report" in text for text in shown)
+from .test_doors import code_of
 
 
 def test_rays_token_authentication_is_on_everywhere(service: Service) -> None:

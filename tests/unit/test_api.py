@@ -39,6 +39,7 @@ from serve_app.config import AppConfig
 from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
 from serve_app.gateway.deployment import directory_of, live_enhancements, settings_of
+from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.middleware.deadline import too_late
@@ -172,6 +173,7 @@ class Bench:
             EarlyAnswers(1),
             (live or FakeParts().parts)(config.realtime),
             live_enhancements(config.enhancement),
+            KeyRing(config.security),
         )
         self.service = service
         self.api = Conformance(build_api(service))

@@ -16,6 +16,7 @@ from ray.serve.config import HTTPOptions
 from serve_app.edge import haproxy
 from serve_app.edge.errors import EDGE_ERRORS, edge_error_body
 from serve_app.edge.haproxy import amended
+from serve_app.edge.security_headers import SECURITY_HEADERS
 from serve_app.edge.settings import EdgeSettings, edge_of
 from serve_app.gateway.errors import STATUS
 
@@ -65,14 +66,30 @@ def test_headers_connections_and_answers_are_bounded(tmp_path: Path) -> None:
     assert "sc0_conn_cur" not in amended(written_by_ray(tmp_path), EdgeSettings(max_connections_per_address=None))
 
 
-def test_the_ports_beside_the_service_listen_where_it_does_and_take_none_of_its_connections(tmp_path: Path) -> None:
-    binds = re.findall(r"^ +bind (\S+):\d+$", amended(written_by_ray(tmp_path), EdgeSettings()), re.MULTILINE)
-    assert binds == ["127.0.0.1"] * 3
-    assert (
-        re.findall(r"^ +bind (\S+):\d+$", amended(written_by_ray(tmp_path, "0.0.0.0"), EdgeSettings()), re.MULTILINE)
-        == ["*"] * 3
-    )
+def binds(config: str) -> list[str]:
+    """Where the metrics, the service and the statistics listen."""
+    return re.findall(r"^ +bind (\S+):\d+$", config, re.MULTILINE)
+
+
+def test_only_the_service_listens_where_the_configuration_says_and_its_pages_where_they_are_told(
+    tmp_path: Path,
+) -> None:
+    config, open_pages = written_by_ray(tmp_path), EdgeSettings(metrics_host="0.0.0.0")
+    assert binds(amended(config, EdgeSettings())) == ["127.0.0.1", "127.0.0.1", "127.0.0.1"]
+    assert binds(amended(config, EdgeSettings(), "0.0.0.0")) == ["127.0.0.1", "*", "127.0.0.1"]
+    assert binds(amended(config, EdgeSettings(), "192.168.1.5")) == ["127.0.0.1", "192.168.1.5", "127.0.0.1"]
+    assert binds(amended(config, open_pages)) == ["*", "127.0.0.1", "*"]
+    assert binds(amended(written_by_ray(tmp_path, "0.0.0.0"), EdgeSettings())) == ["127.0.0.1", "*", "127.0.0.1"]
+
+
+def test_the_pages_take_none_of_the_connections_of_the_service(tmp_path: Path) -> None:
     assert amended(written_by_ray(tmp_path), EdgeSettings()).count("maxconn 16\n") == 2
+
+
+def test_every_answer_has_security_headers(tmp_path: Path) -> None:
+    config = amended(written_by_ray(tmp_path), EdgeSettings())
+    for name in SECURITY_HEADERS:
+        assert config.count(f"    http-after-response set-header {name} ") == 1
 
 
 def test_only_who_runs_the_service_may_command_haproxy(tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_every_launch_file_sets_what_motet_join_sets() -> None:
 def test_behind_an_ingress_no_address_is_limited() -> None:
     (settings,) = of_kind("ConfigMap")
     edge = edge_of(settings["data"])
-    assert edge == EdgeSettings(max_connections_per_address=None)
+    assert edge == EdgeSettings(max_connections_per_address=None, metrics_host="0.0.0.0")
     (application,) = yaml.safe_load(ray_service()["serveConfigV2"])["applications"]
     assert AppConfig.model_validate(application["args"]).edge == edge
 
@@ -429,13 +429,11 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert "Restarts" in broken.stderr
 
 
-def test_the_unit_gives_time_to_leave_and_promises_streams_nothing() -> None:
-    """They are cut: `drain_s` is for replicas that are replaced while the cluster stays."""
+def test_the_unit_gives_streams_time_to_end_and_ray_to_leave() -> None:
     text = (LAUNCH / "motet.service").read_text()
     (limit_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
-    assert int(limit_s) > serve_process.SHUTDOWN_S + 3 * serve_process.LEAVE_S
-    assert "cuts the streams" in text
-    assert "drain_s" not in text
+    assert int(limit_s) > AppConfig().drain_s + serve_process.SHUTDOWN_S + 3 * serve_process.LEAVE_S
+    assert "KillMode=mixed" in text  # Ray's processes get no signal
 
 
 # --- Watching

@@ -21,7 +21,7 @@ from deployments.settings import HealthSettings, SpilloverSettings
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.directory import ModelDirectory
-from serve_app.gateway.routing.placement import LOST, MIN_RETRY_S, START_S, NoAnswer, PlacedModel
+from serve_app.gateway.routing.placement import LOST, START_S, NoAnswer, PlacedModel
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
@@ -409,11 +409,11 @@ async def test_the_last_placement_is_not_waited_for_when_its_replica_is_frozen()
     handle = cast("FakeHandle", placed.handle)
     assert [name for name, _ in handle.calls] == ["ask", "report"], "the second was refused without asking"
     with pytest.raises(MotetError):
-        models.ensure_not_frozen("echo")
+        models.ensure_answers_soon("echo")
     replica.thaw()
     assert placed._check is not None
     await asyncio.wait_for(placed._check, 5)
-    models.ensure_not_frozen("echo")
+    models.ensure_answers_soon("echo")
     assert await models.call("echo", "ask") == "cpu"
 
 
@@ -430,7 +430,7 @@ async def test_a_frozen_replica_among_others_keeps_nobody_out() -> None:
     models, placed = alone_with(replica)
     waiting = asyncio.create_task(models.call("echo", "ask"))
     await asyncio.sleep(0.1)
-    assert not waiting.done() and not placed.frozen
+    assert not waiting.done() and not placed.absence.lasts
     replica.thaw()
     assert await asyncio.wait_for(waiting, 5) == "frozen"
 
@@ -445,23 +445,53 @@ async def test_a_replica_that_is_slow_to_say_that_it_lives_is_waited_for() -> No
     await asyncio.wait_for(replica.asked_again.wait(), 5)
     replica.thaw()
     assert await asyncio.wait_for(waiting, 5) == "cpu"
-    assert placed.alive and not placed.frozen
+    assert placed.alive and not placed.absence.lasts
 
 
-async def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() -> None:
-    now = [100.0]
-    health = HealthSettings(period_s=3, timeout_s=4)
-    placed = PlacedModel(
-        "m", "cpu", cast("Any", FakeHandle(Replica("m"))), SpilloverSettings(), health, clock=lambda: now[0]
-    )
-    placed._load_s, placed._frozen_since_s = 2.0, 100.0
-    told = []
-    for now[0] in (100.0, 110.0, 500.0):
+class Gone(Replica):
+    """A model whose replicas are gone while it is `gone`: calls wait in the router, and there is no replica to ask."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.gone.set()
+
+    @property
+    def replicas(self) -> list[Any]:
+        return [] if self.gone.is_set() else [self]
+
+    def return_(self) -> None:
+        self.gone.clear()
+        self.back.set()
+
+
+async def test_a_replica_that_is_not_expected_soon_is_not_waited_for() -> None:
+    replica = Gone()
+    models, placed = alone_with(replica)
+    placed.absence.note_load(2.0)
+    for ask in (models.call("echo", "ask"), anext(models.stream("echo", "stream"))):
         with pytest.raises(MotetError) as caught:
-            placed.ensure_not_frozen()
-        told.append(caught.value.failure.retry_after_s)
-    after_s = health.noticed_within_s + START_S + 2.0
-    assert told == [pytest.approx(after_s), pytest.approx(after_s - 10), MIN_RETRY_S]
+            await asyncio.wait_for(ask, 5)
+        assert caught.value.failure.code == "model_restarting"
+        assert 1 < (caught.value.failure.retry_after_s or 0) <= START_S + 2.0
+    with pytest.raises(MotetError):
+        models.ensure_answers_soon("echo")
+    replica.return_()
+    assert placed._check is not None
+    await asyncio.wait_for(placed._check, 5)
+    assert await models.call("echo", "ask") == "cpu"
+    assert not placed.absence.lasts
+
+
+async def test_a_replica_that_is_expected_soon_is_waited_for() -> None:
+    replica = Gone()
+    models, placed = alone_with(replica)
+    placed.absence._restart_s = 1.0  # as the last restart took
+    waiting = asyncio.create_task(models.call("echo", "ask"))
+    await asyncio.sleep(0.1)
+    assert placed.absence.lasts and not waiting.done()
+    models.ensure_answers_soon("echo")
+    replica.return_()
+    assert await asyncio.wait_for(waiting, 5) == "cpu"
 
 
 @pytest.mark.parametrize(("period_s", "timeout_s", "within_s"), [(2, 4, 15.2), (10, 30, 106), (10, 4, 52)])

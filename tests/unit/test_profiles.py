@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from serve_app.cli.serve_process import url_of
-from serve_app.edge.settings import EdgeSettings, edge_of
+from serve_app.edge.settings import FRONT_HOST, EdgeSettings, edge_of
 from serve_app.profiles import (
     ONE_MACHINE,
     Profile,
@@ -68,6 +68,13 @@ def test_the_bounds_of_the_file_reach_every_http_server() -> None:
     wanted = environment("throughput", FOLDER, 8000, {}, edge)
     assert wanted["RAY_SERVE_HAPROXY_MAXCONN"] == "1032"
     assert wanted["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "300"
+
+
+def test_only_haproxy_listens_where_the_service_does() -> None:
+    wanted = environment("throughput", FOLDER, 8000, {}, host="0.0.0.0")
+    assert wanted[FRONT_HOST] == "0.0.0.0"
+    assert FRONT_HOST not in environment("plain", FOLDER, 8000, {}, host="0.0.0.0")
+    assert FRONT_HOST not in environment("throughput", FOLDER, 8000, {"RAY_ADDRESS": "10.0.0.1:6379"}, host="0.0.0.0")
 
 
 def test_ray_serve_finds_a_program_where_it_looks_for_haproxy(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ GUARDED = "/v1"
 """Paths under it need a key, if the service has keys, and count among the requests that are served at once."""
 ERRORS: Mapping[int, str] = {
     400: "The request is wrong, or the model cannot do it. `param` names the field.",
-    401: "The service needs a key, or does not know this one.",
-    403: "The service may not be called by this name, or by this web page.",
+    401: "The service needs a key, or does not know this one, or it has expired.",
+    403: "The service may not be called by this name or by this web page, or the API key may not do this.",
     404: "A model, a voice or another thing of this name does not exist.",
     405: "The path does not accept this method.",
     408: "The request did not arrive in time, or took longer than allowed.",

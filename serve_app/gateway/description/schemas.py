@@ -20,7 +20,7 @@ SECURITY: Mapping[str, Any] = {
 BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
 
 Tag = Literal[
-    "Speech", "Transcription", "Separation", "Revoicing", "Voices", "Jobs", "Models", "Live sessions", "Health"
+    "Speech", "Transcription", "Separation", "Revoicing", "Voices", "Jobs", "Models", "Live sessions", "Admin", "Health"
 ]
 TAGS: Mapping[Tag, str] = {
     "Speech": "A text in, sound out.",
@@ -31,6 +31,7 @@ TAGS: Mapping[Tag, str] = {
     "Jobs": "Requests that run later, one by one or in batches, and their files.",
     "Models": "What is served.",
     "Live sessions": "Keys for web pages. The WebSockets themselves are in `/asyncapi.json`.",
+    "Admin": "For the operator of the service: routes that need an admin key.",
     "Health": "Whether the service runs and is ready. No key is needed.",
 }
 Schema = dict[str, Any]

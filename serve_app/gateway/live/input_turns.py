@@ -22,6 +22,7 @@ from serve_app.gateway.live.conversation import Emit
 from serve_app.gateway.live.spoken_turn import SpokenTurn, TurnOptions, TurnRecognition
 from serve_app.gateway.live.turn_rules import SoundSearched, SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
 from serve_app.gateway.live.turn_settings import TurnSettings
+from serve_app.gateway.request_context import current_key
 
 AHEAD_SAMPLES = SAMPLE_RATE // 5
 """A turn gets sound that is this far ahead of the search for its end: in real time nothing waits for the search. Of sound
@@ -133,9 +134,12 @@ class InputTurns:
             self._detect_anew(detection)
 
     def append(self, data: bytes) -> None:
-        """Adds sound in the client's encoding. Raises `MotetError` (too_large) if too much waits, or if it comes much faster
-        than real time."""
-        self._take(self._decoder.push(data))
+        """Adds sound in the client's encoding. Raises `MotetError`: too_large if too much waits, or if it comes much faster
+        than real time; overloaded if the quota of the client's key is used up, and then nothing is added."""
+        current_key().ensure_audio()
+        samples = self._decoder.push(data)
+        current_key().take_audio(len(samples) / SAMPLE_RATE)
+        self._take(samples)
         waiting = sum(turn.waiting_samples for turn in self._unfinished)
         unsearched = self._detection.waiting_samples if self._detection else 0
         early = self._buffer.end - int((asyncio.get_running_loop().time() - self._began) * SAMPLE_RATE)

@@ -344,7 +344,7 @@ class Session:
         directory = self._service.directory
         wanted = (hints.model if hints else None) or self._limits.transcription_model
         name = directory.resolve(wanted or directory.first("transcription"), "transcription")
-        directory.ensure_not_frozen(name)
+        directory.ensure_answers_soon(name)
         traits: RecognitionTraits = await directory.traits(name)
         return name, traits
 

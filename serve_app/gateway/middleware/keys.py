@@ -1,60 +1,124 @@
-"""Refuses requests without a known API key."""
+"""Refuses requests without a known API key, and those that their key may not send."""
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.errors import Failure
+from deployments.errors import Failure, MotetError, fail
+from serve_app.edge.addresses import is_loopback
+from serve_app.edge.settings import CLIENT_HEADER
 from serve_app.gateway.api_keys import SIGNER_HEADER, key_digest, key_of
+from serve_app.gateway.audit import audit
 from serve_app.gateway.client_secrets import NO_DIGEST, PREFIX, signer_of
 from serve_app.gateway.errors import error_response
+from serve_app.gateway.key_ring import ApiKey, KeyRing
+from serve_app.gateway.request_context import KEY
 
+GUARDED = "/v1"
+ADMIN = "/v1/admin"
+"""Paths that need an admin key, in a service without keys too."""
+LIVE_PATH = "/v1/realtime"
+"""Where a client secret is a key, for WebSockets."""
 NO_KEY = Failure(
     "unauthorized",
-    "This service needs a key.",
+    "This service needs a key, and none was sent that it knows.",
     "Send it as 'Authorization: Bearer <key>'.",
     code="invalid_api_key",
 )
 
-
-LIVE_PATH = "/v1/realtime"
-"""Where a client secret is a key, for WebSockets."""
+KEY_GONE = Failure(
+    "unauthorized", "The API key that made this job is no longer known.", "Send it again.", code="invalid_api_key"
+)
 
 
 class KeyCheck:
     """Passes on requests and WebSockets under `/v1` only with a known key, before reading anything else of them. A client
     secret opens live sessions. `clock` gives Unix seconds."""
 
-    def __init__(self, app: ASGIApp, key_digests: tuple[str, ...], clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, clock: Callable[[], float] = time.time) -> None:
         self._app = app
-        self._digests = key_digests
+        self._keys = keys
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] in ("http", "websocket") and scope["path"].startswith("/v1"):
+        app = self._app
+        if scope["type"] in ("http", "websocket") and scope["path"].startswith(GUARDED):
+            await self._keys.refresh()
             headers = MutableHeaders(raw=list(scope["headers"]))
-            if not self._is_known(headers, scope):
-                await error_response(NO_KEY)(scope, receive, send)
-                return
-            scope["headers"] = headers.raw
+            try:
+                KEY.set(self._admitted(headers, scope))
+                scope["headers"] = headers.raw
+            except MotetError as error:
+                app = error_response(error.failure)
+        await app(scope, receive, send)
+
+    def _admitted(self, headers: MutableHeaders, scope: Scope) -> ApiKey:
+        """The key of the request, which takes one from its quota. That of a secret is added to the headers. Raises
+        `MotetError`."""
+        key = self._known(headers, scope)
+        refusal = self._refusal(key, scope["path"])
+        if refusal is not None:
+            facts = {"key": key.title} if key is not None and self._keys.needed else {}
+            audit("key_refused", reason=refusal.failure.code, client=_client(headers, scope), **facts)
+            raise refusal
+        assert key is not None, "it would have been refused"
+        key.count_request()
+        return key
+
+    def _known(self, headers: MutableHeaders, scope: Scope) -> ApiKey | None:
+        """The key of the headers, or the key that made the secret in them; None for an unknown one."""
+        del headers[SIGNER_HEADER]
+        text = key_of(headers)
+        if text.startswith(PREFIX) and scope["type"] == "websocket" and scope["path"] == LIVE_PATH:
+            signers = self._keys.signers if self._keys.needed else (NO_DIGEST,)
+            signer = signer_of(text, signers, self._clock())
+            headers[SIGNER_HEADER] = signer or NO_DIGEST
+            if signer is None:
+                return None
+        return self._keys.find(key_digest(headers)) if self._keys.needed else ApiKey(None, "", None)
+
+    def _refusal(self, key: ApiKey | None, path: str) -> MotetError | None:
+        administers = path == ADMIN or path.startswith(f"{ADMIN}/")
+        if key is None:
+            return MotetError(NO_KEY)
+        if key.expired(self._keys.today()):
+            cause = f"The API key {key.title!r} has expired."
+            return fail(
+                "unauthorized", cause, "Ask the operator of this service for a new one.", code="expired_api_key"
+            )
+        if administers and not key.admin:
+            cause = f"{ADMIN} needs an admin key."
+            return fail("forbidden", cause, "Send one that has admin: true in security.keys.", code="admin_key_needed")
+        if key.admin and not administers:
+            cause = f"This is an admin key. It opens {ADMIN} only."
+            return fail("forbidden", cause, "Send another key.", code="admin_key_only")
+        return None
+
+
+class OwnerRights:
+    """Gives the request of a job what the key that made it may do: it runs later, and without a key."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await self._keys.refresh()
+        key = self._keys.of_owner(Headers(scope=scope).get(SIGNER_HEADER, ""))
+        if key is None:
+            await error_response(KEY_GONE)(scope, receive, send)
+            return
+        KEY.set(key)
         await self._app(scope, receive, send)
 
-    def _is_known(self, headers: MutableHeaders, scope: Scope) -> bool:
-        """Whether the headers have a key. That of a secret is added to them."""
-        del headers[SIGNER_HEADER]
-        key = key_of(headers)
-        if key.startswith(PREFIX) and scope["type"] == "websocket" and scope["path"] == LIVE_PATH:
-            signer = signer_of(key, self._digests or (NO_DIGEST,), self._clock())
-            headers[SIGNER_HEADER] = signer or NO_DIGEST
-            return signer is not None
-        if not self._digests:
-            return True
-        digest = key_digest(headers)
-        # All digests are compared, so that the time taken does not tell which one matches.
-        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+
+def _client(headers: MutableHeaders, scope: Scope) -> str:
+    """The client's address, as far as it is known."""
+    address = str((scope.get("client") or ("",))[0])
+    return headers.get(CLIENT_HEADER, address) if is_loopback(address) else address  # HAProxy runs on this machine

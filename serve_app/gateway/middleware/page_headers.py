@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 POLICY = "default-src 'self'; media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'"
 PAGE_HEADERS = {
     "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "permissions-policy": "microphone=(self), camera=(), geolocation=()",
 }
+"""Besides those of every answer (`serve_app/edge/security_headers.py`), of which the page's own policy replaces one."""
 REFERENCE_HEADERS = {**PAGE_HEADERS, "content-security-policy": f"{POLICY}; img-src 'self' data:"}
 """Of `/docs`. The style sheet of Swagger UI has its icons inside."""
 

@@ -73,7 +73,7 @@ async def create_client_secret(request: Request) -> Response:
     body = await read_json(SecretBody, request, strict=service.settings.strict)
     settings = SessionConfiguration.granted(body.session, service.settings.strict).settings
     _check_models(service, settings)
-    digest = key_digest(request.headers) if service.settings.security.api_key_sha256 else NO_DIGEST
+    digest = key_digest(request.headers) if service.keys.needed else NO_DIGEST
     grant = SecretGrant(expires_at=int(time.time()) + body.expires_after.seconds, session=body.session)
     secret = client_secret(digest, grant)
     if len(secret) > MAX_CHARACTERS:

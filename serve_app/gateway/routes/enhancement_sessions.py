@@ -112,7 +112,7 @@ async def _run(websocket: WebSocket) -> None:
     service = service_of(websocket)
     config = await _config(websocket)
     name = service.directory.resolve(config.model or service.directory.first("separation"), "separation")
-    service.directory.ensure_not_frozen(name)
+    service.directory.ensure_answers_soon(name)
     blocks = _blocks_of(name, await service.directory.traits(name))
     load = service.enhancements.load
     with load.admit(name, service.directory.models[name].replicas):

@@ -69,7 +69,7 @@ async def enhancements(request: Request) -> Response:
 async def _enhanced(form: UploadForm, request: Request, service: Service) -> Response:
     fields = validated(EnhancementFields, form.fields, strict=service.settings.strict)
     name = service.directory.resolve(fields.model or service.directory.first("separation"), "separation")
-    service.directory.ensure_not_frozen(name)
+    service.directory.ensure_answers_soon(name)
     traits: SeparationTraits = await service.directory.traits(name)
     ensure_enhances(name, traits)
     task = replace(SeparationTask.for_model(traits, service.settings.separation), size_bytes=form.file.size)

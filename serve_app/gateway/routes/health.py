@@ -67,9 +67,9 @@ class GatewayFacts(TypedDict):
 
 @documented
 class Readiness(TypedDict):
-    """Whether every model takes work."""
+    """Whether every model takes work, and the service is not stopping."""
 
-    status: Literal["ready", "not ready"]
+    status: Literal["ready", "not ready", "draining"]
     models: dict[str, ModelReadiness]
     gateway: GatewayFacts
     queues: dict[str, dict[str, Any]]
@@ -120,16 +120,18 @@ async def livez() -> Liveness:
 
 @router.get("/readyz", openapi_extra=READYZ.extra)
 async def readyz(request: Request) -> Response:
-    """Status 200 if every model answers on at least one placement or starts a replica on demand. Replicas answer only after
-    their warm-up. The queues and asyncio tasks are those of the gateway replica that answers."""
-    directory = service_of(request).directory
+    """Status 200 if every model answers on at least one placement or starts a replica on demand, and the service is not
+    stopping. Replicas answer only after their warm-up. The queues and asyncio tasks are those of the gateway replica that
+    answers."""
+    service = service_of(request)
+    directory = service.directory
     reports = await _CHECKS.setdefault(directory, ReadinessCheck()).reports(directory)
-    ready = all(report["ready"] for report in reports)
+    ready = all(report["ready"] for report in reports) and not service.drain.begun
     body = {
-        "status": "ready" if ready else "not ready",
+        "status": "draining" if service.drain.begun else "ready" if ready else "not ready",
         "models": dict(zip(directory.models, reports, strict=True)),
         "gateway": {"tasks": len(asyncio.all_tasks()), "memory_bytes": psutil.Process().memory_info().rss},
-        "queues": {name: asdict(queue) for name, queue in service_of(request).admission.snapshot().items()},
+        "queues": {name: asdict(queue) for name, queue in service.admission.snapshot().items()},
     }
     return JSONResponse(body, 200 if ready else 503)
 

@@ -13,6 +13,7 @@ from deployments.engines.protocols import RecognitionTraits, SpeechTraits
 from deployments.errors import MotetError, fail, quoted
 from deployments.settings import documented
 from serve_app.gateway.description.operation import Operation, json_answer
+from serve_app.gateway.request_context import current_key
 from serve_app.gateway.service import Service, service_of
 
 router = APIRouter()
@@ -68,22 +69,23 @@ GET = Operation(id="get_model", tag="Models", answers=(json_answer(ModelOrAlias,
 
 @router.get("/v1/models", openapi_extra=LIST.extra, response_model=None)
 async def models(request: Request) -> ModelList:
-    """Every model and alias, whether or not it answers now. All are asked at the same time."""
-    directory = service_of(request).directory
-    names = [*directory.models, *directory.aliases]
+    """Every model and alias that the key may use, whether or not it answers now. All are asked at the same time."""
+    directory, key = service_of(request).directory, current_key()
+    names = [name for name in (*directory.models, *directory.aliases) if key.may_use(directory.aliases.get(name, name))]
     entries = await asyncio.gather(*(_entry(name, request) for name in names))
     return {"object": "list", "data": [*entries, *_conversation(service_of(request))]}
 
 
 @router.get("/v1/models/{name:path}", openapi_extra=GET.extra, response_model=None)
 async def model(name: str, request: Request) -> ModelOrAlias:
-    """One model or alias."""
-    directory = service_of(request).directory
+    """One model or alias that the key may use."""
+    directory, key = service_of(request).directory, current_key()
     for entry in _conversation(service_of(request)):
         if name == entry["id"]:
             return entry
-    if name not in directory.models and name not in directory.aliases:
-        known = ", ".join(directory.models)
+    own = directory.aliases.get(name, name)
+    if own not in directory.models or not key.may_use(own):
+        known = ", ".join(filter(key.may_use, directory.models))
         raise fail(
             "not_found",
             f"The model {quoted(name)} does not exist.",
@@ -95,9 +97,10 @@ async def model(name: str, request: Request) -> ModelOrAlias:
 
 
 def _conversation(service: Service) -> Iterator[ModelOrAlias]:
-    """The model that holds conversations, if there are models that transcribe and speak: what answers there."""
-    directory, settings = service.directory, service.live.settings
-    tasks = {entry.task for entry in directory.models.values()}
+    """The model that holds conversations, if there are models that transcribe and speak and that the key may use: what
+    answers there."""
+    directory, settings, key = service.directory, service.live.settings, current_key()
+    tasks = {entry.task for name, entry in directory.models.items() if key.may_use(name)}
     if {"transcription", "speech"} <= tasks and CONVERSATION_MODEL not in (*directory.models, *directory.aliases):
         facts: ModelFacts = {"task": "conversation", "answers": "chat" if settings.chat else settings.without_chat}
         if settings.chat:

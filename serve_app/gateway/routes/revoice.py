@@ -137,7 +137,7 @@ async def _speakers(fields: RevoiceFields, speech: SpeechFields, service: Servic
 def _model(service: Service, wanted: str | None, task: str) -> str:
     """The wanted model, or the first for the task. Raises `MotetError` (not_found; unavailable if it is frozen)."""
     name = service.directory.resolve(wanted or service.directory.first(task), task)
-    service.directory.ensure_not_frozen(name)
+    service.directory.ensure_answers_soon(name)
     return name
 
 

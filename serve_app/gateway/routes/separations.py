@@ -104,7 +104,7 @@ async def separations(request: Request) -> Response:
 async def _separated(form: UploadForm, request: Request, service: Service) -> Response:
     fields = validated(SeparationFields, _split_stems(form.fields), strict=service.settings.strict)
     name = service.directory.resolve(fields.model, "separation")
-    service.directory.ensure_not_frozen(name)
+    service.directory.ensure_answers_soon(name)
     traits: SeparationTraits = await service.directory.traits(name)
     stems = _stems(fields, traits)
     task = await _task(fields, form, traits, service.settings.separation)

@@ -104,7 +104,7 @@ async def _answer(form: UploadForm, request: Request, service: Service, schema: 
     unknown = {REFERENCES: len(references)} if references and schema is not TranscriptionFields else {}
     fields = validated(schema, {**form.fields, **unknown}, strict=service.settings.strict)
     name = directory.resolve(fields.model, "transcription")
-    directory.ensure_not_frozen(name)
+    directory.ensure_answers_soon(name)
     traits: RecognitionTraits = await directory.traits(name)
     fields.check(traits)
     windows_settings = service.settings.windows

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from deployments.errors import MotetError, fail
-from serve_app.gateway.request_context import current_request
+from serve_app.gateway.request_context import current_key, current_request
 from serve_app.gateway.routing.placement_queue import PlacementQueue, QueueReport, held_of
 from serve_app.gateway.settings import AdmissionSettings
 
@@ -124,6 +124,7 @@ class Ticket:
             if self.silent:
                 self._playing_since_s = now_s
             self.made_seconds += seconds
+            current_key().take_audio(seconds)
             self.left = max(0.0, self.left - seconds)
 
     def complete(self) -> None:
@@ -175,8 +176,10 @@ class Admission:
 
         `key` identifies the client; requests without one have no limit per key. `max_wait_s` overrides the setting. At most
         `reach` seconds of audio of the request are queued at any time. Raises `MotetError` (overloaded, code `queue_full`)
-        with the seconds after which the request would be admitted if no other one came, at most `max_retry_after_s`.
+        with the seconds after which the request would be admitted if no other one came, at most `max_retry_after_s`; and if
+        the quota of audio of the request's API key is used up (`audio_quota`).
         """
+        current_key().ensure_audio()
         assert seconds >= 0 and math.isfinite(seconds), seconds
         refusals = []
         for queue in map(self._queue, placements):
@@ -189,12 +192,15 @@ class Admission:
         raise self._refused(min(refusals, key=lambda refusal: refusal.seconds))
 
     def admit_job(self, placement: str, seconds: float) -> Ticket:
-        """A place for a job, of which only a few run. Jobs have queues of their own: no request is refused for them."""
+        """A place for a job, of which only a few run. Jobs have queues of their own: no request is refused for them. Raises
+        `MotetError` (overloaded) if the quota of the key that made the job is used up: it comes back later."""
+        current_key().ensure_audio()
         queue = self._queue(placement, of_job=True)
         return self._join(Ticket(self, queue, None, seconds, queue.expected(seconds), math.inf, of_job=True))
 
     def add(self, ticket: Ticket, seconds: float) -> None:
         """The text of an open ticket grew. See `Ticket.extend`."""
+        current_key().ensure_audio()
         queue = ticket.queue
         queue.tick(self.clock())
         left = ticket.left + queue.expected(seconds)

@@ -11,7 +11,7 @@ from ray.serve.exceptions import BackPressureError
 
 from cluster.placement_state import best_of, in_order, in_turn, is_skipped
 from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
-from serve_app.gateway.request_context import current_request
+from serve_app.gateway.request_context import current_key, current_request
 from serve_app.gateway.routing.placement import LOST, PlacedModel
 
 
@@ -52,8 +52,8 @@ class ModelDirectory:
         return self._aliases
 
     def resolve(self, wanted: str, task: str) -> str:
-        """The name of a model given by name or alias. Raises `MotetError` (not_found) if no model of that name does the
-        task."""
+        """The name of a model given by name or alias. Raises `MotetError`: not_found if no model of that name does the task,
+        forbidden if the request's key may not use it."""
         name = self._aliases.get(wanted, wanted)
         fitting = [n for n, model in self.models.items() if model.task == task]
         if name not in self.models:
@@ -62,14 +62,16 @@ class ModelDirectory:
             cause = f"The model {quoted(wanted)} does not do {task}."
         else:
             current_request().model = name
+            current_key().ensure_may_use(name)
             return name
         remedy = f"Models for {task}: {', '.join(fitting) or 'none'}."
         raise fail("not_found", cause, remedy, param="model", code="model_not_found")
 
     def first(self, task: str) -> str:
-        """The first model of the configuration that does the task. Raises `MotetError` (not_found) if there is none."""
+        """The first model of the configuration that does the task and that the request's key may use. Raises `MotetError`
+        (not_found) if there is none."""
         for name, model in self.models.items():
-            if model.task == task:
+            if model.task == task and current_key().may_use(name):
                 return name
         raise fail("not_found", f"No model does {task}.", "Add one to the configuration.", param="model")
 
@@ -87,11 +89,11 @@ class ModelDirectory:
         """How many placements of a model have a live replica; at least 1."""
         return max(1, sum(placed.alive for placed in self._placed[name]))
 
-    def ensure_not_frozen(self, name: str) -> None:
-        """Raises `MotetError` (unavailable) if all replicas of a model are frozen."""
+    def ensure_answers_soon(self, name: str) -> None:
+        """Raises `MotetError` (unavailable) if no replica of a model answers, and none is expected to do so soon enough."""
         placed = self.placements(name)
-        if all(each.frozen for each in placed):
-            placed[0].ensure_not_frozen()
+        if all(each.absence.lasts for each in placed):
+            min(placed, key=lambda each: each.absence.left_s).absence.ensure_short()
 
     async def traits(self, name: str) -> Any:
         """What the model can do. A replica is asked once; later calls return the same answer."""

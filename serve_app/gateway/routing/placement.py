@@ -4,7 +4,7 @@ Ray Serve's router never reports that a deployment has no replica: it keeps a re
 a placement does not answer within `silent_s`, the gateway sends it a health check. Until the check returns, requests go to
 the model's other placements. The check stays in Ray Serve's router, and the first replica that is back answers it. If the
 last placement of a model has replicas and none answers, requests for the model are refused with the time until Ray Serve
-will have replaced them. If it has no replica, one is starting, and requests wait for it.
+will have replaced them. If it has no replica, one is starting: a request waits for it if it is expected soon enough.
 
 A placement whose number of replicas follows the load may have none. Any call that waits in Ray Serve's router starts one, so
 the gateway checks such a placement without the router, and lets requests wait for it only while no other placement of the
@@ -36,7 +36,7 @@ LOST = (RayError, RayServeException)
 """What Ray raises if a replica is gone or takes no more calls."""
 
 START_S = 5.0
-"""From the end of a frozen replica to the process of its successor, without the time to load the model."""
+"""From the loss of a replica to the process of its successor, without the time to load the model: until one was measured."""
 
 MIN_RETRY_S = 2.0
 """`Retry-After` while a replacement takes longer than expected."""
@@ -74,12 +74,10 @@ class PlacedModel(PlacementState):
         self.handle = handle
         self._streaming = handle.options(stream=True)
         self._spillover = spillover
-        self._health = health
         self._check: asyncio.Task[None] | None = None
         self._checked_s = -math.inf
-        self._load_s = 0.0
-        self._frozen_since_s: float | None = None
-        self._frozen_check: asyncio.Task[None] | None = None
+        self.absence = Absence(model, health, spillover.restart_wait_s, clock)
+        self._absence_check: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
         """Notices that the last replica of an elastic placement was removed for lack of load."""
@@ -96,7 +94,7 @@ class PlacedModel(PlacementState):
         """One answer. Raises `NoAnswer` if no replica answers; if this is the `last` placement to try, waits for one. A call
         for which nobody waits any more is cancelled, also one that is still in Ray Serve's router."""
         if last:
-            self.ensure_not_frozen()
+            self.absence.ensure_short()
         asked_s = self._clock()
         response = getattr(self.handle, method).remote(*arguments)
         with self.request(), self._suspected():
@@ -146,7 +144,7 @@ class PlacedModel(PlacementState):
         Raises `NoAnswer` before the first answer as `call` does.
         """
         if last:
-            self.ensure_not_frozen()
+            self.absence.ensure_short()
         asked_s, place_in_line = self._clock(), self.under_way + 1
         answers = getattr(self._streaming, method).remote(*arguments)
         items: AsyncIterator[Any] = aiter(answers)
@@ -165,8 +163,9 @@ class PlacedModel(PlacementState):
 
     async def while_alive(self, answer: Awaitable[Answer], *, last: bool = False) -> Answer:
         """The answer, however long it takes, as long as a replica is alive. Raises `NoAnswer`; for the `last` placement of a
-        model only `MotetError` (unavailable) if its replicas are frozen, since one without replicas is waited for."""
-        awaited = asyncio.ensure_future(answer)
+        model only `MotetError` (unavailable) if it takes too long until a replica answers again."""
+        awaited, now = asyncio.ensure_future(answer), asyncio.get_running_loop().time
+        began_s = now()
         patience_s = self._spillover.wake_s if self.sleeps else self._spillover.silent_s
         try:
             while not await _done(awaited, patience_s):
@@ -176,49 +175,30 @@ class PlacedModel(PlacementState):
                 self.alive = False
                 if not last:
                     raise NoAnswer(f"No replica of {self.name} answers.")
-                if not await _done(awaited, None, self._start_frozen_check()):
-                    self.ensure_not_frozen()
+                if not await _done(awaited, None, self._start_absence_check()):
+                    self.absence.ensure_short(now() - began_s)
             return awaited.result()
         finally:
             awaited.add_done_callback(_retrieve)
             awaited.cancel()
 
-    def _start_frozen_check(self) -> asyncio.Task[None]:
-        if self._frozen_check is None or self._frozen_check.done():
+    def _start_absence_check(self) -> asyncio.Task[None]:
+        if self._absence_check is None or self._absence_check.done():
             silent_since_s = self._clock() - self._spillover.silent_s - self._spillover.life_sign_s
-            self._frozen_check = asyncio.create_task(self._check_frozen(silent_since_s))
-        return self._frozen_check
+            self._absence_check = asyncio.create_task(self._check_absence(silent_since_s))
+        return self._absence_check
 
-    async def _check_frozen(self, silent_since_s: float) -> None:
+    async def _check_absence(self, silent_since_s: float) -> None:
         try:
             await self._first_report(self._spillover.last_life_sign_s)
         except FrozenReplicas:
-            if self._frozen_since_s is None and not self.alive:
-                self._frozen_since_s = silent_since_s
-        except LOST:
-            pass  # there are no replicas, or they ended just now: others are starting
+            if not self.alive:
+                self.absence.begin(silent_since_s, frozen=True)
+        except LOST:  # there are no replicas, or they ended just now: others are starting
+            if not self.alive and not self.elastic:
+                self.absence.begin(max(silent_since_s, self._suspected_s), frozen=False)
         else:
             self.recover()
-
-    @property
-    def frozen(self) -> bool:
-        """Whether it has replicas and none of them answers."""
-        return self._frozen_since_s is not None
-
-    def ensure_not_frozen(self) -> None:
-        """Raises `MotetError` (unavailable) with the time until frozen replicas will have been replaced."""
-        if self._frozen_since_s is None:
-            return
-        replaced_s = self._frozen_since_s + self._health.noticed_within_s + START_S + self._load_s
-        retry_after_s = max(MIN_RETRY_S, replaced_s - self._clock())
-        raise fail(
-            "unavailable",
-            f"The model {self.model!r} does not answer and is being restarted.",
-            f"Try again in {math.ceil(retry_after_s)} s.",
-            code="model_restarting",
-            retry_after_s=retry_after_s,
-            detail=f"{self.name} has been silent for {self._clock() - self._frozen_since_s:.1f} s",
-        )
 
     def suspect(self) -> None:
         """A replica is lost: requests go to other placements until one answers."""
@@ -228,7 +208,7 @@ class PlacedModel(PlacementState):
     def recover(self) -> None:
         """See `PlacementState`."""
         super().recover()
-        self._frozen_since_s = None
+        self.absence.end()
 
     @contextmanager
     def _suspected(self) -> Iterator[None]:
@@ -276,8 +256,70 @@ class PlacedModel(PlacementState):
     def _note(self, report: Any) -> Any:
         """Remembers how long a replica takes to load."""
         if isinstance(report, ReplicaReport):
-            self._load_s = report.load_seconds + report.warm_up_seconds
+            self.absence.note_load(report.load_seconds + report.warm_up_seconds)
         return report
+
+
+class Absence:
+    """The time in which no replica of a placement answers: they are frozen until Ray Serve replaces them, or they are gone
+    and others are starting. `clock` is monotonic, in seconds."""
+
+    def __init__(self, model: str, health: HealthSettings, restart_wait_s: float, clock: Callable[[], float]) -> None:
+        self._model = model
+        self._health = health
+        self._restart_wait_s = restart_wait_s
+        self._clock = clock
+        self._since_s: float | None = None
+        self._load_s = 0.0
+        self._restart_s: float | None = None
+        self.frozen = False
+        """Whether it has replicas and none of them answers."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether no replica is known to answer."""
+        return self._since_s is not None
+
+    def note_load(self, seconds: float) -> None:
+        """A replica took this long to load."""
+        self._load_s = seconds
+
+    def begin(self, since_s: float, *, frozen: bool) -> None:
+        """No replica has answered since then. Replicas that were frozen may be gone by now, and not the other way round."""
+        if self._since_s is None or (self.frozen and not frozen):
+            self._since_s, self.frozen = since_s, frozen
+
+    def end(self) -> None:
+        """A replica answers. How long its start took predicts the next one."""
+        if self._since_s is not None and not self.frozen:
+            self._restart_s = self._clock() - self._since_s
+        self._since_s, self.frozen = None, False
+
+    @property
+    def left_s(self) -> float:
+        """In how many seconds a replica is expected to answer; 0 or less if it should do so already."""
+        if self._since_s is None:
+            return 0.0
+        notice_s = self._health.noticed_within_s if self.frozen else 0.0
+        restart_s = START_S + self._load_s if self._restart_s is None else self._restart_s
+        return self._since_s + notice_s + restart_s - self._clock()
+
+    def ensure_short(self, waited_s: float = 0.0) -> None:
+        """Raises `MotetError` (unavailable), with the time until a replica is expected, for a request that has waited for
+        `waited_s` and would wait for too long: always if the replicas are frozen."""
+        if self._since_s is None:
+            return
+        if not self.frozen and waited_s < self._restart_wait_s and waited_s + self.left_s <= self._restart_wait_s:
+            return
+        retry_after_s = max(MIN_RETRY_S, self.left_s)
+        raise fail(
+            "unavailable",
+            f"The model {self._model!r} does not answer and is being restarted.",
+            f"Try again in {math.ceil(retry_after_s)} s.",
+            code="model_restarting",
+            retry_after_s=retry_after_s,
+            detail=f"it has been silent for {self._clock() - self._since_s:.1f} s",
+        )
 
 
 def _retrieve(awaited: asyncio.Future[Any]) -> None:
