@@ -33,11 +33,12 @@ def first_reason(before: FinishReason, now: FinishReason) -> FinishReason:
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A voice of a model. `language` is a BCP 47 tag, "und" if the voice speaks any."""
+    """A voice of a model. `language` is a BCP 47 tag, "und" if the voice speaks any; it reads `other_languages`, too."""
 
     id: str
     language: str
     description: str = ""
+    other_languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from deployments.engines.protocols import SpeechTraits
+from deployments.engines.protocols import SpeechTraits, Voice
 from deployments.errors import fail
 from deployments.settings import PieceSettings
 from deployments.tasks.speech import is_spoken, no_words
@@ -144,8 +144,14 @@ class PieceMaker:
 
 def language_of(traits: SpeechTraits, voice: str) -> str:
     """The language of a voice, of a mixture or of several speakers: that of the one that is named first. "und" for a clip."""
+    first = first_voice(traits, voice)
+    return first.language if first else "und"
+
+
+def first_voice(traits: SpeechTraits, voice: str) -> Voice | None:
+    """The voice that is named first in a mixture or in several speakers; None for a clip."""
     first = re.split("[(+,]", voice, maxsplit=1)[0].strip()
-    return next((known.language for known in traits.voices if known.id == first), "und")
+    return next((known for known in traits.voices if known.id == first), None)
 
 
 def _divided(passage: Passage, cut: Sequence[str]) -> Iterator[tuple[str, list[FixedReading]]]:

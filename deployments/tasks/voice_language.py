@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deployments.engines.protocols import SpeechTraits
+from deployments.engines.protocols import SpeechTraits, Voice
 from deployments.errors import fail, quoted
-from deployments.tasks.piece_preparation import language_of
+from deployments.tasks.piece_preparation import first_voice
 from deployments.text.languages import NAMES, code_of
 
 MOST_LISTED = 12
@@ -14,12 +14,12 @@ MOST_LISTED = 12
 def ensure_speaks(model: str, traits: SpeechTraits, voice: str, language: str | None) -> None:
     """Raises `MotetError` (unsupported) if a voice of a model is known not to speak a language, a two-letter code. Voices of
     unknown language, such as clips, speak any."""
-    own = code_of(language_of(traits, voice))
-    if language is None or language not in NAMES or own not in NAMES or own == language:
+    own = first_voice(traits, voice)
+    if own is None or language is None or language not in NAMES or _speaks(own, language):
         return
-    able = [each.id for each in traits.voices if code_of(each.language) == language][:MOST_LISTED]
+    able = [each.id for each in traits.voices if _speaks(each, language)][:MOST_LISTED]
     remedies = [f"Voices that do: {', '.join(able)}." if able else "Choose another model."]
-    if own == "en":
+    if _speaks(own, "en"):
         remedies.append("Or send translate=true, which translates into English.")
     raise fail(
         "unsupported",
@@ -28,3 +28,9 @@ def ensure_speaks(model: str, traits: SpeechTraits, voice: str, language: str | 
         param="voice",
         code="language_not_supported",
     )
+
+
+def _speaks(voice: Voice, language: str) -> bool:
+    """Whether a voice reads a language, or its own is not known."""
+    own = code_of(voice.language)
+    return own not in NAMES or language == own or language in voice.other_languages

@@ -178,11 +178,27 @@ async def test_any_other_error_of_a_phrase_is_raised() -> None:
         await sound_of_phrase(said(tone(0.1), error=fail("unavailable", "Gone.")), RATE)
 
 
-TRAITS = SpeechTraits(RATE, (Voice("ada", "en-GB"), Voice("uwe", "de"), Voice("any", "und")), "ada", 1.0, 1.0)
+TRAITS = SpeechTraits(
+    RATE,
+    (Voice("ada", "en-GB"), Voice("uwe", "de"), Voice("any", "und"), Voice("ai", "ja", other_languages=("en",))),
+    "ada",
+    1.0,
+    1.0,
+)
 
 
 @pytest.mark.parametrize(
-    ("voice", "language"), [("ada", "en"), ("uwe", "de"), ("any", "de"), ("clip", "de"), ("ada", None)]
+    ("voice", "language"),
+    [
+        ("ada", "en"),
+        ("uwe", "de"),
+        ("any", "de"),
+        ("clip", "de"),
+        ("ada", None),
+        ("ai", "en"),
+        ("ai(2)+ada(1)", "en"),
+        ("ada", "xx"),
+    ],
 )
 def test_a_voice_speaks_its_language(voice: str, language: str | None) -> None:
     ensure_speaks("m", TRAITS, voice, language)

@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, cast
 
 import numpy as np
@@ -189,6 +190,30 @@ async def test_a_session_is_kept_while_a_model_takes_longer_than_an_idle_one_las
     bench.graph = graph(Watched(RecordingSettings()), Merger(), RecordingSettings(session_idle_s=1e-6))
     parts = await bench.separate(make("wav16", seconds=3))
     assert sound_in(parts).shape[1] == 3 * RATE
+
+
+async def test_a_session_is_kept_while_the_next_part_is_needed_after_another_model() -> None:
+    kept = asyncio.Event()
+
+    class Watched(Chunker):
+        async def keep(self, name: str) -> None:
+            kept.set()
+
+    bench = Bench(Echo(), Echo())
+    bench.graph = graph(Watched(RecordingSettings()), Merger(), RecordingSettings(session_idle_s=1e-6))
+    asked = asyncio.Event()
+
+    def needed() -> bool:
+        asked.set()
+        return True
+
+    recording = blocks(make("wav16", seconds=30))
+    async with aclosing(bench.graph.run(recording, TASK, bench.directory, bench.ticket, "echo", needed)) as parts:
+        assert await anext(parts)
+        assert not asked.is_set()
+        kept.clear()
+        await asked.wait()
+        await kept.wait()
 
 
 async def test_a_refusal_of_every_placement_keeps_its_retry_after() -> None:

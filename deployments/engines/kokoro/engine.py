@@ -63,7 +63,10 @@ class KokoroEngine:
     @property
     def traits(self) -> SpeechTraits:
         """24 kHz."""
-        voices = tuple(Voice(name, LANGUAGES[language_of(name)].tag) for name in self._voices)
+        languages = {name: LANGUAGES[language_of(name)] for name in self._voices}
+        voices = tuple(
+            Voice(name, language.tag, other_languages=language.other_languages) for name, language in languages.items()
+        )
         return SpeechTraits(SAMPLE_RATE, voices, voices[0].id, 0.5, 2.0, mixes=True, phonemes=True, word_times=True)
 
     def open(self, request: SpeechRequest) -> KokoroUtterance:

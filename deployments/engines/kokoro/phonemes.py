@@ -36,6 +36,11 @@ class PhonemizerLanguage:
     remedy: str
     letters: re.Pattern[str] | None = None
 
+    @property
+    def other_languages(self) -> tuple[str, ...]:
+        """What its voices read too: see `Phonemizers.of`."""
+        return ("en",) if self.letters else ()
+
 
 def _misaki_english(*, british: bool) -> Phonemizer:
     english, espeak = importlib.import_module("misaki.en"), importlib.import_module("misaki.espeak")
