@@ -492,3 +492,18 @@ def test_what_is_left_of_a_request_waits_where_it_is_answered(key: str | None) -
     ticket.placement = "m@mlx"
     assert all(report.open == 0 for report in guarded.snapshot().values())
     assert guarded.keys == 0
+
+
+def test_jobs_are_queued_apart_from_requests() -> None:
+    reported: list[tuple[str, int, float]] = []
+    settings = AdmissionSettings(max_queued_seconds_of_audio=60.0)
+    guarded = Admission(settings, Clock(), lambda *report: reported.append(report))
+    job = guarded.admit_job("m@mlx", 10_000.0)
+    job.record_made(20.0)
+    job.placement = "m@cpu"
+    assert (job.placement, job.made_seconds) == ("m@cpu", 20.0)
+    assert (guarded.snapshot(), reported) == ({}, [])
+    guarded.admit(["m@cpu"], None, 60.0)
+    assert guarded.snapshot()["m@cpu"].queued_seconds == 60.0
+    job.close()
+    assert not job.open

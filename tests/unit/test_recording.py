@@ -16,6 +16,7 @@ from deployments.errors import Failure, MotetError, fail
 from deployments.replica.chunker import READ_AHEAD_BLOCKS, Chunker, Cut
 from deployments.settings import RecordingSettings
 from serve_app.gateway.deployment import directory_of
+from serve_app.gateway.jobs.context import JOB
 from serve_app.gateway.recording import Recordings
 from serve_app.gateway.routing.admission import Admission
 from serve_app.gateway.settings import AdmissionSettings
@@ -86,6 +87,22 @@ async def test_what_is_in_flight_is_shared_equally_by_recordings_that_have_some(
         item.cancel()
         assert bench.recordings.width(20) == 12
         assert not waiting.busy
+
+
+async def test_a_job_has_one_part_under_way_beside_a_recording_of_a_request() -> None:
+    bench = Bench(Chunker(RecordingSettings()), settings=RecordingSettings(max_in_flight=12))
+    async with bench.session(text(b"a")) as request:
+        token = JOB.set(cast("Any", object()))
+        try:
+            async with bench.session(text(b"a")) as job:
+                assert (request.of_job, job.of_job) == (False, True)
+                assert bench.recordings.width(20) == 12
+                item = request.send(LineTicket(0), "separate")
+                assert bench.recordings.width(20) == 1
+                item.cancel()
+                assert bench.recordings.width(20) == 12
+        finally:
+            JOB.reset(token)
 
 
 async def test_a_full_helper_leaves_a_recording_to_the_next() -> None:

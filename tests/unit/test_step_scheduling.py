@@ -117,3 +117,9 @@ def test_the_first_windows_of_a_recording_go_before_those_of_a_book_that_does_no
     assert recording_deadline(0, now_s) < recording_deadline(1, now_s) < book
     assert recording_deadline(5, now_s) > book
     assert recording_deadline(100, now_s - HEAD_START_S) < recording_deadline(0, now_s)
+
+
+def test_a_part_of_a_job_comes_after_those_of_requests_and_still_comes() -> None:
+    now_s = 1000.0
+    assert recording_deadline(0, now_s, 60.0) > recording_deadline(1000, now_s + 59.0)
+    assert recording_deadline(0, now_s, 60.0) < recording_deadline(1000, now_s + 61.0)

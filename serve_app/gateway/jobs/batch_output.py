@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Self
 
 from pydantic_core import from_json
 
 from deployments.audio.formats import FORMATS
+from serve_app.gateway.bodies.input_thread import in_input_thread
+from serve_app.gateway.bodies.json_bodies import INLINE_BYTES
 from serve_app.gateway.jobs.blobs import Blobs, BlobSink
 from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobBatch, StoredFile, new_id
 
@@ -45,7 +48,8 @@ class BatchFiles:
         response = {"status_code": job.answer.status, "request_id": job.id}
         if job.answer.error is None:
             body = await self._body(job.answer, custom_id)
-            await self._append("output", {**line, "response": {**response, "body": body}})
+            large = job.answer.body is not None and job.answer.body.bytes > INLINE_BYTES
+            await self._append("output", {**line, "response": {**response, "body": body}}, large=large)
         elif job.answer.error.get("code") == "job_expired":
             error = {"code": "batch_expired", "message": job.answer.error.get("message")}
             await self._append("error", {**line, "error": error})
@@ -57,7 +61,8 @@ class BatchFiles:
         assert answer.body is not None, "a job without an error has a body"
         kind, small = answer.media_type.partition(";")[0], answer.body.bytes <= MOST_TEXT_BYTES
         if small and kind == "application/json":
-            return from_json(await self._blobs.read(answer.body.digest, MOST_TEXT_BYTES))
+            data = await self._blobs.read(answer.body.digest, MOST_TEXT_BYTES)
+            return await in_input_thread(len(data) > INLINE_BYTES, from_json, data)
         if small and (kind.startswith("text/") or kind == "application/x-subrip"):
             return (await self._blobs.read(answer.body.digest, MOST_TEXT_BYTES)).decode(errors="replace")
         blob = await self._blobs.blob(answer.body.digest)
@@ -71,10 +76,11 @@ class BatchFiles:
         owner, expires = self._batch.owner, self._expires_at
         return StoredFile(new_id("file"), owner, blob, name, PURPOSE, self._now_s, expires, media_type)
 
-    async def _append(self, which: str, line: Mapping[str, Any]) -> None:
+    async def _append(self, which: str, line: Mapping[str, Any], *, large: bool = False) -> None:
         if which not in self._sinks:
             self._sinks[which] = await self._stack.enter_async_context(self._blobs.writing())
-        await self._sinks[which].write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        text = await in_input_thread(large, partial(json.dumps, ensure_ascii=False), line)
+        await self._sinks[which].write(text.encode() + b"\n")
 
     async def close(self) -> tuple[Sequence[StoredFile], Mapping[str, str]]:
         """All files that were made, and the ids of the output and of the errors, as far as there are any."""

@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any
 
 from deployments.errors import MotetError, fail
+from serve_app.gateway.bodies.input_thread import in_input_thread
+from serve_app.gateway.bodies.json_bodies import INLINE_BYTES
 from serve_app.gateway.jobs import batch_jobs, batch_table, file_table, job_table
 from serve_app.gateway.jobs.batch_input import MOST_MISTAKES, InputLine, lines_of, mistake, parsed
 from serve_app.gateway.jobs.batch_jobs import QueuedLine
@@ -82,7 +84,9 @@ class BatchRunner:
                     if len(found) == most:
                         raise fail("too_large", f"The file has over {most:,} lines.", code="too_many_lines")
                     try:
-                        found.append(await self._line(batch, parsed(number, text, batch.endpoint, seen)))
+                        large = len(text) > INLINE_BYTES
+                        line = await in_input_thread(large, parsed, number, text, batch.endpoint, seen)
+                        found.append(await self._line(batch, line))
                     except MotetError as error:
                         mistakes.append(mistake(number, error))
                     if len(mistakes) == MOST_MISTAKES:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from deployments.errors import fail
+from serve_app.gateway.bodies.input_thread import in_input_thread
 from serve_app.gateway.jobs.endpoints import FILE_ID, Endpoint, ensure_whole, form_fields
 from serve_app.gateway.jobs.records import Blob, JobRequest
 
@@ -45,7 +47,8 @@ async def of_body(endpoint: Endpoint, body: Mapping[str, Any], blobs: WritesBlob
     ensure_whole(fields)
     if endpoint.files:
         return await of_fields(endpoint, list(form_fields(body)), [], find)
-    text = json.dumps(body, ensure_ascii=False)
+    large = any(isinstance(value, str) and len(value) > INLINE_CHARACTERS for value in body.values())
+    text = await in_input_thread(large, partial(json.dumps, ensure_ascii=False), body)
     if len(text) <= INLINE_CHARACTERS:
         return Submission(JobRequest(endpoint.path, (("", text),), ()), (), fields.get("model"))
     blob = await blobs.write_bytes(text.encode())

@@ -49,7 +49,6 @@ class JobRunner:
         self._app = app
         self._signs = signs
         self._batches = batches
-        self._name = secrets.token_hex(8)
         self._running: set[asyncio.Task[None]] = set()
         self._chores: asyncio.Task[None] | None = None
         self._swept_s = float("-inf")
@@ -75,8 +74,12 @@ class JobRunner:
     async def look(self) -> None:
         """Begins what can begin now, also the chores."""
         jobs = self._jobs
-        while job := await jobs.database.run(job_table.claim, self._name, jobs.settings, jobs.clock()):
-            self._start(self._run(job))
+        while True:
+            worker = secrets.token_hex(8)  # of one attempt: whoever loses a lease does not get it back
+            job = await jobs.database.run(job_table.claim, worker, jobs.settings, jobs.clock())
+            if job is None:
+                break
+            self._start(self._run(job, worker))
         if self._chores is None or self._chores.done():
             self._chores = self._start(self._do_chores())
 
@@ -112,26 +115,26 @@ class JobRunner:
             task.cancel()
         await self.idle()
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, worker: str) -> None:
         """Runs a job to its end, or back into the queue."""
         jobs = self._jobs
         parts = FinishedParts(job.id, jobs.blobs, jobs.database, jobs.settings, jobs.clock)
         running = RunningJob(parts)
         answering = asyncio.create_task(self._answer(job, running, parts))
-        keeping = asyncio.create_task(self._keep(job, running, answering))
+        keeping = asyncio.create_task(self._keep(job, worker, running, answering))
         outcome: JobAnswer | Refusal | Exception
         try:
             outcome = await answering
         except asyncio.CancelledError:  # the job was deleted, or the gateway ends
             answering.cancel()
             await asyncio.wait({answering})
-            await asyncio.shield(self._give_back(job))
+            await asyncio.shield(self._give_back(job, worker))
             return
         except Exception as error:
             outcome = error
         finally:
             keeping.cancel()
-        await self._end(job, outcome)
+        await self._end(job, worker, outcome)
         jobs.added.set()
 
     async def _answer(self, job: Job, running: RunningJob, parts: FinishedParts) -> JobAnswer | Refusal:
@@ -147,7 +150,9 @@ class JobRunner:
             cause = f"The job took longer than the {most_s:g} s that are allowed."
             raise fail("timeout", cause, "Divide it into several.", code="deadline") from error
 
-    async def _keep(self, job: Job, running: RunningJob, answering: asyncio.Task[JobAnswer | Refusal]) -> None:
+    async def _keep(
+        self, job: Job, worker: str, running: RunningJob, answering: asyncio.Task[JobAnswer | Refusal]
+    ) -> None:
         """Renews the lease, and ends the job if it is not ours any more."""
         jobs = self._jobs
         while True:
@@ -156,27 +161,27 @@ class JobRunner:
             done_s, all_s = (place.made_seconds, place.asked) if place else (0.0, None)
             with contextlib.suppress(MotetError):  # a busy disk: the lease lasts for some more
                 if not await jobs.database.run(
-                    job_table.renew, job, self._name, jobs.settings, jobs.clock(), done_s, all_s
+                    job_table.renew, job, worker, jobs.settings, jobs.clock(), done_s, all_s
                 ):
                     answering.cancel()
                     return
 
-    async def _give_back(self, job: Job) -> None:
+    async def _give_back(self, job: Job, worker: str) -> None:
         jobs = self._jobs
-        await jobs.database.run(job_table.again, job.id, self._name, jobs.clock(), jobs.settings, counted=False)
+        await jobs.database.run(job_table.again, job.id, worker, jobs.clock(), jobs.settings, counted=False)
 
-    async def _end(self, job: Job, outcome: JobAnswer | Refusal | Exception) -> None:
+    async def _end(self, job: Job, worker: str, outcome: JobAnswer | Refusal | Exception) -> None:
         jobs, now_s = self._jobs, self._jobs.clock()
         if isinstance(outcome, Refusal):
             not_before_s = now_s + outcome.seconds
-            await jobs.database.run(job_table.again, job.id, self._name, not_before_s, jobs.settings, counted=False)
+            await jobs.database.run(job_table.again, job.id, worker, not_before_s, jobs.settings, counted=False)
             return
         answer = outcome if isinstance(outcome, JobAnswer) else _failed(outcome)
         if answer.status in (500, 503) and job.attempts < jobs.settings.attempts:
             not_before_s = now_s + AGAIN_AFTER_S * job.attempts
-            await jobs.database.run(job_table.again, job.id, self._name, not_before_s, jobs.settings, counted=True)
+            await jobs.database.run(job_table.again, job.id, worker, not_before_s, jobs.settings, counted=True)
             return
-        if not await jobs.database.run(job_table.end, job.id, self._name, answer, jobs.settings, now_s):
+        if not await jobs.database.run(job_table.end, job.id, worker, answer, jobs.settings, now_s):
             logger.info("The result of %s is dropped: the job was deleted or taken over.", job.id)
 
 
