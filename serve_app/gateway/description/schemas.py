@@ -87,9 +87,9 @@ class Schemas:
             **{name: _list_of_files() for name in form.long_texts},
         }
         name = fields.__name__.removesuffix("Fields") + "Form"
+        texts = {field: _without_null(each) for field, each in schema["properties"].items()}
         required = [*schema.get("required", ()), form.recording]
-        whole = {**schema, "title": name, "properties": {**files, **schema["properties"]}, "required": required}
-        self.components[name] = whole
+        self.components[name] = {**schema, "title": name, "properties": {**files, **texts}, "required": required}
         return {"$ref": COMPONENTS + name}
 
     def resolved(self, schema: Schema) -> Schema:
@@ -110,6 +110,15 @@ class Schemas:
 
 def _key(each: Any) -> str:
     return repr(each)
+
+
+def _without_null(schema: Schema) -> Schema:
+    """The schema of a form's field: a form has no null, but the field may be missing."""
+    choices = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    if len(choices) == len(schema.get("anyOf", ())):
+        return schema
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+    return {**choices[0], **rest} if len(choices) == 1 else {"anyOf": choices, **rest}
 
 
 def _list_of_files() -> Schema:
