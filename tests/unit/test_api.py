@@ -676,6 +676,26 @@ async def test_an_enhancement_by_another_model_is_refused(model: str, status: in
     assert answer.json()["error"]["param"] == "model"
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("description", "a dog", 400),
+        ("ode_method", "euler", 400),
+        ("ode_method", "magic", 400),
+        ("ode_step_size", "0.25", 400),
+        ("ode_step_size", "0.6", 400),
+        ("ode_step_size", "0", 400),
+        ("chunk_seconds", "20", 200),
+    ],
+)
+async def test_what_a_separation_model_does_not_take_is_refused(field: str, value: str, code: int) -> None:
+    bench = Bench(separator=Splitter(), graph=SilentGraph("speech", "noise"))
+    data = {"model": "echo", "stems": "speech", field: value}
+    answer = await bench.client.post("/v1/audio/separations", data=data, files={"file": bytes(16_000)})
+    assert answer.status_code == code
+    assert code == 200 or answer.json()["error"]["param"] == field
+
+
 LONG = "This is the first sentence. Here is the second one. And this is the third of them. The end is near."
 
 

@@ -16,7 +16,8 @@ import torch
 from demucs_infer.safetensors import load_safetensors_model
 from torch import Tensor
 
-from deployments.engines.options import EngineOptions, checked
+from deployments.engines.lm.engine import options_on_this_thread
+from deployments.engines.options import EngineOptions
 from deployments.engines.protocols import Chunk, EngineSpec, SeparationTraits, Stems
 from deployments.engines.separation import from_stereo, in_equal_batches, in_stereo
 from deployments.errors import fail
@@ -89,8 +90,7 @@ def load(spec: EngineSpec) -> HtdemucsEngine:
     """
     if spec.device not in ("cpu", "cuda"):
         raise fail("unsupported", f"{spec.model} does not run on {spec.device!r}.", "Use cpu or cuda.")
-    torch.set_num_threads(spec.threads)
-    path = _checkpoint(Path(spec.folder), checked(HtdemucsOptions, spec.options, spec.model))
+    path = _checkpoint(Path(spec.folder), options_on_this_thread(spec, HtdemucsOptions))
     try:
         network: Any = load_safetensors_model(path)
     except Exception as error:

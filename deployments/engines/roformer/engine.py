@@ -19,7 +19,8 @@ from bs_roformer.utils import get_model_from_config
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deployments.engines.options import EngineOptions, checked
+from deployments.engines.lm.engine import options_on_this_thread
+from deployments.engines.options import EngineOptions
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
 from deployments.engines.roformer.config import RoformerConfig, read_config
 from deployments.engines.roformer.mel_band import MelBandRoformer
@@ -88,8 +89,9 @@ def load(spec: EngineSpec) -> RoformerEngine:
     """
     if spec.device not in ("cpu", "cuda"):
         raise fail("unsupported", f"{spec.model} does not run on {spec.device!r}.", "Use cpu or cuda.")
-    checked(EngineOptions, spec.options, spec.model)
-    torch.set_num_threads(spec.threads)
+    options_on_this_thread(spec, EngineOptions)
+    # The network's own attention calls what torch will rename.
+    warnings.filterwarnings("ignore", message=r".*sdp_kernel", category=FutureWarning)
     config = read_config(Path(spec.folder))
     network = network_of(config)
     _load_weights(network, Path(spec.folder) / WEIGHTS)
