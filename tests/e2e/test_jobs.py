@@ -33,6 +33,7 @@ class Lasting:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         settings = {
+            "defaults": False,
             "models": {
                 "tone": {"engine": "simulated", "options": STEPS},
                 "identity": {"engine": "identity"},

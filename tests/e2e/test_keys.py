@@ -29,7 +29,11 @@ def keyed(tmp_path: Path) -> Iterator[tuple[Service, Path]]:
     """A service, and its keys file, which is empty."""
     keys = tmp_path / "keys.yaml"
     keys.write_text("")
-    arguments = {"models": {"identity": {"engine": "identity"}}, "security": {"keys_file": str(keys)}}
+    arguments = {
+        "defaults": False,
+        "models": {"identity": {"engine": "identity"}},
+        "security": {"keys_file": str(keys)},
+    }
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": arguments}
     config = tmp_path / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))

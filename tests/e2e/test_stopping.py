@@ -22,7 +22,7 @@ SLOW = {"step_ms": 50, "character_ms": 50}
 def config_in(folder: Path, **settings: object) -> Path:
     """A small service with a slow model, which speaks every text anew."""
     models = {"slow": {"engine": "simulated", "options": SLOW}}
-    arguments = {"models": models, "speech": {"piece_cache_bytes": 1}, **settings}
+    arguments = {"defaults": False, "models": models, "speech": {"piece_cache_bytes": 1}, **settings}
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": arguments}
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
