@@ -21,6 +21,8 @@ FORGET_S = 15.0
 MOST_LATENESS = 2.0
 """Late audio at most doubles the replicas at a time: it stays in the metrics for a while after it was corrected."""
 
+KEPT_SHARE = 0.75
+"""At most a quarter of a placement's replicas end at a time."""
 
 METRICS_EVERY_S = 2.0
 """How often replicas and gateways report their load to Ray Serve."""
@@ -158,9 +160,14 @@ class PlacementScaling:
         return PlacementLoad(sum(queued_seconds) + waiting, late_s * 1000 / self._settings.target_first_sound_ms)
 
     def wanted(self, model: ModelKey, name: str, running: int, target: int, load: PlacementLoad, now_s: float) -> int:
-        """The replicas needed now of the placement `name`, which has `running` of `target` ones."""
+        """The replicas needed now of the placement `name`, which has `running` of `target` ones.
+
+        They are at least `KEPT_SHARE` of the target. A queue is short just because all replicas run, so a short queue does
+        not show how many of them could end; after some have ended, and Ray Serve's delay, it does.
+        """
         self._board.report(model, self._capacity(name, running, target, now_s), load, now_s)
-        return replicas_wanted(self._board.placements(model, now_s))[name]
+        wanted = replicas_wanted(self._board.placements(model, now_s))[name]
+        return max(wanted, math.floor(target * KEPT_SHARE))
 
     def _capacity(self, name: str, running: int, target: int, now_s: float) -> PlacementCapacity:
         settings = self._settings

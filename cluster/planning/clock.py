@@ -35,7 +35,8 @@ class SimulatedTime:
 
     def now(self) -> float:
         """The time, in seconds from the start."""
-        return float(self.environment.now)
+        now_s: float = self.environment.now
+        return now_s
 
     def later(self, delay_s: float, call: Callable[[], None]) -> DueCall:
         """Calls a function after a time."""

@@ -68,11 +68,11 @@ def _simulate(settings: PlanSettings, name: str, json_file: Path | None, picture
     from serve_app.planning import report
     from serve_app.planning.simulation import simulate
 
-    started = time.perf_counter()
+    started = time.process_time()
     result = simulate(settings)
-    took_s = time.perf_counter() - started
+    took_s = time.process_time() - started
     print(report.in_text(result, settings))
-    print(f"{settings.duration_s:,.0f} s were simulated in {took_s:.1f} s. {_origin()}")
+    print(f"{settings.duration_s:,.0f} s were simulated in {took_s:.1f} s of one core. {_origin()}")
     if json_file is not None:
         document = report.as_json(result, settings, {"plan": name, "took_s": round(took_s, 3), "origin": _origin()})
         json_file.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")

@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.demand import FORGET_S, DemandBoard, ModelKey, PlacementCapacity, PlacementLoad, replicas_wanted
+from cluster.demand import (
+    FORGET_S,
+    AutoscalingSettings,
+    DemandBoard,
+    ModelKey,
+    PlacementCapacity,
+    PlacementLoad,
+    PlacementScaling,
+    replicas_wanted,
+)
 
 CPU = PlacementCapacity("m@cpu", cost=1, least=1, most=3, seconds_each=10, running=1)
 CUDA = PlacementCapacity("m@cuda", cost=5, least=0, most=2, seconds_each=100, running=0)
@@ -59,3 +68,19 @@ def test_a_placement_that_falls_silent_is_forgotten() -> None:
     board.report(ModelKey("motet", "other"), CPU, PlacementLoad(3.0), FORGET_S)
     assert set(board.placements(model, FORGET_S)) == {"m@cpu", "m@cuda"}
     assert board.placements(model, FORGET_S + 1) == {"m@cuda": (CUDA, PlacementLoad(2.0))}
+
+
+def test_at_most_a_quarter_of_the_replicas_end_at_a_time() -> None:
+    """A queue is short just because all replicas run. Found by `motet plan cold-morning`."""
+    scaling = PlacementScaling(AutoscalingSettings(max_replicas=12, target_queued_seconds_of_audio=10), DemandBoard())
+
+    def needed(seconds: float, target: int) -> int:
+        model = ModelKey("motet", "m")
+        return scaling.wanted(model, "m@cuda", target, target, PlacementLoad(seconds), now_s=0.0)
+
+    falling = [12]
+    while falling[-1]:
+        falling.append(needed(0.0, falling[-1]))
+    assert falling == [12, 9, 6, 4, 3, 2, 1, 0]
+    assert needed(110.0, 12) == 11
+    assert needed(110.0, 3) == 11

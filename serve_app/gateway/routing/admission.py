@@ -94,7 +94,7 @@ class Ticket:
 
     def buffered_seconds(self, now_s: float) -> float:
         """Audio that the client has not played yet if it plays it as it is made. See `QueuedRequest`."""
-        return 0.0 if self.silent else self._playing_since_s + self.made_seconds - now_s
+        return self._playing_since_s + self.made_seconds - now_s if self.made_seconds else 0.0
 
     def extend(self, seconds: float) -> None:
         """The text grew by about `seconds` of audio. Raises `MotetError` (overloaded), as `Admission.admit` does, if the
