@@ -75,6 +75,11 @@ class TrafficCounts:
         """The share of attempts that were refused, in percent."""
         return 100 * self.refused / self.attempts if self.attempts else 0.0
 
+    @property
+    def gaps_percent(self) -> float:
+        """The share of complete streams that had a gap, in percent."""
+        return 100 * (1 - self.good / self.complete) if self.complete else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
@@ -122,7 +127,8 @@ class PlanResult:
         total = self.total
         first_ms = total.first.quantile_ms(0.95)
         in_time = first_ms is not None and first_ms <= promise.first_sound_p95_ms
-        return in_time and total.refused_percent <= promise.refused_percent
+        without_gaps = total.gaps_percent <= promise.gaps_percent
+        return in_time and without_gaps and total.refused_percent <= promise.refused_percent
 
     @property
     def cost_per_hour(self) -> float:

@@ -71,11 +71,11 @@ def fleets_in_text(found: Sequence[FoundFleet]) -> str:
 def sizes_in_text(rows: Sequence[tuple[int, Sequence[FoundFleet]]]) -> str:
     """The cheapest fleet for each number of streams."""
     head = ("streams at once", "fleet", "replicas", "cost an hour", *FIRST_HEAD)
-    none = ("none keeps the promise", "-", "-", "-", "-", "-")
+    none = ("none keeps the promise", *["-"] * (len(head) - 2))
     return _table([head, *((f"{size:,}", *(_fleet_row(found[0]) if found else none)) for size, found in rows)])
 
 
-FIRST_HEAD = ("an hour of audio", "first sound p95", "refused")
+FIRST_HEAD = ("an hour of audio", "first sound p95", "refused", "with a gap")
 
 
 def _fleet_row(fleet: FoundFleet) -> tuple[str, ...]:
@@ -83,7 +83,14 @@ def _fleet_row(fleet: FoundFleet) -> tuple[str, ...]:
     total = fleet.result.total
     first_ms = total.first.quantile_ms(0.95)
     costs = (_money(fleet.cost_per_hour), _money(fleet.result.cost_per_hour_of_audio))
-    return (fleet.shape, replicas, *costs, f"{first_ms or 0:,.0f} ms", f"{total.refused_percent:.2f} %")
+    return (
+        fleet.shape,
+        replicas,
+        *costs,
+        f"{first_ms or 0:,.0f} ms",
+        f"{total.refused_percent:.2f} %",
+        f"{total.gaps_percent:.2f} %",
+    )
 
 
 def _verdict(result: PlanResult, settings: PlanSettings) -> str:
@@ -91,8 +98,9 @@ def _verdict(result: PlanResult, settings: PlanSettings) -> str:
     first_ms = total.first.quantile_ms(0.95)
     verb = "is kept" if result.keeps(promise) else "is broken"
     found = "no sound" if first_ms is None else f"first sound p95 {first_ms:,.0f} ms"
-    limits = f"{promise.first_sound_p95_ms:,.0f} ms and {promise.refused_percent:g} %"
-    return f"The promise {verb}: {found} and {total.refused_percent:.2f} % refused, of at most {limits}."
+    shares = f"{total.refused_percent:.2f} % refused, {total.gaps_percent:.2f} % with a gap"
+    limits = f"{promise.first_sound_p95_ms:,.0f} ms, {promise.refused_percent:g} % and {promise.gaps_percent:g} %"
+    return f"The promise {verb}: {found}, {shares}; at most {limits}."
 
 
 def as_json(result: PlanResult, settings: PlanSettings, facts: Mapping[str, object]) -> dict[str, Any]:

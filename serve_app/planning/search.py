@@ -17,10 +17,10 @@ Simulate = Callable[[PlanSettings], PlanResult]
 Shape = Callable[[float], PlanSettings]
 
 MOST_REPLICAS = 1 << 14
-LONGEST_TRY_S = 600.0
+LONGEST_TRY_S = 300.0
 """A try is simulated for at most this long, at the busiest moment of the day."""
 WARM_UP_SHARE = 0.2
-STREAMS_OF_A_CELL = 1000
+STREAMS_OF_A_CELL = 500
 STREAMS_OF_A_GATEWAY = 100
 """A gateway replica carries more; its share of a core for the admission of a stream grows with their number."""
 

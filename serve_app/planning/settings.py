@@ -150,6 +150,8 @@ class Promise(StrictModel):
     """The 95th percentile of times to first sound."""
     refused_percent: Annotated[float, Field(ge=0, le=100)] = 1.0
     """The most requests that are refused."""
+    gaps_percent: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """The most streams that are heard with a gap."""
 
 
 class PlanSettings(StrictModel):
