@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("lm", "feed_forward", "vibevoice", "sopro", "indextts", "kokoro", "pocket_tts", "hf_recognition")
+MODULES = (
+    "lm",
+    "feed_forward",
+    "vibevoice",
+    "vibevoice_realtime",
+    "sopro",
+    "indextts",
+    "kokoro",
+    "pocket_tts",
+    "hf_recognition",
+)
 CPUINFO = Path("/proc/cpuinfo")
 
 
