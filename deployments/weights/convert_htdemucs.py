@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deployments.errors import fail
-from deployments.weights.torch_checkpoints import read_checkpoint
+from deployments.weights.torch_checkpoints import read_checkpoint, run
 
 CLASS = "demucs.htdemucs.HTDemucs"
 CONVERTED = "htdemucs.safetensors"
@@ -59,4 +58,4 @@ def _unsupported(checkpoint: Path, why: str) -> Exception:
 
 
 if __name__ == "__main__":
-    convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    run(convert, "CHECKPOINT", "FOLDER")

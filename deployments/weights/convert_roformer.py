@@ -8,7 +8,6 @@ The checkpoint is a pickle of tensors, and the YAML file has the settings of its
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 from deployments.engines.roformer.config import CONFIG
 from deployments.engines.roformer.engine import WEIGHTS
 from deployments.errors import fail
-from deployments.weights.torch_checkpoints import read_checkpoint
+from deployments.weights.torch_checkpoints import read_checkpoint, run
 
 NESTED = ("state_dict", "state", "model_state_dict")
 """Where training code keeps the tensors, if not at the top."""
@@ -77,4 +76,4 @@ def _tensors(checkpoint: Path) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    convert(*map(Path, sys.argv[1:4]))
+    run(convert, "CHECKPOINT", "SETTINGS", "FOLDER")

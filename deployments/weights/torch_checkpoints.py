@@ -6,13 +6,14 @@ refuses everything else, so that nothing of the file is run. No service reads on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
 
 
 def read_checkpoint(path: Path, allowed: Sequence[tuple[Any, str]] = ()) -> Any:
@@ -27,3 +28,15 @@ def read_checkpoint(path: Path, allowed: Sequence[tuple[Any, str]] = ()) -> Any:
         reason = str(error).strip().splitlines()[0]
         cause = f"{path} is not a checkpoint of tensors only: {reason}"
         raise fail("invalid", cause, "Convert only the published file of this model.", param="source") from error
+
+
+def run(convert: Callable[..., Path], *names: str) -> None:
+    """Runs a converter as a program, with the paths that its command line gives under these names. Ends the program with what
+    is wrong, if something is."""
+    if len(paths := sys.argv[1:]) != len(names):
+        program: Any = sys.modules[convert.__module__]  # "__main__", whose spec has the module's name
+        raise SystemExit(f"Usage: python -m {program.__spec__.name} {' '.join(names)}")
+    try:
+        convert(*map(Path, paths))
+    except MotetError as error:
+        raise SystemExit(str(error)) from error

@@ -22,7 +22,7 @@ from deployments.engines import registry
 from deployments.engines.htdemucs.engine import HtdemucsEngine
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationEngine
 from deployments.errors import MotetError
-from deployments.weights import convert_htdemucs
+from deployments.weights import convert_htdemucs, torch_checkpoints
 from tests.unit import tiny_htdemucs
 from tests.unit.test_separation_engines import SeparationProperties, assert_same, sound, stems_of
 
@@ -113,6 +113,19 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MotetError, match="tensors only"):
         convert_htdemucs.convert(tmp_path / "evil.th", tmp_path / "model")
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_converter_is_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = tiny_htdemucs.write_published(tmp_path / "955717e8.th")
+    monkeypatch.setattr("sys.argv", ["convert", str(published), str(tmp_path / "model")])
+    torch_checkpoints.run(convert_htdemucs.convert, "CHECKPOINT", "FOLDER")
+    assert (tmp_path / "model" / "htdemucs.safetensors").is_file()
+    monkeypatch.setattr("sys.argv", ["convert", str(published)])
+    with pytest.raises(SystemExit, match=r"Usage: python -m deployments\.weights\.convert_htdemucs CHECKPOINT FOLDER"):
+        torch_checkpoints.run(convert_htdemucs.convert, "CHECKPOINT", "FOLDER")
+    monkeypatch.setattr("sys.argv", ["convert", str(tmp_path / "none.th"), "folder"])
+    with pytest.raises(SystemExit, match="There is no file"):
+        torch_checkpoints.run(convert_htdemucs.convert, "CHECKPOINT", "FOLDER")
 
 
 def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
