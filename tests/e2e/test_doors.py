@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from serve_app.cli.processes import command_line
+from serve_app.cli.processes import command_line, descendants
 from serve_app.edge.addresses import is_loopback
 from serve_app.edge.security_headers import SECURITY_HEADERS
 
@@ -48,7 +48,10 @@ CALLS = (
 
 def listeners(service: Service) -> Iterator[tuple[str, str, int]]:
     """(name in the table, address, port) of every TCP port that the service's processes listen on."""
-    for process in service.processes():
+    marked = service.processes()
+    # The titles of Ray's agents overwrite their environments, in which the mark would be.
+    below = chain.from_iterable(descendants(each.pid) for each in marked)
+    for process in {each.pid: each for each in (*marked, *below)}.values():
         title = " ".join(command_line(process))
         for connection in chain.from_iterable(answers([process], lambda asked: asked.net_connections("tcp"))):
             if connection.status == psutil.CONN_LISTEN:
