@@ -135,7 +135,7 @@ class InputTurns:
 
     def append(self, data: bytes) -> None:
         """Adds sound in the client's encoding. Raises `MotetError`: too_large if too much waits, or if it comes much faster
-        than real time; overloaded if the quota of the client's key is used up, and then nothing is added."""
+        than real time; overloaded if the quota of the client's key is used up."""
         current_key().ensure_audio()
         samples = self._decoder.push(data)
         current_key().take_audio(len(samples) / SAMPLE_RATE)
