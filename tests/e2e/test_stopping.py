@@ -15,7 +15,7 @@ import yaml
 
 from tests.e2e.conftest import STOP_S, Service, wait_for
 
-LONG = "A long text that goes on. " * 28
+LONG = "A long text that goes on. " * 16
 SLOW = {"step_ms": 50, "character_ms": 50}
 
 
