@@ -36,7 +36,7 @@ class FailedRows:
         for table, given in zip(results, others, strict=True):
             if table.num_rows and table.column("error")[0].is_valid:
                 facts = table.slice(0, 1).select(_COLUMNS).to_pylist()[0]
-                self.found.append({**given, **{name: value for name, value in facts.items() if value is not None}})
+                self.found.append({**{name: value for name, value in facts.items() if value is not None}, **given})
             yield table
 
     @property
