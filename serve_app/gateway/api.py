@@ -113,7 +113,7 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
     if service.keys.needed:
         app = OwnerRights(app, service.keys)
     app = RequestLog(app, service.recorder.request)
-    api.state.job_runner = JobRunner(own, app, BatchRunner(*parts), signs=service.keys.needed)
+    api.state.job_runner = JobRunner(own, app, BatchRunner(*parts), service.drain, signs=service.keys.needed)
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from deployments.replica.wire import PackedChunk
 from deployments.tasks.transcription import TranscriptWindow
 from serve_app.gateway.jobs.context import JOB
 from serve_app.gateway.jobs.finished_parts import FinishedParts
+from serve_app.gateway.jobs.records import Viewer
 from serve_app.gateway.jobs.runner import JobRunner
 from serve_app.gateway.routing.admission import Ticket
 from tests.unit.fakes import ToneSynthesizer
@@ -268,6 +269,25 @@ async def test_a_gateway_that_ends_gives_its_jobs_back(tmp_path: Path) -> None:
     other = JobBench(tmp_path)
     await other.run()
     assert (await other.job(made))["status"] == "completed"
+
+
+async def test_a_gateway_that_drains_gives_its_jobs_back_and_ends_event_streams(tmp_path: Path) -> None:
+    ear = WaitingEar()
+    bench = JobBench(tmp_path, ear=ear)
+    made = await bench.post_form()
+    running = asyncio.create_task(bench.runner.run())
+    following = asyncio.create_task(bench.client.get(f"/v1/jobs/{made.json()['id']}/events"))
+    await ear.began.wait()
+    assert bench.service.drain.begin() >= 1
+    answer = await following
+    assert events_of(answer.text)[0]["type"] == "job.queued"
+    async with asyncio.timeout(10):
+        while bench.service.drain.begin():  # noqa: ASYNC110  (a drain sets no event)
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+    job = await bench.runner._jobs.get(Viewer("this machine", exclusive=False), made.json()["id"])
+    assert (job.status, job.attempts) == ("queued", 0)
 
 
 class FailingEar(Ear):

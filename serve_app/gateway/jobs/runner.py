@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp
 
 from deployments.errors import MotetError, as_failure, fail
+from serve_app.gateway.draining import Drain
 from serve_app.gateway.errors import STATUS, error_fields, log_unexpected
 from serve_app.gateway.jobs import job_table
 from serve_app.gateway.jobs.context import JOB, RunningJob
@@ -42,13 +43,15 @@ class Advances(Protocol):
 
 
 class JobRunner:
-    """Runs jobs until it is stopped, and has batches advanced. `signs` says whether jobs have API keys as owners."""
+    """Runs jobs until it is stopped, and has batches advanced. When the gateway drains, its jobs go back into the queue, and
+    a drain waits for that. `signs` says whether jobs have API keys as owners."""
 
-    def __init__(self, jobs: Jobs, app: ASGIApp, batches: Advances, *, signs: bool) -> None:
+    def __init__(self, jobs: Jobs, app: ASGIApp, batches: Advances, drain: Drain, *, signs: bool) -> None:
         self._jobs = jobs
         self._app = app
         self._signs = signs
         self._batches = batches
+        self._drain = drain
         self._running: set[asyncio.Task[None]] = set()
         self._chores: asyncio.Task[None] | None = None
         self._swept_s = float("-inf")
@@ -60,7 +63,7 @@ class JobRunner:
                 self._jobs.added.clear()
                 pause_s = LOOK_AGAIN_S
                 try:
-                    await self.look()
+                    await (self._stop() if self._drain.begun else self.look())
                     pause_s = LOOK_EVERY_S
                 except MotetError as error:
                     logger.warning("Jobs wait: %s", error)
@@ -79,9 +82,13 @@ class JobRunner:
             job = await jobs.database.run(job_table.claim, worker, jobs.settings, jobs.clock())
             if job is None:
                 break
-            self._start(self._run(job, worker))
+            self._start(self._counted(self._run(job, worker)))
         if self._chores is None or self._chores.done():
             self._chores = self._start(self._do_chores())
+
+    async def _counted(self, work: Coroutine[Any, Any, None]) -> None:
+        with self._drain.one():
+            await work
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

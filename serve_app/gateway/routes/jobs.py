@@ -24,12 +24,13 @@ from serve_app.gateway.description.operation import (
     json_answer,
     sounds,
 )
+from serve_app.gateway.draining import Drain
 from serve_app.gateway.errors import ErrorEvent
 from serve_app.gateway.fields import RequestFields
 from serve_app.gateway.jobs.answers import JobDeleted, JobList, JobNews, JobObject
 from serve_app.gateway.jobs.endpoints import ENDPOINTS, endpoint_of
 from serve_app.gateway.jobs.files import files_of
-from serve_app.gateway.jobs.jobs import LOOK_EVERY_S, Jobs, jobs_of
+from serve_app.gateway.jobs.jobs import LOOK_EVERY_S, jobs_of
 from serve_app.gateway.jobs.records import Blob, JobEvent
 from serve_app.gateway.jobs.submission import read_submission
 from serve_app.gateway.service import service_of
@@ -167,10 +168,11 @@ async def job_events(request: Request, job_id: str) -> Response:
     own, viewer = jobs_of(request), service_of(request).viewer(request)
     await own.get(viewer, job_id)
     after = _event_number(request.headers.get("last-event-id"))
-    return await event_stream(_events(own, own.events(viewer, job_id, after)))
+    return await event_stream(_events(own.events(viewer, job_id, after), service_of(request).drain))
 
 
-async def _events(jobs: Jobs, found: AsyncGenerator[JobEvent | None]) -> AsyncGenerator[bytes]:
+async def _events(found: AsyncGenerator[JobEvent | None], drain: Drain) -> AsyncGenerator[bytes]:
+    """The events until the job ends, or the gateway: then the client asks another one for the rest."""
     silent_s = SIGN_OF_LIFE_S  # the answer begins at once, also where there is nothing new
     async with aclosing(found):
         async for each in found:
@@ -178,6 +180,8 @@ async def _events(jobs: Jobs, found: AsyncGenerator[JobEvent | None]) -> AsyncGe
                 silent_s = 0.0
                 yield event({"type": each.type, "job": each.job}, str(each.number))
                 continue
+            if drain.begun:
+                return
             if silent_s >= SIGN_OF_LIFE_S:
                 silent_s = 0.0
                 yield b": waiting\n\n"
