@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -28,7 +29,8 @@ shows it at `/docs`. `motet api` prints it without a service.
 The API is OpenAI's as far as OpenAI has it, so OpenAI's clients work with `base_url="http://localhost:8000/v1"`. For other
 languages, generate a client from `/openapi.json`.
 
-If the service has keys, every request under `/v1` needs one: `-H "Authorization: Bearer <key>"`.
+Words in capitals in an address stand for a value of your own. If the service has keys, every request under `/v1` needs one:
+`-H "Authorization: Bearer <key>"`.
 
 **Voices.** `alloy`, `ash`, `ballad` and OpenAI's other voice names are aliases, and by default all of them are one and the
 same voice: the default model has one. `GET /v1/audio/voices` lists the voices that differ, each with its `aliases`;
@@ -120,9 +122,9 @@ def _content(media_type: str, schema: Schema) -> str:
 
 
 def _curl(method: str, path: str, operation: Operation) -> str:
-    words = ["curl", f"{ADDRESS}{path.replace('{', '').replace('}', '')}"]
-    if method == "delete":
-        words += ["-X", "DELETE"]
+    words = ["curl", ADDRESS + re.sub(r"{(\w+)}", lambda found: found[1].upper(), path)]
+    if method == "delete" or (method == "post" and operation.body is None):
+        words += ["-X", method.upper()]
     if isinstance(operation.body, FormBody):
         words += ["-F", f"{operation.body.form.recording}=@{RECORDING}"]
         for name, value in operation.example.items():
