@@ -58,15 +58,17 @@ class JobRunner:
 
     async def run(self) -> None:
         """Begins jobs as there is room for them, until this call is cancelled; then jobs that run go back into the queue."""
+        told = ""
         try:
             while True:
                 self._jobs.added.clear()
                 pause_s = LOOK_AGAIN_S
                 try:
                     await (self._stop() if self._drain.begun else self.look())
-                    pause_s = LOOK_EVERY_S
+                    pause_s, told = LOOK_EVERY_S, ""
                 except MotetError as error:
-                    logger.warning("Jobs wait: %s", error)
+                    if told != (told := str(error)):  # once, however long it lasts
+                        logger.warning("Jobs wait: %s", error)
                 except Exception as error:
                     log_unexpected(error)
                 with contextlib.suppress(TimeoutError):
@@ -82,13 +84,13 @@ class JobRunner:
             job = await jobs.database.run(job_table.claim, worker, jobs.settings, jobs.clock())
             if job is None:
                 break
-            self._start(self._counted(self._run(job, worker)))
+            self._start(self._counted(job, worker))
         if self._chores is None or self._chores.done():
             self._chores = self._start(self._do_chores())
 
-    async def _counted(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _counted(self, job: Job, worker: str) -> None:
         with self._drain.one():
-            await work
+            await self._run(job, worker)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
