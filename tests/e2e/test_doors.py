@@ -98,7 +98,7 @@ def test_every_port_asks_for_the_token_or_answers_what_the_table_says(service: S
         by_process.setdefault(name, []).append(asks_for_token(port))
     for name in ("raylet", "replica", "Ray worker", "motet serve"):
         assert all(by_process[name]), by_process
-    for name in ("GCS", "gateway", "fallback proxy", "Ray's agent"):
+    for name in ("GCS", "gateway", "fallback proxy"):
         assert any(by_process[name]), by_process
 
 
