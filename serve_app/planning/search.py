@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from cluster.planning.settings import PlannedModel
+from deployments.errors import fail
 from serve_app.planning.outcome import FoundFleet, PlanResult
 from serve_app.planning.settings import PlanSettings
 
@@ -36,9 +37,11 @@ def find(
 
 def for_streams(settings: PlanSettings, streams: int) -> PlanSettings:
     """The plan's traffic for so many streams and conversations at once, in the same proportions, in cells of at most
-    `STREAMS_OF_A_CELL`."""
+    `STREAMS_OF_A_CELL`. Raises `MotetError` (invalid) if the plan has none."""
     traffic = settings.traffic
     now = sum(each.streams_at_once for each in traffic.speech) + sum(each.sessions_at_once for each in traffic.live)
+    if not now:
+        raise fail("invalid", "The plan has no streams at once, so it cannot be made larger.", "Add traffic to it.")
     factor = streams / now
     speech = tuple(
         each.model_copy(update={"streams_at_once": each.streams_at_once * factor}) for each in traffic.speech

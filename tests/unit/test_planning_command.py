@@ -88,6 +88,13 @@ def test_numbers_of_streams_are_checked(sizes: str) -> None:
         motet_plan("one-class", "--at-once", sizes)
 
 
+def test_a_plan_without_streams_cannot_be_made_larger(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL.replace("streams_at_once: 2", "streams_at_once: 0"))
+    with pytest.raises(MotetError, match="no streams at once"):
+        motet_plan(str(file), "--at-once", "10")
+
+
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file, out = tmp_path / "small.yaml", tmp_path / "small.png"
