@@ -314,7 +314,10 @@ def _own_context() -> Iterator[None]:
     for name, value in wanted.items():
         setattr(context, name, value)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Such as advice about the number of tasks, which a job's user cannot follow.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data")
+            yield
     finally:
         log.setLevel(level)
         for name, value in kept.items():
