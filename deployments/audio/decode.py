@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from deployments.audio.file_source import ByteSource, FileSource
 from deployments.audio.resample import Resampler
-from deployments.audio.stated_length import credible_seconds, stated_seconds
+from deployments.audio.stated_length import credible_seconds, first_mp3_frame, mp3_end, stated_seconds
 from deployments.errors import MotetError, fail
 
 Float = NDArray[np.float32]
@@ -132,6 +132,7 @@ class AudioDecoder:
             self._first = self._first_frame()
             self._stated_seconds = stated_seconds(demuxer, self._container, self._stream, self._source.read_at)
             self._check_stated_length(demuxer)
+            self._mp3_end = mp3_end(first_mp3_frame(self._source.read_at)) if demuxer == "mp3" else None
             self._open = undo.pop_all()
         self.info = AudioInfo(
             self._first.sample_rate, _channels(self._first), self._stream.codec_context.codec.canonical_name
@@ -210,7 +211,7 @@ class AudioDecoder:
     def _source_blocks(self) -> Iterator[tuple[int, Float]]:
         """Blocks with their own rate, which changes in the middle of concatenated files."""
         held: list[Float] = []
-        count = rate = 0
+        count = rate = total = 0
         for frame in chain([self._first], self._frames):
             full = count + frame.samples > frame.sample_rate * self._block_seconds
             if held and (full or frame.sample_rate != rate):
@@ -218,8 +219,17 @@ class AudioDecoder:
                 held, count = [], 0
             rate = frame.sample_rate
             count += frame.samples
+            total += frame.samples
             held.append(_fit(_samples(frame), self._channels))
-        yield rate, _block_of(held)
+        yield rate, self._without_padding(_block_of(held), total)
+
+    def _without_padding(self, last: Float, total: int) -> Float:
+        """The last block of `total` samples without what an MP3's encoder added. FFmpeg removes it only from files that can
+        seek."""
+        end = self._mp3_end
+        if end is None or not 0 < total - end.samples <= end.padding:
+            return last
+        return last[:, : max(0, last.shape[1] - (total - end.samples))]
 
     def _resampled(self) -> Iterator[Float]:
         rate = self.info.sample_rate

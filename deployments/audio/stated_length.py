@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -19,6 +20,10 @@ MICROSECONDS = 1_000_000
 _MPEG_1, _MONO = 3, 3
 _MPEG_RATES = (44_100, 48_000, 32_000)
 _MPEG_RATE_DIVISORS = {_MPEG_1: 1, 2: 2, 0: 4}
+
+_XING_FIELDS = ((1, 4), (2, 4), (4, 100), (8, 4))
+"""Bits of the fields that an MP3's header has, and their sizes: frames, bytes, a table, a quality."""
+_FRAME_BYTES = 192
 
 COMPRESSED_BYTES_PER_SECOND = 16_000
 """Of a recording at 128 kbit/s."""
@@ -38,7 +43,7 @@ def stated_seconds(demuxer: str, container: InputContainer, stream: AudioStream,
         case "flac":
             return flac_seconds(read_at(0, 26))
         case "mp3":
-            return xing_seconds(read_at(_after_id3(read_at(0, 10)), 64))
+            return xing_seconds(first_mp3_frame(read_at))
         case "matroska":
             return None if container.duration is None else container.duration / MICROSECONDS
         case "wav":
@@ -94,6 +99,39 @@ def flac_seconds(head: bytes) -> float | None:
 def xing_seconds(frame: bytes) -> float | None:
     """The length in the header that encoders put into the first frame of an MP3 with a variable ("Xing") or a constant bit
     rate ("Info"), in seconds; None without such a header. `frame` is the beginning of that frame."""
+    header = _xing_header(frame)
+    return header.samples / header.rate if header else None
+
+
+def mp3_end(frame: bytes) -> Mp3End | None:
+    """Where the sound of an MP3 ends, if its first frame tells what the encoder added; `frame` is the beginning of that
+    frame, 192 bytes or more."""
+    header = _xing_header(frame)
+    if header is None or len(header.encoder) < 24:
+        return None
+    added = int.from_bytes(header.encoder[21:24], "big")
+    before, after = added >> 12, added & 0xFFF
+    return Mp3End(header.samples - before - after, after)
+
+
+@dataclass(frozen=True, slots=True)
+class Mp3End:
+    """The samples of an MP3 without those that its encoder added, and how many it added at the end."""
+
+    samples: int
+    padding: int
+
+
+@dataclass(frozen=True, slots=True)
+class _XingHeader:
+    """Samples of all frames at `rate` Hz, and what follows for the encoder (LAME's extension)."""
+
+    samples: int
+    rate: int
+    encoder: bytes
+
+
+def _xing_header(frame: bytes) -> _XingHeader | None:
     if len(frame) < 4 or frame[0] != 0xFF:
         return None
     version, rate_index, mono = (frame[1] >> 3) & 3, (frame[2] >> 2) & 3, frame[3] >> 6 == _MONO
@@ -102,8 +140,15 @@ def xing_seconds(frame: bytes) -> float | None:
     rate = _MPEG_RATES[rate_index] // _MPEG_RATE_DIVISORS[version]
     samples_per_frame, side_bytes = (1152, 17 if mono else 32) if version == _MPEG_1 else (576, 9 if mono else 17)
     tag = frame[4 + side_bytes :]
-    has_frames = len(tag) >= 12 and tag[:4] in (b"Xing", b"Info") and tag[7] & 1
-    return int.from_bytes(tag[8:12], "big") * samples_per_frame / rate if has_frames else None
+    if len(tag) < 12 or tag[:4] not in (b"Xing", b"Info") or not tag[7] & 1:
+        return None
+    size = 8 + sum(size for bit, size in _XING_FIELDS if tag[7] & bit)
+    return _XingHeader(int.from_bytes(tag[8:12], "big") * samples_per_frame, rate, tag[size:])
+
+
+def first_mp3_frame(read_at: ReadAt) -> bytes:
+    """The beginning of the first frame of an MP3."""
+    return read_at(_after_id3(read_at(0, 10)), _FRAME_BYTES)
 
 
 def _after_id3(head: bytes) -> int:

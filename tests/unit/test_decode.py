@@ -123,6 +123,25 @@ def loudest_tone(samples: Float, rate: int) -> float:
     return float(np.abs(np.fft.rfft(samples * np.hanning(samples.size))).argmax()) * rate / samples.size
 
 
+@pytest.mark.parametrize("rate", [24_000, 44_100])
+@pytest.mark.parametrize("kind", ["mp3", "id3mp3"])
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.1])
+def test_an_mp3_ends_where_its_sound_does(kind: str, rate: int, seconds: float) -> None:
+    data = make(kind, rate, seconds=seconds)
+    for source in (data, Pipe(data)):
+        out = np.concatenate(list(decode_stream(source, mono=True, max_seconds=LIMIT)), axis=1)
+        assert out.shape[1] == round(seconds * rate)
+
+
+def test_joined_mp3s_lose_nothing() -> None:
+    once, twice = make("id3mp3", seconds=1.0), make("id3mp3", seconds=1.0) * 2
+    lengths = [
+        sum(block.shape[1] for block in decode_stream(Pipe(data), mono=True, max_seconds=LIMIT))
+        for data in (once, twice)
+    ]
+    assert lengths[1] >= 2 * lengths[0]
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(("rate", "target"), [(16000, 16000), (48000, 16000), (24000, 48000)])
 @pytest.mark.parametrize("kind", KINDS)
