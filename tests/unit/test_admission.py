@@ -18,7 +18,7 @@ from serve_app.gateway.routing.admission import (
     Admission,
     Ticket,
 )
-from serve_app.gateway.routing.placement_queue import MAX_TURN
+from serve_app.gateway.routing.placement_queue import MAX_TURN, SUSTAINED_MEMORY_S
 from serve_app.gateway.settings import AdmissionSettings
 
 TICK_S = 0.05
@@ -322,6 +322,34 @@ def test_a_key_at_its_limit_does_not_keep_out_another() -> None:
     assert guarded.admit(["m@cpu"], None, 20).open
     assert guarded.queued_seconds_of("a") == 50
     assert guarded.snapshot()["m@cpu"].refused == 1
+
+
+def test_a_placement_that_makes_less_than_is_played_comes_after_others() -> None:
+    clock = Clock()
+    guarded, slow = admission(clock, max_queued_seconds_of_audio=1e6), Engine(clock, speed=5)
+    both = ["m@slow", "m@fast"]
+    slow.tickets += [guarded.admit(both, None, 60) for _ in range(10)]
+    assert {ticket.placement for ticket in slow.tickets} == {"m@slow"}
+    slow.run(10)  # each hears half of what it plays
+    assert guarded.admit(both, None, 5).placement == "m@fast"
+    assert guarded.admit(["m@slow"], None, 5).placement == "m@slow"  # there is no other
+    for ticket in slow.tickets:
+        ticket.close()
+    clock.now_s += SUSTAINED_MEMORY_S
+    guarded.admit(["m@slow"], None, 5).close()
+    first = [guarded.admit(both, None, 5).placement for _ in range(9)]
+    assert first[:6] == ["m@slow"] * 6  # twice what it could serve: some replicas may have been added
+    assert first[-1] == "m@fast"
+    clock.now_s += 1e6 * SUSTAINED_MEMORY_S
+    assert guarded.admit(both, None, 5).placement == "m@slow"
+
+
+def test_listeners_with_audio_left_leave_room_for_others() -> None:
+    clock = Clock()
+    guarded, engine = admission(clock, max_queued_seconds_of_audio=1e6), Engine(clock, speed=20)
+    engine.tickets += [guarded.admit(["m@a", "m@b"], None, 60) for _ in range(10)]
+    engine.run(10)
+    assert guarded.admit(["m@a", "m@b"], None, 5).placement == "m@a"
 
 
 def test_placements_do_not_share_a_queue() -> None:

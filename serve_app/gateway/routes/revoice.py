@@ -111,7 +111,6 @@ async def _plan(fields: RevoiceFields, service: Service, file: Upload, owner: st
         replace(
             task_for(hearing, options),
             size_bytes=file.size,
-            first_window_s=service.settings.windows.first_window_s,
             speakers=SpeakerTask() if fields.speaker_voices else None,
         ),
         speech,

@@ -172,7 +172,8 @@ class Admission:
         max_wait_s: float | None = None,
         reach: float = math.inf,
     ) -> Ticket:
-        """A place in the queue of the first of `placements` that takes a request of about `seconds` of audio.
+        """A place in the queue of the first of `placements` that takes a request of about `seconds` of audio. Placements that
+        make less audio than is played come after the others.
 
         `key` identifies the client; requests without one have no limit per key. `max_wait_s` overrides the setting. At most
         `reach` seconds of audio of the request are queued at any time. Raises `MotetError` (overloaded, code `queue_full`)
@@ -182,7 +183,7 @@ class Admission:
         current_key().ensure_audio()
         assert seconds >= 0 and math.isfinite(seconds), seconds
         refusals = []
-        for queue in map(self._queue, placements):
+        for queue in sorted(map(self._queue, placements), key=lambda queue: queue.is_full):
             ticket = Ticket(self, queue, key, seconds, queue.expected(seconds), reach)
             refusal = self._refusal(queue, key, ticket.queued, max_wait_s or self.settings.max_wait_s)
             if refusal is None:

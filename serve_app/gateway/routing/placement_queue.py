@@ -26,6 +26,17 @@ MIN_RATE = 1e-3
 MIN_LENGTH, MAX_LENGTH = 0.25, 4.0
 """Bounds of the correction of predictions, so that one unusual text changes the cost of others only within these."""
 
+MOST_STARVED = 0.1
+"""Of the listeners of a placement that keeps up. A chunk that comes a moment late may leave one without audio."""
+SUSTAINED_SHARE = 0.8
+"""Of the audio that a placement makes while listeners starve, so much is promised to listeners afterwards."""
+SUSTAINED_MEMORY_S = 300.0
+"""After so long without starved listeners, twice as many are let in: replicas may have been added. Simulated with 250 streams
+on three classes (`motet plan`): a shorter memory lets more streams in than can be spoken, again and again."""
+MOST_DOUBLINGS = 20
+LOOK_EVERY_S = 0.25
+"""How often a queue looks for starved listeners: each look costs time for each of them."""
+
 MAX_TURN = 2.0
 """Silence lowers a measured speed for at most this many times the memory, or the usual time of a turn. A slower engine is
 still learned, from turn to turn; one that stood still for a while and goes on counts as fast as before."""
@@ -122,7 +133,10 @@ class PlacementQueue(Generic[Request]):
         self.speed = Rate(first_speed, memory_s, MAX_TURN)
         self.turns = Rate(first_speed / FIRST_TURN_SECONDS, memory_s, MAX_TURN)
         self.length = Rate(1.0, LENGTH_MEMORY_SECONDS_OF_AUDIO)
-        self._now_s = now_s
+        self._now_s = self._starved_at_s = self._looked_at_s = now_s
+        self._sustained = math.inf
+        """Listeners that the placement could serve when some last had no audio left: no more than the seconds of audio that
+        it made in a second."""
 
     @property
     def queued_seconds(self) -> float:
@@ -141,6 +155,13 @@ class PlacementQueue(Generic[Request]):
             wait_s += turn_s
         return wait_s
 
+    @property
+    def is_full(self) -> bool:
+        """Whether one more listener would be too many for the audio that the placement makes. A new request would get its
+        first audio soon, and then wait in vain."""
+        doublings = min((self._now_s - self._starved_at_s) / SUSTAINED_MEMORY_S, MOST_DOUBLINGS)
+        return len(self.tickets) >= self._sustained * 2**doublings
+
     def expected(self, seconds: float) -> float:
         """A prediction in seconds of audio, corrected by the outcome of earlier ones."""
         return seconds * min(MAX_LENGTH, max(MIN_LENGTH, self.length.value))
@@ -153,6 +174,17 @@ class PlacementQueue(Generic[Request]):
         if self._any_waits:
             self.turns.passes(passed)
         self._now_s = now_s
+        if now_s - self._looked_at_s >= LOOK_EVERY_S:
+            self._look_for_starved(now_s)
+
+    def _look_for_starved(self, now_s: float) -> None:
+        """Learns how many listeners are too many: when some of those who have begun to listen wait for audio, and have none
+        left."""
+        self._looked_at_s = now_s
+        lasting = [each.buffered_seconds(now_s) for each in self.tickets if each.waits]
+        playing = [seconds for seconds in lasting if seconds]
+        if sum(seconds < 0 for seconds in playing) > MOST_STARVED * len(playing):
+            self._sustained, self._starved_at_s = max(1.0, SUSTAINED_SHARE * self.speed.value), now_s
 
     def record_made(self, seconds: float, now_s: float) -> None:
         """A ticket received `seconds` of audio."""
