@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from cluster import demand
+from serve_app.gateway.routing import placement_queue
 from serve_app.planning import plan_file
 from serve_app.planning.outcome import PlanResult, TrafficCounts
 from serve_app.planning.settings import PlanSettings
@@ -73,6 +75,19 @@ def test_a_slow_class_does_not_keep_requests_from_a_fast_one() -> None:
     result = simulate(smaller("slow-class", duration_s=400))
     assert first_p95_ms(result.total) < 500
     assert result.busy_percent["voice@slow"] < 10
+
+
+def test_no_class_takes_more_streams_than_it_can_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast ones did, when only the first answer counted."""
+    traffic = {"speech": [{"model": "voice", "streams_at_once": 60, "text": {"mean_characters": 400}}]}
+    placements = [placed.model_dump() for placed in plan_file.read("three-classes").models["voice"].placements]
+    placements = [placed | {"autoscaling": None, "replicas": 1} for placed in placements]
+    placements[0]["replicas"] = 3
+    settings = smaller("three-classes", duration_s=900, traffic=traffic, models={"voice": {"placements": placements}})
+    result = simulate(settings)
+    monkeypatch.setattr(placement_queue, "SUSTAINED_SHARE", math.inf)
+    before = simulate(settings)
+    assert result.total.gaps_percent < before.total.gaps_percent / 2
 
 
 def test_a_steady_load_keeps_its_promise_while_replicas_follow_it() -> None:
