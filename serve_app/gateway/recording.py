@@ -185,6 +185,11 @@ class RecordingSession:
         """Whether a placement works on something of the recording."""
         return bool(self._under_way)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a placement has answered: then the recording waits for a restart."""
+        return bool(self.answered_by)
+
     async def open(self, task: CuttingTask, cut_settings: Any) -> Failure | None:
         """Starts the session, or says why not. Until something was cut, the recording waits for its client and not for the
         model."""
@@ -249,7 +254,7 @@ class RecordingSession:
         for attempt in range(ATTEMPTS):
             last = attempt + 1 == ATTEMPTS
             try:
-                answer = await item.placement.while_alive(item.answer, last=last)
+                answer = await item.placement.while_alive(item.answer, last=last, begun=self.begun)
             except LOST as error:
                 await self._blame(item, error)
                 if last:

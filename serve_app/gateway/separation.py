@@ -175,7 +175,8 @@ class _Joins:
         stems = None if previous is None else previous.answer
         joined = self._merger.join.remote(stems, item.answer, item.ticket.plan, item.ticket.last)
         try:
-            merged: Merged | Failure = await item.placement.while_alive(joined, last=patient)
+            waited = item.placement.while_alive(joined, last=patient, begun=self._session.begun)
+            merged: Merged | Failure = await waited
         except NoAnswer:
             item.placement.suspect()
             raise

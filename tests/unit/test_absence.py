@@ -21,10 +21,10 @@ class Bench:
         self.absence = Absence("m", HEALTH, PATIENCE_S, lambda: self.now_s)
         self.absence.note_load(LOAD_S)
 
-    def told(self, waited_s: float = 0.0) -> float | None:
+    def told(self, waited_s: float = 0.0, *, begun: bool = False) -> float | None:
         """`Retry-After` of the refusal of a request; None if it may wait."""
         try:
-            self.absence.ensure_short(waited_s)
+            self.absence.ensure_short(waited_s, begun=begun)
         except MotetError as error:
             assert (error.failure.kind, error.failure.code) == ("unavailable", "model_restarting")
             return error.failure.retry_after_s
@@ -55,6 +55,16 @@ def test_a_start_is_waited_for_once_it_is_near() -> None:
     bench.now_s += 100.0  # it is late
     assert bench.told() is None
     assert bench.told(waited_s=PATIENCE_S) == MIN_RETRY_S
+
+
+def test_a_request_that_has_begun_waits_for_a_start_and_not_for_frozen_replicas() -> None:
+    bench = Bench()
+    bench.absence.begin(100.0, frozen=False)
+    assert bench.told() is not None
+    assert bench.told(waited_s=60.0, begun=True) is None
+    bench.absence.end()
+    bench.absence.begin(100.0, frozen=True)
+    assert bench.told(begun=True) is not None
 
 
 def test_the_last_start_predicts_the_next_one() -> None:

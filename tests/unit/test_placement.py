@@ -164,6 +164,7 @@ async def test_a_busy_placement_that_lives_is_waited_for() -> None:
 async def test_a_text_stays_with_the_placement_that_began_it() -> None:
     class Ticket:
         placement = "echo@cpu"
+        silent = True
 
     ticket, mlx, cpu = Ticket(), Replica("mlx"), Replica("cpu")
     models, _ = directory(mlx, cpu)

@@ -20,6 +20,10 @@ class HasPlacement(Protocol):
 
     placement: str
 
+    @property
+    def silent(self) -> bool:
+        """Whether the request still waits for its first audio."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
@@ -130,7 +134,8 @@ class ModelDirectory:
     ) -> AsyncGenerator[Any]:
         """The answers of the first placement that gives one. After its first answer there is no other attempt.
 
-        A `ticket` names the placement to begin with, and gets the one that answers. The placement `besides` comes after
+        A `ticket` names the placement to begin with, and gets the one that answers; once it has audio, it waits for a
+        restart. The placement `besides` comes after
         others that run. Raises `MotetError`.
         """
         lost: Exception | None = None
@@ -138,7 +143,7 @@ class ModelDirectory:
         for placed, last in in_turn(self._placed[name], ticket.placement if ticket else None, besides):
             if self._skipped(placed, name):
                 continue
-            answers = placed.stream(method, *arguments, last=last)
+            answers = placed.stream(method, *arguments, last=last, begun=ticket is not None and not ticket.silent)
             started = False
             try:
                 async for answer in answers:

@@ -30,6 +30,8 @@ class PinnedStream:
         self._placed: PlacedModel | None = None
         self._replica: str | None = None
         self._id = ""
+        self._begun = False
+        """Whether a replica has answered, so that the stream waits for a restart."""
 
     @property
     def is_open(self) -> bool:
@@ -64,8 +66,8 @@ class PinnedStream:
             answer = value_of(await self._placed.call_replica(self._replica, *call))
         else:
             last = len(self._directory.placements(self._model)) == 1
-            answer = value_of(await self._placed.call(*call, last=last))
-        self._replica = answer.replica
+            answer = value_of(await self._placed.call(*call, last=last, begun=self._begun))
+        self._replica, self._begun = answer.replica, True
         return answer
 
     def ended(self) -> None:

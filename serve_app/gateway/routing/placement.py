@@ -90,16 +90,16 @@ class PlacedModel(PlacementState):
             except DeploymentUnavailableError:
                 self.suspect()
 
-    async def call(self, method: str, *arguments: Any, last: bool) -> Any:
+    async def call(self, method: str, *arguments: Any, last: bool, begun: bool = False) -> Any:
         """One answer. Raises `NoAnswer` if no replica answers; if this is the `last` placement to try, waits for one. A call
         for which nobody waits any more is cancelled, also one that is still in Ray Serve's router."""
         if last:
-            self.absence.ensure_short()
+            self.absence.ensure_short(begun=begun)
         asked_s = self._clock()
         response = getattr(self.handle, method).remote(*arguments)
         with self.request(), self._suspected():
             try:
-                answer = await self.while_alive(response, last=last)
+                answer = await self.while_alive(response, last=last, begun=begun)
             except (asyncio.CancelledError, NoAnswer):
                 response.cancel()
                 raise
@@ -138,20 +138,20 @@ class PlacedModel(PlacementState):
         with self._suspected():
             return await self._first_report()
 
-    async def stream(self, method: str, *arguments: Any, last: bool) -> AsyncGenerator[Any]:
+    async def stream(self, method: str, *arguments: Any, last: bool, begun: bool = False) -> AsyncGenerator[Any]:
         """Streams a method's answers, and cancels the call when the caller stops reading, for whatever reason.
 
         Raises `NoAnswer` before the first answer as `call` does.
         """
         if last:
-            self.absence.ensure_short()
+            self.absence.ensure_short(begun=begun)
         asked_s, place_in_line = self._clock(), self.under_way + 1
         answers = getattr(self._streaming, method).remote(*arguments)
         items: AsyncIterator[Any] = aiter(answers)
         ended = False
         with self.request(), self._suspected():
             try:
-                answer = await self.while_alive(_next(items), last=last)
+                answer = await self.while_alive(_next(items), last=last, begun=begun)
                 self.note_answer(asked_s, place_in_line)
                 while answer is not _END:
                     yield answer
@@ -161,9 +161,10 @@ class PlacedModel(PlacementState):
                 if not ended:
                     answers.cancel()
 
-    async def while_alive(self, answer: Awaitable[Answer], *, last: bool = False) -> Answer:
+    async def while_alive(self, answer: Awaitable[Answer], *, last: bool = False, begun: bool = False) -> Answer:
         """The answer, however long it takes, as long as a replica is alive. Raises `NoAnswer`; for the `last` placement of a
-        model only `MotetError` (unavailable) if it takes too long until a replica answers again."""
+        model only `MotetError` (unavailable) if it takes too long until a replica answers again. A request that has `begun`,
+        so that its client has a part of the answer, waits for a restart however long that takes."""
         awaited, now = asyncio.ensure_future(answer), asyncio.get_running_loop().time
         began_s = now()
         patience_s = self._spillover.wake_s if self.sleeps else self._spillover.silent_s
@@ -176,7 +177,7 @@ class PlacedModel(PlacementState):
                 if not last:
                     raise NoAnswer(f"No replica of {self.name} answers.")
                 if not await _done(awaited, None, self._start_absence_check()):
-                    self.absence.ensure_short(now() - began_s)
+                    self.absence.ensure_short(now() - began_s, begun=begun)
             return awaited.result()
         finally:
             awaited.add_done_callback(_retrieve)
@@ -304,10 +305,10 @@ class Absence:
         restart_s = START_S + self._load_s if self._restart_s is None else self._restart_s
         return self._since_s + notice_s + restart_s - self._clock()
 
-    def ensure_short(self, waited_s: float = 0.0) -> None:
+    def ensure_short(self, waited_s: float = 0.0, *, begun: bool = False) -> None:
         """Raises `MotetError` (unavailable), with the time until a replica is expected, for a request that has waited for
-        `waited_s` and would wait for too long: always if the replicas are frozen."""
-        if self._since_s is None:
+        `waited_s` and would wait for too long: always if the replicas are frozen, and otherwise never if it has `begun`."""
+        if self._since_s is None or (begun and not self.frozen):
             return
         if not self.frozen and waited_s < self._restart_wait_s and waited_s + self.left_s <= self._restart_wait_s:
             return
