@@ -30,6 +30,10 @@ COMPRESSED_BYTES_PER_SECOND = 16_000
 LEAST_WAV_BYTES_PER_SECOND, MOST_WAV_BYTES_PER_SECOND = 4_000, 400_000
 """From 8-bit mono at the lowest rate to 32-bit stereo at 48 kHz."""
 
+MOST_UNUSUAL = 20.0
+"""A compressed recording may be this many times longer or shorter than one of its size at 128 kbit/s; one that states more
+lies, or is nearly silent."""
+
 OPEN_WAV_BYTES = 2**31 - 2**16
 """Writers of WAVs that do not know the length state about this or twice this many bytes."""
 
@@ -63,12 +67,15 @@ def credible_seconds(stated: float | None, demuxer: str, stream: AudioStream, si
 
 def estimated_seconds(head: bytes, size_bytes: int) -> float:
     """About how long an encoded recording of `size_bytes` is, in seconds, before it is decoded: a WAV by the bytes per second
-    in its header, and any other as one at 128 kbit/s. `head` is its first 32 bytes or more."""
+    in its header, a FLAC or MP3 as it states if that is credible, and any other as one at 128 kbit/s. `head` is its first 64
+    bytes or more."""
     per_second = COMPRESSED_BYTES_PER_SECOND
     if head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt ":
         stated = int.from_bytes(head[28:32], "little")
         per_second = min(max(stated, LEAST_WAV_BYTES_PER_SECOND), MOST_WAV_BYTES_PER_SECOND)
-    return size_bytes / per_second
+    seconds = size_bytes / per_second
+    told = flac_seconds(head[:26]) if head[:4] == b"fLaC" else xing_seconds(head)
+    return min(max(told, seconds / MOST_UNUSUAL), seconds * MOST_UNUSUAL) if told else seconds
 
 
 def _stream_seconds(stream: AudioStream) -> float | None:

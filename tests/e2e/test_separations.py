@@ -190,7 +190,9 @@ asyncio.run(main())
 def sessions(service: Service) -> Iterator[Sessions]:
     """The number of uploads in the chunker, read from inside the cluster with its token."""
     inside = {
-        k: v for k, v in service.replica("gateway").environ().items() if k.startswith(("RAY_AUTH_", "RAY_SERVE_", "RAY_ENABLE_"))
+        k: v
+        for k, v in service.replica("gateway").environ().items()
+        if k.startswith(("RAY_AUTH_", "RAY_SERVE_", "RAY_ENABLE_"))
     }
     program = [sys.executable, "-c", SESSIONS, service.cluster_address()]
     with subprocess.Popen(

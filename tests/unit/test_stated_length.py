@@ -15,7 +15,7 @@ from deployments.audio.decode import AudioDecoder, decode_all, decode_stream
 from deployments.audio.sample_encoder import wav_header
 from deployments.audio.stated_length import MOST_SECONDS_PER_BYTE, estimated_seconds, flac_seconds, xing_seconds
 from deployments.errors import MotetError
-from tests.unit.test_decode import FFMPEG, SOUNDFILE, Float, Pipe, make
+from tests.unit.test_decode import FFMPEG, SOUNDFILE, Float, Pipe, by_ffmpeg, make
 
 RATE = 16_000
 KINDS = sorted({*SOUNDFILE, *FFMPEG})
@@ -155,6 +155,19 @@ def test_the_length_of_a_wav_is_estimated_from_its_header(channels: int) -> None
 def test_a_header_cannot_make_a_recording_longer_or_shorter_than_sound_is() -> None:
     lies = [wav_header(44_100, 1)[:28] + stated.to_bytes(4, "little") for stated in (0, 1, 2**32 - 1)]
     assert [estimated_seconds(head, 400_000) for head in lies] == [100, 100, 1]
+
+
+@pytest.mark.parametrize(("container", "codec"), [("flac", "flac"), ("mp3", "libmp3lame")])
+def test_the_length_of_a_flac_or_an_mp3_is_as_it_states(container: str, codec: str) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 44_100 * 20)).astype(np.float32)
+    recording = by_ffmpeg(noise, 44_100, container, codec)
+    start = recording.index(b"\xff\xfb") if container == "mp3" else 0
+    assert estimated_seconds(recording[start : start + 64], len(recording)) == pytest.approx(20, rel=0.01)
+
+
+def test_a_compressed_recording_that_states_too_much_is_estimated_within_reason() -> None:
+    head = b"fLaC" + bytes(14) + ((16_000 << 44) | (2**36 - 1)).to_bytes(8, "big")
+    assert estimated_seconds(head, 16_000) == 20.0
 
 
 def test_other_recordings_are_estimated_as_compressed_ones() -> None:

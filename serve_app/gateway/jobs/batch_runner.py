@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -25,6 +26,8 @@ from serve_app.gateway.jobs.job_table import Line
 from serve_app.gateway.jobs.records import Blob, Job, JobBatch, Viewer, new_id
 from serve_app.gateway.jobs.settings import JobSettings
 
+logger = logging.getLogger("ray.serve")
+
 LINES_AT_ONCE = 200
 """Jobs that are read at once from the queue."""
 PARSED_AT_ONCE = 50
@@ -41,16 +44,29 @@ class BatchRunner:
         self._database = database
         self._blobs = blobs
         self._clock = clock
+        self._told: dict[str, str] = {}
+        """Why batches wait, as it was logged."""
 
     async def advance(self) -> bool:
         """Does what there is to do for the batches; whether there are new jobs."""
         added = False
         for batch in await self._database.run(batch_table.open_ones):
-            if batch.status == "validating":
-                added |= await self._begin(batch)
-            elif batch.status == "cancelling" or batch.completed + batch.failed == batch.total:
-                await self._end(batch)
+            try:
+                added |= await self._advance(batch)
+                self._told.pop(batch.id, None)
+            except (MotetError, OSError) as error:
+                if self._told.get(batch.id) != (cause := str(error)):  # once, however long it lasts
+                    logger.warning("The batch %s waits: %s", batch.id, cause)
+                    self._told[batch.id] = cause
         return added
+
+    async def _advance(self, batch: JobBatch) -> bool:
+        """Whether there are new jobs. Raises what keeps this batch from going on."""
+        if batch.status == "validating":
+            return await self._begin(batch)
+        if batch.status == "cancelling" or batch.completed + batch.failed == batch.total:
+            await self._end(batch)
+        return False
 
     async def delete_old(self) -> None:
         """Deletes batches and files that are over their age."""

@@ -87,7 +87,9 @@ class JobDatabase:
         try:
             with _transaction(self._opened()) as connection:
                 return work(connection, *arguments, **named)
-        except (sqlite3.OperationalError, OSError) as error:
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # a mistake of ours
+        except (sqlite3.DatabaseError, OSError) as error:
             if "full" in str(error) or "No space" in str(error):
                 remedy = "Delete jobs and files that you no longer need."
                 raise fail("storage_full", "The disk of jobs is full.", remedy, code="storage_full") from error

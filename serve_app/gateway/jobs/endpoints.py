@@ -36,7 +36,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     )
 }
 
-STREAMS = {"stream": ("true", "1", "yes", "on"), "stream_format": ("sse",)}
+STREAMS = {"stream": ("true", "t", "1", "yes", "y", "on"), "stream_format": ("sse",)}
 """Fields that ask for events. A job's own events say how far it is, and its result is whole."""
 
 

@@ -60,13 +60,14 @@ class JobRequest:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal requests, however they were sent."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """Equal for equal requests, in whatever order their fields were sent. The values of one field keep their order."""
+        by_name = sorted(self.fields, key=lambda field: field[0])
+        return hashlib.sha256(json.dumps([self.endpoint, by_name, self.files]).encode()).hexdigest()
 
     @property
     def text(self) -> str:
         """All of it as JSON."""
-        return json.dumps([self.endpoint, sorted(self.fields), self.files])
+        return json.dumps([self.endpoint, self.fields, self.files])
 
     @property
     def json_body(self) -> str | None:

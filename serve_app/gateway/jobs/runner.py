@@ -104,15 +104,15 @@ class JobRunner:
             log_unexpected(error)
 
     async def _do_chores(self) -> None:
-        """Advances the batches, and now and then removes what is over its age."""
+        """Now and then removes what is over its age, which makes room, and advances the batches."""
         jobs = self._jobs
-        if await self._batches.advance():
-            jobs.added.set()
         if jobs.clock() - self._swept_s >= SWEEP_EVERY_S:
             self._swept_s = jobs.clock()
             await jobs.database.run(job_table.delete_old, jobs.settings, jobs.clock())
             await self._batches.delete_old()
             await jobs.blobs.remove_unlinked()
+        if await self._batches.advance():
+            jobs.added.set()
 
     async def idle(self) -> None:
         """Waits for the jobs that run now, and for the chores."""

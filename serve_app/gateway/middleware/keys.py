@@ -31,7 +31,7 @@ NO_KEY = Failure(
 )
 
 KEY_GONE = Failure(
-    "unauthorized", "The API key that made this job is no longer known.", "Send it again.", code="invalid_api_key"
+    "unauthorized", "The API key that made this job is no longer valid.", "Send it again.", code="invalid_api_key"
 )
 
 
@@ -111,7 +111,7 @@ class OwnerRights:
         """ASGI."""
         await self._keys.refresh()
         key = self._keys.of_owner(Headers(scope=scope).get(SIGNER_HEADER, ""))
-        if key is None:
+        if key is None or key.expired(self._keys.today()):
             await error_response(KEY_GONE)(scope, receive, send)
             return
         KEY.set(key)
