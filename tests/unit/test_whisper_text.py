@@ -194,6 +194,13 @@ def test_a_text_that_begins_anew_after_its_end_without_sound_ends_there(end: str
     assert not repeats_a_phrase(f"Then it sleeps, and {end}")
 
 
+def test_a_phrase_that_nobody_could_say_twice_in_the_time_is_said_once() -> None:
+    text = "What is the capital of the old kingdom of France?"
+    fast, usual = ([*phrase(text, 0.0, each), *phrase(text, 10 * each, each)] for each in (0.15, 0.25))
+    assert without_repeats(fast, []) == fast[:10]
+    assert without_repeats(usual, []) == usual
+
+
 def test_a_phrase_that_is_said_twice_stays() -> None:
     words = [*phrase("row your boat,", 0.0, 0.3), *phrase("Row your boat", 0.9, 0.35), *phrase("gently gently", 2, 0.1)]
     assert without_repeats(words, []) == words

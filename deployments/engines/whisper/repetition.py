@@ -16,6 +16,8 @@ MOST_BEGUN = 2
 ENDS = (".", "?", "!", "\u2026")
 LEAST_SHARE = 0.5
 """Of the sound of one copy of a phrase: with less than this, the other copy was not said."""
+MOST_LETTERS_PER_SECOND = 22.0
+"""Letters and digits that are spoken in a second. Usual English has 12 to 15, very fast speech 20."""
 
 
 def repeats_a_phrase(text: str) -> bool:
@@ -25,14 +27,16 @@ def repeats_a_phrase(text: str) -> bool:
 
 
 def without_repeats(words: Sequence[Word], pauses: Sequence[Pause]) -> list[Word]:
-    """The words without copies of phrases that have no sound of their own: alignment gives one a moment or a pause."""
+    """The words without copies of phrases that have no sound of their own: alignment gives one a moment or a pause, or both
+    so little that nobody could say the phrase twice."""
     kept, first = list(words), 0
     while (found := _repeat([_plain(word.text) for word in kept], first)) is not None:
         start, length = found
         one, other = kept[start : start + length], kept[start + length : start + 2 * length]
         sounds = [_sound_s(copy, pauses) for copy in (one, other)]
-        if min(sounds) < LEAST_SHARE * max(sounds):
-            unsaid = start if sounds[0] < sounds[1] else start + length
+        too_fast = _letters([*one, *other]) > MOST_LETTERS_PER_SECOND * sum(sounds)
+        if too_fast or min(sounds) < LEAST_SHARE * max(sounds):
+            unsaid = start if sounds[0] < LEAST_SHARE * sounds[1] else start + length
             del kept[unsaid : unsaid + length]
             first = start
         else:
@@ -66,6 +70,10 @@ def _sound_s(words: Sequence[Word], pauses: Sequence[Pause]) -> float:
     """Seconds from the first word's start to the last one's end that are in no pause."""
     start, end = words[0].start, words[-1].end
     return end - start - sum(max(0.0, min(end, pause[1]) - max(start, pause[0])) for pause in pauses)
+
+
+def _letters(words: Sequence[Word]) -> int:
+    return sum(len(_plain(word.text)) for word in words)
 
 
 def _plain(word: str) -> str:
