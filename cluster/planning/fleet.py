@@ -41,8 +41,7 @@ class SimulatedFleet:
     ) -> None:
         self.machines: dict[str, list[SimulatedMachine]] = {kind: [] for kind in classes}
         self.targets = {each.name: 0 for each in placements}
-        self.spent = 0.0
-        """What all machines cost so far."""
+        self._spent = 0.0
         self._time = time
         self._classes = classes
         self._placements = placements
@@ -96,9 +95,14 @@ class SimulatedFleet:
         for machine in [each for each in self.machines[loss.machines] if each.zone == loss.zone]:
             self._lose(machine)
 
+    def paid(self) -> float:
+        """What all machines cost so far."""
+        self._pay()
+        return self._spent
+
     def _pay(self) -> None:
         now_s = self._time.now()
-        self.spent += self.cost_per_hour * (now_s - self._paid_until_s) / 3600
+        self._spent += self.cost_per_hour * (now_s - self._paid_until_s) / 3600
         self._paid_until_s = now_s
 
     def _reconcile(self, placement: SimulatedPlacement) -> None:

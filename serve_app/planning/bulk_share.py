@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.planning.engine_times import StepTimes
@@ -19,6 +21,7 @@ WINDOW_SECONDS = 30.0
 class BulkNeeds:
     """The machines of a job, from its start to its end, and what they cost."""
 
+    kind: str
     machines: int
     hours: float
     cost: float
@@ -46,13 +49,22 @@ def needs(settings: PlanSettings, job: BulkTraffic) -> BulkNeeds:
     each = speed(settings, job) * kind.replicas_each
     machines = math.ceil(job.hours_of_audio / (each * (job.deadline_hours - start_h)))
     hours = start_h + job.hours_of_audio / (each * machines)
-    return BulkNeeds(machines, hours, machines * hours * kind.price_per_hour)
+    return BulkNeeds(job.machines, machines, hours, machines * hours * kind.price_per_hour)
 
 
-def bulk_cost(settings: PlanSettings) -> dict[str, float]:
-    """The cost of each job."""
+def bulk_needs(settings: PlanSettings) -> Mapping[str, BulkNeeds]:
+    """What each job needs. Raises `MotetError` (invalid) if all of them, which begin together, need more than the most of a
+    class of machines."""
     jobs = settings.traffic.bulk
-    return {f"bulk {number} {job.model}": needs(settings, job).cost for number, job in enumerate(jobs, 1)}
+    found = {f"bulk {number} {job.model}": needs(settings, job) for number, job in enumerate(jobs, 1)}
+    machines = Counter[str]()
+    for each in found.values():
+        machines[each.kind] += each.machines
+    for kind, count in machines.items():
+        if count > (most := settings.machines[kind].most):
+            cause = f"The bulk jobs need {count:,} machines of the class {kind!r}, which has at most {most:,}."
+            raise fail("invalid", cause, "Raise deadline_hours, use another class, or raise its most.")
+    return found
 
 
 def _placement(settings: PlanSettings, job: BulkTraffic) -> PlannedPlacement:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from serve_app.planning.bulk_share import BulkNeeds
 from serve_app.planning.requests import SpeechOutcome
 from serve_app.planning.settings import Promise
 
@@ -104,8 +105,11 @@ class PlanResult:
     points: tuple[CurvePoint, ...]
     hours: float
     cost: float
-    bulk: Mapping[str, float]
-    """The cost of each bulk job, which is part of `cost`."""
+    """What the service cost: its machines and gateways, without the bulk jobs."""
+    counted_cost: float
+    """The part of `cost` after the warm-up, in which `traffic` was counted."""
+    bulk: Mapping[str, BulkNeeds]
+    """What each bulk job needs beside the service."""
     unmeasured: tuple[str, ...]
     """Classes of machines whose engine figures were not measured."""
     busy_percent: Mapping[str, float]
@@ -132,14 +136,14 @@ class PlanResult:
 
     @property
     def cost_per_hour(self) -> float:
-        """The mean cost of an hour."""
+        """The mean cost of an hour of the service, without bulk jobs."""
         return self.cost / self.hours
 
     @property
     def cost_per_hour_of_audio(self) -> float | None:
-        """The cost of an hour of audio; None if none was made."""
+        """The cost of an hour of the service's audio, both counted after the warm-up; None if none was made."""
         seconds = self.total.audio_seconds * self.cells
-        return self.cost / (seconds / 3600) if seconds else None
+        return self.counted_cost / (seconds / 3600) if seconds else None
 
     def most_replicas(self, placement: str) -> int:
         """The most replicas of a placement."""

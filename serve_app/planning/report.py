@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from serve_app.planning.bulk_share import BulkNeeds
 from serve_app.planning.outcome import FoundFleet, PlanResult, TrafficCounts
 from serve_app.planning.settings import PlanSettings
 
@@ -21,7 +22,7 @@ def in_text(result: PlanResult, settings: PlanSettings) -> str:
         "",
         f"{_money(result.cost_per_hour)} an hour, {_money(result.cost_per_hour_of_audio)} an hour of audio, "
         f"{_money(result.cost)} for {result.hours:g} h",
-        *(f"{name}: {_money(cost)} of it" for name, cost in result.bulk.items()),
+        *(_bulk_line(name, needs) for name, needs in result.bulk.items()),
         _verdict(result, settings),
     ]
     if result.unmeasured:
@@ -93,6 +94,11 @@ def _fleet_row(fleet: FoundFleet) -> tuple[str, ...]:
     )
 
 
+def _bulk_line(name: str, needs: BulkNeeds) -> str:
+    machines = f"{needs.machines:,} machines of the class {needs.kind} for {needs.hours:,.1f} h"
+    return f"{name}: {machines}, {_money(needs.cost)}, which is not in the cost above"
+
+
 def _verdict(result: PlanResult, settings: PlanSettings) -> str:
     promise, total = settings.promise, result.total
     first_ms = total.first.quantile_ms(0.95)
@@ -126,6 +132,7 @@ def as_json(result: PlanResult, settings: PlanSettings, facts: Mapping[str, obje
         "cost": result.cost,
         "cost_per_hour": result.cost_per_hour,
         "cost_per_hour_of_audio": result.cost_per_hour_of_audio,
+        "bulk": {name: asdict(needs) for name, needs in result.bulk.items()},
         "promise_kept": result.keeps(settings.promise),
         "engines_busy_percent": dict(result.busy_percent),
         "never_measured": list(result.unmeasured),

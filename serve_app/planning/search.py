@@ -70,7 +70,7 @@ def shapes(settings: PlanSettings) -> Iterator[tuple[str, Shape]]:
 
 
 def at_the_busiest_moment(settings: PlanSettings) -> PlanSettings:
-    """The plan with its busiest moment throughout, and shorter."""
+    """The plan with its busiest moment throughout, and shorter, without bulk jobs: they have machines of their own."""
     flat = {"day_curve": (1.0,)}
     traffic = settings.traffic.model_copy(
         update={
@@ -79,6 +79,7 @@ def at_the_busiest_moment(settings: PlanSettings) -> PlanSettings:
         }
     )
     duration_s = min(settings.duration_s, LONGEST_TRY_S)
+    traffic = traffic.model_copy(update={"bulk": ()})
     short = {"duration_s": duration_s, "warm_up_s": duration_s * WARM_UP_SHARE, "interval_s": duration_s / 4}
     return settings.model_copy(update={"traffic": traffic, "zone_losses": (), **short})
 

@@ -16,7 +16,7 @@ from cluster.planning.fleet import SimulatedFleet
 from cluster.planning.placement import SimulatedPlacement
 from cluster.planning.scaling import SimulatedScaling
 from cluster.planning.settings import MachineClass, PlannedPlacement
-from serve_app.planning.bulk_share import bulk_cost
+from serve_app.planning.bulk_share import bulk_needs
 from serve_app.planning.gateway import SimulatedGateway
 from serve_app.planning.outcome import CurvePoint, PlanResult, TrafficCounts
 from serve_app.planning.requests import PlannedText
@@ -54,10 +54,12 @@ class Simulation:
         self._scalings = self._autoscaled(DemandBoard())
         self._points: list[CurvePoint] = []
         self._gateway_cost_per_hour = gateways * settings.gateways.price_per_hour
+        self._warm_up_cost = 0.0
         self.fleet.begin()
         self.clients = SimulatedClients(self.time, settings, self.gateways, settings.seed)
         for loss in settings.zone_losses:
             self.time.later(loss.at_s, partial(self.fleet.lose_zone, loss))
+        self.time.later(settings.warm_up_s, self._end_warm_up)
         self.time.process(self._control())
         self.time.process(self._watch())
 
@@ -72,19 +74,26 @@ class Simulation:
         settings = self._settings
         self.time.run_until(settings.duration_s)
         self.fleet.tick()
-        cells, hours = settings.cells, settings.duration_s / 3600
-        bulk = bulk_cost(settings)
-        cost = (self.fleet.spent + self._gateway_cost_per_hour * hours) * cells + sum(bulk.values())
+        cost = self._cost()
         return PlanResult(
             traffic=self.clients.counts,
             points=tuple(self._points),
-            hours=hours,
+            hours=settings.duration_s / 3600,
             cost=cost,
-            bulk=bulk,
+            counted_cost=cost - self._warm_up_cost,
+            bulk=bulk_needs(settings),
             unmeasured=tuple(kind for kind, each in settings.machines.items() if not each.measured),
             busy_percent={each.name: each.busy_percent for each in self._placements},
-            cells=cells,
+            cells=settings.cells,
         )
+
+    def _cost(self) -> float:
+        """What the machines and gateways of all cells cost so far."""
+        gateways = self._gateway_cost_per_hour * self.time.now() / 3600
+        return (self.fleet.paid() + gateways) * self._settings.cells
+
+    def _end_warm_up(self) -> None:
+        self._warm_up_cost = self._cost()
 
     def _autoscaled(self, board: DemandBoard) -> list[SimulatedScaling]:
         seconds = self._settings.rules.request_seconds_of_audio

@@ -183,7 +183,30 @@ def test_a_bulk_job_gets_the_machines_of_its_deadline() -> None:
     needed = bulk_share.needs(settings, settings.traffic.bulk[0])
     assert bulk_share.speed(settings, settings.traffic.bulk[0]) == pytest.approx(10.0)
     assert needed.machines == 4  # 100 h at 10 h an hour, in three hours
-    assert simulate(settings).cost == pytest.approx(needed.cost + settings.duration_s / 3600)
+    result = simulate(settings)
+    assert result.bulk == {"bulk 1 voice": needed}
+    assert result.cost == pytest.approx(settings.duration_s / 3600)  # the service alone
+    assert "bulk 1 voice: 4 machines of the class cpu for 3.5 h, $14.00" in report.in_text(result, settings)
+
+
+def test_bulk_jobs_together_need_no_more_machines_than_there_are() -> None:
+    job = {"model": "voice", "machines": "cpu", "hours_of_audio": 100, "deadline_hours": 4}
+    settings = plan(traffic={"bulk": [job, job]}, engine={"step_ms": {8: 400}}, machines={"cpu": {"most": 5}})
+    assert bulk_share.needs(settings, settings.traffic.bulk[0]).machines == 3
+    with pytest.raises(MotetError, match="need 6 machines of the class 'cpu', which has at most 5"):
+        simulate(settings)
+
+
+def test_the_cost_of_an_hour_of_audio_is_of_the_time_after_the_warm_up() -> None:
+    speech = {"streams_at_once": 4.0, "arrivals": "steady", "text": {"spread": 0}}
+    costs = [
+        simulate(plan(speech=speech, machines={"cpu": {"price_per_hour": 1.0}}, warm_up_s=warm_up_s))
+        for warm_up_s in (0.0, 300.0)
+    ]
+    whole, half = (result.cost_per_hour_of_audio for result in costs)
+    assert half == pytest.approx(whole, rel=0.03)
+    assert costs[1].cost == pytest.approx(1 / 6)
+    assert costs[1].counted_cost == pytest.approx(1 / 12)
 
 
 def test_a_day_curve_is_interpolated() -> None:
