@@ -78,13 +78,15 @@ class TrafficCounts:
 
     @property
     def gaps_percent(self) -> float:
-        """The share of complete streams that had a gap, in percent."""
-        return 100 * (1 - self.good / self.complete) if self.complete else 0.0
+        """The share of admitted streams that had a gap or failed, in percent."""
+        ended = self.complete + self.failed
+        return 100 * (1 - self.good / ended) if ended else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """The state at the end of an interval, for the whole fleet. `first_p95_ms` and the counts are of the interval."""
+    """The state at the end of an interval, for the whole fleet. `first_p95_ms` and the counts are of the interval.
+    The last interval of a plan may be shorter than the others."""
 
     at_s: float
     open_streams: int

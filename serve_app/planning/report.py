@@ -38,7 +38,7 @@ FLEET_HEAD = ("placement or machines", "at the start", "most", "at the end", "en
 
 def _traffic_row(name: str, counts: TrafficCounts) -> tuple[str, ...]:
     quantiles = (counts.first.quantile_ms(share) for share in (0.5, 0.95, 0.99))
-    good = f"{100 * counts.good / counts.complete:.1f} %" if counts.complete else "-"
+    good = f"{100 - counts.gaps_percent:.1f} %" if counts.complete + counts.failed else "-"
     refused = f"{counts.refused_percent:.1f} %"
     firsts = ("-" if each is None else f"{each:,.0f}" for each in quantiles)
     return (name, f"{counts.asked:,}", f"{counts.complete:,}", good, refused, f"{counts.failed:,}", *firsts)
@@ -76,7 +76,7 @@ def sizes_in_text(rows: Sequence[tuple[int, Sequence[FoundFleet]]]) -> str:
     return _table([head, *((f"{size:,}", *(_fleet_row(found[0]) if found else none)) for size, found in rows)])
 
 
-FIRST_HEAD = ("an hour of audio", "first sound p95", "refused", "with a gap")
+FIRST_HEAD = ("an hour of audio", "first sound p95", "refused", "with a gap or failed")
 
 
 def _fleet_row(fleet: FoundFleet) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def _verdict(result: PlanResult, settings: PlanSettings) -> str:
     first_ms = total.first.quantile_ms(0.95)
     verb = "is kept" if result.keeps(promise) else "is broken"
     found = "no sound" if first_ms is None else f"first sound p95 {first_ms:,.0f} ms"
-    shares = f"{total.refused_percent:.2f} % refused, {total.gaps_percent:.2f} % with a gap"
+    shares = f"{total.refused_percent:.2f} % refused, {total.gaps_percent:.2f} % with a gap or failed"
     limits = f"{promise.first_sound_p95_ms:,.0f} ms, {promise.refused_percent:g} % and {promise.gaps_percent:g} %"
     return f"The promise {verb}: {found}, {shares}; at most {limits}."
 

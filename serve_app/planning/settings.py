@@ -151,7 +151,7 @@ class Promise(StrictModel):
     refused_percent: Annotated[float, Field(ge=0, le=100)] = 1.0
     """The most requests that are refused."""
     gaps_percent: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """The most streams that are heard with a gap."""
+    """The most admitted streams that have a gap or fail. One that fails before its first sound counts too."""
 
 
 class PlanSettings(StrictModel):

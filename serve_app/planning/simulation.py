@@ -23,6 +23,9 @@ from serve_app.planning.requests import PlannedText
 from serve_app.planning.settings import PlanSettings
 from serve_app.planning.traffic import SimulatedClients
 
+ROUNDING = 1e-9
+"""A duration of whole intervals, in floating point, has no shorter interval after them."""
+
 
 def simulate(settings: PlanSettings) -> PlanResult:
     """Simulates one of the plan's cells; the result is that of all of them. The same settings give the same result."""
@@ -74,6 +77,7 @@ class Simulation:
         settings = self._settings
         self.time.run_until(settings.duration_s)
         self.fleet.tick()
+        self._points.append(self._point())
         cost = self._cost()
         return PlanResult(
             traffic=self.clients.counts,
@@ -112,8 +116,10 @@ class Simulation:
             self.fleet.tick()
 
     def _watch(self) -> Iterator[float]:
-        while True:
-            yield self._settings.interval_s
+        """Takes all points but the last one, which `run` takes at the end."""
+        interval_s, duration_s = self._settings.interval_s, self._settings.duration_s
+        for _ in range(math.ceil(duration_s / interval_s * (1 - ROUNDING)) - 1):
+            yield interval_s
             self._points.append(self._point())
 
     def _point(self) -> CurvePoint:

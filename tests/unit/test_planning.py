@@ -19,8 +19,8 @@ from cluster.planning.settings import EngineTimes
 from deployments.errors import MotetError
 from deployments.settings import PieceSettings
 from serve_app.planning import bulk_share, report
-from serve_app.planning.outcome import WaitHistogram
-from serve_app.planning.requests import PlannedText
+from serve_app.planning.outcome import TrafficCounts, WaitHistogram
+from serve_app.planning.requests import PlannedText, SpeechOutcome
 from serve_app.planning.search import find, for_streams
 from serve_app.planning.settings import PlanSettings
 from serve_app.planning.simulation import Simulation, simulate
@@ -207,6 +207,32 @@ def test_the_cost_of_an_hour_of_audio_is_of_the_time_after_the_warm_up() -> None
     assert half == pytest.approx(whole, rel=0.03)
     assert costs[1].cost == pytest.approx(1 / 6)
     assert costs[1].counted_cost == pytest.approx(1 / 12)
+
+
+def test_streams_that_fail_count_for_the_promise_as_those_with_gaps_do() -> None:
+    counts = TrafficCounts()
+    for status in ("complete", "complete", "complete", "failed"):
+        counts.add(SpeechOutcome(PlannedText("voice", 60.0, 15.0), status, 0.1, audio_seconds=4.0))
+    assert counts.gaps_percent == 25
+    settings = plan(
+        machines={"cpu": {"zones": 2, "most": 2}},
+        placement={"replicas": 2},
+        speech={"streams_at_once": 4.0, "pacing": "played"},
+        zone_losses=[{"at_s": 200, "machines": "cpu", "lasts_s": 300}],
+        promise={"first_sound_p95_ms": 10_000, "refused_percent": 100, "gaps_percent": 0},
+    )
+    result = simulate(settings)
+    assert result.total.failed > 0 and result.total.good == result.total.complete
+    assert not result.keeps(settings.promise)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "interval_s", "at_s"),
+    [(60.0, 20.0, [20, 40, 60]), (50.0, 20.0, [20, 40, 50]), (10.0, 20.0, [10]), (0.3, 0.1, [0.1, 0.2, 0.3])],
+)
+def test_the_last_point_of_a_plan_is_its_end(duration_s: float, interval_s: float, at_s: list[float]) -> None:
+    result = simulate(plan(duration_s=duration_s, interval_s=interval_s))
+    assert [point.at_s for point in result.points] == pytest.approx(at_s)
 
 
 def test_a_day_curve_is_interpolated() -> None:

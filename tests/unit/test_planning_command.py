@@ -52,7 +52,7 @@ def test_a_plan_is_printed_and_written(tmp_path: Path) -> None:
     assert "never measured by us: cpu" in printed
     document = json.loads(out.read_text())
     assert document["traffic_of_one_cell"]["total"]["complete"] > 0
-    assert len(document["points"]) == 3
+    assert [point["at_s"] for point in document["points"]] == [30, 60, 90, 120]
     assert document["settings"]["machines"]["cpu"]["price_per_hour"] == 1.0
 
 
