@@ -42,16 +42,22 @@ def read(name: str) -> PlanSettings:
         raise fail("not_found", f"There is no plan {name!r}.", remedy)
     if file.stat().st_size > MAX_BYTES:
         raise fail("too_large", f"The plan {name!r} is longer than 1 MiB.", "Shorten it.")
-    return parsed(file.read_text(), name)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise fail("invalid", f"The plan {name!r} is not UTF-8 text.", "Save it as a YAML file in UTF-8.") from error
+    return parsed(text, name)
 
 
 def parsed(text: str, name: str) -> PlanSettings:
     """A plan from the text of a YAML file. Classes of machines may name a `card`, whose figures they then begin with."""
     try:
         document = yaml.safe_load(text)
-        return PlanSettings.model_validate(_with_cards(document))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # YAML's own reader raises ValueError for a date such as 2026-99-99, and RecursionError for deep nesting.
         raise fail("invalid", f"The plan {name!r} is not valid YAML: {error}.", "Correct it.") from error
+    try:
+        return PlanSettings.model_validate(_with_cards(document))
     except ValidationError as error:
         mistakes = "; ".join(in_words(error, PlanSettings, MOST_MISTAKES))
         raise fail("invalid", f"The plan {name!r} has mistakes: {mistakes}.", "Correct these keys.") from error
@@ -70,7 +76,7 @@ def _with_cards(document: Any) -> Any:
     known, filled = cards(), {}
     for kind, machine in machines.items():
         card = machine.get("card") if isinstance(machine, dict) else None
-        if card is not None and card not in known:
+        if card is not None and not (isinstance(card, str) and card in known):
             raise fail("not_found", f"There is no card {card!r}.", f"Cards: {', '.join(known)}.")
         own = {key: value for key, value in machine.items() if key != "card"} if card is not None else machine
         filled[kind] = {**known[card], **own} if card is not None else own

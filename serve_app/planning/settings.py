@@ -26,6 +26,8 @@ DayCurve = Annotated[tuple[Share, ...], Field(min_length=1, max_length=1440)]
 Hours = Annotated[float, Field(gt=0, le=24 * 31)]
 
 MAX_STREAMS = 1_000_000.0
+MIN_CHARACTERS, MAX_CHARACTERS = 2.0, 100_000.0
+"""The length of a text."""
 MAX_POINTS = 10_000
 """Points of the curves, which bound the memory of a plan."""
 
@@ -33,7 +35,7 @@ MAX_POINTS = 10_000
 class TextLengths(StrictModel):
     """How long texts are: log-normal lengths."""
 
-    mean_characters: Annotated[float, Field(gt=0, le=100_000)] = 200.0
+    mean_characters: Annotated[float, Field(ge=MIN_CHARACTERS, le=MAX_CHARACTERS)] = 200.0
     """The mean length."""
     spread: Annotated[float, Field(ge=0, le=3)] = 0.6
     """The standard deviation of the length's logarithm. 0: all texts have the mean length."""
@@ -68,9 +70,9 @@ class LiveTraffic(StrictModel):
     """The model of the answers."""
     hears_with: str | None = None
     """The model that hears the turns. Without it, turns cost nothing."""
-    turn_s: Positive = 6.0
+    turn_s: Annotated[float, Field(gt=0, le=600)] = 6.0
     """Mean time that a user thinks and speaks."""
-    hear_every_s: Positive = 1.0
+    hear_every_s: Annotated[float, Field(ge=0.1, le=600)] = 1.0
     """How often a turn is heard while it is spoken."""
     answer: TextLengths = TextLengths(mean_characters=150.0)
     """The text of an answer."""
@@ -190,6 +192,18 @@ class PlanSettings(StrictModel):
             raise ValueError("warm_up_s must be less than duration_s")
         if self.duration_s / self.interval_s > MAX_POINTS:
             raise ValueError(f"duration_s has more than {MAX_POINTS} times interval_s")
+        return self
+
+    @model_validator(mode="after")
+    def _losses_that_happen(self) -> PlanSettings:
+        for loss in self.zone_losses:
+            zones = self.machines[loss.machines].zones
+            if loss.zone >= zones:
+                raise ValueError(f"{loss.machines!r} has no zone {loss.zone}; its zones: 0 to {zones - 1}")
+            if loss.at_s >= self.duration_s:
+                raise ValueError(
+                    f"a zone is lost at {loss.at_s:g} s, which is not before duration_s, {self.duration_s:g}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,15 @@ from serve_app.planning.gateway import SimulatedGateway
 from serve_app.planning.hearing_run import RecordingRun, hear_turn
 from serve_app.planning.outcome import TrafficCounts
 from serve_app.planning.requests import PlannedText, SpeechOutcome
-from serve_app.planning.settings import LiveTraffic, PlanSettings, RecordingTraffic, SpeechTraffic, TextLengths
+from serve_app.planning.settings import (
+    MAX_CHARACTERS,
+    MIN_CHARACTERS,
+    LiveTraffic,
+    PlanSettings,
+    RecordingTraffic,
+    SpeechTraffic,
+    TextLengths,
+)
 from serve_app.planning.speech_run import SpeechRun
 
 RETRY_SPREAD = 0.2
@@ -24,7 +32,6 @@ QUIET_S = 30.0
 """How often a curve at zero is looked at again."""
 SESSIONS_EVERY_S = 5.0
 """How often the number of conversations follows its curve."""
-MIN_CHARACTERS, MAX_CHARACTERS = 2.0, 100_000.0
 
 
 def share_at(curve: Sequence[float], at_s: float, duration_s: float) -> float:

@@ -256,6 +256,9 @@ def test_the_smallest_fleet_that_keeps_a_promise_is_found() -> None:
     assert find(fewer, simulate)[0].replicas["voice@cpu"] < replicas
 
 
+LIVE = {"sessions_at_once": 1, "speaks_with": "voice"}
+
+
 @pytest.mark.parametrize(
     ("changes", "mistake"),
     [
@@ -265,6 +268,12 @@ def test_the_smallest_fleet_that_keeps_a_promise_is_found() -> None:
         ({"interval_s": 0.001}, "more than 10000 times"),
         ({"model": {"task": "transcription"}}, "does transcription, not speech"),
         ({"nonsense": 1}, "Extra inputs"),
+        ({"speech": {"text": {"mean_characters": 0.001}}}, "greater than or equal to 2"),
+        ({"traffic": {"live": [LIVE | {"hear_every_s": 0.0001}]}}, "greater than or equal to 0.1"),
+        ({"traffic": {"live": [LIVE | {"turn_s": 1e9}]}}, "less than or equal to 600"),
+        ({"zone_losses": [{"at_s": 1, "machines": "cpu", "zone": 1}]}, "'cpu' has no zone 1; its zones: 0 to 0"),
+        ({"zone_losses": [{"at_s": 600, "machines": "cpu"}]}, "not before duration_s, 600"),
+        ({"zone_losses": [{"at_s": 1, "machines": "gpu"}]}, "there are no machines 'gpu'"),
     ],
 )
 def test_mistakes_of_a_plan_are_refused(changes: dict[str, Any], mistake: str) -> None:

@@ -69,12 +69,23 @@ def test_a_plan_with_its_defaults_is_a_plan(tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
         ("3", "has mistakes"),
         (SMALL.replace("streams_at_once", "streams_at_onze"), "streams_at_onze: unknown key"),
+        ("[" * 20_000, "not valid YAML"),
+        ("a: 2026-99-99", "not valid YAML"),
         (SMALL.replace("aws-c5-2xlarge", "abacus"), "no card 'abacus'"),
+        (SMALL.replace("aws-c5-2xlarge", "[x]"), r"no card \['x'\]"),
     ],
 )
 def test_mistakes_of_a_file_are_named(text: str, mistake: str) -> None:
     with pytest.raises(MotetError, match=mistake):
         plan_file.parsed(text, "plan")
+
+
+@pytest.mark.parametrize("content", [SMALL.encode().replace(b"voice", b"vo\xefce"), bytes(range(128, 256))])
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "latin.yaml"
+    file.write_bytes(content)
+    with pytest.raises(MotetError, match="not UTF-8 text"):
+        plan_file.read(str(file))
 
 
 def test_an_unknown_plan_names_the_scenarios() -> None:
