@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,12 @@ def plan(
     """
     from serve_app.planning import plan_file
 
+    other = {"--find": find, "--at-once": at_once is not None, "--show": show}
+    written = {"--json": json_file is not None, "--picture": picture is not None}
+    _check_options(
+        file, [name for name, given in other.items() if given], [name for name, given in written.items() if given]
+    )
+    sizes = None if at_once is None else _sizes(at_once)
     if file is None:
         print("\n".join(plan_file.summaries()))
         return
@@ -55,12 +62,27 @@ def plan(
         settings = settings.model_copy(update={"seed": seed})
     if show:
         _print_settings(settings)
-    elif at_once is not None:
-        _print_sizes(settings, _sizes(at_once))
+    elif sizes is not None:
+        _print_sizes(settings, sizes)
     elif find:
         _print_found(settings)
     else:
         _simulate(settings, file, json_file, picture)
+
+
+def _check_options(file: str | None, other: Sequence[str], written: Sequence[str]) -> None:
+    """Refuses options that would do nothing: without a plan, or beside another one. `other` options replace the simulation,
+    and `written` ones write its result."""
+    if file is None and (other or written):
+        raise typer.BadParameter(
+            f"{[*other, *written][0]} needs a plan; motet plan lists the scenarios.", param_hint="FILE"
+        )
+    if len(other) > 1:
+        raise typer.BadParameter(f"It cannot be combined with {other[1]}.", param_hint=other[0])
+    if other and written:
+        raise typer.BadParameter(
+            f"It writes the result of one simulation, and cannot be combined with {other[0]}.", param_hint=written[0]
+        )
 
 
 def _simulate(settings: PlanSettings, name: str, json_file: Path | None, picture: Path | None) -> None:
@@ -115,7 +137,7 @@ def _sizes(text: str) -> tuple[int, ...]:
         sizes = ()
     if not sizes or min(sizes) < 1 or max(sizes) > 1_000_000 or len(sizes) > 20:
         cause = f"{text!r} is not a list of numbers of streams from 1 to 1,000,000."
-        raise fail("invalid", cause, "Write such as 100,1000,10000.", param="at_once")
+        raise typer.BadParameter(f"{cause} Write such as 100,1000,10000.", param_hint="--at-once")
     return sizes
 
 
