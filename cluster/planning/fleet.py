@@ -41,6 +41,8 @@ class SimulatedFleet:
     ) -> None:
         self.machines: dict[str, list[SimulatedMachine]] = {kind: [] for kind in classes}
         self.targets = {each.name: 0 for each in placements}
+        self.most = dict.fromkeys(classes, 0)
+        """The most machines of each class so far."""
         self._spent = 0.0
         self._time = time
         self._classes = classes
@@ -145,6 +147,7 @@ class SimulatedFleet:
         zone = min(zones, key=lambda each: sum(machine.zone == each for machine in machines))
         machine = SimulatedMachine(kind, zone, now_s, unused_since_s=now_s)
         machines.append(machine)
+        self.most[kind] = max(self.most[kind], len(machines))
         if ready:
             self._join(machine)
         else:

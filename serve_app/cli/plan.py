@@ -48,6 +48,8 @@ def plan(
     """
     from serve_app.planning import plan_file
 
+    if file is None and seed is not None:
+        raise typer.BadParameter("It needs a plan; motet plan lists the scenarios.", param_hint="--seed")
     other = {"--find": find, "--at-once": at_once is not None, "--show": show}
     written = {"--json": json_file is not None, "--picture": picture is not None}
     _check_options(

@@ -114,6 +114,8 @@ class PlanResult:
     """What each bulk job needs beside the service."""
     unmeasured: tuple[str, ...]
     """Classes of machines whose engine figures were not measured."""
+    most_machines: Mapping[str, int]
+    """The most machines of each class at the same time, without those of bulk jobs."""
     busy_percent: Mapping[str, float]
     """How busy the engines of each placement were."""
     cells: int = 1
@@ -151,9 +153,9 @@ class PlanResult:
         """The most replicas of a placement."""
         return max((point.replicas[placement] for point in self.points), default=0)
 
-    def most_machines(self, kind: str) -> int:
-        """The most machines of a class."""
-        return max((point.machines[kind] for point in self.points), default=0)
+    def most_with_bulk(self, kind: str) -> int:
+        """The most machines of a class if those of its bulk jobs are there at the same time."""
+        return self.most_machines[kind] + sum(each.machines for each in self.bulk.values() if each.kind == kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ def in_text(result: PlanResult, settings: PlanSettings) -> str:
         f"{_money(result.cost)} for {result.hours:g} h",
         *(_bulk_line(name, needs) for name, needs in result.bulk.items()),
         _verdict(result, settings),
+        *_limit_lines(result, settings),
     ]
     if result.unmeasured:
         lines.append(f"Engine figures never measured by us: {', '.join(result.unmeasured)}.")
@@ -59,7 +60,7 @@ def _fleet_rows(result: PlanResult) -> Rows:
         for name, busy in result.busy_percent.items()
     ]
     for kind in points[0].machines:
-        each = (points[0].machines[kind], result.most_machines(kind), points[-1].machines[kind])
+        each = (points[0].machines[kind], result.most_machines[kind], points[-1].machines[kind])
         rows.append((kind, *map(str, each), ""))
     return rows
 
@@ -99,6 +100,16 @@ def _bulk_line(name: str, needs: BulkNeeds) -> str:
     return f"{name}: {machines}, {_money(needs.cost)}, which is not in the cost above"
 
 
+def _limit_lines(result: PlanResult, settings: PlanSettings) -> list[str]:
+    """Classes of which the plan uses more machines than there are: cells round up, and bulk jobs come on top."""
+    used = {kind: (result.most_with_bulk(kind), each.most) for kind, each in settings.machines.items()}
+    return [
+        f"{kind}: {count:,} machines at once, with bulk jobs and each cell rounded up, are more than its most, {most:,}."
+        for kind, (count, most) in used.items()
+        if count > most
+    ]
+
+
 def _verdict(result: PlanResult, settings: PlanSettings) -> str:
     promise, total = settings.promise, result.total
     first_ms = total.first.quantile_ms(0.95)
@@ -133,6 +144,7 @@ def as_json(result: PlanResult, settings: PlanSettings, facts: Mapping[str, obje
         "cost_per_hour": result.cost_per_hour,
         "cost_per_hour_of_audio": result.cost_per_hour_of_audio,
         "bulk": {name: asdict(needs) for name, needs in result.bulk.items()},
+        "over_most": _limit_lines(result, settings),
         "promise_kept": result.keeps(settings.promise),
         "engines_busy_percent": dict(result.busy_percent),
         "never_measured": list(result.unmeasured),

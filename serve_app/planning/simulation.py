@@ -87,6 +87,7 @@ class Simulation:
             counted_cost=cost - self._warm_up_cost,
             bulk=bulk_needs(settings),
             unmeasured=tuple(kind for kind, each in settings.machines.items() if not each.measured),
+            most_machines={kind: most * settings.cells for kind, most in self.fleet.most.items()},
             busy_percent={each.name: each.busy_percent for each in self._placements},
             cells=settings.cells,
         )

@@ -197,6 +197,25 @@ def test_bulk_jobs_together_need_no_more_machines_than_there_are() -> None:
         simulate(settings)
 
 
+@pytest.mark.parametrize(
+    ("cells", "bulk", "most", "used"), [(1, 0, 2, None), (2, 0, 3, 4), (1, 1, 3, None), (1, 2, 3, 4), (2, 1, 5, None)]
+)
+def test_a_report_says_if_cells_or_bulk_jobs_need_more_machines_than_there_are(
+    cells: int, bulk: int, most: int, used: int | None
+) -> None:
+    job = {"model": "voice", "machines": "cpu", "hours_of_audio": 1, "deadline_hours": 4}
+    settings = plan(
+        cells=cells,
+        duration_s=60.0,
+        traffic={"bulk": [job] * bulk},
+        machines={"cpu": {"most": most}},
+        placement={"replicas": 2 if cells == 1 else 3},
+    )
+    text = report.in_text(simulate(settings), settings)
+    assert ("more than its most" in text) == (used is not None)
+    assert used is None or f"cpu: {used} machines at once" in text
+
+
 def test_the_cost_of_an_hour_of_audio_is_of_the_time_after_the_warm_up() -> None:
     speech = {"streams_at_once": 4.0, "arrivals": "steady", "text": {"spread": 0}}
     costs = [

@@ -115,6 +115,7 @@ def test_numbers_of_streams_are_checked(sizes: str) -> None:
         (["one-class", "--show", "--find"], "cannot be combined with --show"),
         (["one-class", "--find", "--at-once", "10"], "cannot be combined with --at-once"),
         (["--find"], "--find needs a plan"),
+        (["--seed", "2"], "needs a plan"),
         (["--json", "a.json"], "--json needs a plan"),
     ],
 )
