@@ -66,7 +66,8 @@ class SimulatedGateway:
 class PlacedCall:
     """One call on its way to a placement: the first one that answers, as `ModelDirectory.stream` decides it.
 
-    `on_failed` is called if no placement answers, or the replica is lost after its first answer.
+    `on_failed` is called if no placement answers, or the replica is lost after its first answer. A call of a request that has
+    `begun`, so that its client has a part of the answer, waits for a restart however long that takes.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class PlacedCall:
         on_failed: Callable[[], None],
         preferred: str | None = None,
         learns: bool = True,
+        begun: bool = False,
     ) -> None:
         self.placement = ""
         self._gateway = gateway
         self._call = call
         self._on_failed = on_failed
         self._learns = learns
+        self._begun = begun
         self._model = model
         self._turns = in_turn(gateway.states(model), preferred)
         self._state: PlacementState | None = None
@@ -101,7 +104,7 @@ class PlacedCall:
             self._state, self._place, self._asked_s = state, state.under_way + 1, self._gateway.time.now()
             state.under_way += 1
             if placement.send(self._call):
-                if not placement.running:
+                if self._call.replica is None:
                     self._wait_for_a_replica(state, last)
                 return
             state.under_way -= 1
@@ -133,12 +136,32 @@ class PlacedCall:
         state, call = self._state, self._call
         if state is None or call.replica is not None:
             return
-        if not self._gateway.placement(state.name).running and state.alive:
+        if self._gateway.placement(state.name).running:
+            self._wait_for_a_replica(state, last)
+            return
+        if state.alive:
             state.suspect()
         if not last:
-            self._gateway.placement(state.name).queue.remove(call)
-            self.ended()
+            self._leave(state)
             self.send()
+        elif not state.elastic and not self._begun:
+            left_s = self._asked_s + self._gateway.rules.spillover.restart_wait_s - self._gateway.time.now()
+            self._patience = self._gateway.time.later(max(0.0, left_s), self._give_up)
+
+    def _give_up(self) -> None:
+        """No replica came within `restart_wait_s`: the service answers 503 (`model_restarting`)."""
+        state = self._state
+        if state is None or self._call.replica is not None:
+            return
+        if self._gateway.placement(state.name).running:
+            self._wait_for_a_replica(state, last=True)
+            return
+        self._leave(state)
+        self._on_failed()
+
+    def _leave(self, state: PlacementState) -> None:
+        self._gateway.placement(state.name).queue.remove(self._call)
+        self.ended()
 
     def _lost(self) -> None:
         """The replica ended. A call without an answer goes to the other placements."""

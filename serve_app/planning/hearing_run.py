@@ -74,7 +74,8 @@ class RecordingRun:
                 self._failed()
 
         call = EngineCall([seconds], seconds, lambda made, _: self._window(made, sent), failed, window=number)
-        sent = PlacedCall(self._gateway, self._model, call, failed, learns=False)
+        begun = self._first_s is not None
+        sent = PlacedCall(self._gateway, self._model, call, failed, learns=False, begun=begun)
         sent.send()
 
     def _window(self, seconds: float, sent: PlacedCall) -> None:

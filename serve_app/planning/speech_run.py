@@ -88,7 +88,8 @@ class SpeechRun:
             on_lost=self._failed,
             buffered_seconds=max(0.0, self._pacer.buffered_seconds(0.0, self._gateway.time.now())),
         )
-        self._sent = PlacedCall(self._gateway, text.model, call, self._failed, preferred=self._ticket.placement)
+        begun, preferred = self._first_s is not None, self._ticket.placement
+        self._sent = PlacedCall(self._gateway, text.model, call, self._failed, preferred=preferred, begun=begun)
         self._sent.send()
 
     def _chunk(self, seconds: float, last: bool) -> None:

@@ -152,6 +152,22 @@ def test_a_lost_zone_breaks_its_streams_and_others_take_over() -> None:
     assert result.total.complete > 50
 
 
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_requests_fail_when_the_last_replica_is_gone_and_none_comes(at_once: int) -> None:
+    """Those that waited for the replica, and those that come later."""
+    settings = plan(
+        placement={"max_ongoing_requests": at_once},
+        speech={"streams_at_once": 4.0},
+        machines={"cpu": {"most": 1}},
+        zone_losses=[{"at_s": 200, "machines": "cpu", "lasts_s": 1000}],
+    )
+    result = simulate(settings)
+    assert result.points[-1].open_streams < 6  # those of the last restart_wait_s
+    patient = settings.rules.spillover.model_copy(update={"restart_wait_s": 1000.0})
+    waiting = settings.model_copy(update={"rules": settings.rules.model_copy(update={"spillover": patient})})
+    assert simulate(waiting).points[-1].open_streams > 10
+
+
 def test_conversations_and_recordings_share_the_fleet() -> None:
     ear = {"task": "transcription", "placements": [{"machines": "cpu", "engine": {"step_ms": {1: 300, 16: 900}}}]}
     voice = {"placements": [{"machines": "cpu", "engine": {"step_ms": {1: 50}, "chunk_seconds_of_audio": 0.5}}]}
