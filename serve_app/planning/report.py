@@ -34,7 +34,7 @@ def in_text(result: PlanResult, settings: PlanSettings) -> str:
 
 
 TRAFFIC_HEAD = ("traffic", "asked", "heard", "without a gap", "refused", "failed", "first sound p50", "p95", "p99 (ms)")
-FLEET_HEAD = ("placement or machines", "at the start", "most", "at the end", "engines busy")
+FLEET_HEAD = ("placement or machines", "at the first point", "most", "at the end", "engines busy")
 
 
 def _traffic_row(name: str, counts: TrafficCounts) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def _fleet_row(fleet: FoundFleet) -> tuple[str, ...]:
 
 
 def _bulk_line(name: str, needs: BulkNeeds) -> str:
-    machines = f"{needs.machines:,} machines of the class {needs.kind} for {needs.hours:,.1f} h"
+    machines = f"{needs.machines:,} of the class {needs.kind} for {needs.hours:,.1f} h"
     return f"{name}: {machines}, {_money(needs.cost)}, which is not in the cost above"
 
 

@@ -202,7 +202,7 @@ def test_a_bulk_job_gets_the_machines_of_its_deadline() -> None:
     result = simulate(settings)
     assert result.bulk == {"bulk 1 voice": needed}
     assert result.cost == pytest.approx(settings.duration_s / 3600)  # the service alone
-    assert "bulk 1 voice: 4 machines of the class cpu for 3.5 h, $14.00" in report.in_text(result, settings)
+    assert "bulk 1 voice: 4 of the class cpu for 3.5 h, $14.00" in report.in_text(result, settings)
 
 
 def test_bulk_jobs_together_need_no_more_machines_than_there_are() -> None:
