@@ -48,7 +48,7 @@ class SeparationPlan:
     heard_ratios_db: tuple[int, ...]
 
 
-QUICK_GRAPH = GraphPlan(rounds=1, classes_s=60, replicas_s=20, many=False, long_s=240)
+QUICK_GRAPH = GraphPlan(rounds=1, classes_s=120, replicas_s=0, many=False, long_s=240)
 FULL_GRAPH = GraphPlan(rounds=5, classes_s=240, replicas_s=120, many=True, long_s=7200)
 QUICK = SeparationPlan(sentences=4, live=False, graph=QUICK_GRAPH, heard_noises=NOISES[:2], heard_ratios_db=(0,))
 FULL = SeparationPlan(

@@ -50,8 +50,8 @@ MANY_GROWTH = f"{MANY} recordings at once, growth of the largest process"
 
 @dataclass(frozen=True, slots=True)
 class GraphPlan:
-    """How much is measured: rounds, the recordings of the classes and of the replicas in seconds, whether many are sent at
-    once, and the longest recording in seconds."""
+    """How much is measured: rounds, the recordings of the classes and of the replicas in seconds (0 leaves the replicas out),
+    whether many are sent at once, and the longest recording in seconds."""
 
     rounds: int
     classes_s: float
@@ -70,7 +70,7 @@ def figures(plan: GraphPlan) -> list[Figure]:
     )
     return [
         Figure(CLASSES, "x", at_least(0.9)),
-        Figure(REPLICAS, "x", at_least(1.8)),
+        *((Figure(REPLICAS, "x", at_least(1.8)),) if plan.replicas_s else ()),
         *(many if plan.many else ()),
         Figure(_wrong(length), "samples", at_most(0)),
         Figure(_growth(length), "MB", at_most(200)),
@@ -90,8 +90,9 @@ def measure_graph(sheet: Sheet, plan: GraphPlan, speech: Samples, rate: int) -> 
                 _measure_many(sheet, program)
         with sheet.measuring(f"a recording of {_in_words(plan.long_s)}"):
             _measure_long(sheet, program, pids, plan.long_s)
-    with sheet.measuring("two replicas beside one"), service_of(_replicas_service()) as program:
-        _measure_replicas(sheet, program, plan, speech, rate)
+    if plan.replicas_s:
+        with sheet.measuring("two replicas beside one"), service_of(_replicas_service()) as program:
+            _measure_replicas(sheet, program, plan, speech, rate)
 
 
 def _paced_service() -> dict[str, Any]:
