@@ -165,10 +165,11 @@ def _run(
 ) -> JobSummary:
     from cluster.bulk.service_rendering import ServiceClient
     from serve_app.cli.bulk_progress import bulk_progress
+    from serve_app.cli.interruption import one_interruption
 
     service = ServiceClient(url, os.environ.get("MOTET_API_KEY")) if url else None
     try:
-        with bulk_progress(quiet=quiet) as progress:
+        with one_interruption(), bulk_progress(quiet=quiet) as progress:
             done: JobSummary = jobs.run(*job, **place, service=service, progress=progress)
             return done
     except KeyboardInterrupt:
