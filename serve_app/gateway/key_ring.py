@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -186,6 +187,21 @@ def _state(path: Path | None) -> FileState | None:
     return facts and (facts.st_mtime_ns, facts.st_size, facts.st_ino)
 
 
+class _KeysLoader(yaml.SafeLoader):
+    """Refuses a mapping that has the same name twice. YAML's own loader keeps the last entry, which would revoke a key."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The mapping. Raises `ValueError`."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for name in (name for name, _ in node.value if isinstance(name, yaml.ScalarNode)):
+            if name.value in seen:
+                cause = f"line {name.start_mark.line + 1} has the name of an earlier entry"
+                raise ValueError(f"{cause}; to replace a key, add the new digest to the list `sha256` of that entry")
+            seen.add(name.value)
+        return node
+
+
 def _read(path: Path) -> Mapping[str, KeySettings]:
     """The keys of a file. Raises `MotetError` (invalid)."""
     try:
@@ -193,7 +209,7 @@ def _read(path: Path) -> Mapping[str, KeySettings]:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f"it has more than {MAX_FILE_BYTES:,} bytes")
-        return _KEYS.validate_python(yaml.safe_load(data) or {})
+        return _KEYS.validate_python(yaml.load(data, _KeysLoader) or {})  # noqa: S506
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise fail("invalid", f"The keys file {path} cannot be used: {_why(error)}.", "Correct it.") from error
 

@@ -215,6 +215,20 @@ async def test_a_file_that_is_wrong_changes_nothing(content: str | None, file: P
         KeyRing(SecuritySettings(keys_file=str(file)))
 
 
+async def test_a_second_entry_of_a_name_does_not_revoke_the_first(file: Path, audited: Any) -> None:
+    clock = Clock()
+    ring = KeyRing(SecuritySettings(keys_file=str(file)), clock)
+    put(file, yaml.safe_dump({"alice": key("old")}) + yaml.safe_dump({"alice": key("new")}))
+    clock.now_s += 2.0
+    await ring.refresh()
+    assert ring.find(digest("old")) is not None
+    assert ring.find(digest("new")) is None
+    assert "add the new digest to the list `sha256`" in audited()[-1]["cause"]
+    assert digest("new") not in json.dumps(audited()[-1])
+    with pytest.raises(MotetError, match="line 4 has the name of an earlier entry"):
+        KeyRing(SecuritySettings(keys_file=str(file)))
+
+
 async def test_a_file_without_keys_lets_nobody_in(file: Path) -> None:
     put(file, "")
     service = Bench(security=SecuritySettings(keys_file=str(file)))
