@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +35,7 @@ def jobs(
 
     if action != "list" and job is None:
         raise typer.BadParameter(f"{action} needs the id of a job; motet jobs list shows them.", param_hint="ID")
-    with JobService(service, os.environ.get("MOTET_API_KEY")) as found:
+    with JobService(service) as found:
         if action == "list":
             print("\n".join(found.listed()) or "No jobs.")
             return

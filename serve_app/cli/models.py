@@ -77,13 +77,18 @@ def served(url: str) -> Iterator[ListedModel]:
     from serve_app.cli.service_api import ServiceApi
 
     with ServiceApi(url) as client:
-        listed = client.ask("GET", "/v1/models")["data"]
-        ready = client.ask("GET", "/readyz", also=(NOT_READY,))["models"]
-    for entry in listed:
-        facts: Mapping[str, Any] = entry["motet"]
-        if "alias_of" not in facts:
-            aliases, kinds = tuple(facts.get("aliases", ())), tuple(facts.get("placements", ()))
-            yield ListedModel(facts["task"], entry["id"], aliases, kinds, _state_of_service(ready.get(entry["id"])))
+        listed = client.ask("GET", "/v1/models")
+        ready = client.ask("GET", "/readyz", also=(NOT_READY,))
+        with client.understood():
+            found = [_listed(entry, ready["models"]) for entry in listed["data"] if "alias_of" not in entry["motet"]]
+    yield from found
+
+
+def _listed(entry: Mapping[str, Any], ready: Mapping[str, Any]) -> ListedModel:
+    """An entry of GET /v1/models, with what GET /readyz says of all models."""
+    facts: Mapping[str, Any] = entry["motet"]
+    aliases, kinds = tuple(facts.get("aliases", ())), tuple(facts.get("placements", ()))
+    return ListedModel(facts["task"], entry["id"], aliases, kinds, _state_of_service(ready.get(entry["id"])))
 
 
 def _state_of_service(report: Mapping[str, Any] | None) -> str:

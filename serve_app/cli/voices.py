@@ -114,8 +114,9 @@ class ServiceVoices:
 
     def listed(self, model: str | None) -> list[ListedVoice]:
         """See `Voices`."""
-        entries = self._client.ask("GET", "/v1/audio/voices", params={"model": model} if model else {})["data"]
-        return [_listed(entry) for entry in entries]
+        found = self._client.ask("GET", "/v1/audio/voices", params={"model": model} if model else {})
+        with self._client.understood():
+            return [_listed(entry) for entry in found["data"]]
 
     def add(self, clip: Path, name: str, consent: str, text: str | None) -> dict[str, Any]:
         """See `Voices`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,19 @@ FAILED = {
 
 
 def service(answer: Callable[[httpx.Request], httpx.Response]) -> JobService:
-    return JobService("http://motet/v1/", "key", httpx.MockTransport(answer))
+    return JobService("http://motet/v1/", httpx.MockTransport(answer))
 
 
 def events(*jobs: dict[str, Any], first: int = 1) -> httpx.Response:
     text = ": waiting\n\n"
     for number, job in enumerate(jobs, first):
         text += f"data: {json.dumps({'type': 'job', 'job': job})}\nid: {number}\n\n"
-    return httpx.Response(200, text=text)
+    return httpx.Response(200, text=text, headers={"content-type": "text/event-stream; charset=utf-8"})
 
 
-def test_all_pages_of_the_list_are_read() -> None:
+def test_all_pages_of_the_list_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTET_API_KEY", "key")
+
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.headers["authorization"] == "Bearer key"
         assert request.url.path == "/v1/jobs"
@@ -96,3 +98,43 @@ def test_a_result_is_written_and_a_refusal_told(tmp_path: Path) -> None:
     assert not (tmp_path / "other.wav").exists()
     with pytest.raises(MotetError, match="There is no job"):
         service(answer).cancel("job_2")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="<html>"),
+        httpx.Response(200, json={"hello": "there"}),
+        httpx.Response(200, json={"data": [{"id": "job_1"}], "has_more": False}),
+        httpx.Response(200, json=[1]),
+    ],
+)
+def test_what_is_not_a_motet_service_is_called_so(answer: httpx.Response) -> None:
+    with pytest.raises(MotetError, match="is not a Motet service"):
+        list(service(lambda _: answer).listed())
+    with pytest.raises(MotetError, match="is not a Motet service"):
+        service(lambda _: answer).waited("job_1", print)
+
+
+@pytest.mark.parametrize("data", ["<html>", "[]", '{"job": {"id": "job_1"}}'])
+def test_events_of_another_service_are_not_waited_for(data: str) -> None:
+    answer = httpx.Response(200, text=f"data: {data}\n\n", headers={"content-type": "text/event-stream"})
+    with pytest.raises(MotetError, match="is not a Motet service"):
+        service(lambda _: answer).waited("job_1", print)
+
+
+class Broken(httpx.SyncByteStream):
+    """Half of a body, and then a lost connection."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"half"
+        raise httpx.ReadError("lost")
+
+
+def test_a_result_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "talk.srt"
+    out.write_text("before")
+    with pytest.raises(MotetError, match="does not answer: lost"):
+        service(lambda _: httpx.Response(200, stream=Broken())).write_result("job_1", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.srt"]
+    assert out.read_text() == "before"

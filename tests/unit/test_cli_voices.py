@@ -221,6 +221,18 @@ def test_a_service_that_cannot_be_used_says_why(answer: httpx.Response | Excepti
         client.ask("GET", "/v1/models")
 
 
-def test_what_is_no_address_is_refused() -> None:
+@pytest.mark.parametrize("url", ["there", "http://[::1", "http://", "http://there:port", "ftp://there"])
+def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(MotetError, match="is not a URL"):
-        ServiceApi("there")
+        ServiceApi(url)
+
+
+@pytest.mark.parametrize("answer", [{"hello": "there"}, {"data": [{"id": "gpt-2", "object": "model"}]}])
+@pytest.mark.parametrize("command", ["models", "voices"])
+def test_another_service_that_answers_is_called_so(
+    command: str, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
+    monkeypatch.setattr(service_api, "ServiceApi", lambda url: ServiceApi(url, transport))
+    with pytest.raises(MotetError, match="is not a Motet service"):
+        motet(command, "--service", "http://there")
