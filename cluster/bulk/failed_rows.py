@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ class FailedRows:
 
     found: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def watched(self, results: Iterator[pa.Table], others: Sequence[Mapping[str, Any]]) -> Iterator[pa.Table]:
-        """The results of each row, unchanged. Notes those that failed, with the row's other columns."""
-        for table, given in zip(results, others, strict=True):
+    def watched(self, results: Iterator[pa.Table], again: Iterator[Mapping[str, Any]]) -> Iterator[pa.Table]:
+        """The results of each row, unchanged. Notes those that failed, with what another job needs of the row."""
+        for table, given in zip(results, again, strict=True):
             if table.num_rows and table.column("error")[0].is_valid:
                 facts = table.slice(0, 1).select(_COLUMNS).to_pylist()[0]
                 self.found.append({**{name: value for name, value in facts.items() if value is not None}, **given})

@@ -33,7 +33,8 @@ class Row:
     `input_type` says whether the text is a document in SSML.
 
     A row without an id takes the first of `names` that no other row has. `place` says where it is, such as "line 3 of
-    a.jsonl", and `others` are the columns of its table that no task reads.
+    a.jsonl", and `others` are the columns of its table that no task reads. `file` is the absolute path of a recording that is
+    a file of its own, also of one that cannot be read.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Row:
     names: tuple[str, ...] = ()
     place: str = ""
     others: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
 
 
 def is_text(text: str) -> bool:
@@ -68,12 +70,13 @@ def not_utf8(place: str, path: Path) -> Row:
 
 def row_of_file(name: str, path: Path) -> Row:
     """The row of a recording that is a file of its own. Reads the file for its digest."""
+    whole = str(path.absolute())
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return Row(name, recording=RecordingSource(str(path.resolve()), None, digest, file.tell()))
+            return Row(name, recording=RecordingSource(str(path.resolve()), None, digest, file.tell()), file=whole)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        return Row(name, fault=f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.")
+        return Row(name, fault=f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.", file=whole)
 
 
 def read_recording(recording: RecordingSource) -> bytes:

@@ -21,7 +21,7 @@ from cluster.bulk.other_columns import as_json
 from cluster.bulk.output import refuse_to_overwrite, results_of, write_folder, write_parquet
 from cluster.bulk.plan import Batch, WorkItem, cut_into_batches, given_of, item_of
 from cluster.bulk.results import RESULT, Outcome, table_of
-from cluster.bulk.row import Row
+from cluster.bulk.row import Row, is_text
 from cluster.bulk.settings import Layout
 from cluster.bulk.store import JobStore, part_bytes
 from cluster.bulk.workers import RenderedBatch
@@ -114,6 +114,8 @@ class _Plan:
     """The text and the voice of what failed, by key."""
     others: tuple[Mapping[str, Any], ...]
     """The other columns of each row."""
+    files: tuple[str, ...]
+    """The absolute path of each recording that is a file of its own."""
     model: str
 
     @classmethod
@@ -123,6 +125,7 @@ class _Plan:
         faults: dict[str, str] = {}
         given: dict[str, Mapping[str, Any]] = {}
         others: list[Mapping[str, Any]] = []
+        files: list[str] = []
         for row in rows:
             if row.fault:
                 key = job.key(f"fault of {row.id}: {row.fault}")
@@ -134,8 +137,15 @@ class _Plan:
                 items.setdefault(key, item)
             named.append((row.id, key))
             others.append(row.others)
+            files.append(row.file)
         batches = tuple(cut_into_batches(items.values(), job.bulk))
-        return cls(tuple(named), batches, faults, given, tuple(others), job.model.model)
+        return cls(tuple(named), batches, faults, given, tuple(others), tuple(files), job.model.model)
+
+    def given_again(self) -> Iterator[Mapping[str, Any]]:
+        """What another job needs of each row besides its text: the other columns, and `path`, which a table may have had
+        relative to its own folder."""
+        for others, file in zip(self.others, self.files, strict=True):
+            yield {**others, "path": file} if file and is_text(file) else others
 
     def fingerprint(self, job: BulkJob, layout: Layout) -> str:
         digest = hashlib.sha256(f"{job.identity}\0{job.way}\0{job.version}\0{job.weights}\0".encode())
@@ -247,7 +257,7 @@ def _write(
 ) -> JobSummary:
     places, outcomes = _places(plan, store)
     failed = FailedRows()
-    results = failed.watched(results_of(plan.rows, places, store.part), plan.others)
+    results = failed.watched(results_of(plan.rows, places, store.part), plan.given_again())
     written = (
         write_parquet(results, plan.others, store.output, job.bulk.shard_bytes)
         if layout == "parquet"

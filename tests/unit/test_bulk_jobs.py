@@ -469,6 +469,26 @@ def test_rows_keep_their_other_columns_and_what_failed_keeps_its_text(tmp_path: 
     assert [(row.id, row.text) for row in again] == [("1", "poison"), ("2", "..."), ("bad", "Unread.")]
 
 
+@pytest.mark.parametrize("layout", ["parquet", "folder"])
+def test_recordings_that_failed_are_the_input_of_the_next_job(tmp_path: Path, layout: Layout) -> None:
+    job = job_of(HEARS_ALL, "transcription", None, BulkOptions(), None)[0]
+    (tmp_path / "noise.wav").write_bytes(b"no sound")
+    table = tmp_path / "talks.jsonl"
+    table.write_text('{"id": "a", "path": "noise.wav"}\n{"id": "b", "file": "gone.wav"}\n')
+
+    def execute(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
+        for batch in batches:
+            outcomes = renderer_of(job, Ear()).render(batch.items, [b"no sound"])
+            yield rendered_batch(batch.name, batch.items, outcomes, job.model.model)
+
+    rows = list(read_rows([table], "transcription", "line"))
+    assert run(job, tmp_path / "out", execute, rows, layout).failed == 2
+    again = list(read_rows([tmp_path / "out" / "failed.jsonl"], "transcription", "line"))
+    assert [(row.id, row.file) for row in again] == [(row.id, row.file) for row in rows]
+    assert again[0].recording == rows[0].recording is not None
+    assert again[1].fault == f"{tmp_path / 'gone.wav'} cannot be read: No such file or directory."
+
+
 def test_a_job_without_failures_writes_no_list_of_them(tmp_path: Path) -> None:
     run(speech_job(), tmp_path, Here(speech_job()), rows_of(["One."]))
     assert not (tmp_path / "failed.jsonl").exists()
