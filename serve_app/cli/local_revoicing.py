@@ -31,11 +31,10 @@ from deployments.tasks.revoicing import (
 from deployments.tasks.separation import Merged, SeparationTask, separate_here
 from deployments.tasks.speech import speak
 from deployments.tasks.transcription import TranscriptWindow, task_for, transcribe_here
-from deployments.tasks.voice_choice import choose_voice
 from deployments.tasks.voice_language import ensure_speaks
 from deployments.text.sources import WholeText
 from serve_app.cli.local import LoadedModel, Progress, SoundWriter, load_model, recording_size, sound_file
-from serve_app.cli.local_speech import SoundChoices
+from serve_app.cli.local_speech import SoundChoices, chosen_voice
 from serve_app.config import AppConfig
 
 
@@ -91,7 +90,7 @@ class LocalRevoicing:
         self._hearing = task_for(self.ear.engine.traits, options)
         self.speaker = load_model(app, choices.model, "speech")
         self._traits = self.speaker.engine.traits
-        self.voice = choose_voice(choices.voice, self._traits, self.speaker.model.voice_aliases)
+        self.voice, self._reference = chosen_voice(choices.voice, self.speaker, app)
         ensure_speaks(self.speaker.name, self._traits, self.voice, "en" if choices.translate else choices.language)
         self.separator = self._loaded_separator() if choices.keep_background else None
         self.cutter = PhraseCutter(app.revoicing)
@@ -132,7 +131,7 @@ class LocalRevoicing:
         return await sound_of_phrase(self._spoken((await call).text), self._traits.sample_rate)
 
     async def _spoken(self, text: str) -> AsyncGenerator[AudioChunk]:
-        request = SpeechRequest((), self.voice, seed=self._choices.seed)
+        request = SpeechRequest((), self.voice, seed=self._choices.seed, reference=self._reference)
         pieces = WholeText(self._maker.of_text(text, self._app.speech.pieces).pieces)
         chunks = speak(request, self._traits, self._client, text=pieces, loudness_lufs=self._loudness_lufs)
         async with aclosing(chunks):

@@ -108,7 +108,7 @@ def say(
     """
     loaded = load_model(app, model, "speech")
     traits, aliases = loaded.engine.traits, loaded.model.voice_aliases
-    voice, reference = _chosen(voice, loaded, app)
+    voice, reference = chosen_voice(voice, loaded, app)
     checks, sent = _checks(app, traits, sound.path, verify)
     working = time.perf_counter()
     maker = _maker(traits, voice, app, lexicon, normalize)
@@ -157,7 +157,7 @@ def _maker(
     return PieceMaker(traits, voice, words, app.speech.normalize.changed(normalize))
 
 
-def _chosen(wanted: str | None, loaded: LoadedModel, app: AppConfig) -> tuple[str, VoiceReference | None]:
+def chosen_voice(wanted: str | None, loaded: LoadedModel, app: AppConfig) -> tuple[str, VoiceReference | None]:
     """One of the model's voices, or a clip that `motet voices` stored. Raises `MotetError`."""
     traits: SpeechTraits = loaded.engine.traits
     if wanted is not None and wanted.startswith(CLIPS):
