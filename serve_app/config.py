@@ -172,8 +172,8 @@ class AppArguments(AppConfig):
     """The whole service, as a file describes it."""
 
     defaults: bool = True
-    """Whether the default models are served beside those of `models`. A model of the same name replaces a default one, and a
-    name or alias of these models is no longer one of a default model."""
+    """Whether the default models are served beside those of `models`. A model of the same name replaces a default one, and
+    default models lose the aliases that these models use."""
 
     @model_validator(mode="before")
     @classmethod

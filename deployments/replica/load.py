@@ -52,7 +52,7 @@ class ReplicaLoad:
         return work
 
     def end(self, work: Work) -> None:
-        """The work is no longer counted."""
+        """Stops counting the work."""
         del self._works[work]
         self._idle_since_s = self._clock()
 

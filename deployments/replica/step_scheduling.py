@@ -64,8 +64,8 @@ class ListenerDeadline:
 
 def recording_deadline(index: int, now_s: float, late_s: float = 0.0) -> float:
     """The deadline of the `index`-th window or chunk of a recording that arrived at `now_s`. The first ones count as if they
-    had waited for longer, so a new recording does not wait behind all windows of a book, and a book goes on. What nobody
-    waits for counts as if it arrived `late_s` later, and has no head start."""
+    had waited for longer, so a new recording does not wait behind all windows of a book, and a book goes on. Those
+    of jobs count as if they had arrived `late_s` later, and have no head start."""
     return now_s + late_s if late_s else now_s - HEAD_START_S / (1 + index)
 
 

@@ -77,7 +77,7 @@ class RevoicingSummary:
 
 
 def no_speech() -> MotetError:
-    """The error for a recording in which nobody speaks."""
+    """The error for a recording without speech."""
     return fail("invalid", "Nobody speaks in the recording.", "Send one with speech.", param="file", code="no_speech")
 
 

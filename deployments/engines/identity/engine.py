@@ -39,7 +39,7 @@ class IdentityEngine:
 
 
 def load(spec: EngineSpec) -> IdentityEngine:
-    """The engine. It has no weights. Raises `MotetError` (invalid) if the option `chunk_ms` is no number of 0 or more."""
+    """The engine. It has no weights. Raises `MotetError` (invalid) if the option `chunk_ms` is negative or not a number."""
     chunk_ms = spec.options.get("chunk_ms", 0.0)
     if not (isinstance(chunk_ms, int | float) and chunk_ms >= 0):
         raise fail(

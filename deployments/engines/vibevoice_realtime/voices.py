@@ -57,7 +57,7 @@ class PromptVoice:
     hidden: Tensor
 
     def positions(self, tokens: int) -> int:
-        """The positions of the voice and so many tokens of text, in the decoder that has the most."""
+        """The positions that the voice and this many tokens of text take, in the decoder that has the most."""
         return max(len(self.lower) + tokens, len(self.upper) + tokens, len(self.free))
 
 

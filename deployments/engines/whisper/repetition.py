@@ -27,8 +27,8 @@ def repeats_a_phrase(text: str) -> bool:
 
 
 def without_repeats(words: Sequence[Word], pauses: Sequence[Pause]) -> list[Word]:
-    """The words without copies of phrases that have no sound of their own: alignment gives one a moment or a pause, or both
-    so little that nobody could say the phrase twice."""
+    """The words without copies of phrases that have no sound of their own: alignment gives one a moment or a pause, or the
+    two together are shorter than a fast speaker needs."""
     kept, first = list(words), 0
     while (found := _repeat([_plain(word.text) for word in kept], first)) is not None:
         start, length = found

@@ -30,7 +30,7 @@ class JobSettings(StrictModel):
     max_files_per_client: Count = 60_000
     """Files of one client."""
     max_bytes: Count = 100 * GIB
-    """Uploads, results and finished parts together. A job or file for which there is no room is refused."""
+    """The most bytes of uploads, results and finished parts together. A job or file that does not fit is refused."""
     max_upload_bytes: Count = GIB
     """The longest body of a job, and the largest file."""
     max_input_characters: Count = 1_000_000

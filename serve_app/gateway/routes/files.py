@@ -31,7 +31,7 @@ router = APIRouter()
 
 
 class ExpiresAfter(RequestFields):
-    """When a file expires: so many seconds after it was made."""
+    """When a file expires: this many seconds after it was created."""
 
     anchor: Literal["created_at"] = "created_at"
     """From when the time counts."""
