@@ -137,6 +137,22 @@ class VoiceActivitySettings(StrictModel):
     """Sound that is kept before and after a section of speech."""
 
 
+class DecoderSettings(StrictModel):
+    """What decoding one recording may take. Each recording is decoded in a process of its own; one that takes more is ended,
+    and the recording is refused."""
+
+    memory_mb: Count = 256
+    """Memory, beside what the process has when it starts. macOS does not enforce it."""
+    cpu_s: Positive = 10.0
+    """Processor time, to which the next two add."""
+    cpu_s_per_mb: Positive = 0.5
+    """Processor time for each megabyte that was read."""
+    cpu_s_per_minute: Positive = 3.0
+    """Processor time for each minute of sound that was decoded. FFmpeg takes 0.02 to 0.2 s."""
+    silent_s: Positive = 60.0
+    """The longest time without the next second of sound, and without a wait for the upload."""
+
+
 class RecordingSettings(StrictModel):
     """Recordings on their way through an audio helper: the process that decodes and cuts them, for all models."""
 
@@ -147,6 +163,8 @@ class RecordingSettings(StrictModel):
     """Recordings of one helper at the same time. Others are refused with 429."""
     decoders: Count = 4
     """Recordings that a helper decodes at the same time. Those that wait for their upload are not counted."""
+    decoder: DecoderSettings = DecoderSettings()
+    """What decoding one recording may take."""
     max_in_flight: Count = 128
     """Windows and chunks that are under way for all recordings of a gateway replica. Recordings share them equally, and each
     may always have one. A window of 30 s takes 2 MB of shared memory."""

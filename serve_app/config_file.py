@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from deployments.errors import MotetError, fail
 from deployments.settings import StrictModel
+from deployments.strict_yaml import DuplicateEntryError, strict_yaml
 from deployments.validation import in_words, model_inside, nearest
 from serve_app.config import AppArguments, AppConfig
 from serve_app.edge.settings import EdgeSettings
@@ -98,8 +99,10 @@ def edge_of_file(path: Path) -> EdgeSettings:
 def document_of(path: Path) -> Mapping[str, Any]:
     """The file as plain data. Raises `MotetError`."""
     try:
-        document: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document: Any = strict_yaml(path.read_text())
+    except DuplicateEntryError as error:
+        raise fail("invalid", f"{path} has mistakes: {error.problem}.", "Keep one of the two entries.") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date such as 2026-99-99
         raise fail("invalid", f"{path} cannot be read: {error}", "Check the file.") from error
     applications = document.get("applications", []) if isinstance(document, dict) else None
     if not (isinstance(document, dict) and _is_list_of_mappings(applications)):

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.audio.decode import AudioDecoder
 from deployments.audio.resample import Resampler
+from deployments.audio.sound_decoder import SoundDecoder
 from deployments.engines.protocols import Samples
 
 Channels = Literal["mix", "separate"]
@@ -28,7 +28,7 @@ FADE_SECONDS = 0.02
 Doubles = NDArray[np.float64]
 
 
-def read_channels(decoder: AudioDecoder, sample_rate: int, channels: Channels) -> Iterator[Samples]:
+def read_channels(decoder: SoundDecoder, sample_rate: int, channels: Channels) -> Iterator[Samples]:
     """The sound of a decoder that keeps the file's rate and channels: blocks (rows, n) at `sample_rate` Hz, of one row if the
     channels are mixed. Raises what the decoder raises."""
     rate, count = decoder.info.sample_rate, decoder.info.channels

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
 from itertools import chain
 from math import ceil
 from typing import BinaryIO
@@ -21,14 +20,12 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from numpy.typing import NDArray
 
 from deployments.audio.file_source import ByteSource, FileSource
 from deployments.audio.resample import Resampler
+from deployments.audio.sound_decoder import AudioInfo, Float, OpenDecoder
 from deployments.audio.stated_length import credible_seconds, first_mp3_frame, mp3_end, stated_seconds
 from deployments.errors import MotetError, fail
-
-Float = NDArray[np.float32]
 
 LOWEST_RATE = 4_000
 HIGHEST_RATE = 192_000
@@ -81,15 +78,6 @@ _LOOKS = (
 
 # PyAV's log callback is process-wide and takes the interpreter lock, for which codec threads would wait.
 av.logging.set_level(None)
-
-
-@dataclass(frozen=True, slots=True)
-class AudioInfo:
-    """A file's rate in Hz, its channels, and FFmpeg's name of its codec ("mp3", "pcm_s16le")."""
-
-    sample_rate: int
-    channels: int
-    codec: str
 
 
 class AudioDecoder:
@@ -255,18 +243,25 @@ def decode_stream(
     mono: bool,
     max_seconds: float,
     block_seconds: float = 1.0,
+    open_decoder: OpenDecoder = AudioDecoder,
 ) -> Iterator[Float]:
-    """The blocks of an `AudioDecoder`, which opens, and may fail, at the first block, and is closed at the end."""
-    decoder = AudioDecoder(
+    """The blocks of a decoder, which opens, and may fail, at the first block, and is closed at the end."""
+    decoder = open_decoder(
         file, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds, block_seconds=block_seconds
     )
     with closing(decoder):
         yield from decoder
 
 
-def decode_all(data: bytes, sample_rate: int | None, mono: bool, max_seconds: float) -> Float:
-    """All the sound in `data` as one float32 (channels, n) array. Raises what `AudioDecoder` raises."""
-    blocks = decode_stream(data, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds)
+def decode_all(
+    data: bytes,
+    sample_rate: int | None,
+    mono: bool,
+    max_seconds: float,
+    open_decoder: OpenDecoder = AudioDecoder,
+) -> Float:
+    """All the sound in `data` as one float32 (channels, n) array. Raises what the decoder raises."""
+    blocks = decode_stream(data, sample_rate=sample_rate, mono=mono, max_seconds=max_seconds, open_decoder=open_decoder)
     return np.concatenate(list(blocks), axis=1)
 
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 from deployments.audio.byte_pipe import BytePipe
 from deployments.audio.file_source import ByteSource
+from deployments.audio.isolated_decode import shared_decoder_processes
+from deployments.audio.sound_decoder import OpenDecoder
 from deployments.errors import Failure
 from deployments.replica.error_log import logged_failure
 from deployments.replica.live_turns import LiveFrames, LiveTurns
@@ -47,7 +49,9 @@ class CutTicket(Protocol):
 class CuttingTask(Protocol):
     """What to do with a recording, as far as it is done while it is cut."""
 
-    def cut(self, file: ByteSource, settings: Any, /) -> Iterator[tuple[CutTicket, Any | None]]:
+    def cut(
+        self, file: ByteSource, settings: Any, open_decoder: OpenDecoder, /
+    ) -> Iterator[tuple[CutTicket, Any | None]]:
         """A ticket for each window or chunk with what an engine gets; None with a ticket that needs no engine."""
 
 
@@ -68,12 +72,15 @@ class ChunkingSession:
         settings: RecordingSettings,
         used_at_s: float,
         decoders: threading.Semaphore,
+        open_decoder: OpenDecoder,
     ) -> None:
         """`decoders` counts the recordings that may be decoded at the same time."""
         pipe = BytePipe(settings.block_bytes * READ_AHEAD_BLOCKS, settings.session_idle_s)
         self._pipe: BytePipe | None = pipe
         self._decoders = decoders
-        self._cuts: Iterator[tuple[CutTicket, Any | None]] = task.cut(_PatientPipe(pipe, decoders), cut_settings)
+        self._cuts: Iterator[tuple[CutTicket, Any | None]] = task.cut(
+            _PatientPipe(pipe, decoders), cut_settings, open_decoder
+        )
         self._ready: dict[int, Any] = {}
         self.used_at_s = used_at_s
         self.cutting = False
@@ -152,6 +159,8 @@ class Chunker:
         # A thread for each session, because a decoder that waits for its upload keeps its thread.
         self._threads = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
         self._decoders = threading.Semaphore(settings.decoders)
+        self._processes = shared_decoder_processes(settings.decoder)
+        self._processes.start()
         self._live = LiveTurns()
 
     async def open(self, name: str, task: CuttingTask, cut_settings: Any) -> Failure | None:
@@ -160,7 +169,8 @@ class Chunker:
             cause = f"{len(self._sessions)} recordings are in progress, as many as this service takes."
             return Failure("overloaded", cause, "Try again later.", code="too_many_recordings")
         now_s = self._timers.time()
-        self._sessions[name] = ChunkingSession(task, cut_settings, self._settings, now_s, self._decoders)
+        session = ChunkingSession(task, cut_settings, self._settings, now_s, self._decoders, self._processes.open)
+        self._sessions[name] = session
         self._close_when_idle(name)
         return None
 

@@ -10,8 +10,9 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from deployments.audio.decode import decode_all
+from deployments.audio.decode import AudioDecoder, decode_all
 from deployments.audio.resample import resample
+from deployments.audio.sound_decoder import OpenDecoder
 from deployments.audio.speaker_clustering import most_similar_speakers
 from deployments.audio.speaker_embedding import SAMPLE_RATE, DVectorEncoder, Embeddings, shared_encoder
 from deployments.audio.speaker_turns import SpeechLog
@@ -82,12 +83,14 @@ class SpeakerTurn:
 class SpeakerTracker:
     """Finds the speakers of one recording. It holds 150 KB a minute of speech, and at most 30 s of samples."""
 
-    def __init__(self, task: SpeakerTask, encoder: DVectorEncoder | None = None) -> None:
+    def __init__(
+        self, task: SpeakerTask, encoder: DVectorEncoder | None = None, open_decoder: OpenDecoder = AudioDecoder
+    ) -> None:
         """Raises `MotetError`: invalid for a reference that is too short, too long or not a recording; unavailable if the
         encoder's weights are not installed."""
         encoder = encoder or shared_encoder()
         self._task = task
-        self._voices = [voice_of(speaker, encoder) for speaker in task.known]
+        self._voices = [voice_of(speaker, encoder, open_decoder) for speaker in task.known]
         self._log = SpeechLog(encoder)
 
     def push(self, samples: Samples, start_s: float) -> None:
@@ -125,14 +128,13 @@ class SpeakerTracker:
         return [known[match] if match is not None else next(letters) for match in matches]
 
 
-def voice_of(speaker: KnownSpeaker, encoder: DVectorEncoder) -> Embeddings:
+def voice_of(speaker: KnownSpeaker, encoder: DVectorEncoder, open_decoder: OpenDecoder) -> Embeddings:
     """The embedding (256,) of a known speaker's clip. Raises `MotetError` (invalid)."""
     param = "known_speaker_references"
     about = f"The reference of the speaker {quoted(speaker.name)}"
+    longest_s = MAX_REFERENCE_S + REFERENCE_TOLERANCE_S
     try:
-        samples = decode_all(
-            speaker.reference, sample_rate=SAMPLE_RATE, mono=True, max_seconds=MAX_REFERENCE_S + REFERENCE_TOLERANCE_S
-        )[0]
+        samples = decode_all(speaker.reference, SAMPLE_RATE, True, longest_s, open_decoder)[0]
     except MotetError as error:
         failure = error.failure
         if failure.kind == "too_large":

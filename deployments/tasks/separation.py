@@ -14,6 +14,7 @@ from deployments.audio.decode import AudioDecoder, decode_all
 from deployments.audio.file_source import ByteSource
 from deployments.audio.overlap_add import join
 from deployments.audio.resample import Resampler, rate_for
+from deployments.audio.sound_decoder import OpenDecoder, SoundDecoder
 from deployments.engines.protocols import Chunk, Samples, SeparationEngine, SeparationTraits, Stems
 from deployments.errors import fail, quoted
 from deployments.settings import SeparationSettings
@@ -58,13 +59,15 @@ class SeparationTask:
         overlap = min(settings.overlap_s, chunk * settings.overlap_s / settings.chunk_s)
         return cls(traits.sample_rates, chunk, overlap if overlap_seconds is None else overlap_seconds)
 
-    def cut(self, file: ByteSource, max_audio_s: float) -> Generator[tuple[ChunkTicket, Chunk]]:
-        """Decodes, resamples and cuts as it is asked. Raises what `AudioDecoder` and `plan_chunks` raise."""
-        decoder = AudioDecoder(file, mono=False, max_seconds=max_audio_s, size_bytes=self.size_bytes)
+    def cut(
+        self, file: ByteSource, max_audio_s: float, open_decoder: OpenDecoder = AudioDecoder
+    ) -> Generator[tuple[ChunkTicket, Chunk]]:
+        """Decodes, resamples and cuts as it is asked. Raises what the decoder and `plan_chunks` raise."""
+        decoder = open_decoder(file, mono=False, max_seconds=max_audio_s, size_bytes=self.size_bytes)
         with closing(decoder):
             channels, rate = decoder.info.channels, rate_for(decoder.info.sample_rate, self.sample_rates)
             plan = plan_chunks(self.chunk_seconds, self.overlap_seconds, rate)
-            reference = _reference(self, rate, max_audio_s)
+            reference = _reference(self, rate, max_audio_s, open_decoder)
             for chunk in _planned_chunks(decoder, plan, rate):
                 ticket = ChunkTicket(chunk.index, chunk.last, rate, channels, plan)
                 ode = (self.ode_method, self.ode_step_size)
@@ -121,7 +124,7 @@ def ensure_takes(task: SeparationTask, traits: SeparationTraits, model: str) -> 
             raise fail("unsupported", cause, "Leave it out.", param=param)
 
 
-def _planned_chunks(decoder: AudioDecoder, plan: ChunkPlan, sample_rate: int) -> Iterator[PlannedChunk]:
+def _planned_chunks(decoder: SoundDecoder, plan: ChunkPlan, sample_rate: int) -> Iterator[PlannedChunk]:
     channels = decoder.info.channels
     resampler, chunker = Resampler(decoder.info.sample_rate, sample_rate, channels), AudioChunker(plan, channels)
     for block in decoder:
@@ -130,10 +133,10 @@ def _planned_chunks(decoder: AudioDecoder, plan: ChunkPlan, sample_rate: int) ->
     yield from chunker.finish()
 
 
-def _reference(task: SeparationTask, rate: int, max_audio_s: float) -> Samples | None:
+def _reference(task: SeparationTask, rate: int, max_audio_s: float, open_decoder: OpenDecoder) -> Samples | None:
     if task.reference is None:
         return None
-    rows = decode_all(task.reference, sample_rate=rate, mono=True, max_seconds=max_audio_s)
+    rows = decode_all(task.reference, rate, mono=True, max_seconds=max_audio_s, open_decoder=open_decoder)
     return np.ascontiguousarray(rows[0])
 
 

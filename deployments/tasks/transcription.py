@@ -12,6 +12,7 @@ import numpy as np
 from deployments.audio.channels import Channels, read_channels
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
+from deployments.audio.sound_decoder import OpenDecoder
 from deployments.audio.voice_activity import speech_detector
 from deployments.audio.windows import SpeechWindow, WindowCutter
 from deployments.engines.protocols import (
@@ -48,11 +49,14 @@ class TranscriptionTask:
     first_window_s: float | None = None
     voice_activity: VoiceActivitySettings | None = None
 
-    def cut(self, file: ByteSource, settings: WindowSettings) -> Generator[tuple[WindowTicket, Window | None]]:
-        """Decodes and cuts as it is asked. Raises what `AudioDecoder` and `SpeakerTracker` raise."""
-        decoder = AudioDecoder(file, mono=False, max_seconds=settings.max_audio_s, size_bytes=self.size_bytes)
+    def cut(
+        self, file: ByteSource, settings: WindowSettings, open_decoder: OpenDecoder = AudioDecoder
+    ) -> Generator[tuple[WindowTicket, Window | None]]:
+        """Decodes and cuts as it is asked. Raises what the decoder and `SpeakerTracker` raise."""
+        decoder = open_decoder(file, mono=False, max_seconds=settings.max_audio_s, size_bytes=self.size_bytes)
         with closing(decoder):
-            cutter = _RecordingCutter(self, settings, decoder.info.channels)
+            tracker = SpeakerTracker(self.speakers, open_decoder=open_decoder) if self.speakers else None
+            cutter = _RecordingCutter(self, settings, decoder.info.channels, tracker)
             for rows in read_channels(decoder, self.sample_rate, self.channels):
                 yield from cutter.push(rows)
             yield from cutter.finish()
@@ -102,11 +106,13 @@ class TranscriptWindow:
 class _RecordingCutter:
     """Cuts the rows of one recording, at the task's sample rate. A row is a channel, or all channels mixed."""
 
-    def __init__(self, task: TranscriptionTask, settings: WindowSettings, channels: int) -> None:
+    def __init__(
+        self, task: TranscriptionTask, settings: WindowSettings, channels: int, tracker: SpeakerTracker | None
+    ) -> None:
         self._task = task
         self._voice_activity = task.voice_activity or settings.voice_activity
         self._report_samples = settings.report_s * task.sample_rate
-        self._tracker = SpeakerTracker(task.speakers) if task.speakers else None
+        self._tracker = tracker
         rows = channels if task.channels == "separate" else 1
         self._cutters = [self._cutter(settings) for _ in range(rows)]
         self._samples = 0
@@ -189,6 +195,7 @@ async def transcribe_all(
     settings: WindowSettings,
     start: Callable[[Window], Call[Transcript]],
     width: int,
+    open_decoder: OpenDecoder = AudioDecoder,
 ) -> AsyncGenerator[tuple[int, TranscriptWindow | Exception]]:
     """Transcripts of several recordings, window by window in order, each with the number of its recording.
 
@@ -197,7 +204,7 @@ async def transcribe_all(
     or is longer than `settings.max_audio_s`, or what the engine raised.
     """
     failed: set[int] = set()
-    cuts = _cut_all(recordings, task, settings, failed)
+    cuts = _cut_all(recordings, task, settings, failed, open_decoder)
 
     def begin(cut: Cut) -> Call[Transcript | None]:
         window = cut[2]
@@ -220,11 +227,15 @@ async def transcribe_all(
 
 
 def _cut_all(
-    recordings: Sequence[ByteSource], task: TranscriptionTask, settings: WindowSettings, failed: Collection[int]
+    recordings: Sequence[ByteSource],
+    task: TranscriptionTask,
+    settings: WindowSettings,
+    failed: Collection[int],
+    open_decoder: OpenDecoder,
 ) -> Generator[Cut]:
     for at, recording in enumerate(recordings):
         try:
-            with closing(task.cut(recording, settings)) as windows:
+            with closing(task.cut(recording, settings, open_decoder)) as windows:
                 for ticket, window in windows:
                     yield at, ticket, window
                     if at in failed:

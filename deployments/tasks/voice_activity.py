@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deployments.audio.channels import read_channels
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
+from deployments.audio.sound_decoder import OpenDecoder
 from deployments.audio.stream_tail import StreamTail
 from deployments.audio.voice_activity import NETWORK_RATE, SpeechPart, VoiceActivity
 from deployments.engines.protocols import Samples
@@ -46,11 +47,14 @@ class VoiceActivityTask:
     speakers: SpeakerTask | None = None
     voice_activity: VoiceActivitySettings | None = None
 
-    def cut(self, file: ByteSource, settings: WindowSettings) -> Generator[tuple[SpeechTicket, None]]:
-        """Decodes as it is asked; no engine is needed. Raises what `AudioDecoder` and `SpeakerTracker` raise."""
-        decoder = AudioDecoder(file, mono=False, max_seconds=settings.max_audio_s, size_bytes=self.size_bytes)
+    def cut(
+        self, file: ByteSource, settings: WindowSettings, open_decoder: OpenDecoder = AudioDecoder
+    ) -> Generator[tuple[SpeechTicket, None]]:
+        """Decodes as it is asked; no engine is needed. Raises what the decoder and `SpeakerTracker` raise."""
+        decoder = open_decoder(file, mono=False, max_seconds=settings.max_audio_s, size_bytes=self.size_bytes)
         with closing(decoder):
-            reader = _SpeechReader(self, settings)
+            tracker = SpeakerTracker(self.speakers, open_decoder=open_decoder) if self.speakers else None
+            reader = _SpeechReader(self, settings, tracker)
             for rows in read_channels(decoder, NETWORK_RATE, "mix"):
                 yield from reader.push(rows[0])
             yield reader.finish(), None
@@ -59,9 +63,9 @@ class VoiceActivityTask:
 class _SpeechReader:
     """Collects the sections of a stream at `NETWORK_RATE`."""
 
-    def __init__(self, task: VoiceActivityTask, settings: WindowSettings) -> None:
+    def __init__(self, task: VoiceActivityTask, settings: WindowSettings, tracker: SpeakerTracker | None) -> None:
         self._activity = VoiceActivity(NETWORK_RATE, task.voice_activity or settings.voice_activity)
-        self._tracker = SpeakerTracker(task.speakers) if task.speakers else None
+        self._tracker = tracker
         self._report_samples = settings.report_s * NETWORK_RATE
         self._sound = StreamTail()
         self._start: int | None = None

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
+from deployments.audio.sound_decoder import OpenDecoder
 from deployments.audio.speaker_embedding import SAMPLE_RATE, shared_encoder
 from deployments.engines.protocols import RecognitionOptions, Samples
 from deployments.errors import fail
@@ -37,14 +39,16 @@ class VoiceEmbeddingTask:
 
     size_bytes: int | None = None
 
-    def cut(self, file: ByteSource, settings: WindowSettings) -> Generator[tuple[EmbeddingTicket, None]]:
-        """One ticket, at the end. Raises what `AudioDecoder` raises, and `MotetError`: invalid if the recording has less than
+    def cut(
+        self, file: ByteSource, settings: WindowSettings, open_decoder: OpenDecoder = AudioDecoder
+    ) -> Generator[tuple[EmbeddingTicket, None]]:
+        """One ticket, at the end. Raises what the decoder raises, and `MotetError`: invalid if the recording has less than
         `MIN_SPEECH_S` of speech, unavailable if the encoder's weights are not installed."""
         encoder = shared_encoder()
         parts: list[Samples] = []
         held_s = speech_s = until_s = 0.0
         task = TranscriptionTask(SAMPLE_RATE, RecognitionOptions(), settings.window_s, size_bytes=self.size_bytes)
-        with closing(task.cut(file, settings)) as windows:
+        with closing(task.cut(file, settings, open_decoder)) as windows:
             for ticket, window in windows:
                 until_s = ticket.until_s
                 if window is not None and held_s < MAX_SPEECH_S:

@@ -88,6 +88,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "serve_app.bench.hearing",
         options=("parts",),
     ),
+    "decoding": Benchmark(
+        "Damaged files of every container, bombs, and what a decoder in a process of its own costs",
+        "serve_app.bench.decoding",
+    ),
     "separation": Benchmark(
         "Noise taken out of speech: SI-SDR, what chunks cost, and word errors before and after",
         "serve_app.bench.separation",

@@ -17,9 +17,12 @@ from typing import Annotated
 
 import typer
 
+from deployments.errors import fail
 from serve_app import config_file, profiles
 from serve_app.cli.options import ServiceConfig, service_config_path
 from serve_app.cli.serve_process import END_SIGNALS, end_processes_of
+from serve_app.edge import tls
+from serve_app.edge.settings import TlsSettings
 from serve_app.profiles import Profile
 
 
@@ -49,6 +52,8 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
         profile = profiles.fitting(profile, address.host)
         profiles.write_haproxy_program(Path(folder))
         edge = config_file.edge_of_file(path)
+        if edge.tls is not None:
+            _check_tls(edge.tls, profile)
         wanted = profiles.environment(profile, Path(folder), address.port, os.environ, edge, address.host)
         environment = {**os.environ, **wanted}
         # In a session of its own: Ctrl-C in a terminal would end Ray's processes before we can ask them to leave.
@@ -60,6 +65,14 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
                 return program.wait()
         finally:
             end_processes_of(folder)
+
+
+def _check_tls(settings: TlsSettings, profile: Profile) -> None:
+    """Raises `MotetError` (invalid)."""
+    if profile != "throughput":
+        remedy = "Use --profile throughput on Linux, or a proxy in front (docs/security.md)."
+        raise fail("invalid", f"edge.tls needs HAProxy, which the profile {profile} does not have.", remedy)
+    tls.check(settings)
 
 
 @contextmanager

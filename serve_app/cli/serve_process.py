@@ -30,7 +30,9 @@ from serve_app.cli.processes import descendants, kill
 from serve_app.cli.terminal import some_of
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
+from serve_app.edge import tls
 from serve_app.edge.addresses import is_own_address
+from serve_app.edge.settings import TlsSettings
 from serve_app.profiles import HAPROXY_FOLDER
 
 POLL_S = 0.1
@@ -59,6 +61,7 @@ def main(config_path: Path) -> int:
         with running(settings, stop):
             if not stop.asked.is_set():
                 _announce(settings)
+            _renew_certificates(settings.app.edge.tls, stop.asked)
             if _wait_for_signal(stop.asked):
                 drain(settings.application, settings.app.drain_s, stop.at_once)
     except KeyboardInterrupt:
@@ -76,6 +79,26 @@ def _wait_for_signal(asked: threading.Event) -> bool:
         if os.getppid() != parent:
             return False
     return True
+
+
+def _renew_certificates(settings: TlsSettings | None, stopped: threading.Event) -> None:
+    """Gives HAProxy a renewed certificate, from now on and until the service stops."""
+    folder = os.environ.get(HAPROXY_FOLDER)
+    if settings is None or folder is None:
+        return
+    watch = tls.CertificateWatch(settings)
+
+    def renew() -> None:
+        while not stopped.wait(settings.check_s):
+            if not watch.changed():
+                continue
+            try:
+                tls.renew(Path(folder), settings)
+                print("The certificate was renewed.", flush=True)
+            except (MotetError, OSError) as error:
+                print(f"The old certificate stays in use: {error}", file=sys.stderr, flush=True)
+
+    threading.Thread(target=renew, name="certificates", daemon=True).start()
 
 
 class StopSignals:
@@ -207,6 +230,8 @@ def _announce(settings: ConfigFile) -> None:
     address = url_of(settings.http.host, settings.http.port)
     print("\n".join(served_models(settings.app)))
     print(f"Motet is ready: {address}/v1 (OpenAI API), {address}/ (web page). Ctrl-C stops it.", flush=True)
+    if https := settings.app.edge.tls:
+        print(f"HTTPS: {url_of(https.host, https.port).replace('http', 'https', 1)}", flush=True)
     if port := ray_private.metrics_port_of_this_machine():
         print(f"Metrics for Prometheus: http://127.0.0.1:{port}/metrics", flush=True)
     _tell_what_waits(settings.app)

@@ -13,7 +13,7 @@ from deployments.errors import MotetError, fail
 from serve_app.cli.options import AsJson, Config, ModelName, Quiet, ServiceUrl, config_path
 from serve_app.cli.terminal import note, show_facts, show_rows, some_of
 
-Action = Literal["list", "add", "delete"]
+Action = Literal["list", "add", "delete", "new-key", "encrypt"]
 COLUMNS = ("voice", "models", "language", "about")
 
 
@@ -61,12 +61,22 @@ def voices(
 ) -> None:
     """List voices, store a clip as a voice, or delete one. Without --service, voices are those of this machine.
 
+    new-key prints a key for the file that voices.keys_file names; encrypt encrypts all stored voices with its first key.
+
     Example: [bold]motet voices[/bold]
 
     Example: [bold]motet voices add ada.wav --consent "I agree that my voice reads our audiobook."[/bold]
 
     Example: [bold]motet voices delete voice_0123456789abcdef0123456789abcdef[/bold]
     """
+    if action == "new-key":
+        from serve_app.gateway.voice_encryption import new_key
+
+        print(new_key())
+        return
+    if action == "encrypt":
+        _encrypt(config_path(config), quiet=quiet)
+        return
     place = _place(service, config_path(config))
     if action == "list":
         found = place.listed(model)
@@ -87,6 +97,14 @@ def voices(
     else:
         print(facts["id"])
     _say(f"{facts['name']}: {facts['seconds']:.1f} s, stored as {facts['id']}.", quiet=quiet)
+
+
+def _encrypt(file: Path | None, *, quiet: bool) -> None:
+    from serve_app import config_file
+    from serve_app.gateway.voice_store import VoiceStore
+
+    count = VoiceStore(config_file.read_app(file).voices).encrypt_all()
+    _say(f"Voices that are encrypted with the first key now: {count}", quiet=quiet)
 
 
 def _say(line: str, *, quiet: bool) -> None:

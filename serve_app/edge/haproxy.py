@@ -13,14 +13,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from serve_app.edge import tls
 from serve_app.edge.addresses import IPV6_PREFIX
 from serve_app.edge.errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRIED, RETRY_AFTER_S, edge_error_body
 from serve_app.edge.security_headers import SECURITY_HEADERS
-from serve_app.edge.settings import CLIENT_HEADER, FRONT_HOST, OWN_PAGES, EdgeSettings, edge_of
+from serve_app.edge.settings import CLIENT_HEADER, FRONT_HOST, OWN_PAGES, EdgeSettings, TlsSettings, edge_of
 
 MARK = "# Amended by Motet."
 BY_HAPROXY = (403, 405, 413, 429, 500, 502, 503, 504)
 """Statuses of HAProxy's own answers whose body its configuration can set (HAProxy 2.8, `http-error`)."""
+HSTS_S = 365 * 24 * 3600
+"""How long browsers use only HTTPS for a name after an answer over HTTPS."""
 UNREADABLE = (400, 408)
 """Statuses for data that HAProxy cannot parse. It answers with a page of its own, or with nothing if the file is empty."""
 
@@ -32,7 +35,9 @@ def main() -> None:
     arguments = sys.argv[1:]
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # which names this program
     path = Path(arguments[arguments.index("-f") + 1])
-    path.write_text(amended(path.read_text(), edge_of(os.environ), os.environ.get(FRONT_HOST)))
+    edge = edge_of(os.environ)
+    pem = tls.write_pem(path.parent, edge.tls) if edge.tls else None
+    path.write_text(amended(path.read_text(), edge, os.environ.get(FRONT_HOST), pem))
     binary = get_haproxy_binary()
     os.execv(binary, [binary, *arguments, *_takes_over(arguments, path, binary)])  # noqa: S606  (Ray Serve knows it by its number)
 
@@ -55,9 +60,10 @@ def _programs() -> Iterator[tuple[int, list[str]]]:
         yield int(folder.name), [word.decode(errors="replace") for word in words]
 
 
-def amended(config: str, edge: EdgeSettings, host: str | None = None) -> str:
+def amended(config: str, edge: EdgeSettings, host: str | None = None, pem: Path | None = None) -> str:
     """The configuration with Motet's limits and errors, and `host` as the address of the service if it is not where Ray
-    Serve's own servers listen. Raises `ValueError` if Ray Serve's lacks the expected lines."""
+    Serve's own servers listen. `pem` has the certificate and the key of `edge.tls`. Raises `ValueError` if Ray Serve's lacks
+    the expected lines."""
     if MARK in config:
         return config
     known = re.search(r"^    use_backend ", config, re.MULTILINE) is not None
@@ -66,7 +72,16 @@ def amended(config: str, edge: EdgeSettings, host: str | None = None) -> str:
         config = _replaced(pattern, replacement, config)
     if host is not None:
         config = _replaced(r"^(frontend http_frontend\n    bind ).*:(\d+)$", rf"\g<1>{_bound(host)}:\2", config)
+    if edge.tls is not None and pem is not None:
+        config = _replaced(
+            r"^frontend http_frontend\n    bind .*$", "\n".join((r"\g<0>", *_https(edge.tls, pem))), config
+        )
     return f"{MARK}\n{config}"
+
+
+def _https(settings: TlsSettings, pem: Path) -> Iterator[str]:
+    yield _indented(f"bind {_bound(settings.host)}:{settings.port} ssl crt {pem} alpn http/1.1 ssl-min-ver TLSv1.2")
+    yield _indented(f"http-after-response set-header strict-transport-security max-age={HSTS_S} if {{ ssl_fc }}")
 
 
 def _changes(edge: EdgeSettings, status: int) -> Mapping[str, str]:

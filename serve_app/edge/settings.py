@@ -35,6 +35,23 @@ Seconds = Annotated[int, Field(gt=0)]
 """Whole seconds: Ray Serve accepts no fractions."""
 
 
+class TlsSettings(StrictModel):
+    """HTTPS, beside the port without it. HAProxy does the encryption, so it needs the profile `throughput`."""
+
+    certificate: str
+    """A PEM file with the certificate, and those of its issuers behind it (`fullchain.pem`)."""
+    key: str
+    """A PEM file with its private key, without a password."""
+    host: str = "0.0.0.0"
+    """The address at which HTTPS listens. `http_options.host` is the other port's: 127.0.0.1 lets clients of the network use
+    HTTPS only."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8443
+    """The TCP port of HTTPS."""
+    check_s: Positive = 10.0
+    """How often `motet serve` looks whether the files have changed. A renewed certificate is used for new connections, and
+    open ones are not cut."""
+
+
 class EdgeSettings(StrictModel):
     """Limits of connections, which hold before a request is known."""
 
@@ -52,6 +69,9 @@ class EdgeSettings(StrictModel):
     metrics_host: str = "127.0.0.1"
     """The address at which HAProxy's metrics and statistics listen. They need no key: open them to a network only if it is
     the monitoring's own."""
+
+    tls: TlsSettings | None = None
+    """HTTPS with this certificate. `null`: without HTTPS."""
 
     @property
     def connections(self) -> int:

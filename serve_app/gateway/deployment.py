@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from cluster.models import Model, Placement
+from deployments.audio.isolated_decode import shared_decoder_processes
 from deployments.engines.protocols import RecognitionOptions
 from deployments.text.normalization.normalizer import load_libraries
 from serve_app.config import AppConfig
@@ -76,7 +77,7 @@ class Gateway:
             Admission(config.speech.admission, changed=QueueMetrics(_placements(models)).changed),
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms, {n: m.task for n, m in config.models.items()}),
-            VoiceStore(config.voices),
+            VoiceStore(config.voices, open_decoder=shared_decoder_processes(config.recordings.decoder).open),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
             EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
             live_sessions(config.realtime, directory, helpers),

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from deployments.errors import fail, quoted
+from deployments.strict_yaml import DuplicateEntryError, strict_yaml
 from serve_app.edge.settings import Keys, KeySettings, SecuritySettings
 from serve_app.gateway.audit import audit
 from serve_app.gateway.key_quotas import Quota
@@ -187,21 +187,6 @@ def _state(path: Path | None) -> FileState | None:
     return facts and (facts.st_mtime_ns, facts.st_size, facts.st_ino)
 
 
-class _KeysLoader(yaml.SafeLoader):
-    """Refuses a mapping that has the same name twice. YAML's own loader keeps the last entry, which would revoke a key."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """The mapping. Raises `ValueError`."""
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for name in (name for name, _ in node.value if isinstance(name, yaml.ScalarNode)):
-            if name.value in seen:
-                cause = f"line {name.start_mark.line + 1} has the name of an earlier entry"
-                raise ValueError(f"{cause}; to replace a key, add the new digest to the list `sha256` of that entry")
-            seen.add(name.value)
-        return node
-
-
 def _read(path: Path) -> Mapping[str, KeySettings]:
     """The keys of a file. Raises `MotetError` (invalid)."""
     try:
@@ -209,7 +194,7 @@ def _read(path: Path) -> Mapping[str, KeySettings]:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f"it has more than {MAX_FILE_BYTES:,} bytes")
-        return _KEYS.validate_python(yaml.load(data, _KeysLoader) or {})  # noqa: S506
+        return _KEYS.validate_python(strict_yaml(data) or {})
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise fail("invalid", f"The keys file {path} cannot be used: {_why(error)}.", "Correct it.") from error
 
@@ -219,6 +204,8 @@ def _why(error: Exception) -> str:
     if isinstance(error, ValidationError):
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    if isinstance(error, DuplicateEntryError):
+        return f"{error.problem}; to replace a key, add the new digest to the list `sha256` of that entry"
     if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         return f"it is not YAML, line {mark.line + 1}" if mark else "it is not YAML"

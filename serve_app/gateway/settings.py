@@ -150,6 +150,9 @@ class VoiceSettings(StrictModel):
 
     folder: str = "~/.local/share/motet/voices"
     """Where clips are stored. Gateways on several machines need one shared folder."""
+    keys_file: str | None = None
+    """A file with keys, one on each line (`motet voices new-key`). Clips are stored encrypted with the first one; the others
+    decrypt older clips. `null`: clips are not encrypted."""
     max_voices: Count = 1000
     """The most voices of all API keys."""
     max_voices_per_key: Count = 100

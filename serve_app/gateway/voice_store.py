@@ -6,7 +6,9 @@ part of a path. A client's voices are looked up by id in its own folder only.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
@@ -14,7 +16,8 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,12 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from deployments.audio.decode import decode_all
+from deployments.audio.decode import AudioDecoder, decode_all
 from deployments.audio.pcm import to_float
+from deployments.audio.sound_decoder import OpenDecoder
 from deployments.engines.protocols import Samples, VoiceReference
 from deployments.errors import MotetError, fail, quoted
 from serve_app.gateway.bodies.storage import storing
 from serve_app.gateway.settings import VoiceSettings
+from serve_app.gateway.voice_encryption import VoiceKeys, is_encrypted
 
 logger = logging.getLogger("ray.serve")
 
@@ -66,10 +71,17 @@ _VOICE = TypeAdapter(StoredVoice)
 class VoiceStore:
     """Reads and writes files: do not call it on the event loop. `owner` must not be a text of a client."""
 
-    def __init__(self, settings: VoiceSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: VoiceSettings,
+        clock: Callable[[], float] = time.time,
+        open_decoder: OpenDecoder = AudioDecoder,
+    ) -> None:
         self._settings = settings
         self._folder = Path(settings.folder).expanduser()
         self._clock = clock
+        self._open_decoder = open_decoder
+        self._keys = VoiceKeys(Path(settings.keys_file)) if settings.keys_file else None
         self._writing = threading.Lock()
 
     def add(self, owner: str, recording: bytes, name: str, consent: str, text: str | None) -> StoredVoice:
@@ -82,9 +94,9 @@ class VoiceStore:
         id = _id_of(samples, text)
         seconds = round(len(samples) / SAMPLE_RATE, 3)
         voice = StoredVoice(id, name, consent, text, int(self._clock()), seconds)
-        with self._writing:
+        with self._changing():
             if self._path(owner, id).exists():
-                return _if_agreed(_described(self._path(owner, id)), id, consent)
+                return _if_agreed(self._described(self._path(owner, id)), id, consent)
             self._refuse_when_full(owner)
             self._write(self._path(owner, id), voice, samples)
         return voice
@@ -92,12 +104,12 @@ class VoiceStore:
     def listed(self, owner: str) -> list[StoredVoice]:
         """The owner's voices, oldest first. Damaged files are logged and left out."""
         files = (self._folder / owner).glob("voice_*.npz")
-        found = [voice for file in files if (voice := _described(file)) is not None]
+        found = [voice for file in files if (voice := self._described(file)) is not None]
         return sorted(found, key=lambda voice: (voice.created_at, voice.id))
 
     def get(self, owner: str, id: str) -> StoredVoice:
         """One voice. Raises `MotetError` (not_found), also for other owners' voices and damaged files."""
-        voice = _described(self._path(owner, id)) if self.is_id(id) else None
+        voice = self._described(self._path(owner, id)) if self.is_id(id) else None
         if voice is None:
             raise _unknown(id)
         return voice
@@ -109,7 +121,7 @@ class VoiceStore:
     def reference(self, owner: str, id: str) -> VoiceReference:
         """The clip for an engine: float32 mono at 24 kHz. Raises as `get` does."""
         voice = self.get(owner, id)
-        samples = _taken(self._path(owner, id), _samples)
+        samples = self._taken(self._path(owner, id), _samples)
         if samples is None:
             raise _unknown(id)
         return VoiceReference(id, samples, SAMPLE_RATE, voice.text)
@@ -119,10 +131,24 @@ class VoiceStore:
         if not self.is_id(id):
             raise _unknown(id)
         try:
-            with self._writing:
+            with self._changing():
                 self._path(owner, id).unlink()
         except FileNotFoundError as error:
             raise _unknown(id) from error
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One change at a time, also among processes that share the folder: a voice that one encrypts must not come back
+        after another has deleted it."""
+        with self._writing:
+            with storing("voices"):
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(folder)
 
     def _path(self, owner: str, id: str) -> Path:
         return self._folder / owner / f"{id}.npz"
@@ -141,7 +167,8 @@ class VoiceStore:
     def _decoded(self, recording: bytes) -> Samples:
         """The clip in mono. Errors name this form's field, which is not the decoder's default."""
         try:
-            samples: Samples = decode_all(recording, SAMPLE_RATE, True, self._settings.max_clip_s)[0]
+            longest_s = self._settings.max_clip_s
+            samples: Samples = decode_all(recording, SAMPLE_RATE, True, longest_s, self._open_decoder)[0]
         except MotetError as error:
             raise MotetError(replace(error.failure, param="audio_sample")) from error
         return samples
@@ -153,21 +180,70 @@ class VoiceStore:
         if own >= settings.max_voices_per_key or everyones >= settings.max_voices:
             raise fail("too_large", "There is no room for another voice.", "Delete one first.", code="too_many_voices")
 
-    @staticmethod
-    def _write(path: Path, voice: StoredVoice, samples: NDArray[np.int16]) -> None:
+    def encrypt_all(self) -> int:
+        """Encrypts every voice of every owner with the first key, those that have an older one included. Returns how many
+        changed. It may be interrupted, and run again. Raises `MotetError` (invalid) without keys, and storage_full.
+        """
+        if self._keys is None:
+            raise fail(
+                "invalid", "voices.keys_file is not set.", "Make a key with motet voices new-key, and name its file."
+            )
+        changed = 0
+        for path in sorted(self._folder.glob("*/voice_*.npz")):
+            with self._changing():
+                try:
+                    data = self._keys.renewed(path.read_bytes())
+                except (OSError, ValueError) as error:
+                    logger.warning("The voice in %s cannot be encrypted: %s", path, error)
+                    continue
+                _replace(path, data)
+            changed += 1
+        return changed
+
+    def _write(self, path: Path, voice: StoredVoice, samples: NDArray[np.int16]) -> None:
         """Writes the file atomically, readable by the service's user only."""
-        about = np.frombuffer(json.dumps(asdict(voice)).encode(), np.uint8)
-        with storing("voices"):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, unfinished = tempfile.mkstemp(prefix=".", dir=path.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    np.savez(file, about=about, samples=samples)
-                    file.flush()
-                    os.fsync(file.fileno())  # some file systems report a full disk only here
-                Path(unfinished).replace(path)
-            finally:
-                Path(unfinished).unlink(missing_ok=True)
+        file = io.BytesIO()
+        np.savez(file, about=np.frombuffer(json.dumps(asdict(voice)).encode(), np.uint8), samples=samples)
+        data = file.getvalue()
+        _replace(path, self._keys.encrypted(data) if self._keys else data)
+
+    def _described(self, path: Path) -> StoredVoice | None:
+        """The description of a voice; None if its file is gone or damaged."""
+        return self._taken(path, lambda stored: _about(stored, path.stem))
+
+    def _taken(self, path: Path, take: Callable[[Any], Taken]) -> Taken | None:
+        """A part of a voice's file; None if the file is gone, or damaged, which is logged."""
+        try:
+            with np.load(io.BytesIO(self._read(path)), allow_pickle=False) as stored:
+                return take(stored)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # a damaged file may raise anything
+            logger.warning("The voice in %s cannot be read and is left out: %s: %s", path, type(error).__name__, error)
+            return None
+
+    def _read(self, path: Path) -> bytes:
+        data = path.read_bytes()
+        if not is_encrypted(data):
+            return data
+        if self._keys is None:
+            raise ValueError("it is encrypted, and voices.keys_file is not set")
+        return self._keys.decrypted(data)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file atomically, readable by the service's user only. Raises `MotetError` (storage_full)."""
+    with storing("voices"):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(prefix=".", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # some file systems report a full disk only here
+            Path(unfinished).replace(path)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)
 
 
 def _refuse_what_is_no_voice(samples: Samples) -> None:
@@ -197,23 +273,6 @@ def _if_agreed(kept: StoredVoice | None, id: str, consent: str) -> StoredVoice:
     else:
         return kept
     raise fail("invalid", cause, f"{remedy} DELETE /v1/audio/voices/{id}.", param="consent", code="voice_exists")
-
-
-def _described(file: Path) -> StoredVoice | None:
-    """The description of a voice; None if its file is gone or damaged."""
-    return _taken(file, lambda stored: _about(stored, file.stem))
-
-
-def _taken(file: Path, take: Callable[[Any], Taken]) -> Taken | None:
-    """A part of a voice's file; None if the file is gone, or damaged, which is logged."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return take(stored)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # a damaged file may raise anything
-        logger.warning("The voice in %s cannot be read and is left out: %s: %s", file, type(error).__name__, error)
-        return None
 
 
 def _about(stored: Any, id: str) -> StoredVoice:

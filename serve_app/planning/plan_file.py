@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.errors import fail
+from deployments.strict_yaml import strict_yaml
 from deployments.validation import in_words
 from serve_app.planning.settings import PlanSettings
 
@@ -52,7 +53,7 @@ def read(name: str) -> PlanSettings:
 def parsed(text: str, name: str) -> PlanSettings:
     """A plan from the text of a YAML file. Classes of machines may name a `card`, whose figures they then begin with."""
     try:
-        document = yaml.safe_load(text)
+        document = strict_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # YAML's own reader raises ValueError for a date such as 2026-99-99, and RecursionError for deep nesting.
         raise fail("invalid", f"The plan {name!r} is not valid YAML: {error}.", "Correct it.") from error

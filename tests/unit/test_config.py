@@ -84,7 +84,23 @@ def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
     assert "securty" in said
 
 
-@pytest.mark.parametrize("text", ["- a list", "a: [", ""], ids=["list", "not-yaml", "empty"])
+@pytest.mark.parametrize(
+    ("right", "lines"),
+    [
+        pytest.param("  port: 8000\n", "  port: 8000\n  port: 9000\n", id="serve"),
+        pytest.param("      security:\n", "      security:\n        keys: {}\n        keys: {}\n", id="deep"),
+    ],
+)
+def test_two_entries_of_one_name_are_refused(tmp_path: Path, right: str, lines: str) -> None:
+    """YAML's own loader would keep the second one, without a word."""
+    text = GOOD.replace(right, lines, 1)
+    line = text[: text.index(lines)].count("\n") + lines.count("\n")
+    assert f"line {line} has the name of an earlier entry, in line {line - 1}. Keep one" in mistakes(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["- a list", "a: [", "a: 2026-99-99", ""], ids=["list", "not-yaml", "no-date", "empty"]
+)
 def test_what_is_not_a_config_is_refused(tmp_path: Path, text: str) -> None:
     assert "serve_config.yaml" in mistakes(tmp_path, text)
 

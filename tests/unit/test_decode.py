@@ -19,7 +19,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from deployments.audio.decode import LOUDEST, AudioDecoder, AudioInfo, decode_all, decode_stream
+from deployments.audio.decode import LOUDEST, AudioDecoder, decode_all, decode_stream
+from deployments.audio.sound_decoder import AudioInfo
 from deployments.errors import Failure, MotetError, fail
 
 Float = NDArray[np.float32]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from deployments.errors import MotetError
@@ -29,15 +29,18 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def half_written(file: Any, **_: object) -> None:
-    file.write(b"half")
-    full()
+class HalfWritten(io.FileIO):
+    """A file on a disk that takes four bytes of it."""
+
+    def write(self, data: Any, /) -> int:
+        super().write(data[:4])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "the folder": (Path, "mkdir", full),
     "a file": (tempfile, "mkstemp", full),
-    "its beginning": (np, "savez", half_written),
+    "its beginning": (os, "fdopen", HalfWritten),
     "its end": (os, "fsync", full),
     "its name": (Path, "replace", full),
 }
@@ -61,7 +64,7 @@ def test_a_voice_that_the_disk_does_not_take_is_refused_and_leaves_nothing(
 
 async def test_the_client_gets_a_507_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(voices={"folder": str(tmp_path)})
-    monkeypatch.setattr(np, "savez", half_written)
+    monkeypatch.setattr(tempfile, "mkstemp", full)
     answer = await bench.client.post("/v1/audio/voices", **FORM)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["code"]) == (507, "server_error", "storage_full")

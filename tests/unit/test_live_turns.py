@@ -196,7 +196,7 @@ def test_a_helper_begins_anew_after_a_gap_and_forgets_what_is_closed_or_idle() -
 
 def test_sessions_do_not_wait_for_recordings_that_are_decoded() -> None:
     class Endless:
-        def cut(self, file: ByteSource, settings: Any) -> Iterator[tuple[Any, Any]]:
+        def cut(self, file: ByteSource, settings: Any, *_: Any) -> Iterator[tuple[Any, Any]]:
             decoded.wait()
             yield from ()
 

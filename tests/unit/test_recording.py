@@ -34,7 +34,7 @@ class LineTicket:
 class LinesTask:
     """Cuts a text into lines. Empty ones are for no engine."""
 
-    def cut(self, file: ByteSource, settings: Any) -> Iterator[tuple[LineTicket, bytes | None]]:
+    def cut(self, file: ByteSource, settings: Any, *_: Any) -> Iterator[tuple[LineTicket, bytes | None]]:
         text = b""
         while block := file.read(3):
             text += block
@@ -206,7 +206,7 @@ async def test_a_session_that_opens_after_its_client_left_is_closed() -> None:
 async def test_what_comes_after_the_sound_of_a_recording_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its decoder ends while the upload goes on, as with foreign bytes after the sound."""
 
-    def cut(self: LinesTask, file: ByteSource, settings: Any) -> Iterator[tuple[LineTicket, bytes]]:
+    def cut(self: LinesTask, file: ByteSource, settings: Any, *_: Any) -> Iterator[tuple[LineTicket, bytes]]:
         yield LineTicket(0), file.read(1)
 
     monkeypatch.setattr(LinesTask, "cut", cut)
@@ -218,7 +218,7 @@ async def test_what_comes_after_the_sound_of_a_recording_is_dropped(monkeypatch:
 
 
 async def test_an_upload_does_not_wait_for_a_decoder_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut(self: LinesTask, file: ByteSource, settings: Any) -> Iterator[tuple[LineTicket, bytes]]:
+    def cut(self: LinesTask, file: ByteSource, settings: Any, *_: Any) -> Iterator[tuple[LineTicket, bytes]]:
         if file.read(1):
             raise fail("invalid", "The file is damaged.")
         yield LineTicket(0), b""
@@ -252,7 +252,7 @@ async def test_no_more_recordings_are_decoded_at_once_than_there_are_decoders(mo
     running, most, lock = 0, 0, threading.Lock()
     go_on = threading.Event()
 
-    def cut(self: LinesTask, file: ByteSource, settings: Any) -> Iterator[tuple[LineTicket, bytes]]:
+    def cut(self: LinesTask, file: ByteSource, settings: Any, *_: Any) -> Iterator[tuple[LineTicket, bytes]]:
         nonlocal running, most
         with lock:
             running += 1

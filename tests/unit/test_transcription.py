@@ -23,7 +23,6 @@ from deployments.engines.protocols import (
 )
 from deployments.errors import MotetError
 from deployments.settings import VoiceActivitySettings, WindowSettings
-from deployments.tasks import transcription
 from deployments.tasks.engine_calls import LocalBatch, in_order, next_here, run_here
 from deployments.tasks.transcription import (
     TranscriptionTask,
@@ -241,7 +240,7 @@ def test_the_recording_is_read_as_windows_are_asked_for() -> None:
     windows.close()
 
 
-def test_a_driver_that_is_stopped_closes_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_is_stopped_closes_its_decoder() -> None:
     closed: list[AudioDecoder] = []
 
     class Watched(AudioDecoder):
@@ -249,9 +248,8 @@ def test_a_driver_that_is_stopped_closes_its_decoder(monkeypatch: pytest.MonkeyP
             closed.append(self)
             super().close()
 
-    monkeypatch.setattr(transcription, "AudioDecoder", Watched)
     windows = run_here(
-        transcribe_all([Unending(recording(10, 60))], TASK, SETTINGS, LocalBatch(Levels().transcribe).start, 1)
+        transcribe_all([Unending(recording(10, 60))], TASK, SETTINGS, LocalBatch(Levels().transcribe).start, 1, Watched)
     )
     next(windows)
     assert closed == []

@@ -42,7 +42,7 @@ CONFIG = AppConfig(models={"ear": Model.model_validate({**WHISPER, "placements":
 class WordsTask:
     """A text as a recording: a window for each line, one second each. In an empty line nobody speaks."""
 
-    def cut(self, file: ByteSource, settings: WindowSettings) -> Iterator[tuple[WindowTicket, Window | None]]:
+    def cut(self, file: ByteSource, settings: WindowSettings, *_: Any) -> Iterator[tuple[WindowTicket, Window | None]]:
         index, line = 0, b""
         while block := file.read(1):
             line += block

@@ -1,0 +1,183 @@
+"""What recordings from anywhere do to the decoders: damaged files, bombs, and what a process of its own costs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import psutil
+
+from deployments.audio.decode import AudioDecoder
+from deployments.audio.encode import open_encoder
+from deployments.audio.formats import AudioFormat
+from deployments.audio.isolated_decode import DecoderProcesses
+from deployments.audio.sound_decoder import OpenDecoder
+from deployments.engines.protocols import RecognitionOptions
+from deployments.errors import MotetError
+from deployments.settings import DecoderSettings, WindowSettings
+from deployments.tasks.transcription import TranscriptionTask
+from serve_app.bench.decoding_bombs import bombs
+from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out, interleaved, ratio, spread
+from serve_app.bench.mutated_files import mutated, seeds
+
+FULL_FILES, QUICK_FILES = 10_000, 60
+"""Damaged files of each container."""
+LONGEST_S = 4 * 3600.0
+"""Seconds of sound that are decoded, as by default in the service."""
+LOOK_EVERY_S = 0.02
+FUZZ_LONGEST_S = 60.0
+
+FILES, FAULTS, CONTAINED, SLOWEST = (
+    "damaged files of each container",
+    "answers that are neither sound nor a refusal",
+    "refusals because a decoder crashed or did not end",
+    "the slowest answer to a damaged file",
+)
+COST_LONG, COST_SHORT = "cutting a minute of MP3: own process over the same", "added for a WAV of 3 s"
+ACCEPTED_KINDS = ("invalid", "too_large")
+DECODER_CODES = ("decoder_crashed", "decoder_too_slow", "decoder_out_of_memory")
+ROUNDS = 9
+
+
+@dataclass(slots=True)
+class Answers:
+    """What damaged files were answered with."""
+
+    codes: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+
+
+def run(quick: bool) -> Report:
+    """Runs the benchmark. A full run takes about an hour."""
+    names = tuple(bombs())
+    wanted = [
+        Figure(FILES, "files", at_least(QUICK_FILES if quick else FULL_FILES)),
+        Figure(FAULTS, "files", at_most(0)),
+        Figure(CONTAINED, "files"),
+        Figure(SLOWEST, "s", at_most(5)),
+        *(Figure(_memory_of(name), "MB", at_most(200)) for name in names),
+        Figure(COST_LONG, "x", at_most(1.25)),
+        Figure(COST_SHORT, "ms", at_most(50)),
+    ]
+    return carry_out("decoding", wanted, lambda sheet: _measure(sheet, quick), quick=quick)
+
+
+def _memory_of(bomb: str) -> str:
+    return f"memory for {bomb}"
+
+
+def _measure(sheet: Sheet, quick: bool) -> None:
+    with closing(DecoderProcesses(DecoderSettings())) as processes:
+        processes.start()
+        with sheet.measuring("damaged files"):
+            _measure_damaged(sheet, processes, QUICK_FILES if quick else FULL_FILES)
+        for name, make in bombs().items():
+            with sheet.measuring(name):
+                _measure_bomb(sheet, processes, name, make())
+        with sheet.measuring("what a process of its own costs"):
+            _measure_cost(sheet, processes)
+
+
+def _measure_damaged(sheet: Sheet, processes: DecoderProcesses, count: int) -> None:
+    found, recordings = Answers(), seeds()
+    others = list(recordings.values())
+    for number, (name, seed) in enumerate(recordings.items()):
+        generator = np.random.default_rng(number)
+        for _ in range(count):
+            data = mutated(seed, name.split()[0], others[generator.integers(len(others))], generator)
+            _try(found, name, data, processes.open)
+    contained = {code: found.codes[code] for code in DECODER_CODES if found.codes[code]}
+    listed = ", ".join(f"{code} {times:,}" for code, times in found.codes.most_common(8))
+    sheet.put(FILES, count, f"{len(recordings)} containers and codecs: {', '.join(recordings)}")
+    sheet.put(FAULTS, len(found.faults), "; ".join(found.faults[:3]) or listed)
+    sheet.put(CONTAINED, sum(contained.values()), ", ".join(f"{code} {times}" for code, times in contained.items()))
+    sheet.put(SLOWEST, found.slowest_s)
+
+
+def _try(found: Answers, name: str, data: bytes, open_decoder: OpenDecoder) -> None:
+    began = time.perf_counter()
+    try:
+        found.codes[_outcome(data, open_decoder, FUZZ_LONGEST_S)] += 1
+    except Exception as error:
+        found.faults.append(f"{name}: {type(error).__name__}: {error}")
+    found.slowest_s = max(found.slowest_s, time.perf_counter() - began)
+
+
+def _outcome(data: bytes, open_decoder: OpenDecoder, longest_s: float) -> str:
+    """`decoded`, or the code of the refusal. Raises what is neither."""
+    try:
+        with closing(open_decoder(data, mono=False, max_seconds=longest_s)) as decoder:
+            for block in decoder:
+                if not np.isfinite(block).all():
+                    raise ValueError("samples that are not finite")
+    except MotetError as error:
+        if error.failure.kind not in ACCEPTED_KINDS or not error.failure.remedy:
+            raise
+        return str(error.failure.code)
+    return "decoded"
+
+
+def _measure_bomb(sheet: Sheet, processes: DecoderProcesses, name: str, data: bytes) -> None:
+    began = time.perf_counter()
+    with _peak_of(processes) as peak:
+        outcome = _outcome(data, processes.open, LONGEST_S)
+    took_s = time.perf_counter() - began
+    sheet.put(_memory_of(name), peak[0] / 1e6, f"{len(data) / 1e6:.2f} MB, {outcome} after {took_s:.1f} s")
+
+
+@contextmanager
+def _peak_of(processes: DecoderProcesses) -> Iterator[list[int]]:
+    """The most memory that a decoder's process and this one took beside what they had, in bytes, seen every 20 ms."""
+    server, over, peak = psutil.Process(processes.server_pid), threading.Event(), [0]
+    before = psutil.Process().memory_info().rss
+
+    def look() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            with contextlib.suppress(psutil.Error):
+                own = sum(child.memory_full_info().uss for child in server.children())
+                peak[0] = max(peak[0], own + psutil.Process().memory_info().rss - before)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _measure_cost(sheet: Sheet, processes: DecoderProcesses) -> None:
+    long, short = _recording("mp3", 60), _recording("wav", 3)
+
+    def cutting(data: bytes, open_decoder: OpenDecoder) -> Callable[[], float]:
+        task = TranscriptionTask(16_000, RecognitionOptions(), 30.0)
+
+        def seconds() -> float:
+            began = time.perf_counter()
+            for _ in task.cut(io.BytesIO(data), WindowSettings(), open_decoder):
+                pass
+            return time.perf_counter() - began
+
+        return seconds
+
+    here, there = "here", "there"
+    took = interleaved({here: cutting(long, AudioDecoder), there: cutting(long, processes.open)}, ROUNDS)
+    sheet.put(COST_LONG, ratio(took[there], took[here]).p50, f"{spread(took[here]).p50 * 1000:.0f} ms in the same")
+    took = interleaved({here: cutting(short, AudioDecoder), there: cutting(short, processes.open)}, ROUNDS)
+    added = [(own - same) * 1000 for own, same in zip(took[there], took[here], strict=True)]
+    sheet.put(COST_SHORT, spread(added).p50, f"{spread(took[here]).p50 * 1000:.0f} ms in the same")
+
+
+def _recording(form: AudioFormat, seconds: int) -> bytes:
+    generator = np.random.default_rng(0)
+    noise = (0.1 * generator.standard_normal(seconds * 24_000)).astype(np.float32)
+    encoder = open_encoder(form, 24_000, 1)
+    return encoder.encode(noise) + encoder.finish()

