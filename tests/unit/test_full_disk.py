@@ -37,7 +37,7 @@ class HalfWritten(io.FileIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
+PLACES: dict[str, tuple[Any, str, Callable[..., object]]] = {
     "the folder": (Path, "mkdir", full),
     "a file": (tempfile, "mkstemp", full),
     "its beginning": (os, "fdopen", HalfWritten),

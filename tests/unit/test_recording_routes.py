@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from openai.types import CreateEmbeddingResponse
 
+from deployments.audio.decode import AudioDecoder
 from deployments.engines.protocols import Samples
 from deployments.replica.chunker import Chunker, CuttingTask
 from deployments.settings import RecordingSettings, VoiceActivitySettings, WindowSettings
@@ -42,7 +43,9 @@ class Analyses:
         self.tasks.append(task)
         try:
             data = b"".join([block async for block in upload])
-            for each in self.tickets or [found for found, _ in task.cut(io.BytesIO(data), WindowSettings())]:
+            for each in self.tickets or [
+                found for found, _ in task.cut(io.BytesIO(data), WindowSettings(), AudioDecoder)
+            ]:
                 yield each
         finally:
             ticket.close()
