@@ -17,7 +17,7 @@ TEST_EXTRAS := test,torch,transformers,kokoro,stems,mlx
 # skipped. See NOTICE.
 RESTRICTED ?=
 
-.PHONY: serve test check demo bench audit clean
+.PHONY: serve test check docs demo bench audit clean
 
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
@@ -27,11 +27,25 @@ test: $(VENV)/installed-test $(CLIENTS)/installed $(if $(RESTRICTED),$(VENV)/ins
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit; unit=$$?; \
 	$(BIN)/python -m pytest tests/integration tests/e2e && exit $$unit
 
+PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md ./docs ./serve_app ./deployments ./cluster
+export NO_MKDOCS_2_WARNING := 1
+
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit/test_layout.py
+	$(BIN)/codespell $(PROSE)
+	$(BIN)/python -m pytest tests/unit/test_layout.py tests/unit/test_docs.py tests/unit/test_doc_examples.py tests/unit/test_site.py
+
+# Makes the pages that the code describes again, and builds the site into build/site.
+docs: $(VENV)/installed-test
+	$(BIN)/motet api --markdown > docs/api.md
+	$(BIN)/motet config --markdown > docs/configuration.md
+	$(BIN)/motet commands > docs/commands.md
+	$(BIN)/motet metrics --markdown > docs/metrics.md
+	$(BIN)/motet metrics --dashboard > cluster/launch/grafana.json
+	$(BIN)/motet metrics --alerts > cluster/launch/alerts.yaml
+	$(BIN)/mkdocs build --strict
 
 demo: $(VENV)/installed-test
 	@$(BIN)/python -m serve_app.bench.demo

@@ -26,6 +26,7 @@ BENCHMARKS = "serve_app/bench/"
 COUNTED_BY_HAND = {"generators that a chunk of speech passes": 11}
 """Of the commit before the redesign: what a static count cannot find there."""
 
+PARTS_WITH_STATEMENTS = ("body", "orelse", "handlers", "finalbody", "cases")
 Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Graph = Mapping[str, frozenset[str]]
 
@@ -57,6 +58,24 @@ class Module:
     def tree(self) -> ast.Module:
         """The parsed file."""
         return ast.parse(self.text)
+
+    @cached_property
+    def statements(self) -> list[ast.AST]:
+        """Every statement of the file, nested ones included. Definitions and imports are statements, so nobody has to look
+        into expressions for them, which are most of a file."""
+        found: list[ast.AST] = []
+        pending: list[ast.AST] = [self.tree]
+        while pending:
+            node = pending.pop()
+            found.append(node)
+            for part in PARTS_WITH_STATEMENTS:
+                pending += getattr(node, part, ())
+        return found
+
+    @cached_property
+    def imports(self) -> list[str]:
+        """The dotted names that the file imports, wherever it does."""
+        return [name for node in self.statements for name in _imported(node)]
 
     @property
     def lines(self) -> int:
@@ -91,17 +110,24 @@ def imports_of(module: Module, *, at_import_time_only: bool = False) -> Iterator
 
     `at_import_time_only` leaves out imports inside functions and under `if TYPE_CHECKING`.
     """
+    if not at_import_time_only:
+        yield from module.imports
+        return
     pending: list[ast.AST] = [module.tree]
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif at_import_time_only and (_is_function(node) or _is_for_types(node)):
+        yield from _imported(node)
+        if _is_function(node) or _is_for_types(node):
             pending += node.orelse if isinstance(node, ast.If) else []
         else:
             pending += ast.iter_child_nodes(node)
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _is_function(node: ast.AST) -> bool:
@@ -182,7 +208,7 @@ def functions_of(modules: Iterable[Module]) -> list[Function]:
     return [
         Function(f"{module.path}:{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1)
         for module in modules
-        for node in ast.walk(module.tree)
+        for node in module.statements
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
@@ -190,7 +216,7 @@ def functions_of(modules: Iterable[Module]) -> list[Function]:
 def classes_of(modules: Iterable[Module]) -> Iterator[tuple[Module, ast.ClassDef]]:
     """Every class with the module that defines it."""
     for module in modules:
-        yield from ((module, node) for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef))
+        yield from ((module, node) for node in module.statements if isinstance(node, ast.ClassDef))
 
 
 def ambiguous_classes(modules: Iterable[Module]) -> dict[str, list[str]]:
@@ -228,11 +254,16 @@ def settings_defined_twice(modules: Iterable[Module]) -> dict[str, list[str]]:
     return {name: sorted(fields) for name, fields in twice.items()}
 
 
-def _fields(node: ast.ClassDef) -> dict[str, str]:
+def _fields(node: ast.ClassDef) -> dict[str, ast.expr]:
     """A class's annotated fields and their annotations, without tags (`Literal`)."""
     annotated = (item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name))
-    fields = {item.target.id: ast.unparse(item.annotation) for item in annotated if isinstance(item.target, ast.Name)}
-    return {name: annotation for name, annotation in fields.items() if not annotation.startswith("Literal[")}
+    fields = {item.target.id: item.annotation for item in annotated if isinstance(item.target, ast.Name)}
+    return {name: annotation for name, annotation in fields.items() if not _is_tag(annotation)}
+
+
+def _is_tag(annotation: ast.expr) -> bool:
+    generic = annotation.value if isinstance(annotation, ast.Subscript) else None
+    return isinstance(generic, ast.Name) and generic.id == "Literal"
 
 
 def _reachable(start: str, by_name: Mapping[str, list[ast.ClassDef]]) -> set[ast.ClassDef]:
@@ -243,7 +274,7 @@ def _reachable(start: str, by_name: Mapping[str, list[ast.ClassDef]]) -> set[ast
         if node in found:
             continue
         found.add(node)
-        names = set(re.findall(r"\w+", " ".join(_fields(node).values())))
+        names = set(re.findall(r"\w+", " ".join(map(ast.unparse, _fields(node).values()))))
         pending += [other for name in names for other in by_name.get(name, ())]
     return found
 
@@ -251,8 +282,11 @@ def _reachable(start: str, by_name: Mapping[str, list[ast.ClassDef]]) -> set[ast
 def drivers_of(modules: Iterable[Module]) -> dict[str, list[str]]:
     """For each task the functions and classes that drive it, by the calls in `TASKS`."""
     found: dict[str, list[str]] = {task: [] for task in TASKS}
+    named = {call.rpartition(".")[2] for calls, _ in TASKS.values() for call in calls}
     for module in modules:
         if module.is_benchmark or module.path.startswith(("deployments/engines/", "deployments/audio/")):
+            continue
+        if not any(name in module.text for name in named):
             continue
         aliases = _aliases(module)
         for scope in (node for node in module.tree.body if isinstance(node, Scope)):
@@ -271,7 +305,7 @@ def _aliases(module: Module) -> dict[str, set[str]]:
     """A local name to the names under which its definition is known: the dotted one and the last part."""
     return {
         alias.asname or alias.name: {f"{node.module}.{alias.name}", alias.name}
-        for node in ast.walk(module.tree)
+        for node in module.statements
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }

@@ -5,20 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
-
-from ray.serve import metrics
+from typing import get_args
 
 from deployments.engines.graph_protocol import CaptureStats
 from deployments.engines.limits import Memory
 from deployments.engines.protocols import AudioChunk, FinishReason
-
-BATCH_SIZES = [1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32]
-SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75]
-MEMORY_TAGS: Any = ("model", "kind")
-REASON_TAGS: Any = ("model", "reason")
-PER_SECOND = [5.0, 10, 12.5, 25, 50, 75, 100, 150, 200, 400, 800]
-MILLISECONDS = [1.0, 2, 5, 10, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000, 10000]
+from deployments.replica.metric import start_at_zero
+from deployments.replica.metric_table import (
+    AUDIO_MADE_SECONDS,
+    AUDIO_WASTED_SECONDS,
+    ENGINE_MEMORY_BYTES,
+    OPEN_STREAMS,
+    REPLICA_FIRST_SOUND_MS,
+    RUNAWAY_PIECES,
+    STEP_BATCH_SIZE,
+    STEP_CAPTURE_SECONDS,
+    STEP_MS,
+    STEP_PADDING_SHARE,
+    STEP_REPLAYED_SHARE,
+    STEP_WAIT_MS,
+    STREAM_TOKENS_PER_SECOND,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +47,10 @@ class StepMetrics:
 
     def __init__(self, model: str) -> None:
         self.counts = StepCounts()
-        self._sizes = histogram("motet_step_batch_size", "Items in a step.", BATCH_SIZES, model)
-        self._padding = histogram("motet_step_padding_share", "Share of a padded batch that is padding.", SHARES, model)
-        self._waits = histogram("motet_step_wait_ms", "Wait at the gate, in ms.", MILLISECONDS, model)
-        self._times = histogram("motet_step_ms", "Time of a step, in ms.", MILLISECONDS, model)
+        self._sizes = STEP_BATCH_SIZE.export(model=model)
+        self._padding = STEP_PADDING_SHARE.export(model=model)
+        self._waits = STEP_WAIT_MS.export(model=model)
+        self._times = STEP_MS.export(model=model)
 
     def waited(self, seconds: float) -> None:
         """A caller passed the gate."""
@@ -64,23 +71,12 @@ class SpeechMetrics:
         self.made_seconds = 0.0
         self.wasted_seconds = 0.0
         self.open_streams = 0
-        self._made = counter("motet_audio_made_seconds", "Seconds of audio made.", model)
-        self._wasted = counter("motet_audio_wasted_seconds", "Seconds of audio made for a client that had left.", model)
-        self._first = histogram(
-            "motet_replica_first_sound_ms",
-            "From a request at the replica to its first audio, in ms.",
-            MILLISECONDS,
-            model,
-        )
-        self._tokens = histogram(
-            "motet_stream_tokens_per_second", "Model tokens per second of one stream.", PER_SECOND, model
-        )
-        self._runaways = metrics.Counter(
-            "motet_runaway_pieces", "Pieces of text at which the model was stopped.", tag_keys=REASON_TAGS
-        )
-        self._runaways.set_default_tags({"model": model})
-        self._open = metrics.Gauge("motet_open_streams", "Utterances under way.", tag_keys=("model",))
-        self._open.set_default_tags({"model": model})
+        self._made = AUDIO_MADE_SECONDS.export(model=model)
+        self._wasted = AUDIO_WASTED_SECONDS.export(model=model)
+        self._first = REPLICA_FIRST_SOUND_MS.export(model=model)
+        self._tokens = STREAM_TOKENS_PER_SECOND.export(model=model)
+        self._runaways = RUNAWAY_PIECES.export(model=model)
+        self._open = OPEN_STREAMS.export(model=model)
         self._open.set(0)
         for metric in (self._made, self._wasted):
             start_at_zero(metric)
@@ -148,10 +144,7 @@ class MemoryMetrics:
     """The device memory that a replica's engine holds."""
 
     def __init__(self, model: str) -> None:
-        self._bytes = metrics.Gauge(
-            "motet_engine_memory_bytes", "Held by the engine's library: active, cached or peak.", tag_keys=MEMORY_TAGS
-        )
-        self._bytes.set_default_tags({"model": model})
+        self._bytes = ENGINE_MEMORY_BYTES.export(model=model)
 
     def held(self, memory: Memory) -> None:
         """Sets the memory held now."""
@@ -163,35 +156,12 @@ class CaptureMetrics:
     """The captured graphs of a replica's engine."""
 
     def __init__(self, model: str) -> None:
-        self._share = metrics.Gauge(
-            "motet_step_replayed_share",
-            "Share of all steps that replayed a captured graph.",
-            tag_keys=("model",),
-        )
-        self._seconds = metrics.Gauge(
-            "motet_step_capture_seconds", "Seconds spent on capturing graphs.", tag_keys=("model",)
-        )
+        self._share = STEP_REPLAYED_SHARE.export(model=model)
+        self._seconds = STEP_CAPTURE_SECONDS.export(model=model)
         for gauge in (self._share, self._seconds):
-            gauge.set_default_tags({"model": model})
+            gauge.set(0)
 
     def set(self, stats: CaptureStats) -> None:
         """Sets the metrics to the stats so far."""
         self._share.set(stats.hit_rate)
         self._seconds.set(stats.capture_seconds)
-
-
-def start_at_zero(metric: metrics.Counter, **tags: str) -> None:
-    """Exports a counter before its first event: a series that is not there is neither 0 nor an alert."""
-    metric._record(0, tags or None)  # `inc` of Ray 2.60 refuses 0
-
-
-def histogram(name: str, description: str, boundaries: list[float], model: str) -> metrics.Histogram:
-    histogram = metrics.Histogram(name, description, boundaries=boundaries, tag_keys=("model",))
-    histogram.set_default_tags({"model": model})
-    return histogram
-
-
-def counter(name: str, description: str, model: str) -> metrics.Counter:
-    counter = metrics.Counter(name, description, tag_keys=("model",))
-    counter.set_default_tags({"model": model})
-    return counter

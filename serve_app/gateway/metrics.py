@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, get_args
-
-from ray.serve import metrics
+from typing import get_args
 
 from deployments.engines.registry import Task
 from deployments.errors import Kind
-from deployments.replica.metrics import MILLISECONDS, counter, histogram, start_at_zero
+from deployments.replica.metric import start_at_zero
 from deployments.tasks.piece_quality import Fault, PieceQuality
+from serve_app.gateway import metric_table as table
 from serve_app.gateway.request_context import RequestRecord
 from serve_app.gateway.speech.pacing_report import PacingReport
 
-STAGE_TAGS: Any = ("model", "stage")  # Ray annotates `tag_keys` as a tuple of one name
-REQUEST_TAGS: Any = ("route", "model", "status")
-FAILURE_TAGS: Any = ("model", "kind")
-FAULT_TAGS: Any = ("model", "fault", "of")
-QUEUE_TAGS: Any = ("model", "placement")
 NO_MODEL = "none"
 """The model of a request that names no known one: Ray refuses empty tags."""
-FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]
-LEADS = [1.0, 20, 50, 100, 200, 350, 500, 1000, 2000, 5000]
-
-
 FIRST_STATUSES = ("200", "400", "429", "500", "503")
 """Statuses of requests that are exported before the first one."""
 ROUTES: Mapping[Task, str] = {
@@ -41,39 +31,23 @@ class RequestMetrics:
 
     def __init__(self, first_sound_alarm_ms: float, models: Mapping[str, Task] = MappingProxyType({})) -> None:
         self._alarm_s = first_sound_alarm_ms / 1000
-        line = metrics.Gauge("motet_first_sound_alarm_ms", "First audio later than this is late, in ms.")
-        line.set(first_sound_alarm_ms)
-        self._late = counter("motet_first_sounds_late", "Requests whose first audio was later than the alarm.", "")
-        self._stages = metrics.Histogram(
-            "motet_request_stage_ms", "Time of a stage of a request, in ms.", MILLISECONDS, STAGE_TAGS
-        )
-        self._requests = metrics.Counter("motet_requests", "Requests that ended.", REQUEST_TAGS)
-        self._failures = metrics.Counter("motet_failures", "Requests that failed, by kind of failure.", FAILURE_TAGS)
-        self._first = histogram(
-            "motet_first_sound_ms", "From a request to its first bytes of audio, in ms.", MILLISECONDS, ""
-        )
-        self._first_results = histogram(
-            "motet_first_result_ms",
-            "From a request to the first text of a transcription or the first audio of a separation, in ms.",
-            MILLISECONDS,
-            "",
-        )
-        self._factors = histogram("motet_real_time_factor", "Seconds of steps for a second of audio.", FACTORS, "")
-        self._leads = histogram(
-            "motet_least_lead_ms", "The least audio that a client had ahead of playback, in ms.", LEADS, ""
-        )
-        self._underruns = counter("motet_underruns", "Times that a client ran out of audio.", "")
-        self._concealed = counter("motet_concealed_seconds", "Seconds of audio that no engine made.", "")
-        self._live = metrics.Gauge("motet_live_sessions", "Open sessions of /v1/realtime.")
-        self._final_texts = histogram(
-            "motet_final_text_ms", "From the end of a turn to its whole text, in ms.", MILLISECONDS, ""
-        )
-        self._pieces = counter("motet_speech_pieces", "Pieces of speech that were checked.", "")
-        self._faults = metrics.Counter(
-            "motet_piece_faults", "Faults of pieces when they were first made, and of those that left.", FAULT_TAGS
-        )
-        self._made_again = counter("motet_pieces_made_again", "Pieces of speech that were made again.", "")
-        self._fallbacks = counter("motet_fallbacks", "Streams that the fallback voice finished.", "")
+        table.FIRST_SOUND_ALARM_MS.export().set(first_sound_alarm_ms)
+        self._late = table.FIRST_SOUNDS_LATE.export()
+        self._stages = table.REQUEST_STAGE_MS.export()
+        self._requests = table.REQUESTS.export()
+        self._failures = table.FAILURES.export()
+        self._first = table.FIRST_SOUND_MS.export()
+        self._first_results = table.FIRST_RESULT_MS.export()
+        self._factors = table.REAL_TIME_FACTOR.export()
+        self._leads = table.LEAST_LEAD_MS.export()
+        self._underruns = table.UNDERRUNS.export()
+        self._concealed = table.CONCEALED_SECONDS.export()
+        self._live = table.LIVE_SESSIONS.export()
+        self._final_texts = table.FINAL_TEXT_MS.export()
+        self._pieces = table.SPEECH_PIECES.export()
+        self._faults = table.PIECE_FAULTS.export()
+        self._made_again = table.PIECES_MADE_AGAIN.export()
+        self._fallbacks = table.FALLBACKS.export()
         self._live.set(0)
         for model, task in models.items():
             self._start(model, task)
@@ -149,8 +123,8 @@ class QueueMetrics:
     """How much waits in front of each placement, in this gateway."""
 
     def __init__(self, placements: Sequence[str] = ()) -> None:
-        self._requests = metrics.Gauge("motet_queued_requests", "Requests that are open.", QUEUE_TAGS)
-        self._seconds = metrics.Gauge("motet_queued_seconds_of_audio", "Audio that waits to be made, in s.", QUEUE_TAGS)
+        self._requests = table.QUEUED_REQUESTS.export()
+        self._seconds = table.QUEUED_SECONDS_OF_AUDIO.export()
         for placement in placements:
             self.changed(placement, 0, 0.0)
 

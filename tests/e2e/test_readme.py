@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from deployments.text.word_error_rate import word_error_rate
+from tests.documentation import FENCE
 from tests.e2e.conftest import ROOT, Service
+from tests.e2e.examples import ADDRESS, run_examples
 
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 README = (ROOT / "README.md").read_text()
 EXAMPLES = FENCE.findall(README[README.index("## Examples") : README.index("## The API")])
 
@@ -23,24 +22,8 @@ EXAMPLES = FENCE.findall(README[README.index("## Examples") : README.index("## T
 def results(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Runs every example, in order, in one empty folder; returns the folder and all that was printed."""
     folder = tmp_path_factory.mktemp("readme")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    printed = ""
-    for language, text in EXAMPLES:
-        program = {"sh": ["bash", "-euc"], "python": [sys.executable, "-c"]}[language]
-        example = text.replace("http://localhost:8000", service.url)
-        assert example != text or "motet " in text
-        run = subprocess.run(
-            [*program, example],
-            cwd=folder,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert run.returncode == 0, f"{text}\n{run.stderr}"
-        printed += run.stdout + "\n"
-    return folder, printed
+    assert all(ADDRESS in text or "motet " in text for _, text in EXAMPLES)
+    return folder, run_examples(EXAMPLES, service, folder)
 
 
 def test_there_are_eight(results: tuple[Path, str]) -> None:

@@ -439,50 +439,6 @@ def test_the_unit_gives_streams_time_to_end_and_ray_to_leave() -> None:
 # --- Watching
 
 
-METRICS = (ROOT / "deployments" / "replica" / "metrics.py", ROOT / "serve_app" / "gateway" / "metrics.py")
-
-
-def declared_metrics() -> dict[str, str]:
-    """Every metric that the code makes, and its kind."""
-    kinds = {
-        "histogram": "histogram",
-        "Histogram": "histogram",
-        "counter": "counter",
-        "Counter": "counter",
-        "Gauge": "gauge",
-    }
-    found = {}
-    nodes = (node for file in METRICS for node in ast.walk(ast.parse(file.read_text())))
-    for node in nodes:
-        if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
-            continue
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if called in kinds:
-            found[str(node.args[0].value)] = kinds[called]
-    return found
-
-
-SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
-
-
-def test_the_dashboard_asks_for_metrics_that_exist_and_shows_all_of_them() -> None:
-    declared = declared_metrics()
-    assert len(declared) >= 9
-    exported = {f"ray_{name}{suffix}": name for name, kind in declared.items() for suffix in SUFFIXES[kind]}
-    board = json.loads((LAUNCH / "grafana.json").read_text())
-    questions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    questions += [variable["query"]["query"] for variable in board["templating"]["list"] if variable["type"] == "query"]
-    asked = {name for question in questions for name in re.findall(r"\bray_\w+", question)}
-    assert asked <= set(exported)
-    assert {exported[name] for name in asked} == set(declared)
-
-
-def test_every_panel_has_a_place_of_its_own() -> None:
-    panels = json.loads((LAUNCH / "grafana.json").read_text())["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
-
-
 def test_prometheus_finds_rays_file_and_the_pods_ports() -> None:
     jobs = yaml.safe_load((LAUNCH / "prometheus.yaml").read_text())["scrape_configs"]
     assert [job["job_name"] for job in jobs] == ["motet-here", "ray", "motet-pods"]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from deployments.engines.protocols import AudioChunk
-from deployments.replica.metrics import SpeechMetrics, StreamPace
+from deployments.replica.metrics import CaptureMetrics, MemoryMetrics, SpeechMetrics, StreamPace
 from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.request_context import RequestRecord
-from tests.unit.test_launch import declared_metrics
+from serve_app.monitoring.metrics import METRICS
 
 
 class Written:
@@ -113,12 +113,24 @@ def test_every_counter_is_exported_before_its_first_event(kept: type[Kept]) -> N
     RequestMetrics(500, {"voice": "speech", "ear": "transcription"})
     SpeechMetrics("voice")
     QueueMetrics(["voice@cpu"])
-    counters = {name for name, kind in declared_metrics().items() if kind.lower() == "counter"}
+    counters = {metric.name for metric in (*METRICS["gateway"], *METRICS["replica"]) if metric.kind == "counter"}
     assert {name for name, _ in kept.started} == counters
     refused = {"route": "/v1/audio/transcriptions", "model": "ear", "status": "429"}
     assert ("motet_requests", refused) in kept.started
     assert kept.every["motet_queued_requests"] == kept.every["motet_queued_seconds_of_audio"] == [0]
     assert kept.every["motet_live_sessions"] == kept.every["motet_open_streams"] == [0]
+
+
+def test_every_gauge_that_starts_at_zero_is_set_at_the_start(kept: type[Kept]) -> None:
+    RequestMetrics(500, {"voice": "speech"})
+    SpeechMetrics("voice")
+    CaptureMetrics("voice")
+    MemoryMetrics("voice")
+    QueueMetrics(["voice@cpu"])
+    gauges = [metric for metric in (*METRICS["gateway"], *METRICS["replica"]) if metric.kind == "gauge"]
+    assert {metric.name for metric in gauges if kept.every[metric.name]} == {
+        metric.name for metric in gauges if metric.start == "zero"
+    }
 
 
 def test_first_sounds_past_the_line_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:

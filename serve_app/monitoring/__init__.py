@@ -1,0 +1,1 @@
+"""What watches a service: the Grafana dashboard and the Prometheus alerts, made from the declarations of its metrics."""
