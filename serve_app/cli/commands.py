@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 def commands() -> None:
-    """Print every command with its arguments and options, as docs/commands.md.
+    """Print every command with its arguments and options.
+
+    The output is docs/commands.md.
 
     Example: [bold]motet commands | less[/bold]
     """

@@ -14,7 +14,7 @@ def metrics(
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Print the Grafana dashboard.")] = False,
     alerts: Annotated[bool, typer.Option("--alerts", help="Print the alert rules of Prometheus.")] = False,
 ) -> None:
-    """Print every metric that a service exports: its type, labels, unit and meaning.
+    """Print every metric that a service exports, or the dashboard and the alerts for them.
 
     Example: [bold]motet metrics --dashboard > grafana.json[/bold]
 
