@@ -25,6 +25,7 @@ from deployments.replica.graph_capture import MAX_CAPTURE_S, GraphCapture
 from deployments.replica.load import ReplicaLoad
 from deployments.replica.malloc_trim import EVERY_S, MallocTrim, keep_freed_memory
 from deployments.replica.memory_pressure import MemoryGuard
+from deployments.replica.metric import keep_gauges
 from deployments.replica.metrics import CaptureMetrics, MemoryMetrics, StepCounts, StepMetrics
 from deployments.replica.step_gate import Stepper, followed_by
 from deployments.replica.step_scheduling import on_lanes
@@ -194,6 +195,7 @@ class ModelReplica:
     async def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises here: one whose step does not end or whose memory stays
         full. An idle replica returns freed memory and captures missing graphs."""
+        keep_gauges()
         stuck_after_s = self._settings.stuck_after_s
         self.thread.check(MAX_CAPTURE_S if self.graph_capture.under_way else stuck_after_s)
         await self.memory_guard.check(stuck_after_s)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from ray.serve import metrics
@@ -17,13 +19,15 @@ COMMON_LABELS = (
     "deployment",
     "replica",
     "application",
-    "Component",
     "NodeAddress",
     "SessionName",
     "Version",
     "WorkerId",
+    "Component",
 )
-"""Labels that Ray and Ray Serve add to each metric of a replica."""
+SCOPE_LABELS = ("otel_scope_name", "otel_scope_schema_url", "otel_scope_version")
+"""Labels that Ray and Ray Serve add to each metric of a replica, and those that OpenTelemetry adds to all."""
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,11 @@ class Gauge(Metric):
     kind = "gauge"
     suffixes = ("",)
 
-    def export(self, **fixed: str) -> metrics.Gauge:
-        """Ray's gauge."""
+    def export(self, **fixed: str) -> ExportedGauge:
+        """Ray's gauge, of which the values stay."""
         gauge = metrics.Gauge(self.name, self.description, self._tag_keys)
         gauge.set_default_tags(fixed)
-        return gauge
+        return ExportedGauge(gauge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,39 @@ class Histogram(Metric):
         histogram = metrics.Histogram(self.name, self.description, list(self.bounds), self._tag_keys)
         histogram.set_default_tags(fixed)
         return histogram
+
+
+class ExportedGauge:
+    """A gauge of Ray that keeps its values: Ray drops one that was not set in the last 20 s, and a queue that does not change
+    would be missing."""
+
+    def __init__(self, gauge: metrics.Gauge) -> None:
+        self._gauge = gauge
+        self._values: dict[tuple[tuple[str, str], ...], float] = {}
+        self._lock = threading.Lock()
+        _EXPORTED.append(self)
+
+    def set(self, value: float, labels: Mapping[str, str] = NO_LABELS) -> None:
+        """Sets the value of one series. May be called from any thread."""
+        with self._lock:
+            self._values[tuple(labels.items())] = value
+            self._gauge.set(value, dict(labels))
+
+    def set_again(self) -> None:
+        """Sets every value that was set before."""
+        with self._lock:
+            for labels, value in self._values.items():
+                self._gauge.set(value, dict(labels))
+
+
+_EXPORTED: list[ExportedGauge] = []
+"""All gauges of this process."""
+
+
+def keep_gauges() -> None:
+    """Sets all gauges of this process again. To be called every few seconds, as health checks are."""
+    for gauge in _EXPORTED:
+        gauge.set_again()
 
 
 def start_at_zero(counter: metrics.Counter, **tags: str) -> None:

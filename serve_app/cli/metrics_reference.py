@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from deployments.replica.metric import COMMON_LABELS, PREFIX, Metric, Start
+from deployments.replica.metric import COMMON_LABELS, PREFIX, SCOPE_LABELS, Metric, Start
 from serve_app.cli.schema_tables import table
 from serve_app.monitoring.alerts import ALERTS
 from serve_app.monitoring.metrics import METRICS
@@ -20,8 +20,9 @@ Each machine has all metrics at one address, `http://<machine>:8080/metrics`
 `{PREFIX}motet_x_total`, a gauge as `{PREFIX}motet_x`, and a histogram as `{PREFIX}motet_x_bucket`, `_sum` and `_count`.
 
 Every metric has labels of Ray and Ray Serve beside its own:
-{", ".join(f"`{label}`" for label in COMMON_LABELS)}. `deployment` names the model and its hardware class, such as
-`hibari@cpu`.
+{", ".join(f"`{label}`" for label in COMMON_LABELS)}
+(and OpenTelemetry's {", ".join(f"`{label}`" for label in SCOPE_LABELS)}). `deployment` names the model and its
+hardware class, such as `hibari@cpu`.
 
 | exported | means |
 |---|---|
@@ -35,7 +36,10 @@ approximate; quantiles are as exact as the buckets.
 HEADINGS: Mapping[str, tuple[str, str]] = {
     "gateway": ("The gateway", "One set for each gateway replica."),
     "replica": ("Replicas of models", "One set for each replica of a model; those of streams from speech models only."),
-    "machine": ("Machines", "Ray's own, one set for each machine: those that the dashboard and the alerts use."),
+    "machine": (
+        "Machines",
+        "Of Ray, with other labels, one set for each machine: what the dashboard and the alerts use.",
+    ),
 }
 EXPORTED: Mapping[Start, str] = {"zero": "from 0", "first event": "with the first event", "measured": "where measured"}
 ALERTS_INTRODUCTION = """\

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from cluster.models import Model, Placement
 from deployments.audio.isolated_decode import shared_decoder_processes
 from deployments.engines.protocols import RecognitionOptions
+from deployments.replica.metric import keep_gauges
 from deployments.text.normalization.normalizer import load_libraries
 from serve_app.config import AppConfig
 from serve_app.gateway.analysis import RecordingAnalysis
@@ -88,6 +89,10 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""
         return self._build_api(self._service)
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve every few seconds. A gateway whose event loop answers is healthy."""
+        keep_gauges()
 
     async def drain(self) -> int:
         """Refuses new requests from now on. Returns the number of open ones. Safe to call again."""

@@ -101,19 +101,19 @@ ALERTS: Sequence[Alert] = (
     ),
     Alert(
         "MotetCpuBusy",
-        f"{RECENT.value(metrics.CPU_PERCENT, 'NodeAddress', fold='max')} > {BUSY_CPU_PERCENT}",
+        f"{RECENT.value(metrics.CPU_PERCENT, 'ip', fold='max')} > {BUSY_CPU_PERCENT}",
         10,
         "warning",
-        f"{{{{ $labels.NodeAddress }}}}: CPU use has been over {BUSY_CPU_PERCENT} % for ten minutes.",
+        f"{{{{ $labels.ip }}}}: CPU use has been over {BUSY_CPU_PERCENT} % for ten minutes.",
         "Streams that are played may soon be interrupted. Add a machine, or move other work away.",
     ),
     Alert(
         "MotetMemoryFull",
-        f"{RECENT.value(metrics.MEMORY_USED, 'NodeAddress', fold='max')} "
-        f"/ {RECENT.value(metrics.MEMORY_TOTAL, 'NodeAddress', fold='max')} > {FULL_MEMORY_SHARE:g}",
+        f"{RECENT.value(metrics.MEMORY_USED, 'ip', fold='max')} "
+        f"/ {RECENT.value(metrics.MEMORY_TOTAL, 'ip', fold='max')} > {FULL_MEMORY_SHARE:g}",
         5,
         "warning",
-        f"{{{{ $labels.NodeAddress }}}}: more than {FULL_MEMORY_SHARE:.0%} of the memory is in use; on a Mac, GPU included.",
+        f"{{{{ $labels.ip }}}}: more than {FULL_MEMORY_SHARE:.0%} of the memory is in use; on a Mac, GPU included.",
         "Engines on unified memory refuse new work when it is full. Serve fewer models or smaller batches there.",
     ),
 )

@@ -9,7 +9,7 @@ from deployments.replica.metric import Gauge, Metric
 from deployments.replica.metric_table import REPLICA_METRICS
 from serve_app.gateway.metric_table import GATEWAY_METRICS
 
-MACHINE = ("NodeAddress",)
+MACHINE = ("ip",)
 """The label that tells machines apart."""
 CPU_PERCENT = Gauge("node_cpu_utilization", "", "CPU use of a machine, in percent of all its cores.", MACHINE)
 MEMORY_USED = Gauge("node_mem_used", "bytes", "Memory of a machine that is in use.", MACHINE)

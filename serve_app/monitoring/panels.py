@@ -213,15 +213,15 @@ MACHINES = (
         "CPU",
         "Use of all cores of each machine.",
         "percent",
-        {"{{NodeAddress}}": CHOSEN.value(metrics.CPU_PERCENT, "NodeAddress", fold="max")},
+        {"{{ip}}": CHOSEN.value(metrics.CPU_PERCENT, "ip", fold="max")},
     ),
     Panel(
         "Memory",
         "Share of each machine's memory that is in use. On a machine with unified memory, GPU included.",
         "percentunit",
         {
-            "{{NodeAddress}}": f"{CHOSEN.value(metrics.MEMORY_USED, 'NodeAddress', fold='max')} "
-            f"/ {CHOSEN.value(metrics.MEMORY_TOTAL, 'NodeAddress', fold='max')}"
+            "{{ip}}": f"{CHOSEN.value(metrics.MEMORY_USED, 'ip', fold='max')} "
+            f"/ {CHOSEN.value(metrics.MEMORY_TOTAL, 'ip', fold='max')}"
         },
     ),
     Panel(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deployments.engines.protocols import AudioChunk
+from deployments.replica.metric import keep_gauges
 from deployments.replica.metrics import CaptureMetrics, MemoryMetrics, SpeechMetrics, StreamPace
 from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.request_context import RequestRecord
@@ -163,3 +164,12 @@ def test_requests_and_failures_are_counted_by_model_and_outcome(monkeypatch: pyt
         ("motet_requests", {"route": "other", "model": "none", "status": "404"}),
         ("motet_failures", {"model": "none", "kind": "not_found"}),
     ]
+
+
+def test_gauges_are_set_again(kept: type[Kept]) -> None:
+    """Ray drops a gauge that was not set in the last 20 s."""
+    queues = QueueMetrics(["voice@cpu"])
+    queues.changed("voice@cpu", 3, 12.5)
+    keep_gauges()
+    assert kept.every["motet_queued_requests"] == [0, 3, 3]
+    assert kept.every["motet_queued_seconds_of_audio"] == [0, 12.5, 12.5]
