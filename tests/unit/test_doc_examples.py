@@ -16,6 +16,7 @@ from cluster.models import Model
 from serve_app.bench.catalogue import BENCHMARKS
 from serve_app.cli.main import COMMANDS, command_of
 from serve_app.config import AppArguments
+from serve_app.config_file import HttpAddress
 from serve_app.edge.settings import KeySettings
 from serve_app.planning import plan_file
 from serve_app.planning.settings import PlanSettings
@@ -42,8 +43,10 @@ def test_python_is_valid(example: Example) -> None:
 def kind_of(document: dict[str, Any]) -> tuple[type[BaseModel], Any]:
     """What reads a piece of YAML, and its whole input."""
     keys = set(document)
-    if keys == {"applications"}:
+    if "applications" in keys:
         (application,) = document["applications"]
+        assert keys <= {"applications", "http_options"}
+        HttpAddress.model_validate(document.get("http_options", {}))
         return AppArguments, application["args"]
     if keys <= set(AppArguments.model_fields):
         return AppArguments, document
