@@ -44,6 +44,8 @@ SIZES = (1, 2, 4, 8)
 SHORTEST, LONGEST = 24, 80
 """Characters of a text: one piece."""
 SHARES = (0.5, 0.7, 1.0, 3.0)
+OVERLOAD_SHORTER = 1.5
+"""A load above this share of the capacity has more requests in a second, and is shorter."""
 WITHIN = 20.0
 """Percent by which a prediction may be off."""
 LEAST_PERCENT = 5.0
@@ -97,7 +99,9 @@ def run(quick: bool) -> Report:
                 calibration = asyncio.run(calibrated(service, check))
                 _put_calibration(sheet, calibration)
             with sheet.measuring("the service under load"):
-                loads = [_load(share, calibration, check.load_s) for share in SHARES]
+                loads = [
+                    _load(share, calibration, check.load_s / max(1.0, share / OVERLOAD_SHORTER)) for share in SHARES
+                ]
                 heard = asyncio.run(_answered(service, loads))
         with sheet.measuring("the simulation of the same requests"):
             predicted = predict(calibration, loads, [began_s for began_s, _ in heard])
@@ -161,7 +165,7 @@ async def calibrated(service: RunningProgram, check: PlanCheck) -> Calibration:
     firsts: list[float] = []
     for size in SIZES:
         gaps: list[float] = []
-        for _ in range(check.rounds):
+        for _ in range(check.rounds if size == 1 else math.ceil(check.rounds / 2)):  # larger ones have more streams
             results = complete(await all_at_once(service, texts(size)))
             gaps += (sum(heard.gaps_s) / (steps_of(LONGEST) - 1) for heard in results)
             firsts += (heard.first_s for heard in results if size == 1 and heard.first_s is not None)

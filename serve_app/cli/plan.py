@@ -39,6 +39,9 @@ def plan(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default="the plan's", help="Of the random traffic.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the plan with all defaults, to begin your own.")] = False,
+    cards: Annotated[
+        bool, typer.Option("--cards", help="List usual machines of clouds, with their prices and sources.")
+    ] = False,
 ) -> None:
     """Simulate a service with its own policies: first sound, refusals, replicas, machines and cost.
 
@@ -50,6 +53,9 @@ def plan(
 
     if file is None and seed is not None:
         raise typer.BadParameter("It needs a plan; motet plan lists the scenarios.", param_hint="--seed")
+    if cards:
+        _print_cards(alone=not (file or find or at_once or show or json_file or picture))
+        return
     other = {"--find": find, "--at-once": at_once is not None, "--show": show}
     written = {"--json": json_file is not None, "--picture": picture is not None}
     _check_options(
@@ -70,6 +76,16 @@ def plan(
         _print_found(settings)
     else:
         _simulate(settings, file, json_file, picture)
+
+
+def _print_cards(*, alone: bool) -> None:
+    from serve_app.planning import plan_file, report
+
+    if not alone:
+        raise typer.BadParameter(
+            "It lists machines, and cannot be combined with a plan or its options.", param_hint="--cards"
+        )
+    print(report.cards_in_text(plan_file.cards()))
 
 
 def _check_options(file: str | None, other: Sequence[str], written: Sequence[str]) -> None:
@@ -118,7 +134,7 @@ def _print_found(settings: PlanSettings) -> None:
     found = find(settings, simulate, lambda line: print(line, file=sys.stderr, flush=True))
     if not found:
         raise fail("unavailable", "No fleet that was tried keeps the promise.", "Use faster machines, or promise less.")
-    print(fleets_in_text(found))
+    print(fleets_in_text(found, settings))
     print(_origin())
 
 
@@ -128,7 +144,7 @@ def _print_sizes(settings: PlanSettings, sizes: tuple[int, ...]) -> None:
     from serve_app.planning.simulation import simulate
 
     rows = [(size, find(for_streams(settings, size), simulate)) for size in sizes]
-    print(sizes_in_text(rows))
+    print(sizes_in_text(rows, settings))
     print(_origin())
 
 

@@ -160,9 +160,10 @@ class PlanResult:
 
 @dataclass(frozen=True, slots=True)
 class FoundFleet:
-    """A fleet that keeps a promise: replicas by placement, and what was simulated."""
+    """A fleet that keeps a promise: replicas by placement, machines by class, and what was simulated."""
 
     shape: str
     replicas: Mapping[str, int]
+    machines: Mapping[str, int]
     cost_per_hour: float
     result: PlanResult

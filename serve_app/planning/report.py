@@ -8,6 +8,7 @@ from typing import Any
 
 from serve_app.planning.bulk_share import BulkNeeds
 from serve_app.planning.outcome import FoundFleet, PlanResult, TrafficCounts
+from serve_app.planning.search import gateways_for
 from serve_app.planning.settings import PlanSettings
 
 Rows = list[tuple[str, ...]]
@@ -27,7 +28,7 @@ def in_text(result: PlanResult, settings: PlanSettings) -> str:
         *_limit_lines(result, settings),
     ]
     if result.unmeasured:
-        lines.append(f"Engine figures never measured by us: {', '.join(result.unmeasured)}.")
+        lines.append(_unmeasured_line(result.unmeasured))
     if result.cells > 1:
         lines.append(f"One of {result.cells} equal cells was simulated.")
     return "\n".join(lines)
@@ -65,34 +66,80 @@ def _fleet_rows(result: PlanResult) -> Rows:
     return rows
 
 
-def fleets_in_text(found: Sequence[FoundFleet]) -> str:
-    """Fleets that keep a promise, the cheapest first."""
-    return _table([("fleet", "replicas", "cost an hour", *FIRST_HEAD), *(_fleet_row(each) for each in found)])
+def fleets_in_text(found: Sequence[FoundFleet], settings: PlanSettings) -> str:
+    """Fleets that keep a promise, the cheapest first, and where their prices are from."""
+    rows = [("fleet", *FLEET_FIGURES), *((each.shape, *_figures_of(each)) for each in found)]
+    return "\n".join([_table(rows), "", *_origin_lines(settings)])
 
 
-def sizes_in_text(rows: Sequence[tuple[int, Sequence[FoundFleet]]]) -> str:
-    """The cheapest fleet for each number of streams."""
-    head = ("streams at once", "fleet", "replicas", "cost an hour", *FIRST_HEAD)
-    none = ("none keeps the promise", *["-"] * (len(head) - 2))
-    return _table([head, *((f"{size:,}", *(_fleet_row(found[0]) if found else none)) for size, found in rows)])
+def sizes_in_text(rows: Sequence[tuple[int, Sequence[FoundFleet]]], settings: PlanSettings) -> str:
+    """The cheapest fleet for each number of streams, and where its prices are from."""
+    none = ("none keeps the promise", *["-"] * len(FLEET_FIGURES))
+    table = [
+        (f"{size:,}", *((found[0].shape, *_figures_of(found[0])) if found else none), f"{gateways_for(size):,}")
+        for size, found in rows
+    ]
+    head = ("streams at once", "fleet", *FLEET_FIGURES, "gateways")
+    return "\n".join([_table([head, *table]), "", *_origin_lines(settings)])
 
 
-FIRST_HEAD = ("an hour of audio", "first sound p95", "refused", "with a gap or failed")
+def cards_in_text(cards: Mapping[str, Mapping[str, Any]]) -> str:
+    """Usual machines with their prices and sources."""
+    head = ("card", "$ an hour", "starts in", "price from")
+    rows = [
+        (
+            name,
+            f"{card['price_per_hour']:.3f}",
+            f"{card['provision_s'] + card['image_s']} s",
+            card["source"],
+        )
+        for name, card in cards.items()
+    ]
+    return f"{_table([head, *rows], numbers=(1, 2))}\n\nMotet was measured on none of them."
 
 
-def _fleet_row(fleet: FoundFleet) -> tuple[str, ...]:
-    replicas = " + ".join(f"{count:,} {name}" for name, count in fleet.replicas.items())
+FLEET_FIGURES = (
+    "replicas",
+    "machines",
+    "cost an hour",
+    "an hour of audio",
+    "first sound p95",
+    "refused",
+    "with a gap or failed",
+)
+
+
+def _figures_of(fleet: FoundFleet) -> tuple[str, ...]:
     total = fleet.result.total
     first_ms = total.first.quantile_ms(0.95)
-    costs = (_money(fleet.cost_per_hour), _money(fleet.result.cost_per_hour_of_audio))
     return (
-        fleet.shape,
-        replicas,
-        *costs,
+        _counts(fleet.replicas),
+        _counts(fleet.machines),
+        _money(fleet.cost_per_hour),
+        _money(fleet.result.cost_per_hour_of_audio),
         f"{first_ms or 0:,.0f} ms",
         f"{total.refused_percent:.2f} %",
         f"{total.gaps_percent:.2f} %",
     )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return " + ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+
+
+def _origin_lines(settings: PlanSettings) -> list[str]:
+    """Where the price of each class is from, and of which classes no engine was measured."""
+    lines = [
+        f"{kind}: ${each.price_per_hour:g} an hour. {each.source}"
+        for kind, each in settings.machines.items()
+        if each.source
+    ]
+    unmeasured = [kind for kind, each in settings.machines.items() if not each.measured]
+    return [*lines, *([_unmeasured_line(unmeasured)] if unmeasured else [])]
+
+
+def _unmeasured_line(kinds: Sequence[str]) -> str:
+    return f"Engine figures never measured by us: {', '.join(kinds)}."
 
 
 def _bulk_line(name: str, needs: BulkNeeds) -> str:
@@ -157,11 +204,13 @@ def _money(amount: float | None) -> str:
     return "-" if amount is None else f"${amount:,.4f}" if amount < 1 else f"${amount:,.2f}"
 
 
-def _table(rows: Rows) -> str:
+def _table(rows: Rows, numbers: Sequence[int] | None = None) -> str:
+    """Columns of text; those of `numbers`, without it all but the first, end at the same place."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = range(1, len(widths)) if numbers is None else numbers
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if not number else cell.rjust(width)
+            cell.rjust(width) if number in right else cell.ljust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

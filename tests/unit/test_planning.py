@@ -21,7 +21,7 @@ from deployments.settings import PieceSettings
 from serve_app.planning import bulk_share, report
 from serve_app.planning.outcome import TrafficCounts, WaitHistogram
 from serve_app.planning.requests import PlannedText, SpeechOutcome
-from serve_app.planning.search import find, for_streams
+from serve_app.planning.search import TRY_S, at_the_busiest_moment, find, for_streams, with_replicas
 from serve_app.planning.settings import PlanSettings
 from serve_app.planning.simulation import Simulation, simulate
 from serve_app.planning.speech_run import pieces_of, requests_of
@@ -289,6 +289,53 @@ def test_the_smallest_fleet_that_keeps_a_promise_is_found() -> None:
     assert best.cost_per_hour == pytest.approx(2.0 * replicas)
     fewer = for_streams(settings, 3)
     assert find(fewer, simulate)[0].replicas["voice@cpu"] < replicas
+
+
+def test_each_model_of_a_fleet_gets_the_replicas_that_it_needs() -> None:
+    """A slow voice and a fast one on the same machines."""
+    settings = plan(
+        speech={"streams_at_once": 12.0},
+        engine={"step_ms": {1: 300, 8: 900}},
+        promise={"first_sound_p95_ms": 2000, "gaps_percent": 5},
+    )
+    document = settings.model_dump()
+    fast = {"machines": "cpu", "engine": {"step_ms": {1: 10}, "chunk_seconds_of_audio": 0.64}}
+    document["models"]["fast"] = {"placements": [fast]}
+    document["traffic"]["speech"] = [*document["traffic"]["speech"], {"model": "fast", "streams_at_once": 4}]
+    (best,) = find(PlanSettings.model_validate(document), simulate)
+    assert best.replicas["fast@cpu"] == 1
+    assert best.replicas["voice@cpu"] > 1
+
+
+def test_texts_that_are_longer_than_a_try_are_heard_to_their_end() -> None:
+    """A text of 9000 characters lasts ten minutes; a try without such texts takes five."""
+    settings = plan(speech={"streams_at_once": 2.0, "text": {"mean_characters": 9000, "spread": 0}})
+    busiest = at_the_busiest_moment(settings)
+    assert busiest.warm_up_s >= 1200
+    assert busiest.duration_s - busiest.warm_up_s >= 1200
+    assert at_the_busiest_moment(plan(speech={"text": {"mean_characters": 150}})).duration_s <= TRY_S
+
+
+def test_a_search_ends_at_the_machines_that_there_are() -> None:
+    tried: list[str] = []
+    settings = plan(
+        speech={"streams_at_once": 30.0},
+        engine={"step_ms": {1: 1000, 8: 8000}},
+        machines={"cpu": {"most": 3, "replicas_each": 2}},
+        promise={"first_sound_p95_ms": 100},
+    )
+    assert find(settings, simulate, tried.append) == []
+    assert len(tried) == 4
+    assert "6 voice@cpu" in tried[-1]
+
+
+def test_a_class_that_a_fleet_does_not_use_costs_nothing() -> None:
+    settings = PlanSettings.model_validate(
+        plan(engine={"step_ms": {1: 50}}, promise={"first_sound_p95_ms": 1000}).model_dump()
+        | {"machines": {"cpu": {"price_per_hour": 1.0}, "spare": {"price_per_hour": 5.0, "least": 3}}}
+    )
+    fixed = with_replicas(settings, {("voice", "cpu"): 1})
+    assert fixed.machines["spare"].least == 0
 
 
 LIVE = {"sessions_at_once": 1, "speaks_with": "voice"}

@@ -52,6 +52,22 @@ def test_every_card_says_where_its_price_is_from() -> None:
     assert all(card["source"] and not card.get("measured") for card in plan_file.cards().values())
 
 
+def test_cards_are_listed_with_prices_and_sources() -> None:
+    listed = motet_plan("--cards")
+    assert all(name in listed for name in plan_file.cards())
+    assert "read 2026-11-29" in listed
+    assert "measured on none" in listed
+
+
+def test_sizes_are_printed_with_machines_and_the_origin_of_prices(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    printed = motet_plan(str(file), "--at-once", "2")
+    assert "1 cpu" in printed
+    assert "cpu: $1 an hour. AWS" in printed
+    assert "never measured by us: cpu" in printed
+
+
 def test_a_plan_is_printed_and_written(tmp_path: Path) -> None:
     file, out = tmp_path / "small.yaml", tmp_path / "small.json"
     file.write_text(SMALL)
@@ -117,6 +133,8 @@ def test_numbers_of_streams_are_checked(sizes: str) -> None:
         (["--find"], "--find needs a plan"),
         (["--seed", "2"], "needs a plan"),
         (["--json", "a.json"], "--json needs a plan"),
+        (["one-class", "--cards"], "cannot be combined with a plan"),
+        (["--cards", "--find"], "cannot be combined with a plan"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(arguments: list[str], mistake: str) -> None:

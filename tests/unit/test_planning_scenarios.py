@@ -10,7 +10,7 @@ import pytest
 
 from cluster import demand
 from serve_app.gateway.routing import placement_queue
-from serve_app.planning import plan_file
+from serve_app.planning import bulk_share, plan_file
 from serve_app.planning.outcome import PlanResult, TrafficCounts
 from serve_app.planning.settings import PlanSettings
 from serve_app.planning.simulation import simulate
@@ -88,6 +88,25 @@ def test_no_class_takes_more_streams_than_it_can_speak(monkeypatch: pytest.Monke
     monkeypatch.setattr(placement_queue, "SUSTAINED_SHARE", math.inf)
     before = simulate(settings)
     assert result.total.gaps_percent < before.total.gaps_percent / 2
+
+
+def test_streams_of_spot_machines_that_are_taken_back_are_spoken_by_others() -> None:
+    result = simulate(smaller("spot-losses", duration_s=900))
+    total = result.total
+    assert total.failed > 0
+    assert total.refused == 0
+    assert first_p95_ms(total) < 500
+    assert total.gaps_percent < 1
+
+
+def test_a_bulk_job_gets_the_machines_of_its_deadline_and_no_more() -> None:
+    settings = plan_file.read("bulk-deadline")
+    (job,) = settings.traffic.bulk
+    needs = bulk_share.needs(settings, job)
+    assert needs.hours <= job.deadline_hours
+    start_h = needs.hours - job.hours_of_audio / (bulk_share.speed(settings, job) * needs.machines)
+    fewer_h = start_h + job.hours_of_audio / (bulk_share.speed(settings, job) * (needs.machines - 1))
+    assert fewer_h > job.deadline_hours
 
 
 def test_a_steady_load_keeps_its_promise_while_replicas_follow_it() -> None:
