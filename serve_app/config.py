@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from cluster.bulk.settings import BulkSettings
 from cluster.hardware import CpuClass
 from cluster.models import Model, Placement
+from deployments.catalogue.installed import RegistrySettings
 from deployments.settings import (
     Count,
     HealthSettings,
@@ -81,6 +82,7 @@ class AppConfig(StrictModel):
     revoicing: RevoicingSettings = RevoicingSettings()
     spillover: SpilloverSettings = SpilloverSettings()
     voices: VoiceSettings = VoiceSettings()
+    registry: RegistrySettings = RegistrySettings()
     bulk: BulkSettings = BulkSettings()
     jobs: JobSettings = JobSettings()
     limits: LimitSettings = LimitSettings()

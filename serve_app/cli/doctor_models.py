@@ -52,10 +52,9 @@ def _placed(label: str, name: str, model: Model, placement: Placement, present: 
 def _to_download(model: Model) -> str:
     """The line that fetches a hub model which is not on this disk; nothing for others."""
     source = weight_sources.parse(model.source) if model.source else None
-    if source is None or source.kind != "hf" or weight_sources.is_downloaded(source):
+    if source is None or source.kind != "hf" or weight_sources.is_downloaded(source, model.sha256):
         return ""
-    files = " ".join(f"--include '{pattern}'" for pattern in weight_sources.SAFE_FILES)
-    return f"hf download {source.name} --revision {source.revision} {files}"
+    return f"The first start downloads it; or: hf download {source.name} --revision {source.revision}"
 
 
 def _try_speech(engine: Any) -> str:

@@ -22,7 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "revoice": "Speak the words of a recording with another voice, at its pauses.",
     "enhance": "Take the noise out of a recording, in constant memory.",
     "voices": "List voices, store a clip as a voice, or delete one.",
-    "models": "List the models of the configuration or of a service, by task, and their state.",
+    "models": "List models and what could be added, add one, or remove one that was added.",
     "bulk": "Render a whole data set.",
     "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",
     "jobs": "List the jobs of a running service, wait for one, and fetch its result.",

@@ -1,17 +1,22 @@
-"""`motet models`: what a configuration describes, or what a running service serves."""
+"""`motet models`: what a configuration describes or a running service serves, and what can be added."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from serve_app.cli.options import AsJson, Config, ServiceUrl, config_path
-from serve_app.cli.terminal import show_rows, some_of
+import typer
 
+from serve_app.cli.options import DEFAULT_CONFIG, AsJson, Config, Quiet, ServiceUrl, config_path
+from serve_app.cli.terminal import show_facts, show_rows, some_of
+
+Action = Literal["list", "add", "remove"]
+Kind = Literal["cpu", "cuda", "mlx"]
 COLUMNS = ("task", "model", "other names", "runs on", "state")
+CATALOGUE_COLUMNS = ("task", "to add", "languages", "size", "licence", "runs on", "digests", "state")
 NOT_READY = 503
 """The status of /readyz while a model does not answer."""
 
@@ -32,16 +37,96 @@ class ListedModel:
         return self.task, self.model, some_of(self.aliases), " ".join(self.placements), self.state
 
 
-def models(service: ServiceUrl = None, config: Config = None, as_json: AsJson = False) -> None:
-    """List the models of the configuration or of a service, by task, and their state.
+@dataclass(frozen=True, slots=True)
+class AddableModel:
+    """A model that could be added. `digests` says whether independent manifests agree on its weights."""
+
+    task: str
+    model: str
+    languages: tuple[str, ...]
+    size: str
+    licence: str
+    hardware: tuple[str, ...]
+    digests: str
+    state: str
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """The cells of a table."""
+        languages, kinds = some_of(self.languages), " ".join(self.hardware)
+        return self.task, self.model, languages, self.size, self.licence, kinds, self.digests, self.state
+
+
+def models(
+    action: Annotated[Action, typer.Argument(help="What to do.")] = "list",
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            show_default=False,
+            help="add: of the catalogue, or hf:<org>/<name>. remove: what was added.",
+        ),
+    ] = None,
+    own_name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", show_default="its own", help="add: what to call it.")
+    ] = None,
+    hardware: Annotated[
+        Kind | None, typer.Option("--on", show_default="the first that fits", help="add: where it runs.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(show_default="recognized", help="add hf:...: the engine that loads it.")
+    ] = None,
+    no_try: Annotated[bool, typer.Option("--no-try", help="add: do not load and try it.")] = False,
+    no_config: Annotated[
+        bool, typer.Option("--no-config", help="add: fetch it only, and change no configuration.")
+    ] = False,
+    keep_weights: Annotated[bool, typer.Option("--keep-weights", help="remove: leave the files on the disk.")] = False,
+    service: ServiceUrl = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """List models and what could be added, add one, or remove one that was added.
+
+    Adding fetches the weights from the hub (HF_ENDPOINT and HF_TOKEN say which and as whom), checks every digest, tries the
+    model, and writes it into the configuration. After an interruption the same command continues.
 
     Example: [bold]motet models[/bold] says whether the weights of each model are here; [bold]motet doctor[/bold] tries them.
 
+    Example: [bold]motet models add whisper-large-v3-turbo[/bold]
+
     Example: [bold]motet models --service http://127.0.0.1:8000[/bold] says which models answer.
     """
-    found = list(served(service) if service else configured(config_path(config)))
+    if action == "list":
+        _list(service, config_path(config), as_json=as_json, quiet=quiet)
+        return
+    if what is None:
+        raise typer.BadParameter("Name a model.", param_hint=f"motet models {action}")
+    from serve_app import config_file
+    from serve_app.cli import models_add
+
+    file = config_path(config)
+    app = config_file.read_app(file)
+    target = None if no_config else file or DEFAULT_CONFIG
+    if action == "remove":
+        models_add.remove(what, app.registry, target, keep_weights=keep_weights, quiet=quiet)
+        return
+    how = models_add.Adding(own_name, hardware, engine, not no_try, target, quiet)
+    installed = models_add.add(what, app.registry, list(app.models), how)
+    if as_json:
+        show_facts(installed.model_dump(mode="json"))
+
+
+def _list(service: str | None, file: Path | None, *, as_json: bool, quiet: bool) -> None:
+    found = list(served(service) if service else configured(file))
     found.sort(key=lambda model: model.task)  # of one task in the order of the configuration: the first is the default
     show_rows(COLUMNS, [model.row for model in found], found if as_json else None)
+    if service or quiet:
+        return
+    offered = sorted(addable(file, {model.model for model in found}), key=lambda model: model.task)
+    if not as_json:
+        print()
+    show_rows(CATALOGUE_COLUMNS, [model.row for model in offered], offered if as_json else None)
 
 
 def configured(file: Path | None) -> Iterator[ListedModel]:
@@ -50,12 +135,32 @@ def configured(file: Path | None) -> Iterator[ListedModel]:
 
     for name, model in config_file.read_app(file).models.items():
         kinds = tuple(placement.hardware.kind for placement in model.placements)
-        sources = {placed.source for placed in map(model.on, model.placements)}
-        states = dict.fromkeys(map(_state_of_weights, sorted(sources, key=str)))
+        placed = {each.source: each.sha256 for each in map(model.on, model.placements)}
+        states = dict.fromkeys(_state_of_weights(source, placed[source]) for source in sorted(placed, key=str))
         yield ListedModel(model.task, name, model.aliases, kinds, "; ".join(states))
 
 
-def _state_of_weights(text: str | None) -> str:
+def addable(file: Path | None, listed: Container[str]) -> Iterator[AddableModel]:
+    """What could be added: the entries of the catalogue, and models that were added and are in no configuration."""
+    from deployments.catalogue.installed import InstalledModels
+    from serve_app import config_file
+    from serve_app.cli.models_add import catalogue_of
+
+    settings = config_file.read_app(file).registry
+    installed, catalogue = InstalledModels(settings).all(), catalogue_of(settings).models
+    for name, entry in catalogue.items():
+        if name not in listed:
+            state = "installed" if name in installed and installed[name].is_here else "not installed"
+            size = f"{entry.size / 1e9:.1f} GB" if entry.size else ""
+            kinds, pins = tuple(entry.hardware), "verified" if entry.verified else "unverified"
+            yield AddableModel(entry.task, name, entry.languages, size, entry.licence, kinds, pins, state)
+    for name, model in installed.items():
+        if name not in listed and name not in catalogue and model.is_here:
+            size, kinds = f"{model.size / 1e9:.1f} GB", (model.hardware,)
+            yield AddableModel(model.task, name, (), size, model.licence, kinds, "unverified", "installed")
+
+
+def _state_of_weights(text: str | None, checksums: Mapping[str, str]) -> str:
     from deployments.engines import weight_sources
 
     if text is None:
@@ -64,7 +169,7 @@ def _state_of_weights(text: str | None) -> str:
     if source.kind == "path":
         return "weights here" if Path(source.name).expanduser().is_dir() else f"the folder {source.name} is missing"
     if source.kind == "hf":
-        return "weights here" if weight_sources.is_downloaded(source) else "not downloaded yet"
+        return "weights here" if weight_sources.is_downloaded(source, checksums) else "not downloaded yet"
     try:
         importlib.metadata.distribution(source.name)
     except importlib.metadata.PackageNotFoundError:

@@ -95,3 +95,43 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, 
             bar.update(task, completed=done, total=total, visible=late, refresh=late)
 
         yield show
+
+
+@contextmanager
+def byte_progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that takes how many bytes are there, and of how many. On a terminal it draws a bar with the speed and
+    the time that is left; elsewhere it writes a line for each tenth."""
+    if quiet:
+        yield lambda done, total: None
+        return
+    if not sys.stderr.isatty():
+        yield _Tenths(label).show
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Tenths:
+    """A line for each tenth of a download."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._shown = 0
+
+    def show(self, done: int, total: int) -> None:
+        """Writes a line if another tenth is there."""
+        tenth = done * 10 // total if total else 10
+        if tenth > self._shown:
+            self._shown = tenth
+            note(f"{self._label}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB")

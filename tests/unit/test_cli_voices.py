@@ -51,7 +51,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_models_of_a_configuration_and_whether_their_weights_are_here(config: Path) -> None:
-    listed = motet("models").stdout.splitlines()
+    listed = motet("models", "--quiet").stdout.splitlines()
     assert listed[0].split() == ["task", "model", "other", "names", "runs", "on", "state"]
     assert [" ".join(line.split()) for line in listed[1:]] == [
         "speech tone tts-1 cpu needs no weights",

@@ -1,0 +1,130 @@
+"""What is to be added: an entry of the catalogue or a repository of the hub, resolved to a commit and files with digests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from deployments.catalogue.entries import CatalogueEntry, ModelCatalogue
+from deployments.catalogue.installed import InstalledModel, PinnedFile
+from deployments.catalogue.recognise import CONFIG, INDEX, engine_of, files_of, read_json
+from deployments.engines import registry
+from deployments.errors import fail
+from deployments.hub.download import Download, fetch
+from deployments.hub.files import HubFile, HubListing, digest_of, is_safe, is_weight, with_pin
+from deployments.hub.listing import listing
+
+HUB = "hf:"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model that is to be added: its files at one commit, and how it is configured."""
+
+    name: str
+    entry: str | None
+    engine: str
+    hardware: str
+    options: Mapping[str, Any]
+    found: HubListing
+    files: tuple[HubFile, ...]
+    verified: bool
+
+    @property
+    def download(self) -> Download:
+        """Its files."""
+        return Download(self.found.name, self.found.commit, self.files)
+
+    def installed(self, folder: Path) -> InstalledModel:
+        """The note of the model, whose files were checked and are in a folder."""
+        files = {
+            file.path: PinnedFile(size=file.size, sha256=file.sha256 or digest_of(folder / file.path))
+            for file in self.files
+        }
+        return InstalledModel(
+            name=self.name,
+            entry=self.entry,
+            engine=self.engine,
+            hardware=self.hardware,
+            options=self.options,
+            repository=self.found.name,
+            revision=self.found.commit,
+            licence=self.found.licence,
+            verified=self.verified,
+            files=files,
+            weights=tuple(file.path for file in self.files if is_weight(file.path)),
+        )
+
+
+def choose(
+    wanted: str,
+    catalogue: ModelCatalogue,
+    present: Collection[str],
+    *,
+    name: str | None = None,
+    hardware: str | None = None,
+    engine: str | None = None,
+) -> Choice:
+    """The model that `wanted` names: an entry of the catalogue, or `hf:<org>/<name>`, which may end with `@<revision>`.
+
+    `name` is what it is called in the configuration, `hardware` the class where it runs (without it, the first of the entry's
+    that is `present` here), and `engine` what loads a repository whose engine is not known. Asks the hub.
+
+    Raises `MotetError`.
+    """
+    if wanted.startswith(HUB):
+        return _of_hub(wanted, name, hardware, engine)
+    entry = catalogue.find(wanted)
+    kind = hardware or next((each for each in entry.hardware if each in present), next(iter(entry.hardware)))
+    if kind not in entry.hardware:
+        cause = f"{wanted} does not run on {kind}."
+        raise fail("unsupported", cause, f"It runs on {' and '.join(entry.hardware)}.", param="hardware")
+    found = listing(entry.repository, entry.revision)
+    files = tuple(_entry_files(wanted, entry, found))
+    return Choice(name or wanted, wanted, entry.engine, kind, entry.hardware[kind], found, files, entry.verified)
+
+
+def _entry_files(name: str, entry: CatalogueEntry, found: HubListing) -> Iterator[HubFile]:
+    """The files of an entry, with the digests of the catalogue. Raises `MotetError` if the hub has other ones."""
+    for path, pinned in entry.files.items():
+        file = found.file(path)
+        if file is None or pinned.size not in (None, file.size):
+            how = "is not there" if file is None else f"has {file.size:,} bytes and not {pinned.size:,}"
+            cause = f"{path} of {found.name}@{found.commit} {how}, so the entry {name} does not fit."
+            raise fail("invalid", cause, "Check HF_ENDPOINT: the mirror may differ.", code="checksum_mismatch")
+        yield file if pinned.sha256 is None else with_pin(file, pinned.sha256, found)
+    for file in found.files:
+        if file.path not in entry.files and is_safe(file.path) and any(_fits(file.path, each) for each in entry.also):
+            yield file
+
+
+def _fits(path: str, pattern: str) -> bool:
+    """Whether a path is in the folder of a pattern, and has its name."""
+    return str(Path(path).parent) == str(Path(pattern).parent) and fnmatch(Path(path).name, Path(pattern).name)
+
+
+def _of_hub(wanted: str, name: str | None, hardware: str | None, engine: str | None) -> Choice:
+    """A repository that is not in the catalogue: its small files say which engine loads it, and which weights that needs."""
+    repository, _, revision = wanted.removeprefix(HUB).partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise fail("invalid", f"{wanted!r} does not name a hub model.", "Write hf:<org>/<name>.", param="name")
+    found = listing(repository, revision or None)
+    read = _parsed(found)
+    engine = engine or engine_of(found, read.get(CONFIG, {}))
+    registry.find(engine)
+    kind = hardware or ("mlx" if engine.startswith("mlx_") else "cpu")
+    own = name or re.sub(r"[^a-z0-9._-]", "-", repository.partition("/")[2].lower())
+    return Choice(own, None, engine, kind, {}, found, files_of(found, read.get(INDEX)), False)
+
+
+def _parsed(found: HubListing) -> dict[str, Mapping[str, Any]]:
+    """The small files that say what a repository is, downloaded and checked."""
+    files = tuple(file for path in (CONFIG, INDEX) if (file := found.file(path)) is not None)
+    if not files:
+        return {}
+    folder = fetch(Download(found.name, found.commit, files))
+    return {file.path: read_json(folder / file.path) for file in files}

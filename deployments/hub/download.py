@@ -1,0 +1,143 @@
+"""Hub models on this disk: every file is checked before it gets its name, and the snapshot appears as a whole."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.errors import MotetError, fail
+from deployments.hub import cache
+from deployments.hub.files import HubFile
+from deployments.hub.transfer import HubTransfer, Pause
+
+SPARE_BYTES = 64 * 1024**2
+"""Room that a download leaves on the disk."""
+Progress = Callable[[int, int], None]
+"""Called with how many bytes are there, and how many there will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Files of a repository at one commit that are wanted on this disk."""
+
+    name: str
+    commit: str
+    files: Sequence[HubFile]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+def fetch(download: Download, progress: Progress = lambda done, total: None, pause: Pause = time.sleep) -> Path:
+    """The snapshot with the files, downloaded as far as they are missing, and checked.
+
+    What was downloaded before an interruption is used. A file with another digest is refused, and everything that was
+    downloaded with it is removed. Raises `MotetError`: invalid for a wrong digest, storage_full, unavailable or forbidden.
+    """
+    name, commit = download.name, download.commit
+    with _alone(cache.repository(name)):
+        missing = [file for file in download.files if not _is_there(cache.snapshot(name, commit) / file.path, file)]
+        if missing:
+            with _all_or_nothing(download):
+                _collect(Download(name, commit, missing), _beside(progress, download), pause)
+            cache.publish(name, commit)
+    return cache.snapshot(name, commit)
+
+
+def _beside(progress: Progress, whole: Download) -> Callable[[int, int], None]:
+    """Progress of the missing files as that of all."""
+    return lambda done, total: progress(whole.size - total + done, whole.size)
+
+
+def _is_there(place: Path, file: HubFile) -> bool:
+    """Whether the snapshot has the file already, from Motet or from another program. Raises `MotetError` for another file."""
+    if not place.is_file():
+        return False
+    if file.matches(place):
+        return True
+    cause = f"{place} is not the file that is expected: its size or its digest differs."
+    raise fail("invalid", cause, "Find out what changed it, remove it, and try again.", code="checksum_mismatch")
+
+
+def _collect(wanted: Download, progress: Progress, pause: Pause) -> None:
+    """Downloads and checks the files into the folder of unfinished ones."""
+    folder = cache.unfinished(wanted.name, wanted.commit)
+    before = 0
+    with closing(HubTransfer(wanted.name, wanted.commit, pause)) as transfer, _disk(wanted, folder):
+        for file in wanted.files:
+            whole = folder / file.path
+            if not whole.is_file():
+                part = whole.with_name(f"{whole.name}{cache.PART}")
+                transfer.bring(file, part, lambda done, before=before: progress(before + done, wanted.size))
+                _check(part, file, wanted)
+                part.rename(whole)
+            before += file.size
+            progress(before, wanted.size)
+
+
+def _check(part: Path, file: HubFile, wanted: Download) -> None:
+    if file.matches(part):
+        return
+    known = f"SHA-256 {file.sha256}" if file.sha256 else f"git digest {file.git_sha1}"
+    raise fail(
+        "invalid",
+        f"{file.path} of {wanted.name}@{wanted.commit} does not have the {known}. What was downloaded is removed.",
+        "Check HF_ENDPOINT: the mirror may hold another file. Try again, and report it if it happens at the hub itself.",
+        code="checksum_mismatch",
+    )
+
+
+@contextmanager
+def _disk(wanted: Download, folder: Path) -> Iterator[None]:
+    """Refuses a download for which there is no room, before it begins and when the disk fills meanwhile."""
+    there = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) if folder.is_dir() else 0
+    free = shutil.disk_usage(cache.repository(wanted.name)).free
+    if free < wanted.size - there + SPARE_BYTES:
+        raise _full(wanted.size - there, free)
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _full(wanted.size, shutil.disk_usage(cache.repository(wanted.name)).free) from error
+
+
+def _full(needed: int, free: int) -> MotetError:
+    cause = f"The disk of {cache.root()} has {free / 1e9:.1f} GB free, and the download needs {needed / 1e9:.1f} GB."
+    remedy = "Free some room, or set HF_HUB_CACHE to a folder on another disk. What is there already is kept."
+    return fail("storage_full", cause, remedy, code="disk_full")
+
+
+@contextmanager
+def _all_or_nothing(download: Download) -> Iterator[None]:
+    """Removes what was downloaded if a file is not the expected one."""
+    try:
+        yield
+    except MotetError as error:
+        if error.failure.code == "checksum_mismatch":
+            cache.discard(download.name, download.commit)
+        raise
+
+
+@contextmanager
+def _alone(repository: Path) -> Iterator[None]:
+    """Lets one process at a time download a repository: a second one waits, and finds the files."""
+    repository.mkdir(parents=True, exist_ok=True)
+    held = os.open(repository, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        repository.mkdir(parents=True, exist_ok=True)  # the process before may have removed it
+        yield
+    finally:
+        os.close(held)
+        with suppress(OSError):
+            repository.rmdir()  # if nothing came

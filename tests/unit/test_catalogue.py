@@ -1,0 +1,133 @@
+"""The catalogue: every entry can be configured, says where its digests come from, and is verified only if manifests agree."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from cluster.models import Model
+from deployments.catalogue import entries
+from deployments.catalogue.entries import CatalogueEntry, CatalogueFile, ModelCatalogue
+from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, Trial
+from deployments.catalogue.recognise import ENGINE_OF_TYPE
+from deployments.engines import registry
+from deployments.errors import MotetError
+from deployments.hub.files import is_safe, is_weight
+
+CATALOGUE = entries.load()
+DIGEST = "a" * 64
+
+
+@pytest.mark.parametrize("name", CATALOGUE.models)
+def test_an_entry_is_a_model_that_a_configuration_accepts(name: str) -> None:
+    entry = CATALOGUE.models[name]
+    for kind, options in entry.hardware.items():
+        Model.model_validate(
+            {
+                "engine": entry.engine,
+                "source": f"hf:{entry.repository}@{entry.revision or '0' * 40}",
+                "sha256": {path: file.sha256 or DIGEST for path, file in entry.files.items() if is_weight(path)},
+                "options": options,
+                "placements": [{"hardware": {"kind": kind}}],
+            }
+        )
+    assert all(map(is_safe, entry.files)), "engines read no other files"
+    assert entry.tested and entry.licence and entry.about.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, entry in CATALOGUE.models.items() if not entry.engine.startswith("mlx")]
+)
+def test_the_options_of_an_entry_are_those_of_its_engine(name: str) -> None:
+    entry = CATALOGUE.models[name]
+    given = {option for options in entry.hardware.values() for option in options}
+    module = importlib.import_module(registry.find(entry.engine).module)
+    text = Path(str(module.__file__)).read_text()
+    assert all(re.search(rf"\b{option}\b", text) for option in given)
+
+
+def test_an_entry_is_verified_only_if_two_manifests_agree_on_each_weight_file() -> None:
+    one, two = {"sha256": DIGEST, "sources": ["a"]}, {"sha256": DIGEST, "sources": ["a", "b"]}
+    assert _entry({"model.bin": two, "config.json": {}}).verified
+    assert not _entry({"model.bin": one}).verified
+    assert not _entry({"model.bin": {}}).verified
+    assert not _entry({"model.bin": {"sha256": DIGEST, "sources": ["a", "a"]}}).verified
+    assert not _entry({"model.bin": two, "more.safetensors": one}).verified
+    assert not _entry({"config.json": two}).verified, "it has no weights"
+    assert not _entry({"model.bin": two}, also=("*.safetensors",)).verified
+    assert not _entry({"model.bin": two}, revision=None).verified
+    assert CatalogueFile(sha256=DIGEST, sources=("a", "b")).verified
+
+
+def _entry(files: Mapping[str, Any], **changed: Any) -> CatalogueEntry:
+    plain = {"about": "A.", "engine": "whisper", "repository": "a/b", "revision": "0" * 40, "licence": "MIT"}
+    return CatalogueEntry.model_validate(
+        {**plain, "parameters": "1M", "hardware": {"cpu": {}}, "files": files, "tested": "No.", **changed}
+    )
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"model.bin": {"sha256": DIGEST}}, {"model.bin": {"sources": ["a"]}}, {"model.bin": {"sha256": "A" * 64}}, {}],
+)
+def test_a_digest_without_a_source_is_refused(files: Mapping[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        _entry(files)
+
+
+def test_a_source_must_be_a_manifest(tmp_path: Path) -> None:
+    entry = _entry({"model.bin": {"sha256": DIGEST, "sources": ["nobody"]}}).model_dump(mode="json")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"models": {"ear": entry}}))
+    with pytest.raises(MotetError, match="manifests has no 'nobody'"):
+        entries.load(tmp_path / "own.yaml")
+
+
+def test_a_name_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MotetError, match="Did you mean whisper-medium"):
+        CATALOGUE.find("whisper-medum")
+    with pytest.raises(MotetError, match="cannot be read"):
+        entries.load(tmp_path / "absent.yaml")
+    assert ModelCatalogue(models={}).models == {}
+
+
+def test_every_engine_that_is_recognized_exists() -> None:
+    assert set(ENGINE_OF_TYPE.values()) <= set(registry.ENGINES)
+
+
+def test_types_of_the_recognition_models_are_the_engines_own() -> None:
+    pytest.importorskip("transformers")
+    from deployments.engines.hf_recognition.families import FAMILIES
+
+    assert {kind for kind, engine in ENGINE_OF_TYPE.items() if engine == "hf_recognition"} == set(FAMILIES)
+
+
+def test_notes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    store = InstalledModels(RegistrySettings(folder=str(tmp_path / "notes")))
+    trial = Trial(date="2026-11-29", machine="a machine", load_seconds=1, audio_seconds=6, wall_seconds=2)
+    model = InstalledModel(
+        name="ear",
+        entry=None,
+        engine="whisper",
+        hardware="cpu",
+        repository="a/b",
+        revision="0" * 40,
+        files={},
+        weights=(),
+        trial=trial,
+    )
+    assert store.find("ear") is None and store.all() == {}
+    store.save(model)
+    assert store.find("ear") == model and store.all() == {"ear": model} and trial.times_real_time == 3
+    (tmp_path / "notes" / "bad.json").write_text('{"name": "bad"}')
+    with pytest.raises(MotetError, match="add the model again"):
+        store.all()
+    store.remove("ear")
+    store.remove("ear")
+    assert store.find("ear") is None
