@@ -77,6 +77,17 @@ class Placement(StrictModel):
         """The lowest number of replicas."""
         return self.autoscaling.min_replicas if self.autoscaling else self.replicas or 1
 
+    def unloaded_after(self, idle_s: float) -> Placement:
+        """The placement, whose last replica ends after so many seconds without work. Raises `ValueError` if its autoscaling
+        keeps one."""
+        if self.autoscaling is None:
+            scaling = AutoscalingSettings(max_replicas=self.replicas or 1, zero_after_s=idle_s)
+        elif self.autoscaling.min_replicas == 0:
+            scaling = self.autoscaling.model_copy(update={"zero_after_s": idle_s})
+        else:
+            raise ValueError("idle_unload_s needs min_replicas: 0 in autoscaling")
+        return self.model_copy(update={"replicas": None, "autoscaling": scaling})
+
 
 WINDOWS_OF_A_STEP = 16
 """Windows of one step of a model that transcribes, by default."""
@@ -104,7 +115,10 @@ class Model(StrictModel):
     steps: Annotated[StepSettings, Field(validate_default=True)] = StepSettings()
     max_wait_s: Positive | None = None
     """Overrides `max_wait_s` of `speech.admission`, `windows` or `separation` for this model."""
-    placements: Annotated[tuple[Placement, ...], Field(min_length=1)] = (Placement(),)
+    idle_unload_s: Positive | None = None
+    """After this long without work its replicas end, and the next request starts one: `autoscaling` from 0 for placements
+    without it, and `zero_after_s` for the others. null: it stays loaded, or as `autoscaling` says."""
+    placements: Annotated[tuple[Placement, ...], Field(min_length=1, validate_default=True)] = (Placement(),)
     """Where it runs, at most once on each hardware class."""
 
     @field_validator("steps")
@@ -114,6 +128,12 @@ class Model(StrictModel):
         if task != "transcription" or "max_batch_size" in steps.model_fields_set:
             return steps
         return steps.model_copy(update={"max_batch_size": WINDOWS_OF_A_STEP})
+
+    @field_validator("placements")
+    @classmethod
+    def _unloaded_when_idle(cls, placements: tuple[Placement, ...], known: ValidationInfo) -> tuple[Placement, ...]:
+        idle_s = known.data.get("idle_unload_s")
+        return placements if idle_s is None else tuple(placement.unloaded_after(idle_s) for placement in placements)
 
     def on(self, placement: Placement) -> Model:
         """The model as it is on one of its placements."""

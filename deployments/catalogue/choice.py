@@ -79,13 +79,14 @@ def choose(
     if wanted.startswith(HUB):
         return _of_hub(wanted, name, hardware, engine)
     entry = catalogue.find(wanted)
-    kind = hardware or next((each for each in entry.hardware if each in present), next(iter(entry.hardware)))
-    if kind not in entry.hardware:
+    options: dict[str, Mapping[str, Any]] = {**entry.hardware}
+    kind = hardware or next((each for each in options if each in present), next(iter(options)))
+    if kind not in options:
         cause = f"{wanted} does not run on {kind}."
-        raise fail("unsupported", cause, f"It runs on {' and '.join(entry.hardware)}.", param="hardware")
+        raise fail("unsupported", cause, f"It runs on {' and '.join(options)}.", param="hardware")
     found = listing(entry.repository, entry.revision)
     files = tuple(_entry_files(wanted, entry, found))
-    return Choice(name or wanted, wanted, entry.engine, kind, entry.hardware[kind], found, files, entry.verified)
+    return Choice(name or wanted, wanted, entry.engine, kind, options[kind], found, files, entry.verified)
 
 
 def _entry_files(name: str, entry: CatalogueEntry, found: HubListing) -> Iterator[HubFile]:

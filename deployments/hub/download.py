@@ -72,16 +72,20 @@ def _collect(wanted: Download, progress: Progress, pause: Pause) -> None:
     """Downloads and checks the files into the folder of unfinished ones."""
     folder = cache.unfinished(wanted.name, wanted.commit)
     before = 0
+
+    def show(done: int) -> None:
+        progress(before + done, wanted.size)
+
     with closing(HubTransfer(wanted.name, wanted.commit, pause)) as transfer, _disk(wanted, folder):
         for file in wanted.files:
             whole = folder / file.path
             if not whole.is_file():
                 part = whole.with_name(f"{whole.name}{cache.PART}")
-                transfer.bring(file, part, lambda done, before=before: progress(before + done, wanted.size))
+                transfer.bring(file, part, show)
                 _check(part, file, wanted)
                 part.rename(whole)
+            show(file.size)
             before += file.size
-            progress(before, wanted.size)
 
 
 def _check(part: Path, file: HubFile, wanted: Download) -> None:

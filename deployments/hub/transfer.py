@@ -33,12 +33,15 @@ class HubTransfer:
     """Brings files of one repository at one commit. `pause` waits for some seconds between two attempts."""
 
     def __init__(self, name: str, commit: str, pause: Pause = time.sleep) -> None:
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub import get_token
 
         self._name = name
         self._commit = commit
         self._pause = pause
-        headers = {**build_hf_headers(library_name="motet"), "Accept-Encoding": "identity"}
+        token = get_token()
+        headers = {"User-Agent": "motet", "Accept-Encoding": "identity"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
         # A redirect to another host loses the token: httpx sends it to the hub only.
         self._client = httpx.Client(headers=headers, follow_redirects=True, timeout=TIMEOUT)
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 from deployments.engines import weight_sources
 from deployments.engines.registry import Task
-from deployments.engines.weight_sources import WEIGHT_SUFFIXES
+from deployments.hub.files import WEIGHT_SUFFIXES
 from deployments.errors import fail
 
 MANIFEST = "motet-quantisation.json"

@@ -145,6 +145,7 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.limits,
         config.security,
         config.jobs,
+        config.registry,
         config.gateway_max_ongoing_requests,
         config.strict,
     )

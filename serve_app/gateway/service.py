@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from deployments.audio.stated_length import estimated_seconds
+from deployments.catalogue.installed import RegistrySettings
 from deployments.errors import fail
 from deployments.replica.chunker import CuttingTask
 from deployments.settings import (
@@ -118,6 +119,7 @@ class ServiceSettings:
     limits: LimitSettings
     security: SecuritySettings
     jobs: JobSettings
+    registry: RegistrySettings
     max_ongoing_requests: int
     strict: bool
 

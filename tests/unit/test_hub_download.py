@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from deployments.engines import weight_sources
 from deployments.errors import MotetError
-from deployments.hub import cache, download
+from deployments.hub import cache
 from deployments.hub.download import Download, fetch
 from deployments.hub.files import HubFile
 from deployments.hub.listing import listing
@@ -266,6 +267,6 @@ def test_contents_that_another_commit_uses_stay(hub: Hub, tmp_path: Path) -> Non
 
 def test_one_process_at_a_time_downloads_a_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     locks: list[int] = []
-    monkeypatch.setattr(download.fcntl, "flock", lambda file, how: locks.append(how))
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: locks.append(how))
     fetched(wanted())
-    assert locks == [download.fcntl.LOCK_EX]
+    assert locks == [fcntl.LOCK_EX]
