@@ -79,7 +79,7 @@ def choose(
     if wanted.startswith(HUB):
         return _of_hub(wanted, name, hardware, engine)
     entry = catalogue.find(wanted)
-    options: dict[str, Mapping[str, Any]] = {**entry.hardware}
+    options: dict[str, Mapping[str, Any]] = {str(each): given for each, given in entry.hardware.items()}
     kind = hardware or next((each for each in options if each in present), next(iter(options)))
     if kind not in options:
         cause = f"{wanted} does not run on {kind}."

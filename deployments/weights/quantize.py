@@ -17,8 +17,8 @@ from typing import Any, Protocol, cast
 
 from deployments.engines import weight_sources
 from deployments.engines.registry import Task
-from deployments.hub.files import WEIGHT_SUFFIXES
 from deployments.errors import fail
+from deployments.hub.files import WEIGHT_SUFFIXES
 
 MANIFEST = "motet-quantisation.json"
 INSTALL = "In the project's folder: pip install --constraint constraints.txt --editable"
