@@ -84,6 +84,7 @@ class Gateway:
             live_sessions(config.realtime, directory, helpers),
             live_enhancements(config.enhancement),
             KeyRing(config.security),
+            config.registry,
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -145,7 +146,6 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.limits,
         config.security,
         config.jobs,
-        config.registry,
         config.gateway_max_ongoing_requests,
         config.strict,
     )

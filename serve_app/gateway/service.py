@@ -119,7 +119,6 @@ class ServiceSettings:
     limits: LimitSettings
     security: SecuritySettings
     jobs: JobSettings
-    registry: RegistrySettings
     max_ongoing_requests: int
     strict: bool
 
@@ -146,6 +145,7 @@ class Service:
     live: LiveSessions
     enhancements: LiveEnhancements
     keys: KeyRing
+    registry: RegistrySettings
     drain: Drain = field(default_factory=Drain)
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:

@@ -174,6 +174,7 @@ class Bench:
             (live or FakeParts().parts)(config.realtime),
             live_enhancements(config.enhancement),
             KeyRing(config.security),
+            config.registry,
         )
         self.service = service
         self.api = Conformance(build_api(service))

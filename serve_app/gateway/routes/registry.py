@@ -76,7 +76,7 @@ async def registry(request: Request) -> Registry:
     """What could be added with `motet models add`, and what was: pinned commits, licences, sizes, and measured speed."""
     service = service_of(request)
     served = set(service.directory.models)
-    found = await asyncio.to_thread(lambda: list(_all(service.settings.registry, served)))
+    found = await asyncio.to_thread(lambda: list(_all(service.registry, served)))
     return {"object": "list", "data": found}
 
 
