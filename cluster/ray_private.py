@@ -68,10 +68,10 @@ def by_reference(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle.options(_by_reference=True)
 
 
-async def replica_answers(handle: DeploymentHandle[Any], method: str) -> list[Any]:
-    """The pending answers of all replicas to a method without arguments; each has `get_async`. The public `results_async`
-    waits for all replicas, including frozen ones."""
-    answers: list[Any] = await handle.broadcast(method)._fetch_replica_results_async()
+async def replica_answers(handle: DeploymentHandle[Any], method: str, *arguments: Any) -> list[Any]:
+    """The pending answers of all replicas to a method; each has `get_async`. The public `results_async` waits for all
+    replicas, including frozen ones."""
+    answers: list[Any] = await handle.broadcast(method, *arguments)._fetch_replica_results_async()
     return answers
 
 

@@ -241,6 +241,7 @@ def _data_bytes() -> int:
 def main() -> None:
     """The program; see the head of this file."""
     control, decoder, limits = sys.argv[1:]
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the process that starts this one has blocked
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the process that uses this one decides
     opened = pkgutil.resolve_name(decoder)
     gc.collect()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.audio.test_tone import hum
+from deployments.engines.forgotten_voices import KeepsVoices
 from deployments.engines.limits import LimitsStepTime, LimitsStreams, StepsConcurrently
 from deployments.engines.protocols import (
     AudioChunk,
@@ -67,6 +68,11 @@ class Synthesizer(ModelReplica):
     def open_streams(self) -> int:
         """How many utterances are open."""
         return self._metrics.open_streams
+
+    async def forget_voice(self, id: str) -> None:
+        """Drops what the engine computed from an uploaded clip, between its steps."""
+        if isinstance(self._engine, KeepsVoices):
+            await self.thread.run(self._engine.forget_voice, id)
 
     async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
         """The sound of a request, chunk by chunk, in order. If something fails, the last item is a `Failure`.

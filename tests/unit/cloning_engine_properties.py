@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from deployments.audio.test_tone import hum
+from deployments.engines.forgotten_voices import KeepsVoices
 from deployments.engines.protocols import Samples, SpeechEngine, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
 from tests.unit.forced_path import ForcedPath
@@ -92,3 +93,12 @@ class CloningEngineProperties(SpeechEngineProperties):
         assert len(heard) == 2
         np.testing.assert_array_equal(first, joined(speak(small, request)))
         assert len(heard) == 3
+
+    def test_a_deleted_voice_is_forgotten(self, small: Any) -> None:
+        assert isinstance(small, KeepsVoices)
+        request = SpeechRequest(("Yes.",), "sha-2", reference=VoiceReference("sha-2", clip(2.0, seed=5), 24_000))
+        first = joined(speak(small, request))
+        assert "sha-2" in small._clips._kept
+        small.forget_voice("sha-2")
+        np.testing.assert_array_equal(first, joined(speak(small, request)))
+        assert "sha-2" not in small._clips._kept

@@ -151,9 +151,9 @@ class FakeHandle:
         """Options change nothing here."""
         return self
 
-    def broadcast(self, name: str) -> FakeBroadcast:
+    def broadcast(self, name: str, *arguments: Any) -> FakeBroadcast:
         """Asks the only replica, or none."""
-        return FakeBroadcast(self, name)
+        return FakeBroadcast(self, name, arguments)
 
     def __getattr__(self, name: str) -> FakeMethod:
         return FakeMethod(self, name)
@@ -165,6 +165,7 @@ class FakeBroadcast:
 
     handle: FakeHandle
     name: str
+    arguments: tuple[Any, ...] = ()
 
     async def _fetch_replica_results_async(self) -> list[FakeResult]:
         """What each replica was asked, without waiting where there is none."""
@@ -172,7 +173,7 @@ class FakeBroadcast:
         if asleep is not None and asleep.is_set():
             raise DeploymentUnavailableError(DeploymentID("m@cuda", "motet"))
         targets = getattr(self.handle.target, "replicas", [self.handle.target])
-        return [FakeResult(target, self.name) for target in targets]
+        return [FakeResult(target, self.name, self.arguments) for target in targets]
 
 
 @dataclass
@@ -181,10 +182,11 @@ class FakeResult:
 
     target: Any
     name: str
+    arguments: tuple[Any, ...] = ()
 
     async def get_async(self) -> Any:
         """Asks the replica."""
-        return await _asked(self.target, self.name)()
+        return await _asked(self.target, self.name)(*self.arguments)
 
 
 class ToneSynthesizer:
@@ -195,6 +197,11 @@ class ToneSynthesizer:
         self.failing_at = failing_at
         self.finish_reason = finish_reason
         self.closed = 0
+        self.forgotten: list[str] = []
+
+    async def forget_voice(self, id: str) -> None:
+        """Remembers which voices were deleted."""
+        self.forgotten.append(id)
 
     async def traits(self) -> SpeechTraits:
         """The engine's."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deployments.engines.forgotten_voices import REMEMBERED_S, ForgottenVoices
 from deployments.engines.lm.clip_voices import ClipVoices
 from deployments.engines.protocols import Samples, SpeechRequest, VoiceReference
 from deployments.errors import MotetError
@@ -33,6 +34,26 @@ def test_the_voice_that_was_not_used_for_longest_goes_first(tmp_path: Path) -> N
     voices = ClipVoices(tmp_path, listener, rate=24_000, most=2)
     used = [voices.of_reference(reference(name)) for name in ("a", "b", "a", "c", "a", "b")]
     assert used == [1, 2, 1, 3, 1, 4]
+
+
+def test_a_deleted_voice_is_dropped_and_not_kept_again_by_requests_that_have_begun(tmp_path: Path) -> None:
+    voices = ClipVoices(tmp_path, Listener(), rate=24_000, most=4)
+    assert [voices.of_reference(reference(name)) for name in ("a", "b", "a")] == [1, 2, 1]
+    voices.forget("a")
+    voices.forget("unknown")
+    assert [voices.of_reference(reference(name)) for name in ("a", "a", "b")] == [3, 4, 2]
+    assert set(voices._kept) == {"b"}
+
+
+def test_a_voice_that_was_uploaded_again_is_kept_after_a_while() -> None:
+    now = [0.0]
+    forgotten = ForgottenVoices(lambda: now[0])
+    forgotten.add("a")
+    assert "a" in forgotten and "b" not in forgotten
+    now[0] = REMEMBERED_S
+    assert "a" not in forgotten
+    forgotten.add("b")
+    assert len(forgotten._until_s) == 1
 
 
 def test_a_clip_of_the_folder_is_heard_again_when_it_has_changed(tmp_path: Path) -> None:

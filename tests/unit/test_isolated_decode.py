@@ -153,6 +153,16 @@ def test_a_decoder_that_waits_for_ever_is_ended() -> None:
         assert refusal(processes).code == "decoder_too_slow"
 
 
+def test_the_limits_hold_where_the_user_has_blocked_signals() -> None:
+    blocked = (signal.SIGALRM, signal.SIGPROF, signal.SIGCHLD)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        with decoding_with(bad_decoders.stuck, DecoderSettings(silent_s=0.2)) as processes:
+            assert refusal(processes).code == "decoder_too_slow"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def test_a_decoder_that_was_taken_over_cannot_send_anything_but_sound() -> None:
     with decoding_with(bad_decoders.babbling) as processes:
         failure = refusal(processes)

@@ -141,6 +141,10 @@ class IndexEngine(LanguageVoiceEngine[IndexVoice, IndexPiece]):
             instruction_words=emotions.NAMES,
         )
 
+    def forget_voice(self, id: str) -> None:
+        """See `KeepsVoices`."""
+        self._clips.forget(id)
+
     def voice_of(self, request: SpeechRequest) -> tuple[IndexVoice, str]:
         """The request's clip in the default language, or a voice of the folder, with the requested emotion."""
         voice, language = self._voice_and_language(request)

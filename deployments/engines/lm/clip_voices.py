@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from deployments.engines.forgotten_voices import ForgottenVoices
 from deployments.engines.protocols import Samples, SpeechRequest, SpeechTraits, Voice, VoiceReference
 from deployments.engines.speech import unknown_voice
 from deployments.errors import MotetError, fail
@@ -33,6 +34,7 @@ class ClipVoices(Generic[VoiceT]):
         self._rate = rate
         self._most = most
         self._kept: OrderedDict[str, VoiceT] = OrderedDict()
+        self._forgotten = ForgottenVoices()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,6 +64,11 @@ class ClipVoices(Generic[VoiceT]):
         """The voice of a request's clip."""
         return self._get(clip.id, lambda: self._encode(clip.samples, clip.sample_rate))
 
+    def forget(self, clip_id: str) -> None:
+        """See `KeepsVoices`."""
+        self._kept.pop(clip_id, None)
+        self._forgotten.add(clip_id)
+
     def of_name(self, name: str) -> VoiceT:
         """The voice of a clip of the folder, one of `names`.
 
@@ -88,6 +95,8 @@ class ClipVoices(Generic[VoiceT]):
         return samples
 
     def _get(self, clip_id: str, make: Callable[[], VoiceT]) -> VoiceT:
+        if clip_id in self._forgotten:
+            return make()
         if clip_id not in self._kept:
             self._kept[clip_id] = make()
         self._kept.move_to_end(clip_id)

@@ -121,6 +121,10 @@ class CloningEngine(LanguageVoiceEngine[Clips, PieceT]):
         """The voices are clips, one for each speaker of a script, at the clip's own pace."""
         return self._clips.traits(most_speakers=self.most_speakers)
 
+    def forget_voice(self, id: str) -> None:
+        """See `KeepsVoices`."""
+        self._clips.forget(id)
+
     @abstractmethod
     def prompt_length(self, text: str, clips: Clips) -> int:
         """Positions of the prompt of a piece of text."""

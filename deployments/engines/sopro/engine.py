@@ -153,6 +153,10 @@ class SoproEngine(LanguageVoiceEngine[SoproVoice, SoproPiece]):
         """The target duration of a step, for any number of utterances."""
         return self.options.step_ms
 
+    def forget_voice(self, id: str) -> None:
+        """See `KeepsVoices`."""
+        self._clips.forget(id)
+
     def voice_of(self, request: SpeechRequest) -> tuple[SoproVoice, str]:
         """The request's clip in the default language, or a clip of the folder."""
         if request.reference is not None:

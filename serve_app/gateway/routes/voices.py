@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from deployments.engines.protocols import Voice
 from deployments.errors import MotetError
 from deployments.settings import documented
+from serve_app.gateway import voice_deletion
 from serve_app.gateway.bodies.uploads import FormFields, read_form
 from serve_app.gateway.description.operation import FormBody, Operation, json_answer
 from serve_app.gateway.errors import validated
@@ -150,8 +151,9 @@ async def voice_of_id(request: Request, voice_id: str) -> UploadedVoiceDetails:
 
 @router.delete("/v1/audio/voices/{voice_id}", openapi_extra=DELETE.extra, response_model=None)
 async def delete_voice(request: Request, voice_id: str) -> VoiceDeleted:
-    """Deletes one of the client's uploaded voices."""
-    await asyncio.to_thread(service_of(request).voices.delete, service_of(request).owner(request.headers), voice_id)
+    """Deletes one of the client's uploaded voices: its clip, cached speech, and what models computed from it. Speech that is
+    being made ends with it. Files and results that were made with it stay until you delete them."""
+    await voice_deletion.delete_voice(service_of(request), service_of(request).owner(request.headers), voice_id)
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
 
 

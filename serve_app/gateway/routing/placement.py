@@ -129,6 +129,18 @@ class PlacedModel(PlacementState):
     def _ask(self, replica: str, method: str, *arguments: Any) -> Coroutine[Any, Any, Any]:
         return ray_private.answer_of_replica(self.handle, replica, method, *arguments)
 
+    async def tell_replicas(self, method: str, *arguments: Any, timeout_s: float) -> bool:
+        """Calls a method of every replica. Whether all that live have answered in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                pending = await ray_private.replica_answers(self.handle, method, *arguments)
+                answers = await asyncio.gather(*(each.get_async() for each in pending), return_exceptions=True)
+        except DeploymentUnavailableError:  # it has no replica
+            return True
+        except TimeoutError:
+            return False
+        return not any(isinstance(each, Exception) and not isinstance(each, RayActorError) for each in answers)
+
     async def report(self) -> Any:
         """A replica's report. Raises `NoAnswer`, at once if it is known that none answers."""
         if not self.alive:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
+from deployments.engines.forgotten_voices import ForgottenVoices
 from deployments.engines.protocols import AudioChunk, SpeechRequest
 
 ENTRY_BYTES = 1024
@@ -18,13 +19,16 @@ without sound would cost nothing and stay for ever."""
 WORD_BYTES = 192
 
 Chunks = tuple[AudioChunk, ...]
+Key = tuple[str, str]
+"""The voice of a piece, and the digest of everything that decides its samples."""
 
 
 class PieceCache:
     """Keeps pieces of any model in at most `max_bytes`. The least recently used ones go first."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._pieces: LRUCache[str, Chunks] = LRUCache(max_bytes, getsizeof=_size)
+        self._pieces: LRUCache[Key, Chunks] = LRUCache(max_bytes, getsizeof=_size)
+        self._forgotten = ForgottenVoices()
 
     @property
     def bytes(self) -> int:
@@ -35,12 +39,20 @@ class PieceCache:
         """The part of the cache that holds a model's pieces."""
         return ModelPieces(self, model)
 
-    def get(self, key: str) -> Chunks | None:
+    def forget_voice(self, voice: str) -> None:
+        """Drops all that was spoken with a voice, and keeps nothing more of it, as from streams that have begun."""
+        self._forgotten.add(voice)
+        for key in [key for key in self._pieces if key[0] == voice]:
+            del self._pieces[key]
+
+    def get(self, key: Key) -> Chunks | None:
         """The chunks of a piece; None if it is not here."""
         return self._pieces.get(key)
 
-    def put(self, key: str, chunks: Chunks) -> None:
-        """Keeps the chunks of a whole piece, unless they alone are over the limit."""
+    def put(self, key: Key, chunks: Chunks) -> None:
+        """Keeps the chunks of a whole piece, unless they alone are over the limit, or the voice was deleted."""
+        if key[0] in self._forgotten:
+            return
         with suppress(ValueError):  # cachetools refuses an item that alone is over the limit
             self._pieces[key] = chunks
 
@@ -60,11 +72,11 @@ class ModelPieces:
         """See `PieceStore`."""
         self.cache.put(self._key(request, index), tuple(chunks))
 
-    def _key(self, request: SpeechRequest, index: int) -> str:
+    def _key(self, request: SpeechRequest, index: int) -> Key:
         """Everything that decides the samples of a piece."""
         piece = request.pieces[index - request.first_index]
         manner = (request.voice, request.speed, request.seed, request.instructions)
-        return hashlib.sha256(json.dumps((self.model, *manner, index, piece)).encode()).hexdigest()
+        return request.voice, hashlib.sha256(json.dumps((self.model, *manner, index, piece)).encode()).hexdigest()
 
 
 def _size(chunks: Chunks) -> int:
