@@ -17,7 +17,7 @@ TEST_EXTRAS := test,torch,transformers,kokoro,stems,mlx
 # skipped. See NOTICE.
 RESTRICTED ?=
 
-.PHONY: serve test check docs demo bench audit clean
+.PHONY: serve test check docs demo bench audit sbom clean
 
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
@@ -58,6 +58,13 @@ audit:
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
+
+# What is installed here, as a software bill of materials (CycloneDX): out/sbom.json. pip installs only what is pinned.
+sbom: $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	mkdir -p out
+	$(VENV)-audit/bin/cyclonedx-py environment $(BIN)/python --output-file out/sbom.json
 
 clean:
 	rm -rf $(VENV) $(VENV)-audit $(CLIENTS) docs/clients/node/node_modules out
