@@ -105,7 +105,7 @@ def _measure_damaged(sheet: Sheet, processes: DecoderProcesses, count: int) -> N
         generator = np.random.default_rng(number)
         for _ in range(count):
             data = mutated(seed, name.split()[0], others[generator.integers(len(others))], generator)
-            _try(found, name, data, processes.open)
+            try_file(found, name, data, processes.open)
     contained = {code: found.codes[code] for code in DECODER_CODES if found.codes[code]}
     listed = ", ".join(f"{code} {times:,}" for code, times in found.codes.most_common(8))
     sheet.put(FILES, count, f"{len(recordings)} containers and codecs: {', '.join(recordings)}")
@@ -114,16 +114,17 @@ def _measure_damaged(sheet: Sheet, processes: DecoderProcesses, count: int) -> N
     sheet.put(SLOWEST, found.slowest_s)
 
 
-def _try(found: Answers, name: str, data: bytes, open_decoder: OpenDecoder) -> None:
+def try_file(found: Answers, name: str, data: bytes, open_decoder: OpenDecoder) -> None:
+    """Decodes one damaged file and notes the answer."""
     began = time.perf_counter()
     try:
-        found.codes[_outcome(data, open_decoder, FUZZ_LONGEST_S)] += 1
+        found.codes[outcome_of(data, open_decoder, FUZZ_LONGEST_S)] += 1
     except Exception as error:
         found.faults.append(f"{name}: {type(error).__name__}: {error}")
     found.slowest_s = max(found.slowest_s, time.perf_counter() - began)
 
 
-def _outcome(data: bytes, open_decoder: OpenDecoder, longest_s: float) -> str:
+def outcome_of(data: bytes, open_decoder: OpenDecoder, longest_s: float) -> str:
     """`decoded`, or the code of the refusal. Raises what is neither."""
     try:
         with closing(open_decoder(data, mono=False, max_seconds=longest_s)) as decoder:
@@ -140,7 +141,7 @@ def _outcome(data: bytes, open_decoder: OpenDecoder, longest_s: float) -> str:
 def _measure_bomb(sheet: Sheet, processes: DecoderProcesses, name: str, data: bytes, longest_s: float) -> None:
     began = time.perf_counter()
     with _peak_of(processes) as peak:
-        outcome = _outcome(data, processes.open, longest_s)
+        outcome = outcome_of(data, processes.open, longest_s)
     took_s = time.perf_counter() - began
     sheet.put(_memory_of(name), peak[0] / 1e6, f"{len(data) / 1e6:.2f} MB, {outcome} after {took_s:.1f} s")
 

@@ -30,6 +30,6 @@ def test_the_piece_that_was_not_used_for_longest_goes_first() -> None:
     cache = PieceCache(100_000)
     for number in range(3):
         cache.put(str(number), piece(8000))
-        cache.get("0")
-    cache.put("3", piece(8000))
+        cache.get(("ada", "0"))
+    cache.put(("ada", "3"), piece(8000))
     assert [cache.get(str(number)) is not None for number in range(4)] == [True, False, False, True]
