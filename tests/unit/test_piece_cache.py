@@ -19,8 +19,8 @@ def piece(samples: int, text: str = "") -> tuple[AudioChunk, ...]:
 def test_pieces_without_sound_are_bounded_too(kept: tuple[AudioChunk, ...]) -> None:
     cache = PieceCache(100_000)
     for number in range(200):
-        cache.put(str(number), kept)
-    found = [number for number in range(200) if cache.get(str(number)) is not None]
+        cache.put(("ada", str(number)), kept)
+    found = [number for number in range(200) if cache.get(("ada", str(number))) is not None]
     assert len(found) < 100
     assert found == [] or found[-1] == 199
     assert 0 <= cache.bytes <= 100_000
@@ -29,7 +29,7 @@ def test_pieces_without_sound_are_bounded_too(kept: tuple[AudioChunk, ...]) -> N
 def test_the_piece_that_was_not_used_for_longest_goes_first() -> None:
     cache = PieceCache(100_000)
     for number in range(3):
-        cache.put(str(number), piece(8000))
+        cache.put(("ada", str(number)), piece(8000))
         cache.get(("ada", "0"))
     cache.put(("ada", "3"), piece(8000))
-    assert [cache.get(str(number)) is not None for number in range(4)] == [True, False, False, True]
+    assert [cache.get(("ada", str(number))) is not None for number in range(4)] == [True, False, False, True]
