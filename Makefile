@@ -17,7 +17,7 @@ TEST_EXTRAS := test,torch,transformers,kokoro,stems,mlx
 # skipped. See NOTICE.
 RESTRICTED ?=
 
-.PHONY: serve test check docs demo bench audit sbom clean
+.PHONY: serve test check docs demo bench notebooks audit sbom clean
 
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
@@ -52,6 +52,10 @@ demo: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(BIN)/motet bench first-sound
+
+# Executes the notebooks and stores their outputs.
+notebooks: $(VENV)/installed-test
+	@$(BIN)/python -m tests.notebooks
 
 # Asks PyPI which pinned versions have known vulnerabilities; exit status 1 when some have.
 audit:

@@ -37,10 +37,11 @@ WORDS_PER_SECOND = 4
 
 
 class Engines:
-    """The service's models in this process, each loaded when it is first used."""
+    """The service's models in this process, each loaded when it is first used. `hears` names the model that transcribes."""
 
-    def __init__(self, config: AppConfig) -> None:
+    def __init__(self, config: AppConfig, hears: str = RECOGNITION_MODEL) -> None:
         self.config = config
+        self._hears = hears
 
     @cached_property
     def speech(self) -> SpeechEngine[Any]:
@@ -51,7 +52,7 @@ class Engines:
     @cached_property
     def recognition(self) -> RecognitionEngine:
         """The listener."""
-        engine: RecognitionEngine = load_engine(first_replica_of(RECOGNITION_MODEL, self.config))
+        engine: RecognitionEngine = load_engine(first_replica_of(self._hears, self.config))
         return engine
 
     @cached_property

@@ -1,10 +1,9 @@
-"""Bulk jobs on a real Ray: killed workers and drivers, recordings, and the notebook's code."""
+"""Bulk jobs on a real Ray: killed workers and drivers, and recordings."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,6 @@ from serve_app.bench.bulk_kills import WORKER_TITLE, compare, render_here, run_k
 from serve_app.bulk import BulkOptions
 from serve_app.cli.processes import command_line, descendants, kill
 from serve_app.config import AppConfig
-from tests.integration.test_notebooks import NOTEBOOKS, executed, outputs_of, pictures_of
 
 TEXTS = [f"{'word ' * (number % 5 + 1)}{number}." for number in range(24)]
 
@@ -140,14 +138,3 @@ def test_a_dataset_of_somebodys_own_gets_the_same_bytes(calm: Path) -> None:
     assert [found[page]["error_kind"] for page in (4, 5, 6)] == [None, "engine", "invalid"]
     by_job = {row["text"]: row["audio"] for row in pq.read_table(calm).to_pylist()}
     assert all(found[page]["audio"] == by_job[TEXTS[page]] for page in range(5))
-
-
-def test_the_notebook() -> None:
-    (path,) = (path for path in NOTEBOOKS if path.stem.endswith("bulk"))
-    notebook = executed(path)
-    text = outputs_of(notebook).lower()
-    assert "two boats" in text
-    assert re.search(r"^1 \d\.\d\d s good morning", text, re.MULTILINE)
-    assert re.search(r"^3 .*no `text`", text, re.MULTILINE)
-    assert "no error" in text
-    assert pictures_of(notebook) == 1
