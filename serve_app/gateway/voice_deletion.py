@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import chain
+from collections.abc import Sequence
 
 from serve_app.gateway.audit import audit
-from serve_app.gateway.service import Service
+from serve_app.gateway.routing.placement import PlacedModel
+from serve_app.gateway.speech.piece_cache import PieceCache
+from serve_app.gateway.voice_store import VoiceStore
 
 CONFIRM_S = 10.0
 """How long replicas have to confirm. One that is frozen for longer is replaced, and its memory with it."""
 
 
-async def delete_voice(service: Service, owner: str, id: str) -> None:
-    """Deletes a voice everywhere. The audit log names the placements of which a replica did not confirm.
+async def delete_voice(
+    store: VoiceStore, cache: PieceCache, placements: Sequence[PlacedModel], owner: str, id: str
+) -> None:
+    """Deletes a voice everywhere; `placements` are those of the speech models. The audit log names the ones of which a
+    replica did not confirm.
 
     Raises `MotetError` (not_found), also for other owners' voices.
     """
-    await asyncio.to_thread(service.voices.delete, owner, id)
-    service.cache.forget_voice(id)
-    speaking = service.speech_models.names
-    placements = list(chain.from_iterable(map(service.directory.placements, speaking)))
+    await asyncio.to_thread(store.delete, owner, id)
+    cache.forget_voice(id)
     confirmed = await asyncio.gather(
         *(each.tell_replicas("forget_voice", id, timeout_s=CONFIRM_S) for each in placements)
     )

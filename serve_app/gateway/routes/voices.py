@@ -153,7 +153,9 @@ async def voice_of_id(request: Request, voice_id: str) -> UploadedVoiceDetails:
 async def delete_voice(request: Request, voice_id: str) -> VoiceDeleted:
     """Deletes one of the client's uploaded voices: its clip, cached speech, and what models computed from it. Speech that is
     being made ends with it. Files and results that were made with it stay until you delete them."""
-    await voice_deletion.delete_voice(service_of(request), service_of(request).owner(request.headers), voice_id)
+    service = service_of(request)
+    speaking = [placed for name in service.speech_models.names for placed in service.directory.placements(name)]
+    await voice_deletion.delete_voice(service.voices, service.cache, speaking, service.owner(request.headers), voice_id)
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
 
 
