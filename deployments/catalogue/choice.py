@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from deployments.catalogue.entries import CatalogueEntry, ModelCatalogue
+from deployments.catalogue.entries import NAME_PATTERN, CatalogueEntry, ModelCatalogue
 from deployments.catalogue.installed import InstalledModel, PinnedFile
 from deployments.catalogue.recognise import CONFIG, INDEX, engine_of, files_of, read_json
 from deployments.engines import registry
@@ -76,6 +76,8 @@ def choose(
 
     Raises `MotetError`.
     """
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        raise fail("invalid", f"{name!r} is not a name for a model.", "Use lower-case letters, digits, dots, - and _.")
     if wanted.startswith(HUB):
         return _of_hub(wanted, name, hardware, engine)
     entry = catalogue.find(wanted)
@@ -118,7 +120,7 @@ def _of_hub(wanted: str, name: str | None, hardware: str | None, engine: str | N
     engine = engine or engine_of(found, read.get(CONFIG, {}))
     registry.find(engine)
     kind = hardware or ("mlx" if engine.startswith("mlx_") else "cpu")
-    own = name or re.sub(r"[^a-z0-9._-]", "-", repository.partition("/")[2].lower())
+    own = name or re.sub(r"[^a-z0-9._-]", "-", repository.partition("/")[2].lower()).lstrip("._-")[:64] or "model"
     return Choice(own, None, engine, kind, {}, found, files_of(found, read.get(INDEX)), False)
 
 

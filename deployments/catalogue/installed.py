@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from deployments.catalogue.entries import Commit, Digest, EntryName, RepositoryName
+from deployments.catalogue.entries import NAME_PATTERN, Commit, Digest, EntryName, RepositoryName
 from deployments.engines import registry
 from deployments.errors import fail
 from deployments.hub import cache
@@ -122,6 +123,8 @@ class InstalledModels:
 
     def find(self, name: str) -> InstalledModel | None:
         """The note of one; None if it was not added."""
+        if not re.fullmatch(NAME_PATTERN, name):
+            return None
         file = self._file(name)
         return _read(file) if file.is_file() else None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any
 
 from deployments.errors import MotetError, fail
@@ -29,15 +30,20 @@ def listing(name: str, revision: str | None = None) -> HubListing:
 
     with hub_errors(name):
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
-    files = tuple(_file(sibling) for sibling in info.siblings or ())
+    files = tuple(_file(sibling, name) for sibling in info.siblings or ())
     licence = info.card_data.get("license") if info.card_data is not None else None
     task, library = str(info.pipeline_tag or ""), str(info.library_name or "")
     return HubListing(name, str(info.sha), files, str(licence or ""), task, library)
 
 
-def _file(sibling: Any) -> HubFile:
+def _file(sibling: Any, name: str) -> HubFile:
+    """A file of the listing. Raises `MotetError` (invalid) for a path that leads out of the snapshot's folder."""
+    path = PurePosixPath(sibling.rfilename)
+    if path.is_absolute() or ".." in path.parts or "\\" in sibling.rfilename or "\0" in sibling.rfilename:
+        cause = f"The hub lists {sibling.rfilename!r} among the files of {name}, a path outside of the model's folder."
+        raise fail("invalid", cause, "Do not use this mirror; check HF_ENDPOINT.", code="unsafe_path")
     sha256 = sibling.lfs.sha256 if sibling.lfs is not None else None
-    return HubFile(sibling.rfilename, int(sibling.size or 0), sha256, sibling.blob_id if sha256 is None else None)
+    return HubFile(str(path), int(sibling.size or 0), sha256, sibling.blob_id if sha256 is None else None)
 
 
 @contextmanager

@@ -177,6 +177,10 @@ def test_names_that_are_taken_or_unknown(hub: Hub) -> None:
         motet("models", "add", NAME, "--no-try", "--as", "hibari")
     with pytest.raises(MotetError, match="does not run on cuda"):
         motet("models", "add", NAME, "--on", "cuda")
+    with pytest.raises(MotetError, match="is not a name for a model"):
+        motet("models", "add", NAME, "--as", "../elsewhere")
+    with pytest.raises(MotetError, match="No model"):
+        motet("models", "remove", "../notes")
     assert motet("models", "add").exit_code == 2 and hub.asked == []
 
 

@@ -225,6 +225,13 @@ def test_an_absent_model_or_revision(hub: Hub) -> None:
         listing(NAME, "1" * 40)
 
 
+@pytest.mark.parametrize("path", ["../model.bin", "/etc/model.bin", "a/../../model.bin", "..\\\\model.bin"])
+def test_a_path_that_leads_out_of_the_folder_is_refused(hub: Hub, path: str) -> None:
+    hub.repositories[NAME].files[path] = b"trouble"
+    with pytest.raises(MotetError, match="outside of the model's folder"):
+        listing(NAME)
+
+
 def test_a_file_that_another_program_changed_is_refused(hub: Hub) -> None:
     folder = fetched(wanted())
     (folder / "model.bin").write_bytes(b"something else")

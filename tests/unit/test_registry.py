@@ -61,6 +61,12 @@ async def test_a_service_may_have_a_catalogue_of_its_own(tmp_path: Path) -> None
     assert (await Bench(registry=settings).client.get("/v1/registry")).json() == {"object": "list", "data": []}
 
 
+async def test_a_note_that_cannot_be_read_is_not_shown_to_clients(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    answer = await Bench(registry=RegistrySettings(folder=str(tmp_path))).client.get("/v1/registry")
+    assert answer.status_code == 503 and str(tmp_path) not in answer.text
+
+
 # --- Idle models
 
 

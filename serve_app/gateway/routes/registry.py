@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from deployments.catalogue import entries
 from deployments.catalogue.entries import CatalogueEntry
 from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings
+from deployments.errors import MotetError, fail
 from deployments.settings import documented
 from serve_app.gateway.description.operation import Operation, json_answer
 from serve_app.gateway.service import service_of
@@ -76,7 +77,11 @@ async def registry(request: Request) -> Registry:
     """What could be added with `motet models add`, and what was: pinned commits, licences, sizes, and measured speed."""
     service = service_of(request)
     served = set(service.directory.models)
-    found = await asyncio.to_thread(lambda: list(_all(service.registry, served)))
+    try:
+        found = await asyncio.to_thread(lambda: list(_all(service.registry, served)))
+    except MotetError as error:
+        cause, remedy = "The catalogue or a note of this service cannot be read.", "The log of the service says which."
+        raise fail("unavailable", cause, remedy, detail=error.failure.message) from error
     return {"object": "list", "data": found}
 
 
