@@ -137,3 +137,81 @@ def replicas_listen_on_loopback() -> None:
     module: Any = replica
     add = module.add_port_to_grpc_server
     module.add_port_to_grpc_server = lambda server, address: add(server, address.replace("[::]", "127.0.0.1"))
+
+
+class ControllerWork:
+    """The work of Ray Serve's controller for one deployment, in this process and without its replicas: reports of gateways
+    for autoscaling, decisions, and the list of replicas that listeners get when it changes. A benchmark measures it."""
+
+    def __init__(self, replicas: int, config: Any) -> None:
+        """`config` is the deployment's `AutoscalingConfig`."""
+        from ray.serve._private import autoscaling_state, common
+        from ray.serve._private.long_poll import LongPollHost
+
+        state: Any = autoscaling_state
+        self._common: Any = common
+        self._deployment = common.DeploymentID("model@cpu", "limits")
+        self._replicas = [common.ReplicaID(f"{number:08x}", self._deployment) for number in range(replicas)]
+        self._running_key = state.RUNNING_REQUESTS_KEY
+        self._state: Any = state.DeploymentAutoscalingState(self._deployment)
+        self._state._config, self._state._policy_state = config, {}
+        self._state._policy = state._apply_autoscaling_config(state._resolve_policy_callable(config.policy))
+        self._state.update_running_replica_ids(self._replicas)
+        self._host: Any = LongPollHost()
+        self.change()
+
+    def _series(self, now_s: float, every_s: float = 2.0, count: int = 6) -> list[Any]:
+        return [self._common.TimeStampedValue(now_s - every_s * (count - each), 1.0 + each) for each in range(count)]
+
+    def report_of_replicas(self, now_s: float) -> None:
+        """Takes a report of each replica."""
+        for replica in self._replicas:
+            metrics = {self._running_key: self._series(now_s)}
+            self._state.record_request_metrics_for_replica(self._common.ReplicaMetricReport(replica, metrics, now_s))
+
+    def report_of_gateway(self, gateway: int, now_s: float) -> bytes:
+        """A gateway's report as it is sent."""
+        from ray.serve._private.autoscaling_metrics_codec import encode
+
+        running = {replica.to_full_id_str(): self._series(now_s) for replica in self._replicas}
+        report = self._common.HandleMetricReport(
+            self._deployment,
+            f"handle-{gateway:08x}",
+            f"{gateway:032x}",
+            self._common.DeploymentHandleSource.REPLICA,
+            self._series(now_s),
+            {self._running_key: running},
+            now_s,
+        )
+        return bytes(encode(report))
+
+    def take(self, report: bytes) -> None:
+        """Takes a gateway's report."""
+        from ray.serve._private.autoscaling_metrics_codec import decode_handle_flat
+
+        self._state.record_columnar_metrics_for_handle(decode_handle_flat(report))
+
+    def decide(self) -> int:
+        """The number of replicas that the policy wants."""
+        return int(self._state.get_decision_num_replicas(len(self._replicas)))
+
+    def change(self) -> None:
+        """The list of replicas changes."""
+        names = (replica.to_full_id_str() for replica in self._replicas)
+        running = [
+            self._common.RunningReplicaInfo(replica, "0" * 56, "10.0.0.1", None, f"SERVE_REPLICA::{name}", 64)
+            for replica, name in zip(self._replicas, names, strict=True)
+        ]
+        targets = self._common.DeploymentTargetInfo(is_available=True, running_replicas=running)
+        self._host.notify_changed({"targets": targets})
+
+    async def spread_change(self, listeners: int) -> int:
+        """Changes the list while some listen; each gets it as bytes. Returns their number for one listener."""
+        from ray import cloudpickle  # which writes the answers of actors
+
+        write: Any = cloudpickle.dumps
+        known = self._host.snapshot_ids["targets"]
+        waiting = [asyncio.ensure_future(self._host.listen_for_change({"targets": known})) for _ in range(listeners)]
+        await asyncio.sleep(0)
+        self.change()
+        return [len(write(await each)) for each in waiting][-1]

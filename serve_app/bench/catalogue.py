@@ -78,6 +78,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "plan": Benchmark(
         "What motet plan predicts for this machine, beside what the real service does", "serve_app.bench.plan"
     ),
+    "limits": Benchmark(
+        "What many replicas and gateways cost Ray Serve's controller, and how it grows",
+        "serve_app.bench.limits",
+    ),
     "speaking": Benchmark(
         "Texts as people write them, spoken and heard back; times of words; spoiled pieces that are found",
         "serve_app.bench.speaking",
