@@ -17,12 +17,14 @@ from cluster.demand import AutoscalingSettings
 from deployments.replica import load
 
 
-def autoscaling_config(model: str, settings: AutoscalingSettings, request_seconds_of_audio: float) -> AutoscalingConfig:
-    """Ray Serve's settings for one placement of `model`. A request that no replica has seen yet counts as
-    `request_seconds_of_audio`."""
+def autoscaling_config(
+    model: str, settings: AutoscalingSettings, request_seconds_of_audio: float, spare: int = 0
+) -> AutoscalingConfig:
+    """Ray Serve's settings for one placement of `model`, with `spare` replicas more than its load needs. A request that no
+    replica has seen yet counts as `request_seconds_of_audio`."""
     return AutoscalingConfig(
-        min_replicas=settings.min_replicas,
-        max_replicas=settings.max_replicas,
+        min_replicas=with_spare(settings.min_replicas, spare),
+        max_replicas=settings.max_replicas + spare,
         upscale_delay_s=settings.up_after_s,
         downscale_delay_s=settings.down_after_s,
         downscale_to_zero_delay_s=settings.zero_after_s,
@@ -33,13 +35,19 @@ def autoscaling_config(model: str, settings: AutoscalingSettings, request_second
                 "model": model,
                 "request_seconds_of_audio": request_seconds_of_audio,
                 "settings": settings.model_dump(),
+                "spare": spare,
             },
         ),
     )
 
 
+def with_spare(replicas: int, spare: int) -> int:
+    """A number of replicas with the spare ones, which only a placement that has replicas has."""
+    return replicas + spare if replicas else 0
+
+
 class QueuedAudioPolicy:
-    """The replicas that the waiting audio of a model needs, minus those of cheaper placements."""
+    """The replicas that the waiting audio of a model needs, minus those of cheaper placements, and the spare ones."""
 
     def __init__(
         self,
@@ -47,9 +55,11 @@ class QueuedAudioPolicy:
         settings: Mapping[str, Any],
         request_seconds_of_audio: float,
         board: demand.DemandBoard | None = None,
+        spare: int = 0,
     ) -> None:
         self._model = model
         self._request_seconds = request_seconds_of_audio
+        self._spare = spare
         board = demand.BOARD if board is None else board
         self._scaling = demand.PlacementScaling(AutoscalingSettings.model_validate(settings), board)
 
@@ -58,6 +68,7 @@ class QueuedAudioPolicy:
         reported = ctx.aggregated_metrics or {}
         queued, first_sounds = (reported.get(name, {}).values() for name in (load.QUEUED, load.FIRST_SOUND_P95))
         now = self._scaling.load(queued, first_sounds, ctx.total_queued_requests * self._request_seconds)
-        model, running = demand.ModelKey(ctx.app_name, self._model), ctx.current_num_replicas
-        now_s = ctx.current_time or 0.0
-        return self._scaling.wanted(model, ctx.deployment_name, running, ctx.target_num_replicas, now, now_s), {}
+        model, now_s = demand.ModelKey(ctx.app_name, self._model), ctx.current_time or 0.0
+        running, target = (max(0, count - self._spare) for count in (ctx.current_num_replicas, ctx.target_num_replicas))
+        wanted = self._scaling.wanted(model, ctx.deployment_name, running, target, now, now_s)
+        return with_spare(wanted, self._spare), {}

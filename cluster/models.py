@@ -48,6 +48,9 @@ class Placement(StrictModel):
     """A fixed number of replicas; 1 without `autoscaling`."""
     autoscaling: AutoscalingSettings | None = None
     """Lets the load decide the number of replicas. Excludes `replicas`."""
+    spare: Annotated[int, Field(ge=0)] = 0
+    """Replicas beyond those: loaded and warm, and used only while others are full, gone or silent. Each takes as much memory
+    as the others. A placement without replicas, because nothing is requested, has no spare ones."""
     surge_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """How many replicas more than usual an update may start before it ends old ones. 0 ends old ones first."""
     max_ongoing_requests: Count = 64
@@ -74,7 +77,7 @@ class Placement(StrictModel):
 
     @property
     def least_replicas(self) -> int:
-        """The lowest number of replicas."""
+        """The lowest number of replicas, without spare ones."""
         return self.autoscaling.min_replicas if self.autoscaling else self.replicas or 1
 
     def unloaded_after(self, idle_s: float) -> Placement:
@@ -87,6 +90,16 @@ class Placement(StrictModel):
         else:
             raise ValueError("idle_unload_s needs min_replicas: 0 in autoscaling")
         return self.model_copy(update={"replicas": None, "autoscaling": scaling})
+
+    @property
+    def most_replicas(self) -> int:
+        """The highest number of replicas, without spare ones."""
+        return self.autoscaling.max_replicas if self.autoscaling else self.least_replicas
+
+    @property
+    def has_siblings(self) -> bool:
+        """Whether it may have several replicas."""
+        return self.most_replicas + self.spare > 1
 
 
 WINDOWS_OF_A_STEP = 16

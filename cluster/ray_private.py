@@ -105,6 +105,13 @@ async def answer_of_replica(handle: DeploymentHandle[Any], replica_id: str, meth
         raise
 
 
+def replica_ids(handle: DeploymentHandle[Any]) -> list[str]:
+    """The ids of the running replicas of a deployment, as far as this process knows them."""
+    router: Any = handle._init_router_and_get_metadata()[0]
+    chosen = router._asyncio_router._request_router
+    return [known.unique_id for known in chosen.curr_replicas] if chosen is not None else []
+
+
 def deployment_calls(application: str, deployment: str) -> Callable[[str, float], list[Any]]:
     """A function that calls a method of all replicas of a deployment, and returns their answers within some seconds. It
     raises what Ray raises for a replica that does not answer. In the throughput profile a public handle works only on an

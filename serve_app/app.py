@@ -9,10 +9,12 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application, Deployment
+from ray.serve.config import RequestRouterConfig
 
 from cluster import ray_private
 from cluster.autoscaling import autoscaling_config
 from cluster.models import Model, Placement
+from cluster.spare_router import ROUTER
 from deployments.replica.chunker import Chunker
 from deployments.replica.merger import AudioHelper, Merger
 from deployments.replica.recognizer import Recognizer
@@ -77,11 +79,18 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
 
 
 def _replicas(name: str, placement: Placement, config: AppConfig) -> dict[str, Any]:
-    """The number of replicas, or the policy that decides it."""
+    """The number of replicas, or the policy that decides it, and which of several take requests first."""
+    router = _router(placement.spare) if placement.has_siblings else {}
     if placement.autoscaling is None:
-        return {"num_replicas": placement.least_replicas}
+        return {"num_replicas": placement.least_replicas + placement.spare, **router}
     seconds = config.speech.request_seconds_of_audio
-    return {"autoscaling_config": autoscaling_config(name, placement.autoscaling, seconds)}
+    scaling = autoscaling_config(name, placement.autoscaling, seconds, placement.spare)
+    return {"autoscaling_config": scaling, **router}
+
+
+def _router(spare: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {"request_router_class": ROUTER, "request_router_kwargs": {"spare": spare}}
+    return {"request_router_config": RequestRouterConfig(**settings)}
 
 
 def _health(check: HealthSettings) -> dict[str, Any]:

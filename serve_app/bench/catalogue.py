@@ -60,6 +60,11 @@ class Benchmark:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
+    "chaos": Benchmark(
+        "Parts of the service die, stand still or run out of something, under load: what clients see",
+        "serve_app.bench.chaos",
+        options=("parts",),
+    ),
     "cluster": Benchmark(
         "Three classes as a cluster: nodes are lost, and replicas follow the load", "tests.load.cluster"
     ),
@@ -99,6 +104,16 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "separation": Benchmark(
         "Noise taken out of speech: SI-SDR, what chunks cost, and word errors before and after",
         "serve_app.bench.separation",
+    ),
+    "separation-kills": Benchmark(
+        "A job that separates a long recording while separators, the gateway and the service are killed",
+        "serve_app.bench.separation_kills",
+    ),
+    "soak": Benchmark(
+        "An hour of mixed load: memory, files and threads of each process, and a leak that must be found",
+        "serve_app.bench.soak",
+        options=("minutes",),
+        draws=True,
     ),
     "live": Benchmark(
         "Live sessions: text behind the speech, conversations, barge-in, and bad connections", "serve_app.bench.live"

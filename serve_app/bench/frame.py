@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
@@ -99,6 +99,8 @@ class Sheet:
         assert len({figure.name for figure in wanted}) == len(wanted), "two figures have one name"
         self._figures = {figure.name: figure for figure in wanted}
         self._progress = progress
+        self.curves: dict[str, list[tuple[float, float]]] = {}
+        """Series of (x, y) behind the figures, for the JSON file and the picture."""
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -163,6 +165,7 @@ class Report:
     name: str
     figures: tuple[Figure, ...]
     facts: RunInfo
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:
@@ -177,6 +180,7 @@ class Report:
             "exit_status": self.exit_status,
             "figures": [figure if _finite(figure["value"]) else figure | {"value": None} for figure in figures],
             "facts": asdict(self.facts),
+            **({"curves": self.curves} if self.curves else {}),
         }
 
     def write(self, file: Path) -> None:
@@ -282,7 +286,7 @@ def carry_out(
         load_at_end=tools.load(),
         machine=machine,
     )
-    return Report(name, sheet.figures, facts)
+    return Report(name, sheet.figures, facts, sheet.curves)
 
 
 def this_machine() -> MachineInfo:

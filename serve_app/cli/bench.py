@@ -19,12 +19,14 @@ def bench(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there as JSON.")
     ] = None,
     parts: Annotated[
-        str | None, typer.Option(show_default=False, help="hearing: only these parts, such as speed,replicas.")
+        str | None,
+        typer.Option(show_default=False, help="hearing, chaos: only these parts, such as speed,replicas."),
     ] = None,
     model: Annotated[str | None, typer.Option(show_default=False, help="voices: which model.")] = None,
     soak_minutes: Annotated[
         float | None, typer.Option(show_default=False, help="voices: load for this long, and how memory grows.")
     ] = None,
+    minutes: Annotated[float | None, typer.Option(show_default=False, help="soak: load for this long.")] = None,
     streams: Annotated[
         str | None, typer.Option(show_default=False, help="voices: how many, such as 1,8,32 (not every model).")
     ] = None,
@@ -52,6 +54,7 @@ def bench(
         "parts": tuple(part.strip() for part in parts.split(",")) if parts else None,
         "model": model,
         "soak_minutes": soak_minutes,
+        "minutes": minutes,
         "streams": _counts(streams) if streams else None,
         "captured": captured and captured == "on",
         "device": device,

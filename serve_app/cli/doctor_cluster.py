@@ -44,7 +44,8 @@ class ReplicaNeed:
         named = {unit: float(options[key]) for key, unit in UNITS.items() if options.get(key)}
         kind = placement.hardware.kind
         wanted = {**named, **options.get("resources", {})}
-        return cls(f"{model}@{kind}", kind, placement.least_replicas, wanted, options.get("label_selector", {}))
+        replicas = placement.least_replicas + placement.spare
+        return cls(f"{model}@{kind}", kind, replicas, wanted, options.get("label_selector", {}))
 
     def fits(self, machine: ClusterNode) -> bool:
         """Whether one replica could run there if nothing else did."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 
 from cluster.models import Model, Placement
 from deployments.engines import registry, weight_sources
@@ -34,7 +35,7 @@ def _placed(label: str, name: str, model: Model, placement: Placement, present: 
         return Finding("models", label, "absent", detail, f"Join a machine with {kind}, or add a placement on another.")
     if waiting := _to_download(model):
         return Finding("models", label, "absent", f"{model.source}: not downloaded yet", waiting)
-    started = time.perf_counter()
+    started, held = time.perf_counter(), psutil.Process().memory_info().rss
     try:
         engine = local.load_engine(name, model, placement.hardware)
         loaded = time.perf_counter()
@@ -46,7 +47,15 @@ def _placed(label: str, name: str, model: Model, placement: Placement, present: 
         return Finding("models", label, "broken", local.reason_of(error), remedy)
     answered = time.perf_counter()
     times = f"loaded in {loaded - started:.2f} s, answered in {answered - loaded:.2f} s"
-    return Finding("models", label, "ok", f"{model.task}; {about}; {times}; {model.source or 'no weights'}")
+    spare = _spare(placement.spare, psutil.Process().memory_info().rss - held)
+    return Finding("models", label, "ok", f"{model.task}; {about}; {times}; {model.source or 'no weights'}{spare}")
+
+
+def _spare(count: int, loaded_bytes: int) -> str:
+    """What spare replicas cost. `loaded_bytes` is what the loaded model takes in this process."""
+    if not count:
+        return ""
+    return f"; {count} spare: each takes {max(loaded_bytes, 0) / 1e6:.0f} MB for the model, and a process of its own"
 
 
 def _to_download(model: Model) -> str:

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from serve_app.edge.security_headers import secured
 
-RETRY_AFTER_S = 1
-"""`Retry-After` of the statuses that ask a client to retry."""
-RETRIED = (429, 503)
+RETRY_AFTER_S: Mapping[int, int] = {429: 1, 503: 8}
+"""`Retry-After` of the statuses that ask a client to retry. Before a gateway answers again, Ray Serve starts a new one."""
 
 
 EARLY_HEADER = b"x-motet-early"
@@ -80,8 +79,8 @@ def edge_error_body(status: int) -> bytes:
 def edge_error_headers(status: int) -> list[tuple[bytes, bytes]]:
     """The headers of an answer with that body."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(edge_error_body(status)))]
-    if status in RETRIED:
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    if (seconds := RETRY_AFTER_S.get(status)) is not None:
+        headers.append((b"retry-after", b"%d" % seconds))
     if status == 408:
         headers.append((b"connection", b"close"))  # the rest of the body would be taken for the next request
     return secured(headers)

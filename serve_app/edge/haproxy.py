@@ -15,7 +15,7 @@ from pathlib import Path
 
 from serve_app.edge import tls
 from serve_app.edge.addresses import IPV6_PREFIX
-from serve_app.edge.errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRIED, RETRY_AFTER_S, edge_error_body
+from serve_app.edge.errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRY_AFTER_S, edge_error_body
 from serve_app.edge.security_headers import SECURITY_HEADERS
 from serve_app.edge.settings import CLIENT_HEADER, FRONT_HOST, OWN_PAGES, EdgeSettings, TlsSettings, edge_of
 
@@ -141,7 +141,7 @@ def _early_errors() -> Iterator[str]:
 
 def _answer(status: int) -> str:
     """A status and its body in the syntax of HAProxy's configuration."""
-    wait = f" hdr retry-after {RETRY_AFTER_S}" if status in RETRIED else ""
+    wait = f" hdr retry-after {RETRY_AFTER_S[status]}" if status in RETRY_AFTER_S else ""
     return f"status {status} content-type application/json string {shlex.quote(edge_error_body(status).decode())}{wait}"
 
 

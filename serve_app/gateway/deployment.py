@@ -42,6 +42,7 @@ from serve_app.gateway.recording import Recordings
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
 from serve_app.gateway.routing.placement import PlacedModel
+from serve_app.gateway.routing.silent_replicas import SilentReplicas
 from serve_app.gateway.separation import SeparationGraph
 from serve_app.gateway.service import Service, ServiceSettings
 from serve_app.gateway.settings import EnhancementSettings
@@ -160,10 +161,7 @@ def directory_of(config: AppConfig, handles: Handles) -> ModelDirectory:
 
 def _entry(model: Model) -> ModelEntry:
     kinds = [placement.hardware.kind for placement in model.placements]
-    replicas = sum(
-        placement.autoscaling.max_replicas if placement.autoscaling else placement.least_replicas
-        for placement in model.placements
-    )
+    replicas = sum(placement.most_replicas for placement in model.placements)
     batch, weights = model.steps.max_batch_size, repr((model.engine, model.source, model.sha256, model.options))
     return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds, replicas, batch, weights)
 
@@ -175,6 +173,7 @@ def _placed(name: str, config: AppConfig, handles: Mapping[str, DeploymentHandle
         placement = configured[kind]
         scaling = placement.autoscaling
         elastic, cost = (scaling.min_replicas == 0, scaling.cost) if scaling else (False, 0.0)
-        model = PlacedModel(name, kind, handle, config.spillover, placement.health_check, elastic=elastic, cost=cost)
-        placed.append(model)
+        silent = SilentReplicas(handle, config.spillover.life_sign_s).found if placement.has_siblings else None
+        how, health = config.spillover, placement.health_check
+        placed.append(PlacedModel(name, kind, handle, how, health, elastic=elastic, silent=silent, cost=cost))
     return placed

@@ -254,7 +254,7 @@ class RecordingSession:
         for attempt in range(ATTEMPTS):
             last = attempt + 1 == ATTEMPTS
             try:
-                answer = await item.placement.while_alive(item.answer, last=last, begun=self.begun)
+                answer = await item.placement.while_alive(item.answer, last=last, begun=self.begun, again=not last)
             except LOST as error:
                 await self._blame(item, error)
                 if last:

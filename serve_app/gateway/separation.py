@@ -175,7 +175,8 @@ class _Joins:
         stems = None if previous is None else previous.answer
         joined = self._merger.join.remote(stems, item.answer, item.ticket.plan, item.ticket.last)
         try:
-            waited = item.placement.while_alive(joined, last=patient, begun=self._session.begun)
+            placement, begun = item.placement, self._session.begun
+            waited = placement.while_alive(joined, last=patient, begun=begun, again=not patient)
             merged: Merged | Failure = await waited
         except NoAnswer:
             item.placement.suspect()

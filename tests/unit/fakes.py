@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,10 @@ class FakeHandle:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.answers: list[Answers] = []
         self.single_answers: list[Answer] = []
+
+    def _init_router_and_get_metadata(self) -> tuple[Any, None]:
+        """A router that knows no replica yet."""
+        return SimpleNamespace(_asyncio_router=SimpleNamespace(_request_router=None)), None
 
     def options(self, **_: Any) -> FakeHandle:
         """Options change nothing here."""

@@ -10,7 +10,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from cluster.autoscaling import QueuedAudioPolicy, autoscaling_config
 from cluster.demand import AutoscalingSettings, DemandBoard
-from cluster.hardware import CudaClass
+from cluster.hardware import CudaClass, MlxClass
 from cluster.models import Model, Placement
 from deployments.replica.load import FIRST_SOUND_P95, QUEUED
 from serve_app.app import application_of
@@ -24,7 +24,13 @@ class Placed:
     """One placement as Ray Serve's controller sees it."""
 
     def __init__(
-        self, name: str, settings: AutoscalingSettings, board: DemandBoard, running: int, application: str = "motet"
+        self,
+        name: str,
+        settings: AutoscalingSettings,
+        board: DemandBoard,
+        running: int,
+        application: str = "motet",
+        spare: int = 0,
     ) -> None:
         self.name = name
         self.application = application
@@ -32,7 +38,7 @@ class Placed:
         self.queued: list[float] = [0.0] * running
         self.first_sounds: list[float] = [0.0] * running
         self.waiting = 0.0
-        self._policy = QueuedAudioPolicy("m", settings.model_dump(), 10.0, board)
+        self._policy = QueuedAudioPolicy("m", settings.model_dump(), 10.0, board, spare)
 
     def wants(self, now_s: float) -> int:
         """The replicas that the policy wants."""
@@ -122,6 +128,31 @@ def test_a_placement_with_autoscaling_is_bound_with_our_policy() -> None:
     assert (scaled.min_replicas, scaled.max_replicas, scaled.upscale_delay_s) == (1, 2, CHEAP.up_after_s)
     assert not scaled.policy.is_default_policy_function()
     assert bound["cuda"]._bound_deployment._deployment_config.num_replicas == 3
+
+
+def test_spare_replicas_come_on_top_of_what_the_load_needs() -> None:
+    placements = (
+        Placement(autoscaling=CHEAP, spare=1),
+        Placement(hardware=CudaClass(), replicas=3, spare=2),
+        Placement(hardware=MlxClass(), autoscaling=DEAR, spare=1),
+    )
+    config = AppConfig(models={"m": Model(engine="simulated", placements=placements)})
+    gateway: Any = application_of(config)
+    bound = gateway._bound_deployment.init_args[1]["m"]
+    settings = {kind: each._bound_deployment._deployment_config for kind, each in bound.items()}
+    assert settings["cuda"].num_replicas == 5
+    assert settings["cuda"].request_router_config.request_router_kwargs == {"spare": 2}
+    warm, cold = settings["cpu"].autoscaling_config, settings["mlx"].autoscaling_config
+    assert (warm.min_replicas, warm.max_replicas) == (2, 3)
+    assert (cold.min_replicas, cold.max_replicas) == (0, DEAR.max_replicas + 1)  # none while nobody asks
+
+
+def test_a_placement_with_a_spare_replica_follows_the_load_as_without() -> None:
+    with_spare, without = (Placed("m@cpu", CHEAP, DemandBoard(), 1, spare=spare) for spare in (1, 0))
+    with_spare.running = with_spare.target = 2
+    for queued in ([0.0], [200.0]):
+        with_spare.queued = without.queued = queued
+        assert with_spare.wants(0) == without.wants(0) + 1
 
 
 def test_policies_meet_although_ray_serve_carries_each_as_a_copy() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import resource
+import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from deployments.errors import MotetError
 from serve_app.gateway.bodies import storage
 from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.storage import storing
+from serve_app.gateway.jobs import blob_table
+from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.settings import VoiceSettings
 from serve_app.gateway.stem_archive import StemArchive
 from serve_app.gateway.voice_store import VoiceStore
@@ -128,3 +133,29 @@ def test_what_a_form_keeps_on_disk_goes_when_it_is_closed() -> None:
     parser.close()
     parser.close()
     assert file.closed
+
+
+@contextmanager
+def no_more_bytes() -> Iterator[None]:
+    """While this lasts, this process can write to no file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_the_queue_of_jobs_works_again_after_the_disk_was_full(tmp_path: Path) -> None:
+    database = JobDatabase(tmp_path)
+
+    def keep(connection: sqlite3.Connection, digest: str) -> None:
+        blob_table.expect(connection, f"aa/{digest}", 10, 10**9, 0.0)
+
+    database.run_here(keep, "before")
+    for attempt in range(3):
+        with no_more_bytes(), pytest.raises(MotetError) as told:
+            database.run_here(keep, f"meanwhile-{attempt}")
+        assert told.value.failure.kind in ("unavailable", "storage_full")
+        assert "transaction" not in str(told.value.failure.detail)
+    database.run_here(keep, "after")

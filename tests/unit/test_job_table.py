@@ -12,6 +12,7 @@ import pytest
 from deployments.errors import MotetError
 from serve_app.gateway.jobs import blob_table, file_table, job_table
 from serve_app.gateway.jobs.database import JobDatabase
+from serve_app.gateway.jobs.jobs import steady_clock
 from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobRequest, StoredFile, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 
@@ -144,6 +145,24 @@ def test_a_job_whose_worker_is_lost_is_taken_up_again_and_fails_in_the_end(run: 
     assert failed.answer is not None
     assert failed.answer.error is not None
     assert failed.answer.error["code"] == "job_interrupted"
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_over(run: Run) -> None:
+    """A service that was killed, and started again with an earlier time."""
+    job = a_job(at=4900.0)
+    queued(run, job)
+    begun(run, "before", at=5000.0)
+    assert begun(run, "other", at=4995.0) is None
+    again = begun(run, "after", at=400.0)
+    assert again is not None and (again.id, again.attempts) == (job.id, 2)
+
+
+def test_the_clock_of_jobs_does_not_jump() -> None:
+    wall, passed = [1000.0], [50.0]
+    clock = steady_clock(lambda: wall[0], lambda: passed[0])
+    assert clock() == 1000.0
+    wall[0], passed[0] = 4600.0, 51.0  # somebody sets the clock forward by an hour
+    assert clock() == 1001.0
 
 
 def test_a_lease_that_is_renewed_lasts(run: Run) -> None:

@@ -379,6 +379,43 @@ def alone_with(replica: Any) -> tuple[ModelDirectory, PlacedModel]:
     return models, models.placements("echo")[0]
 
 
+class Killed:
+    """A replica that is gone. A request, and every question, raises what Ray raises then."""
+
+    async def report(self) -> str:
+        raise RayActorError
+
+    async def ask(self) -> str:
+        raise RayActorError
+
+    async def stream(self) -> AsyncIterator[str]:
+        yield "half"
+        raise RayActorError
+
+
+async def test_a_request_whose_replica_was_killed_learns_when_the_next_one_is_expected() -> None:
+    for begun in (False, True):
+        models, placed = alone_with(Killed())
+        with pytest.raises(MotetError) as caught:
+            if begun:
+                [item async for item in models.stream("echo", "stream")]
+            else:
+                await models.call("echo", "ask")
+        assert caught.value.failure.kind == "unavailable"
+        assert caught.value.failure.retry_after_s == pytest.approx(START_S, abs=1.0)
+        assert placed._check is not None
+        placed._check.cancel()
+
+
+async def test_a_request_whose_replica_was_killed_comes_back_at_once_if_another_one_answers() -> None:
+    killed = Replica("cpu", RayActorError())
+    killed.back.set()  # the report is another replica's
+    models, _ = alone_with(killed)
+    with pytest.raises(MotetError) as caught:
+        await models.call("echo", "ask")
+    assert caught.value.failure.retry_after_s is None
+
+
 class Frozen(Replica):
     """A replica that is there and does not answer anything while it is `gone`, as one does that was sent SIGSTOP."""
 

@@ -48,7 +48,8 @@ class SimulatedUtterance:
 
 class SimulatedEngine:
     """A step takes `step_ms`, plus `item_ms` for each item, plus `stall_ms` for a piece that stalls. It gives `chunk_ms` of
-    audio; a piece has `character_ms` of audio for each character."""
+    audio; a piece has `character_ms` of audio for each character. With `leak_bytes`, each step keeps as much memory for ever,
+    which a soak test must find."""
 
     def __init__(self, spec: EngineSpec, sleep: Callable[[float], None] = time.sleep) -> None:
         options = spec.options
@@ -57,6 +58,8 @@ class SimulatedEngine:
         self._chunk = int(_number(options.get("chunk_ms", 160)) / 1000 * SAMPLE_RATE)
         self._stall_seconds = _number(options.get("stall_ms", 0)) / 1000
         self._character = int(_number(options.get("character_ms", 60)) / 1000 * SAMPLE_RATE)
+        self._leak_bytes = int(_number(options.get("leak_bytes", 0)))
+        self._leaked: list[bytes] = []
         self._sleep = sleep
 
     @property
@@ -81,6 +84,8 @@ class SimulatedEngine:
         """The next chunk of each."""
         stall = self._stall_seconds if any(_stalls(utterance) for utterance in utterances) else 0.0
         self._sleep(self._step_seconds + self._item_seconds * len(utterances) + stall)
+        if self._leak_bytes:
+            self._leaked.append(b"leak" * (self._leak_bytes // 4))
         return [self._advance(utterance) for utterance in utterances]
 
     def close(self, utterance: SimulatedUtterance) -> None:

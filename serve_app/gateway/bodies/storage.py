@@ -14,8 +14,8 @@ IN_MEMORY_BYTES = 1024 * 1024
 """A file up to this size stays in memory; a larger one goes to disk."""
 HEAD_BYTES = 64
 """Enough for the header of a WAV file."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The disk is full, or the quota of the user is."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, or the quota of the user is, or the process may not write so much into a file."""
 
 
 @contextmanager

@@ -135,14 +135,17 @@ def claim(connection: Connection, worker: str, settings: JobSettings, now_s: flo
     batches, the oldest first. Jobs that nobody runs any more come before all others."""
     _end_lost(connection, settings, now_s)
     _end_late(connection, settings, now_s)
+    lease = _credible_lease(settings, now_s)
     (running,) = connection.execute(
-        "SELECT COUNT(*) FROM jobs WHERE status = 'running' AND lease_until > ?", (now_s,)
+        "SELECT COUNT(*) FROM jobs WHERE status = 'running' AND lease_until > ? AND lease_until <= ?", lease
     ).fetchone()
     if running >= settings.running_at_once:
         return None
     row = (
         connection.execute(
-            "SELECT id FROM jobs WHERE status = 'running' AND lease_until <= ? ORDER BY created_at LIMIT 1", (now_s,)
+            "SELECT id FROM jobs WHERE status = 'running' AND NOT (lease_until > ? AND lease_until <= ?)"
+            " ORDER BY created_at LIMIT 1",
+            lease,
         ).fetchone()
         or connection.execute(
             "WITH busy AS (SELECT owner, COUNT(*) AS jobs FROM jobs WHERE status = 'running' GROUP BY owner)"
@@ -162,11 +165,16 @@ def claim(connection: Connection, worker: str, settings: JobSettings, now_s: flo
     return _found(connection, row["id"])
 
 
+def _credible_lease(settings: JobSettings, now_s: float) -> tuple[float, float]:
+    """The times between which a lease that holds ends. One that ends later was given before the clock was set back."""
+    return now_s, now_s + 2 * settings.lease_s
+
+
 def _end_lost(connection: Connection, settings: JobSettings, now_s: float) -> None:
     """Jobs that were lost as often as they may be begun have failed."""
     lost = connection.execute(
-        "SELECT id FROM jobs WHERE status = 'running' AND lease_until <= ? AND attempts >= ?",
-        (now_s, settings.attempts),
+        "SELECT id FROM jobs WHERE status = 'running' AND NOT (lease_until > ? AND lease_until <= ?) AND attempts >= ?",
+        (*_credible_lease(settings, now_s), settings.attempts),
     ).fetchall()
     for row in lost:
         _end(connection, row["id"], JobAnswer(500, error=INTERRUPTED), settings, now_s)

@@ -29,14 +29,23 @@ class Page:
     more: bool
 
 
+def steady_clock(
+    wall: Callable[[], float] = time.time, passed: Callable[[], float] = time.monotonic
+) -> Callable[[], float]:
+    """A clock of Unix seconds that is read once from `wall`, and runs with `passed`: it does not jump if somebody sets the
+    clock of the machine."""
+    began_s = wall() - passed()
+    return lambda: began_s + passed()
+
+
 class Jobs:
     """Belongs to one event loop. Everything raises `MotetError` (unavailable) if the queue cannot be opened. `clock` gives
-    Unix seconds."""
+    Unix seconds; the default one does not jump, because the leases of running jobs would be over then."""
 
-    def __init__(self, settings: JobSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: JobSettings, clock: Callable[[], float] | None = None) -> None:
         folder = Path(settings.folder).expanduser()
         self.settings = settings
-        self.clock = clock
+        self.clock = clock = clock or steady_clock()
         self.database = JobDatabase(folder)
         self.blobs = Blobs(settings, self.database, folder, clock)
         self.added = asyncio.Event()

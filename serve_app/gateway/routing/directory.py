@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ray.serve.exceptions import BackPressureError
@@ -12,7 +12,7 @@ from ray.serve.exceptions import BackPressureError
 from cluster.placement_state import best_of, in_order, in_turn, is_skipped
 from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
 from serve_app.gateway.request_context import current_key, current_request
-from serve_app.gateway.routing.placement import LOST, PlacedModel
+from serve_app.gateway.routing.placement import LOST, MIN_RETRY_S, PlacedModel
 
 
 class HasPlacement(Protocol):
@@ -116,7 +116,7 @@ class ModelDirectory:
                 return value_of(await placed.call(method, *arguments, last=last))
             except LOST as error:
                 lost = error
-        raise unavailable(name, lost)
+        raise await self._unavailable(name, lost)
 
     async def reports(self, name: str) -> dict[str, Any]:
         """The report of every placement by its hardware class, or the exception in its place."""
@@ -154,11 +154,19 @@ class ModelDirectory:
                 return
             except LOST as error:
                 if started:
-                    raise unavailable(name, error) from error
+                    raise await self._unavailable(name, error) from error
                 lost = error
             finally:
                 await answers.aclose()
-        raise unavailable(name, lost)
+        raise await self._unavailable(name, lost)
+
+    async def _unavailable(self, name: str, lost: Exception | None) -> MotetError:
+        """The error of a request that no placement answered, with the time until a replica is expected to."""
+        error = unavailable(name, lost)
+        if error.failure.kind != "unavailable":
+            return error
+        back_s = min(await asyncio.gather(*(placed.back_in_s() for placed in self._placed[name])))
+        return MotetError(replace(error.failure, retry_after_s=max(back_s, MIN_RETRY_S))) if back_s > 0 else error
 
     def sleeps(self, name: str) -> bool:
         """Whether a model has no replica now, and starts one on demand."""

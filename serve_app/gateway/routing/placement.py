@@ -51,6 +51,10 @@ class NoAnswer(RayServeException):
     """No replica of a placement answers."""
 
 
+class SilentReplica(NoAnswer):
+    """A replica of a placement does not answer, and others of it do."""
+
+
 class FrozenReplicas(NoAnswer):
     """A placement has replicas, and none of them answers."""
 
@@ -67,9 +71,11 @@ class PlacedModel(PlacementState):
         health: HealthSettings,
         *,
         elastic: bool = False,
+        silent: Callable[[], Awaitable[bool]] | None = None,
         cost: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`silent` says whether some replicas do not answer while others do, for a placement that may have several."""
         super().__init__(model, kind, elastic=elastic, cost=cost, clock=clock)
         self.handle = handle
         self._streaming = handle.options(stream=True)
@@ -78,6 +84,7 @@ class PlacedModel(PlacementState):
         self._checked_s = -math.inf
         self.absence = Absence(model, health, spillover.restart_wait_s, clock)
         self._absence_check: asyncio.Task[None] | None = None
+        self._some_are_silent = silent
 
     async def refresh(self) -> None:
         """Notices that the last replica of an elastic placement was removed for lack of load."""
@@ -92,14 +99,21 @@ class PlacedModel(PlacementState):
 
     async def call(self, method: str, *arguments: Any, last: bool, begun: bool = False) -> Any:
         """One answer. Raises `NoAnswer` if no replica answers; if this is the `last` placement to try, waits for one. A call
-        for which nobody waits any more is cancelled, also one that is still in Ray Serve's router."""
+        for which nobody waits any more is cancelled, also one that is still in Ray Serve's router. If a replica is silent
+        and others are not, it is sent once more."""
+        try:
+            return await self._call(method, *arguments, last=last, begun=begun, again=True)
+        except SilentReplica:
+            return await self._call(method, *arguments, last=last, begun=begun, again=False)
+
+    async def _call(self, method: str, *arguments: Any, last: bool, begun: bool, again: bool) -> Any:
         if last:
             self.absence.ensure_short(begun=begun)
         asked_s = self._clock()
         response = getattr(self.handle, method).remote(*arguments)
         with self.request(), self._suspected():
             try:
-                answer = await self.while_alive(response, last=last, begun=begun)
+                answer = await self.while_alive(response, last=last, begun=begun, again=again)
             except (asyncio.CancelledError, NoAnswer):
                 response.cancel()
                 raise
@@ -153,18 +167,23 @@ class PlacedModel(PlacementState):
     async def stream(self, method: str, *arguments: Any, last: bool, begun: bool = False) -> AsyncGenerator[Any]:
         """Streams a method's answers, and cancels the call when the caller stops reading, for whatever reason.
 
-        Raises `NoAnswer` before the first answer as `call` does.
+        Before the first answer it raises `NoAnswer`, and is sent once more, as `call` is.
         """
         if last:
             self.absence.ensure_short(begun=begun)
         asked_s, place_in_line = self._clock(), self.under_way + 1
         answers = getattr(self._streaming, method).remote(*arguments)
-        items: AsyncIterator[Any] = aiter(answers)
         ended = False
         with self.request(), self._suspected():
             try:
-                answer = await self.while_alive(_next(items), last=last, begun=begun)
+                try:
+                    answer = await self.while_alive(_next(aiter(answers)), last=last, begun=begun, again=True)
+                except SilentReplica:
+                    answers.cancel()
+                    answers = getattr(self._streaming, method).remote(*arguments)
+                    answer = await self.while_alive(_next(aiter(answers)), last=last, begun=begun)
                 self.note_answer(asked_s, place_in_line)
+                items: AsyncIterator[Any] = aiter(answers)
                 while answer is not _END:
                     yield answer
                     answer = await _next(items)
@@ -173,15 +192,20 @@ class PlacedModel(PlacementState):
                 if not ended:
                     answers.cancel()
 
-    async def while_alive(self, answer: Awaitable[Answer], *, last: bool = False, begun: bool = False) -> Answer:
+    async def while_alive(
+        self, answer: Awaitable[Answer], *, last: bool = False, begun: bool = False, again: bool = False
+    ) -> Answer:
         """The answer, however long it takes, as long as a replica is alive. Raises `NoAnswer`; for the `last` placement of a
         model only `MotetError` (unavailable) if it takes too long until a replica answers again. A request that has `begun`,
-        so that its client has a part of the answer, waits for a restart however long that takes."""
+        so that its client has a part of the answer, waits for a restart however long that takes. One that can be sent
+        `again` gets `SilentReplica` if a replica does not answer and others do: nobody knows which one has it."""
         awaited, now = asyncio.ensure_future(answer), asyncio.get_running_loop().time
         began_s = now()
         patience_s = self._spillover.wake_s if self.sleeps else self._spillover.silent_s
         try:
             while not await _done(awaited, patience_s):
+                if again and self._some_are_silent and await self._some_are_silent() and not awaited.done():
+                    raise SilentReplica(f"A replica of {self.name} does not answer.")
                 check = self._start_check()
                 if await _done(awaited, self._spillover.life_sign_s, check) or check.done():
                     continue
@@ -213,6 +237,12 @@ class PlacedModel(PlacementState):
         else:
             self.recover()
 
+    async def back_in_s(self) -> float:
+        """In how many seconds a replica is expected to answer, after the last one was lost; 0 or less if one answers."""
+        if not self.alive:
+            await asyncio.shield(self._start_absence_check())
+        return self.absence.left_s
+
     def suspect(self) -> None:
         """A replica is lost: requests go to other placements until one answers."""
         super().suspect()
@@ -227,6 +257,8 @@ class PlacedModel(PlacementState):
     def _suspected(self) -> Iterator[None]:
         try:
             yield
+        except SilentReplica:
+            raise  # its siblings answer
         except (RayActorError, NoAnswer, DeploymentUnavailableError):
             self.suspect()
             raise
