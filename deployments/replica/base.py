@@ -21,6 +21,7 @@ from deployments.errors import MotetError
 from deployments.replica.cores import Threads, here, threads_of
 from deployments.replica.cpu_scheduling import CpuScheduling, apply
 from deployments.replica.engine_thread import EngineThread
+from deployments.replica.error_log import ignore_unwritten_lines
 from deployments.replica.graph_capture import MAX_CAPTURE_S, GraphCapture
 from deployments.replica.load import ReplicaLoad
 from deployments.replica.malloc_trim import EVERY_S, MallocTrim, keep_freed_memory
@@ -85,6 +86,7 @@ class ModelReplica:
     async def __init__(self, settings: ReplicaSettings, *extra: Any) -> None:  # type: ignore[misc]
         self._settings = settings
         self.replica_id = serve.get_replica_context().replica_id.unique_id
+        ignore_unwritten_lines()
         self.thread = EngineThread(settings.model)
         self.load = ReplicaLoad()
         self.malloc_trim = MallocTrim(keep_freed_memory())

@@ -19,7 +19,7 @@ from deployments.audio.file_source import ByteSource
 from deployments.audio.isolated_decode import shared_decoder_processes
 from deployments.audio.sound_decoder import OpenDecoder
 from deployments.errors import Failure
-from deployments.replica.error_log import logged_failure
+from deployments.replica.error_log import ignore_unwritten_lines, logged_failure
 from deployments.replica.live_turns import LiveFrames, LiveTurns
 from deployments.replica.malloc_trim import return_freed_memory
 from deployments.settings import RecordingSettings
@@ -152,6 +152,7 @@ class Chunker:
 
     def __init__(self, settings: RecordingSettings, timers: Timers | None = None) -> None:
         """`timers` replaces the event loop in tests."""
+        ignore_unwritten_lines()
         return_freed_memory()  # before the decoders' threads begin
         self._own_timers = timers
         self._settings = settings

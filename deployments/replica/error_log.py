@@ -13,6 +13,15 @@ from deployments.errors import Failure, as_failure
 logger = logging.getLogger("ray.serve")
 
 
+def ignore_unwritten_lines() -> None:
+    """Lets this process go on when a line of its log cannot be written, because the disk is full.
+
+    By default `logging` prints the error on standard error. Ray Serve 2.60 sends that to the same log, which fails again, and
+    again: the event loop of a replica stood still until its health checks had failed.
+    """
+    logging.raiseExceptions = False
+
+
 def logged_failure(error: Exception, model: str) -> Failure:
     """The exception as a `Failure`; a failure of the engine is logged with its traceback."""
     failure = as_failure(error)

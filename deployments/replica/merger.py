@@ -9,7 +9,7 @@ from deployments.audio.chunking import ChunkPlan
 from deployments.engines.protocols import Chunk, Stems
 from deployments.errors import Failure
 from deployments.replica.chunker import Chunker
-from deployments.replica.error_log import logged_failure
+from deployments.replica.error_log import ignore_unwritten_lines, logged_failure
 from deployments.replica.malloc_trim import return_freed_memory
 from deployments.tasks.separation import Merged, join_stems, silent_stems
 
@@ -18,6 +18,7 @@ class Merger:
     """Joins neighbouring chunks. It keeps nothing, so any replica can do any join."""
 
     def __init__(self) -> None:
+        ignore_unwritten_lines()
         return_freed_memory()
 
     async def join(

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from cluster.models import Model, Placement
 from deployments.audio.isolated_decode import shared_decoder_processes
 from deployments.engines.protocols import RecognitionOptions
+from deployments.replica.error_log import ignore_unwritten_lines
 from deployments.replica.metric import keep_gauges
 from deployments.text.normalization.normalizer import load_libraries
 from serve_app.config import AppConfig
@@ -65,6 +66,7 @@ class Gateway:
         merger: DeploymentHandle[Any] | None,
         build_api: Callable[[Service], ASGIApp],
     ) -> None:
+        ignore_unwritten_lines()
         replace_access_log()
         load_libraries()
         self._build_api = build_api

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import logging
+import sys
+from typing import Any
+
 import pytest
 
 from deployments.errors import MAX_DETAIL_CHARACTERS, Failure, MotetError, as_failure, in_one_line
-from deployments.replica.error_log import logged_failure
+from deployments.replica.error_log import ignore_unwritten_lines, logged_failure
 
 
 def raised(error: Exception) -> Exception:
@@ -43,3 +49,37 @@ def test_what_is_no_fault_of_the_engine_has_no_traceback(kind: str, logged: pyte
 
 def test_a_long_text_of_an_exception_is_cut() -> None:
     assert len(in_one_line(ValueError("x" * 10**6))) <= MAX_DETAIL_CHARACTERS + 4
+
+
+class LogAsStream:
+    """Standard error as Ray Serve 2.60 replaces it in replicas: each line goes to the log."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def write(self, text: str) -> None:
+        self._logger.info(text)
+
+    def flush(self) -> None:
+        pass
+
+
+class FullDisk(logging.StreamHandler[Any]):
+    """A handler that can write nothing."""
+
+    tries = 0
+
+    def flush(self) -> None:
+        type(self).tries += 1
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_line_that_cannot_be_written_is_not_written_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.Logger("full")
+    logger.addHandler(FullDisk(io.StringIO()))
+    monkeypatch.setattr(sys, "stderr", LogAsStream(logger))
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    monkeypatch.setattr(FullDisk, "tries", 0)
+    ignore_unwritten_lines()
+    logger.error("a line")
+    assert FullDisk.tries == 1
