@@ -31,6 +31,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_are_fenced(page: Path) -> None:
+    """An indented one would have no language, and no test would read it."""
+    assert not re.search(r"^\S.*\n\n    \S", FENCE.sub("```", page.read_text()), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_source_files_that_are_named_exist(page: Path) -> None:
     named = {name for name in SOURCE.findall(page.read_text()) if "*" not in name} - EXAMPLES
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
