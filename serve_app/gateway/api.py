@@ -51,6 +51,7 @@ from serve_app.gateway.routes import (
     separations,
     speech,
     speech_sessions,
+    status,
     transcriptions,
     voice_activity,
     voices,
@@ -79,6 +80,7 @@ ROUTERS = tuple(
         models,
         registry,
         health,
+        status,
         admin,
         reference,
     )
@@ -155,4 +157,4 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     app = KeyCheck(app, service.keys)
     app = PageCheck(app, security.allowed_hosts, security.allowed_origins)
     app = DrainCheck(app, service.drain)
-    return RequestLog(PageHeaders(ServerTiming(app)), service.recorder.request)
+    return RequestLog(PageHeaders(ServerTiming(app)), service.ended)

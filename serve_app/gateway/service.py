@@ -36,6 +36,9 @@ from serve_app.gateway.jobs.records import Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.sessions import LiveSessions
+from serve_app.gateway.placement_reports import PlacementReports
+from serve_app.gateway.recent_requests import RecentRequests
+from serve_app.gateway.request_context import RequestRecord
 from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
@@ -147,6 +150,13 @@ class Service:
     keys: KeyRing
     registry: RegistrySettings
     drain: Drain = field(default_factory=Drain)
+    reports: PlacementReports = field(default_factory=PlacementReports)
+    recent: RecentRequests = field(default_factory=RecentRequests)
+
+    def ended(self, record: RequestRecord, route: str, status: int) -> None:
+        """A request ended, with an HTTP status or a WebSocket close code."""
+        self.recorder.request(record, route, status)
+        self.recent.add(record)
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any

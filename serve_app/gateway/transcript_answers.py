@@ -143,6 +143,8 @@ class TranscriptDelta(TypedDict):
     delta: str
     logprobs: NotRequired[list[TokenLogprob]]
     """With `include[]=logprobs`."""
+    words: NotRequired[list[TranscriptWord]]
+    """With `timestamp_granularities[]=word`: the words of the delta. Their speakers come with the segments at the end."""
 
 
 @documented

@@ -120,6 +120,11 @@ def _word(word: TimedWord) -> TranscriptWord:
     return answer
 
 
+def words_of(window: TranscriptWindow) -> list[TranscriptWord]:
+    """The words of a window, as `verbose_json` has them."""
+    return [_word(word) for segment in spoken_segments([window]) for word in timed_words(segment)]
+
+
 def diarized(windows: Sequence[TranscriptWindow], contents: TranscriptContents) -> DiarizedTranscript:
     """The body of the format `diarized_json`."""
     return {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import weakref
 
-from serve_app.gateway.routes import health
+from serve_app.gateway.placement_reports import PlacementReports
 from serve_app.gateway.routing.directory import ModelDirectory
 
 
-async def test_a_service_that_ended_is_freed_with_its_readiness_check() -> None:
-    directory = ModelDirectory({}, {})
-    check = health._CHECKS.setdefault(directory, health.ReadinessCheck())
-    assert await check.reports(directory) == []
+async def test_reports_do_not_keep_the_directory_of_a_service_that_ended() -> None:
+    directory, reports = ModelDirectory({}, {}), PlacementReports()
+    assert await reports.all(directory) == {}
     ended = weakref.ref(directory)
     del directory
     gc.collect()

@@ -29,7 +29,7 @@ TAGS: Mapping[Tag, str] = {
     "Revoicing": "A recording in, its words in another voice out.",
     "Voices": "The voices of the models, and your own.",
     "Jobs": "Requests that run later, one by one or in batches, and their files.",
-    "Models": "What is served.",
+    "Models": "What is served, and what it does now.",
     "Live sessions": "Keys for web pages. The WebSockets themselves are in `/asyncapi.json`.",
     "Admin": "For the operator of the service: routes that need an admin key.",
     "Health": "Whether the service runs and is ready. No key is needed.",

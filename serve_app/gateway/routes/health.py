@@ -6,27 +6,22 @@ import asyncio
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NotRequired
-from weakref import WeakKeyDictionary
 
 import psutil
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from typing_extensions import TypedDict
 
-from deployments.errors import MotetError
 from deployments.replica.base import ReplicaReport
 from deployments.settings import documented
 from serve_app.gateway.description.operation import Operation, json_answer
+from serve_app.gateway.placement_reports import ModelReports, refusal_of
 from serve_app.gateway.routing.directory import ModelDirectory
-from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import service_of
 
 router = APIRouter()
 
 INDEX = Path(__file__).parents[2] / "page" / "index.html"
-READY_TIMEOUT_S = 5.0
-REPORT_AGE_S = 0.25
-"""Requests within this time share one round of questions to the replicas, since anybody may send any number of them."""
 
 
 class Liveness(TypedDict):
@@ -87,25 +82,6 @@ READYZ = Operation(
 )
 
 
-class ReadinessCheck:
-    """Asks all models for their reports, at most once in `REPORT_AGE_S`."""
-
-    def __init__(self) -> None:
-        self._round: asyncio.Task[list[dict[str, Any]]] | None = None
-        self._began_s = 0.0
-
-    async def reports(self, directory: ModelDirectory) -> list[dict[str, Any]]:
-        """A report of each model, in the order of the directory."""
-        now_s = asyncio.get_running_loop().time()
-        if self._round is None or now_s - self._began_s >= REPORT_AGE_S:
-            self._round, self._began_s = asyncio.create_task(_reports(directory)), now_s
-        return await asyncio.shield(self._round)
-
-
-_CHECKS: WeakKeyDictionary[ModelDirectory, ReadinessCheck] = WeakKeyDictionary()
-"""The check of each service. It does not hold its directory, which would never be freed then."""
-
-
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
     """The web page."""
@@ -125,45 +101,30 @@ async def readyz(request: Request) -> Response:
     answers."""
     service = service_of(request)
     directory = service.directory
-    reports = await _CHECKS.setdefault(directory, ReadinessCheck()).reports(directory)
-    ready = all(report["ready"] for report in reports) and not service.drain.begun
+    answers = await service.reports.all(directory)
+    reports = {name: _report(directory, name, answer) for name, answer in answers.items()}
+    ready = all(report["ready"] for report in reports.values()) and not service.drain.begun
     body = {
         "status": "draining" if service.drain.begun else "ready" if ready else "not ready",
-        "models": dict(zip(directory.models, reports, strict=True)),
+        "models": reports,
         "gateway": {"tasks": len(asyncio.all_tasks()), "memory_bytes": psutil.Process().memory_info().rss},
         "queues": {name: asdict(queue) for name, queue in service.admission.snapshot().items()},
     }
     return JSONResponse(body, 200 if ready else 503)
 
 
-async def _reports(directory: ModelDirectory) -> list[dict[str, Any]]:
-    return await asyncio.gather(*(_report(directory, name) for name in directory.models))
-
-
-async def _report(directory: ModelDirectory, name: str) -> dict[str, Any]:
+def _report(directory: ModelDirectory, name: str, reports: ModelReports | Exception) -> dict[str, Any]:
     """The report of the first ready placement, and which placements are ready."""
-    try:
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            reports = await directory.reports(name)
-    except Exception as error:
-        return {"ready": False, "cause": _refusal(error)}
-    refusals = {kind: _refusal(report) for kind, report in reports.items()}
+    if isinstance(reports, Exception):
+        return {"ready": False, "cause": refusal_of(reports)}
+    refusals = {kind: refusal_of(report) for kind, report in reports.items()}
     placements = {kind: refusal is None for kind, refusal in refusals.items()}
     for kind, report in reports.items():
-        if placements[kind]:
+        if isinstance(report, ReplicaReport) and placements[kind]:
             return {"ready": True, "placements": placements, **_facts(report)}
     if asleep := directory.asleep(name):
         return {"ready": True, "placements": placements, "asleep": asleep}
     return {"ready": False, "placements": placements, "cause": "; ".join(map(str, refusals.values()))}
-
-
-def _refusal(report: ReplicaReport | Exception) -> str | None:
-    """Why a placement takes no work; None if it does. The text of Ray's exceptions is not for clients."""
-    if isinstance(report, ReplicaReport):
-        return report.refusal
-    if isinstance(report, MotetError):
-        return report.failure.message
-    return str(report) if isinstance(report, NoAnswer) else f"It does not answer ({type(report).__name__})."
 
 
 def _facts(report: ReplicaReport) -> dict[str, Any]:

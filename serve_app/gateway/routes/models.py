@@ -34,7 +34,9 @@ class ModelFacts(TypedDict):
     aliases: NotRequired[list[str]]
     """Other names of the model."""
     word_timestamps: NotRequired[bool]
-    """Whether a speech model knows when it speaks each word."""
+    """Whether the model knows when each word is spoken."""
+    clones: NotRequired[bool]
+    """Whether a speech model speaks with uploaded voices."""
     phonemes: NotRequired[bool]
     """Whether a speech model reads IPA."""
     languages: NotRequired[list[str]]
@@ -129,8 +131,9 @@ async def _entry(name: str, request: Request) -> ModelOrAlias:
 def _add_abilities(facts: ModelFacts, traits: Any) -> None:
     if isinstance(traits, SpeechTraits):
         facts["word_timestamps"], facts["phonemes"] = traits.word_times, traits.phonemes
+        facts["clones"] = traits.clones
     elif isinstance(traits, RecognitionTraits):
-        facts["languages"] = list(traits.languages)
+        facts["languages"], facts["word_timestamps"] = list(traits.languages), traits.word_times
     else:
         facts["stems"] = list(traits.stems)
 

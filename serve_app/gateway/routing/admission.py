@@ -268,6 +268,10 @@ class Admission:
         """A report of every placement that was requested so far, without its jobs."""
         return {name: queue.report(self.clock()) for name, queue in self._queues.items()}
 
+    def open_tickets(self) -> Iterator[Ticket]:
+        """Every request that has a place, placement by placement, without those of jobs."""
+        return (ticket for queue in self._queues.values() for ticket in queue.tickets)
+
     def queued_seconds_of(self, key: str) -> float:
         """Seconds of audio that a key waits for."""
         return sum(ticket.queued for ticket in self._keys.get(key, ()))
