@@ -1,30 +1,35 @@
-// Motet's studio: puts the panels, the key field and the status dot together.
+// Motet's Studio: puts the views, the key field and the status dot together.
 
-import { hasKey, inWords, useKey, whenKeyWanted } from './api.js';
-import { offerCaptionModels, startCaptions } from './captions.js';
-import { loadModels } from './catalogue.js';
-import { offerConversation, startConverse } from './converse.js';
-import { watchReadiness } from './readiness.js';
-import { offerSeparationModels, startSeparate } from './separate.js';
-import { offerSpeechModels, startSpeak } from './speak.js';
-import { offerTranscriptionModels, startTranscribe } from './transcribe.js';
-import { byId, copy, guardAgainstStrayDrops, hideError, showError } from './ui.js';
+import { showCluster, startCluster } from './cluster/cluster.js';
+import { offerCaptionModels, startCaptions } from './live/captions.js';
+import { offerConversation, startConverse } from './live/converse.js';
+import { offerSeparationModels, startSeparate } from './separate/separate.js';
+import { hasKey, inWords, useKey, whenKeyWanted } from './service/api.js';
+import { loadModels } from './service/catalogue.js';
+import { watchReadiness } from './service/readiness.js';
+import { offerSpeechModels, startSpeak } from './speak/speak.js';
+import { offerVoiceModels, startVoices } from './speak/voices.js';
+import { offerTranscriptionModels, startTranscribe } from './transcribe/transcribe.js';
+import { copy } from './ui/clipboard.js';
+import { byId, hideError, showError } from './ui/elements.js';
+import { guardAgainstStrayDrops } from './ui/recording-input.js';
+import { startViews } from './ui/views.js';
 
 const keyForm = byId('key-form');
 const keyInput = byId('key-input');
 const keyNote = byId('key-note');
 const catalogueError = byId('catalogue-error');
 
+const OFFERS = [
+  offerSpeechModels, offerVoiceModels, offerTranscriptionModels, offerSeparationModels, offerCaptionModels, offerConversation,
+];
+
 /** A service that is still warming up may already know its models; if not, that is no error yet. */
 async function fillPickers(state) {
   try {
     const models = await loadModels();
     hideError(catalogueError);
-    offerSpeechModels(models);
-    offerCaptionModels(models);
-    offerConversation(models);
-    offerTranscriptionModels(models);
-    offerSeparationModels(models);
+    for (const offer of OFFERS) offer(models);
   } catch (error) {
     if (error.status !== 401 && state !== 'waiting') showError(catalogueError, `The list of models did not load. ${inWords(error)}`);
   }
@@ -32,8 +37,10 @@ async function fillPickers(state) {
 
 function askForKey(message) {
   if (hasKey()) keyNote.textContent = message;
-  keyForm.hidden = false;
-  keyInput.focus();
+  if (keyForm.hidden) {
+    keyForm.hidden = false;
+    keyInput.focus();
+  }
 }
 
 function takeKey(event) {
@@ -41,7 +48,7 @@ function takeKey(event) {
   useKey(keyInput.value);
   keyInput.value = '';
   keyForm.hidden = true;
-  byId('speak-text').focus();
+  byId('main').focus();
   fillPickers('ready');
 }
 
@@ -56,8 +63,11 @@ whenKeyWanted(askForKey);
 keyForm.addEventListener('submit', takeKey);
 showBaseUrl();
 startSpeak();
-startCaptions();
-startConverse();
+startVoices();
 startTranscribe();
 startSeparate();
+startCaptions();
+startConverse();
+startCluster();
+startViews(({ name }) => showCluster(name === 'cluster'));
 watchReadiness(fillPickers);

@@ -1,0 +1,167 @@
+// The person's own voices: a clip and a consent in, a voice that models with cloning speak with.
+
+import { ask, askJson } from '../service/api.js';
+import { byId, confirmed, element, hideError, publish, seconds, showError } from '../ui/elements.js';
+import { RecordingInput } from '../ui/recording-input.js';
+import { refreshVoices, tryVoice } from './speak.js';
+
+const NONE_CLONES = 'No model of this service speaks with voices of your own. To add one, see “motet models” on the machine of the service.';
+const NO_VOICES = 'A voice of your own is made from a short clip, with the speaker’s consent.';
+
+const list = byId('voices-list');
+const note = byId('voices-note');
+const listError = byId('voices-error');
+const dialog = byId('voice-dialog');
+const form = byId('voice-form');
+const name = byId('voice-name');
+const text = byId('voice-text');
+const consent = byId('voice-consent');
+const agreed = byId('voice-agreed');
+const hear = byId('voice-hear');
+const player = byId('voice-clip');
+const errorLine = byId('voice-error');
+const saveButton = byId('voice-save');
+
+const input = new RecordingInput('voice', { onFile: takeClip, onError: (error) => showError(errorLine, error), onBegin: () => hideError(errorLine) });
+
+let clip = /** @type {File | null} */ (null);
+let clones = false;
+let hearingModel = '';
+let consentIsOurs = true;
+
+export function startVoices() {
+  input.allow(true);
+  byId('voices-add').addEventListener('click', openDialog);
+  byId('voice-close').addEventListener('click', () => dialog.close());
+  dialog.addEventListener('close', () => {
+    input.cancel();
+    player.pause();
+  });
+  name.addEventListener('input', proposeConsent);
+  consent.addEventListener('input', () => {
+    consentIsOurs = false;
+  });
+  hear.addEventListener('click', fillInText);
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    saveVoice();
+  });
+}
+
+export function offerVoiceModels(models) {
+  clones = models.some(({ motet }) => motet.clones);
+  hearingModel = models.find(({ motet }) => motet.task === 'transcription')?.id ?? '';
+  showVoices();
+}
+
+async function showVoices() {
+  try {
+    const { data } = await askJson('/v1/audio/voices');
+    const own = data.filter((voice) => voice.object === 'audio.voice');
+    list.replaceChildren(...own.map(row));
+    note.textContent = clones ? NO_VOICES : NONE_CLONES;
+    note.hidden = clones && own.length > 0;
+    publish('ownVoices', own.length);
+  } catch (error) {
+    if (error.status !== 401) showError(listError, error);
+  }
+}
+
+function row(voice) {
+  const [model] = voice.models;
+  const speak = element('button', { type: 'button', className: 'button small', textContent: 'Try', disabled: !model });
+  speak.setAttribute('aria-label', `Try ${voice.name}`);
+  speak.addEventListener('click', () => tryVoice(model, voice.id));
+  const remove = element('button', { type: 'button', className: 'button small', textContent: 'Delete' });
+  remove.setAttribute('aria-label', `Delete ${voice.name}`);
+  confirmed(remove, 'Delete?', () => deleteVoice(voice));
+  const about = `${seconds(voice.seconds)}${model ? `, ${voice.models.join(', ')}` : ', no model can use it yet'}`;
+  return element('li', {},
+    element('div', { className: 'row-main' },
+      element('span', { className: 'row-title', textContent: voice.name }), element('span', { className: 'hint', textContent: about })),
+    speak, remove);
+}
+
+async function deleteVoice({ id }) {
+  hideError(listError);
+  try {
+    await ask(`/v1/audio/voices/${encodeURIComponent(id)}`, { method: 'DELETE' });
+    await Promise.all([showVoices(), refreshVoices()]);
+    byId('voices-add').focus();
+  } catch (error) {
+    showError(listError, error);
+  }
+}
+
+function openDialog() {
+  form.reset();
+  clip = null;
+  consentIsOurs = true;
+  input.show('');
+  player.hidden = true;
+  hear.disabled = true;
+  hideError(errorLine);
+  proposeConsent();
+  dialog.showModal();
+}
+
+/** @param {File} file */
+function takeClip(file) {
+  clip = file;
+  URL.revokeObjectURL(player.src);
+  player.src = URL.createObjectURL(file);
+  player.hidden = false;
+  hear.disabled = !hearingModel;
+}
+
+function proposeConsent() {
+  if (!consentIsOurs) return;
+  consent.value = `${name.value.trim() || 'The speaker'} agreed that this clip is stored here and that speech is made with this voice.`;
+}
+
+async function fillInText() {
+  hideError(errorLine);
+  hear.disabled = true;
+  try {
+    const body = new FormData();
+    body.append('file', clip, clip.name);
+    body.append('model', hearingModel);
+    text.value = (await askJson('/v1/audio/transcriptions', { form: body })).text;
+  } catch (error) {
+    showError(errorLine, error);
+  } finally {
+    hear.disabled = false;
+  }
+}
+
+async function saveVoice() {
+  hideError(errorLine);
+  const missing = missingPart();
+  if (missing) {
+    showError(errorLine, missing.words);
+    missing.field.focus();
+    return;
+  }
+  saveButton.disabled = true;
+  try {
+    const body = new FormData();
+    body.append('audio_sample', clip, clip.name);
+    body.append('name', name.value.trim());
+    body.append('consent', consent.value.trim());
+    if (text.value.trim()) body.append('text', text.value.trim());
+    await ask('/v1/audio/voices', { form: body });
+    dialog.close();
+    await Promise.all([showVoices(), refreshVoices()]);
+  } catch (error) {
+    showError(errorLine, error);
+  } finally {
+    saveButton.disabled = false;
+  }
+}
+
+function missingPart() {
+  if (!clip) return { words: 'Choose or record a clip first.', field: byId('voice-record') };
+  if (!name.value.trim()) return { words: 'Give the voice a name.', field: name };
+  if (!agreed.checked) return { words: 'A voice is stored only with the speaker’s consent.', field: agreed };
+  return null;
+}

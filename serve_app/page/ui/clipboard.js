@@ -1,0 +1,49 @@
+// Text for the clipboard, and files for the folder of downloads.
+
+/** Copy text; on plain http the clipboard API is missing, and the old way still works. */
+export async function copy(text, button) {
+  const before = button.textContent;
+  button.textContent = (await tryCopy(text)) ? 'Copied' : 'Copying is not allowed here';
+  setTimeout(() => {
+    button.textContent = before;
+  }, 1500);
+}
+
+/** Have the browser save a blob as a file. @param {Blob} blob @param {string} name */
+export function save(blob, name) {
+  const url = URL.createObjectURL(blob);
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = name;
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/** The name of a file without its ending. */
+export function baseName(name) {
+  return name.replace(/\.[^.]+$/, '') || 'motet';
+}
+
+async function tryCopy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyTheOldWay(text);
+  }
+}
+
+function copyTheOldWay(text) {
+  const area = document.createElement('textarea');
+  const { activeElement } = document;
+  area.value = text;
+  area.className = 'visually-hidden';
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand('copy');
+  area.remove();
+  activeElement?.focus();
+  return done;
+}
