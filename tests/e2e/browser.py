@@ -1,130 +1,127 @@
-"""Chromium without a driver: its DevTools protocol over one WebSocket."""
+"""A real Chromium on the Studio, driven by Playwright: what every test of the page shares."""
 
 from __future__ import annotations
 
-import base64
-import json
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import pytest
-from websockets.sync.client import ClientConnection, connect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-from .conftest import wait_for
+from .conftest import Service, wait_for
 
 FLAGS = (
-    "--headless",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
-    "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
-    "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
-    "--remote-debugging-port=0",
-    "--window-size=1100,1200",
 )
-ANSWER_S = 30.0
+FAKE_MICROPHONE = "--use-fake-device-for-media-stream"
+AGREE, DENY = "--use-fake-ui-for-media-stream", "--use-fake-ui-for-media-stream=deny"
+WAIT_S = 90.0
+"""The most that a model may take; the machine may be busy."""
+PHONE, LAPTOP, WALL = (390, 844), (1280, 900), (3840, 2160)
+VIEWS = ("speak", "transcribe", "separate", "live", "cluster")
+
+Scheme = Literal["light", "dark"]
 
 
-class Browser:
-    """One tab. `events` holds everything the browser reported, in order."""
+@dataclass
+class Studio:
+    """One tab with the Studio of a service, and everything that the browser complained about or asked for."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._session: str | None = None
-        self._asked = 0
-        self.events: list[dict[str, Any]] = []
+    page: Page
+    url: str
+    complaints: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
-    def open_tab(self) -> None:
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
-            self.call(f"{domain}.enable")
+    def watch(self) -> None:
+        """Keeps exceptions, messages of errors and warnings, and the address of every request."""
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._heard)
+        self.page.on("request", lambda request: self.requested.append(request.url))
 
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Calls the browser, and keeps the events that arrive meanwhile."""
-        self._asked += 1
-        message = {"id": self._asked, "method": method, "params": params}
-        self._socket.send(json.dumps(message | ({"sessionId": self._session} if self._session else {})))
-        deadline = time.monotonic() + ANSWER_S
-        while True:
-            answer: dict[str, Any] = json.loads(self._socket.recv(max(0, deadline - time.monotonic())))
-            if answer.get("id") == self._asked:
-                assert "error" not in answer, answer
-                result: dict[str, Any] = answer["result"]
-                return result
-            self.events.append(answer)
+    def _heard(self, said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning", "assert"):
+            self.complaints.append(said.text)
+
+    def open(self, view: str = "speak") -> None:
+        """Loads the page on a view, and waits until the service is ready and its models are listed."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.url}/#{view}")
+        self.state("ready", "true")
+        expect(self.page.locator("#speak-button")).to_be_enabled(timeout=WAIT_S * 1000)
+        self.until("document.getElementById('speak-voice').value !== ''")
+
+    def state(self, name: str, value: str) -> None:
+        """Waits for a plain fact that the page publishes, such as `data-speak-state`."""
+        expect(self.page.locator("body")).to_have_attribute(f"data-{name}", value, timeout=WAIT_S * 1000)
 
     def value(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+        return self.page.evaluate(script)
 
-    def wait_until(self, script: str, seconds: float = 40) -> None:
+    def until(self, script: str, seconds: float = WAIT_S) -> None:
+        """Waits for a JavaScript expression. The page's policy forbids Playwright's own way, which evaluates it inside."""
         wait_for(lambda: self.value(script), seconds, script)
 
-    def choose_file(self, selector: str, file: Path) -> None:
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+    def text(self, selector: str) -> str:
+        """The text of an element."""
+        return self.page.locator(selector).inner_text()
 
-    def click(self, selector: str) -> None:
-        """A real click with the mouse, in the middle of the element."""
-        box = f"document.querySelector('{selector}').getBoundingClientRect().toJSON()"
-        self.value(f"document.querySelector('{selector}').scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        at = self.value(box)
-        place = {"x": at["x"] + at["width"] / 2, "y": at["y"] + at["height"] / 2, "button": "left", "clickCount": 1}
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, **place)
+    def saved(self, button: str) -> tuple[str, bytes]:
+        """The name and the content of the file that a button saves."""
+        with self.page.expect_download(timeout=WAIT_S * 1000) as download:
+            self.page.click(button)
+        return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
-    def screenshot(self, file: Path) -> None:
-        file.parent.mkdir(exist_ok=True)
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(shot["data"]))
-
-    def complaints(self) -> list[str]:
-        """Uncaught exceptions, and errors and warnings on the console or in the log."""
-        found = []
-        for event in self.events:
-            params = event.get("params", {})
-            level = params.get("type") or params.get("entry", {}).get("level")
-            if event["method"] == "Runtime.exceptionThrown" or level in ("error", "warning", "assert"):
-                found.append(json.dumps(params))
-        return found
-
-    def requested(self) -> list[str]:
-        """Every requested address."""
-        return [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+    def check_quiet(self) -> None:
+        """No complaint so far, and no request to anyone else."""
+        assert self.complaints == []
+        asked = (urlsplit(url) for url in self.requested)
+        assert {(url.scheme, url.netloc) for url in asked if url.scheme not in ("blob", "data", "about")} == {
+            ("http", urlsplit(self.url).netloc)
+        }
 
 
 @contextmanager
-def chromium(folder: Path, *flags: str) -> Iterator[Browser]:
-    """A new browser with one tab; skips the test if none is installed. `flags` are added to `FLAGS`."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
+def chromium(*flags: str) -> Iterator[Browser]:
+    """A new browser; skips the test if none is installed. `flags` are added to `FLAGS`."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("no Chromium here; install it: apt-get install chromium")
-    said = folder / "chromium.log"
-    profile = folder / "profile"
-    with said.open("wb") as log:
-        process = subprocess.Popen([program, *FLAGS, *flags, f"--user-data-dir={profile}"], stdout=log, stderr=log)
-    try:
-        port_file = profile / "DevToolsActivePort"
-        wait_for(lambda: port_file.exists() and port_file.read_text().count("\n") == 1, 30, "Chromium")
-        port, path = port_file.read_text().split()
-        with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as socket:
-            browser = Browser(socket)
-            browser.open_tab()
-            yield browser
-            browser._session = None
-            browser.call("Browser.close")
-    finally:
-        process.terminate()
-        process.wait(20)
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
+        yield browser
+        browser.close()
+
+
+def context(browser: Browser, size: tuple[int, int] = LAPTOP, scheme: Scheme = "light") -> BrowserContext:
+    """A profile of its own, with a window of `size` CSS pixels; narrow ones are phones."""
+    width, height = size
+    phone = width < 500
+    return browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=phone, is_mobile=phone
+    )
+
+
+def studio_of(service: Service, profile: BrowserContext, view: str = "speak") -> Studio:
+    """A new tab on a view of the Studio."""
+    studio = Studio(profile.new_page(), service.url)
+    studio.watch()
+    studio.open(view)
+    return studio
+
+
+@contextmanager
+def studio_with(service: Service, *flags: str, view: str = "speak") -> Iterator[Studio]:
+    """The Studio in a browser of its own."""
+    with chromium(*flags) as browser:
+        yield studio_of(service, context(browser), view)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,6 +237,30 @@ def keyed_service(keyed_services: list[Service], tmp_path: Path) -> Service:
         config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
         keyed_services.append(Service.start(config, tmp_path, host="0.0.0.0"))
     return keyed_services[-1]
+
+
+@pytest.fixture(scope="session")
+def cloning_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with one language-model voice of random weights, which speaks with uploaded clips only, in two slots."""
+    pytest.importorskip("transformers")
+    from tests.unit.test_pocket_tts import write_tiny
+
+    folder = tmp_path_factory.mktemp("pocket")
+    model = write_tiny(folder / "tiny")
+    shutil.rmtree(model / "voices")
+    own = {"engine": "pocket_tts", "source": f"path:{model}", "options": {"slots": 2, "most_seconds": 0.4}}
+    settings = {
+        "defaults": False,
+        "models": {"pocket": own},
+        "voices": {"folder": str(folder / "uploaded")},
+        "speech": {"pieces": {"first_piece_characters": 20, "piece_characters": 30}},
+    }
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
+    config = folder / "serve_config.yaml"
+    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    running = Service.start(config, folder)
+    yield running
+    running.stop(signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,37 +10,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import yaml
-
-pytest.importorskip("transformers")
 
 from tests.e2e.conftest import Service, encoded
-from tests.unit.test_pocket_tts import write_tiny
 
 RATE = 24_000
-SLOTS, CLIENTS = 2, 6
+CLIENTS = 6
+"""More than the slots of `cloning_service`."""
 TEXT = "One thing is said. Another one comes after it. " * 8
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("pocket")
-    model = write_tiny(folder / "tiny")
-    shutil.rmtree(model / "voices")
-    own = {"engine": "pocket_tts", "source": f"path:{model}", "options": {"slots": SLOTS, "most_seconds": 0.4}}
-    settings = {
-        "defaults": False,
-        "models": {"pocket": own},
-        "voices": {"folder": str(folder / "uploaded")},
-        "speech": {"pieces": {"first_piece_characters": 20, "piece_characters": 30}},
-    }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
-    running = Service.start(config, folder)
-    with httpx.Client(base_url=running.url, timeout=60) as opened:
+def client(cloning_service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=cloning_service.url, timeout=60) as opened:
         yield opened
-    running.stop(signal.SIGTERM)
 
 
 def events(client: httpx.Client, voice: str, seed: int) -> list[dict[str, Any]]:
