@@ -19,7 +19,9 @@ SECTIONS = {name for name, field in AppArguments.model_fields.items() if models_
 SETTING = re.compile(rf"`((?:{'|'.join(sorted(SECTIONS))})(?:\.\w+)+)[`: =]")
 ROUTE = re.compile(r"`(?:(?:GET|POST|DELETE), )*(?:GET|POST|DELETE) (/[\w/{}.-]*)")
 VARIABLE = re.compile(r"\bMOTET_[A-Z][A-Z_]+\b")
-NO_SETTING = re.compile(r".*\.(audio|gap|progress|com|yaml|md|sqlite)\b|realtime\.(item|response|session)$|registry\.model$")
+NO_SETTING = re.compile(
+    r".*\.(audio|gap|progress|com|yaml|md|sqlite)\b|realtime\.(item|response|session)$|registry\.model$"
+)
 """Names of events, objects, files and hosts, which look like settings."""
 PATHS = {re.sub(r"{\w+(:\w+)?}", "{}", str(getattr(route, "path", ""))) for route in ROUTES}
 
