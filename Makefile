@@ -17,7 +17,7 @@ TEST_EXTRAS := test,torch,transformers,kokoro,stems,mlx
 # skipped. See NOTICE.
 RESTRICTED ?=
 
-.PHONY: serve test check docs demo bench notebooks audit sbom clean
+.PHONY: serve test check docs demo bench notebooks audit manifests sbom clean
 
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
@@ -69,6 +69,10 @@ sbom: $(VENV)/installed
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
 	mkdir -p out
 	$(VENV)-audit/bin/cyclonedx-py environment $(BIN)/python --output-file out/sbom.json
+
+# The plain Kubernetes manifests, from the Helm chart.
+manifests: $(VENV)/installed-test
+	$(BIN)/python -m tests.manifests
 
 clean:
 	rm -rf $(VENV) $(VENV)-audit $(CLIENTS) docs/clients/node/node_modules out

@@ -75,7 +75,9 @@ async def replica_answers(handle: DeploymentHandle[Any], method: str, *arguments
     return answers
 
 
-async def answer_of_replica(handle: DeploymentHandle[Any], replica_id: str, method: str, *arguments: Any) -> Any:
+async def answer_of_replica(
+    handle: DeploymentHandle[Any], replica_id: str, method: str, *arguments: Any, **named: Any
+) -> Any:
     """One replica's answer to a method. Raises `ReplicaUnavailableError` if the deployment has no running replica of that id,
     and what Ray raises if it is lost meanwhile.
 
@@ -92,7 +94,7 @@ async def answer_of_replica(handle: DeploymentHandle[Any], replica_id: str, meth
         await router._asyncio_router._request_router_initialized.wait()
         for known, replica in router._asyncio_router.request_router.curr_replicas.items():
             if known.unique_id == replica_id:
-                request = PendingRequest(args=[*arguments], kwargs={}, metadata=metadata, resolved=True)
+                request = PendingRequest(args=[*arguments], kwargs=named, metadata=metadata, resolved=True)
                 return replica.try_send_request(request, with_rejection=False)
         raise ReplicaUnavailableError(replica_id)
 

@@ -62,7 +62,8 @@ def application_of(config: AppConfig) -> Application:
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
     """One model on one hardware class, as the deployment `<model>@<class>`."""
-    settings, speaks = replica_settings(name, model, placement, config.models), model.task == "speech"
+    settings = replica_settings(name, model, placement, config.models, config.tracing)
+    speaks = model.task == "speech"
     deployment = serve.deployment(
         name=f"{name}@{placement.hardware.kind}",
         # Windows and chunks wait at the replica's gate, which takes those of new recordings first, and not in the router.

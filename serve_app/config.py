@@ -26,6 +26,7 @@ from deployments.settings import (
     SubtitleSettings,
     WindowSettings,
 )
+from deployments.tracing.settings import TracingSettings
 from serve_app.edge.settings import EdgeSettings, SecuritySettings
 from serve_app.gateway.jobs.settings import JobSettings
 from serve_app.gateway.live.settings import RealtimeSettings
@@ -88,6 +89,7 @@ class AppConfig(StrictModel):
     limits: LimitSettings = LimitSettings()
     edge: EdgeSettings = EdgeSettings()
     security: SecuritySettings = SecuritySettings()
+    tracing: TracingSettings = TracingSettings()
     strict: bool = False
     """Whether requests with unknown fields are refused. Otherwise only misspelt fields are; the header `X-Motet-Ignored` of
     the answer names all others."""

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 
 from cluster.models import Model, Placement, reserved_cpus
 from deployments.replica.base import ReplicaSettings
+from deployments.tracing.settings import TracingSettings
 
 
 def replica_settings(
-    name: str, model: Model, placement: Placement, models: Mapping[str, Model] | None = None
+    name: str,
+    model: Model,
+    placement: Placement,
+    models: Mapping[str, Model] | None = None,
+    tracing: TracingSettings | None = None,
 ) -> ReplicaSettings:
-    """The settings of one model on one hardware class. `models` are all models of the service."""
+    """The settings of one model on one hardware class. `models` are all models of the service; nothing is traced without
+    `tracing`."""
     model = model.on(placement)
     return ReplicaSettings(
         model=name,
@@ -25,4 +31,5 @@ def replica_settings(
         options=model.options,
         steps=model.steps,
         stuck_after_s=placement.stuck_after_s,
+        tracing=tracing or TracingSettings(),
     )

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from deployments.engines.graph_protocol import CaptureStats
 from deployments.engines.limits import Memory
 from deployments.engines.protocols import EngineSpec
 from deployments.errors import MotetError
+from deployments.replica.call_trace import CallTrace, traced_call
 from deployments.replica.cores import Threads, here, threads_of
 from deployments.replica.cpu_scheduling import CpuScheduling, apply
 from deployments.replica.engine_thread import EngineThread
@@ -31,6 +33,10 @@ from deployments.replica.metrics import CaptureMetrics, MemoryMetrics, StepCount
 from deployments.replica.step_gate import Stepper, followed_by
 from deployments.replica.step_scheduling import on_lanes
 from deployments.settings import StepSettings, StrictModel
+from deployments.tracing.context import TraceContext
+from deployments.tracing.settings import TracingSettings
+from deployments.tracing.spans import Tracer
+from deployments.tracing.start import tracer_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,6 +61,7 @@ class ReplicaSettings(StrictModel):
     options: Mapping[str, Any]
     steps: StepSettings
     stuck_after_s: float
+    tracing: TracingSettings = TracingSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +89,14 @@ class ReplicaReport:
 class ModelReplica:
     """Base of the deployments that hold an engine."""
 
+    tracer: Tracer | None = None
+
     # Ray Serve awaits a constructor that is a coroutine, which mypy does not know.
     async def __init__(self, settings: ReplicaSettings, *extra: Any) -> None:  # type: ignore[misc]
         self._settings = settings
         self.replica_id = serve.get_replica_context().replica_id.unique_id
         ignore_unwritten_lines()
+        self.tracer = tracer_of(settings.tracing, f"{settings.model}@{settings.device}/{self.replica_id}")
         self.thread = EngineThread(settings.model)
         self.load = ReplicaLoad()
         self.malloc_trim = MallocTrim(keep_freed_memory())
@@ -158,6 +168,10 @@ class ModelReplica:
         does not name keep the model's own values."""
         self._steps = StepSettings.model_validate(self._settings.steps.model_dump() | dict(user_config))
         self._configure_steps(self._fitted())
+
+    def traced(self, method: str, parent: TraceContext | None) -> AbstractContextManager[CallTrace | None]:
+        """The trace of a call of a method; None if it came without one."""
+        return traced_call(self.tracer, method, parent, self.model)
 
     def open_streams(self) -> int:
         """The number of streams under way; 0 for replicas without streams."""

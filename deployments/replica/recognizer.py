@@ -11,12 +11,14 @@ from deployments.engines.protocols import RecognitionEngine, RecognitionOptions,
 from deployments.engines.streaming import PartialTranscript, StreamingRecognition
 from deployments.errors import Failure
 from deployments.replica.base import ModelReplica
+from deployments.replica.call_trace import CallTrace
 from deployments.replica.error_log import logged_failure
 from deployments.replica.live_streams import HeardStream, Hearing, LiveStreams
 from deployments.replica.step_gate import Stepper
 from deployments.replica.step_scheduling import StepRequest, live_deadline, recording_deadline
 from deployments.tasks.engine_calls import one_for_each
 from deployments.tasks.transcription import probe_window
+from deployments.tracing.context import TraceContext
 
 
 class Recognizer(ModelReplica):
@@ -38,20 +40,29 @@ class Recognizer(ModelReplica):
         """The number of live streams."""
         return len(self._live)
 
-    async def transcribe(self, window: Window | Failure, index: int, late_s: float = 0.0) -> Transcript | Failure:
+    async def transcribe(
+        self, window: Window | Failure, index: int, late_s: float = 0.0, trace: TraceContext | None = None
+    ) -> Transcript | Failure:
         """The transcript of the `index`-th window of a recording, with times from its start; `late_s` see
-        `recording_deadline`. A failure upstream is returned as it is."""
+        `recording_deadline`, and `trace` is the span of the call at its caller. A failure upstream is returned as it is."""
         if isinstance(window, Failure):
             return window
         try:
             await self.memory_guard.ensure()
-            with self.load.work(len(window.samples) / self._engine.traits.sample_rate):
-                return await self._hear(window, index, late_s)
+            seconds = len(window.samples) / self._engine.traits.sample_rate
+            with self.load.work(seconds), self.traced("transcribe", trace) as call:
+                return await self._hear(window, index, late_s, call)
         except Exception as error:
             return logged_failure(error, self.model)
 
     async def listen(
-        self, stream_id: str, options: RecognitionOptions, at: int, samples: bytes, finish_at: int | None = None
+        self,
+        stream_id: str,
+        options: RecognitionOptions,
+        at: int,
+        samples: bytes,
+        finish_at: int | None = None,
+        trace: TraceContext | None = None,
     ) -> HeardStream | Failure:
         """What is known of a stream after `samples`: mono int16, little-endian, at 16 kHz, from sample `at` of the stream on.
         The call with sample 0 opens it; `finish_at` says that the speech ended there, and closes it.
@@ -64,8 +75,9 @@ class Recognizer(ModelReplica):
             hearing = self._live.hearing(stream_id, options, at, samples, finish_at)
             self._limit_windows()
             try:
-                with self.load.work(len(hearing.samples) / self._engine.traits.sample_rate):
-                    heard = await self._listen(hearing)
+                seconds = len(hearing.samples) / self._engine.traits.sample_rate
+                with self.load.work(seconds), self.traced("listen", trace) as call:
+                    heard = await self._listen(hearing, call)
             except BaseException:
                 self._close(stream_id)
                 raise
@@ -104,15 +116,15 @@ class Recognizer(ModelReplica):
         partials = iter(one_for_each(self._live.step(hearings), hearings) if hearings else [])
         return [next(transcripts) if isinstance(item, Window) else next(partials) for item in items]
 
-    async def _hear(self, window: Window, index: int, late_s: float = 0.0) -> Transcript:
+    async def _hear(self, window: Window, index: int, late_s: float = 0.0, call: CallTrace | None = None) -> Transcript:
         """All windows count as equally expensive: those of recordings are about as long as the model takes."""
-        request = StepRequest(recording_deadline(index, time.monotonic(), late_s))
+        request = StepRequest(recording_deadline(index, time.monotonic(), late_s), trace=call)
         transcript: Transcript = (await self._stepper.step(window, request)).result
         return transcript
 
-    async def _listen(self, hearing: Hearing) -> HeardStream:
+    async def _listen(self, hearing: Hearing, call: CallTrace | None) -> HeardStream:
         deadline_s = live_deadline(time.monotonic(), last=hearing.finish_at is not None)
-        step = await self._stepper.step(hearing, StepRequest(deadline_s, live=True))
+        step = await self._stepper.step(hearing, StepRequest(deadline_s, live=True, trace=call))
         return HeardStream(step.result, step.took_s, step.together, self.replica_id)
 
     async def answer_once(self) -> None:

@@ -10,10 +10,12 @@ from deployments.engines.enhancement import StreamingEnhancement
 from deployments.engines.protocols import Chunk, Samples, SeparationEngine, SeparationTraits, Stems
 from deployments.errors import Failure
 from deployments.replica.base import ModelReplica
+from deployments.replica.call_trace import CallTrace
 from deployments.replica.enhancement_calls import EnhancementCalls
 from deployments.replica.enhancement_streams import Checkpoint, EnhancedAnswer
 from deployments.replica.error_log import logged_failure
 from deployments.replica.step_scheduling import StepRequest, recording_deadline
+from deployments.tracing.context import TraceContext
 
 
 class Separator(ModelReplica):
@@ -35,15 +37,18 @@ class Separator(ModelReplica):
         """The number of streams that are enhanced."""
         return len(self._live.streams) if self._live else 0
 
-    async def separate(self, chunk: Chunk | Failure, index: int, late_s: float = 0.0) -> Stems | Failure:
-        """The chunk's stems; it is the `index`-th of its recording, and for `late_s` see `recording_deadline`. A failure
-        upstream is returned as it is."""
+    async def separate(
+        self, chunk: Chunk | Failure, index: int, late_s: float = 0.0, trace: TraceContext | None = None
+    ) -> Stems | Failure:
+        """The chunk's stems; it is the `index`-th of its recording, and for `late_s` see `recording_deadline`. `trace` is
+        the span of the call at its caller. A failure upstream is returned as it is."""
         if isinstance(chunk, Failure):
             return chunk
         try:
             await self.memory_guard.ensure()
-            with self.load.work(chunk.samples.shape[-1] / chunk.sample_rate):
-                return (await self._stepper.step(chunk, _request(chunk, index, late_s))).result
+            seconds = chunk.samples.shape[-1] / chunk.sample_rate
+            with self.load.work(seconds), self.traced("separate", trace) as call:
+                return (await self._stepper.step(chunk, _request(chunk, index, late_s, call))).result
         except Exception as error:
             return logged_failure(error, self.model)
 
@@ -79,6 +84,6 @@ class Separator(ModelReplica):
         await self._stepper.step(chunk, _request(chunk, 0))
 
 
-def _request(chunk: Chunk, index: int, late_s: float = 0.0) -> StepRequest:
+def _request(chunk: Chunk, index: int, late_s: float = 0.0, call: CallTrace | None = None) -> StepRequest:
     """A chunk's cost is its number of samples."""
-    return StepRequest(recording_deadline(index, time.monotonic(), late_s), float(chunk.samples.size))
+    return StepRequest(recording_deadline(index, time.monotonic(), late_s), float(chunk.samples.size), trace=call)

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from ray import serve
 
+from deployments.replica.call_trace import CallTrace
 from deployments.replica.engine_thread import EngineThread
 from deployments.replica.metrics import StepMetrics
 from deployments.replica.step_opening import StepOpening
@@ -128,12 +129,12 @@ class Stepper(Generic[Item, Result]):
         """Takes part in a step; returns this item's result. Raises the exception that the engine returned for it."""
         candidate, came = Candidate(item, request), time.monotonic()
         if not self._settings.gate:
-            return _raised(await self._step_together(candidate), came)
+            return _result(await self._step_together(candidate), came, request)
         async with self.gate.turn(candidate) as together:
             self._metrics.waited(time.monotonic() - came)
             # The batch closes when it is full: with the last candidate that the gate let through.
             self._batch.set_max_batch_size(together)
-            return _raised(await self._step_together(candidate), came)
+            return _result(await self._step_together(candidate), came, request)
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.001)
     async def _step_together(self, candidates: list[Candidate[Item]]) -> list[_Outcome[Result]]:
@@ -144,20 +145,25 @@ class Stepper(Generic[Item, Result]):
             padding = padding_share([c.request.cost for c in candidates])
             self._metrics.stepped(len(candidates), time.monotonic() - started, padding)
         ended = time.monotonic()
-        return [_Outcome(result, started, ended, len(results)) for result in results]
+        traces = [c.request.trace for c in candidates if c.request.trace is not None]
+        return [_Outcome(result, started, ended, len(results), traces) for result in results]
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[Result]):
-    """One item's result of a step, when the step started and ended, on the monotonic clock, and of how many items it was."""
+    """One item's result of a step, when the step started and ended, on the monotonic clock, of how many items it was, and
+    which of their calls are traced."""
 
     result: Result | Exception
     started: float
     ended: float
     together: int
+    traces: Sequence[CallTrace]
 
 
-def _raised(outcome: _Outcome[Result], came: float) -> StepResult[Result]:
+def _result(outcome: _Outcome[Result], came: float, request: StepRequest) -> StepResult[Result]:
+    if request.trace is not None:
+        request.trace.stepped(came, outcome.started, outcome.ended, outcome.traces, outcome.together)
     if isinstance(outcome.result, Exception):
         raise outcome.result
     return StepResult(outcome.result, outcome.started - came, outcome.ended - outcome.started, outcome.together)

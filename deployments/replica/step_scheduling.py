@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from deployments.replica.call_trace import CallTrace
 from deployments.settings import StepSettings
 
 Item = TypeVar("Item")
@@ -31,13 +32,14 @@ class StepRequest:
 
     `deadline_s` is on the replica's monotonic clock. `cost` is the engine's own measure of the item's next step, such as
     characters or samples: the items of a batch are padded to the largest. `bounded` is set if the engine bounds its own step.
-    Items of `live` streams and others do not share a step.
+    Items of `live` streams and others do not share a step. `trace` is that of the call, if it is traced.
     """
 
     deadline_s: float
     cost: float = 1.0
     bounded: bool = False
     live: bool = False
+    trace: CallTrace | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from deployments.engines.protocols import (
 )
 from deployments.errors import Failure
 from deployments.replica.base import ModelReplica
+from deployments.replica.call_trace import CallTrace
 from deployments.replica.error_log import logged_failure
 from deployments.replica.load import Work
 from deployments.replica.metrics import SpeechMetrics, StreamPace
@@ -29,6 +30,7 @@ from deployments.replica.step_scheduling import ListenerDeadline, StepRequest
 from deployments.replica.wire import PackedChunk, pack
 from deployments.tasks.engine_calls import one_for_each
 from deployments.tasks.speech import predicted_seconds
+from deployments.tracing.context import TraceContext
 
 WARM_UP_CLIP_SECONDS = 5.0
 """The length of the clip with which a model without voices warms up."""
@@ -40,6 +42,7 @@ class Stream:
 
     request: SpeechRequest
     utterance: Any = None
+    trace: CallTrace | None = None
     in_progress: bool = False
     """Whether the engine may be working on it beside its steps, so that other streams cannot have its place before."""
 
@@ -74,8 +77,11 @@ class Synthesizer(ModelReplica):
         if isinstance(self._engine, KeepsVoices):
             await self.thread.run(self._engine.forget_voice, id)
 
-    async def speak(self, request: SpeechRequest) -> AsyncIterator[PackedChunk | Failure]:
-        """The sound of a request, chunk by chunk, in order. If something fails, the last item is a `Failure`.
+    async def speak(
+        self, request: SpeechRequest, trace: TraceContext | None = None
+    ) -> AsyncIterator[PackedChunk | Failure]:
+        """The sound of a request, chunk by chunk, in order. If something fails, the last item is a `Failure`. `trace` is
+        the span of the call at its caller.
 
         Raises `MotetError` (overloaded) before the first chunk if memory is short: another replica may have some. Pending
         chunks are not sent.
@@ -88,7 +94,7 @@ class Synthesizer(ModelReplica):
         came = time.monotonic()
         pace = StreamPace(self._metrics)
         try:
-            async with self._under_way(stream) as work:
+            async with self._under_way(stream, trace) as work:
                 while not stream.finished:
                     stepped = await self._stepper.step(stream, self._step_request(stream, listener))
                     chunk = stepped.result
@@ -114,10 +120,13 @@ class Synthesizer(ModelReplica):
             self._metrics.wasted(made - sent)
 
     @asynccontextmanager
-    async def _under_way(self, stream: Stream) -> AsyncIterator[Work]:
+    async def _under_way(self, stream: Stream, trace: TraceContext | None) -> AsyncIterator[Work]:
         """The work of a stream, once the engine has a place for it. Requests that wait for a place do not delay the steps of
         streams that have one."""
-        with self.load.work(predicted_seconds(stream.request)) as work:
+        with (
+            self.load.work(predicted_seconds(stream.request)) as work,
+            self.traced("speak", trace) as stream.trace,
+        ):
             async with self._places:
                 try:
                     with self._stepper.gate.stream():
@@ -134,7 +143,7 @@ class Synthesizer(ModelReplica):
 
     def _step_request(self, stream: Stream, listener: ListenerDeadline) -> StepRequest:
         due_s = -math.inf if stream.in_progress else listener.deadline_s
-        return StepRequest(due_s, self._cost(stream), isinstance(self._engine, LimitsStepTime))
+        return StepRequest(due_s, self._cost(stream), isinstance(self._engine, LimitsStepTime), trace=stream.trace)
 
     def _cost(self, stream: Stream) -> float:
         """The cost of the stream's next step, in the engine's unit."""

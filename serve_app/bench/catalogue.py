@@ -118,6 +118,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "live": Benchmark(
         "Live sessions: text behind the speech, conversations, barge-in, and bad connections", "serve_app.bench.live"
     ),
+    "tracing": Benchmark("What traces cost a request, while they are off and on", "serve_app.bench.tracing"),
     "kernels": Benchmark(
         "The kernels that layers choose on this processor, and steps beside those of one precision for all",
         "tests.load.kernels",

@@ -39,8 +39,29 @@ Config = Annotated[
 ServiceConfig = Annotated[
     Path | None, _config_option("serve_config.yaml in this folder", "The serve_config.yaml of the service.")
 ]
+
+
+def _complete_model(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from serve_app.cli.completion import model_names
+
+    return model_names(config_path(ctx.params.get("config")), incomplete)
+
+
+def _complete_voice(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from serve_app.cli.completion import voice_names
+
+    return voice_names(config_path(ctx.params.get("config")), ctx.params.get("model"), incomplete)
+
+
 ModelName = Annotated[
-    str | None, typer.Option("--model", "-m", show_default="the first that fits", help="A model's name or alias.")
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        show_default="the first that fits",
+        help="A model's name or alias.",
+        autocompletion=_complete_model,
+    ),
 ]
 Recording = Annotated[
     Path,
@@ -50,7 +71,10 @@ Recording = Annotated[
         help="A recording: WAV, FLAC, MP3, OGG, M4A, AAC or WebM; [bold]-[/bold] reads standard input.",
     ),
 ]
-VoiceName = Annotated[str | None, typer.Option("--voice", "-v", show_default="the model's", help="Who speaks.")]
+VoiceName = Annotated[
+    str | None,
+    typer.Option("--voice", "-v", show_default="the model's", help="Who speaks.", autocompletion=_complete_voice),
+]
 Speed = Annotated[
     float, typer.Option("--speed", "-s", min=0.25, max=4.0, help="Times the voice's own pace, at the same pitch.")
 ]

@@ -116,7 +116,7 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
     app: ASGIApp = IgnoredFieldsHeader(api)
     if service.keys.needed:
         app = OwnerRights(app, service.keys)
-    app = RequestLog(app, service.recorder.request)
+    app = RequestLog(app, service.recorder.request, service.tracer)
     api.state.job_runner = JobRunner(own, app, BatchRunner(*parts), service.drain, signs=service.keys.needed)
 
 
@@ -157,4 +157,4 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     app = KeyCheck(app, service.keys)
     app = PageCheck(app, security.allowed_hosts, security.allowed_origins)
     app = DrainCheck(app, service.drain)
-    return RequestLog(PageHeaders(ServerTiming(app)), service.ended)
+    return RequestLog(PageHeaders(ServerTiming(app)), service.ended, service.tracer)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp
@@ -19,6 +20,7 @@ from deployments.engines.protocols import RecognitionOptions
 from deployments.replica.error_log import ignore_unwritten_lines
 from deployments.replica.metric import keep_gauges
 from deployments.text.normalization.normalizer import load_libraries
+from deployments.tracing.start import tracer_of
 from serve_app.config import AppConfig
 from serve_app.gateway.analysis import RecordingAnalysis
 from serve_app.gateway.audit import audit
@@ -88,6 +90,7 @@ class Gateway:
             live_enhancements(config.enhancement),
             KeyRing(config.security),
             config.registry,
+            tracer=tracer_of(config.tracing, f"gateway/{serve.get_replica_context().replica_id.unique_id}"),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

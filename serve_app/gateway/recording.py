@@ -24,6 +24,8 @@ from cluster.ray_private import by_reference
 from deployments.errors import Failure, MotetError, fail, in_one_line
 from deployments.replica.chunker import Cut, CuttingTask
 from deployments.settings import RecordingSettings
+from deployments.tracing.calls import outgoing
+from deployments.tracing.spans import within
 from serve_app.gateway.jobs.context import JOB, LATE_S
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.routing.directory import ModelDirectory, refusal_of, value_of
@@ -73,7 +75,8 @@ class ItemInFlight:
         self.counted.enter_context(placement.request())
         method = getattr(by_reference(placement.handle), self.method)
         late = (LATE_S,) if JOB.get() is not None else ()
-        self.answer = method.remote(self.payload, self.ticket.index, *late)
+        trace = self.counted.enter_context(outgoing(self.method, placement.name))
+        self.answer = method.remote(self.payload, self.ticket.index, *late, **trace)
 
 
 class Recordings:
@@ -221,7 +224,8 @@ class RecordingSession:
 
     async def take(self) -> Cut | None:
         """The next ticket; None after the last."""
-        cut: Cut | None = value_of(await self._helper.next.remote(self._name))
+        with within("cut"):
+            cut: Cut | None = value_of(await self._helper.next.remote(self._name))
         if self._model in self._directory.models:  # what is only cut needs no model
             await self._directory.refresh(self._model)
         return cut

@@ -20,13 +20,15 @@ class RequestRecord:
     """What the log says about one request. The middleware creates it; routes and streams fill it in.
 
     `id` is the header `x-request-id`: the client's own, or the one that Ray Serve generated; empty without Ray Serve. Ray
-    Serve passes the same id on with every call to a replica, whose log therefore has it too. `failure` is the kind of the
+    Serve passes the same id on with every call to a replica, whose log therefore has it too. `trace_id` is that of the header
+    `traceparent`, or of the trace that began with the request. `failure` is the kind of the
     failure that the request ended with. `first_result_ms` is the time to the first text of a transcription or the first audio
     of a separation, of which `started_s` is the beginning on the clock of `time.perf_counter`. `ignored` names the fields
     that the service does not use, in order of arrival.
     """
 
     id: str = ""
+    trace_id: str | None = None
     method: str = ""
     path: str = ""
     model: str | None = None

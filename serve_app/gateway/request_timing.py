@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Literal, Protocol
 
 from deployments.tasks.piece_quality import PieceQuality
+from deployments.tracing.spans import SPAN
 from serve_app.gateway.request_context import RequestRecord, current_request
 from serve_app.gateway.speech.pacing_report import PacingReport
 
@@ -92,6 +93,8 @@ class RequestTiming:
         request = current_request()
         request.seconds_of_audio = round(report.sent_seconds, 3)
         request.finish_reason = report.finish_reason
+        if span := SPAN.get():
+            span.set(**{f"{stage}_ms": milliseconds for stage, milliseconds in self.milliseconds().items()})
         if self.first_sound_seconds is not None:
             request.first_sound_ms = round(self.first_sound_seconds * 1000, 1)
         for name, seconds in self._seconds.items():

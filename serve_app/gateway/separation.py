@@ -20,6 +20,7 @@ from deployments.replica.chunker import Cut
 from deployments.settings import SeparationSettings
 from deployments.tasks.engine_calls import DoneCall, in_order_ahead
 from deployments.tasks.separation import ChunkTicket, Gap, Merged, SeparationTask, separate
+from deployments.tracing.spans import within
 from serve_app.gateway import kept_stems
 from serve_app.gateway.jobs.context import JOB, KeepsParts, address_of, part_lost
 from serve_app.gateway.recording import ATTEMPTS, WORTH_A_RETRY, ItemInFlight, Recordings, RecordingSession
@@ -103,7 +104,8 @@ class _Joins:
         allowed."""
         assert isinstance(item, ItemInFlight) and not isinstance(previous, DoneCall), "both were sent"
         try:
-            merged = await self._separated(previous, item)
+            with within("join"):
+                merged = await self._separated(previous, item)
         except (MotetError, *LOST) as error:
             self._gaps_in_a_row += 1
             if previous is None or not self._may_be_a_gap(error):

@@ -26,6 +26,7 @@ from deployments.settings import (
 )
 from deployments.tasks.separation import Merged, SeparationTask
 from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
+from deployments.tracing.spans import Tracer
 from serve_app.edge.addresses import client_network, is_loopback
 from serve_app.edge.settings import CLIENT_HEADER, SecuritySettings
 from serve_app.gateway.api_keys import key_digest
@@ -152,6 +153,8 @@ class Service:
     drain: Drain = field(default_factory=Drain)
     reports: PlacementReports = field(default_factory=PlacementReports)
     recent: RecentRequests = field(default_factory=RecentRequests)
+    tracer: Tracer | None = None
+    """None while nothing is traced."""
 
     def ended(self, record: RequestRecord, route: str, status: int) -> None:
         """A request ended, with an HTTP status or a WebSocket close code."""

@@ -117,10 +117,10 @@ class FakeMethod:
     handle: FakeHandle
     name: str
 
-    def remote(self, *arguments: Any) -> Any:
+    def remote(self, *arguments: Any, **named: Any) -> Any:
         """Calls the stand-in."""
         self.handle.calls.append((self.name, arguments))
-        answer = _asked(self.handle.target, self.name)(*arguments)
+        answer = _asked(self.handle.target, self.name)(*arguments, **named)
         if not hasattr(answer, "__anext__"):
             single = Answer(answer)
             self.handle.single_answers.append(single)

@@ -21,6 +21,7 @@ from serve_app.edge.settings import KeySettings
 from serve_app.planning import plan_file
 from serve_app.planning.settings import PlanSettings
 from tests.documentation import PAGES, ROOT, Example, commands_of, examples, inline_commands
+from tests.manifests import rendered
 
 DIGEST = "b1946ac92492d2347c6235b4d2611184b1946ac92492d2347c6235b4d2611184"
 LEFT_OUT = {'"..."': DIGEST, "[...]": f"[{DIGEST}]", "{...}": "{}", "engine: morse": "engine: identity"}
@@ -64,6 +65,8 @@ def test_yaml_is_a_valid_configuration(example: Example) -> None:
     document = yaml.safe_load(text)
     if "traffic" in document and set(document) <= set(PlanSettings.model_fields):
         assert plan_file.parsed(text, str(example)).traffic
+    elif "classes" in document:
+        assert rendered(document), "values of the Helm chart"
     else:
         model, whole = kind_of(document)
         model.model_validate(whole)

@@ -355,7 +355,7 @@ def instructions(path: Path) -> list[tuple[str, str]]:
     return [(word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
-KNOWN = {"FROM", "ENV", "WORKDIR", "RUN", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
+KNOWN = {"FROM", "LABEL", "ENV", "WORKDIR", "RUN", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=name_of)

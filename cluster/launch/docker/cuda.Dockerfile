@@ -1,6 +1,6 @@
 # Motet for the hardware class `cuda`: the driver comes from the host (NVIDIA container toolkit), cuBLAS and cuDNN from PyPI.
 # Build it in the project's folder:
-#   docker build -f cluster/launch/docker/cuda.Dockerfile -t registry.example.com/motet:0.1.0-cuda .
+#   docker build -f cluster/launch/docker/cuda.Dockerfile -t registry.example.com/motet:0.2.0-cuda .
 FROM python:3.11.11-slim-bookworm AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -16,11 +16,17 @@ RUN /opt/motet/bin/pip install --constraint constraints.txt ".[cuda]"
 
 FROM python:3.11.11-slim-bookworm
 
-# `ray up` copies files with rsync, and starts Ray in a login shell, for which Debian sets PATH anew.
+LABEL org.opencontainers.image.title="Motet (cuda)" \
+  org.opencontainers.image.description="A speech service: TTS, STT and separation behind one OpenAI-compatible endpoint" \
+  org.opencontainers.image.version="0.2.0" \
+  org.opencontainers.image.licenses="Apache-2.0"
+# `ray up` copies files with rsync, and starts Ray in a login shell, for which Debian sets PATH anew. Debian removes old versions
+# of a package from its archive, so rsync has none here.
+# hadolint ignore=DL3008,SC2016
 RUN apt-get update && apt-get install --yes --no-install-recommends rsync && rm -rf /var/lib/apt/lists/* \
   && echo 'PATH=/opt/motet/bin:$PATH' > /etc/profile.d/motet.sh \
   && useradd --uid 1000 --create-home motet \
-  && mkdir -p /home/motet/.local/share/motet/voices && chown -R motet:motet /home/motet/.local
+  && mkdir -p /home/motet/.local/share/motet/voices /home/motet/.cache && chown -R motet:motet /home/motet/.local /home/motet/.cache
 COPY --from=build /opt/motet /opt/motet
 COPY --chown=1000:1000 serve_config.yaml /home/motet/serve_config.yaml
 ENV PATH=/opt/motet/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE

@@ -1,6 +1,6 @@
 # Motet for the hardware class `mlx` on Linux, with MLX's CPU backend: to try and test what Macs run. A Mac itself runs no
 # container for this; see ../mac_worker.sh. Build it in the project's folder:
-#   docker build -f cluster/launch/docker/mlx.Dockerfile -t registry.example.com/motet:0.1.0-mlx .
+#   docker build -f cluster/launch/docker/mlx.Dockerfile -t registry.example.com/motet:0.2.0-mlx .
 FROM python:3.11.11-slim-bookworm AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -16,7 +16,13 @@ RUN /opt/motet/bin/pip install --constraint constraints.txt ".[mlx]"
 
 FROM python:3.11.11-slim-bookworm
 
-# `ray up` copies files with rsync, and starts Ray in a login shell, for which Debian sets PATH anew.
+LABEL org.opencontainers.image.title="Motet (mlx)" \
+  org.opencontainers.image.description="A speech service: TTS, STT and separation behind one OpenAI-compatible endpoint" \
+  org.opencontainers.image.version="0.2.0" \
+  org.opencontainers.image.licenses="Apache-2.0"
+# `ray up` copies files with rsync, and starts Ray in a login shell, for which Debian sets PATH anew. Debian removes old versions
+# of a package from its archive, so rsync has none here.
+# hadolint ignore=DL3008,SC2016
 RUN apt-get update && apt-get install --yes --no-install-recommends rsync && rm -rf /var/lib/apt/lists/* \
   && echo 'PATH=/opt/motet/bin:$PATH' > /etc/profile.d/motet.sh \
   && useradd --uid 1000 --create-home motet

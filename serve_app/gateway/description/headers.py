@@ -24,6 +24,10 @@ ANSWER_HEADERS: Mapping[str, HeaderInfo] = {
         "The id of the request, which the logs of the service have: the client's own, or a new one.",
         "0f3b9a52-7c1d-4e55-9f0e-3f1d2b7a9c11",
     ),
+    "x-trace-id": HeaderInfo(
+        "The id of the request's trace: of the client's `traceparent`, or a new one if the request is traced.",
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+    ),
     "retry-after": HeaderInfo("Seconds after which the same request is likely to succeed.", 3, WHOLE),
     "www-authenticate": HeaderInfo("How to send a key.", "Bearer"),
     "server-timing": HeaderInfo(

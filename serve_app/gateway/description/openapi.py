@@ -175,7 +175,7 @@ def _responses(route: APIRoute, operation: Operation, schemas: Schemas, keyed: b
     found: Schema = {}
     usual = ("x-motet-ignored", "server-timing") if operation.body is not None else ()
     for answer in operation.answers:
-        headers = dict.fromkeys(("x-request-id", *usual, *answer.headers))
+        headers = dict.fromkeys(("x-request-id", "x-trace-id", *usual, *answer.headers))
         found[str(answer.status)] = {
             "description": answer.meaning,
             "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
@@ -207,7 +207,7 @@ def _also_an_error(answer: Schema, status: int, schemas: Schemas) -> None:
 
 
 def _error(status: int, schemas: Schemas) -> Schema:
-    names = ["x-request-id", "x-motet-ignored", "server-timing"]
+    names = ["x-request-id", "x-trace-id", "x-motet-ignored", "server-timing"]
     names += ["retry-after"] if status in RETRIED else []
     names += ["www-authenticate"] if status == 401 else []
     return {

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import httpx
 
 from deployments.errors import MotetError, fail, in_one_line
+from deployments.tracing.context import HEADER
+from deployments.tracing.spans import below_current, ended
 from serve_app.gateway.live.chat_stream import AnswerEnd, AnswerPart, answer_parts
 from serve_app.gateway.live.settings import ChatSettings
 
@@ -96,12 +98,15 @@ class ChatEndpoint:
 
     async def _parts(self, request: ChatRequest) -> AsyncGenerator[AnswerPart]:
         url = f"{self._settings.base_url.rstrip('/')}/chat/completions"
-        async with self._client.stream("POST", url, json=self._body(request)) as response:
-            if response.status_code != httpx.codes.OK:
-                raise _refusal(response.status_code, await _beginning(response))
-            async with aclosing(answer_parts(response.aiter_bytes())) as parts:
-                async for part in parts:
-                    yield part
+        span = below_current("chat", "client")
+        trace = {HEADER: span.context.traceparent} if span else {}
+        with ended(span):
+            async with self._client.stream("POST", url, json=self._body(request), headers=trace) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise _refusal(response.status_code, await _beginning(response))
+                async with aclosing(answer_parts(response.aiter_bytes())) as parts:
+                    async for part in parts:
+                        yield part
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self._settings.model, "messages": list(request.messages), "stream": True}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from deployments.errors import MotetError, fail
+from deployments.tracing.spans import within
 from serve_app.gateway.errors import log_failure, log_unexpected
 from serve_app.gateway.live.answers import ResponseInput, answer_to, input_of, prompting, responder_of
 from serve_app.gateway.live.chat import ChatModel
@@ -137,7 +138,9 @@ class Responses:
 
     async def _run(self, response: Response) -> None:
         try:
-            self._end(response, await self._answered(response))
+            with within("response"):
+                ending = await self._answered(response)
+            self._end(response, ending)
         except MotetError as error:
             log_failure(error.failure)
             self._end(response, Ending("failed", failure=error.failure))

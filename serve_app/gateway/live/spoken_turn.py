@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from deployments.engines.protocols import RecognitionOptions, Transcript
 from deployments.engines.streaming import PartialTranscript
 from deployments.errors import Failure
+from deployments.tracing.spans import within
 from serve_app.gateway.errors import error_fields, logged
 from serve_app.gateway.live.audio_input import SAMPLE_RATE, Int16
 from serve_app.gateway.live.items import new_id
@@ -115,7 +116,8 @@ class SpokenTurn:
                 await self._complete.wait()
                 heard("", None)
                 return
-            last, english = await self._hear_twice(self._recognition)
+            with within("turn"):
+                last, english = await self._hear_twice(self._recognition)
         except Exception as error:
             failure = logged(error)
             await self.close()

@@ -29,6 +29,7 @@ from cluster.placement_state import PlacementState
 from deployments.errors import fail
 from deployments.replica.base import ReplicaReport
 from deployments.settings import HealthSettings, SpilloverSettings
+from deployments.tracing.calls import outgoing
 
 Answer = TypeVar("Answer")
 
@@ -110,8 +111,8 @@ class PlacedModel(PlacementState):
         if last:
             self.absence.ensure_short(begun=begun)
         asked_s = self._clock()
-        response = getattr(self.handle, method).remote(*arguments)
-        with self.request(), self._suspected():
+        with self.request(), self._suspected(), outgoing(method, self.name) as trace:
+            response = getattr(self.handle, method).remote(*arguments, **trace)
             try:
                 answer = await self.while_alive(response, last=last, begun=begun, again=again)
             except (asyncio.CancelledError, NoAnswer):
@@ -123,15 +124,15 @@ class PlacedModel(PlacementState):
     async def call_replica(self, replica: str, method: str, *arguments: Any) -> Any:
         """One answer of the replica with this id, however long it takes, as long as that replica lives. Raises one of `LOST`
         if it is gone, or frozen."""
-        answer = asyncio.ensure_future(self._ask(replica, method, *arguments))
-        try:
-            with self.request(), self._suspected():
+        with self.request(), self._suspected(), outgoing(method, self.name) as trace:
+            answer = asyncio.ensure_future(self._ask(replica, method, *arguments, **trace))
+            try:
                 while not await _done(answer, self._spillover.silent_s):
                     await self._ensure_lives(replica)
                 return answer.result()
-        finally:
-            answer.add_done_callback(_retrieve)
-            answer.cancel()
+            finally:
+                answer.add_done_callback(_retrieve)
+                answer.cancel()
 
     async def _ensure_lives(self, replica: str) -> None:
         try:
@@ -140,8 +141,8 @@ class PlacedModel(PlacementState):
         except TimeoutError as error:
             raise ReplicaUnavailableError(replica) from error
 
-    def _ask(self, replica: str, method: str, *arguments: Any) -> Coroutine[Any, Any, Any]:
-        return ray_private.answer_of_replica(self.handle, replica, method, *arguments)
+    def _ask(self, replica: str, method: str, *arguments: Any, **named: Any) -> Coroutine[Any, Any, Any]:
+        return ray_private.answer_of_replica(self.handle, replica, method, *arguments, **named)
 
     async def tell_replicas(self, method: str, *arguments: Any, timeout_s: float) -> bool:
         """Calls a method of every replica. Whether all that live have answered in time."""
@@ -172,15 +173,15 @@ class PlacedModel(PlacementState):
         if last:
             self.absence.ensure_short(begun=begun)
         asked_s, place_in_line = self._clock(), self.under_way + 1
-        answers = getattr(self._streaming, method).remote(*arguments)
         ended = False
-        with self.request(), self._suspected():
+        with self.request(), self._suspected(), outgoing(method, self.name) as trace:
+            answers = getattr(self._streaming, method).remote(*arguments, **trace)
             try:
                 try:
                     answer = await self.while_alive(_next(aiter(answers)), last=last, begun=begun, again=True)
                 except SilentReplica:
                     answers.cancel()
-                    answers = getattr(self._streaming, method).remote(*arguments)
+                    answers = getattr(self._streaming, method).remote(*arguments, **trace)
                     answer = await self.while_alive(_next(aiter(answers)), last=last, begun=begun)
                 self.note_answer(asked_s, place_in_line)
                 items: AsyncIterator[Any] = aiter(answers)

@@ -33,6 +33,7 @@ from deployments.engines.protocols import AudioChunk, FinishReason, Samples, Spe
 from deployments.tasks.speech import PieceStore, speak
 from deployments.text.piece import Piece
 from deployments.text.sources import ForOneVoice, PieceSource
+from deployments.tracing.spans import below_current, ended
 from serve_app.gateway.jobs.context import JOB
 from serve_app.gateway.request_timing import Recorder, RequestTiming
 from serve_app.gateway.routing.admission import Ticket
@@ -133,6 +134,7 @@ class SpeechStream:
             async with self._playback.filled_from(self._chunks(), self._resume.position):
                 encoder = self._opened_encoder(await self._known_length(whole_seconds))
                 held.callback(encoder.close)
+                held.enter_context(ended(below_current("encode")))
                 while (frame := await self._next_frame()) is not None:
                     self._follow(frame)
                     for samples in self._slices(frame.samples, max_samples or len(frame.samples)):

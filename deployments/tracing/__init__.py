@@ -1,0 +1,1 @@
+"""Traces of requests across the processes of the service. Off by default; see `docs/tracing.md`."""
