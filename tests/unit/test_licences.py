@@ -37,6 +37,7 @@ BUNDLES = ("av", "soundfile")
 WRITTEN: Mapping[str, str] = {
     "apache software": "Apache-2.0",
     "apache license": "Apache-2.0",
+    "apache": "Apache-2.0",
     "apache 2.0": "Apache-2.0",
     "apache-2.0": "Apache-2.0",
     "mit": "MIT",
