@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from deployments.errors import MotetError
 
 if TYPE_CHECKING:
     from cluster.models import Model
     from serve_app.config import AppConfig
 
 
-def model_names(file: Path | None, incomplete: str) -> list[tuple[str, str]]:
+def model_names(config: AppConfig, incomplete: str) -> list[tuple[str, str]]:
     """The models of a configuration and their aliases that begin with `incomplete`, each with what it is."""
-    config = _config_of(file)
-    return _beginning(incomplete, _models(config.models)) if config else []
+    return _beginning(incomplete, _models(config.models))
 
 
-def voice_names(file: Path | None, model: str | None, incomplete: str) -> list[tuple[str, str]]:
+def voice_names(config: AppConfig, model: str | None, incomplete: str) -> list[tuple[str, str]]:
     """The voices of a model, or of all models, and the stored clips, that begin with `incomplete`."""
-    config = _config_of(file)
-    return _beginning(incomplete, _voices(config, model)) if config else []
+    return _beginning(incomplete, _voices(config, model))
 
 
 def _beginning(incomplete: str, found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [each for each in dict(found).items() if each[0].startswith(incomplete)]
-
-
-def _config_of(file: Path | None) -> AppConfig | None:
-    """A configuration; None for one that cannot be read: a shell shows no errors."""
-    from serve_app import config_file
-
-    try:
-        return config_file.read_app(file)
-    except (MotetError, OSError):
-        return None
 
 
 def _models(models: Mapping[str, Model]) -> Iterator[tuple[str, str]]:

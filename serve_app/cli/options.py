@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from deployments.errors import MotetError, fail
 from deployments.text.languages import checked_code
 from deployments.text.lexicon import parse_entry
 from deployments.text.normalization.rules import parsed_changes
+
+if TYPE_CHECKING:
+    from serve_app.config import AppConfig
 
 STDIO = Path("-")
 DEFAULT_CONFIG = Path("serve_config.yaml")
@@ -41,16 +44,28 @@ ServiceConfig = Annotated[
 ]
 
 
+def _config_of(ctx: typer.Context) -> AppConfig | None:
+    """The configuration of the command line; None for one that cannot be read: a shell shows no errors."""
+    from serve_app import config_file
+
+    try:
+        return config_file.read_app(config_path(ctx.params.get("config")))
+    except (MotetError, OSError):
+        return None
+
+
 def _complete_model(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     from serve_app.cli.completion import model_names
 
-    return model_names(config_path(ctx.params.get("config")), incomplete)
+    config = _config_of(ctx)
+    return model_names(config, incomplete) if config else []
 
 
 def _complete_voice(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     from serve_app.cli.completion import voice_names
 
-    return voice_names(config_path(ctx.params.get("config")), ctx.params.get("model"), incomplete)
+    config = _config_of(ctx)
+    return voice_names(config, ctx.params.get("model"), incomplete) if config else []
 
 
 ModelName = Annotated[
