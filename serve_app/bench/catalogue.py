@@ -80,6 +80,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "serve_app.bench.serve",
         options=("compare",),
     ),
+    "load": Benchmark(
+        "Up to three times the capacity, with a tail: who is refused, who waits, and keys that ask for too much",
+        "serve_app.bench.load_curve",
+    ),
     "plan": Benchmark(
         "What motet plan predicts for this machine, beside what the real service does", "serve_app.bench.plan"
     ),

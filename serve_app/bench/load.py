@@ -36,6 +36,8 @@ class StreamRequest:
     text: str
     seed: int
     pacing: str = "fast"
+    key: str = ""
+    """The API key; empty for none."""
 
     @property
     def body(self) -> bytes:
@@ -52,6 +54,12 @@ class StreamResult:
     ask: StreamRequest
     status: int = 0
     error: str = ""
+    due_s: float = 0.0
+    """When the request was due to be sent, on the monotonic clock."""
+    late_s: float = 0.0
+    """How much later it was sent: if this is long, the load generator was too slow."""
+    answered_s: float | None = None
+    """The wait for the status and the headers, from when the request was sent."""
     first_s: float | None = None
     gaps_s: list[float] = field(default_factory=list)
     listener: ListenerClock = field(default_factory=ListenerClock)
@@ -91,8 +99,8 @@ async def listen(
     The wait for the first sound counts from `due_s` on the monotonic clock, or from now. `connection` is the connection to
     use; without it, a new one is opened.
     """
-    heard = StreamResult(ask)
     due = time.monotonic() if due_s is None else due_s
+    heard = StreamResult(ask, due_s=due)
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await _listen(service, heard, due, leave_after_chunks, connection)
@@ -111,8 +119,12 @@ async def _listen(
 ) -> None:
     reader, writer = connection or await asyncio.open_connection(service.host, service.port)
     try:
-        writer.write(_head(service, "POST", "/v1/audio/speech", len(heard.ask.body)) + heard.ask.body)
+        sent_s = time.monotonic()
+        heard.late_s = sent_s - due
+        head = _head(service, "POST", "/v1/audio/speech", len(heard.ask.body), heard.ask.key)
+        writer.write(head + heard.ask.body)
         heard.status, headers = await status_of(reader)
+        heard.answered_s = time.monotonic() - sent_s
         if heard.status != 200:
             return
         heard.placement = headers.get("x-motet-placement", "")
@@ -139,13 +151,14 @@ def _note(heard: StreamResult, data: bytes, now: float, last: float, due: float)
     heard.pcm += data
 
 
-def _head(service: RunningProgram, method: str, path: str, length: int) -> bytes:
+def _head(service: RunningProgram, method: str, path: str, length: int, key: str = "") -> bytes:
     lines = [
         f"{method} {path} HTTP/1.1",
         f"Host: {service.host}:{service.port}",
         "Content-Type: application/json",
         f"Content-Length: {length}",
         "Connection: close",
+        *([f"Authorization: Bearer {key}"] if key else []),
     ]
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -208,9 +221,15 @@ async def open_loop(
     service: RunningProgram, asks: Sequence[StreamRequest], per_second: float, seed: int
 ) -> list[StreamResult]:
     """The results of requests that arrive at random (Poisson), independent of earlier answers."""
+    return await arrivals(service, list(zip(arrival_times(len(asks), per_second, seed), asks, strict=True)))
+
+
+async def arrivals(service: RunningProgram, asks: Sequence[tuple[float, StreamRequest]]) -> list[StreamResult]:
+    """The results of requests that arrive at given times, in seconds from now and in order, whatever became of earlier ones.
+    Waits count from these times, also if a request is sent late (no coordinated omission)."""
     began = time.monotonic()
     tasks = []
-    for at_s, ask in zip(arrival_times(len(asks), per_second, seed), asks, strict=True):
+    for at_s, ask in asks:
         due = began + at_s
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         tasks.append(asyncio.create_task(listen(service, ask, due_s=due)))

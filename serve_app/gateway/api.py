@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from serve_app.gateway.description.asyncapi import asyncapi_document
 from serve_app.gateway.description.documents import ApiDocument, ApiDocuments
 from serve_app.gateway.description.openapi import openapi_document
 from serve_app.gateway.errors import install_error_handlers
+from serve_app.gateway.idempotency.kept_answers import KeptAnswers
 from serve_app.gateway.jobs.batch_runner import BatchRunner
 from serve_app.gateway.jobs.batches import Batches
 from serve_app.gateway.jobs.files import Files
@@ -25,6 +27,7 @@ from serve_app.gateway.middleware.body_length import BodyLimit
 from serve_app.gateway.middleware.concurrency import ConcurrencyLimit
 from serve_app.gateway.middleware.deadline import Deadline
 from serve_app.gateway.middleware.draining import DrainCheck
+from serve_app.gateway.middleware.idempotency import Idempotency
 from serve_app.gateway.middleware.ignored_fields import IgnoredFieldsHeader
 from serve_app.gateway.middleware.keys import KeyCheck, OwnerRights
 from serve_app.gateway.middleware.origins import PageCheck
@@ -149,7 +152,9 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     pace = BodyPace(
         limits.body_grace_s, limits.body_min_bytes_per_s, limits.max_unfinished_bodies, limits.max_unfinished_bytes
     )
+    answers = KeptAnswers(service.settings.idempotency, time.monotonic)
     app: ASGIApp = IgnoredFieldsHeader(api)
+    app = Idempotency(app, answers, lambda connection: service.viewer(connection).name)
     app = BodyLimit(app, lengths, limits.max_body_bytes)
     app = ConcurrencyLimit(app, service.settings.max_ongoing_requests)
     app = BodyDeadline(app, pace)

@@ -42,8 +42,9 @@ from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
 from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.recording import Recordings
-from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit
+from serve_app.gateway.routing.admission import Admission
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
+from serve_app.gateway.routing.open_limits import EarlyAnswers, SessionLimit
 from serve_app.gateway.routing.placement import PlacedModel
 from serve_app.gateway.routing.silent_replicas import SilentReplicas
 from serve_app.gateway.separation import SeparationGraph
@@ -152,6 +153,7 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.limits,
         config.security,
         config.jobs,
+        config.idempotency,
         config.gateway_max_ongoing_requests,
         config.strict,
     )
@@ -168,7 +170,10 @@ def _entry(model: Model) -> ModelEntry:
     kinds = [placement.hardware.kind for placement in model.placements]
     replicas = sum(placement.most_replicas for placement in model.placements)
     batch, weights = model.steps.max_batch_size, repr((model.engine, model.source, model.sha256, model.options))
-    return ModelEntry(model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds, replicas, batch, weights)
+    grows = any(placement.autoscaling for placement in model.placements)
+    return ModelEntry(
+        model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds, replicas, batch, weights, grows
+    )
 
 
 def _placed(name: str, config: AppConfig, handles: Mapping[str, DeploymentHandle[Any]]) -> list[PlacedModel]:

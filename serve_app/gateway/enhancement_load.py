@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from deployments.errors import fail
-from serve_app.gateway.routing.admission import SessionLimit
+from serve_app.gateway.routing.open_limits import SessionLimit
 from serve_app.gateway.settings import EnhancementSettings
 
 SMOOTHING = 0.1

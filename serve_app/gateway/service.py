@@ -41,9 +41,10 @@ from serve_app.gateway.placement_reports import PlacementReports
 from serve_app.gateway.recent_requests import RecentRequests
 from serve_app.gateway.request_context import RequestRecord
 from serve_app.gateway.request_timing import Recorder
-from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
+from serve_app.gateway.routing.admission import Admission, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
-from serve_app.gateway.settings import LimitSettings, SpeechSettings
+from serve_app.gateway.routing.open_limits import EarlyAnswers, SessionLimit
+from serve_app.gateway.settings import IdempotencySettings, LimitSettings, SpeechSettings
 from serve_app.gateway.speech.models import SpeechModels
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.planner import SpeechPlanner
@@ -123,6 +124,7 @@ class ServiceSettings:
     limits: LimitSettings
     security: SecuritySettings
     jobs: JobSettings
+    idempotency: IdempotencySettings
     max_ongoing_requests: int
     strict: bool
 
@@ -176,7 +178,9 @@ class Service:
         if job := JOB.get():
             ticket = job.progress = self.admission.admit_job(placements[0], seconds)
             return ticket
-        return self.admission.admit(placements, key, seconds, model.max_wait_s or task_wait_s, reach)
+        wait_s = model.max_wait_s or task_wait_s
+        patient = model.task != "speech" or model.grows  # a queue is what starts more replicas
+        return self.admission.admit(placements, key, seconds, wait_s, reach, patient=patient)
 
     async def analysed(self, file: UploadedRecording, task: CuttingTask, headers: Headers) -> list[Any]:
         """All tickets of a task that needs no model, at least one. Raises `MotetError`: unsupported if the service has no
@@ -186,7 +190,7 @@ class Service:
             raise fail("unsupported", cause, "Add a model for transcription or separation to the configuration.")
         key = self._owner(headers)
         seconds = estimated_seconds(file.head, file.likely_size)
-        ticket = self.admission.admit([AUDIO_HELPERS], key, seconds, self.settings.windows.max_wait_s)
+        ticket = self.admission.admit([AUDIO_HELPERS], key, seconds, self.settings.windows.max_wait_s, patient=True)
         upload = file.blocks(self.settings.recordings.block_bytes)
         async with aclosing(self.analyses.run(upload, task, self.directory, ticket)) as tickets:
             return [each async for each in tickets]

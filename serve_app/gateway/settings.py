@@ -50,6 +50,21 @@ PRESETS: Mapping[Preset, PacingSettings] = {
 }
 
 
+class OverloadSettings(StrictModel):
+    """What happens while more speech is asked for than made, of models whose number of replicas does not follow the load.
+    Waits are multiples of the time that a first audio usually takes without a queue, which is measured."""
+
+    queue_in_first_sounds: Positive = 10.0
+    """A queue that is longer than this is an overload if more is asked for than made. A shorter one, or one that is about to
+    drain, refuses nobody below `max_wait_s`."""
+    wait_in_first_sounds: Positive = 0.5
+    """During an overload, requests are admitted while they wait for no longer than this, unless their key asks for less than
+    its fair share. A large number: only `max_wait_s` refuses."""
+    listeners_share: Positive = 0.8
+    """During an overload, at most so many clients listen at the same time for each second of audio that is made in a
+    second."""
+
+
 class AdmissionSettings(StrictModel):
     """How much speech may wait in a gateway replica, in seconds of audio still to be made."""
 
@@ -59,6 +74,7 @@ class AdmissionSettings(StrictModel):
     """The most for one API key over all placements."""
     max_wait_s: Positive = 10.0
     """A request whose first audio is predicted to take longer is refused with 429."""
+    overload: OverloadSettings = OverloadSettings()
     speed_memory_s: Positive = 5.0
     """Time constant with which measured speeds fade."""
     first_speed: Positive = 20.0
@@ -184,3 +200,18 @@ class LimitSettings(StrictModel):
     """Memory for bodies in progress of a gateway replica, without the files of forms. With more, the largest is refused."""
     request_deadline_s: Positive = 3600.0
     """A request that takes longer is ended."""
+
+
+class IdempotencySettings(StrictModel):
+    """Requests with an `Idempotency-Key`, of one gateway replica. A request that comes to another replica is made again."""
+
+    keep_s: Positive = 600.0
+    """How long an answer is kept after it was made."""
+    max_answer_bytes: Count = 16 * 1024 * 1024
+    """The longest answer that is kept."""
+    max_bytes: Count = 128 * 1024 * 1024
+    """Memory for all of them. The oldest are forgotten first."""
+    max_answers: Count = 4096
+    """How many are kept."""
+    rejoin_s: Positive = 30.0
+    """An answer is made for this long without a client; after that, the client that lost its connection has given up."""

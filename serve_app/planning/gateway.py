@@ -47,6 +47,10 @@ class SimulatedGateway:
         """A placement by name."""
         return self._placements[name]
 
+    def grows(self, model: str) -> bool:
+        """Whether the number of a model's replicas follows what waits."""
+        return any(self.placement(state.name).settings.autoscaling for state in self._states[model])
+
     def states(self, model: str) -> Sequence[PlacementState]:
         """The placements of a model as this gateway sees them now."""
         states = self._states[model]

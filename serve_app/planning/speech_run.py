@@ -67,7 +67,9 @@ class SpeechRun:
         max_wait_s = text.max_wait_s or gateway.rules.admission.max_wait_s
         names = gateway.names_in_order(text.model)
         try:
-            self._ticket = gateway.admission.admit(names, text.key, text.predicted_seconds, max_wait_s)
+            self._ticket = gateway.admission.admit(
+                names, text.key, text.predicted_seconds, max_wait_s, patient=gateway.grows(text.model)
+            )
         except MotetError as refusal:
             gateway.work(gateway.settings.refusal_ms)
             self._on_end(SpeechOutcome(text, "refused", retry_after_s=refusal.failure.retry_after_s or 0.0))

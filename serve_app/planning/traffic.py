@@ -113,7 +113,7 @@ class SimulatedClients:
     def _speech(self, traffic: SpeechTraffic, name: str) -> Iterator[float]:
         model = self.settings.models[traffic.model]
         mean_s = traffic.text.mean_characters / model.characters_per_second
-        keys = cycle(f"key {number}" for number in range(traffic.keys)) if traffic.keys else None
+        keys = cycle(f"{name}, key {number}" for number in range(traffic.keys)) if traffic.keys else None
         for wait_s in self._arrivals(
             lambda: traffic.streams_at_once * self._share(traffic.day_curve) / mean_s, traffic
         ):

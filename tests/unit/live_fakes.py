@@ -24,7 +24,7 @@ from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.live.spoken_answer import SpokenAnswer
 from serve_app.gateway.live.turn_rules import SoundSearched, SpeechPaused, SpeechStarted, SpeechStopped, TurnEvent
 from serve_app.gateway.live.turn_settings import SemanticVad, ServerVad
-from serve_app.gateway.routing.admission import SessionLimit
+from serve_app.gateway.routing.open_limits import SessionLimit
 from serve_app.gateway.service import Service
 
 WORD = 8000

@@ -19,7 +19,7 @@ from serve_app.gateway.routing.admission import (
     Ticket,
 )
 from serve_app.gateway.routing.placement_queue import MAX_TURN, SUSTAINED_MEMORY_S
-from serve_app.gateway.settings import AdmissionSettings
+from serve_app.gateway.settings import AdmissionSettings, OverloadSettings
 
 TICK_S = 0.05
 SETTINGS = AdmissionSettings(
@@ -326,7 +326,8 @@ def test_a_key_at_its_limit_does_not_keep_out_another() -> None:
 
 def test_a_placement_that_makes_less_than_is_played_comes_after_others() -> None:
     clock = Clock()
-    guarded, slow = admission(clock, max_queued_seconds_of_audio=1e6), Engine(clock, speed=5)
+    never = OverloadSettings(wait_in_first_sounds=1e9, listeners_share=1e9)
+    guarded, slow = admission(clock, max_queued_seconds_of_audio=1e6, overload=never), Engine(clock, speed=5)
     both = ["m@slow", "m@fast"]
     slow.tickets += [guarded.admit(both, None, 60) for _ in range(10)]
     assert {ticket.placement for ticket in slow.tickets} == {"m@slow"}

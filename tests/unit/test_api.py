@@ -45,7 +45,8 @@ from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
-from serve_app.gateway.routing.admission import Admission, EarlyAnswers, SessionLimit, Ticket
+from serve_app.gateway.routing.admission import Admission, Ticket
+from serve_app.gateway.routing.open_limits import EarlyAnswers, SessionLimit
 from serve_app.gateway.routing.placement import NoAnswer
 from serve_app.gateway.service import Service
 from serve_app.gateway.settings import LimitSettings

@@ -16,7 +16,7 @@ from serve_app.gateway.bodies.arrival import FormArrival
 from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
 from serve_app.gateway.errors import install_error_handlers
 from serve_app.gateway.middleware.concurrency import ConcurrencyLimit
-from serve_app.gateway.routing.admission import EarlyAnswers
+from serve_app.gateway.routing.open_limits import EarlyAnswers
 from serve_app.gateway.streaming import event_stream, stream_of
 
 HEADERS = [(b"content-type", b"multipart/form-data; boundary=b"), (b"transfer-encoding", b"chunked")]

@@ -16,7 +16,7 @@ from serve_app.gateway.bodies.form_parser import FormParser
 from serve_app.gateway.bodies.input_thread import in_input_thread
 from serve_app.gateway.bodies.storage import HEAD_BYTES, Spool
 from serve_app.gateway.request_context import SERVE_NOW, current_request
-from serve_app.gateway.routing.admission import EarlyAnswers
+from serve_app.gateway.routing.open_limits import EarlyAnswers
 from serve_app.gateway.streaming import ClosingStream, EventStream
 
 

@@ -46,13 +46,15 @@ ANSWER_HEADERS: Mapping[str, HeaderInfo] = {
     "x-motet-ignored": HeaderInfo("Fields of the request that the service or the model does not use.", "user"),
     "x-motet-unread-scripts": HeaderInfo("Scripts in the text that the voice does not read.", "Cyrillic"),
     "location": HeaderInfo("Where the new thing is.", "/v1/jobs/job_0123456789abcdef0123456789abcdef"),
-    "idempotent-replayed": HeaderInfo("`true` if an earlier request with this `Idempotency-Key` made the job.", "true"),
+    "idempotent-replayed": HeaderInfo("`true` if an earlier request with this `Idempotency-Key` made this.", "true"),
     "x-motet-stems": HeaderInfo("The stems of the answer, in order.", "vocals,drums"),
 }
 """Headers of answers by their name in small letters."""
 
 REQUEST_HEADERS: Mapping[str, HeaderInfo] = {
-    "Idempotency-Key": HeaderInfo("Requests with the same key, up to 255 characters, make one job.", "chapter-7"),
+    "Idempotency-Key": HeaderInfo(
+        "Requests with the same key, up to 255 characters, are carried out once and have the same answer.", "chapter-7"
+    ),
     "Last-Event-ID": HeaderInfo(
         "The id of the last event that the client received. The answer continues after it.", "m1.4f2a.96000.12"
     ),

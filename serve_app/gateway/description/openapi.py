@@ -48,6 +48,8 @@ ERRORS: Mapping[int, str] = {
 ANYWHERE = (400, 403, 408, *(status for status in EDGE_ERRORS if status >= 431))
 """Errors of every route: of the middleware, and of the servers in front of the gateway."""
 RETRIED = (429, 503)
+ANSWERED_ONCE = "/v1/audio/"
+"""Paths under it take an `Idempotency-Key`, if the request has a body."""
 
 
 def operations_of(routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, Operation]]:
@@ -99,9 +101,15 @@ def errors_of(route: APIRoute, operation: Operation, *, keyed: bool) -> list[int
         statuses |= {413, 415}
     if operation.form or isinstance(operation.body, FormBody):
         statuses.add(507)
+    if _is_answered_once(route, operation):
+        statuses.add(409)
     if route.dependant.path_params or route.dependant.query_params or _names_model(operation):
         statuses.add(404)
     return sorted(statuses)
+
+
+def _is_answered_once(route: APIRoute, operation: Operation) -> bool:
+    return route.path.startswith(ANSWERED_ONCE) and operation.body is not None
 
 
 def _names_model(operation: Operation) -> bool:
@@ -128,7 +136,8 @@ def _operation(route: APIRoute, operation: Operation, schemas: Schemas, keyed: b
     }
     if rest:
         described["description"] = rest
-    if parameters := [*_parameters(route), *map(_header_parameter, operation.headers)]:
+    once = ("Idempotency-Key",) if _is_answered_once(route, operation) else ()
+    if parameters := [*_parameters(route), *map(_header_parameter, (*once, *operation.headers))]:
         described["parameters"] = parameters
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": _body(operation, schemas)}
@@ -174,6 +183,7 @@ def _header(info: HeaderInfo) -> Schema:
 def _responses(route: APIRoute, operation: Operation, schemas: Schemas, keyed: bool) -> Schema:
     found: Schema = {}
     usual = ("x-motet-ignored", "server-timing") if operation.body is not None else ()
+    usual += ("idempotent-replayed",) if _is_answered_once(route, operation) else ()
     for answer in operation.answers:
         headers = dict.fromkeys(("x-request-id", "x-trace-id", *usual, *answer.headers))
         found[str(answer.status)] = {

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket
 
 from deployments.errors import Failure
 from serve_app.gateway.live.settings import RealtimeSettings
-from serve_app.gateway.routing.admission import SessionLimit
+from serve_app.gateway.routing.open_limits import SessionLimit
 
 
 class ServesClient(Protocol):

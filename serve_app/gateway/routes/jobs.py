@@ -27,6 +27,7 @@ from serve_app.gateway.description.operation import (
 from serve_app.gateway.draining import Drain
 from serve_app.gateway.errors import ErrorEvent
 from serve_app.gateway.fields import RequestFields
+from serve_app.gateway.idempotency.key_header import KEY_HEADER, check_key
 from serve_app.gateway.jobs.answers import JobDeleted, JobList, JobNews, JobObject
 from serve_app.gateway.jobs.endpoints import ENDPOINTS, endpoint_of
 from serve_app.gateway.jobs.files import files_of
@@ -39,8 +40,6 @@ from serve_app.gateway.streaming import event_stream
 
 router = APIRouter()
 
-KEY_HEADER = "idempotency-key"
-MAX_KEY_CHARACTERS = 255
 SIGN_OF_LIFE_S = 15.0
 """How often a stream without news sends a comment, so that no proxy takes it for dead."""
 
@@ -119,9 +118,8 @@ async def create_job(request: Request) -> Response:
     """Makes a job of a request; with an `Idempotency-Key` once."""
     service, jobs, files = service_of(request), jobs_of(request), files_of(request)
     viewer, key = service.viewer(request), request.headers.get(KEY_HEADER)
-    if key is not None and not 0 < len(key) <= MAX_KEY_CHARACTERS:
-        cause = f"The Idempotency-Key has {len(key)} characters."
-        raise fail("invalid", cause, f"Send 1 to {MAX_KEY_CHARACTERS}.", param="Idempotency-Key")
+    if key is not None:
+        check_key(key)
 
     async def find(id: str) -> Blob:
         return (await files.get(viewer, id)).blob

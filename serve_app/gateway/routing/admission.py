@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from deployments.errors import MotetError, fail
 from serve_app.gateway.request_context import current_key, current_request
+from serve_app.gateway.routing.overload import QueueLook
 from serve_app.gateway.routing.placement_queue import PlacementQueue, QueueReport, held_of
 from serve_app.gateway.settings import AdmissionSettings
 
@@ -56,6 +55,8 @@ class Ticket:
         self.waits = True
         self._resting_since_s = 0.0
         self._playing_since_s = 0.0
+        self.undelayed_since_s: float | None = None
+        """When the first audio was requested of an engine that nothing waited for, so that it takes the usual time."""
         self.queue = queue
         self._admission = admission
 
@@ -104,6 +105,8 @@ class Ticket:
 
     def start_waiting(self) -> None:
         """The next audio was requested."""
+        if self.undelayed_since_s is not None:
+            self.undelayed_since_s = self._admission.clock()
         self._set_waits(True)
 
     def stop_waiting(self) -> None:
@@ -123,6 +126,8 @@ class Ticket:
             self.queue.record_made(seconds, now_s)
             if self.silent:
                 self._playing_since_s = now_s
+                if self.undelayed_since_s is not None:
+                    self.queue.overload.note_first_sound(now_s - self.undelayed_since_s)
             self.made_seconds += seconds
             current_key().take_audio(seconds)
             self.left = max(0.0, self.left - seconds)
@@ -171,22 +176,27 @@ class Admission:
         seconds: float,
         max_wait_s: float | None = None,
         reach: float = math.inf,
+        *,
+        patient: bool = False,
     ) -> Ticket:
         """A place in the queue of the first of `placements` that takes a request of about `seconds` of audio. Placements that
         make less audio than is played come after the others.
 
         `key` identifies the client; requests without one have no limit per key. `max_wait_s` overrides the setting. At most
-        `reach` seconds of audio of the request are queued at any time. Raises `MotetError` (overloaded, code `queue_full`)
-        with the seconds after which the request would be admitted if no other one came, at most `max_retry_after_s`; and if
-        the quota of audio of the request's API key is used up (`audio_quota`).
+        `reach` seconds of audio of the request are queued at any time. A `patient` request waits for up to `max_wait_s` also
+        during an overload. Raises `MotetError` (overloaded, code `queue_full`) with the seconds after which the request would
+        be admitted if no other one came, at most `max_retry_after_s`; and if the quota of audio of the request's API key is
+        used up (`audio_quota`).
         """
         current_key().ensure_audio()
         assert seconds >= 0 and math.isfinite(seconds), seconds
         refusals = []
         for queue in sorted(map(self._queue, placements), key=lambda queue: queue.is_full):
             ticket = Ticket(self, queue, key, seconds, queue.expected(seconds), reach)
-            refusal = self._refusal(queue, key, ticket.queued, max_wait_s or self.settings.max_wait_s)
+            look = queue.look(key)
+            refusal = self._refusal(ticket, look, max_wait_s or self.settings.max_wait_s, patient=patient)
             if refusal is None:
+                ticket.undelayed_since_s = self.clock() if look.wait_s == 0 else None
                 return self._join(ticket)
             queue.refused += 1
             refusals.append(refusal)
@@ -217,6 +227,7 @@ class Admission:
         ticket.queue.tick(self.clock())
         del ticket.queue.tickets[ticket]
         self._report(ticket.queue)
+        ticket.undelayed_since_s = None
         ticket.queue = self._queue(placement, of_job=ticket.of_job)
         ticket.queue.tickets[ticket] = None
         self._report(ticket.queue)
@@ -229,18 +240,17 @@ class Admission:
         queues = self._job_queues if of_job else self._queues
         queue = queues.get(placement)
         if queue is None:
-            settings = self.settings
-            queue = PlacementQueue(placement, settings.first_speed, settings.speed_memory_s, self.clock())
+            queue = PlacementQueue(placement, self.settings, self.clock())
             queues[placement] = queue
         queue.tick(self.clock())
         return queue
 
-    def _refusal(
-        self, queue: PlacementQueue[Ticket], key: str | None, left: float, max_wait_s: float
-    ) -> _Refusal | None:
+    def _refusal(self, ticket: Ticket, look: QueueLook, max_wait_s: float, *, patient: bool) -> _Refusal | None:
         """Why a queue refuses a request: of several reasons, the one that lasts longest."""
-        wait = _wait_refuses(queue, max_wait_s)
-        refusals = [*self._queue_refuses(queue, left), *self._key_refuses(key, left), *wait]
+        left, wait = ticket.queued, _wait_refuses(look.wait_s, max_wait_s)
+        refusals = [*self._queue_refuses(ticket.queue, left), *self._key_refuses(ticket.key, left), *wait]
+        if not patient:
+            refusals += self._overload_refuses(ticket, look)
         return max(refusals, key=lambda refusal: refusal.seconds, default=None)
 
     def _refused(self, refusal: _Refusal) -> MotetError:
@@ -293,6 +303,12 @@ class Admission:
             cause = f"{queue.queued_seconds:.0f} s of audio wait to be made, and this request adds {left:.0f} s."
             yield _Refusal(cause, queue.seconds_until(target, queue.tickets, limit))
 
+    def _overload_refuses(self, ticket: Ticket, look: QueueLook) -> Iterable[_Refusal]:
+        now_s, queue = self.clock(), ticket.queue
+        queue.overload.note_request(ticket.key, ticket.queued, look.speed, now_s)
+        if queue.overload.refuses(ticket.key, look, now_s):
+            yield _Refusal("More speech is asked for than the service makes.", queue.first_end_s())
+
     def _key_refuses(self, key: str | None, left: float, besides: Ticket | None = None) -> Iterable[_Refusal]:
         if key is None:
             return
@@ -317,9 +333,9 @@ class _Refusal:
         return fail("overloaded", self.cause, remedy, code="queue_full", retry_after_s=retry_after_s)
 
 
-def _wait_refuses(queue: PlacementQueue[Ticket], max_wait_s: float) -> Iterable[_Refusal]:
-    if (over := queue.wait_s - max_wait_s) > 0:
-        yield _Refusal(f"A new request would wait {queue.wait_s:.1f} s for its first sound.", over)
+def _wait_refuses(wait_s: float, max_wait_s: float) -> Iterable[_Refusal]:
+    if (over := wait_s - max_wait_s) > 0:
+        yield _Refusal(f"A new request would wait {wait_s:.1f} s for its first sound.", over)
 
 
 def _key_seconds_until(target: float, mine: Iterable[Ticket], limit: float, held: float) -> float:
@@ -335,60 +351,3 @@ def _key_seconds_until(target: float, mine: Iterable[Ticket], limit: float, held
         if held_of(tickets, limit) >= held - target
     ]
     return min([everything, *alone])
-
-
-class SessionLimit:
-    """Bounds how many sessions of one `kind` are open at once: `most` in all, and `most_per_client` of a client. A client
-    holds its session whether or not it sends anything."""
-
-    def __init__(self, most: int, most_per_client: int | None, kind: str = "speech") -> None:
-        self._kind = kind
-        self._most = most
-        self._most_per_client = most_per_client
-        self._open = 0
-        self._of_client = Counter[str]()
-
-    @property
-    def open(self) -> int:
-        """Open sessions."""
-        return self._open
-
-    @contextmanager
-    def one(self, client: str | None) -> Iterator[None]:
-        """Counts one session, of a client unless it is None. Raises `MotetError` (overloaded) at either limit."""
-        if self._open >= self._most:
-            cause = f"{self._open} {self._kind} sessions are open, the limit of this service."
-            raise fail("overloaded", cause, "Try again in a moment.", code="too_many_sessions")
-        key, most = client or "", self._most_per_client
-        if client is not None and most is not None and self._of_client[key] >= most:
-            cause = f"This client has {self._of_client[key]} {self._kind} sessions open, the limit for one client."
-            raise fail("overloaded", cause, "Close one of them first.", code="too_many_sessions")
-        self._open += 1
-        self._of_client[key] += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
-            self._of_client[key] -= 1
-            if not self._of_client[key]:
-                del self._of_client[key]
-
-
-class EarlyAnswers:
-    """Bounds how many recordings are answered while they arrive. Others are answered once they have arrived, so that slow
-    clients do not hold all sessions of the audio helpers."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._arriving = 0
-
-    def begin(self, on_end: Callable[[Callable[[], None]], None]) -> bool:
-        """Counts a recording until its end, for which `on_end` takes a call. False if there is no room for it."""
-        if self._arriving >= self._most:
-            return False
-        self._arriving += 1
-        on_end(self._end)
-        return True
-
-    def _end(self) -> None:
-        self._arriving -= 1

@@ -29,7 +29,7 @@ class HasPlacement(Protocol):
 class ModelEntry:
     """What the gateway knows of a model. `kinds` are the hardware classes of its placements; `max_wait_s` overrides the
     setting of its task. At most `replicas` of it run, each with up to `max_batch_size` items in a step. `weights` says what
-    decides its results: engine, source and options."""
+    decides its results: engine, source and options. `grows`: the number of replicas follows what waits."""
 
     task: str
     aliases: Sequence[str]
@@ -39,6 +39,7 @@ class ModelEntry:
     replicas: int = 1
     max_batch_size: int = 1
     weights: str = ""
+    grows: bool = False
 
 
 class ModelDirectory:

@@ -11,6 +11,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from serve_app.gateway.routing.overload import Overload, QueueLook
+from serve_app.gateway.settings import AdmissionSettings
+
 FIRST_SHARE = 0.2
 """The speed assumed at first weighs as much as this share of the memory."""
 
@@ -34,6 +37,8 @@ SUSTAINED_MEMORY_S = 300.0
 """After so long without starved listeners, twice as many are let in: replicas may have been added. Simulated with 250 streams
 on three classes (`motet plan`): a shorter memory lets more streams in than can be spoken, again and again."""
 MOST_DOUBLINGS = 20
+STARVED_S = 1.0
+"""So long after listeners had no audio left, a placement counts as one that does not keep up."""
 LOOK_EVERY_S = 0.25
 """How often a queue looks for starved listeners: each look costs time for each of them."""
 
@@ -60,6 +65,8 @@ class QueueReport:
 class QueuedRequest(Protocol):
     """A request in a queue. Seconds are of audio."""
 
+    key: str | None
+    """Whose request it is."""
     waits: bool
     """Whether an engine owes it audio."""
     left: float
@@ -126,14 +133,17 @@ class PlacementQueue(Generic[Request]):
     new request.
     """
 
-    def __init__(self, placement: str, first_speed: float, memory_s: float, now_s: float) -> None:
+    def __init__(self, placement: str, settings: AdmissionSettings, now_s: float) -> None:
+        first_speed, memory_s = settings.first_speed, settings.speed_memory_s
         self.placement = placement
         self.tickets: dict[Request, None] = {}
         self.refused = 0
+        self.overload = Overload(settings.overload)
         self.speed = Rate(first_speed, memory_s, MAX_TURN)
         self.turns = Rate(first_speed / FIRST_TURN_SECONDS, memory_s, MAX_TURN)
         self.length = Rate(1.0, LENGTH_MEMORY_SECONDS_OF_AUDIO)
-        self._now_s = self._starved_at_s = self._looked_at_s = now_s
+        self._now_s = self._looked_at_s = now_s
+        self._starved_at_s = -math.inf
         self._sustained = math.inf
         """Listeners that the placement could serve when some last had no audio left: no more than the seconds of audio that
         it made in a second."""
@@ -197,6 +207,12 @@ class PlacementQueue(Generic[Request]):
     def _any_waits(self) -> bool:
         """Whether a client has no audio left while an engine owes it some."""
         return any(ticket.waits and ticket.buffered_seconds(self._now_s) <= 0 for ticket in self.tickets)
+
+    def look(self, key: str | None) -> QueueLook:
+        """What decides whether an overload refuses a request of a key."""
+        listening = [each.key for each in self.tickets if each.waits or each.buffered_seconds(self._now_s) > 0]
+        starves = self._now_s - self._starved_at_s < STARVED_S
+        return QueueLook(self.wait_s, self.speed.value, len(listening), listening.count(key), starves)
 
     def report(self, now_s: float) -> QueueReport:
         """The queue at `now_s`."""
