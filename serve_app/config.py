@@ -30,13 +30,7 @@ from deployments.tracing.settings import TracingSettings
 from serve_app.edge.settings import EdgeSettings, SecuritySettings
 from serve_app.gateway.jobs.settings import JobSettings
 from serve_app.gateway.live.settings import RealtimeSettings
-from serve_app.gateway.settings import (
-    EnhancementSettings,
-    IdempotencySettings,
-    LimitSettings,
-    SpeechSettings,
-    VoiceSettings,
-)
+from serve_app.gateway.settings import EnhancementSettings, LimitSettings, SpeechSettings, VoiceSettings
 
 OPENAI_VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
@@ -92,7 +86,6 @@ class AppConfig(StrictModel):
     registry: RegistrySettings = RegistrySettings()
     bulk: BulkSettings = BulkSettings()
     jobs: JobSettings = JobSettings()
-    idempotency: IdempotencySettings = IdempotencySettings()
     limits: LimitSettings = LimitSettings()
     edge: EdgeSettings = EdgeSettings()
     security: SecuritySettings = SecuritySettings()

@@ -153,7 +153,6 @@ def settings_of(config: AppConfig) -> ServiceSettings:
         config.limits,
         config.security,
         config.jobs,
-        config.idempotency,
         config.gateway_max_ongoing_requests,
         config.strict,
     )

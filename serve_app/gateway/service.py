@@ -44,7 +44,7 @@ from serve_app.gateway.request_timing import Recorder
 from serve_app.gateway.routing.admission import Admission, Ticket
 from serve_app.gateway.routing.directory import ModelDirectory
 from serve_app.gateway.routing.open_limits import EarlyAnswers, SessionLimit
-from serve_app.gateway.settings import IdempotencySettings, LimitSettings, SpeechSettings
+from serve_app.gateway.settings import LimitSettings, SpeechSettings
 from serve_app.gateway.speech.models import SpeechModels
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.speech.planner import SpeechPlanner
@@ -124,7 +124,6 @@ class ServiceSettings:
     limits: LimitSettings
     security: SecuritySettings
     jobs: JobSettings
-    idempotency: IdempotencySettings
     max_ongoing_requests: int
     strict: bool
 

@@ -179,6 +179,21 @@ class VoiceSettings(StrictModel):
     """The longest clip."""
 
 
+class IdempotencySettings(StrictModel):
+    """Requests with an `Idempotency-Key`, of one gateway replica. A request that comes to another replica is made again."""
+
+    keep_s: Positive = 600.0
+    """How long an answer is kept after it was made."""
+    max_answer_bytes: Count = 16 * 1024 * 1024
+    """The longest answer that is kept."""
+    max_bytes: Count = 128 * 1024 * 1024
+    """Memory for all of them. The oldest are forgotten first."""
+    max_answers: Count = 4096
+    """How many are kept."""
+    rejoin_s: Positive = 30.0
+    """An answer is made for this long without a client; after that, the client that lost its connection has given up."""
+
+
 class LimitSettings(StrictModel):
     """What a request may contain, and how long it may take."""
 
@@ -200,18 +215,4 @@ class LimitSettings(StrictModel):
     """Memory for bodies in progress of a gateway replica, without the files of forms. With more, the largest is refused."""
     request_deadline_s: Positive = 3600.0
     """A request that takes longer is ended."""
-
-
-class IdempotencySettings(StrictModel):
-    """Requests with an `Idempotency-Key`, of one gateway replica. A request that comes to another replica is made again."""
-
-    keep_s: Positive = 600.0
-    """How long an answer is kept after it was made."""
-    max_answer_bytes: Count = 16 * 1024 * 1024
-    """The longest answer that is kept."""
-    max_bytes: Count = 128 * 1024 * 1024
-    """Memory for all of them. The oldest are forgotten first."""
-    max_answers: Count = 4096
-    """How many are kept."""
-    rejoin_s: Positive = 30.0
-    """An answer is made for this long without a client; after that, the client that lost its connection has given up."""
+    idempotency: IdempotencySettings = IdempotencySettings()

@@ -46,7 +46,7 @@ class SharedAnswer:
         self._messages: list[Message] = []
         self._dropped = 0
         self._changed = asyncio.Event()
-        self._readers: set[_Reader] = set()
+        self._readers: set[_AnswerReader] = set()
         self._task: asyncio.Task[None] | None = None
         self._given_up = asyncio.Event()
         self._rejoin: asyncio.TimerHandle | None = None
@@ -72,7 +72,7 @@ class SharedAnswer:
         """Sends the answer; with `after`, the events after the one with that id. False if there is no such event, and then
         nothing was sent. `receive` tells, once the body has arrived, that the client has left. Raises what ended the answer
         early."""
-        reader = _Reader()
+        reader = _AnswerReader()
         self._join(reader)
         gone = asyncio.ensure_future(self._until_gone(receive)) if receive else None
         sending = asyncio.ensure_future(self._send_all(reader, send, after))
@@ -90,7 +90,7 @@ class SharedAnswer:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    async def _send_all(self, reader: _Reader, send: Send, after: str | None) -> bool:
+    async def _send_all(self, reader: _AnswerReader, send: Send, after: str | None) -> bool:
         held: Message | None = None
         while True:
             while (message := await self._next(reader)) is not None:
@@ -110,7 +110,7 @@ class SharedAnswer:
             self._task.result()  # it may have raised
             return after is None
 
-    async def _next(self, reader: _Reader) -> Message | None:
+    async def _next(self, reader: _AnswerReader) -> Message | None:
         """The next message for a reader; None when there are no more."""
         while reader.place == self._dropped + len(self._messages):
             if self.over:
@@ -121,13 +121,13 @@ class SharedAnswer:
         self._notify()
         return message
 
-    def _join(self, reader: _Reader) -> None:
+    def _join(self, reader: _AnswerReader) -> None:
         self._readers.add(reader)
         if self._rejoin is not None:
             self._rejoin.cancel()
             self._rejoin = None
 
-    def _leave(self, reader: _Reader) -> None:
+    def _leave(self, reader: _AnswerReader) -> None:
         self._readers.discard(reader)
         self._notify()
         if self._readers or self.over:
@@ -210,7 +210,7 @@ class SharedAnswer:
         self._ended(self)
 
 
-class _Reader:
+class _AnswerReader:
     """How many messages of an answer one client has."""
 
     __slots__ = ("place",)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from deployments.errors import MotetError, fail
 from serve_app.gateway.request_context import current_key, current_request
-from serve_app.gateway.routing.overload import QueueLook
+from serve_app.gateway.routing.overload import Overload, QueueLook
 from serve_app.gateway.routing.placement_queue import PlacementQueue, QueueReport, held_of
 from serve_app.gateway.settings import AdmissionSettings
 
@@ -127,7 +127,7 @@ class Ticket:
             if self.silent:
                 self._playing_since_s = now_s
                 if self.undelayed_since_s is not None:
-                    self.queue.overload.note_first_sound(now_s - self.undelayed_since_s)
+                    self._admission.note_first_sound(self.queue, now_s - self.undelayed_since_s)
             self.made_seconds += seconds
             current_key().take_audio(seconds)
             self.left = max(0.0, self.left - seconds)
@@ -166,6 +166,7 @@ class Admission:
         self.clock = clock
         self._changed = changed
         self._queues: dict[str, PlacementQueue[Ticket]] = {}
+        self._overloads: dict[PlacementQueue[Ticket], Overload] = {}
         self._job_queues: dict[str, PlacementQueue[Ticket]] = {}
         self._keys: dict[str, dict[Ticket, None]] = {}
 
@@ -193,7 +194,7 @@ class Admission:
         refusals = []
         for queue in sorted(map(self._queue, placements), key=lambda queue: queue.is_full):
             ticket = Ticket(self, queue, key, seconds, queue.expected(seconds), reach)
-            look = queue.look(key)
+            look = self._look(queue, key)
             refusal = self._refusal(ticket, look, max_wait_s or self.settings.max_wait_s, patient=patient)
             if refusal is None:
                 ticket.undelayed_since_s = self.clock() if look.wait_s == 0 else None
@@ -240,7 +241,9 @@ class Admission:
         queues = self._job_queues if of_job else self._queues
         queue = queues.get(placement)
         if queue is None:
-            queue = PlacementQueue(placement, self.settings, self.clock())
+            settings = self.settings
+            queue = PlacementQueue(placement, settings.first_speed, settings.speed_memory_s, self.clock())
+            self._overloads[queue] = Overload(settings.overload)
             queues[placement] = queue
         queue.tick(self.clock())
         return queue
@@ -262,6 +265,15 @@ class Admission:
         if ticket.key is not None:
             self._keys.setdefault(ticket.key, {})[ticket] = None
         return ticket
+
+    def note_first_sound(self, queue: PlacementQueue[Ticket], seconds: float) -> None:
+        """A request that found no queue had its first audio after `seconds`."""
+        self._overloads[queue].note_first_sound(seconds)
+
+    @staticmethod
+    def _look(queue: PlacementQueue[Ticket], key: str | None) -> QueueLook:
+        keys = queue.listeners
+        return QueueLook(queue.wait_s, queue.speed.value, len(keys), keys.count(key), queue.starves)
 
     def forget(self, ticket: Ticket) -> None:
         """Removes an open ticket from its queue and its key."""
@@ -304,10 +316,10 @@ class Admission:
             yield _Refusal(cause, queue.seconds_until(target, queue.tickets, limit))
 
     def _overload_refuses(self, ticket: Ticket, look: QueueLook) -> Iterable[_Refusal]:
-        now_s, queue = self.clock(), ticket.queue
-        queue.overload.note_request(ticket.key, ticket.queued, look.speed, now_s)
-        if queue.overload.refuses(ticket.key, look, now_s):
-            yield _Refusal("More speech is asked for than the service makes.", queue.first_end_s())
+        now_s, overload = self.clock(), self._overloads[ticket.queue]
+        overload.note_request(ticket.key, ticket.queued, look.speed, now_s)
+        if overload.refuses(ticket.key, look, now_s):
+            yield _Refusal("More speech is asked for than the service makes.", overload.lasts_for_s(look.speed, now_s))
 
     def _key_refuses(self, key: str | None, left: float, besides: Ticket | None = None) -> Iterable[_Refusal]:
         if key is None:

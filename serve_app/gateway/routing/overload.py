@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from serve_app.gateway.settings import OverloadSettings
+from typing import Protocol
 
 REQUESTS_REMEMBERED = 20.0
 """Demand is measured over the time in which the placement makes this many requests of usual length; that of one key over as
@@ -25,6 +24,7 @@ LENGTH_WEIGHT = 0.05
 """Weight of the newest request in the usual length."""
 FIRST_SOUND_WEIGHT = 0.1
 """Weight of the newest undelayed first audio in the usual one."""
+LEAST_SHARE = 0.1
 CALM = 0.9
 """An overload is over once less than this share of the placement's speed is asked for."""
 DOUBLING_S = 300.0
@@ -54,6 +54,22 @@ class Demand:
         return self._rate * math.exp(-max(0.0, now_s - self._at_s) / memory_s)
 
 
+class OverloadRules(Protocol):
+    """See `OverloadSettings`."""
+
+    @property
+    def queue_in_first_sounds(self) -> float:
+        """A longer queue may be an overload."""
+
+    @property
+    def wait_in_first_sounds(self) -> float:
+        """The longest wait of a request that is admitted during one."""
+
+    @property
+    def listeners_share(self) -> float:
+        """Listeners during one, for each second of audio that is made in a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueLook:
     """A queue when a request comes: the wait for a first audio, the seconds of audio that are made in a second, how many
@@ -69,7 +85,7 @@ class QueueLook:
 class Overload:
     """The demand for one placement, which makes `speed` seconds of audio in a second."""
 
-    def __init__(self, settings: OverloadSettings) -> None:
+    def __init__(self, settings: OverloadRules) -> None:
         self._settings = settings
         self._all = Demand()
         self._keys: dict[str | None, Demand] = {}
@@ -113,6 +129,12 @@ class Overload:
         crowd = self._settings.listeners_share
         too_many = look.listeners >= crowd * most or look.own_listeners >= crowd * share
         return too_many or look.wait_s > self._settings.wait_in_first_sounds * usual_s * share / most
+
+    def lasts_for_s(self, speed: float, now_s: float) -> float:
+        """How long the overload lasts if nobody else asks for anything."""
+        memory_s = self._memory_s(speed)
+        most = max(CALM * self._capacity - LARGEST_SHARE * speed, LEAST_SHARE * self._capacity)
+        return memory_s * math.log(max(1.0, self._all.rate(now_s, memory_s) / most))
 
     def _learn(self, speed: float, now_s: float, *, is_long: bool) -> None:
         """A placement whose queue is long makes as much as it can. Afterwards it may make more from moment to moment, until

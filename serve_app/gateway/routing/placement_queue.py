@@ -11,9 +11,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from serve_app.gateway.routing.overload import Overload, QueueLook
-from serve_app.gateway.settings import AdmissionSettings
-
 FIRST_SHARE = 0.2
 """The speed assumed at first weighs as much as this share of the memory."""
 
@@ -133,12 +130,10 @@ class PlacementQueue(Generic[Request]):
     new request.
     """
 
-    def __init__(self, placement: str, settings: AdmissionSettings, now_s: float) -> None:
-        first_speed, memory_s = settings.first_speed, settings.speed_memory_s
+    def __init__(self, placement: str, first_speed: float, memory_s: float, now_s: float) -> None:
         self.placement = placement
         self.tickets: dict[Request, None] = {}
         self.refused = 0
-        self.overload = Overload(settings.overload)
         self.speed = Rate(first_speed, memory_s, MAX_TURN)
         self.turns = Rate(first_speed / FIRST_TURN_SECONDS, memory_s, MAX_TURN)
         self.length = Rate(1.0, LENGTH_MEMORY_SECONDS_OF_AUDIO)
@@ -208,11 +203,15 @@ class PlacementQueue(Generic[Request]):
         """Whether a client has no audio left while an engine owes it some."""
         return any(ticket.waits and ticket.buffered_seconds(self._now_s) <= 0 for ticket in self.tickets)
 
-    def look(self, key: str | None) -> QueueLook:
-        """What decides whether an overload refuses a request of a key."""
-        listening = [each.key for each in self.tickets if each.waits or each.buffered_seconds(self._now_s) > 0]
-        starves = self._now_s - self._starved_at_s < STARVED_S
-        return QueueLook(self.wait_s, self.speed.value, len(listening), listening.count(key), starves)
+    @property
+    def listeners(self) -> list[str | None]:
+        """The keys of the clients that wait for audio, or have some left to play."""
+        return [each.key for each in self.tickets if each.waits or each.buffered_seconds(self._now_s) > 0]
+
+    @property
+    def starves(self) -> bool:
+        """Whether listeners had no audio left a moment ago."""
+        return self._now_s - self._starved_at_s < STARVED_S
 
     def report(self, now_s: float) -> QueueReport:
         """The queue at `now_s`."""
