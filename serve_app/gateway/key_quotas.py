@@ -30,6 +30,13 @@ class Quota:
         self._left, self._at_s = min(self.per_minute, refilled), now_s
         return self._left
 
+    def change(self, per_minute: float | None) -> None:
+        """Sets another limit, of which the same share is left: a change of the limit is no refill."""
+        left, before = self.left, self.per_minute
+        share = left / before if left is not None and before else 1.0
+        self.per_minute = per_minute
+        self._left, self._at_s = (per_minute or 0.0) * share, self._clock()
+
     def take(self, amount: float) -> None:
         """Takes an amount, whether or not it is there."""
         if self.left is not None:

@@ -152,7 +152,7 @@ class KeyRing:
             audit("keys_file_refused", file=str(self._path), cause=str(error))
 
     def _use(self, from_file: Mapping[str, KeySettings]) -> None:
-        """Replaces the keys. Those that keep their name and quotas keep what is left of them."""
+        """Replaces the keys. Those that keep their name keep the shares of their quotas that are left."""
         settings = _KEYS.validate_python({**self._settings.keys, **from_file})
         before = {key.name: key for key in self.named()}
         keys = {name: self._kept(before.get(name), name, each) for name, each in settings.items()}
@@ -163,10 +163,10 @@ class KeyRing:
 
     def _kept(self, before: ApiKey | None, name: str, settings: KeySettings) -> ApiKey:
         key = ApiKey(name, hashlib.sha256(f"motet key {name}".encode()).hexdigest(), settings, self._clock)
-        if before is not None and before.requests.per_minute == key.requests.per_minute:
-            key.requests = before.requests
-        if before is not None and before.audio.per_minute == key.audio.per_minute:
-            key.audio = before.audio
+        if before is not None:
+            before.requests.change(key.requests.per_minute)
+            before.audio.change(key.audio.per_minute)
+            key.requests, key.audio = before.requests, before.audio  # running requests go on charging them
         return key
 
 

@@ -317,3 +317,16 @@ async def test_a_job_may_do_what_the_key_that_made_it_may() -> None:
     ) as client:
         for owner, status in ((ring.owner(digest("a")), 403), (ring.owner(digest("b")), 200), ("somebody", 401)):
             assert (await client.get("/", headers={SIGNER_HEADER: owner})).status_code == status
+
+
+@pytest.mark.parametrize("limit", [6.0, 60.0, 600.0])
+def test_a_quota_whose_limit_changes_is_not_refilled(limit: float) -> None:
+    clock = Clock()
+    quota = Quota(60.0, clock)
+    quota.take(45.0)
+    quota.change(limit)
+    assert quota.left == pytest.approx(0.25 * limit)
+    quota.change(None)
+    assert quota.left is None
+    quota.change(60.0)
+    assert quota.left == 60.0

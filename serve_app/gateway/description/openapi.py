@@ -182,7 +182,7 @@ def _header(info: HeaderInfo) -> Schema:
 
 def _responses(route: APIRoute, operation: Operation, schemas: Schemas, keyed: bool) -> Schema:
     found: Schema = {}
-    usual = ("x-motet-ignored", "server-timing") if operation.body is not None else ()
+    usual: tuple[str, ...] = ("x-motet-ignored", "server-timing") if operation.body is not None else ()
     usual += ("idempotent-replayed",) if _is_answered_once(route, operation) else ()
     for answer in operation.answers:
         headers = dict.fromkeys(("x-request-id", "x-trace-id", *usual, *answer.headers))
