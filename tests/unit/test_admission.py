@@ -30,6 +30,7 @@ SETTINGS = AdmissionSettings(
     first_speed=4,
     short_seconds_of_audio=10,
     max_retry_after_s=3600,
+    overload=OverloadSettings(wait_in_first_sounds=1e9, listeners_share=1e9),  # see test_overload.py
 )
 
 
@@ -326,8 +327,7 @@ def test_a_key_at_its_limit_does_not_keep_out_another() -> None:
 
 def test_a_placement_that_makes_less_than_is_played_comes_after_others() -> None:
     clock = Clock()
-    never = OverloadSettings(wait_in_first_sounds=1e9, listeners_share=1e9)
-    guarded, slow = admission(clock, max_queued_seconds_of_audio=1e6, overload=never), Engine(clock, speed=5)
+    guarded, slow = admission(clock, max_queued_seconds_of_audio=1e6), Engine(clock, speed=5)
     both = ["m@slow", "m@fast"]
     slow.tickets += [guarded.admit(both, None, 60) for _ in range(10)]
     assert {ticket.placement for ticket in slow.tickets} == {"m@slow"}
