@@ -11,6 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from serve_app.bench.frame import Figure, Report, Sheet, at_least, at_most, carry_out
@@ -113,13 +114,14 @@ def curve_figure(share: float, what: str) -> str:
     return f"at {share:g}x, {what}"
 
 
+def _first_ms(point: LoadPoint, share: float) -> float:
+    return quantile(point.firsts_ms, share)
+
+
 CURVE: Mapping[str, tuple[str, Callable[[LoadPoint], float]]] = {
     "refused": ("%", lambda point: point.refused_percent),
     "goodput": ("streams/s", lambda point: point.goodput),
-    **{
-        f"first sound p{100 * quantile_of:g}": ("ms", lambda point, of=quantile_of: quantile(point.firsts_ms, of))
-        for quantile_of in TAIL
-    },
+    **{f"first sound p{100 * share:g}": ("ms", partial(_first_ms, share=share)) for share in TAIL},
 }
 FIGURES = (
     Figure(CAPACITY, "streams/s"),
