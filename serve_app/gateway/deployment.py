@@ -81,7 +81,10 @@ class Gateway:
             TranscriptionGraph(recordings, config.windows) if helpers else None,
             SeparationGraph(recordings, merger, config.separation) if merger else None,
             RecordingAnalysis(recordings, config.windows) if helpers else None,
-            Admission(config.speech.admission, changed=QueueMetrics(_placements(models)).changed),
+            Admission(
+                config.speech.admission.among(config.gateway_replicas),
+                changed=QueueMetrics(_placements(models)).changed,
+            ),
             PieceCache(config.speech.piece_cache_bytes),
             RequestMetrics(config.speech.first_sound_alarm_ms, {n: m.task for n, m in config.models.items()}),
             VoiceStore(config.voices, open_decoder=shared_decoder_processes(config.recordings.decoder).open),

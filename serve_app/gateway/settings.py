@@ -50,8 +50,13 @@ PRESETS: Mapping[Preset, PacingSettings] = {
 }
 
 
+NEVER = 1e9
+"""A bound that nothing reaches."""
+
+
 class OverloadSettings(StrictModel):
-    """What happens while more speech is asked for than made, of models whose number of replicas does not follow the load.
+    """What happens while more speech is asked for than made, of models whose number of replicas does not follow the load, in a
+    service with one gateway replica.
     Waits are multiples of the time that a first audio usually takes without a queue, which is measured."""
 
     queue_in_first_sounds: Positive = 10.0
@@ -87,6 +92,12 @@ class AdmissionSettings(StrictModel):
     """A client that has requested nothing for this long, such as one that stopped reading, counts as paused."""
     paused_seconds_of_audio: Positive = 10.0
     """The most that a paused client counts for: what it may request at once when it goes on."""
+
+    def among(self, replicas: int) -> AdmissionSettings:
+        """The settings for one of several gateway replicas. Each sees a part of what is asked for and made, so that only a
+        single one can tell an overload; `max_wait_s` holds in any case."""
+        never = OverloadSettings(wait_in_first_sounds=NEVER, listeners_share=NEVER)
+        return self if replicas == 1 else self.model_copy(update={"overload": never})
 
 
 class SpeechSettings(StrictModel):

@@ -25,7 +25,7 @@ class SimulatedGateway:
         self.time = time
         self.settings = settings
         self.rules = rules
-        self.admission = Admission(rules.admission, time.now)
+        self.admission = Admission(rules.admission.among(settings.replicas), time.now)
         self._placements = {each.name: each for found in placed.values() for each in found}
         self._states = {model: [self._state(each) for each in found] for model, found in placed.items()}
         self._busy_until_s = 0.0

@@ -81,6 +81,11 @@ def test_a_key_within_its_share_is_not_refused_for_another_key() -> None:
     assert refused["greedy"] > 900 and refused["modest"] == 0
 
 
+def test_a_placement_that_stands_still_is_waited_for() -> None:
+    still = QueueLook(wait_s=9.0, speed=0.1, listeners=30, own_listeners=30, starves=True, silent_s=2.0)
+    assert not any(ask(overload(), 6.0, still))
+
+
 def test_before_the_first_audio_nothing_is_known() -> None:
     found = Overload(OverloadSettings())
     assert not any(ask(found, 6.0, LONG))

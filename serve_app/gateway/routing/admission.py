@@ -273,7 +273,7 @@ class Admission:
     @staticmethod
     def _look(queue: PlacementQueue[Ticket], key: str | None) -> QueueLook:
         keys = queue.listeners
-        return QueueLook(queue.wait_s, queue.speed.value, len(keys), keys.count(key), queue.starves)
+        return QueueLook(queue.wait_s, queue.speed.value, len(keys), keys.count(key), queue.starves, queue.silent_s)
 
     def forget(self, ticket: Ticket) -> None:
         """Removes an open ticket from its queue and its key."""

@@ -24,6 +24,9 @@ LENGTH_WEIGHT = 0.05
 """Weight of the newest request in the usual length."""
 FIRST_SOUND_WEIGHT = 0.1
 """Weight of the newest undelayed first audio in the usual one."""
+STANDS_S, STANDS_FIRST_SOUNDS = 1.0, 5.0
+"""A placement that has made nothing for so long stands still, for instance because its replica is replaced. That is no
+overload: requests wait for it."""
 LEAST_SHARE = 0.1
 CALM = 0.9
 """An overload is over once less than this share of the placement's speed is asked for."""
@@ -80,6 +83,8 @@ class QueueLook:
     listeners: int
     own_listeners: int
     starves: bool
+    silent_s: float = 0.0
+    """How long ago the last audio was made, while some is waited for."""
 
 
 class Overload:
@@ -114,7 +119,7 @@ class Overload:
     def refuses(self, key: str | None, look: QueueLook, now_s: float) -> bool:
         """Whether a request of a key is refused because more is asked for than made, and its key asks for too much."""
         usual_s = self._first_sound_s
-        if usual_s is None:
+        if usual_s is None or look.silent_s > max(STANDS_S, STANDS_FIRST_SOUNDS * usual_s):
             return False
         is_long = look.starves or look.wait_s > self._settings.queue_in_first_sounds * usual_s
         self._learn(look.speed, now_s, is_long=is_long)

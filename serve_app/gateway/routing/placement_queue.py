@@ -139,6 +139,7 @@ class PlacementQueue(Generic[Request]):
         self.length = Rate(1.0, LENGTH_MEMORY_SECONDS_OF_AUDIO)
         self._now_s = self._looked_at_s = now_s
         self._starved_at_s = -math.inf
+        self._made_at_s = now_s
         self._sustained = math.inf
         """Listeners that the placement could serve when some last had no audio left: no more than the seconds of audio that
         it made in a second."""
@@ -194,6 +195,7 @@ class PlacementQueue(Generic[Request]):
     def record_made(self, seconds: float, now_s: float) -> None:
         """A ticket received `seconds` of audio."""
         self.tick(now_s)
+        self._made_at_s = now_s
         if self._any_waits:
             self.turns.add(1.0)
         self.speed.add(seconds)
@@ -207,6 +209,11 @@ class PlacementQueue(Generic[Request]):
     def listeners(self) -> list[str | None]:
         """The keys of the clients that wait for audio, or have some left to play."""
         return [each.key for each in self.tickets if each.waits or each.buffered_seconds(self._now_s) > 0]
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago the last audio was made; 0 if none is waited for."""
+        return self._now_s - self._made_at_s if self._any_waits else 0.0
 
     @property
     def starves(self) -> bool:
