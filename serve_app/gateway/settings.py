@@ -55,9 +55,9 @@ NEVER = 1e9
 
 
 class OverloadSettings(StrictModel):
-    """What happens while more speech is asked for than made, of models whose number of replicas does not follow the load, in a
-    service with one gateway replica.
-    Waits are multiples of the time that a first audio usually takes without a queue, which is measured."""
+    """What happens while more speech is asked for than made, of models whose number of replicas does not follow the load, in
+    a service with one gateway replica. Waits are multiples of the time that a first audio usually takes without a queue,
+    which is measured."""
 
     queue_in_first_sounds: Positive = 10.0
     """A queue that is longer than this is an overload if more is asked for than made. A shorter one, or one that is about to
