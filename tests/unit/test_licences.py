@@ -30,6 +30,7 @@ EXCEPTIONS: Mapping[str, str] = {
     "tqdm": "MPL-2.0: not modified",
     "pathspec": "MPL-2.0: not modified; tests only",
     "hypothesis": "MPL-2.0: not modified; tests only",
+    "axe-playwright-python": "MIT, which only its licence file says; contains axe-core, MPL-2.0: not modified; tests only",
 }
 BUNDLES = ("av", "soundfile")
 """Packages with an accepted licence whose wheels contain libraries with another one."""
