@@ -11,6 +11,7 @@ import secrets
 import shlex
 import socket
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -50,6 +51,10 @@ MIDDLEWARES = "serve_app.edge.middleware:middlewares"
 
 HAPROXY_FOLDER = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
 """The variable with the folder of this service's HAProxy."""
+
+FOLDER_PREFIX = "motet-"
+LONGEST_TEMPORARY = 97 - len(f"/{FOLDER_PREFIX}12345678/{'n' * 56}/metrics.sock")
+"""HAProxy takes 97 characters for a socket, and Ray Serve puts sockets into a folder named after the node (56 characters)."""
 
 HAPROXY_PROGRAM = "haproxy"
 """The program that Ray Serve starts instead of HAProxy, in the folder of the service."""
@@ -163,6 +168,13 @@ def node_environment(present: Mapping[str, str]) -> dict[str, str]:
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": LARGEST_MESSAGE,
     }
     return {name: value for name, value in wanted.items() if name not in present}
+
+
+def folder_for_sockets() -> str:
+    """Where the folder of a service may be made: among the temporary files, or in `/tmp` if their folder has so long a name
+    that the sockets in ours would not fit into an address."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= LONGEST_TEMPORARY else "/tmp"  # noqa: S108
 
 
 def write_haproxy_program(folder: Path) -> None:

@@ -47,7 +47,7 @@ def serve(
 
 def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
     """Runs the service with the profile's environment; returns its exit status. Signals reach it directly."""
-    with tempfile.TemporaryDirectory(prefix="motet-") as folder:
+    with tempfile.TemporaryDirectory(prefix=profiles.FOLDER_PREFIX, dir=profiles.folder_for_sockets()) as folder:
         address = config_file.address_of(path)
         profile = profiles.fitting(profile, address.host)
         profiles.write_haproxy_program(Path(folder))

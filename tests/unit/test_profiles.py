@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,7 @@ from serve_app.profiles import (
     Profile,
     environment,
     fitting,
+    folder_for_sockets,
     free_port,
     node_environment,
     write_haproxy_program,
@@ -117,3 +119,11 @@ def test_a_taken_port_is_replaced() -> None:
 )
 def test_where_a_client_finds_the_service(host: str, url: str) -> None:
     assert url_of(host, 8000) == url
+
+
+@pytest.mark.parametrize(
+    ("usual", "folder"), [("/tmp", "/tmp"), ("/var/tmp", "/var/tmp"), ("/home/someone/tmp", "/tmp")]
+)
+def test_sockets_fit_into_an_address(usual: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", usual)
+    assert folder_for_sockets() == folder
