@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "models": "List models and what could be added, add one, or remove one that was added.",
     "bulk": "Render a whole data set.",
     "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",
+    "top": "Watch a running service: placements, queues, batches, first sound, CPU, memory, jobs and errors.",
     "jobs": "List the jobs of a running service, wait for one, and fetch its result.",
     "wyoming": "Offer a running service to Home Assistant, over the Wyoming protocol, until Ctrl-C.",
     "keys": "Make an API key: print it once, and the lines of the configuration that make it known.",
