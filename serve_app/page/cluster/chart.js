@@ -3,7 +3,7 @@
 import { element } from '../ui/elements.js';
 
 const SPACE = 'http://www.w3.org/2000/svg';
-const WIDTH = 960;
+const NARROWEST = 280;
 const HEIGHT = 220;
 const LEFT = 56;
 const BOTTOM = 26;
@@ -25,12 +25,14 @@ export function drawFirstResults(place, results, alarmMs, now) {
   }
   const names = [...new Set(recent.map(({ model }) => model))].sort();
   const scale = scaleOf(recent, alarmMs);
-  const picture = svg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': wordsOf(recent) });
-  picture.append(...grid(scale), ...minutes());
+  const width = widthOf(place);
+  const x = (ago) => width - 6 - (ago / (MINUTES * 60)) * (width - 6 - LEFT);
+  const picture = svg('svg', { viewBox: `0 0 ${width} ${HEIGHT}`, role: 'img', 'aria-label': wordsOf(recent) });
+  picture.append(...grid(scale, width), ...minutes(x));
   const alarm = scale(alarmMs);
   picture.append(
-    svg('line', { class: 'alarm', x1: LEFT, x2: WIDTH, y1: alarm, y2: alarm }),
-    text(WIDTH, alarm - 5, `late after ${alarmMs} ms`, 'end'),
+    svg('line', { class: 'alarm', x1: LEFT, x2: width, y1: alarm, y2: alarm }),
+    text(width, alarm - 5, `late after ${alarmMs} ms`, 'end'),
   );
   for (const { at, model, milliseconds } of recent) {
     const dot = svg('circle', { class: `dot-${names.indexOf(model) % 6}`, cx: x(now - at), cy: scale(milliseconds), r: 4.5 });
@@ -60,19 +62,21 @@ function scaleOf(results, alarmMs) {
   return scale;
 }
 
-function grid(scale) {
+function grid(scale, width) {
   return LINES_MS.map((ms) => [ms, scale(ms)]).filter(([, y]) => y > TOP - 4 && y < HEIGHT - BOTTOM).flatMap(([ms, y]) => [
-    svg('line', { class: 'grid', x1: LEFT, x2: WIDTH, y1: y, y2: y }),
+    svg('line', { class: 'grid', x1: LEFT, x2: width, y1: y, y2: y }),
     text(LEFT - 8, y + 4, ms < 1000 ? `${ms} ms` : `${ms / 1000} s`, 'end'),
   ]);
 }
 
-function minutes() {
-  return [0, 2, 4, 6, 8, 10].map((ago) => text(x(ago * 60), HEIGHT - 6, ago ? `−${ago} min` : 'now', ago === 10 ? 'start' : ago ? 'middle' : 'end'));
+function minutes(x) {
+  return [0, 5, 10].map((ago) => text(x(ago * 60), HEIGHT - 6, ago ? `−${ago} min` : 'now', ago === 10 ? 'start' : ago ? 'middle' : 'end'));
 }
 
-function x(secondsAgo) {
-  return WIDTH - 6 - (secondsAgo / (MINUTES * 60)) * (WIDTH - 6 - LEFT);
+/** The width of the chart in its own units, of which 16 are the size of the page's letters. */
+function widthOf(place) {
+  const letters = Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
+  return Math.max(NARROWEST, Math.round((place.clientWidth * 16) / letters));
 }
 
 function legend(names) {
