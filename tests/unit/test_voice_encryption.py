@@ -85,7 +85,9 @@ def test_a_changed_file_is_not_a_voice(tmp_path: Path) -> None:
         store.reference("me", voice.id)
 
 
-@pytest.mark.parametrize("content", ["", "# nothing\n", "secret\n", new_key()[:-1]])
+@pytest.mark.parametrize(
+    "content", ["", "# nothing\n", "secret\n", new_key()[:-1]], ids=["empty", "comment", "word", "cut"]
+)
 def test_what_is_not_a_file_of_keys_is_refused_without_its_content(tmp_path: Path, content: str) -> None:
     file = tmp_path / "keys"
     file.write_text(content)
