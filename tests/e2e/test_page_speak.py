@@ -105,7 +105,7 @@ def test_a_long_text_streams_can_be_stopped_and_is_no_wall(studio: Studio) -> No
 
 
 def test_what_the_model_leaves_out_is_said(studio: Studio) -> None:
-    studio.page.fill("#speak-text", "Hello. Привет.")
+    studio.page.fill("#speak-text", "Hello, my friend. Привет.")
     studio.page.locator("#speak-more summary").click()
     studio.page.fill("#speak-instructions", "Calm")
     studio.page.click("#speak-button")
