@@ -59,7 +59,7 @@ ROUNDS, LONG_TIMES, SHORT_TIMES = 5, 1, 10
 
 
 @dataclass(slots=True)
-class Answers:
+class DecodedFiles:
     """What damaged files were answered with."""
 
     codes: Counter[str] = field(default_factory=Counter)
@@ -99,7 +99,7 @@ def _measure(sheet: Sheet, quick: bool) -> None:
 
 
 def _measure_damaged(sheet: Sheet, processes: DecoderProcesses, count: int) -> None:
-    found, recordings = Answers(), seeds()
+    found, recordings = DecodedFiles(), seeds()
     others = list(recordings.values())
     for number, (name, seed) in enumerate(recordings.items()):
         generator = np.random.default_rng(number)
@@ -114,7 +114,7 @@ def _measure_damaged(sheet: Sheet, processes: DecoderProcesses, count: int) -> N
     sheet.put(SLOWEST, found.slowest_s)
 
 
-def try_file(found: Answers, name: str, data: bytes, open_decoder: OpenDecoder) -> None:
+def try_file(found: DecodedFiles, name: str, data: bytes, open_decoder: OpenDecoder) -> None:
     """Decodes one damaged file and notes the answer."""
     began = time.perf_counter()
     try:
