@@ -15,7 +15,7 @@ import pytest
 from deployments.audio.isolated_decode import DecoderProcesses
 from deployments.errors import fail
 from deployments.settings import DecoderSettings
-from serve_app.bench.decoding import Answers, outcome_of, try_file
+from serve_app.bench.decoding import DecodedFiles, outcome_of, try_file
 from serve_app.bench.decoding_bombs import bombs
 from serve_app.bench.mutated_files import mutated, seeds
 
@@ -38,7 +38,7 @@ def processes() -> Iterator[DecoderProcesses]:
 @pytest.mark.parametrize("name", SEEDS)
 def test_a_damaged_file_is_sound_or_a_refusal(name: str, processes: DecoderProcesses) -> None:
     assert outcome_of(SEEDS[name], processes.open, LONGEST_S) == "decoded"
-    generator, found, others = np.random.default_rng(7), Answers(), list(SEEDS.values())
+    generator, found, others = np.random.default_rng(7), DecodedFiles(), list(SEEDS.values())
     for _ in range(COUNT):
         data = mutated(SEEDS[name], name.split()[0], others[generator.integers(len(others))], generator)
         try_file(found, name, data, processes.open)
@@ -59,7 +59,7 @@ def test_what_is_neither_is_found(error: Exception) -> None:
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    found = Answers()
+    found = DecodedFiles()
     opened: Callable[..., None] = broken
     try_file(found, "wav", b"", opened)  # type: ignore[arg-type]
     assert len(found.faults) == 1
