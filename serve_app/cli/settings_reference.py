@@ -23,6 +23,9 @@ UNITS = {
     "_bytes": "bytes",
     "_characters": "characters",
     "_percent": "%",
+    "_s_per_mb": "s per MB",
+    "_s_per_minute": "s per minute",
+    "_first_sounds": "usual first sounds",
 }
 """What the end of a name says of its unit."""
 LOWER, UPPER = {"gt": "over {:g}", "ge": "{:g} or more"}, {"lt": "under {:g}", "le": "{:g} or less"}

@@ -11,7 +11,7 @@ from serve_app.cli.settings_reference import Setting, markdown, sections, unit_o
 ROOT = Path(__file__).parents[2]
 DIMENSIONLESS = {
     "max_padding_share", "max_wrong_words_share", "backlog_cost", "short_cost", "cpus", "gpus", "share", "cost", "low_mark", "high_mark", "first_speed",
-    "threshold", "characters_per_second", "max_speed",
+    "threshold", "characters_per_second", "max_speed", "listeners_share", "sampled_share",
 }  # fmt: skip
 """Numbers with a fraction that are no time, length or size."""
 SETTINGS = [
