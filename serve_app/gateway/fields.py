@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import StringConstraints
 
+from deployments.json_text import from_json_text
 from deployments.settings import StrictModel
 
 ModelName = Annotated[str, StringConstraints(max_length=256)]
@@ -38,6 +38,6 @@ def object_in(value: object, example: str) -> object:
     if not (isinstance(value, str) and value.lstrip().startswith("{")):
         return value
     try:
-        return json.loads(value)
+        return from_json_text(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON; send {example}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from functools import cache
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_write_event
 
 from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
+from deployments.json_text import from_json_text
 
 EventT = TypeVar("EventT", bound=Eventable)
 
@@ -77,7 +77,7 @@ def error_event(failure: Failure) -> Event:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = from_json_text(text.decode())
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
     if not isinstance(value, dict):

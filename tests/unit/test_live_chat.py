@@ -114,6 +114,12 @@ def test_text_arrives_as_it_is_written() -> None:
     assert read(whole.removesuffix(DONE).removesuffix(b"\n\n")) == expected, "a server that ends without [DONE]"
 
 
+def test_an_emoji_that_the_server_cut_in_half_can_be_sent_on() -> None:
+    halves = line({"choices": [{"delta": {"content": "Hi \ud83d"}}]}) + chunk("stop") + DONE
+    assert rb"\ud83d" in halves
+    assert read(halves) == [TextPart("Hi \ufffd"), AnswerEnd("stop")]
+
+
 def call(index: int | None, arguments: str, name: str | None = None, call_id: str | None = None) -> bytes:
     function = {"arguments": arguments, **({"name": name} if name else {})}
     facts = {key: value for key, value in (("index", index), ("id", call_id)) if value is not None}

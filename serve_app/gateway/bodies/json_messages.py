@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from deployments.errors import clipped, fail
+from deployments.json_text import from_json_text
 from serve_app.gateway.bodies.json_bodies import MAX_VALUES, check_structure
 from serve_app.gateway.errors import validated
 from serve_app.gateway.fields import RequestFields
@@ -22,7 +22,7 @@ def fields_of(text: str, most_bytes: int, most_values: int = MAX_VALUES) -> dict
         raise fail("too_large", cause, "Send it in parts.", code="message_too_large")
     check_structure(encoded, most_values)
     try:
-        fields = json.loads(text)
+        fields = from_json_text(text)
     except (ValueError, RecursionError) as error:
         cause = f"The message is not valid JSON: {error}."
         raise fail("invalid", cause, "Send a JSON object.", code="json_invalid") from error

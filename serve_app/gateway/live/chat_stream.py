@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.errors import clipped, fail
+from deployments.json_text import from_json_text
 
 MAX_LINE_BYTES = 256 * 1024
 """The longest line of a stream."""
@@ -84,7 +85,7 @@ async def _data_lines(stream: AsyncIterable[bytes]) -> AsyncGenerator[str]:
 
 def _object(line: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(line)
+        found = from_json_text(line)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
