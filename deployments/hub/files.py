@@ -11,6 +11,8 @@ from pathlib import Path
 from deployments.errors import fail
 
 BLOCK_BYTES = 1 << 20
+COMMIT_PATTERN = r"^[0-9a-f]{40}$"
+"""A commit, all of its digits. It names folders, so nothing else may stand for one."""
 SAFE_FILES = ("*.safetensors", "*.onnx", "model.bin", "*.json", "*.txt", "*.npz", "*.model", "*.tiktoken", "*.jinja")
 """Patterns of the files that engines read. None of them can run code when it is loaded."""
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".bin"})

@@ -5,13 +5,14 @@ The hub's own client asks, so `HF_ENDPOINT` names the hub and `HF_TOKEN` the acc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
 from deployments.errors import MotetError, fail
-from deployments.hub.files import HubFile, HubListing
+from deployments.hub.files import COMMIT_PATTERN, HubFile, HubListing
 
 TIMEOUT_S = 30.0
 GATED_REMEDY = (
@@ -24,16 +25,25 @@ def listing(name: str, revision: str | None = None) -> HubListing:
     """A repository at a revision: a commit, a branch or a tag; without one at its main branch.
 
     Raises `MotetError`: not_found if there is no such repository or revision, forbidden if its conditions were not accepted,
-    unavailable if the hub cannot be reached.
+    unavailable if the hub cannot be reached, invalid if it answers what cannot be used.
     """
     from huggingface_hub import HfApi
 
     with hub_errors(name):
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+    commit = _commit(info.sha, name)
     files = tuple(_file(sibling, name) for sibling in info.siblings or ())
     licence = info.card_data.get("license") if info.card_data is not None else None
     task, library = str(info.pipeline_tag or ""), str(info.library_name or "")
-    return HubListing(name, str(info.sha), files, str(licence or ""), task, library)
+    return HubListing(name, commit, files, str(licence or ""), task, library)
+
+
+def _commit(answered: str | None, name: str) -> str:
+    """The commit of the listing, which names the snapshot's folder. Raises `MotetError` (invalid) for anything else."""
+    if answered is None or not re.fullmatch(COMMIT_PATTERN, answered):
+        cause = f"The hub answers {answered!r} as the commit of {name}, which is not one."
+        raise fail("invalid", cause, "Do not use this mirror; check HF_ENDPOINT.", code="unsafe_path")
+    return answered
 
 
 def _file(sibling: Any, name: str) -> HubFile:

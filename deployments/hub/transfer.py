@@ -24,6 +24,11 @@ TIMEOUT = httpx.Timeout(30.0, read=60.0)
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed."""
 
+
+class _PastTheEndError(Exception):
+    """The server has no byte at the place where the transfer would go on."""
+
+
 Progress = Callable[[int], None]
 """Called with the number of bytes of the file that are on the disk."""
 Pause = Callable[[float], None]
@@ -52,18 +57,24 @@ class HubTransfer:
     def bring(self, file: HubFile, part: Path, progress: Progress) -> None:
         """Completes `part`, which may have the beginning of the file, to the file's size. Its content is not checked.
 
-        Raises `MotetError`: unavailable if the hub does not answer, invalid if it has more bytes than the file; `OSError` if
-        the disk takes no more.
+        Raises `MotetError`: unavailable if the hub does not answer, invalid if it has more or fewer bytes than the file;
+        `OSError` if the disk takes no more.
         """
-        failures = 0
+        failures, most, anew = 0, 0, False
         while (there := _size(part)) != file.size or not part.exists():
             if there > file.size:
                 part.unlink()
                 continue
             try:
                 self._continue(file, part, progress)
+            except _PastTheEndError as error:
+                if anew:
+                    raise _too_short(file) from error
+                anew, most = True, 0
+                part.unlink(missing_ok=True)
             except httpx.HTTPError as error:
-                failures = 0 if _size(part) > there else failures + 1
+                failures = 0 if _size(part) > max(most, there) else failures + 1
+                most = max(most, _size(part))  # a server without ranges may come back to less
                 if failures >= ATTEMPTS:
                     raise unreachable(self._name, error) from error
                 self._pause(min(2.0**failures, LONGEST_PAUSE_S))
@@ -74,8 +85,7 @@ class HubTransfer:
         url, there = hf_hub_url(self._name, file.path, revision=self._commit), _size(part)
         with self._client.stream("GET", url, headers={"Range": f"bytes={there}-"} if there else {}) as answer:
             if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                part.unlink(missing_ok=True)
-                raise httpx.RemoteProtocolError("the file at the hub is shorter than expected")
+                raise _PastTheEndError
             self._refuse(answer, file)
             with _appended(part, resumes=answer.status_code == httpx.codes.PARTIAL_CONTENT) as out:
                 for block in answer.iter_raw():  # as it arrives: what came before a cut is kept
@@ -110,4 +120,9 @@ def _size(part: Path) -> int:
 
 def _too_long(file: HubFile) -> MotetError:
     cause = f"The hub sends more than the {file.size:,} bytes that {file.path} has."
+    return fail("invalid", cause, "Do not use this mirror; check HF_ENDPOINT.", code="checksum_mismatch")
+
+
+def _too_short(file: HubFile) -> MotetError:
+    cause = f"The hub has fewer than the {file.size:,} bytes that it states for {file.path}, also from its beginning."
     return fail("invalid", cause, "Do not use this mirror; check HF_ENDPOINT.", code="checksum_mismatch")

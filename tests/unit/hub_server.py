@@ -54,6 +54,8 @@ class Mishap:
     cut_after: int | None = None
     status: int | None = None
     ignores_range: bool = False
+    no_range: bool = False
+    """416 is answered."""
     stops_after: int | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when nothing more comes."""
@@ -172,7 +174,7 @@ def _handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
             if begin and not (mishap and mishap.ignores_range):
-                if begin >= len(data):
+                if begin >= len(data) or (mishap and mishap.no_range):
                     self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
                     return
                 span = f"bytes {begin}-{len(data) - 1}/{len(data)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from deployments.engines import weight_sources
 from deployments.errors import MotetError
 from deployments.hub import cache
-from deployments.hub.download import Download, fetch
+from deployments.hub.download import SPARE_BYTES, Download, fetch
 from deployments.hub.files import HubFile
 from deployments.hub.listing import listing
 from deployments.hub.transfer import ATTEMPTS, HubTransfer
@@ -109,6 +110,29 @@ def test_a_hub_that_stays_away_is_an_error_and_what_is_there_is_kept(hub: Hub) -
 def test_a_server_without_ranges_sends_the_file_anew(hub: Hub) -> None:
     hub.mishaps.extend([Mishap("model.bin", cut_after=1000), Mishap("model.bin", ignores_range=True)])
     assert (fetched(wanted("model.bin")) / "model.bin").read_bytes() == WEIGHTS
+
+
+def test_a_range_that_is_refused_begins_anew(hub: Hub) -> None:
+    hub.mishaps.extend([Mishap("model.bin", cut_after=1000), Mishap("model.bin", no_range=True)])
+    assert (fetched(wanted("model.bin")) / "model.bin").read_bytes() == WEIGHTS
+    assert [asked.range for asked in hub.asked] == ["", "bytes=1000-", ""]
+
+
+def test_a_file_that_is_shorter_than_stated_is_begun_anew_once(hub: Hub, tmp_path: Path) -> None:
+    hub.repositories[NAME].stated["model.bin"] = WEIGHTS
+    hub.repositories[NAME].files["model.bin"] = WEIGHTS[:1000]
+    with pytest.raises(MotetError, match="fewer than the 1,048,576 bytes.*check HF_ENDPOINT"):
+        fetched(wanted("model.bin"))
+    assert [asked.range for asked in hub.asked] == ["", "bytes=1000-"] * 2
+    assert left(tmp_path) == []
+
+
+def test_a_server_without_ranges_that_always_cuts_is_given_up(hub: Hub) -> None:
+    hub.mishaps.extend(
+        Mishap("model.bin", cut_after=1000 * (1 + number % 2), ignores_range=True) for number in range(50)
+    )
+    with pytest.raises(MotetError, match="could not be downloaded"):
+        fetched(wanted("model.bin"))
 
 
 class Interrupts:
@@ -225,6 +249,15 @@ def test_an_absent_model_or_revision(hub: Hub) -> None:
         listing(NAME, "1" * 40)
 
 
+@pytest.mark.parametrize(
+    "commit", ["../../../elsewhere", "/etc", "main", COMMIT + "\n", COMMIT.upper(), COMMIT[:-1], ""]
+)
+def test_what_a_mirror_answers_as_a_commit_is_checked(hub: Hub, commit: str) -> None:
+    hub.repositories[NAME].commit = commit
+    with pytest.raises(MotetError, match="as the commit of org/ear, which is not one"):
+        listing(NAME)
+
+
 @pytest.mark.parametrize("path", ["../model.bin", "/etc/model.bin", "a/../../model.bin", "..\\\\model.bin"])
 def test_a_path_that_leads_out_of_the_folder_is_refused(hub: Hub, path: str) -> None:
     hub.repositories[NAME].files[path] = b"trouble"
@@ -272,8 +305,91 @@ def test_contents_that_another_commit_uses_stay(hub: Hub, tmp_path: Path) -> Non
     assert sorted(path.name for path in blobs.iterdir()) == ["shared"]
 
 
-def test_one_process_at_a_time_downloads_a_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    locks: list[int] = []
-    monkeypatch.setattr(fcntl, "flock", lambda file, how: locks.append(how))
+def begun(path: str, data: bytes, commit: str = COMMIT) -> Path:
+    """The beginning of a file, as the interrupted download of another model leaves it."""
+    part = cache.unfinished(NAME, commit) / f"{path}{cache.PART}"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(data)
+    return part
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_download_publishes_its_own_files_only(hub: Hub, there: bool) -> None:
+    part = begun("large/model.bin", b"begun")
+    if there:
+        cache.snapshot(NAME, COMMIT).mkdir(parents=True)
+    folder = fetched(wanted())
+    assert sorted(path.name for path in folder.rglob("*")) == ["config.json", "model.bin"]
+    assert part.read_bytes() == b"begun"
+
+
+def test_a_wrong_digest_removes_no_other_download(hub: Hub, tmp_path: Path) -> None:
+    part = begun("large/model.bin", b"begun")
+    hub.repositories[NAME].stated["model.bin"] = WEIGHTS
+    hub.repositories[NAME].files["model.bin"] = bytes(reversed(WEIGHTS))
+    with pytest.raises(MotetError, match="does not have the SHA-256"):
+        fetched(wanted())
+    assert [path for path in (tmp_path / "hub").rglob("*") if path.is_file()] == [part]
+
+
+def test_room_is_counted_without_other_downloads(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    begun("large/model.bin", WEIGHTS)
+    room = shutil.disk_usage(tmp_path)._replace(free=SPARE_BYTES + 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room)
+    with pytest.raises(MotetError, match="HF_HUB_CACHE"):
+        fetched(wanted())
+
+
+@pytest.mark.parametrize("commit", [COMMIT, "b" * 40])
+def test_a_removal_keeps_downloads_that_are_not_finished(hub: Hub, commit: str) -> None:
     fetched(wanted())
-    assert locks == [fcntl.LOCK_EX]
+    part = begun("large/model.bin", b"begun", commit)
+    with cache.locked(NAME):
+        cache.remove(NAME, COMMIT)
+    assert part.read_bytes() == b"begun" and not cache.snapshot(NAME, COMMIT).exists()
+
+
+def test_files_of_a_snapshot_are_removed_with_the_views_of_them(hub: Hub) -> None:
+    hub.repositories[NAME].files["second.bin"] = b"second"
+    folder = fetched(wanted("model.bin", "second.bin", "config.json"))
+    first, second = (cache.view(NAME, COMMIT, [path]) for path in ("model.bin", "second.bin"))
+    assert cache.remove(NAME, COMMIT, ["second.bin"]) == len(b"second")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.bin"]
+    assert (first / "model.bin").read_bytes() == WEIGHTS and not second.exists()
+
+
+def held_elsewhere(name: str) -> bool:
+    """Whether a lock is held, asked by another open file, as another process would."""
+    folder = os.open(cache.repository(name), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(folder)
+    return False
+
+
+def test_one_process_at_a_time_downloads_a_repository(hub: Hub) -> None:
+    held: list[bool] = []
+    fetch(wanted(), lambda done, total: held.append(held_elsewhere(NAME)))
+    assert held and all(held) and not held_elsewhere(NAME)
+
+
+def test_a_lock_of_a_folder_that_was_removed_meanwhile_is_taken_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, waits = fcntl.flock, 0
+
+    def flock(file: int, how: int) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 1:
+            cache.repository(NAME).rmdir()  # the process before removed the model
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with cache.locked(NAME):
+        monkeypatch.undo()
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache.root()))
+        assert waits == 2

@@ -75,6 +75,37 @@ def test_changed_weights_are_refused(hub: Path) -> None:
         )
 
 
+def test_two_models_of_one_commit_see_their_own_weights(hub: Path) -> None:
+    files = {"a.safetensors": b"a", "b.safetensors": b"b", "config.json": b"{}", "old.pt": b"pickle", "page.md": b""}
+    snapshot(hub, files)
+    source = weight_sources.parse(f"hf:org/voice@{COMMIT}")
+    folders = []
+    for path in ("a.safetensors", "b.safetensors"):
+        folder = weight_sources.folder_of(source, {path: digest(files[path])})
+        assert {each.name: each.read_bytes() for each in folder.iterdir()} == {path: files[path], "config.json": b"{}"}
+        assert weight_sources.folder_of(source, {path: digest(files[path])}) == folder
+        folders.append(folder)
+    assert folders[0] != folders[1]
+    with pytest.raises(MotetError, match="another SHA-256"):
+        weight_sources.folder_of(source, {"a.safetensors": digest(b"other")})
+
+
+def test_a_view_of_a_model_whose_weights_lie_deeper(hub: Path) -> None:
+    folder = snapshot(hub, {"b.safetensors": b"b"})
+    (folder / "large").mkdir()
+    (folder / "large" / "a.safetensors").write_bytes(b"a")
+    source = weight_sources.parse(f"hf:org/voice@{COMMIT}")
+    own = weight_sources.folder_of(source, {"large/a.safetensors": digest(b"a")})
+    assert [str(each.relative_to(own)) for each in own.rglob("*") if each.is_file()] == ["large/a.safetensors"]
+
+
+def test_a_cache_that_takes_no_view_says_so(hub: Path) -> None:
+    snapshot(hub, {"a.safetensors": b"a", "b.safetensors": b"b"})
+    (hub / "models--org--voice" / "views").write_text("in the way")
+    with pytest.raises(MotetError, match="weights of several models, and no view of one can be made"):
+        weight_sources.folder_of(weight_sources.parse(f"hf:org/voice@{COMMIT}"), {"a.safetensors": digest(b"a")})
+
+
 def test_a_hub_model_that_cannot_be_had_says_so(hub: Path) -> None:
     with pytest.raises(MotetError, match="could not be downloaded"):
         weight_sources.folder_of(weight_sources.parse(f"hf:org/absent@{COMMIT}"), {})
