@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from serve_app.cli.options import DEFAULT_CONFIG, AsJson, Config, Quiet, ServiceUrl, config_path
 from serve_app.cli.terminal import show_facts, show_rows, some_of
+
+if TYPE_CHECKING:
+    from cluster.models import Model
+    from deployments.catalogue.installed import RegistrySettings
 
 Action = Literal["list", "add", "remove"]
 Kind = Literal["cpu", "cuda", "mlx"]
@@ -109,7 +113,7 @@ def models(
     app = config_file.read_app(file)
     target = None if no_config else file or DEFAULT_CONFIG
     if action == "remove":
-        models_add.remove(what, app.registry, target, keep_weights=keep_weights, quiet=quiet)
+        models_add.remove(what, app.registry, app.models, target, keep_weights=keep_weights, quiet=quiet)
         return
     how = models_add.Adding(own_name, hardware, engine, not no_try, target, quiet)
     installed = models_add.add(what, app.registry, list(app.models), how)
@@ -118,35 +122,41 @@ def models(
 
 
 def _list(service: str | None, file: Path | None, *, as_json: bool, quiet: bool) -> None:
-    found = list(served(service) if service else configured(file))
-    found.sort(key=lambda model: model.task)  # of one task in the order of the configuration: the first is the default
-    show_rows(COLUMNS, [model.row for model in found], found if as_json else None)
-    if service or quiet:
+    if service:
+        _show(served(service), as_json=as_json)
         return
-    offered = sorted(addable(file, {model.model for model in found}), key=lambda model: model.task)
+    from serve_app import config_file
+
+    app = config_file.read_app(file)
+    _show(configured(app.models), as_json=as_json)
+    if quiet:
+        return
+    offered = sorted(addable(app.registry, app.models), key=lambda model: model.task)
     if not as_json:
         print()
     show_rows(CATALOGUE_COLUMNS, [model.row for model in offered], offered if as_json else None)
 
 
-def configured(file: Path | None) -> Iterator[ListedModel]:
-    """The models of a configuration, and whether their weights are on this machine. Loads none."""
-    from serve_app import config_file
+def _show(found: Iterable[ListedModel], *, as_json: bool) -> None:
+    """Of one task in the order of the configuration: the first is the default."""
+    ordered = sorted(found, key=lambda model: model.task)
+    show_rows(COLUMNS, [model.row for model in ordered], ordered if as_json else None)
 
-    for name, model in config_file.read_app(file).models.items():
+
+def configured(models: Mapping[str, Model]) -> Iterator[ListedModel]:
+    """The models of a configuration, and whether their weights are on this machine. Loads none."""
+    for name, model in models.items():
         kinds = tuple(placement.hardware.kind for placement in model.placements)
         placed = {each.source: each.sha256 for each in map(model.on, model.placements)}
         states = dict.fromkeys(_state_of_weights(source, placed[source]) for source in sorted(placed, key=str))
         yield ListedModel(model.task, name, model.aliases, kinds, "; ".join(states))
 
 
-def addable(file: Path | None, listed: Container[str]) -> Iterator[AddableModel]:
-    """What could be added: the entries of the catalogue, and models that were added and are in no configuration."""
+def addable(settings: RegistrySettings, listed: Container[str]) -> Iterator[AddableModel]:
+    """What could be added: the entries of the catalogue, and models that were added and are not `listed`."""
     from deployments.catalogue.installed import InstalledModels
-    from serve_app import config_file
     from serve_app.cli.models_add import catalogue_of
 
-    settings = config_file.read_app(file).registry
     installed, catalogue = InstalledModels(settings).all(), catalogue_of(settings).models
     for name, entry in catalogue.items():
         if name not in listed:

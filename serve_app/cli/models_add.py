@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from deployments.catalogue.entries import ModelCatalogue
 from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings
 from deployments.errors import fail
 from deployments.hub import cache
-from deployments.hub.download import fetch
+from deployments.hub.download import fetch_locked
 from serve_app import config_edit
 from serve_app.cli.doctor_hardware import hardware
 from serve_app.cli.terminal import byte_progress, note
@@ -50,12 +50,13 @@ def add(wanted: str, settings: RegistrySettings, taken: Sequence[str], how: Addi
         raise fail("conflict", cause, "Remove it first, or name this one with --as NAME.", param="name")
     say: Say = _silent if how.quiet else note
     say(_introduction(choice))
-    with _interruptible(choice, how.quiet), byte_progress(choice.name, quiet=how.quiet) as progress:
-        folder = fetch(choice.download, progress)
-    say(f"{len(choice.files)} files, {choice.download.size / GB:.2f} GB, all digests are right: {folder}")
-    installed = choice.installed(folder)
     store = InstalledModels(settings)
-    store.save(installed)
+    with cache.locked(choice.found.name):  # until the note says that the files are used
+        with _interruptible(choice, how.quiet), byte_progress(choice.name, quiet=how.quiet) as progress:
+            folder = fetch_locked(choice.download, progress)
+        installed = choice.installed(folder)
+        store.save(installed)
+    say(f"{len(choice.files)} files, {choice.download.size / GB:.2f} GB, all digests are right: {folder}")
     if how.try_it and installed.hardware not in present:
         say(f"This machine has no {installed.hardware}, so {installed.name} was not tried.")
     elif how.try_it:
@@ -86,8 +87,7 @@ def _interruptible(choice: Choice, quiet: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        folder = cache.unfinished(choice.found.name, choice.found.commit)
-        there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+        there = cache.collected_bytes(choice.found.name, choice.found.commit, choice.download.paths)
         if not quiet:
             note(f"Stopped. {there / GB:.2f} GB are here; the same command continues there.")
         raise
@@ -113,26 +113,52 @@ def _tried(installed: InstalledModel, store: InstalledModels, say: Say) -> Insta
     return tried
 
 
-def remove(name: str, settings: RegistrySettings, config: Path | None, *, keep_weights: bool, quiet: bool) -> None:
-    """Removes a model from the configuration, its note, and its weights unless another model has them.
+def remove(
+    name: str,
+    settings: RegistrySettings,
+    configured: Mapping[str, Model],
+    config: Path | None,
+    *,
+    keep_weights: bool,
+    quiet: bool,
+) -> None:
+    """Removes a model from the configuration, its note, and its weights, except those that another added or `configured`
+    model has.
 
     Raises `MotetError` (not_found) if it was neither added nor configured.
     """
     store = InstalledModels(settings)
     installed = store.find(name)
-    configured = config is not None and config.is_file() and config_edit.remove_model(config, name)
-    if installed is None and not configured:
+    left = config is not None and config.is_file() and config_edit.remove_model(config, name)
+    if installed is None and not left:
         raise fail("not_found", f"No model {name!r} was added.", "motet models lists them.", param="name")
-    done = [f"{name} is no longer in {config}"] if configured else []
+    done = [f"{name} is no longer in {config}"] if left else []
     if installed is not None:
-        store.remove(name)
-        done.append(_freed(installed, store) if not keep_weights else "its weights are kept")
+        with cache.locked(installed.repository):
+            store.remove(name)
+            others = [model for other, model in configured.items() if other != name]
+            done.append(_freed(installed, _weights_of_others(installed, store, others), keep_weights=keep_weights))
     if not quiet:
         note(f"{'; '.join(done)}.")
 
 
-def _freed(installed: InstalledModel, store: InstalledModels) -> str:
-    snapshot = installed.repository, installed.revision
-    if any((other.repository, other.revision) == snapshot for other in store.all().values()):
+def _freed(installed: InstalledModel, others: Collection[Collection[str]], *, keep_weights: bool) -> str:
+    """Removes the weights that no other model of the commit has; without such models the whole snapshot."""
+    if keep_weights:
+        return "its weights are kept"
+    own = set(installed.weights).difference(*others)
+    if others and not own:
         return "its weights are kept, because another model has them"
-    return f"{cache.remove(*snapshot) / GB:.2f} GB are free"
+    freed = cache.remove(installed.repository, installed.revision, own if others else None)
+    return f"{freed / GB:.2f} GB are free"
+
+
+def _weights_of_others(
+    installed: InstalledModel, store: InstalledModels, configured: Iterable[Model]
+) -> list[Collection[str]]:
+    """The weight files of each other model with the same commit."""
+    commit = installed.repository, installed.revision
+    added = [other.weights for other in store.all().values() if (other.repository, other.revision) == commit]
+    source = installed.configuration["source"]
+    placed = (model.on(placement) for model in configured for placement in model.placements)
+    return [*added, *(model.sha256 for model in placed if model.source == source)]

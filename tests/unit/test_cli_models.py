@@ -18,12 +18,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from deployments.catalogue.installed import InstalledModels
 from deployments.engines import weight_sources
 from deployments.errors import MotetError
 from deployments.hub import cache
 from serve_app import config_edit, config_file
 from serve_app.cli import main
 from tests.unit.hub_server import COMMIT, Hub, Mishap, Repository
+from tests.unit.test_hub_download import held_elsewhere
 
 ROOT = Path(__file__).parents[2]
 NAME = "whisper-large-v3-turbo"
@@ -141,6 +143,66 @@ def test_weights_that_another_model_has_stay(hub: Hub) -> None:
     assert cache.snapshot(REPOSITORY, COMMIT).is_dir()
     motet("models", "remove", "second-ear", "--keep-weights")
     assert cache.snapshot(REPOSITORY, COMMIT).is_dir()
+
+
+def test_weights_of_a_model_that_is_configured_by_hand_stay(hub: Hub, tmp_path: Path) -> None:
+    motet("models", "add", NAME, "--no-try")
+    pins = {"model.bin": hashlib.sha256(FILES["model.bin"]).hexdigest()}
+    own = {"engine": "whisper", "source": f"hf:{REPOSITORY}@{COMMIT}", "sha256": pins}
+    placements = [{"hardware": {"kind": "cpu"}, "engine": "whisper", **own}]
+    config_edit.add_model(tmp_path / "serve_config.yaml", "mine", own | {"placements": placements})
+    assert "another model has them" in motet("models", "remove", NAME).stderr
+    assert (cache.snapshot(REPOSITORY, COMMIT) / "model.bin").is_file()
+
+
+def test_of_two_models_of_a_commit_the_weights_of_one_are_removed(hub: Hub, tmp_path: Path) -> None:
+    hub.repositories[REPOSITORY].files["large/model.bin"] = b"large"
+    motet("models", "add", NAME, "--no-try")
+    motet("models", "add", f"hf:{REPOSITORY}", "--as", "both", "--no-try")
+    models = config_file.read_app(tmp_path / "serve_config.yaml").models
+    folders = [
+        weight_sources.folder_of(weight_sources.parse(str(model.source)), model.sha256)
+        for model in (models[NAME], models["both"])
+    ]
+    assert [(folder / "large").exists() for folder in folders] == [False, True]
+    motet("models", "remove", "both")
+    snapshot = cache.snapshot(REPOSITORY, COMMIT)
+    assert (snapshot / "model.bin").is_file() and not (snapshot / "large").exists()
+
+
+def test_a_note_is_written_and_removed_while_the_repository_is_locked(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    for name in ("save", "remove"):
+        real = getattr(InstalledModels, name)
+
+        def noted(store: InstalledModels, what: Any, real: Any = real) -> None:
+            held.append(held_elsewhere(REPOSITORY))
+            real(store, what)
+
+        monkeypatch.setattr(InstalledModels, name, noted)
+    motet("models", "add", NAME, "--no-try")
+    motet("models", "remove", NAME)
+    assert held == [True, True]
+
+
+def test_an_entry_of_the_catalogue_has_its_own_engine(hub: Hub) -> None:
+    with pytest.raises(MotetError, match="an engine of its own: whisper. Leave --engine out"):
+        motet("models", "add", NAME, "--engine", "sopro", "--no-try")
+    assert hub.listed == []
+
+
+def test_the_configuration_is_read_once_for_the_list(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, files = config_file.read_app, list[Path | None]()
+
+    def read_app(file: Path | None) -> Any:
+        files.append(file)
+        return real(file)
+
+    monkeypatch.setattr(config_file, "read_app", read_app)
+    motet("models")
+    assert len(files) == 1
 
 
 def test_a_wrong_digest_is_refused_and_nothing_is_left(hub: Hub, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from cluster.models import Model
 from deployments.errors import MotetError
 from serve_app.cli import main, models, service_api
 from serve_app.cli.service_api import ServiceApi
+from serve_app.config import AppConfig
 
 CONSENT = "I agree that my voice reads our audiobook."
 
@@ -70,7 +71,7 @@ def test_models_of_a_configuration_and_whether_their_weights_are_here(config: Pa
 
 
 def test_the_default_models_are_here() -> None:
-    assert {model.state for model in models.configured(None)} == {"weights here"}
+    assert {model.state for model in models.configured(AppConfig().models)} == {"weights here"}
 
 
 def test_voices_of_this_machine(config: Path, tmp_path: Path) -> None:
