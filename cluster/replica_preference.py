@@ -6,6 +6,7 @@ The routers of a process share one `ReplicaPreference`, because each handle of a
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterable
 
 
@@ -37,8 +38,8 @@ class ReplicaPreference:
 
     def ranked(self, replicas: Collection[str], spare: int) -> list[list[str]]:
         """The replicas in groups: each group is used only if no replica of an earlier one takes the request. The last `spare`
-        ones that answer are a group of their own."""
-        came = sorted(replicas, key=lambda replica: self._came.get(replica, -1))
+        ones that answer are a group of their own. A replica that was not noted yet counts as the newest."""
+        came = sorted(replicas, key=lambda replica: self._came.get(replica, math.inf))
         answering = [replica for replica in came if replica not in self._silent]
         working = max(1, len(answering) - spare)
         silent = [replica for replica in came if replica in self._silent]

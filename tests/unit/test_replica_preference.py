@@ -45,3 +45,9 @@ def test_replicas_that_are_gone_are_forgotten() -> None:
     preference.note_silence("a")
     preference.note_change([], ["a"])
     assert not preference._came and not preference._silent
+
+
+def test_a_replica_that_was_not_noted_yet_is_the_newest() -> None:
+    preference = ReplicaPreference()
+    preference.note_change(["a", "b"], [])
+    assert preference.ranked(["new", "b", "a"], spare=1) == [["a", "b"], ["new"]]
