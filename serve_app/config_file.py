@@ -15,6 +15,7 @@ from deployments.settings import StrictModel
 from deployments.strict_yaml import DuplicateEntryError, strict_yaml
 from deployments.validation import in_words, model_inside, nearest
 from serve_app.config import AppArguments, AppConfig
+from serve_app.edge.addresses import is_own_address
 from serve_app.edge.settings import EdgeSettings
 
 USED_KEYS = ("proxy_location", "http_options", "applications")
@@ -42,6 +43,12 @@ class ConfigFile(StrictModel):
     def application(self) -> str:
         """The name under which Ray Serve runs the service."""
         return str((_list(self.serve, "applications") or [{}])[0].get("name", "motet"))
+
+
+def open_places(http: HttpAddress, edge: EdgeSettings) -> list[str]:
+    """The addresses, as host:port, at which others than this machine's users reach the service: without and with HTTPS."""
+    places = [(http.host, http.port), *([(edge.tls.host, edge.tls.port)] if edge.tls else [])]
+    return [f"{host}:{port}" for host, port in places if not is_own_address(host)]
 
 
 def read(path: Path, environment: Mapping[str, str] = os.environ) -> ConfigFile:

@@ -58,7 +58,7 @@ def examine(file: Path | None, environment: Mapping[str, str] = os.environ) -> l
         *extras(),
         found,
         port(http),
-        keys(http, app.security),
+        keys(http, app.security, app.edge),
         running(http),
         *haproxy(),
         threads(environment),

@@ -9,9 +9,8 @@ from deployments.replica.cpu_scheduling import isolation_advice
 from serve_app.cli import footprint, local
 from serve_app.cli.doctor_libraries import version_of
 from serve_app.cli.findings import Finding
-from serve_app.config_file import HttpAddress
-from serve_app.edge.addresses import is_own_address
-from serve_app.edge.settings import SecuritySettings
+from serve_app.config_file import HttpAddress, open_places
+from serve_app.edge.settings import EdgeSettings, SecuritySettings
 from serve_app.profiles import default_profile
 
 WATCHED_S = 5.0
@@ -31,14 +30,15 @@ def port(http: HttpAddress) -> Finding:
     return Finding("service", "port", "ok", f"{place} is free")
 
 
-def keys(http: HttpAddress, security: SecuritySettings) -> Finding:
+def keys(http: HttpAddress, security: SecuritySettings, edge: EdgeSettings) -> Finding:
     """Whether others than this machine's users may use the service, and without a key."""
-    if security.needs_key or is_own_address(http.host):
+    places = open_places(http, edge)
+    if security.needs_key or not places:
         number = len(security.api_key_sha256) + len(security.keys)
         accepted = f"{number} keys are accepted{f', and those of {security.keys_file}' if security.keys_file else ''}"
         detail = accepted if security.needs_key else f"no key is needed; only this machine reaches {http.host}"
         return Finding("service", "keys", "ok", detail)
-    detail = f"everyone who reaches {http.host}:{http.port} may use the service: there is no key"
+    detail = f"everyone who reaches {' or '.join(places)} may use the service: there is no key"
     remedy = "Make a key with: motet keys new NAME >> keys.yaml, and add to args: security: {keys_file: keys.yaml}"
     return Finding("service", "keys", "broken", detail, remedy)
 

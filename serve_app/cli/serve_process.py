@@ -31,7 +31,6 @@ from serve_app.cli.terminal import some_of
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge import tls
-from serve_app.edge.addresses import is_own_address
 from serve_app.edge.settings import TlsSettings
 from serve_app.profiles import HAPROXY_FOLDER
 
@@ -89,16 +88,28 @@ def _renew_certificates(settings: TlsSettings | None, stopped: threading.Event) 
     watch = tls.CertificateWatch(settings)
 
     def renew() -> None:
+        trouble = ""
         while not stopped.wait(settings.check_s):
-            if not watch.changed():
-                continue
-            try:
-                tls.renew(Path(folder), settings)
-                print("The certificate was renewed.", flush=True)
-            except (MotetError, OSError) as error:
-                print(f"The old certificate stays in use: {error}", file=sys.stderr, flush=True)
+            trouble = _renew_certificate(watch, Path(folder), trouble)
 
     threading.Thread(target=renew, name="certificates", daemon=True).start()
+
+
+def _renew_certificate(watch: tls.CertificateWatch, folder: Path, trouble: str) -> str:
+    """Looks once, and prints what came of it. Takes and returns why the last renewal failed, which is printed once."""
+    try:
+        if watch.renew(folder):
+            print("The certificate was renewed.", flush=True)
+            return ""
+    except (MotetError, OSError) as error:
+        if str(error) != trouble:
+            print(
+                f"The old certificate stays in use, and the new one is tried again: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
+        return str(error)
+    return trouble
 
 
 class StopSignals:
@@ -235,8 +246,10 @@ def _announce(settings: ConfigFile) -> None:
     if port := ray_private.metrics_port_of_this_machine():
         print(f"Metrics for Prometheus: http://127.0.0.1:{port}/metrics", flush=True)
     _tell_what_waits(settings.app)
-    if not is_own_address(settings.http.host) and not settings.app.security.needs_key:
-        print("Warning: this port is open to the network and no key is asked for. Make one with motet keys new.")
+    places = config_file.open_places(settings.http, settings.app.edge)
+    if places and not settings.app.security.needs_key:
+        where = " and ".join(places)
+        print(f"Warning: {where} is open to the network and no key is asked for. Make one with motet keys new.")
 
 
 if __name__ == "__main__":

@@ -42,29 +42,42 @@ def write_pem(folder: Path, tls: TlsSettings) -> Path:
 
 def renew(folder: Path, tls: TlsSettings) -> None:
     """Gives every HAProxy with files below `folder` the certificate that the files have now. Open connections keep the old
-    one. Raises `MotetError` (invalid) and `OSError`."""
+    one. Raises `MotetError` (invalid, or unavailable if no HAProxy has taken it) and `OSError`."""
     check(tls)
-    for admin in folder.glob(f"*/{ADMIN_SOCKET}"):
-        path = write_pem(admin.parent, tls)
-        for words in (f"set ssl cert {path} <<\n{path.read_text()}", f"commit ssl cert {path}"):
-            answer = haproxy_sessions.command(admin, words)
-            if "rror" in answer or "an't" in answer:
-                raise fail("invalid", f"HAProxy refused the certificate: {answer.strip()}")
+    fronts = list(folder.glob(f"*/{ADMIN_SOCKET}"))
+    if not fronts:
+        raise fail("unavailable", "No HAProxy of this service runs here.")
+    for admin in fronts:
+        _renew_one(admin, write_pem(admin.parent, tls))
+
+
+def _renew_one(admin: Path, pem: Path) -> None:
+    """Gives one HAProxy the certificate in a file. It has it once the answers to both commands say so."""
+    for words, success in (
+        (f"set ssl cert {pem} <<\n{pem.read_text()}", "Transaction "),
+        (f"commit ssl cert {pem}", "Success"),
+    ):
+        answer = haproxy_sessions.command(admin, words).strip()
+        if success not in answer:
+            haproxy_sessions.command(admin, f"abort ssl cert {pem}")
+            raise fail("unavailable", f"HAProxy refused the certificate: {answer or 'it said nothing'}")
 
 
 class CertificateWatch:
-    """Notices that a certificate was renewed."""
+    """Gives HAProxy a certificate that was renewed."""
 
     def __init__(self, tls: TlsSettings) -> None:
         self._tls = tls
-        self._seen = _states(tls)
+        self._used = _states(tls)
 
-    def changed(self) -> bool:
-        """Whether one of the files has changed since the last call. False while one cannot be read."""
+    def renew(self, folder: Path) -> bool:
+        """Gives the files to every HAProxy below `folder` if they have changed since they were used last. False if they have
+        not, or while one cannot be read. Raises as `renew` of this module does; the next call tries again."""
         now = _states(self._tls)
-        if now == self._seen or None in now:
+        if now == self._used or None in now:
             return False
-        self._seen = now
+        renew(folder, self._tls)
+        self._used = now
         return True
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from serve_app.cli import doctor, doctor_hardware, doctor_libraries, doctor_service, local, main
 from serve_app.cli.findings import Finding, State, healthy, show
 from serve_app.config_file import HttpAddress
-from serve_app.edge.settings import SecuritySettings
+from serve_app.edge.settings import EdgeSettings, SecuritySettings, TlsSettings
 
 ROOT = Path(__file__).parents[2]
 NO_SUCH_MODEL = "hf:nobody/nothing@" + "0" * 40
@@ -165,9 +165,13 @@ def test_a_model_that_does_not_work_fails_with_a_remedy(
     ],
 )
 def test_a_port_that_is_open_to_others_needs_a_key(host: str, keys: int, state: str) -> None:
-    found = doctor_service.keys(HttpAddress(host=host), SecuritySettings(api_key_sha256=("0" * 64,) * keys))
-    assert found.state == state
-    assert healthy([found]) == (state == "ok")
+    security = SecuritySettings(api_key_sha256=("0" * 64,) * keys)
+    tls = TlsSettings(certificate="c.pem", key="k.pem", host=host, port=443)
+    for http, edge in ((HttpAddress(host=host), EdgeSettings()), (HttpAddress(), EdgeSettings(tls=tls))):
+        found = doctor_service.keys(http, security, edge)
+        assert found.state == state
+        assert healthy([found]) == (state == "ok")
+        assert (f"reaches {host}:{443 if edge.tls else 8000} may use" in found.detail) == (state == "broken")
 
 
 def test_one_placement_that_works_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -12,6 +13,7 @@ from ray import serve
 from ray.serve import context
 from ray.serve.schema import ApplicationStatus
 
+from cluster import ray_private
 from cluster.hardware import MlxClass
 from cluster.models import Model, Placement
 from deployments.errors import MotetError
@@ -19,7 +21,7 @@ from serve_app.cli import application as on_ray_serve
 from serve_app.cli import deploy, doctor_cluster, serve_process
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
-from serve_app.edge.settings import VARIABLE, EdgeSettings
+from serve_app.edge.settings import VARIABLE, EdgeSettings, SecuritySettings, TlsSettings
 
 
 @pytest.fixture
@@ -64,6 +66,29 @@ def test_the_start_names_every_model() -> None:
         "transcription  whisper-base (whisper-1, gpt-4o-transcribe, gpt-4o-mini-transcribe and 5 more)",
         "separation     deepfilternet",
     ]
+
+
+@pytest.mark.parametrize(
+    ("host", "https", "keys", "says"),
+    [
+        ("127.0.0.1", None, 0, ""),
+        ("0.0.0.0", None, 0, "Warning: 0.0.0.0:8000 is open to the network and no key"),
+        ("127.0.0.1", "0.0.0.0", 0, "Warning: 0.0.0.0:8443 is open to the network and no key"),
+        ("127.0.0.1", "127.0.0.1", 0, ""),
+        ("127.0.0.1", "0.0.0.0", 1, ""),
+    ],
+)
+def test_a_start_warns_of_each_open_address_without_a_key(
+    host: str, https: str | None, keys: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(ray_private, "metrics_port_of_this_machine", lambda: None)
+    monkeypatch.setattr(serve_process, "_tell_what_waits", lambda app: None)
+    tls = TlsSettings(certificate="c.pem", key="k.pem", host=https) if https else None
+    security = SecuritySettings(api_key_sha256=("0" * 64,) * keys)
+    app = AppConfig(edge=EdgeSettings(tls=tls), security=security)
+    serve_process._announce(ConfigFile(http=HttpAddress(host=host), app=app, serve={}))
+    (*_, last) = capsys.readouterr().out.splitlines()
+    assert last.startswith(says) if says else "Warning" not in last
 
 
 def test_bounds_of_connections_that_a_cluster_has_not_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from deployments.errors import MotetError
-from serve_app.cli import serve
-from serve_app.edge import tls
+from serve_app.cli import serve, serve_process
+from serve_app.edge import haproxy_sessions, tls
 from serve_app.edge.haproxy import amended
 from serve_app.edge.settings import EdgeSettings, TlsSettings
 
@@ -161,13 +161,12 @@ def test_a_renewed_certificate_is_for_new_connections_and_cuts_none(
     settings: TlsSettings, front: Path, tmp_path: Path
 ) -> None:
     watch, before = tls.CertificateWatch(settings), connected(settings)
-    assert not watch.changed()
+    assert not watch.renew(front)
     write_certificate(tmp_path, "second")
-    assert watch.changed()
-    assert not watch.changed()
     with pytest.raises(ssl.SSLCertVerificationError):
         connected(settings)
-    tls.renew(front, settings)
+    assert watch.renew(front)
+    assert not watch.renew(front)
     after = connected(settings)
     assert isinstance(after.sock, ssl.SSLSocket)
     assert "second" in str(after.sock.getpeercert())
@@ -186,12 +185,61 @@ def test_files_that_do_not_fit_change_nothing(settings: TlsSettings, front: Path
     assert first.decode().splitlines()[1] in pem
 
 
+@pytest.mark.parametrize(
+    ("said_of_set", "said_of_commit"),
+    [
+        ("", ""),
+        ("Transaction created for certificate x!", ""),
+        ("Transaction created for certificate x!", "Committing x\nFailed!"),
+        ("Not enough memory.", "Success!"),
+        ("Unknown command: 'set ssl'", "Success!"),
+    ],
+)
+def test_a_certificate_that_haproxy_does_not_take_is_tried_again(
+    said_of_set: str,
+    said_of_commit: str,
+    settings: TlsSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "admin.sock").touch()
+    answers, asked = {"set": said_of_set, "commit": said_of_commit, "abort": ""}, list[str]()
+
+    def command(path: Path, words: str) -> str:
+        asked.append(words.split()[0])
+        return answers[asked[-1]]
+
+    monkeypatch.setattr(haproxy_sessions, "command", command)
+    watch = tls.CertificateWatch(settings)
+    assert serve_process._renew_certificate(watch, tmp_path, "") == "" and not asked
+    write_certificate(tmp_path, "second")
+    trouble = serve_process._renew_certificate(watch, tmp_path, "")
+    assert "HAProxy refused the certificate" in trouble and asked[-1] == "abort"
+    assert serve_process._renew_certificate(watch, tmp_path, trouble) == trouble
+    assert capsys.readouterr().err.count("The old certificate stays in use") == 1
+    answers.update(set="Transaction created for certificate x!", commit="Committing x.\nSuccess!\n")
+    assert serve_process._renew_certificate(watch, tmp_path, trouble) == ""
+    asked.clear()
+    assert serve_process._renew_certificate(watch, tmp_path, "") == "" and not asked
+    assert capsys.readouterr().out == "The certificate was renewed.\n"
+
+
+def test_a_renewal_without_an_haproxy_is_tried_again(settings: TlsSettings, tmp_path: Path) -> None:
+    watch = tls.CertificateWatch(settings)
+    write_certificate(tmp_path, "second")
+    for _ in range(2):
+        with pytest.raises(MotetError, match="No HAProxy of this service runs here"):
+            watch.renew(tmp_path)
+
+
 @pytest.mark.parametrize("missing", ["certificate", "key"])
 def test_a_file_that_is_not_there_is_named(missing: str, settings: TlsSettings) -> None:
     Path(getattr(settings, missing)).unlink()
     with pytest.raises(MotetError, match="edge.tls: the files cannot be used: No such file"):
         tls.check(settings)
-    assert not tls.CertificateWatch(settings).changed()
+    assert not tls.CertificateWatch(settings).renew(Path())
 
 
 def test_the_file_with_the_key_is_for_the_services_user_only(settings: TlsSettings, tmp_path: Path) -> None:
