@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -35,6 +36,8 @@ ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBR
 MARGIN_S = 30.0
 """The kernel ends a process that decodes for too long without a sign. This much later its user no longer waits."""
 STATUS_PATIENCE_S = 5.0
+SERVER_PATIENCE_S = 5.0
+"""How long the server of decoder processes may take to accept a recording, or to end. Then it is killed."""
 TIMERS = (signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU)
 
 _INFO = TypeAdapter(AudioInfo)
@@ -114,6 +117,7 @@ class DecoderProcesses:
 
     def _start(self) -> socket.socket:
         self._control, theirs = socket.socketpair()
+        self._control.settimeout(SERVER_PATIENCE_S)
         settings = self._settings
         limits = DecoderLimits(
             memory_bytes=settings.memory_mb * 2**20,
@@ -136,8 +140,19 @@ class DecoderProcesses:
     def _end(self) -> None:
         if self._control is not None and self._server is not None:
             self._control.close()
-            self._server.wait()
+            _ended_in_time(self._server)
         self._control = self._server = None
+
+
+def _ended_in_time(server: subprocess.Popen[bytes]) -> None:
+    """Waits until the server has ended by itself, and kills it with its processes if it does not."""
+    try:
+        server.wait(SERVER_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        logger.warning("The server of decoder processes did not end in %g s, and is killed.", SERVER_PATIENCE_S)
+        os.killpg(server.pid, signal.SIGKILL)  # the server leads a group of its own, and has not been waited for
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(SERVER_PATIENCE_S)
 
 
 def _environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from deployments.audio import decoder_messages as messages
+from deployments.audio import isolated_decode
 from deployments.audio.byte_pipe import BytePipe
 from deployments.audio.decode import AudioDecoder, decode_all
 from deployments.audio.decoder_process import DecoderLimits, _Deadline, _RemoteFile
@@ -217,6 +219,52 @@ def test_a_server_whose_user_has_gone_ends_with_its_processes() -> None:
     decoder.close()
 
 
+class HungServer:
+    """A process that ends only when its group is killed. `waits` are the limits with which it was waited for."""
+
+    pid = 12345
+
+    def __init__(self) -> None:
+        self.waits: list[float | None] = []
+        self.killed: list[tuple[int, int]] = []
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.waits.append(timeout)
+        if not self.killed and timeout is not None:
+            raise subprocess.TimeoutExpired("decoder", timeout)
+        assert self.killed, "waits for ever"
+        return -signal.SIGKILL
+
+    def kill_group(self, pid: int, number: int) -> None:
+        self.killed.append((pid, number))
+
+
+def test_a_server_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = HungServer()
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: server)
+    monkeypatch.setattr(os, "killpg", server.kill_group)
+    processes = DecoderProcesses(QUICK)
+    processes.start()
+    assert processes.server_pid == server.pid
+    processes.close()
+    processes.close()
+    assert server.killed == [(server.pid, signal.SIGKILL)]
+    assert server.waits == [isolated_decode.SERVER_PATIENCE_S] * 2
+    assert processes.server_pid is None
+
+
+def test_a_server_that_stands_still_is_killed_with_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated_decode, "SERVER_PATIENCE_S", 0.2)
+    with decoding_with(bad_decoders.stuck) as processes:
+        decoder = processes.open(b"", mono=True, max_seconds=60)
+        running = children(processes)
+        stopped = psutil.Process(processes.server_pid)
+        stopped.suspend()
+        processes.close()
+        assert not psutil.wait_procs([stopped, *running], timeout=60)[1]
+        decoder.close()
+
+
 def test_a_decoder_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTET_API_KEY", "secret")
     with (
@@ -229,7 +277,8 @@ def test_a_decoder_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_time_in_which_it_waits_for_an_upload_is_free() -> None:
     ours, theirs = socket.socketpair()
-    deadline = _Deadline(DecoderLimits(2**20, 100, 1, 1, 100))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGPROF, signal.SIGALRM)}
+    deadline = _Deadline(DecoderLimits(2**20, 1e6, 1, 1, 1e6))  # the process of the tests has used much time already
     while_waiting: list[tuple[float, float]] = []
 
     def upload() -> None:
@@ -247,6 +296,8 @@ def test_time_in_which_it_waits_for_an_upload_is_free() -> None:
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
     finally:
         deadline.stop()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         uploading.join()
         ours.close()
         theirs.close()
