@@ -17,7 +17,7 @@ TEST_EXTRAS := test,torch,transformers,kokoro,stems,mlx
 # skipped. See NOTICE.
 RESTRICTED ?=
 
-.PHONY: serve test check docs demo bench notebooks audit manifests sbom clean
+.PHONY: serve test check check-types check-pages check-style check-spelling docs demo bench notebooks audit manifests sbom clean
 
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
@@ -30,12 +30,26 @@ test: $(VENV)/installed-test $(CLIENTS)/installed $(if $(RESTRICTED),$(VENV)/ins
 PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md ./docs ./serve_app ./deployments ./cluster
 export NO_MKDOCS_2_WARNING := 1
 
+PAGE_TESTS := $(patsubst %,tests/unit/test_%.py,layout docs doc_examples doc_names site)
+# Each check's output stays together, where this make can do that (4.0 and later; not the one of macOS).
+TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+# The type check takes longest, so the others run beside it; all run, even if one fails.
 check: $(VENV)/installed-test
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going $(TOGETHER) check-types check-pages check-style check-spelling
+
+check-types:
+	$(BIN)/mypy
+
+check-pages:
+	$(BIN)/python -m pytest $(PAGE_TESTS)
+
+check-style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+check-spelling:
 	$(BIN)/codespell $(PROSE)
-	$(BIN)/python -m pytest tests/unit/test_layout.py tests/unit/test_docs.py tests/unit/test_doc_examples.py tests/unit/test_site.py
 
 # Makes the pages that the code describes again, and builds the site into build/site.
 docs: $(VENV)/installed-test

@@ -20,7 +20,7 @@ from serve_app.config_file import HttpAddress
 from serve_app.edge.settings import KeySettings
 from serve_app.planning import plan_file
 from serve_app.planning.settings import PlanSettings
-from tests.documentation import PAGES, ROOT, Example, commands_of, examples, inline_commands
+from tests.documentation import PAGES, ROOT, Example, commands_of, examples, examples_of, inline_commands
 from tests.manifests import rendered
 
 DIGEST = "b1946ac92492d2347c6235b4d2611184b1946ac92492d2347c6235b4d2611184"
@@ -29,6 +29,8 @@ LEFT_OUT = {'"..."': DIGEST, "[...]": f"[{DIGEST}]", "{...}": "{}", "engine: mor
 A_MODEL = {"engine": "sopro", "source": "path:/models/sopro"}
 ANY_WORD = re.compile(r"[A-Z][A-Z_]*|\.\.\.")
 """A word that stands for one of the reader's own, such as NAME."""
+TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+SHELLS = ("sh", "bash")
 FILES = re.compile(r"(?:cluster/launch|docs|tests|serve_app)/[\w./-]+")
 
 
@@ -108,24 +110,25 @@ def mistake_in(words: list[str]) -> str:
 
 def calls_in(page: Path) -> Iterator[list[str]]:
     """Every call of `motet` on a page."""
-    blocks = [each.text for each in examples("sh", "bash") if each.page == page]
+    blocks = [each.text for each in examples_of(page) if each.language in SHELLS]
     commands = [command for text in blocks for command in commands_of(text)]
     yield from (words for words in [*commands, *inline_commands(page)] if words[0] == "motet")
 
 
-CALLS = [(page, words) for page in PAGES for words in calls_in(page)]
+CALLS = {page: list(calls_in(page)) for page in PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_their_options_exist(page: Path) -> None:
-    wrong = {" ".join(words): mistake for where, words in CALLS if where == page and (mistake := mistake_in(words))}
+    wrong = {" ".join(words): mistake for words in CALLS[page] if (mistake := mistake_in(words))}
     assert wrong == {}
 
 
 def test_enough_commands_are_read() -> None:
     """A wrong pattern would make the test above pass."""
-    assert len(CALLS) > 100
-    assert {"say", "transcribe", "bulk", "serve", "join", "bench"} <= {words[1] for _, words in CALLS if len(words) > 1}
+    calls = [words for page in CALLS.values() for words in page]
+    assert len(calls) > 100
+    assert {"say", "transcribe", "bulk", "serve", "join", "bench"} <= {words[1] for words in calls if len(words) > 1}
 
 
 @pytest.mark.parametrize(
@@ -145,15 +148,13 @@ def test_mistakes_in_commands_are_found(words: list[str], mistake: str) -> None:
     assert bool(mistake) == bool(mistake_in(words))
 
 
-@pytest.mark.parametrize("example", examples("sh", "bash"), ids=str)
+@pytest.mark.parametrize("example", examples(*SHELLS), ids=str)
 def test_files_of_the_source_that_a_command_names_exist(example: Example) -> None:
     named = [word for words in commands_of(example.text) for word in words if FILES.fullmatch(word)]
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("example", examples("sh", "bash"), ids=str)
+@pytest.mark.parametrize("example", examples(*SHELLS), ids=str)
 def test_targets_of_make_exist(example: Example) -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for words in commands_of(example.text):
-        if words[0] == "make":
-            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+    named = {words[1] for words in commands_of(example.text) if words[0] == "make"}
+    assert named <= TARGETS

@@ -13,7 +13,7 @@ from deployments.engines.hf_recognition.adapter import EmittedToken
 from deployments.engines.protocols import RecognitionOptions
 
 
-class ChosenLogProbabilities(LogitsProcessor):
+class ChosenLogProbabilities(LogitsProcessor):  # type: ignore[misc]  # its class is Any to the type check
     """Records the log-probability of each chosen token. `output_scores` of `generate` would keep the scores of the whole
     vocabulary for all steps: 4.3 GB for 16 windows of 448 tokens of 150,000.
 
