@@ -299,28 +299,26 @@ def real_whisper() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".bin", ".json", ".txt")}
 
 
-def test_a_command_that_is_interrupted_twice_ends_right(hub: Hub, tmp_path: Path) -> None:
-    """A program of its own gets Ctrl-C in the middle of the weights, twice; the third one loads and tries a real Whisper."""
+def test_a_command_that_is_interrupted_continues_and_tries_the_model(hub: Hub, tmp_path: Path) -> None:
+    """A program of its own gets Ctrl-C in the middle of the weights; the next call loads and tries a real Whisper."""
     files = real_whisper()
     hub.repositories[REPOSITORY].files = files
     write_config(tmp_path, files)
-    for share in (3, 2):
-        stop = Mishap("model.bin", stops_after=len(files["model.bin"]) // (share * 2))
-        hub.mishaps.append(stop)
-        program = added(hub, tmp_path)
-        assert stop.stopped.wait(60)
-        program.send_signal(signal.SIGINT)
-        _, said = program.communicate(timeout=60)
-        assert program.returncode == 130 and "the same command continues there" in said, said
-        assert not cache.snapshot(REPOSITORY, COMMIT).exists()
+    stop = Mishap("model.bin", stops_after=len(files["model.bin"]) // 4)
+    hub.mishaps.append(stop)
     program = added(hub, tmp_path)
-    _, said = program.communicate(timeout=300)
-    assert program.returncode == 0, said
-    assert "quick brown fox" in said.lower() and "times real time" in said
+    assert stop.stopped.wait(60)
+    program.send_signal(signal.SIGINT)
+    _, said = program.communicate(timeout=60)
+    assert program.returncode == 130 and "the same command continues there" in said, said
+    assert not cache.snapshot(REPOSITORY, COMMIT).exists()
+    done = motet("models", "add", NAME)
+    assert done.exit_code == 0, done.stderr
+    assert "quick brown fox" in done.stderr.lower() and "times real time" in done.stderr
     begins = [
         int(asked.range.removeprefix("bytes=").rstrip("-") or 0) for asked in hub.asked if asked.path == "model.bin"
     ]
-    assert begins[0] == 0 and 0 < begins[1] < begins[2]
+    assert begins[0] == 0 and begins[1] > 0
     assert hashlib.sha256((cache.snapshot(REPOSITORY, COMMIT) / "model.bin").read_bytes()).hexdigest() == (
         hashlib.sha256(files["model.bin"]).hexdigest()
     )
@@ -337,6 +335,7 @@ def added(hub: Hub, folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's job in the background ignores it
     )
 
 

@@ -8,25 +8,39 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from serve_app.cli import main
 
 MOTET = [sys.executable, "-m", "serve_app.cli.main"]
 BASH, ZSH, FISH = "bash", "zsh", "fish"
 
 
-def completed(shell: str, folder: Path, *words: str) -> str:
-    """What the shell gets for the last of the words, as its script asks for it."""
-    asked = {
+def asked(shell: str, folder: Path, *words: str) -> dict[str, str]:
+    """The variables with which the script of a shell asks for the last of the words."""
+    words_of = {
         BASH: {"COMP_WORDS": " ".join(("motet", *words)), "COMP_CWORD": str(len(words))},
         ZSH: {"_TYPER_COMPLETE_ARGS": " ".join(("motet", *words))},
         FISH: {"_TYPER_COMPLETE_ARGS": " ".join(("motet", *words)), "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
     }[shell]
-    home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "_MOTET_COMPLETE": f"complete_{shell}"}
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MOTET_")}
-    done = subprocess.run(
-        MOTET, env={**clean, **home, **asked}, cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    return {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "_MOTET_COMPLETE": f"complete_{shell}", **words_of}
+
+
+def completed(shell: str, folder: Path, *words: str) -> str:
+    """What the shell gets for the last of the words."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MOTET_CONFIG", raising=False)
+        done = CliRunner().invoke(main.app, [], env=asked(shell, folder, *words), prog_name="motet")
     assert done.stderr == ""
     return done.stdout
+
+
+def test_the_program_completes_without_a_word_besides(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MOTET_")}
+    environment = {**clean, **asked(BASH, tmp_path, "trans")}
+    done = subprocess.run(MOTET, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.split(), done.stderr) == (["transcribe"], "")
 
 
 @pytest.mark.parametrize("shell", [BASH, ZSH, FISH])
@@ -66,6 +80,6 @@ def test_a_configuration_with_mistakes_completes_nothing(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("shell", [BASH, ZSH, FISH])
 def test_each_shell_has_a_script(shell: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "HOME": str(tmp_path), "_MOTET_COMPLETE": f"source_{shell}"}
-    done = subprocess.run(MOTET, env=environment, capture_output=True, text=True, timeout=120)
-    assert "_MOTET_COMPLETE=complete_" + shell in done.stdout
+    environment = {"HOME": str(tmp_path), "_MOTET_COMPLETE": f"source_{shell}"}
+    script = CliRunner().invoke(main.app, [], env=environment, prog_name="motet").stdout
+    assert "_MOTET_COMPLETE=complete_" + shell in script
