@@ -14,7 +14,6 @@ from serve_app.monitoring import metrics
 from serve_app.monitoring.panels import TOO_MANY
 from serve_app.monitoring.promql import PromQl
 
-FIRST_SOUND_P95_MS = 350
 LEAST_BUFFER_MS = 50
 BUSY_CPU_PERCENT = 90
 FULL_MEMORY_SHARE = 0.8
@@ -25,6 +24,8 @@ QUEUED_SECONDS_OF_AUDIO = 600
 THE_SERVICE_FAILED = 'kind=~"engine|storage_full|timeout|unavailable"'
 
 RECENT = PromQl("5m")
+FIRST_SOUND_ALARM = RECENT.value(gateway.FIRST_SOUND_ALARM_MS, fold="max")
+"""The service's own limit."""
 HEAD = "# `motet metrics --alerts` made this file. docs/metrics.md explains each alert; a test holds both current.\n"
 
 
@@ -51,10 +52,10 @@ ALERTS: Sequence[Alert] = (
     ),
     Alert(
         "MotetFirstSoundLate",
-        f"{RECENT.quantile(0.95, gateway.FIRST_SOUND_MS, 'model')} > {FIRST_SOUND_P95_MS}",
+        f"{RECENT.quantile(0.95, gateway.FIRST_SOUND_MS, 'model')} > scalar({FIRST_SOUND_ALARM})",
         5,
         "warning",
-        f"{{{{ $labels.model }}}}: one request in 20 waits for more than {FIRST_SOUND_P95_MS} ms for its first sound.",
+        "{{ $labels.model }}: the first sound of one request in 20 is later than speech.first_sound_alarm_ms.",
         "The panels of queues and steps show where it waits. Add replicas, or lower the batch size.",
     ),
     Alert(
@@ -67,8 +68,7 @@ ALERTS: Sequence[Alert] = (
     ),
     Alert(
         "MotetAudioConcealed",
-        f"{RECENT.rate(gateway.CONCEALED_SECONDS, 'model')} / {RECENT.rate(replica.AUDIO_MADE_SECONDS, 'model')} "
-        f"> {CONCEALED_SHARE:g}",
+        f"{RECENT.share(gateway.CONCEALED_SECONDS, replica.AUDIO_MADE_SECONDS, 'model')} > {CONCEALED_SHARE:g}",
         5,
         "warning",
         f"{{{{ $labels.model }}}}: more than {CONCEALED_SHARE:.0%} of the audio is concealment, because chunks are late.",
@@ -76,8 +76,7 @@ ALERTS: Sequence[Alert] = (
     ),
     Alert(
         "MotetFailures",
-        f"{RECENT.rate(gateway.FAILURES, 'model', where=THE_SERVICE_FAILED)} / {RECENT.rate(gateway.REQUESTS, 'model')} "
-        f"> {FAILED_SHARE:g}",
+        f"{RECENT.share(gateway.FAILURES, gateway.REQUESTS, 'model', where=THE_SERVICE_FAILED)} > {FAILED_SHARE:g}",
         5,
         "critical",
         f"{{{{ $labels.model }}}}: the service fails more than {FAILED_SHARE:.0%} of the requests.",
@@ -109,8 +108,7 @@ ALERTS: Sequence[Alert] = (
     ),
     Alert(
         "MotetMemoryFull",
-        f"{RECENT.value(metrics.MEMORY_USED, 'ip', fold='max')} "
-        f"/ {RECENT.value(metrics.MEMORY_TOTAL, 'ip', fold='max')} > {FULL_MEMORY_SHARE:g}",
+        f"{RECENT.share(metrics.MEMORY_USED, metrics.MEMORY_TOTAL, 'ip', fold='max')} > {FULL_MEMORY_SHARE:g}",
         5,
         "warning",
         f"{{{{ $labels.ip }}}}: more than {FULL_MEMORY_SHARE:.0%} of the memory is in use; on a Mac, GPU included.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from deployments.replica import metric_table as replica
-from deployments.replica.metric import Histogram
+from deployments.replica.metric import Counter, Gauge, Histogram
 from serve_app.gateway import metric_table as gateway
 from serve_app.monitoring import metrics
 from serve_app.monitoring.promql import PromQl
@@ -29,9 +29,29 @@ class Panel:
     queries: Mapping[str, str]
 
 
+def legend(*labels: str) -> str:
+    """What Grafana writes beside a line: the values of its labels."""
+    return " ".join(f"{{{{{label}}}}}" for label in labels)
+
+
 def quantiles(histogram: Histogram, *shown: float) -> dict[str, str]:
     """The queries for quantiles of a histogram, by model."""
-    return {f"{{{{model}}}} p{100 * each:g}": CHOSEN.quantile(each, histogram, "model") for each in shown}
+    return {f"{legend('model')} p{100 * each:g}": CHOSEN.quantile(each, histogram, "model") for each in shown}
+
+
+def rates(counter: Counter, *by: str, of: PromQl = CHOSEN, where: str = "") -> dict[str, str]:
+    """A line for each value of the labels: the growth of a counter."""
+    return {legend(*by): of.rate(counter, *by, where=where)}
+
+
+def values(gauge: Gauge, *by: str, fold: str = "sum") -> dict[str, str]:
+    """A line for each value of the labels: a gauge."""
+    return {legend(*by): CHOSEN.value(gauge, *by, fold=fold)}
+
+
+def means(histogram: Histogram, by: str) -> dict[str, str]:
+    """A line for each value of the label: the mean of a histogram."""
+    return {legend(by): CHOSEN.mean(histogram, by)}
 
 
 LISTENERS = (
@@ -46,7 +66,7 @@ LISTENERS = (
         "Late first sounds",
         "Requests per second whose first audio was later than the alarm.",
         "reqps",
-        {"{{model}}": CHOSEN.rate(gateway.FIRST_SOUNDS_LATE, "model")},
+        rates(gateway.FIRST_SOUNDS_LATE, "model"),
     ),
     Panel(
         "Buffers of listeners",
@@ -81,7 +101,7 @@ LISTENERS = (
         "Where a speech request spends its time",
         "Mean of each stage.",
         "ms",
-        {"{{stage}}": CHOSEN.mean(gateway.REQUEST_STAGE_MS, "stage")},
+        means(gateway.REQUEST_STAGE_MS, "stage"),
     ),
 )
 
@@ -90,37 +110,37 @@ REQUESTS = (
         "Requests",
         "Requests that ended, by route and status.",
         "reqps",
-        {"{{route}} {{status}}": CHOSEN_AND_NONE.rate(gateway.REQUESTS, "route", "status")},
+        rates(gateway.REQUESTS, "route", "status", of=CHOSEN_AND_NONE),
     ),
     Panel(
         "Errors",
         "Share of requests that the service failed (status 5xx).",
         "percentunit",
-        {"{{model}}": CHOSEN_AND_NONE.share(gateway.REQUESTS, gateway.REQUESTS, "model", where=SERVER_ERROR)},
+        {legend("model"): CHOSEN_AND_NONE.share(gateway.REQUESTS, gateway.REQUESTS, "model", where=SERVER_ERROR)},
     ),
     Panel(
         "Failures",
         "Requests that failed, by model and kind of failure.",
         "reqps",
-        {"{{model}} {{kind}}": CHOSEN_AND_NONE.rate(gateway.FAILURES, "model", "kind")},
+        rates(gateway.FAILURES, "model", "kind", of=CHOSEN_AND_NONE),
     ),
     Panel(
         "Refused requests",
         "Requests that were refused because there is too much to do (status 429).",
         "reqps",
-        {"{{model}} {{route}}": CHOSEN_AND_NONE.rate(gateway.REQUESTS, "model", "route", where=TOO_MANY)},
+        rates(gateway.REQUESTS, "model", "route", where=TOO_MANY, of=CHOSEN_AND_NONE),
     ),
     Panel(
         "Requests in queues",
         "Open requests of each placement, also those that are being answered.",
         "short",
-        {"{{placement}}": CHOSEN.value(gateway.QUEUED_REQUESTS, "placement")},
+        values(gateway.QUEUED_REQUESTS, "placement"),
     ),
     Panel(
         "Audio in queues",
         "Audio that each placement has still to make.",
         "s",
-        {"{{placement}}": CHOSEN.value(gateway.QUEUED_SECONDS_OF_AUDIO, "placement")},
+        values(gateway.QUEUED_SECONDS_OF_AUDIO, "placement"),
     ),
 )
 
@@ -129,13 +149,13 @@ MODELS = (
         "Speed",
         "Seconds of audio made per second, over all replicas.",
         "short",
-        {"{{model}}": CHOSEN.rate(replica.AUDIO_MADE_SECONDS, "model")},
+        rates(replica.AUDIO_MADE_SECONDS, "model"),
     ),
     Panel(
         "Audio made for clients that left",
         "Seconds of audio per second.",
         "short",
-        {"{{model}}": CHOSEN.rate(replica.AUDIO_WASTED_SECONDS, "model")},
+        rates(replica.AUDIO_WASTED_SECONDS, "model"),
     ),
     Panel(
         "Real-time factor",
@@ -159,7 +179,7 @@ MODELS = (
         "Open streams",
         "Streams of speech in progress.",
         "short",
-        {"{{model}}": CHOSEN.value(replica.OPEN_STREAMS, "model")},
+        values(replica.OPEN_STREAMS, "model"),
     ),
     Panel(
         "Faults of speech",
@@ -175,7 +195,7 @@ MODELS = (
         "Pieces without an end",
         "Pieces of text per second at which the model was stopped, by reason.",
         "short",
-        {"{{model}} {{reason}}": CHOSEN.rate(replica.RUNAWAY_PIECES, "model", "reason")},
+        rates(replica.RUNAWAY_PIECES, "model", "reason"),
     ),
 )
 
@@ -192,19 +212,19 @@ STEPS = (
         "Padding",
         "Share of padded batches that is padding.",
         "percentunit",
-        {"{{model}}": CHOSEN.mean(replica.STEP_PADDING_SHARE, "model")},
+        means(replica.STEP_PADDING_SHARE, "model"),
     ),
     Panel(
         "Replayed steps",
         "Share of all steps that replayed a captured graph.",
         "percentunit",
-        {"{{model}}": CHOSEN.value(replica.STEP_REPLAYED_SHARE, "model", fold="min")},
+        values(replica.STEP_REPLAYED_SHARE, "model", fold="min"),
     ),
     Panel(
         "Captures",
         "Time spent on capturing graphs.",
         "s",
-        {"{{model}}": CHOSEN.value(replica.STEP_CAPTURE_SECONDS, "model")},
+        values(replica.STEP_CAPTURE_SECONDS, "model"),
     ),
 )
 
@@ -213,22 +233,19 @@ MACHINES = (
         "CPU",
         "Use of all cores of each machine.",
         "percent",
-        {"{{ip}}": CHOSEN.value(metrics.CPU_PERCENT, "ip", fold="max")},
+        values(metrics.CPU_PERCENT, "ip", fold="max"),
     ),
     Panel(
         "Memory",
         "Share of each machine's memory that is in use. On a machine with unified memory, GPU included.",
         "percentunit",
-        {
-            "{{ip}}": f"{CHOSEN.value(metrics.MEMORY_USED, 'ip', fold='max')} "
-            f"/ {CHOSEN.value(metrics.MEMORY_TOTAL, 'ip', fold='max')}"
-        },
+        {legend("ip"): CHOSEN.share(metrics.MEMORY_USED, metrics.MEMORY_TOTAL, "ip", fold="max")},
     ),
     Panel(
         "Memory of engines",
         "Device memory that the libraries of engines hold.",
         "bytes",
-        {"{{model}} {{kind}}": CHOSEN.value(replica.ENGINE_MEMORY_BYTES, "model", "kind")},
+        values(replica.ENGINE_MEMORY_BYTES, "model", "kind"),
     ),
 )
 

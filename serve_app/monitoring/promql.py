@@ -18,9 +18,9 @@ class PromQl:
         """Its growth per second."""
         return self._sum_of_rates(counter, counter.series[0], by, where)
 
-    def share(self, part: Counter, whole: Counter, *by: str, where: str = "") -> str:
-        """The growth of `part`, where `where` matches, per growth of `whole`."""
-        return f"{self.rate(part, *by, where=where)} / {self.rate(whole, *by)}"
+    def share(self, part: Counter | Gauge, whole: Counter | Gauge, *by: str, where: str = "", fold: str = "sum") -> str:
+        """`part`, where `where` matches, for each of `whole`: the growth of counters, or the values of gauges now."""
+        return f"{self._amount(part, by, where, fold)} / {self._amount(whole, by, '', fold)}"
 
     def quantile(self, quantile: float, histogram: Histogram, *by: str) -> str:
         """A quantile of its values."""
@@ -32,9 +32,14 @@ class PromQl:
         _, count, total = histogram.series
         return f"{self._sum_of_rates(histogram, total, by, '')} / {self._sum_of_rates(histogram, count, by, '')}"
 
-    def value(self, gauge: Gauge, *by: str, fold: str = "sum") -> str:
+    def value(self, gauge: Gauge, *by: str, where: str = "", fold: str = "sum") -> str:
         """Its value now, with one fold over all other labels."""
-        return f"{fold}{_by(by)} ({gauge.series[0]}{self._selector(gauge, '')})"
+        return f"{fold}{_by(by)} ({gauge.series[0]}{self._selector(gauge, where)})"
+
+    def _amount(self, metric: Counter | Gauge, by: tuple[str, ...], where: str, fold: str) -> str:
+        if isinstance(metric, Gauge):
+            return self.value(metric, *by, where=where, fold=fold)
+        return self.rate(metric, *by, where=where)
 
     def _sum_of_rates(self, metric: Metric, series: str, by: tuple[str, ...], where: str) -> str:
         return f"sum{_by(by)} (rate({series}{self._selector(metric, where)}[{self.interval}]))"
