@@ -107,7 +107,7 @@ def main() -> int:
     started = time.perf_counter()
     with (
         running_service(default_profile()) as service,
-        httpx.Client(base_url=f"http://{service.host}:{service.port}", timeout=60.0) as client,
+        httpx.Client(base_url=f"http://{service.host}:{service.port}", timeout=60.0, trust_env=False) as client,
     ):
         demo = Demo(client)
         demo.rows.append(("start", f"{time.perf_counter() - started:.1f} s to ready", ""))

@@ -10,9 +10,8 @@ import psutil
 from deployments.errors import fail
 from serve_app.bench.running_service import RunningProgram
 from serve_app.cli import footprint
-from serve_app.cli.processes import command_line
+from serve_app.cli.processes import REPLICA, command_line
 
-REPLICA = "ray::ServeReplica:motet:"
 CONTROLLER, PROXY_MANAGER = "ray::ServeController", "ray::HAProxyManager"
 HAPROXY, RAYLET = "haproxy", "raylet"
 SESSION_FOLDER = re.compile(r"(/[^\s=]*/session_[^/\s=]+)")
@@ -32,17 +31,9 @@ class ServiceProcesses:
         """Every process, HAProxy included."""
         return footprint.processes_of(self._first)
 
-    @property
-    def runs(self) -> bool:
-        """Whether the program that began the service still runs."""
-        try:
-            return psutil.Process(self._first).status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
-
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The replicas of a deployment, the oldest first."""
-        title = f"{REPLICA}{deployment}"
+        title = f"ray::{REPLICA}{deployment}"
         found = [process for process in self.all() if " ".join(command_line(process)).startswith(title)]
         return sorted(found, key=lambda process: process.create_time())
 

@@ -21,7 +21,8 @@ from serve_app.bench.mixed_requests import MixedModels, MixedRequests, spoken_cl
 from serve_app.bench.process_growth import Growth, GrowthWatch
 from serve_app.bench.running_service import RunningProgram
 from serve_app.bench.serve_service import service_of
-from serve_app.bench.service_processes import REPLICA, ServiceProcesses
+from serve_app.bench.service_processes import ServiceProcesses
+from serve_app.cli.processes import REPLICA
 
 MINUTES, QUICK_MINUTES = 60.0, 0.35
 LEAST_MINUTES = 10.0
@@ -120,7 +121,7 @@ async def _watch(watch: GrowthWatch, length_s: float) -> None:
 
 
 def _put_growth(sheet: Sheet, growths: list[Growth]) -> None:
-    title = f"{REPLICA}{LEAKY}@"
+    title = f"ray::{REPLICA}{LEAKY}@"
     others = [growth for growth in growths if not growth.title.startswith(title)]
     memory = max(others, key=lambda growth: growth.memory_percent)
     files = max(others, key=lambda growth: growth.files)

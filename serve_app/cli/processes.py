@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterator
 
 import psutil
 
+REPLICA = "ServeReplica:motet:"
+"""What stands before the deployment's name in the title of each replica's process, after `ray::`."""
+
 
 def descendants(pid: int) -> list[psutil.Process]:
     """Its children and all processes below them; none if it has ended."""

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from serve_app.cli.processes import REPLICA
+from serve_app.gateway.metric_table import FAILURES, REQUESTS
+from serve_app.profiles import ALL_METRICS_OFFSET
+
 METRICS_S = 3.0
 """How long the metrics may take. They are collected anew for each request."""
-METRICS_OFFSET = 80
-"""The port of the metrics, counted from that of the service (`motet serve` prints it)."""
+HEALTHY = "ray_serve_deployment_replica_healthy"
+CPU_PERCENT, MEMORY_BYTES = "ray_component_cpu_percentage", "ray_component_rss_bytes"
+"""Metrics of Ray Serve and of Ray; the other ones are Motet's own."""
 REFUSED = "429"
 FAILED_FROM = 500
-REPLICA = "ServeReplica:motet:"
-"""A part of the name of each replica's process, before the deployment's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,13 @@ def metrics_url(service: str) -> str:
     """Where `motet serve` on one machine shows its metrics, from the service's address."""
     address = httpx.URL(service)
     port = address.port or (443 if address.scheme == "https" else 80)
-    return str(address.copy_with(scheme="http", port=port + METRICS_OFFSET, path="/metrics", query=None))
+    return str(address.copy_with(scheme="http", port=port + ALL_METRICS_OFFSET, path="/metrics", query=None))
 
 
 def read_metrics(url: str, transport: httpx.BaseTransport | None = None) -> MachineMetrics | None:
     """The metrics at an address; None if nothing answers there."""
     try:
-        with httpx.Client(timeout=METRICS_S, transport=transport) as client:
+        with httpx.Client(timeout=METRICS_S, transport=transport, trust_env=False) as client:
             answer = client.get(url)
             answer.raise_for_status()
             return summed(samples_of(answer.text))
@@ -74,17 +77,16 @@ def summed(samples: Iterator[MetricSample]) -> MachineMetrics:
     found = MachineMetrics()
     for sample in samples:
         labels, value = sample.labels, sample.value
-        match sample.name:
-            case "ray_serve_deployment_replica_healthy" if value:
-                found.replicas[labels.get("deployment", "")] += 1
-            case "ray_component_cpu_percentage":
-                _add(found.cpu_percent, labels, value)
-            case "ray_component_rss_bytes":
-                _add(found.memory_bytes, labels, value)
-            case "ray_motet_requests_total":
-                _count(found, labels, int(value))
-            case "ray_motet_failures_total" if value:
-                found.failures[labels.get("kind", "")] += int(value)
+        if sample.name == HEALTHY and value:
+            found.replicas[labels.get("deployment", "")] += 1
+        elif sample.name == CPU_PERCENT:
+            _add(found.cpu_percent, labels, value)
+        elif sample.name == MEMORY_BYTES:
+            _add(found.memory_bytes, labels, value)
+        elif sample.name in REQUESTS.series:
+            _count(found, labels, int(value))
+        elif sample.name in FAILURES.series and value:
+            found.failures[labels.get("kind", "")] += int(value)
     return found
 
 

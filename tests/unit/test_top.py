@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -13,11 +15,13 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from deployments.errors import MotetError
+from serve_app import profiles
 from serve_app.cli.service_api import ServiceApi
 from serve_app.cli.top import print_once
 from serve_app.cli.top_metrics import MachineMetrics, metrics_url, read_metrics, samples_of, summed
 from serve_app.cli.top_screen import columns_for, screen, unreachable
 from serve_app.cli.top_view import Answers, ServiceView, view_of
+from serve_app.gateway.metric_table import FAILURES, REQUESTS
 from serve_app.gateway.routes.status import ServiceStatus
 
 URL = "http://127.0.0.1:8000"
@@ -257,6 +261,26 @@ def test_what_is_no_metrics_counts_as_none() -> None:
     page = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
     assert read_metrics(NO_METRICS, page) is None
     assert read_metrics(NO_METRICS, httpx.MockTransport(lambda request: httpx.Response(404))) is None
+
+
+def test_metrics_are_read_from_the_machine_itself_whatever_proxy_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    found = read_metrics(NO_METRICS, httpx.MockTransport(lambda request: httpx.Response(200, text=METRICS)))
+    assert found == measured()
+
+
+def test_the_names_are_those_that_the_service_declares() -> None:
+    for metric in (REQUESTS, FAILURES):
+        assert metric.series[0] in METRICS
+    assert metrics_url("http://box:9000") == f"http://box:{9000 + profiles.ALL_METRICS_OFFSET}/metrics"
+
+
+def test_the_names_are_read_without_ray() -> None:
+    program = "import sys, serve_app.cli.top_metrics; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
