@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +112,10 @@ class ChaosService:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A fault, from its beginning until the service had recovered (or not). Monotonic seconds."""
+    """A fault that began at `began_s` (monotonic), and whether the service recovered from it."""
 
     fault: Fault
     began_s: float
-    ended_s: float
     recovered: bool
 
 
@@ -219,8 +218,7 @@ async def _episode(load: MixedLoad, fault: Fault, target: FaultyService) -> Epis
         await asyncio.sleep(fault.lasts_s)
     finally:
         end()
-    recovered = await _recovered(load)
-    return Episode(fault, began_s, time.monotonic(), recovered)
+    return Episode(fault, began_s, await _recovered(load))
 
 
 async def _recovered(load: MixedLoad) -> bool:
@@ -283,6 +281,12 @@ async def _put_jobs(sheet: Sheet, setting: ChaosService, requests: MixedRequests
             if answer.is_success and answer.json()["status"] in ("completed", "failed"):
                 ended[id] = answer.json()["status"]
         await asyncio.sleep(ROUND_S)
-    done = sum(status == "completed" for status in ended.values())
-    sheet.put(setting.figure(LOST), len(requests.jobs) - done, f"of {len(requests.jobs)} accepted")
-    sheet.put(setting.figure(TWICE), sum(len(made) - 1 for made in requests.jobs.values()))
+    put_jobs(sheet, setting, requests.jobs, {id for id, status in ended.items() if status == "completed"})
+
+
+def put_jobs(sheet: Sheet, setting: ChaosService, jobs: Mapping[str, Collection[str]], done: Collection[str]) -> None:
+    """Fills in what became of the `jobs`: ids by the key of their request, of which those of `done` ended well. A job that
+    was made twice does not stand for one that was lost."""
+    lost = sum(not any(id in done for id in made) for made in jobs.values())
+    sheet.put(setting.figure(LOST), lost, f"of {len(jobs)} accepted")
+    sheet.put(setting.figure(TWICE), sum(len(made) - 1 for made in jobs.values()))

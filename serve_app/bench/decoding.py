@@ -7,7 +7,7 @@ import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -62,6 +62,8 @@ ROUNDS, LONG_TIMES, SHORT_TIMES = 5, 1, 10
 class DecodedFiles:
     """What damaged files were answered with."""
 
+    tried: Counter[str] = field(default_factory=Counter)
+    """Files of each container and codec that were given to a decoder."""
     codes: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
@@ -69,17 +71,20 @@ class DecodedFiles:
 
 def run(quick: bool) -> Report:
     """Runs the benchmark. A full run takes about an hour."""
-    names = tuple(bombs())
-    wanted = [
+    return carry_out("decoding", figures(quick), lambda sheet: _measure(sheet, quick), quick=quick)
+
+
+def figures(quick: bool) -> list[Figure]:
+    """What is measured."""
+    return [
         Figure(FILES, "files", at_least(QUICK_FILES if quick else FULL_FILES)),
         Figure(FAULTS, "files", at_most(0)),
         Figure(CONTAINED, "files"),
         Figure(SLOWEST, "s", at_most(5)),
-        *(Figure(_memory_of(name), "MB", at_most(200)) for name in names),
+        *(Figure(_memory_of(name), "MB", at_most(200)) for name in bombs()),
         Figure(COST_LONG, "x", at_most(1.25)),
         Figure(COST_SHORT, "ms", at_most(50)),
     ]
-    return carry_out("decoding", wanted, lambda sheet: _measure(sheet, quick), quick=quick)
 
 
 def _memory_of(bomb: str) -> str:
@@ -106,9 +111,16 @@ def _measure_damaged(sheet: Sheet, processes: DecoderProcesses, count: int) -> N
         for _ in range(count):
             data = mutated(seed, name.split()[0], others[generator.integers(len(others))], generator)
             try_file(found, name, data, processes.open)
+    put_damaged(sheet, found, list(recordings))
+
+
+def put_damaged(sheet: Sheet, found: DecodedFiles, names: Sequence[str]) -> None:
+    """Fills in what became of the damaged files of the containers with these `names`."""
     contained = {code: found.codes[code] for code in DECODER_CODES if found.codes[code]}
     listed = ", ".join(f"{code} {times:,}" for code, times in found.codes.most_common(8))
-    sheet.put(FILES, count, f"{len(recordings)} containers and codecs: {', '.join(recordings)}")
+    sheet.put(
+        FILES, min(found.tried[name] for name in names), f"{len(names)} containers and codecs: {', '.join(names)}"
+    )
     sheet.put(FAULTS, len(found.faults), "; ".join(found.faults[:3]) or listed)
     sheet.put(CONTAINED, sum(contained.values()), ", ".join(f"{code} {times}" for code, times in contained.items()))
     sheet.put(SLOWEST, found.slowest_s)
@@ -117,6 +129,7 @@ def _measure_damaged(sheet: Sheet, processes: DecoderProcesses, count: int) -> N
 def try_file(found: DecodedFiles, name: str, data: bytes, open_decoder: OpenDecoder) -> None:
     """Decodes one damaged file and notes the answer."""
     began = time.perf_counter()
+    found.tried[name] += 1
     try:
         found.codes[outcome_of(data, open_decoder, FUZZ_LONGEST_S)] += 1
     except Exception as error:

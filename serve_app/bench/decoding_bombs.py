@@ -9,8 +9,12 @@ from collections.abc import Callable, Mapping
 import av
 import numpy as np
 
+from deployments.engines.protocols import Samples
+from serve_app.bench.muxed_sound import encode_into, mono_track, muxed
+
 LONG_HOURS = 5
 """More than the service accepts."""
+RATE = 24_000
 
 
 def bombs() -> Mapping[str, Callable[[], bytes]]:
@@ -36,9 +40,7 @@ def _silence(container: str, codec: str, hours: int) -> bytes:
     file = io.BytesIO()
     rate = 48_000
     with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate)
-        assert isinstance(stream, av.AudioStream)
-        stream.layout = "mono"
+        stream = mono_track(output, codec, rate)
         stream.options = {"frame_duration": "60"} if codec == "libopus" else {}
         form = "s16" if codec == "flac" else "flt"
         silence = np.zeros((1, rate), np.int16 if codec == "flac" else np.float32)
@@ -96,22 +98,12 @@ def _wide_table() -> bytes:
 
 
 def _small(container: str, codec: str) -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=24_000)
-        assert isinstance(stream, av.AudioStream)
-        stream.layout = "mono"
-        _fill(output, stream)
-    return file.getvalue()
+    return muxed(container, codec, _tone(), RATE)
 
 
-def _fill(output: av.container.OutputContainer, stream: av.AudioStream) -> None:
+def _tone() -> Samples:
     """A quarter of a second of sound."""
-    tone = (0.3 * np.sin(np.arange(6_000) / 20)).astype(np.float32)[np.newaxis]
-    frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
-    frame.sample_rate, frame.pts = 24_000, 0
-    for packet in [*stream.encode(frame), *stream.encode(None)]:
-        output.mux(packet)
+    return (0.3 * np.sin(np.arange(RATE // 4) / 20)).astype(np.float32)
 
 
 def _wide_video() -> bytes:
@@ -120,30 +112,21 @@ def _wide_video() -> bytes:
         video = output.add_stream("mpeg4", rate=1)
         assert isinstance(video, av.VideoStream)
         video.width, video.height, video.pix_fmt = 7680, 4320, "yuv420p"
-        sound = output.add_stream("aac", rate=24_000)
-        assert isinstance(sound, av.AudioStream)
-        sound.layout = "mono"
+        sound = mono_track(output, "aac", RATE)
         for _ in range(2):
             frame = av.VideoFrame(7680, 4320, "yuv420p")
             for packet in video.encode(frame):
                 output.mux(packet)
         for packet in video.encode(None):
             output.mux(packet)
-        _fill(output, sound)
+        encode_into(output, sound, _tone())
     return file.getvalue()
 
 
 def _many_tracks() -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as output:
-        tracks = [_mono(output) for _ in range(500)]
+        tracks = [mono_track(output, "pcm_s16le", RATE) for _ in range(500)]
         for track in tracks:
-            _fill(output, track)
+            encode_into(output, track, _tone())
     return file.getvalue()
-
-
-def _mono(output: av.container.OutputContainer) -> av.AudioStream:
-    stream = output.add_stream("pcm_s16le", rate=24_000)
-    assert isinstance(stream, av.AudioStream)
-    stream.layout = "mono"
-    return stream

@@ -26,12 +26,11 @@ Rates = Mapping[Kind, float]
 
 @dataclass(slots=True)
 class TriedRequest:
-    """A request that began at `began_s` (monotonic) and ended at `ended_s`, and its one or two attempts."""
+    """A request that began at `began_s` (monotonic), and its one or two attempts."""
 
     kind: Kind
     began_s: float
     attempts: list[Attempt] = field(default_factory=list)
-    ended_s: float = 0.0
 
     @property
     def answered(self) -> bool:
@@ -93,7 +92,6 @@ class MixedLoad:
                 break
             if left:
                 await asyncio.sleep(min(attempt.retry_after_s or RETRY_S, LONGEST_RETRY_S))
-        tried.ended_s = time.monotonic()
         return tried
 
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -32,7 +32,6 @@ from serve_app.bench.local_engines import wav_of
 from serve_app.bench.running_service import RunningProgram
 
 Kind = Literal["speech", "simulated", "transcription", "separation", "live", "job", "events", "session", "leaver"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 """`events` is speech as server-sent events, `session` a text that arrives over a WebSocket, and `leaver` a client that leaves
 after the first sound."""
 
@@ -44,8 +43,6 @@ SAME_WORDS = 0.5
 TIMEOUT_S = 90.0
 NOISE = 2e-4
 """Level of the noise that makes each recording another one."""
-BUSY = (429, 503)
-REFUSED, BROKEN = "refused", "broken"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping
 
-import av
 import numpy as np
 import soundfile
 
 from deployments.audio.encode import open_encoder
 from deployments.audio.formats import AudioFormat
+from serve_app.bench.muxed_sound import muxed
 
 RATE = 24_000
 SECONDS = 0.4
@@ -56,7 +56,7 @@ def seeds() -> Mapping[str, bytes]:
     """A short recording of each container and codec, by names that begin with the kind of container."""
     return {
         **{name: _encoded(form) for name, form in WRITTEN.items()},
-        **{name: _muxed(container, codec) for name, (container, codec) in MUXED.items()},
+        **{name: muxed(container, codec, _tone(), RATE) for name, (container, codec) in MUXED.items()},
         "ogg Vorbis": _vorbis(),
     }
 
@@ -77,19 +77,6 @@ def mutated(seed: bytes, kind: str, other: bytes, generator: Generator) -> bytes
 def _encoded(form: AudioFormat) -> bytes:
     encoder = open_encoder(form, RATE, 1)
     return encoder.encode(_tone()) + encoder.finish()
-
-
-def _muxed(container: str, codec: str) -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=RATE)
-        assert isinstance(stream, av.AudioStream)
-        stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(_tone()[np.newaxis], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = RATE, 0
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            output.mux(packet)
-    return file.getvalue()
 
 
 def _vorbis() -> bytes:

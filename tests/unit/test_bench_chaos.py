@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,18 @@ import pytest
 from deployments.errors import MotetError
 from serve_app.bench import chaos, separation_kills, soak
 from serve_app.bench.chaos import FAULTS, ChaosService, Episode
-from serve_app.bench.frame import Sheet
+from serve_app.bench.frame import Figure, Sheet
 from serve_app.bench.mixed_load import TriedRequest, troubles
 from serve_app.bench.mixed_requests import Attempt, Kind
 from serve_app.bench.process_growth import ProcessHistory, growth_of
+from serve_app.bench.separation_kills import KillCounts
 from serve_app.config import AppArguments
 
 MB = 1e6
 
 
-def tried(began_s: float, *attempts: Attempt, kind: Kind = "speech", ended_s: float | None = None) -> TriedRequest:
-    end = began_s + sum(attempt.wait_s for attempt in attempts) if ended_s is None else ended_s
-    return TriedRequest(kind, began_s, list(attempts), end)
+def tried(began_s: float, *attempts: Attempt, kind: Kind = "speech") -> TriedRequest:
+    return TriedRequest(kind, began_s, list(attempts))
 
 
 GOOD, REFUSED = Attempt(0.2), Attempt(0.1, "503 model_restarting", 2.0)
@@ -43,7 +44,7 @@ def put(episodes: list[Episode], asked: list[TriedRequest]) -> Sheet:
 
 def test_each_fault_has_the_longest_wait_of_its_requests_and_failed_ones_count() -> None:
     kill, disk = FAULTS["kill-speech"], FAULTS["disk"]
-    episodes = [Episode(kill, 10.0, 20.0, True), Episode(disk, 20.0, 30.0, False)]
+    episodes = [Episode(kill, 10.0, True), Episode(disk, 20.0, False)]
     calm = tried(1.0, GOOD)
     cut = tried(9.0, Attempt(3.0, "ReadError"), GOOD)  # under way at the kill
     late = tried(15.0, Attempt(1.0, "503"), Attempt(4.0))
@@ -61,13 +62,45 @@ def test_each_fault_has_the_longest_wait_of_its_requests_and_failed_ones_count()
 
 def test_a_request_belongs_to_the_fault_that_its_first_attempt_met() -> None:
     kill, stop = FAULTS["kill-speech"], FAULTS["stop-speech"]
-    episodes = [Episode(kill, 10.0, 20.0, True), Episode(stop, 20.0, 30.0, True)]
+    episodes = [Episode(kill, 10.0, True), Episode(stop, 20.0, True)]
     retried = tried(15.0, REFUSED, Attempt(15.0))  # its second attempt meets the next fault, too
     hanging = tried(19.0, Attempt(12.0))
     sheet = put(episodes, [tried(1.0, GOOD), retried, hanging])
     service = ChaosService(0, ())
     assert sheet.value(service.figure(kill.name)) == 15.0
     assert sheet.value(service.figure(stop.name)) == 12.0
+
+
+def test_a_job_that_was_made_twice_does_not_stand_for_one_that_was_lost() -> None:
+    service = ChaosService(0, ())
+    sheet = Sheet(chaos.figures(service), lambda _: None)
+    chaos.put_jobs(sheet, service, {"a": {"1", "2"}, "b": {"3"}, "c": {"4"}}, done={"1", "2", "4"})
+    assert (sheet.value(service.figure(chaos.LOST)), sheet.value(service.figure(chaos.TWICE))) == (1, 1)
+
+
+def kills(killed: KillCounts, calm: int, computed: int) -> dict[str, Figure]:
+    plan = replace(separation_kills.QUICK, seconds=73.0)  # ten chunks
+    sheet = Sheet(separation_kills.figures(plan), lambda _: None)
+    separation_kills.put_counts(sheet, plan, killed, calm, computed)
+    return {figure.name: figure for figure in sheet.figures}
+
+
+def test_chunks_that_kills_explain_are_no_waste() -> None:
+    found = kills(KillCounts(separators=1, gateways=1), calm=10, computed=19)
+    assert (found[separation_kills.AGAIN].value, found[separation_kills.CALM].value) == (100.0, 100.0)
+    assert found[separation_kills.CALM].verdict == found[separation_kills.AGAIN].verdict == "met"
+    assert kills(KillCounts(1, 1), calm=10, computed=20)[separation_kills.AGAIN].verdict == "not met"
+
+
+@pytest.mark.parametrize("calm", [0, 9, 11])
+def test_a_count_of_chunks_that_is_wrong_without_kills_meets_no_target(calm: int) -> None:
+    assert kills(KillCounts(1, 1), calm, 10)[separation_kills.CALM].verdict == "not met"
+
+
+def test_without_a_kill_the_other_figures_are_there() -> None:
+    found = kills(KillCounts(), calm=10, computed=10)
+    assert found[separation_kills.AGAIN].verdict == found[separation_kills.KILLS].verdict == "not met"
+    assert found[separation_kills.CALM].verdict == "met"
 
 
 def test_the_services_of_the_benchmarks_are_valid(tmp_path: Path) -> None:

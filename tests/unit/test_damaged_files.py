@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ import pytest
 from deployments.audio.isolated_decode import DecoderProcesses
 from deployments.errors import fail
 from deployments.settings import DecoderSettings
+from serve_app.bench import decoding
 from serve_app.bench.decoding import DecodedFiles, outcome_of, try_file
 from serve_app.bench.decoding_bombs import bombs
+from serve_app.bench.frame import Sheet
 from serve_app.bench.mutated_files import mutated, seeds
 
 COUNT = int(os.environ.get("MOTET_DAMAGED_FILES", "10"))
@@ -63,3 +66,18 @@ def test_what_is_neither_is_found(error: Exception) -> None:
     opened: Callable[..., None] = broken
     try_file(found, "wav", b"", opened)  # type: ignore[arg-type]
     assert len(found.faults) == 1
+
+
+def refusing(*_: Any, **__: Any) -> Any:
+    """A decoder that accepts nothing."""
+    raise fail("invalid", "No sound.", "Send some.")
+
+
+def test_the_files_that_count_are_those_that_were_tried() -> None:
+    sheet, found = Sheet(decoding.figures(quick=True), lambda _: None), DecodedFiles()
+    for number in range(decoding.QUICK_FILES):
+        for name in ("wav", "mp3")[: 1 + (number % 2)]:
+            try_file(found, name, b"", refusing)
+    decoding.put_damaged(sheet, found, ["wav", "mp3"])
+    (files,) = (figure for figure in sheet.figures if figure.name == decoding.FILES)
+    assert files.value == decoding.QUICK_FILES / 2 and files.verdict == "not met"
