@@ -73,6 +73,10 @@ class OtlpTracer:
         """Sends what has ended so far, and waits for it."""
         self._provider.force_flush()
 
+    def close(self) -> None:
+        """Sends what has ended so far, and ends the thread that sends."""
+        self._provider.shutdown()
+
 
 class OtlpSpan:
     """Implements `TraceSpan`."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -26,33 +27,38 @@ STEPS = 20
 """Steps of the request: two seconds of speech of a model that makes 100 ms in each."""
 REQUESTS, ROUNDS = 50, 40
 OFF, ON = "a request while tracing is off", "a request that is traced"
+# Measured on two cores with other work beside: 3 us, and 1.3 to 1.4 ms (p95 2.2 ms).
 FIGURES = (
-    Figure(OFF, "us", at_most(50.0)),
-    Figure(ON, "us", at_most(10_000.0)),
+    Figure(OFF, "us", at_most(15.0)),
+    Figure(ON, "us", at_most(3_000.0)),
 )
 
 
 def run(quick: bool) -> Report:
     """Measures both; `quick` takes a quarter of the rounds."""
-    return carry_out("tracing", FIGURES, partial(_measure, rounds=ROUNDS // 4 if quick else ROUNDS), quick=quick)
+    rounds = ROUNDS // 4 if quick else ROUNDS
+    return carry_out("tracing", FIGURES, partial(measure, rounds=rounds, exporter=EncodingExporter()), quick=quick)
 
 
-def _measure(sheet: Sheet, rounds: int) -> None:
+def measure(sheet: Sheet, rounds: int, exporter: SpanExporter) -> None:
+    """Measures both. `exporter` gets the spans of the requests that are traced."""
     settings = TracingSettings(endpoint="http://127.0.0.1:4318")
-    tracer = OtlpTracer(settings, "bench", _Encoding())
-    variants = {
-        "bare": _variant(None, _bare),
-        OFF: _variant(None, _serving(None)),
-        ON: _variant(tracer, _serving(tracer)),
-    }
-    with sheet.measuring("requests with, without and beside traces"):
+    with (
+        closing(OtlpTracer(settings, "bench", exporter)) as tracer,
+        sheet.measuring("requests with and without traces"),
+    ):
+        variants = {
+            "bare": _variant(None, _bare),
+            OFF: _variant(None, _serving(None)),
+            ON: _variant(tracer, _serving(tracer)),
+        }
         found = interleaved(variants, rounds)
         for name in (OFF, ON):
             added = difference(found[name], found["bare"])
             sheet.put(name, added.p50, f"CPU time added to a request of {STEPS} steps; {rounds} rounds, {added}")
 
 
-class _Encoding(SpanExporter):
+class EncodingExporter(SpanExporter):
     """Makes what would be sent, and sends nothing."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

@@ -32,6 +32,8 @@ from deployments.tracing.otlp import OtlpTracer
 from deployments.tracing.settings import TracingSettings
 from deployments.tracing.spans import SPAN, below_current, ended, within
 from deployments.tracing.start import tracer_of
+from serve_app.bench import tracing as bench
+from serve_app.bench.frame import Sheet
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.middleware.request_log import RequestLog
@@ -379,3 +381,20 @@ def test_spans_reach_a_collector() -> None:
 def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         TracingSettings(endpoint=endpoint)
+
+
+class KeptUntilTheEnd(Kept):
+    """Notes that it was ended."""
+
+    ended = False
+
+    def shutdown(self) -> None:
+        self.ended = True
+
+
+def test_the_benchmark_sends_all_spans_and_ends_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "REQUESTS", 2)
+    sheet, exporter = Sheet(bench.FIGURES, lambda _: None), KeptUntilTheEnd()
+    bench.measure(sheet, rounds=1, exporter=exporter)
+    assert all(figure.measured for figure in sheet.figures)
+    assert len(exporter.spans) >= 2 * bench.STEPS and exporter.ended
