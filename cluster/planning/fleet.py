@@ -22,7 +22,6 @@ class SimulatedMachine:
 
     kind: str
     zone: int
-    requested_s: float
     ready: bool = False
     ended: bool = False
     places: dict[SimulatedReplica, SimulatedPlacement] = field(default_factory=dict)
@@ -145,7 +144,7 @@ class SimulatedFleet:
         if len(machines) >= settings.most or not zones:
             return None
         zone = min(zones, key=lambda each: sum(machine.zone == each for machine in machines))
-        machine = SimulatedMachine(kind, zone, now_s, unused_since_s=now_s)
+        machine = SimulatedMachine(kind, zone, unused_since_s=now_s)
         machines.append(machine)
         self.most[kind] = max(self.most[kind], len(machines))
         if ready:

@@ -33,8 +33,6 @@ WINDOW_FRAMES = 80
 HOP_FRAMES = 40
 SIZE = 256
 
-WINDOW_S = WINDOW_FRAMES * FRAME_HOP / SAMPLE_RATE
-"""The length of the speech that one vector describes."""
 HOP_S = HOP_FRAMES * FRAME_HOP / SAMPLE_RATE
 """The distance of two vectors. Hops of 0.2 s separated voices no better, hops of 0.8 s worse."""
 

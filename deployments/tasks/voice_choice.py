@@ -65,14 +65,3 @@ def speaker_marker(traits: SpeechTraits, voice: str) -> Callable[[Sequence[str]]
         return marked
 
     return mark
-
-
-def mark_speakers(pieces: tuple[str, ...], traits: SpeechTraits, voice: str) -> tuple[str, ...]:
-    """The pieces of a whole text as `speaker_marker` returns them. Raises `MotetError` (invalid) also for a script without
-    words."""
-    script = speaker_marker(traits, voice)(pieces)
-    if pieces and not script:
-        raise fail(
-            "invalid", "The script has no words to speak.", "Send some words.", param="input", code="empty_input"
-        )
-    return script

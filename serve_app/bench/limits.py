@@ -13,7 +13,7 @@ from serve_app.bench.frame import Report, Sheet, carry_out
 
 
 @dataclass(frozen=True, slots=True)
-class LimitsCheck:
+class LimitsPlan:
     """How much is measured: rounds of the controller's work, stub replicas, seconds at rest."""
 
     rounds: int
@@ -21,17 +21,17 @@ class LimitsCheck:
     rest_s: float
 
 
-QUICK = LimitsCheck(20, (2, 6), 3.0)
-FULL = LimitsCheck(100, (5, 10, 20, 50), 15.0)
+QUICK = LimitsPlan(20, (2, 6), 3.0)
+FULL = LimitsPlan(100, (5, 10, 20, 50), 15.0)
 
 
 def run(quick: bool) -> Report:
     """Measures; `quick` takes fewer rounds and replicas."""
-    check = QUICK if quick else FULL
-    wanted = [*limits_controller.figures(), *limits_replicas.figures(check.replicas)]
+    plan = QUICK if quick else FULL
+    wanted = [*limits_controller.figures(), *limits_replicas.figures(plan.replicas)]
 
     def measure(sheet: Sheet) -> None:
-        limits_controller.measure_controller(sheet, check.rounds)
-        limits_replicas.measure_replicas(sheet, check.replicas, check.rest_s)
+        limits_controller.measure_controller(sheet, plan.rounds)
+        limits_replicas.measure_replicas(sheet, plan.replicas, plan.rest_s)
 
     return carry_out("limits", wanted, measure, quick=quick)

@@ -54,14 +54,14 @@ MEASURES = ("first sound p50", "first sound p95", "goodput", "refusals")
 
 
 @dataclass(frozen=True, slots=True)
-class PlanCheck:
+class ComparisonPlan:
     """How much is measured: streams of the calibration, and seconds of each load."""
 
     rounds: int
     load_s: float
 
 
-QUICK, FULL = PlanCheck(2, 4.0), PlanCheck(6, 40.0)
+QUICK, FULL = ComparisonPlan(2, 4.0), ComparisonPlan(6, 40.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def steps_of(characters: int) -> int:
 
 def run(quick: bool) -> Report:
     """Compares; `quick` takes shorter loads and ends within 50 s."""
-    check = QUICK if quick else FULL
+    plan = QUICK if quick else FULL
     figures = [
         *(Figure(f"step, batch {size}", "ms") for size in SIZES),
         Figure("before and after a step", "ms"),
@@ -96,11 +96,11 @@ def run(quick: bool) -> Report:
     def measure(sheet: Sheet) -> None:
         with service_of(_config()) as service:
             with sheet.measuring("calibration"):
-                calibration = asyncio.run(calibrated(service, check))
+                calibration = asyncio.run(calibrated(service, plan))
                 _put_calibration(sheet, calibration)
             with sheet.measuring("the service under load"):
                 loads = [
-                    _load(share, calibration, check.load_s / max(1.0, share / OVERLOAD_SHORTER)) for share in SHARES
+                    _load(share, calibration, plan.load_s / max(1.0, share / OVERLOAD_SHORTER)) for share in SHARES
                 ]
                 heard = asyncio.run(_answered(service, loads))
         with sheet.measuring("the simulation of the same requests"):
@@ -151,7 +151,7 @@ def _load(share: float, calibration: Calibration, seconds: float) -> ComparedLoa
     return ComparedLoad(share, per_second, arrival_times(count, per_second, count), characters.tolist())
 
 
-async def calibrated(service: RunningProgram, check: PlanCheck) -> Calibration:
+async def calibrated(service: RunningProgram, plan: ComparisonPlan) -> Calibration:
     """Measures steps of all sizes, and the first sound of single requests."""
     numbers = iter(range(1_000_000))
 
@@ -165,7 +165,7 @@ async def calibrated(service: RunningProgram, check: PlanCheck) -> Calibration:
     firsts: list[float] = []
     for size in SIZES:
         gaps: list[float] = []
-        for _ in range(check.rounds if size == 1 else math.ceil(check.rounds / 2)):  # larger ones have more streams
+        for _ in range(plan.rounds if size == 1 else math.ceil(plan.rounds / 2)):  # larger ones have more streams
             results = complete(await all_at_once(service, texts(size)))
             gaps += (sum(heard.gaps_s) / (steps_of(LONGEST) - 1) for heard in results)
             firsts += (heard.first_s for heard in results if size == 1 and heard.first_s is not None)

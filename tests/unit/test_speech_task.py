@@ -19,7 +19,7 @@ from deployments.replica.wire import PackedChunk, unpack
 from deployments.settings import ArrivalSettings, PieceSettings
 from deployments.tasks.in_process_speech import BatchedClient, speak_here
 from deployments.tasks.speech import speak, split_speed
-from deployments.tasks.voice_choice import choose_voice, mark_speakers, speaker_marker
+from deployments.tasks.voice_choice import choose_voice, speaker_marker
 from deployments.text.piece import Piece, as_written
 from deployments.text.segmentation import Cutter
 from deployments.text.sources import ArrivingText
@@ -200,13 +200,11 @@ async def test_every_request_of_a_text_carries_the_clip_to_another_process() -> 
 
 def test_every_piece_of_a_script_has_its_speakers_mark() -> None:
     pieces = ("Speaker 2: One.", "Two.", "Speaker 1: Three.")
-    assert mark_speakers(pieces, TRAITS, "ada") == pieces
+    assert speaker_marker(TRAITS, "ada")(pieces) == pieces
     pair = replace(TRAITS, most_speakers=2)
-    assert mark_speakers(pieces, pair, "ada,bo") == ("Speaker 2: One.", "Speaker 2: Two.", "Speaker 1: Three.")
+    assert speaker_marker(pair, "ada,bo")(pieces) == ("Speaker 2: One.", "Speaker 2: Two.", "Speaker 1: Three.")
     with pytest.raises(MotetError, match="Speaker 2"):
-        mark_speakers(pieces, pair, "ada")
-    with pytest.raises(MotetError, match="no words to speak"):
-        mark_speakers(("Speaker 1:",), pair, "ada")
+        speaker_marker(pair, "ada")(pieces)
 
 
 async def test_a_text_may_be_spoken_from_any_of_its_pieces_on() -> None:

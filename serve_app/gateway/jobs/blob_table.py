@@ -69,11 +69,6 @@ def blob_of(connection: Connection, digest: str) -> Blob:
     return Blob(digest, row["path"], row["bytes"])
 
 
-def blobs_of(connection: Connection, digests: Sequence[str]) -> list[Blob]:
-    """The same for several."""
-    return [blob_of(connection, digest) for digest in digests]
-
-
 def removable(connection: Connection, now_s: float, most: int) -> list[str]:
     """Paths whose files are to be removed now."""
     rows = connection.execute("SELECT path FROM unlinked WHERE remove_at <= ? LIMIT ?", (now_s, most))
