@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from serve_app.cli.processes import command_line
+from serve_app.edge.errors import RETRY_AFTER_S
 
 from .conftest import Service, answers, wait_for
 from .health_watch import HealthWatch
@@ -320,6 +321,6 @@ class TestDeadProxy:
         wait_for(back, BACK_S, "the front to come back")
         print(f"back after {time.monotonic() - killed:.1f} s")
         for answer in heard[:-1]:
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, str(RETRY_AFTER_S[503])), answer.text
             assert is_ours(answer.json())
         speak(edge_service)
