@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from serve_app.config import AppConfig
+from serve_app.edge.settings import OWN_PAGES, EdgeSettings, edge_of
 from tests.manifests import CHART, KUBERAY, manifests, rendered
 from tests.unit.test_launch import ROOT, mistakes_in
 
@@ -117,6 +118,63 @@ def test_settings_reach_the_service() -> None:
     assert set(found.models) == {"hibari", "whisper-base", "deepfilternet"}
     assert found.speech.arrival.max_sessions_per_client is None
     assert pod_of(EVERYTHING)["terminationGracePeriodSeconds"] == 180
+
+
+def profile_of(values: dict[str, Any]) -> dict[str, str]:
+    """The variables of the pods."""
+    (profile,) = [each for each in of_kind(values, "ConfigMap") if each["metadata"]["name"] == "motet-profile"]
+    variables: dict[str, str] = profile["data"]
+    return variables
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {},
+        {"max_connections": 100_000, "unread_s": 30, "header_s": 5},
+        {"max_connections_per_address": 10, "metrics_host": "127.0.0.1"},
+    ],
+)
+def test_the_http_servers_get_the_limits_of_the_settings(edge: dict[str, Any]) -> None:
+    """They start before the service, and read the environment."""
+    values = {"settings": {"edge": edge}}
+    expected = EdgeSettings(**{"max_connections_per_address": None, "metrics_host": "0.0.0.0", **edge})
+    variables = profile_of(values)
+    assert edge_of(variables) == settings_of(values).edge == expected
+    assert variables["RAY_SERVE_HAPROXY_MAXCONN"] == str(expected.max_connections + 2 * OWN_PAGES)
+    assert variables["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == str(expected.unread_s)
+
+
+def egress_of(values: dict[str, Any]) -> list[Any]:
+    """Where the service's pods may connect to."""
+    (policy,) = [each for each in of_kind(values, "NetworkPolicy") if each["metadata"]["name"] == "motet"]
+    rules: list[Any] = policy["spec"]["egress"]
+    return rules
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [
+        ("redis://redis.test:6380", 6380),
+        ("rediss://user:1234@redis.test:6381/0", 6381),
+        ("redis://10.0.0.1", 6379),
+        ("redis://[fd00::12]:7000", 7000),
+    ],
+)
+def test_the_policy_lets_pods_reach_a_managed_redis(address: str, port: int) -> None:
+    rules = egress_of({"redis": {"enabled": False, "address": address}})
+    assert rules[:-1] == egress_of({})
+    assert rules[-1] == {"ports": [{"protocol": "TCP", "port": port}]}
+
+
+def test_the_policy_has_the_rules_of_the_values() -> None:
+    extra = [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 4318}]}]
+    values = {"networkPolicy": {"extraEgress": extra}}
+    assert egress_of(values) == [*egress_of({}), *extra]
+    for document in of_kind(values, "NetworkPolicy"):
+        kubernetes_validate.validate(document, KUBERNETES[0], strict=True)
+    with pytest.raises(helm_python.HelmError):
+        rendered({"networkPolicy": {"extraEgress": ["4318"]}})
 
 
 def test_keys_of_a_secret_are_read_by_the_gateways() -> None:

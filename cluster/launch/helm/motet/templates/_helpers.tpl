@@ -14,10 +14,22 @@
 {{ default (printf "%s-voices" (include "motet.name" .)) .Values.voices.existingClaim }}
 {{- end }}
 
+{{/* Limits of connections. Behind an ingress or a load balancer all clients have its address, and the network policy guards the
+metrics. */}}
+{{- define "motet.edge" -}}
+{{- $defaults := dict "max_connections_per_address" nil "metrics_host" "0.0.0.0" }}
+{{- toYaml (mergeOverwrite $defaults (deepCopy (default dict .Values.settings.edge))) }}
+{{- end }}
+
+{{/* The port of a Redis that the chart does not make. */}}
+{{- define "motet.redisPort" -}}
+{{- default "6379" (regexFind "[0-9]+" (regexFind ":[0-9]+(/[^:]*)?$" .Values.redis.address)) }}
+{{- end }}
+
 {{/* The settings of the service, with what follows from the other values. */}}
 {{- define "motet.settings" -}}
 {{- $settings := deepCopy .Values.settings }}
-{{- $_ := set $settings "edge" (mergeOverwrite (deepCopy (default dict $settings.edge)) (dict "max_connections_per_address" nil "metrics_host" "0.0.0.0")) }}
+{{- $_ := set $settings "edge" (include "motet.edge" . | fromYaml) }}
 {{- $_ := set $settings "voices" (mergeOverwrite (deepCopy (default dict $settings.voices)) (dict "folder" "/voices")) }}
 {{/* Without API keys a client is an address, and all clients have that of the ingress. */}}
 {{- $speech := deepCopy (default dict $settings.speech) }}
