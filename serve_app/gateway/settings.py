@@ -55,19 +55,20 @@ NEVER = 1e9
 
 
 class OverloadSettings(StrictModel):
-    """What happens while more speech is asked for than made, of models whose number of replicas does not follow the load, in
-    a service with one gateway replica. Waits are multiples of the time that a first audio usually takes without a queue,
-    which is measured."""
+    """What happens while clients ask for more speech than a placement makes, of models without `autoscaling`, in a service
+    with one gateway replica. Two settings are multiples of the usual first sound: the time to a first sound of a request
+    that finds no queue, which is measured for each placement."""
 
     queue_in_first_sounds: Positive = 10.0
-    """A queue that is longer than this is an overload if more is asked for than made. A shorter one, or one that is about to
-    drain, refuses nobody below `max_wait_s`."""
+    """How long the wait for a first sound must be, as a multiple of the usual first sound, so that it counts as an overload
+    if more is asked for than made. Below it, and in a queue that will drain, only `max_wait_s` refuses."""
     wait_in_first_sounds: Positive = 0.5
-    """During an overload, requests are admitted while they wait for no longer than this, unless their key asks for less than
-    its fair share. A large number: only `max_wait_s` refuses."""
+    """During an overload, the longest wait of a request that is admitted, as a multiple of the usual first sound. Requests of
+    API keys that ask for no more than their fair share may wait for up to `max_wait_s`. With a large number only
+    `max_wait_s` refuses."""
     listeners_share: Positive = 0.8
-    """During an overload, at most so many clients listen at the same time for each second of audio that is made in a
-    second."""
+    """During an overload, the most clients that listen at the same time, for each second of audio that the placement makes in
+    a second: with 0.8, a placement that makes 10 s of audio in a second has at most 8 listeners."""
 
 
 class AdmissionSettings(StrictModel):
