@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,12 @@ STEP_MS, CHUNK_MS, CHARACTER_MS = 150.0, 480.0, 60.0
 CHARACTERS = 30
 KEYS = tuple(f"key-{number}" for number in range(10))
 GREEDY, OTHERS = KEYS[0], KEYS[1:]
+BATCH = 8
+FULL_BATCHES = BATCH / (math.ceil(CHARACTERS * CHARACTER_MS / CHUNK_MS) * STEP_MS / 1000)
+"""Streams per second that the engine makes if every batch is full and follows the one before at once."""
+LEAST_CAPACITY = 0.8
+"""The share of that which the service must reach. All loads are shares of the measured capacity, so that a service that
+lost half of it would otherwise meet every other target. A quick run on two busy cores reached 0.89."""
 CLIENTS = 24
 """Clients that together keep the engine busy."""
 SHARES = (0.1, 0.7, 1.0, 3.0)
@@ -124,7 +131,7 @@ CURVE: Mapping[str, tuple[str, Callable[[LoadPoint], float]]] = {
     **{f"first sound p{100 * share:g}": ("ms", partial(_first_ms, share=share)) for share in TAIL},
 }
 FIGURES = (
-    Figure(CAPACITY, "streams/s"),
+    Figure(CAPACITY, "streams/s", at_least(LEAST_CAPACITY * FULL_BATCHES)),
     Figure(REFUSED_70, "%", at_most(1)),
     Figure(FIRST_3X, "x", at_most(1.5)),
     Figure(REFUSALS_3X, "ms", at_most(50)),
@@ -160,7 +167,7 @@ def config() -> dict[str, Any]:
     model = {
         "engine": "simulated",
         "options": {"step_ms": STEP_MS, "chunk_ms": CHUNK_MS, "character_ms": CHARACTER_MS},
-        "steps": {"max_batch_size": 8},
+        "steps": {"max_batch_size": BATCH},
         "placements": [{"hardware": {"kind": "cpu", "cpus": 0.1}, **places}],
     }
     keys = {name: {"sha256": [hashlib.sha256(name.encode()).hexdigest()]} for name in KEYS}
@@ -184,7 +191,7 @@ class LoadBench:
         load = closed_loop(self._service, CLIENTS, self._plan.capacity_s, lambda: self._ask(KEYS[0]))
         found: LoadSummary = summed(load)
         self._capacity = found.completed / found.seconds
-        self._sheet.put(CAPACITY, self._capacity, str(found))
+        self._sheet.put(CAPACITY, self._capacity, f"full batches would make {FULL_BATCHES:.1f}; {found}")
 
     def measure_curve(self) -> None:
         """All loads of one key."""

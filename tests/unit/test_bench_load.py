@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from serve_app.bench import load_curve
 from serve_app.bench.load import BYTES_PER_SECOND, StreamRequest, closed_loop, listen, open_loop, ready_report, summary
 from serve_app.bench.running_service import RunningProgram
 
@@ -103,3 +105,12 @@ async def test_quantiles_of_nothing_are_no_numbers() -> None:
     async with server(lambda _: [BUSY]) as service:
         total = summary([await listen(service, ASK)], 0.0)
     assert total.refused == 1 and total.first_ms[1] != total.first_ms[1]
+
+
+@pytest.mark.parametrize(("streams_per_second", "verdict"), [(11.9, "met"), (6.0, "not met")])
+def test_a_service_that_lost_half_of_its_capacity_does_not_meet_the_targets(
+    streams_per_second: float, verdict: str
+) -> None:
+    (capacity,) = (figure for figure in load_curve.FIGURES if figure.name == load_curve.CAPACITY)
+    assert replace(capacity, value=streams_per_second).verdict == verdict
+    assert load_curve.FULL_BATCHES == pytest.approx(8 / 0.6)  # four steps of 150 ms
