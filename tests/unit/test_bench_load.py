@@ -113,4 +113,4 @@ def test_a_service_that_lost_half_of_its_capacity_does_not_meet_the_targets(
 ) -> None:
     (capacity,) = (figure for figure in load_curve.FIGURES if figure.name == load_curve.CAPACITY)
     assert replace(capacity, value=streams_per_second).verdict == verdict
-    assert load_curve.FULL_BATCHES == pytest.approx(8 / 0.6)  # four steps of 150 ms
+    assert pytest.approx(8 / 0.6) == load_curve.FULL_BATCHES  # four steps of 150 ms
