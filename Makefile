@@ -22,10 +22,14 @@ RESTRICTED ?=
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
 
-# Unit tests run on two cores. The others start servers and clusters, one at a time.
+# Two at a time, each module in one process. Those that hold times or fill the cores come last, one at a time.
+TWO := --numprocesses 2 --dist loadfile
 test: $(VENV)/installed-test $(CLIENTS)/installed $(if $(RESTRICTED),$(VENV)/installed-restricted)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit; unit=$$?; \
-	$(BIN)/python -m pytest tests/integration tests/e2e && exit $$unit
+	@failed=0; \
+	$(BIN)/python -m pytest $(TWO) tests/unit || failed=1; \
+	$(BIN)/python -m pytest $(TWO) -m "not alone" tests/integration tests/e2e || failed=1; \
+	$(BIN)/python -m pytest -m alone tests/integration tests/e2e || failed=1; \
+	exit $$failed
 
 PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md ./docs ./serve_app ./deployments ./cluster
 export NO_MKDOCS_2_WARNING := 1

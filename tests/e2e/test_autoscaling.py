@@ -15,6 +15,8 @@ import yaml
 
 from tests.e2e.conftest import Service, wait_for
 
+pytestmark = pytest.mark.alone
+
 COME_S, GO_S = 60.0, 60.0
 CLIENTS = 6
 LONG = "A long text that goes on. " * 6

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from serve_app.bench import chaos
 from serve_app.bench.chaos import ChaosService
 from serve_app.bench.frame import Sheet
+
+pytestmark = pytest.mark.alone
 
 KILLS = ("kill-speech", "kill-gateway")
 

@@ -19,6 +19,8 @@ from serve_app.bench.running_service import free_loopback_port
 from serve_app.cli.processes import kill
 from tests.e2e.conftest import MARK, ROOT, STOP_S, Service, answers, marked_processes, titles, wait_for
 
+pytestmark = pytest.mark.alone
+
 JOIN_S = 60.0
 PLACEMENTS = [{"hardware": {"kind": kind, "cpus": 0.1}} for kind in ("mlx", "cpu")]
 MODELS = {"tone": {"engine": "simulated", "placements": PLACEMENTS}}

@@ -11,6 +11,8 @@ from serve_app.bench.frame import Sheet
 from tests.load.cluster import FIRST_AFTER, FIRST_FIGURES, FIRST_KEPT, FIRST_MEANWHILE, FIRST_STREAMS, measure_first
 from tests.load.local_cluster import local_cluster, redis_store
 
+pytestmark = pytest.mark.alone
+
 needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 
 

@@ -22,6 +22,8 @@ from websockets.typing import Origin
 from .conftest import Float, Service, encoded
 from .health_watch import HealthWatch
 
+pytestmark = pytest.mark.alone
+
 SPEECH = "/v1/audio/speech"
 VOICES = "/v1/audio/voices"
 JSON = {"content-type": "application/json"}

@@ -23,6 +23,8 @@ from serve_app.edge.errors import RETRY_AFTER_S
 from .conftest import Service, answers, wait_for
 from .health_watch import HealthWatch
 
+pytestmark = pytest.mark.alone
+
 GRACE_S = 2
 """How long headers and bodies may take here."""
 WITHIN_S = 10.0

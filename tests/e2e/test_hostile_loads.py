@@ -33,6 +33,8 @@ from serve_app.cli.processes import command_line
 from .conftest import Service, encoded, wait_for
 from .health_watch import HealthWatch
 
+pytestmark = pytest.mark.alone
+
 SPEECH = "/v1/audio/speech"
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 SEPARATIONS = "/v1/audio/separations"

@@ -18,6 +18,8 @@ import yaml
 from tests.e2e.conftest import ROOT, wait_for
 from tests.load.local_cluster import LocalCluster, local_cluster
 
+pytestmark = pytest.mark.alone
+
 UPDATE_S = 90.0
 LONG = "A long text that goes on. " * 48
 OPTIONS = {"step_ms": 50, "character_ms": 50}

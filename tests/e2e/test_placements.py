@@ -20,6 +20,8 @@ import yaml
 
 from tests.e2e.conftest import PANGRAM, Service, cpu_seconds, encoded, wait_for, word_errors
 
+pytestmark = pytest.mark.alone
+
 TEXTS = ("The first listener hears this.", "The second one hears that.", "And the third hears something else.")
 HALVES = [{"hardware": {"kind": "mlx", "cpus": 0.1, "share": 0.3}}, {"hardware": {"kind": "cpu", "cpus": 0.1}}]
 MODELS: dict[str, dict[str, Any]] = {

@@ -17,6 +17,8 @@ import yaml
 from deployments.engines.simulated.engine import tone
 from tests.e2e.conftest import Service, from_int16
 
+pytestmark = pytest.mark.alone
+
 RATE = 24_000
 BEGIN = "This sentence is as long as a first piece may be, and begins with a tone."
 STALLS = "And here the engine will stall for much longer than its listener can wait for it."

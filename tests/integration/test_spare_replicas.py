@@ -20,6 +20,8 @@ from deployments.settings import HealthSettings, SpilloverSettings
 from serve_app.gateway.routing.placement import LOST, PlacedModel
 from serve_app.gateway.routing.silent_replicas import SilentReplicas
 
+pytestmark = pytest.mark.alone
+
 WITHIN_S = 60.0
 
 
