@@ -135,11 +135,13 @@ async def test_a_piece_comes_back_with_its_words() -> None:
         AudioChunk(samples[:0], 24_000, 3, "", last=True, words=(SpokenWord("Hé.", 0.0, 0.1),), finish_reason="length"),
     ]
     request = SpeechRequest(("Hé.", "You."), "bo", first_index=3)
-    pieces = FinishedPieces(Parts(), "tone", "weights")
+    made: list[float] = []
+    pieces = FinishedPieces(Parts(), "tone", "weights", 2.0, made.append)
     await pieces.keep(request, 3, chunks)
     assert await pieces.get(request, 4) is None
     kept = await pieces.get(request, 3)
     assert kept is not None
+    assert made == [pytest.approx(200 / 24_000 / 2)]
     for chunk, before in zip(kept, chunks, strict=True):
         np.testing.assert_array_equal(chunk.samples, before.samples)
         assert (chunk.text, chunk.last, chunk.words) == (before.text, before.last, before.words)

@@ -337,7 +337,7 @@ async def test_a_job_that_always_fails_ends_with_the_error(tmp_path: Path) -> No
 class BreakingSynthesizer(ToneSynthesizer):
     """A synthesizer that breaks once, when its first sound is kept."""
 
-    breaks = True
+    breaks = keeps = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -379,6 +379,40 @@ async def test_an_answer_that_breaks_off_is_made_again_without_its_finished_part
     assert (await bench.client.get(job["result"]["url"])).content == direct.content
     first, rest = "Hello there.", "How are you today? I am well."
     assert synthesizer.asked == [first, rest, rest]
+
+
+async def test_a_job_that_is_tried_again_is_charged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of a piece that was kept, and of one that is made anew."""
+    synthesizer = BreakingSynthesizer()
+    keep = FinishedParts.keep
+
+    async def kept(parts: FinishedParts, address: str, data: bytes) -> None:
+        if synthesizer.keeps:
+            await keep(parts, address, data)
+        synthesizer.kept.set()
+
+    monkeypatch.setattr(FinishedParts, "keep", kept)
+    secured = {"keys": {"alice": {"sha256": SECURITY["api_key_sha256"][:1], "seconds_of_audio_per_minute": 1e-6}}}
+    bench, clock = JobBench(tmp_path, synthesizer=synthesizer, security=secured), Clock()
+    bench.use(clock)
+    [alice] = bench.service.keys.named()
+    headers = {"authorization": f"Bearer {KEYS[0]}"}
+    charged = []
+    for breaks, keeps in ((False, True), (True, True), (True, False)):
+        synthesizer.breaks, synthesizer.keeps = breaks, keeps
+        alice.audio.change(None)  # it is used up after each job
+        alice.audio.change(1e-6)
+        made = await bench.post({**HELLO, "input": "Hello there. How are you today? I am well."}, **headers)
+        for _ in range(2):
+            alice.ensure_audio = lambda: None  # type: ignore[method-assign]  # the second attempt does not wait
+            await bench.run()
+            clock.now_s += 100.0
+        job = await bench.job(made, **headers)
+        assert (job["status"], job["attempts"]) == ("completed", 2 if breaks else 1)
+        assert alice.audio.left is not None
+        charged.append(-alice.audio.left)
+    assert charged[0] > 0.1
+    assert charged[1:] == pytest.approx([charged[0]] * 2, abs=0.001)
 
 
 async def test_a_key_sees_its_own_jobs_and_files_only(tmp_path: Path) -> None:

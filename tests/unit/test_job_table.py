@@ -12,6 +12,7 @@ import pytest
 from deployments.errors import MotetError
 from serve_app.gateway.jobs import blob_table, file_table, job_table
 from serve_app.gateway.jobs.database import JobDatabase
+from serve_app.gateway.jobs.job_table import Progress
 from serve_app.gateway.jobs.jobs import steady_clock
 from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobRequest, StoredFile, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
@@ -138,7 +139,7 @@ def test_a_job_whose_worker_is_lost_is_taken_up_again_and_fails_in_the_end(run: 
         assert started is not None
         assert started.attempts == attempt
     assert not run(job_table.end, job.id, "worker-1", DONE, SETTINGS, 34.0)
-    assert not run(job_table.renew, job, "worker-1", SETTINGS, 34.0, 1.0, None)
+    assert not run(job_table.renew, job, "worker-1", SETTINGS, 34.0, Progress(1.0))
     assert begun(run, "worker-4", at=44.0) is None
     failed = state(run, job)
     assert failed.status == "failed"
@@ -169,10 +170,11 @@ def test_a_lease_that_is_renewed_lasts(run: Run) -> None:
     job = a_job()
     queued(run, job)
     begun(run, at=0.0)
-    assert run(job_table.renew, job, "worker", SETTINGS, 9.0, 3.0, 60.0)
+    assert run(job_table.renew, job, "worker", SETTINGS, 9.0, Progress(3.0, 60.0, 2.5))
     assert begun(run, "other", at=12.0) is None
     assert (state(run, job).seconds_done, state(run, job).seconds_expected) == (3.0, 60.0)
-    run(job_table.renew, job, "worker", SETTINGS, 12.0, 9.0, 60.0)
+    assert state(run, job).seconds_charged == 2.5
+    run(job_table.renew, job, "worker", SETTINGS, 12.0, Progress(9.0, 60.0, 2.5))
     assert events(run, job) == ["job.queued", "job.running", "job.progress"]
     assert events(run, job, after=2) == ["job.progress"]
 
@@ -181,8 +183,8 @@ def test_a_job_that_was_refused_waits_and_did_not_begin(run: Run) -> None:
     job = a_job()
     queued(run, job)
     begun(run)
-    run(job_table.again, job.id, "worker", 30.0, SETTINGS, counted=False)
-    assert (state(run, job).status, state(run, job).attempts) == ("queued", 0)
+    run(job_table.again, job.id, "worker", 30.0, SETTINGS, counted=False, charged_seconds=4.0)
+    assert (state(run, job).status, state(run, job).attempts, state(run, job).seconds_charged) == ("queued", 0, 4.0)
     assert begun(run, at=29.0) is None
     assert begun(run, at=30.0) is not None
 
@@ -279,6 +281,17 @@ def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(MotetError) as refused:
         JobDatabase(tmp_path).run_here(blob_table.total_bytes)
     assert refused.value.failure.code == "jobs_unavailable"
+
+
+def test_jobs_of_the_first_version_go_on(tmp_path: Path) -> None:
+    """A service that is updated has jobs in its queue, of which no audio was charged yet."""
+    folder, job = tmp_path / "jobs", a_job()
+    first = JobDatabase(folder)
+    queued(first.run_here, job)
+    first.run_here(lambda connection: connection.execute("ALTER TABLE jobs DROP COLUMN seconds_charged"))
+    first.run_here(lambda connection: connection.execute("PRAGMA user_version = 1"))
+    for _ in range(2):
+        assert state(JobDatabase(folder).run_here, job).seconds_charged == 0.0
 
 
 def test_a_folder_that_cannot_be_made_is_a_failure_of_the_jobs_only(tmp_path: Path) -> None:

@@ -40,10 +40,12 @@ class HasProgress(Protocol):
 
 @dataclass(slots=True)
 class RunningJob:
-    """What the gateway knows of a job that runs. `progress` is its place in a queue, once it has one."""
+    """What the gateway knows of a job that runs. `progress` is its place in a queue, once it has one. `charged_seconds` of
+    audio were taken from its key's quota, in all attempts."""
 
     parts: KeepsParts
     progress: HasProgress | None = None
+    charged_seconds: float = 0.0
 
 
 def address_of(*decisive: object) -> str:

@@ -18,14 +18,14 @@ Result = TypeVar("Result")
 BUSY_S = 30.0
 """How long a transaction waits for one of another gateway."""
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, request TEXT NOT NULL, status TEXT NOT NULL,
     created_at REAL NOT NULL, started_at REAL, finished_at REAL, attempts INTEGER NOT NULL DEFAULT 0,
     seconds_done REAL NOT NULL DEFAULT 0, seconds_expected REAL, answer TEXT,
     batch TEXT, line INTEGER, custom_id TEXT, events INTEGER NOT NULL DEFAULT 0,
-    not_before REAL NOT NULL DEFAULT 0, worker TEXT, lease_until REAL
+    not_before REAL NOT NULL DEFAULT 0, worker TEXT, lease_until REAL, seconds_charged REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_by_status ON jobs (status, owner, created_at);
 CREATE INDEX jobs_by_owner ON jobs (owner, created_at, id);
@@ -54,6 +54,7 @@ CREATE TABLE batches (
 CREATE INDEX batches_by_owner ON batches (owner, created_at, id);
 CREATE INDEX batches_by_status ON batches (status);
 """
+FROM_VERSION_1 = "ALTER TABLE jobs ADD COLUMN seconds_charged REAL NOT NULL DEFAULT 0"
 
 
 class JobDatabase:
@@ -127,6 +128,8 @@ def _create(connection: sqlite3.Connection) -> None:
     if version == 0:
         for statement in SCHEMA.split(";\n"):
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+    elif version == 1:
+        connection.execute(FROM_VERSION_1)
     elif version != VERSION:
         raise OSError(f"jobs.sqlite has the version {version}; this service writes {VERSION}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")

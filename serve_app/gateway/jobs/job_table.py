@@ -44,6 +44,15 @@ class Line:
     custom_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is, in seconds of audio, and how many of them were taken from the quota of its key."""
+
+    seconds_done: float = 0.0
+    seconds_expected: float | None = None
+    seconds_charged: float = 0.0
+
+
 def find_key(connection: Connection, owner: str, key: str, request: JobRequest) -> Job | None:
     """The job that was made with an idempotency key; None if there is none. Raises `MotetError` (conflict) if it was made for
     another request, or was deleted."""
@@ -192,13 +201,14 @@ def _end_late(connection: Connection, settings: JobSettings, now_s: float) -> No
 
 
 def renew(
-    connection: Connection, job: Job, worker: str, settings: JobSettings, now_s: float, done: float, all: float | None
+    connection: Connection, job: Job, worker: str, settings: JobSettings, now_s: float, progress: Progress
 ) -> bool:
     """Renews the lease, and notes the progress. False if the job was deleted, or another worker has it."""
+    done = progress.seconds_done
     changed = connection.execute(
-        "UPDATE jobs SET lease_until = ?, seconds_done = ?, seconds_expected = ?"
+        "UPDATE jobs SET lease_until = ?, seconds_done = ?, seconds_expected = ?, seconds_charged = ?"
         " WHERE id = ? AND worker = ? AND status = 'running'",
-        (now_s + settings.lease_s, done, all, job.id, worker),
+        (now_s + settings.lease_s, done, progress.seconds_expected, progress.seconds_charged, job.id, worker),
     ).rowcount
     if changed and done and done != job.seconds_done:
         connection.execute("DELETE FROM events WHERE job = ? AND type = 'job.progress'", (job.id,))
@@ -217,15 +227,23 @@ def end(connection: Connection, id: str, worker: str, answer: JobAnswer, setting
 
 
 def again(
-    connection: Connection, id: str, worker: str, not_before_s: float, settings: JobSettings, *, counted: bool
+    connection: Connection,
+    id: str,
+    worker: str,
+    not_before_s: float,
+    settings: JobSettings,
+    *,
+    counted: bool,
+    charged_seconds: float,
 ) -> bool:
-    """Puts a job back into the queue. An attempt that is not `counted` was refused, and not begun."""
+    """Puts a job back into the queue. An attempt that is not `counted` was refused, and not begun. `charged_seconds` of audio
+    were taken from the quota of the job's key, which the next attempt does not take again."""
     if not _is_of(connection, id, worker):
         return False
     connection.execute(
-        "UPDATE jobs SET status = 'queued', not_before = ?, worker = NULL, lease_until = NULL, attempts = attempts - ?"
-        " WHERE id = ?",
-        (not_before_s, 0 if counted else 1, id),
+        "UPDATE jobs SET status = 'queued', not_before = ?, worker = NULL, lease_until = NULL, attempts = attempts - ?,"
+        " seconds_charged = ? WHERE id = ?",
+        (not_before_s, 0 if counted else 1, charged_seconds, id),
     )
     _note(connection, id, "job.queued", settings)
     return True
@@ -311,6 +329,7 @@ def _job(row: Row) -> Job:
         _answer(row["answer"]) if row["answer"] else None,
         row["batch"],
         row["line"],
+        row["seconds_charged"],
     )
 
 

@@ -98,7 +98,8 @@ class JobAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job. Times are Unix seconds; `seconds_done` and `seconds_expected` are of audio.
+    """A job. Times are Unix seconds; `seconds_done` and `seconds_expected` are of audio. `seconds_charged` of audio were
+    taken from the quota of its API key, in all attempts.
 
     `batch` and `line` say which request of a batch it is, if it is one.
     """
@@ -116,6 +117,7 @@ class Job:
     answer: JobAnswer | None = None
     batch: str | None = None
     line: int | None = None
+    seconds_charged: float = 0.0
 
     @property
     def over(self) -> bool:

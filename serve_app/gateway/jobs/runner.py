@@ -18,6 +18,7 @@ from serve_app.gateway.jobs import job_table
 from serve_app.gateway.jobs.context import JOB, RunningJob
 from serve_app.gateway.jobs.finished_parts import FinishedParts
 from serve_app.gateway.jobs.in_process import IncompleteAnswerError, Refusal, answer_of
+from serve_app.gateway.jobs.job_table import Progress
 from serve_app.gateway.jobs.jobs import LOOK_EVERY_S, Jobs
 from serve_app.gateway.jobs.records import Job, JobAnswer
 
@@ -128,7 +129,7 @@ class JobRunner:
         """Runs a job to its end, or back into the queue."""
         jobs = self._jobs
         parts = FinishedParts(job.id, jobs.blobs, jobs.database, jobs.settings, jobs.clock)
-        running = RunningJob(parts)
+        running = RunningJob(parts, charged_seconds=job.seconds_charged)
         answering = asyncio.create_task(self._answer(job, running, parts))
         keeping = asyncio.create_task(self._keep(job, worker, running, answering))
         outcome: JobAnswer | Refusal | Exception
@@ -137,13 +138,13 @@ class JobRunner:
         except asyncio.CancelledError:  # the job was deleted, or the gateway ends
             answering.cancel()
             await asyncio.wait({answering})
-            await asyncio.shield(self._give_back(job, worker))
+            await asyncio.shield(self._again(job, worker, running, jobs.clock(), counted=False))
             return
         except Exception as error:
             outcome = error
         finally:
             keeping.cancel()
-        await self._end(job, worker, outcome)
+        await self._end(job, worker, running, outcome)
         jobs.added.set()
 
     async def _answer(self, job: Job, running: RunningJob, parts: FinishedParts) -> JobAnswer | Refusal:
@@ -168,27 +169,33 @@ class JobRunner:
             await asyncio.sleep(jobs.settings.lease_s / RENEWALS)
             place = running.progress
             done_s, all_s = (place.made_seconds, place.asked) if place else (0.0, None)
+            progress = Progress(done_s, all_s, running.charged_seconds)
             with contextlib.suppress(MotetError):  # a busy disk: the lease lasts for some more
-                if not await jobs.database.run(
-                    job_table.renew, job, worker, jobs.settings, jobs.clock(), done_s, all_s
-                ):
+                if not await jobs.database.run(job_table.renew, job, worker, jobs.settings, jobs.clock(), progress):
                     answering.cancel()
                     return
 
-    async def _give_back(self, job: Job, worker: str) -> None:
-        jobs = self._jobs
-        await jobs.database.run(job_table.again, job.id, worker, jobs.clock(), jobs.settings, counted=False)
+    async def _again(self, job: Job, worker: str, running: RunningJob, not_before_s: float, *, counted: bool) -> None:
+        """Puts a job back into the queue."""
+        jobs, charged_seconds = self._jobs, running.charged_seconds
+        await jobs.database.run(
+            job_table.again,
+            job.id,
+            worker,
+            not_before_s,
+            jobs.settings,
+            counted=counted,
+            charged_seconds=charged_seconds,
+        )
 
-    async def _end(self, job: Job, worker: str, outcome: JobAnswer | Refusal | Exception) -> None:
+    async def _end(self, job: Job, worker: str, running: RunningJob, outcome: JobAnswer | Refusal | Exception) -> None:
         jobs, now_s = self._jobs, self._jobs.clock()
         if isinstance(outcome, Refusal):
-            not_before_s = now_s + outcome.seconds
-            await jobs.database.run(job_table.again, job.id, worker, not_before_s, jobs.settings, counted=False)
+            await self._again(job, worker, running, now_s + outcome.seconds, counted=False)
             return
         answer = outcome if isinstance(outcome, JobAnswer) else _failed(outcome)
         if answer.status in (500, 503) and job.attempts < jobs.settings.attempts:
-            not_before_s = now_s + AGAIN_AFTER_S * job.attempts
-            await jobs.database.run(job_table.again, job.id, worker, not_before_s, jobs.settings, counted=True)
+            await self._again(job, worker, running, now_s + AGAIN_AFTER_S * job.attempts, counted=True)
             return
         if not await jobs.database.run(job_table.end, job.id, worker, answer, jobs.settings, now_s):
             logger.info("The result of %s is dropped: the job was deleted or taken over.", job.id)

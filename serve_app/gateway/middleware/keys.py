@@ -15,6 +15,8 @@ from serve_app.gateway.api_keys import SIGNER_HEADER, key_digest, key_of
 from serve_app.gateway.audit import audit
 from serve_app.gateway.client_secrets import NO_DIGEST, PREFIX, signer_of
 from serve_app.gateway.errors import error_response
+from serve_app.gateway.jobs.context import JOB
+from serve_app.gateway.jobs.job_rights import JobRights
 from serve_app.gateway.key_ring import ApiKey, KeyRing
 from serve_app.gateway.request_context import KEY
 
@@ -114,7 +116,8 @@ class OwnerRights:
         if key is None or key.expired(self._keys.today()):
             await error_response(KEY_GONE)(scope, receive, send)
             return
-        KEY.set(key)
+        job = JOB.get()
+        KEY.set(key if job is None else JobRights(key, job))
         await self._app(scope, receive, send)
 
 

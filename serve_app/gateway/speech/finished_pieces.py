@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import ConfigDict, TypeAdapter
@@ -18,16 +18,25 @@ KEPT_PIECE = TypeAdapter(list[PackedChunk], config=ConfigDict(ser_json_bytes="ba
 @dataclass(frozen=True, slots=True)
 class FinishedPieces:
     """A job's finished parts as the speech driver asks them, for one model. `weights` says what decides its sound. See
-    `PieceStore`."""
+    `PieceStore`.
+
+    `made` is called with the seconds of sound of a piece that is there. The text is spoken at `speed`: the model does a part
+    of it, and the rest is done later."""
 
     parts: KeepsParts
     model: str
     weights: str
+    speed: float = 1.0
+    made: Callable[[float], None] = lambda seconds: None
 
     async def get(self, request: SpeechRequest, index: int) -> Sequence[AudioChunk] | None:
         """See `PieceStore`."""
         data = await self.parts.get(self._address(request, index))
-        return None if data is None else await asyncio.to_thread(_chunks, data)
+        if data is None:
+            return None
+        chunks = await asyncio.to_thread(_chunks, data)
+        self.made(sum(chunk.seconds for chunk in chunks) * request.speed / self.speed)
+        return chunks
 
     async def keep(self, request: SpeechRequest, index: int, chunks: Sequence[AudioChunk]) -> None:
         """See `PieceStore`."""

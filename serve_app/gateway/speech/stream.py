@@ -307,7 +307,10 @@ class SpeechStream:
     def _store(self, model: str) -> PieceStore:
         """The pieces of a model that are there already."""
         if job := JOB.get():
-            return FinishedPieces(job.parts, model, self._directory.models[model].weights)
+            weights, speed = self._directory.models[model].weights, self._plan.request.speed
+            if model != self._plan.model:  # the sound of a fallback voice counts for nobody
+                return FinishedPieces(job.parts, model, weights)
+            return FinishedPieces(job.parts, model, weights, speed, self._ticket.record_made)
         return self._cache.of_model(model)
 
     async def _beside_the_loop(self, work: Callable[..., bytes], *arguments: Samples) -> bytes:
