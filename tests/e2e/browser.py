@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
 from .conftest import Service, wait_for
+from .scripted_service import ScriptedService
 
 FLAGS = (
     "--no-sandbox",
@@ -24,7 +25,9 @@ FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 FAKE_MICROPHONE = "--use-fake-device-for-media-stream"
-AGREE, DENY = "--use-fake-ui-for-media-stream", "--use-fake-ui-for-media-stream=deny"
+AGREE = "--use-fake-ui-for-media-stream"
+MICROPHONE = ("microphone",)
+"""The permission of a profile whose person agrees; without it the browser refuses."""
 WAIT_S = 90.0
 """The most that a model may take; the machine may be busy."""
 PHONE, LAPTOP, WALL = (390, 844), (1280, 900), (3840, 2160)
@@ -91,37 +94,86 @@ class Studio:
         }
 
 
-@contextmanager
-def chromium(*flags: str) -> Iterator[Browser]:
+def launch(playwright: Playwright, *flags: str) -> Browser:
     """A new browser; skips the test if none is installed. `flags` are added to `FLAGS`."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
+    return playwright.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
+
+
+@contextmanager
+def chromium(*flags: str) -> Iterator[Browser]:
+    """A browser of one's own."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
+        browser = launch(playwright, *flags)
         yield browser
         browser.close()
 
 
-def context(browser: Browser, size: tuple[int, int] = LAPTOP, scheme: Scheme = "light") -> BrowserContext:
+class Browsers:
+    """The browsers that tests share: one for each set of flags, started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._playwright: Playwright | None = None
+        self._opened: dict[tuple[str, ...], Browser] = {}
+
+    def get(self, *flags: str) -> Browser:
+        """The browser with these flags, and with a microphone that beeps if they name no sound for it."""
+        if self._playwright is None:
+            self._playwright = sync_playwright().start()
+        if flags not in self._opened:
+            self._opened[flags] = launch(self._playwright, FAKE_MICROPHONE, *flags)
+        return self._opened[flags]
+
+    def close(self) -> None:
+        """Ends them. Until then this thread has an event loop, and `asyncio.run` does not work in it."""
+        for browser in self._opened.values():
+            browser.close()
+        self._opened.clear()
+        if self._playwright is not None:
+            self._playwright.stop()
+            self._playwright = None
+
+
+def context(
+    browser: Browser,
+    size: tuple[int, int] = LAPTOP,
+    scheme: Scheme = "light",
+    permissions: Sequence[str] = (),
+    motion: Literal["reduce", "no-preference"] = "no-preference",
+) -> BrowserContext:
     """A profile of its own, with a window of `size` CSS pixels; narrow ones are phones."""
     width, height = size
     phone = width < 500
     return browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=phone, is_mobile=phone
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+        reduced_motion=motion,
+        permissions=permissions,
+        has_touch=phone,
+        is_mobile=phone,
     )
 
 
-def studio_of(service: Service, profile: BrowserContext, view: str = "speak") -> Studio:
-    """A new tab on a view of the Studio."""
+def tab_of(service: Service | ScriptedService, profile: BrowserContext) -> Studio:
+    """A new tab, which is watched and has opened nothing yet."""
     studio = Studio(profile.new_page(), service.url)
     studio.watch()
+    return studio
+
+
+def studio_of(service: Service | ScriptedService, profile: BrowserContext, view: str = "speak") -> Studio:
+    """A new tab on a view of the Studio."""
+    studio = tab_of(service, profile)
     studio.open(view)
     return studio
 
 
 @contextmanager
-def studio_with(service: Service, *flags: str, view: str = "speak") -> Iterator[Studio]:
-    """The Studio in a browser of its own."""
-    with chromium(*flags) as browser:
-        yield studio_of(service, context(browser), view)
+def studio_with(
+    browser: Browser, service: Service | ScriptedService, view: str = "speak", permissions: Sequence[str] = ()
+) -> Iterator[Studio]:
+    """The Studio in a profile of its own."""
+    with context(browser, permissions=permissions) as profile:
+        yield studio_of(service, profile, view)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import av
 import httpx
@@ -33,6 +33,12 @@ from openai import OpenAI
 from serve_app.bench.running_service import free_loopback_port
 from serve_app.cli.processes import command_line, kill, with_variable
 from serve_app.config import DEFAULT_MODELS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from .browser import Browsers
+    from .scripted_service import ScriptedService
 
 Float = NDArray[np.float32]
 Found = TypeVar("Found")
@@ -261,6 +267,47 @@ def cloning_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
     running = Service.start(config, folder)
     yield running
     running.stop(signal.SIGTERM)
+
+
+BROWSERS: pytest.StashKey[Browsers] = pytest.StashKey()
+
+
+@pytest.fixture(scope="session")
+def browsers(pytestconfig: pytest.Config) -> Iterator[Browsers]:
+    """The browsers that all tests of the page share."""
+    from .browser import Browsers
+
+    shared = pytestconfig.stash[BROWSERS] = Browsers()
+    yield shared
+    shared.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ends the shared browsers before a file that does not use them: with them, `asyncio.run` does not work."""
+    shared = item.config.stash.get(BROWSERS, None)
+    if shared is None or nextitem is None or nextitem.path == item.path:
+        return
+    following = (
+        each for each in item.session.items if each.path == nextitem.path and isinstance(each, pytest.Function)
+    )
+    if not any("browsers" in each.fixturenames for each in following):
+        shared.close()
+
+
+@pytest.fixture
+def browser(browsers: Browsers) -> Browser:
+    """A browser whose microphone beeps."""
+    return browsers.get()
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedService]:
+    """A service that answers as the test says."""
+    from .scripted_service import scripted_service
+
+    with scripted_service() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from .browser import VIEWS, Studio, studio_with
+from .browser import VIEWS, Browsers, Studio, studio_with
 from .conftest import ROOT, Service
 
 PAGE = ROOT / "serve_app" / "page"
@@ -52,8 +52,8 @@ def test_every_file_that_the_page_names_exists_and_none_is_left_over() -> None:
 
 
 @pytest.fixture(scope="module")
-def studio(service: Service) -> Iterator[Studio]:
-    with studio_with(service) as opened:
+def studio(browsers: Browsers, service: Service) -> Iterator[Studio]:
+    with studio_with(browsers.get(), service) as opened:
         yield opened
 
 

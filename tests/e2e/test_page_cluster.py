@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import httpx
+from playwright.sync_api import Browser, expect
 
-from .browser import Studio, studio_with
+from .browser import Studio, context, studio_with, tab_of
 from .conftest import OUT, Service
+from .scripted_service import ScriptedService, status_of
 
 LONG = "One thing is said, and another one comes after it. " * 60
 
 
-def test_the_cluster_shows_placements_first_sounds_and_an_open_stream(service: Service, http: httpx.Client) -> None:
+def test_the_cluster_shows_placements_first_sounds_and_an_open_stream(
+    browser: Browser, service: Service, http: httpx.Client
+) -> None:
     spoken = {"model": "hibari", "input": "Good morning.", "response_format": "pcm"}
     http.post("/v1/audio/speech", json=spoken).raise_for_status()
-    with studio_with(service, view="cluster") as studio:
+    with studio_with(browser, service, view="cluster") as studio:
         studio.state("cluster-placements", "4")
         shown = studio.text("#cluster-placements")
         assert all(name in shown for name in ("hibari", "whisper-base", "deepfilternet", "identity"))
@@ -50,10 +55,19 @@ def _see_a_stream(studio: Studio, service: Service) -> None:
         listener.join(30)
 
 
-def test_the_service_is_asked_only_while_the_view_is_shown(service: Service) -> None:
-    with studio_with(service, view="cluster") as studio:
-        studio.state("cluster-placements", "4")
+def test_the_service_is_asked_only_while_the_view_is_shown(browser: Browser, scripted: ScriptedService) -> None:
+    scripted.answer("GET /v1/status", status_of())
+    with context(browser) as profile:
+        studio = tab_of(scripted, profile)
+        studio.page.clock.install()
+        studio.page.goto(f"{scripted.url}/#cluster")
+        studio.state("cluster-placements", "1")
+        before = len(scripted.asked_for("/v1/status", "GET"))
+        studio.page.clock.run_for(2_500)
+        studio.until("true")
+        assert len(scripted.asked_for("/v1/status", "GET")) > before
         studio.page.click(".views a[href='#speak']")
-        asked = sum("/v1/status" in url for url in studio.requested)
-        studio.page.click(".views a[href='#transcribe']")
-        assert sum("/v1/status" in url for url in studio.requested) == asked
+        expect(studio.page.locator("#view-cluster")).to_be_hidden()
+        before = len(scripted.asked_for("/v1/status", "GET"))
+        studio.page.clock.run_for(60_000)
+        assert len(scripted.asked_for("/v1/status", "GET")) <= before + 1  # one may have been under way

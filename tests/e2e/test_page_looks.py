@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from .browser import LAPTOP, PHONE, VIEWS, WALL, Scheme, Studio, chromium, context, studio_of
-from .conftest import Float, Service, encoded
+from .browser import LAPTOP, PHONE, VIEWS, WALL, Scheme, Studio, context, studio_of, tab_of
+from .scripted_service import (
+    Answer,
+    ScriptedService,
+    own_voices_of,
+    speech_of,
+    status_of,
+    tracks_of,
+    transcript_of,
+    wav_of,
+)
 
 LEAST_CONTROL = 44
 """CSS pixels of a control on a phone."""
@@ -18,19 +28,33 @@ SMALL = f"""[...document.querySelectorAll('button, select, input, textarea, a, s
   .filter((each) => each.offsetParent && !each.matches('.word, .time-link, .skip, .visually-hidden, [type=checkbox], [type=radio]'))
   .filter((each) => Math.round(each.getBoundingClientRect().height) < {LEAST_CONTROL})
   .map((each) => each.id || each.outerHTML.slice(0, 80))"""
-MOVING = """[...document.getAnimations()].length"""
+MOVING = "document.getAnimations().length"
+COUNT_FRAMES = """
+window.frames_drawn = 0;
+const clear = CanvasRenderingContext2D.prototype.clearRect;
+CanvasRenderingContext2D.prototype.clearRect = function (...place) {
+  if (document.body.dataset.speakState === 'speaking') window.frames_drawn += 1;
+  return clear.apply(this, place);
+};
+"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
+@pytest.fixture
+def service(scripted: ScriptedService) -> ScriptedService:
+    """A service whose every answer shows something in the page."""
+    text = "Good morning to everyone who hears this, and good night."
+    scripted.answer("POST /v1/audio/speech", speech_of(text))
+    scripted.answer("POST /v1/audio/transcriptions", transcript_of(text))
+    scripted.answer("POST /v1/audio/separations", tracks_of("separation", "speech", "background"))
+    scripted.answer("GET /v1/audio/voices", own_voices_of("Ada"))
+    scripted.answer("GET /v1/status", status_of((time.time() - 60, 120.0)))
+    return scripted
 
 
-@pytest.fixture(scope="module")
-def recording(pangram: Float, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("recording") / "pangram.wav"
-    file.write_bytes(encoded(pangram, 24_000, "WAV"))
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    file = tmp_path / "recording.wav"
+    file.write_bytes(wav_of(1.0))
     return file
 
 
@@ -51,7 +75,9 @@ def fill(studio: Studio, recording: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_in_any_view(browser: Browser, service: Service, recording: Path, scheme: Scheme) -> None:
+def test_axe_finds_nothing_in_any_view(
+    browser: Browser, service: ScriptedService, recording: Path, scheme: Scheme
+) -> None:
     studio = studio_of(service, context(browser, LAPTOP, scheme))
     for view in VIEWS:
         studio.page.goto(f"{studio.url}/#{view}")
@@ -69,7 +95,7 @@ def test_axe_finds_nothing_in_any_view(browser: Browser, service: Service, recor
 
 @pytest.mark.parametrize("size", [PHONE, LAPTOP, WALL], ids=["phone", "laptop", "wall"])
 def test_no_view_scrolls_sideways_and_controls_are_large_on_phones(
-    browser: Browser, service: Service, recording: Path, size: tuple[int, int]
+    browser: Browser, service: ScriptedService, recording: Path, size: tuple[int, int]
 ) -> None:
     studio = studio_of(service, context(browser, size))
     fill(studio, recording)
@@ -82,7 +108,7 @@ def test_no_view_scrolls_sideways_and_controls_are_large_on_phones(
     studio.check_quiet()
 
 
-def test_the_keyboard_alone_speaks(browser: Browser, service: Service) -> None:
+def test_the_keyboard_alone_speaks(browser: Browser, service: ScriptedService) -> None:
     studio = studio_of(service, context(browser))
     studio.page.keyboard.press("Tab")
     expect(studio.page.locator(".skip")).to_be_focused()
@@ -98,11 +124,25 @@ def test_the_keyboard_alone_speaks(browser: Browser, service: Service) -> None:
     assert studio.value(outline) == "solid"
 
 
-def test_who_wants_less_motion_gets_none(browser: Browser, service: Service) -> None:
-    profile = context(browser)
-    studio = studio_of(service, profile)
-    studio.page.emulate_media(reduced_motion="reduce")
-    studio.page.fill("#speak-text", "Good morning.")
-    studio.page.click("#speak-button")
-    studio.state("speak-state", "done")
-    assert studio.value(MOVING) == 0
+@pytest.mark.parametrize(("motion", "moves"), [("no-preference", True), ("reduce", False)])
+def test_nothing_moves_for_who_wants_less_motion(
+    browser: Browser, service: ScriptedService, motion: Literal["no-preference", "reduce"], moves: bool
+) -> None:
+    service.answer("GET /readyz", Answer(status=503))  # a dot breathes while a service warms up
+    with context(browser, motion=motion) as profile:
+        studio = tab_of(service, profile)
+        studio.page.goto(studio.url)
+        expect(studio.page.locator("#ready-text")).to_have_text("Warming up…")
+        assert (studio.value(MOVING) > 0) is moves
+
+
+@pytest.mark.parametrize(("motion", "most", "least"), [("no-preference", 1000, 12), ("reduce", 8, 1)])
+def test_the_waveform_of_speech_moves_calmly_for_who_wants_less_motion(
+    browser: Browser, service: ScriptedService, motion: Literal["no-preference", "reduce"], most: int, least: int
+) -> None:
+    with context(browser, motion=motion) as profile:
+        profile.add_init_script(COUNT_FRAMES)
+        studio = studio_of(service, profile)
+        studio.page.click("#speak-button")
+        studio.state("speak-state", "done")
+        assert least <= studio.value("window.frames_drawn") <= most  # of a second

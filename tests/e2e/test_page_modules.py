@@ -1,4 +1,4 @@
-"""Modules of the Studio that compute something, each called in a real browser."""
+"""Modules of the Studio, each called alone in a real browser. They need no service."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from .browser import Studio, studio_with
-from .conftest import Service
+from .browser import Browsers, Studio, studio_with
+from .scripted_service import scripted_service
 
 WORDS = "[['Good', 0, 0.3], ['morning.', 0.3, 0.9], ['Then', 3, 3.2], ['come', 3.2, 3.4]]"
 TONE = """({ powerSpectrum, WINDOW }) => {
@@ -20,8 +20,8 @@ TONE = """({ powerSpectrum, WINDOW }) => {
 
 
 @pytest.fixture(scope="module")
-def studio(service: Service) -> Iterator[Studio]:
-    with studio_with(service) as opened:
+def studio(browsers: Browsers) -> Iterator[Studio]:
+    with scripted_service() as service, studio_with(browsers.get(), service) as opened:
         yield opened
 
 

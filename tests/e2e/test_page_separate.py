@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from .browser import Studio, studio_with
+from .browser import Browsers, Studio, context, studio_of
 from .conftest import OUT, Float, Service, decoded, encoded
 
 NAMES = "[...document.querySelectorAll('.track')].map((track) => track.dataset.track)"
@@ -18,6 +18,13 @@ window.starts = [];
 AudioBufferSourceNode.prototype.start = function (when, offset) {
   window.starts.push([when, offset]);
   return started.call(this, when, offset);
+};
+const made = BaseAudioContext.prototype.createGain;
+window.gains = [];
+BaseAudioContext.prototype.createGain = function () {
+  const gain = made.call(this);
+  window.gains.push(gain);
+  return gain;
 };
 """
 COLOURS = """[...document.querySelectorAll('.track canvas')].map((canvas) => {
@@ -29,11 +36,10 @@ COLOURS = """[...document.querySelectorAll('.track canvas')].map((canvas) => {
 
 
 @pytest.fixture(scope="module")
-def studio(service: Service) -> Iterator[Studio]:
-    with studio_with(service, view="separate") as opened:
-        opened.page.add_init_script(WATCH_STARTS)
-        opened.open("separate")
-        yield opened
+def studio(browsers: Browsers, service: Service) -> Iterator[Studio]:
+    with context(browsers.get()) as profile:
+        profile.add_init_script(WATCH_STARTS)
+        yield studio_of(service, profile, "separate")
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +77,25 @@ def test_a_recording_becomes_tracks_that_play_on_one_clock(studio: Studio, recor
     studio.check_quiet()
 
 
+def hear(studio: Studio, recording: bool = False, speech: bool = False, background: bool = False) -> None:
+    """Waits until these tracks sound, and no others: each has a gain, in the order of the tracks."""
+    wanted = [int(sounds) for sounds in (recording, speech, background)]
+    studio.until(
+        f"JSON.stringify(gains.slice(-3).map(({{ gain }}) => Math.round(gain.value * 20) / 20)) === '{str(wanted).replace(' ', '')}'"
+    )
+    names = [name for name, sounds in zip(studio.value(NAMES), wanted, strict=True) if sounds]
+    assert studio.value("document.body.dataset.tracksHeard") == ",".join(names)
+
+
 def test_tracks_are_muted_and_heard_alone(studio: Studio) -> None:
-    heard = "document.body.dataset.tracksHeard"
-    assert studio.value(heard) == "speech,background"
+    hear(studio, speech=True, background=True)
     studio.page.get_by_label("Mute background").click()
-    assert studio.value(heard) == "speech"
+    hear(studio, speech=True)
     studio.page.get_by_label("Hear recording alone").click()
-    assert studio.value(heard) == "recording"
+    hear(studio, recording=True)
     expect(studio.page.get_by_label("Hear recording alone")).to_have_attribute("aria-pressed", "true")
     studio.page.get_by_label("Hear recording alone").click()
-    assert studio.value(heard) == "speech"
+    hear(studio, speech=True)
 
 
 def test_only_the_chosen_stems_are_made(studio: Studio) -> None:

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from .browser import Studio, studio_with
+from .browser import Browsers, Studio, studio_with
 from .conftest import OUT, Service, decoded
 
 WORDS = ["Good", "morning", "to", "everyone."]
 
 
 @pytest.fixture(scope="module")
-def studio(service: Service) -> Iterator[Studio]:
-    with studio_with(service) as opened:
+def studio(browsers: Browsers, service: Service) -> Iterator[Studio]:
+    with studio_with(browsers.get(), service) as opened:
         yield opened
 
 

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from .browser import AGREE, FAKE_MICROPHONE, Studio, chromium, context
+from .browser import MICROPHONE, Browsers, Studio, context, tab_of
 from .conftest import Service, encoded
 
 RATE = 24_000
 
 
 @pytest.fixture(scope="module")
-def studio(cloning_service: Service) -> Iterator[Studio]:
-    with chromium(FAKE_MICROPHONE, AGREE) as browser:
-        opened = Studio(context(browser).new_page(), cloning_service.url)
-        opened.watch()
+def studio(browsers: Browsers, cloning_service: Service) -> Iterator[Studio]:
+    with context(browsers.get(), permissions=MICROPHONE) as profile:
+        opened = tab_of(cloning_service, profile)
         opened.page.goto(cloning_service.url)
         opened.state("ready", "true")
         expect(opened.page.locator("#speak-button")).to_be_enabled()

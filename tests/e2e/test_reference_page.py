@@ -8,18 +8,17 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from .browser import Studio, chromium, context
+from .browser import Browsers, Studio, context, tab_of
 from .conftest import Service
 
 SHOWN = "document.querySelectorAll('.opblock').length"
 
 
 @pytest.fixture(scope="module")
-def reference(service: Service) -> Iterator[Studio]:
-    """A browser on the page, once the description is shown."""
-    with chromium() as browser:
-        studio = Studio(context(browser).new_page(), service.url)
-        studio.watch()
+def reference(browsers: Browsers, service: Service) -> Iterator[Studio]:
+    """A tab on the page, once the description is shown."""
+    with context(browsers.get()) as profile:
+        studio = tab_of(service, profile)
         studio.page.goto(f"{service.url}/docs")
         studio.state("ready", "true")
         studio.until(f"{SHOWN} > 0")
