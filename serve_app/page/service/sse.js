@@ -1,4 +1,4 @@
-// Server-sent events from a fetch response: yields the parsed JSON of every `data:`.
+// The body of a fetch response while it arrives: its bytes, or its server-sent events as the parsed JSON of every `data:`.
 
 import { ServiceError } from './api.js';
 
@@ -22,6 +22,20 @@ export function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
+/** The bytes of a response as the network cut them; whoever stops early ends the request. @param {Response} response */
+export async function* piecesOf(response) {
+  const reader = response.body.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
 async function* parsedEvents(response) {
   let waiting = '';
   for await (const text of textOf(response)) {
@@ -34,18 +48,9 @@ async function* parsedEvents(response) {
 }
 
 async function* textOf(response) {
-  const reader = response.body.getReader();
   const decoder = new TextDecoder();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      yield decoder.decode(value, { stream: true });
-    }
-    yield decoder.decode();
-  } finally {
-    reader.cancel().catch(() => {});
-  }
+  for await (const piece of piecesOf(response)) yield decoder.decode(piece, { stream: true });
+  yield decoder.decode();
 }
 
 function* eventIn(block) {

@@ -16,7 +16,8 @@ export class Take {
     this.pieces = [];
     this.peaks = [];
     this.samples = 0;
-    this.complete = false;
+    this.complete = false; // no more will come
+    this.whole = false; // and nothing is missing
     this.bucketSize = Math.round(sampleRate * BUCKET_SECONDS);
     this.carry = new Uint8Array(0);
   }
@@ -41,12 +42,13 @@ export class Take {
     this.carry = joined.slice(whole);
   }
 
-  /** No more bytes will come. Half a sample at the end is dropped. */
-  finish() {
-    const whole = this.carry.length - (this.carry.length % BYTES_PER_SAMPLE);
-    if (whole) this.#keep(this.carry.subarray(0, whole));
+  /** No more bytes will come; `whole`: because these are all. Half a sample at the end is dropped. */
+  finish({ whole = true } = {}) {
+    const left = this.carry.length - (this.carry.length % BYTES_PER_SAMPLE);
+    if (left) this.#keep(this.carry.subarray(0, left));
     this.carry = new Uint8Array(0);
     this.complete = true;
+    this.whole = whole;
   }
 
   /** The take as a WAV file. @returns {Blob} */
@@ -60,11 +62,11 @@ export class Take {
     return new Blob(this.pieces);
   }
 
-  /** A whole take from samples that were kept. @param {Blob} pcm @param {number} sampleRate */
-  static async from(pcm, sampleRate) {
+  /** A complete take from samples that were kept. @param {Blob} pcm @param {number} sampleRate @param {boolean} whole */
+  static async from(pcm, sampleRate, whole) {
     const take = new Take(sampleRate);
     take.append(new Uint8Array(await pcm.arrayBuffer()));
-    take.finish();
+    take.finish({ whole });
     return take;
   }
 

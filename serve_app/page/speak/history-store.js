@@ -15,6 +15,7 @@ const MOST_BYTES = 64 * 1024 * 1024;
  * @property {Blob} pcm 16-bit mono
  * @property {number} sampleRate Hz
  * @property {number} seconds
+ * @property {boolean} whole whether nothing of it is missing
  * @property {import('../sound/take.js').TimedWord[]} words
  */
 
@@ -22,33 +23,55 @@ let opened = null;
 
 /** The newest first. @returns {Promise<HistoryEntry[]>} */
 export async function entries() {
-  const all = await wait((await store('readonly')).getAll());
+  const all = await wait((await database()).transaction(STORE).objectStore(STORE).getAll());
   return all.reverse();
 }
 
 /** Keep an entry; the oldest make room for it. @param {HistoryEntry} entry */
 export async function keep(entry) {
   if (entry.pcm.size > MOST_BYTES) return;
-  await wait((await store('readwrite')).add(entry));
-  let bytes = 0;
-  for (const [number, { id, pcm }] of (await entries()).entries()) {
-    bytes += pcm.size;
-    if (number >= MOST_ENTRIES || bytes > MOST_BYTES) await forget(id);
-  }
+  await change((store) => {
+    store.add(entry);
+    store.transaction.commit(); // at once: the tab may be closed before anything else happens
+  });
+  await change(makeRoom);
 }
 
 /** @param {number} id */
 export async function forget(id) {
-  await wait((await store('readwrite')).delete(id));
+  await change((store) => store.delete(id));
 }
 
 export async function clear() {
-  await wait((await store('readwrite')).clear());
+  await change((store) => store.clear());
 }
 
-async function store(mode) {
+/** Deletes the oldest entries above the limits, in one transaction: of two that cross, the second sees what the first left. */
+function makeRoom(store) {
+  let [number, bytes] = [0, 0];
+  store.openCursor(null, 'prev').addEventListener('success', ({ target: { result: cursor } }) => {
+    if (!cursor) return;
+    number += 1;
+    bytes += cursor.value.pcm.size;
+    if (number > MOST_ENTRIES || bytes > MOST_BYTES) cursor.delete();
+    cursor.continue();
+  });
+}
+
+/** Changes the store; resolves when the browser has it for good. @param {(store: IDBObjectStore) => void} how */
+async function change(how) {
+  const transaction = (await database()).transaction(STORE, 'readwrite');
+  const done = new Promise((resolve, reject) => {
+    transaction.addEventListener('complete', resolve);
+    transaction.addEventListener('abort', () => reject(transaction.error));
+  });
+  how(transaction.objectStore(STORE));
+  await done;
+}
+
+function database() {
   opened ??= open();
-  return (await opened).transaction(STORE, mode).objectStore(STORE);
+  return opened;
 }
 
 function open() {

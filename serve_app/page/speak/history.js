@@ -8,11 +8,13 @@ import { clear, entries, forget, keep } from './history-store.js';
 const EMPTY = 'What you let speak is kept here, in this browser only.';
 const OFF = 'This browser keeps no history.';
 
+const title = byId('history-title');
 const list = byId('history-list');
 const note = byId('history-note');
 const clearButton = byId('history-clear');
 
 let onOpen = (/** @type {HistoryEntry} */ _entry) => {};
+let shown = Promise.resolve();
 
 /** @param {(entry: HistoryEntry) => void} open shows an entry again */
 export function startHistory(open) {
@@ -26,9 +28,17 @@ export function remember(entry) {
   return change(() => keep(entry));
 }
 
-async function change(how) {
+/** The change begins at once; the lists of changes that cross are shown one after another, so that the last is the newest. */
+function change(how) {
+  const changed = how();
+  changed.catch(() => {}); // it is awaited below
+  shown = shown.then(() => showAfter(changed));
+  return shown;
+}
+
+async function showAfter(changed) {
   try {
-    await how();
+    await changed;
     show(await entries());
   } catch {
     note.textContent = OFF; // a private window, or a full disk
@@ -37,22 +47,41 @@ async function change(how) {
 }
 
 function show(all) {
+  const restoreFocus = focusKeeper();
   list.replaceChildren(...all.map(row));
   note.textContent = EMPTY;
   note.hidden = all.length > 0;
   clearButton.hidden = all.length === 0;
+  restoreFocus();
+}
+
+/** The keyboard stays at its entry, or at the one that has taken its place; without entries it goes to the title. */
+function focusKeeper() {
+  const { activeElement: focused } = document;
+  const item = focused.closest('#history-list li');
+  if (!item && focused !== clearButton) return () => {};
+  const place = [...list.children].indexOf(item);
+  return () => {
+    if (item) {
+      const next = list.querySelector(`[data-entry="${item.dataset.entry}"]`) ?? list.children[place] ?? list.lastElementChild;
+      (next?.querySelector(focused.matches('.icon') ? '.icon' : '.row-main') ?? title).focus();
+    } else if (clearButton.hidden) title.focus();
+  };
 }
 
 function row(entry) {
   const words = entry.settings.input.trim();
+  const about = [entry.voiceLabel, seconds(entry.seconds), ...(entry.whole ? [] : ['a part']), when(entry.at)];
   const open = element('button', { type: 'button', className: 'row-main' },
     element('span', { className: 'row-title', textContent: words.slice(0, 200) }),
-    element('span', { className: 'hint', textContent: `${entry.voiceLabel}, ${seconds(entry.seconds)}, ${when(entry.at)}` }));
+    element('span', { className: 'hint', textContent: about.join(', ') }));
   open.addEventListener('click', () => onOpen(entry));
   const remove = element('button', { type: 'button', className: 'icon', textContent: '×' });
   remove.setAttribute('aria-label', `Delete “${words.slice(0, 40)}”`);
   remove.addEventListener('click', () => change(() => forget(entry.id)));
-  return element('li', {}, open, remove);
+  const item = element('li', {}, open, remove);
+  item.dataset.entry = String(entry.id);
+  return item;
 }
 
 function when(at) {

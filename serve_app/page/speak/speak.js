@@ -1,8 +1,8 @@
 // The Speak view: text in, audio out while it is still being made.
 
-import { ask, inWords } from '../service/api.js';
+import { ServiceError, ask, inWords } from '../service/api.js';
 import { ModelPicker, loadVoices, voiceLabel } from '../service/catalogue.js';
-import { bytesOf, eventsOf, isEventStream } from '../service/sse.js';
+import { bytesOf, eventsOf, isEventStream, piecesOf } from '../service/sse.js';
 import { Take } from '../sound/take.js';
 import { byId, disable, fillSelect, hideError, option, publish, seconds, showError } from '../ui/elements.js';
 import { OneAtATime } from '../ui/one-at-a-time.js';
@@ -13,6 +13,16 @@ import { fieldOf, fillIn, settings, startSettings } from './settings.js';
 import { clearStage, gaps, more, pauseStage, playArriving, rest, showWhole, wake, words } from './stage.js';
 
 const USUAL_SAMPLE_RATE = 24000;
+
+/**
+ * What one click lets speak.
+ * @typedef {object} Speech
+ * @property {import('./settings.js').SpeechSettings} settings
+ * @property {object} request
+ * @property {string} voiceLabel
+ * @property {Take | null} take once its sound begins
+ * @property {import('../sound/take.js').TimedWord[]} words
+ */
 
 const form = byId('speak-form');
 const voice = byId('speak-voice');
@@ -28,8 +38,10 @@ const picker = new ModelPicker('speak', 'speech', (model) => offerVoices(model))
 
 let voices = [];
 let wanted = { model: '', voice: '' };
-let take = /** @type {Take | null} */ (null);
-let spoken = /** @type {{settings: import('./settings.js').SpeechSettings, request: object} | null} */ (null);
+let voicesOffered = Promise.resolve(); // those of the model that is chosen
+let voicesFailed = false;
+let current = /** @type {Speech | null} */ (null);
+const remembered = /** @type {WeakSet<Take>} */ (new WeakSet());
 
 export function startSpeak() {
   wanted = { model: '', voice: '', ...startSettings() };
@@ -45,8 +57,9 @@ export function startSpeak() {
   form.addEventListener('keydown', speakOnShortcut);
   stopButton.addEventListener('click', stop);
   document.addEventListener('keydown', (event) => {
-    if (event.key === 'Escape' && !stopButton.disabled) stop();
+    if (event.key === 'Escape' && !stopButton.disabled && !document.querySelector('dialog[open]')) stop();
   });
+  window.addEventListener('pagehide', () => rememberSpeech(current)); // what has arrived of a speech that is still made
   if (/Mac|iPhone|iPad/.test(navigator.platform)) byId('speak-shortcut').textContent = '⌘';
 }
 
@@ -61,26 +74,40 @@ export function refreshVoices() {
 }
 
 /** Speak the text with a voice. */
-export async function tryVoice(model, id) {
+export function tryVoice(model, id) {
   openView('speak');
   wanted = { model: '', voice: id };
-  if (picker.model?.id !== model) picker.choose(model);
-  await offerVoices(picker.model);
+  if (picker.model?.id === model) offerVoices(picker.model);
+  else picker.choose(model);
   speak();
 }
 
-async function offerVoices(model) {
+function offerVoices(model) {
   speakButton.disabled = !model;
-  const before = wanted.voice || voice.value;
-  voices = [];
+  voicesOffered = fillVoices(model);
+  return voicesOffered;
+}
+
+/** Until the voices of a model are known none are offered: those of another model would be refused. */
+async function fillVoices(model) {
+  wanted.voice ||= voice.value;
+  showVoices([]);
+  let found = [];
   const outcome = await voiceRequest.run(async (signal) => {
-    if (model) voices = await loadVoices(model.id, signal);
-    hideError(errorLine);
+    if (model) found = await loadVoices(model.id, signal);
   }, (error) => showError(errorLine, error));
-  if (outcome === 'replaced') return;
-  fillSelect(voice, voices.map((entry) => option(entry.id, voiceLabel(entry))));
-  if (voices.some((entry) => entry.id === before)) voice.value = before;
+  if (outcome === 'replaced') return voicesOffered;
+  if (voicesFailed && outcome === 'done') hideError(errorLine);
+  voicesFailed = outcome === 'failed';
+  showVoices(found);
+  if (found.some(({ id }) => id === wanted.voice)) voice.value = wanted.voice;
   wanted.voice = '';
+  describeVoice();
+}
+
+function showVoices(offered) {
+  voices = offered;
+  fillSelect(voice, voices.map((entry) => option(entry.id, voiceLabel(entry))));
   describeVoice();
 }
 
@@ -102,25 +129,32 @@ async function speak() {
     return;
   }
   beginAnew();
-  const outcome = await request.run(speakOnce, fail);
+  const speech = /** @type {Speech} */ ({ take: null, words: [] });
+  current = speech;
+  const outcome = await request.run((signal) => speakOnce(speech, signal), (error) => complain(inWords(error), fieldOf(error.param)));
+  rememberSpeech(speech);
   if (outcome === 'replaced') return;
-  if (take?.samples) keepTake();
-  if (outcome === 'done') finishWhenHeard();
-  if (outcome === 'stopped') settle('stopped', stoppedWords());
+  if (speech.take?.samples) offerSpeech(speech);
+  if (outcome === 'done') finishWhenHeard(speech);
+  else settle(outcome, outcome === 'stopped' ? stoppedWords(speech) : failedWords(speech));
 }
 
-async function speakOnce(signal) {
+/** @param {Speech} speech gets what it becomes @param {AbortSignal} signal */
+async function speakOnce(speech, signal) {
   const clickedAt = performance.now();
-  spoken = { settings: settings(), request: speechRequest() };
-  const streamed = { ...spoken.request, response_format: 'pcm', ...(picker.model.motet.word_timestamps && { stream_format: 'sse', word_timestamps: true }) };
-  const [response] = await Promise.all([ask('/v1/audio/speech', { json: streamed, signal }), wake()]);
-  const arriving = new Take(Number(response.headers.get('x-sample-rate')) || USUAL_SAMPLE_RATE);
-  await wake(arriving.sampleRate);
+  const woken = wake(); // inside the click
+  await voicesOffered;
   signal.throwIfAborted();
-  take = arriving;
+  Object.assign(speech, { settings: settings(), request: speechRequest(), voiceLabel: chosenLabel() });
+  const streamed = { ...speech.request, response_format: 'pcm', ...(picker.model.motet.word_timestamps && { stream_format: 'sse', word_timestamps: true }) };
+  const [response] = await Promise.all([ask('/v1/audio/speech', { json: streamed, signal }), woken]);
+  const take = new Take(Number(response.headers.get('x-sample-rate')) || USUAL_SAMPLE_RATE);
+  await wake(take.sampleRate);
+  signal.throwIfAborted();
+  speech.take = take;
   warn(response.headers);
-  playArriving(take, { clickedAt, onSound: () => begun(), onEnd: () => settle('done', doneWords()) });
-  await collect(response, arriving);
+  playArriving(take, { clickedAt, onSound: begun, onEnd: () => settle('done', doneWords(take)) });
+  await collect(response, speech);
 }
 
 function speechRequest() {
@@ -145,31 +179,31 @@ function warn(headers) {
   if (warnings.length) showError(errorLine, warnings.join(' '));
 }
 
-async function collect(response, arriving) {
+async function collect(response, speech) {
+  let whole = false;
   try {
-    for await (const sound of isEventStream(response) ? soundOf(eventsOf(response), arriving) : piecesOf(response.body.getReader())) {
-      arriving.append(sound);
-      if (take === arriving) more();
+    for await (const sound of isEventStream(response) ? soundOf(eventsOf(response), speech) : piecesOf(response)) {
+      speech.take.append(sound);
+      if (speech === current) more();
     }
+    whole = true;
   } finally {
-    arriving.finish();
+    speech.take.finish({ whole });
   }
 }
 
-async function* piecesOf(reader) {
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    yield value;
-  }
-}
-
-/** The sound of events; their words are shown. */
-async function* soundOf(events, arriving) {
+/** The sound of events; their words are shown. Throws a ServiceError if they end before the speech does. */
+async function* soundOf(events, speech) {
+  let done = false;
   for await (const event of events) {
-    if (event.words && take === arriving) words.add(event.words);
+    if (event.words) {
+      speech.words.push(...event.words);
+      if (speech === current) words.add(event.words);
+    }
     if (event.audio) yield bytesOf(event.audio);
+    done ||= event.type === 'speech.audio.done';
   }
+  if (!done) throw new ServiceError('The connection broke before the speech was complete.');
 }
 
 function begun() {
@@ -177,7 +211,7 @@ function begun() {
   status.textContent = 'Speaking…';
 }
 
-function finishWhenHeard() {
+function finishWhenHeard({ take }) {
   if (!take.samples) {
     settle('failed', '');
     complain('The service sent no sound for this text.');
@@ -186,12 +220,12 @@ function finishWhenHeard() {
   more();
 }
 
-function doneWords() {
+function doneWords(take) {
   const paused = gaps() ? ` It paused ${gaps() === 1 ? 'once' : `${gaps()} times`} for more.` : '';
   return `Done: ${seconds(take.seconds)} of audio.${paused}`;
 }
 
-function stoppedWords() {
+function stoppedWords({ take }) {
   return take?.samples ? `Stopped. ${seconds(take.seconds)} arrived and can be saved.` : 'Stopped.';
 }
 
@@ -201,14 +235,12 @@ function stop() {
   if (!wasAsking) settle('stopped', 'Stopped.');
 }
 
-function fail(error) {
-  settle('failed', take?.samples ? `It broke off. ${seconds(take.seconds)} arrived and can be saved.` : '');
-  complain(inWords(error), fieldOf(error.param));
+function failedWords({ take }) {
+  return take?.samples ? `It broke off. ${seconds(take.seconds)} arrived and can be saved.` : '';
 }
 
 function beginAnew() {
   clearStage();
-  take = null;
   offer(null);
   disable(stopButton, false);
   setState('waiting');
@@ -226,38 +258,58 @@ function setState(state) {
   publish('speakState', state);
 }
 
-function label() {
-  return voices.find((entry) => entry.id === spoken.settings.voice)?.name ?? spoken.settings.voice ?? spoken.settings.model;
+function chosenLabel() {
+  return voices.find(({ id }) => id === voice.value)?.name || voice.value || picker.model.id;
 }
 
-function keepTake() {
-  offer({ take, words: words.words, request: spoken.request, name: `motet-${label()}` });
+function offerSpeech({ take, words: spokenWords, request: body, voiceLabel: label }) {
+  offer({ take, words: spokenWords, request: body, name: `motet-${label}` });
+}
+
+/** Keep what there is of a speech in the history, once. @param {Speech | null} speech */
+function rememberSpeech(speech) {
+  const take = speech?.take;
+  if (!take?.samples || remembered.has(take)) return;
+  remembered.add(take);
+  const { settings: made, request: body, voiceLabel: label, words: spokenWords } = speech;
   remember({
     at: Date.now(),
-    ...spoken,
-    voiceLabel: label(),
+    settings: made,
+    request: body,
+    voiceLabel: label,
     pcm: take.toPcm(),
     sampleRate: take.sampleRate,
     seconds: take.seconds,
-    words: words.words,
+    whole: take.whole,
+    words: spokenWords,
   });
 }
 
-/** Show something of the history again: its sound, its words, and the settings that made it. */
+/** Show something of the history again. Of entries that are opened in a row, and of speech, what was asked for last is shown. */
 async function openEntry(entry) {
-  request.stop();
   clearErrors();
-  clearStage();
-  spoken = { settings: entry.settings, request: entry.request };
-  take = await Take.from(entry.pcm, entry.sampleRate);
-  fillIn(entry.settings);
-  wanted = { model: '', voice: entry.settings.voice };
-  picker.choose(entry.settings.model);
-  words.add(entry.words);
+  beginAnew();
+  disable(stopButton, true, speakButton);
+  const outcome = await request.run(async (signal) => {
+    const take = await Take.from(entry.pcm, entry.sampleRate, entry.whole);
+    signal.throwIfAborted();
+    remembered.add(take);
+    showEntry(entry, take);
+  }, (error) => complain(inWords(error)));
+  if (outcome === 'failed') settle('failed', '');
+}
+
+/** Its sound, its words, and the settings that made it. */
+function showEntry({ settings: made, request: body, voiceLabel: label, words: spokenWords, whole }, take) {
+  current = { settings: made, request: body, voiceLabel: label, words: spokenWords, take };
+  fillIn(made);
+  wanted = { model: '', voice: made.voice };
+  if (!picker.choose(made.model)) wanted.voice = '';
+  words.add(spokenWords);
   showWhole(take);
-  offer({ take, words: entry.words, request: entry.request, name: `motet-${entry.voiceLabel}` });
+  offerSpeech(current);
   setState('idle');
-  status.textContent = 'From the history.';
+  status.textContent = whole ? 'From the history.' : 'From the history: a part of it.';
   byId('speak-transport').scrollIntoView({ block: 'nearest' });
 }
 
@@ -270,5 +322,6 @@ function complain(message, field) {
 function clearErrors() {
   pauseStage();
   hideError(errorLine);
+  voicesFailed = false;
   for (const name of ['input', 'model', 'voice', 'speed', 'instructions', 'seed']) fieldOf(name).removeAttribute('aria-invalid');
 }
