@@ -80,7 +80,7 @@ export class LivePanel {
 
   #showActive(active) {
     this.#button.disabled = false;
-    this.#button.setAttribute('aria-pressed', String(active));
+    this.#button.dataset.active = String(active);
     this.#label.textContent = active ? 'Stop' : 'Start';
     this.#meter.hidden = !active;
   }

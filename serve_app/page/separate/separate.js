@@ -24,10 +24,11 @@ const againButton = byId('separate-again');
 const stopButton = byId('separate-stop');
 
 const request = new OneAtATime();
+const voiceRequest = new OneAtATime();
 const tracks = new Tracks(byId('separate-result'), byId('separate-transport'));
 const picker = new ModelPicker('separate', 'separation', offerStems);
 const input = new RecordingInput('separate', {
-  onFile: take, onError: fail, onBegin: () => hideError(errorLine), sample: sampleInNoise,
+  onFile: take, onError: (error) => showError(errorLine, error), onBegin: beginInput, sample: sampleInNoise,
 });
 
 let models = [];
@@ -70,12 +71,11 @@ function offerStems(model) {
 /** The voices of all models that speak; the person's own once for the first model that uses them. */
 async function offerVoices() {
   const speaking = models.filter(({ motet }) => motet.task === 'speech');
-  try {
-    const lists = await Promise.all(speaking.map(async ({ id }) => (await loadVoices(id)).map((each) => ({ ...each, of: id }))));
-    fillSelect(voice, onlyOnce(lists.flat()).map((each) => option(`${each.of}\n${each.id}`, speaking.length > 1 ? `${voiceLabel(each)}, ${each.of}` : voiceLabel(each))));
-  } catch (error) {
-    showError(errorLine, error);
-  }
+  await voiceRequest.run(async (signal) => {
+    const lists = await Promise.all(speaking.map(async ({ id }) => (await loadVoices(id, signal)).map((each) => ({ ...each, of: id }))));
+    const label = (each) => (speaking.length > 1 ? `${voiceLabel(each)}, ${each.of}` : voiceLabel(each));
+    fillSelect(voice, onlyOnce(lists.flat()).map((each) => option(`${each.of}\n${each.id}`, label(each))));
+  }, (error) => showError(errorLine, error));
   allow();
 }
 
@@ -89,8 +89,15 @@ function allow() {
   againButton.disabled = !possible;
 }
 
+function beginInput() {
+  hideError(errorLine);
+  tracks.pause(); // the microphone would hear them
+}
+
 /** @param {File} chosen */
 function take(chosen) {
+  request.stop();
+  clearResult();
   file = chosen;
   start();
 }
@@ -99,22 +106,23 @@ async function start() {
   const options = chosenOptions();
   if (task() === 'stems' && !options.stems.length) {
     showError(errorLine, 'Choose at least one stem.');
+    if (!request.busy) againButton.hidden = false;
     return;
   }
   begin();
   const startedAt = performance.now();
-  const outcome = await request.run((signal) => work(options, signal), fail);
+  const outcome = await request.run((signal) => work(options, signal), (error) => showError(errorLine, error));
   if (outcome === 'replaced') return;
   progress.hidden = true;
   swapButtons(stopButton, againButton);
-  if (outcome === 'failed') return;
   setState(outcome);
-  status.textContent = outcome === 'done' ? `Done in ${seconds((performance.now() - startedAt) / 1000)}.` : 'Stopped.';
+  status.textContent = { done: `Done in ${seconds((performance.now() - startedAt) / 1000)}.`, stopped: 'Stopped.', failed: '' }[outcome];
 }
 
 function chosenOptions() {
   const [model, id] = voice.value.split('\n');
   return {
+    task: task(),
     file,
     model: picker.model?.id ?? '',
     stems: [...stemBox.querySelectorAll('input:checked')].map(({ value }) => value),
@@ -124,12 +132,12 @@ function chosenOptions() {
 }
 
 async function work(options, signal) {
-  const kind = task();
-  await tracks.add(ORIGINAL, file, file.name, { muted: true });
-  const done = await doTask(kind, options, { onProgress: showProgress, onPhrase: showPhrase }, signal);
-  signal.throwIfAborted();
+  const { name: fileName } = options.file;
+  await tracks.add(ORIGINAL, options.file, fileName, { muted: true });
+  const done = await doTask(options, { onProgress: showProgress, onPhrase: showPhrase }, signal);
   for (const [name, sound] of done.tracks) {
-    await tracks.add(name, sound, `${baseName(file.name)}-${name.replace(' ', '-')}.wav`);
+    signal.throwIfAborted(); // the tracks of another recording may be on the clock by now
+    await tracks.add(name, sound, `${baseName(fileName)}-${name.replace(' ', '-')}.wav`);
   }
   if (done.gaps.length) {
     const where = done.gaps.map(({ start, end }) => `${clock(start)} to ${clock(end)}`).join(', ');
@@ -148,21 +156,19 @@ function showPhrase({ text, start: at }) {
   phrases.append(element('li', {}, element('span', { className: 'hint', textContent: clock(at) }), ` ${text}`));
 }
 
-function begin() {
-  hideError(errorLine);
+function clearResult() {
   tracks.clear();
   phrases.replaceChildren();
   phrases.hidden = true;
   progress.value = 0;
+}
+
+function begin() {
+  hideError(errorLine);
+  clearResult();
   swapButtons(againButton, stopButton);
   setState('separating');
   status.textContent = DOING[task()];
-}
-
-function fail(error) {
-  setState('failed');
-  status.textContent = '';
-  showError(errorLine, error);
 }
 
 function setState(state) {

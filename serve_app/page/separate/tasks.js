@@ -6,6 +6,7 @@ import { withTrueLengths } from '../sound/wav.js';
 
 /**
  * @typedef {object} TaskOptions
+ * @property {'stems' | 'enhance' | 'revoice'} task
  * @property {File} file
  * @property {string} model that separates
  * @property {string[]} stems
@@ -34,14 +35,14 @@ const TRACK_OF = { enhance: 'cleaned', revoice: 'new voice' };
 
 /**
  * Does a task; returns its tracks as WAV files, in the order in which they began.
- * @param {'stems' | 'enhance' | 'revoice'} task
  * @param {TaskOptions} options
  * @param {TaskReports} reports
  * @param {AbortSignal} signal
  * @returns {Promise<{tracks: Map<string, Blob>, gaps: {start: number, end: number}[]}>}
  */
-export async function doTask(task, options, { onProgress, onPhrase }, signal) {
-  const response = await ask(TASKS[task].path, { form: formOf(task, options), signal });
+export async function doTask(options, { onProgress, onPhrase }, signal) {
+  const { task } = options;
+  const response = await ask(TASKS[task].path, { form: formOf(options), signal });
   const parts = new Map();
   const gaps = [];
   let done = false;
@@ -59,9 +60,9 @@ export async function doTask(task, options, { onProgress, onPhrase }, signal) {
   return { tracks, gaps };
 }
 
-function formOf(task, options) {
+function formOf(options) {
   const form = new FormData();
-  for (const [name, value] of TASKS[task].form(options)) form.append(name, value);
+  for (const [name, value] of TASKS[options.task].form(options)) form.append(name, value);
   form.append('response_format', 'wav');
   form.append('stream_format', 'sse');
   form.append('file', options.file, options.file.name);

@@ -1,6 +1,7 @@
 // Tracks under one clock: each with its spectrogram, and with buttons to hear it alone, to mute it, and to save it.
 
 import { durationOf } from '../sound/duration.js';
+import { OverBudgetError } from '../sound/memory-budget.js';
 import { Mixer } from '../sound/mixer.js';
 import { drawSpectrogram } from '../sound/spectrogram.js';
 import { save } from '../ui/clipboard.js';
@@ -8,8 +9,7 @@ import { element, publish } from '../ui/elements.js';
 import { Transport } from '../ui/transport.js';
 
 const UNPLAYABLE = 'This browser cannot play this track here. It can be saved.';
-const TOO_LONG = 'A track of more than 20 minutes is not played here. It can be saved.';
-const LONGEST_SECONDS = 20 * 60; // decoded, an hour of stereo takes 1.4 GB
+const TOO_LONG = 'This track is too long to be played here. It can be saved.';
 
 const dark = matchMedia('(prefers-color-scheme: dark)');
 
@@ -27,12 +27,18 @@ export class Tracks {
     box.addEventListener('click', (event) => this.#seek(event));
   }
 
+  pause() {
+    this.#transport.pause();
+  }
+
   clear() {
     this.#transport.use(null);
     this.#mixer?.close();
     this.#mixer = null;
     this.#rows = [];
     this.#box.replaceChildren();
+    this.#showStates();
+    this.#show(0);
   }
 
   /**
@@ -42,10 +48,9 @@ export class Tracks {
   async add(name, sound, fileName, { muted = false } = {}) {
     this.#mixer ??= new Mixer();
     const mixer = this.#mixer;
-    const long = (await durationOf(sound)) > LONGEST_SECONDS;
-    const buffer = long ? null : await mixer.add(name, sound, { muted }).catch(() => null);
-    if (mixer !== this.#mixer) return;
-    this.#row(name, sound, fileName, buffer, long ? TOO_LONG : UNPLAYABLE);
+    const { buffer, otherwise } = await decoded(mixer, name, sound, muted);
+    if (mixer !== this.#mixer) return; // cleared meanwhile
+    this.#row(name, sound, fileName, buffer, otherwise);
     if (buffer) this.#transport.use(mixer);
     this.#showStates();
   }
@@ -103,6 +108,17 @@ export class Tracks {
     if (!place || !this.#mixer) return;
     const { left, width } = place.getBoundingClientRect();
     this.#transport.seek(((event.clientX - left) / width) * this.#mixer.duration);
+  }
+}
+
+/** A track in a mixer, or in words why it is not there. */
+async function decoded(mixer, name, sound, muted) {
+  const seconds = await durationOf(sound);
+  if (Number.isNaN(seconds)) return { buffer: null, otherwise: UNPLAYABLE };
+  try {
+    return { buffer: await mixer.add(name, sound, { seconds, muted }), otherwise: '' };
+  } catch (error) {
+    return { buffer: null, otherwise: error instanceof OverBudgetError ? TOO_LONG : UNPLAYABLE };
   }
 }
 

@@ -16,19 +16,19 @@ const CONVERSATION = [
 ];
 const NOISY = 'This sentence was spoken beside a loud machine. Separate it, and the machine is gone.';
 
-/** A conversation. The second voice is the first one, lower. @returns {Promise<File>} */
-export async function sampleConversation() {
-  const model = await speechModel();
+/** A conversation. The second voice is the first one, lower. @param {AbortSignal} signal @returns {Promise<File>} */
+export async function sampleConversation(signal) {
+  const model = await speechModel(signal);
   const parts = await Promise.all(CONVERSATION.map(async ([pitch, text]) => {
-    const sound = await spoken(model, text, pitch === 'low' ? 1 / LOWER : 1);
+    const sound = await spoken(model, text, pitch === 'low' ? 1 / LOWER : 1, signal);
     return pitch === 'low' ? slowed(sound, LOWER) : sound;
   }));
   return wav('sample-conversation.wav', parts.flatMap((part) => [part, new Float32Array(RATE * PAUSE_SECONDS)]));
 }
 
-/** Speech beside a machine: a hum, and noise that comes and goes. @returns {Promise<File>} */
-export async function sampleInNoise() {
-  const sound = await spoken(await speechModel(), NOISY, 1);
+/** Speech beside a machine: a hum, and noise that comes and goes. @param {AbortSignal} signal @returns {Promise<File>} */
+export async function sampleInNoise(signal) {
+  const sound = await spoken(await speechModel(signal), NOISY, 1, signal);
   let smooth = 0;
   for (let i = 0; i < sound.length; i += 1) {
     smooth += 0.4 * (Math.random() * 2 - 1 - smooth);
@@ -38,16 +38,17 @@ export async function sampleInNoise() {
   return wav('sample-noisy.wav', [sound]);
 }
 
-async function speechModel() {
-  const { data } = await askJson('/v1/models');
+async function speechModel(signal) {
+  const { data } = await askJson('/v1/models', { signal });
   const found = data.find(({ motet }) => motet?.task === 'speech' && !motet.alias_of);
   if (!found) throw new Error('The sample needs a model that speaks, and this service has none. Choose a recording instead.');
   return found.id;
 }
 
 /** @returns {Promise<Float32Array>} mono at `RATE` */
-async function spoken(model, input, speed) {
-  const response = await ask('/v1/audio/speech', { json: { model, input, speed, response_format: 'pcm', sample_rate: RATE } });
+async function spoken(model, input, speed, signal) {
+  const json = { model, input, speed, response_format: 'pcm', sample_rate: RATE };
+  const response = await ask('/v1/audio/speech', { json, signal });
   return toFloats(new Uint8Array(await response.arrayBuffer()));
 }
 

@@ -16,6 +16,7 @@ export class Microphone {
   #stream;
   #context;
   #deliver = () => {};
+  #closed = false;
 
   /**
    * Asks for the microphone; throws an Error in plain words.
@@ -52,6 +53,7 @@ export class Microphone {
   }
 
   close() {
+    this.#closed = true;
     this.#deliver = () => {};
     for (const track of this.#stream.getTracks()) track.stop();
     if (this.#context?.state !== 'closed') this.#context?.close();
@@ -62,6 +64,7 @@ export class Microphone {
     await this.#context.audioWorklet.addModule('/page/sound/microphone-worklet.js');
     const worklet = new AudioWorkletNode(this.#context, 'microphone');
     worklet.port.onmessage = ({ data: { sound, level } }) => {
+      if (this.#closed) return; // a piece was under way
       onLevel(shownLevel(level));
       this.#deliver(new Uint8Array(sound));
     };

@@ -1,7 +1,11 @@
 // Several tracks on one clock: they start, stop and seek together, and each can be muted or heard alone.
 
+import { decodedAudio } from './memory-budget.js';
+
 const RAMP_SECONDS = 0.01;
 const LEAD_SECONDS = 0.02;
+const BYTES_PER_SAMPLE = 4;
+const MOST_CHANNELS = 2;
 
 /** @typedef {{name: string, buffer: AudioBuffer, gain: GainNode, muted: boolean, solo: boolean}} MixerTrack */
 
@@ -13,9 +17,15 @@ export class Mixer {
   #position = 0;
   #startedAt = 0;
   #playing = false;
+  #round = 0;
+  #closed = false;
+  #budget;
+  #bytes = 0;
 
-  constructor() {
+  /** @param {import('./memory-budget.js').MemoryBudget} budget of which the decoded tracks take their memory */
+  constructor(budget = decodedAudio) {
     this.#context = new AudioContext();
+    this.#budget = budget;
   }
 
   get duration() {
@@ -32,13 +42,21 @@ export class Mixer {
     return Math.min(this.duration, this.#position + since);
   }
 
-  /** Add a track. @param {string} name @param {Blob} sound a file that the browser can decode @returns {Promise<AudioBuffer>} */
-  async add(name, sound, { muted = false } = {}) {
-    const buffer = await this.#context.decodeAudioData(await sound.arrayBuffer());
+  /**
+   * Add a track. Throws an OverBudgetError if its samples take more memory than is left, and what the browser says of a file
+   * that it cannot decode.
+   * @param {string} name @param {Blob} sound
+   * @param {{seconds: number, muted?: boolean}} options how long it is; whether it is silent at first
+   * @returns {Promise<AudioBuffer>}
+   */
+  async add(name, sound, { seconds, muted = false }) {
+    const buffer = await this.#decode(sound, seconds);
+    if (this.#closed) return buffer;
     const gain = this.#context.createGain();
+    const track = { name, buffer, gain, muted, solo: false };
+    this.#tracks.push(track);
+    gain.gain.value = this.#heard(track) ? 1 : 0;
     gain.connect(this.#context.destination);
-    this.#tracks.push({ name, buffer, gain, muted, solo: false });
-    this.#balance();
     if (this.#playing) this.seek(this.position);
     return buffer;
   }
@@ -61,12 +79,17 @@ export class Mixer {
   }
 
   async play() {
-    await this.#context.resume();
+    if (this.#closed) return;
+    this.#round += 1;
+    const round = this.#round;
+    await this.#context.resume().catch(() => {}); // a context that is closed meanwhile does not resume
+    if (round !== this.#round) return; // paused or closed meanwhile
     if (this.position >= this.duration) this.#position = 0;
     this.#start();
   }
 
   pause() {
+    this.#round += 1;
     this.#position = this.position;
     this.#stop();
   }
@@ -79,8 +102,32 @@ export class Mixer {
   }
 
   close() {
-    this.#stop();
+    this.pause();
+    this.#closed = true;
+    this.#keep(0);
     this.#context.close();
+  }
+
+  /** The browser decodes at the rate of the context; how many channels there are is known afterwards. */
+  async #decode(sound, seconds) {
+    const expected = Math.ceil(seconds * this.#context.sampleRate) * MOST_CHANNELS * BYTES_PER_SAMPLE;
+    this.#keep(this.#bytes + expected);
+    try {
+      const buffer = await this.#context.decodeAudioData(await sound.arrayBuffer());
+      const taken = buffer.length * buffer.numberOfChannels * BYTES_PER_SAMPLE;
+      if (!this.#closed) this.#keep(this.#bytes - expected + taken);
+      return buffer;
+    } catch (error) {
+      if (!this.#closed) this.#keep(this.#bytes - expected);
+      throw error;
+    }
+  }
+
+  /** Have so many bytes of the budget. */
+  #keep(bytes) {
+    if (bytes > this.#bytes) this.#budget.take(bytes - this.#bytes);
+    else this.#budget.give(this.#bytes - bytes);
+    this.#bytes = bytes;
   }
 
   #track(name) {

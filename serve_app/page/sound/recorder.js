@@ -7,35 +7,49 @@ const LONGEST_SECONDS = 10 * 60;
 
 /**
  * @typedef {object} Recording
- * @property {Promise<File | null>} done the file once it ends; null if it was cancelled
+ * @property {Promise<File>} done the file once it ends
  * @property {() => void} stop
- * @property {() => void} cancel
  */
 
 /**
- * Starts recording; throws an Error in plain words. It ends by itself after ten minutes.
+ * Starts recording; throws an Error in plain words. It ends by itself after ten minutes. An abort of the signal throws it
+ * away, also while the person is asked for the microphone.
  * @param {(level: number, seconds: number) => void} onLevel gets the loudness, 0 to 1, and the length so far
+ * @param {AbortSignal} signal
  * @returns {Promise<Recording>}
  */
-export async function startRecording(onLevel) {
+export async function startRecording(onLevel, signal) {
   const take = new Take(MICROPHONE_RATE);
-  const microphone = await Microphone.open((level) => onLevel(level, take.seconds), { cleaned: false });
+  const cancelled = whenAborted(signal);
+  const opening = Microphone.open((level) => onLevel(level, take.seconds), { cleaned: false });
+  opening.then((late) => signal.aborted && late.close(), () => {});
+  const microphone = await Promise.race([opening, cancelled]);
   let end = () => {};
   const ended = new Promise((resolve) => {
     end = resolve;
   });
   microphone.deliver((bytes) => {
     take.append(bytes);
-    if (take.seconds >= LONGEST_SECONDS) end(true);
+    if (take.seconds >= LONGEST_SECONDS) end();
   });
   const finish = async () => {
     try {
-      const kept = await Promise.race([ended, microphone.lost]);
+      await Promise.race([ended, microphone.lost, cancelled]);
       take.finish();
-      return kept ? new File([take.toWav()], 'recording.wav', { type: 'audio/wav' }) : null;
+      return new File([take.toWav()], 'recording.wav', { type: 'audio/wav' });
     } finally {
       microphone.close();
     }
   };
-  return { done: finish(), stop: () => end(true), cancel: () => end(false) };
+  return { done: finish(), stop: end };
+}
+
+/** Rejects when a signal aborts. @param {AbortSignal} signal @returns {Promise<never>} */
+function whenAborted(signal) {
+  const aborted = new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+  aborted.catch(() => {});
+  return aborted;
 }

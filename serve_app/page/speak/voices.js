@@ -1,7 +1,8 @@
 // The person's own voices: a clip and a consent in, a voice that models with cloning speak with.
 
 import { ask, askJson } from '../service/api.js';
-import { byId, confirmed, element, hideError, publish, seconds, showError } from '../ui/elements.js';
+import { byId, confirmed, disable, element, hideError, publish, seconds, showError } from '../ui/elements.js';
+import { OneAtATime } from '../ui/one-at-a-time.js';
 import { RecordingInput } from '../ui/recording-input.js';
 import { refreshVoices, tryVoice } from './speak.js';
 
@@ -24,7 +25,10 @@ const saveButton = byId('voice-save');
 
 const input = new RecordingInput('voice', { onFile: takeClip, onError: (error) => showError(errorLine, error), onBegin: () => hideError(errorLine) });
 
+const hearing = new OneAtATime();
+
 let clip = /** @type {File | null} */ (null);
+let opening = 0; // which opening of the dialog this is
 let clones = false;
 let hearingModel = '';
 let consentIsOurs = true;
@@ -35,12 +39,14 @@ export function startVoices() {
   byId('voice-close').addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', () => {
     input.cancel();
+    hearing.stop();
     player.pause();
   });
   name.addEventListener('input', proposeConsent);
   consent.addEventListener('input', () => {
     consentIsOurs = false;
   });
+  text.addEventListener('input', () => hearing.stop()); // whoever types knows better
   hear.addEventListener('click', fillInText);
   form.addEventListener('submit', (event) => {
     event.preventDefault();
@@ -94,7 +100,9 @@ async function deleteVoice({ id }) {
 }
 
 function openDialog() {
+  opening += 1;
   form.reset();
+  saveButton.disabled = false;
   clip = null;
   consentIsOurs = true;
   input.show('');
@@ -107,6 +115,7 @@ function openDialog() {
 
 /** @param {File} file */
 function takeClip(file) {
+  hearing.stop();
   clip = file;
   URL.revokeObjectURL(player.src);
   player.src = URL.createObjectURL(file);
@@ -121,21 +130,21 @@ function proposeConsent() {
 
 async function fillInText() {
   hideError(errorLine);
-  hear.disabled = true;
-  try {
+  disable(hear, true, text);
+  const outcome = await hearing.run(async (signal) => {
     const body = new FormData();
     body.append('file', clip, clip.name);
     body.append('model', hearingModel);
-    text.value = (await askJson('/v1/audio/transcriptions', { form: body })).text;
-  } catch (error) {
-    showError(errorLine, error);
-  } finally {
-    hear.disabled = false;
-  }
+    const heard = await askJson('/v1/audio/transcriptions', { form: body, signal });
+    signal.throwIfAborted();
+    text.value = heard.text;
+  }, (error) => showError(errorLine, error));
+  if (outcome !== 'replaced') hear.disabled = !clip || !hearingModel;
 }
 
 async function saveVoice() {
   hideError(errorLine);
+  hideError(listError);
   const missing = missingPart();
   if (missing) {
     showError(errorLine, missing.words);
@@ -143,20 +152,26 @@ async function saveVoice() {
     return;
   }
   saveButton.disabled = true;
+  const own = opening;
+  const isOpen = () => own === opening && dialog.open; // it may be closed, and opened for another voice
   try {
-    const body = new FormData();
-    body.append('audio_sample', clip, clip.name);
-    body.append('name', name.value.trim());
-    body.append('consent', consent.value.trim());
-    if (text.value.trim()) body.append('text', text.value.trim());
-    await ask('/v1/audio/voices', { form: body });
-    dialog.close();
+    await ask('/v1/audio/voices', { form: voiceBody() });
+    if (isOpen()) dialog.close();
     await Promise.all([showVoices(), refreshVoices()]);
   } catch (error) {
-    showError(errorLine, error);
+    showError(isOpen() ? errorLine : listError, error);
   } finally {
-    saveButton.disabled = false;
+    if (own === opening) saveButton.disabled = false;
   }
+}
+
+function voiceBody() {
+  const body = new FormData();
+  body.append('audio_sample', clip, clip.name);
+  body.append('name', name.value.trim());
+  body.append('consent', consent.value.trim());
+  if (text.value.trim()) body.append('text', text.value.trim());
+  return body;
 }
 
 function missingPart() {

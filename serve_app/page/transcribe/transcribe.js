@@ -14,6 +14,7 @@ import { Transcript } from './transcript.js';
 
 const UNPLAYABLE = 'This browser cannot play the recording. Its text is made all the same.';
 const NOTHING = 'There is nothing to save until a recording has been transcribed.';
+const PART = 'Only part of it was transcribed.';
 
 const language = byId('transcribe-language');
 const speakers = byId('transcribe-speakers');
@@ -34,9 +35,7 @@ const transcript = new Transcript(byId('transcribe-text'), (start) => {
   publish('soughtSeconds', start);
   transport.play();
 });
-const input = new RecordingInput('transcribe', {
-  onFile: take, onError: fail, onBegin: () => hideError(errorLine), sample: sampleConversation,
-});
+const input = new RecordingInput('transcribe', { onFile: take, onError: showFailure, onBegin: beginInput, sample: sampleConversation });
 
 let file = /** @type {File | null} */ (null);
 let url = '';
@@ -60,6 +59,15 @@ function allow(model) {
   fillSelect(language, languageOptions(model?.motet.languages ?? []));
 }
 
+function showFailure(error) {
+  showError(errorLine, error);
+}
+
+function beginInput() {
+  hideError(errorLine);
+  transport.pause(); // the microphone would hear it
+}
+
 /** @param {File} chosen */
 function take(chosen) {
   file = chosen;
@@ -79,14 +87,12 @@ function unplayable(which) {
 async function transcribe() {
   begin();
   const startedAt = performance.now();
-  const outcome = await request.run(transcribeOnce, fail);
+  const outcome = await request.run(transcribeOnce, showFailure);
   if (outcome === 'replaced') return;
   swapButtons(stopButton, againButton);
-  offerFiles();
-  if (outcome === 'failed') return;
+  offerFiles(outcome === 'done');
   setState(outcome);
-  const took = seconds((performance.now() - startedAt) / 1000);
-  status.textContent = outcome === 'done' ? doneWords(took) : 'Stopped.';
+  status.textContent = endWords(outcome, seconds((performance.now() - startedAt) / 1000));
 }
 
 async function transcribeOnce(signal) {
@@ -130,23 +136,20 @@ function begin() {
   status.textContent = 'Transcribing…';
 }
 
-function doneWords(took) {
-  return transcript.text ? `Done in ${took}.` : `Done in ${took}. No words were found.`;
+function endWords(outcome, took) {
+  if (outcome === 'done') return transcript.text ? `Done in ${took}.` : `Done in ${took}. No words were found.`;
+  if (outcome === 'stopped') return 'Stopped.';
+  return transcript.text ? PART : '';
 }
 
-function fail(error) {
-  setState('failed');
-  status.textContent = transcript.text ? 'Only part of it was transcribed.' : '';
-  showError(errorLine, error);
-}
-
-function offerFiles() {
+/** @param {boolean} whole whether the transcript is complete */
+function offerFiles(whole = false) {
   const timed = transcript.words.length > 0;
   const choices = [['txt', 'Text'], ...(timed ? [['srt', 'Subtitles (SRT)'], ['vtt', 'Subtitles (WebVTT)']] : []), ['json', 'JSON']];
   fillSelect(format, choices.map(([value, label]) => option(value, label)));
   downloadButton.disabled = !transcript.text;
   copyButton.disabled = !transcript.text;
-  downloadNote.textContent = transcript.text ? '' : NOTHING;
+  downloadNote.textContent = !transcript.text ? NOTHING : whole ? '' : PART;
 }
 
 /** @param {string} wanted @returns {Blob} */

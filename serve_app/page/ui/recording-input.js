@@ -2,18 +2,26 @@
 
 import { startRecording } from '../sound/recorder.js';
 import { clock, publish } from './elements.js';
+import { OneAtATime } from './one-at-a-time.js';
 
 const template = document.getElementById('recording-template');
+
+/** What is under way. @typedef {'idle' | 'opening' | 'recording' | 'sampling'} RecordingState */
+
+const RECORD_LABELS = { idle: 'Record', opening: 'Cancel', recording: 'Finish', sampling: 'Record' };
 
 /**
  * @typedef {object} RecordingHandlers
  * @property {(file: File) => void} onFile a recording is there
  * @property {(error: unknown) => void} onError it could not be recorded or made
  * @property {() => void} [onBegin] something new begins: earlier errors are out of date
- * @property {() => Promise<File>} [sample] makes a sample
+ * @property {(signal: AbortSignal) => Promise<File>} [sample] makes a sample
  */
 
-/** The input in the element with `data-recording=name`; its parts have the ids `name-file`, `name-record`, `name-sample`. */
+/**
+ * The input in the element with `data-recording=name`; its parts have the ids `name-file`, `name-record`, `name-sample`.
+ * What begins last wins: a file that is chosen ends a recording, and a recording ends the making of a sample.
+ */
 export class RecordingInput {
   #name;
   #on;
@@ -25,7 +33,10 @@ export class RecordingInput {
   #time;
   #level;
   #sample;
-  #recording = null;
+  #sampleLabel;
+  #rounds = new OneAtATime();
+  #state = /** @type {RecordingState} */ ('idle');
+  #finish = () => {};
   #allowed = false;
 
   /** @param {string} name @param {RecordingHandlers} handlers */
@@ -43,21 +54,20 @@ export class RecordingInput {
     this.#time = find('.record-time');
     this.#level = find('.level');
     this.#sample = find('.sample');
+    this.#sampleLabel = place.dataset.sample ?? '';
     this.#input.id = `${name}-file`;
     find('label').htmlFor = this.#input.id;
     this.#record.id = `${name}-record`;
     this.#sample.id = `${name}-sample`;
-    this.#sample.textContent = place.dataset.sample ?? '';
-    this.#sample.hidden = !handlers.sample;
     place.append(parts);
     this.#listen();
-    this.allow(false);
+    this.#refresh();
   }
 
-  /** Whether recordings are taken. */
+  /** Whether recordings are taken. A recording that is being made can still be finished. */
   allow(allowed) {
     this.#allowed = allowed;
-    for (const control of [this.#input, this.#record, this.#sample]) control.disabled = !allowed;
+    this.#refresh();
   }
 
   /** Show the name of the recording; empty for none. */
@@ -65,16 +75,16 @@ export class RecordingInput {
     this.#fileName.textContent = fileName;
   }
 
-  /** End a recording from the microphone, if one is made; what was recorded is thrown away. */
+  /** End what is under way; what was recorded is thrown away. */
   cancel() {
-    this.#recording?.cancel();
+    this.#rounds.stop();
   }
 
   #listen() {
     this.#input.addEventListener('change', () => {
       const [file] = this.#input.files;
       this.#input.value = '';
-      if (file) this.#take(file);
+      if (file) this.#choose(file);
     });
     let depth = 0;
     const light = (change) => {
@@ -86,59 +96,73 @@ export class RecordingInput {
     this.#drop.addEventListener('drop', (event) => {
       light(-depth);
       const [file] = event.dataTransfer.files;
-      if (file && this.#allowed) this.#take(file);
+      if (file && this.#allowed) this.#choose(file);
     });
-    this.#record.addEventListener('click', () => (this.#recording ? this.#recording.stop() : this.#begin()));
-    this.#sample.addEventListener('click', () => this.#makeSample());
+    this.#record.addEventListener('click', () => this.#pressRecord());
+    this.#sample.addEventListener('click', () => {
+      if (this.#state !== 'sampling') this.#round('sampling', (signal) => this.#on.sample(signal));
+    });
+  }
+
+  #choose(file) {
+    this.cancel();
+    this.#on.onBegin?.();
+    this.#take(file);
   }
 
   #take(file) {
-    this.#on.onBegin?.();
     this.show(file.name);
     this.#on.onFile(file);
   }
 
-  async #makeSample() {
-    const label = this.#sample.textContent;
-    this.#on.onBegin?.();
-    this.#sample.disabled = true;
-    this.#sample.textContent = 'Making the sample…';
-    try {
-      this.#take(await this.#on.sample());
-    } catch (error) {
-      this.#on.onError(error);
-    } finally {
-      this.#sample.textContent = label;
-      this.#sample.disabled = !this.#allowed;
-    }
+  #pressRecord() {
+    if (this.#state === 'recording') this.#finish();
+    else if (this.#state === 'opening') this.cancel();
+    else this.#round('opening', (signal) => this.#makeRecording(signal));
   }
 
-  async #begin() {
+  /** One round of work that ends with a file. A round that was cancelled or replaced delivers nothing, and shows nothing more. */
+  async #round(state, work) {
     this.#on.onBegin?.();
-    this.#record.disabled = true;
-    try {
-      this.#recording = await startRecording((level, seconds) => this.#measure(level, seconds));
-      this.#show(true);
-      const file = await this.#recording.done;
-      if (file) this.#take(file);
-    } catch (error) {
-      this.#on.onError(error);
-    } finally {
-      this.#recording = null;
-      this.#show(false);
-      this.#record.disabled = !this.#allowed;
-    }
+    let file = null;
+    const outcome = await this.#rounds.run(async (signal) => {
+      this.#enter(state);
+      file = await work(signal);
+    }, this.#on.onError);
+    if (outcome === 'replaced') return;
+    this.#enter('idle');
+    if (outcome === 'done') this.#take(file);
   }
 
-  #show(active) {
-    publish(`${this.#name}Recording`, active);
-    this.#record.disabled = false;
-    this.#record.setAttribute('aria-pressed', String(active));
-    this.#recordLabel.textContent = active ? 'Finish' : 'Record';
-    this.#time.hidden = !active;
-    this.#level.hidden = !active;
-    this.#sample.hidden = active || !this.#on.sample;
+  async #makeRecording(signal) {
+    const recording = await startRecording((level, seconds) => this.#measure(level, seconds), signal);
+    this.#finish = recording.stop;
+    this.#enter('recording');
+    return recording.done;
+  }
+
+  #enter(state) {
+    this.#state = state;
+    this.#refresh();
     this.#measure(0, 0);
+  }
+
+  /** Shows the state, and whether recordings are taken. */
+  #refresh() {
+    const recording = this.#state === 'recording';
+    const opening = this.#state === 'opening';
+    const sampling = this.#state === 'sampling';
+    publish(`${this.#name}Recording`, recording);
+    this.#input.disabled = !this.#allowed;
+    this.#record.disabled = !(this.#allowed || recording || opening);
+    this.#record.dataset.active = String(recording);
+    this.#recordLabel.textContent = RECORD_LABELS[this.#state];
+    this.#time.hidden = !recording;
+    this.#level.hidden = !recording;
+    this.#sample.disabled = !this.#allowed;
+    this.#sample.hidden = recording || opening || !this.#on.sample;
+    this.#sample.textContent = sampling ? 'Making the sample…' : this.#sampleLabel;
+    this.#sample.setAttribute('aria-busy', String(sampling));
   }
 
   #measure(level, seconds) {

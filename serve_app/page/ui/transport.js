@@ -1,15 +1,19 @@
 // Play, pause and seek: one look for every player of the Studio.
 
+import { durationAt } from '../sound/duration.js';
 import { clock } from './elements.js';
 
 const REST_MS = 150;
 
 const template = document.getElementById('transport-template');
 
+/** The transport that was started last: only one of the page plays at a time. */
+let started = /** @type {Transport | null} */ (null);
+
 /**
  * What a transport plays.
  * @typedef {object} Playable
- * @property {number} duration seconds
+ * @property {number} duration seconds; 0 while it is not known
  * @property {number} position seconds
  * @property {boolean} playing
  * @property {() => void | Promise<void>} play
@@ -39,7 +43,7 @@ export class Transport {
     place.addEventListener('keydown', (event) => {
       if (event.key !== ' ' || event.target === this.#button) return;
       event.preventDefault();
-      this.toggle();
+      if (!event.repeat) this.toggle();
     });
   }
 
@@ -62,8 +66,11 @@ export class Transport {
   }
 
   async play() {
-    await this.#playable?.play();
-    this.#follow();
+    if (started !== this) started?.pause();
+    started = this;
+    const playable = this.#playable;
+    await playable?.play();
+    if (playable === this.#playable) this.#follow(); // another may be shown by now
   }
 
   pause() {
@@ -91,15 +98,16 @@ export class Transport {
   #show() {
     const { duration, position, playing } = this.#playable;
     const label = playing ? 'Pause' : 'Play';
-    const words = `${clock(position)} / ${clock(duration)}`;
+    const words = duration ? `${clock(position)} / ${clock(duration)}` : clock(position);
     this.#place.dataset.playing = String(playing);
     if (this.#button.getAttribute('aria-label') !== label) this.#button.setAttribute('aria-label', label);
+    this.#range.disabled = !duration;
     this.#range.max = String(duration || 1);
     this.#range.value = String(position);
     this.#range.style.setProperty('--part', duration ? String(position / duration) : '0');
     if (this.#time.textContent !== words) {
       this.#time.textContent = words;
-      this.#range.setAttribute('aria-valuetext', `${clock(position)} of ${clock(duration)}`);
+      this.#range.setAttribute('aria-valuetext', duration ? `${clock(position)} of ${clock(duration)}` : clock(position));
     }
     this.#onFrame(position);
   }
@@ -112,11 +120,12 @@ export class MediaPlayable {
 
   /**
    * @param {string} url
-   * @param {{seconds?: number, onError?: () => void}} options `seconds`: the duration until the browser knows it
+   * @param {{seconds?: number, onError?: () => void}} options `seconds`: the duration if the file does not state it
    */
   constructor(url, { seconds = 0, onError = () => {} } = {}) {
     this.#seconds = seconds;
     this.#audio.addEventListener('error', onError);
+    this.#audio.addEventListener('loadedmetadata', () => this.#measure(url), { once: true });
     this.#audio.preload = 'auto';
     this.#audio.src = url;
   }
@@ -143,5 +152,10 @@ export class MediaPlayable {
 
   seek(seconds) {
     this.#audio.currentTime = Math.max(0, Math.min(seconds, this.duration || seconds));
+  }
+
+  /** A file that was streamed states no duration; another element finds its end, and this one keeps its place. */
+  async #measure(url) {
+    if (this.#audio.duration === Infinity && !this.#seconds) this.#seconds = (await durationAt(url)) || 0;
   }
 }
