@@ -71,3 +71,15 @@ def test_the_service_is_asked_only_while_the_view_is_shown(browser: Browser, scr
         before = len(scripted.asked_for("/v1/status", "GET"))
         studio.page.clock.run_for(60_000)
         assert len(scripted.asked_for("/v1/status", "GET")) <= before + 1  # one may have been under way
+
+
+def test_the_chart_and_its_sentence_are_about_the_same_requests(browser: Browser, scripted: ScriptedService) -> None:
+    now = time.time()
+    results = [(now - 1200, 9_000.0), (now - 60, 100.0), (now - 30, 200.0)]
+    scripted.answer("GET /v1/status", status_of(*results))
+    with studio_with(browser, scripted, view="cluster") as studio:
+        studio.state("cluster-placements", "1")
+        sentence = "2 requests: half within 100 ms, 95 % within 200 ms"
+        assert studio.page.locator("#first-chart circle").count() == 2
+        assert studio.text("#first-words") == sentence
+        assert studio.page.locator("#first-chart svg").get_attribute("aria-label") == sentence

@@ -77,3 +77,165 @@ def test_samples_survive_the_way_to_bytes_and_back(studio: Studio) -> None:
       return take.pieces.flatMap((piece) => [...toFloats(piece)]);
     }"""
     assert called(studio, "sound/take.js", function) == pytest.approx([0, 0.5, -0.5, 1, -1], abs=1e-3)
+
+
+def test_a_length_that_is_not_known_is_a_dash(studio: Studio) -> None:
+    function = "({ clock, seconds }) => [NaN, Infinity, 61.5].flatMap((each) => [clock(each), seconds(each)])"
+    assert called(studio, "ui/elements.js", function) == ["–:–", "–", "–:–", "–", "1:01", "1 min 1 s"]
+
+
+def test_a_transport_shows_no_length_that_is_not_known(studio: Studio) -> None:
+    function = """({ Transport }) => {
+      const place = document.createElement('div');
+      new Transport(place).use({ duration: 0, position: 3, playing: false, play() {}, pause() {}, seek() {} });
+      return [place.querySelector('.time').textContent, place.querySelector('input').disabled];
+    }"""
+    assert called(studio, "ui/transport.js", function) == ["0:03", True]
+
+
+def test_only_one_transport_plays(studio: Studio) -> None:
+    function = """async ({ Transport }) => {
+      const playables = [1, 2].map(() => ({
+        duration: 9, position: 0, playing: false, play() { this.playing = true; }, pause() { this.playing = false; }, seek() {},
+      }));
+      const transports = playables.map((playable) => {
+        const transport = new Transport(document.createElement('div'));
+        transport.use(playable);
+        return transport;
+      });
+      for (const transport of transports) await transport.play();
+      return playables.map(({ playing }) => playing);
+    }"""
+    assert called(studio, "ui/transport.js", function) == [False, True]
+
+
+def test_the_length_of_a_streamed_recording_is_found(studio: Studio) -> None:
+    function = """async ({ durationOf }) => {
+      const context = new AudioContext();
+      await context.resume();
+      const [tone, end] = [context.createOscillator(), context.createMediaStreamDestination()];
+      tone.connect(end);
+      tone.start();
+      const recorder = new MediaRecorder(end.stream);
+      const parts = [];
+      recorder.ondataavailable = ({ data }) => parts.push(data);
+      recorder.start();
+      await new Promise((resolve) => setTimeout(resolve, 600));
+      await new Promise((resolve) => { recorder.onstop = resolve; recorder.stop(); });
+      context.close();
+      return [await durationOf(new Blob(parts)), String(await durationOf(new Blob(['no sound'])))];
+    }"""
+    length, nothing = called(studio, "sound/duration.js", function)
+    assert 0.2 < length < 2
+    assert nothing == "NaN"
+
+
+def test_decoded_tracks_share_one_budget_and_give_it_back(studio: Studio) -> None:
+    function = """async ({ Mixer }) => {
+      const { MemoryBudget, OverBudgetError } = await import('/page/sound/memory-budget.js');
+      const { Take, toBytes } = await import('/page/sound/take.js');
+      const take = new Take(24000);
+      take.append(toBytes(new Float32Array(24000)));
+      take.finish();
+      const budget = new MemoryBudget(1e6);
+      const [one, other] = [new Mixer(budget), new Mixer(budget)];
+      const outcomes = [];
+      for (const mixer of [one, one, one, one, one, other]) {
+        outcomes.push(await mixer.add('a', take.toWav(), { seconds: 1 }).then(() => 'added', (error) => error instanceof OverBudgetError));
+      }
+      const held = budget.held;
+      one.close();
+      outcomes.push(await other.add('b', take.toWav(), { seconds: 1 }).then(() => 'added'));
+      other.close();
+      return [outcomes, held > 5e5 && held <= 1e6, budget.held];
+    }"""
+    outcomes, full, left = called(studio, "sound/mixer.js", function)
+    assert outcomes[0] == outcomes[-1] == "added"
+    assert outcomes[-2] is True  # the other mixer finds nothing left
+    assert (full, left) == (True, 0)
+
+
+def test_a_mixer_that_is_paused_before_it_sounds_stays_silent(studio: Studio) -> None:
+    function = """async ({ Mixer }) => {
+      const { Take, toBytes } = await import('/page/sound/take.js');
+      const take = new Take(24000);
+      take.append(toBytes(new Float32Array(24000)));
+      take.finish();
+      const mixer = new Mixer();
+      await mixer.add('a', take.toWav(), { seconds: 1 });
+      const started = mixer.play();
+      mixer.pause();
+      await started;
+      const { playing } = mixer;
+      mixer.close();
+      await mixer.play();
+      return [playing, mixer.playing];
+    }"""
+    assert called(studio, "sound/mixer.js", function) == [False, False]
+
+
+def test_a_transcript_is_one_tab_stop_in_which_the_arrows_move(studio: Studio) -> None:
+    function = """({ Transcript }) => {
+      const box = document.createElement('div');
+      document.body.append(box);
+      const transcript = new Transcript(box, () => {});
+      const stops = () => [box, ...box.querySelectorAll('*')].filter(({ tabIndex }) => tabIndex >= 0).length;
+      const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+      const seen = [stops()];
+      const words = ['One', 'two', 'three'].map((word, at) => ({ word, start: at, end: at + 1 }));
+      transcript.add('One two three', words);
+      seen.push(stops());
+      box.querySelectorAll('.word')[1].focus();
+      transcript.finish('One two three', [{ start: 0, end: 2, speaker: 'A' }, { start: 2, end: 3, speaker: 'B' }]);
+      seen.push(stops(), document.activeElement.textContent);
+      for (const key of ['ArrowRight', 'ArrowRight', 'ArrowRight', 'Home', 'ArrowLeft', 'End']) {
+        press(key);
+        seen.push(document.activeElement.textContent);
+      }
+      seen.push(stops());
+      box.remove();
+      return seen;
+    }"""
+    found = called(studio, "transcribe/transcript.js", function)
+    assert found == [1, 1, 1, "two", "0:02", "three", "three", "0:00", "0:00", "three", 1]
+
+
+def test_a_button_that_copies_says_what_happened_and_returns(studio: Studio) -> None:
+    function = """async ({ copy }) => {
+      const button = document.createElement('button');
+      button.textContent = 'Copy text';
+      document.body.append(button);
+      const seen = [];
+      for (const result of [Promise.resolve(), Promise.resolve()]) {
+        navigator.clipboard.writeText = () => result;
+        await copy('words', button);
+        seen.push(button.textContent);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 1700));
+      seen.push(button.textContent);
+      button.remove();
+      return seen;
+    }"""
+    assert called(studio, "ui/clipboard.js", function) == ["Copied", "Copied", "Copy text"]
+
+
+def test_the_pieces_of_a_body_are_read_in_one_place(studio: Studio) -> None:
+    function = """async ({ eventsOf, piecesOf }) => {
+      const bytes = new TextEncoder().encode('data: {"a": "é"}\\r\\n\\r\\ndata: [DONE]\\n\\n');
+      let cancelled = 0;
+      const body = () => new Response(new ReadableStream({
+        start(controller) {
+          for (const byte of bytes) controller.enqueue(Uint8Array.of(byte));
+          controller.close();
+        },
+        cancel() { cancelled += 1; },
+      }));
+      const events = [];
+      for await (const event of eventsOf(body())) events.push(event);
+      let count = 0;
+      for await (const piece of piecesOf(body())) count += piece.length;
+      const endless = new Response(new ReadableStream({ pull(c) { c.enqueue(bytes); }, cancel() { cancelled += 1; } }));
+      for await (const piece of piecesOf(endless)) break;
+      return [events, count === bytes.length, cancelled];
+    }"""
+    assert called(studio, "service/sse.js", function) == [[{"a": "é"}], True, 1]

@@ -13,12 +13,16 @@ const LINES_MS = [10, 30, 100, 300, 1000, 3000, 10000, 30000, 100000];
 
 /** @typedef {{at: number, model: string, milliseconds: number}} FirstResult */
 
+/** The results of the last ten minutes: what the chart and its sentence are about. @param {FirstResult[]} results @param {number} now Unix seconds */
+export function recentOf(results, now) {
+  return results.filter(({ at }) => now - at < MINUTES * 60);
+}
+
 /**
- * Draws the results of the last ten minutes; the place is left empty without any.
- * @param {HTMLElement} place @param {FirstResult[]} results @param {number} alarmMs @param {number} now Unix seconds
+ * Draws recent results; the place is left empty without any.
+ * @param {HTMLElement} place @param {FirstResult[]} recent @param {number} alarmMs @param {number} now Unix seconds
  */
-export function drawFirstResults(place, results, alarmMs, now) {
-  const recent = results.filter(({ at }) => now - at < MINUTES * 60);
+export function drawFirstResults(place, recent, alarmMs, now) {
   if (!recent.length) {
     place.replaceChildren();
     return;

@@ -2,7 +2,7 @@
 
 import { askJson } from '../service/api.js';
 import { byId, element, hideError, publish, seconds, showError } from '../ui/elements.js';
-import { drawFirstResults, wordsOf } from './chart.js';
+import { drawFirstResults, recentOf, wordsOf } from './chart.js';
 
 const PAUSE_MS = 2000;
 const GIGABYTE = 1e9;
@@ -44,8 +44,9 @@ async function look() {
 function show(status) {
   const now = Date.now() / 1000;
   showSummary(status);
-  drawFirstResults(byId('first-chart'), status.first_results, status.first_sound_alarm_ms, now);
-  byId('first-words').textContent = wordsOf(status.first_results);
+  const recent = recentOf(status.first_results, now);
+  drawFirstResults(byId('first-chart'), recent, status.first_sound_alarm_ms, now);
+  byId('first-words').textContent = wordsOf(recent);
   placements.replaceChildren(...status.placements.map(placementCard));
   streams.replaceChildren(...status.streams.map(streamBar));
   before = new Map(status.placements.map(({ name, steps }) => [name, steps]));

@@ -1,6 +1,7 @@
 // A transcript on the page: it grows while a recording is heard, its words seek, and its speakers have colours.
 
 import { clock, element } from '../ui/elements.js';
+import { RovingFocus } from '../ui/roving-focus.js';
 import { WordTrack } from '../ui/word-track.js';
 
 /**
@@ -17,6 +18,7 @@ export class Transcript {
   #box;
   #onSeek;
   #track;
+  #focus;
   #speakers = new Map();
   text = '';
   words = /** @type {TranscribedWord[]} */ ([]);
@@ -27,7 +29,7 @@ export class Transcript {
     this.#onSeek = onSeek;
     this.#track = new WordTrack(box);
     box.addEventListener('click', ({ target }) => this.#choose(target));
-    box.addEventListener('keydown', (event) => this.#move(event));
+    this.#focus = new RovingFocus(box, '[data-start]');
   }
 
   clear() {
@@ -36,6 +38,7 @@ export class Transcript {
     this.text = '';
     this.words = [];
     this.#box.replaceChildren();
+    this.#focus.refresh();
   }
 
   /** More text, with the times of its words if the model knows them. @param {TranscribedWord[]} [words] */
@@ -47,11 +50,19 @@ export class Transcript {
     const paragraph = this.#openParagraph();
     if (words.length) this.#append(paragraph, placed);
     else paragraph.append(delta);
+    this.#focus.refresh();
     if (atEnd) this.#box.scrollTop = this.#box.scrollHeight;
   }
 
   /** The whole text is known, and who says what. @param {string} text @param {SpokenSegment[]} segments */
   finish(text, segments) {
+    const focused = this.#box.contains(document.activeElement) ? document.activeElement : null;
+    this.#rebuild(text, segments);
+    this.#focus.refresh();
+    if (focused && !focused.isConnected) this.#box.querySelector(`.word[data-start="${focused.dataset.start}"]`)?.focus();
+  }
+
+  #rebuild(text, segments) {
     this.text = text;
     if (!this.words.length) {
       this.#box.replaceChildren(...(segments.length ? segments.map((segment) => this.#plain(segment)) : [text]));
@@ -61,7 +72,6 @@ export class Transcript {
     this.#track.clear();
     this.#box.replaceChildren();
     for (const group of paragraphsOf(this.words)) this.#append(this.#paragraph(group[0].speaker, group[0].start), group);
-    this.#box.querySelector('.word')?.setAttribute('tabindex', '0');
     this.#box.scrollTop = 0;
   }
 
@@ -90,7 +100,7 @@ export class Transcript {
   }
 
   #timeButton(start) {
-    const button = element('button', { type: 'button', className: 'time-link', textContent: clock(start) });
+    const button = element('button', { type: 'button', className: 'time-link', textContent: clock(start), tabIndex: -1 });
     button.dataset.start = String(start);
     button.setAttribute('aria-label', `Play from ${clock(start)}`);
     return button;
@@ -120,19 +130,6 @@ export class Transcript {
   #choose(target) {
     const { start } = target.dataset ?? {};
     if (start !== undefined) this.#onSeek(Number(start));
-  }
-
-  /** The arrow keys go from word to word; only one word is in the order of the Tab key. */
-  #move(event) {
-    const { target } = event;
-    if (!target.classList.contains('word') || !['ArrowLeft', 'ArrowRight'].includes(event.key)) return;
-    const all = [...this.#box.querySelectorAll('.word')];
-    const next = all[all.indexOf(target) + (event.key === 'ArrowRight' ? 1 : -1)];
-    if (!next) return;
-    event.preventDefault();
-    target.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
   }
 }
 

@@ -1,12 +1,25 @@
 // Text for the clipboard, and files for the folder of downloads.
 
-/** Copy text; on plain http the clipboard API is missing, and the old way still works. */
+const ANSWER_MS = 1500;
+
+/** Buttons that say what happened: their own labels, and the timers that bring these back. */
+const answering = /** @type {WeakMap<HTMLElement, {label: string, timer: number}>} */ (new WeakMap());
+
+/** Copy text, and let the button say whether it worked. On plain http the clipboard API is missing, and the old way still works. */
 export async function copy(text, button) {
-  const before = button.textContent;
-  button.textContent = (await tryCopy(text)) ? 'Copied' : 'Copying is not allowed here';
-  setTimeout(() => {
-    button.textContent = before;
-  }, 1500);
+  answer(button, (await tryCopy(text)) ? 'Copied' : 'Copying is not allowed here');
+}
+
+/** Also when it is pressed again before its own label is back. */
+function answer(button, words) {
+  const { label, timer } = answering.get(button) ?? { label: button.textContent, timer: 0 };
+  clearTimeout(timer);
+  button.textContent = words;
+  const back = () => {
+    button.textContent = label;
+    answering.delete(button);
+  };
+  answering.set(button, { label, timer: setTimeout(back, ANSWER_MS) });
 }
 
 /** Have the browser save a blob as a file. @param {Blob} blob @param {string} name */

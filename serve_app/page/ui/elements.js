@@ -40,14 +40,16 @@ export function withdraw(name) {
   delete document.body.dataset[name];
 }
 
-/** A duration in words. @param {number} value seconds */
+/** A duration in words; a dash for one that is not known. @param {number} value seconds */
 export function seconds(value) {
+  if (!Number.isFinite(value)) return '–';
   if (value < 60) return `${value.toFixed(1)} s`;
   return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
 }
 
-/** A time as a player shows it. @param {number} value seconds */
+/** A time as a player shows it; dashes for one that is not known. @param {number} value seconds */
 export function clock(value) {
+  if (!Number.isFinite(value)) return '–:–';
   const whole = Math.max(0, Math.floor(value));
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   const two = (number) => String(number).padStart(2, '0');
