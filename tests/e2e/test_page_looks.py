@@ -136,7 +136,7 @@ def test_nothing_moves_for_who_wants_less_motion(
         assert (studio.value(MOVING) > 0) is moves
 
 
-@pytest.mark.parametrize(("motion", "most", "least"), [("no-preference", 1000, 12), ("reduce", 8, 1)])
+@pytest.mark.parametrize(("motion", "most", "least"), [("no-preference", 1000, 16), ("reduce", 10, 1)])
 def test_the_waveform_of_speech_moves_calmly_for_who_wants_less_motion(
     browser: Browser, service: ScriptedService, motion: Literal["no-preference", "reduce"], most: int, least: int
 ) -> None:

@@ -25,10 +25,11 @@ TRANSCRIPTIONS, SEPARATIONS = "/v1/audio/transcriptions", "/v1/audio/separations
 NAMES = "[...document.querySelectorAll('.track')].map((track) => track.dataset.track)"
 SCRIPT = """
 window.microphones = [];
-const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-navigator.mediaDevices.getUserMedia = async (wanted) => {
+const devices = navigator.mediaDevices;
+const ask = devices?.getUserMedia;
+if (devices) devices.getUserMedia = async (wanted) => {
   await window.permission;
-  const stream = await ask(wanted);
+  const stream = await ask.call(devices, wanted);
   window.microphones.push(...stream.getAudioTracks());
   return stream;
 };
