@@ -33,6 +33,8 @@ WAIT_S = 90.0
 PHONE, LAPTOP, WALL = (390, 844), (1280, 900), (3840, 2160)
 VIEWS = ("speak", "transcribe", "separate", "live", "cluster")
 
+expect.set_options(timeout=WAIT_S * 1000)
+
 Scheme = Literal["light", "dark"]
 
 
