@@ -160,10 +160,8 @@ class SpeechStream:
                 words += (word for _, word in self.take_words())
                 sent += len(data)
                 if new:
-                    yield event(
-                        events.audio_delta(new, starts, events.next_words(words)),
-                        self._resume_point(sent).event_id(key),
-                    )
+                    sound = events.audio_delta(new, starts, events.next_words(words))
+                    yield event(sound, self._resume_point(sent).event_id(key))
                 if trouble := self.new_trouble():
                     yield event(trouble)
                 for report in self._quality.new_events():
