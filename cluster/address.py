@@ -40,6 +40,15 @@ def connect(address: str, *, logging_level: int = logging.ERROR, **settings: Any
         threading.Thread(target=ray_sessions.remove_old, args=(folder,), daemon=True).start()
 
 
+def service_identity(application: str) -> str:
+    """What all replicas of an application of the connected cluster on this machine have in common, and those of no other
+    cluster that runs."""
+    import ray
+
+    context: Any = ray.get_runtime_context()
+    return f"{application} of the Ray cluster {context.gcs_address} on {socket.gethostname()}"
+
+
 def probe(address: str) -> None:
     """Connects to the cluster's port and closes the connection, for a few seconds at most. Raises `MotetError`.
 

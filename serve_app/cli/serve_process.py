@@ -32,6 +32,7 @@ from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge import tls
 from serve_app.edge.settings import TlsSettings
+from serve_app.gateway.jobs import folder_claim
 from serve_app.profiles import HAPROXY_FOLDER
 
 POLL_S = 0.1
@@ -215,6 +216,14 @@ def _tell_what_waits(app: AppConfig) -> None:
         print(f"Waiting for a machine: {line}", flush=True)
 
 
+def _tell_who_has_the_jobs(settings: ConfigFile) -> None:
+    folder = settings.app.jobs.folder
+    identity = cluster_address.service_identity(settings.application)
+    if other := folder_claim.other_service(Path(folder).expanduser(), identity):
+        print(f"Warning: there are no jobs, files and batches: {folder} (jobs.folder) belongs to another {other}.")
+        print(folder_claim.OTHER_REMEDY, flush=True)
+
+
 def _ready(url: str) -> bool:
     try:
         with LOCAL.open(url, timeout=10) as answer:
@@ -246,6 +255,7 @@ def _announce(settings: ConfigFile) -> None:
     if port := ray_private.metrics_port_of_this_machine():
         print(f"Metrics for Prometheus: http://127.0.0.1:{port}/metrics", flush=True)
     _tell_what_waits(settings.app)
+    _tell_who_has_the_jobs(settings)
     places = config_file.open_places(settings.http, settings.app.edge)
     if places and not settings.app.security.needs_key:
         where = " and ".join(places)

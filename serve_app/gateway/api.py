@@ -113,7 +113,7 @@ def build_api(service: Service) -> ASGIApp:
 
 def _add_jobs(api: FastAPI, service: Service) -> None:
     """The jobs, files and batches, and what runs them: through the routes, without the limits of connections and clients."""
-    own = Jobs(service.settings.jobs)
+    own = Jobs(service.settings.jobs, service=service.identity)
     parts = own.settings, own.database, own.blobs, own.clock
     api.state.jobs, api.state.files, api.state.batches = own, Files(*parts), Batches(own.database, own.clock)
     app: ASGIApp = IgnoredFieldsHeader(api)

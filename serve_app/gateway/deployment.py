@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
+from cluster import address as cluster_address
 from cluster.models import Model, Placement
 from deployments.audio.isolated_decode import shared_decoder_processes
 from deployments.engines.protocols import RecognitionOptions
@@ -74,7 +75,7 @@ class Gateway:
         load_libraries()
         self._build_api = build_api
         recordings = Recordings(helpers, config.recordings)
-        directory = directory_of(config, models)
+        directory, context = directory_of(config, models), serve.get_replica_context()
         self._service = Service(
             settings_of(config),
             directory,
@@ -94,7 +95,8 @@ class Gateway:
             live_enhancements(config.enhancement),
             KeyRing(config.security),
             config.registry,
-            tracer=tracer_of(config.tracing, f"gateway/{serve.get_replica_context().replica_id.unique_id}"),
+            tracer=tracer_of(config.tracing, f"gateway/{context.replica_id.unique_id}"),
+            identity=cluster_address.service_identity(context.app_name),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -156,6 +156,8 @@ class Service:
     recent: RecentRequests = field(default_factory=RecentRequests)
     tracer: Tracer | None = None
     """None while nothing is traced."""
+    identity: str = ""
+    """What all gateways of this service have in common, and those of no other one that runs."""
 
     def ended(self, record: RequestRecord, route: str, status: int) -> None:
         """A request ended, with an HTTP status or a WebSocket close code."""

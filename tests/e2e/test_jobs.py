@@ -149,6 +149,22 @@ def test_a_running_job_is_cancelled_and_deleted(lasting: Lasting) -> None:
     assert time.monotonic() - began < WITHIN_S
 
 
+def test_a_second_service_with_the_same_folder_has_no_jobs_until_the_first_one_ends(lasting: Lasting) -> None:
+    second = Service.start(lasting.config, lasting.folder)
+    try:
+        assert "Warning: there are no jobs, files and batches" in second.said
+        body = {"endpoint": "/v1/audio/speech", "body": {**SPEECH, "input": "Hello there."}}
+        refused = httpx.post(f"{second.url}/v1/jobs", json=body, timeout=60)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "jobs_folder_taken")
+        assert httpx.post(f"{second.url}/v1/audio/speech", json=body["body"], timeout=60).is_success
+        assert lasting.result(lasting.make({**SPEECH, "input": "Hello there."}))
+        lasting.service.kill()
+        wait_for(lambda: httpx.get(f"{second.url}/v1/jobs", timeout=60).is_success, WITHIN_S, "the second one's turn")
+    finally:
+        second.stop(signal.SIGINT)
+        lasting.start_again()
+
+
 def test_a_separation_is_a_job(lasting: Lasting) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, (25 * 44_100, 2)).astype(np.float32)
     file = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray import serve
 from ray.serve import context
 from ray.serve.schema import ApplicationStatus
 
+from cluster import address as cluster_address
 from cluster import ray_private
 from cluster.hardware import MlxClass
 from cluster.models import Model, Placement
@@ -22,6 +24,8 @@ from serve_app.cli import deploy, doctor_cluster, serve_process
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge.settings import VARIABLE, EdgeSettings, SecuritySettings, TlsSettings
+from serve_app.gateway.jobs.folder_claim import FolderClaim
+from serve_app.gateway.jobs.settings import JobSettings
 
 
 @pytest.fixture
@@ -83,12 +87,30 @@ def test_a_start_warns_of_each_open_address_without_a_key(
 ) -> None:
     monkeypatch.setattr(ray_private, "metrics_port_of_this_machine", lambda: None)
     monkeypatch.setattr(serve_process, "_tell_what_waits", lambda app: None)
+    monkeypatch.setattr(cluster_address, "service_identity", lambda application: "one")
     tls = TlsSettings(certificate="c.pem", key="k.pem", host=https) if https else None
     security = SecuritySettings(api_key_sha256=("0" * 64,) * keys)
-    app = AppConfig(edge=EdgeSettings(tls=tls), security=security)
+    app = AppConfig(edge=EdgeSettings(tls=tls), security=security, jobs=JobSettings(folder="/nowhere"))
     serve_process._announce(ConfigFile(http=HttpAddress(host=host), app=app, serve={}))
     (*_, last) = capsys.readouterr().out.splitlines()
     assert last.startswith(says) if says else "Warning" not in last
+
+
+def test_a_start_says_which_other_service_has_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(cluster_address, "service_identity", lambda application: f"{application} of this cluster")
+    settings = ConfigFile(http=HttpAddress(), app=AppConfig(jobs=JobSettings(folder=str(tmp_path))), serve={})
+    own = FolderClaim(tmp_path, f"{settings.application} of this cluster")
+    serve_process._tell_who_has_the_jobs(settings)
+    assert capsys.readouterr().out == ""
+    own.close()
+    other = FolderClaim(tmp_path, "motet of another cluster")
+    serve_process._tell_who_has_the_jobs(settings)
+    said = capsys.readouterr().out
+    assert "belongs to another service motet of another cluster, process" in said
+    assert "Stop the other one, or give one of them another jobs.folder" in said
+    other.close()
 
 
 def test_bounds_of_connections_that_a_cluster_has_not_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

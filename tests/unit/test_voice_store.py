@@ -8,6 +8,7 @@ import json
 import struct
 import wave
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,26 @@ def test_what_was_said_of_a_clip_first_stays(tmp_path: Path) -> None:
     assert store.listed("me") == [first]
     store.delete("me", first.id)
     assert store.add("me", clip(), "Renamed", CONSENT, None).created_at == 4000
+
+
+def test_of_two_replicas_that_store_one_clip_at_once_one_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a store of its own, as each gateway replica has."""
+    written, write = [], VoiceStore._write
+
+    def counted(store: VoiceStore, path: Path, *voice: Any) -> None:
+        written.append(path)
+        write(store, path, *voice)
+
+    monkeypatch.setattr(VoiceStore, "_write", counted)
+    replicas = [VoiceStore(VoiceSettings(folder=str(tmp_path)), clock=lambda: 1000.0) for _ in range(8)]
+    with ThreadPoolExecutor(len(replicas)) as pool:
+        names = [f"Ada {number}" for number in range(len(replicas))]
+        voices = list(pool.map(lambda store, name: store.add("me", clip(), name, CONSENT, None), replicas, names))
+    assert len(written) == 1
+    assert len(set(voices)) == 1
+    assert replicas[0].listed("me") == voices[:1]
 
 
 def test_other_words_make_another_voice(store: VoiceStore) -> None:

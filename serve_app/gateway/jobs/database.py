@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from deployments.errors import fail
+from serve_app.gateway.jobs.folder_claim import FolderClaim
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -58,10 +59,12 @@ FROM_VERSION_1 = "ALTER TABLE jobs ADD COLUMN seconds_charged REAL NOT NULL DEFA
 
 
 class JobDatabase:
-    """Opens the file at its first use."""
+    """Opens the file at its first use. From then on the folder belongs to `service`, as long as this process lives."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, service: str = "") -> None:
         self._folder = folder
+        self._service = service
+        self._claim: FolderClaim | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
         self._connection: sqlite3.Connection | None = None
 
@@ -72,7 +75,7 @@ class JobDatabase:
         **named: Arguments.kwargs,
     ) -> Result:
         """What `work` returns: all that it changes, or nothing if it raises. Raises `MotetError` (unavailable) if the file
-        cannot be opened, (storage_full)."""
+        cannot be opened or the folder belongs to another service that runs, (storage_full)."""
         done = asyncio.get_running_loop().run_in_executor(
             self._thread, lambda: self.run_here(work, *arguments, **named)
         )
@@ -100,6 +103,7 @@ class JobDatabase:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._claim = self._claim or FolderClaim(self._folder, self._service)
             connection = sqlite3.connect(self._folder / "jobs.sqlite", BUSY_S, isolation_level=None)
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode = WAL")

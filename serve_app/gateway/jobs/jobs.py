@@ -40,13 +40,14 @@ def steady_clock(
 
 class Jobs:
     """Belongs to one event loop. Everything raises `MotetError` (unavailable) if the queue cannot be opened. `clock` gives
-    Unix seconds; the default one does not jump, because the leases of running jobs would be over then."""
+    Unix seconds; the default one does not jump, because the leases of running jobs would be over then. `service` is the
+    identity of the service, to which the folder belongs while it runs."""
 
-    def __init__(self, settings: JobSettings, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, settings: JobSettings, clock: Callable[[], float] | None = None, *, service: str = "") -> None:
         folder = Path(settings.folder).expanduser()
         self.settings = settings
         self.clock = clock = clock or steady_clock()
-        self.database = JobDatabase(folder)
+        self.database = JobDatabase(folder, service)
         self.blobs = Blobs(settings, self.database, folder, clock)
         self.added = asyncio.Event()
         """Set when there is work, for the runner of this process."""
