@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from serve_app.cli.main import COMMANDS, command_of
+from serve_app.cli.command_group import COMMANDS, command_of
 from serve_app.cli.schema_tables import table
 
 INTRODUCTION = """\

@@ -1,107 +1,43 @@
-"""The `motet` command. It registers the commands; the module of one is imported when that one is called.
-
-Each command is a function `name` in `serve_app/cli/name.py`.
-"""
+"""The program `motet`. It imports next to nothing itself: Ctrl-C ends it quietly while the rest is imported."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+from serve_app.cli.interruption import end_without_further_interruptions, hide_interruptions, is_interruption
 
-from deployments.errors import MotetError
-
-COMMANDS: Mapping[str, str] = {
-    "say": "Speak a text into a file, or to standard output.",
-    "transcribe": "Write down what is said in recordings.",
-    "separate": "Separate a recording into one file for each stem, in constant memory.",
-    "revoice": "Speak the words of a recording with another voice, at its pauses.",
-    "enhance": "Take the noise out of a recording, in constant memory.",
-    "voices": "List voices, store a clip as a voice, or delete one.",
-    "models": "List models and what could be added, add one, or remove one that was added.",
-    "bulk": "Render a whole data set.",
-    "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",
-    "top": "Watch a running service: placements, queues, batches, first sound, CPU, memory, jobs and errors.",
-    "jobs": "List the jobs of a running service, wait for one, and fetch its result.",
-    "wyoming": "Offer a running service to Home Assistant, over the Wyoming protocol, until Ctrl-C.",
-    "keys": "Make an API key: print it once, and the lines of the configuration that make it known.",
-    "deploy": "Put the service on the cluster at RAY_ADDRESS, or update the one there, and leave it running.",
-    "join": "Make this machine part of a cluster, until Ctrl-C.",
-    "api": "Print the description of the API as OpenAPI, which a running service answers at /openapi.json.",
-    "metrics": "Print every metric that a service exports, or the dashboard and the alerts for them.",
-    "config": "Print every setting, its default, unit and meaning; or check a file and print its values.",
-    "commands": "Print every command with its arguments and options.",
-    "plan": "Simulate a service with its own policies: first sound, refusals, replicas, machines and cost.",
-    "doctor": "Check what works on this machine, and print what to run for what does not.",
-    "quantize": "Make a model smaller, and measure what that costs: size, memory, speed and word errors.",
-    "bench": "Measure this machine.",
-}
-"""Every command and the first line of its help, which would take long to import for a list."""
-
-
-class LazyGroup(TyperGroup):
-    """Lists commands without importing them."""
-
-    def __init__(self, **attributes: Any) -> None:
-        listed = {name: TyperCommand(name, help=summary) for name, summary in COMMANDS.items()}
-        super().__init__(**{**attributes, "commands": listed})
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is called, imported."""
-        _, listed, rest = super().resolve_command(ctx, args)
-        command = command_of(str(listed.name)) if listed else None
-        return command and command.name, command, rest
-
-
-def command_of(name: str) -> Any:
-    """A command with its options."""
-    function = getattr(importlib.import_module(f"serve_app.cli.{name}"), name)
-    only = typer.Typer(rich_markup_mode="rich", add_completion=False)
-    only.command(name)(function)
-    return typer.main.get_command(only)
-
-
-app = typer.Typer(
-    name="motet",
-    cls=LazyGroup,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Try it: [bold]motet say 'Hello there.' -o hello.wav[/bold], then [bold]motet transcribe hello.wav[/bold].",
-)
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and ends the program: 0 is success, 1 a failure, 2 a wrong call, 3 failed rows, 130 Ctrl-C."""
+    hide_interruptions()
+    try:
+        try:
+            _run(arguments)
+        except SystemExit as left:
+            if left.code == INTERRUPTED:
+                end_without_further_interruptions()
+            raise
+        except Exception as error:
+            if is_interruption(error):  # such as the ImportError of an extension whose start was interrupted
+                raise KeyboardInterrupt from error
+            raise
+    except KeyboardInterrupt:
+        end_without_further_interruptions()
+        sys.exit(INTERRUPTED)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    from deployments.errors import MotetError
+    from serve_app.cli.command_group import app
+
     try:
         app(arguments, prog_name="motet")
     except (MotetError, OSError) as error:
         print(f"motet: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"motet {version('motet')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _motet(
-    _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """Speech from text, text from speech, and stems from a mix, on whatever hardware is here."""
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.cli.main import COMMANDS
+from serve_app.cli.command_group import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("serve_app", "deployments", "cluster")

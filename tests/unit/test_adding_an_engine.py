@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from deployments.engines import registry
 from deployments.engines.protocols import SpeechRequest
 from deployments.engines.registry import EngineEntry
-from serve_app.cli import main
+from serve_app.cli import command_group
 from tests.unit.speech_engine_properties import write_golden
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-an-engine.md"
@@ -53,7 +53,7 @@ def test_it_speaks_through_the_command_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "morse.yaml").write_text(CONFIG)
     say, text, *options = shlex.split(COMMANDS.splitlines()[0])[1:]
-    result = CliRunner().invoke(main.app, [say, text, *options])
+    result = CliRunner().invoke(command_group.app, [say, text, *options])
     assert result.exit_code == 0, result.output
     samples, rate = soundfile.read(tmp_path / "sos.wav")
     assert rate == 8_000

@@ -43,11 +43,21 @@ from deployments.weights.quantize import STRATEGIES, Evaluation, QuantizationOrd
 from serve_app import bulk, profiles
 from serve_app.bench import catalogue
 from serve_app.cli import bulk as bulk_command
-from serve_app.cli import local, local_separation, local_speech, main, quantize, round_trip, serve, terminal
+from serve_app.cli import (
+    command_group,
+    local,
+    local_separation,
+    local_speech,
+    main,
+    quantize,
+    round_trip,
+    serve,
+    terminal,
+)
 from serve_app.config import DEFAULT_MODELS, AppConfig
 
 SENTENCE = "Please turn left at the second traffic light."
-COMMANDS = tuple(main.COMMANDS)
+COMMANDS = tuple(command_group.COMMANDS)
 PROGRAM = (sys.executable, "-m", "serve_app.cli.main")
 
 
@@ -84,7 +94,9 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def motet(*arguments: object, stdin: str | bytes | None = None) -> Result:
     """Runs a command in this process. What it raises is raised here, as `main` would see it."""
-    return CliRunner().invoke(main.app, [str(a) for a in arguments], input=stdin, catch_exceptions=False, color=False)
+    return CliRunner().invoke(
+        command_group.app, [str(a) for a in arguments], input=stdin, catch_exceptions=False, color=False
+    )
 
 
 def ends(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -123,7 +135,7 @@ def test_the_ways_to_quantize_are_those_of_the_module() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_list_of_commands_has_the_first_line_of_each_ones_help(command: str) -> None:
-    assert str(main.command_of(command).help).startswith(main.COMMANDS[command])
+    assert str(command_group.command_of(command).help).startswith(command_group.COMMANDS[command])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -23,7 +23,7 @@ from deployments.engines import weight_sources
 from deployments.errors import MotetError
 from deployments.hub import cache
 from serve_app import config_edit, config_file
-from serve_app.cli import main
+from serve_app.cli import command_group
 from tests.unit.hub_server import COMMIT, Hub, Mishap, Repository
 from tests.unit.test_hub_download import held_elsewhere
 
@@ -88,7 +88,7 @@ def write_config(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def motet(*arguments: object) -> Result:
-    return CliRunner().invoke(main.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    return CliRunner().invoke(command_group.app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 def note_of(tmp_path: Path, name: str = NAME) -> Any:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from cluster.models import Model
 from deployments.errors import MotetError
-from serve_app.cli import main, models, service_api
+from serve_app.cli import command_group, models, service_api
 from serve_app.cli.service_api import ServiceApi
 from serve_app.config import AppConfig
 
@@ -31,7 +31,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def motet(*arguments: object) -> Result:
-    return CliRunner().invoke(main.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    return CliRunner().invoke(command_group.app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from serve_app.cli import main
+from serve_app.cli import command_group
 
 MOTET = [sys.executable, "-m", "serve_app.cli.main"]
 BASH, ZSH, FISH = "bash", "zsh", "fish"
@@ -31,7 +31,7 @@ def completed(shell: str, folder: Path, *words: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MOTET_CONFIG", raising=False)
-        done = CliRunner().invoke(main.app, [], env=asked(shell, folder, *words), prog_name="motet")
+        done = CliRunner().invoke(command_group.app, [], env=asked(shell, folder, *words), prog_name="motet")
     assert done.stderr == ""
     return done.stdout
 
@@ -81,5 +81,5 @@ def test_a_configuration_with_mistakes_completes_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize("shell", [BASH, ZSH, FISH])
 def test_each_shell_has_a_script(shell: str, tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "_MOTET_COMPLETE": f"source_{shell}"}
-    script = CliRunner().invoke(main.app, [], env=environment, prog_name="motet").stdout
+    script = CliRunner().invoke(command_group.app, [], env=environment, prog_name="motet").stdout
     assert "_MOTET_COMPLETE=complete_" + shell in script

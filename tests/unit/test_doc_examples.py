@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from cluster.models import Model
 from serve_app.bench.catalogue import BENCHMARKS
-from serve_app.cli.main import COMMANDS, command_of
+from serve_app.cli.command_group import COMMANDS, command_of
 from serve_app.config import AppArguments
 from serve_app.config_file import HttpAddress
 from serve_app.edge.settings import KeySettings

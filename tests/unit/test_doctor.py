@@ -14,7 +14,7 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from serve_app.cli import doctor, doctor_hardware, doctor_libraries, doctor_service, local, main
+from serve_app.cli import command_group, doctor, doctor_hardware, doctor_libraries, doctor_service, local, main
 from serve_app.cli.findings import Finding, State, healthy, show
 from serve_app.config_file import HttpAddress
 from serve_app.edge.settings import EdgeSettings, SecuritySettings, TlsSettings
@@ -231,7 +231,7 @@ def test_an_nvidia_gpu_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_json_and_the_exit_status(state: State, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = [Finding("models", "a@cpu", state, "detail", "remedy")]
     monkeypatch.setattr(doctor, "examine", lambda config: shown)
-    result = CliRunner().invoke(main.app, ["doctor", "--json"])
+    result = CliRunner().invoke(command_group.app, ["doctor", "--json"])
     assert result.exit_code == status
     assert json.loads(result.stdout) == {
         "ok": status == 0,

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from typer.testing import CliRunner
 
 from deployments.errors import MotetError
-from serve_app.cli import main
+from serve_app.cli import command_group
 from serve_app.config import AppConfig
 from serve_app.edge.settings import KeySettings, SecuritySettings
 from serve_app.gateway.api_keys import SIGNER_HEADER
@@ -280,7 +280,7 @@ def test_a_quota_refills_and_what_was_taken_too_much_is_paid_back() -> None:
 
 def made(*arguments: str) -> tuple[str, Any]:
     """The key that the command shows, and the lines that it prints."""
-    result = CliRunner().invoke(main.app, ["keys", "new", *arguments])
+    result = CliRunner().invoke(command_group.app, ["keys", "new", *arguments])
     assert result.exit_code == 0, result.output
     shown = re.search(r"motet_[\w-]{43}", result.stderr)
     assert shown is not None
@@ -303,7 +303,7 @@ def test_the_command_shows_a_key_once_and_prints_what_makes_it_known(file: Path)
 
 @pytest.mark.parametrize("arguments", [["Bad Name"], ["a", "--requests-per-minute", "0"], ["a", "--expires", "soon"]])
 def test_the_command_refuses_what_the_configuration_would(arguments: list[str]) -> None:
-    assert CliRunner().invoke(main.app, ["keys", "new", *arguments]).exit_code == 2
+    assert CliRunner().invoke(command_group.app, ["keys", "new", *arguments]).exit_code == 2
 
 
 async def test_a_job_may_do_what_the_key_that_made_it_may() -> None:

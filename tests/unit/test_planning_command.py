@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.errors import MotetError
-from serve_app.cli import main
+from serve_app.cli import command_group
 from serve_app.planning import plan_file
 from serve_app.planning.settings import PlanSettings
 
@@ -24,13 +24,13 @@ machines: {cpu: {card: aws-c5-2xlarge, price_per_hour: 1}}
 
 
 def motet_plan(*arguments: str) -> str:
-    done = CliRunner().invoke(main.app, ["plan", *arguments], catch_exceptions=False, color=False)
+    done = CliRunner().invoke(command_group.app, ["plan", *arguments], catch_exceptions=False, color=False)
     return done.stdout
 
 
 def wrong_call(*arguments: str) -> str:
     """What a call that ends with status 2 prints, without the frame around it."""
-    done = CliRunner().invoke(main.app, ["plan", *arguments], color=False)
+    done = CliRunner().invoke(command_group.app, ["plan", *arguments], color=False)
     assert done.exit_code == 2, done.output
     return " ".join(re.sub("[│╭╮╰╯─]", " ", done.output).split())
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.errors import MotetError
-from serve_app.cli.main import app
+from serve_app.cli.command_group import app
 from serve_app.gateway.settings import VoiceSettings
 from serve_app.gateway.voice_encryption import is_encrypted, new_key
 from serve_app.gateway.voice_store import EVERYONE, VoiceStore
