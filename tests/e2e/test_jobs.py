@@ -152,7 +152,7 @@ def test_a_running_job_is_cancelled_and_deleted(lasting: Lasting) -> None:
 def test_a_second_service_with_the_same_folder_has_no_jobs_until_the_first_one_ends(lasting: Lasting) -> None:
     second = Service.start(lasting.config, lasting.folder)
     try:
-        assert "Warning: there are no jobs, files and batches" in second.said
+        wait_for(lambda: "Warning: there are no jobs, files and batches" in second.said, WITHIN_S, "the warning")
         body = {"endpoint": "/v1/audio/speech", "body": {**SPEECH, "input": "Hello there."}}
         refused = httpx.post(f"{second.url}/v1/jobs", json=body, timeout=60)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "jobs_folder_taken")
