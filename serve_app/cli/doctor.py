@@ -25,6 +25,9 @@ from serve_app.cli.options import Config, config_path
 from serve_app.config import AppConfig
 from serve_app.config_file import HttpAddress
 
+CLOSED = "No port gives others than this machine's users anything without a key or token."
+OPEN = "A port is open to the network; see above."
+
 
 def doctor(
     config: Config = None,
@@ -32,18 +35,35 @@ def doctor(
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Check the machines of the cluster at RAY_ADDRESS instead.")
     ] = False,
+    doors: Annotated[
+        bool,
+        typer.Option(
+            "--doors",
+            help="List the ports of the running service, and what each answers without a key or token, instead.",
+        ),
+    ] = False,
 ) -> None:
     """Check what works on this machine, and print what to run for what does not. Exit status 1 if a model does not work.
 
     Example: [bold]motet doctor --json | jq .ok[/bold]
 
     Example: [bold]motet doctor --cluster[/bold] says why a replica waits for a machine.
+
+    Example: [bold]motet doctor --doors[/bold] has exit status 1 if a port is open to the network without a key.
     """
     from serve_app.cli import doctor_cluster
 
+    if cluster and doors:
+        raise typer.BadParameter("It goes without --cluster.", param_hint="--doors")
     file = config_path(config)
-    findings = doctor_cluster.examine(file) if cluster else examine(file)
-    show(findings, as_json=as_json)
+    if doors:
+        from serve_app.cli import doctor_doors
+
+        findings = doctor_doors.examine(_configuration(file, os.environ)[1])
+        show(findings, as_json=as_json, good=CLOSED, bad=OPEN)
+    else:
+        findings = doctor_cluster.examine(file) if cluster else examine(file)
+        show(findings, as_json=as_json)
     raise typer.Exit(0 if healthy(findings) else 1)
 
 

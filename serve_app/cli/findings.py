@@ -12,7 +12,9 @@ State = Literal["ok", "info", "absent", "broken"]
 """`info` describes the machine and is not a check; `absent` is something that this machine can do without; `broken` is
 something that Motet needs."""
 
-Area = Literal["hardware", "models", "libraries", "extras", "service"]
+Area = Literal["hardware", "models", "libraries", "extras", "service", "doors"]
+
+WORKS, BROKEN = "The models work.", "Something that Motet needs is broken; see above."
 
 MARKS: Mapping[State, str] = {"ok": "green", "info": "dim", "absent": "yellow", "broken": "bold red"}
 
@@ -29,10 +31,11 @@ class Finding:
 
 
 def healthy(findings: list[Finding]) -> bool:
-    """Whether every model works on some hardware of this machine, and nothing of what `motet serve` needs is broken."""
+    """Whether every model works on some hardware of this machine, nothing of what `motet serve` needs is broken, and no port
+    is open that should not be."""
     models = [finding for finding in findings if finding.area == "models"]
     working = {_model_of(finding) for finding in models if finding.state == "ok"}
-    broken = any(finding.state == "broken" and finding.area in ("models", "service") for finding in findings)
+    broken = any(finding.state == "broken" and finding.area in ("models", "service", "doors") for finding in findings)
     return not broken and all(_model_of(finding) in working for finding in models)
 
 
@@ -40,8 +43,8 @@ def _model_of(finding: Finding) -> str:
     return finding.name.rpartition("@")[0]
 
 
-def show(findings: list[Finding], *, as_json: bool) -> None:
-    """JSON, a table on a terminal, or plain lines."""
+def show(findings: list[Finding], *, as_json: bool, good: str = WORKS, bad: str = BROKEN) -> None:
+    """JSON, a table on a terminal, or plain lines. The last line is `good` or `bad`."""
     if as_json:
         report = {"ok": healthy(findings), "findings": [asdict(finding) for finding in findings]}
         _print(json.dumps(report, indent=2))
@@ -50,7 +53,7 @@ def show(findings: list[Finding], *, as_json: bool) -> None:
     else:
         _print("\n".join(_line(finding) for finding in findings))
     if not as_json:
-        _print("\nThe models work." if healthy(findings) else "\nSomething that Motet needs is broken; see above.")
+        _print(f"\n{good if healthy(findings) else bad}")
 
 
 def _line(finding: Finding) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 
@@ -12,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from serve_app.cli.doctor_doors import CALLS, PROCESSES, name_of
 from serve_app.cli.processes import command_line, descendants
 from serve_app.edge.addresses import is_loopback
 from serve_app.edge.security_headers import SECURITY_HEADERS
@@ -23,28 +28,6 @@ ROWS = re.findall(r"^\| (?!process|---)(.*?) \| .*? \| (.*?) \| .*? ?\|$", SECTI
 ADDRESSES = {process.strip("`"): address.strip("`") for process, address in ROWS}
 """The address in the table of each process; HAProxy has two rows."""
 
-PROCESSES = {
-    r"haproxy": "HAProxy",
-    r"gcs_server": "GCS",
-    r"raylet/raylet": "raylet",
-    r"RuntimeEnvAgent": "Ray's runtime environments",
-    r"DashboardAgent": "Ray's agent",
-    r"^ray::ServeReplica:motet:gateway": "gateway",
-    r"^ray::ServeReplica": "replica",
-    r"^ray::ProxyActor": "fallback proxy",
-    r"^ray::": "Ray worker",
-    r"serve_process": "motet serve",
-}
-"""What the title of a process has in it, and its name in the table."""
-# A call that each of Ray's own servers knows; none of them answers without the token.
-CALLS = (
-    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
-    "/ray.rpc.NodeManagerService/GetNodeStats",
-    "/ray.rpc.ObjectManagerService/Pull",
-    "/ray.rpc.CoreWorkerService/PushTask",
-    "/ray.serve.ASGIService/HandleRequest",
-)
-
 
 def listeners(service: Service) -> Iterator[tuple[str, str, int]]:
     """(name in the table, address, port) of every TCP port that the service's processes listen on."""
@@ -55,8 +38,7 @@ def listeners(service: Service) -> Iterator[tuple[str, str, int]]:
         title = " ".join(command_line(process))
         for connection in chain.from_iterable(answers([process], lambda asked: asked.net_connections("tcp"))):
             if connection.status == psutil.CONN_LISTEN:
-                found = [name for pattern, name in PROCESSES.items() if re.search(pattern, title)]
-                yield (found or [title[:100]])[0], connection.laddr.ip, connection.laddr.port
+                yield name_of(title), connection.laddr.ip, connection.laddr.port
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +101,25 @@ def code_of(call: Callable[..., bytes], token: str | None = None) -> grpc.Status
         code: grpc.StatusCode = error.code()
         return code
     return grpc.StatusCode.OK
+
+
+def test_the_command_lists_every_port(any_service: Service) -> None:
+    """Only a service that is open without a key is a fault."""
+    command = [sys.executable, "-m", "serve_app.cli.main", "doctor", "--doors", "--json"]
+    environment = {**os.environ, "MOTET_PORT": str(any_service.port), "MOTET_HOST": any_service.host}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120)
+    found = {each["name"]: each for each in json.loads(done.stdout)["findings"]}
+    assert set(found) == {f"{name} {address}:{port}" for name, address, port in listeners(any_service)}
+    (own,) = [each for name, each in found.items() if name.endswith(f":{any_service.port}")]
+    keyed = httpx.get(f"{any_service.url}/v1/models", timeout=20).status_code == 401
+    is_open = not keyed and not is_loopback(any_service.host)
+    assert ("/v1 asks for a key" in own["detail"]) == keyed
+    assert own["state"] == ("broken" if is_open else "ok")
+    assert done.returncode == is_open
+    assert {each["state"] for each in found.values() if each is not own} == {"ok"}
+    for name in ("raylet", "replica", "motet serve"):
+        said = {each["detail"] for title, each in found.items() if title.startswith(f"{name} ")}
+        assert said == {"gRPC: asks for Ray's token"}
 
 
 def test_haproxys_pages_show_numbers_and_take_no_commands(service: Service) -> None:
