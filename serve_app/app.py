@@ -17,6 +17,7 @@ from cluster.models import Model, Placement
 from cluster.spare_router import ROUTER
 from deployments.replica.chunker import Chunker
 from deployments.replica.merger import AudioHelper, Merger
+from deployments.replica.quota_ledger import LedgerReplica
 from deployments.replica.recognizer import Recognizer
 from deployments.replica.separator import Separator
 from deployments.replica.synthesizer import Synthesizer
@@ -31,6 +32,9 @@ HEAD = "node:__internal_head__"
 """Ray's resource of the machine with which its cluster began."""
 MIN_RESOURCE = 0.001
 """The smallest share of a resource. It places a replica on a machine that has the resource."""
+
+EXCHANGES_OF_A_GATEWAY = 8
+"""With the ledger of quotas. There is one at a time, beside those that were given up lately, and the gateways that end."""
 
 DEPLOYMENT_OF_TASK: dict[str, type] = {"speech": Synthesizer, "transcription": Recognizer, "separation": Separator}
 
@@ -57,7 +61,9 @@ def application_of(config: AppConfig) -> Application:
         ray_actor_options=_front(config),
         **_health(config.health_check),
     )(serve.ingress()(Gateway))
-    return versioned(gateway, *_apart_from_steps(config)).bind(config, models, helpers, merger, build_api)
+    return versioned(gateway, *_apart_from_steps(config)).bind(
+        config, models, helpers, merger, _ledger(config), build_api
+    )
 
 
 def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
@@ -110,6 +116,21 @@ def _helpers(config: AppConfig) -> tuple[list[Application], Application | None]:
         return [helper], helper if "separation" in tasks else None
     helpers = [_helper(Chunker, f"audio-helper-{number}", config).bind(settings) for number in range(settings.helpers)]
     return helpers, _helper(Merger, "merger", config).bind() if "separation" in tasks else None
+
+
+def _ledger(config: AppConfig) -> Application | None:
+    """What shares the quotas of keys among several gateways. A single gateway counts them itself."""
+    if config.gateway_replicas == 1 or not config.security.may_have_quotas:
+        return None
+    deployment = serve.deployment(
+        name="quota-ledger",
+        num_replicas=1,  # a second one would know nothing of what the first one lends, so it is not replaced by a surge
+        max_ongoing_requests=config.gateway_replicas * EXCHANGES_OF_A_GATEWAY,
+        ray_actor_options=_front(config),
+        logging_config={"enable_access_log": False},  # a line for each of two calls a second from each gateway
+        **_health(config.health_check),
+    )(LedgerReplica)
+    return versioned(deployment).bind()
 
 
 def _helper(kind: type, name: str, config: AppConfig) -> Deployment:

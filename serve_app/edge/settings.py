@@ -134,7 +134,7 @@ KeyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class KeySettings(StrictModel):
-    """An API key with a name. `motet keys new` makes one. Its quotas hold for each gateway replica."""
+    """An API key with a name. `motet keys new` makes one. Its quotas hold for all gateway replicas together."""
 
     sha256: Annotated[tuple[KeyDigest, ...], Field(min_length=1, max_length=4)]
     """SHA-256 digests of the key. Two while clients change from an old key to a new one: both have the same quotas and
@@ -150,6 +150,11 @@ class KeySettings(StrictModel):
     """The first day, in UTC, on which it is refused."""
     admin: bool = False
     """Whether it opens `/v1/admin`, and nothing else. Other keys do not open that."""
+
+    @property
+    def has_quotas(self) -> bool:
+        """Whether something is counted for it."""
+        return self.requests_per_minute is not None or self.seconds_of_audio_per_minute is not None
 
 
 Keys = Annotated[Mapping[KeyName, KeySettings], AfterValidator(lambda keys: _with_distinct_digests(keys))]
@@ -188,3 +193,8 @@ class SecuritySettings(StrictModel):
     def needs_key(self) -> bool:
         """Whether requests need a key. A file without keys lets nobody in."""
         return bool(self.api_key_sha256 or self.keys or self.keys_file)
+
+    @property
+    def may_have_quotas(self) -> bool:
+        """Whether a key has quotas, or may get some without a restart."""
+        return self.keys_file is not None or any(key.has_quotas for key in self.keys.values())

@@ -20,6 +20,7 @@ from deployments.audio.isolated_decode import shared_decoder_processes
 from deployments.engines.protocols import RecognitionOptions
 from deployments.replica.error_log import ignore_unwritten_lines
 from deployments.replica.metric import keep_gauges
+from deployments.replica.quota_ledger import LeaseAnswer, LeaseReport
 from deployments.text.normalization.normalizer import load_libraries
 from deployments.tracing.start import tracer_of
 from serve_app.config import AppConfig
@@ -42,6 +43,7 @@ from serve_app.gateway.live.turn_detection import TurnDetection
 from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
 from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
+from serve_app.gateway.quota_leases import QuotaLeases
 from serve_app.gateway.recording import Recordings
 from serve_app.gateway.routing.admission import Admission
 from serve_app.gateway.routing.directory import ModelDirectory, ModelEntry
@@ -68,14 +70,17 @@ class Gateway:
         models: Handles,
         helpers: Sequence[DeploymentHandle[Any]],
         merger: DeploymentHandle[Any] | None,
+        ledger: DeploymentHandle[Any] | None,
         build_api: Callable[[Service], ASGIApp],
     ) -> None:
         ignore_unwritten_lines()
         replace_access_log()
         load_libraries()
         self._build_api = build_api
+        context = serve.get_replica_context()
+        name = context.replica_id.unique_id
         recordings = Recordings(helpers, config.recordings)
-        directory, context = directory_of(config, models), serve.get_replica_context()
+        directory = directory_of(config, models)
         self._service = Service(
             settings_of(config),
             directory,
@@ -93,9 +98,9 @@ class Gateway:
             EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
             live_sessions(config.realtime, directory, helpers),
             live_enhancements(config.enhancement),
-            KeyRing(config.security),
+            KeyRing(config.security, shared=quota_leases(ledger, name, config.gateway_replicas) if ledger else None),
             config.registry,
-            tracer=tracer_of(config.tracing, f"gateway/{context.replica_id.unique_id}"),
+            tracer=tracer_of(config.tracing, f"gateway/{name}"),
             identity=cluster_address.service_identity(context.app_name),
         )
 
@@ -117,6 +122,16 @@ class Gateway:
 def _placements(models: Handles) -> list[str]:
     """Placements as queues name them."""
     return [f"{name}@{kind}" for name, kinds in models.items() for kind in kinds]
+
+
+def quota_leases(ledger: DeploymentHandle[Any], gateway: str, gateways: int) -> QuotaLeases:
+    """The quotas of keys, which one of several gateways shares through the ledger."""
+
+    async def exchange(report: LeaseReport) -> LeaseAnswer:
+        answer: LeaseAnswer = await ledger.exchange.remote(report)
+        return answer
+
+    return QuotaLeases(exchange, gateway, gateways)
 
 
 def live_sessions(

@@ -9,9 +9,10 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -33,13 +34,18 @@ class ApiKey:
     """A known key. `owner` stays the same when the key is replaced by a new one with the same name."""
 
     def __init__(
-        self, name: str | None, owner: str, settings: KeySettings | None, clock: Clock = time.monotonic
+        self,
+        name: str | None,
+        owner: str,
+        settings: KeySettings | None = None,
+        requests: Quota | None = None,
+        audio: Quota | None = None,
     ) -> None:
         self.name = name
         self.owner = owner
         self.settings = settings
-        self.requests = Quota(settings.requests_per_minute if settings else None, clock)
-        self.audio = Quota(settings.seconds_of_audio_per_minute if settings else None, clock)
+        self.requests = requests or Quota(None)
+        self.audio = audio or Quota(None)
 
     @property
     def title(self) -> str:
@@ -86,14 +92,32 @@ class ApiKey:
             raise fail("overloaded", cause, "Try again later.", code="audio_quota", retry_after_s=wait_s)
 
 
+class SharedQuotas(Protocol):
+    """Quotas that several gateways share: see `QuotaLeases`."""
+
+    def quota(self, name: str, per_minute: float | None, *, whole: bool) -> Quota:
+        """This gateway's part of a quota."""
+
+    async def fetch(self, needs: Sequence[tuple[Quota, float]]) -> None:
+        """Waits, if that may help, until the quotas have the amounts here."""
+
+
 class KeyRing:
-    """The keys of the configuration and of its keys file. It belongs to one event loop.
+    """The keys of the configuration and of its keys file. It belongs to one event loop. With `shared`, other
+    gateways have the same quotas.
 
     The first reading of the file raises `MotetError`; a later one that fails keeps the keys and is logged.
     """
 
-    def __init__(self, settings: SecuritySettings, clock: Clock = time.monotonic, unix_time: Clock = time.time) -> None:
+    def __init__(
+        self,
+        settings: SecuritySettings,
+        clock: Clock = time.monotonic,
+        unix_time: Clock = time.time,
+        shared: SharedQuotas | None = None,
+    ) -> None:
         self._settings = settings
+        self._shared = shared
         self._clock = clock
         self._unix_time = unix_time
         self._path = Path(settings.keys_file).expanduser() if settings.keys_file else None
@@ -136,6 +160,12 @@ class KeyRing:
         """All keys, each once."""
         yield from dict.fromkeys(self._by_digest.values())
 
+    async def fetch_quotas(self, key: ApiKey, requests: int) -> None:
+        """Waits, if that may help, until this gateway can decide about so many requests of a key."""
+        if self._shared is not None:
+            needs = [(key.audio, 0.0), *([(key.requests, float(requests))] if requests else [])]
+            await self._shared.fetch(needs)
+
     async def refresh(self) -> None:
         """Reads the keys file again if it has changed. Looks at most every `keys_file_check_s`."""
         now_s = self._clock()
@@ -158,16 +188,23 @@ class KeyRing:
         keys = {name: self._kept(before.get(name), name, each) for name, each in settings.items()}
         self._by_digest = {digest: keys[name] for name, each in settings.items() for digest in each.sha256}
         for digest in self._settings.api_key_sha256:
-            self._by_digest.setdefault(digest, ApiKey(None, digest, None))
+            self._by_digest.setdefault(digest, ApiKey(None, digest))
         _audit_change({name: key.settings for name, key in before.items() if name}, settings)
 
     def _kept(self, before: ApiKey | None, name: str, settings: KeySettings) -> ApiKey:
-        key = ApiKey(name, hashlib.sha256(f"motet key {name}".encode()).hexdigest(), settings, self._clock)
-        if before is not None:
-            before.requests.change(key.requests.per_minute)
-            before.audio.change(key.audio.per_minute)
-            key.requests, key.audio = before.requests, before.audio  # running requests go on charging them
-        return key
+        owner = hashlib.sha256(f"motet key {name}".encode()).hexdigest()
+        requests, audio = settings.requests_per_minute, settings.seconds_of_audio_per_minute
+        if before is None:
+            quotas = self._quota(f"{name} requests", requests, whole=True), self._quota(f"{name} audio", audio)
+            return ApiKey(name, owner, settings, *quotas)
+        before.requests.change(requests)
+        before.audio.change(audio)
+        return ApiKey(name, owner, settings, before.requests, before.audio)  # running requests go on charging them
+
+    def _quota(self, name: str, per_minute: float | None, *, whole: bool = False) -> Quota:
+        if self._shared is None:
+            return Quota(per_minute, self._clock)
+        return self._shared.quota(name, per_minute, whole=whole)
 
 
 def _audit_change(before: Mapping[str, KeySettings | None], after: Mapping[str, KeySettings]) -> None:

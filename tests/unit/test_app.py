@@ -71,3 +71,19 @@ def test_a_service_that_only_speaks_has_no_audio_helper(engine: str, source: str
     built: Any = build_app(application_of(config), name="motet", default_runtime_env={})
     names = {each.name for each in built.deployments}
     assert names == {"gateway", "only@cpu"} | ({"audio-helper"} if engine == "whisper" else set())
+
+
+@pytest.mark.parametrize(
+    ("gateways", "security", "shared"),
+    [
+        (2, {"keys": {"alice": {"sha256": ["0" * 64], "requests_per_minute": 60}}}, True),
+        (2, {"keys": {"alice": {"sha256": ["0" * 64]}}}, False),
+        (2, {"keys_file": "keys.yaml"}, True),
+        (2, {}, False),
+        (1, {"keys": {"alice": {"sha256": ["0" * 64], "requests_per_minute": 60}}}, False),
+    ],
+)
+def test_several_gateways_share_quotas_and_one_needs_no_ledger(gateways: int, security: Any, shared: bool) -> None:
+    config = AppConfig.model_validate({"gateway_replicas": gateways, "security": security})
+    built: Any = build_app(application_of(config), name="motet", default_runtime_env={})
+    assert ("quota-ledger" in {each.name for each in built.deployments}) == shared

@@ -53,13 +53,13 @@ class KeyCheck:
             await self._keys.refresh()
             headers = MutableHeaders(raw=list(scope["headers"]))
             try:
-                KEY.set(self._admitted(headers, scope))
+                KEY.set(await self._admitted(headers, scope))
                 scope["headers"] = headers.raw
             except MotetError as error:
                 app = error_response(error.failure)
         await app(scope, receive, send)
 
-    def _admitted(self, headers: MutableHeaders, scope: Scope) -> ApiKey:
+    async def _admitted(self, headers: MutableHeaders, scope: Scope) -> ApiKey:
         """The key of the request, which takes one from its quota. That of a secret is added to the headers. Raises
         `MotetError`."""
         key = self._known(headers, scope)
@@ -69,6 +69,7 @@ class KeyCheck:
             audit("key_refused", reason=refusal.failure.code, client=_client(headers, scope), **facts)
             raise refusal
         assert key is not None, "it would have been refused"
+        await self._keys.fetch_quotas(key, 1)
         key.count_request()
         return key
 
@@ -82,7 +83,7 @@ class KeyCheck:
             headers[SIGNER_HEADER] = signer or NO_DIGEST
             if signer is None:
                 return None
-        return self._keys.find(key_digest(headers)) if self._keys.needed else ApiKey(None, "", None)
+        return self._keys.find(key_digest(headers)) if self._keys.needed else ApiKey(None, "")
 
     def _refusal(self, key: ApiKey | None, path: str) -> MotetError | None:
         administers = path == ADMIN or path.startswith(f"{ADMIN}/")
@@ -116,6 +117,7 @@ class OwnerRights:
         if key is None or key.expired(self._keys.today()):
             await error_response(KEY_GONE)(scope, receive, send)
             return
+        await self._keys.fetch_quotas(key, 0)
         job = JOB.get()
         KEY.set(key if job is None else JobRights(key, job))
         await self._app(scope, receive, send)
