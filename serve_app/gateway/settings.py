@@ -50,14 +50,10 @@ PRESETS: Mapping[Preset, PacingSettings] = {
 }
 
 
-NEVER = 1e9
-"""A bound that nothing reaches."""
-
-
 class OverloadSettings(StrictModel):
-    """What happens while clients ask for more speech than a placement makes, of models without `autoscaling`, in a service
-    with one gateway replica. Two settings are multiples of the usual first sound: the time to a first sound of a request
-    that finds no queue, which is measured for each placement."""
+    """What happens while clients ask for more speech than a placement makes, of models without `autoscaling`. Two settings
+    are multiples of the usual first sound: the time to a first sound of a request that finds no queue, which is measured for
+    each placement. Each of several gateway replicas measures its part of what is asked for and made."""
 
     queue_in_first_sounds: Positive = 10.0
     """How long the wait for a first sound must be, as a multiple of the usual first sound, so that it counts as an overload
@@ -71,11 +67,18 @@ class OverloadSettings(StrictModel):
     a second: with 0.8, a placement that makes 10 s of audio in a second has at most 8 listeners."""
 
 
+LEAST_FIRST_SPEED = 1.0
+"""Seconds of audio per second, which each of many gateways assumes at first. With less, a few clients that come together
+before anything was measured would be refused."""
+
+
 class AdmissionSettings(StrictModel):
-    """How much speech may wait in a gateway replica, in seconds of audio still to be made."""
+    """How much speech may wait, in seconds of audio still to be made. The two limits are divided equally among the gateway
+    replicas."""
 
     max_queued_seconds_of_audio: Positive = 3600.0
-    """The most for one placement. A longer request counts as this much, so it is admitted where nothing else waits."""
+    """The most for one placement. A longer request counts as a gateway's part of this, so it is admitted where nothing else
+    waits."""
     max_queued_seconds_of_audio_per_key: Positive = 1800.0
     """The most for one API key over all placements."""
     max_wait_s: Positive = 10.0
@@ -84,7 +87,7 @@ class AdmissionSettings(StrictModel):
     speed_memory_s: Positive = 5.0
     """Time constant with which measured speeds fade."""
     first_speed: Positive = 20.0
-    """Seconds of audio per second, assumed before anything was measured."""
+    """Seconds of audio per second, assumed of a placement before anything was measured."""
     short_seconds_of_audio: NonNegative = 10.0
     """A request of at most this much may exceed both limits by this much: a book must not keep out a chat reply."""
     max_retry_after_s: Positive = 60.0
@@ -95,10 +98,14 @@ class AdmissionSettings(StrictModel):
     """The most that a paused client counts for: what it may request at once when it goes on."""
 
     def among(self, replicas: int) -> AdmissionSettings:
-        """The settings for one of several gateway replicas. Each sees a part of what is asked for and made, so that only a
-        single one can tell an overload; `max_wait_s` holds in any case."""
-        never = OverloadSettings(wait_in_first_sounds=NEVER, listeners_share=NEVER)
-        return self if replicas == 1 else self.model_copy(update={"overload": never})
+        """The settings for one of several gateway replicas, which has its part of what may wait, and of the speed that is
+        assumed at first. All else is compared with what a gateway measures: its part of what is asked for and made."""
+        share = {
+            "max_queued_seconds_of_audio": self.max_queued_seconds_of_audio / replicas,
+            "max_queued_seconds_of_audio_per_key": self.max_queued_seconds_of_audio_per_key / replicas,
+            "first_speed": max(self.first_speed / replicas, min(self.first_speed, LEAST_FIRST_SPEED)),
+        }
+        return self.model_copy(update=share)
 
 
 class SpeechSettings(StrictModel):

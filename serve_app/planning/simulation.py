@@ -50,9 +50,8 @@ class Simulation:
         placements = [each for placed in self.placed.values() for each in placed]
         classes = {kind: _cell_class(each, settings.cells) for kind, each in settings.machines.items()}
         self.fleet = SimulatedFleet(self.time, classes, placements, next(seeds))
-        self.gateways = [
-            SimulatedGateway(self.time, settings.gateways, settings.rules, self.placed) for _ in range(gateways)
-        ]
+        front = settings.gateways.model_copy(update={"replicas": gateways})
+        self.gateways = [SimulatedGateway(self.time, front, settings.rules, self.placed) for _ in range(gateways)]
         self._placements = placements
         self._scalings = self._autoscaled(DemandBoard())
         self._points: list[CurvePoint] = []

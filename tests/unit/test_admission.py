@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -536,3 +537,16 @@ def test_jobs_are_queued_apart_from_requests() -> None:
     assert guarded.snapshot()["m@cpu"].queued_seconds == 60.0
     job.close()
     assert not job.open
+
+
+def test_gateways_together_let_wait_what_one_would() -> None:
+    settings = AdmissionSettings(max_queued_seconds_of_audio=120, max_queued_seconds_of_audio_per_key=60)
+    several = [Admission(settings.among(4), lambda: 0.0) for _ in range(4)]
+    limits = {"alice": 60, "bob": 60, "carol": 0}  # alice and bob have filled the placement
+    for key, seconds in limits.items():
+        for gateway in several:
+            with suppress(MotetError):
+                for _ in range(10):
+                    gateway.admit(["tone"], key, 15.0)
+        assert sum(gateway.queued_seconds_of(key) for gateway in several) == seconds
+    assert settings.among(1) == settings

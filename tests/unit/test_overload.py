@@ -126,7 +126,7 @@ CAPACITY = 19.0
 """Requests in a second: 51 seconds of audio, of 2.7 seconds each."""
 
 
-def simulated(*traffic: tuple[float, int], duration_s: float = 60.0) -> list[TrafficCounts]:
+def simulated(*traffic: tuple[float, int], duration_s: float = 60.0, gateways: int = 1) -> list[TrafficCounts]:
     """What becomes of requests in a simulated service that makes eight streams together: for each traffic its share of the
     capacity, and its number of keys."""
     text = {"mean_characters": 40.0, "spread": 0.6}
@@ -141,6 +141,7 @@ def simulated(*traffic: tuple[float, int], duration_s: float = 60.0) -> list[Tra
         duration_s=duration_s,
         warm_up_s=20.0,
         traffic={"speech": speech},
+        gateways={"replicas": gateways},
     )
     return list(simulate(settings).traffic.values())
 
@@ -151,16 +152,18 @@ def p95_ms(counts: TrafficCounts) -> float:
     return found
 
 
-def test_three_times_the_capacity_does_not_delay_who_is_admitted() -> None:
-    (low,), (usual,), (over,) = simulated((0.1, 0)), simulated((0.7, 0)), simulated((3.0, 0))
+@pytest.mark.parametrize("gateways", [1, 4])
+def test_three_times_the_capacity_does_not_delay_who_is_admitted(gateways: int) -> None:
+    (low,), (usual,), (over,) = (simulated((share, 0), gateways=gateways) for share in (0.1, 0.7, 3.0))
     assert usual.refused_percent <= 1
     assert p95_ms(over) <= 1.5 * p95_ms(low)
     assert over.good / 40 >= 0.9 * 0.9 * CAPACITY and over.gaps_percent < 3
 
 
-def test_a_greedy_key_does_not_slow_the_others() -> None:
-    alone, _ = simulated((0.63, 9), (0.07, 1))
-    beside, greedy = simulated((0.63, 9), (3.0, 1))
+@pytest.mark.parametrize("gateways", [1, 2])
+def test_a_greedy_key_does_not_slow_the_others(gateways: int) -> None:
+    alone, _ = simulated((0.63, 9), (0.07, 1), gateways=gateways)
+    beside, greedy = simulated((0.63, 9), (3.0, 1), gateways=gateways)
     assert p95_ms(beside) <= 1.2 * p95_ms(alone)
     assert beside.good / beside.asked >= 0.95
     assert greedy.refused_percent > 80

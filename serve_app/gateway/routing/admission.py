@@ -1,7 +1,8 @@
 """Admission control: predicted seconds of audio against what is queued and how fast it is made.
 
-Pure arithmetic on a clock that is passed in; it belongs to one thread. Each gateway replica has its own `Admission`, so the
-limits are those of one gateway replica.
+Pure arithmetic on a clock that is passed in; it belongs to one thread. Each gateway replica has its own `Admission`. Several
+of them need not know of each other: each measures its part of what the placements make, so that its waits, its demand and its
+speed are in the proportions of the whole; and each has its part of what may wait (`AdmissionSettings.among`).
 """
 
 from __future__ import annotations
