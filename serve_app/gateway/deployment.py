@@ -3,6 +3,7 @@ configuration as a whole."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from deployments.replica.quota_ledger import LeaseAnswer, LeaseReport
 from deployments.text.normalization.normalizer import load_libraries
 from deployments.tracing.start import tracer_of
 from serve_app.config import AppConfig
+from serve_app.gateway import voice_deletion
 from serve_app.gateway.analysis import RecordingAnalysis
 from serve_app.gateway.audit import audit
 from serve_app.gateway.enhancement_load import EnhancementLoad, LiveEnhancements
@@ -77,6 +79,8 @@ class Gateway:
         replace_access_log()
         load_libraries()
         self._build_api = build_api
+        self._has_others = config.gateway_replicas > 1
+        self._forgetting: asyncio.Task[None] | None = None
         context = serve.get_replica_context()
         name = context.replica_id.unique_id
         recordings = Recordings(helpers, config.recordings)
@@ -111,6 +115,10 @@ class Gateway:
     async def check_health(self) -> None:
         """Called by Ray Serve every few seconds. A gateway whose event loop answers is healthy."""
         keep_gauges()
+        if self._has_others and (self._forgetting is None or self._forgetting.done()):
+            # Not awaited: a file system that stands still must not end gateways.
+            forgetting = voice_deletion.forget_deleted_elsewhere(self._service.voices, self._service.cache)
+            self._forgetting = asyncio.create_task(forgetting)
 
     async def drain(self) -> int:
         """Refuses new requests from now on. Returns the number of open ones. Safe to call again."""

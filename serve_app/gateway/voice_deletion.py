@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from serve_app.gateway.audit import audit
 from serve_app.gateway.routing.placement import PlacedModel
@@ -29,3 +30,12 @@ async def delete_voice(
     )
     silent = [each.name for each, done in zip(placements, confirmed, strict=True) if not done]
     audit("voice_deleted", voice=id, **({"not_confirmed_by": silent} if silent else {}))
+
+
+async def forget_deleted_elsewhere(store: VoiceStore, cache: PieceCache) -> None:
+    """Drops the cached speech of uploaded voices that another gateway deleted. No client gets it: requests are refused."""
+    uploaded = [voice for voice in cache.voices if store.is_id(voice)]
+    with suppress(OSError):  # the folder cannot be read now
+        for voice in uploaded:
+            if not await asyncio.to_thread(store.has_any_owner, voice):
+                cache.forget_voice(voice)

@@ -118,6 +118,10 @@ class VoiceStore:
         """Whether a name has the form of an uploaded voice's id."""
         return _ID.match(name) is not None
 
+    def has_any_owner(self, id: str) -> bool:
+        """Whether a voice with this id is stored for anyone. Raises `OSError` if the folder cannot be read."""
+        return self.is_id(id) and any(self._folder.glob(f"*/{id}.npz"))
+
     def reference(self, owner: str, id: str) -> VoiceReference:
         """The clip for an engine: float32 mono at 24 kHz. Raises as `get` does."""
         voice = self.get(owner, id)

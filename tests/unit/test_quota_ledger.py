@@ -69,8 +69,8 @@ class Fleet:
         portion.take(amount)
         self.spent.take(amount)
         self.admitted[gateway] += 1
-        left = self.spent.left
-        assert left is not None and left >= -ROUNDING, f"{-left} more than there is"
+        left = self.spent.left or 0.0
+        assert left >= -ROUNDING, f"{-left} more than there is"
         return True
 
     def run(self, seconds: float, act: Callable[[], object] = lambda: None) -> None:

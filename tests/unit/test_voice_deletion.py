@@ -94,3 +94,19 @@ async def test_another_clients_voice_is_not_touched(tmp_path: Path) -> None:
     before = service.service.cache.bytes
     assert (await service.client.delete(f"/v1/audio/voices/{id[:-1]}x")).status_code == 404
     assert (service.service.cache.bytes, cloner.forgotten) == (before, [])
+
+
+async def test_a_voice_that_one_gateway_gets_is_at_once_another_ones_until_it_is_deleted(tmp_path: Path) -> None:
+    here, there = bench(tmp_path, Cloner()), bench(tmp_path, Cloner())
+    kept = (await upload(here.client, sound=clip(pitch=330))).json()["id"]
+    id = (await upload(here.client)).json()["id"]
+    for voice in (id, kept):
+        assert (await there.speak(voice={"id": voice})).status_code == 200
+    assert (await there.speak()).status_code == 200  # a voice of the model
+    assert there.service.cache.voices > {id, kept}
+    before = there.service.cache.voices
+
+    assert (await here.client.delete(f"/v1/audio/voices/{id}")).status_code == 200
+    assert (await there.speak(voice={"id": id})).status_code == 404
+    await voice_deletion.forget_deleted_elsewhere(there.service.voices, there.service.cache)
+    assert there.service.cache.voices == before - {id}

@@ -1,4 +1,4 @@
-"""GET /v1/admin/keys: the keys of this gateway replica, for admin keys."""
+"""GET /v1/admin/keys: the keys as this gateway replica knows them, for admin keys."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LIST = Operation(id="list_keys", tag="Admin", answers=(json_answer(KeyList, "The
 
 @router.get("/v1/admin/keys", openapi_extra=LIST.extra, response_model=None)
 async def keys(request: Request) -> KeyList:
-    """The names of all keys, what they may do, and what is left of their quotas in the gateway replica that answers."""
+    """The names of all keys, what they may do, and about how much is left of their quotas."""
     audit("keys_listed", key=current_key().title)
     ring = service_of(request).keys
     return {"object": "list", "data": [_facts(key, key.expired(ring.today())) for key in ring.named()]}

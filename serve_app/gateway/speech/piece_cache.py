@@ -35,6 +35,11 @@ class PieceCache:
         """About what the kept pieces take."""
         return int(self._pieces.currsize)
 
+    @property
+    def voices(self) -> set[str]:
+        """The voices with which the kept pieces were spoken."""
+        return {voice for voice, _ in self._pieces}
+
     def of_model(self, model: str) -> ModelPieces:
         """The part of the cache that holds a model's pieces."""
         return ModelPieces(self, model)
