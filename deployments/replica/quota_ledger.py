@@ -7,8 +7,8 @@ in a time is at most one bucket and what refills in that time: lent amounts do n
 as with one gateway: a portion may be overdrawn, and nobody gets anything of the quota until the bucket has refilled.
 
 A ledger that is replaced knows nothing. For `LISTENS_S` it lends nothing and hears what gateways hold. If one of them knew
-another ledger, all buckets begin empty, less what gateways hold; otherwise the service is new, and they begin full. Portions
-of a gateway that is gone count as used, and are forgotten after a minute. Pure arithmetic on a clock that is passed in.
+another ledger, all buckets begin with what gateways return; otherwise the service is new, and they begin full. Portions of a
+gateway that is gone count as used, and are forgotten after a minute. Pure arithmetic on a clock that is passed in.
 """
 
 from __future__ import annotations
@@ -90,12 +90,16 @@ class _Bucket:
             self.level *= per_minute / self.per_minute
             self.per_minute = per_minute
 
-    def settle(self, gateway: str, report: PortionReport) -> float:
-        """Takes note of what a gateway holds. Returns what it needs to hold nothing less than nothing."""
+    def settle(self, gateway: str, report: PortionReport, *, refilled: bool) -> float:
+        """Takes note of what a gateway holds. Returns what it needs to hold nothing less than nothing.
+
+        A gateway that had lost the ledger may hold more than it was lent: its part of what refilled. It is taken from the
+        bucket if that has `refilled` in the meantime.
+        """
         held, kept = self.held.get(gateway, 0.0), max(0.0, report.left)
         debt = max(0.0, -report.left)
-        # It may hold more than it was lent: from another ledger, or its own share of the time without one.
-        self.level += report.returned - debt - max(0.0, kept + report.returned - held)
+        beyond = max(0.0, kept + report.returned - held) if refilled else 0.0
+        self.level += report.returned - debt - beyond
         self.held[gateway] = kept
         return debt
 
@@ -139,7 +143,7 @@ class QuotaLedger:
         if now_s >= self._opens_s:
             self._lends = True
             for bucket in () if self._replaces else self._buckets.values():
-                bucket.level += bucket.per_minute
+                bucket.level = min(bucket.level + bucket.per_minute, bucket.full)
         elif report.ledger is not None and report.ledger != self._name:
             self._replaces = True
 
@@ -148,7 +152,7 @@ class QuotaLedger:
         if self._lends:
             bucket.refill(now_s)
         bucket.change(report.per_minute)
-        debt = bucket.settle(gateway, report)
+        debt = bucket.settle(gateway, report, refilled=self._lends)
         lent = bucket.lend(gateway, report) if self._lends else 0.0
         return Grant(debt + lent, bucket.level)
 
