@@ -185,6 +185,27 @@ def test_what_a_gateway_saved_without_the_ledger_is_not_there_twice() -> None:
     fleet.run(MINUTE_S, asking(fleet, [0, 1, 2, 3], times=2))  # `ask` ensures the limit
 
 
+def test_a_ledger_that_is_replaced_while_nobody_asks_hears_of_what_was_used() -> None:
+    fleet = Fleet(4, 600)
+    fleet.run(10, asking(fleet, [0, 1, 2], times=4))
+    fleet.run(20)
+    fleet.renew_ledger()
+    fleet.run(LISTENS_S + TICK_S)
+    assert sum(fleet.ask(1) for _ in range(700)) == 0  # `ask` ensures the limit
+    fleet.run(MINUTE_S)
+    assert sum(fleet.ask(1) for _ in range(700)) >= 0.95 * 600
+
+
+def test_another_ledger_gets_what_gateways_saved_without_one() -> None:
+    fleet = Fleet(4, 600)
+    fleet.run(MINUTE_S, asking(fleet, [0, 1, 2, 3], times=2))
+    fleet.ledger = None
+    fleet.run(MINUTE_S, asking(fleet, [0, 1, 2], times=2))
+    fleet.renew_ledger()
+    fleet.run(LISTENS_S + TICK_S)
+    assert sum(fleet.ask(0) for _ in range(700)) >= 0.95 * 600 / 4 - 600 * UNUSED_SHARE
+
+
 def test_what_gateways_hold_does_not_refill() -> None:
     fleet = Fleet(4, 600)
 
