@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 
 from deployments.replica.quota_ledger import LeaseAnswer, LeaseReport
 from serve_app.gateway.audit import audit
@@ -57,9 +58,10 @@ class QuotaLeases:
                 portion.awaited -= amount
 
     def _exchanged(self) -> asyncio.Task[None]:
-        """The exchange that runs; one begins if none does. A client that leaves must not end it: the answer would be lost."""
+        """The exchange that runs; one begins if none does. It is no part of a request: Ray Serve would end it with the client
+        that began it, and the answer would be lost."""
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._exchange_once())
+            self._running = asyncio.create_task(self._exchange_once(), context=Context())
         return self._running
 
     async def _exchange_once(self) -> None:
@@ -77,7 +79,7 @@ class QuotaLeases:
     def _start(self) -> None:
         """Exchanges from now on until no quota is in use."""
         if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.create_task(self._renew())
+            self._renewing = asyncio.create_task(self._renew(), context=Context())
 
     async def _renew(self) -> None:
         while self.book.in_use:

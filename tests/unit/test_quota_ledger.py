@@ -18,6 +18,7 @@ from serve_app.gateway.key_quotas import Quota
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.quota_leases import EVERY_S, QuotaLeases
 from serve_app.gateway.quota_portions import UNUSED_SHARE, Portion, PortionBook
+from serve_app.gateway.request_context import REQUEST, RequestRecord
 
 TICK_S = 0.05
 ROUNDING = 1e-6
@@ -419,6 +420,19 @@ async def test_a_client_that_leaves_does_not_end_the_call_of_others() -> None:
     calls.answers.set()
     assert await waiting[1]
     assert portion.awaited == 0.0
+
+
+async def test_a_call_is_no_part_of_the_request_that_began_it() -> None:
+    calls, requests = Calls(), []
+
+    async def exchange(report: LeaseReport) -> LeaseAnswer:
+        requests.append(REQUEST.get())
+        return await calls.exchange(report)
+
+    leases = QuotaLeases(exchange, "gateway", 2, calls.clock)
+    REQUEST.set(RequestRecord())
+    assert await admitted(leases, leases.book.portion("alice", 60, whole=True))
+    assert requests == [None]
 
 
 async def test_requests_do_not_wait_for_a_ledger_that_is_away() -> None:
