@@ -100,8 +100,8 @@ class Gateway:
             VoiceStore(config.voices, open_decoder=shared_decoder_processes(config.recordings.decoder).open),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
             EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
-            live_sessions(config.realtime, directory, helpers),
-            live_enhancements(config.enhancement),
+            live_sessions(config.realtime, directory, helpers, config.gateway_replicas),
+            live_enhancements(config.enhancement, config.gateway_replicas),
             KeyRing(config.security, shared=quota_leases(ledger, name, config.gateway_replicas) if ledger else None),
             config.registry,
             tracer=tracer_of(config.tracing, f"gateway/{name}"),
@@ -143,10 +143,10 @@ def quota_leases(ledger: DeploymentHandle[Any], gateway: str, gateways: int) -> 
 
 
 def live_sessions(
-    settings: RealtimeSettings, directory: ModelDirectory, helpers: Sequence[DeploymentHandle[Any]]
+    settings: RealtimeSettings, directory: ModelDirectory, helpers: Sequence[DeploymentHandle[Any]], gateways: int
 ) -> LiveSessions:
-    """The live sessions over the models and the audio helpers."""
-    voices, pace = VoiceActivityCalls(helpers), LivePace(settings)
+    """The live sessions of one of several gateways over the models and the audio helpers."""
+    voices, pace = VoiceActivityCalls(helpers), LivePace(settings, gateways=gateways)
     key = os.environ.get(settings.chat.api_key_env) if settings.chat and settings.chat.api_key_env else None
     chat = ChatEndpoint(settings.chat, key) if settings.chat else None
 
@@ -162,10 +162,10 @@ def live_sessions(
     return LiveSessions(settings, limit, partial(Session, parts))
 
 
-def live_enhancements(settings: EnhancementSettings) -> LiveEnhancements:
-    """The sessions of live enhancement."""
+def live_enhancements(settings: EnhancementSettings, gateways: int = 1) -> LiveEnhancements:
+    """The sessions of live enhancement of one of several gateways."""
     limit = SessionLimit(settings.max_sessions, settings.max_sessions_per_client, "enhancement")
-    return LiveEnhancements(settings, limit, EnhancementLoad())
+    return LiveEnhancements(settings, limit, EnhancementLoad(gateways=gateways))
 
 
 def settings_of(config: AppConfig) -> ServiceSettings:

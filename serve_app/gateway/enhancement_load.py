@@ -23,9 +23,10 @@ MOST_BUSY = 0.8
 
 class EnhancementLoad:
     """The streams of a gateway by model, and what a second of sound costs, in seconds of a replica. `clock` is monotonic, in
-    seconds."""
+    seconds. Each of several `gateways` has an equal part of the replicas."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, gateways: int = 1) -> None:
+        self._gateways = gateways
         self._open = Counter[str]()
         self._cost: dict[str, float] = {}
         self._noted_s: dict[str, float] = {}
@@ -36,7 +37,7 @@ class EnhancementLoad:
         """Counts a stream. Raises `MotetError` (overloaded) if all streams together would be too much for the replicas. One
         is always admitted: it measures the cost anew."""
         streams = self._open[model]
-        if streams and (streams + 1) * self._known_cost(model, 0.0) > MOST_BUSY * replicas:
+        if streams and (streams + 1) * self._known_cost(model, 0.0) > MOST_BUSY * replicas / self._gateways:
             cause = f"The model {model!r} enhances {streams} streams, and cannot do another in time."
             raise fail("overloaded", cause, "Try again when a stream has ended.", code="model_busy")
         self._open[model] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -335,6 +335,17 @@ def test_streams_that_would_be_too_much_are_refused() -> None:
         now_s = 61.0  # the first one may have sent nothing since
         with load.admit("a", 1):
             pass
+
+
+def test_several_gateways_admit_as_many_streams_as_one() -> None:
+    for gateways, most in ((1, 4), (2, 2), (8, 1)):
+        load = EnhancementLoad(gateways=gateways)
+        load.note("a", share_s=0.2, seconds=1.0)
+        with ExitStack() as open_streams:
+            for _ in range(most):
+                open_streams.enter_context(load.admit("a", 1))
+            with pytest.raises(MotetError), load.admit("a", 1):
+                pass
 
 
 # --- The WebSocket

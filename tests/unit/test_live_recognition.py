@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -373,6 +373,20 @@ def test_one_session_is_admitted_however_slow_the_last_steps_were() -> None:
         pass
     with pace.admit("ear"):
         pass
+
+
+def test_several_gateways_admit_and_hear_as_many_sessions_as_one() -> None:
+    alone, here, there = (LivePace(SETTINGS, gateways=number) for number in (1, 2, 2))
+    for pace in (alone, here, there):
+        pace.note("ear", 0.5, 2, 1)
+    with ExitStack() as open_sessions:
+        for pace, most in ((alone, 4), (here, 2), (there, 2)):
+            for _ in range(most):
+                open_sessions.enter_context(pace.admit("ear"))
+                open_sessions.enter_context(pace.turn("ear"))
+            with pytest.raises(MotetError), pace.admit("ear"):
+                pass
+        assert alone.every_s("ear") == here.every_s("ear") == there.every_s("ear") == 1.0
 
 
 def test_a_silent_session_keeps_nobody_out_after_a_slow_moment() -> None:

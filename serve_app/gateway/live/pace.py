@@ -26,9 +26,12 @@ core."""
 class LivePace:
     """The live sessions of a gateway by model, and what one hearing costs: the time of a step, divided by the streams that
     share it. Larger steps cost less for each stream, so the least cost of all sizes counts: sessions that come make steps
-    larger."""
+    larger. Each of several `gateways` takes the others to have as many sessions and turns as itself."""
 
-    def __init__(self, settings: RealtimeSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: RealtimeSettings, clock: Callable[[], float] = time.monotonic, gateways: int = 1
+    ) -> None:
+        self._gateways = gateways
         self._every_s = settings.hear_every_ms / 1000
         self._at_least_every_s = settings.hear_at_least_every_ms / 1000
         self._sessions: Counter[str] = Counter()
@@ -43,7 +46,7 @@ class LivePace:
         heard less often than `hear_at_least_every_ms`. One session is always admitted: its steps are measured anew, so that a
         slow moment does not keep everyone out for good."""
         sessions = self._sessions[model]
-        if sessions and (sessions + 1) * self._cost_s(model) > self._at_least_every_s:
+        if sessions and (sessions + 1) * self._gateways * self._cost_s(model) > self._at_least_every_s:
             raise fail(
                 "overloaded",
                 f"The model {model!r} hears {sessions} live sessions, and cannot hear another in time.",
@@ -74,7 +77,7 @@ class LivePace:
 
     def every_s(self, model: str) -> float:
         """Seconds of new sound after which a turn is heard again."""
-        needed_s = self._turns[model] * self._cost_s(model) / MOST_BUSY
+        needed_s = self._turns[model] * self._gateways * self._cost_s(model) / MOST_BUSY
         return min(max(self._every_s, needed_s), self._at_least_every_s)
 
     def _cost_s(self, model: str) -> float:
