@@ -68,7 +68,7 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DoorAnswer:
     """What a port answers without a key or token. `gives` says what somebody gets of it: nothing, numbers about requests,
     or more."""
 
@@ -104,7 +104,7 @@ def name_of(title: str) -> str:
     return next((name for pattern, name in PROCESSES.items() if re.search(pattern, title)), title[:100])
 
 
-def finding(door: Door, answer: Answer) -> Finding:
+def finding(door: Door, answer: DoorAnswer) -> Finding:
     """Whether a port may stay as it is: others than this machine's users reach it only if it gives them nothing."""
     name = f"{door.process} {f'[{door.address}]' if ':' in door.address else door.address}:{door.port}"
     if is_loopback(door.address) or answer.gives == "nothing":
@@ -114,7 +114,7 @@ def finding(door: Door, answer: Answer) -> Finding:
     return Finding("doors", name, "broken", f"{answer.text}; open to the network", REMEDY)
 
 
-def answer_of(door: Door) -> Answer:
+def answer_of(door: Door) -> DoorAnswer:
     """What the port answers."""
     for kind, secure in (("HTTP", False), ("HTTPS", True)):
         answered = dict(_statuses(door, secure=secure))
@@ -123,13 +123,13 @@ def answer_of(door: Door) -> Answer:
     return _grpc_answer(door)
 
 
-def _described(kind: str, statuses: dict[str, int]) -> Answer:
+def _described(kind: str, statuses: dict[str, int]) -> DoorAnswer:
     shown = ", ".join(f"{path} {status}" for path, status in statuses.items() if status != 404) or "404 for every path"
     given = {path for path, status in statuses.items() if status < 300}
     if statuses.get(GUARDED) in (401, 403):
-        return Answer(f"{kind}: {shown}; /v1 asks for a key")
+        return DoorAnswer(f"{kind}: {shown}; /v1 asks for a key")
     gives = "nothing" if not given else "numbers" if given <= NUMBERS else "more"
-    return Answer(f"{kind}: {shown}", gives)
+    return DoorAnswer(f"{kind}: {shown}", gives)
 
 
 def _statuses(door: Door, *, secure: bool) -> Iterator[tuple[str, int]]:
@@ -153,19 +153,19 @@ def _connection(door: Door, *, secure: bool) -> HTTPConnection:
     return HTTPSConnection(door.reachable, door.port, timeout=TIMEOUT_S, context=context)
 
 
-def _grpc_answer(door: Door) -> Answer:
+def _grpc_answer(door: Door) -> DoorAnswer:
     try:
         import grpc  # type: ignore[import-untyped]
     except ImportError:
-        return Answer("no HTTP; grpcio is not installed, so it was not asked more", "more")
+        return DoorAnswer("no HTTP; grpcio is not installed, so it was not asked more", "more")
     place = f"[{door.reachable}]" if ":" in door.reachable else door.reachable
     with grpc.insecure_channel(f"{place}:{door.port}") as channel:
         codes = {_code(channel, call, grpc) for call in CALLS}
     if "OK" in codes:
-        return Answer("gRPC: answers without Ray's token", "more")
+        return DoorAnswer("gRPC: answers without Ray's token", "more")
     if "UNAUTHENTICATED" in codes:
-        return Answer("gRPC: asks for Ray's token")
-    return Answer("gRPC: no call of Ray" if codes == {"UNIMPLEMENTED"} else "nothing")
+        return DoorAnswer("gRPC: asks for Ray's token")
+    return DoorAnswer("gRPC: no call of Ray" if codes == {"UNIMPLEMENTED"} else "nothing")
 
 
 def _code(channel: Any, call: str, grpc: Any) -> str:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from deployments.errors import MotetError
 from serve_app.cli import command_group, doctor_doors, footprint
-from serve_app.cli.doctor_doors import CALLS, Answer, Door, answer_of, doors_of, finding, name_of
+from serve_app.cli.doctor_doors import CALLS, Door, DoorAnswer, answer_of, doors_of, finding, name_of
 from serve_app.config_file import HttpAddress
 
 
@@ -60,7 +60,7 @@ def grpc_server(code: grpc.StatusCode) -> Iterator[int]:
         server.stop(None)
 
 
-def answered(port: int) -> Answer:
+def answered(port: int) -> DoorAnswer:
     return answer_of(Door("HAProxy", "0.0.0.0", port))
 
 
@@ -76,7 +76,7 @@ def answered(port: int) -> Answer:
 )
 def test_http(statuses: dict[str, int], says: str, gives: str) -> None:
     with http_server(statuses) as port:
-        assert answered(port) == Answer(says, gives)
+        assert answered(port) == DoorAnswer(says, gives)
 
 
 @pytest.mark.parametrize(
@@ -89,21 +89,21 @@ def test_http(statuses: dict[str, int], says: str, gives: str) -> None:
 )
 def test_grpc(code: grpc.StatusCode, says: str, gives: str) -> None:
     with grpc_server(code) as port:
-        assert answered(port) == Answer(says, gives)
+        assert answered(port) == DoorAnswer(says, gives)
 
 
 @pytest.mark.parametrize(
     ("address", "answer", "state"),
     [
-        ("127.0.0.1", Answer("all", "more"), "ok"),
-        ("::1", Answer("all", "more"), "ok"),
-        ("0.0.0.0", Answer("all", "more"), "broken"),
-        ("::", Answer("all", "more"), "broken"),
-        ("192.0.2.1", Answer("numbers", "numbers"), "info"),
-        ("0.0.0.0", Answer("a key"), "ok"),
+        ("127.0.0.1", DoorAnswer("all", "more"), "ok"),
+        ("::1", DoorAnswer("all", "more"), "ok"),
+        ("0.0.0.0", DoorAnswer("all", "more"), "broken"),
+        ("::", DoorAnswer("all", "more"), "broken"),
+        ("192.0.2.1", DoorAnswer("numbers", "numbers"), "info"),
+        ("0.0.0.0", DoorAnswer("a key"), "ok"),
     ],
 )
-def test_an_open_port_that_gives_something_is_a_fault(address: str, answer: Answer, state: str) -> None:
+def test_an_open_port_that_gives_something_is_a_fault(address: str, answer: DoorAnswer, state: str) -> None:
     assert finding(Door("HAProxy", address, 80), answer).state == state
 
 
