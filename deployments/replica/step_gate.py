@@ -115,8 +115,10 @@ class Stepper(Generic[Item, Result]):
         self._metrics = metrics
         self._settings = settings
         self.gate: StepGate[Item] = StepGate(settings)
-        # The decorator adds setters to the method, which mypy does not know.
-        self._batch: Any = self._step_together
+        # A queue of its own. If the method were decorated in the class, all steppers of a process would share one: a step
+        # would wait for those of others, and a batch could mix their items. The decorator adds setters, which mypy does not
+        # know.
+        self._batch: Any = serve.batch(self._step_together)
         self.configure(settings)
 
     def configure(self, settings: StepSettings) -> None:
@@ -129,14 +131,13 @@ class Stepper(Generic[Item, Result]):
         """Takes part in a step; returns this item's result. Raises the exception that the engine returned for it."""
         candidate, came = Candidate(item, request), time.monotonic()
         if not self._settings.gate:
-            return _result(await self._step_together(candidate), came, request)
+            return _result(await self._batch(candidate), came, request)
         async with self.gate.turn(candidate) as together:
             self._metrics.waited(time.monotonic() - came)
             # The batch closes when it is full: with the last candidate that the gate let through.
             self._batch.set_max_batch_size(together)
-            return _result(await self._step_together(candidate), came, request)
+            return _result(await self._batch(candidate), came, request)
 
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.001)
     async def _step_together(self, candidates: list[Candidate[Item]]) -> list[_Outcome[Result]]:
         started = time.monotonic()
         try:

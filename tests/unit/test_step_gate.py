@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ray import serve
 
 from deployments.engines.protocols import Transcript, Window
+from deployments.replica.engine_thread import EngineThread
+from deployments.replica.metrics import StepMetrics
 from deployments.replica.recognizer import Recognizer
-from deployments.replica.step_gate import StepGate
+from deployments.replica.step_gate import StepGate, Stepper
 from deployments.replica.step_scheduling import Candidate, StepRequest
 from deployments.replica.synthesizer import Stream, Synthesizer
 from deployments.settings import StepSettings
@@ -138,6 +144,26 @@ async def test_one_that_leaves_does_not_keep_the_gate_shut(leaver: str) -> None:
     await settle()
     await stage.come("c")
     await asyncio.wait_for(until(lambda: "c" in stage.in_step), 5)
+
+
+async def test_a_step_of_one_stepper_does_not_wait_for_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that enhances live streams has two of them, on threads of their own."""
+    context = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=8))
+    monkeypatch.setattr(serve, "get_replica_context", lambda: context)
+    released = threading.Event()
+
+    def waits(items: Sequence[str]) -> list[str | Exception]:
+        assert released.wait(5), "the other stepper took no step meanwhile"
+        return [*items]
+
+    settings, request = StepSettings(max_batch_size=4, batch_wait_ms=0.0), StepRequest(0.0)
+    slow: Stepper[str, str] = Stepper(waits, EngineThread("slow"), settings, StepMetrics("slow"))
+    fast: Stepper[str, str] = Stepper(lambda items: [*items], EngineThread("fast"), settings, StepMetrics("fast"))
+    first = asyncio.create_task(slow.step("a", request))
+    await settle()
+    assert (await asyncio.wait_for(fast.step("b", request), 5)).result == "b"
+    released.set()
+    assert (await first).result == "a"
 
 
 def test_a_batch_that_fails_as_a_whole_is_tried_in_halves() -> None:
