@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cluster import address as cluster_address
 from deployments.errors import fail
-from serve_app import config_file, profiles
-from serve_app.cli import application, deploy_failures, doctor_cluster
+from serve_app import config_file, deploy_failures, profiles
+from serve_app.cli import application, doctor_cluster
 from serve_app.cli.options import ServiceConfig, service_config_path
 from serve_app.cli.terminal import note
 from serve_app.config_file import ConfigFile

@@ -23,8 +23,8 @@ from cluster import address as cluster_address
 from cluster import ray_private
 from cluster.hardware import node_offer
 from deployments.errors import MotetError, fail
-from serve_app import config_file, profiles
-from serve_app.cli import application, deploy_failures
+from serve_app import config_file, deploy_failures, profiles
+from serve_app.cli import application
 from serve_app.cli.draining import drain, haproxy_processes
 from serve_app.cli.processes import descendants, kill
 from serve_app.cli.terminal import some_of

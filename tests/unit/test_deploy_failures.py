@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.cli.deploy_failures import LONGEST_CAUSE, cause_of, troubles_of
+from serve_app.deploy_failures import LONGEST_CAUSE, cause_of, troubles_of
 
 FAILED = """The deployment failed to start 3 times in a row. See controller logs for details. Error:
 \x1b[36mray::ServeReplica:motet:tone@cpu.initialize_and_get_metadata()\x1b[39m (pid=1, ip=127.0.0.1)
