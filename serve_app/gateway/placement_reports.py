@@ -30,12 +30,14 @@ class PlacementReports:
         now_s = asyncio.get_running_loop().time()
         if self._round is None or now_s - self._began_s >= REPORT_AGE_S:
             self._round, self._began_s = asyncio.create_task(_asked(directory)), now_s
-        return await asyncio.shield(self._round)
+        found = await asyncio.shield(self._round)
+        return {name: reports for name, reports in found.items() if name in directory.offered}  # some left meanwhile
 
 
 async def _asked(directory: ModelDirectory) -> dict[str, ModelReports | Exception]:
-    answers = await asyncio.gather(*(_reports(directory, name) for name in directory.models))
-    return dict(zip(directory.models, answers, strict=True))
+    names = list(directory.offered)
+    answers = await asyncio.gather(*(_reports(directory, name) for name in names))
+    return dict(zip(names, answers, strict=True))
 
 
 async def _reports(directory: ModelDirectory, name: str) -> ModelReports | Exception:

@@ -260,7 +260,7 @@ class Revoicing:
             self._checks.around(client),
             text=WholeText(found.pieces),
             max_request_seconds=plan.max_request_seconds,
-            store=self._cache.of_model(plan.model),
+            store=self._cache.of_model(plan.model, self._directory.models[plan.model].weights),
             loudness_lufs=plan.loudness_lufs,
         )
         async with aclosing(chunks):

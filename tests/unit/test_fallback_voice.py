@@ -24,6 +24,10 @@ class Directory:
         default_factory=lambda: {name: SimpleNamespace(task="speech", voice_aliases={}) for name in ("first", "second")}
     )
 
+    @property
+    def offered(self) -> Mapping[str, Any]:
+        return self.models
+
     def resolve(self, wanted: str, task: str) -> str:
         return wanted
 

@@ -98,7 +98,7 @@ def test_the_sound_does_not_depend_on_how_pieces_are_grouped(
         Piece(f"Number {n}.", f"Number {n}.", pause, speed, voice)
         for n, ((speed, voice), pause) in enumerate(zip(kinds, pauses, strict=False))
     ]
-    store = PieceCache(10_000_000).of_model("tone")
+    store = PieceCache(10_000_000).of_model("tone", "its weights")
 
     async def chunks() -> list[AudioChunk]:
         made = speak(NOTHING, TRAITS, ReplicaClient(), text=WholeText(pieces), max_request_seconds=seconds, store=store)

@@ -121,7 +121,7 @@ async def test_event_ids_after_a_fault_name_positions_in_the_speech() -> None:
 
 
 def test_a_service_without_ears_refuses_to_verify() -> None:
-    deaf = SimpleNamespace(models={"tone": SimpleNamespace(task="speech")})
+    deaf = SimpleNamespace(offered={"tone": SimpleNamespace(task="speech")})
     with pytest.raises(MotetError, match="no transcription model") as refused:
         SpeechModels(cast("Any", deaf), None, None, SpilloverSettings()).verifier(None)
     assert (refused.value.failure.kind, refused.value.failure.param) == ("unsupported", "verify")

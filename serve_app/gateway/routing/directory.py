@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from ray.serve.exceptions import BackPressureError
 
 from cluster.placement_state import best_of, in_order, in_turn, is_skipped
 from deployments.errors import Failure, MotetError, fail, in_one_line, quoted
-from serve_app.gateway.request_context import current_key, current_request
+from serve_app.gateway.request_context import REQUEST, RequestRecord, current_key, current_request
 from serve_app.gateway.routing.placement import LOST, MIN_RETRY_S, PlacedModel
 
 
@@ -43,13 +43,27 @@ class ModelEntry:
 
 
 class ModelDirectory:
-    """The models of the service with their placements, in the order of the configuration."""
+    """The models of the service with their placements, in the order of the configuration. Those that were loaded while it
+    runs come after them, and may leave: first they are withdrawn, and when the requests that use them have ended, removed."""
 
     def __init__(self, models: Mapping[str, ModelEntry], placed: Mapping[str, Sequence[PlacedModel]]) -> None:
-        self.models = models
+        self._models = dict(models)
         self._aliases = {alias: name for name, model in models.items() for alias in model.aliases}
-        self._placed = placed
+        self._placed = dict(placed)
         self._traits: dict[str, Any] = {}
+        self._arriving: frozenset[str] = frozenset()
+        self._withdrawn: set[str] = set()
+        self._users: dict[str, set[int]] = {}
+
+    @property
+    def models(self) -> Mapping[str, ModelEntry]:
+        """All models by name, also those that only open requests still use."""
+        return self._models
+
+    @property
+    def offered(self) -> dict[str, ModelEntry]:
+        """The models that new requests may use."""
+        return {name: model for name, model in self._models.items() if name not in self._withdrawn}
 
     @property
     def aliases(self) -> Mapping[str, str]:
@@ -59,15 +73,19 @@ class ModelDirectory:
     def resolve(self, wanted: str, task: str) -> str:
         """The name of a model given by name or alias. Raises `MotetError`: not_found if no model of that name does the task,
         forbidden if the request's key may not use it."""
-        name = self._aliases.get(wanted, wanted)
-        fitting = [n for n, model in self.models.items() if model.task == task]
-        if name not in self.models:
+        name, offered = self._aliases.get(wanted, wanted), self.offered
+        fitting = [n for n, model in offered.items() if model.task == task]
+        if name in self._arriving:
+            cause = f"The model {quoted(wanted)} is being loaded."
+            raise fail("unavailable", cause, "Try again in a moment.", param="model", code="model_loading")
+        if name not in offered:
             cause = f"The model {quoted(wanted)} does not exist."
         elif name not in fitting:
             cause = f"The model {quoted(wanted)} does not do {task}."
         else:
             current_request().model = name
             current_key().ensure_may_use(name)
+            self._note_use(name)
             return name
         remedy = f"Models for {task}: {', '.join(fitting) or 'none'}."
         raise fail("not_found", cause, remedy, param="model", code="model_not_found")
@@ -75,20 +93,21 @@ class ModelDirectory:
     def first(self, task: str) -> str:
         """The first model of the configuration that does the task and that the request's key may use. Raises `MotetError`
         (not_found) if there is none."""
-        for name, model in self.models.items():
+        for name, model in self.offered.items():
             if model.task == task and current_key().may_use(name):
+                self._note_use(name)
                 return name
         raise fail("not_found", f"No model does {task}.", "Add one to the configuration.", param="model")
 
     def placements(self, name: str) -> list[PlacedModel]:
         """A model's placements. Those with a live replica come first, the one expected to answer first before the others;
         then the rest by cost. Equal ones keep the order of the configuration."""
-        return in_order(self._placed[name])
+        return in_order(self._placed_for(name))
 
     def choose(self, name: str, besides: PlacedModel | None = None) -> PlacedModel:
         """The placement for a window, a chunk or a live stream (`best_of`), other than `besides` if there is another. Call
         `refresh` before."""
-        return best_of(self._placed[name], besides)
+        return best_of(self._placed_for(name), besides)
 
     def living(self, name: str) -> int:
         """How many placements of a model have a live replica; at least 1."""
@@ -110,7 +129,7 @@ class ModelDirectory:
         """One answer, from the first placement that gives one. Raises `MotetError`."""
         lost: Exception | None = None
         await self.refresh(name)
-        for placed, last in in_turn(self._placed[name]):
+        for placed, last in in_turn(self._placed_for(name)):
             if self._skipped(placed, name):
                 continue
             try:
@@ -141,7 +160,7 @@ class ModelDirectory:
         """
         lost: Exception | None = None
         await self.refresh(name)
-        for placed, last in in_turn(self._placed[name], ticket.placement if ticket else None, besides):
+        for placed, last in in_turn(self._placed_for(name), ticket.placement if ticket else None, besides):
             if self._skipped(placed, name):
                 continue
             answers = placed.stream(method, *arguments, last=last, begun=ticket is not None and not ticket.silent)
@@ -181,6 +200,51 @@ class ModelDirectory:
         """Notices that placements of a model lost their last replica because there was no load."""
         for placed in self._placed[name]:
             await placed.refresh()
+
+    def add(self, name: str, model: ModelEntry, placed: Sequence[PlacedModel]) -> None:
+        """Offers one more model. Its name and aliases are free."""
+        self._models[name], self._placed[name], self._users[name] = model, placed, set()
+        self._aliases |= dict.fromkeys(model.aliases, name)
+        self._traits.pop(name, None)
+
+    @property
+    def added(self) -> Collection[str]:
+        """The models that were added, and are not removed yet."""
+        return self._users.keys()
+
+    def withdraw(self, name: str) -> None:
+        """Offers a model that was added no longer. Requests that use it go on. Safe to call again."""
+        self._withdrawn.add(name)
+        for alias in self._models[name].aliases:
+            self._aliases.pop(alias, None)
+
+    def remove(self, name: str) -> None:
+        """Forgets a model that was withdrawn."""
+        self._withdrawn.discard(name)
+        for known in (self._models, self._placed, self._users, self._traits):
+            known.pop(name, None)
+
+    def expect(self, names: Collection[str]) -> None:
+        """Names and aliases of models that are being loaded: a request for one of them may be repeated."""
+        self._arriving = frozenset(names)
+
+    def open_requests(self, name: str) -> int:
+        """The number of open requests that use a model that was added."""
+        return len(self._users.get(name, ()))
+
+    def forget(self, request: RequestRecord) -> None:
+        """A request ended."""
+        for users in self._users.values():
+            users.discard(id(request))
+
+    def _placed_for(self, name: str) -> Sequence[PlacedModel]:
+        self._note_use(name)
+        return self._placed[name]
+
+    def _note_use(self, name: str) -> None:
+        """The request of this task uses a model, until it ends."""
+        if name in self._users and (request := REQUEST.get()) is not None:
+            self._users[name].add(id(request))
 
     def _skipped(self, placed: PlacedModel, name: str) -> bool:
         return is_skipped(placed, self._placed[name])

@@ -48,6 +48,10 @@ class Models(Protocol):
     def models(self) -> Mapping[str, KnownModel]:
         """All models by name, in the order of the configuration."""
 
+    @property
+    def offered(self) -> Mapping[str, KnownModel]:
+        """Those that new requests may use."""
+
     def resolve(self, wanted: str, task: str) -> str:
         """The name of a model that is given by name or alias. Raises `MotetError` (not_found)."""
 
@@ -145,4 +149,4 @@ class SpeechModels:
         return FallbackVoice(chosen, traits.default_voice, traits) if traits.default_voice else None
 
     def _names_of(self, task: str) -> list[str]:
-        return [name for name, model in self.directory.models.items() if model.task == task]
+        return [name for name, model in self.directory.offered.items() if model.task == task]

@@ -40,9 +40,10 @@ class PieceCache:
         """The voices with which the kept pieces were spoken."""
         return {voice for voice, _ in self._pieces}
 
-    def of_model(self, model: str) -> ModelPieces:
-        """The part of the cache that holds a model's pieces."""
-        return ModelPieces(self, model)
+    def of_model(self, model: str, weights: str) -> ModelPieces:
+        """The part of the cache that holds a model's pieces. `weights` says what decides its results: another model may get
+        the same name."""
+        return ModelPieces(self, model, weights)
 
     def forget_voice(self, voice: str) -> None:
         """Drops all that was spoken with a voice, and keeps nothing more of it, as from streams that have begun."""
@@ -68,6 +69,7 @@ class ModelPieces:
 
     cache: PieceCache
     model: str
+    weights: str
 
     async def get(self, request: SpeechRequest, index: int) -> Chunks | None:
         """See `PieceStore`."""
@@ -81,7 +83,9 @@ class ModelPieces:
         """Everything that decides the samples of a piece."""
         piece = request.pieces[index - request.first_index]
         manner = (request.voice, request.speed, request.seed, request.instructions)
-        return request.voice, hashlib.sha256(json.dumps((self.model, *manner, index, piece)).encode()).hexdigest()
+        return request.voice, hashlib.sha256(
+            json.dumps((self.model, self.weights, *manner, index, piece)).encode()
+        ).hexdigest()
 
 
 def _size(chunks: Chunks) -> int:

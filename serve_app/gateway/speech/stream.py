@@ -304,12 +304,12 @@ class SpeechStream:
 
     def _store(self, model: str) -> PieceStore:
         """The pieces of a model that are there already."""
+        weights = self._directory.models[model].weights
         if job := JOB.get():
-            weights, speed = self._directory.models[model].weights, self._plan.request.speed
             if model != self._plan.model:  # the sound of a fallback voice counts for nobody
                 return FinishedPieces(job.parts, model, weights)
-            return FinishedPieces(job.parts, model, weights, speed, self._ticket.record_made)
-        return self._cache.of_model(model)
+            return FinishedPieces(job.parts, model, weights, self._plan.request.speed, self._ticket.record_made)
+        return self._cache.of_model(model, weights)
 
     async def _beside_the_loop(self, work: Callable[..., bytes], *arguments: Samples) -> bytes:
         if FORMATS[self._plan.audio_format].instant:
