@@ -126,6 +126,7 @@ class Model(StrictModel):
     options: Mapping[str, Any] = {}
     """Options of the engine."""
     steps: Annotated[StepSettings, Field(validate_default=True)] = StepSettings()
+    """How its calls are gathered into batches."""
     max_wait_s: Positive | None = None
     """Overrides `max_wait_s` of `speech.admission`, `windows` or `separation` for this model."""
     idle_unload_s: Positive | None = None

@@ -114,15 +114,47 @@ def replica_ids(handle: DeploymentHandle[Any]) -> list[str]:
     return [known.unique_id for known in chosen.curr_replicas] if chosen is not None else []
 
 
-def deployment_calls(application: str, deployment: str) -> Callable[[str, float], list[Any]]:
-    """A function that calls a method of all replicas of a deployment, and returns their answers within some seconds. It
-    raises what Ray raises for a replica that does not answer. In the throughput profile a public handle works only on an
-    event loop; this one has a thread."""
+def handle_of(application: str, deployment: str) -> DeploymentHandle[Any]:
+    """The handle of a deployment, at once: the public function asks the controller whether the deployment is there, which
+    blocks an event loop."""
+    from ray import serve
+
+    found: DeploymentHandle[Any] = serve.get_deployment_handle(deployment, application, _check_exists=False)
+    return found
+
+
+def store_value(namespace: str, key: str, value: bytes) -> None:
+    """Keeps a value in the key-value store of Ray's GCS, which has no public interface."""
+    from ray.experimental import internal_kv
+
+    internal_kv._internal_kv_put(key, value, overwrite=True, namespace=namespace)
+
+
+def stored_values(namespace: str, prefix: str) -> dict[str, bytes]:
+    """The values whose keys begin with a prefix."""
+    from ray.experimental import internal_kv
+
+    keys: list[bytes] = internal_kv._internal_kv_list(prefix, namespace=namespace)
+    found = {key.decode(): internal_kv._internal_kv_get(key, namespace=namespace) for key in keys}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def remove_value(namespace: str, key: str) -> None:
+    """Removes a value."""
+    from ray.experimental import internal_kv
+
+    internal_kv._internal_kv_del(key, namespace=namespace)
+
+
+def deployment_calls(application: str, deployment: str) -> Callable[..., list[Any]]:
+    """A function that calls a method of all replicas of a deployment, with a time limit in seconds and the arguments of the
+    method, and returns their answers. It raises what Ray raises for a replica that does not answer. In the throughput profile
+    a public handle works only on an event loop; this one has a thread."""
     from ray import serve
 
     handle: Any = serve.get_deployment_handle(deployment, application)
     handle._init(_run_router_in_separate_loop=True)
-    return lambda method, timeout_s: list(handle.broadcast(method).results(timeout_s=timeout_s))
+    return lambda method, timeout_s, *given: list(handle.broadcast(method, *given).results(timeout_s=timeout_s))
 
 
 def undrained_proxies(timeout_s: float) -> int:

@@ -3,13 +3,13 @@
 # No `from __future__ import annotations`: Ray Serve reads the annotation of `build` to validate its argument.
 
 import hashlib
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.serve import Application, Deployment
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from cluster import ray_private
 from cluster.autoscaling import autoscaling_config
@@ -25,6 +25,8 @@ from deployments.settings import HealthSettings
 from serve_app.config import AppArguments, AppConfig
 from serve_app.gateway.api import build_api
 from serve_app.gateway.deployment import Gateway
+from serve_app.loading.actor import LoadingParts
+from serve_app.loading.lifecycle import LoadLimits
 from serve_app.replica_settings import replica_settings
 
 ROOT = Path(__file__).parents[1]
@@ -61,13 +63,38 @@ def application_of(config: AppConfig) -> Application:
         ray_actor_options=_front(config),
         **_health(config.health_check),
     )(serve.ingress()(Gateway))
+    loading = LoadingParts(
+        partial(loaded_application, config), LoadLimits(config.start_timeout_s, config.drain_s), _front(config)
+    )
     return versioned(gateway, *_apart_from_steps(config)).bind(
-        config, models, helpers, merger, _ledger(config), build_api
+        config, models, helpers, merger, _ledger(config), build_api, loading
     )
 
 
-def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> Application:
-    """One model on one hardware class, as the deployment `<model>@<class>`."""
+class LoadedRoot:
+    """The root of the application of a loaded model. Ray Serve needs one, opens an HTTP port in its replicas, and keeps them
+    for 30 s when they end; it never has a replica."""
+
+    def __init__(self, placements: list[Any]) -> None:
+        self.placements = placements
+
+
+def loaded_application(config: AppConfig, name: str, model: Model) -> Application:
+    """A model that is loaded into the running service, as an application of its own. If all its placements may have no
+    replica, the first one begins with one, so that the model is known to load."""
+    beside = config.model_copy(update={"models": {**config.models, name: model}})
+    sleeps = all(placement.least_replicas == 0 for placement in model.placements)
+    placements = [
+        _bind(name, model, placement, beside, awake=sleeps and number == 0)
+        for number, placement in enumerate(model.placements)
+    ]
+    none = AutoscalingConfig(min_replicas=0, initial_replicas=0, max_replicas=1)
+    return serve.deployment(name="root", autoscaling_config=none)(LoadedRoot).bind(placements)
+
+
+def _bind(name: str, model: Model, placement: Placement, config: AppConfig, *, awake: bool = False) -> Application:
+    """One model on one hardware class, as the deployment `<model>@<class>`. An `awake` one begins with a replica, even if its
+    load needs none."""
     settings = replica_settings(name, model, placement, config.models, config.tracing)
     speaks = model.task == "speech"
     deployment = serve.deployment(
@@ -80,18 +107,20 @@ def _bind(name: str, model: Model, placement: Placement, config: AppConfig) -> A
         ray_actor_options=placement.hardware.actor_options(),
         user_config=model.steps.model_dump(),
         **_health(placement.health_check),
-        **_replicas(name, placement, config),
+        **_replicas(name, placement, config, awake=awake),
     )(DEPLOYMENT_OF_TASK[model.task])
     return versioned(deployment, settings.model_dump_json(exclude={"steps"})).bind(settings)
 
 
-def _replicas(name: str, placement: Placement, config: AppConfig) -> dict[str, Any]:
+def _replicas(name: str, placement: Placement, config: AppConfig, *, awake: bool) -> dict[str, Any]:
     """The number of replicas, or the policy that decides it, and which of several take requests first."""
     router = _router(placement.spare) if placement.has_siblings else {}
     if placement.autoscaling is None:
         return {"num_replicas": placement.least_replicas + placement.spare, **router}
     seconds = config.speech.request_seconds_of_audio
     scaling = autoscaling_config(name, placement.autoscaling, seconds, placement.spare)
+    if awake:
+        scaling = scaling.model_copy(update={"initial_replicas": 1})
     return {"autoscaling_config": scaling, **router}
 
 
@@ -113,7 +142,7 @@ def _helpers(config: AppConfig) -> tuple[list[Application], Application | None]:
     settings = config.recordings
     if settings.helpers == 1:
         helper = _helper(AudioHelper, "audio-helper", config).bind(settings)
-        return [helper], helper if "separation" in tasks else None
+        return [helper], helper
     helpers = [_helper(Chunker, f"audio-helper-{number}", config).bind(settings) for number in range(settings.helpers)]
     return helpers, _helper(Merger, "merger", config).bind() if "separation" in tasks else None
 

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from cluster import ray_private
+from cluster.applications import service_of
 from deployments.errors import fail
 from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
@@ -67,7 +68,8 @@ def check_edge(edge: EdgeSettings) -> None:
 
 
 def remove(application: str | None) -> None:
-    """Removes an application from a cluster that stays, and Ray Serve too if it runs no other application; disconnects.
+    """Removes an application from a cluster that stays, what was loaded into it, and Ray Serve too if it runs no other
+    application; disconnects.
 
     Ray Serve then drains replicas by itself. When it ends as a whole it cuts open streams.
     """
@@ -75,7 +77,11 @@ def remove(application: str | None) -> None:
     from ray import serve
 
     if application is not None and ray.is_initialized():
-        if set(serve.status().applications) - {application}:
+        from serve_app.loading import actor
+
+        actor.remove_all(application)
+        others = {service_of(name) for name in serve.status().applications} - {application}
+        if others:
             serve.delete(application)
         else:
             serve.shutdown()  # type: ignore[no-untyped-call]

@@ -34,7 +34,10 @@ def keys(
         datetime | None,
         typer.Option(formats=["%Y-%m-%d"], show_default="never", help="The first day without it, in UTC."),
     ] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="It opens /v1/admin, and nothing else.")] = False,
+    admin: Annotated[
+        bool,
+        typer.Option("--admin", help="It opens /v1/admin and changes the models of the service, and nothing else."),
+    ] = False,
 ) -> None:
     """Make an API key: print it once, and the lines of the configuration that make it known.
 

@@ -17,10 +17,26 @@ if TYPE_CHECKING:
     from cluster.models import Model
     from deployments.catalogue.installed import RegistrySettings
 
-Action = Literal["list", "add", "remove"]
+Action = Literal["list", "add", "remove", "load", "unload"]
 Kind = Literal["cpu", "cuda", "mlx"]
 COLUMNS = ("task", "model", "other names", "runs on", "state")
 CATALOGUE_COLUMNS = ("task", "to add", "languages", "size", "licence", "runs on", "digests", "state")
+WhatModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        show_default=False,
+        help="add: of the catalogue, or hf:<org>/<name>. remove, load: what was added. unload: what was loaded.",
+    ),
+]
+EntryFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", metavar="FILE", show_default=False, help="load: a YAML file with the settings of model NAME."
+    ),
+]
+LOCAL_SERVICE = "http://127.0.0.1:8000"
+"""Where models are loaded if no service is named."""
 NOT_READY = 503
 """The status of /readyz while a model does not answer."""
 
@@ -63,16 +79,9 @@ class AddableModel:
 
 def models(
     action: Annotated[Action, typer.Argument(help="What to do.")] = "list",
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            show_default=False,
-            help="add: of the catalogue, or hf:<org>/<name>. remove: what was added.",
-        ),
-    ] = None,
+    what: WhatModel = None,
     own_name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", show_default="its own", help="add: what to call it.")
+        str | None, typer.Option("--as", metavar="NAME", show_default="its own", help="add, load: what to call it.")
     ] = None,
     hardware: Annotated[
         Kind | None, typer.Option("--on", show_default="the first that fits", help="add: where it runs.")
@@ -84,20 +93,24 @@ def models(
     no_config: Annotated[
         bool, typer.Option("--no-config", help="add: fetch it only, and change no configuration.")
     ] = False,
+    file: EntryFile = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="remove: leave the files on the disk.")] = False,
     service: ServiceUrl = None,
     config: Config = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """List models and what could be added, add one, or remove one that was added.
+    """List models and what could be added, add one or remove it, or load one into a running service and unload it.
 
     Adding fetches the weights from the hub (HF_ENDPOINT and HF_TOKEN say which and as whom), checks every digest, tries the
-    model, and writes it into the configuration. After an interruption the same command continues.
+    model, and writes it into the configuration. After an interruption the same command continues. Loading changes only the
+    service, until it ends; it needs an admin key, and what `add` fetched where the service runs.
 
     Example: [bold]motet models[/bold] says whether the weights of each model are here; [bold]motet doctor[/bold] tries them.
 
     Example: [bold]motet models add whisper-large-v3-turbo[/bold]
+
+    Example: [bold]motet models load whisper-large-v3-turbo --service http://127.0.0.1:8000[/bold]
 
     Example: [bold]motet models --service http://127.0.0.1:8000[/bold] says which models answer.
     """
@@ -106,12 +119,15 @@ def models(
         return
     if what is None:
         raise typer.BadParameter("Name a model.", param_hint=f"motet models {action}")
+    if action in ("load", "unload"):
+        _change(action, what, file, own_name, service, quiet=quiet)
+        return
     from serve_app import config_file
     from serve_app.cli import models_add
 
-    file = config_path(config)
-    app = config_file.read_app(file)
-    target = None if no_config else file or DEFAULT_CONFIG
+    configuration = config_path(config)
+    app = config_file.read_app(configuration)
+    target = None if no_config else configuration or DEFAULT_CONFIG
     if action == "remove":
         models_add.remove(what, app.registry, app.models, target, keep_weights=keep_weights, quiet=quiet)
         return
@@ -119,6 +135,19 @@ def models(
     installed = models_add.add(what, app.registry, list(app.models), how)
     if as_json:
         show_facts(installed.model_dump(mode="json"))
+
+
+def _change(
+    action: Action, name: str, file: Path | None, own_name: str | None, service: str | None, *, quiet: bool
+) -> None:
+    from serve_app.cli import models_load
+    from serve_app.cli.service_api import ServiceApi
+
+    with ServiceApi(service or LOCAL_SERVICE) as client:
+        if action == "load":
+            models_load.load(client, name, file, own_name, quiet=quiet)
+        else:
+            models_load.unload(client, name)
 
 
 def _list(service: str | None, file: Path | None, *, as_json: bool, quiet: bool) -> None:
@@ -203,7 +232,8 @@ def _listed(entry: Mapping[str, Any], ready: Mapping[str, Any]) -> ListedModel:
     """An entry of GET /v1/models, with what GET /readyz says of all models."""
     facts: Mapping[str, Any] = entry["motet"]
     aliases, kinds = tuple(facts.get("aliases", ())), tuple(facts.get("placements", ()))
-    return ListedModel(facts["task"], entry["id"], aliases, kinds, _state_of_service(ready.get(entry["id"])))
+    state = facts["state"] if facts.get("state", "ready") != "ready" else _state_of_service(ready.get(entry["id"]))
+    return ListedModel(facts["task"], entry["id"], aliases, kinds, state)
 
 
 def _state_of_service(report: Mapping[str, Any] | None) -> str:

@@ -3,6 +3,7 @@ requests."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ CPU_PERCENT, MEMORY_BYTES = "ray_component_cpu_percentage", "ray_component_rss_b
 """Metrics of Ray Serve and of Ray; the other ones are Motet's own."""
 REFUSED = "429"
 FAILED_FROM = 500
+OF_REPLICA = re.compile(rf"{REPLICA.removesuffix(':')}(?:\+[^:]*)?:(.*)")
+"""The name of each replica's process: its application and its deployment. Loaded models have applications of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,8 @@ def summed(samples: Iterator[MetricSample]) -> MachineMetrics:
 
 
 def _add(totals: dict[str, float], labels: Mapping[str, str], value: float) -> None:
-    _, replica, deployment = labels.get("Component", "").partition(REPLICA)
-    if replica:
+    if replica := OF_REPLICA.search(labels.get("Component", "")):
+        deployment = replica[1]
         totals[deployment] = totals.get(deployment, 0.0) + value
 
 

@@ -46,6 +46,7 @@ from serve_app.gateway.routes import (
     files,
     health,
     jobs,
+    model_loading,
     models,
     realtime,
     reference,
@@ -81,6 +82,7 @@ ROUTERS = tuple(
         files,
         batches,
         models,
+        model_loading,
         registry,
         health,
         status,
@@ -119,7 +121,7 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
     app: ASGIApp = IgnoredFieldsHeader(api)
     if service.keys.needed:
         app = OwnerRights(app, service.keys)
-    app = RequestLog(app, service.recorder.request, service.tracer)
+    app = RequestLog(app, service.ended_of_job, service.tracer)
     api.state.job_runner = JobRunner(own, app, BatchRunner(*parts), service.drain, signs=service.keys.needed)
 
 

@@ -16,9 +16,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from cluster import address as cluster_address
+from cluster import ray_private
+from cluster.applications import loaded_application
 from cluster.models import Model, Placement
 from deployments.audio.isolated_decode import shared_decoder_processes
 from deployments.engines.protocols import RecognitionOptions
+from deployments.engines.registry import Task
 from deployments.replica.error_log import ignore_unwritten_lines
 from deployments.replica.metric import keep_gauges
 from deployments.replica.quota_ledger import LeaseAnswer, LeaseReport
@@ -43,6 +46,7 @@ from serve_app.gateway.live.spoken_answer import SpokenAnswer
 from serve_app.gateway.live.spoken_turn import TurnRecognition
 from serve_app.gateway.live.turn_detection import TurnDetection
 from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
+from serve_app.gateway.loaded_models import LoadedModels
 from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
 from serve_app.gateway.quota_leases import QuotaLeases
@@ -58,6 +62,8 @@ from serve_app.gateway.settings import EnhancementSettings
 from serve_app.gateway.speech.piece_cache import PieceCache
 from serve_app.gateway.transcription import TranscriptionGraph
 from serve_app.gateway.voice_store import VoiceStore
+from serve_app.loading.actor import LoaderClient, LoadingParts
+from serve_app.loading.records import GatewayAnswer, ModelLoad
 
 Handles = Mapping[str, Mapping[str, DeploymentHandle[Any]]]
 """By model and hardware class."""
@@ -74,6 +80,7 @@ class Gateway:
         merger: DeploymentHandle[Any] | None,
         ledger: DeploymentHandle[Any] | None,
         build_api: Callable[[Service], ASGIApp],
+        loading: LoadingParts,
     ) -> None:
         ignore_unwritten_lines()
         replace_access_log()
@@ -85,6 +92,16 @@ class Gateway:
         name = context.replica_id.unique_id
         recordings = Recordings(helpers, config.recordings)
         directory = directory_of(config, models)
+        queues = QueueMetrics(_placements(models))
+        metrics = RequestMetrics(config.speech.first_sound_alarm_ms, {n: m.task for n, m in config.models.items()})
+        loaded = LoadedModels(
+            directory,
+            LoaderClient(context.app_name, loading),
+            lambda name, model: loaded_entry(name, model, config, _own_handles(context.app_name, name, model)),
+            config.registry,
+            tasks_beside(helpers, merger),
+            began=lambda name, model: _begin_metrics(name, model, metrics, queues),
+        )
         self._service = Service(
             settings_of(config),
             directory,
@@ -93,10 +110,10 @@ class Gateway:
             RecordingAnalysis(recordings, config.windows) if helpers else None,
             Admission(
                 config.speech.admission.among(config.gateway_replicas),
-                changed=QueueMetrics(_placements(models)).changed,
+                changed=queues.changed,
             ),
             PieceCache(config.speech.piece_cache_bytes),
-            RequestMetrics(config.speech.first_sound_alarm_ms, {n: m.task for n, m in config.models.items()}),
+            metrics,
             VoiceStore(config.voices, open_decoder=shared_decoder_processes(config.recordings.decoder).open),
             SessionLimit(config.speech.arrival.max_sessions, config.speech.arrival.max_sessions_per_client),
             EarlyAnswers(config.recordings.max_sessions * len(helpers) // 2),
@@ -104,9 +121,12 @@ class Gateway:
             live_enhancements(config.enhancement, config.gateway_replicas),
             KeyRing(config.security, shared=quota_leases(ledger, name, config.gateway_replicas) if ledger else None),
             config.registry,
+            loaded,
             tracer=tracer_of(config.tracing, f"gateway/{name}"),
             identity=cluster_address.service_identity(context.app_name),
         )
+
+        loaded.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve once the replica is up."""
@@ -119,6 +139,10 @@ class Gateway:
             # Not awaited: a file system that stands still must not end gateways.
             forgetting = voice_deletion.forget_deleted_elsewhere(self._service.voices, self._service.cache)
             self._forgetting = asyncio.create_task(forgetting)
+
+    async def note_models(self, models: Sequence[ModelLoad]) -> GatewayAnswer:
+        """Called by the loader, with the models that are loaded now."""
+        return self._service.loaded.note(models)
 
     async def drain(self) -> int:
         """Refuses new requests from now on. Returns the number of open ones. Safe to call again."""
@@ -140,6 +164,34 @@ def quota_leases(ledger: DeploymentHandle[Any], gateway: str, gateways: int) -> 
         return answer
 
     return QuotaLeases(exchange, gateway, gateways)
+
+
+def tasks_beside(helpers: Sequence[object], merger: object) -> list[Task]:
+    """The tasks for which a service has all that a model needs beside itself."""
+    needs: dict[Task, bool] = {"speech": True, "transcription": bool(helpers), "separation": bool(merger)}
+    return [task for task, there in needs.items() if there]
+
+
+def loaded_entry(
+    name: str, model: Model, config: AppConfig, handles: Mapping[str, DeploymentHandle[Any]]
+) -> tuple[ModelEntry, list[PlacedModel]]:
+    """A model that was loaded into the running service, as its requests use it."""
+    return _entry(model), _placed(name, model, config, handles)
+
+
+def _own_handles(application: str, name: str, model: Model) -> Mapping[str, DeploymentHandle[Any]]:
+    """The handles of a model that was loaded into this service, by hardware class."""
+    kinds = {placement.hardware.kind: f"{name}@{placement.hardware.kind}" for placement in model.placements}
+    return {
+        kind: ray_private.handle_of(loaded_application(application, name), deployment)
+        for kind, deployment in kinds.items()
+    }
+
+
+def _begin_metrics(name: str, model: Model, requests: RequestMetrics, queues: QueueMetrics) -> None:
+    requests.start(name, model.task)
+    for placement in model.placements:
+        queues.changed(f"{name}@{placement.hardware.kind}", 0, 0.0)
 
 
 def live_sessions(
@@ -189,7 +241,7 @@ def settings_of(config: AppConfig) -> ServiceSettings:
 def directory_of(config: AppConfig, handles: Handles) -> ModelDirectory:
     """The directory of the configured models. Only placements that have a handle are used."""
     entries = {name: _entry(model) for name, model in config.models.items()}
-    placed = {name: _placed(name, config, kinds) for name, kinds in handles.items()}
+    placed = {name: _placed(name, config.models[name], config, kinds) for name, kinds in handles.items()}
     return ModelDirectory(entries, placed)
 
 
@@ -203,8 +255,10 @@ def _entry(model: Model) -> ModelEntry:
     )
 
 
-def _placed(name: str, config: AppConfig, handles: Mapping[str, DeploymentHandle[Any]]) -> list[PlacedModel]:
-    configured: dict[str, Placement] = {each.hardware.kind: each for each in config.models[name].placements}
+def _placed(
+    name: str, model: Model, config: AppConfig, handles: Mapping[str, DeploymentHandle[Any]]
+) -> list[PlacedModel]:
+    configured: dict[str, Placement] = {each.hardware.kind: each for each in model.placements}
     placed = []
     for kind, handle in handles.items():
         placement = configured[kind]

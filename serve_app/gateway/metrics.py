@@ -50,9 +50,10 @@ class RequestMetrics:
         self._fallbacks = table.FALLBACKS.export()
         self._live.set(0)
         for model, task in models.items():
-            self._start(model, task)
+            self.start(model, task)
 
-    def _start(self, model: str, task: Task) -> None:
+    def start(self, model: str, task: Task) -> None:
+        """Exports the counters of a model."""
         for status in FIRST_STATUSES:
             start_at_zero(self._requests, route=ROUTES[task], model=model, status=status)
         for kind in get_args(Kind):

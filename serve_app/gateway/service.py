@@ -37,6 +37,7 @@ from serve_app.gateway.jobs.records import Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.sessions import LiveSessions
+from serve_app.gateway.loaded_models import LoadedModels
 from serve_app.gateway.placement_reports import PlacementReports
 from serve_app.gateway.recent_requests import RecentRequests
 from serve_app.gateway.request_context import RequestRecord
@@ -151,6 +152,7 @@ class Service:
     enhancements: LiveEnhancements
     keys: KeyRing
     registry: RegistrySettings
+    loaded: LoadedModels
     drain: Drain = field(default_factory=Drain)
     reports: PlacementReports = field(default_factory=PlacementReports)
     recent: RecentRequests = field(default_factory=RecentRequests)
@@ -161,8 +163,13 @@ class Service:
 
     def ended(self, record: RequestRecord, route: str, status: int) -> None:
         """A request ended, with an HTTP status or a WebSocket close code."""
-        self.recorder.request(record, route, status)
+        self.ended_of_job(record, route, status)
         self.recent.add(record)
+
+    def ended_of_job(self, record: RequestRecord, route: str, status: int) -> None:
+        """A request of a job ended."""
+        self.directory.forget(record)
+        self.recorder.request(record, route, status)
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:
         """A place in the queue of the model `name` for about `seconds` of audio, of which at most `reach` are queued at any

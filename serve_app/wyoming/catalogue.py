@@ -51,7 +51,7 @@ class Catalogue:
     @classmethod
     def of(cls, models: Iterable[Mapping[str, Any]], voices: Iterable[Mapping[str, Any]]) -> Catalogue:
         """From the entries of `/v1/models` and `/v1/audio/voices`."""
-        own = [entry for entry in models if "alias_of" not in entry["motet"]]
+        own = [entry for entry in models if "alias_of" not in entry["motet"] and _is_ready(entry)]
         speech = tuple(entry["id"] for entry in own if entry["motet"]["task"] == "speech")
         recognition = tuple(_recognition(entry) for entry in own if entry["motet"]["task"] == "transcription")
         return cls(speech, tuple(_named(voices, speech)), recognition)
@@ -102,6 +102,11 @@ class Catalogue:
 def _recognition(entry: Mapping[str, Any]) -> OfferedRecognition:
     facts = entry["motet"]
     return OfferedRecognition(entry["id"], tuple(facts.get("aliases", ())), tuple(facts.get("languages", ())))
+
+
+def _is_ready(entry: Mapping[str, Any]) -> bool:
+    """Whether a model may be used: one that was loaded while the service runs may be on its way."""
+    return bool(entry["motet"].get("state", "ready") == "ready")
 
 
 def _named(voices: Iterable[Mapping[str, Any]], speech_models: Sequence[str]) -> Iterable[OfferedVoice]:

@@ -31,6 +31,7 @@ from deployments.engines.protocols import (
     SpeechTraits,
     Transcript,
 )
+from deployments.errors import fail
 from deployments.replica.wire import PackedChunk
 from deployments.settings import SpilloverSettings
 from deployments.tasks.piece_quality import PieceQuality
@@ -38,10 +39,11 @@ from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.config import AppConfig
 from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
-from serve_app.gateway.deployment import directory_of, live_enhancements, settings_of
+from serve_app.gateway.deployment import directory_of, live_enhancements, loaded_entry, settings_of
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings
+from serve_app.gateway.loaded_models import LoadedModels, Loader
 from serve_app.gateway.middleware.deadline import too_late
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
@@ -56,6 +58,7 @@ from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
 from serve_app.gateway.streaming import event_stream
 from serve_app.gateway.voice_store import VoiceStore
+from serve_app.loading.records import ModelLoad
 from tests.unit import fakes
 from tests.unit.api_conformance import Conformance
 from tests.unit.fakes import RATE, FakeHandle, SilentGraph, ToneSynthesizer, tone
@@ -139,6 +142,19 @@ class Recorded:
         self.final_texts.append((model, seconds))
 
 
+class NoLoader:
+    """A service into which nothing was loaded."""
+
+    def loaded(self) -> Sequence[ModelLoad]:
+        return ()
+
+    async def load(self, name: str, model: Model) -> ModelLoad:
+        raise AssertionError(name)
+
+    async def unload(self, name: str) -> ModelLoad:
+        raise fail("not_found", f"No model {name!r} was loaded.", code="model_not_found")
+
+
 class Bench:
     """A service over stand-ins, and a client for it."""
 
@@ -150,6 +166,7 @@ class Bench:
         ear: Ear | None = None,
         analyses: object = None,
         live: Callable[[RealtimeSettings], LiveSessions] | None = None,
+        loader: Loader | None = None,
         **settings: Any,
     ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
@@ -160,9 +177,11 @@ class Bench:
         handles = cast("dict[str, Any]", {"tone": {"cpu": self.handle}, **others})
         self.admission = Admission(config.speech.admission)
         self.recorder = Recorded()
+        directory = directory_of(config, handles)
+        self.loader = loader or NoLoader()
         service = Service(
             settings_of(config),
-            directory_of(config, handles),
+            directory,
             cast("Any", ear),
             cast("Any", graph),
             cast("Any", analyses),
@@ -176,6 +195,13 @@ class Bench:
             live_enhancements(config.enhancement),
             KeyRing(config.security),
             config.registry,
+            LoadedModels(
+                directory,
+                self.loader,
+                lambda name, model: loaded_entry(name, model, config, {"cpu": cast("Any", self.handle)}),
+                config.registry,
+                ["speech", "transcription"],
+            ),
         )
         self.service = service
         self.api = Conformance(build_api(service))

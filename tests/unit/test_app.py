@@ -9,7 +9,7 @@ from ray.serve._private.build_app import build_app
 
 from cluster.models import Model, Placement
 from deployments.settings import HealthSettings, RecordingSettings
-from serve_app.app import HEAD, application_of
+from serve_app.app import HEAD, application_of, loaded_application
 from serve_app.config import AppConfig
 
 WITHOUT_A_MODEL = {"gateway", "audio-helper"}
@@ -87,3 +87,21 @@ def test_several_gateways_share_quotas_and_one_needs_no_ledger(gateways: int, se
     config = AppConfig.model_validate({"gateway_replicas": gateways, "security": security})
     built: Any = build_app(application_of(config), name="motet", default_runtime_env={})
     assert ("quota-ledger" in {each.name for each in built.deployments}) == shared
+
+
+def test_a_loaded_model_is_below_a_root_without_replicas() -> None:
+    """The replicas of a root have an HTTP port, and take half a minute to end."""
+    model = Model.model_validate(
+        {
+            "engine": "identity",
+            "idle_unload_s": 60,
+            "placements": [{"hardware": {"kind": kind}} for kind in ("cpu", "mlx")],
+        }
+    )
+    application = loaded_application(AppConfig(), "bird", model)
+    built: Any = build_app(application, name="motet+bird", route_prefix=None, default_runtime_env={})
+    scaling = {each.name: each._deployment_config.autoscaling_config for each in built.deployments}
+    assert built.ingress_deployment_name == "root" and set(scaling) == {"root", "bird@cpu", "bird@mlx"}
+    assert (scaling["root"].min_replicas, scaling["root"].initial_replicas) == (0, 0)
+    # One placement begins with a replica, which shows that the model loads.
+    assert [scaling[f"bird@{kind}"].initial_replicas for kind in ("cpu", "mlx")] == [1, None]

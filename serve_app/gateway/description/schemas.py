@@ -137,13 +137,18 @@ def _references(part: Any) -> Iterator[str]:
 
 
 def _finite(part: Any) -> Any:
-    """A schema without defaults that JSON cannot have."""
+    """A schema without defaults that JSON or clients cannot have."""
     if isinstance(part, list):
         return [_finite(item) for item in part]
     if not isinstance(part, dict):
         return part
-    return {key: _finite(value) for key, value in part.items() if not (key == "default" and _is_infinite(value))}
+    unusual = "default" in part and ("discriminator" in part or _is_unusual(part["default"]))
+    return {key: _finite(value) for key, value in part.items() if key != "default" or not unusual}
 
 
-def _is_infinite(value: object) -> bool:
+def _is_unusual(value: object) -> bool:
+    """Whether a default is a number that JSON does not have, or a list of objects. Generators of clients read neither that
+    nor an object of a tagged union."""
+    if isinstance(value, list):
+        return any(isinstance(each, dict) for each in value)
     return isinstance(value, float) and not math.isfinite(value)

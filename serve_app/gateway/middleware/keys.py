@@ -23,6 +23,9 @@ from serve_app.gateway.request_context import KEY
 GUARDED = "/v1"
 ADMIN = "/v1/admin"
 """Paths that need an admin key, in a service without keys too."""
+MODELS = "/v1/models"
+CHANGES = ("POST", "PUT", "PATCH", "DELETE")
+"""Methods that need one there."""
 LIVE_PATH = "/v1/realtime"
 """Where a client secret is a key, for WebSockets."""
 NO_KEY = Failure(
@@ -63,7 +66,7 @@ class KeyCheck:
         """The key of the request, which takes one from its quota. That of a secret is added to the headers. Raises
         `MotetError`."""
         key = self._known(headers, scope)
-        refusal = self._refusal(key, scope["path"])
+        refusal = self._refusal(key, administers=_administers(scope))
         if refusal is not None:
             facts = {"key": key.title} if key is not None and self._keys.needed else {}
             audit("key_refused", reason=refusal.failure.code, client=_client(headers, scope), **facts)
@@ -85,8 +88,7 @@ class KeyCheck:
                 return None
         return self._keys.find(key_digest(headers)) if self._keys.needed else ApiKey(None, "")
 
-    def _refusal(self, key: ApiKey | None, path: str) -> MotetError | None:
-        administers = path == ADMIN or path.startswith(f"{ADMIN}/")
+    def _refusal(self, key: ApiKey | None, *, administers: bool) -> MotetError | None:
         if key is None:
             return MotetError(NO_KEY)
         if key.expired(self._keys.today()):
@@ -95,12 +97,23 @@ class KeyCheck:
                 "unauthorized", cause, "Ask the operator of this service for a new one.", code="expired_api_key"
             )
         if administers and not key.admin:
-            cause = f"{ADMIN} needs an admin key."
+            cause = "This needs an admin key."
             return fail("forbidden", cause, "Send one that has admin: true in security.keys.", code="admin_key_needed")
         if key.admin and not administers:
-            cause = f"This is an admin key. It opens {ADMIN} only."
+            cause = f"This is an admin key. It opens {ADMIN}, and loads and unloads models."
             return fail("forbidden", cause, "Send another key.", code="admin_key_only")
         return None
+
+
+def _administers(scope: Scope) -> bool:
+    """Whether a request needs an admin key."""
+    path = scope["path"]
+    loads = scope.get("method") in CHANGES and _is_below(path, MODELS)
+    return loads or _is_below(path, ADMIN)
+
+
+def _is_below(path: str, place: str) -> bool:
+    return path == place or path.startswith(f"{place}/")
 
 
 class OwnerRights:

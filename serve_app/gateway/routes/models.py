@@ -15,6 +15,7 @@ from deployments.settings import documented
 from serve_app.gateway.description.operation import Operation, json_answer
 from serve_app.gateway.request_context import current_key
 from serve_app.gateway.service import Service, service_of
+from serve_app.loading.records import LoadState
 
 router = APIRouter()
 
@@ -33,6 +34,8 @@ class ModelFacts(TypedDict):
     """The model that an alias names."""
     aliases: NotRequired[list[str]]
     """Other names of the model."""
+    state: NotRequired[LoadState]
+    """Of a model that was loaded while the service runs. Requests may use a `ready` one."""
     word_timestamps: NotRequired[bool]
     """Whether the model knows when each word is spoken."""
     clones: NotRequired[bool]
@@ -73,21 +76,23 @@ GET = Operation(id="get_model", tag="Models", answers=(json_answer(ModelOrAlias,
 async def models(request: Request) -> ModelList:
     """Every model and alias that the key may use, whether or not it answers now. All are asked at the same time."""
     directory, key = service_of(request).directory, current_key()
-    names = [name for name in (*directory.models, *directory.aliases) if key.may_use(directory.aliases.get(name, name))]
+    offered = (*directory.offered, *directory.aliases)
+    names = [name for name in offered if key.may_use(directory.aliases.get(name, name))]
     entries = await asyncio.gather(*(_entry(name, request) for name in names))
-    return {"object": "list", "data": [*entries, *_conversation(service_of(request))]}
+    service = service_of(request)
+    return {"object": "list", "data": [*entries, *_coming_and_going(service), *_conversation(service)]}
 
 
 @router.get("/v1/models/{name:path}", openapi_extra=GET.extra, response_model=None)
 async def model(name: str, request: Request) -> ModelOrAlias:
     """One model or alias that the key may use."""
     directory, key = service_of(request).directory, current_key()
-    for entry in _conversation(service_of(request)):
+    for entry in (*_coming_and_going(service_of(request)), *_conversation(service_of(request))):
         if name == entry["id"]:
             return entry
     own = directory.aliases.get(name, name)
-    if own not in directory.models or not key.may_use(own):
-        known = ", ".join(filter(key.may_use, directory.models))
+    if own not in directory.offered or not key.may_use(own):
+        known = ", ".join(filter(key.may_use, directory.offered))
         raise fail(
             "not_found",
             f"The model {quoted(name)} does not exist.",
@@ -102,12 +107,19 @@ def _conversation(service: Service) -> Iterator[ModelOrAlias]:
     """The model that holds conversations, if there are models that transcribe and speak and that the key may use: what
     answers there."""
     directory, settings, key = service.directory, service.live.settings, current_key()
-    tasks = {entry.task for name, entry in directory.models.items() if key.may_use(name)}
+    tasks = {entry.task for name, entry in directory.offered.items() if key.may_use(name)}
     if {"transcription", "speech"} <= tasks and CONVERSATION_MODEL not in (*directory.models, *directory.aliases):
         facts: ModelFacts = {"task": "conversation", "answers": "chat" if settings.chat else settings.without_chat}
         if settings.chat:
             facts["chat_model"] = settings.chat.model
         yield _listed(CONVERSATION_MODEL, facts)
+
+
+def _coming_and_going(service: Service) -> Iterator[ModelOrAlias]:
+    """Models that are being loaded or unloaded, or could not be loaded."""
+    for name, loaded in service.loaded.models.items():
+        if name not in service.directory.offered and current_key().may_use(name):
+            yield _listed(name, {"task": loaded.model.task, "state": loaded.state})
 
 
 def _listed(name: str, facts: ModelFacts) -> ModelOrAlias:
@@ -123,6 +135,8 @@ async def _entry(name: str, request: Request) -> ModelOrAlias:
         facts["alias_of"] = own
     else:
         facts["aliases"] = list(entry.aliases)
+    if own in service_of(request).loaded.models:
+        facts["state"] = "ready"
     if traits := await _traits(own, request):
         _add_abilities(facts, traits)
     return _listed(name, facts)

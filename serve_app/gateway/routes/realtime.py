@@ -102,7 +102,7 @@ def _configuration(service: Service, websocket: WebSocket) -> tuple[SessionConfi
 
 def _transcribes(service: Service, name: str) -> bool:
     directory = service.directory
-    model = directory.models.get(directory.aliases.get(name, name))
+    model = directory.offered.get(directory.aliases.get(name, name))
     return model is not None and model.task == "transcription"
 
 

@@ -76,7 +76,7 @@ LIST = Operation(id="list_registry", tag="Models", answers=(json_answer(Registry
 async def registry(request: Request) -> Registry:
     """What could be added with `motet models add`, and what was: pinned commits, licences, sizes, and measured speed."""
     service = service_of(request)
-    served = set(service.directory.models)
+    served = set(service.directory.offered)
     try:
         found = await asyncio.to_thread(lambda: list(_all(service.registry, served)))
     except MotetError as error:

@@ -5,10 +5,10 @@ import { byId, fillSelect, option } from '../ui/elements.js';
 
 const NAMES_SHOWN = 2;
 
-/** Real models by task: aliases are folded into the model they stand for. */
-export async function loadModels() {
-  const { data } = await askJson('/v1/models');
-  return data.filter((model) => model.motet && !model.motet.alias_of);
+/** Real models by task that can be used: aliases are folded into the model they stand for. */
+export async function loadModels(signal) {
+  const { data } = await askJson('/v1/models', { signal });
+  return data.filter(({ motet }) => motet && !motet.alias_of && (motet.state ?? 'ready') === 'ready');
 }
 
 /** The voices of a speech model, then the person's own if it speaks with them. @param {string} model */

@@ -1,7 +1,8 @@
 // Recordings for a first try, which the service itself makes: a conversation of two, and speech in noise.
 
 import { Take, toBytes, toFloats } from '../sound/take.js';
-import { ask, askJson } from './api.js';
+import { ask } from './api.js';
+import { loadModels } from './catalogue.js';
 
 const RATE = 24000;
 const LOWER = 0.8;
@@ -39,8 +40,7 @@ export async function sampleInNoise(signal) {
 }
 
 async function speechModel(signal) {
-  const { data } = await askJson('/v1/models', { signal });
-  const found = data.find(({ motet }) => motet?.task === 'speech' && !motet.alias_of);
+  const found = (await loadModels(signal)).find(({ motet }) => motet.task === 'speech');
   if (!found) throw new Error('The sample needs a model that speaks, and this service has none. Choose a recording instead.');
   return found.id;
 }
