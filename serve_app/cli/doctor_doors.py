@@ -64,6 +64,8 @@ class Door:
     def reachable(self) -> str:
         """An address of this machine at which it answers."""
         address = ip_address(self.address)
+        if address.version == 6 and (mapped := address.ipv4_mapped):  # as Ray's gRPC servers have it
+            return str(mapped)
         return ("::1" if address.version == 6 else "127.0.0.1") if address.is_unspecified else self.address
 
 

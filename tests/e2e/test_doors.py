@@ -109,7 +109,9 @@ def test_the_command_lists_every_port(any_service: Service) -> None:
     environment = {**os.environ, "MOTET_PORT": str(any_service.port), "MOTET_HOST": any_service.host}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120)
     found = {each["name"]: each for each in json.loads(done.stdout)["findings"]}
-    assert set(found) == {f"{name} {address}:{port}" for name, address, port in listeners(any_service)}
+    listed = listeners(any_service)
+    wanted = {f"{name} {f'[{at}]' if ':' in at else at}:{port}" for name, at, port in listed}
+    assert set(found) == wanted
     (own,) = [each for name, each in found.items() if name.endswith(f":{any_service.port}")]
     keyed = httpx.get(f"{any_service.url}/v1/models", timeout=20).status_code == 401
     is_open = not keyed and not is_loopback(any_service.host)

@@ -107,6 +107,12 @@ def test_an_open_port_that_gives_something_is_a_fault(address: str, answer: Door
     assert finding(Door("HAProxy", address, 80), answer).state == state
 
 
+def test_a_port_is_asked_at_an_address_of_this_machine() -> None:
+    addresses = ("0.0.0.0", "::", "::1", "192.0.2.1", "::ffff:127.0.0.1")
+    asked = [Door("HAProxy", address, 80).reachable for address in addresses]
+    assert asked == ["127.0.0.1", "::1", "::1", "192.0.2.1", "127.0.0.1"]
+
+
 def test_titles_have_names() -> None:
     assert name_of("/x/ray/core/src/ray/raylet/raylet --port=1") == "raylet"
     assert name_of("ray::ServeReplica:motet:gateway") == "gateway"
