@@ -14,7 +14,7 @@ from deployments.catalogue.installed import InstalledModel, PinnedFile
 from deployments.catalogue.recognise import CONFIG, INDEX, engine_of, files_of, read_json
 from deployments.engines import registry
 from deployments.errors import fail
-from deployments.hub.download import Download, fetch
+from deployments.hub.download import Download, borrowed
 from deployments.hub.files import HubFile, HubListing, digest_of, is_safe, is_weight, with_pin
 from deployments.hub.listing import listing
 
@@ -132,5 +132,5 @@ def _parsed(found: HubListing) -> dict[str, Mapping[str, Any]]:
     files = tuple(file for path in (CONFIG, INDEX) if (file := found.file(path)) is not None)
     if not files:
         return {}
-    folder = fetch(Download(found.name, found.commit, files))
-    return {file.path: read_json(folder / file.path) for file in files}
+    with borrowed(Download(found.name, found.commit, files)) as folder:
+        return {file.path: read_json(folder / file.path) for file in files}

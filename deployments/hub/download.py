@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from deployments.errors import MotetError, fail
 from deployments.hub import cache
@@ -60,6 +61,18 @@ def fetch_locked(download: Download, progress: Progress = lambda done, total: No
             _collect(wanted, _beside(progress, download), pause)
         cache.publish(name, commit, wanted.paths)
     return cache.snapshot(name, commit)
+
+
+@contextmanager
+def borrowed(download: Download, pause: Pause = time.sleep) -> Iterator[Path]:
+    """A folder with small files, downloaded and checked; nothing of it stays. Raises `MotetError` as `fetch` does."""
+    with TemporaryDirectory() as folder, closing(HubTransfer(download.name, download.commit, pause)) as transfer:
+        for file in download.files:
+            place = Path(folder, file.path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            transfer.bring(file, place, lambda done: None)
+            _check(place, file, download)
+        yield Path(folder)
 
 
 def _beside(progress: Progress, whole: Download) -> Callable[[int, int], None]:

@@ -184,9 +184,16 @@ def _failures_in_words(done: JobSummary, out: Path) -> str:
     return "\n".join(["These rows failed:", *lines, f"{every} in {out / FAILED_FILE}."])
 
 
+def _long(seconds: float) -> str:
+    """A duration in the unit in which a person would say it."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+
+
 def _in_words(done: JobSummary) -> str:
     failed = f", {done.failed} of them with an error" if done.failed else ""
     stopped = f", {done.stopped} in which the model had to be stopped (finish_reason)" if done.stopped else ""
     faulty = f", {done.faulty} with a piece that has a fault (quality)" if done.faulty else ""
-    made = f"{done.seconds / 3600:.2f} h of audio, {done.made_seconds / 3600:.2f} h of it made now"
+    made = f"{_long(done.seconds)} of audio, {_long(done.made_seconds)} of it made now"
     return f"{done.rows} rows{failed}{stopped}{faulty}; {made}; {len(done.files)} files."

@@ -19,7 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "revoice": "Speak the words of a recording with another voice, at its pauses.",
     "enhance": "Take the noise out of a recording, in constant memory.",
     "voices": "List voices, store a clip as a voice, or delete one.",
-    "models": "List models and what could be added, add one, or remove one that was added.",
+    "models": "List models and what could be added, add one or remove it, or load one into a running service and unload it.",
     "bulk": "Render a whole data set.",
     "serve": "Serve the OpenAI-compatible API in the foreground, until Ctrl-C.",
     "top": "Watch a running service: placements, queues, batches, first sound, CPU, memory, jobs and errors.",

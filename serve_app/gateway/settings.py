@@ -136,7 +136,7 @@ class SpeechSettings(StrictModel):
     """How the sound of each piece is checked, and when it is made again."""
     verify_model: str | None = None
     """The model that hears the pieces of requests with `verify`. Without a name it is the first transcription model."""
-    first_sound_alarm_ms: Positive = 500.0
+    first_sound_alarm_ms: Positive = 350.0
     """A first audio that is later than this is counted in `motet_first_sounds_late`."""
     max_input_characters: Count = 100_000
     """The longest `input` of a request."""

@@ -205,12 +205,13 @@ def test_the_configuration_is_read_once_for_the_list(hub: Hub, monkeypatch: pyte
     assert len(files) == 1
 
 
-def test_a_wrong_digest_is_refused_and_nothing_is_left(hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [NAME, f"hf:{REPOSITORY}"])
+def test_a_wrong_digest_is_refused_and_nothing_is_left(hub: Hub, tmp_path: Path, asked: str) -> None:
     before = (tmp_path / "serve_config.yaml").read_text()
     hub.repositories[REPOSITORY].stated["model.bin"] = FILES["model.bin"]
     hub.repositories[REPOSITORY].files["model.bin"] = FILES["model.bin"][::-1]
     with pytest.raises(MotetError, match="does not have the SHA-256"):
-        motet("models", "add", NAME, "--no-try")
+        motet("models", "add", asked, "--no-try")
     assert list((tmp_path / "hub").iterdir()) == [] and not (tmp_path / "notes").exists()
     assert (tmp_path / "serve_config.yaml").read_text() == before
 

@@ -26,6 +26,9 @@ from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge.settings import VARIABLE, EdgeSettings, SecuritySettings, TlsSettings
 from serve_app.gateway.jobs.folder_claim import FolderClaim
 from serve_app.gateway.jobs.settings import JobSettings
+from serve_app.loading import actor
+
+LOADED = "remove what was loaded into motet"
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(ray, "shutdown", lambda: orders.append("disconnect"))
     monkeypatch.setattr(serve, "shutdown", lambda: orders.append("end Ray Serve"))
     monkeypatch.setattr(serve, "delete", lambda name: orders.append(f"delete {name}"))
+    monkeypatch.setattr(actor, "remove_all", lambda name: orders.append(f"remove what was loaded into {name}"))
     return orders
 
 
@@ -43,9 +47,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("application", "running", "expected"),
     [
         (None, ["motet"], ["disconnect"]),
-        ("motet", ["motet"], ["end Ray Serve", "disconnect"]),
-        ("motet", [], ["end Ray Serve", "disconnect"]),
-        ("motet", ["motet", "theirs"], ["delete motet", "disconnect"]),
+        ("motet", ["motet", "motet+voice"], [LOADED, "end Ray Serve", "disconnect"]),
+        ("motet", [], [LOADED, "end Ray Serve", "disconnect"]),
+        ("motet", ["motet", "theirs"], [LOADED, "delete motet", "disconnect"]),
     ],
     ids=["its own Ray", "a cluster", "a cluster, before it came up", "a cluster with others"],
 )

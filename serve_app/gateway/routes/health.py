@@ -82,7 +82,7 @@ READYZ = Operation(
 )
 
 
-@router.get("/", include_in_schema=False)
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def page() -> Response:
     """The web page."""
     return FileResponse(INDEX, media_type="text/html")
