@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 from cluster import ray_private, ray_sessions
+from cluster.ray_messages import without_log_level_message
 from deployments.errors import MotetError, fail
 
 OWN_CLUSTER = "local"
@@ -30,7 +31,8 @@ def connect(address: str, *, logging_level: int = logging.ERROR, **settings: Any
 
     probe(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging_level, **settings)
+        with without_log_level_message():
+            ray.init(address=address, log_to_driver=False, logging_level=logging_level, **settings)
     except Exception as error:
         if address == OWN_CLUSTER:
             raise
