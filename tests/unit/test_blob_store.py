@@ -13,6 +13,7 @@ from deployments.errors import MotetError
 from serve_app.gateway.jobs import blob_table
 from serve_app.gateway.jobs.blobs import Blobs
 from serve_app.gateway.jobs.database import JobDatabase
+from serve_app.gateway.jobs.folder_claim import LOCK_FILE
 from serve_app.gateway.jobs.settings import JobSettings
 
 DATA = bytes(range(256)) * 4000
@@ -28,7 +29,9 @@ async def blocks(data: bytes, count: int = 100_000) -> AsyncIterator[bytes]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.is_file() and "sqlite" not in file.name]
+    """All but the database and the lock of the service that has the folder."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != LOCK_FILE]
+    return [file for file in files if "sqlite" not in file.name]
 
 
 @pytest.mark.parametrize("store", [None, "memory://jobs"])
