@@ -4,7 +4,7 @@ A quota is a bucket of one minute's amount that refills evenly. The ledger lends
 decide about requests from them alone. A gateway reports at most a few times a second, in one call for all its quotas: what it
 has left of each portion, what it returns, and what it wants. What is neither left nor returned was used. So what gateways use
 in a time is at most one bucket and what refills in that time: lent amounts do not refill. Audio is charged after it was made,
-as with one gateway: a portion may be overdrawn, and nobody gets anything of the quota until the bucket has refilled.
+as with one gateway: a portion may be overdrawn; nothing is lent until the bucket is positive again.
 
 A ledger that is replaced knows nothing. For `LISTENS_S` it lends nothing and hears what gateways hold. If one of them knew
 another ledger, all buckets begin with what gateways return; otherwise the service is new, and they begin full. Portions of a
@@ -29,7 +29,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PortionReport:
-    """What a gateway tells of its portion of one quota. `left` is negative if more was used than it had."""
+    """A gateway's report about its portion of one quota. `left` is negative if more was used than it had."""
 
     per_minute: float
     left: float
@@ -85,13 +85,13 @@ class _Bucket:
         self.level = min(self.level + passed_s * self.per_minute / MINUTE_S, max(self.full, self.level))
 
     def change(self, per_minute: float) -> None:
-        """Another limit, of which the same share is left: a change of the limit is no refill."""
+        """Sets another limit and keeps the share that is left: changing the limit does not refill the quota."""
         if per_minute != self.per_minute:
             self.level *= per_minute / self.per_minute
             self.per_minute = per_minute
 
     def settle(self, gateway: str, report: PortionReport, *, refilled: bool) -> float:
-        """Takes note of what a gateway holds. Returns what it needs to hold nothing less than nothing.
+        """Records what a gateway holds. Returns its debt: the amount that brings an overdrawn portion back to 0.
 
         A gateway that had lost the ledger may hold more than it was lent: its part of what refilled. It is taken from the
         bucket if that has `refilled` in the meantime.

@@ -31,7 +31,7 @@ class Quota:
         return self._left
 
     def change(self, per_minute: float | None) -> None:
-        """Sets another limit, of which the same share is left: a change of the limit is no refill."""
+        """Sets another limit and keeps the share that is left: changing the limit does not refill the quota."""
         left, before = self.left, self.per_minute
         share = left / before if left is not None and before else 1.0
         self.per_minute = per_minute

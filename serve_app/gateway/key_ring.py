@@ -99,7 +99,7 @@ class SharedQuotas(Protocol):
         """This gateway's part of a quota."""
 
     async def fetch(self, needs: Sequence[tuple[Quota, float]]) -> None:
-        """Waits, if that may help, until the quotas have the amounts here."""
+        """Fetches the missing amounts from the ledger, if it may have them."""
 
 
 class KeyRing:
@@ -161,7 +161,7 @@ class KeyRing:
         yield from dict.fromkeys(self._by_digest.values())
 
     async def fetch_quotas(self, key: ApiKey, requests: int) -> None:
-        """Waits, if that may help, until this gateway can decide about so many requests of a key."""
+        """Fetches from the ledger what this gateway lacks to decide about this many requests of a key."""
         if self._shared is not None:
             needs = [(key.audio, 0.0), *([(key.requests, float(requests))] if requests else [])]
             await self._shared.fetch(needs)

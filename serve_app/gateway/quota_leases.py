@@ -23,7 +23,7 @@ ANSWERS_WITHIN_S = 0.5
 
 
 class QuotaLeases:
-    """A gateway's portions of quotas. It belongs to one event loop, and calls nobody while no quota is in use."""
+    """A gateway's portions of quotas. It belongs to one event loop, and does not call the ledger while no quota is in use."""
 
     def __init__(
         self, exchange: Exchange, gateway: str, gateways: int, clock: Callable[[], float] = time.monotonic
@@ -58,8 +58,8 @@ class QuotaLeases:
                 portion.awaited -= amount
 
     def _exchanged(self) -> asyncio.Task[None]:
-        """The exchange that runs; one begins if none does. It is no part of a request: Ray Serve would end it with the client
-        that began it, and the answer would be lost."""
+        """The running exchange; starts one if none is running. It runs outside the context of the request: otherwise Ray
+        Serve would cancel it when that client disconnects, and the answer would be lost."""
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._exchange_once(), context=Context())
         return self._running

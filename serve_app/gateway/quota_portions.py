@@ -101,8 +101,8 @@ class Portion(Quota):
         )
 
     def report(self) -> PortionReport:
-        """What the ledger is told. What is returned is no longer here, whether or not the report arrives. So nothing is
-        returned to a ledger that did not answer the last time."""
+        """The report for the ledger. Returned amounts leave the portion even if the report is lost, so nothing is
+        returned to a ledger that did not answer the last exchange."""
         assert self.per_minute is not None, "there is no limit"
         self._refill()
         share = 0.0 if self._idle else self.per_minute * UNUSED_SHARE / self._book.gateways

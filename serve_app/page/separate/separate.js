@@ -4,7 +4,7 @@ import { ModelPicker, loadVoices, voiceLabel } from '../service/catalogue.js';
 import { sampleInNoise } from '../service/samples.js';
 import { baseName } from '../ui/clipboard.js';
 import { byId, clock, element, fillSelect, hideError, option, publish, seconds, showError, swapButtons } from '../ui/elements.js';
-import { OneAtATime } from '../ui/one-at-a-time.js';
+import { OneAtATime, whenAborted } from '../ui/one-at-a-time.js';
 import { RecordingInput } from '../ui/recording-input.js';
 import { doTask } from './tasks.js';
 import { Tracks } from './tracks.js';
@@ -106,7 +106,11 @@ async function start() {
   const options = chosenOptions();
   if (task() === 'stems' && !options.stems.length) {
     showError(errorLine, 'Choose at least one stem.');
-    if (!request.busy) againButton.hidden = false;
+    if (!request.busy) {
+      againButton.hidden = false;
+      setState('idle');
+      status.textContent = '';
+    }
     return;
   }
   begin();
@@ -133,12 +137,13 @@ function chosenOptions() {
 
 async function work(options, signal) {
   const { name: fileName } = options.file;
-  await tracks.add(ORIGINAL, options.file, fileName, { muted: true });
+  await Promise.race([tracks.add(ORIGINAL, options.file, fileName, { muted: true }), whenAborted(signal)]);
   const done = await doTask(options, { onProgress: showProgress, onPhrase: showPhrase }, signal);
   for (const [name, sound] of done.tracks) {
     signal.throwIfAborted(); // the tracks of another recording may be on the clock by now
     await tracks.add(name, sound, `${baseName(fileName)}-${name.replace(' ', '-')}.wav`);
   }
+  signal.throwIfAborted();
   if (done.gaps.length) {
     const where = done.gaps.map(({ start, end }) => `${clock(start)} to ${clock(end)}`).join(', ');
     showError(errorLine, `Some of the recording could not be separated and is silent: ${where}.`);

@@ -110,6 +110,7 @@ export class Mixer {
 
   /** The browser decodes at the rate of the context; how many channels there are is known afterwards. */
   async #decode(sound, seconds) {
+    if (this.#closed) throw new DOMException('The mixer is closed.', 'AbortError');
     const expected = Math.ceil(seconds * this.#context.sampleRate) * MOST_CHANNELS * BYTES_PER_SAMPLE;
     this.#keep(this.#bytes + expected);
     try {

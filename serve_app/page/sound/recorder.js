@@ -1,5 +1,6 @@
 // Recording from the microphone into a WAV file, with its level and its length while it lasts.
 
+import { whenAborted } from '../ui/one-at-a-time.js';
 import { MICROPHONE_RATE, Microphone } from './microphone.js';
 import { Take } from './take.js';
 
@@ -42,14 +43,4 @@ export async function startRecording(onLevel, signal) {
     }
   };
   return { done: finish(), stop: end };
-}
-
-/** Rejects when a signal aborts. @param {AbortSignal} signal @returns {Promise<never>} */
-function whenAborted(signal) {
-  const aborted = new Promise((_, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-  });
-  aborted.catch(() => {});
-  return aborted;
 }

@@ -24,7 +24,7 @@ let opened = null;
 /** The newest first. @returns {Promise<HistoryEntry[]>} */
 export async function entries() {
   const all = await wait((await database()).transaction(STORE).objectStore(STORE).getAll());
-  return all.reverse();
+  return all.reverse().map((entry) => ({ whole: true, ...entry })); // older versions kept whole ones only
 }
 
 /** Keep an entry; the oldest make room for it. @param {HistoryEntry} entry */

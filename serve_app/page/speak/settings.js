@@ -89,7 +89,8 @@ function readDraft() {
 
 function keepDraft() {
   try {
-    localStorage.setItem(DRAFT, JSON.stringify(settings()));
+    const voice = fields.voice.value || readDraft().voice; // none is chosen while those of the model are not known
+    localStorage.setItem(DRAFT, JSON.stringify({ ...settings(), voice }));
   } catch {
     // Storage is off or full: the text lives as long as the page.
   }

@@ -5,7 +5,7 @@ import { ModelPicker, loadVoices, voiceLabel } from '../service/catalogue.js';
 import { bytesOf, eventsOf, isEventStream, piecesOf } from '../service/sse.js';
 import { Take } from '../sound/take.js';
 import { byId, disable, fillSelect, hideError, option, publish, seconds, showError } from '../ui/elements.js';
-import { OneAtATime } from '../ui/one-at-a-time.js';
+import { OneAtATime, whenAborted } from '../ui/one-at-a-time.js';
 import { openView } from '../ui/views.js';
 import { offer, startDownload } from './download.js';
 import { remember, startHistory } from './history.js';
@@ -143,7 +143,7 @@ async function speak() {
 async function speakOnce(speech, signal) {
   const clickedAt = performance.now();
   const woken = wake(); // inside the click
-  await voicesOffered;
+  await Promise.race([voicesOffered, whenAborted(signal)]);
   signal.throwIfAborted();
   Object.assign(speech, { settings: settings(), request: speechRequest(), voiceLabel: chosenLabel() });
   const streamed = { ...speech.request, response_format: 'pcm', ...(picker.model.motet.word_timestamps && { stream_format: 'sse', word_timestamps: true }) };

@@ -5,6 +5,7 @@ import { byId, confirmed, disable, element, hideError, publish, seconds, showErr
 import { OneAtATime } from '../ui/one-at-a-time.js';
 import { RecordingInput } from '../ui/recording-input.js';
 import { refreshVoices, tryVoice } from './speak.js';
+import { pauseStage } from './stage.js';
 
 const NONE_CLONES = 'No model of this service speaks with voices of your own. To add one, see “motet models” on the machine of the service.';
 const NO_VOICES = 'A voice of your own is made from a short clip, with the speaker’s consent.';
@@ -23,7 +24,7 @@ const player = byId('voice-clip');
 const errorLine = byId('voice-error');
 const saveButton = byId('voice-save');
 
-const input = new RecordingInput('voice', { onFile: takeClip, onError: (error) => showError(errorLine, error), onBegin: () => hideError(errorLine) });
+const input = new RecordingInput('voice', { onFile: takeClip, onError: (error) => showError(errorLine, error), onBegin: beginInput });
 
 const hearing = new OneAtATime();
 
@@ -58,6 +59,12 @@ export function offerVoiceModels(models) {
   clones = models.some(({ motet }) => motet.clones);
   hearingModel = models.find(({ motet }) => motet.task === 'transcription')?.id ?? '';
   showVoices();
+}
+
+function beginInput() {
+  hideError(errorLine);
+  player.pause(); // the microphone would hear it
+  pauseStage();
 }
 
 async function showVoices() {

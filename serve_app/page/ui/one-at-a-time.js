@@ -40,3 +40,13 @@ export class OneAtATime {
     }
   }
 }
+
+/** Rejects when a signal aborts. @param {AbortSignal} signal @returns {Promise<never>} */
+export function whenAborted(signal) {
+  const aborted = new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+  aborted.catch(() => {});
+  return aborted;
+}

@@ -7,7 +7,7 @@ const REST_MS = 150;
 
 const template = document.getElementById('transport-template');
 
-/** The transport that was started last: only one of the page plays at a time. */
+/** The transport that was started last: only one plays at a time. */
 let started = /** @type {Transport | null} */ (null);
 
 /**
